@@ -60,7 +60,10 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         Shown(EARLIER, 1, tab="why", trail=[Step(TARGET), Step(MOVES), Step(EARLIER, 2), Step(READS)], step=2),
     ),
     "why it reads a token, asked alone": (APART, Shown(EARLIER, 1, tab="why")),
-    "the same after a neuron before it": (APART, Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(EARLIER)], step=1)),
+    "the same after a neuron before it": (
+        APART,
+        Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(EARLIER)], step=1),
+    ),
     "the same after a direction before it": (
         APART,
         Shown(READS, 1, tab="why", trail=[Step(DIRECTION), Step(READS)], step=1),

@@ -78,6 +78,16 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
+  // Something was asked: its answer is in the lower view. If the focus was in a tab that is hidden now, it follows.
+  watch(signal, () => {
+    if (store.asked.value === 0) return;
+    lower.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const place = root.getRootNode();
+    const focused = (place instanceof ShadowRoot ? place : document).activeElement;
+    if (focused && root.contains(focused) && focused.closest("[hidden]"))
+      lower.querySelector<HTMLElement>('[data-tab="why"]')?.focus({ preventScroll: true });
+  });
+
   const layers = (): HTMLElement => heads.querySelector<HTMLElement>(".rs-layers-place") ?? heads;
   root.addEventListener(
     "keydown",

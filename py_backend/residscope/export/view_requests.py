@@ -57,7 +57,7 @@ Group = tuple["str | None", Requests]
 
 # Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
 # lists; heads of the position map; components of a side of the pair map, and tokens that a head writes.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 10, 5
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 8, 5
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ export const LISTED = 10;
 /** The most heads in the position map. */
 const MOST_MAPPED = 48;
 /** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
-export const PAIRED = 10;
+export const PAIRED = 8;
 const WRITTEN = 5;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;

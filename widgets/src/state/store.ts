@@ -83,6 +83,8 @@ export class Store extends SelectionSignals {
   readonly isSaved = signal(false);
   /** Counts key presses that went to another head: then strip, sentence and map are scrolled into view. */
   readonly sought = signal(0);
+  /** Counts questions that became a step of the trail: then the tab that answers them is scrolled into view. */
+  readonly asked = signal(0);
   /** Counts failures that say that the current cache has changed or is gone. */
   readonly outdated = signal(0);
   /** Counts changes of Python's description of the cache. */

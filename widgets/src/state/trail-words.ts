@@ -15,8 +15,9 @@ export interface StepWords {
 
 export const plainWords = ({ before, name, after }: StepWords): string => before + name + after;
 
-/** What a target inside the model is in this cache, if it was answered before. */
+/** What a target inside the model is in the prompt that is shown, if it was answered before. */
 export function factsOf(store: Store, target: Target): InnerFacts | null {
+  if (store.isMean.value) return null; // they are of one prompt
   return store.inner.value.get(innerFactsKey(store, target)) ?? null;
 }
 

@@ -19,6 +19,8 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   batch(() => {
     put(store, next, next.length - 1);
     store.tab.value = "why";
+    store.folded.value = store.folded.peek().filter((section) => section !== "views");
+    store.asked.value += 1;
   });
 }
 

@@ -25,7 +25,8 @@ export function headsFigure(
     : score
       ? `${score.name} score`
       : `what each adds to the ${setting.quantity}`;
-  const about = feeds ? [feeds, setting.place] : score ? [score.meaning] : [setting.target, setting.place]; // a score has no target
+  const of = [feeds ?? setting.target, setting.place];
+  const about = score && !feeds ? [score.meaning] : of; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
   const empty = shown.subarray(0, layers * heads).some(Number.isNaN)
     ? [`empty: ${score ? "cannot be determined" : "no attention in this layer"}`]

@@ -17,7 +17,7 @@ export function insideSum(store: Store, inner: InnerFacts | null | undefined, su
   const score = scoreIn(target);
   if (score?.versus === "mean") return `${written}: its score minus the mean of what it reads, as cached`;
   const { attention = null, versus_attention: other = null } = inner ?? {};
-  if (score && score.versus !== null && attention !== null && other !== null)
+  if (score && !store.isMean.value && score.versus !== null && attention !== null && other !== null)
     return `${written} · log of ${weight(attention)} / ${weight(other)}, as cached`;
   return `${written}, as cached`;
 }

@@ -69,7 +69,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                     : kind === "agrees"
                       ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
                       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
-                        ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
+                        ? `rows miss the model’s ${quantity} by up to ` +
+                          `${plain(data.reply.worst ?? 0, largest)} in a prompt`
                         : kind === "misses"
                           ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ` +
                             `${signed(measured, largest)}`

@@ -13,14 +13,15 @@ export function mountTrail(parent: HTMLElement, store: Store, signal: AbortSigna
     line.hidden = steps.length < 2;
     if (line.hidden) return render(nothing, line);
     const turn = (to: number, label: string, keys: string, sign: string) => html`<button type="button"
-        class="rs-quiet rs-trail-turn" aria-label=${label} title="${label} (${keys})" ?disabled=${!steps[to]}
+        class="rs-quiet rs-trail-turn" aria-label=${label} title="${label} (${keys})" aria-disabled=${!steps[to]}
         @click=${() => go(store, to)}>${sign}</button>`;
     render(
       html`${turn(at - 1, "Back", "Alt+←", "‹")}${turn(at + 1, "Forward", "Alt+→", "›")}
         <ol>${steps.map((step, i) => {
           const { before, name, after } = stepWords(store, step);
           const whole = plainWords({ before, name, after });
-          return html`<li class=${i === at ? "rs-here" : i > at ? "rs-later" : ""}><button type="button" class="rs-crumb"
+          const place = i === at ? "rs-here" : i > at ? "rs-later" : "";
+          return html`<li class=${place}><button type="button" class="rs-crumb"
             data-step=${i} title=${whole} aria-label=${`step ${i + 1}: ${whole}`}
             aria-current=${i === at ? "step" : nothing}
             @click=${() => go(store, i)}>${before}<b dir="auto">${name}</b><span>${after}</span></button></li>`;

@@ -64,7 +64,8 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
               } ${i === cursor.value ? "rs-hover" : ""}"
             data-at=${i} tabindex=${i === start ? 0 : -1}
                 title="Why is it on? (click, Enter or w)"
-                aria-label="${neuron.name} ${signed(neuron.value, largest)}" aria-description="Enter asks why it is on">${rankLine(neuron, reach, largest)}</div>`,
+                aria-label="${neuron.name} ${signed(neuron.value, largest)}"
+                aria-description="Enter asks why it is on">${rankLine(neuron, reach, largest)}</div>`,
           ),
       list,
     );

@@ -62,7 +62,8 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
         ${
           of === null
             ? nothing
-            : html`<optgroup label="what feeds ${headName(of.layer, of.head)}, where it reads ${store.tokenName(of.source)}">
+            : html`<optgroup
+              label="what feeds ${headName(of.layer, of.head)}, where it reads ${store.tokenName(of.source)}">
               ${FEEDS.map(
                 ([name, words]) =>
                   html`<option value="feeds ${name}" ?selected=${feeds?.by === name}>${

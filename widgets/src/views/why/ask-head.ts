@@ -13,8 +13,8 @@ import type { Asked } from "./why-data";
 const LANE = "why head";
 
 /**
- * What the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves once that
- * is asked, or another question has replaced it; rejects if the kernel cannot tell the source.
+ * What the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves once
+ * that is asked, or another question has replaced it; rejects if the kernel cannot tell the source.
  */
 export async function askHead(
   store: Store,

@@ -2,6 +2,7 @@
 import { type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { parseHead, plural, side, signed } from "../../base/format";
+import { keepFocus } from "../../base/keys";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { stepAlong } from "../../ui/roving";
@@ -42,18 +43,22 @@ export function mountColumns(
     store.hoveredLayer.value = head === null ? (component?.layer ?? null) : null;
   };
 
+  parent.tabIndex = -1; // takes the focus when the row that had it is gone
   watch(signal, () => {
+    const side = shown.value;
     const most = many.value ? MORE : FEW;
     const all = columns.value.map((column) => ({ column, found: linesOf(column.attribution, column.target, most) }));
     const head = store.hoveredHead.value;
     const focused = head ?? lit.value;
-    render(
-      all.map(({ column, found }) => columnOf(column, found, focused)),
-      parent,
-    );
+    const draw = (): unknown =>
+      render(
+        all.map(({ column, found }) => columnOf(column, found, focused, side)),
+        parent,
+      );
+    untracked(() => keepFocus(parent, draw));
   });
 
-  function columnOf(column: Column, found: Lines, focused: string | null): TemplateResult {
+  function columnOf(column: Column, found: Lines, focused: string | null, pressed: string): TemplateResult {
     const reach = reachOf(found);
     const total = signed(found.total, found.largest);
     const stop = Math.min(tabStops.get(column.id) ?? 0, Math.max(0, found.lines.length - 1));
@@ -62,7 +67,7 @@ export function mountColumns(
       <h4>${
         column.id === "whole"
           ? html`<span class="rs-why-name">${name}</span>`
-          : html`<button type="button" class="rs-why-name" aria-pressed=${shown.value === column.id}
+          : html`<button type="button" class="rs-why-name" aria-pressed=${pressed === column.id}
             title=${
               column.id === "moved"
                 ? "Ask this: all views show it, as the next step of the trail"
@@ -75,8 +80,8 @@ export function mountColumns(
       ${
         found.others.count === 0
           ? html`<div class="rs-why-line rs-why-rest" aria-hidden="true"></div>`
-          : html`<button type="button" class="rs-why-line rs-why-rest" aria-expanded=${many.value}
-            title=${many.value ? "List fewer" : "List more of them"}
+          : html`<button type="button" class="rs-why-line rs-why-rest" aria-expanded=${many.peek()}
+            title=${many.peek() ? "List fewer" : "List more of them"}
             @click=${() => (many.value = !many.peek())}>${lineOf(
               { component: null, name: plural(found.others.count, "other"), value: found.others.value },
               found,

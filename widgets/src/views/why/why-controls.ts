@@ -23,7 +23,7 @@ export function mountControls(parent: HTMLElement, store: Store, k: Signal<numbe
     const { versus = "most", source, destination } = score;
     const end = destination === "last" ? (store.lastPosition.value ?? store.tokens.value.length - 1) : destination;
     const most = factsOf(store, target)?.versus;
-    const named = versus === "most" && typeof most === "number" ? `: ${store.tokenName(most)}` : "";
+    const named = versus === "most" && typeof most === "number" ? `${store.tokenName(most)}, ` : "";
     const tokens = Array.from({ length: end + 1 }, (_, at) => at)
       .slice(-MOST_TOKENS)
       .filter((at) => at !== source);
@@ -40,7 +40,7 @@ export function mountControls(parent: HTMLElement, store: Store, k: Signal<numbe
     render(
       html`<label class="rs-why-versus">compared with <span class="rs-choice"><select
           aria-label="What the source is compared with" .value=${String(versus ?? "none")} @change=${choose}>
-          ${option("most", `what it reads most of the others${named}`)}
+          ${option("most", `${named}${named ? "which" : "what"} it reads most of the others`)}
           ${option("mean", "what it reads on average")}
           ${option("none", "nothing: the raw score")}
           <optgroup label="another token">${tokens.map((at) => option(String(at), store.tokenName(at)))}</optgroup>

@@ -2,7 +2,7 @@
 // row and the last column are all other components together, so that rows and columns sum to the two sides.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { plural, signed } from "../../base/format";
+import { plural, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { css, divergingRgb, limitOf } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
@@ -64,7 +64,9 @@ export function mountPairs(
             const written = signed(value, limit);
             return html`<div role="gridcell" class="rs-pairs-cell" tabindex="-1" data-cell="${q} ${k}"
               aria-label="${name} with ${other}: ${written}"
-              style="background:${css(colour)};color:${inkOn(colour)}">${dense ? nothing : written}</div>`;
+              style="background:${css(colour)};color:${inkOn(colour)}">${
+                dense ? nothing : signed(vanishes(value, limit) ? 0 : value, limit)
+              }</div>`;
           })}
           ${sum(sums.query[q] ?? 0, `${name}, sum`)}</div>`,
         )}
