@@ -518,7 +518,7 @@ def _kind(value: Any) -> str:
     return " (write `list(…)` around it)" if isinstance(value, Iterator) else ""
 
 
-def as_answers(target: Target, vocabulary: Vocabulary) -> Any:
+def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, Any] | None = None) -> Any:
     """A target in the form that a user would write: `" Mary"`, `(" Mary", " John")`, a set, or one for each prompt."""
 
     def side(tokens: list[Token]) -> Any:
@@ -533,7 +533,7 @@ def as_answers(target: Target, vocabulary: Vocabulary) -> Any:
 
     if target.through:
         *before, last = target.through
-        of = as_answers(msgspec.structs.replace(target, through=before), vocabulary)
+        of = as_answers(msgspec.structs.replace(target, through=before), vocabulary, directions)
         return Output(name(last.layer, last.head), of, last.source)
     match target.inner:
         case NeuronInput(layer, number, part):
@@ -541,7 +541,7 @@ def as_answers(target: Target, vocabulary: Vocabulary) -> Any:
         case AttentionScore(layer, head, destination, source, versus, which):
             return Score(name(layer, head), destination, source, versus, which)
         case StreamDirection(key, at):
-            return Direction(key, at)
+            return Direction(key if directions is None else directions[key], at)
         case None:
             pass
     written = [one(contrast) for contrast in target.contrasts]

@@ -8,7 +8,7 @@ from residscope.attribution.targets import Targets, is_inner
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.export.python_source import call, literal
+from residscope.export.python_source import call, listed, literal
 from residscope.export.script import Given, Script
 from residscope.export.view_requests import Views
 from residscope.patterns.downsampling import Part
@@ -217,7 +217,7 @@ def _why(script: Script) -> list[str]:
     options = [f"k={_SIDES}"] if len(columns) == 1 else ["other=attribution[1:]", f"k={_SIDES}"]
     options += [] if script.prompt is None else [f"prompt={which}"]
     return [
-        call("attribution = ", columns).replace("attribution = (", "attribution = [")[:-1] + "]",
+        f"attribution = {listed(columns)}",
         f"values = [{of} for column in attribution]  # each [component], {script.prompt_words}; "
         "names: attribution[0].labels",
         call("figure = attribution[0].to_plotly", ['"sides"', *options]),

@@ -146,6 +146,8 @@ def target_words(target: Target | None, prompt: int | None) -> str:
 def _of_logits(target: Target, prompt: int | None) -> str:
     if target.direction is not None:
         return "a direction"
+    if not target.contrasts:
+        return ""
     seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]
     if any(contrast != seen[0] for contrast in seen):
         return "each prompt’s own answer"

@@ -329,6 +329,7 @@ def wanted(
     yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
     yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
     for least, groups in (
+        ("heads", _of_other_steps(views, ranked, points)),
         ("heads", _of_all_heads(views, ranked, strongest)),
         ("all", _of_all_layers(views, points)),
         ("heads", _other_positions_and_menus(views, ranked)),
@@ -340,7 +341,21 @@ def wanted(
 
 
 _LEVELS: tuple[Holds, ...] = get_args(Holds)
+_STEPS = "some of the other steps of the trail"
 _LENS, _SMALL, _ONE = "some of the token lens", "some thumbnails of heads", "some attention combined over heads"
+
+
+def _of_other_steps(views: Views, ranked: list[str], points: list[Component]) -> Iterator[Group]:
+    """What the other steps of the trail show: their charts, and the open tab."""
+    shown = views.shown
+    for number, step in enumerate(shown.trail):
+        if number == shown.step:
+            continue
+        selected = {"target": step.target, "position": step.position, "step": number}
+        other = Views(msgspec.structs.replace(shown, **selected), views.facts)
+        yield _STEPS, other.figures(shown.prompt, step.position)
+        for _, requests in of_the_tab(other, ranked, points):
+            yield _STEPS, requests
 
 
 def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iterator[Group]:

@@ -442,7 +442,7 @@ def _as_written(target: Target, targets: Targets) -> Any:
         return targets.given_direction(target.direction)
     if not (target.contrasts or target.inner):
         return None
-    return as_answers(target, targets.vocabulary)
+    return as_answers(target, targets.vocabulary, targets.directions)
 
 
 def _shell() -> Any:

@@ -22,7 +22,8 @@ def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buff
     cells = values.new_zeros(len(rows) + 1, len(columns) + 1)
     cells[:-1, :-1] = values[rows][:, columns]
     cells[:-1, -1] = values[rows].sum(1) - cells[:-1, :-1].sum(1)
-    cells[-1] = torch.cat([values[:, columns].sum(0), values.sum()[None]]) - cells[:-1].sum(0)
+    by_column = values[:, columns].sum(0)
+    cells[-1] = torch.cat([by_column, (values.sum() - by_column.sum())[None]]) - cells[:-1].sum(0)
     reply = PairsReply(
         ComponentTable.of(found.query[row] for row in rows.tolist()),
         ComponentTable.of(found.key[column] for column in columns.tolist()),
