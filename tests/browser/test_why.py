@@ -96,7 +96,7 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
     trail.get_by_role("button", name="step 1: ·Mary − ·John at ·to₁₄").click()
     settled(panel)
     expect(badge).to_contain_text("the model’s own logit difference")
-    assert lab.python("panel.target") == [" Mary", " John"]
+    assert lab.python("[panel.step, list(panel.target[0])]") == [0, [" Mary", " John"]]
     trail.get_by_role("button", name="Forward").click()
     settled(panel)
     expect(trail.locator("[aria-current=step]")).to_contain_text("L23H3 reads ·John₁₀")
