@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from residscope import demo as demo
     from residscope.attribution import targets as targets
     from residscope.attribution.attribute import Attribution, attribute
+    from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
     from residscope.export.circuitsvis_views import to_circuitsvis
     from residscope.hosts.panel import Panel, inspect
@@ -29,6 +30,7 @@ __all__ = [
     "Attribution",
     "AttributionSummary",
     "ManyAttribution",
+    "Pairs",
     "Panel",
     "ResidscopeError",
     "Scores",
@@ -39,6 +41,7 @@ __all__ = [
     "caches",
     "demo",
     "inspect",
+    "pairs",
     "scores",
     "targets",
     "to_circuitsvis",
@@ -54,6 +57,7 @@ _PLACES = {
     "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
     "ManyAttribution": "many.result",
+    "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
     "Scores": "patterns.scores",
     "TokenLens": "attribution.token_lens",
@@ -62,6 +66,7 @@ _PLACES = {
     "attribute_many": "many.run",
     "caches": "session.caches",
     "inspect": "hosts.panel",
+    "pairs": "attribution.pairs",
     "scores": "patterns.scores",
     "to_circuitsvis": "export.circuitsvis_views",
     "token_lens": "attribution.token_lens",

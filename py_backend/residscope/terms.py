@@ -38,7 +38,7 @@ Decomposition = Literal["accumulated", "layer", "head"]
 NormConvention = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
-FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts"]
+FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts", "sides"]
 """The kind of plotly figure for a decomposition."""
 
 Pool = Literal["peak", "mean"]

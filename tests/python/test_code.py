@@ -12,17 +12,10 @@ import torch
 from residscope.export.python_source import call, literal
 from residscope.serving.service import Service
 from residscope.wire.protocol import (
-    Attribute,
-    MapPositions,
-    RankNeurons,
-    ReadAttention,
-    ReadTokenLens,
-    ScoreHeads,
     Shown,
-    WriteCode,
 )
 from tests.support import tiny
-from tests.support.rows import labels_of
+from tests.support.copied import pictured, pictured_attention, ran, written
 
 PAIR = ("w5", "w9")
 
@@ -41,10 +34,6 @@ def llama():
     return SimpleNamespace(model=model, cache=tiny.run(model)[2])
 
 
-def numbers(values) -> np.ndarray:
-    return np.array(values, dtype=float)  # plotly keeps cells without a number as None
-
-
 TARGETS = {
     "pair": ("w5", "w9"),
     "single": "w7",
@@ -53,98 +42,6 @@ TARGETS = {
     "sets": (["w5", "w6"], "w9"),
 }
 PICTURES = ["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
-
-
-def written(service: Service, picture: str, shown: Shown) -> str:
-    return service.reply(WriteCode(picture, shown))[0].code
-
-
-def drawn(figure) -> np.ndarray:
-    """All figures that marks stand for."""
-    marks = [trace for trace in figure.data if trace.hoverinfo != "skip"]
-    held = [mark.z if mark.type == "heatmap" else mark.x if mark.orientation == "h" else mark.y for mark in marks]
-    return np.concatenate([numbers(values).ravel() for values in held])
-
-
-def ran(code: str, **namespace):
-    """The array that a code makes in a fresh cell where `namespace` is known."""
-    assert code.splitlines()[-1] == "figure"
-    names = set(namespace)
-    exec(compile(code, "cell", "exec"), namespace)
-    added = set(namespace) - names - {"__builtins__", "residscope", "px"}
-    assert added <= {"attribution", "values", "figure"}
-    assert namespace["figure"].to_json()
-    values = np.asarray(namespace["values"])
-    # Of each cell of the token lens one token is drawn; and a text lays heads over each other that are drawn apart.
-    shown = values[..., 0] if "attribution.probabilities" in code else values
-    if "the sum over heads" not in code and "the mean over heads" not in code:
-        np.testing.assert_allclose(np.sort(drawn(namespace["figure"])), np.sort(shown, None), atol=1e-5, rtol=1e-5)
-    return values
-
-
-def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
-    """The array that the service's replies for the same selection hold."""
-    view, where = service.view(), {"prompt": shown.prompt, "position": shown.position}
-    shape = (view.n_layers, view.n_heads)
-
-    def ask(request):
-        reply, buffers = service.reply(request)
-        return reply, [np.frombuffer(buffer, np.float32) for buffer in buffers]
-
-    match picture:
-        case "lens":
-            reply, [rows, *_] = ask(Attribute("accumulated", shown.target, norm=shown.norm, **where))
-            return rows + reply.constant
-        case "layers":
-            return ask(Attribute("layer", shown.target, **where))[1][0]
-        case "heads" if shown.score:
-            return ask(ScoreHeads(shown.score, shown.prompt))[1][0].reshape(shape)
-        case "heads":
-            return ask(Attribute("head", shown.target, **where))[1][0][: shape[0] * shape[1]].reshape(shape)
-        case "ranking" if shown.ranking == "neurons":
-            return ask(RankNeurons(shown.target, shown.layer, shown.top_k, **where))[1][0]
-        case "ranking":
-            rows = ask(Attribute("head", shown.target, **where))[1][0][: shape[0] * shape[1]]
-            order, k = np.argsort(-rows), shown.top_k
-            return np.array([*(v for v in rows[order][:k] if v > 0), *(v for v in rows[order[::-1]][:k] if v < 0)])
-        case "positions":
-            reply, [rows, *_] = ask(MapPositions(shown.by, shown.target, shown.prompt, shown.norm, shown.heads))
-            return rows.reshape(len(labels_of(reply)), reply.positions)
-        case "token-lens":
-            points = [f"{layer}_{part}" for layer in range(shape[0]) for part in ("pre", "mid")] + ["final_post"]
-            points = [point for point in points if view.has(f"blocks.{point.replace('_', '.hook_resid_')}")] + points[
-                -1:
-            ]
-            cells = service.reply(ReadTokenLens(points, 0, view.n_pos, shown.target, prompt=shown.prompt))[0].cells
-            return np.array([[cell.probabilities for cell in row] for row in cells])
-        case "prompts":
-            by = "head" if shown.heads else "accumulated"
-            reply, [_, _, each, constants] = ask(Attribute(by, shown.target, position=shown.position))
-            labels = labels_of(reply)
-            each = each.reshape(len(labels), view.batch)
-            rows = each[[labels.index(head) for head in shown.heads]] if shown.heads else each[-1] + constants
-            return rows[0] if len(shown.heads) == 1 else rows
-        case _:
-            raise AssertionError(picture)
-
-
-def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """The maps as they travel, of short prompts in float32 and a triangle, and how coarse that is."""
-    maps, steps = [], []
-    for head in shown.heads:
-        layer, index = head[1:].split("H")
-        ask = ReadAttention(int(layer), int(index), shown.target, shown.prompt, shown.position, shown.weighting)
-        reply, buffers = service.reply(ask)
-        part, buffer = next(
-            (part, buffer) for part, buffer in zip(reply.parts, buffers, strict=True) if part.what == shown.weighting
-        )
-        assert part.wide
-        assert part.triangle
-        map = np.zeros((reply.positions, reply.positions))
-        map[np.tril_indices(reply.positions)] = np.frombuffer(buffer, np.float32)
-        maps.append(map)
-        steps.append(np.abs(map) * 2.0**-22)
-    return np.array(maps), np.array(steps)
 
 
 @pytest.mark.parametrize(("prompt", "position"), [(None, "last"), (None, 3), (0, "last"), (1, 0), (2, 3)])

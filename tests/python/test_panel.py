@@ -419,5 +419,5 @@ def test_all_that_can_be_selected_is_a_trait_and_described():
     assert {*Panel.class_trait_names(sync=True)} >= shared
     told = Panel.__doc__ or ""
     assert [name for name in shared if f"\n        {name}: " not in told] == []
-    plain = {name: shown[name].default for name in shared - {"heads"}}
+    plain = {name: shown[name].default for name in shared - {"heads", "trail"}}
     assert {name: Panel.class_traits()[name].default_value for name in plain} == plain

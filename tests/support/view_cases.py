@@ -12,12 +12,16 @@ from typing import Any
 import msgspec
 
 from residscope.export.view_requests import Requests, Views, choices, of_the_tab
-from residscope.terms import Component, Contrast, Target, Token
-from residscope.wire.protocol import CacheFacts, Describe, Shown
+from residscope.terms import AttentionScore, Component, Contrast, NeuronInput, StreamDirection, Target, Through, Token
+from residscope.wire.protocol import CacheFacts, Describe, Feeds, Shown, Step
 
 FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
 
 TARGET = Target([Contrast([Token(5, " Mary")], [Token(9, " John")])])
+READS = Target([], inner=AttentionScore(4, 3, "last", 2))
+MOVES = Target(TARGET.contrasts, through=[Through(4, 3, 2)])
+EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
+NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
 """More than a position map lists."""
 POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mid")), Component("final_post")]
@@ -48,6 +52,28 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "a wide token lens": (WIDE, Shown(TARGET, tab="token-lens")),
     "each prompt": (APART, Shown(TARGET, 1, 3, tab="prompts", norm="recomputed")),
     "each prompt of one": (ONE, Shown(TARGET, tab="prompts")),
+    "why, of logits": (APART, Shown(TARGET, tab="why")),
+    "why a head reads a token": (APART, Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(READS)], step=1)),
+    "its pairs": (APART, Shown(READS, 1, tab="why", why="pairs", trail=[Step(TARGET), Step(READS)], step=1)),
+    "why an earlier head reads a token there": (
+        APART,
+        Shown(EARLIER, 1, tab="why", trail=[Step(TARGET), Step(MOVES), Step(EARLIER, 2), Step(READS)], step=2),
+    ),
+    "why it reads a token, asked alone": (APART, Shown(EARLIER, 1, tab="why")),
+    "the same after a neuron before it": (
+        APART,
+        Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(EARLIER)], step=1),
+    ),
+    "the same after a direction before it": (
+        APART,
+        Shown(READS, 1, tab="why", trail=[Step(DIRECTION), Step(READS)], step=1),
+    ),
+    "a trail of another target": (APART, Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(EARLIER)], step=1)),
+    "what a head moves": (APART, Shown(MOVES, 1, tab="why", trail=[Step(TARGET), Step(MOVES)], step=1)),
+    "a neuron": (APART, Shown(NEURON, 0, 2, tab="why")),
+    "heads that feed a query": (APART, Shown(TARGET, 0, 2, feeds=Feeds(4, 3, 1, "query"))),
+    "heads that feed a key, at the end": (APART, Shown(TARGET, feeds=Feeds(4, 3, 1, "key"))),
+    "heads that feed a value": (APART, Shown(MOVES, 0, feeds=Feeds(3, 3, 1, "value"))),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
     "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),
     "the mean of long prompts": (LONG, Shown(TARGET, heads=["L2H2"], presentation="text")),
@@ -79,16 +105,20 @@ def written() -> list[dict[str, Any]]:
             "facts": msgspec.to_builtins(about),
             "ranked": RANKED,
             "points": [point.label for point in POINTS],
-            "asks": {group: [_short(ask) for ask in asks] for group, asks in asked(Views(shown, about)).items()},
+            "asks": {
+                group: [_short(ask, shown.target) for ask in asks] for group, asks in asked(Views(shown, about)).items()
+            },
         }
         for name, (about, shown) in CASES.items()
     ]
 
 
-def _short(ask: msgspec.Struct) -> dict[str, Any]:
+def _short(ask: msgspec.Struct, selected: Target) -> dict[str, Any]:
     usual = {field.encode_name: field.default for field in msgspec.structs.fields(ask)}
     plain: dict[str, Any] = msgspec.to_builtins(ask)
-    return {name: value for name, value in plain.items() if name != "target" and value != usual.get(name, ask)}
+    if plain.get("target") == msgspec.to_builtins(selected):
+        del plain["target"]
+    return {name: value for name, value in plain.items() if value != usual.get(name, ask)}
 
 
 def text() -> str:

@@ -6,6 +6,7 @@ prompt they are small. For all positions they would take gigabytes, and are neve
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from residscope.attribution.components import (
 )
 from residscope.attribution.readout import Readout
 from residscope.cache.structure import out_weight
+from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import prompt_by_prompt
@@ -47,7 +49,8 @@ class Vectors:
 
     def rows(self, readout: Readout, *, recomputed: bool) -> Rows:
         """Their contributions to a target."""
-        divisor = readout.norm.scale(self.values) if recomputed else readout.functional.divisor
+        divisor = readout.functional.divisor
+        divisor = readout.norm.scale(self.values) * divisor if recomputed else divisor
         contributions = prompt_by_prompt(self.values, readout.functional.vector) / divisor  # [batch, component]
         return Rows(self.components, rearrange(contributions, "batch component -> component batch 1"), self.parts)
 
@@ -64,21 +67,37 @@ def known_rows(readout: Readout, plan: Plan) -> Rows | None:
     For a first target the activations are as fast. With the second target the vectors are computed and kept.
     """
     view, positions = readout.view, readout.positions
-    if positions is None or plan.part != "attn":
+    if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
         return None
-    count = len(plan.terms) + len(plan.split) * (view.n_heads + 1)
-    size = count * view.batch * int(view.cfg.d_model) * view.like.element_size()
-    if size > LARGEST:
-        return None
-    key = ("vectors", tuple(positions.tolist()), plan.split, tuple(plan.terms.items()))
-    vectors: Vectors | bool | None = view.memo.get(*key)
-    if vectors is None:
+    key = _key(readout, plan)
+    if view.memo.get(*key) is None:
         view.memo.put(*key, value=True)
         return None
-    if not isinstance(vectors, Vectors):
-        vectors = _computed(readout, plan)
+    return vectors_of(readout, plan).rows(readout, recomputed=plan.recomputed)
+
+
+def size_of_vectors(view: CacheView, plan: Plan) -> int:
+    """The bytes of the vectors of a plan, at one position of each prompt."""
+    count = len(plan.terms) + len(plan.split) * (view.n_heads + 1)
+    return count * view.batch * int(view.cfg.d_model) * view.like.element_size()
+
+
+def vectors_of(readout: Readout, plan: Plan) -> Vectors:
+    """What each row of a plan adds to the stream, at one position of each prompt. Small ones are kept."""
+    view, key, size = readout.view, _key(readout, plan), size_of_vectors(readout.view, plan)
+    known = view.memo.get(*key)
+    if isinstance(known, Vectors):
+        return known
+    vectors = _computed(readout, plan)
+    if size <= LARGEST:
         view.memo.put(*key, value=vectors, size=size)
-    return vectors.rows(readout, recomputed=plan.recomputed)
+    return vectors
+
+
+def _key(readout: Readout, plan: Plan) -> tuple[Hashable, ...]:
+    positions, carries = readout.positions, tuple(readout.structure.carries)
+    assert positions is not None
+    return "vectors", tuple(positions.tolist()), plan.split, tuple(plan.terms.items()), carries
 
 
 def _computed(readout: Readout, plan: Plan) -> Vectors:

@@ -15,7 +15,9 @@ from einops import rearrange
 
 from residscope.attribution.readout import Functional, Readout
 from residscope.cache.norms import Norm
+from residscope.cache.points import Point
 from residscope.cache.structure import (
+    OUT,
     ComponentTerms,
     Structure,
     Terms,
@@ -126,24 +128,24 @@ def activations_for(view: CacheView, by: By) -> list[str]:
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
-    """The stream before each layer, between its sublayers (if the model has such a point), and at the end."""
+    """The stream before each layer, between its sublayers (if there is such a point), and at the target's point."""
     view, carries = structure.view, structure.carries
     if not view.points():
         raise not_cached(*(f"blocks.{layer}.hook_resid_post" for layer in range(view.n_layers)))
     points: ComponentTerms = {}
-    for layer in range(view.n_layers):
+    for layer in range(structure.layers):
         # A recomputed norm cancels any factor. With a frozen scale, the factors of later layers are frozen, too.
         carried = 1.0 if recomputed else carries[layer]
         points[Component("pre", layer)] = ((view.before(layer), carried),)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with parallel attention and MLP have none
             points[Component("mid", layer)] = ((f"blocks.{layer}.hook_resid_mid", carried),)
-    points[Component("final_post")] = ((f"blocks.{view.n_layers - 1}.hook_resid_post", 1.0),)
+    points[structure.point] = ((Point(structure.point).stream(view), 1.0),)
     return Plan(points, recomputed=recomputed).cached(view)
 
 
 def layers(structure: Structure) -> Plan:
     """The embeddings, and each layer's attention and MLP output."""
-    view, count = structure.view, structure.view.n_layers
+    view, count = structure.view, structure.layers
     added = [structure.cached(layer) for layer in range(count)]
     terms = structure.embeddings()
     # If components before the first cached point of the stream are missing, all that was written before it is one row.
@@ -151,7 +153,8 @@ def layers(structure: Structure) -> Plan:
     if start > 0 and not all(structure.has(row) for rows in (terms, *added[:start]) for row in rows.values()):
         whole: Terms = ((view.before(start), structure.carries[start]),)
         terms, added = {Component("pre", start): whole}, added[start:]
-    if not any(structure.has(row) for rows in added for row in rows.values()):  # embeddings alone are not useful
+    # embeddings alone are not useful, unless the target is read before layer 0
+    if count and not any(structure.has(row) for rows in added for row in rows.values()):
         every = [name for rows in (terms, *added) for row in rows.values() for name, _ in row]
         raise not_cached(*(name for name in every if not view.has(name)))
     for rows in added:
@@ -165,8 +168,9 @@ def heads(structure: Structure) -> Plan:
     Raises:
         ResidscopeError: If no layer has heads that sum to its output.
     """
-    wanted = [layer for layer in range(structure.view.n_layers) if structure.splits_attention(layer)]
-    if not wanted:
+    view, wanted = structure.view, [layer for layer in range(structure.layers) if structure.splits_attention(layer)]
+    inner = structure.point.layer is not None  # before an inner point there may be no layer with heads
+    if not wanted and not (inner and any(out_weight(view, layer) is not None for layer in range(view.n_layers))):
         why = "Its layers have no attention with a `W_O` and a `hook_z`."
         raise ResidscopeError("no-heads", _refusal(structure, "attention heads", why))
     return _split(structure, wanted, "attn", "attn.hook_z")
@@ -178,8 +182,9 @@ def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
     Raises:
         ResidscopeError: If no wanted layer has neurons that sum to its output.
     """
+    later = any(layer >= structure.layers - structure.ends_within(layer) for layer in wanted)
     wanted = [layer for layer in sorted(set(wanted)) if structure.splits_mlp(layer)]
-    if not wanted:
+    if not wanted and not later:
         why = "Its layers have no MLP with a single W_out; a mixture of experts has several."
         raise ResidscopeError("no-neurons", _refusal(structure, "MLP neurons", why))
     return _split(structure, wanted, "mlp", "mlp.hook_post")
@@ -193,11 +198,11 @@ def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "m
     """
     view = structure.view
     missing = [f"blocks.{layer}.{read}" for layer in wanted if not view.has(f"blocks.{layer}.{read}")]
-    if len(missing) == len(wanted):
+    if missing and len(missing) == len(wanted):
         raise not_cached(missing[0])
     cached = [layer for layer in wanted if f"blocks.{layer}.{read}" not in missing]
     terms: ComponentTerms = {}
-    for layer in range(view.n_layers):
+    for layer in range(structure.layers):
         terms |= structure.cached(layer, without=part) if layer in cached else structure.cached(layer)
     return Plan(terms | structure.embeddings(), tuple(cached), part, missing=tuple(missing)).cached(view)
 
@@ -326,6 +331,48 @@ def contributions_of(
         report_progress(steps_done + len(values), steps_done + len(sums))
         values.append(sum_of(read(*term) for term in terms))
     return torch.stack(values)
+
+
+def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows) -> Rows:
+    """The same rows, with rows of 0 for what comes after the target's point. They stand beside those of their kind."""
+    import torch
+
+    if structure.point.layer is None or by == "accumulated":
+        return rows
+    view, part = structure.view, COMPONENT_OF.get(by)
+    parts: list[Component] = []
+    biases: list[Component] = []
+    others: list[Component] = []
+    for layer in range(view.n_layers):
+        later = structure.later(layer)
+        if part is not None and Component(OUT[part], layer) in later and (part == "attn" or layer in wanted):
+            weight = (out_weight if part == "attn" else neuron_weight)(view, layer)
+            if weight is not None:
+                parts += components_in(layer, part, len(weight))
+                biases += [Component(BIAS_KIND[part], layer)] * (bias_of(readout, layer, part) != (None, None))
+                later.remove(Component(OUT[part], layer))
+        others += later
+    if not parts and not biases and not others:
+        return rows
+    own, split = rows.components, rows.parts or 0
+    embeddings = [row for row in own[split:] if row.layer is None] if part is not None else []
+    first = [row for row in own[split:] if row not in embeddings]
+    count = sum(row.kind in BIAS_KIND.values() for row in first)  # biases come first
+    ordered = [*own[:split], *parts, *first[:count], *biases, *first[count:], *others, *embeddings]
+    places = {row: place for place, row in enumerate(own)}
+    zero = len(own)  # the row of zeros
+    index = torch.tensor([places.get(row, zero) for row in ordered], device=rows.values.device)
+
+    def extended(values: Tensor) -> Tensor:
+        return torch.cat([values, values.new_zeros(1, *values.shape[1:])])[index]
+
+    step = rows.step if isinstance(rows.step, float | int) else extended(rows.step)
+    count = None if part is None else split + len(parts)
+    return replace(rows, components=ordered, values=extended(rows.values), parts=count, step=step)
+
+
+COMPONENT_OF: dict[By, Literal["attn", "mlp"]] = {"head": "attn", "neuron": "mlp"}
+"""The sublayer that a decomposition splits."""
 
 
 def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:

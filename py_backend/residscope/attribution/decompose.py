@@ -13,17 +13,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from residscope.attribution import components
+from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
-from residscope.attribution.components import Plan, Rows
+from residscope.attribution.components import Plan, Rows, with_later
 from residscope.attribution.head_inputs import gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
-from residscope.attribution.missing import check_cached, missing_notes
-from residscope.attribution.model_value import model_value, output_notes
+from residscope.attribution.missing import check_cached, later_note, missing_notes
+from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
+from residscope.attribution.model_value import output_notes
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance
 from residscope.attribution.result import Attribution
+from residscope.attribution.score_rows import summed
 from residscope.attribution.sources import not_from_sources, source_tolerance, sources, wanted_heads
-from residscope.attribution.targets import Targets
+from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
+from residscope.attribution.targets import Targets, is_inner
 from residscope.attribution.word_spaces import without_space
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
@@ -32,7 +36,7 @@ from residscope.cache.structure import Structure, named_layers, neuron_weight, o
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import By, Component, NormConvention, Target
+from residscope.terms import AttentionScore, By, Component, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -78,24 +82,44 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
     Raises:
         ResidscopeError: If something that is needed was not cached, or is not finite.
     """
-    target, by, where, norm = query.target, query.by, query.where, query.norm
+    if not isinstance(query.target.inner, AttentionScore):
+        return _decompose(view, targets, query, logits)
+    score = HeadScore(view, query.target.inner)
+    score.check()
+    if score.reads_all:
+        return _mean_key(score, query)
+    parts = [ScorePart(score, i) for i in range(len(score.readings))]
+    return summed([_decompose(view, targets, query, logits, part) for part in parts], score)
+
+
+def _decompose(
+    view: CacheView, targets: Targets, query: Query, logits: Tensor | None, part: ScorePart | None = None
+) -> Attribution:
+    """Decompose a target that is read at one position of each prompt, or at all."""
+    target, by, norm = query.target, query.by, query.norm
     # If the scale is recomputed at each point, the final one is not needed; a run that stopped early has none.
     frozen = not (by == "accumulated" and norm == "recomputed")
-    check_cached(view, by, frozen=frozen)
-    readout = Readout(view, where, *targets.functional(target), frozen=frozen)
-    measured = model_value(readout, targets, target, logits)
+    if not is_inner(target):
+        check_cached(view, by, frozen=frozen)
+    reading = target_reading(targets, target, query.where, logits, part)
+    readout, where = reading.readout(frozen=frozen), reading.positions
+    measured = measured_value(reading, readout, targets, target, logits)
     constant = readout.functional.constant + measured.cap_change
+    about = without_space(targets, target, query.where, logits) + reading_notes(reading, measured)
     if by == "source":
+        if reading.axis == "source":
+            raise ResidscopeError(
+                "source", 'For `by="source"`, the target needs one source: `targets.output(head, of=…, source=…)`.'
+            )
         result = _sources(readout, query.heads, None if measured.value is None else measured.value - constant)
-        notes = result.notes + without_space(targets, target, where, logits)
-        return replace(result, notes=notes, target=target, model=view.model_name)
+        return replace(result, notes=result.notes + about, target=target, model=view.model_name)
     wanted = components.wanted_layers(view, query.layers) if by == "neuron" else []
     to_explain = None if measured.value is None else measured.value - constant
     if by == "accumulated":
         structure = readout.structure
         rows = read_rows(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
         total = rows.values[-1]
-        if Component("final_post") not in rows.components:  # the model's output is not its prediction at this point
+        if readout.structure.point not in rows.components:  # the value is not that of the stream at another point
             to_explain = None
         largest = gap(to_explain, total)
         finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
@@ -109,14 +133,18 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
-    notes = changed(view) + without_space(targets, target, where, logits) + output_notes(targets, target, measured)
+    notes = changed(view) + about + output_notes(targets, target, measured)
     notes += structure.notes() + _unsplit_notes(structure, by, wanted) + missing_notes(structure, by, rows)
+    rows, before = with_later(readout, structure, by, wanted, rows), len(rows.components)
+    if len(rows.components) > before:
+        notes.append(later_note(structure))
     notes += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and largest > tolerance:
         why = reasons(readout, structure, value - constant, tolerance, None if by == "accumulated" else rows)
         notes += [reason for reason in why if reason not in notes]
     columns = (rows.values, value, constant, unexplained)
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
+    axes = ("component", "batch") if where is not None else ("component", "batch", reading.axis)
     return Attribution(
         columns[0],
         rows.components,
@@ -126,7 +154,7 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
         own=measured.own,
         tolerance=tolerance,
         notes=notes,
-        axes=("component", "batch", "pos") if where is None else ("component", "batch"),
+        axes=axes,
         missing=list(rows.missing),
         target=target,
         model=view.model_name,
@@ -135,11 +163,69 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
     )
 
 
+def _mean_key(score: HeadScore, query: Query) -> Attribution:
+    """Decompose a score, compared with the mean, by what was written at all sources."""
+    target, by = query.target, query.by
+    if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
+        what = "through other heads" if target.through else f'`by="{by}"`'
+        raise ResidscopeError(
+            "attention",
+            f"Compared with the mean, the keys of all sources count, and {what} is not possible there. Compare with "
+            'one source (`versus="most"`), or use `side="query"`.',
+        )
+    view = score.view
+    readout = mean_key_readout(score)
+    if by == "accumulated":
+        structure = readout.structure
+        rows = mean_key_rows(score, readout, components.accumulated(structure, recomputed=False))
+    else:
+        build = partial(_rows, readout, by, [])
+        structure = reconcile(readout, build, expected_sum(readout, None)).structure
+        plan = components.layers(structure) if by == "layer" else components.heads(structure)
+        rows = mean_key_rows(score, readout, plan)
+    rows = with_later(readout, structure, by, [], rows)
+    values, constant = rows.values[..., 0], mean_key_constant(score)
+    total = values[-1] if by == "accumulated" else values.sum(0)
+    value = score.measured - sum(score.extra.values(), start=constant * 0)
+    tolerance = max(1e-4, 4 * view.rounding_step(*score.activations) * float(values.pow(2).sum(0).sqrt().max()))
+    notes = changed(view) + structure.notes() + _unsplit_notes(structure, by, []) + missing_notes(structure, by, rows)
+    if structure.layers < view.n_layers:
+        notes.append(later_note(structure))
+    result = Attribution(
+        values,
+        rows.components,
+        value,
+        constant,
+        value - total - constant,
+        by=by,
+        measured_from=score.measured_from,
+        tolerance=tolerance,
+        notes=notes,
+        missing=list(rows.missing),
+        target=target,
+        model=view.model_name,
+        _parts=rows.parts,
+        _grid=(view.n_layers, view.n_heads) if by == "head" else None,
+    )
+    if not bool(result.unexplained.isfinite().all()):
+        check_finite(view, values, result.unexplained)
+    if float(result.unexplained.abs().max()) > tolerance:
+        result.notes.append(
+            f"{float(result.unexplained.abs().max()):.2g} of the value is not the sum of the rows at all sources. "
+            'Compared with one source (`versus="most"`) the notes say where this arises.'
+        )
+    return summed([result], score)
+
+
 def _sources(readout: Readout, heads: Any, to_explain: Tensor | None) -> Attribution:
     """The source contributions of heads; `measured` is the contribution of each head by its `z`."""
     view = readout.view
-    wanted = wanted_heads(view, heads)
+    named = wanted_heads(view, heads)
+    wanted = [(layer, head) for layer, head in named if layer < readout.structure.layers]
+    later = [name(*head) for head in named if head not in wanted]
     layers = sorted({layer for layer, _ in wanted})
+    if not wanted:
+        raise ResidscopeError("order", _after_point(readout, later))
     notes = changed(view) + check_split(view, layers, Checked(), lambda: (readout, to_explain))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
@@ -150,6 +236,10 @@ def _sources(readout: Readout, heads: Any, to_explain: Tensor | None) -> Attribu
     notes += gated(view, layers) + unchecked(view, layers) + odd_final_norm(view)
     if bool((unexplained.abs() > tolerance).any()):
         notes.append(not_from_sources(float(unexplained.abs().max())))
+    if later:
+        notes.append(_after_point(readout, later))
+        places = [wanted.index(head) if head in wanted else len(wanted) for head in named]
+        values, measured, unexplained = (_with_zeros(part, places) for part in (values, measured, unexplained))
     if readout.positions is not None:
         values, measured, unexplained = values.squeeze(1), measured.squeeze(0), unexplained.squeeze(0)
     return Attribution(
@@ -163,7 +253,23 @@ def _sources(readout: Readout, heads: Any, to_explain: Tensor | None) -> Attribu
         tolerance=tolerance,
         notes=notes,
         axes=("source", "destination", "head", "batch") if readout.positions is None else ("source", "head", "batch"),
-        heads=[name(*head) for head in wanted],
+        heads=[name(*head) for head in named],
+    )
+
+
+def _with_zeros(values: Tensor, places: list[int]) -> Tensor:
+    """Values by head, `[..., head, batch]`, in another order; a place after the last head is 0."""
+    import torch
+
+    zero = values.new_zeros(*values.shape[:-2], 1, values.shape[-1])
+    return torch.cat([values, zero], dim=-2)[..., places, :]
+
+
+def _after_point(readout: Readout, heads: Sequence[str]) -> str:
+    one = len(heads) == 1
+    return (
+        f"{', '.join(heads)} {'does' if one else 'do'} not write before the point `{readout.point.place.label}`, where "
+        f"the target is read: {'its contribution is' if one else 'their contributions are'} 0."
     )
 
 
@@ -187,12 +293,17 @@ def _rows(
 def _unsplit_notes(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
     """Notes on the layers that have no heads or neurons."""
     view = structure.view
-    return list(view.memo.once(("unsplit notes", by, *wanted), lambda: tuple(_none_in(view, by, wanted))))
+    part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"
+    before = [layer for layer in range(structure.layers) if part == "attn" or not structure.ends_within(layer)]
+    wanted = [layer for layer in wanted if layer in before]
+    return list(
+        view.memo.once(("unsplit notes", by, *wanted, len(before)), lambda: tuple(_none_in(view, by, wanted, before)))
+    )
 
 
-def _none_in(view: CacheView, by: By, wanted: Sequence[int]) -> list[str]:
+def _none_in(view: CacheView, by: By, wanted: Sequence[int], before: Sequence[int]) -> list[str]:
     if by == "head":
-        others = [layer for layer in range(view.n_layers) if out_weight(view, layer) is None]
+        others = [layer for layer in before if out_weight(view, layer) is None]
         note = "There are no attention heads in {}: the mixer there is one row."
         unread = {layer: why_unread(view, layer, "attn") for layer in others}
     else:

@@ -65,10 +65,10 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
         and structure.read_where_it_enters
         and not structure.entered
     ):
-        notes.append(
-            "The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): the embeddings themselves "
-            "are not in this cache."
-        )
+        why = "the embeddings themselves are not in this cache."
+        if structure.projects_embeddings:
+            why = "this model projects its embeddings to the width of the stream."
+        notes.append(f"The row `embed` is all that enters layer 0 (`blocks.0.hook_resid_pre`): {why}")
     if rows.missing:
         listed = "; ".join(_listed(view, rows.missing))
         if by == "accumulated":
@@ -78,7 +78,12 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
                 f"The rows are not complete: {' and '.join(kinds(rows.missing))} missing. Each row is exact by itself, "
                 f"but their sum is not the model's value, because this cache lacks {listed}."
             )
-    if by == "accumulated" and Component("final_post") not in rows.components:
+    if by == "accumulated" and structure.point not in rows.components and structure.point.layer is not None:
+        notes.append(
+            f"The stream at the target's point `{structure.point.label}` is not in this cache: the last point is "
+            f"`{rows.components[-1].label}`, which is before it."
+        )
+    elif by == "accumulated" and structure.point not in rows.components:
         notes.append(
             "The stream at the end of the model is not in this cache (a run that stopped early, or `names_filter`): "
             f"the last point is `{rows.components[-1].label}`, which is not the model's final prediction."
@@ -97,6 +102,17 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
             f"`hook_{part}_out` is not in this cache."
         )
     return notes
+
+
+def later_note(structure: Structure) -> str:
+    """A note that rows after the target's point are 0."""
+    layer, count = structure.layers, structure.view.n_layers
+    later = [f"the MLP of layer {layer - 1}"] if structure.ends_within(layer - 1) else []
+    later += [named_layers(range(layer, count))] if layer < count else []
+    return (
+        f"The target is read at `{structure.point.label}`: the rows of {' and '.join(later)}, which come after it, are "
+        "0."
+    )
 
 
 def _listed(view: CacheView, names: Iterable[str]) -> list[str]:

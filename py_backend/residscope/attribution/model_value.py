@@ -100,9 +100,22 @@ def written(
     return values, _FROM_STREAM, False
 
 
+_SCALED = "The model multiplies its logits by {:.4g}; the rows and the constant include this factor."
+
+
 def output_notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
     """Notes on how this model turns its stream into logits, and on what `measured` is."""
-    notes = odd_final_norm(targets.view)
+    if target.inner is not None:
+        return []
+    notes, output = odd_final_norm(targets.view), targets.output
+    if target.through:
+        if target.direction is None and output.scale != 1:
+            notes.append(_SCALED.format(output.scale))
+        if target.direction is None and output.cap > 0:
+            notes.append(
+                f"The model soft-caps its logits at {output.cap:g}: this is what the head contributes before the cap."
+            )
+        return notes
     if measured.value is None:
         notes.append(
             "There is nothing to measure against: the cache holds neither logits nor the final residual stream. Pass "
@@ -116,11 +129,8 @@ def output_notes(targets: Targets, target: Target, measured: Measured) -> list[s
         )
     if target.direction is not None:
         return notes
-    output = targets.output
     if output.scale != 1:
-        notes.append(
-            f"The model multiplies its logits by {output.scale:.4g}; the rows and the constant include this factor."
-        )
+        notes.append(_SCALED.format(output.scale))
     if output.cap > 0:
         worst = float(measured.cap_change.abs().max())
         notes.append(

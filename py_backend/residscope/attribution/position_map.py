@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.components import layer_heads
 from residscope.attribution.decompose import Query, decompose
-from residscope.attribution.missing import lacking
-from residscope.attribution.model_value import model_value
+from residscope.attribution.missing import lacking, later_note
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.stream_target import StreamTarget
+from residscope.attribution.target_reading import measured_value, target_reading
+from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.positions import assumed
 from residscope.cache.token_labels import padding_in_mean
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import Component, Decomposition, NormConvention, Target
+from residscope.terms import AttentionScore, Component, Decomposition, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -62,6 +63,12 @@ def position_map(
     Raises:
         ResidscopeError: For the same reasons as `attribute`.
     """
+    if target.through or isinstance(target.inner, AttentionScore):
+        raise ResidscopeError(
+            "position",
+            f"{sentence(in_words(target))} is read at its own positions, so it has no values at every position: choose "
+            "another view, or another target, such as a neuron.",
+        )
     notes = assumed(targets.view) + padding_in_mean(targets.view, prompt)
     if prompt is not None:  # so that the other prompts are not computed
         targets, target = targets.only(target, range(prompt, prompt + 1))
@@ -79,17 +86,23 @@ def _heads(
 ) -> PositionMap:
     import torch
 
-    view, every = targets.view, range(targets.view.batch)
+    view = targets.view
     stream_target = StreamTarget(targets, target, None)
-    readout = stream_target.readout(every)
-    value = model_value(readout, targets, target, logits).value
+    reading = target_reading(targets, target, None, logits)
+    readout = reading.readout()
+    value = measured_value(reading, readout, targets, target, logits).value
     measured = view.like.new_full((view.n_pos,), float("nan")) if value is None else value.mean(0)
-    notes = changed(view) + notes
+    notes = changed(view) + reading.notes + notes
     if not heads:
         return PositionMap([], measured.new_zeros(0, view.n_pos), measured, notes)
     wanted = wanted_heads(view, list(heads))
     rows: dict[tuple[int, int], Tensor] = {}
+    if not all(stream_target.is_before(layer) for layer, _ in wanted):
+        notes = [*notes, later_note(readout.structure)]
     for layer in sorted({layer for layer, _ in wanted}):
+        if not stream_target.is_before(layer):
+            rows |= {head: view.like.new_zeros(view.n_pos) for head in wanted if head[0] == layer}
+            continue
         notes = notes + [note for note in stream_target.check(layer) if note not in notes]
         contributions, _ = layer_heads(readout, layer)
         for head in [head for at, head in wanted if at == layer]:

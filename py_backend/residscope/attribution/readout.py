@@ -1,4 +1,7 @@
-"""How a residual vector becomes a logit in this model: final norm, centring, cached scale, unembedding.
+"""How a residual vector becomes a part of a target: norm, centring, cached scale, and the target's direction.
+
+A target is an affine functional of what is read at a point of the stream: at the end, through the final norm and the
+unembedding, for logits; at an earlier point for what a neuron, a head or a direction reads there.
 
 With its scale frozen at the cached value a norm is affine, y = (x − centre(x)) / s ⊙ w + c. A direction at its output
 can be pulled back to its input: g = w ⊙ u, centred for LayerNorm, and x contributes x · g / s. The same pull-back works
@@ -14,7 +17,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.norms import Norm, norms_outputs, output_norm
-from residscope.cache.structure import Structure, output_factor
+from residscope.cache.points import FINAL, Point
+from residscope.cache.structure import Structure, embeds_otherwise, output_factor
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.compute.projection import distinct, dots
@@ -68,7 +72,8 @@ class OutputPath:
         vector = functional.vector
         if self.factor != 1:
             vector = (distinct(vector) * self.factor).expand(vector.shape)
-        before = Functional(vector, functional.divisor, functional.divisor * 0)
+        divisor = functional.divisor
+        before = Functional(vector, divisor, divisor.new_zeros(divisor.shape))
         return before if self.norm is None else before.through(*self.norm)
 
     def push(self, vectors: Float[Tensor, "component batch d_model"]) -> Float[Tensor, "component batch d_model"]:
@@ -82,15 +87,19 @@ class OutputPath:
 
 
 class Readout:
-    """Reads the target from the final residual stream, at the wanted positions.
+    """Reads the target from the residual stream at a point, at the wanted positions.
 
     Args:
         view: The cache.
         positions: One position per prompt, or None for every position.
-        directions: The target's functional of the final norm's output, u.
-        offset: What the unembedding's bias adds to the target, β.
-        frozen: Whether the final norm's scale is frozen at its cached value. If not, `recomputed` computes one for each
+        directions: The target's functional of what is read at the point (the norm's output), u.
+        offset: What is added to the target there, β, such as the unembedding's bias; for each prompt, or also for each
+            position that is read.
+        frozen: Whether the norm's scale is frozen at its cached value. If not, `recomputed` computes one for each
             vector, and `functional` has only the direction and the constant.
+        point: The point of the stream, and its norm.
+        weights: A factor of u for each prompt and position that is read; None is 1.
+        measured_in: The activations that hold the target's value. None: the logits.
     """
 
     def __init__(
@@ -98,18 +107,24 @@ class Readout:
         view: CacheView,
         positions: Int[Tensor, " batch"] | None,
         directions: Float[Tensor, "batch d_model"],
-        offset: Float[Tensor, " batch"],
+        offset: Float[Tensor, " batch *read"],
         *,
         frozen: bool = True,
+        point: Point = FINAL,
+        weights: Float[Tensor, "batch read"] | None = None,
+        measured_in: tuple[str, ...] | None = None,
     ) -> None:
-        self.view, self.positions = view, positions
-        self.structure = Structure(view)  # the usual structure; `reconcile` corrects it if the cache disagrees
+        self.view, self.positions, self.point, self.measured_in = view, positions, point, measured_in
+        # the usual structure; `reconcile` corrects it if the cache disagrees
+        self.structure = Structure(view, entered=embeds_otherwise(view), point=point.place)
         self.directions, self.offset = directions, offset
-        self.norm = Norm.of(getattr(view.model, "ln_final", None), view)
+        self.norm = point.parameters(view)
         count = view.n_pos if positions is None else 1
-        scale = final_scale(view, self.norm, positions) if frozen else view.like.new_ones(view.batch, count)
-        at_output = Functional(directions, scale.new_ones(scale.shape), offset[:, None].expand_as(scale))
-        self.functional = at_output.through(self.norm, scale)
+        self._scale = point.scale(view, self.norm, positions) if frozen else view.like.new_ones(view.batch, count)
+        ones = self._scale.new_ones(self._scale.shape)
+        added = (offset if offset.ndim == 2 else offset[:, None]).expand_as(ones)
+        at_output = Functional(directions, ones if weights is None else 1 / weights, added)
+        self.functional = at_output.through(self.norm, self._scale)
 
     def output_path(self, layer: int, part: Literal["attn", "mlp"]) -> OutputPath:
         """The output path of a sublayer into the stream.
@@ -128,6 +143,18 @@ class Readout:
             return OutputPath(factor, (norm, norm.scale(view.rows(f"{prefix}.hook_in", self.positions))))
         return OutputPath(factor, (norm, view.rows(f"{prefix}.hook_scale", self.positions).squeeze(-1)))
 
+    @property
+    def stream(self) -> str:
+        """The name of the stream's activation at the point."""
+        return self.point.stream(self.view)
+
+    @cached_property
+    def longest(self) -> Float[Tensor, ""]:
+        """The length of the longest direction of the norm's input, weights included."""
+        length = distinct(self.functional.vector).norm(dim=-1)
+        weights = (self._scale / self.functional.divisor).abs().amax(-1)
+        return (length * weights).max()
+
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """The functional of a sublayer's output, before its output path into the stream."""
         return self.output_path(layer, part).pull(self.functional)
@@ -143,16 +170,4 @@ class Readout:
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
         """The contributions of residual vectors if the norm's scale is computed from each of them."""
-        return dots(rows, self.functional.vector) / self.norm.scale(working(rows))
-
-
-def final_scale(view: CacheView, norm: Norm, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos"]:
-    """The final norm's cached scale; if it was not cached, the same value from the final residual stream."""
-    if not norm.divides:  # a model built without normalisation
-        return view.like.new_ones(view.batch, view.n_pos if positions is None else 1)
-    if view.has("ln_final.hook_scale"):
-        return view.rows("ln_final.hook_scale", positions).squeeze(-1)
-    name = f"blocks.{view.n_layers - 1}.hook_resid_post"
-    if not view.has(name):
-        view.get("ln_final.hook_scale")  # raises with the message that names it
-    return norm.scale(view.rows(name, positions))
+        return dots(rows, self.functional.vector) / (self.norm.scale(working(rows)) * self.functional.divisor)

@@ -26,7 +26,6 @@ from residscope.cache.structure import (
 from residscope.cache.unembedding import READ_BY_UNEMBEDDING
 from residscope.compute.precision import step_of
 from residscope.compute.progress import report_progress
-from residscope.compute.projection import distinct
 from residscope.terms import Component
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def _compared(
     uneven = not isinstance(rows.step, float)
     added = (rows.values * rows.step if uneven else rows.values).pow(2).sum(0).sqrt().max()
     whole = added if not uneven else rows.values.pow(2).sum(0).sqrt().max()
-    numbers = [*differences, added, whole, _longest(readout)]
+    numbers = [*differences, added, whole, readout.longest]
     difference, unexplained, row_rounding, size, longest = torch.stack(numbers).tolist()
     finite = all(map(math.isfinite, (difference, unexplained, size)))
     # Each row is rounded on its own: a row of low precision does not reduce the precision of the others.
@@ -125,7 +124,7 @@ def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], log
         logits: The logits from which the measured value was read, if the user gave them.
     """
     base = max(readout.view.rounding_step(*_ends(readout)), _logits_step(readout, logits))
-    return _rounding(readout, base, 0.0, float(compared.abs().max()), float(_longest(readout)))
+    return _rounding(readout, base, 0.0, float(compared.abs().max()), float(readout.longest))
 
 
 def _rounding(readout: Readout, step: float, row_rounding: float, size: float, longest: float) -> float:
@@ -146,8 +145,8 @@ def _rounding(readout: Readout, step: float, row_rounding: float, size: float, l
 
 
 def _ends(readout: Readout) -> tuple[str, ...]:
-    """The activations that all rows share: the end of the stream, and the final norm's scale."""
-    return f"blocks.{readout.view.n_layers - 1}.hook_resid_post", "ln_final.hook_scale"
+    """The activations that all rows share: the stream at the point, and the scale of the norm there."""
+    return readout.stream, readout.point.scale_name
 
 
 def _stream_known(readout: Readout) -> bool:
@@ -156,14 +155,12 @@ def _stream_known(readout: Readout) -> bool:
 
 def _logits_step(readout: Readout, logits: Tensor | None) -> float:
     """The relative rounding step of the measured value."""
+    if readout.measured_in is not None:
+        return readout.view.rounding_step(*readout.measured_in)
     if logits is not None and hasattr(logits, "dtype"):
         return step_of(logits.dtype)
     name = readout.view.first("unembed.hook_out", "hook_unembed", READ_BY_UNEMBEDDING, "ln_final.hook_out")
     return 0.0 if name is None else readout.view.rounding_step(name)
-
-
-def _longest(readout: Readout) -> Tensor:
-    return distinct(readout.functional.vector).norm(dim=-1).max()
 
 
 def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tolerance: float) -> Structure:
@@ -184,11 +181,11 @@ def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tole
         step = view.rounding_step(*_names([one]), *_names(others.values()))
         return differ_clearly(_sum_of(readout, [one]), _sum_of(readout, others.values()), tolerance, step)
 
-    entered = differ((("blocks.0.hook_resid_pre", structure.carries[0]),), structure.embeddings())
+    entered = structure.entered or differ((("blocks.0.hook_resid_pre", structure.carries[0]),), structure.embeddings())
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
-    for layer in range(view.n_layers):
-        report_progress(layer, view.n_layers)
+    for layer in range(structure.layers):
+        report_progress(layer, structure.layers)
         terms = structure.sublayers(layer)
         for part in COMPONENT_KIND:
             split = rows.sum(layer, COMPONENT_KIND[part], BIAS_KIND[part])
@@ -200,9 +197,8 @@ def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tole
                 unsplit[part].add(layer)
         if differ(structure.added(layer), terms):
             whole.add(layer)
-    return Structure(
-        view, frozenset(whole), entered, frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
-    )
+    splits = frozenset(unsplit["attn"] - whole), frozenset(unsplit["mlp"] - whole)
+    return Structure(view, frozenset(whole), entered, *splits, structure.point)
 
 
 def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: float) -> bool:
@@ -270,7 +266,8 @@ def reasons(
         return bool(absent)
 
     between: dict[int, float] = {}
-    for layer in range(1, view.n_layers):
+    final, layers = structure.point.layer is None, structure.layers
+    for layer in range(1, layers + (structure.point.kind == "pre")):
         points = (f"blocks.{layer}.hook_resid_pre", f"blocks.{layer - 1}.hook_resid_post")
         if missing(*(((point, 1.0),) for point in points)):
             continue
@@ -281,12 +278,18 @@ def reasons(
     if between:
         most = max(between.values())
         notes.append(f"{most:.2g} arises before {named_layers(between)}: the model changes the stream there.")
-    last = contribution_at(readout, f"blocks.{view.n_layers - 1}.hook_resid_post")
+    last = contribution_at(readout, readout.stream)
     if last is None:
         notes.append(
-            f"The cache has no `blocks.{view.n_layers - 1}.hook_resid_post`, so where the rest arises cannot "
+            f"The cache has no `{readout.stream}`, so where the rest arises cannot "
             "be determined. Some models normalise the stream itself after each sublayer, and no fixed direction can "
             "undo that."
+        )
+    elif gap(target, last) > tolerance and not final:
+        notes.append(
+            f"{gap(target, last):.2g} arises after the point `{structure.point.label}`. What reads the stream there "
+            "does more than the norm and the linear layer that Residscope knows, its weights were changed since the "
+            "cache was made (training, another checkpoint), or a hook changed what it read."
         )
     elif gap(target, last) > tolerance:
         notes.append(
@@ -296,7 +299,7 @@ def reasons(
         )
     inside: dict[int, float] = {}
     apart: dict[int, float] = {}
-    for layer in () if notes else range(view.n_layers):
+    for layer in () if notes else range(layers):
         added = structure.added(layer)
         sublayers = [] if layer in structure.whole else [*structure.sublayers(layer).values()]
         layer_rows = None if rows is None else rows.sum(layer)
@@ -357,6 +360,6 @@ def gap(one: Tensor | None, other: Tensor | None) -> float:
 
 
 def expected_sum(readout: Readout, measured: Float[Tensor, "batch pos"] | None) -> Float[Tensor, "batch pos"] | None:
-    """What the rows must sum to: the final stream, or, if it was not cached, the measured value minus the constant."""
-    stream = contribution_at(readout, f"blocks.{readout.view.n_layers - 1}.hook_resid_post")
+    """What the rows must sum to: the stream at the point, or, if it was not cached, `measured`."""
+    stream = contribution_at(readout, readout.stream)
     return measured if stream is None else stream

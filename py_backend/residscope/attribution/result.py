@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One decomposition of a logit, a logit difference or a direction. All values are in logits.
+    """One decomposition of a logit, a logit difference, a direction, or another target. All values are in its units.
 
     With `position="all"` every tensor has one more axis, the position (see `axes`).
 
@@ -30,7 +30,8 @@ class Attribution:
         components: The rows along the first axis, each with its kind, layer and index; for `by="source"` the positions.
         measured: `[batch]`, the model's own value; NaN if there is nothing to read it from. For `by="source"`
             `[head, batch]`, the contribution of each head by its `hook_z`.
-        constant: `[batch]`, what the final norm's bias, the unembedding's bias and a soft-cap add.
+        constant: `[batch]`, what biases and a soft-cap add between the stream and the target: of logits, the biases of
+            the final norm and of the unembedding.
         unexplained: `[batch]`, measured − Σ rows − constant.
         by: The decomposition.
         measured_from: Where `measured` was read, in words.
@@ -128,7 +129,7 @@ class Attribution:
         kind: FigureKind | None = None,
         prompt: int | None = None,
         *,
-        other: Attribution | None = None,
+        other: Attribution | Sequence[Attribution] | None = None,
         k: int = 5,
         tokens: Sequence[str] | None = None,
         rows: Sequence[str] | None = None,
@@ -139,11 +140,13 @@ class Attribution:
         Args:
             kind: `"heatmap"` (layer × head of `by="head"`; with `position="all"` component × position, or, of sources,
                 destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
-                `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt), or
-                `"scatter"` (against `other`). By default the kind that suits `by`.
+                `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt),
+                `"sides"` (the strongest rows of any kind, and beside them those of `other`), or `"scatter"` (against
+                `other`). By default the kind that suits `by`.
             prompt: The prompt; None is the mean over prompts.
-            other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run.
-            k: For `"ranking"`: the number of rows of each sign.
+            other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run. For
+                `"sides"`: one or several others, such as the key side of an attention score.
+            k: For `"ranking"`: the number of rows of each sign; for `"sides"`: the number of rows.
             tokens: Texts of the prompt's tokens, as labels of positions. They are always drawn as plain text.
             rows: For a heatmap component × position, and for `"prompts"`: the labels of the rows that are drawn; by
                 default all of a heatmap, and the strongest for `"prompts"` (the last one of the logit lens).

@@ -11,11 +11,13 @@ import msgspec
 
 from residscope.attribution.components import head_directions
 from residscope.attribution.head_split import Checked, check_split
-from residscope.attribution.model_value import model_value
 from residscope.attribution.readout import Readout
-from residscope.attribution.targets import Targets
+from residscope.attribution.target_reading import TargetReading, measured_value, target_reading
+from residscope.attribution.targets import Targets, is_inner, point_of
+from residscope.cache.structure import Structure
 from residscope.compute.memo import Memo, size_of
-from residscope.terms import Target
+from residscope.errors import ResidscopeError
+from residscope.terms import AttentionScore, Component, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -29,7 +31,8 @@ class StreamTarget:
     Attributes:
         targets: Resolves the target.
         target: The target.
-        where: A position of each prompt, at which layers are compared with the stream; None for all positions.
+        where: A position of each prompt, at which layers are compared with the stream; None for all positions. A head
+            that the target goes through writes to it there.
     """
 
     targets: Targets
@@ -51,29 +54,78 @@ class StreamTarget:
         return self._memo.once(("functional",), lambda: self.targets.functional(self.target), size_of)
 
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
-        """Reads the target from the stream of some prompts, at one position of each, or at all positions."""
+        """Reads the target from the stream of some prompts, at one position of each, or at all positions.
+
+        A target that is read at a position of its own reads nothing at other positions.
+        """
+        if is_inner(self.target):
+            return self._inner(prompts, where).readout()
         directions, offset = (part[prompts.start : prompts.stop] for part in self.functional)
         return Readout(self.targets.view.only(prompts), where, directions, offset)
+
+    def _inner(self, prompts: range, where: Int[Tensor, " batch"] | None) -> TargetReading:
+        targets, target = self.targets.only(self.target, prompts)
+        if not self.has_own_position:
+            return target_reading(targets, target, where)
+        destination = None if self.where is None else self.where[prompts.start : prompts.stop]
+        reading = target_reading(targets, target, destination).everywhere()
+        return reading if where is None else reading.at(where)
+
+    @property
+    def point(self) -> Component:
+        """The place in the stream where the target is read."""
+        through = self.target.through
+        return Component("pre", through[-1].layer) if through else point_of(self.targets.view, self.target.inner).place
+
+    def is_before(self, layer: int) -> bool:
+        """Whether the attention of a layer writes before the point where the target is read."""
+        return layer < Structure(self.targets.view, point=self.point).layers
+
+    @property
+    def has_own_position(self) -> bool:
+        """Whether the target is read at a position of its own, whatever position is asked for."""
+        return isinstance(self.target.inner, AttentionScore) or bool(self.target.through)
 
     def head_directions(
         self, prompts: range, layer: int, where: Int[Tensor, " batch"] | None = None
     ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
         """The direction of the `z` of each head in a layer, and the divisor."""
-        key = ("head directions", prompts, layer, None if where is None else tuple(where.tolist()))
+        own = self.key[1] if self.has_own_position else None
+        key = ("head directions", prompts, layer, None if where is None else tuple(where.tolist()), own)
         return self._memo.once(key, lambda: head_directions(self.readout(prompts, where), layer)[:2], size_of)
 
     def check(self, layer: int) -> list[str]:
-        """Refuse a layer whose heads do not add up to its output; return notes on what stays unexplained."""
+        """Refuse a layer whose heads do not add up to its output; return notes on what stays unexplained.
+
+        Raises:
+            ResidscopeError: Also if the layer is not before the point where the target is read.
+        """
+        if not self.is_before(layer):
+            raise ResidscopeError(
+                "order",
+                f"The heads of layer {layer} do not write before the point `{self.point.label}`, where the target is "
+                "read: their contributions are 0.",
+            )
         where = None if self.where is None else tuple(self.where.tolist())
         # One object for all heads, so that the layers are compared only once.
         checked = self._memo.once(("checked", where), Checked)
-        return check_split(self.targets.view, [layer], checked, lambda: self._measured)
+        return check_split(self.targets.view, [layer], checked, lambda: self._measured) + self._only_at()
+
+    def _only_at(self) -> list[str]:
+        """A note on a target that is read at a position of its own."""
+        own = self._measured[0].positions if self.has_own_position else None
+        if own is None:
+            return []
+        at = sorted(set(own.tolist()))
+        which = f"position {at[0]}" if len(at) == 1 else "one position of each prompt"
+        return [f"This target is read at {which} only: what heads write at other positions contributes 0 to it."]
 
     @cached_property
     def _measured(self) -> tuple[Readout, Tensor | None]:
         """The readout of the target, and the measured value minus the constant."""
-        readout = Readout(self.targets.view, self.where, *self.functional)
-        measured = model_value(readout, self.targets, self.target, None)
+        reading = target_reading(self.targets, self.target, self.where)
+        readout = reading.readout()
+        measured = measured_value(reading, readout, self.targets, self.target, None)
         if measured.value is None:
             return readout, None
         return readout, measured.value - measured.cap_change - readout.functional.constant

@@ -1,7 +1,8 @@
-"""From answers in any form that a user may write to one linear functional of the logits for each prompt.
+"""From answers in any form that a user may write to one linear functional for each prompt.
 
-The normal form is `terms.Target`: token contrasts, one for all prompts or one per prompt (or the key of a direction).
-`functional` turns it into u and β, so that target = (final norm's output) · u + β.
+The normal form is `terms.Target`: token contrasts, one for all prompts or one per prompt, the key of a direction, or a
+target inside the model. `functional` turns contrasts and directions at the end into u and β, so that target = (final
+norm's output) · u + β. `target_reading` does it for targets inside the model.
 """
 
 from __future__ import annotations
@@ -9,22 +10,66 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from operator import index
+from typing import TYPE_CHECKING, Any, cast, get_args
 from uuid import uuid4
 
+import msgspec
+
+from residscope.attribution.inner_targets import (
+    Direction,
+    InnerTarget,
+    Neuron,
+    Output,
+    Score,
+    attention,
+    direction,
+    neuron,
+    output,
+)
 from residscope.base.arrays import tensor_of, unreadable
 from residscope.base.legible import cut
-from residscope.cache.unembedding import Output, unembedding_of_stream
+from residscope.cache.component_names import name, parse, parse_neuron, parse_point
+from residscope.cache.input_maps import check_neuron
+from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
+from residscope.cache.structure import Structure, named_layers
+from residscope.cache.unembedding import Output as LogitsOutput
+from residscope.cache.unembedding import unembedding_of_stream
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary, quote
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
-from residscope.terms import Contrast, Target, Token
+from residscope.terms import (
+    AttentionScore,
+    Component,
+    Contrast,
+    NeuronInput,
+    NeuronPart,
+    Side,
+    StreamDirection,
+    Target,
+    Through,
+    Token,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+__all__ = [
+    "NO_TARGET",
+    "TARGET_CELLS",
+    "Targets",
+    "as_answers",
+    "attention",
+    "direction",
+    "explain",
+    "is_array",
+    "is_inner",
+    "neuron",
+    "output",
+    "point_of",
+]
 
 TARGET_CELLS = 4_000_000
 """The limit for a target that a view sends: number of prompts × largest number of tokens in one prompt."""
@@ -63,9 +108,9 @@ class Targets:
         return cls(view, Vocabulary(view.model), {} if directions is None else directions)
 
     @cached_property
-    def output(self) -> Output:
+    def output(self) -> LogitsOutput:
         """What the model does to the output of its unembedding."""
-        return Output.of(self.view.model)
+        return LogitsOutput.of(self.view.model)
 
     def resolve(self, answers: Any) -> Target:
         """Convert answers to the normal form.
@@ -74,7 +119,8 @@ class Targets:
             answers: One answer for all prompts: a token (string or id), a pair `(answer, distractor)` as a tuple, where
                 each side may be a set or a list of tokens (their mean). Or a list of these, one per prompt; a tensor of
                 ids, an array of texts or a pandas table, `[batch]` or `[batch, 2]`; a direction `[d_model]` or
-                `[batch, d_model]` of floats; a `Target`.
+                `[batch, d_model]` of floats; a target inside the model (`neuron`, `direction`, `output`, `attention`);
+                a `Target`.
 
         Raises:
             ResidscopeError: If a string is not one token, an id is outside the vocabulary, the number of answers is
@@ -82,13 +128,15 @@ class Targets:
         """
         if isinstance(answers, Target):
             return self._checked(answers)
+        if isinstance(answers, InnerTarget):
+            return self._checked(self._inner(answers))
         answers = _unpacked(answers)
         if is_array(answers):
             if (kind := unreadable(answers)) is not None:
                 raise ResidscopeError("answers", f"The answers are a {kind}: give an ordinary tensor of numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
-                return self._direction(answers.detach())
+                return Target([], self._direction(answers.detach()))
             answers = _entries(answers)
         if isinstance(answers, list):
             answers = cast("list[Any]", answers)
@@ -100,8 +148,13 @@ class Targets:
 
     def _checked(self, target: Target) -> Target:
         """Check a target in the normal form, such as a view sends: this model must have its tokens."""
+        if target.inner is not None:
+            self._check_inner(target.inner)
+        if target.through:
+            self._check_through(target)
         if target.direction is not None:
             self.given_direction(target.direction)
+        if target.direction is not None or target.inner is not None:
             return target
         if not target.contrasts:
             raise ResidscopeError("no-target", NO_TARGET)
@@ -123,14 +176,26 @@ class Targets:
     def only(self, target: Target, prompts: range) -> tuple[Targets, Target]:
         """The same target for a range of the prompts only."""
         part = slice(prompts.start, prompts.stop)
-        directions = (
-            {} if target.direction is None else {target.direction: self.given_direction(target.direction)[part]}
-        )
+        key = target.inner.key if isinstance(target.inner, StreamDirection) else target.direction
+        directions = {} if key is None else {key: self.given_direction(key)[part]}
         contrasts = target.contrasts if len(target.contrasts) == 1 else target.contrasts[part]
-        return Targets(self.view.only(prompts), self.vocabulary, directions), Target(contrasts, target.direction)
+        few = msgspec.structs.replace(target, contrasts=contrasts, own=False)
+        return Targets(self.view.only(prompts), self.vocabulary, directions), few
+
+    def adopt(self, target: Target, other: Targets) -> None:
+        """Take over the direction of a target that was resolved elsewhere, for another panel of the same cache."""
+        key = target.inner.key if isinstance(target.inner, StreamDirection) else target.direction
+        if key is not None:
+            self._keep(key, other.given_direction(key))
+
+    def _keep(self, key: str, direction: Tensor) -> None:
+        if key not in self.directions:
+            while len(self.directions) >= _DIRECTIONS_KEPT:
+                self.directions.pop(next(iter(self.directions)))
+            self.directions[key] = direction
 
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
-        """The target's u and β: target = (final norm's output) · u + β, in logits (before a soft-cap).
+        """The u and β of logits or of a direction: target = (final norm's output) · u + β (before a soft-cap).
 
         Source: TransformerLens' `tokens_to_residual_directions`, with sets of tokens, the bias and a logit scale, in
         working precision.
@@ -178,6 +243,93 @@ class Targets:
                 "The kernel no longer has this direction: choose it again, or set `panel.target` again.",
             )
         return self.directions[key]
+
+    # --- targets inside the model ------------------------------------------------------------------------------------
+    def _inner(self, given: InnerTarget) -> Target:
+        """The normal form of a target inside the model. `_checked` compares it with the model."""
+        if isinstance(given, Neuron):
+            if given.part not in get_args(NeuronPart):
+                raise ResidscopeError("neuron", f'`part={given.part!r}` is not known: use "pre", "gate" or "up".')
+            return Target([], inner=NeuronInput(*parse_neuron(given.neuron), given.part))
+        if isinstance(given, Direction):
+            place, vector = parse_point(given.at), _unpacked(given.vector)
+            if not is_array(vector) or unreadable(vector) is not None or not tensor_of(vector).is_floating_point():
+                raise ResidscopeError("direction", f"`vector={_short(vector)}` is not a tensor of floats [d_model].")
+            key = self._direction(tensor_of(vector).detach())
+            return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
+        if isinstance(given, Output):
+            of, (layer, head) = self.resolve(given.of), parse(given.head)
+            source = None if given.source is None else self._position("source", given.source)
+            return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
+        assert isinstance(given, Score)
+        destination = "last" if given.destination == "last" else self._position("destination", given.destination)
+        versus = given.versus if given.versus in ("most", "mean", None) else self._position("versus", given.versus)
+        source, (layer, head) = self._position("source", given.source), parse(given.head)
+        return Target([], inner=AttentionScore(layer, head, destination, source, versus, given.side))
+
+    def _position(self, argument: str, given: Any) -> int:
+        """A position, counted from the start."""
+        try:
+            if isinstance(given, bool):
+                raise TypeError
+            position = index(given)
+        except TypeError:
+            raise ResidscopeError("position", f"`{argument}={given!r}` is not a position: give a number.") from None
+        return self._check_position(argument, position) % self.view.n_pos
+
+    def _check_position(self, argument: str, position: int) -> int:
+        if not -self.view.n_pos <= position < self.view.n_pos:
+            raise ResidscopeError(
+                "position",
+                f"`{argument}={position}` is outside the prompt: it has {self.view.n_pos} positions, 0 to "
+                f"{self.view.n_pos - 1}.",
+            )
+        return position
+
+    def _check_inner(self, inner: AttentionScore | NeuronInput | StreamDirection) -> None:
+        view = self.view
+        if isinstance(inner, NeuronInput):
+            check_neuron(view, inner.layer, inner.index, inner.part)
+            return
+        if isinstance(inner, StreamDirection):
+            self.given_direction(inner.key)
+            raw_point(view, parse_point(inner.at))
+            return
+        view.check_head(inner.layer, inner.head)
+        if inner.side not in get_args(Side):
+            raise ResidscopeError("side", f'`side={inner.side!r}` is not known: use "query" or "key".')
+        last = None if inner.destination == "last" else self._check_position("destination", inner.destination)
+        for argument, position in (("source", inner.source), ("versus", inner.versus)):
+            if position is None or isinstance(position, str):
+                continue
+            self._check_position(argument, position)
+            if last is not None and position % view.n_pos > last % view.n_pos:
+                raise ResidscopeError(
+                    "position",
+                    f"`{argument}={position}` is after the destination, {last}: attention reads earlier positions.",
+                )
+        if inner.versus == inner.source:
+            raise ResidscopeError("versus", f"`versus={inner.source}` is the source itself: give another source.")
+
+    def _check_through(self, target: Target) -> None:
+        view, count = self.view, Structure(self.view, point=point_of(self.view, target.inner).place).layers
+        where, last = "the target is read", len(target.through) - 1
+        for step, through in enumerate(target.through):
+            view.check_head(through.layer, through.head)
+            if through.source is not None:
+                self._check_position("source", through.source)
+            elif step != last:
+                raise ResidscopeError(
+                    "source", f"{name(through.layer, through.head)} needs one source: only the last head may have none."
+                )
+            if through.layer >= count:
+                others = f"only heads in {named_layers(range(count))} do" if count else "no head does"
+                raise ResidscopeError(
+                    "order",
+                    f"{name(through.layer, through.head)} does not write to the stream before the point where {where}: "
+                    f"{others}.",
+                )
+            where, count = f"{name(through.layer, through.head)} reads its source", through.layer
 
     # --- forms of answers --------------------------------------------------------------------------------------------
     def _check_count(self, count: int, answers: list[Any] | None = None) -> None:
@@ -252,7 +404,8 @@ class Targets:
             "list with one of these for each prompt, or a tensor of ids, [batch] or [batch, 2].",
         )
 
-    def _direction(self, direction: Tensor) -> Target:
+    def _direction(self, direction: Tensor) -> str:
+        """Keep a direction, and return its key."""
         u = working(direction if direction.ndim == 2 else direction.unsqueeze(0))
         d_model = int(self.view.cfg.d_model)
         if u.ndim != 2 or u.shape[1] != d_model:
@@ -270,10 +423,8 @@ class Targets:
         key = next(same, None)
         if key is None:
             key = f"direction-{uuid4().hex[:12]}"
-            while len(self.directions) >= _DIRECTIONS_KEPT:
-                self.directions.pop(next(iter(self.directions)))
-            self.directions[key] = u
-        return Target([], key)
+            self._keep(key, u)
+        return key
 
 
 def _weights(target: Target) -> tuple[Tensor, Tensor]:
@@ -306,19 +457,22 @@ def explain(text: str, model: Any) -> str:
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
 
 
-def in_words(target: Target) -> str:
-    """A target in a few words: `“·Mary” − “·John”`, `8 pairs`."""
-    if target.direction is not None:
-        return "a direction"
-    if len(target.contrasts) > 1:
-        return f"{len(target.contrasts):,} {'pairs' if any(c.distractor for c in target.contrasts) else 'answers'}"
-    sides = [", ".join(quote(cut(token.text)) for token in side[:_NAMED]) + " …" * (len(side) > _NAMED)
-             for side in (target.contrasts[0].answer, target.contrasts[0].distractor) if side]  # fmt: skip
-    return " − ".join(sides)
+def is_inner(target: Target) -> bool:
+    """Whether a target is read before the end of the stream."""
+    return target.inner is not None or bool(target.through)
 
 
-_NAMED = 3
-"""The most tokens of one side that are named."""
+def point_of(view: CacheView, inner: AttentionScore | NeuronInput | StreamDirection | None) -> Point:
+    """The point where a target is read, before the heads that it goes through."""
+    match inner:
+        case None:
+            return FINAL
+        case NeuronInput():
+            return mlp_point(view, inner.layer)
+        case StreamDirection():
+            return raw_point(view, parse_point(inner.at))
+        case AttentionScore():
+            return attention_point(view, inner.layer)
 
 
 def is_array(value: Any) -> bool:
@@ -364,7 +518,7 @@ def _kind(value: Any) -> str:
     return " (write `list(…)` around it)" if isinstance(value, Iterator) else ""
 
 
-def as_answers(target: Target, vocabulary: Vocabulary) -> Any:
+def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, Any] | None = None) -> Any:
     """A target in the form that a user would write: `" Mary"`, `(" Mary", " John")`, a set, or one for each prompt."""
 
     def side(tokens: list[Token]) -> Any:
@@ -377,6 +531,19 @@ def as_answers(target: Target, vocabulary: Vocabulary) -> Any:
         answer = side(contrast.answer)
         return (answer, side(contrast.distractor)) if contrast.distractor else answer
 
+    if target.through:
+        *before, last = target.through
+        of = as_answers(msgspec.structs.replace(target, through=before), vocabulary, directions)
+        return Output(name(last.layer, last.head), of, last.source)
+    match target.inner:
+        case NeuronInput(layer, number, part):
+            return Neuron(Component("neuron", layer, number).label, part)
+        case AttentionScore(layer, head, destination, source, versus, which):
+            return Score(name(layer, head), destination, source, versus, which)
+        case StreamDirection(key, at):
+            return Direction(key if directions is None else directions[key], at)
+        case None:
+            pass
     written = [one(contrast) for contrast in target.contrasts]
     alone = len(written) == 1 and not (isinstance(written[0], tuple) and any(isinstance(s, list) for s in written[0]))
     return written[0] if alone else written

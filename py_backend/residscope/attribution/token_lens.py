@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.predictions import top_two
-from residscope.attribution.readout import final_scale
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
 from residscope.cache.component_names import parse_point
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import Norm, odd_final_norm
+from residscope.cache.points import FINAL
 from residscope.cache.positions import assumed, on_padding, resolve
 from residscope.cache.structure import Structure
 from residscope.cache.token_labels import padding_in_mean
@@ -325,7 +325,7 @@ class Reader:
 
         part, at = self.view.only(prompts), list(positions)
         stream = torch.stack([self._stream(part, point)[:, at] for point in points], dim=1)
-        divisor = final_scale(part, self._norm, None)[:, None, at] if self._frozen else self._norm.scale(stream)
+        divisor = FINAL.scale(part, self._norm, None)[:, None, at] if self._frozen else self._norm.scale(stream)
         rows = self._norm.centre(stream) / divisor[..., None]
         rows = rows if self._norm.weight is None else rows * self._norm.weight
         rows = rows if self._norm.bias is None else rows + self._norm.bias

@@ -38,7 +38,7 @@ def without_space(
         where: The position in each prompt; None is every position, of which only the last is checked.
         logits: The model's output, if it was given.
     """
-    if target.own or target.direction is not None:
+    if target.own or target.direction is not None or target.inner is not None:
         return []
     where = positions.resolve(targets.view, "last") if where is None else where
     vocabulary, pairs, log_ratio = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0

@@ -14,6 +14,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
 _HEAD = re.compile(r"L?(\d+)[.H](\d+)")
+_NEURON = re.compile(r"L?(\d+)[.N](\d+)")
 _POINT = re.compile(r"(\d+)_(?:(pre)|(mid))")
 
 
@@ -23,15 +24,35 @@ def parse(head: Any) -> tuple[int, int]:
     Raises:
         ResidscopeError: If `head` is not a head.
     """
-    head = head.tolist() if hasattr(head, "tolist") else head
-    match = _HEAD.fullmatch(head.strip()) if isinstance(head, str) else None
-    pair = match.groups() if match else head
+    place = _place(head, _HEAD)
+    if place is None:
+        raise ResidscopeError("head", f'{head!r} is not a head: write "L23H3", "23.3" or (23, 3).')
+    return place
+
+
+def parse_neuron(neuron: Any) -> tuple[int, int]:
+    """Return the layer and the index of a neuron, written as `"L5N123"`, `"5.123"` or `(5, 123)`.
+
+    Raises:
+        ResidscopeError: If `neuron` is not a neuron.
+    """
+    place = _place(neuron, _NEURON)
+    if place is None:
+        raise ResidscopeError("neuron", f'{neuron!r} is not a neuron: write "L5N123", "5.123" or (5, 123).')
+    return place
+
+
+def _place(given: Any, form: re.Pattern[str]) -> tuple[int, int] | None:
+    """A layer and an index, from a name of this form or from a pair of numbers. None if it is neither."""
+    given = given.tolist() if hasattr(given, "tolist") else given
+    match = form.fullmatch(given.strip()) if isinstance(given, str) else None
+    pair = match.groups() if match else given
     try:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise TypeError
+            return None
         layer, number = (int(n) if isinstance(n, str) else index(n) for n in pair)
     except (TypeError, ValueError):
-        raise ResidscopeError("head", f'{head!r} is not a head: write "L23H3", "23.3" or (23, 3).') from None
+        return None
     return layer, number
 
 

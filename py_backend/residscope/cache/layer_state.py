@@ -37,13 +37,13 @@ _WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scali
 """Settings of the Hugging Face model's own configuration, which it reads when it runs."""
 _TRANSFORM = "apply_output_logits_transform"
 _READ = (
-    "o", "v", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post", "ln_final", "v_norm",
+    "o", "v", "in", "gate", "dense_in", "dense_gate", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post",
+    "ln_final", "v_norm",
 )  # fmt: skip
 """TransformerLens' names of the layers whose map or norm results depend on."""
 
 _UNREAD = frozenset(
-    ("q", "k", "qkv", "in", "gate", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_in", "W_gate", "b_in",
-     "b_gate", "W_pos")
+    ("q", "k", "qkv", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_pos")
 )  # fmt: skip
 """Layers and weights that no result depends on, because their outputs are in the cache.
 

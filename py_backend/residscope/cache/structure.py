@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from einops import rearrange
 
 from residscope.cache.linear_maps import LinearMap, linear_map_of, why_not_linear
+from residscope.cache.points import END
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of
 from residscope.compute.precision import working
@@ -66,6 +67,7 @@ class Structure:
         entered: Whether the row `embed` is the stream that enters layer 0 instead of `hook_embed`.
         unsplit_attn: Layers whose heads do not add up to the attention's output, which is one row instead.
         unsplit_mlp: Layers whose neurons do not add up to the MLP's output, which is one row instead.
+        point: The place of the stream where the target is read. Only what was written before it has rows.
     """
 
     view: CacheView
@@ -73,11 +75,22 @@ class Structure:
     entered: bool = False
     unsplit_attn: frozenset[int] = field(default_factory=frozenset[int])
     unsplit_mlp: frozenset[int] = field(default_factory=frozenset[int])
+    point: Component = END
+
+    @property
+    def layers(self) -> int:
+        """How many layers write before the point. Of the last of them, only attention does if the point is `mid`."""
+        layer = self.point.layer
+        return self.view.n_layers if layer is None else layer + (self.point.kind == "mid")
+
+    def ends_within(self, layer: int) -> bool:
+        """Whether the point is between this layer's attention and its MLP."""
+        return self.point.kind == "mid" and self.point.layer == layer
 
     @property
     def key(self) -> tuple[object, ...]:
         """A key that differs between structures of the same cache."""
-        return self.whole, self.entered, self.unsplit_attn, self.unsplit_mlp, tuple(self.carries)
+        return self.whole, self.entered, self.unsplit_attn, self.unsplit_mlp, self.point, tuple(self.carries)
 
     def embeddings(self) -> ComponentTerms:
         """The rows of what enters layer 0."""
@@ -93,8 +106,16 @@ class Structure:
         return pieces
 
     @property
+    def projects_embeddings(self) -> bool:
+        """Whether embeddings have another width than the stream, as in some sizes of OPT."""
+        held = [self.view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre")]
+        return all(t is not None for t in held) and held[0].shape[-1] != held[1].shape[-1]  # pyright: ignore[reportOptionalMemberAccess]
+
+    @property
     def read_where_it_enters(self) -> bool:
-        """Whether the stream before layer 0 was cached, but not the embeddings that add up to it."""
+        """Whether the stream before layer 0 was cached, but not embeddings that add up to it."""
+        if self.projects_embeddings:
+            return True
         names = ["hook_embed"] + ["hook_pos_embed"] * (
             getattr(self.view.cfg, "positional_embedding_type", None) == "standard"
             and hasattr(self.view.model, "pos_embed")
@@ -113,6 +134,7 @@ class Structure:
         pieces: ComponentTerms = {}
         attends = hasattr(block, "attn") or view.has(attn_out[0])
         feeds = not getattr(view.cfg, "attn_only", False) and (hasattr(block, "mlp") or view.has(mid[0]))
+        feeds = feeds and not self.ends_within(layer)
         if attends:
             pieces[Component("attn_out", layer)] = (attn_out,)
         if not attends or has_second_mixer(view, layer):
@@ -123,7 +145,7 @@ class Structure:
             known = hasattr(block, "mlp") or view.has(mlp_out[0])
             pieces[Component("mlp_out", layer)] = (mlp_out,) if known else (after, (mid[0], -carried))
         per_layer = f"blocks.{layer}.post_per_layer_input_norm.hook_out"  # this layer's own embedding of the token
-        if view.has(per_layer):
+        if view.has(per_layer) and not self.ends_within(layer):
             pieces[Component("per_layer_out", layer)] = ((per_layer, carried),)
         return pieces
 
@@ -135,10 +157,8 @@ class Structure:
             without: A sublayer whose rows come from elsewhere, such as `"attn"`. The layer is then never one row.
         """
         pieces = self.sublayers(layer)
-        before, after = (
-            (self.view.before(layer), -self.carries[layer]),
-            (self.view.after(layer), self.carries[layer + 1]),
-        )
+        before = (self.view.before(layer), -self.carries[layer])
+        after = self.added(layer)[1] if self.ends_within(layer) else (self.view.after(layer), self.carries[layer + 1])
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
         # If nothing else is added, both sublayers follow from the stream between them.
         differences: ComponentTerms = {
@@ -156,37 +176,50 @@ class Structure:
             return {Component("layer_out", layer): (after, before)}
         return pieces
 
+    def later(self, layer: int) -> list[Component]:
+        """The rows of a layer's sublayers that come after the point; they contribute nothing to the target."""
+        if layer < self.layers - self.ends_within(layer):
+            return []
+        before = self.sublayers(layer) if self.ends_within(layer) else {}
+        return [row for row in Structure(self.view).sublayers(layer) if row not in before]
+
     def has(self, terms: Terms) -> bool:
         """Whether the cache holds all activations of a row."""
         return all(self.view.has(name) for name, _ in terms)
 
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
-        """Everything that a layer adds to the stream: minus the stream before it, plus the stream after it."""
+        """Everything that a layer adds before the point: minus the stream before it, plus the stream after it."""
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
-        return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
+        if self.ends_within(layer):
+            return before, (f"blocks.{layer}.hook_resid_mid", self.carries[layer])
+        # Before an inner point, some models have the stream only where the next layer reads it.
+        after = f"blocks.{layer}.hook_resid_post" if self.point.layer is None else self.view.after(layer)
+        return before, (after, self.carries[layer + 1])
 
     @cached_property
     def carries(self) -> list[float]:
-        """For each layer, the factor by which it and all later layers multiply the stream. 1 in most models.
+        """For each layer, the factor by which it and all later layers before the point multiply the stream.
 
-        One more entry, 1, stands for the final stream.
+        It is 1 in most models. One more entry, 1, stands for the stream at the point.
         """
-        blocks = list(self.view.model.blocks)
+        blocks, end = list(self.view.model.blocks), self.view.n_layers if self.point.layer is None else self.point.layer
         if not self.view.facts.once(("scaled",), lambda: (any(_scalar(block) is not None for block in blocks),))[0]:
-            return [1.0] * (len(blocks) + 1)
+            return [1.0] * (end + 1)
         products = [1.0]
-        for block in reversed(blocks):
+        for block in reversed(blocks[:end]):
             scalar = _scalar(block)
             products.append(products[-1] * (1.0 if scalar is None else float(scalar)))
         return products[::-1]
 
     def splits_attention(self, layer: int) -> bool:
-        """Whether this layer's attention can be split into heads."""
-        return layer not in self.whole | self.unsplit_attn and out_weight(self.view, layer) is not None
+        """Whether this layer's attention can be split into heads, and is before the point."""
+        is_before = layer < self.layers
+        return is_before and layer not in self.whole | self.unsplit_attn and out_weight(self.view, layer) is not None
 
     def splits_mlp(self, layer: int) -> bool:
-        """Whether this layer's MLP can be split into neurons."""
-        return layer not in self.whole | self.unsplit_mlp and neuron_weight(self.view, layer) is not None
+        """Whether this layer's MLP can be split into neurons, and is before the point."""
+        is_before = layer < self.layers and not self.ends_within(layer)
+        return is_before and layer not in self.whole | self.unsplit_mlp and neuron_weight(self.view, layer) is not None
 
     def notes(self) -> list[str]:
         """Notes on what differs from most models."""
@@ -247,6 +280,12 @@ def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
     if too_coarse:
         return f"{too_coarse} {where} do not add up to `hook_attn_out`."
     return f"{where} are not all of `hook_attn_out`{_POSSIBLE_CAUSES}"
+
+
+def embeds_otherwise(view: CacheView) -> bool:
+    """Whether the model projects its embeddings to another width before they enter layer 0."""
+    embedded, entering = (view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre"))
+    return embedded is not None and entering is not None and embedded.shape[-1] != entering.shape[-1]
 
 
 def _scalar(block: Any) -> Any:

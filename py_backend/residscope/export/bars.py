@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from residscope.attribution.result import strongest
+from residscope.attribution.result import of_prompt, strongest
+from residscope.attribution.target_words import unit_of
 from residscope.base.signed import signed
 from residscope.export.figure_data import Shown, checked_labels
-from residscope.export.palette import QUIET, axis, colours, farthest, figure
+from residscope.export.palette import QUIET, axis, colours, farthest, figure, target_words
 
 _MOST_TICKS = 20
 """Up to this many prompts, every prompt has its number on the axis."""
@@ -37,7 +38,7 @@ def layers(shown: Shown) -> Any:
             "y": [value for _, value, _ in bars],
             "width": [0.42] * len(bars),
             "marker": {"color": colours([value for _, value, _ in bars]), "pattern": {"shape": patterns[name]}},
-            "hovertext": [f"{label}: {signed(value, end)} logits" for _, value, label in bars],
+            "hovertext": [f"{label}: {signed(value, end)} {shown.unit}" for _, value, label in bars],
             "hoverinfo": "text",
         }
         for name, bars in groups.items()
@@ -52,7 +53,7 @@ def layers(shown: Shown) -> Any:
         shown.titled(),
         barmode="overlay",
         xaxis=axis("layer", **ticks),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
     )
 
 
@@ -70,15 +71,62 @@ def ranking(shown: Shown) -> Any:
         "y": list(range(len(values))),
         "marker": {"color": colours(values)},
         "text": [signed(value, end) for value in values],
-        "hovertext": [f"{label}: {signed(value, end)} logits" for label, value in zip(labels, values, strict=True)],
+        "hovertext": [
+            f"{label}: {signed(value, end)} {shown.unit}" for label, value in zip(labels, values, strict=True)
+        ],
         "hoverinfo": "text",
     }
     return figure(
         [trace],
         shown.titled(f": the {shown.k} strongest of each sign"),
-        xaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        xaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
         yaxis=axis("", labels, autorange="reversed"),
     )
+
+
+_WIDE = 420
+"""The width of one of several rankings beside each other, in pixels."""
+
+
+def sides(shown: Shown) -> Any:
+    """The strongest rows of any kind, and beside them those of others, each with the sum of all other rows."""
+    every = (shown.result, *shown.others)
+    traces: list[dict[str, Any]] = []
+    titles: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"width": 120 + _WIDE * len(every)}
+    for n, result in enumerate(every):
+        rows = of_prompt(result, result.values, shown.prompt)
+        chosen = rows.abs().topk(min(shown.k, len(rows))).indices.tolist()
+        rest = float(rows.sum() - rows[chosen].sum())
+        labels = [result.components[i].label for i in chosen] + [f"{len(rows) - len(chosen)} others"]
+        values: list[float] = [*rows[chosen].tolist(), rest]
+        unit, end, number = unit_of(result.target), farthest(values), str(n + 1) if n else ""
+        left, right = (n + 0.28) / len(every), (n + 0.92) / len(every)
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": values,
+                "y": list(range(len(values))),
+                "xaxis": f"x{number}",
+                "yaxis": f"y{number}",
+                "marker": {"color": colours(values)},
+                "text": [signed(value, end) for value in values],
+                "hovertext": [
+                    f"{label}: {signed(value, end)} {unit}" for label, value in zip(labels, values, strict=True)
+                ],
+                "hoverinfo": "text",
+            }
+        )
+        layout[f"xaxis{number}"] = axis(
+            unit, zeroline=True, zerolinecolor=QUIET, domain=[left, right], anchor=f"y{number}"
+        )
+        layout[f"yaxis{number}"] = axis("", labels, autorange="reversed", anchor=f"x{number}")
+        words = target_words(result.target, shown.prompt)
+        titles.append({"text": words, "x": left, "y": 1, "xref": "paper", "yref": "paper", "showarrow": False})
+        titles[-1] |= {"xanchor": "left", "yanchor": "bottom"}
+    what = f"What the target is made of: the {shown.k} strongest rows"
+    return figure(traces, shown.titled(what=what), showlegend=False, annotations=titles, **layout)
 
 
 def prompts(shown: Shown) -> Any:
@@ -92,7 +140,7 @@ def prompts(shown: Shown) -> Any:
         row = result.values[result.labels.index(label)]
         values = (row + result.constant if lens else row).tolist()
         end = farthest(values)
-        hover = [f"{label}, prompt {prompt}: {signed(value, end)} logits" for prompt, value in enumerate(values)]
+        hover = [f"{label}, prompt {prompt}: {signed(value, end)} {shown.unit}" for prompt, value in enumerate(values)]
         trace = {"type": "bar", "name": label, "x": list(range(len(values))), "y": values}
         colour = colours(values) if len(labels) == 1 else _ROW_COLOURS[n % len(_ROW_COLOURS)]
         traces.append(trace | {"marker": {"color": colour}, "hovertext": hover, "hoverinfo": "text"})
@@ -101,5 +149,5 @@ def prompts(shown: Shown) -> Any:
         shown.titled(what=f"{' and '.join(labels)}, prompt by prompt"),
         showlegend=len(labels) > 1,
         xaxis=axis("prompt", dtick=1 if result.values.shape[1] <= _MOST_TICKS else None),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from residscope.attribution.targets import Targets
+from residscope.attribution.targets import Targets, is_inner
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.export.python_source import call, literal
+from residscope.export.python_source import call, listed, literal
 from residscope.export.script import Given, Script
+from residscope.export.view_requests import Views
 from residscope.patterns.downsampling import Part
 from residscope.session.change_notes import changed
-from residscope.wire.protocol import Picture, Shown, WriteCode
+from residscope.terms import AttentionScore
+from residscope.wire.protocol import Attribute, Picture, Shown, WriteCode
 
 __all__ = ["Given", "code"]
 
@@ -190,7 +192,40 @@ def _all_heads(view: CacheView) -> str:
     return f"[(layer, head) for layer in {layers} for head in range({view.n_heads})]"
 
 
+_SIDES = 8
+"""How many rows of each side are drawn."""
+
+
+def _why(script: Script) -> list[str]:
+    shown = script.request.shown
+    if not is_inner(shown.target):
+        raise ResidscopeError("why", "No question is asked yet: ask why a head reads a token, then copy the code.")
+    which = "" if script.prompt is None else str(script.prompt)
+    if isinstance(shown.target.inner, AttentionScore) and not shown.target.through and shown.why == "pairs":
+        given = script.named("tokens", "attention_mask", "model")
+        return [
+            call("attribution = residscope.pairs", [script.cache, script.target(shown.target), *given]),
+            f"values = attribution.of({which})  # [query component, key component], {script.prompt_words}; "
+            "names: attribution.query_labels, attribution.key_labels",
+            call("figure = attribution.to_plotly", [] if script.prompt is None else [f"prompt={which}"]),
+        ]
+    requests = [ask for ask in Views(shown, script.facts).why() if isinstance(ask, Attribute)]
+    columns = [
+        script.attributed(ask.target, "head", **script.position_of(ask.target, ask.position)) for ask in requests
+    ]
+    of = "column.mean()" if script.prompt is None else f"column.values[:, {which}]"
+    options = [f"k={_SIDES}"] if len(columns) == 1 else ["other=attribution[1:]", f"k={_SIDES}"]
+    options += [] if script.prompt is None else [f"prompt={which}"]
+    return [
+        f"attribution = {listed(columns)}",
+        f"values = [{of} for column in attribution]  # each [component], {script.prompt_words}; "
+        "names: attribution[0].labels",
+        call("figure = attribution[0].to_plotly", ['"sides"', *options]),
+    ]
+
+
 _PICTURES: dict[Picture, Callable[[Script], list[str]]] = {
     "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
     "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
+    "why": _why,
 }  # fmt: skip

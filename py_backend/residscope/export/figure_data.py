@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from residscope.attribution.result import Attribution, of_prompt
+from residscope.attribution.target_words import unit_of
 from residscope.errors import ResidscopeError
 from residscope.export.palette import name, target_words, titled, token_names
 from residscope.terms import By
@@ -38,7 +39,7 @@ class Shown:
     prompt: int | None
     tokens: Sequence[str] | None
     k: int
-    other: Attribution | None
+    others: tuple[Attribution, ...]
     rows: Sequence[str] | None
     names: tuple[str, str]
 
@@ -53,11 +54,19 @@ class Shown:
         return titled((self.title if what is None else what) + suffix, target, name(self.result.model), note)
 
     @property
+    def unit(self) -> str:
+        """The unit of the values."""
+        return unit_of(self.result.target)
+
+    @property
     def title(self) -> str:
         """What is shown, and for which prompts."""
         count = self.result.values.shape[self.result.axes.index("batch")]
         which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
-        return title_of(self.result.by) + (f", {which}" if count > 1 else "")
+        target, title = self.result.target, title_of(self.result.by)
+        if self.result.by == "accumulated" and target is not None and target.inner is not None:
+            title = "The residual stream up to each point"  # no lens on logits
+        return title + (f", {which}" if count > 1 else "")
 
     def position_names(self, count: int) -> list[str]:
         """A name for each position: its token, or its number."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from residscope.attribution.result import Attribution, of_prompt
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
-from residscope.export.bars import layers, prompts, ranking
+from residscope.export.bars import layers, prompts, ranking, sides
 from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import (
     LINE,
@@ -36,7 +36,7 @@ def attribution_figure(
     kind: FigureKind | None = None,
     prompt: int | None = None,
     *,
-    other: Attribution | None = None,
+    other: Attribution | Sequence[Attribution] | None = None,
     k: int = 5,
     tokens: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
@@ -55,9 +55,10 @@ def attribution_figure(
     fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
     if fitting != result.by:
         raise ResidscopeError("figure", f'A figure of the kind "{kind}" needs `by="{fitting}"`, not "{result.by}".')
-    if kind in ("ranking", "scatter", "prompts") and result.by == "source":
+    if kind in ("ranking", "scatter", "prompts", "sides") and result.by == "source":
         raise ResidscopeError("figure", f'There is no figure of the kind "{kind}" for `by="source"`: use "sources".')
-    shown = Shown(result, prompt, tokens, k, other, rows, names)
+    others = () if other is None else (other,) if isinstance(other, Attribution) else tuple(other)
+    shown = Shown(result, prompt, tokens, k, others, rows, names)
     return _DRAW[kind](shown)
 
 
@@ -91,13 +92,15 @@ def _heatmap(shown: Shown) -> Any:
         )
     grid = of_prompt(result, result.grid, shown.prompt)
     end = limit(grid)
-    hover = [[f"L{y}H{x}: {signed(v, end)} logits" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())]
+    hover = [
+        [f"L{y}H{x}: {signed(v, end)} {shown.unit}" for x, v in enumerate(row)] for y, row in enumerate(grid.tolist())
+    ]
     return figure(
         [cells(grid, hover)],
         shown.titled(),
         xaxis=axis("head"),
         yaxis=axis("layer", autorange="reversed"),
-        coloraxis=diverging(end, "logits"),
+        coloraxis=diverging(end, shown.unit),
     )
 
 
@@ -108,7 +111,7 @@ def _component_map(shown: Shown) -> Any:
     places = shown.position_names(rows.shape[1])
     end = limit(rows)
     hover = [
-        [f"{label} at {places[x]} (position {x}): {signed(value, end)} logits" for x, value in enumerate(row)]
+        [f"{label} at {places[x]} (position {x}): {signed(value, end)} {shown.unit}" for x, value in enumerate(row)]
         for label, row in zip(labels, rows.tolist(), strict=True)
     ]
     end = clipped(rows)
@@ -119,7 +122,7 @@ def _component_map(shown: Shown) -> Any:
         shown.titled(", at every position", note=note),
         xaxis=axis("position", places),
         yaxis=axis("component", labels, autorange="reversed"),
-        coloraxis=diverging(end, "logits", rows),
+        coloraxis=diverging(end, shown.unit, rows),
     )
 
 
@@ -128,7 +131,7 @@ def _lens(shown: Shown) -> Any:
     # With the constant added, each point is a value of the target; the last one is the model's own value.
     points = (shown.values + of_prompt(result, result.constant, shown.prompt)).tolist()
     x, end = list(range(len(points))), farthest(points)
-    hover = [f"{label}: {signed(value, end)} logits" for label, value in zip(result.labels, points, strict=True)]
+    hover = [f"{label}: {signed(value, end)} {shown.unit}" for label, value in zip(result.labels, points, strict=True)]
     traces: list[dict[str, Any]] = []
     suffix = ""
     if shown.prompt is None and result.values.shape[1] > 1:
@@ -145,14 +148,14 @@ def _lens(shown: Shown) -> Any:
         shown.titled(suffix),
         showlegend=False,
         xaxis=axis("point of the residual stream", result.labels),
-        yaxis=axis("logits", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
     )
 
 
 def _scatter(shown: Shown) -> Any:
-    other = shown.other
-    if other is None:
+    if len(shown.others) != 1:
         raise ResidscopeError("figure", 'A scatter plot compares two attributions: `to_plotly("scatter", other=b)`.')
+    other = shown.others[0]
     if other.components != shown.result.components or other.axes != shown.result.axes:
         raise ResidscopeError(
             "figure", "A scatter plot needs two attributions with the same rows, and so the same model and `by`."
@@ -173,7 +176,7 @@ def _scatter(shown: Shown) -> Any:
         "textposition": "top center",
         "marker": {"color": LINE, "opacity": 0.6},
         "hovertext": [
-            f"{label}: {one} {signed(a, end)}, {two} {signed(b, end)} logits"
+            f"{label}: {one} {signed(a, end)}, {two} {signed(b, end)} {shown.unit}"
             for label, a, b in zip(labels, x.tolist(), y.tolist(), strict=True)
         ],
         "hoverinfo": "text",
@@ -184,8 +187,8 @@ def _scatter(shown: Shown) -> Any:
         [same, points],
         titled(shown.title, " against ".join(dict.fromkeys(targets)), " against ".join(dict.fromkeys(models))),
         showlegend=False,
-        xaxis=axis(f"{one} (logits)", zeroline=True, zerolinecolor=QUIET),
-        yaxis=axis(f"{two} (logits)", zeroline=True, zerolinecolor=QUIET),
+        xaxis=axis(f"{one} ({shown.unit})", zeroline=True, zerolinecolor=QUIET),
+        yaxis=axis(f"{two} ({shown.unit})", zeroline=True, zerolinecolor=QUIET),
     )
 
 
@@ -194,7 +197,7 @@ def _sources(shown: Shown) -> Any:
     places = shown.position_names(rows.shape[1])
     end = limit(rows)
     hover = [
-        [f"{head} from {places[x]} (source {x}): {signed(value, end)} logits" for x, value in enumerate(row)]
+        [f"{head} from {places[x]} (source {x}): {signed(value, end)} {shown.unit}" for x, value in enumerate(row)]
         for head, row in zip(heads, rows.tolist(), strict=True)
     ]
     return figure(
@@ -202,11 +205,11 @@ def _sources(shown: Shown) -> Any:
         shown.titled(),
         xaxis=axis("from (source)", places),
         yaxis=axis("head", heads, autorange="reversed"),
-        coloraxis=diverging(end, "logits"),
+        coloraxis=diverging(end, shown.unit),
     )
 
 
 _DRAW: dict[FigureKind, Callable[[Shown], Any]] = {
     "heatmap": _heatmap, "lens": _lens, "layers": layers, "ranking": ranking, "scatter": _scatter,
-    "sources": _sources, "prompts": prompts,
+    "sources": _sources, "prompts": prompts, "sides": sides,
 }  # fmt: skip

@@ -28,6 +28,7 @@ from residscope.patterns.downsampling import Part, down_sampled
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from residscope.attribution.pair_map import Pairs
     from residscope.attribution.token_lens import TokenLens
     from residscope.patterns.maps import Attention
     from residscope.patterns.scores import Scores
@@ -84,6 +85,31 @@ def token_lens_figure(lens: TokenLens) -> Any:
         yaxis=axis("point of the residual stream", lens.points, autorange="reversed"),
         coloraxis=sequential(1.0, "probability"),
         **size,
+    )
+
+
+def pairs_figure(pairs: Pairs, prompt: int | None, k: int) -> Any:
+    """See `Pairs.to_plotly`."""
+    values = pairs.of(prompt)
+    rows, columns = (
+        values.abs().amax(axis).topk(min(max(k, 1), values.shape[1 - axis])).indices.tolist() for axis in (1, 0)
+    )
+    shown = values[rows][:, columns]
+    end = limit(shown)
+    names = [pairs.query_labels[i] for i in rows], [pairs.key_labels[i] for i in columns]
+    hover = [
+        [f"query {names[0][y]} × key {names[1][x]}: {signed(v, end)}" for x, v in enumerate(row)]
+        for y, row in enumerate(shown.tolist())
+    ]
+    whose = "mean over prompts" if prompt is None else f"prompt {prompt}"
+    return figure(
+        [cells(shown, hover)],
+        titled(f"Attention score by pairs of components, {whose}", name(pairs.model)),
+        xaxis=axis("component at the source (key)", names[1]),
+        yaxis=axis("component at the destination (query)", names[0], autorange="reversed"),
+        coloraxis=diverging(end, "score"),
+        width=320 + 30 * len(columns),
+        height=240 + 26 * len(rows),
     )
 
 

@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 import msgspec
 
+from residscope.attribution.target_words import inside
 from residscope.base.files import in_place_of
 from residscope.base.legible import shown as fit
 from residscope.errors import ResidscopeError
@@ -91,14 +92,18 @@ def file_name(name: str, shown: Shown, prompts: int) -> str:
     contrasts = target.contrasts if shown.prompt is None or not several else [target.contrasts[shown.prompt]]
     if target.direction is not None:
         words = target.direction
+    elif target.inner is not None or target.through:
+        words = inside(target, "-".join(_answers(contrasts[0])) if contrasts else "")
     elif any(contrast != contrasts[0] for contrast in contrasts):
         words = "own answers"
     else:
-        words = "-".join(
-            token.text.strip() for contrast in contrasts[:1] for token in contrast.answer + contrast.distractor
-        )
+        words = "-".join(word for contrast in contrasts[:1] for word in _answers(contrast))
     which = f"mean of {prompts}" if shown.prompt is None and prompts > 1 else f"prompt{shown.prompt or 0}"
     return "-".join(filter(None, map(_safe, (name, words, which)))) + ".html"
+
+
+def _answers(contrast: Contrast) -> list[str]:
+    return [token.text.strip() for token in contrast.answer + contrast.distractor]
 
 
 def _safe(part: str) -> str:
@@ -124,6 +129,10 @@ def write(path: str | Path, text: str) -> Path:
 
 
 def _target_words(target: Target, prompt: int | None) -> str:
+    return inside(target, "" if target.inner is not None else _of_logits(target, prompt))
+
+
+def _of_logits(target: Target, prompt: int | None) -> str:
     if target.direction is not None:
         return "value along a direction"
     if len(target.contrasts) > 1 and prompt is None:

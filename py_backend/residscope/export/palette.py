@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
+from residscope.attribution.target_words import inside
 from residscope.base.legible import cut, isolated, shown
 from residscope.base.look import DIVERGING, MARKS, SEQUENTIAL
 from residscope.base.packages import needed
@@ -139,8 +140,14 @@ def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[st
 
 def target_words(target: Target | None, prompt: int | None) -> str:
     """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; empty if it is unknown."""
-    if target is None or target.direction is not None:
-        return "" if target is None else "a direction"
+    return "" if target is None else inside(target, _of_logits(target, prompt))
+
+
+def _of_logits(target: Target, prompt: int | None) -> str:
+    if target.direction is not None:
+        return "a direction"
+    if not target.contrasts:
+        return ""
     seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]
     if any(contrast != seen[0] for contrast in seen):
         return "each prompt’s own answer"

@@ -19,6 +19,15 @@ def call(function: str, arguments: Sequence[str]) -> str:
     return f"{function}(\n{inner})"
 
 
+def listed(items: Sequence[str]) -> str:
+    """Expressions as a list, on one line, or with one on each line if that is too long."""
+    line = f"[{', '.join(items)}]"
+    if len(line) < _WIDTH - 20 and "\n" not in line:
+        return line
+    inner = "".join(f"    {item.replace(chr(10), chr(10) + '    ')},\n" for item in items)
+    return f"[\n{inner}]"
+
+
 def literal(value: Any) -> str:
     """A target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
     match value:
@@ -27,9 +36,7 @@ def literal(value: Any) -> str:
         case set() | frozenset():
             return f"{{{', '.join(sorted(literal(item) for item in value))}}}"
         case list():
-            items = [literal(item) for item in value]
-            line = f"[{', '.join(items)}]"
-            return line if len(line) < _WIDTH - 20 else "[\n" + "".join(f"    {item},\n" for item in items) + "]"
+            return listed([literal(item) for item in value])
         case str():
             return _quoted(value)
         case _:

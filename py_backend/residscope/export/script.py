@@ -11,10 +11,12 @@ from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parsed
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
+from residscope.cache.component_names import name as head_name
 from residscope.cache.view import CacheView
 from residscope.export.python_source import call, is_addressable, literal
 from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
-from residscope.wire.protocol import WriteCode
+from residscope.terms import AttentionScore, Component, NeuronInput, Position, StreamDirection, Target
+from residscope.wire.protocol import CacheFacts, WriteCode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,10 +64,39 @@ class Script:
     @property
     def answers(self) -> str:
         """The target as Python code, in its readable form."""
-        target = self.request.shown.target
-        if target.direction is None:
-            return literal(as_answers(self.targets.resolve(target), self.targets.vocabulary))
-        direction = self.targets.given_direction(target.direction)
+        return self.target(self.request.shown.target)
+
+    def target(self, target: Target) -> str:
+        """A target as Python code: `(" Mary", " John")`, `residscope.targets.neuron("L5N123", part="pre")`."""
+        self.targets.resolve(target)  # raises if it is not a target of this model
+        written = self._before_heads(target)
+        for through in target.through:
+            source = [] if through.source is None else [f"source={through.source}"]
+            head = literal(head_name(through.layer, through.head))
+            written = call("residscope.targets.output", [head, f"of={written}", *source])
+        return written
+
+    def _before_heads(self, target: Target) -> str:
+        """A target without the heads that contribute to it."""
+        match target.inner:
+            case None if target.direction is None:
+                return literal(as_answers(Target(target.contrasts), self.targets.vocabulary))
+            case None:
+                return self._direction(str(target.direction))
+            case AttentionScore(layer, head, destination, source, versus, side):
+                places = {"destination": destination, "source": source, "versus": versus, "side": side}
+                arguments = [literal(head_name(layer, head))]
+                arguments += [f"{name}={literal(value)}" for name, value in places.items() if value != "most"]
+                return call("residscope.targets.attention", arguments)
+            case NeuronInput(layer, index, part):
+                neuron = Component("neuron", layer, index).label
+                return call("residscope.targets.neuron", [literal(neuron), f"part={literal(part)}"])
+            case StreamDirection(key, at):
+                return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
+
+    def _direction(self, key: str) -> str:
+        """The user's variable that holds a direction, or a name to fill in."""
+        direction = self.targets.given_direction(key)
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
             return found
@@ -75,16 +106,47 @@ class Script:
 
     @property
     def position(self) -> dict[str, str]:
-        """The argument `position=`; empty for each prompt's last token, which is the default."""
-        at, last, prompt = self.request.shown.position, positions.last(self.view), self.prompt
+        """The argument `position=`; empty for each prompt's last token, which is the default.
+
+        An attention score has its own positions.
+        """
+        return self.position_of(self.request.shown.target, self.request.shown.position)
+
+    def position_of(self, target: Target, at: Position) -> dict[str, str]:
+        """The argument `position=` for another target and position."""
+        if isinstance(target.inner, AttentionScore):
+            return {}
+        last, prompt = positions.last(self.view), self.prompt
         usual = set(last) if prompt is None else {last[prompt]}
         return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
 
     @property
     def for_all_prompts(self) -> dict[str, str]:
         """The argument `position=` for a picture of all prompts."""
+        if isinstance(self.request.shown.target.inner, AttentionScore):
+            return {}
         at = self.request.shown.position
         return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
+
+    @property
+    def facts(self) -> CacheFacts:
+        """What the views know about the cache, as far as their requests depend on it."""
+        view = self.view
+        last = positions.last(view)
+        return CacheFacts(
+            self.given.name,
+            view.model_name,
+            view.n_layers,
+            view.n_heads,
+            view.batch,
+            view.n_pos,
+            "",
+            "",
+            0,
+            [],
+            last,
+            True,
+        )
 
     @property
     def prompt(self) -> int | None:
@@ -130,11 +192,15 @@ class Script:
         return [f"{name}={value}" for name, value in self.extras(*names).items()]
 
     def attribute(self, by: str, **options: str) -> str:
-        """The call that computes the attribution."""
-        arguments = [self.cache, self.answers, f'by="{by}"']
+        """The line that computes the attribution."""
+        return "attribution = " + self.attributed(self.request.shown.target, by, **options)
+
+    def attributed(self, target: Target, by: str, **options: str) -> str:
+        """The call that computes the attribution of a target."""
+        arguments = [self.cache, self.target(target), f'by="{by}"']
         given = self.extras("logits", "tokens", "attention_mask", "model")
         arguments += [f"{name}={value}" for name, value in (options | given).items()]
-        return call("attribution = residscope.attribute", arguments)
+        return call("residscope.attribute", arguments)
 
     def figure(self, *arguments: str) -> str:
         """The line that draws the attribution."""

@@ -13,7 +13,21 @@ import msgspec
 
 from residscope.cache.component_names import parse
 from residscope.patterns.downsampling import Part
-from residscope.terms import Component, Decomposition, NormConvention, Position, Score, Span, Weighting
+from residscope.terms import (
+    AttentionScore,
+    Component,
+    Decomposition,
+    NeuronInput,
+    NormConvention,
+    Position,
+    Score,
+    Side,
+    Span,
+    StreamDirection,
+    Target,
+    Through,
+    Weighting,
+)
 from residscope.wire.protocol import (
     AnyRequest,
     Attribute,
@@ -25,6 +39,8 @@ from residscope.wire.protocol import (
     Picture,
     RankNeurons,
     ReadAttention,
+    ReadHeadTokens,
+    ReadPairs,
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
@@ -40,8 +56,8 @@ Group = tuple["str | None", Requests]
 """Requests that are only useful together, and words for what is missing without them (None: they are on screen)."""
 
 # Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
-# lists; heads of the position map.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED = 24, 4, 32, 10, 48
+# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes.
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 8, 5
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,55 @@ class Views:
         heads = ranked[:_MAPPED] if by == "head" else []
         return MapPositions(by, shown.target, prompt, norm, heads)
 
+    def feeding(self) -> AnyRequest | None:
+        """What each head adds to the query, key or value of the head in `feeds`."""
+        shown, feeds = self.shown, self.shown.feeds
+        if feeds is None:
+            return None
+        at = self.place(shown.prompt, shown.position)
+        if feeds.by == "value":
+            target = _through(shown.target, feeds.layer, feeds.head, feeds.source)
+        else:
+            inner = AttentionScore(feeds.layer, feeds.head, at[1], feeds.source, side=feeds.by)
+            target = Target([], inner=inner)
+        return Attribute("head", target, *at)
+
+    def why(self) -> Requests:
+        """The tab "why": what a target inside the model is made of, and what its head writes."""
+        shown = self.shown
+        target, at = shown.target, self.place(shown.prompt, shown.position)
+        inner = target.inner
+        if target.through:
+            head = target.through[-1]
+            read = _read_at(msgspec.structs.replace(target, through=target.through[:-1]), at[1])
+            rows = Attribute("head", target, *at)
+            if read is None:
+                return [rows]
+            return [rows, ReadHeadTokens(head.layer, head.head, shown.prompt, read, head.source, _WRITTEN)]
+        if not isinstance(inner, AttentionScore):
+            return [] if inner is None else [Attribute("head", target, *at)]
+        requests: Requests = [ReadPairs(target, shown.prompt, _PAIRED)]
+        if shown.why == "sides":
+            requests = [Attribute("head", _of_side(target, inner, side), *at) for side in get_args(Side)]
+            moved = self.moved()
+            if moved is not None:
+                requests.append(moved)
+        tokens = ReadHeadTokens(inner.layer, inner.head, shown.prompt, inner.destination, inner.source, _WRITTEN)
+        return [*requests, tokens]
+
+    def moved(self) -> AnyRequest | None:
+        """What the head of an attention score then adds to the target of the step before, if it writes to it."""
+        shown, inner = self.shown, self.shown.target.inner
+        if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
+            return None
+        if _chosen(shown.trail[shown.step].target) != _chosen(shown.target):  # the trail is of another target
+            return None
+        before = shown.trail[shown.step - 1]
+        if _read_at(before.target, before.position) != inner.destination or not inner.layer < _layer_of(before.target):
+            return None
+        target = _through(before.target, inner.layer, inner.head, inner.source)
+        return Attribute("head", target, *self.place(shown.prompt, before.position))
+
     def suggestions(self, prompt: int | None) -> AnyRequest:
         """The suggestions of the target editor."""
         return Suggest(*self.place(prompt, self.shown.position), _PREDICTIONS)
@@ -142,7 +207,9 @@ class Views:
             heads = []
         if picture == "positions" and shown.by == "head":
             heads = ranked[:_MAPPED]
-        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads))
+        feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
+        target = feeding.target if isinstance(feeding, Attribute) else shown.target
+        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None))
 
     def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""
@@ -155,6 +222,45 @@ class Views:
             for row in reversed(rows)
             for column in reversed(columns)
         ]
+
+
+def _chosen(target: Target) -> Target:
+    """The target, whoever chose it."""
+    return msgspec.structs.replace(target, own=False)
+
+
+def _through(target: Target, layer: int, head: int, source: int) -> Target:
+    """What a head contributes to a target, by what it reads from a source."""
+    return msgspec.structs.replace(target, through=[*target.through, Through(layer, head, source)], own=False)
+
+
+def _of_side(target: Target, inner: AttentionScore, side: Side) -> Target:
+    return msgspec.structs.replace(target, inner=msgspec.structs.replace(inner, side=side))
+
+
+def _read_at(target: Target, position: Position) -> Position | None:
+    """The position at which a target reads the stream; None if it is read at each source."""
+    if target.through:
+        return target.through[-1].source
+    if isinstance(target.inner, AttentionScore):
+        return target.inner.destination if target.inner.side == "query" else target.inner.source
+    return position
+
+
+def _layer_of(target: Target) -> float:
+    """The first layer whose attention is not before the point of a target."""
+    if target.through:
+        return target.through[-1].layer
+    match target.inner:
+        case AttentionScore():
+            return target.inner.layer
+        case NeuronInput():
+            return target.inner.layer + 1
+        case StreamDirection():
+            layer, _, point = target.inner.at.partition("_")
+            return int(layer) + (point == "mid") if layer.isdecimal() else float("inf")
+        case None:
+            return float("inf")
 
 
 def on_screen(views: Views, norms: Sequence[NormConvention] = get_args(NormConvention)) -> Requests:
@@ -171,7 +277,8 @@ def choices(views: Views) -> Requests:
         requests.append(ScoreHeads(shown.score, shown.prompt))
     if shown.ranking == "neurons":
         requests.append(views.neurons(shown.layer, shown.prompt))
-    return requests
+    feeding = views.feeding()
+    return requests if feeding is None else [*requests, feeding]
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
@@ -187,6 +294,8 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
             return list(_each(_LENS, views.token_lens(without_mid(points))))
         case "prompts":
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
+        case "why":
+            return list(_each("some of what the target is made of", views.why()))
 
 
 def without_mid(points: list[Component]) -> list[Component]:
@@ -220,6 +329,7 @@ def wanted(
     yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
     yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
     for least, groups in (
+        ("heads", _of_other_steps(views, ranked, points)),
         ("heads", _of_all_heads(views, ranked, strongest)),
         ("all", _of_all_layers(views, points)),
         ("heads", _other_positions_and_menus(views, ranked)),
@@ -231,7 +341,21 @@ def wanted(
 
 
 _LEVELS: tuple[Holds, ...] = get_args(Holds)
+_STEPS = "some of the other steps of the trail"
 _LENS, _SMALL, _ONE = "some of the token lens", "some thumbnails of heads", "some attention combined over heads"
+
+
+def _of_other_steps(views: Views, ranked: list[str], points: list[Component]) -> Iterator[Group]:
+    """What the other steps of the trail show: their charts, and the open tab."""
+    shown = views.shown
+    for number, step in enumerate(shown.trail):
+        if number == shown.step:
+            continue
+        selected = {"target": step.target, "position": step.position, "step": number}
+        other = Views(msgspec.structs.replace(shown, **selected), views.facts)
+        yield _STEPS, other.figures(shown.prompt, step.position)
+        for _, requests in of_the_tab(other, ranked, points):
+            yield _STEPS, requests
 
 
 def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iterator[Group]:

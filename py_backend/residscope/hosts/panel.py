@@ -7,7 +7,8 @@ Synced both ways: `cache_name`, `wire_target`, and all that can be selected (`tr
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ import anywidget
 import msgspec
 import traitlets
 
-from residscope.attribution.targets import as_answers
+from residscope.attribution.targets import Targets, as_answers
 from residscope.base.legible import shown
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
@@ -25,18 +26,22 @@ from residscope.errors import ResidscopeError
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import Views
 from residscope.serving.progress_bar import LateBar
+from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
-from residscope.terms import Target
+from residscope.terms import AttentionScore, Target
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
+    MOST_OF_TRAIL,
     AnyReply,
     Describe,
+    Feeds,
     Holds,
     Presence,
     PresenceReply,
     Question,
     Shown,
+    Step,
     Working,
     WritePage,
 )
@@ -62,8 +67,8 @@ class Panel(Selected, anywidget.AnyWidget):
         heads: The pinned heads, such as `["L23H3"]`; also takes `"23.3"` and `(23, 3)`.
         prompt: The prompt that is shown, or None for the mean of all.
         position: The destination position; `"last"` means each prompt's last real token, if these positions differ.
-        target: What is attributed: `" Mary"`, `(" Mary", " John")`, or a list of these, one per prompt. Takes whatever
-            `residscope.attribute` takes as `answers`.
+        target: What is attributed: `" Mary"`, `(" Mary", " John")`, a list of these, one per prompt, or a target inside
+            the model, such as `targets.neuron("L5N123")`. Takes whatever `residscope.attribute` takes as `answers`.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
         top_k: How many heads or neurons of each sign the ranking lists.
         ranking: What the ranking lists, `"heads"` or `"neurons"`.
@@ -72,8 +77,13 @@ class Panel(Selected, anywidget.AnyWidget):
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
-        tab: The view below: `"attention"`, `"positions"`, `"token-lens"` or `"prompts"`.
+        tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"` or `"why"`.
         padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
+        trail: The targets that were asked one after another, each as in `target`; empty if there is only one. Setting
+            it shows the last of them, and setting `target` empties it.
+        step: The place of the present target in the trail. Setting it shows another target of the trail.
+        why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
+        feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
     """
 
     _esm = _built("panel.js")
@@ -88,6 +98,10 @@ class Panel(Selected, anywidget.AnyWidget):
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
         self._resolved = Target([])
+        self._steps: list[Step] = []  # of the trail; `_readable` are their targets, as a person would write them
+        self._readable: list[Any] = []
+        self._follows = False  # whether a trait is set because another one was
+        self._received = False  # whether it is set by a view
         self._views = Views(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
@@ -160,20 +174,99 @@ class Panel(Selected, anywidget.AnyWidget):
         """Resolve answers, store the target, and return it as a person would write it."""
         targets = self._service.targets()
         resolved = self._service.default_target() if answers is None else targets.resolve(answers)
+        check_one_source(resolved)
         # If several traits are set at once, traitlets validates again, now the readable form. This form does not say
         # that the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
             self._resolved = resolved
         self._service.choose(self._resolved)
-        if not self._resolved.contrasts and self._resolved.direction is None:
-            return None
-        if self._resolved.direction is not None:
-            return targets.given_direction(self._resolved.direction)
-        return as_answers(self._resolved, targets.vocabulary)
+        return _as_written(self._resolved, targets)
 
     @traitlets.observe("target")
     def _send_target(self, _change: Any) -> None:
-        self.wire_target = msgspec.to_builtins(self._resolved)
+        with self.hold_sync():
+            self.wire_target = msgspec.to_builtins(self._resolved)
+            if self._follows:
+                return
+            if self._steps and not (self.step < len(self._steps) and self._steps[self.step].target == self._resolved):
+                self.trail, self.step = [], 0
+            if isinstance(self._resolved.inner, AttentionScore) and not self._resolved.through:
+                self.position = self._resolved.inner.destination
+
+    # --- the trail ---------------------------------------------------------------------------------------------------
+    def readable_trail(self, given: Any) -> list[Any]:
+        """Resolve a list of targets or of steps, store the steps, and return the targets in their readable form.
+
+        Raises:
+            ResidscopeError: If it is not a list, is too long, or holds something that is not a target of this model.
+        """
+        if not isinstance(given, list | tuple):
+            raise ResidscopeError("trail", f"`trail` is a list of targets, not {shown(repr(given))}.")
+        entries: list[Any] = list(given)  # pyright: ignore[reportUnknownArgumentType]
+        if len(entries) > MOST_OF_TRAIL:
+            raise ResidscopeError("trail", f"A trail has at most {MOST_OF_TRAIL} targets, not {len(entries)}.")
+        targets, known = self._service.targets(), list(zip(self._readable, self._steps, strict=True))
+        # A target that was on the trail keeps its position.
+        steps = [next((step for was, step in known if was is entry), None) or self._step(entry, targets)
+                 for entry in entries]  # fmt: skip
+        self._steps = steps
+        self._readable = [_as_written(step.target, targets) for step in steps]
+        return list(self._readable)
+
+    def _step(self, entry: Any, targets: Targets) -> Step:
+        if isinstance(entry, Step):
+            return Step(targets.resolve(entry.target), entry.position)
+        target = targets.resolve(entry)
+        check_one_source(target)
+        if isinstance(target.inner, AttentionScore) and not target.through:
+            return Step(target, target.inner.destination)
+        position: Any = self.position
+        return Step(target, position)
+
+    def wire_trail(self) -> list[Any]:
+        """The trail's steps as plain data."""
+        return msgspec.to_builtins(self._steps)
+
+    @traitlets.observe("trail")
+    def _show_last(self, _change: Any) -> None:
+        """After the trail was set in Python, show its last target. A view sends step and target itself."""
+        if self._follows or self._received:
+            return
+        with self.hold_sync():
+            self.step = max(len(self._steps) - 1, 0)
+            self._go_to_step()
+
+    @traitlets.validate("step")
+    def _check_step(self, proposal: Any) -> int:
+        if proposal.value and proposal.value >= len(self._steps):
+            count = len(self._steps)
+            raise ResidscopeError("trail", f"There is no step {proposal.value}: the trail has {count} targets.")
+        return proposal.value
+
+    @traitlets.observe("step")
+    def _go_to_step(self, _change: Any = None) -> None:
+        if self._received or not self.step < len(self._steps):
+            return
+        step = self._steps[self.step]
+        with self.hold_sync(), self._following():
+            self.target, self.position = step.target, step.position
+
+    @contextmanager
+    def _following(self) -> Generator[None]:
+        before, self._follows = self._follows, True
+        try:
+            yield
+        finally:
+            self._follows = before
+
+    def set_state(self, sync_data: Any) -> None:
+        """Take what a view sends. It has set all that belongs together itself."""
+        self._received = True
+        try:
+            with self._following():
+                super().set_state(sync_data)
+        finally:
+            self._received = False
 
     @traitlets.observe("wire_target")
     def _receive_target(self, change: Any) -> None:
@@ -209,7 +302,9 @@ class Panel(Selected, anywidget.AnyWidget):
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = "last" if set(end) == {self.position} else self.position
-        fields |= {"target": self._resolved, "position": position}
+        fields |= {"target": self._resolved, "position": position, "feeds": msgspec.convert(self.feeds, Feeds | None)}
+        on_trail = self.step < len(self._steps) and self._steps[self.step].target == self._resolved
+        fields |= {"trail": self._steps, "step": self.step} if on_trail else {"trail": [], "step": 0}
         return Shown(**fields)
 
     def to_html(self, *, holds: Holds = "heads", progress: bool = True) -> str:
@@ -339,6 +434,15 @@ def inspect(
         if _shell() is not None:
             panel.prepare()
     return panel
+
+
+def _as_written(target: Target, targets: Targets) -> Any:
+    """A target as a person would write it; None if it is empty."""
+    if target.direction is not None:
+        return targets.given_direction(target.direction)
+    if not (target.contrasts or target.inner):
+        return None
+    return as_answers(target, targets.vocabulary, targets.directions)
 
 
 def _shell() -> Any:

@@ -6,13 +6,14 @@ Some accept values as a person would write them, and check them against the pane
 from __future__ import annotations
 
 from types import new_class
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import msgspec
 import traitlets
 from msgspec import inspect
 
 from residscope.errors import ResidscopeError
-from residscope.wire.protocol import Shown
+from residscope.wire.protocol import MOST_OF_TRAIL, Feeds, Shown, Step
 
 
 class Position(traitlets.TraitType[Any, Any]):
@@ -61,7 +62,54 @@ class Heads(traitlets.List[str]):
         return super().validate(obj, list(dict.fromkeys(names)))
 
 
-_SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads}
+class Trail(traitlets.TraitType[Any, Any]):
+    """The targets that were asked one after another, in their readable form. Views get them as steps of the wire."""
+
+    default_value: ClassVar[Any] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tag(to_json=_wire_trail, from_json=_steps)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Raise if it is not a list of targets of this model; return their readable forms."""
+        return obj.readable_trail(value)
+
+
+def _wire_trail(_value: Any, panel: Any) -> Any:
+    return panel.wire_trail()
+
+
+def _steps(value: Any, _panel: Any) -> list[Step]:
+    """The steps that a view sends."""
+    try:
+        return msgspec.convert(value, Annotated[list[Step], msgspec.Meta(max_length=MOST_OF_TRAIL)])
+    except msgspec.ValidationError as error:
+        raise ResidscopeError("trail", f"This is not a trail: {error}.") from error
+
+
+class Plain(traitlets.TraitType[Any, Any]):
+    """A structure of the wire as plain data, or as the structure itself.
+
+    Args:
+        kind: The type of the structure.
+        default: The value before anything is selected.
+    """
+
+    def __init__(self, kind: Any, default: Any) -> None:
+        self._kind = kind
+        super().__init__(default)
+
+    def validate(self, _obj: Any, value: Any) -> Any:
+        """Raise if it is not such a structure; return it as plain data."""
+        try:
+            return msgspec.to_builtins(msgspec.convert(msgspec.to_builtins(value), self._kind))
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
+
+
+_SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads, "trail": Trail}
+_PLAIN: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
 """The target has a readable form in addition to that of the wire; only the views know the rows of the position map."""
 
@@ -70,6 +118,8 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
     """The trait for one field of `Shown`."""
     if field.name in _SPECIAL:
         return _SPECIAL[field.name]()
+    if field.name in _PLAIN:
+        return Plain(_PLAIN[field.name], None)
     kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
     optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
     kind = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))

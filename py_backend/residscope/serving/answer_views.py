@@ -208,7 +208,9 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
 def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensReply:
     """A window of the token lens."""
     view, target = context.view, request.target
-    if target.contrasts or target.direction is not None:  # without a target the reply has no rank of the answer
+    if (
+        target.contrasts or target.direction is not None or target.inner is not None
+    ):  # without a target the reply has no rank of the answer
         target = context.targets.resolve(target)
     window = range(max(request.start, 0), min(request.stop, view.n_pos))
     if not window:

@@ -14,6 +14,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.errors import ResidscopeError
 from residscope.patterns.weighting import WeightedAttention
 from residscope.terms import By, NormConvention, Position, Target, Weighting
 
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 16_000_000
 """A decomposition of more bytes than this is not memoised."""
+
+
+def check_one_source(target: Target) -> None:
+    """Refuse a target whose rows have an axis for the sources: views show one value for each row.
+
+    Raises:
+        ResidscopeError: If a head of the target reads all sources.
+    """
+    if any(through.source is None for through in target.through):
+        raise ResidscopeError(
+            "source",
+            "The views show what a head contributes from one source: give `source=`. In Python, "
+            "`residscope.attribute` gives the rows for each source.",
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class RequestContext:
         layers: int | None = None,
     ) -> Attribution:
         """`decompose` for all prompts at once, memoised, so that the next prompt's values are already there."""
+        check_one_source(target)
         query = Query(target, by, where, norm, layers)
         try:
             given = key_of(self.logits)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from residscope.attribution.predictions import suggestions, top_two
-from residscope.attribution.targets import Targets, in_words
+from residscope.attribution.target_words import in_words
+from residscope.attribution.targets import Targets
 from residscope.base.legible import whole
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
@@ -22,7 +23,7 @@ from residscope.compute.memo import UnknownError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.serving import answer_charts, answer_views
+from residscope.serving import answer_charts, answer_views, answer_why
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
@@ -54,6 +55,8 @@ from residscope.wire.protocol import (
     Presence,
     RankNeurons,
     ReadAttention,
+    ReadHeadTokens,
+    ReadPairs,
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
@@ -150,7 +153,7 @@ class Service:
         """The inline panel of the same cache, and the target that the user chose there; None if there is none."""
         reference, target = self._tracked.kept.get("panel", (lambda: None, None))
         panel: Service | None = reference()
-        if panel is None or panel is self or target.own or not (target.contrasts or target.direction):
+        if panel is None or panel is self or target.own or not (target.contrasts or target.direction or target.inner):
             return None
         return (panel, target) if panel.hold.there() else None
 
@@ -279,6 +282,10 @@ class Service:
                 return answer_views.token_lens(self._context(view), ask), []
             case RankNeurons():
                 return answer_charts.neurons(self._context(view), ask)
+            case ReadPairs():
+                return answer_why.pairs(self._context(view), ask)
+            case ReadHeadTokens():
+                return answer_why.head_tokens(self._context(view), ask), []
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
@@ -350,7 +357,8 @@ class Service:
                     "answers", "The panel of this cache is gone, or shows the model's own target now."
                 )
             panel, target = found
-            given = target if target.direction is None else panel.targets().given_direction(target.direction)
+            targets.adopt(target, panel.targets())
+            given = target
         else:
             given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
         # Resolved twice: targets that a view sends are checked more strictly than those from Python.

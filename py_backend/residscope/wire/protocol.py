@@ -47,9 +47,9 @@ Listed = Annotated[int, Meta(ge=1, le=50)]
 """How many entries are listed."""
 
 Presentation = Literal["matrix", "text", "all"]
-Tab = Literal["attention", "positions", "token-lens", "prompts"]
+Tab = Literal["attention", "positions", "token-lens", "prompts", "why"]
 Holds = Literal["view", "heads", "all"]
-Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
+Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts", "why"]
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -199,6 +199,38 @@ class RankNeurons(Request, frozen=True, tag="neurons"):
     position: Position = "last"
 
 
+class ReadPairs(Request, frozen=True, tag="pairs"):
+    """The attention score of the target by pairs of components: the k strongest of its query side and its key side.
+
+    Buffer 0 of the reply is float32 [query + 1, key + 1]. The last row and the last column are all other components
+    together, so the cells sum to the whole.
+    """
+
+    takes_long = "large caches"
+    is_kept = True
+
+    target: Target
+    prompt: Number | None = None
+    k: Listed = 8
+
+
+class ReadHeadTokens(Request, frozen=True, tag="head-tokens"):
+    """The tokens that a head's output at a position raises and lowers most, and what its W_OV writes for one source.
+
+    `source=None` is the source that the head reads most there.
+    """
+
+    takes_long = "large caches"
+    is_kept = True
+
+    layer: Number
+    head: Number
+    prompt: Number | None = None
+    position: Position = "last"
+    source: Number | None = None
+    k: Listed = 5
+
+
 class Suggest(Request, frozen=True, tag="suggest"):
     """The model's own top predictions at a position."""
 
@@ -227,8 +259,40 @@ class ResolveAnswers(Request, frozen=True, tag="resolve"):
     name: Name | None = None
 
 
+class Step(msgspec.Struct, frozen=True):
+    """A step of the trail: a target, and the position where it is read."""
+
+    target: Target
+    position: Position = "last"
+
+
+class Feeds(msgspec.Struct, frozen=True):
+    """A colouring of the head map: which earlier heads feed one head, where it reads one source.
+
+    `by` says through what: the head's query or its key (what each head adds to its attention score), or its value (what
+    each head adds to its source contribution).
+    """
+
+    layer: Number
+    head: Number
+    source: Number
+    by: Literal["query", "key", "value"]
+
+
+MOST_OF_TRAIL = 32
+"""The most steps of a trail."""
+
+
 class Shown(msgspec.Struct, frozen=True):
-    """Everything that is selected in a view, and so determines its pictures."""
+    """Everything that is selected in a view, and so determines its pictures.
+
+    Attributes:
+        trail: The steps from the first target to the last one that was asked. `trail[step]` is what is shown: its
+            target is `target`. Empty if there is only one target.
+        step: The place of the present step in the trail.
+        why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
+        feeds: Colours the head map by what feeds a head; None: not.
+    """
 
     target: Target
     prompt: Number | None = None
@@ -244,6 +308,10 @@ class Shown(msgspec.Struct, frozen=True):
     presentation: Presentation = "matrix"
     by: Decomposition = "layer"
     padding: Padding = "found"
+    trail: Annotated[list[Step], Meta(max_length=MOST_OF_TRAIL)] = []
+    step: Annotated[int, Meta(ge=0, le=31)] = 0
+    why: Literal["sides", "pairs"] = "sides"
+    feeds: Feeds | None = None
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -292,6 +360,8 @@ AnyRequest = (
     | MapPositions
     | ReadTokenLens
     | RankNeurons
+    | ReadPairs
+    | ReadHeadTokens
     | Suggest
     | CheckToken
     | ChooseTarget
@@ -501,6 +571,45 @@ class NeuronsReply(Reply, frozen=True, tag="neurons"):
     notes: list[str]
 
 
+class PairsReply(Reply, frozen=True, tag="pairs"):
+    """An attention score by pairs of components, the strongest of each side first.
+
+    `query_others` and `key_others` are the numbers of components in the last row and the last column. `measured` is the
+    number that all cells sum to, as cached.
+    """
+
+    query: ComponentTable
+    key: ComponentTable
+    query_others: int
+    key_others: int
+    measured: float | None
+    notes: list[str]
+
+
+class TokenValue(msgspec.Struct, frozen=True):
+    """A token, and what is added to its logit."""
+
+    token: Token
+    value: float
+
+
+class HeadTokensReply(Reply, frozen=True, tag="head-tokens"):
+    """What a head writes, in logits, through the final norm as cached.
+
+    `output_top` and `output_bottom` are of its output at the position; `source_top` and `source_bottom` are of W_OV
+    applied to what it reads at `source`, without the attention that it pays to it.
+    """
+
+    layer: int
+    head: int
+    source: int | None
+    output_top: list[TokenValue]
+    output_bottom: list[TokenValue]
+    source_top: list[TokenValue]
+    source_bottom: list[TokenValue]
+    notes: list[str]
+
+
 class Suggestions(Reply, frozen=True, tag="suggest"):
     """The model's top predictions, likeliest first."""
 
@@ -628,6 +737,8 @@ AnyReply = (
     | PositionsReply
     | TokenLensReply
     | NeuronsReply
+    | PairsReply
+    | HeadTokensReply
     | Suggestions
     | TokenCheck
     | TargetReply

@@ -20,13 +20,26 @@ export const UNDO = isMac ? "⌘Z" : "Ctrl+Z";
 
 /** Whether this is the undo key. In a text field the answer is no, because the key undoes typing there. */
 export function isUndo(event: KeyboardEvent): boolean {
-  const inText =
-    event.target instanceof Element &&
-    event.target.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable]") !==
-      null;
-  return (
-    event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && !inText
-  );
+  const isModified = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
+  return event.key.toLowerCase() === "z" && isModified && !isInText(event);
+}
+
+/** The step along the trail of Alt+← and Alt+→. In a text field there is none, because they move the cursor there. */
+export function trailStepOf(event: KeyboardEvent): -1 | 1 | null {
+  const isAltOnly = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  const step = { ArrowLeft: -1 as const, ArrowRight: 1 as const }[event.key];
+  return isAltOnly && step && !isInText(event) ? step : null;
+}
+
+/** Whether a key is pressed in a text field. */
+export function isInText({ target }: KeyboardEvent): boolean {
+  const fields = "input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable]";
+  return target instanceof Element && target.closest(fields) !== null;
+}
+
+/** Whether a key is pressed without a modifier. */
+export function isPlainKey({ altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent): boolean {
+  return !altKey && !ctrlKey && !metaKey && !shiftKey;
 }
 
 /**
@@ -39,7 +52,11 @@ function isKept(event: KeyboardEvent): boolean {
     event.altKey ||
     (event.ctrlKey && !/^(Home|End)$/.test(event.key)) ||
     (event.shiftKey && event.key === "Enter");
-  return isUndo(event) || (!isModified && (KEPT_KEYS.has(event.key) || event.key.length === 1));
+  return (
+    isUndo(event) ||
+    trailStepOf(event) !== null ||
+    (!isModified && (KEPT_KEYS.has(event.key) || event.key.length === 1))
+  );
 }
 
 /**

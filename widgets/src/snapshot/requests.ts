@@ -48,6 +48,12 @@ export const REQUESTS = {
   scores: { recorded: true, needed: true, words: () => "this score" },
   positions: { recorded: true, needed: true, words: () => "this position map" },
   "token-lens": { recorded: true, needed: true, words: () => "this part of the token lens" },
+  pairs: { recorded: true, needed: true, words: () => "this pair map" },
+  "head-tokens": {
+    recorded: true,
+    needed: false,
+    words: ({ layer, head }) => `the tokens that L${layer}H${head} writes`,
+  },
   suggest: { recorded: false, needed: false, words: () => "the model’s predictions" },
   check: { recorded: false, needed: false, words: () => "the model’s tokens" },
   answers: { recorded: false, needed: false, words: () => "the notebook’s variables" },

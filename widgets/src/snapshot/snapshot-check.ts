@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { parseHead } from "../base/format";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
 import { charts } from "../state/questions";
+import { isTargetOf } from "../state/selectable";
 import type { Position } from "../state/target";
 import { NOTHING } from "../state/target";
 import type { Ask } from "../wire/client";
@@ -107,14 +108,13 @@ function checked(value: unknown): Snapshot {
     const { kind } = ask;
     if (!isRecorded(kind) || reply === undefined) return []; // only a kernel may send code, a page or predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
-    // All entries have the selection's target, which is checked once.
-    const { target: _, ...checkedAsk } = v.parse(
+    // Most entries are of the selection's target, which is checked once.
+    const { target, ...about } = v.parse(
       wire.REQUESTS[kind],
-      { ...ask, target: NOTHING },
+      { ...ask, target: ask["target"] ?? NOTHING },
       { abortEarly: true },
-    ) as {
-      target?: Target;
-    } & Record<string, unknown>;
+    ) as { target?: Target } & Record<string, unknown>;
+    const checkedAsk = target && ask["target"] !== undefined ? { ...about, target } : about;
     const checkedReply = v.parse(wire.REPLIES[kind], reply, { abortEarly: true });
     const item = { kind, ask: checkedAsk, reply: checkedReply, bytes: packed.map(byteLength) } as Replied;
     return [
@@ -131,7 +131,10 @@ function checked(value: unknown): Snapshot {
   const [facts, ...otherFacts] = replied.flatMap((item) => (item.kind === "describe" ? [item.reply] : []));
   ensure(facts !== undefined && otherFacts.length === 0, "it does not describe its cache exactly once");
   checkFacts(facts);
-  for (const item of replied) checkReply(item, facts);
+  for (const item of replied) {
+    checkReply(item, facts);
+    if ("target" in item.ask) ensure(isTargetOf(item.ask.target, facts), OTHER_MODEL);
+  }
   checkSelection({ selection, preview }, facts);
   const key = (ask: Entry["ask"]): string => keyOf(ask, { selection, defaults: wire.DEFAULTS });
   const keys = new Set(replied.map(({ entry: { ask } }) => key(ask)));
@@ -152,6 +155,8 @@ function checked(value: unknown): Snapshot {
   };
 }
 
+const OTHER_MODEL = "it has a target that its model does not have";
+
 /** Whether the prompts have this position. They always have “last”. */
 const isPosition = (position: Position, count: number): boolean => position === "last" || isIndex(position, count);
 
@@ -168,10 +173,8 @@ function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): vo
   );
 }
 
-function checkSelection(
-  { selection, preview }: Pick<Snapshot, "selection" | "preview">,
-  { layers, heads, prompts, positions }: CacheFacts,
-): void {
+function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "preview">, shape: CacheFacts): void {
+  const { layers, heads, prompts, positions } = shape;
   const { prompt = null, position = "last", layer = null, target, top_k = 5, heads: pinned = [] } = selection;
   const isNullOrIndex = (index: number | null, count: number): boolean => index === null || isIndex(index, count);
   const isHead = (name: string): boolean => {
@@ -182,7 +185,18 @@ function checkSelection(
     isNullOrIndex(prompt, prompts) && isPosition(position, positions) && isNullOrIndex(layer, layers),
     "its selection is not in its cache",
   );
-  ensureCount("contrasts", target.contrasts.length, target.direction ? 0 : 1, MAX.contrasts);
+  ensureCount("contrasts", target.contrasts.length, target.direction || target.inner ? 0 : 1, MAX.contrasts);
+  const targets = [target, ...(selection.trail ?? []).map((step) => step.target)];
+  ensure(
+    targets.every((one) => isTargetOf(one, shape)) &&
+      (selection.trail ?? []).every((step) => isPosition(step.position ?? "last", positions)),
+    OTHER_MODEL,
+  );
+  const { feeds = null } = selection;
+  ensure(
+    feeds === null || (isIndex(feeds.layer, layers) && isIndex(feeds.head, heads) && isIndex(feeds.source, positions)),
+    "its selection is not in its cache",
+  );
   ensure([0, 1, prompts].includes(target.contrasts.length), "it has a different number of targets than of prompts");
   ensureCount("rows of the ranking", top_k, 1, MAX.topK);
   ensureCount("pinned heads", pinned.length, 0, MAX.pinned);
@@ -285,6 +299,17 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
           bytes[0] === reply.components.kind.length * 4 &&
           reply.components.kind.length <= 2 * MAX.topK,
       );
+    case "pairs": {
+      const [down, across] = [reply.query.kind.length, reply.key.kind.length];
+      ensureAnswer(down <= MAX.topK && across <= MAX.topK && isWhole(reply.query) && isWhole(reply.key));
+      return ensureMatch(bytes.length === 1 && bytes[0] === (down + 1) * (across + 1) * 4);
+    }
+    case "head-tokens": {
+      const lists = [reply.output_top, reply.output_bottom, reply.source_top, reply.source_bottom];
+      ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads));
+      ensureAnswer(reply.source === null || isIndex(reply.source, positions));
+      return ensureMatch(bytes.length === 0 && lists.every((list) => list.length <= MAX.topK));
+    }
     default:
       return kind satisfies never;
   }

@@ -1,8 +1,9 @@
 // A snapshot has recorded requests and their replies, as plain data. A transport replays them. Requests do not depend
 // on earlier ones, so the snapshot can replace a kernel for these requests.
 import { signal as state } from "@preact/signals-core";
+import { targetKey } from "../state/target";
 import type { Ask, Transport } from "../wire/client";
-import type { Answer, Question, Shown } from "../wire/protocol.gen";
+import type { Answer, Question, Shown, Target } from "../wire/protocol.gen";
 
 /** A request with its reply or failure. The request has no `target` if it is the selection's. Buffers are base64. */
 export interface Entry {
@@ -35,7 +36,10 @@ export const chartOf = (ask: Entry["ask"]): string =>
 
 /** The key of a request. Equivalent requests have the same key, with or without fields that have default values. */
 export function keyOf(ask: Entry["ask"], { selection, defaults }: Pick<Snapshot, "selection" | "defaults">): string {
-  return JSON.stringify(withoutDefaults(ask, { target: selection.target, ...defaults[ask.kind] }));
+  const { target, ...rest } = ask as { target?: Target } & Record<string, unknown>;
+  const own = targetKey(selection.target);
+  const key = target ? targetKey(target) : own;
+  return (key === own ? "" : `${key} `) + JSON.stringify(withoutDefaults(rest, defaults[ask.kind]));
 }
 
 /** The same value with sorted keys, without fields that are null or have their default. */

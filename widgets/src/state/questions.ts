@@ -6,9 +6,11 @@ import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
 import { type Component, componentsOf } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
+import { stepBefore } from "./path";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
 import type { Store } from "./store";
+import { innerTarget, isInside, layerOf, ofSide, readAt, scoreIn, throughHead } from "./target";
 
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 type By = Of<"attribute">["by"];
@@ -21,6 +23,9 @@ export const WIDE = 32;
 export const LISTED = 10;
 /** The most heads in the position map. */
 const MOST_MAPPED = 48;
+/** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
+export const PAIRED = 8;
+const WRITTEN = 5;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
 
@@ -84,6 +89,49 @@ export function lensTile({ target, prompt }: Pick<Selected, "target" | "prompt">
 
 export function suggestions({ prompt, position }: Selected): Of<"suggest"> {
   return { kind: "suggest", prompt, position, k: PREDICTIONS };
+}
+
+/** What each head adds to the query, key or value of a head. */
+export function feeding({ target, prompt, position }: Selected, feeds: NonNullable<Values["feeds"]>): Of<"attribute"> {
+  const { layer, head, source, by } = feeds;
+  const fed =
+    by === "value"
+      ? throughHead(target, { layer, head, source })
+      : innerTarget({ kind: "attention", layer, head, destination: position, source, versus: "most", side: by });
+  return { kind: "attribute", by: "head", target: fed, prompt, position, norm: "frozen" };
+}
+
+/** One side of the attention score that is the target; null if the target is another one. */
+export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> | null {
+  const score = scoreIn(shown.target);
+  return score && { ...contributions(shown, "head"), target: ofSide(shown.target, score, side) };
+}
+
+/** What the head of an attention score then adds to the target of the step before, if it writes to it. */
+export function moved(shown: Selected): Of<"attribute"> | null {
+  const score = scoreIn(shown.target);
+  const before = stepBefore(shown);
+  if (!score || !before) return null;
+  const { target, position = "last" } = before;
+  if (readAt(target, position) !== score.destination || score.layer >= layerOf(target)) return null;
+  const { layer, head, source } = score;
+  return { ...contributions(shown, "head"), position, target: throughHead(target, { layer, head, source }) };
+}
+
+/** The pairs of components of the attention score that is the target. */
+export function pairs({ target, prompt }: Selected, k = PAIRED): Of<"pairs"> {
+  return { kind: "pairs", target, prompt, k };
+}
+
+/** What the head of a target inside the model writes; null if there is no such head, or it is read at each source. */
+export function headTokens({ target, prompt, position }: Selected): Of<"head-tokens"> | null {
+  const score = scoreIn(target);
+  const { through = [] } = target;
+  const last = through.at(-1);
+  if (!score && !last) return null;
+  const at = score ? score.destination : readAt({ ...target, through: through.slice(0, -1) }, position);
+  const { layer, head, source } = (score ?? last) as NonNullable<typeof last>;
+  return at === null ? null : { kind: "head-tokens", layer, head, prompt, position: at, source, k: WRITTEN };
 }
 
 // --- parts of requests -----------------------------------------------------------------------------------------------
@@ -156,6 +204,7 @@ export function choices(shown: Selected): Ask[] {
   return [
     ...(shown.score === null ? [] : [scores(shown, shown.score)]),
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
+    ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
   ];
 }
 
@@ -187,6 +236,14 @@ export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly
   );
 }
 
+/** The requests of the tab "why": what a target inside the model is made of, and what its head writes. */
+export function whyOf(shown: Selected): Ask[] {
+  const tokens = headTokens(shown) ?? [];
+  if (!scoreIn(shown.target)) return isInside(shown.target) ? [contributions(shown, "head"), tokens].flat() : [];
+  if (shown.why === "pairs") return [pairs(shown), tokens].flat();
+  return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown) ?? [], tokens].flat();
+}
+
 /** The requests of the open tab, in addition to the charts and the pinned heads. */
 export function ofTheTab(scene: Scene): Ask[] {
   const { shown, facts, ranked, points } = scene;
@@ -199,6 +256,8 @@ export function ofTheTab(scene: Scene): Ask[] {
       return lensTiles(scene, withoutMid(points));
     case "prompts":
       return facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [];
+    case "why":
+      return whyOf(shown);
   }
 }
 
@@ -214,5 +273,7 @@ export function withinTheTab(scene: Scene): Ask[] {
       return lensTiles(scene, points);
     case "prompts":
       return upTo(facts.prompts).map((prompt) => tokens({ prompt }));
+    case "why":
+      return [];
   }
 }

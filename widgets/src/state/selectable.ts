@@ -4,7 +4,7 @@ import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { parseHead } from "../base/format";
 import * as wire from "../wire/protocol.check.gen";
-import type { CacheRow, Shown, Target } from "../wire/protocol.gen";
+import type { CacheRow, Shown, Step, Target } from "../wire/protocol.gen";
 import { isSet, NOTHING } from "./target";
 
 type Usual = typeof wire.UNSELECTED;
@@ -58,6 +58,37 @@ const MOST_HEADS = 20_000;
 const LONGEST_NAME = 1000;
 const MOST_LISTED = 50;
 
+const hasDirection = ({ direction, inner }: Target): boolean => !!direction || inner?.kind === "direction";
+
+/** Whether a target can be one of a cache of this shape. */
+export function isTargetOf(
+  { contrasts, inner, through = [] }: Target,
+  { layers, heads, prompts, positions }: Shape,
+): boolean {
+  const has = (at: number | null | undefined, count: number): boolean => index(at) !== undefined && Number(at) < count;
+  const isHead = (at: { layer: number; head: number }): boolean => has(at.layer, layers) && has(at.head, heads);
+  if (contrasts.length > 1 && contrasts.length !== prompts) return false;
+  if (!through.every((at) => isHead(at) && has(at.source, positions))) return false;
+  if (inner?.kind === "neuron") return has(inner.layer, layers);
+  if (inner?.kind !== "attention") return true;
+  const { destination, source, versus = "most" } = inner;
+  return (
+    isHead(inner) &&
+    (destination === "last" || has(destination, positions)) &&
+    has(source, positions) &&
+    (typeof versus !== "number" || has(versus, positions))
+  );
+}
+
+/** The trail, if all its steps can be of a cache of this shape. */
+function fittingSteps(steps: Step[], shape: Shape): Step[] {
+  const fits = ({ target, position = "last" }: Step): boolean =>
+    isTargetOf(target, shape) &&
+    !hasDirection(target) &&
+    (position === "last" || (position >= 0 && position < shape.positions));
+  return steps.every(fits) ? steps : [];
+}
+
 const target: Selectable<Target, "target", "wire_target", true> = {
   first: NOTHING,
   read: (value) => {
@@ -68,8 +99,7 @@ const target: Selectable<Target, "target", "wire_target", true> = {
   trait: "wire_target",
   kept: true,
   // A direction is stored in one kernel, and its name means nothing elsewhere.
-  fit: (value, { prompts }) =>
-    value.direction || (value.contrasts.length > 1 && value.contrasts.length !== prompts) ? NOTHING : value,
+  fit: (value, shape) => (isTargetOf(value, shape) && !hasDirection(value) ? value : NOTHING),
   // Python sends an empty target before one is chosen. It is never sent back.
   whole: (value) => Array.isArray(value?.contrasts) && isSet(value),
 };
@@ -116,6 +146,17 @@ export const SELECTABLE = {
   /** The score that colours the head map; null: the contributions. */
   score: wired("score"),
   tab: wired("tab"),
+  /** The steps that were asked one after another; empty if there is only one target. */
+  trail: wired("trail", { fit: (value, shape) => fittingSteps(value, shape) }),
+  /** The place of the present step in the trail. */
+  stepAt: wired("step", { read: index }),
+  /** What the tab "why" shows of an attention score. */
+  whyShows: wired("why"),
+  /** The head whose feeding heads colour the head map. */
+  feeds: wired("feeds", {
+    fit: (value, { layers, heads, positions }) =>
+      value && value.layer < layers && value.head < heads && value.source < positions ? value : null,
+  }),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */

@@ -1,6 +1,7 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
-import { quoted, visible } from "../base/format";
-import type { Contrast, Shown, Target, Token } from "../wire/protocol.gen";
+import { headName, quoted, visible } from "../base/format";
+import type { Component } from "../wire/components";
+import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
 /** A destination position: an index, or “last”, each prompt's last real token. */
 export type Position = NonNullable<Shown["position"]>;
@@ -10,13 +11,123 @@ export type Side = "answer" | "distractor";
 export const NOTHING: Target = { contrasts: [], direction: null, own: false };
 
 export function isSet(target: Target): boolean {
-  return target.contrasts.length > 0 || !!target.direction;
+  return target.contrasts.length > 0 || !!target.direction || !!target.inner;
 }
 
+/** Equal targets have the same key. */
 export function targetKey(target: Target): string {
   const ids = (tokens: Token[]): string => tokens.map((t) => t.id).join(",");
-  return `${target.direction ?? ""}|${target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";")}`;
+  const logits = target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";");
+  const through = (target.through ?? []).map(({ layer, head, source }) => [layer, head, source]);
+  const more =
+    target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
+  return `${target.direction ?? ""}|${logits}${more}`;
 }
+
+function innerKey(inner: Inner | null): unknown {
+  switch (inner?.kind) {
+    case undefined:
+      return null;
+    case "attention": {
+      const { layer, head, destination, source, versus = "most", side = "query" } = inner;
+      return ["attention", layer, head, destination, source, versus, side];
+    }
+    case "neuron":
+      return ["neuron", inner.layer, inner.index, inner.part ?? "pre"];
+    case "direction":
+      return ["direction", inner.key, inner.at];
+  }
+}
+
+// --- targets inside the model ----------------------------------------------------------------------------------------
+export type Inner = NonNullable<Target["inner"]>;
+
+/** A target inside the model instead of logits. */
+export function innerTarget(inner: Inner): Target {
+  return { contrasts: [], direction: null, own: false, inner, through: [] };
+}
+
+/** Whether a target is read at an earlier point of the stream than logits are. */
+export function isInside({ inner, through = [] }: Target): boolean {
+  return !!inner || through.length > 0;
+}
+
+/** The attention score that is the target itself; null if the target is another one. */
+export function scoreIn({ inner, through = [] }: Target): AttentionScore | null {
+  return inner?.kind === "attention" && through.length === 0 ? inner : null;
+}
+
+/** What a head contributes to a target, by what it reads from a source. */
+export function throughHead(target: Target, head: Through): Target {
+  const { contrasts, direction = null, inner = null, through = [] } = target;
+  return { contrasts, direction, own: false, inner, through: [...through, head] };
+}
+
+export function ofSide(target: Target, inner: AttentionScore, side: "query" | "key"): Target {
+  return { ...target, inner: { ...inner, side } };
+}
+
+/** The position at which a target reads the stream; null if it is read at each source. */
+export function readAt({ inner, through = [] }: Target, position: Position): Position | null {
+  const last = through.at(-1);
+  if (last) return last.source;
+  if (inner?.kind !== "attention") return position;
+  return inner.side === "key" ? inner.source : inner.destination;
+}
+
+/** The first layer whose attention is not before the point of a target. */
+export function layerOf({ inner, through = [] }: Target): number {
+  const last = through.at(-1);
+  if (last) return last.layer;
+  switch (inner?.kind) {
+    case "attention":
+      return inner.layer;
+    case "neuron":
+      return inner.layer + 1;
+    case "direction": {
+      const [layer = "", point] = inner.at.split("_");
+      return /^\d+$/.test(layer) ? Number(layer) + (point === "mid" ? 1 : 0) : Infinity;
+    }
+    case undefined:
+      return Infinity;
+  }
+}
+
+/** Whether a component writes to the stream before the point of a target. */
+export function isBefore(target: Target, { kind, layer }: Pick<Component, "kind" | "layer">): boolean {
+  if (layer === null) return true;
+  const { inner, through = [] } = target;
+  const atMid =
+    through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
+  const late = atMid && AFTER_MID.has(kind);
+  return layer < layerOf(target) - (late ? 1 : 0);
+}
+
+/** What a layer writes after the point between its attention and its MLP. */
+const AFTER_MID: ReadonlySet<Component["kind"]> = new Set([
+  "mlp_out",
+  "mlp_bias",
+  "per_layer_out",
+  "layer_out",
+  "neuron",
+]);
+
+/** What a target inside the model measures, as a noun; null for logits. */
+export function insideQuantity(target: Target): string | null {
+  if (!isInside(target)) return null;
+  const through = target.through?.at(-1);
+  if (through) return `contribution of ${headName(through.layer, through.head)}`;
+  switch (target.inner?.kind) {
+    case "attention":
+      return target.inner.versus === null ? "attention score" : "difference of attention scores";
+    case "neuron":
+      return `input of L${target.inner.layer}N${target.inner.index}`;
+    default:
+      return "value along the direction";
+  }
+}
+
+// --- logits ----------------------------------------------------------------------------------------------------------
 
 /** The contrasts for the current prompt: one, or all of them in the mean. */
 export function inView(target: Target, prompt: number | null): Contrast[] {
@@ -35,6 +146,8 @@ export function shared(contrasts: Contrast[], side: Side): Token[] | null {
 
 /** "logit difference" when something is subtracted, else "logit". */
 export function quantity(target: Target, prompt: number | null): string {
+  const inside = insideQuantity(target);
+  if (inside !== null) return inside;
   if (target.direction) return "value along the direction";
   return inView(target, prompt).some((c) => c.distractor.length > 0) ? "logit difference" : "logit";
 }

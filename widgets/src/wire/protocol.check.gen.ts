@@ -132,6 +132,23 @@ export const RankNeurons = v.object({
   position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const ReadPairs = v.object({
+  kind: v.picklist(["pairs"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ReadHeadTokens = v.object({
+  kind: v.picklist(["head-tokens"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  source: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const Suggest = v.object({
   kind: v.picklist(["suggest"]),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
@@ -157,6 +174,16 @@ export const ResolveAnswers = v.object({
   name: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const Step = v.object({
+  target: Target,
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+});
+export const Feeds = v.object({
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  source: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  by: v.picklist(["key","query","value"]),
+});
 export const Shown = v.object({
   target: Target,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
@@ -168,14 +195,18 @@ export const Shown = v.object({
   layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
-  tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens"])),
+  tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens","why"])),
   presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
   by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
+  trail: v.exactOptional(v.pipe(v.array(Step), v.maxLength(32))),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(31))),
+  why: v.exactOptional(v.picklist(["pairs","sides"])),
+  feeds: v.exactOptional(v.nullable(Feeds)),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
-  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","token-lens"]),
+  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","token-lens","why"]),
   shown: Shown,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -206,7 +237,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
 export const ComponentTable = v.object({
@@ -342,6 +373,30 @@ export const NeuronsReply = v.object({
   bias: v.pipe(v.number(), v.finite()),
   notes: v.array(v.string()),
 });
+export const PairsReply = v.object({
+  kind: v.picklist(["pairs"]),
+  query: ComponentTable,
+  key: ComponentTable,
+  query_others: v.pipe(v.number(), v.safeInteger()),
+  key_others: v.pipe(v.number(), v.safeInteger()),
+  measured: v.nullable(v.pipe(v.number(), v.finite())),
+  notes: v.array(v.string()),
+});
+export const TokenValue = v.object({
+  token: Token,
+  value: v.pipe(v.number(), v.finite()),
+});
+export const HeadTokensReply = v.object({
+  kind: v.picklist(["head-tokens"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  source: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  output_top: v.array(TokenValue),
+  output_bottom: v.array(TokenValue),
+  source_top: v.array(TokenValue),
+  source_bottom: v.array(TokenValue),
+  notes: v.array(v.string()),
+});
 export const Prediction = v.object({
   token: Token,
   probability: v.pipe(v.number(), v.finite()),
@@ -426,7 +481,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -442,6 +497,8 @@ export const REQUESTS = {
   "positions": MapPositions,
   "token-lens": ReadTokenLens,
   "neurons": RankNeurons,
+  "pairs": ReadPairs,
+  "head-tokens": ReadHeadTokens,
   "suggest": Suggest,
   "check": CheckToken,
   "target": ChooseTarget,
@@ -464,6 +521,8 @@ export const REPLIES = {
   "positions": PositionsReply,
   "token-lens": TokenLensReply,
   "neurons": NeuronsReply,
+  "pairs": PairsReply,
+  "head-tokens": HeadTokensReply,
   "suggest": Suggestions,
   "check": TokenCheck,
   "target": TargetReply,
@@ -523,6 +582,15 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "position": "last",
     "padding": "found"
   },
+  "pairs": {
+    "k": 8,
+    "padding": "found"
+  },
+  "head-tokens": {
+    "position": "last",
+    "k": 5,
+    "padding": "found"
+  },
   "suggest": {
     "position": "last",
     "k": 8,
@@ -572,5 +640,9 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "tab": "attention",
   "presentation": "matrix",
   "by": "layer",
-  "padding": "found"
+  "padding": "found",
+  "trail": [],
+  "step": 0,
+  "why": "sides",
+  "feeds": null
 };

@@ -21,6 +21,8 @@ export interface Question {
     | MapPositions
     | ReadTokenLens
     | RankNeurons
+    | ReadPairs
+    | ReadHeadTokens
     | Suggest
     | CheckToken
     | ChooseTarget
@@ -261,6 +263,34 @@ export interface RankNeurons {
   padding?: "found" | "none";
 }
 /**
+ * The attention score of the target by pairs of components: the k strongest of its query side and its key side.
+ *
+ *     Buffer 0 of the reply is float32 [query + 1, key + 1]. The last row and the last column are all other components
+ *     together, so the cells sum to the whole.
+ */
+export interface ReadPairs {
+  kind: "pairs";
+  target: Target;
+  prompt?: number | null;
+  k?: number;
+  padding?: "found" | "none";
+}
+/**
+ * The tokens that a head's output at a position raises and lowers most, and what its W_OV writes for one source.
+ *
+ *     `source=None` is the source that the head reads most there.
+ */
+export interface ReadHeadTokens {
+  kind: "head-tokens";
+  layer: number;
+  head: number;
+  prompt?: number | null;
+  position?: number | "last";
+  source?: number | null;
+  k?: number;
+  padding?: "found" | "none";
+}
+/**
  * The model's own top predictions at a position.
  */
 export interface Suggest {
@@ -305,12 +335,19 @@ export interface ResolveAnswers {
  */
 export interface WriteCode {
   kind: "code";
-  picture: "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "token-lens";
+  picture: "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "token-lens" | "why";
   shown: Shown;
   padding?: "found" | "none";
 }
 /**
  * Everything that is selected in a view, and so determines its pictures.
+ *
+ *     Attributes:
+ *         trail: The steps from the first target to the last one that was asked. `trail[step]` is what is shown: its
+ *             target is `target`. Empty if there is only one target.
+ *         step: The place of the present step in the trail.
+ *         why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
+ *         feeds: Colours the head map by what feeds a head; None: not.
  */
 export interface Shown {
   target: Target;
@@ -326,10 +363,36 @@ export interface Shown {
   layer?: number | null;
   weighting?: "contribution" | "pattern" | "value";
   score?: ("copying" | "duplicate" | "entropy" | "first" | "induction" | "previous") | null;
-  tab?: "attention" | "positions" | "prompts" | "token-lens";
+  tab?: "attention" | "positions" | "prompts" | "token-lens" | "why";
   presentation?: "all" | "matrix" | "text";
   by?: "accumulated" | "head" | "layer";
   padding?: "found" | "none";
+  /**
+   * @maxItems 32
+   */
+  trail?: Step[];
+  step?: number;
+  why?: "pairs" | "sides";
+  feeds?: Feeds | null;
+}
+/**
+ * A step of the trail: a target, and the position where it is read.
+ */
+export interface Step {
+  target: Target;
+  position?: number | "last";
+}
+/**
+ * A colouring of the head map: which earlier heads feed one head, where it reads one source.
+ *
+ *     `by` says through what: the head's query or its key (what each head adds to its attention score), or its value (what
+ *     each head adds to its source contribution).
+ */
+export interface Feeds {
+  layer: number;
+  head: number;
+  source: number;
+  by: "key" | "query" | "value";
 }
 /**
  * The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8.
@@ -391,6 +454,8 @@ export interface Answer {
         | PositionsReply
         | TokenLensReply
         | NeuronsReply
+        | PairsReply
+        | HeadTokensReply
         | Suggestions
         | TokenCheck
         | TargetReply
@@ -643,6 +708,45 @@ export interface NeuronsReply {
   notes: string[];
 }
 /**
+ * An attention score by pairs of components, the strongest of each side first.
+ *
+ *     `query_others` and `key_others` are the numbers of components in the last row and the last column. `measured` is the
+ *     number that all cells sum to, as cached.
+ */
+export interface PairsReply {
+  kind: "pairs";
+  query: ComponentTable;
+  key: ComponentTable;
+  query_others: number;
+  key_others: number;
+  measured: number | null;
+  notes: string[];
+}
+/**
+ * What a head writes, in logits, through the final norm as cached.
+ *
+ *     `output_top` and `output_bottom` are of its output at the position; `source_top` and `source_bottom` are of W_OV
+ *     applied to what it reads at `source`, without the attention that it pays to it.
+ */
+export interface HeadTokensReply {
+  kind: "head-tokens";
+  layer: number;
+  head: number;
+  source: number | null;
+  output_top: TokenValue[];
+  output_bottom: TokenValue[];
+  source_top: TokenValue[];
+  source_bottom: TokenValue[];
+  notes: string[];
+}
+/**
+ * A token, and what is added to its logit.
+ */
+export interface TokenValue {
+  token: Token;
+  value: number;
+}
+/**
  * The model's top predictions, likeliest first.
  */
 export interface Suggestions {
@@ -775,4 +879,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "f6bb4db63385";
+export const WIRE = "3a0a6283d74c";

@@ -1,0 +1,436 @@
+"""An attention score as a functional of the stream before its layer, at the destination or at the source.
+
+score(d, s) = τ · q̂_d · k̂_s. With the keys held fixed it is an affine functional of the stream at the destination, and
+with the queries held fixed one of the stream at the source: either side sums to the whole score. Compared with another
+source s′, the difference is log A(d, s) − log A(d, s′), because both have the same normaliser (and sinks).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from residscope.cache.component_names import name
+from residscope.cache.head_reader import Projected
+from residscope.cache.padding import padding
+from residscope.cache.positions import last
+from residscope.cache.rotary import HeadVectors
+from residscope.cache.score_rule import HeadScores
+from residscope.cache.view import CacheView
+from residscope.compute.precision import step_of
+from residscope.errors import ResidscopeError
+from residscope.terms import AttentionScore, Component, Side
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+SIDE: dict[Side, Literal["q", "k"]] = {"query": "q", "key": "k"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An affine functional of what attention reads at one position of each prompt.
+
+    Attributes:
+        positions: Where it is read.
+        direction: Its direction, at the output of the norm that attention reads through.
+        offset: What biases add.
+    """
+
+    positions: Int[Tensor, " batch"]
+    direction: Float[Tensor, "batch d_model"]
+    offset: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an attention score is in one prompt.
+
+    Attributes:
+        destination: The destination.
+        source: The source.
+        versus: The source that it is compared with, if there is one.
+        attention: The attention that the head pays to the source.
+        versus_attention: The attention that it pays to the other source.
+    """
+
+    destination: int
+    source: int
+    versus: int | None
+    attention: float
+    versus_attention: float | None
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """The score of a head in a cache, alone or compared with another source.
+
+    Attributes:
+        view: The cache.
+        target: Which score.
+
+    Raises:
+        ResidscopeError: If the head cannot attend to the source, or its scores cannot be attributed.
+    """
+
+    view: CacheView
+    target: AttentionScore
+
+    # --- positions ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def scores(self) -> HeadScores:
+        """The head's scores."""
+        return HeadScores.of(self.view, self.target.layer, self.target.head)
+
+    @cached_property
+    def destination(self) -> Int[Tensor, " batch"]:
+        """The destination in each prompt."""
+        import torch
+
+        given = self.target.destination
+        places = last(self.view) if given == "last" else [self._inside(given, "destination")] * self.view.batch
+        return torch.tensor(places, device="cpu")
+
+    @cached_property
+    def source(self) -> Int[Tensor, " batch"]:
+        """The source in each prompt."""
+        import torch
+
+        return torch.full((self.view.batch,), self._inside(self.target.source, "source"), device="cpu")
+
+    @cached_property
+    def versus(self) -> Int[Tensor, " batch"] | None:
+        """The source that it is compared with in each prompt; None without one, or if it is the mean."""
+        import torch
+
+        if self.target.versus is None or self.target.versus == "mean":
+            return None
+        if self.target.versus != "most":
+            other = self._inside(self.target.versus, "versus")
+            if other == int(self.source[0]):
+                raise ResidscopeError(
+                    "versus", f"The source {other} is compared with itself: choose another one, or `versus=None`."
+                )
+            return torch.full((self.view.batch,), other, device="cpu")
+        paid = self._attention.masked_fill(~self._visible, -1.0).clone()
+        paid[torch.arange(len(paid)), self.source.to(paid.device)] = -1.0
+        best = paid.max(-1)
+        if bool((best.values < 0).any()):
+            raise ResidscopeError(
+                "versus",
+                f"At destination {int(self.destination[best.values < 0][0])} the head can attend to one source only, "
+                "so there is no other one to compare it with: use `versus=None`, or choose a later destination.",
+            )
+        return best.indices.cpu()
+
+    def _inside(self, position: int, what: str) -> int:
+        count = self.view.n_pos
+        if not -count <= position < count:
+            raise ResidscopeError(
+                "position", f"{what.capitalize()} {position} is outside the prompt, which has {count} positions."
+            )
+        return position % count
+
+    def only(self, prompts: range) -> HeadScore:
+        """The same score in some prompts; `versus` stays what it is in each."""
+        return replace(self, view=self.view.only(prompts))
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it is read at every position: on the key side, compared with what the head reads on average."""
+        return self.target.side == "key" and self.target.versus == "mean"
+
+    def check(self) -> None:
+        """Refuse a source that the head cannot attend to from the destination."""
+        import torch
+
+        ends, visible = padding(self.view), self._visible.cpu()
+        head = name(self.target.layer, self.target.head)
+        for what, places in (("source", self.source), ("other source", self.versus)):
+            if places is None:
+                continue
+            for prompt in torch.nonzero(~visible[torch.arange(len(places)), places]).flatten().tolist():
+                s, d = int(places[prompt]), int(self.destination[prompt])
+                where = f" in prompt {prompt}" if self.view.batch > 1 else ""
+                begin, end = ends.first[prompt], ends.last[prompt]
+                if not begin <= d <= end or not begin <= s <= end:
+                    at = "destination" if not begin <= d <= end else what
+                    raise ResidscopeError(
+                        "source",
+                        f"The {at} is padding{where} (its tokens are {begin} to {end}): choose a token of the prompt.",
+                    )
+                if s > d:
+                    raise ResidscopeError(
+                        "source", f"{head} cannot attend from {d} to {s}{where}: a source is never after its "
+                        "destination."
+                    )  # fmt: skip
+                raise ResidscopeError(
+                    "source",
+                    f"{head} does not attend from {d} to {s}{where}: that source is masked there (a sliding window "
+                    "or another mask), or the attention is too small for its number format.",
+                )
+
+    # --- queries and keys --------------------------------------------------------------------------------------------
+    @cached_property
+    def queries(self) -> HeadVectors:
+        """The query at the destination."""
+        return self.scores.vectors("q", self.destination[:, None])
+
+    @cached_property
+    def keys(self) -> HeadVectors:
+        """The keys at `key_positions`."""
+        return self.scores.vectors("k", self.key_positions)
+
+    @cached_property
+    def key_positions(self) -> Int[Tensor, "batch read"]:
+        """The sources whose keys make the score: the source, the one that it is compared with, or all for the mean."""
+        import torch
+
+        if self.target.versus == "mean":
+            return torch.arange(self.view.n_pos, device="cpu")[None].expand(self.view.batch, -1)
+        places = [self.source] if self.versus is None else [self.source, self.versus]
+        return torch.stack(places, 1)
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "batch read"]:
+        """The weight of each of these keys: 1 at the source, −1 at the other, or minus the attention for the mean."""
+        like = self.view.like
+        if self.target.versus == "mean":
+            import torch
+
+            paid = self._attention.masked_fill(~self._visible, 0.0)
+            weights = -(paid / paid.sum(-1, keepdim=True)).to(like)
+            weights[torch.arange(len(weights)), self.source.to(weights.device)] += 1
+            return weights
+        count = self.key_positions.shape[1]
+        return like.new_tensor([1.0, -1.0][:count]).expand(self.view.batch, -1)
+
+    @cached_property
+    def scale(self) -> Float[Tensor, " batch"]:
+        """τ at the destination."""
+        return self.scores.scales(self.destination)
+
+    @cached_property
+    def compared_key(self) -> Float[Tensor, "batch 1 d_head"]:
+        """The key at the source, minus that which it is compared with."""
+        return (self.keys.used * self.weights[..., None]).sum(1, keepdim=True)
+
+    # --- functionals -------------------------------------------------------------------------------------------------
+    def projected(self, side: Side) -> Projected:
+        """How the stream becomes queries or keys."""
+        return self.scores.reader.projected(SIDE[side])
+
+    @property
+    def query_functional(self) -> Float[Tensor, "batch 1 d_head"]:
+        """The functional of the query that the score is."""
+        return self.compared_key * self.scale[:, None, None]
+
+    @property
+    def key_functionals(self) -> Float[Tensor, "batch read d_head"]:
+        """The functional of the key at each of `key_positions`."""
+        return self.queries.used * (self.scale[:, None] * self.weights)[..., None]
+
+    @cached_property
+    def readings(self) -> list[Reading]:
+        """The score as functionals of what attention reads; it is their sum. (Not for the mean on the key side.)"""
+        side = self.target.side
+        found = self.projected(side)
+        if side == "query":
+            vectors, functionals, positions = self.queries, self.query_functional, self.destination[:, None]
+        else:
+            vectors, functionals, positions = self.keys, self.key_functionals, self.key_positions
+        raw = vectors.pull(functionals)
+        offset = self.offsets(vectors, functionals, raw, found)
+        directions = raw @ found.map.matrix.T.to(raw) * found.factor
+        return [Reading(positions[:, i], directions[:, i], offset[:, i]) for i in range(positions.shape[1])]
+
+    def offsets(
+        self, vectors: HeadVectors, functionals: Tensor, raw: Tensor, found: Projected
+    ) -> Float[Tensor, "batch read"]:
+        """What biases of the projection, and of norms behind it, add to the score at each position."""
+        offset = (functionals * vectors.added).sum(-1)
+        return offset if found.map.bias is None else offset + raw @ found.map.bias.to(raw)
+
+    # --- what it must equal ------------------------------------------------------------------------------------------
+    @cached_property
+    def _products(self) -> Float[Tensor, "batch read"]:
+        """τ · q̂ · k̂ for each of `key_positions`."""
+        return (self.queries.used * self.keys.used).sum(-1) * self.scale[:, None]
+
+    @cached_property
+    def position_bias(self) -> Float[Tensor, " batch"] | None:
+        """What a position bias adds (ALiBi); None without one."""
+        slope = self.scores.rule.slope
+        if not slope:
+            return None
+        bias = slope * self.key_positions.to(self._products)
+        if self.target.versus is None:
+            bias = bias + self._bias_offset
+        return (bias * self.weights).sum(-1)
+
+    @cached_property
+    def _bias_offset(self) -> Float[Tensor, "batch 1"]:
+        """The part of the position bias that is the same for all sources of the destination."""
+        import torch
+
+        reader, some = self.scores.reader, self.destination[:, None]
+        if reader.from_pattern:
+            return self.view.like.new_zeros(self.view.batch, 1)
+        truth, known = reader.scores(some)
+        every = torch.arange(truth.shape[-1], device="cpu")[None].expand(self.view.batch, -1)
+        made = (self.queries.used @ self.scores.vectors("k", every).used.transpose(-1, -2)) * self.scale[:, None, None]
+        left = (truth - made - self.scores.rule.slope * every[:, None].to(made)).masked_fill(~known, 0)
+        return left.sum(-1) / known.sum(-1)
+
+    @cached_property
+    def soft_cap(self) -> Float[Tensor, " batch"] | None:
+        """What a soft-cap of the scores takes; None without one."""
+        cap = self.scores.rule.cap
+        if not cap:
+            return None
+        return ((cap * (self._products / cap).tanh() - self._products) * self.weights).sum(-1)
+
+    @property
+    def own(self) -> bool:
+        """Whether `measured` is the model's own value. A single score is not, if only the pattern is in the cache."""
+        return not (self.scores.reader.from_pattern and self.target.versus is None)
+
+    @cached_property
+    def measured(self) -> Float[Tensor, " batch"]:
+        """The model's own value; if it is not in the cache, that of the cached queries and keys."""
+        reader = self.scores.reader
+        if not self.own:
+            made = (self._products * self.weights).sum(-1)
+            return sum(self.extra.values(), start=made)
+        truth, known = reader.scores(self.destination[:, None])
+        truth, known = truth[:, 0].masked_fill(~known[:, 0], 0.0), known[:, 0]
+        if self.target.versus == "mean":
+            return (truth * self.weights.masked_fill(~known, 0)).sum(-1)
+        picked = truth.gather(1, self.key_positions.to(truth.device))
+        return (picked * self.weights).sum(-1)
+
+    @cached_property
+    def part_values(self) -> list[Float[Tensor, " batch"]]:
+        """The value of each of `readings`. The last one has what remains of `measured`, so that they sum to it."""
+        values = [self._products[:, i] * self.weights[:, i] for i in range(len(self.readings) - 1)]
+        others = sum((*values, *self.extra.values()), start=self.measured * 0)
+        return [*values, self.measured - others]
+
+    @property
+    def measured_from(self) -> str:
+        """Where `measured` is read, in words."""
+        reader = self.scores.reader
+        if not self.own:
+            return f"the cached queries and keys ({reader.name('hook_q')}, {reader.name('hook_k')})"
+        if reader.from_pattern:
+            return f"the logarithm of the attention in the cache ({reader.truth})"
+        return f"the scores in the cache ({reader.truth})"
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """The cached activations that the score is made of, and the one that it is measured in."""
+        reader = self.scores.reader
+        names = ("hook_q", "hook_k", reader.truth.rpartition("attn.")[2])
+        return tuple(name for name in map(reader.name, names) if self.view.has(name))
+
+    def notes(self) -> list[str]:
+        """What to know about this score."""
+        rule, notes = self.scores.rule, list[str]()
+        head = name(self.target.layer, self.target.head)
+        if not self.own:
+            scores = self.scores.reader.name("hook_attn_scores")
+            lacks = f"`{scores}` holds the pattern" if self.view.has(scores) else f"`{scores}` is not in this cache"
+            notes.append(
+                f"`measured` was computed from the cached queries and keys, because {lacks}, which shows a score only "
+                'up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
+            )
+        if rule.slope:
+            notes.append(
+                f"The position of the source adds to the scores of {head} (ALiBi, {rule.slope:+.4g} for each position)"
+                ": this is the row `position_bias`."
+            )
+        if rule.cap:
+            notes.append(
+                f"The model soft-caps its attention scores at {rule.cap:g}: the rows of components explain the score "
+                "before the cap, and what the cap changes is the row `soft_cap`."
+            )
+        if rule.scale is None:
+            notes.append(f"The scale of the scores of {head} differs between destinations: this one's is used.")
+        return notes + self._pattern_note()
+
+    def _pattern_note(self) -> list[str]:
+        """A note if the pattern in the cache is not the softmax of the scores."""
+        reader, measured = self.scores.reader, self.measured
+        if reader.from_pattern or self.versus is None or not self.view.has(self._pattern):
+            return []
+        paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
+        if not bool((paid > 1e-4).all()):
+            return []
+        logs = (paid.log() * self.weights.to(paid)).sum(-1)
+        step = max(step_of(self.view.get(n).dtype) for n in (self._pattern, reader.truth))
+        difference = float((logs - measured).abs().max())
+        if difference <= max(1e-3, 16 * step * (1 + float(measured.abs().max()))):
+            return []
+        return [
+            f"The pattern in this cache is not the softmax of its scores: log A differs by {difference:.2g} from the "
+            "difference of the scores. A hook changed one of them, or the model does more between them."
+        ]
+
+    # --- rows that no component writes ---------------------------------------------------------------------------
+    @property
+    def extra(self) -> dict[Component, Float[Tensor, " batch"]]:
+        """Rows of the score that no component of the stream writes: a position bias, and what a soft-cap changes."""
+        found = {Component("position_bias"): self.position_bias, Component("soft_cap"): self.soft_cap}
+        return {row: value for row, value in found.items() if value is not None}
+
+    # --- what is shown -----------------------------------------------------------------------------------------------
+    def facts(self, prompt: int) -> Facts:
+        """What the score is in one prompt."""
+        source, destination = int(self.source[prompt]), int(self.destination[prompt])
+        versus = None if self.versus is None else int(self.versus[prompt])
+        paid = self._attention[prompt]
+        other = None if versus is None else float(paid[versus])
+        return Facts(destination, source, versus, float(paid[source]), other)
+
+    @property
+    def _pattern(self) -> str:
+        return self.scores.reader.name("hook_pattern")
+
+    @cached_property
+    def _attention(self) -> Float[Tensor, "batch source"]:
+        return self.scores.reader.attention(self.destination[:, None])[:, 0]
+
+    @cached_property
+    def _visible(self) -> Tensor:
+        return self.scores.reader.visible(self.destination[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class ScorePart:
+    """The part of a score that is read at one position: one of its readings.
+
+    Attributes:
+        score: The score.
+        index: Which of its readings.
+    """
+
+    score: HeadScore
+    index: int = 0
+
+
+def only_part(score: HeadScore) -> ScorePart:
+    """The part of a score that is read at a single position.
+
+    Raises:
+        ResidscopeError: If it is read at several.
+    """
+    score.check()
+    if score.target.side == "key" and score.target.versus is not None:
+        raise ResidscopeError(
+            "attention",
+            "On the key side a score that is compared with another source is read at several positions. Use "
+            '`side="query"`, or `versus=None`.',
+        )
+    return ScorePart(score)

@@ -1,0 +1,164 @@
+"""The tokens that a head writes: the logits of its output, and of its output for a single source.
+
+Source: "A Mathematical Framework for Transformer Circuits" (the OV circuit), for the vectors of this run: norms are
+frozen at their cached scales, so that each logit is the head's row of `attribute` for that token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from einops import einsum, rearrange
+
+from residscope.attribution.components import head_outputs
+from residscope.attribution.head_inputs import ALL, check_heads, gated, head_inputs, read_names
+from residscope.attribution.head_split import unchecked
+from residscope.attribution.readout import Readout
+from residscope.attribution.stream_target import StreamTarget
+from residscope.attribution.targets import Targets
+from residscope.cache.finite import check_finite
+from residscope.cache.norms import odd_final_norm
+from residscope.cache.positions import assumed, on_padding, resolve
+from residscope.cache.structure import out_weight, why_unread
+from residscope.cache.unembedding import unembedding_of_stream
+from residscope.compute.precision import working
+from residscope.compute.projection import project
+from residscope.errors import ResidscopeError
+from residscope.session.change_notes import changed
+from residscope.terms import Contrast, Position, Target, Token
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WrittenTokens:
+    """Tokens with the logits that a vector writes for them.
+
+    Attributes:
+        top: The tokens with the highest logits, the highest first.
+        bottom: The tokens with the lowest logits, the lowest first.
+    """
+
+    top: list[tuple[Token, float]]
+    bottom: list[tuple[Token, float]]
+
+
+@dataclass(frozen=True)
+class HeadTokens:
+    """What a head writes at a destination, for one prompt or as the mean over prompts.
+
+    Attributes:
+        output: What its output writes.
+        source: The position of the source that is read.
+        of_source: What it would write if its attention to this source were 1, and 0 to all others; None if that cannot
+            be determined (`notes` say why).
+        notes: What to know about these numbers, in sentences.
+    """
+
+    output: WrittenTokens
+    source: int | None
+    of_source: WrittenTokens | None
+    notes: list[str]
+
+
+def head_tokens(
+    targets: Targets,
+    place: tuple[int, int],
+    prompt: int | None,
+    position: Position = "last",
+    source: int | None = None,
+    k: int = 5,
+) -> HeadTokens:
+    """The tokens for which a head's output has the highest and the lowest logits.
+
+    Each logit is the contribution of the head to that logit: through the output path of its layer, the final norm at
+    its cached scale, the unembedding and its factor, without biases that belong to no head.
+
+    Args:
+        targets: The cache, and its vocabulary.
+        place: Layer and index of the head.
+        prompt: The prompt, or None for the mean over prompts.
+        position: The destination.
+        source: A source; None is the one to which the head pays the most attention.
+        k: How many tokens of each end are listed.
+
+    Raises:
+        ResidscopeError: If there is no such head or position, if the head's output is not known, or if the heads of its
+            layer do not add up to the layer's output.
+    """
+    whole, (layer, head) = targets.view, place
+    whole.check_head(layer, head)
+    where, at = resolve(whole, position), None if source is None else resolve(whole, source)
+    assert where is not None  # a destination is one position of each prompt
+    prompts = range(whole.batch) if prompt is None else range(prompt, prompt + 1)
+    view = whole.only(prompts)
+    no_target = view.like.new_zeros(view.batch, int(view.cfg.d_model))
+    readout = Readout(view, where[prompts.start : prompts.stop], no_target, no_target[:, 0])
+    W_O = out_weight(view, layer)
+    if W_O is None:
+        raise ResidscopeError("no-heads", why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads.")
+    check_heads(layer, [head], W_O.shape[0])
+    cut = W_O.shape[0], W_O.shape[1]
+    z = working(head_outputs(view, readout.positions, layer, cut))[:, 0, head]
+    output = _written(targets, readout, layer, z, W_O[head], k)
+    checked = StreamTarget(targets, Target([Contrast([output.top[0][0]], [])]), where)
+    notes = changed(whole) + checked.check(layer) + unchecked(whole, [layer]) + odd_final_norm(whole)
+    notes += _output_notes(targets) + (assumed(whole) if position == "last" else on_padding(whole, position))
+    try:
+        read = head_inputs(view, readout.positions, layer, [head], cut)
+    except ResidscopeError as error:
+        return HeadTokens(output, None, None, [*notes, str(error)])
+    if read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, layer))):
+        return HeadTokens(output, None, None, [*notes, _NOT_FROM_SOURCES])
+    chosen = int(read.part(ALL, ALL, ALL).mean((0, 1, 2)).argmax()) if at is None else int(at[0])
+    notes += gated(whole, [layer]) + (_differing(targets, chosen) if len(prompts) > 1 else [])
+    value = read.v[:, 0, chosen] if read.gate is None else read.v[:, 0, chosen] * read.gate[:, 0, 0]
+    return HeadTokens(output, chosen, _written(targets, readout, layer, value, W_O[head], k), notes)
+
+
+_NOT_FROM_SOURCES = (
+    "What this head would write for a single source is not known, because its `hook_z` is not pattern @ v."
+)
+
+
+def _written(
+    targets: Targets, readout: Readout, layer: int, z: Float[Tensor, "batch d_head"], W_O: Tensor, k: int
+) -> WrittenTokens:
+    """The logits of a head's `z`, as the mean over the prompts of the readout. Only one vector meets the vocabulary."""
+    vectors = einsum(z, W_O.to(z), "batch d_head, d_head d_model -> batch d_model")
+    vectors = readout.output_path(layer, "attn").push(rearrange(vectors, "batch d_model -> 1 batch d_model"))[0]
+    norm, divisor = readout.norm, readout.functional.divisor
+    vectors = norm.centre(vectors) / divisor
+    mean = (vectors if norm.weight is None else vectors * norm.weight).mean(0, keepdim=True)
+    W_U, _ = unembedding_of_stream(targets.view)
+    logits = project(W_U.T, mean.to(W_U.device))[0][: targets.vocabulary.size] * targets.output.scale
+    check_finite(targets.view, logits)
+    count = min(max(k, 1), len(logits))
+
+    def listed(largest: bool) -> list[tuple[Token, float]]:
+        found = logits.topk(count, largest=largest)
+        pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [(targets.vocabulary.token(id), value) for id, value in pairs]
+
+    return WrittenTokens(listed(True), listed(False))
+
+
+def _output_notes(targets: Targets) -> list[str]:
+    output, notes = targets.output, list[str]()
+    if output.scale != 1:
+        notes.append(f"The model multiplies its logits by {output.scale:.4g}; these logits include this factor.")
+    if output.cap > 0:
+        notes.append(f"The model soft-caps its logits at {output.cap:g}: these logits are those before the cap.")
+    return notes
+
+
+def _differing(targets: Targets, source: int) -> list[str]:
+    """A note if the source is not the same token in all prompts."""
+    tokens = targets.view.tokens
+    count = 1 if tokens is None else len(set(tokens[:, source].tolist()))
+    if count == 1:
+        return []
+    return [f"Source {source} is not the same token in all prompts, but {count} tokens: their values are averaged."]

@@ -1,0 +1,63 @@
+"""What a target inside the model is in one prompt: the point and the positions where it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from residscope.attribution.attention_score import HeadScore
+from residscope.attribution.head_inputs import some_pattern
+from residscope.attribution.targets import is_inner, point_of
+from residscope.cache.points import attention_point
+from residscope.cache.view import CacheView
+from residscope.terms import AttentionScore, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Facts:
+    """See `wire.protocol.InnerFacts`."""
+
+    point: str
+    destination: int
+    source: int | None = None
+    versus: int | None = None
+    attention: float | None = None
+    versus_attention: float | None = None
+
+
+def inner_facts(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, prompt: int) -> Facts | None:
+    """The facts of a target in one prompt, at one of its positions; None if it is not inside the model."""
+    if not is_inner(target):
+        return None
+    inner, destination = target.inner, 0 if where is None else int(where[prompt])
+    if isinstance(inner, AttentionScore):
+        score = HeadScore(view, inner)
+        if not target.through:
+            found = score.facts(prompt)
+            point = score.scores.reader.point.place.label
+            return Facts(point, found.destination, found.source, found.versus, found.attention, found.versus_attention)
+        destination = int((score.destination if inner.side == "query" else score.source)[prompt])
+    if not target.through:
+        return Facts(point_of(view, inner).place.label, destination)
+    for through in target.through[:-1]:
+        assert through.source is not None  # only the last head may read all sources
+        destination = through.source % view.n_pos
+    last = target.through[-1]
+    point = attention_point(view, last.layer).place.label
+    if last.source is None:
+        return Facts(point, destination)
+    source = last.source % view.n_pos
+    return Facts(
+        point, destination, source, attention=_attention(view, prompt, last.layer, last.head, destination, source)
+    )
+
+
+def _attention(view: CacheView, prompt: int, layer: int, head: int, destination: int, source: int) -> float:
+    import torch
+
+    row = some_pattern(view.only(range(prompt, prompt + 1)), torch.tensor([destination]), layer, [head])
+    return float(row[0, 0, 0, source])

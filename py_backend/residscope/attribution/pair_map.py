@@ -1,0 +1,142 @@
+"""`Pairs`: an attention score as a sum over pairs of components, one at the destination and one at the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from residscope.base.packages import pandas
+from residscope.base.signed import signed
+from residscope.errors import ResidscopeError
+from residscope.terms import Component, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """An attention score by pairs of components: what one wrote at the destination meets what another wrote at sources.
+
+    Σ over all pairs + unexplained = measured. The sum of a row is the component's row of the query side, that of a
+    column its row of the key side. Scores are before the softmax; they have no unit (a difference is a log ratio of
+    attention, in nats).
+
+    Attributes:
+        values: `[query component, key component, batch]`.
+        query: The components at the destination, along the first axis. `biases` is what biases add to the query.
+        key: The components at the source, along the second axis.
+        measured: `[batch]`, the model's own score, or its difference from that of another source.
+        unexplained: `[batch]`, measured − the sum of all pairs.
+        measured_from: Where `measured` was read, in words.
+        tolerance: Values of `unexplained` up to this are rounding.
+        notes: What to know about these numbers, in sentences.
+        own: Whether `measured` is the model's own output.
+        target: Which score.
+        model: The model's name.
+    """
+
+    values: Float[Tensor, "query key batch"]
+    query: list[Component]
+    key: list[Component]
+    measured: Float[Tensor, " batch"]
+    unexplained: Float[Tensor, " batch"]
+    measured_from: str
+    tolerance: float
+    notes: list[str] = field(default_factory=list)
+    own: bool = True
+    target: Target | None = None
+    model: str = ""
+
+    @property
+    def query_labels(self) -> list[str]:
+        """The names along the first axis."""
+        return [row.label for row in self.query]
+
+    @property
+    def key_labels(self) -> list[str]:
+        """The names along the second axis."""
+        return [row.label for row in self.key]
+
+    def of(self, prompt: int | None = None) -> Float[Tensor, "query key"]:
+        """The map of one prompt, or the mean over prompts.
+
+        Raises:
+            ResidscopeError: If there is no such prompt.
+        """
+        count = self.values.shape[-1]
+        if prompt is None:
+            return self.values.mean(-1)
+        if not -count <= prompt < count:
+            raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+        return self.values[..., prompt]
+
+    def top(self, k: int = 5, prompt: int | None = None) -> list[tuple[str, str, float]]:
+        """The k pairs farthest from 0, as tuples (query component, key component, value).
+
+        Args:
+            k: How many.
+            prompt: The prompt; None is the mean over prompts.
+        """
+        values = self.of(prompt)
+        flat = values.flatten()
+        chosen = flat.abs().topk(min(max(k, 0), flat.numel())).indices.tolist()
+        width = values.shape[1]
+        return [(self.query[i // width].label, self.key[i % width].label, float(flat[i])) for i in chosen]
+
+    def to_frame(self, prompt: int | None = None) -> Any:
+        """A pandas table: a row for each component at the destination, a column for each at the source.
+
+        Args:
+            prompt: The prompt; None is the mean over prompts.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        pd = pandas()
+        index = pd.Index(self.query_labels, name="query")
+        columns = pd.Index(self.key_labels, name="key")
+        return pd.DataFrame(self.of(prompt).cpu().numpy(), index=index, columns=columns)
+
+    def to_csv(self, path: str | PathLike[str] | None = None, prompt: int | None = None) -> str | None:
+        """The table of `to_frame` as CSV.
+
+        Args:
+            path: Where to write it; by default the text is returned.
+            prompt: The prompt; None is the mean over prompts.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        return self.to_frame(prompt).to_csv(path)
+
+    def to_plotly(self, prompt: int | None = None, *, k: int = 16) -> Any:
+        """A plotly figure of the strongest components of each side: blue adds to the score, orange takes away.
+
+        Args:
+            prompt: The prompt; None is the mean over prompts.
+            k: How many components of each side, by the largest value in their row or column.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed.
+        """
+        from residscope.export.maps import pairs_figure
+
+        return pairs_figure(self, prompt, k)
+
+    def __repr__(self) -> str:
+        """A short summary."""
+        pairs = ", ".join(
+            f"{query} × {key} {signed(value, abs(value)).replace('−', '-')}" for query, key, value in self.top(2)
+        )
+        queries, keys, batch = self.values.shape
+        return (
+            f"Pairs({queries} query × {keys} key × {batch} batch; measured {float(self.measured.mean()):+.3f}, "
+            f"unexplained {float(self.unexplained.mean()):+.1e}; {pairs}"
+            f"{''.join(f'; note: {note}' for note in self.notes)})"
+        )

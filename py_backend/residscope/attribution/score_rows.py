@@ -1,0 +1,86 @@
+"""Puts the decompositions of a score's parts together: the score is their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from residscope.attribution.attention_score import HeadScore
+from residscope.attribution.result import Attribution
+from residscope.terms import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
+    """Add up decompositions that are read at several positions, and add the rows that no component writes.
+
+    Args:
+        parts: The decomposition of each part of the score, by the same components.
+        score: The score.
+    """
+    first, *others = parts
+    components, values, split = _united(parts)
+    measured, constant, unexplained = first.measured, first.constant, first.unexplained
+    for part in others:
+        measured, constant = measured + part.measured, constant + part.constant
+        unexplained = unexplained + part.unexplained
+    notes = [note for part in parts for note in part.notes]
+    through = first.target is not None and bool(first.target.through)
+    if first.by != "source" and not through:
+        notes = score.notes() + notes
+        components, values, constant, measured = _with_extra(score, first.by, components, values, constant, measured)
+    missing = [name for part in parts for name in part.missing]
+    return replace(
+        first,
+        values=values,
+        components=components,
+        measured=measured,
+        constant=constant,
+        unexplained=unexplained,
+        tolerance=max(first.tolerance, sum(part.tolerance**2 for part in parts) ** 0.5),
+        notes=list(dict.fromkeys(notes)),
+        missing=list(dict.fromkeys(missing)),
+        own=first.own and (through or score.own),
+        measured_from=first.measured_from if through or first.by == "source" else score.measured_from,
+        _parts=split,
+    )
+
+
+def _with_extra(
+    score: HeadScore, by: str, components: list[Component], values: Tensor, constant: Tensor, measured: Tensor
+) -> tuple[list[Component], Tensor, Tensor, Tensor]:
+    """Add a position bias and what a soft-cap changes: as rows, or, for points of the stream, to the constant."""
+    import torch
+
+    extra = score.extra
+    if not extra:
+        return components, values, constant, measured
+    added = torch.stack(list(extra.values())).to(values)
+    if by == "accumulated":
+        constant = constant + added.sum(0)
+    else:
+        components, values = [*components, *extra], torch.cat([values, added])
+    return components, values, constant, measured + added.sum(0)
+
+
+def _united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int | None]:
+    """The sum of the rows. If a layer is split in one part and one row in another, it has the rows of both."""
+    import torch
+
+    first, *others = parts
+    if all(part.components == first.components for part in others):
+        return first.components, sum((part.values for part in others), start=first.values), first._parts
+    counts = [part.parts if part._parts is not None else 0 for part in parts]
+    heads = [row for part, count in zip(parts, counts, strict=True) for row in part.components[:count]]
+    rest = [row for part, count in zip(parts, counts, strict=True) for row in part.components[count:]]
+    heads, rest = list(dict.fromkeys(heads)), list(dict.fromkeys(rest))
+    components = [*heads, *rest]
+    places = {row: place for place, row in enumerate(components)}
+    values = first.values.new_zeros(len(components), *first.values.shape[1:])
+    for part in parts:
+        index = torch.tensor([places[row] for row in part.components], device=values.device)
+        values.index_add_(0, index, part.values)
+    return components, values, None if first._parts is None else len(heads)

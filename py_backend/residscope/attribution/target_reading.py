@@ -1,0 +1,318 @@
+"""How a target is read from the stream: the functional at its point, and the value that the model has there.
+
+Logits and directions at the end are read at the destination. A target inside the model is read at its own point. Each
+head that a target goes through moves it to what that head reads at its source: A[d, s] · W_V W_O g, where g reads the
+target at the destination d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from residscope.attribution.attention_score import HeadScore, ScorePart, only_part
+from residscope.attribution.components import head_directions
+from residscope.attribution.head_inputs import ALL, gated, read_names
+from residscope.attribution.head_split import Checked, check_split, unchecked
+from residscope.attribution.model_value import Measured, model_value
+from residscope.attribution.readout import Readout
+from residscope.attribution.sources import contributions_along
+from residscope.attribution.targets import Targets
+from residscope.cache.component_names import name, parse_point
+from residscope.cache.input_maps import head_map, neuron_map
+from residscope.cache.norms import Norm
+from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
+from residscope.cache.view import CacheView
+from residscope.compute.projection import dots
+from residscope.errors import ResidscopeError
+from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target, Through
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TargetReading:
+    """How a target is read at its point: value = (what is read there) · directions · weights + offset.
+
+    Attributes:
+        view: The cache.
+        point: The point, and the norm there.
+        positions: The position of each prompt that is read; None is every position.
+        directions: The functional of what is read, u.
+        offset: What biases add, β, for each prompt, or for each position that is read.
+        weights: A factor of u for each position that is read; None is 1.
+        measured_in: The activations that hold the value; None: the logits.
+        value: The value in the cache at the positions that are read; None if it was not cached. Logits are measured by
+            `model_value` instead.
+        source: Where the value was read, in words.
+        axis: What the positions that are read are, if there are several.
+        notes: What to know about the target.
+    """
+
+    view: CacheView
+    point: Point
+    positions: Int[Tensor, " batch"] | None
+    directions: Float[Tensor, "batch d_model"]
+    offset: Float[Tensor, " batch *read"]
+    weights: Float[Tensor, "batch read"] | None = None
+    measured_in: tuple[str, ...] | None = None
+    value: Float[Tensor, "batch read"] | None = None
+    source: str = ""
+    axis: Literal["pos", "source"] = "pos"
+    notes: list[str] = field(default_factory=list[str])
+
+    def readout(self, *, frozen: bool = True) -> Readout:
+        """Reads the target from the stream."""
+        return Readout(
+            self.view,
+            self.positions,
+            self.directions,
+            self.offset,
+            frozen=frozen,
+            point=self.point,
+            weights=self.weights,
+            measured_in=self.measured_in,
+        )
+
+    def everywhere(self) -> TargetReading:
+        """The same target, read at every position: with weight 0 where nothing that is written reaches it."""
+        if self.positions is None:
+            return self
+        weights = self.view.like.new_zeros(self.view.batch, self.view.n_pos)
+        weights[range(self.view.batch), self.positions.to(weights.device)] = 1
+        offset = self.offset if self.offset.ndim == 2 else self.offset[:, None]
+        value = None if self.value is None else weights * self.value
+        return replace(self, positions=None, weights=weights, offset=weights * offset, value=value)
+
+    def at(self, where: Int[Tensor, " batch"]) -> TargetReading:
+        """The same target, of which only what is written at one position of each prompt is read."""
+        if self.positions is not None or self.weights is None:
+            return replace(self, positions=where)
+
+        def taken(values: Tensor) -> Tensor:
+            return self.view.pick(values, where)
+
+        offset = taken(self.offset) if self.offset.ndim == 2 else self.offset
+        value = None if self.value is None else taken(self.value)
+        return replace(self, positions=where, weights=taken(self.weights), offset=offset, value=value)
+
+
+def target_reading(
+    targets: Targets,
+    target: Target,
+    where: Int[Tensor, " batch"] | None,
+    logits: Tensor | None = None,
+    part: ScorePart | None = None,
+) -> TargetReading:
+    """How a target is read.
+
+    Args:
+        targets: Resolves targets.
+        target: The target.
+        where: The destination in each prompt; None is every position.
+        logits: The model's output, if it was given.
+        part: For an attention score, the part of it that is read at one position.
+
+    Raises:
+        ResidscopeError: If an activation that is needed was not cached, a weight cannot be read, or the target has no
+            value at these positions.
+    """
+    view = targets.view
+    reading = _base(targets, target, where, part)
+    outer = msgspec.structs.replace(target, through=[])
+    for step, through in enumerate(target.through):
+        if reading.positions is None:
+            raise ResidscopeError(
+                "position",
+                f"What {name(through.layer, through.head)} contributes is read at one destination of each prompt: "
+                '`position="all"` is not possible. Give one position, or one for each prompt.',
+            )
+        readout = reading.readout()
+        measured = measured_value(reading, readout, targets, outer, logits)
+        to_explain = None if measured.value is None else measured.value - measured.cap_change
+        to_explain = None if to_explain is None else to_explain - readout.functional.constant
+        reading = _through(view, readout, through, to_explain)
+        outer = msgspec.structs.replace(target, through=target.through[: step + 1])
+    return reading
+
+
+def measured_value(
+    reading: TargetReading, readout: Readout, targets: Targets, target: Target, logits: Tensor | None
+) -> Measured:
+    """The value that the model has for a target, and where it was read."""
+    if reading.measured_in is None:
+        return model_value(readout, targets, target, logits)
+    zero = readout.functional.constant.new_zeros(readout.functional.constant.shape)
+    if reading.value is not None:
+        return Measured(reading.value, zero, reading.source, own=True)
+    if not reading.view.has(readout.stream):
+        return Measured(None, zero, f"nothing: the cache holds neither {reading.source} nor the stream", own=False)
+    value = readout.functional(reading.view.raw(readout.stream, reading.positions)) + readout.functional.constant
+    return Measured(value, zero, f"the stream (`{readout.stream}`), with the norm and the weights", own=False)
+
+
+def reading_notes(reading: TargetReading, measured: Measured) -> list[str]:
+    """Notes on a target inside the model, and on what `measured` is."""
+    notes = list(reading.notes)
+    if reading.measured_in is None or measured.own:
+        return notes
+    lacks = " and ".join(f"`{one}`" for one in reading.measured_in[:1])
+    if measured.value is None:
+        return [*notes, f"There is nothing to measure against: the cache holds neither {lacks} nor the stream there."]
+    return [
+        *notes,
+        f"The cache lacks {lacks}: `measured` was computed from the stream at `{reading.point.place.label}` with the "
+        "norm and the weights as they are now. It is not the model's own value.",
+    ]
+
+
+def _base(
+    targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, part: ScorePart | None
+) -> TargetReading:
+    """How the target that no head has moved is read."""
+    view = targets.view
+    match target.inner:
+        case None:
+            return TargetReading(view, FINAL, where, *targets.functional(target))
+        case NeuronInput():
+            return _neuron(view, target.inner, where)
+        case StreamDirection():
+            return _direction(targets, target.inner, where)
+        case AttentionScore():
+            return _score(part or only_part(HeadScore(view, target.inner)))
+
+
+def _neuron(view: CacheView, neuron: NeuronInput, where: Int[Tensor, " batch"] | None) -> TargetReading:
+    read = neuron_map(view, neuron.layer, neuron.index, neuron.part)
+    held = view.first(*read.names)
+    value = None if held is None else view.rows(held, where)[..., neuron.index]
+    label = Component("neuron", neuron.layer, neuron.index).label
+    return TargetReading(
+        view,
+        mlp_point(view, neuron.layer),
+        where,
+        read.weight[None].expand(view.batch, -1),
+        read.weight.new_full((view.batch,), read.bias),
+        measured_in=(held or read.names[0],),
+        value=value,
+        source=f"`{held or read.names[0]}`, neuron {label}",
+    )
+
+
+def _score(part: ScorePart) -> TargetReading:
+    score, reading = part.score, part.score.readings[part.index]
+    return TargetReading(
+        score.view,
+        score.scores.reader.point,
+        reading.positions,
+        reading.direction,
+        reading.offset,
+        measured_in=score.activations,
+        value=score.part_values[part.index][:, None],
+        source=score.measured_from,
+    )
+
+
+def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, " batch"] | None) -> TargetReading:
+    view, u = targets.view, targets.given_direction(direction.key)
+    point = raw_point(view, parse_point(direction.at))
+    stream = point.stream(view)
+    value = dots(view.raw(stream, where), u) if view.has(stream) else None
+    source = f"the stream at `{direction.at}` (`{stream}`), projected onto the given direction"
+    return TargetReading(view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source)
+
+
+def _through(view: CacheView, outer: Readout, through: Through, to_explain: Tensor | None) -> TargetReading:
+    """What a head contributes to a target, by what it reads at its source."""
+    layer, head = through.layer, through.head
+    notes = check_split(view, [layer], Checked(), lambda: (outer, to_explain))
+    direction, divisor, _ = head_directions(outer, layer)
+    found = contributions_along(view, outer.positions, direction, divisor, layer, [head])
+    unit, read = found.unit[:, 0], found.read
+    if read.gate is not None:
+        unit = unit * read.gate[:, 0, 0]
+    value = found.part(ALL, ALL, ALL)[:, 0, 0]  # [batch, source]
+    attends = read.part(ALL, ALL, ALL)[:, 0, 0] / divisor
+    _check_source(view, through, attends, outer.positions)
+    values = head_map(view, layer, "v", direction.shape[2])
+    group = head * len(values.weight) // direction.shape[1]
+    unit, weights, constant = _before_norm(view, layer, group, len(values.weight), unit, attends)
+    directions = unit @ values.weight[group].to(unit).T
+    if values.bias is not None:
+        constant = constant + weights * (unit @ values.bias[group].to(unit))[:, None]
+    notes += gated(view, [layer]) + unchecked(view, [layer])
+    reading = TargetReading(
+        view,
+        attention_point(view, layer),
+        None,
+        directions,
+        constant,
+        weights,
+        measured_in=tuple(one for one in read_names(view, layer) if view.has(one)),
+        value=value,
+        source=f"the source contribution of {name(layer, head)}, from its cached pattern and values",
+        axis="source",
+        notes=notes,
+    )
+    return reading if through.source is None else _at_source(reading, weights, constant, value, through.source)
+
+
+def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value: Tensor, source: int) -> TargetReading:
+    """The same, read at one source of each prompt."""
+    import torch
+
+    source = source % reading.view.n_pos
+    return replace(
+        reading,
+        positions=torch.full((reading.view.batch,), source),
+        directions=reading.directions * weights[:, source, None],
+        offset=constant[:, source],
+        weights=None,
+        value=value[:, source, None],
+        axis="pos",
+    )
+
+
+def _before_norm(
+    view: CacheView, layer: int, group: int, groups: int, unit: Tensor, attends: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The direction of the values before their own norm, if there is one, its weights, and what the norm's bias adds.
+
+    The norm's scale is frozen at its cached value, at each source.
+    """
+    attention = view.model.blocks[layer].attn
+    zero = attends.new_zeros(attends.shape)
+    prefix = f"blocks.{layer}.attn.v_norm"
+    if not hasattr(attention, "v_norm") and not view.has(f"{prefix}.hook_out"):
+        return unit, attends, zero
+    norm = Norm.of(getattr(attention, "v_norm", None), view)
+    held = view.first(f"{prefix}.hook_in") or f"blocks.{layer}.attn.hook_v"
+    raw = view.rows(held, None)
+    if raw.ndim != 4 or raw.shape[2] != groups:
+        raise ResidscopeError(
+            "head-inputs", f"The norm on the values of layer {layer} is not a norm of each head's value by itself."
+        )
+    scale = norm.scale(raw[:, :, group])
+    bias = zero if norm.bias is None else attends * (unit @ norm.bias)[:, None]
+    unit = unit if norm.weight is None else unit * norm.weight
+    return norm.centre(unit), attends / scale, bias
+
+
+def _check_source(
+    view: CacheView, through: Through, attends: Tensor, destinations: Int[Tensor, " batch"] | None
+) -> None:
+    """Refuse a source after the destination, which the head does not read."""
+    if through.source is None or destinations is None:
+        return
+    source = through.source % view.n_pos
+    later = [prompt for prompt, at in enumerate(destinations.tolist()) if at < source]
+    if later and not bool(attends[later, source].any()):
+        raise ResidscopeError(
+            "position",
+            f"Source {source} is after the destination {int(destinations[later[0]])} of prompt {later[0]}: "
+            f"{name(through.layer, through.head)} does not read it.",
+        )

@@ -1,0 +1,96 @@
+"""A target in words: `“·Mary” − “·John”`, `L23H3 at 14 reads 10 rather than 0`."""
+
+from __future__ import annotations
+
+from residscope.base.legible import cut
+from residscope.cache.component_names import name
+from residscope.cache.vocabulary import quote
+from residscope.terms import AttentionScore, Component, NeuronInput, Position, StreamDirection, Target
+
+_NAMED = 3
+"""The most tokens of one side that are named."""
+
+
+def in_words(target: Target) -> str:
+    """A target in a few words."""
+    return inside(target, of_logits(target))
+
+
+def of_logits(target: Target) -> str:
+    """The contrasts of a target in a few words: `“·Mary” − “·John”`, `8 pairs`; or `a direction`."""
+    if target.direction is not None:
+        return "a direction"
+    if len(target.contrasts) > 1:
+        return f"{len(target.contrasts):,} {'pairs' if any(c.distractor for c in target.contrasts) else 'answers'}"
+    if not target.contrasts:
+        return "nothing"
+    sides = [", ".join(quote(cut(token.text)) for token in side[:_NAMED]) + " …" * (len(side) > _NAMED)
+             for side in (target.contrasts[0].answer, target.contrasts[0].distractor) if side]  # fmt: skip
+    return " − ".join(sides)
+
+
+def inside(target: Target, logits: str) -> str:
+    """A target that may be inside the model, in words.
+
+    Args:
+        target: The target.
+        logits: Its contrasts in words.
+    """
+    words = logits if target.inner is None else _of_inner(target.inner)
+    for through in target.through:
+        source = "" if through.source is None else f" from {_number(through.source)}"
+        words = f"what {name(through.layer, through.head)} contributes{source} to {words}"
+    return words
+
+
+def sentence(words: str) -> str:
+    """Words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
+
+
+def unit_of(target: Target | None) -> str:
+    """The unit of a target's rows."""
+    match None if target is None else target.inner:
+        case AttentionScore():
+            return "attention score"
+        case NeuronInput():
+            return "input of the neuron"
+        case StreamDirection():
+            return "along the direction"
+        case None:
+            return "logits"
+
+
+def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
+    match inner:
+        case AttentionScore():
+            return _of_attention(inner)
+        case NeuronInput(part="up"):
+            return f"the linear factor of {_neuron(inner)}"
+        case NeuronInput():
+            return f"{_neuron(inner)} before its activation"
+        case StreamDirection():
+            return f"a direction at {inner.at}"
+
+
+def _of_attention(score: AttentionScore) -> str:
+    """The question that an attention score answers; `(by its key)` if it is not asked by the query."""
+    by = " (by its key)" if score.side == "key" else ""
+    head, source = name(score.layer, score.head), _number(score.source)
+    if score.versus is None:
+        return f"the attention score of {head} {_at(score.destination)} for {source}{by}"
+    others = {"most": "the other source that it reads most", "mean": "what it reads on average"}
+    other = others[score.versus] if isinstance(score.versus, str) else _number(score.versus)
+    return f"{head} {_at(score.destination)} reads {source} rather than {other}{by}"
+
+
+def _neuron(inner: NeuronInput) -> str:
+    return Component("neuron", inner.layer, inner.index).label
+
+
+def _at(position: Position) -> str:
+    return "at the last token" if position == "last" else f"at {_number(position)}"
+
+
+def _number(position: int) -> str:
+    return str(position).replace("-", "−")

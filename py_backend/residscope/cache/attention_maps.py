@@ -1,0 +1,105 @@
+"""How a head's queries and keys are projected: through which norm, and with which weights, read off the modules."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from einops import rearrange
+
+from residscope.cache.linear_maps import linear_map_of
+from residscope.cache.view import CacheView
+from residscope.cache.weights import is_plain, stored_values, tensor_of
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+SideName = Literal["q", "k"]
+LETTER: dict[SideName, str] = {"q": "Q", "k": "K"}
+WORDS: dict[SideName, str] = {"q": "queries", "k": "keys"}
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """The projection of one head's queries or keys: x @ matrix + bias.
+
+    Attributes:
+        matrix: The weight, a part of the layer's own where that is possible.
+        bias: The bias, if any.
+    """
+
+    matrix: Float[Tensor, "d_model d_head"]
+    bias: Float[Tensor, " d_head"] | None
+
+
+def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int, width: int) -> HeadMap:
+    """The projection of a head's queries or keys.
+
+    Args:
+        view: The cache.
+        layer: The layer.
+        side: Queries or keys.
+        index: The head, or the key/value head.
+        count: How many there are.
+        width: Their width.
+
+    Raises:
+        ResidscopeError: If the weights cannot be read. The message names the layer.
+    """
+    attention = getattr(view.model.blocks[layer], "attn", None)
+    letter = LETTER[side]
+    module = getattr(attention, side, None)
+    if module is not None and not is_plain(module):
+        found = view.facts.once(
+            ("projection", layer, side), lambda: linear_map_of(module, view), lambda kept: kept.size
+        )
+        matrix = rearrange(found.matrix, "d_model units -> units d_model")
+        return _cut(matrix, found.bias, index, count, width, view, layer, side)
+    weight = tensor_of(getattr(attention, f"_W_{letter}", None))
+    if weight is None:
+        with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
+            weight = tensor_of(getattr(attention, f"W_{letter}", None))
+    if weight is not None and weight.ndim == 3 and weight.shape[0] == count and weight.shape[-1] == width:
+        weight = stored_values(module if module is not None else attention, f"W_{letter}", weight)
+        bias = tensor_of(getattr(attention, f"_b_{letter}", None))
+        if bias is None:
+            with suppress(Exception):
+                bias = tensor_of(getattr(attention, f"b_{letter}", None))
+        return HeadMap(weight[index], None if bias is None else bias.reshape(count, -1)[index])
+    linear: Any = getattr(module, "original_component", module)
+    own = tensor_of(getattr(linear, "weight", None))
+    if own is None:
+        raise _unread(view, layer, side)
+    own = stored_values(module, "weight", own)
+    matrix = own.T if "Conv1D" in type(linear).__name__ else own
+    return _cut(matrix, tensor_of(getattr(linear, "bias", None)), index, count, width, view, layer, side)
+
+
+def _cut(
+    units: Float[Tensor, "units d_model"],
+    bias: Tensor | None,
+    index: int,
+    count: int,
+    width: int,
+    view: CacheView,
+    layer: int,
+    side: SideName,
+) -> HeadMap:
+    """One head's part. Where each head has more units than its width (a gate), they are its first."""
+    if units.shape[0] % count or units.shape[0] // count < width:
+        raise _unread(view, layer, side)
+    start = index * (units.shape[0] // count)
+    part = slice(start, start + width)
+    return HeadMap(units[part].T, None if bias is None else bias[part])
+
+
+def _unread(view: CacheView, layer: int, side: SideName) -> ResidscopeError:
+    kind = type(getattr(view.model.blocks[layer], "attn", None)).__name__
+    return ResidscopeError(
+        "attention",
+        f"The weights of the {WORDS[side]} in layer {layer} (`{kind}`) cannot be read head by head, so that its "
+        "attention scores cannot be attributed. Attention patterns and logits still can.",
+    )

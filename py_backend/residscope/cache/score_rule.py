@@ -1,0 +1,435 @@
+"""Which rule makes a head's attention scores from its queries and keys, found by trying rules against the cache.
+
+score(d, s) = τ · q̂_d · k̂_s + bias(s), soft-capped or not, where q̂ and k̂ are queries and keys after norms and a
+rotation. Each rule is tried on some destinations and sources; only one that gives the model's own scores (or the
+differences of the logarithm of its pattern) is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from residscope.cache.attention_maps import SideName
+from residscope.cache.head_reader import HeadReader, gather, prompts_of, sampled
+from residscope.cache.norms import Norm
+from residscope.cache.padding import padding
+from residscope.cache.rotary import FrozenNorm, HeadVectors, RotationKind, Stage, kinds, rotation, tables
+from residscope.cache.view import CacheView
+from residscope.compute.precision import step_of
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+When = Literal["none", "before", "after"]
+
+
+class NormKind(NamedTuple):
+    """How queries and keys are normalised.
+
+    Attributes:
+        when: Not at all, or before or after they are rotated.
+        unit: Whether the norm has no weights that can be read: its scale is the root of the mean square.
+        other_centring: Whether it centres although its class says that it does not, or the other way round.
+        offset: What is added to its weight.
+    """
+
+    when: When = "none"
+    unit: bool = False
+    other_centring: bool = False
+    offset: int = 0
+
+
+class Kind(NamedTuple):
+    """A rule for the stages that queries and keys pass."""
+
+    norm: NormKind
+    rotation: RotationKind | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule that makes a head's scores.
+
+    Attributes:
+        kind: What queries and keys pass.
+        scale: τ; None if it differs between destinations.
+        slope: What the position bias adds for each position of the source (ALiBi); 0 without one.
+        cap: The soft-cap of the scores; 0 without one.
+        error: The largest error on the destinations and sources that were tried.
+        tolerance: The error that counts as rounding.
+    """
+
+    kind: Kind
+    scale: float | None
+    slope: float
+    cap: float
+    error: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """The scores of one head, by its queries and keys.
+
+    Attributes:
+        reader: Reads the head's activations.
+        rule: The rule that makes its scores.
+    """
+
+    reader: HeadReader
+    rule: Rule
+
+    @classmethod
+    def of(cls, view: CacheView, layer: int, head: int) -> HeadScores:
+        """Find the rule of a head.
+
+        Raises:
+            ResidscopeError: If no rule gives the scores of the cache, or something that is needed was not cached.
+        """
+        view.check_head(layer, head)
+        run = HeadReader(view.root, layer, head)
+        _ = run.heads  # refuses what has no heads
+        rule = run.view.memo.once(("score rule", layer, head), lambda: _find(run))
+        return cls(HeadReader(view, layer, head), rule)
+
+    def vectors(self, side: SideName, positions: Int[Tensor, "batch read"]) -> HeadVectors:
+        """The head's queries or keys at some positions."""
+        return _vectors(self.reader, self.rule.kind, side, positions)
+
+    def scales(self, destination: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """τ at one destination of each prompt.
+
+        Raises:
+            ResidscopeError: If it differs between destinations, and this one has too few sources to show it.
+        """
+        like = self.reader.view.like
+        if self.rule.scale is not None:
+            return like.new_full((len(destination),), self.rule.scale)
+        import torch
+
+        some = destination[:, None]
+        truth, known = self.reader.scores(some)
+        every = torch.arange(truth.shape[-1])[None].expand(len(destination), -1)
+        q, k = self.vectors("q", some).used, self.vectors("k", every).used
+        products = q @ k.transpose(-1, -2)
+        if int(known.sum(-1).min()) < 3:
+            raise ResidscopeError(
+                "attention",
+                "The scale of this head's scores differs between destinations, and at this one there are fewer than "
+                "3 sources to find it from: choose a later destination.",
+            )
+        a, b = _centred(products, known), _centred(truth, known)
+        return ((a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)).squeeze(-1)
+
+
+# --- finding the rule ------------------------------------------------------------------------------------------------
+def _find(reader: HeadReader) -> Rule:
+    """Try rules, those first that fit other heads of the model."""
+    memo = reader.view.memo
+    known: tuple[Kind, ...] = memo.get("score rules") or ()
+    trial, found = _Trial.of(reader), tables(reader.view, reader.layer, reader.width)
+    best: Rule | None = None
+    tried: set[Kind] = set()
+    for kind in (*known, *_all(reader)):
+        if kind in tried or (kind.rotation is not None and kind.rotation.table not in found):
+            continue  # another layer may have other tables
+        tried.add(kind)
+        rule = trial.fit(kind)
+        if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
+            best = rule
+        # In a fine precision a wrong rule cannot fit. In a coarse one the best of all is taken.
+        if rule.error <= rule.tolerance and trial.step < 1e-4:
+            break
+    if best is None or not best.error <= best.tolerance:
+        raise ResidscopeError(
+            "attention",
+            f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
+            f"knows (norms, rotations, ALiBi, soft-caps; smallest error {0.0 if best is None else best.error:.2g} in "
+            "the scores): its scores cannot be attributed. Patterns and contributions to logits can be shown.",
+        )
+    memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
+    return best
+
+
+_KNOWN = 6
+"""How many rules are remembered for the next head. Layers of one model may differ (local and global attention)."""
+
+_SOURCES = 48
+_DESTINATIONS = 8
+
+
+def _all(reader: HeadReader) -> Iterator[Kind]:
+    """All rules that the cache and the modules allow, the usual ones first."""
+    attention = reader.view.model.blocks[reader.layer].attn
+    bridged = all(_norm_module(attention, side) is not None for side in ("q", "k"))
+    plain = [NormKind("before"), NormKind("after")] * bridged + [NormKind()]
+    unusual = [
+        NormKind(when, unit, other, offset)
+        for when in ("after", "before")
+        for unit, other, offset in (
+            [(False, False, 1), (False, False, -1), (False, True, 0)] * bridged + [(True, False, 0), (True, True, 0)]
+        )
+    ]
+    found = tables(reader.view, reader.layer, reader.width)
+    rotations = [None, *kinds(list(found), found, reader.width)]
+    for norms in (plain, unusual):
+        for turned in rotations:
+            for norm in norms:
+                yield Kind(norm, turned)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Some destinations and sources of a head, on which rules are tried."""
+
+    reader: HeadReader
+    destinations: Int[Tensor, "batch read"]
+    sources: Int[Tensor, "batch source"]
+    truth: Float[Tensor, "batch read source"]
+    known: Bool[Tensor, "batch read source"]
+    step: float
+
+    @classmethod
+    def of(cls, reader: HeadReader) -> _Trial:
+        import torch
+
+        some = reader.only(prompts_of(reader.view))
+        destinations = sampled(some.view, _DESTINATIONS)
+        ends = padding(some.view)
+        width = min(max(e - b + 1 for b, e in zip(ends.first, ends.last, strict=True)), _SOURCES)
+        sources = torch.cat([sampled(some.view, width), destinations], 1)
+        sources = torch.stack([_without_repeats(row) for row in sources])
+        truth, known = some.scores(destinations)
+        prompts = torch.arange(len(sources))[:, None, None]
+        rows = torch.arange(destinations.shape[1])[None, :, None]
+        at = (prompts, rows, sources[:, None].to(truth.device))
+        kept = known[at] & (sources[:, None] >= 0).to(known.device)
+        names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
+        return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
+
+    def fit(self, kind: Kind) -> Rule:
+        """The rule of this kind that fits best."""
+        q = _vectors(self.reader, kind, "q", self.destinations).used
+        k = _vectors(self.reader, kind, "k", self.sources).used
+        products, known = q @ k.transpose(-1, -2), self.known
+        size = float((q.norm(dim=-1)[..., None] * k.norm(dim=-1)[:, None]).masked_fill(~known, 0).max())
+        whole = not self.reader.from_pattern
+        place = self.sources[:, None].to(products).expand_as(products)
+        best: Rule | None = None
+        for cap in (0.0, *_caps(self.reader)):
+            truth = self.truth
+            if cap and whole:
+                if float(truth.abs().masked_fill(~known, 0).max()) >= cap:
+                    continue
+                truth = cap * (truth / cap).atanh()
+            scale = _scale(products, truth, known, cap if not whole else 0.0)
+            for scale in (*_exact(self.reader, scale, self.step), scale):
+                rule = self._rule(kind, products, truth, known, place, scale, cap, abs(scale) * size)
+                if best is None or rule.error < 0.5 * best.error:
+                    best = rule
+                if best.error <= best.tolerance:
+                    break
+            assert best is not None
+            if best.error <= best.tolerance and not (cap == 0 and best.error > 0.1 * best.tolerance):
+                return best
+        assert best is not None
+        if best.error <= best.tolerance:
+            return best
+        for rule in (self._sloped(kind, products, place, size), self._by_destination(kind, products, size)):
+            if rule is not None and rule.error <= rule.tolerance:
+                return rule
+        return best
+
+    def _rule(
+        self,
+        kind: Kind,
+        products: Tensor,
+        truth: Tensor,
+        known: Tensor,
+        place: Tensor,
+        scale: float,
+        cap: float,
+        size: float,
+        slope: float = 0.0,
+    ) -> Rule:
+        made = scale * products
+        if cap and self.reader.from_pattern:
+            made = cap * (made / cap).tanh()
+        left = truth - made - slope * place
+        if self.reader.from_pattern or slope:
+            left = _centred(left, known)
+        error = float(left.masked_fill(~known, 0).abs().max())
+        return Rule(kind, scale, slope, cap, error, self._tolerance(size))
+
+    def _tolerance(self, size: float) -> float:
+        """Products of long vectors are rounded more. A pattern's logarithm is as coarse as the pattern."""
+        rounding = max(2e-6, 4 * self.step) * size
+        pattern = self.reader.view.get(self.reader.truth).dtype
+        return rounding + (4 * step_of(pattern) + 1e-6 if self.reader.from_pattern else 0.0)
+
+    def _sloped(self, kind: Kind, products: Tensor, place: Tensor, size: float) -> Rule | None:
+        """ALiBi: a bias in proportion to the position of the source."""
+        import torch
+
+        known = self.known
+        a, p, t = (_centred(x, known)[known] for x in (products, place, self.truth))
+        if len(t) < 4:
+            return None
+        system = torch.stack([a, p], 1).double()
+        solution = torch.linalg.lstsq(system, t.double()[:, None]).solution[:, 0].tolist()
+        scale, slope = float(solution[0]), float(solution[1])
+        best: Rule | None = None
+        for exact in (*_exact(self.reader, scale, self.step), scale):
+            rule = self._rule(kind, products, self.truth, known, place, exact, 0.0, abs(exact) * size, slope)
+            if best is None or rule.error < best.error:
+                best = rule
+        return best
+
+    def _by_destination(self, kind: Kind, products: Tensor, size: float) -> Rule | None:
+        """Temperatures: a scale for each destination."""
+        known = self.known & (self.known.sum(-1, keepdim=True) >= 3)
+        if not bool(known.any()):
+            return None
+        a, t = _centred(products, known), _centred(self.truth, known)
+        scale = (a * t).sum(-1, keepdim=True) / a.pow(2).sum(-1, keepdim=True).clamp(min=1e-30)
+        left = self.truth - scale * products
+        left = _centred(left, known) if self.reader.from_pattern else left
+        error = float(left.masked_fill(~known, 0).abs().max())
+        return Rule(kind, None, 0.0, 0.0, error, self._tolerance(float(scale.abs().max()) * size))
+
+
+def _without_repeats(row: Tensor) -> Tensor:
+    """The sorted positions; those that occur again become −1."""
+    import torch
+
+    row = row.sort().values
+    again = torch.cat([torch.zeros(1, dtype=torch.bool), row[1:] == row[:-1]])
+    return row.masked_fill(again, -1)
+
+
+def _centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) -> Float[Tensor, "... source"]:
+    """Values minus their mean over the sources that are not masked; 0 at the others."""
+    x = x.masked_fill(~known, 0)
+    mean = x.sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
+    return (x - mean).masked_fill(~known, 0)
+
+
+def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
+    """τ, by least squares over differences between sources; where there is only one source, over the scores."""
+    several = bool((known.sum(-1) > 1).any())
+    a, b = (_centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
+    scale = float((a * b).double().sum() / a.double().pow(2).sum().clamp(min=1e-30))
+    for _ in range(12 if cap else 0):  # Gauss-Newton through the soft-cap
+        capped = (scale * products / cap).tanh()
+        slope = _centred(products * (1 - capped.pow(2)), known)
+        scale += float((slope * (b - _centred(cap * capped, known))).sum() / slope.pow(2).sum().clamp(min=1e-30))
+    return scale
+
+
+def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
+    """Numbers that the model may have meant, if the fitted scale is near one: 1, 1/√d_head, or a setting's."""
+    attention: Any = reader.view.model.blocks[reader.layer].attn
+    owners = (getattr(attention, "original_component", None), attention, reader.view.cfg)
+    numbers = [1.0, reader.width**-0.5]
+    for owner in owners:
+        held: dict[str, Any] = getattr(owner, "__dict__", {})
+        for name in (
+            "scaling",
+            "scale",
+            "softmax_scale",
+            "scale_attn",
+            "inv_norm_factor",
+            "attn_scale",
+            "attn_scaling",
+        ):
+            value = held.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+                numbers += [float(value), 1 / float(value), float(value) ** -0.5]
+    near = max(1e-4, 8 * step)
+    for number in dict.fromkeys(numbers):
+        if abs(scale - number) <= near * number:
+            yield number
+
+
+def _caps(reader: HeadReader) -> list[float]:
+    """Settings that may be a soft-cap of the scores."""
+    attention: Any = reader.view.model.blocks[reader.layer].attn
+    owners = (getattr(attention, "original_component", None), attention, reader.view.cfg)
+    found: list[float] = []
+    for owner in owners:
+        for name, value in getattr(owner, "__dict__", {}).items():
+            if "cap" in name and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+                found.append(float(value))
+    return list(dict.fromkeys(found))
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+def _norm_module(attention: Any, side: SideName) -> Any:
+    """The module that normalises queries or keys."""
+    return next((m for name in (f"{side}_norm", "qk_norm") if (m := getattr(attention, name, None)) is not None), None)
+
+
+def _vectors(reader: HeadReader, kind: Kind, side: SideName, positions: Int[Tensor, "batch read"]) -> HeadVectors:
+    """A head's queries or keys at some positions, with the stages of this kind."""
+    raw = reader.raw(side, positions)
+    stages: list[Stage] = []
+    turn: Stage | None = None
+    if kind.rotation is not None:
+        found = tables(reader.view, reader.layer, reader.width)
+        prompts = range(reader.view.batch) if reader.view.part_of is None else _prompts(reader.view)
+        turn = rotation(kind.rotation, found, reader.width).at(prompts, positions)
+    if kind.norm.when == "before":
+        stages.append(_frozen(reader, kind.norm, side, raw, positions))
+    if turn is not None:
+        stages.append(turn)
+    if kind.norm.when == "after":
+        turned = raw if turn is None else turn.apply(raw)
+        stages.append(_frozen(reader, kind.norm, side, turned, positions))
+    return HeadVectors(raw, tuple(stages))
+
+
+def _prompts(view: CacheView) -> range:
+    """The range of the whole cache's prompts that a view holds."""
+    start = 0
+    held: CacheView | None = view
+    while held is not None and held.part_of is not None:
+        held, prompts = held.part_of
+        start += prompts.start
+    return range(start, start + view.batch)
+
+
+def _frozen(
+    reader: HeadReader, kind: NormKind, side: SideName, x: Float[Tensor, "batch read d_head"], positions: Tensor
+) -> FrozenNorm:
+    """A norm on queries or keys, with its scale for these."""
+    attention = reader.view.model.blocks[reader.layer].attn
+    module = None if kind.unit else _norm_module(attention, side)
+    if module is None:
+        eps = getattr(reader.view.cfg, "eps", 1e-6)
+        norm = Norm(kind.other_centring, None, None, float(eps) if isinstance(eps, int | float) else 1e-6)
+        return FrozenNorm(norm.centres, None, None, norm.scale(x))
+    norm = Norm.of(module, reader.view)
+    if kind.other_centring:
+        norm = replace(norm, centres=not norm.centres)
+    weight, bias = (_of_head(reader, side, tensor) for tensor in (norm.weight, norm.bias))
+    weight = None if weight is None else weight + kind.offset
+    over_all = norm.weight is not None and norm.weight.numel() > reader.width and norm.weight.ndim == 1
+    if not over_all:
+        return FrozenNorm(norm.centres, weight, bias, norm.scale(x))
+    name = reader.name(f"hook_{side}")
+    units = reader.every(side, positions) if reader.view.has(name) else None
+    if units is None:
+        scale = reader.name(f"{side}_norm.hook_scale")
+        return FrozenNorm(False, weight, bias, gather(reader.view.get(scale), positions).squeeze(-1))
+    return FrozenNorm(False, weight, bias, norm.scale(units.flatten(2)))
+
+
+def _of_head(reader: HeadReader, side: SideName, tensor: Tensor | None) -> Tensor | None:
+    """One head's part of a norm's weight or bias."""
+    if tensor is None or tensor.numel() == reader.width:
+        return None if tensor is None else tensor.flatten()
+    return tensor.reshape(-1, reader.width)[reader.index(side)]

@@ -1,0 +1,299 @@
+"""Targets inside the model, on every decoder family: what the rows leave over, and whether a row is what it says.
+
+The truth is the model's own forward. A component is taken out of what a neuron or a head reads, with the scale of the
+norm there held as it was; the value then changes by the component's row.
+
+`python -m tests.support.point_families [families]` prints the table.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import residscope
+from tests.support import tiny
+from tests.support.brute import Brute, logit_scale
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+LAYER, NEURON, HEAD, SOURCE, LAST = 1, 3, 1, 4, 6
+T = residscope.targets
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found for one target.
+
+    Attributes:
+        left: What the rows leave over, in parts of the largest row.
+        off: The largest difference between a row and what taking it out changes, in parts of the largest row. None if
+            nothing could be taken out.
+        said: The notes, or the sentence of the refusal.
+        refused: Whether the target was refused.
+    """
+
+    left: float = 0.0
+    off: float | None = None
+    said: tuple[str, ...] = ()
+    refused: bool = False
+
+    @property
+    def cell(self) -> str:
+        """A cell of the table."""
+        if self.refused:
+            return "refused"
+        left = f"{self.left:.0e}" if self.left < 1e-5 else f"**{self.left:.2g}**"
+        if self.off is None:
+            return f"{left} / –"
+        return f"{left} / " + (f"{self.off:.0e}" if self.off < 1e-4 else f"**{self.off:.2g}**")
+
+
+class Truth:
+    """The model's own forward, with a component taken out of what a sublayer reads.
+
+    Args:
+        model: A bridge.
+        tokens: The tokens of the run.
+        logits: The model's output.
+        cache: The cache of the run.
+        most: How many components are taken out at most, the last ones; None is all.
+    """
+
+    def __init__(self, model: Any, tokens: torch.Tensor, logits: torch.Tensor, cache: Any, most: int | None) -> None:
+        self.model, self.tokens, self.logits, self.cache, self.most = model, tokens, logits, cache, most
+
+    def components(self, layer: int, *, mid: bool) -> dict[str, torch.Tensor]:
+        """What was written before a layer's attention or MLP, by row; empty if it does not sum to the stream."""
+        cache = self.cache
+        if "blocks.0.hook_resid_pre" not in cache:
+            return {}
+        found = {"embed": cache["blocks.0.hook_resid_pre"]}
+        if cache["hook_embed"].shape != found["embed"].shape:
+            return {}
+        if "hook_pos_embed" in cache and torch.allclose(
+            found["embed"], cache["hook_embed"] + cache["hook_pos_embed"], atol=1e-4
+        ):
+            found = {"embed": cache["hook_embed"], "pos_embed": cache["hook_pos_embed"].expand_as(cache["hook_embed"])}
+        for at in range(layer + mid):
+            block = f"blocks.{at}"
+            for part in ("attn_out",) if mid and at == layer else ("attn_out", "mlp_out"):
+                if f"{block}.hook_{part}" in cache:
+                    found[f"{at}_{part}"] = cache[f"{block}.hook_{part}"]
+                elif part == "attn_out" and f"{block}.hook_resid_mid" in cache:
+                    found[f"{at}_mixer_out"] = cache[f"{block}.hook_resid_mid"] - cache[f"{block}.hook_resid_pre"]
+            if mid and at == layer:
+                break
+            if f"{block}.post_per_layer_input_norm.hook_out" in cache:
+                found[f"{at}_per_layer_out"] = cache[f"{block}.post_per_layer_input_norm.hook_out"]
+            scalar = getattr(getattr(self.model.blocks[at], "original_component", None), "layer_scalar", None)
+            found = found if scalar is None else {label: value * scalar for label, value in found.items()}
+        stream = cache[f"blocks.{layer}.hook_resid_{'mid' if mid else 'pre'}"]
+        whole = sum(found.values())
+        summed = torch.allclose(whole, stream, atol=1e-4, rtol=1e-4)
+        return dict(list(found.items())[-(self.most or len(found)) :]) if summed else {}
+
+    def reads(self, layer: int, part: str) -> tuple[str | None, str]:
+        """The norm whose output a sublayer reads (None: the stream itself), and the activation that it reads."""
+        name = f"blocks.{layer}.{part}.hook_in"
+        for norm in ("ln2", "ln1"):
+            held = (
+                self.cache[f"blocks.{layer}.{norm}.hook_out"] if self._has(f"blocks.{layer}.{norm}.hook_out") else None
+            )
+            if held is not None and torch.equal(held, self.cache[name]):
+                return f"blocks.{layer}.{norm}", name
+        return None, name
+
+    def without(self, layer: int, part: str, position: int, component: torch.Tensor, read: str) -> torch.Tensor:
+        """An activation of a run in which a sublayer reads the stream without a component, at one position."""
+        norm, name = self.reads(layer, part)
+        kept: dict[str, torch.Tensor] = {}
+        hooks: list[tuple[str, Callable[..., Any]]] = []
+
+        def take(value: torch.Tensor, **_: Any) -> torch.Tensor:
+            value = value.clone()
+            kept["before"] = value[:, position].double()
+            value[:, position] -= component[:, position].to(value)
+            kept["after"] = value[:, position].double()
+            return value
+
+        def pin(value: torch.Tensor, **_: Any) -> torch.Tensor:
+            centres, bias = self._norm(norm)
+            before, after = (x - x.mean(-1, keepdim=True) if centres else x for x in (kept["before"], kept["after"]))
+            if bias is None:  # passes everything on
+                return value
+            ratio = after.pow(2).mean(-1, keepdim=True).sqrt() / before.pow(2).mean(-1, keepdim=True).sqrt()
+            value = value.clone()
+            value[:, position] = (bias + (value[:, position].double() - bias) * ratio).to(value)
+            return value
+
+        def keep(value: torch.Tensor, **_: Any) -> None:
+            kept["read"] = value.detach().clone()
+
+        hooks += [(f"{norm}.hook_in", take), (f"{norm}.hook_out", pin)] if norm else [(name, take)]
+        with torch.no_grad():
+            self.model.run_with_hooks(self.tokens, fwd_hooks=[*hooks, (read, keep)])
+        return kept["read"]
+
+    def _norm(self, path: str) -> tuple[bool, torch.Tensor | None]:
+        """Whether a norm subtracts the mean, and its bias: seen from outside, by what its own forward does."""
+        _, layer, name = path.split(".")
+        module = copy.deepcopy(getattr(self.model.blocks[int(layer)], name).original_component).double()
+        width = int(self.model.cfg.d_model)
+        x = torch.randn(1, 1, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
+        with torch.no_grad():
+            there, back, twice, lifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
+        if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
+            return False, None
+        return torch.allclose(lifted, there, rtol=1e-4, atol=1e-4), ((there + back) / 2)[0, 0]
+
+    def _has(self, name: str) -> bool:
+        return name in self.cache
+
+
+def measured(name: str, most: int | None = None) -> dict[str, Row]:
+    """What was found for a family, by target. `most` limits how many components are taken out."""
+    model = tiny.boot(name)
+    tokens, logits, cache = tiny.run(model)
+    if not hasattr(model, "blocks"):
+        try:
+            residscope.attribute(cache, T.neuron((LAYER, NEURON)))
+        except residscope.ResidscopeError as error:
+            return dict.fromkeys(COLUMNS, Row(said=(str(error),), refused=True))
+    truth, layer = Truth(model, tokens, logits, cache, most), _layer(model)
+    return {column: _tried(lambda find=find: find(truth, layer)) for column, find in COLUMNS.items()}
+
+
+def _layer(model: Any) -> int:
+    """The second layer with attention, or the second one."""
+    attends = [layer for layer, block in enumerate(model.blocks) if hasattr(block, "attn")]
+    return attends[1] if len(attends) > 1 else LAYER
+
+
+def neuron(truth: Truth, layer: int) -> Row:
+    """A neuron's input."""
+    return _neuron(truth, layer, "pre")
+
+
+def up(truth: Truth, layer: int) -> Row:
+    """A gated neuron's other factor; where there is no gate, the same neuron at a position of its own."""
+    if f"blocks.{layer}.mlp.hook_pre_linear" not in truth.cache:
+        return _neuron(truth, layer, "pre", position=2)
+    return _neuron(truth, layer, "up")
+
+
+def _neuron(truth: Truth, layer: int, part: str, position: int = LAST) -> Row:
+    result = residscope.attribute(truth.cache, T.neuron((layer, NEURON), part), by="layer", position=position)
+    rows = dict(zip(result.labels, result.values, strict=True))
+    read = f"blocks.{layer}.mlp.hook_pre" + ("_linear" if part == "up" else "")
+    mid = f"blocks.{layer}.hook_resid_mid" in truth.cache
+    gaps = []
+    for label, component in _some(truth.components(layer, mid=mid), rows):
+        changed = truth.without(layer, "mlp", position, component, read)[:, position, NEURON]
+        gaps.append(float((truth.cache[read][:, position, NEURON] - changed - rows[label]).abs().max()))
+    return _row(result, gaps)
+
+
+def output(truth: Truth, layer: int) -> Row:
+    """What a head contributes to a logit difference, through one source."""
+    target = T.output((layer, HEAD), of=ANSWERS, source=SOURCE)
+    result = residscope.attribute(truth.cache, target, by="layer")
+    rows = dict(zip(result.labels, result.values, strict=True))
+    sources = residscope.attribute(truth.cache, ANSWERS, by="source", heads=[(layer, HEAD)])
+    assert torch.allclose(result.measured, sources.values[SOURCE, 0], atol=1e-5, rtol=1e-5)
+    v, gaps = f"blocks.{layer}.attn.hook_v", list[float]()
+    values = truth.cache[v]
+    group = HEAD * values.shape[2] // truth.cache[f"blocks.{layer}.attn.hook_pattern"].shape[1]
+    slope = _slope(truth, layer, group)
+    if slope is not None:
+        for label, component in _some(truth.components(layer, mid=False), rows):
+            changed = truth.without(layer, "attn", SOURCE, component, v)[:, SOURCE, group]
+            moved = ((values[:, SOURCE, group] - changed) * slope).sum(-1)
+            gaps.append(float((moved - rows[label]).abs().max()))
+    return _row(result, gaps)
+
+
+def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
+    """How the head's source contribution changes with its value: by hand, in float64."""
+    if f"blocks.{layer}.attn.v_norm.hook_out" in truth.cache:  # not linear: the value's norm has a scale of its own
+        return None
+    pattern, z = (truth.cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("pattern", "z"))
+    try:
+        brute = Brute(truth.model, truth.cache, ANSWERS, LAST, logit_scale(truth.logits, truth.cache))
+        W_O = truth.model.blocks[layer].attn.W_O.detach()[HEAD]
+        along = [brute.worth(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
+    except (KeyError, RuntimeError):  # norms without cached scales, or an unembedding of another width
+        return None
+    attends = pattern[:, HEAD, LAST, SOURCE, None].double() * torch.stack(along, -1)
+    reads = (pattern[:, HEAD, LAST, :, None] * truth.cache[f"blocks.{layer}.attn.hook_v"][:, :, group]).sum(1)
+    gate = z[:, LAST, HEAD] / reads
+    is_gated = not torch.allclose(gate, torch.ones_like(gate), atol=1e-2, rtol=1e-2)
+    return attends * gate if is_gated else attends
+
+
+def direction(truth: Truth, layer: int) -> Row:
+    """A direction in the stream itself, before a layer and within it."""
+    u = torch.randn(int(truth.model.cfg.d_model), generator=torch.Generator().manual_seed(2))
+    mid = f"blocks.{layer}.hook_resid_mid" in truth.cache
+    worst, gaps, said = 0.0, list[float](), list[str]()
+    for at in (f"{layer}_pre", f"{layer}_mid")[: 1 + mid]:
+        result = residscope.attribute(truth.cache, T.direction(u, at=at), by="layer")
+        rows = dict(zip(result.labels, result.values, strict=True))
+        for label, component in _some(truth.components(layer, mid=at.endswith("mid")), rows):
+            gaps.append(float((component[:, LAST] @ u - rows[label]).abs().max() / result.values.abs().max()))
+        worst = max(worst, float(result.unexplained.abs().max() / result.values.abs().max()))
+        said += result.notes
+    return Row(worst, max(gaps, default=None), tuple(said))
+
+
+COLUMNS: dict[str, Callable[[Truth, int], Row]] = {"neuron": neuron, "up": up, "output": output, "direction": direction}
+"""What is measured for each family."""
+
+
+def _some(components: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The components that have a row of their own."""
+    return ((label, component) for label, component in components.items() if label in rows)
+
+
+def _row(result: Any, gaps: list[float]) -> Row:
+    size = float(result.values.abs().max())
+    off = max(gaps) / size if gaps else None
+    return Row(float(result.unexplained.abs().max()) / size, off, tuple(result.notes))
+
+
+def _tried(find: Callable[[], Row]) -> Row:
+    try:
+        return find()
+    except residscope.ResidscopeError as error:
+        return Row(said=(str(error),), refused=True)
+    except Exception as error:  # a fault of ours, which the table must not hide
+        return Row(left=float("nan"), said=(f"{type(error).__name__}: {error}",))
+
+
+def main(families: list[str]) -> None:
+    """Print the table."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    print(f"| family | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    exact = dict.fromkeys(COLUMNS, 0)
+    remarks: dict[str, list[str]] = {}
+    for name in families:
+        found = measured(name)
+        print(f"| {name} | {' | '.join(row.cell for row in found.values())} |", flush=True)
+        for column, row in found.items():
+            exact[column] += not row.refused and row.left < 1e-5 and (row.off or 0.0) < 1e-4
+            for note in row.said:
+                remarks.setdefault(note, []).append(f"{name} {column}")
+    print("\nexact:", exact, "of", len(families))
+    for note, where in remarks.items():
+        print(f"- {note} ({', '.join(where[:6])})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(tiny.FAMILIES))

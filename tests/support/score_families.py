@@ -1,0 +1,135 @@
+"""The attention columns of `point_families`: what an attention score is in each family, against `score_oracle`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import residscope
+from residscope import ResidscopeError, targets
+from tests.support import score_oracle, tiny
+
+HEAD, DESTINATION, SOURCE, OTHER = 1, 6, 5, 4
+COLUMNS = ("query side", "key side", "log ratio")
+
+
+def score_columns(name: str) -> dict[str, Any]:
+    """The largest gaps of one family, or the sentence of its refusal.
+
+    Returns:
+        `sum`: for each of `COLUMNS`, |rows + constant − measured| / the largest row; `rows`: the largest gap of a row
+        to the gradient, in the same unit; `intervention`: the same, against an intervention; `notes`; or `refused`.
+    """
+    model = tiny.boot(name)
+    tokens, _, cache = tiny.run(model)
+    if not hasattr(model, "blocks"):
+        return {"refused": _refusal(cache, 0)}
+    layers = [layer for layer in range(model.cfg.n_layers) if hasattr(model.blocks[layer], "attn")]
+    refused = ""
+    for layer in reversed(layers):
+        try:
+            return _columns(model, tokens, cache, layer) | ({"refused in a layer": refused} if refused else {})
+        except ResidscopeError as error:
+            refused = str(error)
+    return {"refused": refused or _refusal(cache, 0)}
+
+
+def _refusal(cache: Any, layer: int) -> str:
+    try:
+        residscope.attribute(cache, targets.attention((layer, 0), DESTINATION, SOURCE), by="layer")
+    except ResidscopeError as error:
+        return str(error)
+    raise AssertionError("it was not refused")
+
+
+def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[str, Any]:
+    def side(which: str, versus: Any) -> Any:
+        target = targets.attention((layer, HEAD), DESTINATION, SOURCE, versus, which)
+        return residscope.attribute(cache, target, by="layer")
+
+    sides = ("query", "key")
+    results = {which: side(which, OTHER) for which in sides}  # not the destination, whose stream would be in both sides
+    gaps = {f"{which} side": _gap(side(which, None)) for which in sides}
+    gaps["log ratio"] = max(_gap(side(which, versus)) for which in sides for versus in ("most", "mean", OTHER))
+    versus = torch.full((len(tokens),), OTHER)
+    run = score_oracle.Run(model, tokens, layer, HEAD, DESTINATION)
+    value, gradient = run.gradient(SOURCE, versus)
+    for result in results.values():
+        gaps["log ratio"] = max(gaps["log ratio"], _relative(result.measured - value, result))
+    each, where = torch.arange(len(tokens)), {"query": [torch.full_like(versus, DESTINATION)]}
+    where["key"] = [torch.full_like(versus, SOURCE), versus]
+    rows, intervention, compared = 0.0, 0.0, 0
+    for which, result in results.items():
+        mine = _by_layer(result)
+        for key, stream in _written(model, cache, layer).items():
+            expected = sum((gradient[each, at] * stream[each, at]).sum(-1) for at in where[which])
+            rows = max(rows, _relative(mine[key] - expected, result))
+            changed = sum(run.without(stream[each, at], at, SOURCE, versus) for at in where[which])
+            intervention = max(intervention, _relative(mine[key] - changed, result))
+            compared += 1
+    notes = [note for result in results.values() for note in result.notes if "come after it" not in note]
+    return {"sum": gaps, "rows": rows, "intervention": intervention, "compared": compared,
+            "notes": list(dict.fromkeys(notes)), "layer": layer}  # fmt: skip
+
+
+def _gap(result: Any) -> float:
+    return _relative(result.values.sum(0) + result.constant - result.measured, result)
+
+
+def _relative(difference: torch.Tensor, result: Any) -> float:
+    return float(difference.abs().max() / result.values.abs().max())
+
+
+def _by_layer(result: Any) -> dict[int, torch.Tensor]:
+    """The rows of each layer together; −1 is what enters layer 0."""
+    rows: dict[int, torch.Tensor] = {}
+    for component, value in zip(result.components, result.values, strict=True):
+        if component.kind not in ("position_bias", "soft_cap"):
+            place = -1 if component.layer is None else component.layer
+            rows[place] = rows.get(place, 0) + value
+    return rows
+
+
+def _written(model: Any, cache: Any, layer: int) -> dict[int, torch.Tensor]:
+    """What enters layer 0 (−1), and what each layer before adds, as it is in the stream before `layer`."""
+    scalars = [_scalar(model.blocks[at]) for at in range(layer)]
+    stream = [cache[f"blocks.{at}.hook_resid_pre"].double() for at in range(layer + 1)]
+    written, carried = {}, 1.0
+    for at in reversed(range(layer)):
+        written[at] = carried * (stream[at + 1] - scalars[at] * stream[at])
+        carried *= scalars[at]
+    return written | {-1: carried * stream[0]}
+
+
+def _scalar(block: Any) -> float:
+    scalar = getattr(getattr(block, "original_component", None), "layer_scalar", None)
+    return 1.0 if scalar is None else float(scalar)
+
+
+def main() -> dict[str, dict[str, Any]]:
+    """Print the attention columns of every family, and return them."""
+    torch.set_num_threads(1)
+    table: dict[str, dict[str, Any]] = {}
+    for name in tiny.FAMILIES:
+        row = table[name] = score_columns(name)
+        if "refused" in row:
+            print(f"{name:24} refused: {row['refused'][:140]}", flush=True)
+            continue
+        sums = " ".join(f"{column} {row['sum'][column]:.1e}" for column in COLUMNS)
+        more = f" ({row['notes'][0][:90]})" if row["notes"] else ""
+        print(
+            f"{name:24} {sums}, rows {row['rows']:.1e}, intervention {row['intervention']:.1e}, "
+            f"{row['compared']} rows in layer {row['layer']}{more}",
+            flush=True,
+        )
+    exact = [name for name, row in table.items() if "sum" in row and max(row["sum"].values()) <= 1e-5]
+    right = [name for name in exact if max(table[name]["rows"], table[name]["intervention"]) <= 1e-4]
+    refused = [name for name, row in table.items() if "refused" in row]
+    print(f"{len(exact)} exact (1e-5), of these {len(right)} with rows to 1e-4; {len(refused)} refused; "
+          f"others: {sorted(set(table) - set(exact) - set(refused))}; not right: {sorted(set(exact) - set(right))}")
+    return table
+
+
+if __name__ == "__main__":
+    main()
