@@ -142,7 +142,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.cache import positions
     from residscope.cache.structure import Structure
 
-    monkeypatch.setattr("residscope.cache.layout.unreadable", lambda _: None)  # tensors without values are refused
+    monkeypatch.setattr("residscope.cache.layout.unreadable_kind", lambda _: None)  # tensors without values are refused
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from residscope.base.arrays import tensor_of, unreadable
+from residscope.base.arrays import tensor_of, unreadable_kind
 from residscope.base.legible import cut
 from residscope.cache.unembedding import Output, unembedding_of_stream
 from residscope.cache.view import CacheView
@@ -84,7 +84,7 @@ class Targets:
             return self._checked(answers)
         answers = _unpacked(answers)
         if is_array(answers):
-            if (kind := unreadable(answers)) is not None:
+            if (kind := unreadable_kind(answers)) is not None:
                 raise ResidscopeError("answers", f"The answers are a {kind}: give an ordinary tensor of numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from residscope.cache.weights import known_layers
-from residscope.compute.memo import UnknownError, number_of
-from residscope.compute.samples import MOST, samples
+from residscope.compute.memo import NoKeyError, unique_id
+from residscope.compute.samples import MAX_SAMPLES, samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +107,7 @@ class Layers:
             if module is None:
                 continue
             held, kind = own(module), type(module)
-            found.known[place, "its kind"] = number_of(kind)
+            found.known[place, "its kind"] = unique_id(kind)
             if "forward" in held:
                 found.put((place, "forward"), held["forward"])
             if whole and kind not in plain:
@@ -204,7 +204,7 @@ class _Held:
             return "tensor"
         if issubclass(kind, named):
             return str(value)
-        if kind.__module__ == "numpy" and hasattr(kind, "nbytes") and value.nbytes <= 8 * MOST:
+        if kind.__module__ == "numpy" and hasattr(kind, "nbytes") and value.nbytes <= 8 * MAX_SAMPLES:
             return str(value.dtype), value.tobytes()
         each = _entries(kind, value)
         if each is not None and (len(each) > _LONG or not depth):
@@ -213,8 +213,8 @@ class _Held:
             frozen = [self._frozen(key, one, depth - 1) for one in each]
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
-            return number_of(value)
-        except UnknownError:  # without weak references; its address is unique while the module holds it
+            return unique_id(value)
+        except NoKeyError:  # without weak references; its address is unique while the module holds it
             return id(value)
 
 
@@ -234,7 +234,7 @@ def _state(tensor: Tensor, sample: bytes | None) -> object:
 
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
         what = tuple(tensor.shape), tensor.dtype, tensor.device
-        if sample is not None and tensor.numel() <= MOST:
+        if sample is not None and tensor.numel() <= MAX_SAMPLES:
             return what, sample
         return what, sample, id(tensor), -1 if tensor.is_inference() else tensor._version
 

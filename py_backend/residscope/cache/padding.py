@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from residscope.cache.tokenizer import attribute
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
-from residscope.compute.memo import UnknownError, key_of
+from residscope.compute.memo import NoKeyError, key_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ def detected_padding(view: CacheView) -> Padding:
     special = _SpecialTokens.of(view)
     try:
         key = ("padding", special, key_of(view.attention_mask), key_of(view.tokens if view.given_tokens else None))
-    except UnknownError:
+    except NoKeyError:
         return _detect(view, special)
     return view.memo.once(key, lambda: _detect(view, special))
 

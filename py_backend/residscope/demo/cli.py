@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from residscope import __version__
-from residscope.base.files import in_place_of
+from residscope.base.files import atomic_write
 from residscope.demo.errors import DemoError
 from residscope.demo.ioi import load, local_folder
 from residscope.demo.model import demo_model_folder
@@ -139,7 +139,7 @@ def _place_notebook(folder: Path) -> str:
                 return f"The example notebook is {theirs}"
             return f"Kept your changed {theirs}; --folder makes a new copy elsewhere"
         folder.mkdir(parents=True, exist_ok=True)
-        with in_place_of(theirs) as file:
+        with atomic_write(theirs) as file:
             file.write(ours)
     except OSError as error:
         raise DemoError(

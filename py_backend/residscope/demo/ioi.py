@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from residscope.base.packages import because, first_line, is_missing
+from residscope.base.packages import first_line, import_failure, is_missing
 from residscope.demo.errors import DemoError
 from residscope.demo.model import demo_model_folder, quiet_transformers
 
@@ -174,9 +174,9 @@ def _why_not_imported(error: Exception) -> str:
             f"`pip install -U transformer-lens`. {_OURS}"
         )
     return (
-        f"TransformerLens {installed} is installed here, but cannot be imported ({because(error)}): two packages of "
-        "this environment are incompatible, or one is incomplete. Reinstall the package that is named (torch and "
-        "torchvision must be matching releases), or use a new environment."
+        f"TransformerLens {installed} is installed here, but cannot be imported ({import_failure(error)}): two "
+        "packages of this environment are incompatible, or one is incomplete. Reinstall the package that is named "
+        "(torch and torchvision must be matching releases), or use a new environment."
     )
 
 
@@ -186,7 +186,7 @@ def _why_not_opened(name: str, local: bool, error: Exception) -> str:
     if isinstance(error, ImportError):  # transformers imports a model's code only when it is opened
         return (
             f"The model in {name} could not be opened, because a package that it needs cannot be imported "
-            f"({because(error)}). Reinstall the package that is named (torch and torchvision must be matching "
+            f"({import_failure(error)}). Reinstall the package that is named (torch and torchvision must be matching "
             "releases), or use a new environment."
         )
     if local:

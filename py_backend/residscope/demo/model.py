@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from residscope.base.packages import because
+from residscope.base.packages import import_failure
 from residscope.demo.download import download
 from residscope.demo.errors import DemoError
 
@@ -132,7 +132,7 @@ def _prepare(cache: Path, folder: Path) -> None:
             if isinstance(error, OSError) and error.errno is not None:  # a full disk and the like
                 raise
             raise DemoError(
-                f"The demo model could not be converted ({because(error)}); update transformers and gguf, or "
+                f"The demo model could not be converted ({import_failure(error)}); update transformers and gguf, or "
                 "name another model."
             ) from error
         _write_manifest(whole)

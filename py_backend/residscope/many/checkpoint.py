@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import msgspec
 
-from residscope.base.files import in_place_of
+from residscope.base.files import atomic_write
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Accumulator, ItemResult, Spread
 from residscope.many.kept import FORM, FrameHeader, Kept, UnfitError, contents
@@ -48,7 +48,7 @@ class Store:
         if self.path is None or not accumulator.results:
             return
         start = time.monotonic()
-        with in_place_of(self.path) as file:
+        with atomic_write(self.path) as file:
             write(file, accumulator)
         now = time.monotonic()
         self._due = now + max(_EVERY, _SHARE * (now - start))

@@ -15,7 +15,7 @@ from residscope.cache.component_names import name
 from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
-from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import dots
@@ -209,7 +209,7 @@ def _each(
     """The prompts' scores. If all prompts are small together, their scores are computed at once and kept."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        with suppress(ResidscopeError, UnknownError):  # another prompt may be the reason, or tokens without a key
+        with suppress(ResidscopeError, NoKeyError):  # another prompt may be the reason, or tokens without a key
             tokens = key_of(view.tokens if view.given_tokens else None)
             key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
             values = view.memo.once(key, lambda: _measured(view, score, every, without), size_of)

@@ -12,13 +12,13 @@ import msgspec
 
 from residscope.attribution.predictions import suggestions, top_two
 from residscope.attribution.targets import Targets, in_words
-from residscope.base.legible import whole
+from residscope.base.legible import encodable
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
-from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
@@ -107,7 +107,7 @@ class Service:
         tight: bool = True,
     ) -> None:
         self.hold = CacheReference(cache, model, logits, tight=tight)
-        self.name, self.tokens, self.attention_mask = whole(name), tokens, attention_mask
+        self.name, self.tokens, self.attention_mask = encodable(name), tokens, attention_mask
         view = self.view()
         self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
@@ -139,7 +139,7 @@ class Service:
         held = self.hold.get()
         try:
             return self._tracked.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
-        except UnknownError:
+        except NoKeyError:
             return None
 
     def choose(self, target: Target) -> None:
@@ -331,7 +331,7 @@ class Service:
         """The memo key of a request; None if the given arguments have no key."""
         try:
             given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
-        except UnknownError:
+        except NoKeyError:
             return None
         return "answer", given, msgspec.msgpack.encode(ask)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from residscope.base.legible import whole
+from residscope.base.legible import encodable
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_tracking import TrackedCache
@@ -107,7 +107,7 @@ def _model_name(cache: Any) -> str:
     model = peek(cache, "model")
     name = peek(peek(model, "cfg"), "model_name")
     if type(name) is str and name:
-        return whole(name.replace("\\", "/").rstrip("/").rpartition("/")[2])
+        return encodable(name.replace("\\", "/").rstrip("/").rpartition("/")[2])
     return "" if model is None else _class_name(model)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from residscope.cache.layer_state import SCALARS, Layers, LayerState, attributes, differ, is_read
-from residscope.compute.memo import CACHES, Memo, Store, UnknownError, number_of
+from residscope.compute.memo import CACHES, Memo, NoKeyError, ResultStore, unique_id
 from residscope.compute.samples import Samples
 from residscope.session.discovery import peek
 
@@ -135,7 +135,7 @@ class _Weights:
         The settings are read at the first call after `look`.
 
         Raises:
-            UnknownError: If they cannot be determined.
+            NoKeyError: If they cannot be determined.
         """
         if not self._settings_are_current:
             now = self._training, settings_of(self.model())
@@ -202,7 +202,7 @@ class TrackedCache:
             return Memo(), Memo()
         try:
             settings = weights.settings()
-        except UnknownError:
+        except NoKeyError:
             return Memo(), Memo()
         facts = weights.facts.part(settings)
         if self._last is None or not self._last.counted or not weights.counted:
@@ -220,7 +220,7 @@ class TrackedCache:
         weights = None if self._weights is None else self._weights()
         try:
             settings = None if weights is None else weights.settings()
-        except UnknownError:
+        except NoKeyError:
             settings = None
         activations, model, _ = self.state.split(".")  # added activations do not change results
         return activations, model, settings
@@ -297,7 +297,7 @@ def settings_of(model: Any) -> tuple[object, ...]:
     ids are not noticed here; requests with texts are kept by the token ids that the texts have at that time.
 
     Raises:
-        UnknownError: If the tokenizer cannot be identified, or raises.
+        NoKeyError: If the tokenizer cannot be identified, or raises.
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     inner = getattr(getattr(model, "original_model", None), "config", None)
@@ -305,9 +305,9 @@ def settings_of(model: Any) -> tuple[object, ...]:
         size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
         special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
     except Exception as error:  # it is the user's code
-        raise UnknownError from error
+        raise NoKeyError from error
     modes = tuple(getattr(one, "training", None) is True for one in (model, getattr(model, "original_model", None)))
-    return number_of(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+    return unique_id(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
 def _scalars(config: Any) -> tuple[object, ...]:
@@ -335,7 +335,7 @@ def _begin(cache: Any) -> TrackedCache:
     return tracked
 
 
-def _drop(register: dict[int, Any], memory: Store, key: int, id: str, _gone: object) -> None:
+def _drop(register: dict[int, Any], memory: ResultStore, key: int, id: str, _gone: object) -> None:
     register.pop(key, None)
     memory.drop(id)
 

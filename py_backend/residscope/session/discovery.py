@@ -150,7 +150,7 @@ def leads_to(name: str, value: Any) -> bool:
 
     So there is no property and no user-defined method on the way, and the name does not belong to another object.
     """
-    path = expressions.parsed(name)
+    path = expressions.parse_path(name)
     if path is None:
         return False
     names, values = _variables(None)
@@ -189,7 +189,7 @@ def _of_user(name: Any) -> bool:
 
 def _variable(name: str) -> str:
     """The expression that gives a variable."""
-    return name if expressions.is_plain(name) else f"globals()[{_key(name)}]"
+    return name if expressions.is_name(name) else f"globals()[{_key(name)}]"
 
 
 # --- kinds of classes, determined once for each class ----------------------------------------------------------------
@@ -425,7 +425,7 @@ def _step(kind: _Kind, name: str, key: Any) -> str:
     """The expression that gives the element under `key` of a container of this kind and name."""
     if kind.base is not None:
         return f"{name}[{_key(key)}]"
-    return f"{name}.{key}" if type(key) is str and expressions.is_plain(key) else f"vars({name})[{_key(key)}]"
+    return f"{name}.{key}" if type(key) is str and expressions.is_name(key) else f"vars({name})[{_key(key)}]"
 
 
 def _key(key: Any) -> str:
