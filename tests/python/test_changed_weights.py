@@ -397,7 +397,7 @@ def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
     model, cache = run
     service = Service(cache)
     ask = Attribute("head", service.default_target())
-    monkeypatch.setattr(change_notes, "_MOMENT", 60.0)  # after the work only the counters are compared
+    monkeypatch.setattr(change_notes, "_SHORT_COMPUTATION", 60.0)  # after the work only the counters are compared
     assert not any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
     _output(model).weight.data.mul_(3)  # not counted by PyTorch
     assert any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)

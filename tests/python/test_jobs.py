@@ -81,7 +81,7 @@ def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("way", ["nobody asks", "the cache is gone", "closed"])
 def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch):
     cache = run(boot("gpt2"))[2]
-    gate, served = Gate(monkeypatch), Service(cache, tight=False)
+    gate, served = Gate(monkeypatch), Service(cache, keeps_alive=False)
     ask(served, "1", HEADS)
     gate.reached()
     (worker,) = workers()

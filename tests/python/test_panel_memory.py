@@ -100,7 +100,7 @@ def test_what_was_given_with_a_cache_is_let_go_with_it(given):
     kept = None if given == "plain" else cache
     if given == "model":
         cache.model = None
-    panel._service.hold.loosen()
+    panel._service.hold.stop_keeping_alive()
     del model, logits, cache, held
     assert let_go(alive) is True
     answer, _ = panel._service.answer({"id": "1", "ask": {"kind": "suggest"}})

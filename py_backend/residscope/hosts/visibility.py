@@ -48,7 +48,7 @@ class Views:
                 _cancel(self._leaving)
                 self._leaving = None
             if shown:
-                self._hold.tighten()
+                self._hold.keep_alive()
                 self._expire()
             elif presence.state == "hidden" and not self._shown and self._leaving is None:
                 self._leaving = _later(self.grace, self._leave)
@@ -75,7 +75,7 @@ class Views:
         with self._lock:
             self._leaving = None
             if not self._shown:
-                self._hold.loosen()
+                self._hold.stop_keeping_alive()
 
 
 def _later(seconds: float, work: Callable[[], None]) -> threading.Timer:

@@ -27,7 +27,7 @@ from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
 from residscope.session.cache_reference import CacheReference
-from residscope.session.cache_summary import basics
+from residscope.session.cache_summary import common_facts
 from residscope.session.change_notes import steady
 from residscope.session.change_tracking import TrackedCache, settings_of, track
 from residscope.session.discovery import peek
@@ -104,9 +104,9 @@ class Service:
         model: Any = None,
         *,
         attention_mask: Any = None,
-        tight: bool = True,
+        keeps_alive: bool = True,
     ) -> None:
-        self.hold = CacheReference(cache, model, logits, tight=tight)
+        self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
         self.name, self.tokens, self.attention_mask = encodable(name), tokens, attention_mask
         view = self.view()
         self._logits(view)  # raises if the logits are not this cache's
@@ -216,15 +216,15 @@ class Service:
         from residscope.export.snapshot import opening
 
         with suppress(Exception):  # the view sends the requests anyway, and gets the failure
-            before = self._look().now
+            before = self._look().current_state
             if not self._large():
                 made = opening(partial(self.reply, looked=True), self.name, shown)
-                return made if self._tracked.now == before else {}  # else its entries are of different states
+                return made if self._tracked.current_state == before else {}  # else its entries are of different states
         return {}
 
     def _look(self, quick: bool = False) -> TrackedCache:
         held = self.hold.get()
-        return self._tracked.look(held.cache, held.model, quick=quick)
+        return self._tracked.compare(held.cache, held.model, quick=quick)
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
         seen = self._tracked if looked else self._look()
@@ -317,7 +317,7 @@ class Service:
         return CacheFacts(
             name=self.name,
             model=view.model_name,
-            **basics(view),
+            **common_facts(view),
             last=list(decided.last),
             has_tokens=view.tokens is not None,
             padding=decided.count,
@@ -352,7 +352,7 @@ class Service:
             panel, target = found
             given = target if target.direction is None else panel.targets().given_direction(target.direction)
         else:
-            given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
+            given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
         # Resolved twice: targets that a view sends are checked more strictly than those from Python.
         return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
 
