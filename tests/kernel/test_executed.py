@@ -72,7 +72,7 @@ def test_questions_are_answered_in_turn_without_a_trace(kernel) -> None:
 
 
 def test_a_long_answer_comes_in_pieces(kernel) -> None:
-    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE = 100; del _e")
+    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE_LENGTH = 100; del _e")
     pieces = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     assert len(pieces) > 3
     assert all(piece["id"] == "a" for piece in pieces)
@@ -80,7 +80,7 @@ def test_a_long_answer_comes_in_pieces(kernel) -> None:
 
 
 def test_an_answer_beyond_all_measure_is_a_failure_that_says_so(kernel) -> None:
-    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE, _e._LONGEST = 500_000, 100; del _e")
+    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE_LENGTH, _e._MAX_LENGTH = 500_000, 100; del _e")
     [piece] = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     failure = whole([piece])["answer"]["failure"]
     assert failure["code"] == "too-long"

@@ -373,7 +373,7 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
     result = many(items, ANSWERS, on_error="skip")
     assert result.items == [0, 1, 1, 1, 3, 3]
     assert said in result.skipped[2]
-    assert "Item 2 left out" in result.notes[-1]
+    assert "Item 2 was left out" in result.notes[-1]
 
 
 @pytest.mark.parametrize(

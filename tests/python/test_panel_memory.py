@@ -18,7 +18,7 @@ from tests.support import tiny
 @pytest.fixture
 def shown(monkeypatch):
     """A panel of a cache that nobody else holds, its cache, and what a view tells it."""
-    monkeypatch.setattr("residscope.hosts.visibility.Views.grace", 0.05)
+    monkeypatch.setattr("residscope.hosts.visibility.PanelViews.release_seconds", 0.05)
     _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")))
     panel = residscope.inspect(cache, (5, 6), show=False)
     answers = []

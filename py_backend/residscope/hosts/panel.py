@@ -23,7 +23,7 @@ from residscope.cache.component_names import name as head_name
 from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
 from residscope.hosts.traits import Answers, Facts, Selected
-from residscope.hosts.visibility import Views
+from residscope.hosts.visibility import PanelViews
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
@@ -88,7 +88,7 @@ class Panel(Selected, anywidget.AnyWidget):
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
         self._resolved = Target([])
-        self._views = Views(service.hold, partial(self.set_trait, "opening"))
+        self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
         # Without this, the view would request the description of the cache, and then all data twice, because it could
