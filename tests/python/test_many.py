@@ -403,7 +403,7 @@ def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
     whole = frame(*rows, Component("embed"))
     with pytest.raises(ResidscopeError) as refused:
         whole.check(frame(Component("embed")))
-    assert f"rows differ from those of the items before it ({said}: it has another model" in str(refused.value)
+    assert f"rows differ from the rows of the items before it ({said}: it has another model" in str(refused.value)
 
 
 @pytest.mark.parametrize(

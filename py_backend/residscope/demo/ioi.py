@@ -1,7 +1,7 @@
-"""The indirect object identification task (IOI): eight prompts, run once, with everything that Residscope needs.
+"""The indirect object identification task (IOI): eight prompts, which are run once, and the right and wrong names.
 
-The task is from Wang et al., "Interpretability in the Wild" (2022): a sentence names two people, names one of them
-again as the giver, and the next word is the name of the other one.
+The task is from Wang et al., "Interpretability in the Wild" (2022). A sentence names two people, and then names one of
+them again as the giver. The next word is the name of the other person.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Ioi:
     Attributes:
         model: The booted model.
         prompts: The eight sentences, without BOS.
-        tokens: The token ids, beginning with BOS. If a model's tokenizer makes prompts of different lengths, shorter
-            ones are padded as the tokenizer does it.
+        tokens: The token ids, beginning with BOS. If the model's tokenizer makes prompts of different lengths, it pads
+            the shorter ones.
         answers: For each prompt, the right name and the wrong one (the giver), with leading spaces.
         answer_tokens: The token ids of these names.
         logits: The model's output, in logits.
@@ -156,11 +156,11 @@ def _one_token(model: TransformerBridge, name: str) -> int:
     return int(ids[0])
 
 
-_OURS = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
+_ONLY_THE_DEMO = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
 
 
 def _why_not_imported(error: Exception) -> str:
-    """Why TransformerLens' bridge cannot be imported: not installed, too old, or a package that it needs fails."""
+    """Why TransformerLens' bridge cannot be imported. It is missing, too old, or a package that it needs fails."""
     try:
         installed = version("transformer-lens")
     except PackageNotFoundError:
@@ -171,7 +171,7 @@ def _why_not_imported(error: Exception) -> str:
     if numbers and numbers < (3, 9):
         return (
             f"The demo needs TransformerLens 3.9 or later (this is {installed}): "
-            f"`pip install -U transformer-lens`. {_OURS}"
+            f"`pip install -U transformer-lens`. {_ONLY_THE_DEMO}"
         )
     return (
         f"TransformerLens {installed} is installed here, but cannot be imported ({import_failure(error)}): two "
