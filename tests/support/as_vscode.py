@@ -1,4 +1,4 @@
-"""What the VS Code extension has a kernel run, as its own code writes it."""
+"""Makes the expressions that the VS Code extension runs in a kernel, with the extension's own code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ process.stdout.write(JSON.stringify(questions ? asking(token, questions) : greet
 
 
 def expression(token: str, questions: list[Any] | None = None) -> str:
-    """The expression that asks these questions, or that attaches where there are none."""
+    """Return the expression that asks these questions. Without questions, the expression attaches."""
     node = ["node", "--input-type=module", "--eval", _WRITE]
     given = json.dumps({"token": token, "questions": questions})
     done = subprocess.run(node, cwd=_EXTENSION, input=given, capture_output=True, text=True, check=False)
