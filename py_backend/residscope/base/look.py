@@ -23,6 +23,19 @@ class Diverging(TypedDict):
 MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 """For each white-space character, the visible mark that is shown instead."""
 
+class Signs(TypedDict):
+    """The colours of text and lines for positive and negative values."""
+
+    plus: str
+    minus: str
+
+
+SIGNS: dict[Theme, Signs] = {
+    "light": {"plus": "#1a5ba8", "minus": "#a8490c"},
+    "dark": {"plus": "#83bdf8", "minus": "#f3a768"},
+}
+"""The same colours stand in `widgets/src/styles/theme.css`; `widgets/test/colours.test.ts` compares them."""
+
 # Blue is for positive values, orange for negative values: colour-blind readers can distinguish the two. Teal is for
 # values without a sign.
 DIVERGING: dict[Theme, Diverging] = {
@@ -53,4 +66,4 @@ if __name__ == "__main__":
     import json
     import sys
 
-    json.dump({"MARKS": MARKS, "DIVERGING": DIVERGING, "SEQUENTIAL": SEQUENTIAL}, sys.stdout)
+    json.dump({"MARKS": MARKS, "SIGNS": SIGNS, "DIVERGING": DIVERGING, "SEQUENTIAL": SEQUENTIAL}, sys.stdout)
