@@ -23,6 +23,7 @@ class Diverging(TypedDict):
 MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 """For each white-space character, the visible mark that is shown instead."""
 
+
 class Signs(TypedDict):
     """The colours of text and lines for positive and negative values."""
 

@@ -80,7 +80,7 @@ def names_tokens(tokenizer: Any) -> bool:
     return any(attribute(tokenizer, method) is not None for method in _NAMES)
 
 
-def named(tokenizer: Any, id: int) -> str | None:
+def token_name(tokenizer: Any, id: int) -> str | None:
     """Return a token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`. None if it has none."""
     found = _first_result(tokenizer, _NAMES, id)
     if isinstance(found, bytes):
@@ -88,8 +88,8 @@ def named(tokenizer: Any, id: int) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def with_name(tokenizer: Any, name: str) -> int | None:
-    """Return the token with this name. If there is none, some tokenizers return the unknown token."""
+def id_of_name(tokenizer: Any, name: str) -> int | None:
+    """Return the id of the token with this name. If there is none, some tokenizers return the unknown token."""
     found = _first_result(tokenizer, _IDS, name)
     return found if isinstance(found, int) else None
 
@@ -116,7 +116,7 @@ def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
     """Return tokens that may consist of exactly these bytes."""
     letters = {byte: letter for letter, byte in _bytes_by_character().items()}
     names = ["".join(letters[byte] for byte in data), *([f"<0x{data[0]:02X}>"] if len(data) == 1 else [])]
-    found = (with_name(tokenizer, name) for name in names)
+    found = (id_of_name(tokenizer, name) for name in names)
     return [id for id in found if id is not None]
 
 
@@ -127,7 +127,7 @@ def unknown_token(tokenizer: Any) -> int | None:
         return id
     backend = attribute(tokenizer, "backend_tokenizer") or tokenizer
     name = getattr(getattr(backend, "model", None), "unk_token", None)
-    return with_name(tokenizer, name) if isinstance(name, str) else None
+    return id_of_name(tokenizer, name) if isinstance(name, str) else None
 
 
 def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
@@ -139,17 +139,17 @@ def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
         return None
 
 
-def _call(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call the function with those options that it accepts."""
-    own = getattr(function, "__func__", function)
+    underlying = getattr(function, "__func__", function)
     try:
-        accepted = _accepted_options.get(own)
+        accepted = _accepted_options.get(underlying)
         if accepted is None:
-            accepted = _accepted_options[own] = _options(function)
+            accepted = _accepted_options[underlying] = _options(function)
     except TypeError:  # it cannot be hashed, or has no weak references
         accepted = _options(function)
     return function(
-        *given, **{name: value for name, value in options.items() if _ANY_OPTION in accepted or name in accepted}
+        *arguments, **{name: value for name, value in options.items() if _ANY_OPTION in accepted or name in accepted}
     )
 
 

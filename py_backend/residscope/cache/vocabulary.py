@@ -12,11 +12,11 @@ from residscope.cache.tokenizer import (
     bytes_of,
     decoded,
     encoded,
-    named,
+    id_of_name,
     names_tokens,
+    token_name,
     tokens_of_bytes,
     unknown_token,
-    with_name,
 )
 from residscope.cache.unembedding import vocabulary_size
 from residscope.errors import ResidscopeError
@@ -81,7 +81,7 @@ class Vocabulary:
         """Return the text of this token. SentencePiece's mark `▁` is shown as a space."""
         if self.tokenizer is None:
             return f"#{id}"
-        name = named(self.tokenizer, id)
+        name = token_name(self.tokenizer, id)
         if name is None and names_tokens(self.tokenizer):  # rows of W_U beyond the tokenizer's own vocabulary
             return f"#{id}"
         if name is not None and name.startswith("▁"):
@@ -100,7 +100,7 @@ class Vocabulary:
         # A tokenizer that adds a space to every text never returns the token of a text with a space. So the token is
         # also searched by its name.
         found = tokens_of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
-        found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
+        found += [id for id in (id_of_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
@@ -174,8 +174,8 @@ class Vocabulary:
         bare = [token for token in tokens if token.text[:1].isalnum()]
         if not self._space_mark:
             return self.each_spaced(tokens) if self._may_have_spaces(bare) else [None] * len(tokens)
-        names = ((token, named(self.tokenizer, token.id)) for token in bare)
-        found = {token.id: with_name(self.tokenizer, self._space_mark + name) for token, name in names if name}
+        names = ((token, token_name(self.tokenizer, token.id)) for token in bare)
+        found = {token.id: id_of_name(self.tokenizer, self._space_mark + name) for token, name in names if name}
         unknown = unknown_token(self.tokenizer)
         ids = [found.get(token.id) for token in tokens]
         return [
@@ -190,7 +190,7 @@ class Vocabulary:
         if not names_tokens(self.tokenizer):
             return True
         nothing = (None, unknown_token(self.tokenizer))
-        if any(with_name(self.tokenizer, f" {token.text}") not in nothing for token in bare):
+        if any(id_of_name(self.tokenizer, f" {token.text}") not in nothing for token in bare):
             return True
         ids = self._encode_guess(" ".join(["", *(token.text for token in bare)]))
         return not ids or any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
@@ -199,8 +199,8 @@ class Vocabulary:
     def _space_mark(self) -> str:
         """The character that stands for a space in this vocabulary's names. Empty if there is none."""
         names = (mark + word for mark in "Ġ▁" for word in ("the", "a", "I", "de", "1"))
-        found = ((name, with_name(self.tokenizer, name)) for name in names)
-        return next((name[0] for name, id in found if id is not None and named(self.tokenizer, id) == name), "")
+        found = ((name, id_of_name(self.tokenizer, name)) for name in names)
+        return next((name[0] for name, id in found if id is not None and token_name(self.tokenizer, id) == name), "")
 
     def require(self, text: str) -> Reading:
         """Return the reading of a text that must be a single token.

@@ -95,13 +95,13 @@ _VOCABULARY, _ANSWERS = "vocabulary", "answers"
 _HASHED = {_VOCABULARY: "some of its tokens were different", _ANSWERS: "the answers were other tokens"}
 
 
-def what_differs(then: tuple[tuple[str, str], ...], now: tuple[tuple[str, str], ...]) -> str:
-    """Return how two tokenizers differ, in words."""
-    was, is_ = dict(then), dict(now)
-    names = [name for name in {**was, **is_} if was.get(name) != is_.get(name)]
+def what_differs(saved: tuple[tuple[str, str], ...], present: tuple[tuple[str, str], ...]) -> str:
+    """Return how the present tokenizer differs from that of the saved results, in words."""
+    before, after = dict(saved), dict(present)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if "tokenizer" in names:
-        return "there is none now" if "tokenizer" in is_ else "there was none"
-    plain = [f"{name} was {was.get(name)}, now it is {is_.get(name)}" for name in names if name not in _HASHED]
+        return "there is none now" if "tokenizer" in after else "there was none"
+    plain = [f"{name} was {before.get(name)}, now it is {after.get(name)}" for name in names if name not in _HASHED]
     return "; ".join(plain or [_HASHED[name] for name in names])
 
 

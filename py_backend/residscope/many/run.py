@@ -132,16 +132,16 @@ def attribute_many(
     options_text = question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep)
     source, processes = Items(items), Processes(accelerator)
     path = Path(fspath(resume)).expanduser() if isinstance(resume, str | PathLike) else None
-    base = _resumed(resume, path, options_text, keep == "values", processes)
-    if base.results:
+    resumed = _resumed(resume, path, options_text, keep == "values", processes)
+    if resumed.results:
         source.check_again()
     is_alone = processes.count == 1
-    own = base if is_alone else Accumulator(options_text, base.keeps_values, base.layout)
-    ask = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
+    own = resumed if is_alone else Accumulator(options_text, resumed.keeps_values, resumed.layout)
+    attribute_cache = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
     run = _Run(
         source,
-        partial(_attribute_item, ask, answers, model),
-        base,
+        partial(_attribute_item, attribute_cache, answers, model),
+        resumed,
         own,
         Checkpoint(processes.own(path)),
         on_error == "skip",
@@ -152,7 +152,7 @@ def attribute_many(
     accumulators = processes.together(lambda: run.run_all(source.count if total is None else total, shown))
     if is_alone:
         return result_of(own)
-    union = base.joined(accumulators)
+    union = resumed.joined(accumulators)
     _merge_files(path, union, processes)
     return result_of(union)
 
@@ -181,10 +181,10 @@ def _resumed(
     def read_files() -> list[Accumulator]:
         return [read(file, options_text) for file in [path, *files_of_processes(path)] if file.exists()]
 
-    base = fresh.joined(itertools.chain.from_iterable(processes.together(read_files)))
-    base.skipped.clear()  # skipped items are tried again
-    _merge_files(path, base, processes)
-    return base
+    resumed = fresh.joined(itertools.chain.from_iterable(processes.together(read_files)))
+    resumed.skipped.clear()  # skipped items are tried again
+    _merge_files(path, resumed, processes)
+    return resumed
 
 
 def _merge_files(path: Path | None, union: Accumulator, processes: Processes) -> None:
@@ -213,8 +213,8 @@ class _Run:
     Attributes:
         source: The items.
         make: Computes the result of an item. It takes the item out of a list.
-        base: The results that were resumed.
-        own: The results of this process. For a single process, `base` itself.
+        resumed: The results that were resumed.
+        own: The results of this process. For a single process, `resumed` itself.
         checkpoint: The file in which `own` is saved.
         skips: Whether items that cannot be attributed are left out.
         numbers: The numbers of this process's items.
@@ -223,7 +223,7 @@ class _Run:
 
     source: Items
     make: Callable[[list[Any]], tuple[ResultLayout, ItemResult]]
-    base: Accumulator
+    resumed: Accumulator
     own: Accumulator
     checkpoint: Checkpoint
     skips: bool
@@ -234,7 +234,7 @@ class _Run:
         """Attribute the remaining items with a progress bar. If an exception ends this, it gets `.partial`."""
         from tqdm.auto import tqdm
 
-        done = sum(number in self.numbers for number in self.base.results)
+        done = sum(number in self.numbers for number in self.resumed.results)
         if total is not None and self.split:
             total = len(range(self.numbers.start, total, self.numbers.step))
         bar = tqdm(total=total, initial=done, unit=" items", desc="attribute_many", disable=not shown)
@@ -250,9 +250,9 @@ class _Run:
 
     def run_items(self, bar: Any) -> None:
         """Attribute the remaining items."""
-        done = frozenset(self.base.results)
-        models = {result.facts.model for result in self.base.results.values()}
-        tokenizers = {result.facts.tokenizer for result in self.base.results.values()} - {()}
+        done = frozenset(self.resumed.results)
+        models = {result.facts.model for result in self.resumed.results.values()}
+        tokenizers = {result.facts.tokenizer for result in self.resumed.results.values()} - {()}
         prompts = 0
         for place, number in enumerate(self.numbers):
             if number in done:
@@ -291,11 +291,11 @@ class _Run:
             bar.set_postfix_str(f"{prompts} prompts", refresh=False)
             bar.update()
         if self.split:
-            self.source.check_reaches(self.base.next_number)
+            self.source.check_reaches(self.resumed.next_number)
 
     def save_on_error(self, error: BaseException) -> None:
         """Save the results, and attach them to the exception as `.partial`."""
-        union = self.base if self.own is self.base else self.base.joined([self.own])
+        union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
         count, path = len(union.results), self.checkpoint.path
         if count == 0:
             return
@@ -312,12 +312,12 @@ class _Run:
 
 
 def _attribute_item(
-    ask: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]
+    attribute_cache: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]
 ) -> tuple[ResultLayout, ItemResult]:
     """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it alive."""
     cache, wanted, options = cache_and_options(holder.pop(), answers)
     try:
-        result = ask(cache, wanted, **options)
+        result = attribute_cache(cache, wanted, **options)
     except ResidscopeError as error:
         if error.code == "answers-length" and wanted is answers:
             raise ResidscopeError(
