@@ -70,7 +70,7 @@ class ResultStore:
 
 @dataclass(frozen=True)
 class Memo:
-    """The part of a store that belongs to one owner in one state. By default the memo has a store of its own."""
+    """The part of a store that belongs to one owner in one state. By default the memo has its own store."""
 
     store: ResultStore = field(default_factory=lambda: ResultStore(1_000_000_000))
     prefix: Key = (None,)
