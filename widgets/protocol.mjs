@@ -36,7 +36,7 @@ const types =
 export const WIRE = "${schema.$comment}";
 `;
 
-const { MARKS, DIVERGING, SEQUENTIAL } = told("base.look");
+const { MARKS, SIGNS, DIVERGING, SEQUENTIAL } = told("base.look");
 const written = (value) =>
   JSON.stringify(value, null, 2)
     .replace(/\[\s+(\S+),\s+(\S+)\s+\]/g, "[$1, $2]")
@@ -46,6 +46,8 @@ const look = `// Generated from py_backend/residscope/base/look.py by \`npm run 
 export type Stop = readonly [at: number, hex: string];
 /** What stands for white space where it must be seen. */
 export const MARKS: Record<string, string> = ${written(MARKS)};
+/** The colours of text and lines for positive and negative values. */
+export const SIGNS: Record<"light" | "dark", { plus: string; minus: string }> = ${written(SIGNS)};
 type Diverging = { middle: string; plus: Stop[]; minus: Stop[] };
 export const DIVERGING: Record<"light" | "dark", Diverging> = ${written(DIVERGING)};
 export const SEQUENTIAL: Record<"light" | "dark", Stop[]> = ${written(SEQUENTIAL)};

@@ -1,4 +1,7 @@
-"""With peft's and bitsandbytes' own layers (`npm run test:versions` installs them). Truth: merged, dequantised."""
+"""Models with layers of peft and bitsandbytes (`npm run test:versions` installs these packages).
+
+The expected values are those of the model with merged adapters, or with dequantised weights.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.support import tiny
 
 TOKENS = torch.randint(3, 64, (3, 7), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
-FIGURES = {
+RESULTS = {
     "head": lambda cache: residscope.attribute(cache, ANSWERS).values,
     "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron").values,
     "value": lambda cache: residscope.attention(cache, "1.1", weighting="value").values,
@@ -34,8 +37,10 @@ def test_unmerged_adapters_of_peft(place):
     merged = copy.deepcopy(adapted).merge_and_unload()
     models = [TransformerBridge.boot_transformers(path, hf_model=one) for one in (adapted.base_model.model, merged)]
     caches = [model.run_with_cache(TOKENS)[1] for model in models]
-    for name, figure in FIGURES.items():
-        torch.testing.assert_close(*map(figure, caches), atol=1e-4, rtol=1e-3, msg=lambda said, name=name: name + said)
+    for name, result_of in RESULTS.items():
+        torch.testing.assert_close(
+            *map(result_of, caches), atol=1e-4, rtol=1e-3, msg=lambda said, name=name: name + said
+        )
 
 
 @pytest.fixture
@@ -61,20 +66,20 @@ def test_quantised_by_bitsandbytes(wide, bits):
     model = TransformerBridge.boot_transformers(wide, hf_model=inner)
     weight = model.blocks[1].attn.o.original_component.weight
     plain = None
-    if bits == 4:  # before the first run, which packs it for the processor
+    if bits == 4:  # before the first run, because that packs the weight for the processor
         plain = functional.dequantize_4bit(weight.data, weight.quant_state).float().T.unflatten(0, (4, -1))
     with torch.no_grad():
         cache = model.run_with_cache(TOKENS)[1]
-    if bits == 8:  # it quantises what it reads, too: no linear map
-        for figure in FIGURES.values():
+    if bits == 8:  # the layer also quantises its input, so it is not a linear map
+        for result_of in RESULTS.values():
             with pytest.raises(ResidscopeError, match="not a linear map"):
-                figure(cache)
+                result_of(cache)
         return
     v = cache["blocks.1.attn.hook_v"].float()[:, :, 0]  # [prompt, source, d_head]; head 1 reads group 0
     pattern = cache["blocks.1.attn.hook_pattern"][:, 1].float()
     lengths = (v @ plain[1]).norm(dim=-1)
-    truth = (pattern * lengths[:, None]).mean(0)
-    torch.testing.assert_close(FIGURES["value"](cache)[0], truth, atol=1e-3, rtol=5e-3)
+    expected = (pattern * lengths[:, None]).mean(0)
+    torch.testing.assert_close(RESULTS["value"](cache)[0], expected, atol=1e-3, rtol=5e-3)
     result = residscope.attribute(cache, ANSWERS)
     assert result.parts == 8
     assert result.unexplained.abs().max() <= result.tolerance < 0.1

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.support.hostile_notebooks import notebooks
 from tests.support.lab import Lab
 from tests.support.server import Server
-from tests.support.sidebar import FOLLOWS, TINY, cell, cells, standing
+from tests.support.sidebar import FOLLOWS, TINY, cache_status, cell, cells
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def test_the_panel_and_the_sidebar(page: Page, server: Server) -> None:
     cell(view, "L1H1").click()
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     lab.run_cell("panel.close(); del cache, panel")
-    expect(standing(view)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
 
 
 def test_a_hostile_notebook_runs_nothing(page: Page, server: Server) -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 import residscope
 from tests.support import tiny
 from tests.support.output_page import THEMES, WIDGETS, OutputPage, as_output, in_vscode
-from tests.support.sidebar import FOLLOWS, SEEN, cell, standing
+from tests.support.sidebar import FOLLOWS, SEEN, cache_status, cell
 
 # Every text that is seen, with its contrast to what is painted behind it: alpha is composed, from the page's ground on.
 CONTRASTS = """view => {
@@ -317,10 +317,10 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     asked = [question["id"] for question in output.held]
     output.page.clock.run_for(10_000)
     assert [question["id"] for question in output.held] == asked * 2  # once more
-    expect(standing(view)).to_have_count(0)
+    expect(cache_status(view)).to_have_count(0)
     output.page.clock.run_for(10_000)
-    expect(standing(view)).to_contain_text("its kernel was restarted, or is running a long cell")
-    expect(standing(view)).to_contain_text("run the cell again")
+    expect(cache_status(view)).to_contain_text("its kernel was restarted, or is running a long cell")
+    expect(cache_status(view)).to_contain_text("run the cell again")
     expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
     expect(view.get_by_role("status")).not_to_contain_text("✓")
     expect(view).to_have_attribute("data-state", "error")
@@ -328,7 +328,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     output.answer()
     output.page.clock.run_for(1000)
     output.ready()
-    expect(standing(view)).to_have_count(0)
+    expect(cache_status(view)).to_have_count(0)
     expect(view.get_by_role("status")).to_contain_text("✓")
 
 
@@ -343,7 +343,7 @@ def test_who_turns_to_a_panel_whose_kernel_is_gone_is_told_without_asking(output
     output.page.clock.run_for(15_000)
     view.locator(".rs-rank").hover()
     output.page.clock.run_for(25_000)
-    expect(standing(view)).to_contain_text("run the cell again")
+    expect(cache_status(view)).to_contain_text("run the cell again")
     expect(view.get_by_role("status")).not_to_contain_text("✓")
 
 
@@ -356,7 +356,7 @@ def test_while_a_cell_is_seen_to_run_its_end_is_waited_for(output: OutputPage) -
     view.get_by_role("button", name="Next prompt").click()
     output.page.clock.run_for(120_000)
     expect(view.get_by_text("Waiting for the kernel")).to_be_visible()
-    expect(standing(view)).to_have_count(0)
+    expect(cache_status(view)).to_have_count(0)
     output.page.locator(".jp-InputArea-prompt").evaluate("node => { node.textContent = '[1]:'; }")
     output.page.clock.run_for(25_000)
-    expect(standing(view)).to_contain_text("run the cell again")
+    expect(cache_status(view)).to_contain_text("run the cell again")

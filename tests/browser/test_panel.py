@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.support.demo_panel import INSPECT, SETUP, settled
 from tests.support.lab import MODEL, Lab
-from tests.support.sidebar import FOLLOWS, TINY, cell, cells, standing, token_names
+from tests.support.sidebar import FOLLOWS, TINY, cache_status, cell, cells, token_names
 
 
 @pytest.fixture
@@ -325,8 +325,8 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_what_to_do(opened: 
     expect(panel.get_by_role("status")).to_contain_text("✓")
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
     # Before anything is asked.
-    expect(standing(panel)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
-    expect(standing(panel)).to_contain_text("Run the cell again")
+    expect(cache_status(panel)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
+    expect(cache_status(panel)).to_contain_text("Run the cell again")
     expect(panel.get_by_role("status")).not_to_contain_text("✓")
     expect(panel.get_by_role("status")).to_contain_text("from an earlier picture")
     expect(panel).to_have_attribute("data-state", "error")

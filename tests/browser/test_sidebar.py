@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from tests.support.lab import MODEL, Lab
 from tests.support.server import Server
-from tests.support.sidebar import DIFFERENCE, FOLLOWS, OURS, REAL, TINY, cell, cells, worth
+from tests.support.sidebar import DIFFERENCE, FOLLOWS, OURS, REAL, TINY, cell, cells, contribution
 
 
 # --- attaching and listing ------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_attaches_lists_and_shows_a_cache_and_leaves_no_trace(lab: Lab) -> None:
     cell(view, best).click()
     card = view.get_by_role("region", name=f"Attention {best}", exact=True)
     expect(card).to_be_visible(timeout=FOLLOWS)
-    assert shown[best] == pytest.approx(lab.python(worth(best)), abs=5e-3)
+    assert shown[best] == pytest.approx(lab.python(contribution(best)), abs=5e-3)
 
     assert lab.python(everything) == before
     lab.command("docmanager:save")

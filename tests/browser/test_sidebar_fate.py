@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.support.lab import Lab
-from tests.support.sidebar import FOLLOWS, HELD, TINY, cell, cells, standing, worth
+from tests.support.sidebar import FOLLOWS, HELD, TINY, cache_status, cell, cells, contribution
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     before = cells(view)
     small.run_cell(code)
-    expect(standing(view)).to_contain_text(words, timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text(words, timeout=FOLLOWS)
     expect(small.caches.filter(has_text=re.compile("now another cache|changed"))).to_have_count(1)
     assert cells(view) == before  # the last picture
     view.get_by_role("button", name=label).click()
-    expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
+    expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
     small.ready(view)
     expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")  # what was selected stays
     if "weights" in words:  # the activations are still the old model's, and the badge tells
@@ -51,7 +51,7 @@ def test_a_cache_that_lives_on_under_another_name_is_known_by_that(small: Lab) -
     before = cells(view)
     small.run_cell("import types\nrun = types.SimpleNamespace(cache=cache)\ncache = tiny.run(model)[2]")
     expect(view.locator(".rs-cache")).to_have_text("run.cache", timeout=FOLLOWS)
-    expect(standing(view)).to_have_count(0)
+    expect(cache_status(view)).to_have_count(0)
     small.ready(view)
     assert cells(view) == before
 
@@ -69,7 +69,7 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
     small.command("docmanager:open", path="small.ipynb")
     small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
     for panel in (view, wide):
-        expect(standing(panel)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
+        expect(cache_status(panel)).to_contain_text("was deleted: no variable refers to it", timeout=FOLLOWS)
     expect(small.caches.first).to_contain_text("deleted; its last picture stays")
     assert small.python("[ref() is None for ref in gone]") == [True, True]
     assert cells(wide) == before
@@ -85,11 +85,11 @@ def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_awa
         [session] = small.server.request("/api/sessions")
         small.server.request(f"/api/kernels/{session['kernel']['id']}/restart", "POST")
         small.run_all()
-    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     assert cells(view) == before
     small.run_all()
     view.get_by_role("button", name="Show the new one").click()
-    expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
+    expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
     small.ready(view)
     assert cells(view) == pytest.approx(before)
     assert small.python(HELD)[0] == 1  # one link, to the kernel that is there
@@ -143,17 +143,17 @@ def test_a_variable_that_is_followed_brings_each_new_cache_by_itself(small: Lab)
     for kept in ("", "old = cache\n"):
         before = cells(view)
         small.run_cell(f"{kept}logits, cache = model.run_with_cache((tokens + {len(kept) + 1}) % 50)")
-        expected = small.python(worth("L1H1"))
+        expected = small.python(contribution("L1H1"))
         small.until(lambda: cells(view)["L1H1"], lambda value, x=expected: abs(value - x) < 5e-3, FOLLOWS / 1000)
         assert cells(view) != before
         expect(small.chosen).to_have_text("cache")
-        expect(standing(view)).to_have_count(0)
+        expect(cache_status(view)).to_have_count(0)
         expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")
     small.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     small.run_all()
-    expect(standing(view)).to_have_count(0, timeout=FOLLOWS)
-    expected = small.python(worth("L1H1"))
+    expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
+    expected = small.python(contribution("L1H1"))
     small.until(lambda: cells(view)["L1H1"], lambda value: abs(value - expected) < 5e-3, FOLLOWS / 1000)
 
 
@@ -176,4 +176,4 @@ def test_following_is_remembered_with_its_variable_only(small: Lab) -> None:
     small.run_cell("del other\ncache = tiny.run(model)[2]\nhere = id(cache)")
     expect(small.caches).to_have_count(1, timeout=FOLLOWS)
     small.ready(view)
-    expect(standing(view)).to_have_count(0)
+    expect(cache_status(view)).to_have_count(0)

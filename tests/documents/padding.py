@@ -47,7 +47,7 @@ ONE = [
 ]  # fmt: skip
 
 
-def row(way: padded.Way, found: list[str]) -> str:
+def row(way: padded.Case, found: list[str]) -> str:
     """One way, and what came of it."""
     special = way.special if way.filling == "pad" else f"{way.special}, filled with {way.filling}"
     told = ["yes" if told else "–" for told in (way.bos, way.eos, way.fixed, way.masked)]

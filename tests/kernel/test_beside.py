@@ -1,4 +1,4 @@
-"""In a real kernel, beside the user's cells: attached without a trace, answering meanwhile, and leaving nothing."""
+"""A sidebar and a real kernel: attaching leaves no trace, requests are answered while a cell runs, nothing remains."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_it_leaves_no_trace(kernel, sidebar):
 
 
 def test_callbacks_of_cells_are_called_by_cells_alone(kernel, sidebar):
-    """As matplotlib's, which shows and closes the figures that a running cell is drawing."""
+    """Like matplotlib's callback, which shows and closes the figures that a running cell is drawing."""
     run(kernel, "called.clear()")
     with busy(kernel, "called.clear()\nwhile go(): time.sleep(0.1)\nat_end = len(called)"):
         sidebar.attach()
@@ -105,7 +105,7 @@ def test_callbacks_of_cells_are_called_by_cells_alone(kernel, sidebar):
 
 
 def test_callbacks_that_come_and_go_while_it_attaches_are_kept(kernel):
-    """The list of callbacks that attaching puts in front works through to the one behind."""
+    """Changes of the list that attaching puts in front of IPython's callbacks are made in IPython's list."""
     run(
         kernel,
         """
@@ -153,7 +153,7 @@ def test_deleting_the_variable_frees_the_tensors(kernel, sidebar):
 
 
 def threads_at_rest(client) -> list[str]:
-    """The kernel's threads, once the one is gone that gives Python's switch interval back."""
+    """Return the kernel's threads, after the thread that restores Python's switch interval has ended."""
     end = time.monotonic() + 10
     while "residscope-switch-interval" in (names := value(client, "sorted(t.name for t in threading.enumerate())")):
         assert time.monotonic() < end
@@ -161,7 +161,7 @@ def threads_at_rest(client) -> list[str]:
     return names
 
 
-def test_a_thousand_clicks_and_a_hundred_sidebars_leave_nothing(kernel, capsys):
+def test_after_a_thousand_clicks_and_a_hundred_sidebars_memory_is_freed(kernel, capsys):
     target = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
 
     def click(sidebar, times):
@@ -170,7 +170,7 @@ def test_a_thousand_clicks_and_a_hundred_sidebars_leave_nothing(kernel, capsys):
             assert "reply" in sidebar.ask("attention", ref, layer=i % 3, head=i % 4, target=target)[0]
 
     def sidebars(times):
-        """On one subshell: each new one, whatever runs on it, costs ipykernel 50 kB that it gives back much later."""
+        """Open sidebars on one subshell, because ipykernel keeps 50 kB for each new subshell for a long time."""
         shared = Beside(kernel)
         for _ in range(times):
             shared.comm = uuid4().hex
@@ -215,7 +215,7 @@ def test_a_thousand_clicks_and_a_hundred_sidebars_leave_nothing(kernel, capsys):
     ],
 )
 def test_a_kernel_without_residscope_says_so(files, tmp_path):
-    """Or with something else of that name."""
+    """Also if there is another file or folder of that name."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

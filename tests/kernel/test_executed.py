@@ -1,4 +1,4 @@
-"""In a real kernel: answers to a host that can only have code run, as VS Code does it."""
+"""In a real kernel: replies to a host that can only run code, such as VS Code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kernel():
 
 
 def asked(kernel, *questions: dict) -> list[dict]:
-    """The pieces that come as outputs, each with the token; nothing else may come."""
+    """Return the pieces of the outputs. Each must have the token, and there must be no other output."""
     pieces: list[dict] = []
 
     def hear(message: dict) -> None:
@@ -72,15 +72,15 @@ def test_questions_are_answered_in_turn_without_a_trace(kernel) -> None:
 
 
 def test_a_long_answer_comes_in_pieces(kernel) -> None:
-    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE = 100; del _e")
+    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE_LENGTH = 100; del _e")
     pieces = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     assert len(pieces) > 3
     assert all(piece["id"] == "a" for piece in pieces)
     assert whole(pieces)["answer"]["reply"]["kind"] == "caches"
 
 
-def test_an_answer_beyond_all_measure_is_a_failure_that_says_so(kernel) -> None:
-    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE, _e._LONGEST = 500_000, 100; del _e")
+def test_an_answer_that_is_too_long_is_a_failure_that_says_so(kernel) -> None:
+    run(kernel, "import residscope.hosts.execute as _e; _e._PIECE_LENGTH, _e._MAX_LENGTH = 500_000, 100; del _e")
     [piece] = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     failure = whole([piece])["answer"]["failure"]
     assert failure["code"] == "too-long"
@@ -88,7 +88,7 @@ def test_an_answer_beyond_all_measure_is_a_failure_that_says_so(kernel) -> None:
 
 
 def test_a_kernel_that_was_not_attached_to_loads_nothing_and_raises_nothing(tmp_path) -> None:
-    """It was restarted between attaching and asking: the extension hears no answer, and attaches again."""
+    """A kernel that was restarted after attaching: the extension gets no answer, and attaches again."""
     (tmp_path / "residscope").mkdir()
     (tmp_path / "residscope" / "__init__.py").write_text("")
     (tmp_path / "residscope" / "executed.py").write_text("raise SystemError")

@@ -1,4 +1,4 @@
-"""A notebook's folder holds files that Python would import while a host attaches: none of them is run."""
+"""Files in a notebook's folder that Python would import while a host attaches: none of them is run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.as_vscode import expression
 from tests.support.beside import Beside, busy, value
 from tests.support.kernels import run
 
-# Loaded by a kernel at its start; attaching has to look for them again. msgspec does without the second.
+# A kernel loads these at its start. The tests unload them, so that attaching imports them again.
 AGAIN = ("uuid", "typing_extensions")
 OURS = ("residscope/__init__", "residscope/comm", "residscope/attach", "residscope/executed")
 OPTIONAL = ("usercustomize", "sitecustomize", "tomli_w", "yaml")
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 @contextmanager
 def kernel_in(folder: Path):
-    """A kernel as JupyterLab starts it: in the notebook's folder, which IPython puts on the path as ''."""
+    """Start a kernel like JupyterLab: in the notebook's folder, which IPython puts on the path as ''."""
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(folder))
     try:
         assert "" in value(client, "__import__('sys').path")
@@ -47,7 +47,7 @@ def kernel_in(folder: Path):
 
 
 class Traps:
-    """Files that write down their name when they are run, and do nothing else."""
+    """Files that only record their names when they are run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._mark = folder, folder.parent / "was-run.txt"
@@ -64,14 +64,14 @@ class Traps:
 
 
 def everything_else(client) -> list[str]:
-    """Every name of Python's own and of what is installed that this kernel has not loaded."""
+    """Return the names of all standard and installed modules that this kernel has not loaded."""
     loaded = {name.partition(".")[0] for name in value(client, "list(__import__('sys').modules)")}
     names = {*sys.stdlib_module_names, *packages_distributions()}
     return sorted(name for name in names - loaded if name.isidentifier() and name != "residscope")
 
 
 def attach_as_vscode(client) -> dict:
-    """In an ordinary cell, in the kernel's main thread."""
+    """Attach by running code like an ordinary cell, in the kernel's main thread."""
     [output] = run(client, expression("token"))
     return output["data"][MIME]["info"]
 
@@ -107,14 +107,14 @@ def test_attaching_and_listing_run_no_file_beside_the_notebook(folder, host, ent
         assert sidebar.ask("caches")[0]["reply"]["caches"] == []
         assert traps.run == []
         assert (value(client, "__import__('sys').path"), value(client, FINDERS)) == before
-        # What the user imports is found where it always was.
+        # The user's imports still find modules in the notebook's folder.
         run(client, "import own_module")
         assert traps.run == ["own_module"]
 
 
 @pytest.mark.parametrize("name", ["residscope", "shared"])
 def test_a_folder_that_adds_to_a_package_without_init_is_left_out(folder, name):
-    """Of our own name; and of one that an installed package shares with others, as `google` is."""
+    """Folders with Residscope's name, and with the name of a namespace package that is installed, such as `google`."""
     installed = folder.parent / "installed"
     (installed / "shared").mkdir(parents=True)
     (installed / "shared" / "there.py").write_text("")
@@ -134,12 +134,12 @@ def test_a_folder_that_adds_to_a_package_without_init_is_left_out(folder, name):
         assert who["wire"] == protocol.wire()
         assert value(client, "'shared.there' in __import__('sys').modules") is True
         if name == "shared":
-            run(client, "import shared.comm")  # the user's own import finds its part, all the same
+            run(client, "import shared.comm")  # the user's own import still finds the folder's part
             assert traps.run == ["shared/comm"]
 
 
-def test_a_running_cell_imports_from_its_folder_meanwhile(folder):
-    """No finder is left out for it when the stand-in comes and goes: a slow one stands before Python's search."""
+def test_a_running_cell_imports_from_its_folder_while_hosts_attach(folder):
+    """The cell's imports skip no finder when the stand-in is put in and removed. A slow finder makes this likely."""
     for number in range(5):
         (folder / f"own_{number}.py").write_text("")
     cell = """
@@ -172,8 +172,8 @@ while go():
         assert value(client, stand_ins) == []
 
 
-def test_the_text_begins_with_what_every_kernel_has_loaded() -> None:
-    """Before the imports are safe, an import of anything else could come from the notebook's folder."""
+def test_the_first_imports_are_modules_that_every_kernel_has_loaded() -> None:
+    """Before the imports are safe, any other import could find a file in the notebook's folder."""
     tree = ast.parse(Path(residscope.hosts.attach.__file__).read_text("utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports]

@@ -1,4 +1,4 @@
-"""An interrupt is the user's: it ends what is worked on at once, goes on to its owner, and leaves nothing."""
+"""When the user interrupts, the running request ends at once, the user's code is interrupted, and nothing remains."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from residscope.wire.protocol import Describe, WritePage
 from residscope.serving.service import Service
 _usual, slow = Service._reply, threading.Event()
 def _slowly(self, view, ask):
-    while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page is made of others
+    while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page consists of other requests
         time.sleep(0.01)
         report_progress()
     return _usual(self, view, ask)
 Service._reply = _slowly
 
 import logging
-said = []
-class Heard(logging.Handler):
-    def emit(self, record): said.append(record.getMessage())
-get_ipython().kernel.log.addHandler(Heard())
+logged = []
+class Collect(logging.Handler):
+    def emit(self, record): logged.append(record.getMessage())
+get_ipython().kernel.log.addHandler(Collect())
 """
 STATE = (
     "[torch.is_grad_enabled(), torch.is_autocast_enabled('cpu'), torch.get_num_threads(), repr(signal.getsignal(2)),"
@@ -58,7 +58,7 @@ def replied(client, id: str) -> dict:
             return reply["content"]
 
 
-def heard(client, wanted) -> dict:
+def next_message(client, wanted) -> dict:
     while True:
         try:
             message = client.get_iopub_msg(timeout=20)
@@ -69,7 +69,7 @@ def heard(client, wanted) -> dict:
 
 
 def ask(client, ask: dict) -> str:
-    """A panel's request, which the main thread answers."""
+    """Send a panel's request, which the main thread answers. Return its id."""
     id = uuid4().hex
     data = {"method": "custom", "content": {"id": id, "ask": ask}}
     content = {"comm_id": value(client, "panel.comm.comm_id"), "data": data}
@@ -82,7 +82,7 @@ def answer(client, id: str) -> dict:
         content = message["content"].get("data", {}).get("content", {}) if message["msg_type"] == "comm_msg" else {}
         return isinstance(content, dict) and content.get("id") == id
 
-    return heard(client, is_it)["content"]["data"]["content"]
+    return next_message(client, is_it)["content"]["data"]["content"]
 
 
 def interrupted(manager, after: float = 0.3) -> float:
@@ -109,7 +109,7 @@ def test_a_page_that_is_being_made_ends_at_once_and_leaves_nothing(started, tmp_
     assert value(client, "'page' in globals()") is False
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "as it was"
-    run(client, "panel.save('page.html')")  # and the next one is made
+    run(client, "panel.save('page.html')")  # the next page is written
     assert (tmp_path / "page.html").read_text().endswith("</html>\n")
     with capsys.disabled():
         print(f" [back after {taken:.3f} s]", end="")
@@ -118,7 +118,7 @@ def test_a_page_that_is_being_made_ends_at_once_and_leaves_nothing(started, tmp_
 def test_a_panels_question_is_answered_and_the_interrupt_goes_on_to_the_kernel(started):
     manager, client = started
     before = value(client, STATE)
-    run(client, "slow.set(); said.clear()")
+    run(client, "slow.set(); logged.clear()")
     id = ask(client, HEADS)
     start = interrupted(manager)
     failure = answer(client, id)["failure"]
@@ -126,7 +126,7 @@ def test_a_panels_question_is_answered_and_the_interrupt_goes_on_to_the_kernel(s
     run(client, "slow.clear()")
     assert failure["code"] == "interrupted"
     assert "interrupted" in failure["message"]
-    assert any("KeyboardInterrupt" in line for line in value(client, "said"))  # ipykernel's own words
+    assert any("KeyboardInterrupt" in line for line in value(client, "logged"))  # ipykernel logs it
     assert value(client, STATE) == before
     assert answer(client, ask(client, HEADS))["reply"]["kind"] == "attribute"
 
@@ -168,7 +168,7 @@ def test_code_that_asks_ends_with_the_interrupt_and_all_questions_are_answered(s
             answers[piece["id"]] = json.loads(piece["text"])["answer"]["failure"]["code"]
         return message["msg_type"] == "error"
 
-    assert heard(client, ended)["content"]["ename"] == "KeyboardInterrupt"
+    assert next_message(client, ended)["content"]["ename"] == "KeyboardInterrupt"
     assert answers == {"a": "interrupted", "b": "interrupted"}
     assert replied(client, id)["status"] == "error"
     run(client, "dispatcher._rows = usual_rows")

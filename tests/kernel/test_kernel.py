@@ -22,7 +22,7 @@ def kernel():
 
 
 def value(client: BlockingKernelClient, expression: str) -> str:
-    """What an expression is in the kernel, as text."""
+    """Return the value of an expression in the kernel, as text."""
     outputs = run(client, f"print({expression})")
     return "".join(output["text"] for output in outputs if output.get("name") == "stdout").strip()
 

@@ -27,7 +27,7 @@ MODULES: dict[str, list[str]] = {
     "session/discovery": ["discovery", "misleading"],
     "many/checkpoint": [*MANY, "kept"],
     "many/items": MANY,
-    "many/kept": [*MANY, "kept"],
+    "many/saved_file": [*MANY, "kept"],
     "many/processes": MANY,
     "many/fingerprint": MANY,
     "many/result": MANY,

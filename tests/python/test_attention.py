@@ -80,7 +80,7 @@ def test_each_weighting_is_its_definition(small, prompt):
         for to in range(7):
             truth = Brute(model, cache, ANSWERS, to, scale)
             for source in range(7):
-                worth[:, to, source] = truth.worth(truth.written(layer, "ln1_post", added[:, to, source]))
+                worth[:, to, source] = truth.contribution(truth.written(layer, "ln1_post", added[:, to, source]))
         expected["pattern"].append(shown(cache["pattern", layer][:, head].double()))
         expected["value"].append(shown(added.norm(dim=-1)))
         expected["contribution"].append(shown(worth))

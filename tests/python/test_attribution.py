@@ -149,7 +149,7 @@ def test_neurons_and_bias_of_a_layer_are_its_mlp_row(small):
         assert all(label.startswith(f"L{layer}N") for label, _ in one.top(4))
     truth = Brute(model, cache, answers, 6, logit_scale(logits, cache))
     vectors = truth.at("blocks.1.mlp.hook_post")[:, 3, None] * model.blocks[1].mlp.W_out[3].detach()
-    expected = truth.worth(truth.written(1, "ln2_post", vectors))
+    expected = truth.contribution(truth.written(1, "ln2_post", vectors))
     torch.testing.assert_close(neurons.values[neurons.labels.index("L1N3")].double(), expected, atol=1e-5, rtol=1e-4)
 
 

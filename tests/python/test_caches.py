@@ -12,7 +12,7 @@ from transformer_lens import ActivationCache
 import residscope
 from residscope import ResidscopeError
 from residscope.cache.view import CacheView
-from residscope.session.cache_summary import basics
+from residscope.session.cache_summary import common_facts
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
@@ -142,7 +142,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.cache import positions
     from residscope.cache.structure import Structure
 
-    monkeypatch.setattr("residscope.cache.layout.unreadable", lambda _: None)  # tensors without values are refused
+    monkeypatch.setattr("residscope.cache.layout.unreadable_kind", lambda _: None)  # tensors without values are refused
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():
@@ -360,7 +360,7 @@ def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
     with torch.no_grad():
         _, single = model.run_with_cache(tokens[:1], remove_batch_dim=True)
     held = {name: tensor for name, tensor in single.items() if name.endswith(kept)}
-    told = basics(CacheView(held, model=model))
+    told = common_facts(CacheView(held, model=model))
     assert (told["prompts"], told["positions"]) == (1, 7)
     if "attn.hook_pattern" in kept:
         drawn = residscope.attention(held, "1.1", model=model).values[0]

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 import residscope
-from residscope.compute.samples import MOST, Samples, samples
+from residscope.compute.samples import MAX_SAMPLES, Samples, samples
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.serving.service import Service
@@ -266,8 +266,8 @@ def test_a_sample_reaches_all_along_every_dimension(shape, turned):
     held = torch.arange(torch.Size(shape).numel()).reshape(shape)
     held = held.transpose(0, -1) if turned and shape else held
     read = torch.frombuffer(bytearray(samples([held])[0]), dtype=held.dtype)
-    assert len(read) <= MOST
-    places = [(held == at).nonzero()[0] for at in read] if held.numel() <= MOST else None
+    assert len(read) <= MAX_SAMPLES
+    places = [(held == at).nonzero()[0] for at in read] if held.numel() <= MAX_SAMPLES else None
     if places is not None:
         assert sorted(read.tolist()) == sorted(held.flatten().tolist())
         return
@@ -280,7 +280,7 @@ def test_a_sample_reaches_all_along_every_dimension(shape, turned):
 @pytest.mark.parametrize("length", [911, 1231, 1334])
 def test_a_sample_ends_with_the_last_where_even_steps_lead_there(length):
     read = torch.frombuffer(bytearray(samples([torch.arange(length)])[0]), dtype=torch.int64)
-    assert MOST // 2 < len(read) <= MOST
+    assert MAX_SAMPLES // 2 < len(read) <= MAX_SAMPLES
     assert len(read.diff().unique()) == 1
     assert (read[0], read[-1]) == (0, length - 1)
 
@@ -397,7 +397,7 @@ def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
     model, cache = run
     service = Service(cache)
     ask = Attribute("head", service.default_target())
-    monkeypatch.setattr(change_notes, "_MOMENT", 60.0)  # after the work only the counters are compared
+    monkeypatch.setattr(change_notes, "_SHORT_COMPUTATION", 60.0)  # after the work only the counters are compared
     assert not any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
     _output(model).weight.data.mul_(3)  # not counted by PyTorch
     assert any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)

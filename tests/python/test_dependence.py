@@ -269,7 +269,7 @@ def test_what_the_model_does_to_its_logits_is_known(change):
 
 
 def test_logits_that_are_written_to_past_pytorchs_count_are_others(monkeypatch):
-    monkeypatch.setattr("residscope.compute.memo._SMALL", 10)  # as if they were of a whole vocabulary
+    monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # as if they were of a whole vocabulary
     looked = first_look()
     given = looked.logits.clone()
     asked = {"by": "layer", "position": 2, "logits": given}

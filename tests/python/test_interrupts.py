@@ -44,7 +44,7 @@ def state() -> list[object]:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts here")
 def test_an_interrupt_at_any_moment_is_raised_and_leaves_everything_as_it_was(cache, monkeypatch):
-    monkeypatch.setattr(switch_interval, "LINGER", 0.1)
+    monkeypatch.setattr(switch_interval, "AFTERWARDS_SECONDS", 0.1)
     dice = random.Random(7)
 
     def interrupt(*_: object) -> None:

@@ -47,12 +47,12 @@ def test_it_says_how_far_it_is_and_lets_short_questions_between(cache: Any, monk
     reply, _ = ask(served, "1", HEADS)
     assert reply["kind"] == "working"
     gate.reached()
-    gate.on()
+    gate.let_through()
     gate.reached()  # the first layer is done, the second one waits
     reply, _ = ask(served, "1", HEADS)
     assert (reply["kind"], reply["done"]) == ("working", 1)
     assert reply["total"] == 3 + 5  # three layers, then three MLPs and two embeddings
-    gate.on(2)
+    gate.let_through(2)
     short, _ = ask(served, "2", {"kind": "tokens"})
     assert short["kind"] == "tokens"
     reply, buffers = until(served, "1", HEADS)
@@ -71,7 +71,7 @@ def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch
     (worker,) = workers()
     reply, _ = ask(served, "2", {"kind": "give-up", "id": "1"})
     assert reply["kind"] == "give-up"
-    gate.on()  # one layer's time later it is gone
+    gate.let_through()  # one layer's time later it is gone
     worker.join(20)
     assert not worker.is_alive()
     assert not gate.waits.acquire(blocking=False)
@@ -81,7 +81,7 @@ def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("way", ["nobody asks", "the cache is gone", "closed"])
 def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch):
     cache = run(boot("gpt2"))[2]
-    gate, served = Gate(monkeypatch), Service(cache, tight=False)
+    gate, served = Gate(monkeypatch), Service(cache, keeps_alive=False)
     ask(served, "1", HEADS)
     gate.reached()
     (worker,) = workers()
@@ -93,7 +93,7 @@ def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch)
             served.release()
         case _:
             del cache
-    gate.on()
+    gate.let_through()
     worker.join(20)
     assert not worker.is_alive()
     if way == "the cache is gone":

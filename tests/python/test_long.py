@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import residscope
 from residscope.patterns import weighting as weightings
-from residscope.patterns.downsampling import SENT, Part, down_sampled
+from residscope.patterns.downsampling import MAX_SENT, Part, down_sampled
 from residscope.serving.service import Service
 from residscope.terms import Span
 from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
@@ -52,8 +52,8 @@ def test_no_more_travels_than_a_picture_has_and_a_line_travels_whole():
     sides = [1, 15, 512, 513, 1000, 4096, 20_000]
     for rows, columns in [(a, b) for a in sides for b in (a, 1)]:
         step = Part(range(rows), range(columns), False).step
-        assert -(-rows // step) * -(-columns // step) <= SENT
-        assert step == 1 or rows * columns > SENT
+        assert -(-rows // step) * -(-columns // step) <= MAX_SENT
+        assert step == 1 or rows * columns > MAX_SENT
 
 
 @pytest.fixture(scope="module", params=["native", "gated"])

@@ -22,7 +22,7 @@ from tokenizers.models import WordLevel
 
 import residscope
 from residscope import ResidscopeError, demo
-from residscope.many.accumulator import Frame, Spread
+from residscope.many.accumulator import ResultLayout, Spread
 from residscope.terms import Component
 from tests.support import many_worker, tiny
 
@@ -373,7 +373,7 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
     result = many(items, ANSWERS, on_error="skip")
     assert result.items == [0, 1, 1, 1, 3, 3]
     assert said in result.skipped[2]
-    assert "Item 2 left out" in result.notes[-1]
+    assert "Item 2 was left out" in result.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -397,13 +397,13 @@ def test_what_an_item_was_instead_is_said(item, kinds):
 )
 def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
     def frame(*rows):
-        return Frame("layer", list(rows), ("component", "batch"), (), [], None, None)
+        return ResultLayout("layer", list(rows), ("component", "batch"), (), [], None, None)
 
     rows = (Component("mlp_out", layer) for layer in range(count))
     whole = frame(*rows, Component("embed"))
     with pytest.raises(ResidscopeError) as refused:
         whole.check(frame(Component("embed")))
-    assert f"rows differ from those of the items before it ({said}: it has another model" in str(refused.value)
+    assert f"rows differ from the rows of the items before it ({said}: it has another model" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_spread_where_the_mean_is_large():
     torch.manual_seed(0)
     values = 1e4 + torch.randn(3, 1000, dtype=torch.float64) * 1e-3
     pieces = [Spread.of(piece, 1) for piece in values.split([1, 7, 292, 700], 1)]
-    spread = pieces[0].with_(pieces[1].with_(pieces[2])).with_(pieces[3])
+    spread = pieces[0].merged(pieces[1].merged(pieces[2])).merged(pieces[3])
     torch.testing.assert_close(spread.std, values.std(1), rtol=1e-6, atol=0)
     torch.testing.assert_close(spread.mean, values.mean(1), rtol=1e-14, atol=0)
 

@@ -14,7 +14,7 @@ import torch
 
 import residscope
 from residscope.attribution import attribute, component_vectors
-from residscope.compute.memo import CACHES, Store, UnknownError, key_of, number_of
+from residscope.compute.memo import CACHES, NoKeyError, ResultStore, key_of, unique_id
 from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
 from residscope.session import change_tracking
@@ -122,7 +122,7 @@ def test_it_goes_with_the_cache_and_keeps_nothing_alive():
     for answers in (5, 6, 7):
         residscope.attribute(cache, answers)
     id = change_tracking.track(cache).id
-    assert any(key[0] == id for key in CACHES._kept)
+    assert any(key[0] == id for key in CACHES._entries)
     z, weight = (
         weakref.ref(cache["blocks.0.attn.hook_z"]),
         weakref.ref(model.blocks[0].attn.o.original_component.weight),
@@ -130,7 +130,7 @@ def test_it_goes_with_the_cache_and_keeps_nothing_alive():
     del cache
     gc.collect()
     assert z() is None
-    assert not any(key[0] == id for key in CACHES._kept)
+    assert not any(key[0] == id for key in CACHES._entries)
     del model
     gc.collect()
     assert weight() is None
@@ -200,7 +200,7 @@ def test_what_is_only_like_a_cache_is_refused_in_a_sentence(odd: object):
 
 
 def test_a_store_is_bounded_and_forgets_the_longest_unused():
-    store = Store(10_000)
+    store = ResultStore(10_000)
     for name in "abc":
         store.put((name, 1), name, 3_000)
     assert store.get(("a", 1)) == "a"
@@ -216,12 +216,12 @@ def test_a_store_is_bounded_and_forgets_the_longest_unused():
 def test_what_is_dropped_between_any_two_lines_leaves_the_store_right():
     line = 0
     for line in range(1, 100):
-        store = Store(3_000)
+        store = ResultStore(3_000)
         for number in range(3):
             store.put(("a", number), number, 1_000)
         left = line
 
-        def trace(frame: FrameType, event: str, _: object, store: Store = store) -> Any:
+        def trace(frame: FrameType, event: str, _: object, store: ResultStore = store) -> Any:
             nonlocal left
             if frame.f_code.co_name not in ("put", "_pop"):
                 return None
@@ -263,7 +263,7 @@ def test_keys_tell_questions_apart():
     before = key_of(tensor)
     tensor.add_(1)
     assert key_of(tensor) != before
-    with pytest.raises(UnknownError):
+    with pytest.raises(NoKeyError):
         key_of(object())
 
 
@@ -272,12 +272,12 @@ def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
         pass
 
     thing, other = Thing(), Thing()
-    of = number_of(thing)
-    assert of == number_of(thing) != number_of(other)
-    assert number_of(None) == "" != of
-    with pytest.raises(UnknownError):
-        number_of(1)
+    of = unique_id(thing)
+    assert of == unique_id(thing) != unique_id(other)
+    assert unique_id(None) == "" != of
+    with pytest.raises(NoKeyError):
+        unique_id(1)
     del thing
     gc.collect()
     later = [Thing() for _ in range(100)]  # one of them may get its address
-    assert of not in {number_of(one) for one in later}
+    assert of not in {unique_id(one) for one in later}

@@ -29,7 +29,7 @@ def booted(config, kind, tmp_path):
     torch.manual_seed(0)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
     made = kind.from_config(config)
-    tiny._move(made)
+    tiny._enlarge_weights(made)
     made.eval().save_pretrained(tmp_path)
     tiny._tokenizer().save_pretrained(tmp_path)
     return TransformerBridge.boot_transformers(str(tmp_path))

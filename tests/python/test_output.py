@@ -121,7 +121,7 @@ def test_every_row_and_the_constant_is_brute_force(odd):
         post = getattr(model.blocks[layer], "ln1_post", None)
         bias = None if post is None else getattr(post.original_component, "bias", None)
         if bias is not None:
-            rows[f"{layer}_attn_bias"] = truth.worth(bias.detach().expand(3, -1))
+            rows[f"{layer}_attn_bias"] = truth.contribution(bias.detach().expand(3, -1))
     for by in ("head", "layer"):
         found = residscope.attribute(cache, ANSWERS, by=by)
         for label, row in zip(found.labels, found.values, strict=True):

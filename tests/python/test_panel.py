@@ -400,7 +400,7 @@ def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
         patch.setattr("residscope.export.snapshot.OPENING", 0)
         panel.prepare()
         assert [entry["ask"]["kind"] for entry in panel.opening["entries"]] == ["describe", "tokens"]
-    monkeypatch.setattr("residscope.hosts.visibility.Views.fresh", 0.05)
+    monkeypatch.setattr("residscope.hosts.visibility.PanelViews.withdrawal_seconds", 0.05)
     panel.prepare()
     until = time.monotonic() + 5
     while panel.opening and time.monotonic() < until:

@@ -18,7 +18,7 @@ from tests.support import tiny
 @pytest.fixture
 def shown(monkeypatch):
     """A panel of a cache that nobody else holds, its cache, and what a view tells it."""
-    monkeypatch.setattr("residscope.hosts.visibility.Views.grace", 0.05)
+    monkeypatch.setattr("residscope.hosts.visibility.PanelViews.release_seconds", 0.05)
     _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")))
     panel = residscope.inspect(cache, (5, 6), show=False)
     answers = []
@@ -100,7 +100,7 @@ def test_what_was_given_with_a_cache_is_let_go_with_it(given):
     kept = None if given == "plain" else cache
     if given == "model":
         cache.model = None
-    panel._service.hold.loosen()
+    panel._service.hold.stop_keeping_alive()
     del model, logits, cache, held
     assert let_go(alive) is True
     answer, _ = panel._service.answer({"id": "1", "ask": {"kind": "suggest"}})

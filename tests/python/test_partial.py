@@ -48,7 +48,7 @@ def part(run, names: tuple[str, ...], *, plain: bool = False):
 def told_by_hand(found, model, whole, **others) -> None:
     """Held against a decomposition by hand, in float64, and the model's own logits; `others` are vectors of rows."""
     brute = Brute(model, whole, ANSWERS, 6)
-    true = brute.rows() | {label: brute.worth(vectors[:, 6]) for label, vectors in others.items()}
+    true = brute.rows() | {label: brute.contribution(vectors[:, 6]) for label, vectors in others.items()}
     assert len(found.labels) == len(set(found.labels))
     assert {f"L{layer}H{head}" for layer in range(3) for head in range(4)} < set(found.labels)
     for label, values in zip(found.labels, found.values.double(), strict=True):
@@ -140,7 +140,7 @@ def test_the_lens_is_read_at_the_points_that_were_cached(run, kept, norm):
         with torch.no_grad():
             read = final(stream) if norm == "recomputed" else None
         if read is None:
-            worth = Brute(model, whole, ANSWERS, 6).worth(stream)
+            worth = Brute(model, whole, ANSWERS, 6).contribution(stream)
             torch.testing.assert_close(values.double(), worth, atol=2e-5, rtol=1e-4)
         else:
             said = (read @ (model.W_U[:, ANSWERS[:, 0]] - model.W_U[:, ANSWERS[:, 1]])).diagonal()
@@ -161,7 +161,7 @@ def test_layers_are_told_by_the_stream_where_their_outputs_were_not_cached(run):
     assert found.labels == ["1_pre", "1_layer_out", "2_layer_out"]
     points = [whole["resid_post", layer][:, -1] for layer in range(3)]
     for values, added in zip(found.values, (points[0], points[1] - points[0], points[2] - points[1]), strict=True):
-        torch.testing.assert_close(values.double(), brute.worth(added), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(values.double(), brute.contribution(added), atol=2e-5, rtol=1e-4)
     assert found.missing == []
     assert any("`1_pre` is all that was written before layer 1" in note for note in found.notes)
     stream = part(run, ("hook_resid_mid", "hook_resid_pre", "hook_resid_post"))
@@ -233,7 +233,7 @@ def test_where_an_sae_stands_its_output_is_the_activation(run, name):
     held = ActivationCache(spliced, model)
     told_by_hand(residscope.attribute(held, ANSWERS), model, whole)
     lens = residscope.attribute(held, ANSWERS, by="accumulated")
-    stream = Brute(model, whole, ANSWERS, 6).worth(whole["blocks.1.hook_resid_pre"][:, 6])
+    stream = Brute(model, whole, ANSWERS, 6).contribution(whole["blocks.1.hook_resid_pre"][:, 6])
     torch.testing.assert_close(lens.values[lens.labels.index("1_pre")].double(), stream, atol=2e-5, rtol=1e-4)
 
 

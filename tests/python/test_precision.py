@@ -73,7 +73,7 @@ def test_heads_that_were_kept_more_coarsely_than_the_rest_add_up_all_the_same(ll
     written = read.double() @ model.W_O[1, 1].detach().double()  # [batch, source, d_model]
     for answers in ((3, 4), (3, 6), (4, 5)):
         brute = Brute(model, cache, torch.tensor([answers] * 3), 6)
-        true = torch.stack([brute.worth(vectors) for vectors in written.unbind(1)])
+        true = torch.stack([brute.contribution(vectors) for vectors in written.unbind(1)])
         found = residscope.attribute(held, answers, by="source", heads="1.1")
         torch.testing.assert_close(found.values[:, 0].double(), true, atol=2e-5, rtol=1e-4)
         assert not found.notes
@@ -90,7 +90,7 @@ def test_a_gate_that_was_kept_more_coarsely_than_the_rest_is_found(family):
     found = residscope.attribute(held, ANSWERS, by="source", heads="1.1")
     brute = Brute(model, cache, ANSWERS, 6)
     z = brute.at("blocks.1.attn.hook_z")[:, 1]
-    true = brute.worth(brute.written(1, "ln1_post", z @ model.blocks[1].attn.W_O[1].detach().double()))
+    true = brute.contribution(brute.written(1, "ln1_post", z @ model.blocks[1].attn.W_O[1].detach().double()))
     near = torch.finfo(torch.bfloat16).eps * found.values.abs().max()
     torch.testing.assert_close(found.values.sum(0)[0].double(), true, atol=float(near), rtol=0)
     assert found.unexplained.abs().max() <= found.tolerance

@@ -148,7 +148,7 @@ def test_two_long_questions_at_once_get_each_its_own_answer(tell, cache, pair, m
     gate = Gate(monkeypatch)
     for id, question in zip("ab", pair, strict=True):
         assert ask(tell, id, question)[0]["kind"] == "working"
-    gate.on(99)
+    gate.let_through(99)
     found = [until(tell, id, question) for id, question in zip("ba", reversed(pair), strict=True)]
     for answer, question, own in zip(reversed(found), pair, figures, strict=True):
         agrees(answer, question, own)
@@ -164,7 +164,7 @@ def test_giving_up_ends_that_question_and_no_other(tell, cache, monkeypatch):
     ask(tell, "b", kept)
     (other,) = set(workers()) - {given_up}
     assert ask(tell, "c", {"kind": "give-up", "id": "a"})[0]["kind"] == "give-up"
-    gate.on()
+    gate.let_through()
     given_up.join(20)
     assert not given_up.is_alive()
     assert not gate.waits.acquire(blocking=False)  # it ended before its second layer
@@ -184,7 +184,7 @@ def test_another_question_under_a_known_id_is_refused_and_disturbs_nothing(tell,
         assert (answer["failure"]["code"], buffers) == ("protocol", [])
         assert "another request with this id is still running" in answer["failure"]["message"].lower()
     assert workers() == [worker]
-    gate.on(99)
+    gate.let_through(99)
     agrees(until(tell, "a", first), first, figures)
     agrees(until(tell, "a", attribution("layer")), attribution("layer"), expected(cache, attribution("layer")))
 
@@ -206,7 +206,7 @@ def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, mo
     with torch.no_grad():
         cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
     after = before | {"cache": listed()}
-    gate.on(99)
+    gate.let_through(99)
     (worker,) = workers()
     worker.join(20)
     answer, _ = dispatcher.answer(after)
@@ -233,11 +233,11 @@ def test_an_answer_is_of_one_state(tell, cache, change, monkeypatch, request):
     gate = Gate(monkeypatch)
     ask(tell, "a", question)
     gate.reached()
-    gate.on()
+    gate.let_through()
     gate.reached()  # the first layer is done
     with torch.no_grad():
         change(cache)
-    gate.on(99)
+    gate.let_through(99)
     if change is z_changes and "panel" not in request.node.name:  # a sidebar names the state that it asks about
         answer, _ = tell({"id": "a", "ask": question})
         assert answer["failure"]["code"] == "changed"
@@ -359,7 +359,7 @@ def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monk
         cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
     answer, _ = dispatcher.answer({"id": "c", "ask": {"kind": "give-up", "id": "a"}, "cache": ref})
     assert answer["reply"]["kind"] == "give-up"
-    gate.on()
+    gate.let_through()
     worker.join(20)
     assert not worker.is_alive()
 

@@ -165,10 +165,10 @@ def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
     [
         ("llama", "colour", "There is no score"),
         ("mamba2", "previous", "hook_pattern` is not in this cache"),
-        ("mamba2", "copying", "there is no copying score"),
+        ("mamba2", "copying", "There is no copying score"),
         ("deepseek_v3", "copying", "latent attention"),
         ("afmoe", "copying", "gated heads"),
-        ("opt-projected", "copying", "the width of its residual stream"),
+        ("opt-projected", "copying", "their width is not that of the residual stream"),
     ],
 )
 def test_a_score_that_cannot_be_told_is_refused_in_a_sentence(family, score, said):

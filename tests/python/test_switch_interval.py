@@ -9,13 +9,13 @@ import time
 import pytest
 
 from residscope.compute import switch_interval as room
-from residscope.compute.switch_interval import AFTER, TURN, switching_often
+from residscope.compute.switch_interval import AFTERWARDS_INTERVAL, ANSWERING_INTERVAL, switching_often
 
 
 @pytest.fixture(autouse=True)
 def usual(monkeypatch):
     wait()
-    monkeypatch.setattr(room, "LINGER", 0.1)
+    monkeypatch.setattr(room, "AFTERWARDS_SECONDS", 0.1)
     before = sys.getswitchinterval()
     yield before
     wait()
@@ -24,14 +24,14 @@ def usual(monkeypatch):
 
 def wait():
     end = time.monotonic() + 5
-    while room._usual is not None and time.monotonic() < end:
+    while room._usual_interval is not None and time.monotonic() < end:
         time.sleep(0.02)
-    assert room._usual is None
+    assert room._usual_interval is None
 
 
 def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
     def meanwhile() -> None:
-        assert sys.getswitchinterval() == pytest.approx(TURN)
+        assert sys.getswitchinterval() == pytest.approx(ANSWERING_INTERVAL)
 
     def twice() -> None:
         meanwhile()
@@ -39,7 +39,7 @@ def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
         meanwhile()
 
     switching_often(twice)
-    assert sys.getswitchinterval() == pytest.approx(AFTER)
+    assert sys.getswitchinterval() == pytest.approx(AFTERWARDS_INTERVAL)
     switching_often(meanwhile)
     wait()
     assert sys.getswitchinterval() == usual

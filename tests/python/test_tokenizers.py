@@ -131,7 +131,7 @@ def test_parts_of_characters_are_shown_as_their_bytes(ioi, tmp_path):
             else:
                 data += part.encode()
         assert data.decode() == text, shown
-        assert [words.writes(part).id for part in shown] == ids
+        assert [words.token_of_text(part).id for part in shown] == ids
     assert words.text(encode("你", add_special_tokens=False)[0]) == "⟨E4 BD⟩"
     vocabulary, tokenizer = sentence_pieces(tmp_path)
     model, _, _ = run_with(tokenizer)

@@ -1,4 +1,4 @@
-"""What the VS Code extension has a kernel run, as its own code writes it."""
+"""Makes the expressions that the VS Code extension runs in a kernel, with the extension's own code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _EXTENSION = Path(__file__).parents[2] / "extension" / "vscode"
-_WRITE = """
+_SCRIPT = """
 import { build } from "esbuild";
 import { readFileSync } from "node:fs";
 const { token, questions } = JSON.parse(readFileSync(0, "utf8"));
@@ -21,9 +21,9 @@ process.stdout.write(JSON.stringify(questions ? requestExpression(token, questio
 
 
 def expression(token: str, questions: list[Any] | None = None) -> str:
-    """The expression that asks these questions, or that attaches where there are none."""
-    node = ["node", "--input-type=module", "--eval", _WRITE]
+    """Return the expression that asks these questions. Without questions, the expression attaches."""
+    node = ["node", "--input-type=module", "--eval", _SCRIPT]
     given = json.dumps({"token": token, "questions": questions})
-    done = subprocess.run(node, cwd=_EXTENSION, input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    result = subprocess.run(node, cwd=_EXTENSION, input=given, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)

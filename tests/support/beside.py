@@ -1,4 +1,4 @@
-"""Talks to a kernel as a sidebar does: on a subshell of its own, beside the user's cells."""
+"""Talks to a kernel like a sidebar: on a separate subshell, while the user's cells run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHO = """__import__("IPython.display", fromlist=["_"]).JSON({
 
 
 class Beside:
-    """One sidebar. Messages that are for the user's cells are left in `others`."""
+    """A sidebar's connection to a kernel. Messages for the user's cells are collected in `others`."""
 
     def __init__(self, client: BlockingKernelClient, *, subshell: bool = True) -> None:
         self.client, self.comm, self.others = client, uuid4().hex, list[dict[str, Any]]()
@@ -103,10 +103,10 @@ class Beside:
 
 @contextmanager
 def busy(client: BlockingKernelClient, code: str):
-    """While a cell runs on the main shell; it must print "started", and end when the file it is told of goes."""
+    """Run a cell on the main shell during the block. Its code must end when `go()` returns False."""
     from tempfile import NamedTemporaryFile
 
-    file = NamedTemporaryFile(delete=False)  # noqa: SIM115 (it stays until its going ends the cell)
+    file = NamedTemporaryFile(delete=False)  # noqa: SIM115 (deleting the file ends the cell)
     path = Path(file.name)
     file.close()
     id = client.execute(f"import os, time\ngo = lambda: os.path.exists({str(path)!r})\nprint('started')\n{code}")
@@ -124,13 +124,13 @@ def busy(client: BlockingKernelClient, code: str):
 
 
 def value(client: BlockingKernelClient, expression: str) -> Any:
-    """What an expression is in the kernel: evaluated silently, so that the question itself leaves no trace."""
+    """Return the value of an expression in the kernel. It is evaluated silently and leaves no trace."""
     expressions = {"it": f"__import__('IPython.display', fromlist=['_']).JSON({{'it': {expression}}})"}
     id = client.execute("", silent=True, store_history=False, user_expressions=expressions)
     while True:
         reply = client.get_shell_msg(timeout=60)
         if reply["parent_header"].get("msg_id") == id:
-            if reply["content"]["status"] == "aborted":  # the kernel still drops what was sent before an interrupt
+            if reply["content"]["status"] == "aborted":  # after an interrupt the kernel aborts the next requests
                 return value(client, expression)
             it = reply["content"]["user_expressions"]["it"]
             assert it["status"] == "ok", it

@@ -1,4 +1,4 @@
-"""An independent brute force in float64: every component as a whole vector, the norm applied to it as it is defined."""
+"""Computes contributions independently of Residscope, in float64: each component is a vector, then the norm follows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Norm(NamedTuple):
 
 
 class Brute:
-    """One position of a bridge's cache, for answer − distractor, from vectors with a d_model axis.
+    """The contributions to answer − distractor at one position of a bridge's cache.
 
     Args:
         model: A bridge.
-        cache: Its cache.
+        cache: The bridge's cache.
         answers: Token ids `[batch, 2]`.
         position: The destination.
-        scale: What the model multiplies its logits by.
+        scale: The factor by which the model multiplies its logits.
     """
 
     def __init__(self, model, cache, answers: torch.Tensor, position: int, scale: float = 1.0) -> None:
@@ -41,38 +41,38 @@ class Brute:
         return self.cache[name][:, self.position].double()
 
     def norm(self, module) -> Norm:
-        """How a norm treats a vector, seen from outside: what its own forward does with one."""
+        """Determine what a norm does from the outputs of its `forward`."""
         module = copy.deepcopy(module.original_component).double()
         x = torch.randn(self.unembed.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
         with torch.no_grad():
-            there, back, double, lifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
-        if torch.allclose(double, 2 * there, rtol=1e-5, atol=1e-3):  # passes everything on
+            normal, negated, doubled, shifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
+        if torch.allclose(doubled, 2 * normal, rtol=1e-5, atol=1e-3):  # it does not divide: the model has no norm
             return Norm(False, False, torch.ones_like(x), torch.zeros_like(x))
-        centres, bias = torch.allclose(lifted, there, rtol=1e-4, atol=1e-4), (there + back) / 2
+        centres, bias = torch.allclose(shifted, normal, rtol=1e-4, atol=1e-4), (normal + negated) / 2
         x = x - x.mean() if centres else x
-        return Norm(True, centres, (there - bias) / (x / x.pow(2).mean().sqrt()), bias)
+        return Norm(True, centres, (normal - bias) / (x / x.pow(2).mean().sqrt()), bias)
 
-    def worth(self, vector: torch.Tensor) -> torch.Tensor:
-        """What a vector in the stream is worth in each prompt."""
+    def contribution(self, vector: torch.Tensor) -> torch.Tensor:
+        """Return the contribution of a vector in the stream, for each prompt."""
         return (self.through(self.final, "ln_final.hook_scale", vector) * self.unembed).sum(-1)
 
     def through(self, norm: Norm, scale: str, vector: torch.Tensor) -> torch.Tensor:
-        """What a norm makes of a vector, its scale held and its bias left out."""
+        """Return a norm's output for a vector, with its cached scale and without its bias."""
         vector = vector.double()
         vector = vector - vector.mean(-1, keepdim=True) if norm.centres else vector
         return (vector / self.at(scale) if norm.divides else vector) * norm.weight
 
     def written(self, layer: int, output_norm: str, vector: torch.Tensor) -> torch.Tensor:
-        """What a part of a sublayer's output is when it has come into the stream."""
+        """Return the vector that a part of a sublayer's output adds to the stream."""
         vector = vector.double() * getattr(self.model.cfg, "residual_multiplier", 1.0)
         module = getattr(self.model.blocks[layer], output_norm, None)
         if module is None:
             return vector
-        # The block normalises what it adds: each part is divided by the norm of the whole.
+        # The block normalises the sublayer's output: each part is divided by the scale of the whole output.
         return self.through(self.norm(module), f"blocks.{layer}.{output_norm}.hook_scale", vector)
 
     def rows(self) -> dict[str, torch.Tensor]:
-        """Each part's worth `[batch]`."""
+        """Return the contribution of each component, `[batch]`."""
         rows = {}
         for layer in range(self.model.cfg.n_layers):
             z = self.at(f"blocks.{layer}.attn.hook_z")
@@ -81,17 +81,17 @@ class Brute:
             zero = torch.zeros(W_O.shape[-1], dtype=torch.float64)
             parts = {f"L{layer}H{h}": z[:, h] @ W_O[h] for h in range(W_O.shape[0])}
             parts[f"{layer}_attn_bias"] = (zero if b_O is None else b_O.detach().double()).expand(z.shape[0], -1)
-            rows |= {name: self.worth(self.written(layer, "ln1_post", part)) for name, part in parts.items()}
+            rows |= {name: self.contribution(self.written(layer, "ln1_post", part)) for name, part in parts.items()}
             for part in ("attn_out", "mlp_out")[: 1 if getattr(self.model.cfg, "attn_only", False) else 2]:
-                rows[f"{layer}_{part}"] = self.worth(self.at(f"blocks.{layer}.hook_{part}"))
+                rows[f"{layer}_{part}"] = self.contribution(self.at(f"blocks.{layer}.hook_{part}"))
         for part in ("embed", "pos_embed"):
             if f"hook_{part}" in self.cache:
-                rows[part] = self.worth(self.at(f"hook_{part}"))
+                rows[part] = self.contribution(self.at(f"hook_{part}"))
         return rows
 
 
 def logit_scale(logits: torch.Tensor, cache) -> float:
-    """What the model multiplies its logits by, seen in its own output (1 where it caps them)."""
+    """Return the factor by which the model multiplies its logits, found from its output. 1 if the model caps them."""
     written = cache["unembed.hook_out"]
     ratio = float((logits * written).sum() / written.pow(2).sum())
     return ratio if torch.allclose(logits, written * ratio, atol=1e-5, rtol=1e-4) else 1.0

@@ -13,8 +13,9 @@ PARTIAL = {
     "z": 'name.endswith(("attn.hook_z", "ln_final.hook_scale"))',
     "resid-post": 'name.endswith("hook_resid_post")',
 }
-"""Filters that are often used, and what a panel shows of their caches."""
+"""Conditions of filters (`names_filter`) that are often used."""
 
 
 def settled(panel: Locator) -> None:
+    """Wait until a panel has drawn everything that it requested."""
     expect(panel).to_have_attribute("data-state", "ready", timeout=FOLLOWS)

@@ -1,4 +1,4 @@
-"""Makes work long without waiting for time: it stands before each layer's heads until it is let on."""
+"""Makes work as long as a test needs it: before each layer's heads, the work waits until the test lets it continue."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from residscope.serving import jobs, service
 
 
 class Gate:
-    """Holds work up before each layer's heads, until it is let on; any cache counts as large."""
+    """Stops work before each layer's heads, until `let_through` is called. Any cache counts as large."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._on, self.waits = threading.Semaphore(0), threading.Semaphore(0)
+        self._permits, self.waits = threading.Semaphore(0), threading.Semaphore(0)
         heads = components.layer_heads
 
         def slow(*given: Any) -> Any:
             self.waits.release()
-            assert self._on.acquire(timeout=20)
+            assert self._permits.acquire(timeout=20)
             return heads(*given)
 
         monkeypatch.setattr(components, "layer_heads", slow)
@@ -28,14 +28,14 @@ class Gate:
         monkeypatch.setattr(service, "_LARGE", 0)
 
     def reached(self) -> None:
-        """Wait until work stands before a layer."""
+        """Wait until work is stopped before a layer."""
         assert self.waits.acquire(timeout=20)
 
-    def on(self, layers: int = 1) -> None:
-        """Let it do some layers."""
-        self._on.release(layers)
+    def let_through(self, layers: int = 1) -> None:
+        """Let the work compute this many layers."""
+        self._permits.release(layers)
 
 
 def workers() -> list[threading.Thread]:
-    """The threads that work on what takes long."""
+    """Return the threads that do long work."""
     return [thread for thread in threading.enumerate() if thread.name == "residscope-work"]

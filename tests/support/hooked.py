@@ -1,8 +1,8 @@
-"""Small random `HookedTransformer`s of many structures, and what each part is worth by the model's own modules.
+"""Small random `HookedTransformer`s of many structures, and the contributions of their components by brute force.
 
-The brute force takes nothing from Residscope and nothing from the model's cache: the model runs again in float64, and a
-part is worth what the model's own final norm and unembedding say with it less what they say without it, while the
-norm's scale is held at the value that it had. So norm weights, centring and biases are the model's own affair here.
+The brute force uses neither Residscope nor the model's cache. The model runs again in float64. The contribution of a
+component is the output of the model's final norm and unembedding with it, minus their output without it, while the
+norm's scale is frozen. So norm weights, centring and biases are applied by the model's own modules.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ STRUCTURES = {
     "parallel-folded": {"parallel_attn_mlp": True, "folded": True},
     "gated-grouped": _GATED,  # Llama
     "grouped-ungrouped": {**_GATED, "ungroup_grouped_query_attention": True},
-    "output-norms": {**_GATED, "use_normalization_before_and_after": True},  # Gemma 2, less its cap
+    "output-norms": {**_GATED, "use_normalization_before_and_after": True},  # Gemma 2, without its cap
     "output-norms-folded": {**_GATED, "use_normalization_before_and_after": True, "folded": True},
     "gemma2": {**_GATED, "use_normalization_before_and_after": True, "output_logits_soft_cap": 12.0},
     "attn-only": {"attn_only": True, "d_mlp": None, "act_fn": None},
-    "attn-only-shortformer": {"attn_only": True, "positional_embedding_type": "shortformer"},  # positions: not added
+    "attn-only-shortformer": {"attn_only": True, "positional_embedding_type": "shortformer"},  # positions not added
     "embedding-norm": {"post_embedding_ln": True, "positional_embedding_type": "alibi"},  # BLOOM
     "experts": {**_RMS, "num_experts": 4, "experts_per_token": 2, "gated_mlp": True, "act_fn": "silu"},  # Mixtral
-    "solu": {"act_fn": "solu_ln"},  # the small models made for TransformerLens: a norm behind the neurons
+    "solu": {"act_fn": "solu_ln"},  # the small models made for TransformerLens, with a norm after the neurons
     "every-hook": {"use_attn_result": True, "use_split_qkv_input": True, "use_hook_mlp_in": True},
     "fewer-outputs": {"d_vocab_out": 16},
 }
-if version("transformer-lens").startswith("3."):  # 2.x has no blocks of this kind
+if version("transformer-lens").startswith("3."):  # 2.x has no such blocks
     STRUCTURES["olmo2"] = {**_GATED, "original_architecture": "Olmo2ForCausalLM"}
 
 
 @once
 def model(structure: str) -> HookedTransformer:
-    """A model of this structure, its norms' weights far from 1 and its biases far from 0."""
+    """Return a model of this structure. The weights of its norms are far from 1, and its biases far from 0."""
     wanted = {"act_fn": "gelu_new", "normalization_type": "LN", **STRUCTURES[structure]}
     folded, named = wanted.pop("folded", False), wanted.pop("named", True)
     made = HookedTransformer(HookedTransformerConfig(**_SIZES | wanted, seed=0, device="cpu")).eval()
@@ -74,20 +74,20 @@ def model(structure: str) -> HookedTransformer:
 
 
 def tokens(batch: int = BATCH) -> torch.Tensor:
-    """Random prompts."""
+    """Return random prompts."""
     return torch.randint(VOCAB, (batch, POSITIONS), generator=torch.Generator().manual_seed(1))
 
 
 @once
 def run(structure: str):
-    """The model's logits for `tokens()`, and its cache."""
+    """Return the model's logits for `tokens()`, and its cache."""
     with torch.no_grad():
         return model(structure).run_with_cache(tokens())
 
 
 @once
 def exact(structure: str) -> HookedTransformer:
-    """The same model in float64."""
+    """Return the same model in float64."""
     twin = deepcopy(model(structure)).double()
     for module in twin.modules():
         if hasattr(module, "cfg"):
@@ -96,21 +96,23 @@ def exact(structure: str) -> HookedTransformer:
 
 
 def own_difference(structure: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """answer − distractor, `[batch, pos]`, in float64, off the logits that the model returned: as they are, and with
-    their soft-cap undone."""
+    """Return answer − distractor, `[batch, pos]`, in float64, of the logits that the model returned.
+
+    The first is of the logits as they are, the second of the logits without their soft-cap.
+    """
     logits, cap = run(structure)[0].double(), model(structure).cfg.output_logits_soft_cap
     return difference(logits), difference(cap * (logits / cap).atanh() if cap > 0 else logits)
 
 
 def difference(logits: torch.Tensor) -> torch.Tensor:
-    """answer − distractor, `[batch, pos]`."""
+    """Return answer − distractor, `[batch, pos]`."""
     one = torch.arange(BATCH)
     return logits[one, :, ANSWERS[:, 0]] - logits[one, :, ANSWERS[:, 1]]
 
 
 @once
 def brute(structure: str) -> dict[str, torch.Tensor]:
-    """What each part is worth, `[batch, pos]`: rows of every decomposition, and `constant`."""
+    """Return the contribution of each component, `[batch, pos]`: the rows of every decomposition, and `constant`."""
     twin = exact(structure)
     with torch.no_grad():
         return _brute(twin, twin.run_with_cache(tokens())[1])
@@ -121,43 +123,43 @@ def _brute(twin, cache) -> dict[str, torch.Tensor]:
     final = cache[f"blocks.{twin.cfg.n_layers - 1}.hook_resid_post"]
     norm = getattr(twin, "ln_final", torch.nn.Identity())
 
-    def said(stream: torch.Tensor) -> torch.Tensor:
+    def output(stream: torch.Tensor) -> torch.Tensor:
         return difference(twin.unembed(norm(stream)))
 
     rows: dict[str, torch.Tensor] = {}
     with frozen(norm, final):
-        whole = said(final)
-        rows["constant"] = said(torch.zeros_like(final))
+        whole = output(final)
+        rows["constant"] = output(torch.zeros_like(final))
 
-        def worth(part: torch.Tensor) -> torch.Tensor:
-            return whole - said(final - part)
+        def contribution(part: torch.Tensor) -> torch.Tensor:
+            return whole - output(final - part)
 
         for layer in layers:
             for point in ("pre", "mid"):
                 if f"blocks.{layer}.hook_resid_{point}" in cache:
-                    rows[f"{layer}_{point}"] = worth(cache[f"blocks.{layer}.hook_resid_{point}"])
+                    rows[f"{layer}_{point}"] = contribution(cache[f"blocks.{layer}.hook_resid_{point}"])
             for part in ("attn_out", "mlp_out"):
                 if f"blocks.{layer}.hook_{part}" in cache:
-                    rows[f"{layer}_{part}"] = worth(cache[f"blocks.{layer}.hook_{part}"])
+                    rows[f"{layer}_{part}"] = contribution(cache[f"blocks.{layer}.hook_{part}"])
             for parts in (_heads(twin, cache, layer), _neurons(twin, cache, layer)):
-                rows |= {name: worth(part) for name, part in parts.items()}
-        rows["final_post"] = worth(final)
-        rows["embed"] = worth(cache["hook_embed"])
+                rows |= {name: contribution(part) for name, part in parts.items()}
+        rows["final_post"] = contribution(final)
+        rows["embed"] = contribution(cache["hook_embed"])
         if twin.cfg.positional_embedding_type == "standard":
-            rows["pos_embed"] = worth(cache["hook_pos_embed"])
-    rows |= {f"recomputed {layer}_pre": said(cache[f"blocks.{layer}.hook_resid_pre"]) for layer in layers}
+            rows["pos_embed"] = contribution(cache["hook_pos_embed"])
+    rows |= {f"recomputed {layer}_pre": output(cache[f"blocks.{layer}.hook_resid_pre"]) for layer in layers}
     return rows
 
 
 def _heads(twin, cache, layer: int) -> dict[str, torch.Tensor]:
-    """What each head, and the bias, adds to the stream."""
+    """The vectors that each head, and the bias, adds to the stream."""
     attention, z = twin.blocks[layer].attn, cache[f"blocks.{layer}.attn.hook_z"]
     parts = {f"L{layer}H{head}": z[:, :, head] @ attention.W_O[head] for head in range(twin.cfg.n_heads)}
     return _through(twin, layer, "ln1", parts | {f"{layer}_attn_bias": attention.b_O.expand_as(parts[f"L{layer}H0"])})
 
 
 def _neurons(twin, cache, layer: int) -> dict[str, torch.Tensor]:
-    """What each neuron, and the bias, adds to the stream; nothing where the MLP has experts, or is not there."""
+    """The vectors that each neuron, and the bias, adds to the stream. Empty if there is no MLP, or it has experts."""
     mlp = getattr(twin.blocks[layer], "mlp", None)
     if not hasattr(mlp, "W_out"):
         return {}
@@ -167,19 +169,22 @@ def _neurons(twin, cache, layer: int) -> dict[str, torch.Tensor]:
 
 
 def _through(twin, layer: int, norm: str, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The parts of a sublayer's output behind the norm that some blocks put on it. (OLMo 2's has no other name.)"""
+    """The parts of a sublayer's output after the norm that some blocks apply to it.
+
+    In OLMo 2 this norm has the same name as the norm before a sublayer in other models.
+    """
     name = norm if twin.cfg.original_architecture == "Olmo2ForCausalLM" else f"{norm}_post"
     output_norm = getattr(twin.blocks[layer], name, None)
     if output_norm is None:
         return parts
     whole = sum(parts.values())
-    with frozen(output_norm, whole):  # RMSNorm: nothing is added by a bias of its own
+    with frozen(output_norm, whole):  # an RMSNorm, which adds no bias
         return {part: output_norm(whole) - output_norm(whole - vector) for part, vector in parts.items()}
 
 
 @contextmanager
 def frozen(norm: torch.nn.Module, at: torch.Tensor):
-    """Hold the norm's scale at the value that it has for `at`."""
+    """Freeze the norm's scale at the value that it has for `at`."""
     if isinstance(norm, torch.nn.Identity):
         yield
         return

@@ -1,6 +1,6 @@
-"""Notebooks that a stranger might send: each has one output of ours, made to do harm when it is opened.
+"""Notebooks of an attacker. Each has one output with Residscope's MIME type, which tries to do harm when it is opened.
 
-The harm is harmless: a flag in the page (`window.hacked`), or a request to a host that does not exist.
+The tests notice the attempt by a flag in the page (`window.hacked`), or by a request to a host that does not exist.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Hostile:
     """A notebook file.
 
     Attributes:
-        data: The data of its only output.
-        drawn: Whether a picture is to be seen, and not a sentence, where the notebook is not trusted.
-        metadata: The notebook's own metadata.
-        cell: The cell's metadata.
-        live: Whether it holds a live widget that JupyterLab itself runs once the notebook is trusted.
+        data: The data of the only output.
+        drawn: Whether a picture, not a sentence, is shown while the notebook is not trusted.
+        metadata: The metadata of the notebook.
+        cell: The metadata of the cell.
+        live: Whether the output holds a live widget, which JupyterLab runs when the notebook is trusted.
     """
 
     data: dict[str, Any]
@@ -53,7 +53,7 @@ class Hostile:
     live: bool = False
 
     def text(self) -> str:
-        """The file."""
+        """Return the text of the file."""
         output = {"output_type": "display_data", "data": self.data, "metadata": {}}
         code = {"cell_type": "code", "id": "cell-0", "metadata": self.cell, "execution_count": 1, "source": "panel"}
         kernel = {"name": "tests", "display_name": "tests", "language": "python"}
@@ -68,13 +68,13 @@ class Hostile:
 
 
 def honest() -> Snapshot:
-    """A picture as the recorder keeps it, of a tiny model."""
+    """Return a picture of a tiny model's cache, in the form in which the recorder keeps it."""
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     panel = residscope.inspect(cache, (5, 6), heads=["1.1"], prompt=0, show=False)
     whole = json.loads(msgspec.json.encode(opening(panel._service.reply, "cache", panel.shown)))
     usual = whole.pop("defaults")
-    for entry in whole["entries"]:  # as the views ask: what is as usual is left out
+    for entry in whole["entries"]:  # like the requests of the views, which leave out defaults
         kind = entry["ask"]["kind"]
         entry["ask"] = {
             name: value for name, value in entry["ask"].items() if value not in (None, usual[kind].get(name))
@@ -83,7 +83,7 @@ def honest() -> Snapshot:
 
 
 def notebooks() -> Iterator[tuple[str, Hostile]]:
-    """All of them, by name."""
+    """Yield all of these notebooks with their names."""
     whole = honest()
     yield "honest", _picture(whole)
     yield from _live_widgets(whole)
@@ -152,11 +152,11 @@ def _texts(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         "right to left": "\u202e\u2066gnirts\u2067",
         "1,900 letters": "W" * 1_900,
     }.items():
-        yield f"text, {name}", _picture(_changed(whole, lambda s, text=text: _say(s, text)))
+        yield f"text, {name}", _picture(_changed(whole, lambda s, text=text: _put_text(s, text)))
 
 
-def _say(snapshot: Snapshot, text: str) -> None:
-    """The same text wherever a text may stand."""
+def _put_text(snapshot: Snapshot, text: str) -> None:
+    """Put the same text into every field that may hold a text."""
     snapshot["name"] = text
     for contrast in snapshot["selection"]["target"]["contrasts"]:
         for token in [*contrast["answer"], *contrast["distractor"]]:

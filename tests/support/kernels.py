@@ -1,4 +1,4 @@
-"""A small cache in a real kernel, what is run there as a cell, and what must be as it was afterwards."""
+"""Runs code in a real kernel, makes a small cache there, and reads what Residscope must leave unchanged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TRACES = {
     "callbacks": "repr(get_ipython().events.callbacks)",
     "kind of list": "type(get_ipython().events.callbacks['post_execute']).__name__",
 }
-"""Expressions that must give the same before and after."""
+"""Expressions whose values must be the same before and after Residscope is used."""
 
 
 def run(client: BlockingKernelClient, code: str) -> list[dict]:
-    """Run code as a cell; returns the messages it printed or displayed, and fails on an error."""
+    """Run code as a cell. Return the contents of its outputs, or fail if it raises."""
     outputs: list[dict] = []
 
     def hook(message: dict) -> None:

@@ -1,4 +1,4 @@
-"""Driving JupyterLab from a test: by its commands, waiting for its states, never for a time."""
+"""Controls JupyterLab from a test by its commands. It waits for states of JupyterLab, not for fixed times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-MODEL = 300_000.0  # milliseconds; importing TransformerLens and loading the demo model included
+MODEL = 300_000.0  # milliseconds; long, because TransformerLens is imported and the demo model is loaded
 
 
 class Lab:
@@ -38,7 +38,7 @@ class Lab:
     # --- places -------------------------------------------------------------------------------------------------
 
     def start(self, path: str = "") -> None:
-        """Load JupyterLab with an empty workspace, at a file if one is named."""
+        """Load JupyterLab with an empty workspace. If a file is named, open it."""
         tree = f"/tree/{quote(path)}" if path else ""
         self.page.goto(f"{self.server.url}/lab{tree}?reset&token={self.server.token}")
         self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
@@ -58,19 +58,19 @@ class Lab:
         self._kernel_ready()
 
     def write_notebook(self, path: str, *cells: str, kernel: str = "tests") -> str:
-        """Write a notebook of code cells into the server's folder and return its path, ready for `open`."""
+        """Write a notebook of code cells into the server's folder. Return its path, which `open` takes."""
         write_notebook(self.server.root / path, cells, kernel)
         return path
 
     # --- commands -----------------------------------------------------------------------------------------------
 
     def command(self, name: str, **args: Any) -> None:
-        """Execute a command of JupyterLab's and wait for its end."""
+        """Execute a command of JupyterLab and wait for its end."""
         self.evaluate("async ([name, args]) => { await window.jupyterapp.commands.execute(name, args); }", [name, args])
 
     def run_all(self) -> None:
-        """Run all cells and wait for the last; a cell that fails fails the test, with its traceback."""
-        self._kernel_ready()  # or else JupyterLab asks which kernel to use, and waits for an answer
+        """Run all cells and wait for the last one. If a cell fails, the test fails with its traceback."""
+        self._kernel_ready()  # otherwise JupyterLab would ask which kernel to use, and wait for the user
         self.command("notebook:run-all-cells")
         failures = self.page.evaluate(
             """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.flatMap(cell =>
@@ -85,12 +85,12 @@ class Lab:
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
 
     def run_cell(self, code: str) -> None:
-        """Run code as a new cell behind the active one, and wait for its end."""
+        """Run code as a new cell after the active one, and wait for its end."""
         self._new_cell(code)
         self.command("notebook:run-cell")
 
     def start_cell(self, code: str) -> None:
-        """Start code as a new cell behind the active one, and wait until it runs."""
+        """Start code as a new cell after the active one, and wait until it runs."""
         self._new_cell(code)
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
         self.page.wait_for_function(
@@ -116,7 +116,7 @@ class Lab:
         )
 
     def evaluate(self, function: str, arg: Any = None, timeout: float = MODEL) -> Any:
-        """Call an async function in the page; unlike the page's own `evaluate`, this ends when the promise does not."""
+        """Call an async function in the page. Unlike Playwright's `evaluate`, it has a time limit."""
         script = f"""async ([arg, timeout]) => {{
             let timer;
             const late = new Promise((_, reject) => {{
@@ -169,12 +169,12 @@ class Lab:
         return json.loads(ast.literal_eval(value["data"]["text/plain"]))
 
     def becomes(self, expression: str, expected: Any, timeout: float = 15.0) -> None:
-        """Wait until an expression has a value in the kernel: a gesture travels there on its own time."""
-        # Not `wait_for_function`, which takes the promise of an answer for a yes.
+        """Wait until an expression has this value in the kernel, because a click reaches the kernel later."""
+        # Not `wait_for_function`, which counts a promise as true.
         self.until(lambda: self.python(expression), lambda value: value == expected, timeout)
 
     def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 15.0) -> T:
-        """Read something again and again until it is good."""
+        """Call `read` again and again until its result is good."""
         end = time.monotonic() + timeout
         while not good(value := read()):
             assert time.monotonic() < end, f"still {value!r} after {timeout:.0f} s"
@@ -197,7 +197,7 @@ class Lab:
 
     @property
     def caches(self) -> Locator:
-        """The rows of the sidebar's list, also while it is folded."""
+        """The rows of the sidebar's list, also while the list is collapsed."""
         part = self.sidebar.locator(".rs-part:not([hidden])")
         rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
         return rows.get_by_role("listitem", include_hidden=True)
@@ -209,11 +209,11 @@ class Lab:
 
     @property
     def chosen(self) -> Locator:
-        """The name of the cache in view: the button that opens the list."""
+        """The button with the name of the shown cache. It opens the list."""
         return self.shown.locator("button.rs-named")
 
     def open_list(self) -> Locator:
-        """Open the sidebar's list, if it is folded, and return it."""
+        """Open the sidebar's list, if it is collapsed, and return it."""
         if self.chosen.is_visible() and self.chosen.get_attribute("aria-expanded") == "false":
             self.chosen.click()
         found = self.sidebar.get_by_role("list", name="Activation caches")
@@ -221,10 +221,10 @@ class Lab:
         return found
 
     def inspect(self, name: str) -> Locator:
-        """Choose a cache in the sidebar, unless it is in view, and return its view once it is drawn."""
+        """Choose a cache in the sidebar, unless it is already shown. Return its view when it is drawn."""
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
-        # The only one there is opens by itself, in a moment or by now.
+        # If there is only one cache, it opens automatically.
         if self.caches.count() == 1:
             expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
         if not self.chosen.is_visible() or self.chosen.inner_text() != name:
@@ -234,7 +234,7 @@ class Lab:
         return self.ready(self.shown)
 
     def ready(self, view: Locator, timeout: float = 30_000) -> Locator:
-        """A view, once it is ready; its own words when it is in error."""
+        """Wait until a view is ready, and return it. If the view shows an error, fail with its text."""
         expect(view.and_(self.page.locator("[data-state=ready], [data-state=error]"))).to_be_visible(timeout=timeout)
         if view.get_attribute("data-state") == "error":
             raise AssertionError(f"the view is in error: {view.inner_text()}")
@@ -243,5 +243,5 @@ class Lab:
     # --- the panel ----------------------------------------------------------------------------------------------
 
     def panel(self, nth: int = 0) -> Locator:
-        """The panel in the notebook's output, once it is ready; its own words when it is in error."""
+        """Wait until the panel in the notebook's output is ready, and return it. If it shows an error, fail."""
         return self.ready(self.page.get_by_role("region", name="Residscope", exact=True).nth(nth), MODEL)

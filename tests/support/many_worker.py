@@ -16,12 +16,12 @@ from accelerate import Accelerator
 import residscope
 from tests.support import tiny
 
-COUNT = 5  # odd: the processes' shares differ
+COUNT = 5  # odd, so that one process has more items than the other
 ANSWERS = ("w5", "w6")
 
 
 def item(model, number: int, made: list[int] | None = None):
-    """A few prompts, more in some items than in others, and their answers: the same in every process."""
+    """Return the cache of one to three prompts, and their answers. They are the same in every process."""
     if made is not None:
         made.append(number)
     torch.manual_seed(number)
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     found["made"] = made.copy()
     summary = many(items, by="neuron", keep="summary")
     given = many([partial(item, model, number) for number in range(COUNT)][rank::2], split=False)
-    each = many(item(model, number) for number in range(COUNT))  # an iterator of caches: everyone runs through it
+    each = many(item(model, number) for number in range(COUNT))  # an iterator of caches: each process makes all
 
     def broken():
         raise RuntimeError("the tokenizer is gone")
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     path = folder / "kept.npz"
     made.clear()
     try:
-        many([*items[:3], broken, items[4]], resume=path)  # item 3 is process 1's
+        many([*items[:3], broken, items[4]], resume=path)  # item 3 belongs to process 1
     except Exception as error:
         found["error"], found["done"] = f"{type(error).__name__}: {error}", made.copy()
     found["left"] = sorted(file.name for file in folder.glob("kept*"))

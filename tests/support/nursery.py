@@ -1,7 +1,7 @@
-"""Kernels that start at once: forked from a process that has imported PyTorch and TransformerLens already.
+"""Starts kernels quickly: it forks them from a process that has already imported PyTorch and TransformerLens.
 
-What Jupyter starts is `python nursery.py kernel SOCKET -f CONNECTION_FILE`, a small process that asks the nursery for a
-child, hands on every signal, and ends with it. The child is an ordinary ipykernel in an empty namespace.
+Jupyter starts `python nursery.py kernel SOCKET -f CONNECTION_FILE`. This small process asks the nursery for a child,
+forwards every signal to it, and ends when the child ends. The child is an ordinary ipykernel in an empty namespace.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PRELOADED = (
 
 
 def serve(path: str) -> None:
-    """Import what takes long, then fork a kernel for everyone who connects."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernels are reaped by themselves
+    """Import the modules that take long, then fork a kernel for each connection."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes kernels that have ended
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -54,13 +54,14 @@ def _become_kernel(connection: socket.socket) -> None:
     os.environ.update(asked["environment"], JPY_PARENT_PID=str(os.getppid()))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection.sendall(f"{os.getpid()}\n".encode())
-    _thread.start_new_thread(_end_with, (connection,))  # one that nobody counts
+    _thread.start_new_thread(_end_with, (connection,))  # `threading` does not list this thread
     sys.argv = ["ipykernel_launcher", *asked["arguments"]]
     sys.path[0] = ""
     import torch
     from ipykernel.kernelapp import launch_new_instance
 
-    # OpenMP's threads do not survive a fork: the nursery has none (see `environment`), its children as many as usual.
+    # OpenMP's threads do not survive a fork. So the nursery has none (see `environment`). Its children have the usual
+    # number.
     torch.set_num_threads(os.cpu_count() or 1)
     code = 0
     try:
@@ -74,16 +75,16 @@ def _become_kernel(connection: socket.socket) -> None:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End when the process that Jupyter started is gone, however it went."""
+    """End when the process that Jupyter started has ended for any reason."""
     connection.recv(1)
     os._exit(1)
 
 
 def kernel(path: str, *arguments: str) -> None:
-    """Ask the nursery for a kernel, and stand for it."""
+    """Ask the nursery for a kernel, forward signals to it, and wait until it ends."""
     connection = socket.socket(socket.AF_UNIX)
     while True:
-        with suppress(FileNotFoundError, ConnectionRefusedError):  # the nursery itself has only just been started
+        with suppress(FileNotFoundError, ConnectionRefusedError):  # the nursery was started just now
             connection.connect(path)
             break
         time.sleep(0.05)  # between two attempts
@@ -91,16 +92,16 @@ def kernel(path: str, *arguments: str) -> None:
     socket.send_fds(connection, [json.dumps(asked).encode()], [1, 2])
     pid = int(connection.makefile().readline())
 
-    def hand_on(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         os.kill(pid, number)
 
-    signal.signal(signal.SIGINT, hand_on)
-    signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGINT, forward)
+    signal.signal(signal.SIGTERM, forward)
     connection.recv(1)  # until the kernel ends
 
 
 def environment() -> dict[str, str]:
-    """The nursery's own environment: no thread may run when it forks."""
+    """Return the nursery's environment. With it, no thread runs when the nursery forks."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

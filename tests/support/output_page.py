@@ -1,6 +1,6 @@
-"""A page as a notebook's output is one, with a panel in it: a stand-in for its model, and this process as the kernel.
+"""A page like the output of a notebook, with a panel in it. A stand-in replaces its model, this process is the kernel.
 
-It can do what a real host cannot be made to do in a test: never answer, refuse anything, have any theme.
+A test can make it do what real hosts do not: never answer, refuse any request, have any theme.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ MIMES = {"js": "text/javascript", "css": "text/css"}
 THEMES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vscode_themes.json").read_text())
 """What VS Code 1.139 sets in a notebook's output page, for each of its own themes."""
 
-# ipywidgets' bundle, in every page that is not JupyterLab's, whatever its theme is.
+# The styles of ipywidgets' bundle, which are in every page except JupyterLab's, with any theme.
 WIDGETS = """
 :root {
   --jp-content-font-color1: rgba(0, 0, 0, 0.87); --jp-content-font-color2: rgba(0, 0, 0, 0.54);
   --jp-layout-color1: white; --jp-layout-color2: #eeeeee; --jp-border-color2: #e0e0e0;
   --jp-ui-font-family: "Helvetica Neue", Helvetica, Arial, sans-serif; --jp-code-font-family: monospace;
 }"""
-# A page that does not scroll: the window around it does, and shows a part of it.
+# The styles of VS Code's output page. The page does not scroll: the window around it scrolls and shows a part of it.
 VSCODE = """
 body { margin: 0; padding: 0; overflow: hidden; }
 .output { padding: 8px; overflow: auto; box-sizing: border-box; }
@@ -40,14 +40,14 @@ body { margin: 0; padding: 0; overflow: hidden; }
 
 @dataclass
 class OutputPage:
-    """The page, and what it asks this process."""
+    """The page, and its requests to this process."""
 
     page: Page
     panel: residscope.Panel
     silent: bool = False
-    """Whether nobody answers."""
+    """Whether requests are not answered."""
     refused: dict[str, str] = field(default_factory=dict)
-    """A sentence for each kind of request that is refused."""
+    """The kinds of requests that are refused, each with the sentence of the refusal."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     held: list[dict[str, Any]] = field(default_factory=list)
     head: str = ""
@@ -58,7 +58,7 @@ class OutputPage:
         return self.page.get_by_role("region", name="Residscope", exact=True)
 
     def open(self, around: Callable[[str], str] = "<main>{}</main>".format) -> Locator:
-        """Load the page and show the panel; `around` puts its element into what stands around it."""
+        """Load the page and show the panel. `around` returns the elements around the panel's element."""
         files = {f"/panel.{kind}": (STATIC / f"panel.{kind}", mime) for kind, mime in MIMES.items()}
         body = around("<div id=output></div>")
         html = f"<!doctype html><meta charset=utf-8><title>output</title>{self.head}<body {self.attributes}>{body}"
@@ -85,7 +85,7 @@ class OutputPage:
         return self.view
 
     def answer(self) -> None:
-        """Answer what nobody answered, and what comes from now on."""
+        """Answer the requests that were not answered, and all later ones."""
         self.silent = False
         for question in [*self.held]:
             self.held.remove(question)
@@ -151,17 +151,17 @@ MOUNT = """async state => {
 
 
 def in_vscode(theme: str) -> dict[str, str]:
-    """The head and the body's attributes of VS Code's output page in one of its themes."""
+    """Return the `<head>` and the attributes of `<body>` of VS Code's output page in one of its themes."""
     look = THEMES[theme]
     colours = "; ".join(f"{name}: {value}" for name, value in look["colours"].items())
     ground = look["colours"]["--vscode-editor-background"]
-    # The page has no ground of its own: the editor's is seen through it.
+    # The page has no background colour: the editor's colour is visible through it.
     head = f"<style>:root {{ {colours} }} html {{ background: {ground}; }} {WIDGETS} {VSCODE}</style>"
     return {"head": head, "attributes": f'class="{look["class"]}" data-vscode-theme-kind="{look["kind"]}"'}
 
 
 def as_output(element: str) -> str:
-    """Where VS Code puts a widget."""
+    """Return the elements that VS Code puts around a widget."""
     return (
         '<div id="container" class="widgetarea"><div class="cell_container"><div class="output_container">'
         '<div class="output"><div class="cell-output-ipywidget-background"><div class="lm-Widget">'

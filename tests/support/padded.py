@@ -1,4 +1,4 @@
-"""Prompts padded in every way that a tokenizer pads, each beside the same prompt run alone, which is the truth."""
+"""Prompts that are padded in each way that tokenizers pad. The expected values are those of each prompt run alone."""
 
 from __future__ import annotations
 
@@ -32,55 +32,59 @@ SPECIAL = {  # the ids of pad, bos and eos
     "pad = bos = eos": (2, 2, 2),
 }
 FILLINGS = {"pad": None, "0": 0, "`.`": 30}
-"""What rows are filled with: the tokenizer's padding token, or another one, by hand."""
+"""The token that fills the rows: the tokenizer's padding token (None), or another token."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to pad."""
+class Case:
+    """A way to pad prompts."""
 
     special: str
+    """The key in `SPECIAL`."""
     side: str
     bos: bool
+    """Whether each prompt begins with BOS."""
     eos: bool
+    """Whether each prompt ends with an end of text."""
     fixed: bool
-    """Whether the longest prompt is padded, too: a fixed length, or a multiple."""
+    """Whether the longest prompt is padded, too."""
     masked: bool
-    """Whether the model was given the attention mask."""
+    """Whether the model got the attention mask."""
     one: bool = False
-    """Whether a padded prompt has exactly one token of padding."""
+    """Whether a padded prompt has exactly one padding token."""
     filling: str = "pad"
+    """The key in `FILLINGS`."""
 
 
 WAYS = [
-    Way(*of) for of in product(SPECIAL, ("right", "left"), (True, False), (True, False), (False, True), (False, True))
+    Case(*of) for of in product(SPECIAL, ("right", "left"), (True, False), (True, False), (False, True), (False, True))
 ]
 ONE = [
-    Way(special, side, bos, False, fixed, masked, one=True)
+    Case(special, side, bos, False, fixed, masked, one=True)
     for special, side, bos, fixed, masked in product(
         SPECIAL, ("right", "left"), (True, False), (False, True), (False, True)
     )
 ] + [
-    Way("pad = bos = eos", side, bos, False, fixed=False, masked=masked, one=True, filling=filling)
+    Case("pad = bos = eos", side, bos, False, fixed=False, masked=masked, one=True, filling=filling)
     for filling, side, bos, masked in product(("0", "`.`"), ("right", "left"), (True, False), (False, True))
 ]
-"""The smallest padding there is, of which ids tell least."""
+"""Cases with a single padding token, for which the token ids are the weakest evidence."""
 assert (len(WAYS), len(ONE)) == (160, 96)
-assert len(fields(Way)) == 8
+assert len(fields(Case)) == 8
 
 
-def prompts(way: Way) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
-    """The prompts alone, and padded, with their mask."""
-    pad, bos, eos = SPECIAL[way.special]
-    chosen = FILLINGS[way.filling]
+def prompts(case: Case) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
+    """Return the prompts without padding, the padded rows, and their mask."""
+    pad, bos, eos = SPECIAL[case.special]
+    chosen = FILLINGS[case.filling]
     pad = pad if chosen is None else chosen
-    texts = PROMPTS if not way.one else EACH_BY_ONE if way.fixed else BY_ONE
-    alone = [[bos] * way.bos + prompt + [eos] * way.eos for prompt in texts]
-    width = max(map(len, alone)) + (1 if way.one else 3) * way.fixed
+    texts = PROMPTS if not case.one else EACH_BY_ONE if case.fixed else BY_ONE
+    alone = [[bos] * case.bos + prompt + [eos] * case.eos for prompt in texts]
+    width = max(map(len, alone)) + (1 if case.one else 3) * case.fixed
     rows, mask = [], []
     for prompt in alone:
         fill = width - len(prompt)
-        left = fill if way.side == "left" else 0
+        left = fill if case.side == "left" else 0
         rows.append([pad] * left + prompt + [pad] * (fill - left))
         mask.append([0] * left + [1] * len(prompt) + [0] * (fill - left))
     return alone, torch.tensor(rows), torch.tensor(mask)
@@ -88,61 +92,61 @@ def prompts(way: Way) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
 
 @cache
 def measured(
-    way: Way, *, given: bool = False, blind: bool = False, one: bool = False
+    case: Case, *, given: bool = False, blind: bool = False, one: bool = False
 ) -> list[tuple[str, bool, list[str]]]:
-    """Each figure: whether it is that of the prompts alone, and what was said of it.
+    """Return for each value its name, whether it equals the value of the prompts run alone, and its notes.
 
     Args:
-        way: How the prompts are padded.
-        given: Whether Residscope is given the mask.
+        case: How the prompts are padded.
+        given: Whether Residscope gets the mask.
         blind: Whether the cache holds no token ids.
-        one: Whether only the second prompt was run.
+        one: Whether only the second prompt is run.
     """
-    return list(_measured(way, given, blind, one))
+    return list(_measured(case, given, blind, one))
 
 
-def named(way: Way, notes: list[str], *, one: bool = False) -> bool:
-    """Whether notes say how many tokens of each prompt are padding, and where it is read (or begins)."""
-    _, _, mask = prompts(way)
+def named(case: Case, notes: list[str], *, one: bool = False) -> bool:
+    """Return whether notes name the number of padding tokens of each prompt, and where it is read (or begins)."""
+    _, _, mask = prompts(case)
     mask = mask[1:2] if one else mask
-    said = {int(number) for number in re.findall(r"\d+", " ".join(notes))}
+    numbers = {int(number) for number in re.findall(r"\d+", " ".join(notes))}
     wanted: set[int] = set()
     for row in mask.tolist():
         if 0 in row:
-            wanted |= {row.count(0), row.index(1) if way.side == "left" else sum(row) - 1}
-    return wanted <= said
+            wanted |= {row.count(0), row.index(1) if case.side == "left" else sum(row) - 1}
+    return wanted <= numbers
 
 
-def _measured(way: Way, given: bool, blind: bool, one: bool) -> Iterator[tuple[str, bool, list[str]]]:
+def _measured(case: Case, given: bool, blind: bool, one: bool) -> Iterator[tuple[str, bool, list[str]]]:
     model = _model()
-    pad, bos, eos = SPECIAL[way.special]
+    pad, bos, eos = SPECIAL[case.special]
     model.tokenizer.pad_token_id, model.tokenizer.bos_token_id, model.tokenizer.eos_token_id = pad, bos, eos
-    model.tokenizer.padding_side = way.side
-    alone, tokens, mask = prompts(way)
+    model.tokenizer.padding_side = case.side
+    alone, tokens, mask = prompts(case)
     if one:
         alone, tokens, mask = alone[1:2], tokens[1:2], mask[1:2]
     with torch.no_grad():
-        _, cache = model.run_with_cache(tokens, **({"attention_mask": mask} if way.masked else {}))
+        _, cache = model.run_with_cache(tokens, **({"attention_mask": mask} if case.masked else {}))
     options: dict[str, Any] = {"attention_mask": mask} if given else {}
     if blind:
         cache = {name: held for name, held in cache.items() if name not in ("embed.hook_in", "hook_embed")}
         options["model"] = model
-    truths = [_alone(tuple(prompt)) for prompt in alone]
+    expected = [_run_alone(tuple(prompt)) for prompt in alone]
     ends = [(mask.shape[1] - 1 - row.flip(0).argmax()).item() for row in mask]
     result = residscope.attribute(cache, ANSWERS, by="layer", **options)
     yield "last position", last(CacheView(cache, **options)) == ends, result.notes
-    yield "logits", _same(result.measured, torch.stack([logits for logits, _ in truths])), result.notes
+    yield "logits", _same(result.measured, torch.stack([logits for logits, _ in expected])), result.notes
     for score in SCORES:
         if blind and score in ("duplicate", "induction"):
             continue  # they need ids
         found = residscope.scores(cache, score, **options)  # the mean of the prompts' scores
-        right = _same(found.values, torch.stack([scores[score] for _, scores in truths]).mean(0))
-        yield score, right, found.notes
+        is_right = _same(found.values, torch.stack([scores[score] for _, scores in expected]).mean(0))
+        yield score, is_right, found.notes
 
 
 @cache
-def _alone(prompt: tuple[int, ...]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The model's own answer at the end of the prompt, and TransformerLens' scores of its heads."""
+def _run_alone(prompt: tuple[int, ...]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The model's logit difference at the end of the prompt, and the scores of its heads by TransformerLens."""
     with torch.no_grad():
         logits, cache = _model().run_with_cache(torch.tensor([prompt]))
     patterns = torch.stack([cache["pattern", layer][0] for layer in range(3)])  # [layer, head, pos, pos]

@@ -1,9 +1,9 @@
-"""What Python answers about a tiny model's cache, written down by `npm run record`.
+"""Records the replies of Python about a tiny model's cache (`npm run record`).
 
-`tests/texts/messages.json` has one question of each kind, to be read, and both sides are held to it: Python gives these
-answers (`test_messages.py`), and the page's checks take them (`widgets/test/messages.test.ts`).
+`tests/texts/messages.json` has a request of each kind, for readers. Both sides are tested against it: Python gives
+these replies (`test_messages.py`), and the page accepts them (`widgets/test/messages.test.ts`).
 
-`widgets/dev/recording.json` has what the views ask. It is the kernel of the page's tests.
+`widgets/dev/recording.json` has the requests of the views. In tests of the page it replaces the kernel.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ RECORDING = Path(__file__).parents[2] / "widgets" / "dev" / "recording.json"
 WORDS = ["<|im_start|>", " Mary", " John", " When", " and", " went", " Amy", " gave", " a", " drink", "\n", " שלום"]
 PROMPTS = [["<|im_start|>", " When", name, " and", " Mary", " went"] for name in (" John", " Amy")]
 TARGET = {"contrasts": [{"answer": [{"id": 1, "text": " Mary"}], "distractor": [{"id": 2, "text": " John"}]}]}
-_ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # goes with the process
+_ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # deleted when the process ends
 
 
 @cache
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A token for each word, spelt in bytes as GPT-2 does; from a folder, since a bridge loads its tokenizer again."""
+    """A tokenizer with a token for each word, in GPT-2's byte spelling. It is loaded from a folder, as bridges do."""
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
     words = {word if word.startswith("<") else bytes_of(word)[0][0]: id for id, word in enumerate(WORDS)}
     inner = Tokenizer(models.WordLevel(words, unk_token=WORDS[0]))
@@ -47,7 +47,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 @cache
 def run() -> tuple[Any, Any]:
-    """The model, 3 layers of 2 heads, and its cache of 2 prompts of 6 tokens: the same with each release."""
+    """Return a model of 3 layers with 2 heads, and its cache of 2 prompts with 6 tokens. They are the same with each
+    release of PyTorch and TransformerLens."""
     from transformer_lens.model_bridge import TransformerBridge
 
     sizes = {"d_model": 16, "d_head": 8, "n_layers": 3, "n_heads": 2, "n_ctx": 8, "d_mlp": 12, "d_vocab": len(WORDS)}
@@ -56,14 +57,14 @@ def run() -> tuple[Any, Any]:
     with torch.no_grad():
         for number, (name, weight) in enumerate(sorted(model.original_model.named_parameters())):
             made = numpy.random.RandomState(number).randn(*weight.shape) * (0.3 if weight.ndim == 1 else 0.6)
-            even = 0.5 if ".q." in name or ".k." in name else 1.0  # no head looks at a single token
+            even = 0.5 if ".q." in name or ".k." in name else 1.0  # so that no head attends to a single token only
             weight.copy_(torch.from_numpy(made * even) + float("ln" in name and not name.endswith((".b", "bias"))))
         tokens = torch.tensor([[WORDS.index(word) for word in prompt] for prompt in PROMPTS])
         return model, model.run_with_cache(tokens)[1]
 
 
 def asks() -> list[dict[str, Any]]:
-    """One request of each kind, with most of its fields."""
+    """Return a request of each kind, with most of its fields."""
     shown = {"target": TARGET, "prompt": 0, "heads": ["L1H0"]}
     return [
         {"kind": "caches"},
@@ -84,7 +85,7 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "token-lens", "points": ["0_pre", "final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
         | {"prompt": 0},
         {"kind": "code", "picture": "heads", "shown": shown},
-        {"kind": "page", "shown": shown},  # not there at once
+        {"kind": "page", "shown": shown},  # the first reply says that the page is not ready yet
         {"kind": "page", "shown": shown},
         {"kind": "presence", "view": "view 1", "state": "shown"},
         {"kind": "give-up", "id": "page"},
@@ -93,7 +94,7 @@ def asks() -> list[dict[str, Any]]:
 
 
 def messages() -> list[dict[str, Any]]:
-    """Each question, its answer and its buffers, as numbers; what differs from run to run is left out."""
+    """Return each question, its answer, and its buffers as numbers. Values that differ between runs are replaced."""
     from residscope.hosts.panel import Panel
     from residscope.serving import jobs
     from residscope.serving.dispatcher import Dispatcher
@@ -120,8 +121,8 @@ def messages() -> list[dict[str, Any]]:
 
 
 def fields_of(kind: str) -> tuple[str, ...]:
-    """What a request of this kind has."""
-    (request,) = (one for one in get_args(AnyRequest) if one.__struct_config__.tag == kind)
+    """Return the names of the fields of a request of this kind."""
+    (request,) = (cls for cls in get_args(AnyRequest) if cls.__struct_config__.tag == kind)
     return request.__struct_fields__
 
 
@@ -140,7 +141,7 @@ def _readable(answer: dict[str, Any], buffers: list[bytes]) -> list[dict[str, An
 
 
 def _short(number: float | int) -> float | int | None:
-    """To six digits, None where it is not known."""
+    """The number with six digits. None for NaN."""
     if isinstance(number, int):
         return number
     return float(f"{number:.6g}") if number == number else None
@@ -150,7 +151,7 @@ _VOLATILE = {"ref": {"id": "…", "state": "1.1.1"}, "cache": {"id": "…", "sta
 
 
 def steady(message: Any) -> Any:
-    """The message without what differs from run to run."""
+    """Return the message with fixed values in place of those that differ between runs."""
     if isinstance(message, dict):
         known = _VOLATILE | ({"done": 0, "total": 0} if message.get("kind") == "working" else {})
         return {name: known.get(name, steady(value)) for name, value in message.items()}
@@ -160,7 +161,7 @@ def steady(message: Any) -> Any:
 
 
 def text_of(found: list[dict[str, Any]]) -> str:
-    """As the file has it: a line for each question, its answer and each of its buffers."""
+    """Return the text of the file: a line for each question, its answer and each of its buffers."""
     written = ",\n ".join(
         "{" + ",\n  ".join(f'"{name}": {_lines(value)}' for name, value in message.items()) + "}" for message in found
     )
@@ -174,7 +175,7 @@ def _lines(value: Any) -> str:
 
 
 def recording() -> dict[str, Any]:
-    """What the views of one selection ask, and what is one gesture away; then what their tests ask, too."""
+    """Return replies to the requests of the views of one selection, to those after one more click, and of the tests."""
     from residscope.export.snapshot import Entry, snapshot
     from residscope.serving.service import Service
     from residscope.wire.envelope import answered
@@ -183,7 +184,7 @@ def recording() -> dict[str, Any]:
     service = Service(run()[1])
     shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
     made = msgspec.to_builtins(snapshot(service.reply, "cache", shown, "all"), builtin_types=(bytes,))
-    for ask in _also():
+    for ask in _requests_of_tests():
         question = {"id": "1", "ask": ask | ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {})}
         answer, buffers = answered(question, lambda question: service.reply(question.ask))
         made["entries"].append(
@@ -192,7 +193,7 @@ def recording() -> dict[str, Any]:
     return made | {"saved": ""}
 
 
-def _also() -> list[dict[str, Any]]:
+def _requests_of_tests() -> list[dict[str, Any]]:
     every = [{"layer": layer, "head": head} for layer in range(3) for head in range(2)]
     unlisted = [{"kind": "attention", "layer": 0, "head": 0}, {"kind": "attention", "layer": 1, "head": 1}]
     ranked = ["L1H1", "L2H0", "L2H1", "L0H1", "L1H0"]
@@ -211,7 +212,7 @@ def _also() -> list[dict[str, Any]]:
 
 
 def entries_of(made: dict[str, Any]) -> str:
-    """As the file has it: a line for each entry."""
+    """Return the text of the file: a line for each entry."""
     rest = msgspec.json.encode(made | {"entries": []}).decode()
     entries = ",\n".join(msgspec.json.encode(entry).decode() for entry in made["entries"])
     return rest.replace('"entries":[]', f'"entries":[\n{entries}\n]') + "\n"

@@ -1,4 +1,4 @@
-"""The rows of a reply, by their names."""
+"""Reads the labels of the rows of a reply."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from residscope.terms import ComponentTable
 
 
 def labels_of(reply: Any) -> list[str]:
-    """Of a reply, or of one as it travels."""
+    """Return the labels of a reply's rows. The reply may be encoded as a dictionary."""
     return named(reply["components"] if isinstance(reply, dict) else reply.components)
 
 
 def named(table: Any) -> list[str]:
-    """Of a table, or of one as it travels."""
+    """Return the labels of a component table. The table may be encoded as a dictionary."""
     return [row.label for row in msgspec.convert(table, ComponentTable).components()]

@@ -59,7 +59,9 @@ class Pinned:
         call = (key, tuple(x.shape))
         with torch.no_grad():
             if call not in self.scales:  # the scale that the module itself has used
-                self.scales[call] = (written**2).sum(-1, keepdim=True) / (written * (output - bias)).sum(-1, keepdim=True)
+                self.scales[call] = (written**2).sum(-1, keepdim=True) / (written * (output - bias)).sum(
+                    -1, keepdim=True
+                )
         return written / self.scales[call] + bias
 
 

@@ -1,4 +1,4 @@
-"""A JupyterLab for the tests: all that it reads and writes lies in a throw-away folder, and it is ended afterwards."""
+"""Starts a JupyterLab for the tests. It reads and writes only in a temporary folder, and is ended afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import platformdirs
 
 from tests.support import nursery as nursery_program
 
-STARTING = 120.0  # seconds; a first start on a small machine compiles a great deal
+STARTING = 120.0  # seconds; the first start on a small machine compiles many modules
 
 
 @dataclass
@@ -42,7 +42,10 @@ class Server:
     def started(cls, folder: Path, nursery: Path | None = None, program: str = "jupyterlab") -> Iterator[Server]:
         """Start JupyterLab with everything it reads and writes inside `folder`, and end it afterwards.
 
-        `nursery` is where kernels come from, else each is a new process; `program` may be another server's module.
+        Args:
+            folder: The folder.
+            nursery: The socket of the nursery that starts the kernels. By default each kernel is a new process.
+            program: The module of the server, if it is not JupyterLab.
         """
         root, log = folder / "notebooks", folder / "jupyterlab.log"
         root.mkdir()
@@ -51,7 +54,7 @@ class Server:
             port = free.getsockname()[1]
         server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data", folder / "settings")
         argv = [nursery_program.__file__, "kernel", str(nursery)] if nursery else None
-        server.add_kernel("tests", "Python of the tests", argv=argv)  # a name that no host claims for its own
+        server.add_kernel("tests", "Python of the tests", argv=argv)  # a kernel name that no host uses itself
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
@@ -79,11 +82,11 @@ class Server:
         add_kernel(self.data, name, title, before, argv)
 
     def forget_settings(self) -> None:
-        """Take back what a page has set, its theme for one: the next page starts as the first did."""
+        """Delete the settings that pages have saved, such as the theme, so that the next page has the defaults."""
         shutil.rmtree(self.settings, ignore_errors=True)
 
     def request(self, path: str, method: str = "GET") -> Any:
-        """Ask the server's REST interface."""
+        """Send a request to the server's REST interface, and return its reply."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(self.url + path, method=method, headers=headers)
         with urllib.request.urlopen(request, timeout=30) as reply:
@@ -103,8 +106,8 @@ class Server:
                 time.sleep(0.1)  # between two attempts
             else:
                 return
-        end = "ended" if process.poll() is not None else f"was not ready in {STARTING:.0f} s"
-        raise RuntimeError(f"JupyterLab {end}:\n{self.log.read_text(errors='replace')[-4000:]}")
+        failure = "ended" if process.poll() is not None else f"was not ready in {STARTING:.0f} s"
+        raise RuntimeError(f"JupyterLab {failure}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
 def write_notebook(file: Path, cells: Sequence[str], kernel: str) -> None:
@@ -120,9 +123,14 @@ def write_notebook(file: Path, cells: Sequence[str], kernel: str) -> None:
 
 
 def add_kernel(data: Path, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
-    """Add a kernel that runs in this very environment, whoever starts it; `data` is `JUPYTER_DATA_DIR`.
+    """Add a kernel that runs in the Python environment of the tests.
 
-    `before` is Python code that runs before ipykernel is imported; `argv` is what to start instead.
+    Args:
+        data: The folder `JUPYTER_DATA_DIR`.
+        name: The name of the kernel.
+        title: The name on screen.
+        before: Python code that runs before ipykernel is imported.
+        argv: The arguments of another program that is started instead of ipykernel.
     """
     start = f"{before}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
     spec = {
@@ -137,7 +145,7 @@ def add_kernel(data: Path, name: str, title: str, before: str = "", argv: list[s
 
 
 def environment_in(folder: Path) -> dict[str, str]:
-    """The environment of JupyterLab and its kernels: nothing of the user's, but what is dear to download again."""
+    """Return the environment of JupyterLab and its kernels. Of the user's folders only the model caches are used."""
     settings = folder / "config" / "labconfig"
     settings.mkdir(parents=True)
     quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -160,7 +168,7 @@ def environment_in(folder: Path) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its group, and all its children, kindly first."""
+    """End a process that leads its group, and all its children: first by SIGTERM, then by SIGKILL."""
 
     def send(kind: signal.Signals) -> None:
         if hasattr(os, "killpg"):

@@ -1,8 +1,8 @@
-"""Holds every tensor to the shape that its annotation names, while the tests run.
+"""Checks while the tests run that every tensor has the shape in its annotation.
 
-jaxtyping's import hook puts a check into each function and dataclass: `"batch pos"` in one annotation and `"batch"` in
-another must be of one size. The package itself imports torch and jaxtyping for a type checker only, so that
-`import residscope` stays light; here the modules are imported as a type checker sees them.
+jaxtyping's import hook puts a check into each function and dataclass: if one annotation is `"batch pos"` and another
+`"batch"`, `batch` must be the same size in both. The package imports torch and jaxtyping only for type checkers, so
+that `import residscope` stays fast. Here `TYPE_CHECKING` is set, so that these imports run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MATHEMATICS = ("compute", "cache", "attribution", "patterns")
 
 
 def checker(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What the hook puts around each function: shapes are checked here, all other types by pyright."""
+    """Return the function with a check of shapes, for the import hook. Pyright checks all other types."""
     hints = function.__annotations__
     function.__annotations__ = {name: hint if _has_shape(hint) else Any for name, hint in hints.items()}
     return beartype(function) if any(map(_has_shape, hints.values())) else function
@@ -33,8 +33,8 @@ def _has_shape(hint: Any) -> bool:
 
 
 def check_shapes() -> None:
-    """From here on: to be called before anything of the package is imported."""
-    import torch  # noqa: F401 - before the flag: others' modules are not meant
+    """Check shapes from now on. This must be called before any module of the package is imported."""
+    import torch  # noqa: F401 - before the flag is set, because other packages must not see it
     import transformer_lens  # noqa: F401
 
     import residscope

@@ -1,4 +1,4 @@
-"""What the sidebar's tests share: a small cache to look at, how a view is read, what the kernel still holds."""
+"""What the sidebar's tests share: code that makes caches, functions that read a view, and what the kernel holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from playwright.sync_api import Locator
 
 from residscope.demo import demo_model_folder
 
-FOLLOWS = 15_000  # milliseconds; the machine may be busy, the gesture is not
+FOLLOWS = 15_000  # milliseconds; long, because the machine may be busy
 
 TINY = """
 from tests.support import tiny
@@ -27,14 +27,14 @@ tokens = model.to_tokens([
 logits, cache = model.run_with_cache(tokens)
 runs = {{"clean": cache}}
 """
-"""What a researcher has run, without a word of Residscope."""
+"""Code that a researcher may have run, without Residscope."""
 
 TOP = "logits[:, -1].topk(2)"  # the model's own two top predictions
 DIFFERENCE = f"{TOP}.values.diff().neg().mean().item()"
 
 
-def worth(head: str) -> str:
-    """What a head adds to the mean difference of these two, worked out by hand from the cache of an RMSNorm model."""
+def contribution(head: str) -> str:
+    """Return an expression for a head's contribution to the mean logit difference, in a model with RMSNorm."""
     layer, number = map(int, head[1:].split("H"))
     ids = f"{TOP}.indices"
     direction = f"(model.W_U[:, {ids}[:, 0]] - model.W_U[:, {ids}[:, 1]]).T * model.ln_final.weight"
@@ -42,8 +42,8 @@ def worth(head: str) -> str:
     return f"((({written}) * {direction}).sum(-1) / cache['ln_final.hook_scale'][:, -1, 0]).mean().item()"
 
 
-# The subshell of each of Residscope's comms; all subshells; how many there are of these, and of threads. (JupyterLab
-# leaves a subshell of its own for widgets behind when a page is reloaded.)
+# `OURS` are the subshells of Residscope's comms, `SUBSHELLS` are all subshells. `HELD` counts these, and threads.
+# (When a page is reloaded, JupyterLab leaves a subshell for widgets behind.)
 OURS = (
     "[c._reply_subshell_id for c in __import__('comm').get_comm_manager().comms.values()"
     " if c.target_name == 'residscope']"
@@ -52,7 +52,7 @@ SUBSHELLS = "get_ipython().kernel.shell_channel_thread.manager.list_subshell()"
 HELD = f"[len({OURS}), len({SUBSHELLS}), __import__('threading').active_count()]"
 
 
-# How much of an element is inside the window and inside every ancestor that cuts it off, 0 to 1.
+# The share of an element, 0 to 1, that is inside the window and inside every ancestor that cuts it off.
 SEEN = """node => {
     const box = node.getBoundingClientRect();
     let { left, top, right, bottom } = box;
@@ -69,18 +69,18 @@ SEEN = """node => {
 }"""
 
 
-def standing(view: Locator) -> Locator:
-    """What the header says has become of the cache."""
+def cache_status(view: Locator) -> Locator:
+    """Return the sentence in the header about the status of the cache."""
     return view.locator(".rs-facts [role=alert]")
 
 
 def cell(view: Locator, head: str) -> Locator:
-    """A head's cell in the map."""
+    """Return a head's cell in the head map."""
     return view.get_by_role("gridcell", name=re.compile(rf"^{head}( |$)"))
 
 
 def cells(view: Locator) -> dict[str, float]:
-    """The head map as it is named: L23H3 → 2.24."""
+    """Return the values in the head map by the names of its cells: L23H3 → 2.24."""
     names = (
         view.get_by_role("grid", name="Head map")
         .get_by_role("gridcell")
@@ -90,7 +90,7 @@ def cells(view: Locator) -> dict[str, float]:
 
 
 def token_names(texts: list[str]) -> list[str]:
-    """The tokens of a prompt as sentences name them: where the same one stands twice, with its position."""
+    """Return the tokens of a prompt as sentences name them. A token that occurs twice is followed by its position."""
     marks = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
     shown = [text.replace(" ", "·") for text in texts]
     return [text + str(at).translate(marks) * (shown.count(text) > 1) for at, text in enumerate(shown)]

@@ -19,16 +19,17 @@ NATIVE = "native"  # TransformerLens' own models, which need no Hugging Face cla
 
 @dataclass(frozen=True)
 class Family:
-    """What to build: `kind` is the configuration's `model_type` (or `NATIVE`), `settings` its tiny sizes."""
+    """A model to build: `kind` is the `model_type` of the configuration (or `NATIVE`), `settings` are its fields."""
 
     kind: str
     settings: dict[str, Any]
-    architecture: str | None = None  # as the hub's checkpoints name it, where that is not the class's own name
+    architecture: str | None = None  # the name in the hub's checkpoints, if it is not the name of the class
 
 
 def _family(kind: str, *sizes: dict[str, Any], architecture: str | None = None, **settings: Any) -> Family:
-    """A family of these sizes and settings; of two values for one setting the later one counts."""
-    return Family(kind, {name: value for some in (*sizes, settings) for name, value in some.items()}, architecture)
+    """A family with these sizes and settings. If a setting occurs twice, the later value counts."""
+    merged = {name: value for fields in (*sizes, settings) for name, value in fields.items()}
+    return Family(kind, merged, architecture)
 
 
 _SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
@@ -370,15 +371,16 @@ NOT_BOOTED: dict[str, str] = {
 }
 
 
-_ROOT = TemporaryDirectory(prefix="residscope-families-")  # goes with the process
-_KEPT = ("A_log", "dt_", "conv1d", ".D", "time_", "rg_lru", "recurrent_param")  # a recurrence overflows when these grow
+_ROOT = TemporaryDirectory(prefix="residscope-families-")  # deleted when the process ends
+_UNCHANGED = ("A_log", "dt_", "conv1d", ".D", "time_", "rg_lru", "recurrent_param")
+"""Parts of the names of weights that stay unchanged, because a recurrence overflows if these weights grow."""
 
 
-def _move(model: torch.nn.Module) -> None:
-    """Norm weights far from 1, biases far from 0, and other weights large, so that every part matters."""
+def _enlarge_weights(model: torch.nn.Module) -> None:
+    """Make norm weights differ from 1, biases from 0, and other weights large, so that each affects the output."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if any(part in name for part in _KEPT):
+            if any(part in name for part in _UNCHANGED):
                 continue
             if "norm" in name.lower() or ".ln" in name or "ln_" in name:
                 weight.add_(0.5 * torch.randn_like(weight))
@@ -393,7 +395,7 @@ def _move(model: torch.nn.Module) -> None:
 
 @cache
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A word for each id; from a folder, since a bridge loads its tokenizer again."""
+    """A tokenizer with a word for each id. It is loaded from a folder, because a bridge loads its tokenizer again."""
     words = {word: id for id, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCAB))])}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),
@@ -406,13 +408,13 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 @cache
 def folder(name: str) -> Path:
-    """A saved model of this family."""
+    """Return the folder of a saved model of this family."""
     torch.manual_seed(0)
     family = FAMILIES[name]
     config = AutoConfig.for_model(family.kind, **family.settings, vocab_size=VOCAB)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
     model = AutoModelForCausalLM.from_config(config).eval()
-    _move(model)
+    _enlarge_weights(model)
     path = Path(_ROOT.name) / name
     model.save_pretrained(path)
     _tokenizer().save_pretrained(path)
@@ -423,13 +425,13 @@ def folder(name: str) -> Path:
 
 
 def boot(name: str, *, compatible: bool = False) -> Any:
-    """A bridge of this family: raw, or in compatibility mode."""
+    """Return a bridge of this family: raw, or in compatibility mode."""
     from transformer_lens.model_bridge import TransformerBridge
 
     if FAMILIES[name].kind == NATIVE:
         model: Any = TransformerBridge.boot_native(FAMILIES[name].settings | {"seed": 0}, tokenizer=_tokenizer())
         torch.manual_seed(0)
-        _move(model.original_model)
+        _enlarge_weights(model.original_model)
     else:
         model = TransformerBridge.boot_transformers(str(folder(name)))
     if compatible:
@@ -438,7 +440,7 @@ def boot(name: str, *, compatible: bool = False) -> Any:
 
 
 def run(model: Any, batch: int = 3, positions: int = 7) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Random tokens, the model's logits, and its cache."""
+    """Return random tokens, the model's logits for them, and its cache."""
     torch.manual_seed(1)
     tokens = torch.randint(3, VOCAB, (batch, positions))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Selections, and what is asked of them by `export/view_requests.py`: the views' own questions are held to the same.
+"""Selections, and the requests of the views for them by `export/view_requests.py`. TypeScript must make the same.
 
 `python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
 """
@@ -23,12 +23,12 @@ MOVES = Target(TARGET.contrasts, through=[Through(4, 3, 2)])
 EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
 NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
-"""More than a position map lists."""
+"""More heads than a position map lists."""
 POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mid")), Component("final_post")]
 
 
 def facts(positions: int, *last: int) -> CacheFacts:
-    """Of six layers and nine heads."""
+    """Return the facts about a cache of six layers and nine heads, whose prompts end at these positions."""
     return CacheFacts("cache", "m", 6, 9, len(last), positions, "float32", "cpu", 0, [], list(last), True)
 
 
@@ -82,7 +82,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
 
 
 def asked(views: Views) -> dict[str, Requests]:
-    """What is asked, by the names of the functions of `widgets/src/state/questions.ts`."""
+    """Return the requests, by the names of the functions of `widgets/src/state/questions.ts`."""
     shown = views.shown
     return {
         "charts": [Describe(), *views.figures(shown.prompt, shown.position, [shown.norm])],
@@ -97,7 +97,7 @@ def asked(views: Views) -> dict[str, Requests]:
 
 
 def written() -> list[dict[str, Any]]:
-    """The cases as plain data; of a request only what it says beside its usual meaning and the selection's target."""
+    """Return the cases as plain data. Fields of a request that have their default, and its target, are left out."""
     return [
         {
             "name": name,
@@ -122,7 +122,7 @@ def _short(ask: msgspec.Struct, selected: Target) -> dict[str, Any]:
 
 
 def text() -> str:
-    """What stands in the file."""
+    """Return the text of the file."""
     return "[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in written()) + "\n]\n"
 
 

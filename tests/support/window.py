@@ -1,4 +1,4 @@
-"""A code-server for the tests, and what a user does in it."""
+"""Starts a code-server (VS Code in a browser) for the tests, and controls it like a user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.server import add_kernel, end, environment_in, write_notebook
 
 T = TypeVar("T")
 STARTING = 120.0  # seconds
-FOLLOWS = 20_000  # milliseconds; the machine may be busy, the gesture is not
+FOLLOWS = 20_000  # milliseconds; long, because the machine may be busy
 
 SETTINGS = {
     "workbench.startupEditor": "none",
@@ -42,7 +42,7 @@ SETTINGS = {
     "extensions.ignoreRecommendations": True,
     "workbench.enableExperiments": False,
     "window.commandCenter": False,
-    "workbench.activityBar.iconClickBehavior": "focus",  # a click on a view that is open (again) must not close it
+    "workbench.activityBar.iconClickBehavior": "focus",  # a click on the icon of an open view must not close it
     "notebook.experimental.remoteSave": False,
     "files.simpleDialog.enable": True,
     "git.enabled": False,
@@ -51,7 +51,7 @@ SETTINGS = {
 
 @contextmanager
 def kernels(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of a program whose kernels live in `folder`, and come from a process that forks them at once."""
+    """The environment of a program whose kernels have their files in `folder` and are started by a nursery."""
     socket = folder / "socket"
     process = subprocess.Popen(
         [sys.executable, nursery_program.SOURCE, "serve", str(socket)],
@@ -69,7 +69,7 @@ def kernels(folder: Path) -> Iterator[dict[str, str]]:
 
 @dataclass
 class CodeServer:
-    """A running code-server; all that it reads and writes lies in one folder."""
+    """A running code-server. It reads and writes only in one folder."""
 
     url: str
     root: Path
@@ -99,7 +99,7 @@ class CodeServer:
             "--disable-update-check",
             "--disable-workspace-trust",
             "--disable-getting-started-override",
-            "--enable-proposed-api=ms-toolsai.jupyter",  # where the real one may show what extensions ask
+            "--enable-proposed-api=ms-toolsai.jupyter",  # the Jupyter extension uses it to show extensions' requests
         ]
         command = [*program, *folders, "--auth=none", f"--bind-addr=127.0.0.1:{port}", *quiet, str(root)]
         with log.open("wb") as out:
@@ -130,28 +130,28 @@ class CodeServer:
         return name
 
     def pictures(self) -> list[str]:
-        """The pictures that Residscope keeps over a reload, as they are written."""
+        """Return the texts of the pictures that Residscope keeps for the time after a reload."""
         return [file.read_text() for file in self.user.glob("User/workspaceStorage/*/residscope.residscope/pictures/*")]
 
 
 class Runs(NamedTuple):
-    """Cells of all notebooks of a window."""
+    """The numbers of cells that run or have ended, in all notebooks of a window."""
 
     running: int = 0
     succeeded: int = 0
     failed: int = 0
     requests: int = 0
-    """What extensions have asked: for each the toolbar goes to Interrupt and back."""
+    """The number of requests by extensions. At each, the toolbar shows Interrupt for a short time."""
 
     @property
     def ended(self) -> int:
-        """Those whose kernel has answered."""
+        """The number of cells that have ended."""
         return self.succeeded + self.failed
 
 
 @dataclass
 class Code:
-    """One window of VS Code in a page."""
+    """A window of VS Code in a page."""
 
     page: Page
     server: CodeServer
@@ -165,8 +165,8 @@ class Code:
         expect(self.page.locator(".explorer-folders-view")).to_be_visible(timeout=FOLLOWS)
 
     def ready(self) -> None:
-        """Wait until the window takes commands."""
-        # Ours comes with all that extensions contribute; before that a notebook opens as JSON.
+        """Wait until the window accepts commands."""
+        # Residscope's icon is shown when the extensions are loaded. Before that, a notebook would open as JSON.
         expect(self.page.locator(".activitybar .action-label[aria-label^=Residscope]")).to_be_visible(timeout=60_000)
 
     def command(self, title: str) -> None:
@@ -174,8 +174,8 @@ class Code:
         box = self.page.locator(".quick-input-widget input[type=text]")
         row = self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
 
-        def offered() -> bool:
-            # A window that was just loaded does not know its extensions' commands yet, and may take the palette away.
+        def is_offered() -> bool:
+            # A window that was just loaded does not know its extensions' commands yet, and may close the palette.
             with suppress(AssertionError, PlaywrightError):
                 self.page.keyboard.press("F1")
                 box.fill(f">{title}", timeout=3000)
@@ -184,11 +184,11 @@ class Code:
             self.page.keyboard.press("Escape")
             return False
 
-        self.until(offered, bool)
+        self.until(is_offered, bool)
         row.click()
 
     def open(self, name: str) -> None:
-        """Open a notebook by its row in the explorer."""
+        """Open a notebook with a double click on its row in the explorer."""
         self.page.locator(".explorer-folders-view .monaco-list-row").filter(has_text=name).first.dblclick()
         expect(self.page.locator(".notebook-editor .cell-list-container:visible").first).to_be_visible(timeout=FOLLOWS)
         expect(self.tab(name)).to_be_visible()
@@ -198,32 +198,32 @@ class Code:
         return self.page.locator(".tabs-container .tab").filter(has_text=name).first
 
     def run_all(self) -> None:
-        """Run all cells of the notebook in focus, and wait until all have succeeded."""
+        """Run all cells of the active notebook, and wait until all have succeeded."""
         before = self.runs()
         self.start_all()
         runs = self.until(self.runs, lambda runs: not runs.running and runs.ended > before.ended, timeout=90)
         assert runs.failed == before.failed, self.page.locator(".notebook-editor").first.inner_text()
 
     def start_all(self) -> None:
-        """Run all cells, and do not wait."""
+        """Start running all cells, and do not wait for their end."""
         self.page.locator(".notebook-toolbar-container").get_by_role("button", name="Run All").first.click()
 
     def runs(self) -> Runs:
-        """How many cells run or wait and how many have ended, as the stand-in for the Jupyter extension says."""
+        """Return how many cells run or wait, and how many have ended, by the stand-in for the Jupyter extension."""
         for text in self.page.locator(".statusbar-item").all_inner_texts():
             if found := re.search(r"Stand-in: (\d+) running, (\d+) succeeded, (\d+) failed, (\d+) requests", text):
                 return Runs(*map(int, found.groups()))
-        return Runs()  # it has not come up yet
+        return Runs()  # the stand-in has not started yet
 
     # --- Residscope ---------------------------------------------------------------------------------------------------
     def open_sidebar(self) -> Locator:
-        """Open the view in the activity bar, unless it is open, and return what is in it."""
+        """Open the sidebar by its icon in the activity bar, unless it is open, and return its content."""
         self.page.locator(".activitybar .action-label[aria-label^=Residscope]").first.click()
         return self.sidebar
 
     @property
     def sidebar(self) -> Locator:
-        """What is in the sidebar."""
+        """The content of the sidebar."""
         return self._frame(".rs-sidebar:not(.rs-view-link)").locator(".rs-sidebar").first
 
     @property
@@ -233,7 +233,7 @@ class Code:
 
     @property
     def tab_page(self) -> Locator:
-        """All of the page in an editor tab."""
+        """The whole page in an editor tab."""
         return self._frame(".rs-view-link").locator("main")
 
     @property
@@ -241,14 +241,14 @@ class Code:
         """The view in a notebook's output."""
         return self._frame("#container .residscope").get_by_role("region", name="Residscope", exact=True)
 
-    def _frame(self, holds: str) -> FrameLocator:
-        """The page that holds something: a frame in the frame of one of the webviews."""
+    def _frame(self, selector: str) -> FrameLocator:
+        """The page that contains an element with this selector: a frame inside the frame of a webview."""
         frames = self.page.locator("iframe.webview")
 
         def find() -> FrameLocator | None:
             for frame in frames.all():
                 inner = frame.content_frame.locator("iframe#active-frame")
-                if inner.count() and inner.content_frame.locator(holds).count():
+                if inner.count() and inner.content_frame.locator(selector).count():
                     return inner.content_frame
             return None
 
@@ -258,18 +258,18 @@ class Code:
 
     @property
     def caches(self) -> Locator:
-        """The rows of the sidebar's list, also while it is folded."""
+        """The rows of the sidebar's list, also while the list is collapsed."""
         part = self.sidebar.locator(".rs-part:not([hidden])")
         rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
         return rows.get_by_role("listitem", include_hidden=True)
 
     def inspect(self, name: str) -> Locator:
-        """Choose a cache in the sidebar, unless it is in view, and return its view once it is drawn."""
+        """Choose a cache in the sidebar, unless it is already shown. Return its view when it is drawn."""
         view = self.sidebar.get_by_role("region", name="Residscope", exact=True)
         chosen = view.locator("button.rs-named")
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
-        if self.caches.count() == 1:  # the only one there is opens by itself
+        if self.caches.count() == 1:  # if there is only one cache, it opens automatically
             expect(chosen).to_have_attribute("aria-expanded", "false", timeout=FOLLOWS)
         if not chosen.is_visible() or chosen.inner_text() != name:
             if chosen.is_visible():
@@ -278,17 +278,17 @@ class Code:
         return self.drawn(view)
 
     def drawn(self, view: Locator) -> Locator:
-        """A view, once it is ready."""
+        """Wait until a view is ready, and return it."""
         expect(view).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
         return view
 
     def answer(self, button: str) -> None:
-        """Answer the modal question."""
+        """Click a button of the modal dialog."""
         self.page.locator(".monaco-dialog-box .monaco-button").filter(has_text=button).click(timeout=FOLLOWS)
 
     # --- Python state -------------------------------------------------------------------------------------------------
     def python(self, expression: str) -> Any:
-        """Evaluate an expression in the newest kernel; leaves no name, no history and no `In[n]` behind."""
+        """Evaluate an expression in the newest kernel. It leaves no name, no history and no `In[n]`."""
         files = sorted(
             set(self.server.runtime.glob("kernel-*.json")) - self.known, key=lambda file: file.stat().st_mtime
         )
@@ -301,9 +301,9 @@ class Code:
             client.stop_channels()
 
     def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 30.0) -> T:
-        """Read something again and again until it is good."""
-        until = time.monotonic() + timeout
+        """Call `read` again and again until its result is good."""
+        end_time = time.monotonic() + timeout
         while not good(value := read()):
-            assert time.monotonic() < until, f"still {value!r} after {timeout:.0f} s"
+            assert time.monotonic() < end_time, f"still {value!r} after {timeout:.0f} s"
             self.page.wait_for_timeout(50)  # between two looks
         return value

@@ -19,7 +19,7 @@ CASES = [
 
 
 class Brute(brute.Brute):
-    """In bridges of 3.x the norms that OLMo 2 puts on its sublayers' output are called as if they were before them."""
+    """In bridges of 3.x, OLMo 2's norms after sublayers have the names of norms before sublayers."""
 
     def written(self, layer, output_norm, vector):
         olmo2 = self.model.cfg.architecture == "Olmo2ForCausalLM" and not hasattr(self.model.blocks[layer], output_norm)

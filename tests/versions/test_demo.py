@@ -1,4 +1,4 @@
-"""The demo on an older release: its model boots, or a sentence says what it needs."""
+"""The demo with an older release of TransformerLens: a sentence says which release it needs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from residscope.demo import DemoError
 
 
 @pytest.mark.skipif(not version("transformer-lens").startswith("2."), reason="later releases have the bridge")
-def test_a_release_without_the_bridge_is_told_in_a_sentence():
+def test_without_the_bridge_a_sentence_says_which_release_is_needed():
     with pytest.raises(DemoError, match=r"needs TransformerLens 3\.9 or later"):
         demo.load("gpt2")

@@ -1,4 +1,4 @@
-"""Caches of a `HookedTransformer` in every form a notebook has them in, and the panel's requests on them."""
+"""Caches of a `HookedTransformer` in the forms that they have in notebooks, and a panel's requests for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BY = ("head", "layer", "accumulated")
 
 
 def converted(cache, change) -> ActivationCache:
-    """A cache with every activation changed; the user's stays."""
+    """Return a copy of a cache in which every activation is changed."""
     return ActivationCache({name: change(tensor) for name, tensor in cache.items()}, cache.model)
 
 
@@ -77,11 +77,11 @@ def test_a_cache_of_nothing_to_attribute_is_refused():
     with torch.no_grad():
         _, cache = hooked.model("LN").run_with_cache(hooked.tokens(), names_filter="hook_embed")
         pair = hooked.model("LN").run_with_cache(hooked.tokens())
-    for wrong, said in (
+    for wrong, message in (
         (cache, "`attn.hook_z` and `ln_final.hook_scale` are not in this cache"),
         (pair, "pass `cache`"),
     ):
-        with pytest.raises(ResidscopeError, match=said):
+        with pytest.raises(ResidscopeError, match=message):
             residscope.attribute(wrong, hooked.ANSWERS)
 
 
@@ -128,13 +128,13 @@ def test_saved_and_loaded_it_needs_the_model(tmp_path):
         residscope.attribute(loaded, hooked.ANSWERS, model=model),
         residscope.attribute(rebuilt, hooked.ANSWERS),
     ):
-        # To rounding: another cache's sums may be taken in another order, by what is kept of each.
+        # Apart from rounding: sums for another cache may be computed in another order.
         torch.testing.assert_close(result.values, expected.values, atol=1e-6, rtol=1e-5)
 
 
 # --- token ids: the cache holds none ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("structure", ["LN", "LN-folded", "RMS-folded", "gated-grouped", "attn-only-shortformer"])
-def test_token_ids_are_told_from_their_embeddings(structure):
+def test_token_ids_are_recovered_from_their_embeddings(structure):
     cache = hooked.run(structure)[1]
     assert torch.equal(CacheView(cache).tokens, hooked.tokens())
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_token_ids_are_told_from_their_embeddings(structure):
 
 
 def test_token_ids_are_never_guessed():
-    """Not for two tokens with one embedding, an embedding that was changed, or one with a norm behind it."""
+    """Not if two tokens have the same embedding, if an embedding was changed, or if a norm follows the embedding."""
     twins = HookedTransformer(HookedTransformerConfig(**hooked._SIZES, act_fn="relu", seed=0, device="cpu"))
     with torch.no_grad():
         twins.W_E[int(hooked.tokens()[0, 0])] = twins.W_E[int(hooked.tokens()[0, 1])]
@@ -153,7 +153,7 @@ def test_token_ids_are_never_guessed():
         assert CacheView(wrong).tokens is None
 
 
-def test_padding_is_told_by_the_tokenizer_and_answers_are_given_as_text():
+def test_padding_is_found_by_the_tokenizer_and_answers_are_given_as_text():
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny.folder("gpt2"))
@@ -213,14 +213,14 @@ def test_the_panel_is_answered(structure, given):
 
     heads = residscope.attribute(cache, hooked.ANSWERS).grid
     for layer, head in ((0, 0), (1, 3), (2, 1)):
-        reply, (pattern, _, brings, *_) = ask(
+        reply, (pattern, _, contributions, *_) = ask(
             service, kind="attention", layer=layer, head=head, target=TARGET, prompt=2
         )
         own = cache[f"blocks.{layer}.attn.hook_pattern"][2, head]
-        below = np.tril_indices(own.shape[0])  # what is above the diagonal does not travel
+        below = np.tril_indices(own.shape[0])  # values above the diagonal are not sent
         np.testing.assert_allclose(np.frombuffer(pattern, np.float32), own.numpy()[below], atol=1e-6)
-        # what the sources bring is, in sum, what the head is worth
-        assert np.frombuffer(brings, np.float32).sum() == pytest.approx(float(heads[layer, head, 2]), abs=1e-5)
+        # the source contributions add up to the head's contribution
+        assert np.frombuffer(contributions, np.float32).sum() == pytest.approx(float(heads[layer, head, 2]), abs=1e-5)
 
     reply, _ = ask(service, kind="suggest", prompt=2, k=3)
     top = logits[2, -1].softmax(-1).topk(3)

@@ -1,4 +1,4 @@
-"""The figures on a `HookedTransformer`: they add up to its logits, and agree with brute force and TransformerLens."""
+"""The values for a `HookedTransformer`: they add up to its logits, and agree with brute force and TransformerLens."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ every = pytest.mark.parametrize("structure", hooked.STRUCTURES)
 
 
 def explained(result) -> torch.Tensor:
-    """What rows and constant say."""
+    """Return the sum of the rows and the constant."""
     return (result.values[-1] if result.by == "accumulated" else result.values.sum(0)) + result.constant
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, name: str = "") -> None:
-    """Within float32's rounding of the parts."""
+    """Check that both are equal, apart from rounding in float32."""
     torch.testing.assert_close(actual.double(), expected, atol=2e-5, rtol=2e-5, msg=lambda text: f"{name}: {text}")
 
 
@@ -30,7 +30,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor, name: str = "") -> None:
 def test_rows_and_constant_are_the_models_own_logits(structure, by, position):
     logits, cache = hooked.run(structure)
     own = hooked.own_difference(structure)[0][:, POSITIONS[position]]
-    for given in (None, logits):  # without them the figure is read off the stream
+    for given in (None, logits):  # without logits, the value is read from the stream
         result = residscope.attribute(cache, hooked.ANSWERS, by=by, position=position, logits=given)
         close(result.measured, own)
         close(explained(result), own)
@@ -41,7 +41,7 @@ def test_rows_and_constant_are_the_models_own_logits(structure, by, position):
 
 
 @every
-def test_every_row_is_what_the_models_own_norm_and_unembedding_say(structure):
+def test_every_row_agrees_with_the_models_own_norm_and_unembedding(structure):
     _, cache = hooked.run(structure)
     expected = hooked.brute(structure)
     capped, uncapped = hooked.own_difference(structure)
@@ -53,8 +53,8 @@ def test_every_row_is_what_the_models_own_norm_and_unembedding_say(structure):
         close(result.constant, expected["constant"] + capped - uncapped, "constant")
     lens = residscope.attribute(cache, hooked.ANSWERS, by="accumulated", norm="recomputed", position="all")
     for layer in range(3):
-        said = expected[f"recomputed {layer}_pre"] - expected["constant"]
-        close(lens.values[lens.labels.index(f"{layer}_pre")], said, f"recomputed {layer}_pre")
+        without_constant = expected[f"recomputed {layer}_pre"] - expected["constant"]
+        close(lens.values[lens.labels.index(f"{layer}_pre")], without_constant, f"recomputed {layer}_pre")
 
 
 @every
@@ -68,18 +68,18 @@ def test_heads_and_bias_of_a_layer_are_its_attention_row(structure):
 
 @pytest.mark.parametrize("structure", ["LN", "gated-grouped", "grouped-ungrouped", "gemma2", "attn-only"])
 @pytest.mark.parametrize("position", ["last", "all"])
-def test_what_the_sources_bring_is_in_sum_what_the_head_is_worth(structure, position):
+def test_the_source_contributions_add_up_to_the_heads_contribution(structure, position):
     _, cache = hooked.run(structure)
     heads = residscope.attribute(cache, hooked.ANSWERS, position=position).grid
     result = residscope.attribute(cache, hooked.ANSWERS, by="source", heads=["0.0", "1.3", (2, 1)], position=position)
     wanted = torch.stack([heads[0, 0], heads[1, 3], heads[2, 1]])  # [head, batch (, destination)]
-    brought = result.values.sum(0)  # [head, batch], or [destination, head, batch]
-    close(brought if position == "last" else brought.permute(1, 2, 0), wanted.double())
+    summed = result.values.sum(0)  # [head, batch], or [destination, head, batch]
+    close(summed if position == "last" else summed.permute(1, 2, 0), wanted.double())
 
 
 @pytest.mark.parametrize("structure", ["LN-folded", "RMS-folded", "LNPre", "RMSPre", "parallel-folded"])
 def test_heads_and_layers_agree_with_transformer_lens(structure):
-    """Its functions leave the norms' weights out, so they are right where these are folded away."""
+    """TransformerLens' functions leave out the norms' weights, so they are right only if these are folded."""
     model, (_, cache) = hooked.model(structure), hooked.run(structure)
     theirs = copy(cache)
     theirs.cache_dict = dict(cache.cache_dict)  # it adds hook_result

@@ -1,6 +1,8 @@
 // The scales as the colour-blind see them: simulated after Machado, Oliveira and Fernandes (2009), severity 1, and
 // measured in CIELAB.
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { SIGNS } from "../src/base/look.gen";
 import {
   css,
   divergingGradient,
@@ -185,4 +187,12 @@ describe.each(["light", "dark"] as const)("%s colours", (theme) => {
       lightness.slice(1).forEach((next, i) => expect(next).toBeGreaterThan(lightness[i] ?? Infinity));
     }
   });
+});
+
+it.each(["light", "dark"] as const)("uses the declared colours of the two signs in the %s theme", (theme) => {
+  const css = readFileSync("src/styles/theme.css", "utf8");
+  const [light = "", dark = ""] = css.split('&[data-theme="dark"]');
+  const declared = (name: string) =>
+    new RegExp(`--rs-${name}: (#[0-9a-f]{6});`).exec(theme === "light" ? light : dark)?.[1];
+  expect({ plus: declared("plus"), minus: declared("minus") }).toEqual(SIGNS[theme]);
 });

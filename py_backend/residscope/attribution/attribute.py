@@ -18,7 +18,7 @@ from residscope.cache import positions
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
-from residscope.compute.memo import UnknownError, key_of
+from residscope.compute.memo import NoKeyError, key_of
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
@@ -141,7 +141,7 @@ def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None
         vocabulary = Vocabulary(model)
         checks = (vocabulary.check(word) for word in words)
         return "attribute", *key, *((check.message, *(token.id for token in check.tokens)) for check in checks)
-    except (UnknownError, ResidscopeError):
+    except (NoKeyError, ResidscopeError):
         return None
 
 

@@ -1,4 +1,4 @@
-"""Names and notes for what a decomposition leaves out because it was not cached."""
+"""Names, and notes on, the rows that a decomposition lacks because activations were not cached."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _WORDS = {
 
 
 def lacking(by: By, missing: Iterable[str]) -> list[str]:
-    """The kinds of rows that are missing, in words; none for points of the stream, which are not summed."""
+    """Return the kinds of rows that are missing, in words. None for points of the stream, which are not summed."""
     return [] if by == "accumulated" else kinds(missing)
 
 
 def kinds(names: Iterable[str]) -> list[str]:
-    """The kinds of rows that need these activations: "MLPs", "embeddings"."""
+    """Return the kinds of rows that need these activations: "MLPs", "embeddings"."""
     return list(dict.fromkeys(_WORDS.get(ending(name), "other components") for name in names))
 
 
 def check_cached(view: CacheView, by: By, *, frozen: bool) -> None:
-    """Refuse a decomposition if the final norm's scale was not cached; the message names all missing activations.
+    """Refuse a decomposition if the final norm's scale was not cached. The message names all missing activations.
 
     Args:
         view: The cache.
@@ -50,14 +50,14 @@ def check_cached(view: CacheView, by: By, *, frozen: bool) -> None:
         return
     others = [name for name in activations_for(view, by) if not view.has(name)]
     refusal = not_cached(*others, *([] if stream in others else ["ln_final.hook_scale"]))
-    if by == "accumulated" and not others:  # a run that stopped early has points, but no end
+    if by == "accumulated" and not others:  # a run that stopped early has points, but not the end of the stream
         message = f'{refusal} None of this is needed if the norm is recomputed at each point: `norm="recomputed"`.'
         refusal = ResidscopeError(refusal.code, message)
     raise refusal
 
 
 def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
-    """Notes on rows and points that are missing, and on sums that could not be checked."""
+    """Return notes on rows and points that are missing, and on sums that could not be checked."""
     view, notes = structure.view, list[str]()
     if (
         by != "accumulated"
@@ -129,5 +129,5 @@ def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
 
 
 def _unchecked(view: CacheView, rows: Rows, part: Literal["attn", "mlp"]) -> list[int]:
-    """The split layers whose sublayer output was not cached, so that their sum cannot be checked."""
+    """The split layers whose sublayer output was not cached. The sum of their rows cannot be checked."""
     return [layer for layer in rows.split if not view.has(f"blocks.{layer}.hook_{part}_out")]

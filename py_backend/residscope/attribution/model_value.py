@@ -1,4 +1,4 @@
-"""The measured value of a target: the model's own number, and where it was read."""
+"""The measured value of a target: the model's own number, and the place where it was read."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class Measured:
     """The model's own value for a target.
 
     Attributes:
-        value: `[batch, pos]`, logits; None if there is nothing to read it from.
-        cap_change: `[batch, pos]`, what a soft-cap adds to the value before it (0 if there is no soft-cap).
-        source: Where it was read, in words.
-        own: Whether it comes from the model's output or from the input of the unembedding. If not, it was computed from
-            the final stream with the final norm and the unembedding, and anything else that the model does is missing.
+        value: `[batch, pos]`, in logits. None if the cache holds nothing from which it can be read.
+        cap_change: `[batch, pos]`, by how much a soft-cap changes the value (0 if there is no soft-cap).
+        source: Where the value was read, in words.
+        own: Whether the value comes from the model's output or from the input of the unembedding. If not, it was
+            computed from the final stream with the final norm and the unembedding. Anything else that the model does
+            is then missing.
     """
 
     value: Float[Tensor, "batch pos"] | None
@@ -39,7 +40,7 @@ class Measured:
 
 
 def model_value(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
-    """Read the target from the given logits, else from the cached logits, else from the end of the stream."""
+    """Read the target from the given logits. Without them, from the cached logits, or else from the final stream."""
     view, positions = readout.view, readout.positions
     zero = readout.functional.constant * 0
     output = targets.output
@@ -80,7 +81,7 @@ _NOTHING = "nothing: the cache holds neither logits nor the final residual strea
 def written(
     targets: Targets, target: Target, positions: Int[Tensor, " batch"] | None
 ) -> tuple[Float[Tensor, "batch pos token"] | None, str, bool]:
-    """The unembedding's output for the target's tokens, where it was read, and `Measured.own`."""
+    """Return the unembedding's output for the target's tokens, where it was read, and `Measured.own`."""
     view = targets.view
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
@@ -104,7 +105,7 @@ _SCALED = "The model multiplies its logits by {:.4g}; the rows and the constant 
 
 
 def output_notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
-    """Notes on how this model turns its stream into logits, and on what `measured` is."""
+    """Return notes on how this model computes logits from its stream, and on where `measured` comes from."""
     if target.inner is not None:
         return []
     notes, output = odd_final_norm(targets.view), targets.output

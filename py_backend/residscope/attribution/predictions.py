@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def predicted(view: CacheView, position: Position, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
-    """All logits at one position of each prompt: the given ones, else those in the cache or from the stream.
+    """Return all logits at one position of each prompt. If none are given, they come from the cache or the stream.
 
     Args:
         view: The cache.
         position: The position.
-        given: The model's output `[batch, pos, d_vocab]`, if the user gave it.
+        given: The model's output `[batch, pos, d_vocab]`, if the user passed it.
     """
     where = positions.resolve(view, position)
     logits = view.take(given, where) if given is not None else Output.of(view.model)(written_logits(view, where))
@@ -32,7 +32,7 @@ def predicted(view: CacheView, position: Position, given: Tensor | None) -> Floa
 def suggestions(
     view: CacheView, prompt: int | None, position: Position, k: int, given: Tensor | None
 ) -> list[Prediction]:
-    """The model's top predictions, likeliest first; for the mean over prompts, probabilities are averaged."""
+    """Return the model's top predictions, likeliest first. For the mean over prompts, probabilities are averaged."""
     logits = predicted(view, position, given)
     row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
     if not bool(row.isfinite().all()):
@@ -43,7 +43,7 @@ def suggestions(
 
 
 def top_two(view: CacheView, given: Tensor | None = None) -> Target:
-    """The model's own two top predictions, for each prompt, at its last real token."""
+    """Return the model's two top predictions for each prompt, at its last real token."""
     top = predicted(view, "last", given).topk(2, dim=-1).indices.tolist()
     token = Vocabulary(view.model).token
     return Target([Contrast([token(first)], [token(second)]) for first, second in top], own=True)

@@ -27,7 +27,7 @@ from residscope.attribution.inner_targets import (
     neuron,
     output,
 )
-from residscope.base.arrays import tensor_of, unreadable
+from residscope.base.arrays import tensor_of, unreadable_kind
 from residscope.base.legible import cut
 from residscope.cache.component_names import name, parse, parse_neuron, parse_point
 from residscope.cache.input_maps import check_neuron
@@ -132,7 +132,7 @@ class Targets:
             return self._checked(self._inner(answers))
         answers = _unpacked(answers)
         if is_array(answers):
-            if (kind := unreadable(answers)) is not None:
+            if (kind := unreadable_kind(answers)) is not None:
                 raise ResidscopeError("answers", f"The answers are a {kind}: give an ordinary tensor of numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
@@ -253,7 +253,7 @@ class Targets:
             return Target([], inner=NeuronInput(*parse_neuron(given.neuron), given.part))
         if isinstance(given, Direction):
             place, vector = parse_point(given.at), _unpacked(given.vector)
-            if not is_array(vector) or unreadable(vector) is not None or not tensor_of(vector).is_floating_point():
+            if not is_array(vector) or unreadable_kind(vector) is not None or not tensor_of(vector).is_floating_point():
                 raise ResidscopeError("direction", f"`vector={_short(vector)}` is not a tensor of floats [d_model].")
             key = self._direction(tensor_of(vector).detach())
             return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))

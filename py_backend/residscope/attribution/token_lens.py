@@ -1,4 +1,4 @@
-"""`token_lens`: what the model would predict at each position if it stopped at a point of the residual stream.
+"""`token_lens`: what the model would predict at each position if its layers ended at a point of the residual stream.
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); TransformerLens' `accumulated_resid(apply_ln=True)`,
 made exact for norms that are not folded, and with the model's logit scale and soft-cap.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenLens", "lens", "token_lens"]
 
 _MOST_LOGITS = 6_000_000
-"""The most logits that are computed at once: 24 MB, so that each step is short."""
+"""At most this many logits are computed at once: 24 MB, so that each step is short."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +52,14 @@ class TokenLens:
         tokens: The texts of the likeliest tokens, likeliest first: `tokens[point][position][k]`.
         ids: `[point, position, k]`, their ids.
         probabilities: `[point, position, k]`, 0 to 1.
-        answer_probability: `[point, position]`, the answer's probability (of the likeliest, if a prompt has several);
-            None if there is no answer token (a direction).
-        rank: `[point, position]`, the answer's rank; 1 is the likeliest token. For the mean over prompts, the median of
-            the prompts' ranks (of an even number, the better of the two in the middle).
+        answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, that of the
+            likeliest. None if the target is a direction, which has no answer token.
+        rank: `[point, position]`, the answer's rank. 1 is the likeliest token. For the mean over prompts, it is the
+            median of the prompts' ranks (of the two ranks in the middle, the better one).
         norm: Whether the final norm's scale is `"frozen"` or `"recomputed"` at each point.
-        notes: What to know about these numbers, in sentences.
+        notes: What a reader of the values should know, in sentences.
+        target: The target whose answers are compared.
+        model: The model's name.
     """
 
     points: list[str]
@@ -73,7 +75,7 @@ class TokenLens:
     model: str = ""
 
     def to_frame(self) -> Any:
-        """A pandas table of the likeliest tokens' texts: a row for each point, a column for each position.
+        """Return a pandas table of the likeliest tokens' texts, with a row for each point, a column for each position.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -84,7 +86,7 @@ class TokenLens:
         return pd.DataFrame(rows, index=pd.Index(self.points, name="point"), columns=columns)
 
     def to_plotly(self) -> Any:
-        """A plotly figure: the likeliest token in each cell, coloured by its probability.
+        """Return a plotly figure with the likeliest token in each cell. The colour of a cell is its probability.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -97,7 +99,7 @@ class TokenLens:
         return token_lens_figure(self)
 
     def __repr__(self) -> str:
-        """A short summary."""
+        """Return a readable summary."""
         last = self.tokens[-1][-1][0], float(self.probabilities[-1, -1, 0])
         answer = ""
         if self.answer_probability is not None and self.rank is not None:
@@ -123,24 +125,25 @@ def token_lens(
     attention_mask: Any = None,
     model: Any = None,
 ) -> TokenLens:
-    """What the model would predict if it stopped at points of the residual stream (logit lens).
+    """Compute what the model would predict if its layers ended at points of the residual stream (logit lens).
 
-    Final norm, unembedding, logit scale and soft-cap are the model's own.
+    Final norm, unembedding, logit scale and soft-cap are those of the model.
 
     Args:
         cache: An `ActivationCache`.
-        answers: The tokens whose probability and rank are given, as in `attribute` (of a pair, the answer); by default
-            the model's own top prediction at each prompt's last token.
+        answers: The tokens whose probability and rank are computed, as in `attribute` (of a pair, the answer). By
+            default the model's top prediction at each prompt's last token.
         prompt: The prompt, or None for the mean over prompts of the probabilities.
         k: The number of tokens in each cell.
         points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all.
         positions: Positions, or None for all.
-        norm: The final norm's scale, `"recomputed"` at each point (what the model would predict there), or `"frozen"`
-            at its value at the end.
-        logits: The model's output, if the cache does not hold it and no answers are given.
-        tokens: Token ids, if the cache does not hold them; used to find padding.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, if `cache.model` no longer exists.
+        norm: Whether the final norm's scale is `"recomputed"` at each point (what the model would predict there), or
+            `"frozen"` at its value at the end.
+        logits: The model's output. It is needed if the cache does not hold it and no answers are given.
+        tokens: Token ids, if the cache does not hold them. They are used to find padding.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
 
     Returns:
         The likeliest tokens, their probabilities, and the answer's probability and rank.
@@ -150,13 +153,13 @@ def token_lens(
 
     Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
     """
-    known = seen(cache, model)
+    tracked = seen(cache, model)
 
     def work() -> TokenLens:
-        view = CacheView(cache, model=model, tokens=tokens, seen=known, attention_mask=attention_mask)
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
 
         def result() -> TokenLens:
-            targets, which = Targets.of(view), view.check_prompt(prompt)
+            targets, chosen_prompt = Targets.of(view), view.check_prompt(prompt)
             given = None if logits is None else view.whole_logits(logits)
             notes = []
             try:
@@ -164,16 +167,16 @@ def token_lens(
             except ResidscopeError as error:
                 if error.code != "no-logits":
                     raise
-                # The likeliest tokens inside the model are known all the same.
+                # Without a target, the likeliest tokens at each point can still be computed.
                 target, notes = Target([]), [_NO_ANSWER]
             chosen = [point.label for point in all_points(view)] if points is None else _named_points(points)
-            tokens_at = lens(targets, target, chosen, _whole(view, positions), which, k, norm)
+            computed = lens(targets, target, chosen, _positions_from_start(view, positions), chosen_prompt, k, norm)
             notes = targets.notes + without_space(targets, target, None, given) + notes
-            return replace(tokens_at, notes=notes + tokens_at.notes + _padding_notes(view, positions))
+            return replace(computed, notes=notes + computed.notes + _padding_notes(view, positions))
 
         return in_torch_context(view.stream.device, result)
 
-    return steadily(cache, model, known, work)
+    return steadily(cache, model, tracked, work)
 
 
 _NO_ANSWER = (
@@ -191,7 +194,7 @@ def lens(
     k: int,
     norm: NormConvention,
 ) -> TokenLens:
-    """`token_lens` for a resolved target; `positions` are counted from the start."""
+    """Compute `token_lens` for a resolved target. `positions` are counted from the start."""
     import torch
 
     view = targets.view
@@ -211,15 +214,15 @@ def lens(
     answers = _answers(target, targets.view.batch) if has_answer else None
     columns = [_column(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
 
-    def whole(name: str) -> Tensor:
+    def joined(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
 
-    ids, probabilities = whole("ids"), whole("probabilities")
+    ids, probabilities = joined("ids"), joined("probabilities")
     named = {id: targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
     texts = [[[named[id] for id in cell] for cell in row] for row in ids.tolist()]
-    answer, rank = (None, None) if answers is None else (whole("answer"), whole("rank"))
+    answer, rank = (None, None) if answers is None else (joined("answer"), joined("rank"))
     if Component("final_post") in wanted:
-        notes += reader.differs(positions[-1])
+        notes += reader.output_notes(positions[-1])
     return TokenLens(
         [point.label for point in wanted],
         list(positions),
@@ -237,7 +240,7 @@ def lens(
 
 @dataclass(frozen=True)
 class _Cells:
-    """Some cells of the lens."""
+    """Some cells of the lens. Each cell is a point and a position."""
 
     ids: Int[Tensor, "*point position k"]
     probabilities: Float[Tensor, "*point position k"]
@@ -245,7 +248,7 @@ class _Cells:
     rank: Int[Tensor, "*point position"] | None
 
     def __getitem__(self, point: int) -> _Cells:
-        """The cells of one point."""
+        """Return the cells of one point."""
         answer, rank = (None if part is None else part[point] for part in (self.answer, self.rank))
         return _Cells(self.ids[point], self.probabilities[point], answer, rank)
 
@@ -253,13 +256,13 @@ class _Cells:
 def _column(
     reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
 ) -> list[_Cells]:
-    """The cells of each point, memoised, because a view may request more points later."""
+    """The cells of each point. They are kept, because a view may request more points later."""
     key = ("lens", reader.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
     memo = reader.view.memo.part(*key)
     known: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
-    for some in blocks([point for point in points if point not in known], reader.rows // len(positions)):
-        cells = _cells(reader, some, positions, answers, k)
-        for number, point in enumerate(some):
+    for point_block in blocks([point for point in points if point not in known], reader.rows // len(positions)):
+        cells = _cells(reader, point_block, positions, answers, k)
+        for number, point in enumerate(point_block):
             known[point] = cells[number]
             memo.put(point, value=cells[number], size=16 * len(positions) * (k + 1))
     return [known[point] for point in points]
@@ -268,7 +271,7 @@ def _column(
 def _cells(
     reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
 ) -> _Cells:
-    """The cells of some points and positions; prompts are summed in blocks that fit into memory."""
+    """The cells of some points and positions. Prompts are summed in blocks that fit in memory."""
     import torch
 
     batch = reader.view.batch
@@ -320,7 +323,7 @@ class Reader:
     def __call__(
         self, points: Sequence[Component], positions: Sequence[int], prompts: range
     ) -> Float[Tensor, "prompt point position d_vocab"]:
-        """The logits at some points, positions and prompts."""
+        """Return the logits at some points, positions and prompts."""
         import torch
 
         part, at = self.view.only(prompts), list(positions)
@@ -331,13 +334,13 @@ class Reader:
         rows = rows if self._norm.bias is None else rows + self._norm.bias
         return self._output(self._unembedded(rows.to(self._W_U.device)))
 
-    def differs(self, position: int) -> list[str]:
-        """A note if the end of the stream does not give the model's own output (compared in the first prompt)."""
+    def output_notes(self, position: int) -> list[str]:
+        """Return a note if the end of the stream does not give the model's output. The first prompt is compared."""
         name = self.view.first("unembed.hook_out", "hook_unembed")
         if name is None:
             return [
-                "The cache holds no logits: it was not checked whether the last row is the model's own prediction (it "
-                "would miss a hook on the final norm or the unembedding, or what the model does to its logits)."
+                "The cache holds no logits: it was not checked whether the last row is the model's own prediction. A "
+                "hook on the final norm or the unembedding, or a change of the logits by the model, would be missing."
             ]
         own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
         gap = float(
@@ -361,7 +364,7 @@ class Reader:
         return stream * self._carries[layer] if self._frozen else stream
 
     def _unembedded(self, rows: Tensor) -> Tensor:
-        """Rows @ W_U + b_U in working precision; a weight in half precision is converted in blocks of columns."""
+        """Rows @ W_U + b_U, in float32 or float64. A weight in half precision is converted in blocks of columns."""
         import torch
 
         W_U, b_U = self._W_U, self._b_U
@@ -375,7 +378,7 @@ class Reader:
 
 
 def all_points(view: CacheView) -> list[Component]:
-    """Every cached point of the stream, in order."""
+    """Return every cached point of the stream, in order."""
     points = view.points()
     if not points:
         raise not_cached(f"blocks.{view.n_layers - 1}.hook_resid_post")
@@ -392,7 +395,7 @@ def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number, of Python or from an array."""
+    """Return whether a value is a whole number, of Python or from an array."""
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
@@ -406,13 +409,13 @@ def _named_points(wanted: Any) -> list[str]:
 
 
 def _padding_notes(view: CacheView, wanted: Any) -> list[str]:
-    """Notes on positions that were counted from the end, and are padding."""
+    """Notes on positions that were counted from the end and are padding."""
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
     return [note for at in listed for note in on_padding(view, at)]
 
 
-def _whole(view: CacheView, wanted: Any) -> list[int]:
+def _positions_from_start(view: CacheView, wanted: Any) -> list[int]:
     """Positions, counted from the start."""
     if wanted is None:
         return list(range(view.n_pos))

@@ -1,7 +1,7 @@
-"""Checks whether answers lack the leading space of a word inside a sentence, the most common mistake with tokens.
+"""Checks whether answers lack the leading space of a word inside a sentence. This is a common mistake with tokens.
 
-The result is only a note, because a word at the start of a line has no space. The rule: the same word with a space is
-also one token, and at the position of the target the model gives it a much higher probability than the given token.
+The result is only a note, because a word at the start of a line has no space. There is a note if the same word with a
+space is also one token, and the model gives it a much higher probability at the position of the target.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TIMES = 10.0
-"""How many times likelier the word with a space must be, in the geometric mean over prompts and answers."""
+"""The word with a space must be this many times likelier, in the geometric mean over prompts and answers."""
 
 _MOST = 64
-"""The most prompts, and the most tokens, that are checked."""
+"""At most this many prompts, and at most this many tokens, are checked."""
 
 
 def without_space(
     targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, logits: Tensor | None
 ) -> list[str]:
-    """A note if answers are words without a space and the model expects them with one.
+    """Return a note if answers are words without a space, but the model expects these words with a space.
 
     Args:
         targets: Resolves targets for the cache.
         target: What is attributed.
-        where: The position in each prompt; None is every position, of which only the last is checked.
-        logits: The model's output, if it was given.
+        where: The position in each prompt. None means every position, and only the last real token is checked.
+        logits: The model's output, if the user passed it.
     """
     if target.own or target.direction is not None or target.inner is not None:
         return []
@@ -66,7 +66,7 @@ def _log_ratio(
     where: Int[Tensor, " batch"] | None,
     logits: Tensor | None,
 ) -> float:
-    """The mean logit of the words with a space minus that of those without; 0 if it is not known."""
+    """The mean logit of the words with a space, minus the mean logit of those without. 0 if it is not known."""
     try:
         tokens = [token for pair in pairs.values() for token in pair]
         logits_of: list[list[float]] = _logits(targets, tokens, where, logits)[:_MOST].tolist()

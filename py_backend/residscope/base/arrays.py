@@ -9,23 +9,23 @@ if TYPE_CHECKING:
 
 
 def tensor_of(array: Any) -> Tensor:
-    """The tensor itself, or an array or a list as a tensor on the CPU.
+    """Return a tensor itself, and an array or a list as a tensor on the CPU.
 
-    Without `device="cpu"`, `torch.as_tensor` would use the default device (`torch.set_default_device`), which may
-    differ from the cache's device, or be `meta`, which holds no numbers.
+    Without `device="cpu"`, `torch.as_tensor` would use the default device (`torch.set_default_device`). That device may
+    differ from the cache's device. It may also be `meta`, which holds no numbers.
 
     Raises:
-        TypeError, ValueError, RuntimeError: If it is not an array of numbers, or its numbers cannot be read.
+        TypeError, ValueError, RuntimeError: If `array` is not an array of numbers, or its numbers cannot be read.
     """
     import torch
 
-    if unreadable(array):
+    if unreadable_kind(array):
         raise ValueError(kind_of(array))
     return array if isinstance(array, torch.Tensor) else torch.as_tensor(array, device="cpu")
 
 
-def unreadable(value: Any) -> str | None:
-    """The kind of a tensor whose numbers cannot be read by index; None for all other values."""
+def unreadable_kind(value: Any) -> str | None:
+    """Return the kind of a tensor whose numbers cannot be read by index. None for all other values."""
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -40,5 +40,5 @@ def unreadable(value: Any) -> str | None:
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value, to be written after "a"."""
-    return unreadable(value) or type(value).__name__
+    """Return the kind of a value, in words that follow "a"."""
+    return unreadable_kind(value) or type(value).__name__

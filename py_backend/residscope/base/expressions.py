@@ -1,7 +1,7 @@
 """Python expressions for the user's objects: `cache`, `runs["clean"]`, `model.cache`.
 
-A key of a namespace, of a dictionary, or of an object's `__dict__` may be any text. It becomes part of an expression
-only if Python would parse that expression to the same steps.
+A key of a namespace, of a dictionary, or of an object's `__dict__` may be any text. A key becomes part of an expression
+only if Python parses that expression back to the same steps.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import unicodedata
 from keyword import iskeyword
 from typing import Any, NamedTuple
 
-_LONGEST = 500
+_MAX_LENGTH = 500
 _STRING = r'"(?:[^"\\\n\r]|\\["\'\\nrtbf]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*"'
 _KEY = rf"""-?\d[\d.e+-]*|True|False|None|{_STRING}|{_STRING.replace('"', "'")}"""
 _NAME = r"[\w\x80-\U0010ffff]+"  # combining marks are not in `\w`
 _SHAPE = re.compile(rf"{_NAME}(?:\.{_NAME}|\[(?:{_KEY})\])*")
-"""Only texts of this shape are parsed, because Python's parser prints warnings about others to the user's output."""
+"""Only texts of this form are parsed. For other texts Python's parser may print warnings into the user's output."""
 
 _JOINERS = "\u200c\u200d"
-"""Invisible, but needed to write some scripts and emoji."""
+"""Invisible characters that some scripts and emoji need."""
 
 
 class Step(NamedTuple):
-    """One step from an object to an attribute, or to the element under a key."""
+    """One step from an object to one of its attributes, or to the element under a key."""
 
     key: Any
-    attribute: bool = False
+    is_attribute: bool = False
 
 
 class Path(NamedTuple):
@@ -38,7 +38,7 @@ class Path(NamedTuple):
     steps: list[Step]
 
 
-def is_plain(name: str) -> bool:
+def is_name(name: str) -> bool:
     """Whether Python parses this text as a variable or attribute of exactly this name."""
     return (
         name.isidentifier()
@@ -48,43 +48,44 @@ def is_plain(name: str) -> bool:
     )
 
 
-def parsed(name: str) -> Path | None:
-    """The path that a text describes; None if it is not a path, or not written in the usual form."""
-    if len(name) > _LONGEST or not _SHAPE.fullmatch(name):
+def parse_path(name: str) -> Path | None:
+    """Return the path that an expression describes. None if it is not a path, or not written in the usual form."""
+    if len(name) > _MAX_LENGTH or not _SHAPE.fullmatch(name):
         return None
     try:
         tree = ast.parse(name, mode="eval").body
         steps: list[Step] = []
-        at: ast.expr = tree
-        while isinstance(at, ast.Attribute | ast.Subscript):
-            steps.insert(0, Step(at.attr, True) if isinstance(at, ast.Attribute) else Step(ast.literal_eval(at.slice)))
-            at = at.value
+        node: ast.expr = tree
+        while isinstance(node, ast.Attribute | ast.Subscript):
+            step = Step(node.attr, True) if isinstance(node, ast.Attribute) else Step(ast.literal_eval(node.slice))
+            steps.insert(0, step)
+            node = node.value
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    if not isinstance(at, ast.Name) or not all(map(is_plain, [at.id, *(s.key for s in steps if s.attribute)])):
+    if not isinstance(node, ast.Name) or not all(map(is_name, [node.id, *(s.key for s in steps if s.is_attribute)])):
         return None
-    path = Path(at.id, steps)
-    return path if name in (written(path), ast.unparse(tree)) else None
+    path = Path(node.id, steps)
+    return path if name in (path_text(path), ast.unparse(tree)) else None
 
 
-def written(path: Path) -> str:
-    """A path as text."""
-    steps = [f".{key}" if attribute else f"[{key_text(key)}]" for key, attribute in path.steps]
+def path_text(path: Path) -> str:
+    """Return the expression that describes a path."""
+    steps = [f".{key}" if is_attribute else f"[{key_text(key)}]" for key, is_attribute in path.steps]
     return path.variable + "".join(steps)
 
 
 def key_text(key: Any) -> str:
-    """A key as Python code, or `…`; only for types whose `repr` runs no code of the user's."""
+    """Return a key as Python code. `…` for a type whose `repr` may run the user's code."""
     if key is None or type(key) is bool or type(key) is float:
         return repr(key)
     if type(key) is int and key.bit_length() < 128:
         return repr(key)
     if type(key) is str:
-        return string(key)
+        return string_literal(key)
     return "…"
 
 
-def string(text: str) -> str:
-    """A text as a Python literal in double quotes; invisible and direction-changing characters are escaped."""
+def string_literal(text: str) -> str:
+    """Return a text as a Python literal in double quotes, with invisible and direction-changing characters escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in quoted)

@@ -1,4 +1,4 @@
-"""Makes text from outside (names, tokens) safe to show: nothing is hidden, and the text around it stays unchanged.
+"""Makes text from outside (names, tokens) safe to show. No character stays hidden, or changes the text around it.
 
 `widgets/src/base/legible.ts` does the same; `tests/texts/shown.json` tests both.
 """
@@ -13,16 +13,16 @@ from residscope.base.look import MARKS
 
 _MOST_MARKS = 4
 _LONGEST_CHARACTER = 16
-_LOOKED_AT = 32
+_READ_PER_CHARACTER = 32
 _ISOLATE, _END = "\u2068", "\u2069"
-_ENDS = str.maketrans({end: MARKS[end] for end in "\n\r\t"})
+_LINE_MARKS = str.maketrans({end: MARKS[end] for end in "\n\r\t"})
 _BLACK_FLAG = "\U0001f3f4"
 
 _IGNORED = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_UNSEEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u2800\ud800-\udfff\ufdd0-\ufdef{_IGNORED}]")
+_INVISIBLE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u2800\ud800-\udfff\ufdd0-\ufdef{_IGNORED}]")
 """Characters that are invisible or change the direction of text. Some are needed: see `_is_needed`."""
 
 _JOINING = re.compile("[\u0620-\u08ff\u0900-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\ufb50-\ufdff\ufe70-\ufefc]")
@@ -34,77 +34,77 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-
 
 
 def legible(text: str) -> str:
-    """A text with invisible characters written as `‹U+202E›`, and with long stacks of combining marks shortened."""
+    """Return a text with invisible characters written as `‹U+202E›`, and with long stacks of combining marks cut."""
     if text.isascii() and text.isprintable():
         return text
-    written: list[str] = []
-    marks, based = 0, False
+    pieces: list[str] = []
+    marks, has_base = 0, False
 
     def end_stack() -> None:
         nonlocal marks
         if marks > _MOST_MARKS:
-            written.append(f"‹+{marks - _MOST_MARKS}›")
+            pieces.append(f"‹+{marks - _MOST_MARKS}›")
         marks = 0
 
-    for at, point in enumerate(text):
-        unseen = _is_unseen(point)
-        if not unseen and unicodedata.category(point) in ("Mn", "Me"):
-            if not based:
-                written.append("◌")
-            based = True
+    for index, point in enumerate(text):
+        is_invisible = _is_invisible(point)
+        if not is_invisible and unicodedata.category(point) in ("Mn", "Me"):
+            if not has_base:
+                pieces.append("◌")
+            has_base = True
             marks += 1
             if marks <= _MOST_MARKS:
-                written.append(point)
+                pieces.append(point)
             continue
-        if unseen and _is_needed(text, at):
+        if is_invisible and _is_needed(text, index):
             if marks <= _MOST_MARKS:
-                written.append(point)
+                pieces.append(point)
             continue
         end_stack()
-        based = not unseen and not point.isspace()
-        written.append(_sign(point) if unseen else point)
+        has_base = not is_invisible and not point.isspace()
+        pieces.append(_code_point(point) if is_invisible else point)
     end_stack()
-    return "".join(written)
+    return "".join(pieces)
 
 
-def cut(text: str, most: int = 60) -> str:
-    """The first `most` characters, as a reader counts them, with an ellipsis if something was cut off."""
-    start = text[: _LOOKED_AT * most]
-    written = legible(start)
+def cut(text: str, limit: int = 60) -> str:
+    """Return the first `limit` characters, as a reader counts them. `…` is the last one if something was cut off."""
+    start = text[: _READ_PER_CHARACTER * limit]
+    readable = legible(start)
     kept: list[str] = []
-    for character in _characters(written):
+    for character in _characters(readable):
         kept.append(character)
-        if len(kept) > most:
+        if len(kept) > limit:
             break
-    return written if len(kept) <= most and start == text else f"{''.join(kept[: most - 1])}…"
+    return readable if len(kept) <= limit and start == text else f"{''.join(kept[: limit - 1])}…"
 
 
 def isolated(text: str) -> str:
-    """A text, isolated if it has right-to-left letters, so that the text around it keeps its order."""
+    """Return a text that does not change the order of the text around it, even if it has right-to-left letters."""
     return f"{_ISOLATE}{text}{_END}" if _RIGHT_TO_LEFT.search(text) else text
 
 
-def shown(text: str, most: int = 60) -> str:
-    """A name to be shown inside other text: one line, at most `most` characters."""
-    return isolated(cut(text, most).translate(_ENDS))
+def shown(text: str, limit: int = 60) -> str:
+    """Return a name as it is shown inside other text: on one line, with at most `limit` characters."""
+    return isolated(cut(text, limit).translate(_LINE_MARKS))
 
 
-def whole(text: str) -> str:
-    """A text that UTF-8 can encode: half a character (a lone surrogate) is written as `‹U+D800›`."""
-    return re.sub("[\ud800-\udfff]", lambda match: _sign(match[0]), text)
+def encodable(text: str) -> str:
+    """Return a text that UTF-8 can encode. Half a character (a lone surrogate) is written as `‹U+D800›`."""
+    return re.sub("[\ud800-\udfff]", lambda match: _code_point(match[0]), text)
 
 
-def _sign(point: str) -> str:
+def _code_point(point: str) -> str:
     return f"‹U+{ord(point):04X}›"
 
 
-def _is_unseen(point: str) -> bool:
-    return point not in "\n\r\t" and (_UNSEEN.match(point) is not None or ord(point) & 0xFFFE == 0xFFFE)
+def _is_invisible(point: str) -> bool:
+    return point not in "\n\r\t" and (_INVISIBLE.match(point) is not None or ord(point) & 0xFFFE == 0xFFFE)
 
 
-def _is_needed(text: str, at: int) -> bool:
-    """Whether an invisible character is needed by its neighbours, in emoji, joined letters or flags."""
-    point, before, after = text[at], text[at - 1 : at] if at else "", text[at + 1 : at + 2]
+def _is_needed(text: str, index: int) -> bool:
+    """Whether the characters beside an invisible character need it, in emoji, joined letters or flags."""
+    point, before, after = text[index], text[index - 1 : index] if index else "", text[index + 1 : index + 2]
     if point == "\u200d" and (_EMOJI.match(before) or _OF_EMOJI.match(before)) and _EMOJI.match(after):
         return True
     if point in "\u200c\u200d\u180b\u180c\u180d\u180f":
@@ -115,17 +115,17 @@ def _is_needed(text: str, at: int) -> bool:
         return _HAN.match(before) is not None
     if not _TAG.match(point):
         return False
-    flag = at - 1
-    while flag >= 0 and at - flag < 8 and _TAG.match(text[flag]):
+    flag = index - 1
+    while flag >= 0 and index - flag < 8 and _TAG.match(text[flag]):
         flag -= 1
     return flag >= 0 and text[flag] == _BLACK_FLAG
 
 
 def _characters(text: str) -> Iterator[str]:
-    """Characters as a reader counts them: a letter with its marks, or an emoji of several code points, is one."""
+    """The characters as a reader counts them. A letter with its marks is one, an emoji of several code points also."""
     character = ""
     for point in text:
-        if character and _belongs(character, point):
+        if character and _continues(character, point):
             character += point
             continue
         if character:
@@ -135,12 +135,12 @@ def _characters(text: str) -> Iterator[str]:
         yield character
 
 
-def _belongs(character: str, point: str) -> bool:
+def _continues(character: str, point: str) -> bool:
     if len(character) >= _LONGEST_CHARACTER:
         return False
     if point in "\u200c\u200d" or _OF_EMOJI.match(point) or _TAG.match(point):
         return True
     if unicodedata.category(point) in ("Mn", "Me", "Mc"):
         return True
-    pair = len(character) == 1 and all("\U0001f1e6" <= one <= "\U0001f1ff" for one in character + point)
+    pair = len(character) == 1 and all("\U0001f1e6" <= half <= "\U0001f1ff" for half in character + point)
     return pair or (character[-1] == "\u200d" and _EMOJI.match(point) is not None)

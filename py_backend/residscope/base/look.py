@@ -1,4 +1,4 @@
-"""Colour scales and marks for white space, which Python and TypeScript share.
+"""The colours and the marks for white space that Python and TypeScript share.
 
 `widgets/src/base/look.gen.ts` is generated from this file (`npm run protocol`).
 """
@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 
 Theme = Literal["light", "dark"]
 Stop = tuple[float, str]
-"""A place on the scale, from 0 to 1, and its colour."""
+"""A value on a colour scale, from 0 to 1, and its colour."""
 
 
 class Diverging(TypedDict):
@@ -21,9 +21,24 @@ class Diverging(TypedDict):
 
 
 MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
-"""Visible marks for white space."""
+"""For each white-space character, the visible mark that is shown instead."""
 
-# Blue is positive, orange negative: colour-blind readers can distinguish them. Teal is for values without a sign.
+
+class Signs(TypedDict):
+    """The colours of text and lines for positive and negative values."""
+
+    plus: str
+    minus: str
+
+
+SIGNS: dict[Theme, Signs] = {
+    "light": {"plus": "#1a5ba8", "minus": "#a8490c"},
+    "dark": {"plus": "#83bdf8", "minus": "#f3a768"},
+}
+"""The same colours stand in `widgets/src/styles/theme.css`; `widgets/test/colours.test.ts` compares them."""
+
+# Blue is for positive values, orange for negative values: colour-blind readers can distinguish the two. Teal is for
+# values without a sign.
 DIVERGING: dict[Theme, Diverging] = {
     "light": {
         "middle": "#f5f5f2",
@@ -52,4 +67,4 @@ if __name__ == "__main__":
     import json
     import sys
 
-    json.dump({"MARKS": MARKS, "DIVERGING": DIVERGING, "SEQUENTIAL": SEQUENTIAL}, sys.stdout)
+    json.dump({"MARKS": MARKS, "SIGNS": SIGNS, "DIVERGING": DIVERGING, "SEQUENTIAL": SEQUENTIAL}, sys.stdout)

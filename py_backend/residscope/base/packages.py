@@ -1,4 +1,4 @@
-"""Imports optional packages, with different messages for a missing package and for one that fails to import."""
+"""Imports optional packages. The error says whether a package is missing, or is installed but cannot be imported."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from residscope.errors import ResidscopeError
 
 
 @contextmanager
-def needed(package: str, what: str, install: str) -> Generator[None, None, None]:
-    """A context for the import of an optional package, and for nothing else.
+def importing(package: str, what: str, install: str) -> Generator[None, None, None]:
+    """Turn a failed import of an optional package into a `ResidscopeError`. The block must contain only the import.
 
     Args:
-        package: The name that is imported; in lower case it is the code of the error.
-        what: What needs it, as the beginning of a sentence.
-        install: The command that installs it.
+        package: The name of the package. In lower case it is the code of the error.
+        what: What needs the package, as the beginning of a sentence.
+        install: The command that installs the package.
 
     Raises:
-        ResidscopeError: If it is not installed, or is installed but cannot be imported.
+        ResidscopeError: If the package is not installed, or is installed but cannot be imported.
     """
     try:
         yield
@@ -29,48 +29,53 @@ def needed(package: str, what: str, install: str) -> Generator[None, None, None]
             raise ResidscopeError(code, f"{what} needs {package}: {install}.") from error
         raise ResidscopeError(
             code,
-            f"{what} needs {package}, which is installed here but cannot be imported ({because(error)}). Two packages "
-            "may be incompatible, one may be damaged or too old, or another file may have its name. Fix this cause, or "
+            f"{what} needs {package}, which is installed here but cannot be imported ({import_failure(error)}). Two "
+            "packages may be incompatible, one may be damaged or too old, or another file may have its name. Fix this "
+            "cause, or "
             f"install {package} again: `pip install --force-reinstall {code}`.",
         ) from error
 
 
 def is_missing(error: BaseException, package: str) -> bool:
-    """Whether an import failed because this package itself is missing, not a submodule or a dependency of it."""
+    """Return whether an import failed because this package is missing, and not a submodule or a dependency of it."""
     return isinstance(error, ModuleNotFoundError) and error.name == package.lower()
 
 
 def pandas() -> Any:
-    """`pandas`.
+    """Import and return pandas.
 
     Raises:
-        ResidscopeError: If it is not installed, or cannot be imported.
+        ResidscopeError: If pandas is not installed, or cannot be imported.
     """
-    with needed("pandas", "A table", "`pip install pandas`"):
+    with importing("pandas", "A table", "`pip install pandas`"):
         import pandas as pd
         from pandas import DataFrame, MultiIndex
 
-        del DataFrame, MultiIndex  # fails if a file of the user's has the name `pandas`
+        del DataFrame, MultiIndex  # importing them fails if the user has another file named `pandas`
     return pd
 
 
-def because(error: BaseException) -> str:
-    """Why an import failed, for use inside a sentence: the error and its first cause."""
-    first = cause = error
-    seen = {id(error)}
-    while (under := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)) is not None:
-        if id(under) in seen:
+def import_failure(error: BaseException) -> str:
+    """Return why an import failed, for use inside a sentence: the error and its first cause."""
+    first_cause = error
+    visited = {id(error)}
+    while (
+        cause := first_cause.__cause__ or (None if first_cause.__suppress_context__ else first_cause.__context__)
+    ) is not None:
+        if id(cause) in visited:
             break
-        seen.add(id(under))
-        cause = under
-    text = _named(first)
-    return text if cause is first or first_line(cause) in text else f"{text}; caused by {_named(cause)}"
+        visited.add(id(cause))
+        first_cause = cause
+    text = _type_and_message(error)
+    if first_cause is error or first_line(first_cause) in text:
+        return text
+    return f"{text}; caused by {_type_and_message(first_cause)}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for use inside a sentence."""
+    """Return the first line of an error's message, for use inside a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _named(error: BaseException) -> str:
+def _type_and_message(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"

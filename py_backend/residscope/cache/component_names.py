@@ -1,6 +1,6 @@
-"""Components as a person writes them: a head is `"L9H9"`, `"9.9"` or `(9, 9)`, a point of the stream `"3_pre"`.
+"""Reads the names that users write: of a head `"L9H9"`, `"9.9"` or `(9, 9)`, of a point of the stream `"3_pre"`.
 
-Only here are names read. Everything else takes a `Component`, and its label from it.
+Only this module reads names. All other code uses a `Component` and its label.
 """
 
 from __future__ import annotations

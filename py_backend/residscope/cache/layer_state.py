@@ -14,8 +14,8 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from residscope.cache.weights import known_layers
-from residscope.compute.memo import UnknownError, number_of
-from residscope.compute.samples import MOST, samples
+from residscope.compute.memo import NoKeyError, unique_id
+from residscope.compute.samples import MAX_SAMPLES, samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,7 +184,7 @@ class _Compared:
         self.found: LayerState | None = None
         self.state: LayerState = {}
         for at, (one, kind, own) in enumerate(zip(watched, self._kinds, held, strict=True)):
-            self.plain[one.place, "its kind"] = number_of(kind)
+            self.plain[one.place, "its kind"] = unique_id(kind)
             whole = one.whole and not any(kind is known for known in self._known)
             values = [own.get(name) for name in one.names]
             if whole or self._replaced[at] or any(value is None or type(value) not in SCALARS for value in values):
@@ -295,7 +295,7 @@ class _Held:
             return "tensor"
         if issubclass(kind, named):
             return str(value)
-        if kind.__module__ == "numpy" and hasattr(kind, "nbytes") and value.nbytes <= 8 * MOST:
+        if kind.__module__ == "numpy" and hasattr(kind, "nbytes") and value.nbytes <= 8 * MAX_SAMPLES:
             return str(value.dtype), value.tobytes()
         each = _entries(kind, value)
         if each is not None and (len(each) > _LONG or not depth):
@@ -304,8 +304,8 @@ class _Held:
             frozen = [self._frozen(key, one, depth - 1) for one in each]
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
-            return number_of(value)
-        except UnknownError:  # without weak references; its address is unique while the module holds it
+            return unique_id(value)
+        except NoKeyError:  # without weak references; its address is unique while the module holds it
             return id(value)
 
 
@@ -325,7 +325,7 @@ def _state(tensor: Tensor, sample: bytes | None) -> object:
 
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
         what = tuple(tensor.shape), tensor.dtype, tensor.device
-        if sample is not None and tensor.numel() <= MOST:
+        if sample is not None and tensor.numel() <= MAX_SAMPLES:
             return what, sample
         return what, sample, id(tensor), -1 if tensor.is_inference() else tensor._version
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from residscope.base.arrays import kind_of, tensor_of, unreadable
+from residscope.base.arrays import kind_of, tensor_of, unreadable_kind
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _unreadable(value: Any) -> str | None:
     """The kind of a tensor that cannot be summed as an activation, in words. None for all other values."""
     complex_ = getattr(value, "is_complex", None)
-    return unreadable(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
+    return unreadable_kind(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
 
 
 def _tensor(value: Any) -> Tensor | None:

@@ -6,9 +6,9 @@ All other code takes the first and the last real token of each prompt from here.
    are treated as real, with a note.
 2. The mask that shows in the cached attention patterns. No token attends to a masked token, in any layer or head.
    - Leading padding: no real token attends to it. It must repeat one token, or its rows must attend to everything
-     equally or to nothing. Packed texts do not look like this.
+     equally or to nothing. This is not so in packed texts.
    - Trailing padding: no padding token attends to itself or to another padding token, and the first one attends to
-     the last real token. A sliding window does not look like this.
+     the last real token. This is not so with a sliding window.
    - Sharp attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each head
      of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with one. Prompts without masked tokens are then
@@ -28,8 +28,8 @@ All other code takes the first and the last real token of each prompt from here.
    - Any other token is padding if prompts end with runs of it that differ in length, the longest run has at least
      three (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
    - A repeated token before the BOS of some prompts is padding if other prompts begin with BOS.
-   - Weaker evidence is treated as real, with a note that it could be padding. For a single token the note needs further
-     evidence (see `_single`), because most prompts of equal length were never padded.
+   - If the evidence is weaker, the tokens are treated as real, with a note that they could be padding. For a single
+     token the note needs further evidence (see `_single`), because most prompts of equal length were never padded.
 
 Rules 3 and 4 are assumptions. A note says what was assumed, for how many tokens, and at which position each prompt is
 read. The tokenizer is read each time, because its padding token may be set later.
@@ -47,13 +47,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from residscope.cache.tokenizer import attribute
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
-from residscope.compute.memo import UnknownError, key_of
+from residscope.compute.memo import NoKeyError, key_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _Text = Callable[[int], str] | None
-"""Returns the text of a token id. None without a tokenizer."""
+"""A function that returns the text of a token id. None if there is no tokenizer."""
 
 Spans = list[tuple[int, int]]
 """First and last real position of each prompt."""
@@ -86,13 +86,13 @@ class Padding:
         return sum(self.first) + sum(self.width - 1 - last for last in self.last)
 
     def of(self, prompts: range) -> Padding:
-        """The padding of these prompts only."""
+        """Return the padding of these prompts only."""
         chosen = slice(prompts.start, prompts.stop)
         return Padding(self.first[chosen], self.last[chosen], self.width, self.notes)
 
 
 def padding(view: CacheView) -> Padding:
-    """The padding of this cache. Empty if the user chose to treat padding as real (`view.padding_is_real`)."""
+    """Return the padding of this cache. Empty if the user chose to treat padding as real (`view.padding_is_real`)."""
     if view.part_of is not None:
         whole, prompts = view.part_of
         return padding(whole).of(prompts)
@@ -104,17 +104,17 @@ def padding(view: CacheView) -> Padding:
 
 
 def detected_padding(view: CacheView) -> Padding:
-    """The padding that the evidence shows, even if the user chose to treat it as real."""
+    """Return the padding that the evidence shows, even if the user chose to treat it as real."""
     special = _SpecialTokens.of(view)
     try:
         key = ("padding", special, key_of(view.attention_mask), key_of(view.tokens if view.given_tokens else None))
-    except UnknownError:
+    except NoKeyError:
         return _detect(view, special)
     return view.memo.once(key, lambda: _detect(view, special))
 
 
 def notes(view: CacheView) -> list[str]:
-    """Notes on what was assumed about padding, and on `tokens=` that differ from the ids in the cache."""
+    """Return notes on what was assumed about padding, and a note if `tokens=` differs from the ids in the cache."""
     whole = view if view.part_of is None else view.part_of[0]
     return list(padding(view).notes) + [_OTHER_TOKENS] * whole.other_tokens
 
@@ -314,7 +314,7 @@ def _span(
 
 
 def _is_masked_from(pattern: Tensor, start: int) -> bool:
-    """Whether no row attends to `start` or a later token. A fully masked row may attend to everything equally."""
+    """Whether no row attends to `start` or to a later token. A fully masked row may attend to everything equally."""
     rows = pattern[:, start:]
     return bool((~rows[:, :, start:].any(-1) | _is_uniform(rows)).all())
 
@@ -526,7 +526,7 @@ def _is_sign(text: str) -> bool:
 
 
 def _begins_a_word(token: int, text: _Text) -> bool:
-    """Whether a token's text is a space and the begin of a word. Nobody pads with such a token."""
+    """Whether a token's text is a space and the beginning of a word. Nobody pads with such a token."""
     token_text = "" if text is None else text(token)
     return token_text[:1] == " " and token_text[1:2].isalnum()
 

@@ -1,4 +1,4 @@
-"""The first and last real position of each prompt (decided by `padding`), and `position=` resolved to indices."""
+"""The first and the last real position of each prompt (`padding` decides which), and the indices of `position=`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def on_padding(view: CacheView, position: Any) -> list[str]:
 
 
 def _whole_numbers(position: Any, count: int) -> list[int]:
-    """One whole number for each prompt, from one for all or one for each."""
+    """One whole number for each prompt. `position` is one number for all prompts, or one for each."""
     try:
         values = position.tolist() if hasattr(position, "tolist") else position
         listed = list(values) if isinstance(values, Iterable) else [values] * count

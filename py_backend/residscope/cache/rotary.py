@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from residscope.base.arrays import tensor_of
 from residscope.cache.view import CacheView
 
 if TYPE_CHECKING:

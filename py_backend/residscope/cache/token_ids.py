@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-_COLUMNS = 16  # columns that are hashed; the rows that they select are then compared in full
-_known: Any = None  # earlier results, by weak reference: hook_embed → (versions, token ids)
+_COLUMNS = 16
+"""This many columns are hashed. The rows that they select are then compared completely."""
+
+_known: Any = None
+"""Earlier results, by weak reference: hook_embed → (versions, token ids)."""
 
 
 def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
     """Return the token ids whose embeddings `embed` holds. None if a row matches no token, or several.
 
-    The match is exact: a row that differs in one bit does not match. It also works for processed weights, because the
-    cache was made with the model's present embedding.
+    The match is exact: a row that differs in one bit does not match. Processed weights match, too, because the cache
+    was made with the model's present embedding.
     """
     global _known
     from torch.utils.weak import WeakIdKeyDictionary

@@ -13,7 +13,7 @@ _VARIES = "∗"
 
 
 def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
-    """Return the labels of one prompt's tokens. `prompt=None`: of what all prompts have in common."""
+    """Return the labels of one prompt's tokens. With `prompt=None`, return what all prompts have in common."""
     tokens = view.tokens
     if tokens is None:
         return [TokenLabel(str(position)) for position in range(view.n_pos)]
@@ -31,7 +31,7 @@ def token_texts(view: CacheView, prompt: int | None) -> list[str]:
 
 
 def mean_of_padded(view: CacheView, prompt: int | None) -> list[str]:
-    """Return notes on padding, or possible padding, in a mean over prompts at each position."""
+    """Return notes on padding, or on possible padding, in a mean over prompts at each position."""
     if prompt is not None or view.batch == 1:
         return []
     return padding_in_mean(view, prompt) or positions.assumed(view)

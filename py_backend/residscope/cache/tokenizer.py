@@ -1,4 +1,4 @@
-"""Works with tokenizers of any kind: of Hugging Face, of `tokenizers`, of tiktoken, or written in the user's notebook.
+"""Uses tokenizers of any kind: of Hugging Face, of `tokenizers`, of tiktoken, or written in the user's notebook.
 
 Only `encode` and `decode` are required. Other methods improve the results.
 """
@@ -44,7 +44,7 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
 
 
 def _ids(encode: Callable[..., Any], text: str) -> list[int]:
-    found = _called(encode, text, add_special_tokens=False)
+    found = _call(encode, text, add_special_tokens=False)
     return [int(id) for id in getattr(found, "ids", found)]
 
 
@@ -69,7 +69,7 @@ def attribute(tokenizer: Any, name: str) -> Any:
 def decoded(tokenizer: Any, id: int) -> str:
     """Return the decoded text of one token. Empty if `decode` fails."""
     try:
-        text = _called(tokenizer.decode, [id], clean_up_tokenization_spaces=False, skip_special_tokens=False)
+        text = _call(tokenizer.decode, [id], clean_up_tokenization_spaces=False, skip_special_tokens=False)
     except Exception:  # it is the user's code, and may know fewer ids than the model
         return ""
     return text if isinstance(text, str) else ""
@@ -80,24 +80,24 @@ def names_tokens(tokenizer: Any) -> bool:
     return any(attribute(tokenizer, method) is not None for method in _NAMES)
 
 
-def named(tokenizer: Any, id: int) -> str | None:
+def token_name(tokenizer: Any, id: int) -> str | None:
     """Return a token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`. None if it has none."""
-    found = _first(tokenizer, _NAMES, id)
+    found = _first_result(tokenizer, _NAMES, id)
     if isinstance(found, bytes):
         return found.decode(errors="replace")
     return found if isinstance(found, str) else None
 
 
-def with_name(tokenizer: Any, name: str) -> int | None:
-    """Return the token with this name. If there is none, some tokenizers return the unknown token."""
-    found = _first(tokenizer, _IDS, name)
+def id_of_name(tokenizer: Any, name: str) -> int | None:
+    """Return the id of the token with this name. If there is none, some tokenizers return the unknown token."""
+    found = _first_result(tokenizer, _IDS, name)
     return found if isinstance(found, int) else None
 
 
 def bytes_of(tokenizer: Any, id: int) -> bytes | None:
     """Return the bytes of a token. None if it is not known to be made of bytes."""
-    found = _first(tokenizer, ("decode_single_token_bytes",), id)
-    found = _first(tokenizer, _NAMES, id) if found is None else found
+    found = _first_result(tokenizer, ("decode_single_token_bytes",), id)
+    found = _first_result(tokenizer, _NAMES, id) if found is None else found
     if isinstance(found, bytes):
         return found
     if not isinstance(found, str) or not found:
@@ -105,14 +105,18 @@ def bytes_of(tokenizer: Any, id: int) -> bytes | None:
     single = _BYTE.fullmatch(found)
     if single:
         return bytes([int(single[1], 16)])
-    return bytes(_bytes()[letter] for letter in found) if all(letter in _bytes() for letter in found) else None
+    return (
+        bytes(_bytes_by_character()[letter] for letter in found)
+        if all(letter in _bytes_by_character() for letter in found)
+        else None
+    )
 
 
 def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
     """Return tokens that may consist of exactly these bytes."""
-    letters = {byte: letter for letter, byte in _bytes().items()}
+    letters = {byte: letter for letter, byte in _bytes_by_character().items()}
     names = ["".join(letters[byte] for byte in data), *([f"<0x{data[0]:02X}>"] if len(data) == 1 else [])]
-    found = (with_name(tokenizer, name) for name in names)
+    found = (id_of_name(tokenizer, name) for name in names)
     return [id for id in found if id is not None]
 
 
@@ -123,10 +127,10 @@ def unknown_token(tokenizer: Any) -> int | None:
         return id
     backend = attribute(tokenizer, "backend_tokenizer") or tokenizer
     name = getattr(getattr(backend, "model", None), "unk_token", None)
-    return with_name(tokenizer, name) if isinstance(name, str) else None
+    return id_of_name(tokenizer, name) if isinstance(name, str) else None
 
 
-def _first(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
+def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
     """The result of the first of these methods that the tokenizer has. None if it has none, or if it fails."""
     for name in methods:
         method = attribute(tokenizer, name)
@@ -138,23 +142,23 @@ def _first(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
     return None
 
 
-def _called(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call the function with those options that it accepts."""
-    own = getattr(function, "__func__", function)
+    underlying = getattr(function, "__func__", function)
     try:
-        takes = _takes.get(own)
-        if takes is None:
-            takes = _takes[own] = _options(function)
+        accepted = _accepted_options.get(underlying)
+        if accepted is None:
+            accepted = _accepted_options[underlying] = _options(function)
     except TypeError:  # it cannot be hashed, or has no weak references
-        takes = _options(function)
-    if _EVERY not in takes:
-        options = {name: value for name, value in options.items() if name in takes}
-    return function(*given, **options)
+        accepted = _options(function)
+    if _ANY_OPTION not in accepted:
+        options = {name: value for name, value in options.items() if name in accepted}
+    return function(*arguments, **options)
 
 
-_EVERY = "**"
+_ANY_OPTION = "**"
 
-_takes: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+_accepted_options: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
 """The options that each function accepts, kept because reading a signature takes longer than encoding a word."""
 
 
@@ -164,11 +168,11 @@ def _options(function: Callable[..., Any]) -> frozenset[str]:
     except (TypeError, ValueError):  # functions that are not written in Python may have no signature
         return frozenset()
     every = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return frozenset([_EVERY]) if every else frozenset(parameters)
+    return frozenset([_ANY_OPTION]) if every else frozenset(parameters)
 
 
 @cache
-def _bytes() -> dict[str, int]:
+def _bytes_by_character() -> dict[str, int]:
     """The byte that each character of a byte-level vocabulary stands for.
 
     Source: GPT-2's `bytes_to_unicode`. Printable bytes stand for themselves, others for the characters from 256 on.

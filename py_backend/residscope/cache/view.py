@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from residscope.base.arrays import kind_of, tensor_of
-from residscope.base.legible import whole
+from residscope.base.legible import encodable
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.compute.memo import Memo
 from residscope.compute.precision import step_of, working
@@ -349,7 +349,7 @@ class CacheView:
     @property
     def model_name(self) -> str:
         """The model's name, without its organisation or folders."""
-        return whole(PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name)
+        return encodable(PurePath(str(getattr(self.cfg, "model_name", "") or type(self.model).__name__)).name)
 
     @property
     def nbytes(self) -> int:
@@ -479,7 +479,7 @@ def _no_blocks(model: Any) -> str:
     if inside:
         return f"Residscope needs the TransformerLens model itself, but this is a {kind}{inside}."
     stacks = [f"`{name}`" for name in ("encoder_blocks", "decoder_blocks") if hasattr(model, name)]
-    name = whole(PurePath(str(getattr(model.cfg, "model_name", "") or kind)).name)
+    name = encodable(PurePath(str(getattr(model.cfg, "model_name", "") or kind)).name)
     if len(stacks) == 2:
         return (
             f"“{name}” is an encoder-decoder model: its layers are in {stacks[0]} and {stacks[1]}, and the decoder "

@@ -1,4 +1,4 @@
-"""The model's tokens: ids ↔ text, and messages about texts that are not a single token."""
+"""Translates between the ids and the texts of the model's tokens, and explains texts that are not a single token."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from residscope.cache.tokenizer import (
     bytes_of,
     decoded,
     encoded,
-    named,
+    id_of_name,
     names_tokens,
+    token_name,
     tokens_of_bytes,
     unknown_token,
-    with_name,
 )
 from residscope.cache.unembedding import vocabulary_size
 from residscope.errors import ResidscopeError
@@ -33,7 +33,7 @@ class Reading:
         text: The text.
         tokens: The text's tokens.
         single: Whether the text is exactly one token.
-        message: A remark on the token, or why the text is not a single token.
+        message: A remark about the token, or why the text is not a single token.
         suggestions: Tokens that the user may mean instead.
     """
 
@@ -45,7 +45,7 @@ class Reading:
 
 
 class Vocabulary:
-    """The model's tokens: ids ↔ text. Leading spaces are kept. Parts of characters are shown as bytes, `⟨E4 BD⟩`."""
+    """The ids and texts of the model's tokens. Leading spaces are kept. Parts of characters are shown as `⟨E4 BD⟩`."""
 
     def __init__(self, model: Any) -> None:
         self.tokenizer = getattr(model, "tokenizer", None)
@@ -81,7 +81,7 @@ class Vocabulary:
         """Return the text of this token. SentencePiece's mark `▁` is shown as a space."""
         if self.tokenizer is None:
             return f"#{id}"
-        name = named(self.tokenizer, id)
+        name = token_name(self.tokenizer, id)
         if name is None and names_tokens(self.tokenizer):  # rows of W_U beyond the tokenizer's own vocabulary
             return f"#{id}"
         if name is not None and name.startswith("▁"):
@@ -92,19 +92,20 @@ class Vocabulary:
         data = bytes_of(self.tokenizer, id)
         return _shown(data) if text and data else name or text or f"#{id}"
 
-    def writes(self, text: str) -> Token | None:
+    def token_of_text(self, text: str) -> Token | None:
         """Return the token whose text is exactly `text`. None if there is none."""
         ids = self._encode_guess(text)
         if len(ids) == 1 and self.token(ids[0]).text == text:
             return self.token(ids[0])
-        # A tokenizer that adds a space to every text never returns the token of a text with a space. Its name finds it.
+        # A tokenizer that adds a space to every text never returns the token of a text with a space. So the token is
+        # also searched by its name.
         found = tokens_of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
-        found += [id for id in (with_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
+        found += [id for id in (id_of_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
     def _encode_guess(self, text: str) -> list[int]:
-        """The ids of a text that the user did not write, such as a word with a space. Empty if it is refused."""
+        """The ids of a text that the user did not write, such as a word with a space. Empty if encoding it fails."""
         try:
             return self.encode(text)
         except ResidscopeError:
@@ -119,7 +120,7 @@ class Vocabulary:
             tokens[0].text == text or (tokens[0].id != unknown and _folded(tokens[0].text) == _folded(text))
         ):
             return self._single(text, tokens[0])
-        exact = self.writes(text)
+        exact = self.token_of_text(text)
         if exact is not None:
             return self._single(text, exact)
         if single or any(token.id == unknown for token in tokens):
@@ -148,7 +149,7 @@ class Vocabulary:
 
     def _several(self, text: str, tokens: list[Token]) -> Reading:
         """The reading of a text that is several tokens."""
-        other = self.writes(text[1:] if text.startswith(" ") else f" {text}") if text.strip() else None
+        other = self.token_of_text(text[1:] if text.startswith(" ") else f" {text}") if text.strip() else None
         near = [] if other is None else [other]
         parts = " + ".join(quote(token.text) for token in tokens)
         # A first token that holds only some bytes of a character is not a useful suggestion.
@@ -159,22 +160,22 @@ class Vocabulary:
 
     def spaced(self, token: Token) -> Token | None:
         """Return the token of the same text with a leading space. None if the text does not begin with a letter."""
-        return self.writes(f" {token.text}") if token.text[:1].isalnum() else None
+        return self.token_of_text(f" {token.text}") if token.text[:1].isalnum() else None
 
     def each_spaced(self, tokens: list[Token]) -> list[Token | None]:
         """Return `spaced` for each token."""
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return `spaced` for each token, by the tokens' names if these mark spaces. Faster, nearly always equal.
+        """Return `spaced` for each token, by the tokens' names. This is faster, and nearly always the same.
 
-        If they do not mark spaces, it is first checked whether the vocabulary has tokens with a space at all.
+        If the names do not mark spaces, it is first checked whether the vocabulary has any token with a space.
         """
         bare = [token for token in tokens if token.text[:1].isalnum()]
-        if not self._mark:
+        if not self._space_mark:
             return self.each_spaced(tokens) if self._may_have_spaces(bare) else [None] * len(tokens)
-        names = ((token, named(self.tokenizer, token.id)) for token in bare)
-        found = {token.id: with_name(self.tokenizer, self._mark + name) for token, name in names if name}
+        names = ((token, token_name(self.tokenizer, token.id)) for token in bare)
+        found = {token.id: id_of_name(self.tokenizer, self._space_mark + name) for token, name in names if name}
         unknown = unknown_token(self.tokenizer)
         ids = [found.get(token.id) for token in tokens]
         return [
@@ -183,23 +184,23 @@ class Vocabulary:
         ]
 
     def _may_have_spaces(self, bare: list[Token]) -> bool:
-        """Whether some of these words may be a token with a space before it, by their names and by one text of all."""
+        """Whether one of these words may be a token with a space before it. Their names and one text of all decide."""
         if not bare:
             return False
         if not names_tokens(self.tokenizer):
             return True
         nothing = (None, unknown_token(self.tokenizer))
-        if any(with_name(self.tokenizer, f" {token.text}") not in nothing for token in bare):
+        if any(id_of_name(self.tokenizer, f" {token.text}") not in nothing for token in bare):
             return True
         ids = self._encode_guess(" ".join(["", *(token.text for token in bare)]))
         return not ids or any(0 <= id < self.size and self.text(id).startswith(" ") for id in ids)
 
     @cached_property
-    def _mark(self) -> str:
+    def _space_mark(self) -> str:
         """The character that stands for a space in this vocabulary's names. Empty if there is none."""
         names = (mark + word for mark in "Ġ▁" for word in ("the", "a", "I", "de", "1"))
-        found = ((name, with_name(self.tokenizer, name)) for name in names)
-        return next((name[0] for name, id in found if id is not None and named(self.tokenizer, id) == name), "")
+        found = ((name, id_of_name(self.tokenizer, name)) for name in names)
+        return next((name[0] for name, id in found if id is not None and token_name(self.tokenizer, id) == name), "")
 
     def require(self, text: str) -> Reading:
         """Return the reading of a text that must be a single token.

@@ -1,4 +1,4 @@
-"""Reads a model's weights off its modules, also offloaded ones, and says why others cannot be read."""
+"""Reads a model's weights from its modules, also offloaded weights. If a weight cannot be read, a sentence says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def wrapped(module: Any) -> Any:
-    """The layer that a bridge's component wraps. Any other module is returned itself."""
+    """Return the layer that a bridge's component wraps. Any other module is returned itself."""
     for _ in range(8):
         inner = getattr(module, "original_component", None)
         if inner is None:
@@ -22,7 +22,7 @@ def wrapped(module: Any) -> Any:
 
 
 def is_plain(module: Any) -> bool:
-    """Whether a layer is of a known class that applies its `weight`, and the weight's values are there."""
+    """Return whether a layer is of a known class that applies its `weight`, and the weight's values can be read."""
     import torch
 
     module = wrapped(module)
@@ -35,7 +35,7 @@ def is_plain(module: Any) -> bool:
 
 
 def known_layers() -> tuple[type, ...]:
-    """Classes whose `forward` returns x @ weight + bias, or rows of the weight."""
+    """Return the classes whose `forward` returns x @ weight + bias, or rows of the weight."""
     import sys
 
     from torch import nn
@@ -45,7 +45,7 @@ def known_layers() -> tuple[type, ...]:
 
 
 def unusable(tensor: Any) -> str | None:
-    """Why a tensor's values cannot be used directly, in words that follow "its weight". None if they can."""
+    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None if they can."""
     if not hasattr(tensor, "detach"):
         return f"is a `{type(tensor).__name__}`, not a tensor"
     if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
@@ -68,7 +68,7 @@ def _emptied(tensor: Tensor) -> bool:
 
 
 def stored_values(owner: Any, name: str, tensor: Tensor) -> Tensor:
-    """A parameter's values: the tensor itself, or what accelerate keeps elsewhere for it.
+    """Return a parameter's values: the tensor itself, or the tensor that accelerate keeps elsewhere for it.
 
     Raises:
         ResidscopeError: If the values are nowhere available.
@@ -83,7 +83,7 @@ def stored_values(owner: Any, name: str, tensor: Tensor) -> Tensor:
 
 
 def tensors_of(layer: Any) -> list[Any]:
-    """The parameters and buffers of a layer and of all modules inside it."""
+    """Return the parameters and buffers of a layer and of all modules inside it."""
     return [*layer.parameters(), *layer.buffers()]
 
 
@@ -103,7 +103,7 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
 
 
 def unreadable_layer(module: Any, why: str) -> ResidscopeError:
-    """The error for a layer whose map cannot be read: which layer, why, and what would help.
+    """Return the error for a layer whose linear map cannot be read. It says which layer, why, and what would help.
 
     Args:
         module: The layer, or the bridge's component for it.
@@ -129,7 +129,7 @@ def _hint(module: Any, why: str) -> str:
 
 
 def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
-    """The first of the named parameters that the module has, detached, on the device and in the precision of `like`."""
+    """Return the first of these parameters that the module has, detached, with the device and dtype of `like`."""
     for name in names:
         found = tensor_of(getattr(module, name, None))
         if found is not None:
@@ -138,7 +138,7 @@ def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
 
 
 def weight_of(model: Any, part: str, name: str) -> Tensor | None:
-    """A weight that is an attribute of the model or of one of its modules: `model.W_U`, `model.unembed.W_U`."""
+    """Return a weight that is an attribute of the model or of one of its modules: `model.W_U`, `model.unembed.W_U`."""
     owners = (model, getattr(model, part, None))
     for owner in owners:
         with suppress(Exception):  # a bridge raises if its layer has no `weight`
@@ -149,5 +149,5 @@ def weight_of(model: Any, part: str, name: str) -> Tensor | None:
 
 
 def tensor_of(value: Any) -> Tensor | None:
-    """The value as a detached tensor. None if it is not a tensor."""
+    """Return the value as a detached tensor. None if it is not a tensor."""
     return value.detach() if hasattr(value, "detach") else None

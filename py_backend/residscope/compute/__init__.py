@@ -1,1 +1,1 @@
-"""How PyTorch and Python are used: products, precision, memos, progress. It does not know caches."""
+"""Helpers for computing with PyTorch: products, precision, memos, progress. They know nothing about caches."""

@@ -1,4 +1,4 @@
-"""Keeps earlier results, by cache, state of the cache and request, up to a limit of bytes."""
+"""Keeps earlier results up to a limit of bytes. The key of a result is the cache, its state and the request."""
 
 from __future__ import annotations
 
@@ -16,63 +16,63 @@ from residscope.compute.samples import samples
 T = TypeVar("T")
 Key = tuple[Hashable, ...]
 
-_LEAST = 1_000
+_MIN_BYTES = 1_000
 """An entry counts as at least this many bytes."""
 
 
-class Store:
-    """Values by key. Above `limit` bytes, the least recently used ones are dropped.
+class ResultStore:
+    """Values by key. If they take more than `limit` bytes, the least recently used ones are dropped.
 
-    This is not `cachetools.LRUCache`: garbage collection may drop a cache's entries between any two lines of `put`,
-    which leaves an `LRUCache` with a wrong size, or with keys in its order that are gone.
+    `cachetools.LRUCache` would not do: garbage collection may drop a cache's entries between any two lines of `put`.
+    An `LRUCache` would then have a wrong size, or would list keys that no longer exist.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
-        self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        # Reentrant, because garbage collection may drop a cache's entries on any line of the thread that holds it.
+        self._entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
+        # Reentrant: the thread that holds the lock may also run garbage collection, which drops a cache's entries.
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
         """Return the number of values."""
-        return len(self._kept)
+        return len(self._entries)
 
     def get(self, key: Key) -> Any:
         """Return the value, or None."""
         with self._lock:
-            if key not in self._kept:
+            if key not in self._entries:
                 return None
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
 
     def put(self, key: Key, value: Any, size: int) -> None:
         """Keep a value that takes `size` bytes."""
-        size = max(size, _LEAST)
+        size = max(size, _MIN_BYTES)
         if size > self._limit:
             return
         with self._lock:
             self._pop(key)
-            self._kept[key] = value, size
+            self._entries[key] = value, size
             self._size += size
-            while self._size > self._limit and self._kept:
-                self._pop(next(iter(self._kept), ()))  # dropped since it was looked for: then nothing
+            while self._size > self._limit and self._entries:
+                self._pop(next(iter(self._entries), ()))  # `()` if garbage collection has just dropped the last entry
 
     def drop(self, owner: Hashable) -> None:
         """Drop all values of one owner, which is the first item of their keys."""
         with self._lock:
-            for key in [key for key in list(self._kept) if key[0] == owner]:
+            for key in [key for key in list(self._entries) if key[0] == owner]:
                 self._pop(key)
 
     def _pop(self, key: Key) -> None:
-        _, size = self._kept.pop(key, (None, 0))
+        _, size = self._entries.pop(key, (None, 0))
         self._size -= size
 
 
 @dataclass(frozen=True)
 class Memo:
-    """The part of a store that belongs to one owner in one state. Without a store it has its own."""
+    """The part of a store that belongs to one owner in one state. By default the memo has its own store."""
 
-    store: Store = field(default_factory=lambda: Store(1_000_000_000))
+    store: ResultStore = field(default_factory=lambda: ResultStore(1_000_000_000))
     prefix: Key = (None,)
 
     def get(self, *key: Hashable) -> Any:
@@ -84,12 +84,12 @@ class Memo:
         self.store.put((*self.prefix, *key), value, size)
 
     def once(self, key: Key, make: Callable[[], T], size: Callable[[T], int] = lambda _: 0) -> T:
-        """Return the kept value. If there is none, call `make`, which never returns None, and keep its result.
+        """Return the kept value. If there is none, call `make` and keep its result.
 
         Args:
             key: The key.
-            make: Computes the value.
-            size: Returns the bytes that a value takes. By default it counts as small.
+            make: Computes the value, which must not be None.
+            size: Returns how many bytes a value takes. By default the value counts as small.
         """
         found = self.get(*key)
         if found is None:
@@ -98,11 +98,11 @@ class Memo:
         return found
 
     def part(self, *key: Hashable) -> Memo:
-        """Return the memo of a part of the owner."""
+        """Return the memo whose keys begin with this memo's prefix and `key`."""
         return Memo(self.store, (*self.prefix, *key))
 
 
-CACHES = Store(128_000_000)
+CACHES = ResultStore(128_000_000)
 """Results computed from users' caches."""
 
 
@@ -113,12 +113,12 @@ def size_of(value: Any) -> int:
     return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0))
 
 
-class UnknownError(Exception):
-    """The value cannot be a part of a key."""
+class NoKeyError(Exception):
+    """No key can be made for a value."""
 
 
-class _Same:
-    """Stands for a large tensor in a key. Equal only for the same tensor object, if it was not written to since."""
+class _UnchangedTensor:
+    """Stands for a large tensor in a key. Two are equal only if they stand for the same tensor in the same state."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor, self._id, self._version = weakref.ref(tensor), id(tensor), tensor._version
@@ -127,45 +127,48 @@ class _Same:
         return self._id
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Same):
+        if not isinstance(other, _UnchangedTensor):
             return False
-        one = self._tensor()
-        return one is not None and one is other._tensor() and self._version == other._version
+        tensor = self._tensor()
+        return tensor is not None and tensor is other._tensor() and self._version == other._version
 
 
-_things: dict[int, tuple[Callable[[], object], str]] = {}
+_ids: dict[int, tuple[Callable[[], object], str]] = {}
+"""By an object's address: a weak reference to the object, and its id."""
 
 
-def number_of(thing: Any) -> str:
-    """Return an id of an object that is never used again, unlike its address.
+def unique_id(value: Any) -> str:
+    """Return the id of an object. Unlike its address, the id is never used for another object.
 
     Raises:
-        UnknownError: If the object does not allow weak references.
+        NoKeyError: If the object does not allow weak references.
     """
-    if thing is None:
+    if value is None:
         return ""
-    known = _things.get(id(thing))
-    if known is None or known[0]() is not thing:
+    known = _ids.get(id(value))
+    if known is None or known[0]() is not value:
         try:
-            known = weakref.ref(thing, partial(_forget, id(thing))), uuid4().hex[:12]
+            known = weakref.ref(value, partial(_forget, id(value))), uuid4().hex[:12]
         except TypeError as error:
-            raise UnknownError from error
-        _things[id(thing)] = known
+            raise NoKeyError from error
+        _ids[id(value)] = known
     return known[1]
 
 
 def _forget(key: int, _gone: object) -> None:
-    _things.pop(key, None)
+    _ids.pop(key, None)
 
 
-_SMALL = 10_000
+_MAX_COMPARED = 10_000
 
 
 def key_of(value: Any) -> Hashable:
-    """Return the part of a key that stands for a value. Equal values have equal keys, large tensors only if identical.
+    """Return the part of a key that stands for a value.
+
+    Equal values have equal keys. Large tensors have equal keys only if they are the same object.
 
     Raises:
-        UnknownError: If the value cannot be a part of a key.
+        NoKeyError: If the value cannot be a part of a key.
     """
     if value is None or isinstance(value, str | int | float):
         return type(value), value
@@ -178,14 +181,14 @@ def key_of(value: Any) -> Hashable:
         return frozenset(map(key_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if type(value).__module__.partition(".")[0] in ("torch", "numpy") and hasattr(value, "tolist"):
         count = value.numel() if hasattr(value, "numel") else value.size
-        if count <= _SMALL:
+        if count <= _MAX_COMPARED:
             try:
                 return str(value.dtype), tuple(value.shape), tuple(value.reshape(-1).tolist())
             except (RuntimeError, NotImplementedError) as error:  # on `meta`, or sparse
-                raise UnknownError from error
+                raise NoKeyError from error
         if hasattr(value, "_version"):
             try:
-                return _Same(value), *samples([value])
+                return _UnchangedTensor(value), *samples([value])
             except RuntimeError:  # made in inference mode: PyTorch does not count changes of it
                 pass
-    raise UnknownError
+    raise NoKeyError

@@ -1,4 +1,4 @@
-"""The precision of sums, and the rounding step of other precisions."""
+"""The precision in which sums are computed, and how coarsely a dtype rounds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def step_of(kind: Any) -> float:
-    """Return the relative rounding step of a dtype. 0 for whole numbers, which are exact."""
+    """Return the relative rounding step of a dtype (its machine epsilon). 0 for whole numbers, which are exact."""
     import torch
 
     return float(torch.finfo(kind).eps) if kind.is_floating_point else 0.0
 
 
 def working(tensor: Tensor) -> Tensor:
-    """Return `tensor` in the working precision, that of all sums: float32, or float64 if it is float64 already."""
+    """Return `tensor` in the precision that is used for all sums: float64 if it is float64, otherwise float32."""
     import torch
 
     return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,4 +1,4 @@
-"""Progress of long work: code that takes long reports it, and is stopped if the work was cancelled.
+"""Progress of long work. Code that takes long reports its progress. If the work was cancelled, reporting stops it.
 
 A report goes to the listener of the current thread. Without a listener it is ignored.
 """
@@ -10,11 +10,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-_here = threading.local()
+_of_this_thread = threading.local()
 
 
-class GivenUpError(BaseException):
-    """The work was cancelled. A `BaseException`, so that no `except Exception` on the way catches it."""
+class WorkCancelledError(BaseException):
+    """The work was cancelled. It is a `BaseException`, so that no `except Exception` catches it."""
 
 
 class Progress(NamedTuple):
@@ -32,27 +32,27 @@ class Listener(Protocol):
         ...
 
 
-def listen(listener: Listener) -> None:
+def set_listener(listener: Listener) -> None:
     """Send all further reports of this thread to `listener`."""
-    _here.listener = listener
+    _of_this_thread.listener = listener
 
 
 def report_progress(done: int | None = None, total: int = 0) -> None:
     """Report that `done` of `total` parts are done, if that is known.
 
     Raises:
-        GivenUpError: If the work was cancelled.
+        WorkCancelledError: If the work was cancelled.
     """
-    listener: Listener | None = getattr(_here, "listener", None)
+    listener: Listener | None = getattr(_of_this_thread, "listener", None)
     if listener is not None:
-        listener.step(None if getattr(_here, "silent", False) else done, total)
+        listener.step(None if getattr(_of_this_thread, "silent", False) else done, total)
 
 
 @contextmanager
 def silent() -> Generator[None, None, None]:
-    """Report no numbers within this block, because its work is one step of larger work."""
-    before, _here.silent = getattr(_here, "silent", False), True
+    """Report no numbers within this block. It is for work that is one step of larger work."""
+    before, _of_this_thread.silent = getattr(_of_this_thread, "silent", False), True
     try:
         yield
     finally:
-        _here.silent = before
+        _of_this_thread.silent = before

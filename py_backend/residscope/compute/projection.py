@@ -1,4 +1,4 @@
-"""Products of activations or weights with a direction, in blocks, so that no tensor of their size is allocated."""
+"""Products of activations or weights with a direction. They are computed in blocks, which needs little memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def prompt_by_prompt(
 
 
 def _times(rows: Tensor, direction: Tensor) -> Tensor:
-    """The elementwise product of a block. It is overwritten by the next one."""
+    """The elementwise product of a block. The product of the next block overwrites it."""
     import torch
 
     direction = direction.unsqueeze(1)
@@ -59,18 +59,19 @@ def _times(rows: Tensor, direction: Tensor) -> Tensor:
     product = _buffer(direction, rows.numel())[: rows.numel()].view(rows.shape)
     if rows.dtype == product.dtype:
         return torch.mul(rows, direction, out=product)
-    return product.copy_(rows).mul_(direction)  # widened first, because a product of mixed precisions is 10× slower
+    # Converted first, because a product of mixed precisions is 10 times slower.
+    return product.copy_(rows).mul_(direction)
 
 
-_kept = threading.local()
+_of_this_thread = threading.local()
 
 
 def _buffer(like: Tensor, size: int) -> Tensor:
-    """Memory for a block, reused by the thread: allocating it again would take longer than the product."""
-    buffer: Tensor | None = getattr(_kept, "buffer", None)
+    """Memory for a block. The thread uses it again, because allocating it takes longer than computing the product."""
+    buffer: Tensor | None = getattr(_of_this_thread, "buffer", None)
     if buffer is None or buffer.dtype != like.dtype or len(buffer) < size or buffer.is_inference():
         buffer = like.new_empty(max(size, _BLOCK))
-        _kept.buffer = None if buffer.is_inference() or size > _BLOCK else buffer
+        _of_this_thread.buffer = None if buffer.is_inference() or size > _BLOCK else buffer
     return buffer
 
 
@@ -82,23 +83,23 @@ def project(
 
     weight, columns = weight.to(direction.device), distinct(direction).T
     size = max(1, _BLOCK // max(weight.shape))
-    if weight.dtype == direction.dtype and weight.stride(-1) != 1:  # in its memory order, which is faster
+    if weight.dtype == direction.dtype and weight.stride(-1) != 1:  # faster in the order of the weight's memory
         products = columns.T @ weight.T
     elif weight.dtype == direction.dtype and columns.shape[1] > 1:
         products = (weight @ columns).T
     elif weight.stride(-1) == 1 and columns.shape[1] == 1:
         products = dots(weight[None], columns.T)
     elif weight.stride(-1) == 1:
-        products = torch.cat([part.to(direction.dtype) @ columns for part in weight.split(size)]).T
+        products = torch.cat([block.to(direction.dtype) @ columns for block in weight.split(size)]).T
     else:  # most models store it as [d_model, unit]
         products = columns.new_zeros(columns.shape[1], weight.shape[0])
-        for some, part in zip(columns.split(size), weight.T.split(size), strict=True):
-            products.addmm_(some.T, part.to(direction.dtype))
+        for direction_block, weight_block in zip(columns.split(size), weight.T.split(size), strict=True):
+            products.addmm_(direction_block.T, weight_block.to(direction.dtype))
     return products.expand(direction.shape[0], -1)
 
 
 def distinct(direction: Float[Tensor, "batch d"]) -> Float[Tensor, "some d"]:
-    """Return the directions without repeats: a single one if it was expanded to all prompts."""
+    """Return the directions without repeats. If one direction was expanded to all prompts, return only that one."""
     return direction[:1] if direction.shape[0] > 1 and direction.stride(0) == 0 else direction
 
 

@@ -1,8 +1,8 @@
 """Samples some elements of each tensor, to notice changes that PyTorch does not count.
 
-PyTorch's version counter does not count changes by a fused optimizer or by `weight.data.mul_(2)`, nor changes of
-inference tensors. The same elements of a tensor are read each time, spread over all of its rows and columns. All
-samples of a device are copied at once. A change of only a few other elements is not noticed.
+PyTorch's version counter does not count changes by a fused optimizer or by `weight.data.mul_(2)`. It does not count
+changes of inference tensors either. The same elements of a tensor are read each time. They are spread over all of its
+rows and columns. All samples of a device are copied at once. A change of only a few other elements is not noticed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from residscope.compute.torch_context import without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST = 64
+MAX_SAMPLES = 64
 """At most this many elements of a tensor are read. A tensor of no more elements is read completely."""
 
-_TENSORS = 2048
+_MAX_TENSORS = 2048
 """At most this many tensors are read. If there are more, a fixed random selection is read, so that it stays fast."""
 
-_SHORT = 1024
-"""A vector of at most this many elements is read completely, which is faster than selecting a few elements."""
+_MAX_WHOLE_VECTOR = 1024
+"""A vector of at most this many elements is read completely. Selecting a few of its elements would take longer."""
 
-_FEW = 8
+_SMALL_DIMENSION = 8
 """A dimension of at most this size (experts, the rank of LoRA) is read completely."""
 
 
-_Path = tuple[int, tuple[int, ...], tuple[int, ...]]
-"""A tensor's index in the list, and the size and the stride of the view of it that is read. Size and stride are empty
-for a tensor that is read completely as it is."""
+_SampledView = tuple[int, tuple[int, ...], tuple[int, ...]]
+"""Which elements of a tensor are read: the tensor's index in the list, and the size and the stride of a view of it.
+Size and stride are empty if the whole tensor is read."""
 
 
 class Samples:
@@ -45,16 +45,16 @@ class Samples:
 
     def __init__(self, tensors: list[Tensor], chosen: Sequence[int] | None = None) -> None:
         chosen = range(len(tensors)) if chosen is None else chosen
-        if len(chosen) > _TENSORS:
-            chosen = sorted(random.Random(0).sample(chosen, _TENSORS))
-        self._groups: dict[Any, dict[Any, list[_Path]]] = {}
+        if len(chosen) > _MAX_TENSORS:
+            chosen = sorted(random.Random(0).sample(chosen, _MAX_TENSORS))
+        self._groups: dict[Any, dict[Any, list[_SampledView]]] = {}
         self._last: dict[Any, bytes | list[Tensor] | None] = {}
         self._spare: dict[Any, list[Tensor]] = {}
         for index in chosen:
             tensor = tensors[index]
             if _is_readable(tensor):
-                whole = tensor.ndim == 1 and tensor.stride() == (1,) and tensor.numel() <= _SHORT
-                size, stride = ((), ()) if whole else _path(tuple(tensor.shape), tensor.stride())
+                whole = tensor.ndim == 1 and tensor.stride() == (1,) and tensor.numel() <= _MAX_WHOLE_VECTOR
+                size, stride = ((), ()) if whole else _sampled_view(tuple(tensor.shape), tensor.stride())
                 self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, size, stride))
 
     def changed(self, tensors: list[Tensor]) -> bool:
@@ -64,7 +64,7 @@ class Samples:
         """
         import torch
 
-        # Runs no user's code (tensor subclasses, modes). `as_strided` refuses views beyond the tensor's memory.
+        # So that no code of the user runs (tensor subclasses, modes). `as_strided` refuses views beyond the memory.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             found = without_gradients(lambda: [self._differs(device, tensors) for device in self._groups])
         return any(found)
@@ -96,13 +96,13 @@ def samples(tensors: list[Tensor]) -> list[bytes | None]:
         if _is_readable(tensor):
             by_device.setdefault(tensor.device, []).append(index)
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        return without_gradients(lambda: _of_each(tensors, by_device))
+        return without_gradients(lambda: _samples_by_tensor(tensors, by_device))
 
 
-def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[bytes | None]:
+def _samples_by_tensor(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[bytes | None]:
     found: list[bytes | None] = [None] * len(tensors)
     for indices in by_device.values():
-        paths = [[(i, *_path(tuple(tensors[i].shape), tensors[i].stride()))] for i in indices]
+        paths = [[(i, *_sampled_view(tuple(tensors[i].shape), tensors[i].stride()))] for i in indices]
         whole, start = _read(tensors, paths), 0
         for index, [(_, size, _stride)] in zip(indices, paths, strict=True):
             count = tensors[index].element_size()
@@ -113,7 +113,7 @@ def _of_each(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[byt
     return found
 
 
-def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
+def _read(tensors: list[Tensor], kinds: list[list[_SampledView]]) -> bytes | None:
     """The sampled elements of tensors of one device, grouped by dtype, as bytes. None if they cannot be read."""
     import torch
 
@@ -126,7 +126,7 @@ def _read(tensors: list[Tensor], kinds: list[list[_Path]]) -> bytes | None:
         return None
 
 
-def _pieces(tensors: list[Tensor], kinds: list[list[_Path]], spare: Sequence[Tensor] = ()) -> list[Tensor]:
+def _pieces(tensors: list[Tensor], kinds: list[list[_SampledView]], spare: Sequence[Tensor] = ()) -> list[Tensor]:
     """The sampled elements of tensors of one device, grouped by dtype. They are written into `spare`, if given."""
     import torch
 
@@ -156,15 +156,15 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _is_readable(tensor: Tensor) -> bool:
-    """Whether a tensor is a plain one, with its own memory, and not of a subclass that runs its own code."""
+    """Whether a tensor has memory that can be read, and its class runs no code of the user when it is read."""
     import torch
 
-    own: Any = type(tensor)
+    cls: Any = type(tensor)
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
         try:
             extent = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
             return (
-                own.__torch_dispatch__ is torch.Tensor.__torch_dispatch__  # pyright: ignore
+                cls.__torch_dispatch__ is torch.Tensor.__torch_dispatch__  # pyright: ignore
                 and not tensor.is_meta
                 and not tensor.is_quantized
                 and not tensor.is_conj()
@@ -177,11 +177,11 @@ def _is_readable(tensor: Tensor) -> bool:
 
 
 @lru_cache(4096)
-def _path(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Size and stride of a view of a tensor: all of its small dimensions, and a diagonal through the others."""
-    size, steps, room, long = list[int](), list[int](), MOST, list[tuple[int, int]]()
+def _sampled_view(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The size and the stride of the sampled view: all of the small dimensions, and a diagonal through the others."""
+    size, steps, room, long = list[int](), list[int](), MAX_SAMPLES, list[tuple[int, int]]()
     for length, step in sorted(zip(shape, stride, strict=True)):
-        if length <= _FEW and length <= room:
+        if length <= _SMALL_DIMENSION and length <= room:
             size.append(length)
             steps.append(step)
             room //= length
@@ -195,7 +195,7 @@ def _path(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[tuple[int, .
 
 
 def _count(lengths: list[int], most: int) -> int:
-    """The number of elements of the diagonal, chosen so that it comes close to the end of each dimension."""
+    """The number of elements of the diagonal. It is chosen so that the diagonal reaches far into each dimension."""
     most = max(1, min(most, *lengths))
 
     def covered(count: int) -> tuple[float, int]:

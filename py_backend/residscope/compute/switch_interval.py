@@ -1,10 +1,10 @@
 """Shortens Python's switch interval, so that requests are answered quickly while a cell of pure Python runs.
 
-PyTorch releases the interpreter lock (GIL) in each operation, and ipykernel does so at each step of a message. A loop
-in pure Python then takes the lock and keeps it for Python's switch interval of 5 ms, each time. A request of 200
-operations, which computes for 10 ms, was measured to take from 70 ms to 30 s. So the interval is shortened while a
-request is answered, and for a moment after it, in which the reply is sent and the next click may follow. The interval
-applies to the whole process, but it affects the user's cell only while another thread is waiting.
+PyTorch releases the interpreter lock (GIL) in each operation, and ipykernel releases it at each step of a message. A
+loop in pure Python then takes the lock, and keeps it for Python's switch interval of 5 ms. A request of 200 operations,
+which computes for 10 ms, was measured to take from 70 ms to 30 s. So the interval is shortened while a request is
+answered, and for a short time after it, in which the reply is sent and the next click may follow. The interval applies
+to the whole process, but it affects the user's cell only while another thread is waiting.
 """
 
 from __future__ import annotations
@@ -18,71 +18,76 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TURN = 0.00001
+ANSWERING_INTERVAL = 0.00001
 """The switch interval in seconds while a request is answered."""
 
-AFTER = 0.0001
-"""The switch interval in seconds for a moment after a request."""
+AFTERWARDS_INTERVAL = 0.0001
+"""The switch interval in seconds for a short time after a request."""
 
-LINGER = 2.0
-"""How long this moment lasts, in seconds."""
+AFTERWARDS_SECONDS = 2.0
+"""How long this short time lasts, in seconds."""
 
 _lock = threading.Lock()
 _answering: set[object] = set()
-_until = 0.0
-_usual: float | None = None
-_ours: set[int] = set()
+_shortened_until = 0.0
+_usual_interval: float | None = None
+_set_here: set[int] = set()
 """The intervals that this module has set, in microseconds. Any other interval was set by the user."""
 _restorer: threading.Thread | None = None
 
 
-def _in_child() -> None:
-    """Restore the usual interval in a forked process, where the thread that would do so does not exist."""
-    global _lock, _usual, _restorer
+def _restore_in_child() -> None:
+    """Restore the usual interval in a forked process, which has no thread that would restore it."""
+    global _lock, _usual_interval, _restorer
     _lock, _restorer = threading.Lock(), None
     _answering.clear()
-    if _usual is not None:
-        sys.setswitchinterval(_usual)
-        _usual = None
+    if _usual_interval is not None:
+        sys.setswitchinterval(_usual_interval)
+        _usual_interval = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_restore_in_child)
 
 
 def switching_often(work: Callable[[], T]) -> T:
-    """Call `work` with a shorter switch interval, also for a moment after it. An interval that the user sets stays."""
-    global _until
-    me = object()
+    """Call `work` with a shorter switch interval. It stays shorter for a short time. An interval set by the user stays.
+
+    Args:
+        work: Answers a request.
+    """
+    global _shortened_until
+    request = object()
     try:
-        _begin(me)
+        _begin(request)
         return work()
-    finally:  # this comes first because an interrupt cannot prevent it; `_restore` then does the rest in any case
-        _answering.discard(me)
+    finally:
+        # No interrupt can prevent the first statement. After it, `_restore` restores the interval in any case.
+        _answering.discard(request)
         with _lock:
-            _until = time.monotonic() + LINGER
-            if not _answering and _usual is not None:
-                _set(min(_usual, AFTER))
+            _shortened_until = time.monotonic() + AFTERWARDS_SECONDS
+            if not _answering and _usual_interval is not None:
+                _set(min(_usual_interval, AFTERWARDS_INTERVAL))
 
 
-def _begin(me: object) -> None:
-    global _usual, _restorer
+def _begin(request: object) -> None:
+    global _usual_interval, _restorer
     with _lock:
-        _answering.add(me)
+        _answering.add(request)
         if _restorer is None:
             restorer = threading.Thread(target=_restore, name="residscope-switch-interval", daemon=True)
             restorer.start()  # before the interval changes, so that it is always restored
             _restorer = restorer
-        if _usual is None:
-            _ours.clear()
-            _usual = sys.getswitchinterval()
-        _set(min(_usual, TURN))
+        if _usual_interval is None:
+            _set_here.clear()
+            _usual_interval = sys.getswitchinterval()
+        _set(min(_usual_interval, ANSWERING_INTERVAL))
 
 
 def _set(seconds: float) -> None:
     now = _micros(sys.getswitchinterval())
-    if now in _ours or not _ours:
-        _ours.update((now, _micros(seconds)))  # before the interval changes, because an interrupt may follow
+    if now in _set_here or not _set_here:
+        _set_here.update((now, _micros(seconds)))  # before the interval changes, because an interrupt may follow
         sys.setswitchinterval(seconds)
 
 
@@ -91,12 +96,12 @@ def _micros(seconds: float) -> int:
 
 
 def _restore() -> None:
-    global _usual, _restorer
+    global _usual_interval, _restorer
     while True:
-        time.sleep(LINGER / 4)
+        time.sleep(AFTERWARDS_SECONDS / 4)
         with _lock:
-            if not _answering and time.monotonic() >= _until:
-                if _usual is not None:
-                    _set(_usual)
-                _usual = _restorer = None
+            if not _answering and time.monotonic() >= _shortened_until:
+                if _usual_interval is not None:
+                    _set(_usual_interval)
+                _usual_interval = _restorer = None
                 return

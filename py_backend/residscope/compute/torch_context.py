@@ -1,7 +1,7 @@
-"""Runs computations with fixed PyTorch settings, whatever the user's code has switched on.
+"""Runs computations with fixed PyTorch settings, which do not depend on the settings of the user's code.
 
-The settings are saved and restored in the same frame, in a `finally`, by functions written in C, because no interrupt
-can come between them. In a context manager it could, and would leave the user's thread without gradients.
+The settings are saved and restored in the same frame, in a `finally`, by functions written in C. No interrupt can come
+between them. In a context manager an interrupt could, and the user's thread would stay without gradients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
     import torch
 
     kinds = sorted({"cpu", device.type})
-    grad, cast = torch.is_grad_enabled(), [torch.is_autocast_enabled(kind) for kind in kinds if _casts(kind)]
+    grad, cast = (
+        torch.is_grad_enabled(),
+        [torch.is_autocast_enabled(kind) for kind in kinds if _supports_autocast(kind)],
+    )
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -34,7 +37,7 @@ def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
             return work()
     finally:
         torch._C._set_grad_enabled(grad)  # pyright: ignore[reportPrivateUsage]
-        for kind, enabled in zip(filter(_casts, kinds), cast, strict=True):
+        for kind, enabled in zip(filter(_supports_autocast, kinds), cast, strict=True):
             torch.set_autocast_enabled(kind, enabled)
 
 
@@ -54,8 +57,9 @@ def on_one_thread(work: Callable[[], T]) -> T:
     """Call `work`, which consists of many small steps, without PyTorch's other threads.
 
     PyTorch would spread each step over all cores and wait for the last one. While a cell keeps the cores busy, that is
-    ten times slower, and on idle cores hardly faster. Threads that have used PyTorch before keep their setting. A new
-    thread that first uses PyTorch meanwhile inherits this one: PyTorch has no setting for a single thread.
+    ten times slower. On idle cores it is hardly faster. Threads that have used PyTorch before keep their setting. A
+    thread that uses PyTorch for the first time during `work` keeps the setting of one thread, because PyTorch has no
+    setting for a single thread only.
     """
     import torch
 
@@ -67,7 +71,7 @@ def on_one_thread(work: Callable[[], T]) -> T:
         torch.set_num_threads(before)
 
 
-def _casts(kind: str) -> bool:
+def _supports_autocast(kind: str) -> bool:
     """Whether a type of device supports `autocast`."""
     import torch
 

@@ -1,4 +1,4 @@
-"""A real model, a real task and an example notebook, without a model hub.
+"""A model, a task and an example notebook. They need no model hub.
 
 Importing this package loads neither torch nor transformer_lens; calling `ioi` or `load` does.
 """

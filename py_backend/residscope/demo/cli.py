@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from residscope import __version__
-from residscope.base.files import in_place_of
+from residscope.base.files import atomic_write
 from residscope.demo.errors import DemoError
 from residscope.demo.ioi import load, local_folder
 from residscope.demo.model import demo_model_folder
 
 NOTEBOOK = "example.ipynb"
 
-# Not `-m`, which would first search for JupyterLab in the folder of notebooks, which may hold files of others.
+# Not `-m`: that would first search for JupyterLab in the folder of notebooks, where other people's files may be.
 _LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp import main; sys.exit(main())"
 
 
@@ -32,11 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a failure, 2 for wrong arguments, 130 after an interrupt. If JupyterLab was started,
         its own exit code.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    own, lab = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    separator = arguments.index("--") if "--" in arguments else len(arguments)
+    lab_arguments = arguments[separator + 1 :]
     parser = _parser()
     try:
-        args = parser.parse_args(own)
+        args = parser.parse_args(arguments[:separator])
     except SystemExit as stop:  # argparse has printed why
         return int(stop.code or 0)
     if args.version:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        return _demo(args, lab)
+        return _demo(args, lab_arguments)
     except DemoError as error:
         print(f"residscope: {error}", file=sys.stderr)
         return 1
@@ -90,7 +91,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _demo(args: argparse.Namespace, lab: list[str]) -> int:
+def _demo(args: argparse.Namespace, lab_arguments: list[str]) -> int:
     name: str | None = args.model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
     if not args.prepare_only and importlib.util.find_spec("jupyterlab") is None:
         raise DemoError(f'JupyterLab is missing from this Python ({sys.executable}); run "pip install jupyterlab".')
@@ -103,14 +104,14 @@ def _demo(args: argparse.Namespace, lab: list[str]) -> int:
     environment = dict(os.environ)
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = model
-    # As the default URL instead of a file argument, so that the URL that JupyterLab prints opens the notebook, too.
+    # As the default URL, not as a file argument, so that the URL that JupyterLab prints also opens the notebook.
     command = [sys.executable, "-c", _LAB, f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     command += ["--no-browser"] * args.no_browser
     command += [f"--ServerApp.port={args.port}"] * (args.port is not None)
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in lab:
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in lab_arguments:
         print("You are root: JupyterLab is started with --allow-root.")
         command.append("--allow-root")
-    return _launch([*command, *lab], folder, environment)
+    return _launch([*command, *lab_arguments], folder, environment)
 
 
 def _prepared(name: str | None) -> str:
@@ -121,32 +122,32 @@ def _prepared(name: str | None) -> str:
     if folder is not None:
         return str(folder)
     print(f"Loading {name} from the Hugging Face hub …", flush=True)
-    load(name)  # a failure is one sentence here, but a traceback in the notebook
+    load(name)  # here, because a failure is one sentence in the terminal, but a traceback in the notebook
     return name
 
 
 def _place_notebook(folder: Path) -> str:
-    """Copy the example notebook into `folder`, never over a changed one. Returns what was done, as a sentence."""
+    """Copy the example notebook into `folder`, but not over a changed one. Return what was done, as a sentence."""
     if folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is not a folder; name another one with --folder.")
-    ours = Path(__file__).with_name(NOTEBOOK).read_bytes()
-    theirs = folder / NOTEBOOK
+    content = Path(__file__).with_name(NOTEBOOK).read_bytes()
+    notebook = folder / NOTEBOOK
     try:
-        if theirs.is_symlink() and not theirs.exists():
-            raise DemoError(f"{theirs} is a broken link; remove it, or make a new copy elsewhere with --folder.")
-        if theirs.exists():
-            if theirs.read_bytes() == ours:
-                return f"The example notebook is {theirs}"
-            return f"Kept your changed {theirs}; --folder makes a new copy elsewhere"
+        if notebook.is_symlink() and not notebook.exists():
+            raise DemoError(f"{notebook} is a broken link; remove it, or make a new copy elsewhere with --folder.")
+        if notebook.exists():
+            if notebook.read_bytes() == content:
+                return f"The example notebook is {notebook}"
+            return f"Kept your changed {notebook}; --folder makes a new copy elsewhere"
         folder.mkdir(parents=True, exist_ok=True)
-        with in_place_of(theirs) as file:
-            file.write(ours)
+        with atomic_write(notebook) as file:
+            file.write(content)
     except OSError as error:
         raise DemoError(
             f"The example notebook could not be written to {folder} ({error.strerror}); "
             "name another folder with --folder."
         ) from error
-    return f"Wrote the example notebook to {theirs}"
+    return f"Wrote the example notebook to {notebook}"
 
 
 def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:

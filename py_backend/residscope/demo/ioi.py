@@ -1,7 +1,7 @@
-"""The indirect object identification task (IOI): eight prompts, run once, with everything that Residscope needs.
+"""The indirect object identification task (IOI): eight prompts, which are run once, and the right and wrong names.
 
-The task is from Wang et al., "Interpretability in the Wild" (2022): a sentence names two people, names one of them
-again as the giver, and the next word is the name of the other one.
+The task is from Wang et al., "Interpretability in the Wild" (2022). A sentence names two people, and then names one of
+them again as the giver. The next word is the name of the other person.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from residscope.base.packages import because, first_line, is_missing
+from residscope.base.packages import first_line, import_failure, is_missing
 from residscope.demo.errors import DemoError
 from residscope.demo.model import demo_model_folder, quiet_transformers
 
@@ -42,8 +42,8 @@ class Ioi:
     Attributes:
         model: The booted model.
         prompts: The eight sentences, without BOS.
-        tokens: The token ids, beginning with BOS. If a model's tokenizer makes prompts of different lengths, shorter
-            ones are padded as the tokenizer does it.
+        tokens: The token ids, beginning with BOS. If the model's tokenizer makes prompts of different lengths, it pads
+            the shorter ones.
         answers: For each prompt, the right name and the wrong one (the giver), with leading spaces.
         answer_tokens: The token ids of these names.
         logits: The model's output, in logits.
@@ -156,11 +156,11 @@ def _one_token(model: TransformerBridge, name: str) -> int:
     return int(ids[0])
 
 
-_OURS = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
+_ONLY_THE_DEMO = "Residscope itself reads this version's caches: `residscope.inspect(cache, answers)`."
 
 
 def _why_not_imported(error: Exception) -> str:
-    """Why TransformerLens' bridge cannot be imported: not installed, too old, or a package that it needs fails."""
+    """Why TransformerLens' bridge cannot be imported. It is missing, too old, or a package that it needs fails."""
     try:
         installed = version("transformer-lens")
     except PackageNotFoundError:
@@ -171,12 +171,12 @@ def _why_not_imported(error: Exception) -> str:
     if numbers and numbers < (3, 9):
         return (
             f"The demo needs TransformerLens 3.9 or later (this is {installed}): "
-            f"`pip install -U transformer-lens`. {_OURS}"
+            f"`pip install -U transformer-lens`. {_ONLY_THE_DEMO}"
         )
     return (
-        f"TransformerLens {installed} is installed here, but cannot be imported ({because(error)}): two packages of "
-        "this environment are incompatible, or one is incomplete. Reinstall the package that is named (torch and "
-        "torchvision must be matching releases), or use a new environment."
+        f"TransformerLens {installed} is installed here, but cannot be imported ({import_failure(error)}): two "
+        "packages of this environment are incompatible, or one is incomplete. Reinstall the package that is named "
+        "(torch and torchvision must be matching releases), or use a new environment."
     )
 
 
@@ -186,7 +186,7 @@ def _why_not_opened(name: str, local: bool, error: Exception) -> str:
     if isinstance(error, ImportError):  # transformers imports a model's code only when it is opened
         return (
             f"The model in {name} could not be opened, because a package that it needs cannot be imported "
-            f"({because(error)}). Reinstall the package that is named (torch and torchvision must be matching "
+            f"({import_failure(error)}). Reinstall the package that is named (torch and torchvision must be matching "
             "releases), or use a new environment."
         )
     if local:

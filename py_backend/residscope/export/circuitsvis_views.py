@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from residscope.base.packages import needed
+from residscope.base.packages import importing
 from residscope.errors import ResidscopeError
 from residscope.export.palette import BLUE, ORANGE, limit
 
@@ -95,7 +95,7 @@ def _rendered(element: str, **properties: Any) -> Any:
 
     The element is rendered directly, because CircuitsVis' Python function `attention_patterns` takes no head names.
     """
-    with needed("CircuitsVis", "This", '`pip install "residscope[figures]"` (or `pip install circuitsvis`)'):
+    with importing("CircuitsVis", "This", '`pip install "residscope[figures]"` (or `pip install circuitsvis`)'):
         from circuitsvis.utils.convert_props import convert_props
         from circuitsvis.utils.render import RenderedHTML, render
     page = render(element, **properties)

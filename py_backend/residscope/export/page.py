@@ -13,7 +13,7 @@ from unicodedata import normalize
 import msgspec
 
 from residscope.attribution.target_words import inside
-from residscope.base.files import in_place_of
+from residscope.base.files import atomic_write
 from residscope.base.legible import shown as fit
 from residscope.errors import ResidscopeError
 from residscope.export.snapshot import Snapshot
@@ -120,7 +120,7 @@ def write(path: str | Path, text: str) -> Path:
     """
     file = Path(path).expanduser()
     try:
-        with in_place_of(file.resolve()) as stream:  # a symbolic link is followed
+        with atomic_write(file.resolve()) as stream:  # a symbolic link is followed
             stream.write(text.encode())
     except OSError as error:
         why = "it is a folder: name a file in it" if file.is_dir() else (error.strerror or str(error)).lower()

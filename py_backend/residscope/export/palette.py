@@ -11,7 +11,7 @@ from typing import Any
 from residscope.attribution.target_words import inside
 from residscope.base.legible import cut, isolated, shown
 from residscope.base.look import DIVERGING, MARKS, SEQUENTIAL
-from residscope.base.packages import needed
+from residscope.base.packages import importing
 from residscope.base.signed import signed
 from residscope.terms import Target
 
@@ -38,7 +38,7 @@ def plotly() -> Any:
     Raises:
         ResidscopeError: If it is not installed, or cannot be imported.
     """
-    with needed("plotly", "A figure", '`pip install "residscope[figures]"` (or `pip install plotly`)'):
+    with importing("plotly", "A figure", '`pip install "residscope[figures]"` (or `pip install plotly`)'):
         import plotly.graph_objects as go
     return go
 

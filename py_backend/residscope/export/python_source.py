@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from residscope.base.expressions import parsed
+from residscope.base.expressions import parse_path
 
 _WIDTH = 100
 
@@ -51,7 +51,7 @@ def _quoted(text: str) -> str:
 
 def is_addressable(name: str) -> bool:
     """Whether a name is a Python expression for a variable, or for something in it: `runs["clean"]`, `model.cache`."""
-    path = parsed(name)
+    path = parse_path(name)
     if path is None or path.variable == "residscope":  # the exported code imports this name
         return False
     return not any(isinstance(key, str) and key.endswith("…") for key, _ in path.steps)  # a name that was cut short

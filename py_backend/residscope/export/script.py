@@ -8,7 +8,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.targets import Targets, as_answers
-from residscope.base.expressions import parsed
+from residscope.base.expressions import parse_path
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
@@ -55,7 +55,7 @@ class Script:
         found = next((path for path in names_of(cache) if is_addressable(path) and leads_to(path, cache)), None)
         if found is not None:
             return found
-        path = parsed(given) if is_addressable(given) and legible(given) == given else None
+        path = parse_path(given) if is_addressable(given) and legible(given) == given else None
         free = path is not None and (leads_to(given, cache) or not is_taken(path.variable))
         name = given if free else _free("cache")
         self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))

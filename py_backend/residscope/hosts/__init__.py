@@ -1,1 +1,1 @@
-"""Connects a host to the kernel: by a widget, a comm, or executed code. No mathematics."""
+"""Connects hosts (JupyterLab, VS Code, marimo) to the kernel: by a widget, a comm, or executed code."""

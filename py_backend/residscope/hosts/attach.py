@@ -1,20 +1,21 @@
-"""Code that a host sends to a kernel as text: it registers Residscope's comm there, and leaves no trace.
+"""Code that a host sends to a kernel as text. It registers Residscope's comm there, and leaves no trace.
 
 A host reads this file and makes the kernel run `exec(<this text>, {"__name__": "residscope-attach"})`, silently and
-without history, on a subshell if there is one. So this file cannot use the rest of Residscope until it has found it.
+without history, on a subshell if there is one. So this code must find Residscope before it can use other modules of it.
 The host reads the result from `sys.modules`: `residscope.__version__`, and `residscope.hosts.comm.WIRE` if attaching
 succeeded.
 
 This code runs when a notebook is opened, and opening a notebook must not run any code of the notebook's folder. The
-folder is the working directory and is on `sys.path`, so nothing is imported from it meanwhile (see `SafeImports`).
+folder is the working directory and is on `sys.path`. So nothing is imported from it while this code runs (see
+`SafeImports`).
 
-Nothing is raised, because an exception would change what `%debug` opens. And no `post_execute` callback is called on
-this thread, although IPython calls them when this code ends: while a cell runs on the main thread, the callback of
-matplotlib would show and close the half-drawn figures of that cell.
+Nothing is raised, because an exception would change what `%debug` opens. IPython calls the `post_execute` callbacks
+when this code ends. On this thread they are skipped: while a cell runs on the main thread, matplotlib's callback would
+show and close the half-drawn figures of that cell.
 """
 
-# Only modules that every ipykernel has loaded already (so no `from __future__`): for a module that is not loaded yet,
-# the notebook's folder may have one of the same name.
+# Only modules that every ipykernel has already loaded (so no `from __future__`). Any other import could find a file of
+# the same name in the notebook's folder.
 import _imp
 import os
 import sys
@@ -38,9 +39,8 @@ def attach() -> None:
     try:
         with SafeImports():
             _attach()
-    except (
-        Exception
-    ):  # another or a broken `residscope`: `residscope.hosts.comm` has no WIRE then, and the host says so
+    except Exception:
+        # `residscope` is another package, or broken. `residscope.hosts.comm` then has no WIRE, and the host says so.
         pass
 
 
@@ -50,7 +50,7 @@ def _attach() -> None:
 
     import_module("IPython.display")  # the host's next expression uses it from `sys.modules`
     spec = find_spec("residscope")
-    # Searched without importing, because `residscope` may be something else: a folder on the path, or a script.
+    # It is searched without importing, because `residscope` may be another thing: a folder on the path, or a script.
     folders = spec and spec.origin and spec.submodule_search_locations
     if folders and PathFinder.find_spec("residscope.hosts", folders):
         import_module("residscope.hosts.comm").attach()
@@ -62,13 +62,13 @@ class SafeImports:
     """A context in which this thread imports nothing from the working directory.
 
     Modules that are loaded stay loaded. `sys.path` does not change, and other threads import as before. In
-    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It is not inserted before that finder, because
-    removing it would make another thread that is iterating over the list skip a finder. Other finders are used as
+    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It replaces that finder, because if an inserted
+    stand-in were removed, another thread that is iterating over the list would skip a finder. Other finders are used as
     before: an environment may have them for packages in special places.
     """
 
     def __init__(self) -> None:
-        self._joined: list[tuple[list[Any], Search]] = []
+        self._entered: list[tuple[list[Any], Search]] = []
 
     def __enter__(self) -> None:
         _imp.acquire_lock()  # another host may attach at the same time, with its own copy of this text
@@ -81,7 +81,7 @@ class SafeImports:
                         continue
                     search = Search(finder)
                     _replace(finder, search, finders)
-                self._joined.append((finders, search))
+                self._entered.append((finders, search))
                 search.threads.append(_this_thread())
         except BaseException:  # an interrupt
             self.__exit__()
@@ -92,12 +92,12 @@ class SafeImports:
     def __exit__(self, *_: object) -> None:
         _imp.acquire_lock()
         try:
-            for finders, search in self._joined:
+            for finders, search in self._entered:
                 if (thread := _this_thread()) in search.threads:
                     search.threads.remove(thread)
                 if not search.threads:
-                    for among in (finders, sys.meta_path):  # two lists, where a cell has set another one meanwhile
-                        _replace(search, search.finder, among)
+                    for finder_list in (finders, sys.meta_path):  # two lists if a cell has assigned a new one
+                        _replace(search, search.finder, finder_list)
         finally:
             _imp.release_lock()
 
@@ -106,7 +106,7 @@ class Search:
     """A stand-in for a finder that searches `sys.path`. For some threads it skips the working directory."""
 
     residscope_search = True
-    """Marks a stand-in, also for other copies of this code."""
+    """Marks a stand-in, so that other copies of this code recognise it."""
 
     def __init__(self, finder: "Any") -> None:
         self.finder = finder
@@ -121,8 +121,8 @@ class Search:
         safe = _top_level() if path is None else _inside(name.rpartition(".")[0], path)
         spec: Any = self.finder.find_spec(name, safe, target)
         if hasattr(getattr(spec, "submodule_search_locations", None), "_last_parent_path"):
-            # A namespace package. The user's own imports must also find its parts in the working directory, so it is
-            # made to search its folders again the next time they are needed.
+            # A namespace package. The user's imports must also find its parts in the working directory. So its list of
+            # folders is marked as out of date, and Python searches the folders again at the next use.
             spec.submodule_search_locations._last_parent_path = ()
         return spec
 
@@ -157,9 +157,9 @@ def _searches_path(finder: "Any") -> bool:
 
 def _replace(old: object, new: object, finders: "list[Any]") -> None:
     """Replace a finder in one step, so that the list never gets shorter or longer."""
-    for at, finder in enumerate(finders):
+    for index, finder in enumerate(finders):
         if finder is old:
-            finders[at] = new
+            finders[index] = new
 
 
 def _top_level() -> list[str]:
@@ -169,9 +169,9 @@ def _top_level() -> list[str]:
 
 
 def _inside(package: str, path: "Iterable[Any]") -> list[str]:
-    """The folders of a package, without those found only because the working directory is on `sys.path`."""
-    own = getattr(sys.modules.get(package), "__file__", None)
-    home = Path(own).parent if isinstance(own, str) else None  # it was imported from there already
+    """The folders of a package, without those that were found only because the working directory is on `sys.path`."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    home = Path(file).parent if isinstance(file, str) else None  # the package was already imported from there
     safe: list[str] = []
     for entry in path:
         if isinstance(entry, str):
@@ -193,19 +193,19 @@ def _is_here(folder: "str | Path") -> bool:
 
 # --- callbacks -------------------------------------------------------------------------------------------------------
 class SkippedCallbacks(UserList["Callable[..., Any]"]):
-    """Wraps a list of callbacks. The first read by this thread finds it empty; other threads see the whole list.
+    """Wraps a list of callbacks. At the first read by this thread it is empty. Other threads see the whole list.
 
-    Everything else, such as adding and removing callbacks, is done to the wrapped list.
+    Every other operation, such as adding or removing a callback, is done to the wrapped list.
     """
 
     def __init__(self, callbacks: "dict[str, list[Callable[..., Any]]]") -> None:
         self.data = callbacks[EVENT]
         self._callbacks, self._thread = callbacks, get_ident()
 
-    def __getitem__(self, at: "Any") -> "Any":
-        """IPython reads `callbacks[:]` and calls each of them."""
+    def __getitem__(self, index: "Any") -> "Any":
+        """Return an empty list once to this thread. IPython reads `callbacks[:]` and calls each callback."""
         if get_ident() != self._thread:
-            return self.data[at]
+            return self.data[index]
         self._thread = 0
         if self._callbacks.get(EVENT) is self:
             self._callbacks[EVENT] = self.data

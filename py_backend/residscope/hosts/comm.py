@@ -1,4 +1,4 @@
-"""The Jupyter comm of a sidebar: each message holds a `protocol.Question`, each reply its `protocol.Answer`.
+"""The Jupyter comm of a sidebar. Each message holds a `protocol.Question`, and each reply its `protocol.Answer`.
 
 The kernel sends messages only as replies, within the handler, because ipykernel sends a comm's next message to the
 shell that last published on it.
@@ -23,7 +23,7 @@ _dispatcher = Dispatcher(SafeImports)
 
 
 def attach() -> None:
-    """Register the comm target in the running kernel. It may be called more than once."""
+    """Register the comm target in the running kernel. This function may be called several times."""
     from comm import get_comm_manager
 
     manager = get_comm_manager()
@@ -32,7 +32,7 @@ def attach() -> None:
 
 
 def _close_orphans(manager: Any) -> None:
-    """Close the comms of pages that ended without closing them, so that their subshell is gone."""
+    """Close comms whose subshell no longer exists, because their page ended without closing them."""
     from IPython.core.getipython import get_ipython
 
     thread = getattr(getattr(get_ipython(), "kernel", None), "shell_channel_thread", None)

@@ -24,7 +24,7 @@ from residscope.cache.component_names import name as head_name
 from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
 from residscope.hosts.traits import Answers, Facts, Selected
-from residscope.hosts.visibility import Views
+from residscope.hosts.visibility import PanelViews
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
@@ -102,7 +102,7 @@ class Panel(Selected, anywidget.AnyWidget):
         self._readable: list[Any] = []
         self._follows = False  # whether a trait is set because another one was
         self._received = False  # whether it is set by a view
-        self._views = Views(service.hold, partial(self.set_trait, "opening"))
+        self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
         # Without this, the view would request the description of the cache, and then all data twice, because it could

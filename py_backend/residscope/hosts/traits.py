@@ -1,6 +1,6 @@
-"""The traits of a panel. What can be selected follows from `Shown`, field by field: name, type, limits and default.
+"""The traits of a panel. They are made from the fields of `Shown`: the same names, types, limits and defaults.
 
-Some accept values as a person would write them, and check them against the panel's model and prompts.
+Some traits accept values in several forms, and check them against the panel's model and prompts.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class Position(traitlets.TraitType[Any, Any]):
     default_value = "last"
 
     def validate(self, obj: Any, value: Any) -> int | Literal["last"]:
-        """Raise if it lies outside the prompt; count it from the start."""
+        """Return the position counted from the start. Raise if it lies outside the prompt."""
         return obj.whole_position(value)
 
 
 class Answers(traitlets.TraitType[Any, Any]):
-    """What is attributed, in its readable form; None becomes the model's own two top predictions."""
+    """The target, in its readable form. None becomes the model's two top predictions."""
 
     default_value = None
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Raise if it is not a target of this model; return its readable form."""
+        """Return the readable form of the target. Raise if it is not a target of this model."""
         return obj.readable_target(value)
 
 
 class Facts(traitlets.TraitType[Any, Any]):
-    """The description of the cache. It is brought up to date whenever it is read."""
+    """The description of the cache. It is updated each time it is read."""
 
     default_value: ClassVar[Any] = {}
 
@@ -48,13 +48,16 @@ class Facts(traitlets.TraitType[Any, Any]):
 
 
 class Heads(traitlets.List[str]):
-    """Pinned heads as `["L23H3"]`; takes `"23.3"`, `"L23H3"`, `(23, 3)`, alone or in a list, and drops repetitions."""
+    """The pinned heads, as `["L23H3"]`. `"23.3"`, `"L23H3"` and `(23, 3)` are accepted, alone or in a list.
+
+    Repeated heads are dropped.
+    """
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Write every head as `"L23H3"`."""
+        """Return the heads as `["L23H3"]`."""
         value = () if value is None else value
         if not isinstance(value, str | list | tuple | set):
-            raise ResidscopeError("head", f"{value!r} are not heads: write a list such as ['L23H3', '29.0'].")
+            raise ResidscopeError("head", f"{value!r} is not a list of heads: write one such as ['L23H3', '29.0'].")
         is_one_head = isinstance(value, str) or (
             isinstance(value, tuple) and all(hasattr(n, "__index__") for n in value)
         )
@@ -108,18 +111,19 @@ class Plain(traitlets.TraitType[Any, Any]):
             raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
 
 
-_SPECIAL: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads, "trail": Trail}
-_PLAIN: dict[str, Any] = {"feeds": Feeds | None}
+_SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads, "trail": Trail}
+_PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
-"""The target has a readable form in addition to that of the wire; only the views know the rows of the position map."""
+"""Fields without a trait of their own. The target also has a readable form, which is a trait (`Answers`). The rows of
+the position map are known only to the views."""
 
 
 def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
     """The trait for one field of `Shown`."""
-    if field.name in _SPECIAL:
-        return _SPECIAL[field.name]()
-    if field.name in _PLAIN:
-        return Plain(_PLAIN[field.name], None)
+    if field.name in _SPECIAL_TRAITS:
+        return _SPECIAL_TRAITS[field.name]()
+    if field.name in _PLAIN_TRAITS:
+        return Plain(_PLAIN_TRAITS[field.name], None)
     kinds = field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,)
     optional = any(isinstance(kind, inspect.NoneType) for kind in kinds)
     kind = next(kind for kind in kinds if not isinstance(kind, inspect.NoneType))
@@ -127,11 +131,13 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
         case inspect.LiteralType():
             return traitlets.Enum(kind.values, field.default, allow_none=optional)
         case inspect.IntType():
-            # An optional number is a prompt or a layer; the panel checks whether it exists.
+            # An optional number is a prompt or a layer. The panel checks whether it exists.
             limits: dict[str, Any] = {"allow_none": True} if optional else {"min": kind.ge, "max": kind.le}
             return traitlets.Int(field.default, **limits)
         case _:
-            raise NotImplementedError(f"`Shown.{field.name}` has a type that has no trait: add it to `_SPECIAL`.")
+            raise NotImplementedError(
+                f"`Shown.{field.name}` has a type that has no trait: add it to `_SPECIAL_TRAITS`."
+            )
 
 
 def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
@@ -144,7 +150,7 @@ def selectable() -> dict[str, traitlets.TraitType[Any, Any]]:
 if TYPE_CHECKING:
 
     class Selected(traitlets.HasTraits):
-        """What can be selected. Its traits are made from `Shown`, so a type checker does not see them."""
+        """What can be selected. The traits are made from `Shown`, so a type checker does not see them."""
 
         def __getattr__(self, name: str) -> Any: ...
         def __setattr__(self, name: str, value: Any) -> None: ...

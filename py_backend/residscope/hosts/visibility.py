@@ -1,7 +1,7 @@
-"""Which views show a panel. While there is one, the cache is kept alive; the first one gets its first replies at once.
+"""Tracks which views show a panel. The cache is kept alive while there is a view.
 
-ipywidgets keeps every panel until the kernel ends. So a panel whose output was cleared, or whose cell was run again,
-must release its cache itself.
+ipywidgets keeps every panel until the kernel ends. So a panel must release its cache itself when its output was cleared
+or its cell was run again. The first view of a panel gets its first replies together with the panel.
 """
 
 from __future__ import annotations
@@ -14,72 +14,72 @@ from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Presence
 
 
-class Views:
+class PanelViews:
     """The views of one panel, as they report themselves.
 
     Args:
-        hold: The panel's reference to its cache.
-        send_opening: Sends the first replies to the first view; `{}` withdraws them.
+        cache_reference: The panel's reference to its cache.
+        send_opening: Sends the first replies to the first view. `{}` withdraws them.
     """
 
-    grace = 3.0
-    """Seconds without a view after which the cache is released. (A cell that is moved gets a new view.)"""
+    release_seconds = 3.0
+    """The cache is released after this many seconds without a view. (A cell that is moved gets a new view.)"""
 
-    fresh = 10.0
-    """Seconds after which the first replies are withdrawn if no view has come."""
+    withdrawal_seconds = 10.0
+    """The first replies are withdrawn after this many seconds if there is no view yet."""
 
-    def __init__(self, hold: CacheReference, send_opening: Callable[[dict[str, Any]], None]) -> None:
-        self._hold = hold
+    def __init__(self, cache_reference: CacheReference, send_opening: Callable[[dict[str, Any]], None]) -> None:
+        self._cache_reference = cache_reference
         self._send_opening = send_opening
         self._shown: set[str] = set()
-        self._leaving: threading.Timer | None = None
-        self._expiry: threading.Timer | None = None
+        self._release_timer: threading.Timer | None = None
+        self._withdrawal_timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
     def update(self, presence: Presence) -> None:
-        """Note that a view is on a page, has left it, or that its page is being closed.
+        """Note that a view was shown or hidden, or that its page is being closed.
 
-        A page that is closed may come back (a reload), so the cache is not released then.
+        A page that is closed may be a page that is reloaded. So the cache is not released then.
         """
         with self._lock:
             shown = presence.state == "shown"
             (self._shown.add if shown else self._shown.discard)(presence.view)
             if self._shown:
-                _cancel(self._leaving)
-                self._leaving = None
+                _cancel(self._release_timer)
+                self._release_timer = None
             if shown:
-                self._hold.tighten()
-                self._expire()
-            elif presence.state == "hidden" and not self._shown and self._leaving is None:
-                self._leaving = _later(self.grace, self._leave)
+                self._cache_reference.keep_alive()
+                self._withdraw()
+            elif presence.state == "hidden" and not self._shown and self._release_timer is None:
+                self._release_timer = _start_timer(self.release_seconds, self._release)
 
     def expect(self, opening: dict[str, Any]) -> None:
-        """Send the first replies for the view that comes next, unless one is already there."""
+        """Send the first replies for the first view, unless a view is already shown."""
         with self._lock:
             if not self._shown:
-                _cancel(self._expiry)
+                _cancel(self._withdrawal_timer)
                 self._send_opening(opening)
-                self._expiry = _later(self.fresh, self._expire)
+                self._withdrawal_timer = _start_timer(self.withdrawal_seconds, self._withdraw)
 
     def end(self) -> None:
-        """Cancel everything that was to happen later."""
-        _cancel(self._leaving)
-        _cancel(self._expiry)
+        """Cancel both timers."""
+        _cancel(self._release_timer)
+        _cancel(self._withdrawal_timer)
 
-    def _expire(self) -> None:
-        """Withdraw the first replies: the cache may have changed before a later view comes."""
-        _cancel(self._expiry)
+    def _withdraw(self) -> None:
+        """Withdraw the first replies, because the cache may have changed when a later view is shown."""
+        _cancel(self._withdrawal_timer)
         self._send_opening({})
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         with self._lock:
-            self._leaving = None
+            self._release_timer = None
             if not self._shown:
-                self._hold.loosen()
+                self._cache_reference.stop_keeping_alive()
 
 
-def _later(seconds: float, work: Callable[[], None]) -> threading.Timer:
-    """Call this later, unless it is cancelled or Python ends first."""
+def _start_timer(seconds: float, work: Callable[[], None]) -> threading.Timer:
+    """Start a timer that calls `work` after some seconds, unless it is cancelled or Python ends before."""
     timer = threading.Timer(seconds, work)
     timer.daemon = True
     timer.start()

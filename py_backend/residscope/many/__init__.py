@@ -1,1 +1,1 @@
-"""Attribution of many caches, one after another: `residscope.attribute_many`, and its results."""
+"""Attributes many caches, one after another: `residscope.attribute_many` and its results."""

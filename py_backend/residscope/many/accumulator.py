@@ -1,4 +1,4 @@
-"""Accumulates the results of items: each item's values, or only their mean and spread."""
+"""Collects the results of items: each item's values, or only their mean and spread."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ResultLayout:
     """What the results of all items must have in common.
 
     Attributes:
         by: The decomposition.
-        components: The rows.
+        components: The components of the rows.
         axes: The names of the axes of `values`.
-        sizes: The sizes of the other axes, without `component` and `batch`.
+        sizes: The sizes of the axes other than `component` and `batch`.
         heads: The heads, for `by="source"`.
-        parts: Number of rows that `by` asks for. Other rows, such as biases, follow them.
-        grid: Number of layers and of heads, if the rows form a grid.
+        parts: The number of rows that `by` asks for. Other rows, such as biases, follow them.
+        grid: The number of layers and of heads, if the rows form a grid.
     """
 
     by: Any
@@ -38,27 +38,27 @@ class Frame:
     grid: tuple[int, int] | None
 
     @classmethod
-    def of(cls, result: Attribution) -> Frame:
-        """Return the frame of one item's result."""
+    def of(cls, result: Attribution) -> ResultLayout:
+        """Return the layout of an item's result."""
         sizes = [size for axis, size in zip(result.axes, result.values.shape, strict=True) if axis != "batch"]
         parts, grid = result._parts, result._grid  # pyright: ignore[reportPrivateUsage]
         return cls(result.by, result.components, result.axes, tuple(sizes[1:]), result.heads, parts, grid)
 
     @property
-    def prompts(self) -> int:
+    def prompt_axis(self) -> int:
         """The axis of prompts in `values`."""
         return self.axes.index("batch")
 
     @property
     def length(self) -> int:
-        """Number of positions of the values. 1 if they are of one position of each prompt."""
+        """The number of positions. 1 if the values are of one position of each prompt."""
         return len(self.components) if self.by == "source" else next(iter(self.sizes), 1)
 
-    def check(self, other: Frame) -> None:
-        """Refuse an item whose result does not fit the others.
+    def check(self, other: ResultLayout) -> None:
+        """Refuse an item whose result does not fit the results of the items before it.
 
         Raises:
-            ResidscopeError: If its rows or its positions differ from theirs.
+            ResidscopeError: If the rows or the positions differ.
         """
         if other == self:
             return
@@ -74,8 +74,8 @@ class Frame:
         difference = [f"it has {_listed(extra)}"] * bool(extra) + [f"it lacks {_listed(missing)}"] * bool(missing)
         raise ResidscopeError(
             "items",
-            f"Its rows differ from those of the items before it ({', '.join(difference) or 'another order'}): it has "
-            "another model, another `names_filter`, or weights that were changed.",
+            f"Its rows differ from the rows of the items before it ({', '.join(difference) or 'another order'}): it "
+            "has another model, another `names_filter`, or weights that were changed.",
         )
 
 
@@ -92,7 +92,7 @@ class ItemFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemResult:
-    """The result of one item, on the CPU. `values` is None if only mean and spread are kept."""
+    """The result of one item, on the CPU. `values` is None if only mean and spread are kept. See `Attribution`."""
 
     prompts: int
     measured: Tensor
@@ -126,8 +126,8 @@ class Spread:
         mean = exact.mean(axis, keepdim=True)
         return cls(values.shape[axis], mean.squeeze(axis), (exact - mean).square().sum(axis))
 
-    def with_(self, other: Spread) -> Spread:
-        """Return mean and spread over the prompts of both."""
+    def merged(self, other: Spread) -> Spread:
+        """Return mean and spread over the prompts of this and of `other`."""
         count = self.count + other.count
         difference = other.mean - self.mean
         mean = self.mean + difference * (other.count / count)
@@ -142,18 +142,18 @@ class Spread:
 
 @dataclass
 class Accumulator:
-    """The results of the items that are done, by the items' numbers.
+    """The results of the items that are done, by item number.
 
     Attributes:
         question: The options of the call as text, so that results of different calls are never combined.
         keeps_values: Whether the rows of each prompt are kept. False: only their mean and spread.
-        frame: What the results have in common. None before the first item.
+        layout: What the results have in common. None if there is no result yet.
         skipped: The numbers of items that were left out, and why.
     """
 
     question: dict[str, str]
     keeps_values: bool = True
-    frame: Frame | None = None
+    layout: ResultLayout | None = None
     skipped: dict[int, str] = field(default_factory=dict[int, str])
     _results: dict[int, ItemResult] = field(default_factory=dict[int, ItemResult])
     _spread: Spread | None = None
@@ -162,13 +162,13 @@ class Accumulator:
     @property
     def results(self) -> dict[int, ItemResult]:
         """The results, by item number."""
-        self._settle()
+        self._store_last()
         return self._results
 
     @property
     def spread(self) -> Spread | None:
         """Mean and spread, if only these are kept."""
-        self._settle()
+        self._store_last()
         return self._spread
 
     @property
@@ -176,58 +176,58 @@ class Accumulator:
         """The number after the highest item that is done."""
         return max(self.results, default=-1) + 1
 
-    def add(self, number: int, frame: Frame, result: ItemResult) -> None:
+    def add(self, number: int, layout: ResultLayout, result: ItemResult) -> None:
         """Add the result of one item.
 
         Raises:
             ResidscopeError: If it does not fit the others.
         """
-        if self.frame is None:
-            self.frame = frame
-        self.frame.check(frame)
+        if self.layout is None:
+            self.layout = layout
+        self.layout.check(layout)
         spread = self.spread
         if not self.keeps_values and result.values is not None:
-            own = Spread.of(result.values, frame.prompts)
-            spread = own if spread is None else spread.with_(own)
+            own = Spread.of(result.values, layout.prompt_axis)
+            spread = own if spread is None else spread.merged(own)
             result = replace(result, values=None)
-        # A single assignment, so that after an interrupt the item is either done or not, never partly.
+        # A single assignment: an interrupt comes before it or after it, so no item is ever added partly.
         self._last = (number, result, spread)
 
-    def _settle(self) -> None:
-        if self._last is not None:  # if an interrupt stops this, it is simply repeated
+    def _store_last(self) -> None:
+        if self._last is not None:  # if an interrupt stops this, the next call does it again
             number, result, spread = self._last
             self._results[number] = result
             self._spread = spread
             self._last = None
 
     def joined(self, others: Iterable[Accumulator]) -> Accumulator:
-        """Return the union of this and others. An item that is in several counts once.
+        """Return the union of this accumulator and others. An item that is in several of them counts once.
 
         Raises:
             ResidscopeError: If they do not fit each other.
         """
-        whole = Accumulator(
-            self.question, self.keeps_values, self.frame, dict(self.skipped), dict(self.results), self.spread
+        union = Accumulator(
+            self.question, self.keeps_values, self.layout, dict(self.skipped), dict(self.results), self.spread
         )
         for other in others:
-            whole.skipped |= other.skipped
-            if other.frame is None:
+            union.skipped |= other.skipped
+            if other.layout is None:
                 continue
-            if whole.frame is not None:
-                whole.frame.check(other.frame)
-            both = whole.results.keys() & other.results.keys()
+            if union.layout is not None:
+                union.layout.check(other.layout)
+            both = union.results.keys() & other.results.keys()
             if len(both) == len(other.results):
                 continue
             if both and not self.keeps_values:
                 raise ResidscopeError(
                     "resume", f"Item {min(both)} is in two saved files, and their means cannot be separated."
                 )
-            whole.frame = other.frame
-            whole._results |= other.results
-            spreads = [spread for spread in (whole._spread, other.spread) if spread is not None]
-            whole._spread = spreads[0].with_(spreads[1]) if len(spreads) == 2 else next(iter(spreads), None)
-        whole.skipped = {number: why for number, why in whole.skipped.items() if number not in whole._results}
-        return whole
+            union.layout = other.layout
+            union._results |= other.results
+            spreads = [spread for spread in (union._spread, other.spread) if spread is not None]
+            union._spread = spreads[0].merged(spreads[1]) if len(spreads) == 2 else next(iter(spreads), None)
+        union.skipped = {number: why for number, why in union.skipped.items() if number not in union._results}
+        return union
 
 
 def _listed(labels: list[str]) -> str:

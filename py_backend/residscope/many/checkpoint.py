@@ -1,4 +1,4 @@
-"""Saves results to a file of NumPy arrays with a JSON header. Reading it runs no code of the file."""
+"""Saves results to a file of NumPy arrays with a JSON header. No code from the file runs when it is read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import IO, Any
 
 import msgspec
 
-from residscope.base.files import in_place_of
+from residscope.base.files import atomic_write
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Accumulator, ItemResult, Spread
-from residscope.many.kept import FORM, FrameHeader, Kept, UnfitError, contents
 from residscope.many.result import joined_values
+from residscope.many.saved_file import FORMAT, InconsistentFileError, LayoutHeader, SavedFile, contents
 
-_EVERY = 30.0  # at least this many seconds between two savings
-_SHARE = 20  # and at least this many times as long as the last one took
+_MIN_SECONDS = 30.0
+"""At least this many seconds pass between two saves."""
+
+_MIN_RATIO = 20
+"""At least this many times the duration of the last save passes before the next one."""
 
 
-class Store:
+class Checkpoint:
     """Saves an accumulator to a file. Without a path it saves nothing.
 
     Args:
@@ -32,14 +35,14 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._due = time.monotonic() + _EVERY
+        self._due = time.monotonic() + _MIN_SECONDS
         if path is not None and not path.parent.is_dir():
             raise ResidscopeError("resume", f"The folder of `resume={str(path)!r}` does not exist: make it first.")
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             raise ResidscopeError("resume", f"`resume={str(path)!r}` cannot be written: pass the name of a file.")
 
-    def keep(self, accumulator: Accumulator) -> None:
-        """Save if the last time was long enough ago."""
+    def save_if_due(self, accumulator: Accumulator) -> None:
+        """Save if the last save was long enough ago."""
         if self.path is not None and time.monotonic() >= self._due:
             self.save(accumulator)
 
@@ -48,30 +51,30 @@ class Store:
         if self.path is None or not accumulator.results:
             return
         start = time.monotonic()
-        with in_place_of(self.path) as file:
+        with atomic_write(self.path) as file:
             write(file, accumulator)
         now = time.monotonic()
-        self._due = now + max(_EVERY, _SHARE * (now - start))
+        self._due = now + max(_MIN_SECONDS, _MIN_RATIO * (now - start))
 
 
 def write(file: IO[bytes], accumulator: Accumulator) -> None:
-    """Write an accumulator that is not empty."""
+    """Write an accumulator, which must not be empty, to an open file."""
     import numpy as np
 
-    frame, results, spread = accumulator.frame, dict(sorted(accumulator.results.items())), accumulator.spread
-    assert frame is not None
+    layout, results, spread = accumulator.layout, dict(sorted(accumulator.results.items())), accumulator.spread
+    assert layout is not None
     facts = list(dict.fromkeys(result.facts for result in results.values()))
-    index_of = {one: index for index, one in enumerate(facts)}
+    index_of = {item_facts: index for index, item_facts in enumerate(facts)}
     header = {
-        "form": FORM,
+        "form": FORMAT,
         "question": accumulator.question,
-        "frame": msgspec.to_builtins(FrameHeader.of(frame)),
+        "frame": msgspec.to_builtins(LayoutHeader.of(layout)),
         "facts": facts,
         "skipped": list(accumulator.skipped.items()),
         "count": 0 if spread is None else spread.count,
     }
     names = ["measured", "constant", "unexplained", *(["values"] if accumulator.keeps_values else [])]
-    arrays = {name: joined_values(results.values(), name, frame).numpy() for name in names}
+    arrays = {name: joined_values(results.values(), name, layout).numpy() for name in names}
     if spread is not None:
         arrays |= {"mean": spread.mean.numpy(), "squares": spread.squares.numpy()}
     numbers = {
@@ -85,7 +88,7 @@ def write(file: IO[bytes], accumulator: Accumulator) -> None:
 
 
 def read(path: Path, question: dict[str, str]) -> Accumulator:
-    """Read a saved file. The file is not trusted, see `kept`.
+    """Read a saved file. The file is not trusted (see `saved_file`).
 
     Args:
         path: A file that `write` wrote.
@@ -95,29 +98,29 @@ def read(path: Path, question: dict[str, str]) -> Accumulator:
         ResidscopeError: If it is not such a file, or was made with other options.
     """
     try:
-        kept = contents(path)
+        saved = contents(path)
     except Exception as error:  # damaged bytes may raise anything
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        why = f"{why} cannot be right" if isinstance(error, UnfitError) else why
+        why = f"{why} cannot be right" if isinstance(error, InconsistentFileError) else why
         raise ResidscopeError(
             "resume",
             f"{str(path)!r} is not a file that `attribute_many` saved, or it is damaged ({why}): delete it to begin "
             "again, or give `resume` another name.",
         ) from error
-    check_question(kept.header.question, question, f"The file {str(path)!r}")
-    return _accumulator(kept)
+    check_question(saved.header.question, question, f"The file {str(path)!r}")
+    return _accumulator(saved)
 
 
-def _accumulator(kept: Kept) -> Accumulator:
+def _accumulator(saved: SavedFile) -> Accumulator:
     import torch
 
-    header, frame, arrays = kept.header, kept.frame, kept.arrays
+    header, layout, arrays = saved.header, saved.layout, saved.arrays
     prompts = arrays["prompts"].tolist()
 
     def split(name: str) -> Any:
         if name not in arrays:
             return [None] * len(prompts)
-        return torch.from_numpy(arrays[name]).split(prompts, frame.prompts - (name != "values"))
+        return torch.from_numpy(arrays[name]).split(prompts, layout.prompt_axis - (name != "values"))
 
     columns = zip(*(split(name) for name in ("measured", "constant", "unexplained", "values")), strict=True)
     entries = zip(arrays["items"].tolist(), prompts, arrays["facts"].tolist(), columns, strict=True)
@@ -128,20 +131,25 @@ def _accumulator(kept: Kept) -> Accumulator:
     spread = None
     if "mean" in arrays:
         spread = Spread(header.count, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["squares"]))
-    return Accumulator(header.question, "values" in arrays, frame, dict(header.skipped), results, spread)
+    return Accumulator(header.question, "values" in arrays, layout, dict(header.skipped), results, spread)
 
 
-def check_question(kept: dict[str, str], question: dict[str, str], what: str) -> None:
+def check_question(saved: dict[str, str], question: dict[str, str], what: str) -> None:
     """Refuse to continue results that were computed with other options.
 
+    Args:
+        saved: The options of the saved results.
+        question: The options of the present call.
+        what: What holds the saved results, as the beginning of a sentence.
+
     Raises:
-        ResidscopeError: If options differ. The message names the first that does.
+        ResidscopeError: If an option differs. The message names the first one that does.
     """
     for name, value in question.items():
-        if kept.get(name) != value:
+        if saved.get(name) != value:
             raise ResidscopeError(
                 "resume",
-                f"{what} was made with `{name}={_short(kept.get(name, '?'))}`, not `{name}={_short(value)}`: use the "
+                f"{what} was made with `{name}={_short(saved.get(name, '?'))}`, not `{name}={_short(value)}`: use the "
                 "same options, or give `resume` another name.",
             )
 

@@ -1,4 +1,4 @@
-"""Fingerprints of options, model and tokenizer as text, to check that a saved file fits the present call."""
+"""Describes options, model and tokenizer as short texts, to check whether a saved file fits the present call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def question(answers: Any, **options: Any) -> dict[str, str]:
         answers: The answers for all items. An item's own answers are not compared.
         options: The options of `attribute_many` that results depend on.
     """
-    # The type of a sequence does not matter in options. In answers it does: a tuple is a pair, a list has one each.
+    # In options the type of a sequence does not matter. In answers it does: a tuple is a pair, a list has an answer for
+    # each prompt.
     plain = {name: list(value) if _is_sequence(value) else value for name, value in options.items()}
     return {"answers": as_text(answers)} | {name: as_text(value) for name, value in plain.items()}
 
@@ -43,29 +44,30 @@ def model_fingerprint(cache: Any, model: Any) -> str:
 
     model = model if model is not None else getattr(cache, "model", None)
     name = str(getattr(getattr(model, "cfg", None), "model_name", ""))
-    found = [weight_of(model, *names) for names in (("embed", "W_E"), ("unembed", "W_U"))]
+    weights = [weight_of(model, *names) for names in (("embed", "W_E"), ("unembed", "W_U"))]
     rows = [
         w[..., : min(4, w.shape[0]), :].detach().flatten()[:256].float()
-        for w in found
+        for w in weights
         if w is not None and unusable(w) is None
     ]
     if not rows:
         return name
     # Rounded to a few digits, so that equal weights on another device have the same hash.
-    some = ",".join(f"{value:.6g}" for value in torch.cat([row.cpu() for row in rows]).tolist())
-    return f"{name} {sha256(some.encode()).hexdigest()[:12]}"
+    rounded = ",".join(f"{value:.6g}" for value in torch.cat([row.cpu() for row in rows]).tolist())
+    return f"{name} {sha256(rounded.encode()).hexdigest()[:12]}"
 
 
-_COMPARED = 256  # tokens of a vocabulary
+_COMPARED = 256
+"""About this many tokens of a vocabulary are compared."""
 
 
 def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str], ...]:
-    """Return properties of the tokenizer as names and values, because padding and the tokens of words depend on it.
+    """Return the properties of the tokenizer that padding and the tokens of words depend on, as names and values.
 
     Args:
         cache: The cache of an item.
         model: The model, if it is not `cache.model`.
-        answers: The answers for all items. Their tokens are compared, and some of the vocabulary.
+        answers: The answers for all items. Their tokens are compared, and some tokens of the vocabulary.
     """
     from residscope.attribution.attribute import words_in
     from residscope.cache.vocabulary import Vocabulary
@@ -93,13 +95,13 @@ _VOCABULARY, _ANSWERS = "vocabulary", "answers"
 _HASHED = {_VOCABULARY: "some of its tokens were different", _ANSWERS: "the answers were other tokens"}
 
 
-def what_differs(then: tuple[tuple[str, str], ...], now: tuple[tuple[str, str], ...]) -> str:
-    """Return how two tokenizers differ, in words."""
-    was, is_ = dict(then), dict(now)
-    names = [name for name in {**was, **is_} if was.get(name) != is_.get(name)]
+def what_differs(saved: tuple[tuple[str, str], ...], present: tuple[tuple[str, str], ...]) -> str:
+    """Return how the present tokenizer differs from that of the saved results, in words."""
+    before, after = dict(saved), dict(present)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if "tokenizer" in names:
-        return "there is none now" if "tokenizer" in is_ else "there was none"
-    plain = [f"{name} was {was.get(name)}, now it is {is_.get(name)}" for name in names if name not in _HASHED]
+        return "there is none now" if "tokenizer" in after else "there was none"
+    plain = [f"{name} was {before.get(name)}, now it is {after.get(name)}" for name in names if name not in _HASHED]
     return "; ".join(plain or [_HASHED[name] for name in names])
 
 

@@ -1,4 +1,4 @@
-"""The items of `attribute_many`: how each is fetched, and the forms that an item may have."""
+"""Fetches the items of `attribute_many`, and reads the forms that an item may have."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Items:
             self._seen += 1
             if self._seen > number:
                 return item
-            del item  # to free its memory before the next one is made
+            del item  # to free its memory before the iterator makes the next one
 
     def check_again(self) -> None:
-        """Refuse a generator that has already started, because the items that are done would be skipped twice."""
+        """Refuse a generator that has already started, because its first items would be missing when it continues."""
         if inspect.isgenerator(self._items) and inspect.getgeneratorstate(self._items) != inspect.GEN_CREATED:
             raise ResidscopeError(
                 "items",
@@ -72,7 +72,7 @@ class Items:
             )
 
     def check_reaches(self, done: int) -> None:
-        """Refuse items that are fewer than those that are done."""
+        """Refuse to continue if there are fewer items than are already done."""
         count = len(self._items) if self._indexed else self._seen
         if count < done:
             raise ResidscopeError(
@@ -87,8 +87,8 @@ def is_cache(value: Any) -> bool:
     return isinstance(value, Mapping) or hasattr(value, "cache_dict")
 
 
-def opened(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Return an item's cache, answers and options.
+def cache_and_options(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the cache, the answers and the options of an item.
 
     Args:
         item: A cache, `(cache, answers)`, `(cache, answers, options)`, or a function that returns one of these.

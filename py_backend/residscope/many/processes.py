@@ -1,4 +1,4 @@
-"""The processes that share the items, as started by Hugging Face `accelerate`. Without it there is one process."""
+"""The processes that share the items. Hugging Face `accelerate` starts them. Without it there is one process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes, and this one's rank among them.
+    """The processes, and the rank of the present one.
 
     Attributes:
         accelerator: An `accelerate.Accelerator` (or `PartialState`). None for a single process.
@@ -40,16 +40,16 @@ class Processes:
         return 0 if self.accelerator is None else int(self.accelerator.process_index)
 
     def own(self, path: Path | None) -> Path | None:
-        """Return this process's own file next to `path`. A single process uses `path` itself."""
+        """Return the file in which this process saves, next to `path`. A single process uses `path` itself."""
         if path is None or self.count == 1:
             return path
         return path.with_name(f"{path.stem}.process-{self.rank}-of-{self.count}{path.suffix}")
 
     def together(self, work: Callable[[], T]) -> list[T]:
-        """Call `work` in each process, and return the results of all. If it fails in one, it raises in all of them.
+        """Call `work` in each process, and return the results of all. If it fails in one, all of them raise.
 
         Raises:
-            ResidscopeError: If it failed in another process. The message is that process's.
+            ResidscopeError: If it failed in another process. The message is the message of that process.
         """
         if self.count == 1:
             return [work()]
@@ -71,8 +71,8 @@ class Processes:
 
 
 def files_of_processes(path: Path) -> list[Path]:
-    """Return the files of single processes next to `path`, which remain after an interrupt."""
+    """Return the files next to `path` in which single processes have saved. They remain after an interrupt."""
     prefix = f"{path.stem}.process-"
     return sorted(
-        one for one in path.parent.iterdir() if one.name.startswith(prefix) and one.name.endswith(path.suffix)
+        file for file in path.parent.iterdir() if file.name.startswith(prefix) and file.name.endswith(path.suffix)
     )

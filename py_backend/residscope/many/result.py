@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.result import Attribution
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Accumulator, Frame, ItemResult
+from residscope.many.accumulator import Accumulator, ItemResult, ResultLayout
 from residscope.terms import By, FigureKind
 
 if TYPE_CHECKING:
@@ -135,42 +136,42 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
     Raises:
         ResidscopeError: If there are none.
     """
-    frame, results = accumulator.frame, dict(sorted(accumulator.results.items()))
-    if frame is None or not results:
+    layout, results = accumulator.layout, dict(sorted(accumulator.results.items()))
+    if layout is None or not results:
         why = "".join(f" Item {number}: {message}" for number, message in sorted(accumulator.skipped.items())[:1])
         raise ResidscopeError(
             "no-items",
             f"None of {len(accumulator.skipped)} items could be attributed.{why}" if why else "There are no items.",
         )
     items = [number for number, result in results.items() for _ in range(result.prompts)]
-    columns = {name: joined_values(results.values(), name, frame) for name in ("measured", "constant", "unexplained")}
+    columns = {name: joined_values(results.values(), name, layout) for name in ("measured", "constant", "unexplained")}
     facts = [result.facts for result in results.values()]
     common: dict[str, Any] = {
-        "by": frame.by,
-        "measured_from": "; ".join(dict.fromkeys(one.measured_from for one in facts)),
-        "tolerance": max(one.tolerance for one in facts),
+        "by": layout.by,
+        "measured_from": "; ".join(dict.fromkeys(item.measured_from for item in facts)),
+        "tolerance": max(item.tolerance for item in facts),
         "notes": _notes(accumulator, results),
-        "own": all(one.own for one in facts),
-        "axes": frame.axes,
-        "heads": frame.heads,
-        "_parts": frame.parts,
-        "_grid": frame.grid,
+        "own": all(item.own for item in facts),
+        "axes": layout.axes,
+        "heads": layout.heads,
+        "_parts": layout.parts,
+        "_grid": layout.grid,
     }
     skipped = dict(sorted(accumulator.skipped.items()))
     if accumulator.keeps_values:
-        values = joined_values(results.values(), "values", frame)
-        views = values.split([result.prompts for result in results.values()], frame.prompts)
+        values = joined_values(results.values(), "values", layout)
+        views = values.split([result.prompts for result in results.values()], layout.prompt_axis)
         for (number, result), view in zip(results.items(), views, strict=True):
-            # A view, so that the values are in memory only once.
+            # A view of `values`, so that they are in memory only once.
             accumulator.results[number] = replace(result, values=view)
         return ManyAttribution(
-            values, frame.components, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator
+            values, layout.components, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator
         )
     spread = accumulator.spread
     assert spread is not None
-    like, at = columns["measured"], frame.prompts
-    means = {name: column.mean(at - 1, keepdim=True) for name, column in columns.items()}
-    average = Attribution(spread.mean.to(like).unsqueeze(at), frame.components, **means, **common)
+    like, axis = columns["measured"], layout.prompt_axis
+    means = {name: column.mean(axis - 1, keepdim=True) for name, column in columns.items()}
+    average = Attribution(spread.mean.to(like).unsqueeze(axis), layout.components, **means, **common)
     return AttributionSummary(
         average,
         spread.count,
@@ -182,38 +183,40 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
     )
 
 
-def joined_values(results: Iterable[ItemResult], name: str, frame: Frame) -> Tensor:
-    """Return one of the tensors of all items, concatenated along the axis of prompts."""
+def joined_values(results: Iterable[ItemResult], name: str, layout: ResultLayout) -> Tensor:
+    """Return one tensor of all items, concatenated along the axis of prompts."""
     import torch
 
-    return torch.cat([getattr(result, name) for result in results], frame.prompts - (name != "values"))
+    return torch.cat([getattr(result, name) for result in results], layout.prompt_axis - (name != "values"))
 
 
 def _notes(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[str]:
-    """The items' notes. Notes that differ only in numbers are merged. They name the items, unless it is all of them."""
+    """The items' notes. Notes that differ only in numbers are merged. A note names its items if it is not about all."""
     by_kind: dict[str, dict[str, list[int]]] = {}
     for number, result in results.items():
         for note in result.facts.notes:
             by_kind.setdefault(_kind(note), {}).setdefault(note, []).append(number)
     notes: list[str] = []
-    for same in list(by_kind.values())[:_NOTES_SHOWN]:
-        note, numbers = next(iter(same)), sorted(number for some in same.values() for number in some)
-        if _PADDED.search(note) and len(same) > 1:  # the numbers in such a note matter, and are those of one item
-            notes.append(f"{_items(numbers)}, such as item {same[note][0]}: {note}")
+    for items_by_note in list(by_kind.values())[:_NOTES_SHOWN]:
+        note, numbers = next(iter(items_by_note)), sorted(itertools.chain.from_iterable(items_by_note.values()))
+        if _PADDED.search(note) and len(items_by_note) > 1:  # the numbers in such a note are true for one item only
+            notes.append(f"{_items(numbers)}, such as item {items_by_note[note][0]}: {note}")
         else:
             notes.append(note if len(numbers) == len(results) else f"{_items(numbers)}: {note}")
     if len(by_kind) > _NOTES_SHOWN:
-        notes.append(f"{len(by_kind) - _NOTES_SHOWN} more notes are about some of the items.")
+        notes.append(f"There are {len(by_kind) - _NOTES_SHOWN} more notes, each about some of the items.")
     if len({result.facts.model for result in results.values()}) > 1:
-        notes.append("The items come from several models, or from weights that were changed meanwhile.")
+        notes.append("The items come from several models, or the weights were changed between two items.")
     if len({result.facts.tokenizer for result in results.values()} - {()}) > 1:
         notes.append(
-            "The items were read with several tokenizers, or with one that was changed meanwhile: what is treated as "
-            "padding, and the tokens of words, may differ."
+            "The items were read with several tokenizers, or the tokenizer was changed between two items: which tokens "
+            "count as padding, and the tokens of words, may differ."
         )
     if accumulator.skipped:
         number, why = min(accumulator.skipped.items())
-        notes.append(f"{_items(sorted(accumulator.skipped))} left out (`.skipped` says why): item {number}: {why}")
+        were = "was" if len(accumulator.skipped) == 1 else "were"
+        items = _items(sorted(accumulator.skipped))
+        notes.append(f"{items} {were} left out (`.skipped` says why). Item {number}: {why}")
     return notes
 
 
@@ -221,13 +224,13 @@ _PADDED = re.compile("treated as (padded|real)")
 
 
 def _kind(note: str) -> str:
-    """A note with its numbers replaced by `#`. Notes of the same kind are equal."""
+    """A note with its numbers replaced by `#`, so that notes of the same kind are equal."""
     bare = re.sub(r"[\d.,+−-]+(?:e[+−-]?\d+)?", "#", note)
     return re.sub(r"#(?: #)*(?: and #)?", "#", bare) if _PADDED.search(note) else bare
 
 
 def _items(numbers: Sequence[int]) -> str:
-    """Item numbers in words."""
+    """The items with these numbers, in words."""
     if len(numbers) == 1:
         return f"Item {numbers[0]}"
     shown = ", ".join(map(str, numbers[:5]))

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from residscope.attribution.attribute import attribute
 from residscope.cache.positions import Positions
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Accumulator, Frame, ItemFacts, ItemResult
-from residscope.many.checkpoint import Store, check_question, read
+from residscope.many.accumulator import Accumulator, ItemFacts, ItemResult, ResultLayout
+from residscope.many.checkpoint import Checkpoint, check_question, read
 from residscope.many.fingerprint import model_fingerprint, question, tokenizer_fingerprint, what_differs
-from residscope.many.items import END, Items, opened
+from residscope.many.items import END, Items, cache_and_options
 from residscope.many.processes import Processes, files_of_processes
 from residscope.many.result import AttributionSummary, ManyAttribution, result_of
 from residscope.terms import By, NormConvention
 
 Resume = str | PathLike[str] | ManyAttribution | AttributionSummary | None
-_NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")  # errors of options are the same for every item
+_NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")
+"""The codes of errors in the options. They are the same for every item, so `on_error="skip"` does not apply to them."""
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from residscope.attribution.result import Attribution
 
     class _Options(TypedDict, total=False):
-        """What may be given whatever is kept; its defaults are those of the function itself."""
+        """The options other than `keep`. Their defaults are those of `attribute_many`."""
 
         by: By
         position: Positions
@@ -102,71 +103,72 @@ def attribute_many(
         keep: `"values"`: keep the rows of every prompt. `"summary"`: keep only their mean and spread, for
             decompositions with many rows (neurons, every position). `measured` and `unexplained` are kept for every
             prompt in both cases.
-        resume: The name of a file. Results are saved there every half minute and when the call ends for any reason, and
-            a call that finds the file continues after them. Or the `.partial` of the exception of an interrupted call.
+        resume: The name of a file. Results are saved there every half minute, and when the call ends for any reason. A
+            call that finds the file continues after these results. `resume` may also be the `.partial` of the exception
+            that ended an interrupted call.
         on_error: `"skip"` leaves out items that cannot be attributed, and says so in the notes. Errors of an iterator
             or of a function that makes an item are always raised.
         progress: Whether to show a progress bar (tqdm).
         total: The number of items for the progress bar, if it is not known.
         accelerator: An `accelerate.Accelerator()`, in a script that `accelerate launch` started. Each of n processes
-            attributes every n-th item, on the device of that item's cache, and all get the complete result, in the
-            items' order.
-        split: Whether the processes share `items`. False if each process was given its own items already: item k of a
-            process then has the number k · processes + rank.
+            attributes every n-th item, on the device of that item's cache. All processes get the complete result, in
+            the items' order.
+        split: Whether the processes share `items`. False if each process was given different items: item k of a process
+            then has the number k · processes + rank.
 
     Returns:
         A `ManyAttribution`, which is an `Attribution` of all prompts (`values` is `[component, batch]`), or with
         `keep="summary"` an `AttributionSummary`. Both are on the CPU.
 
     Raises:
-        ResidscopeError: With the number of the item that cannot be attributed, or with what differs from the resumed
-            results. Any exception that ends the call early, also a KeyboardInterrupt, has the result of the items
-            before it as `.partial`.
+        ResidscopeError: If an item cannot be attributed: the message names the item. If the call differs from the
+            resumed results: the message says in what. Any exception that ends the call early, also a KeyboardInterrupt,
+            has the result of the items before it as `.partial`.
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
     if on_error not in ("raise", "skip"):
         raise ResidscopeError("on-error", f'`on_error="{on_error}"` is not known: use "raise" or "skip".')
-    asked = question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep)
+    options_text = question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep)
     source, processes = Items(items), Processes(accelerator)
     path = Path(fspath(resume)).expanduser() if isinstance(resume, str | PathLike) else None
-    base = _resumed(resume, path, asked, keep == "values", processes)
-    if base.results:
+    resumed = _resumed(resume, path, options_text, keep == "values", processes)
+    if resumed.results:
         source.check_again()
-    alone = processes.count == 1
-    own = base if alone else Accumulator(asked, base.keeps_values, base.frame)
-    ask = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
+    is_alone = processes.count == 1
+    own = resumed if is_alone else Accumulator(options_text, resumed.keeps_values, resumed.layout)
+    attribute_cache = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
     run = _Run(
         source,
-        partial(_attribute_item, ask, answers, model),
-        base,
+        partial(_attribute_item, attribute_cache, answers, model),
+        resumed,
         own,
-        Store(processes.own(path)),
+        Checkpoint(processes.own(path)),
         on_error == "skip",
         range(processes.rank, sys.maxsize, processes.count),
         split,
     )
     shown = progress and processes.rank == 0
-    accumulators = processes.together(lambda: run.guarded(source.count if total is None else total, shown))
-    if alone:
+    accumulators = processes.together(lambda: run.run_all(source.count if total is None else total, shown))
+    if is_alone:
         return result_of(own)
-    whole = base.joined(accumulators)
-    _merge_files(path, whole, processes)
-    return result_of(whole)
+    union = resumed.joined(accumulators)
+    _merge_files(path, union, processes)
+    return result_of(union)
 
 
 def _resumed(
-    resume: Resume, path: Path | None, asked: dict[str, str], keeps_values: bool, processes: Processes
+    resume: Resume, path: Path | None, options_text: dict[str, str], keeps_values: bool, processes: Processes
 ) -> Accumulator:
-    """The results that are already done, the same in all processes."""
-    fresh = Accumulator(asked, keeps_values)
+    """The results that are already done. They are the same in all processes."""
+    fresh = Accumulator(options_text, keeps_values)
     if isinstance(resume, ManyAttribution | AttributionSummary):
         accumulator = resume._accumulator  # pyright: ignore[reportPrivateUsage]
         if accumulator is None:
             raise ResidscopeError(
                 "resume", "`resume=` takes the unmodified `.partial` of an interrupted `attribute_many`."
             )
-        check_question(accumulator.question, asked, "The result in `resume`")
+        check_question(accumulator.question, options_text, "The result in `resume`")
         return fresh.joined([accumulator])
     if path is None:
         if resume is not None:
@@ -174,32 +176,32 @@ def _resumed(
                 "resume", f"`resume=` takes a file's name or `.partial`, but was given {type(resume).__name__}."
             )
         return fresh
-    Store(path)  # raises now instead of after the work if the file cannot be written
+    Checkpoint(path)  # if the file cannot be written, this raises now, not after the work
 
     def read_files() -> list[Accumulator]:
-        return [read(one, asked) for one in [path, *files_of_processes(path)] if one.exists()]
+        return [read(file, options_text) for file in [path, *files_of_processes(path)] if file.exists()]
 
-    base = fresh.joined(itertools.chain.from_iterable(processes.together(read_files)))
-    base.skipped.clear()  # they are tried again
-    _merge_files(path, base, processes)
-    return base
+    resumed = fresh.joined(itertools.chain.from_iterable(processes.together(read_files)))
+    resumed.skipped.clear()  # skipped items are tried again
+    _merge_files(path, resumed, processes)
+    return resumed
 
 
-def _merge_files(path: Path | None, whole: Accumulator, processes: Processes) -> None:
-    """Save the results of all processes in one file, and only then delete the files of single processes."""
+def _merge_files(path: Path | None, union: Accumulator, processes: Processes) -> None:
+    """Save the results of all processes in one file. Only then delete the files of single processes."""
     if path is None:
         return
 
     def save() -> None:
         if files and processes.rank == 0:
-            Store(path).save(whole)
+            Checkpoint(path).save(union)
 
     def delete() -> None:
-        for one in files:
-            one.unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
 
     found = processes.together(lambda: files_of_processes(path))  # each host may see only its own files
-    files = [one for seen in found for one in seen]
+    files = [*itertools.chain.from_iterable(found)]
     processes.together(save)
     processes.together(delete)
 
@@ -210,35 +212,35 @@ class _Run:
 
     Attributes:
         source: The items.
-        make: Computes the result of an item, which it takes out of a list.
-        base: The results that were resumed.
-        own: The results of this process. For a single process, `base` itself.
-        store: The file in which these are saved.
-        skip: Whether to leave out items that cannot be attributed.
+        make: Computes the result of an item. It takes the item out of a list.
+        resumed: The results that were resumed.
+        own: The results of this process. For a single process, `resumed` itself.
+        checkpoint: The file in which `own` is saved.
+        skips: Whether items that cannot be attributed are left out.
         numbers: The numbers of this process's items.
         split: Whether the processes share the items.
     """
 
     source: Items
-    make: Callable[[list[Any]], tuple[Frame, ItemResult]]
-    base: Accumulator
+    make: Callable[[list[Any]], tuple[ResultLayout, ItemResult]]
+    resumed: Accumulator
     own: Accumulator
-    store: Store
-    skip: bool
+    checkpoint: Checkpoint
+    skips: bool
     numbers: range
     split: bool
 
-    def guarded(self, total: int | None, shown: bool) -> Accumulator:
-        """Attribute the remaining items with a progress bar. An exception on the way gets the results as `.partial`."""
+    def run_all(self, total: int | None, shown: bool) -> Accumulator:
+        """Attribute the remaining items with a progress bar. If an exception ends this, it gets `.partial`."""
         from tqdm.auto import tqdm
 
-        done = sum(number in self.numbers for number in self.base.results)
+        done = sum(number in self.numbers for number in self.resumed.results)
         if total is not None and self.split:
             total = len(range(self.numbers.start, total, self.numbers.step))
         bar = tqdm(total=total, initial=done, unit=" items", desc="attribute_many", disable=not shown)
         try:
-            self.walk(bar)
-            self.store.save(self.own)
+            self.run_items(bar)
+            self.checkpoint.save(self.own)
         except BaseException as error:
             self.save_on_error(error)
             raise
@@ -246,21 +248,21 @@ class _Run:
             bar.close()
         return self.own
 
-    def walk(self, bar: Any) -> None:
+    def run_items(self, bar: Any) -> None:
         """Attribute the remaining items."""
-        done = frozenset(self.base.results)
-        models = {result.facts.model for result in self.base.results.values()}
-        tokenizers = {result.facts.tokenizer for result in self.base.results.values()} - {()}
+        done = frozenset(self.resumed.results)
+        models = {result.facts.model for result in self.resumed.results.values()}
+        tokenizers = {result.facts.tokenizer for result in self.resumed.results.values()} - {()}
         prompts = 0
         for place, number in enumerate(self.numbers):
             if number in done:
                 continue
-            # In a list, which `make` empties, so that the item is not kept alive here.
+            # In a list that `make` empties, so that this function does not keep the item alive.
             item = [self.source.take(number if self.split else place)]
             if item[0] is END:
                 break
             try:
-                frame, result = self.make(item)
+                layout, result = self.make(item)
                 if len(models) == 1 and result.facts.model not in models:
                     raise ResidscopeError(
                         "resume",
@@ -274,32 +276,32 @@ class _Run:
                         f"The resumed results were made with another tokenizer: {difference}. Restore it, or give "
                         "`resume` another name.",
                     )
-                models.clear()  # only the first item is compared: a note reports other models among later items
+                models.clear()  # only the first item is compared; if later items have other models, a note says so
                 tokenizers.clear()
-                self.own.add(number, frame, result)
+                self.own.add(number, layout, result)
                 prompts += result.prompts
             except ResidscopeError as error:
-                if not self.skip or error.code in _NEVER_SKIPPED:
+                if not self.skips or error.code in _NEVER_SKIPPED:
                     raise ResidscopeError(error.code, f"Item {number}: {error}") from error
                 self.own.skipped[number] = str(error)
             except Exception as error:
                 _add_note(error, f"This was item {number} of `attribute_many`.")
                 raise
-            self.store.keep(self.own)
+            self.checkpoint.save_if_due(self.own)
             bar.set_postfix_str(f"{prompts} prompts", refresh=False)
             bar.update()
         if self.split:
-            self.source.check_reaches(self.base.next_number)
+            self.source.check_reaches(self.resumed.next_number)
 
     def save_on_error(self, error: BaseException) -> None:
         """Save the results, and attach them to the exception as `.partial`."""
-        whole = self.base if self.own is self.base else self.base.joined([self.own])
-        count, path = len(whole.results), self.store.path
+        union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
+        count, path = len(union.results), self.checkpoint.path
         if count == 0:
             return
-        self.store.save(self.own)
+        self.checkpoint.save(self.own)
         with suppress(Exception):
-            error.partial = result_of(whole)  # pyright: ignore[reportAttributeAccessIssue]
+            error.partial = result_of(union)  # pyright: ignore[reportAttributeAccessIssue]
         where = (
             f"saved in {str(path)!r}, and the same call continues after them"
             if path is not None
@@ -310,12 +312,12 @@ class _Run:
 
 
 def _attribute_item(
-    ask: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]
-) -> tuple[Frame, ItemResult]:
-    """The result of one item, on the CPU. The item is removed from `holder`, so that it is not kept alive."""
-    cache, wanted, options = opened(holder.pop(), answers)
+    attribute_cache: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]
+) -> tuple[ResultLayout, ItemResult]:
+    """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it alive."""
+    cache, wanted, options = cache_and_options(holder.pop(), answers)
     try:
-        result = ask(cache, wanted, **options)
+        result = attribute_cache(cache, wanted, **options)
     except ResidscopeError as error:
         if error.code == "answers-length" and wanted is answers:
             raise ResidscopeError(
@@ -324,7 +326,7 @@ def _attribute_item(
             ) from error
         raise
     measured, constant, unexplained, values = (
-        tensor.detach().cpu().clone()  # a view would keep the whole tensor alive
+        tensor.detach().cpu().clone()  # a copy, because a view would keep the whole tensor alive
         for tensor in (result.measured, result.constant, result.unexplained, result.values)
     )
     facts = ItemFacts(
@@ -332,7 +334,7 @@ def _attribute_item(
         tokenizer_fingerprint(cache, model, answers),
     )  # fmt: skip
     prompts = result.values.shape[result.axes.index("batch")]
-    return Frame.of(result), ItemResult(prompts, measured, constant, unexplained, values, facts)
+    return ResultLayout.of(result), ItemResult(prompts, measured, constant, unexplained, values, facts)
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -1,1 +1,1 @@
-"""Attention patterns: weighted, scored, down-sampled."""
+"""Attention patterns of heads: they are weighted, scored and down-sampled here."""

@@ -1,8 +1,8 @@
 """The copying score: whether a head raises the probability of the tokens that it attends to.
 
 A head's full OV circuit W_E W_V W_O W_U gives the effect of each attended token on the logit of each predicted token.
-If its eigenvalues are positive, tokens raise their own logits. The circuit is a vocabulary × vocabulary matrix, but of
-rank d_head: its eigenvalues other than 0 are those of W_O (W_U W_E) W_V, and W_U W_E is the same for all heads.
+If its eigenvalues are positive, tokens raise their own logits. The circuit is a vocabulary × vocabulary matrix, but its
+rank is only d_head. Its eigenvalues other than 0 are those of W_O (W_U W_E) W_V. W_U W_E is the same for all heads.
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), "Detecting copying behavior".
 """
 
@@ -31,34 +31,35 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-_ROWS = 8192  # of the vocabulary at a time
+_VOCABULARY_ROWS = 8192
+"""This many rows of the vocabulary are used at a time."""
 
 
 def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
-    """Return Σ Re λ / Σ |λ| of every head's OV circuit, and notes. Computed once for each state of the weights.
+    """Return Σ Re λ / Σ |λ| of every head's OV circuit, and notes. It is computed once for each state of the weights.
 
-    The norms' weights and centring are folded in, and the mean over the vocabulary is subtracted from `W_U` (if no
-    soft-cap follows), which changes no prediction. So a raw model has the same scores as in compatibility mode. The
-    scales of the norms are left out, because they are positive and do not change the sign.
+    The norms' weights and centring are folded in. If no soft-cap follows, the mean over the vocabulary is subtracted
+    from `W_U`, which changes no prediction. So a raw model has the same scores as in compatibility mode. The scales of
+    the norms are left out, because they are positive and do not change the sign.
 
     Raises:
         ResidscopeError: If the model has no such weights.
     """
-    # The shape of `hook_z` helps to read the weights, so the result depends on which of them are cached.
-    held = tuple(view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers))
-    values, notes = view.facts.once(("copying", norms_outputs(view), held), lambda: _copying(view))
+    # The shape of `hook_z` helps to read the weights, so the result depends on the layers in which `hook_z` is cached.
+    has_z = tuple(view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers))
+    values, notes = view.facts.once(("copying", norms_outputs(view), has_z), lambda: _copying(view))
     return values.clone(), [*notes, *view.root.memo.once(("circuit",), lambda: tuple(_differences(view.root)))]
 
 
 def _differences(view: CacheView) -> list[str]:
-    """Notes if this run computed something else than the weights: a hook did, or the weights were changed."""
+    """Notes if the cached values do not follow from the weights, because of a hook or changed weights."""
     layers = range(view.n_layers)
     differing = {
         "outputs of heads (`hook_attn_out` is not z @ W_O and the bias)": [
-            at for at in layers if adds_up(view, at) is False
+            layer for layer in layers if adds_up(view, layer) is False
         ],
         "values of heads (`hook_v` is not `attn.v.hook_in` @ W_V and the bias)": [
-            at for at in layers if not _values_match(view, at)
+            layer for layer in layers if not _values_match(view, layer)
         ],
     }
     notes = [
@@ -75,57 +76,58 @@ def _differences(view: CacheView) -> list[str]:
     return notes
 
 
-_SOME = 64
+_COMPARED = 64
 """At most this many vectors of a run are compared with the weights."""
 
 
 def _values_match(view: CacheView, layer: int) -> bool:
     """Whether the cached values of a layer's heads follow from its weights. True if that cannot be checked."""
-    name, out = f"blocks.{layer}.attn.v.hook_in", f"blocks.{layer}.attn.hook_v"
+    input_name, output_name = f"blocks.{layer}.attn.v.hook_in", f"blocks.{layer}.attn.hook_v"
     try:
         W_V = _values(view, getattr(view.model.blocks[layer], "attn", None))
     except ResidscopeError:
         return True
-    if W_V is None or W_V.ndim != 3 or not (view.has(name) and view.has(out)):
+    if W_V is None or W_V.ndim != 3 or not (view.has(input_name) and view.has(output_name)):
         return True
-    read, v = (_rows(view.get(one), count) for one, count in ((name, 2), (out, 2)))
-    if read.shape[-1] != W_V.shape[1] or v.shape[-1] != W_V.shape[0] * W_V.shape[2]:
+    inputs, v = _rows(view.get(input_name), 2), _rows(view.get(output_name), 2)
+    if inputs.shape[-1] != W_V.shape[1] or v.shape[-1] != W_V.shape[0] * W_V.shape[2]:
         return True
-    expected = read @ rearrange(W_V, "head d_model d_head -> d_model (head d_head)").to(read)
-    # Subtracting the first vector removes the bias, which all share.
-    return not differ_clearly(v - v[:1], expected - expected[:1], 0.0, view.rounding_step(name, out))
+    expected = inputs @ rearrange(W_V, "head d_model d_head -> d_model (head d_head)").to(inputs)
+    # Subtracting the first vector removes the bias, which is the same in all vectors.
+    step = view.rounding_step(input_name, output_name)
+    return not differ_clearly(v - v[:1], expected - expected[:1], 0.0, step)
 
 
 def _embeddings_match(view: CacheView) -> bool:
     """Whether the cached embeddings have the directions of `W_E`. True if that cannot be checked."""
-    ids, held = view.activations.get("embed.hook_in"), view.activations.get("hook_embed")
+    ids, cached = view.activations.get("embed.hook_in"), view.activations.get("hook_embed")
     W_E = _embedding(view)
     if (
         W_E is None
         or ids is None
-        or held is None
+        or cached is None
         or ids.is_floating_point()
-        or ids.numel() * W_E.shape[1] != held.numel()
+        or ids.numel() * W_E.shape[1] != cached.numel()
     ):
         return True
-    own = _rows(view.get("hook_embed"), 2)
-    rows = working(W_E[_rows(view.get("embed.hook_in"), 2)[..., 0].long()]).to(own)
-    factor = ((own * rows).sum() / rows.pow(2).sum().clamp(min=1e-30)).clamp(min=0)
-    return not differ_clearly(own, rows * factor, 0.0, view.rounding_step("hook_embed"))
+    embeddings = _rows(view.get("hook_embed"), 2)
+    rows = working(W_E[_rows(view.get("embed.hook_in"), 2)[..., 0].long()]).to(embeddings)
+    factor = ((embeddings * rows).sum() / rows.pow(2).sum().clamp(min=1e-30)).clamp(min=0)
+    return not differ_clearly(embeddings, rows * factor, 0.0, view.rounding_step("hook_embed"))
 
 
 def _rows(tensor: Tensor, axes: int) -> Float[Tensor, "row width"]:
     """Some of a tensor's vectors, evenly spread over prompts and positions."""
     flat = tensor.flatten(axes) if tensor.ndim > axes else tensor[..., None]
     flat = flat.flatten(0, axes - 1)
-    return working(flat[:: max(1, len(flat) // _SOME)])
+    return working(flat[:: max(1, len(flat) // _COMPARED)])
 
 
 def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
     import torch
 
-    middle = _middle(view)
-    values = middle.new_full((view.n_layers, view.n_heads), math.nan)
+    W_UE = _unembedding_times_embedding(view)
+    values = W_UE.new_full((view.n_layers, view.n_heads), math.nan)
     without: list[int] = []
     normalises_outputs = norms_outputs(view)
     for layer in range(view.n_layers):
@@ -134,9 +136,9 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
         if weights is None:
             without.append(layer)
             continue
-        W_V, W_O = (weight.to(middle) for weight in weights)
+        W_V, W_O = (weight.to(W_UE) for weight in weights)
         final = Norm.of(getattr(view.model, "ln_final", None), view)
-        small = (_scaled(final, W_O) @ middle @ W_V).double().cpu()
+        small = (_scaled(final, W_O) @ W_UE @ W_V).double().cpu()
         if not bool(small.isfinite().all()):
             raise ResidscopeError("not-finite", f"The weights of layer {layer} hold NaN or infinity.")
         eigenvalues = torch.linalg.eigvals(small)
@@ -144,27 +146,30 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
     if len(without) == view.n_layers:
         raise ResidscopeError(
             "no-ov",
-            "No layer of this model has a `W_V` and a `W_O` that act on every token in the same way (latent attention, "
-            "gated heads and recurrent layers do not): there is no copying score.",
+            "There is no copying score: no layer of this model has a `W_V` and a `W_O` that act on every token in the "
+            "same way (latent attention, gated heads and recurrent layers do not have these).",
         )
     return values, [f"There is no fixed OV circuit in {named_layers(without)}."] if without else []
 
 
-def _middle(view: CacheView) -> Float[Tensor, "d_model d_model"]:
+def _unembedding_times_embedding(view: CacheView) -> Float[Tensor, "d_model d_model"]:
     """W_U W_E, summed over blocks of the vocabulary."""
     W_U, _ = unembedding(view)
     W_E = _embedding(view)
     if W_E is None or W_E.shape != W_U.T.shape or W_E.shape[1] != int(view.cfg.d_model):
         raise ResidscopeError(
             "no-ov",
-            "The copying score compares attended tokens with predicted tokens, but this model's `W_E` and `W_U` have "
-            "different tokens, or not the width of its residual stream.",
+            "The copying score compares attended tokens with predicted tokens. But in this model `W_E` and `W_U` have "
+            "different tokens, or their width is not that of the residual stream.",
         )
     total = working(W_U[:0, :0]).new_zeros(W_U.shape[0], W_U.shape[0])
     mean, summed = total.new_zeros(W_U.shape[0]), total.new_zeros(W_U.shape[0])
-    for start in range(0, W_E.shape[0], _ROWS):
+    for start in range(0, W_E.shape[0], _VOCABULARY_ROWS):
         report_progress()
-        write, read = working(W_U[:, start : start + _ROWS]), working(W_E[start : start + _ROWS]).to(total)
+        write, read = (
+            working(W_U[:, start : start + _VOCABULARY_ROWS]),
+            working(W_E[start : start + _VOCABULARY_ROWS]).to(total),
+        )
         total += write @ read
         mean += write.sum(-1) / W_E.shape[0]
         summed += read.sum(0)
@@ -193,8 +198,8 @@ def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_he
             return None
         return rearrange(matrix, "d_model (head d_head) -> head d_model d_head", head=groups)
     with suppress(Exception):  # TransformerLens raises if a layer has no such weight
-        read = tensor_of(getattr(attention, "W_V", None))
-        return None if read is None else stored_values(module, "W_V", read)
+        W_V = tensor_of(getattr(attention, "W_V", None))
+        return None if W_V is None else stored_values(module, "W_V", W_V)
     return None
 
 
@@ -202,33 +207,48 @@ def _circuit(
     view: CacheView, layer: int, normalises_outputs: bool
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]] | None:
     """W_V and W_O of every head, with the norms before and after attention folded in. None if they are not fixed."""
-    block, written = view.model.blocks[layer], out_weight(view, layer)
+    block, output_weight = view.model.blocks[layer], out_weight(view, layer)
     attention = getattr(block, "attn", None)
     why = why_unread(view, layer, "attn")
     if why is not None:
         raise ResidscopeError("no-ov", why)
-    read = _values(view, attention)
-    if written is None or read is None or read.ndim != 3 or read.shape[-1] != written.shape[1] or is_gated(view, layer):
+    value_weight = _values(view, attention)
+    if (
+        output_weight is None
+        or value_weight is None
+        or value_weight.ndim != 3
+        or value_weight.shape[-1] != output_weight.shape[1]
+        or is_gated(view, layer)
+    ):
         return None
-    written, read = working(written), working(read)
-    groups = [head * len(read) // len(written) for head in range(len(written))]
+    output_weight, value_weight = working(output_weight), working(value_weight)
+    groups = [head * len(value_weight) // len(output_weight) for head in range(len(output_weight))]
     after = output_norm(view, layer, "attn", behind=normalises_outputs)
     if after is not None:
-        written = _scaled(Norm.of(getattr(block, after), view), written)
-    values = Norm.of(getattr(attention, "v_norm", None), view)
-    if values.weight is not None:
-        read = read * values.weight.to(read)
-    if after != "ln1":  # W_V reads the output of the norm before attention
+        output_weight = _scaled(Norm.of(getattr(block, after), view), output_weight)
+    value_norm = Norm.of(getattr(attention, "v_norm", None), view)
+    if value_norm.weight is not None:
+        value_weight = value_weight * value_norm.weight.to(value_weight)
+    if after != "ln1":  # `W_V` reads the output of the norm before attention
         before = Norm.of(getattr(block, "ln1", None), view)
-        by_unit = rearrange(read, "head d_model d_head -> head d_head d_model")
-        read = rearrange(_scaled(before, by_unit, into=True), "head d_head d_model -> head d_model d_head")
-    return read[groups], written
+        by_unit = rearrange(value_weight, "head d_model d_head -> head d_head d_model")
+        scaled = _scaled(before, by_unit, are_readers=True)
+        value_weight = rearrange(scaled, "head d_head d_model -> head d_model d_head")
+    return value_weight[groups], output_weight
 
 
-def _scaled(norm: Norm, vectors: Float[Tensor, "... d_model"], *, into: bool = False) -> Float[Tensor, "... d_model"]:
-    """A norm's weight and centring, without its scale, applied to vectors, or (`into`) to directions that read it."""
+def _scaled(
+    norm: Norm, vectors: Float[Tensor, "... d_model"], *, are_readers: bool = False
+) -> Float[Tensor, "... d_model"]:
+    """Fold a norm's weight and centring, without its scale, into vectors.
+
+    Args:
+        norm: The norm.
+        vectors: The vectors.
+        are_readers: Whether the vectors are directions that read the norm's output, not inputs of the norm.
+    """
     weight = None if norm.weight is None else norm.weight.to(vectors)
-    if into:
+    if are_readers:
         return norm.centre(vectors if weight is None else vectors * weight)
     vectors = norm.centre(vectors)
     return vectors if weight is None else vectors * weight

@@ -1,4 +1,4 @@
-"""TransformerLens' detection patterns: the ideal attention pattern of a known kind of head."""
+"""The ideal attention patterns of known kinds of heads, as TransformerLens' `head_detector` defines them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def patterns(
     score: Score, view: CacheView, prompts: Sequence[int], span: range
 ) -> Float[Tensor, "prompt destination source"]:
-    """Return the cells that a head of this kind attends to, 1 for each, within the real tokens of some prompts.
+    """Return 1 for each cell that a head of this kind attends to, and 0 for all others, within the real tokens.
 
     Args:
         score: `"previous"`, `"duplicate"` or `"induction"`.
         view: The cache.
         prompts: The prompts.
-        span: The prompts' real positions, which are the same for all of them.
+        span: The real positions, which are the same in all of these prompts.
 
     Raises:
         ResidscopeError: If the score compares tokens, but the cache holds no token ids.
@@ -40,14 +40,14 @@ def patterns(
     if tokens is None:
         tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long, device="cpu")
     rows = tokens[list(prompts), span.start : span.stop].cpu()
-    detect = _known(score)
+    detect = _pattern_function(score)
     with torch.device("cpu"):  # the device of the tokens, whatever the user's default device is
         cells = torch.stack([detect(row[None]) for row in rows])
     return cells.to(view.like)
 
 
-def _known(score: Score) -> Any:
-    """TransformerLens' own function. If a release has none, ours with the same definition."""
+def _pattern_function(score: Score) -> Any:
+    """The function of TransformerLens. If its release has none, the function of this module, which does the same."""
     try:
         from transformer_lens import head_detector
 

@@ -1,7 +1,8 @@
 """Down-samples the maps of long prompts before they are sent.
 
-One value is sent for each block of `step` × `step` cells: the value farthest from 0, so that a single bright cell never
-vanishes, or the mean. If the requested part of a map has at most `SENT` cells, `step` is 1 and all cells are sent.
+One value is sent for each block of `step` × `step` cells. It is the mean, or the value farthest from 0: then a single
+bright cell never disappears. If the requested part of a map has at most `MAX_SENT` cells, `step` is 1 and all cells are
+sent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-SENT = 512 * 512
+MAX_SENT = 512 * 512
 """At most this many values of one map are sent, which is more than its picture has pixels."""
 
 
@@ -30,7 +31,7 @@ class Part:
     Attributes:
         rows: The destinations.
         columns: The sources.
-        whole: Whether it has all sources, so that the sum of a row is the head's total at this destination.
+        whole: Whether the part has all sources, so that the sum of a row is the head's total at this destination.
     """
 
     rows: range
@@ -44,14 +45,14 @@ class Part:
         Raises:
             ResidscopeError: If the part is empty.
         """
-        down, across = _within(rows, size), _within(columns, size)
-        return Part(down, across, len(across) == size)
+        part_rows, part_columns = _within(rows, size), _within(columns, size)
+        return Part(part_rows, part_columns, len(part_columns) == size)
 
     @property
     def step(self) -> int:
-        """The side length of the blocks that are down-sampled to one value."""
-        step = max(1, int((len(self.rows) * len(self.columns) / SENT) ** 0.5))
-        while ceil(len(self.rows) / step) * ceil(len(self.columns) / step) > SENT:
+        """The side length of the blocks of cells, each of which is sent as one value."""
+        step = max(1, int((len(self.rows) * len(self.columns) / MAX_SENT) ** 0.5))
+        while ceil(len(self.rows) / step) * ceil(len(self.columns) / step) > MAX_SENT:
             step += 1
         return step
 
@@ -81,7 +82,7 @@ def down_sampled(
         down, across = (_sizes(size, step, maps) for size in maps.shape[1:])
         return _in_blocks(_blocks(maps, step).sum(2), step).sum(-1) / (down[:, None] * across)
     blocks = _blocks(maps, step)
-    # The rows of a block first: contiguous rows are compared, which is many times faster.
+    # First over the rows of a block: contiguous rows are compared, which is many times faster.
     most = _in_blocks(blocks.amax(2), step).amax(-1)
     least = _in_blocks(blocks.amin(2), step).amin(-1) if bool((maps < 0).any()) else None
     return most if least is None else most.where(most >= -least, least)

@@ -92,11 +92,11 @@ class Attention:
         """Return the k cells farthest from 0, as tuples (head, destination, source, value)."""
         flat = self.values.flatten()
         chosen = flat.abs().topk(min(max(k, 0), flat.numel())).indices.tolist()
-        _, down, across = self.values.shape
-        return [(self.heads[i // (down * across)], i // across % down, i % across, float(flat[i])) for i in chosen]
+        _, rows, columns = self.values.shape
+        return [(self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i])) for i in chosen]
 
-    def _source(self, at: int) -> str:
-        return (self.sources or self.tokens)[at]
+    def _source_label(self, source: int) -> str:
+        return (self.sources or self.tokens)[source]
 
     def __repr__(self) -> str:
         """Return a readable summary."""
@@ -105,8 +105,9 @@ class Attention:
         )
         prompt = "mean over prompts" if self.prompt is None else f"prompt {self.prompt}"
         cells = ", ".join(
-            f"{head} {self.tokens[to]!r} ({to}) reads {self._source(source)!r} ({source}) {value:+.3g}"
-            for head, to, source, value in self.top(2)
+            f"{head} {self.tokens[destination]!r} ({destination}) reads {self._source_label(source)!r} ({source}) "
+            f"{value:+.3g}"
+            for head, destination, source, value in self.top(2)
         )
         return (
             f'Attention(weighting="{self.weighting}" ({self.meaning}) of {", ".join(self.heads)}, {shape}, {prompt}; '
@@ -134,7 +135,7 @@ def attention(
         prompt: The prompt, or None for the mean over prompts (of the weighted maps).
         weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
             length of the vector that the source adds at the destination (Kobayashi et al. 2020, "Attention Is Not Only
-            a Weight"). A head's gate at the destination is included, a norm or multiplier after `W_O` is not.
+            a Weight"). It includes a head's gate at the destination, but not a norm or multiplier after `W_O`.
             `"contribution"`: the contribution of that vector to the target at that destination, in logits, with its
             sign: pattern[q, k] · (v[k] · W_O g) / s[q], the rows of `attribute(…, by="source", position="all")`.
         answers: The target of `"contribution"`, as in `attribute`. By default the model's two top predictions at each
@@ -143,7 +144,7 @@ def attention(
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
-        logits: The model's output, if the cache does not hold it and no answers are given.
+        logits: The model's output. It is needed if the cache does not hold it and no answers are given.
 
     Returns:
         The maps. `.values` is `[head, destination, source]`.
@@ -157,10 +158,10 @@ def attention(
     if not isinstance(weighting, str) or weighting not in MEANINGS:  # pyright: ignore[reportUnnecessaryIsInstance]
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')
-    looked = seen(cache, model)
+    tracked = seen(cache, model)
 
     def work() -> Attention:
-        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
 
         def compute() -> Attention:
             chosen, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
@@ -178,9 +179,9 @@ def attention(
             names, texts, sources = [name(*head) for head in wanted], token_texts(view, chosen), values.shape[-1]
             if sources != view.n_pos:
                 notes.append(
-                    f"There are {sources} sources, but {view.n_pos} positions were run or kept (after past keys or a "
-                    "prefix, or with `pos_slice`): sources are numbered from the first source, destinations from the "
-                    "first position that was kept."
+                    f"There are {sources} sources, but {view.n_pos} positions were run or kept (because of past keys, "
+                    "a prefix or `pos_slice`): sources are numbered from the first source, destinations from the first "
+                    "position that was kept."
                 )
             labels = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
             target = None if stream_target is None else stream_target.target
@@ -189,7 +190,7 @@ def attention(
 
         return in_torch_context(view.stream.device, compute)
 
-    return steadily(cache, model, looked, work)
+    return steadily(cache, model, tracked, work)
 
 
 def _in_order(maps: WeightedAttention, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:
@@ -199,5 +200,5 @@ def _in_order(maps: WeightedAttention, wanted: Sequence[tuple[int, int]]) -> Flo
     found: dict[tuple[int, int], Tensor] = {}
     for layer in sorted({layer for layer, _ in wanted}):
         own = sorted({head for of, head in wanted if of == layer})
-        found |= {(layer, head): values for head, values in zip(own, maps.all(layer, own), strict=True)}
+        found |= {(layer, head): values for head, values in zip(own, maps.all_maps(layer, own), strict=True)}
     return torch.stack([found[head] for head in wanted])

@@ -1,4 +1,4 @@
-"""`scores`: how much each head behaves like a known kind of head. Definitions and sources are in `docs/scores.md`."""
+"""`scores`: how much each head behaves like a known kind of head. `docs/scores.md` has definitions and sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from residscope.cache.component_names import name
 from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
-from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import dots
@@ -153,15 +153,15 @@ def scores(
     "Efficient Streaming Language Models with Attention Sinks" (2023).
     """
     if not isinstance(score, str) or score not in MEANINGS:  # pyright: ignore[reportUnnecessaryIsInstance]
-        known = ", ".join(f'"{one}"' for one in MEANINGS)
+        known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("score", f'There is no score "{score}": use {known}.')
-    looked = seen(cache, model)
+    tracked = seen(cache, model)
 
     def work() -> Scores:
-        view = CacheView(cache, model=model, tokens=tokens, seen=looked, attention_mask=attention_mask)
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
         return in_torch_context(view.stream.device, lambda: score_heads(view, score, view.check_prompt(prompt)))
 
-    return steadily(cache, model, looked, work)
+    return steadily(cache, model, tracked, work)
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
@@ -179,7 +179,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
         raise ResidscopeError(
             "too-short", "In a prompt of one token, attention can only go to that token: there is no score."
         )
-    values = _each(view, score, spans, without).mean(0)
+    values = _by_prompt(view, score, spans, without).mean(0)
     notes = cache_changed(view)
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
@@ -188,7 +188,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
 
 
 def _without_attention(view: CacheView) -> list[int]:
-    """The layers whose attention is not in the cache. It raises if these are all layers."""
+    """The layers whose attention is not in the cache. Raises if the cache has the attention of no layer."""
     without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
     if len(without) == view.n_layers:
         raise without[0]
@@ -203,21 +203,21 @@ def _spans(view: CacheView, score: Score) -> dict[int, range]:
     return {at: span for at, span in spans.items() if len(span) > 1 or score not in ("first", "entropy")}
 
 
-def _each(
+def _by_prompt(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores. If all prompts are small together, their scores are computed at once and kept."""
+    """The prompts' scores. If the patterns of all prompts are small, all scores are computed at once and kept."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        with suppress(ResidscopeError, UnknownError):  # another prompt may be the reason, or tokens without a key
+        with suppress(ResidscopeError, NoKeyError):  # another prompt may be the reason, or tokens without a key
             tokens = key_of(view.tokens if view.given_tokens else None)
             key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
-            values = view.memo.once(key, lambda: _measured(view, score, every, without), size_of)
+            values = view.memo.once(key, lambda: _compute_by_prompt(view, score, every, without), size_of)
             return values[[number for number, at in enumerate(every) if at in spans]]
-    return _measured(view, score, spans, without)
+    return _compute_by_prompt(view, score, spans, without)
 
 
-def _measured(
+def _compute_by_prompt(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
     """The prompts' scores, NaN in layers without attention.
@@ -277,7 +277,8 @@ def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
 
 Measure = Callable[["Tensor", slice], "tuple[Tensor, Tensor]"]
 """Takes patterns `[prompt, head, destination, source]` of some destinations, and the slice of these destinations.
-Returns a numerator and a denominator for each head `[prompt, head]`. The score is the quotient of their sums."""
+Returns a numerator and a denominator for each head `[prompt, head]`. The score is the sum of the numerators over all
+destinations, divided by the sum of the denominators."""
 
 
 def _measure(view: CacheView, score: Score, prompts: Sequence[int], span: range) -> Measure:
@@ -306,7 +307,7 @@ def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
     """The entropy in bits. Attention to a learned sink, which is not a source, is left out."""
     later = working(_later(pattern, rows))
-    # Not the smallest float32, which some devices treat as 0, so that its logarithm would be infinite.
+    # 1e-30, not the smallest float32: some devices treat that as 0, and its logarithm would be infinite.
     return -(later * later.clamp(min=1e-30).log2()).sum((-1, -2)), _count(later)
 
 

@@ -1,8 +1,8 @@
 """Attention maps of heads in three weightings: the pattern, value-weighted, and contribution-weighted.
 
-The pattern shows where a head attends. It shows neither how much the head moves from there, nor whether that matters
-for the target: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical
-Framework for Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
+The pattern shows where a head attends. It does not show how much the head moves from there, or whether that matters for
+the target: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical Framework
+for Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
 """
 
 from __future__ import annotations
@@ -74,17 +74,18 @@ class WeightedAttention:
     prompt: int | None
     stream_target: StreamTarget | None = None
     notes: list[str] = field(default_factory=list[str])
-    _unexplained: float = 0.0  # the largest difference between a head's contribution and the sum over its sources
+    _unexplained: float = 0.0
+    """The largest difference between a head's contribution and the sum over its sources."""
 
     @property
     def prompts(self) -> range:
         """The prompts that are averaged."""
         return range(self.view.batch) if self.prompt is None else range(self.prompt, self.prompt + 1)
 
-    def of(
+    def map_blocks(
         self, layer: int, heads: Sequence[int], part: Part | None = None
     ) -> Iterator[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
-        """Yield the maps of heads of one layer, as many at a time as fit in memory, with the heads' indices.
+        """Yield the maps of heads of one layer, with the indices of the heads. A block has as many as fit in memory.
 
         Args:
             layer: The layer.
@@ -105,7 +106,7 @@ class WeightedAttention:
         every = Part.of(self.view.n_pos)
         return replace(every, columns=range(source_count(self.view, layer))) if self.weighting == "pattern" else every
 
-    def small(
+    def down_sampled_maps(
         self, layer: int, heads: Sequence[int], part: Part, step: int, pool: Pool = "peak"
     ) -> list[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
         """Return down-sampled maps, computed strip by strip, so that whole maps are never in memory."""
@@ -118,18 +119,18 @@ class WeightedAttention:
             ]
         )
 
-    def one(self, layer: int, head: int, part: Part, pool: Pool = "peak") -> Float[Tensor, "row column"]:
-        """Return the map of one head, or a part of it, as it is sent. A small map is computed with its whole layer."""
+    def head_map(self, layer: int, head: int, part: Part, pool: Pool = "peak") -> Float[Tensor, "row column"]:
+        """Return the map of one head, or a part of it, as it is sent. Small maps of a layer are computed together."""
         self.view.check_head(layer, head)
         if part.whole and part.step == 1 and len(part.rows) == self.view.n_pos:
             together = self._together(layer, part)
             if together is not None:
                 self._note(together[1])
                 return together[0][head]
-        return self.small(layer, [head], part, part.step, pool)[0][1][0]
+        return self.down_sampled_maps(layer, [head], part, part.step, pool)[0][1][0]
 
     def _together(self, layer: int, part: Part) -> tuple[Tensor, list[str]] | None:
-        """The maps of all heads of a layer, which are kept, with their notes. None if each must be computed alone."""
+        """The maps of all heads of a layer, with their notes. They are kept. None if each must be computed alone."""
         import torch
 
         heads = range(self.view.n_heads)
@@ -141,23 +142,26 @@ class WeightedAttention:
         if found is None:
             every = WeightedAttention(self.view, self.weighting, self.prompt, self.stream_target)
             try:
-                maps = torch.cat([maps for _, maps in every.small(layer, heads, part, 1)])
-                found = () if every._unexplained else (maps, every.notes)  # the note on it is about a single head
+                maps = torch.cat([maps for _, maps in every.down_sampled_maps(layer, heads, part, 1)])
+                found = () if every._unexplained else (maps, every.notes)  # a note on unexplained is about one head
             except ResidscopeError:  # another head of the layer may be the reason
                 found = ()
             memo.put(layer, value=found, size=size_of(found[0]) if found else 0)
         return found or None
 
-    def all(self, layer: int, heads: Sequence[int]) -> Float[Tensor, "head destination source"]:
+    def all_maps(self, layer: int, heads: Sequence[int]) -> Float[Tensor, "head destination source"]:
         """Return the maps of heads of one layer, all at once."""
         import torch
 
-        return torch.cat([maps for _, maps in self.of(layer, heads)])
+        return torch.cat([maps for _, maps in self.map_blocks(layer, heads)])
 
     def _strips(
         self, layer: int, heads: Sequence[int], part: Part, budget: int, step: int = 1
     ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
-        """A few heads at a time, and their maps in strips of whole blocks of `step` rows, at most `budget` cells."""
+        """A few heads at a time, with their maps in strips of at most `budget` cells.
+
+        A strip consists of whole blocks of `step` rows.
+        """
         for head in heads:
             self.view.check_head(layer, head)
         self._note(cache_changed(self.view))
@@ -177,13 +181,13 @@ class WeightedAttention:
             self._note(gated(self.view, [layer]))
         cells = len(part.rows) * len(part.columns)
         for block in blocks(heads, CELLS // cells):
-            each = max(1, CELLS // (cells * len(block)))  # prompts at a time
+            prompt_count = max(1, CELLS // (cells * len(block)))  # prompts at a time
             weighted = [
                 self._weighted(range(prompts[0], prompts[-1] + 1), layer, block, part)
-                for prompts in blocks(self.prompts, each)
+                for prompts in blocks(self.prompts, prompt_count)
             ]
-            for few in blocks(range(len(block)), budget // (cells * min(each, len(self.prompts)))):
-                height = budget // (len(part.columns) * len(few) * min(each, len(self.prompts)))
+            for few in blocks(range(len(block)), budget // (cells * min(prompt_count, len(self.prompts)))):
+                height = budget // (len(part.columns) * len(few) * min(prompt_count, len(self.prompts)))
                 rows = blocks(part.rows, max(height - height % step, step))
                 yield [block[i] for i in few], self._averaged(weighted, layer, block, few, rows)
         if self._unexplained:
@@ -209,15 +213,15 @@ class WeightedAttention:
                 self._check_finite(maps, layer, [heads[i] for i in few])
                 yield maps
 
-    def reads(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """Return a row of the pattern, the mean over prompts: how much one destination attends to each source."""
+    def pattern_row(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
+        """Return how much one destination attends to each source: a row of the pattern, the mean over prompts."""
         prompts = self.prompts
         rows = some_pattern(self.view.only(prompts), where[prompts.start : prompts.stop], layer, [head])
         row = working(rows)[:, 0, 0].mean(0)
         check_finite(self.view, row)
         return row
 
-    def contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
+    def source_contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
         """Return a head's source contributions at one destination of each prompt, the mean over prompts, in logits."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
@@ -238,7 +242,7 @@ class WeightedAttention:
         return self.stream_target
 
     def _weighted(self, prompts: range, layer: int, heads: Sequence[int], part: Part) -> WeightedRows:
-        """A function that returns the rows of some of these heads' maps."""
+        """A function that returns some rows of the maps of some of these heads."""
         columns, view = slice(part.columns.start, part.columns.stop), self.view.only(prompts)
         if self.weighting == "pattern":
             square = len(part.columns) != source_count(view, layer)
@@ -248,7 +252,7 @@ class WeightedAttention:
             lengths = self._lengths(view, layer, heads)
             return lambda few, rows: lengths.part(few, rows, columns)
         found = self._contributions(prompts, layer, heads)
-        if not part.whole:  # the sum over sources can only be checked if all are there
+        if not part.whole:  # the sum over sources can only be checked if the part has all sources
             return lambda few, rows: found.part(few, rows, columns)
         return lambda few, rows: self._checked(found, layer, few, rows, columns)
 
@@ -263,13 +267,13 @@ class WeightedAttention:
         if W_O is None:
             why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads with a `W_O`."
             raise ResidscopeError("no-heads", why)
-        read = head_inputs(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
-        if read.unexplained() > max(1e-3, 8 * self._step(layer)):
-            self._note([_CHANGED])
-        return Lengths(read, W_O[list(heads)])
+        inputs = head_inputs(view, None, layer, heads, (W_O.shape[0], W_O.shape[1]))
+        if inputs.unexplained() > max(1e-3, 8 * self._step(layer)):
+            self._note([_CHANGED_BEFORE_W_O])
+        return Lengths(inputs, W_O[list(heads)])
 
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
-        """The contributions of all sources. It checks that they add up to the heads' contributions."""
+        """The contributions of all sources. It is checked whether they add up to the heads' contributions."""
         contributions = found.part(heads, rows, columns)
         unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
         if unexplained > source_tolerance(self._step(layer), contributions, -1):
@@ -284,14 +288,14 @@ class WeightedAttention:
             return
         if self.weighting == "contribution":
             check_finite(self.view, maps)
-        bad = next(head for head, own in zip(heads, maps, strict=True) if not bool(own.isfinite().all()))
-        raise ResidscopeError("not-finite", f"The attention of {name(layer, bad)} holds NaN or infinity.")
+        head = next(head for head, own in zip(heads, maps, strict=True) if not bool(own.isfinite().all()))
+        raise ResidscopeError("not-finite", f"The attention of {name(layer, head)} holds NaN or infinity.")
 
     def _note(self, notes: Sequence[str]) -> None:
         self.notes.extend(note for note in notes if note not in self.notes)
 
 
-_CHANGED = (
+_CHANGED_BEFORE_W_O = (
     "This attention changes pattern @ v before `W_O` in a way that Residscope does not know: ‖v W_O‖ is computed "
     "without this change."
 )
@@ -301,27 +305,27 @@ _CHANGED = (
 class Lengths:
     """pattern[q, k] · ‖v[k] W_O‖: the length of the vector that a source adds at a destination.
 
-    It is computed as ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. If a head has a gate,
-    x = gate[q] · v[k].
+    It is computed as ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. x is v[k], or
+    gate[q] · v[k] if the head has a gate.
 
     Attributes:
-        read: The heads' patterns, values and gates.
+        inputs: The heads' patterns, values and gates.
         W_O: The heads' output weights.
     """
 
-    read: HeadInputs
+    inputs: HeadInputs
     W_O: Float[Tensor, "head d_head d_model"]
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
         """Return the lengths for some heads, destinations and sources."""
         import torch
 
-        pattern, gate = self.read.part(heads, rows, columns), self.read.gate
+        pattern, gate = self.inputs.part(heads, rows, columns), self.inputs.gate
         if gate is None or gate.shape[-1] == 1:
             weighted = pattern * self._whole[:, heads, None, columns]
             return weighted if gate is None else weighted * gate[:, heads, rows].abs()
         v, gate, gram = (
-            self._exact(self.read.v[:, heads, columns]),
+            self._exact(self.inputs.v[:, heads, columns]),
             self._exact(gate[:, heads, rows]),
             self._gram[heads],
         )
@@ -331,11 +335,11 @@ class Lengths:
 
     @cached_property
     def _whole(self) -> Float[Tensor, "batch head source"]:
-        return self._length(self._exact(self.read.v), self._gram)
+        return self._length(self._exact(self.inputs.v), self._gram)
 
     @cached_property
     def _gram(self) -> Float[Tensor, "head d_head d_head"]:
-        W = self._exact(self.W_O.to(self.read.v.device))
+        W = self._exact(self.W_O.to(self.inputs.v.device))
         return W @ W.transpose(-1, -2)
 
     def _exact(self, x: Tensor) -> Tensor:
@@ -345,4 +349,4 @@ class Lengths:
         return x if x.device.type == "mps" else x.to(torch.float64)
 
     def _length(self, x: Tensor, gram: Tensor) -> Float[Tensor, "batch head pos"]:
-        return ((x @ gram) * x).sum(-1).clamp(min=0).sqrt().to(self.read.v.dtype)
+        return ((x @ gram) * x).sum(-1).clamp(min=0).sqrt().to(self.inputs.v.dtype)

@@ -64,7 +64,7 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
         buffers.append(buffer)
 
     def read(maps: WeightedAttention) -> Tensor:
-        return maps.one(request.layer, request.head, part, request.pool)
+        return maps.head_map(request.layer, request.head, part, request.pool)
 
     patterns, whole_prompt = (
         WeightedAttention(view, "pattern", prompt),
@@ -75,7 +75,7 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
         where = positions.resolve(view, request.position)
         if where is not None:
             parts.append(AttentionBuffer("reads"))
-            buffers.append(float32(patterns.reads(request.layer, request.head, where)))
+            buffers.append(float32(patterns.pattern_row(request.layer, request.head, where)))
     try:
         maps = WeightedAttention(view, "contribution", prompt, context.stream_target(request.target, request.position))
         whole = None
@@ -128,7 +128,7 @@ def _source_contributions(maps: WeightedAttention, request: ReadAttention, whole
     destinations = set(where[maps.prompts.start : maps.prompts.stop].tolist())
     if whole is not None and len(destinations) == 1:
         return whole[destinations.pop()]
-    return maps.contributions(request.layer, request.head, where)
+    return maps.source_contributions(request.layer, request.head, where)
 
 
 def thumbnails(context: RequestContext, request: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
@@ -143,7 +143,7 @@ def thumbnails(context: RequestContext, request: ReadThumbnails) -> tuple[Thumbn
     maps = context.maps(request.weighting, request.target, request.prompt)
     failures: list[str] = []
     try:
-        found = maps.small(layer, range(_head_count(view, layer)), Part.of(view.n_pos), step)
+        found = maps.down_sampled_maps(layer, range(_head_count(view, layer)), Part.of(view.n_pos), step)
         every = [(head, small) for heads, values in found for head, small in zip(heads, values, strict=True)]
         for at, limit, values in on_one_thread(lambda: [(head, *int8(small)) for head, small in every]):
             limits[at], cells[at] = limit, values
@@ -163,7 +163,7 @@ def blend(context: RequestContext, request: BlendAttention) -> tuple[BlendReply,
     for layer in range(view.n_layers) if request.layer is None else [view.check_layer(request.layer)]:
         of_layer = total.new_zeros(())  # a layer that fails half way must not count
         try:
-            for _, values in maps.of(layer, range(_head_count(view, layer)), part):
+            for _, values in maps.map_blocks(layer, range(_head_count(view, layer)), part):
                 of_layer = of_layer + values.sum(0)
         except ResidscopeError as error:
             failures[layer] = error

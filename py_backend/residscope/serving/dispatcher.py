@@ -103,7 +103,7 @@ def _check_unchanged(tracked: TrackedCache, ref: CacheRef, *, weights: bool = Fa
     cache = tracked.cache
     if cache is None:
         raise ResidscopeError("gone", GONE)
-    _check_state(tracked.look(cache).state if weights else str(tracked.changes(cache)), ref)
+    _check_state(tracked.compare(cache).state if weights else str(tracked.changes(cache)), ref)
 
 
 def _check_state(state: str, ref: CacheRef) -> None:
@@ -117,5 +117,5 @@ def _service(tracked: TrackedCache) -> Service:
         cache = tracked.cache
         if cache is None:
             raise ResidscopeError("gone", GONE)
-        tracked.kept["service"] = Service(cache, name_of(cache), tight=False)
+        tracked.kept["service"] = Service(cache, name_of(cache), keeps_alive=False)
     return tracked.kept["service"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from residscope.compute.progress import GivenUpError, Progress, listen
+from residscope.compute.progress import Progress, WorkCancelledError, set_listener
 from residscope.compute.switch_interval import switching_often
 from residscope.errors import ResidscopeError
 
@@ -120,11 +120,11 @@ class Job:
         if done is not None:
             self.done, self.total = done, total
         if self._cancelled or time.monotonic() - self._asked > PATIENCE or not self._is_wanted():
-            raise GivenUpError
+            raise WorkCancelledError
         self._fair_lock.yield_to_waiting()
 
     def _run(self) -> None:
-        listen(self)
+        set_listener(self)
         try:
             self._result = switching_often(lambda: self._fair_lock.run(self._work))
         except BaseException as error:  # it is raised in `result`
@@ -231,5 +231,5 @@ class JobQueue:
 def _result(job: Job, otherwise: str) -> Any:
     try:
         return job.result()
-    except GivenUpError:
+    except WorkCancelledError:
         raise ResidscopeError("given-up", otherwise) from None

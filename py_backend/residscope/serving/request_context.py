@@ -13,7 +13,7 @@ from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.view import CacheView
-from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.errors import ResidscopeError
 from residscope.patterns.weighting import WeightedAttention
 from residscope.terms import By, NormConvention, Position, Target, Weighting
@@ -75,7 +75,7 @@ class RequestContext:
         query = Query(target, by, where, norm, layers)
         try:
             given = key_of(self.logits)
-        except UnknownError:
+        except NoKeyError:
             return decompose(self.view, self.targets, query, self.logits)
         at = None if where is None else tuple(where.tolist())
         key = ("decomposed", by, msgspec.msgpack.encode(target), at, norm, layers, given)

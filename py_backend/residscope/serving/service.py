@@ -13,13 +13,13 @@ import msgspec
 from residscope.attribution.predictions import suggestions, top_two
 from residscope.attribution.target_words import in_words
 from residscope.attribution.targets import Targets
-from residscope.base.legible import whole
+from residscope.base.legible import encodable
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
-from residscope.compute.memo import UnknownError, key_of, size_of
+from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
@@ -28,7 +28,7 @@ from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
 from residscope.session.cache_reference import CacheReference
-from residscope.session.cache_summary import basics
+from residscope.session.cache_summary import common_facts
 from residscope.session.change_notes import steady
 from residscope.session.change_tracking import TrackedCache, settings_of, track
 from residscope.session.discovery import peek
@@ -107,10 +107,10 @@ class Service:
         model: Any = None,
         *,
         attention_mask: Any = None,
-        tight: bool = True,
+        keeps_alive: bool = True,
     ) -> None:
-        self.hold = CacheReference(cache, model, logits, tight=tight)
-        self.name, self.tokens, self.attention_mask = whole(name), tokens, attention_mask
+        self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
+        self.name, self.tokens, self.attention_mask = encodable(name), tokens, attention_mask
         view = self.view()
         self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
@@ -142,7 +142,7 @@ class Service:
         held = self.hold.get()
         try:
             return self._tracked.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
-        except UnknownError:
+        except NoKeyError:
             return None
 
     def choose(self, target: Target) -> None:
@@ -219,15 +219,15 @@ class Service:
         from residscope.export.snapshot import opening
 
         with suppress(Exception):  # the view sends the requests anyway, and gets the failure
-            before = self._look().now
+            before = self._look().current_state
             if not self._large():
                 made = opening(partial(self.reply, looked=True), self.name, shown)
-                return made if self._tracked.now == before else {}  # else its entries are of different states
+                return made if self._tracked.current_state == before else {}  # else its entries are of different states
         return {}
 
     def _look(self, quick: bool = False) -> TrackedCache:
         held = self.hold.get()
-        return self._tracked.look(held.cache, held.model, quick=quick)
+        return self._tracked.compare(held.cache, held.model, quick=quick)
 
     def _answer(self, ask: AnyRequest, looked: bool) -> tuple[AnyReply, Buffers]:
         seen = self._tracked if looked else self._look()
@@ -324,7 +324,7 @@ class Service:
         return CacheFacts(
             name=self.name,
             model=view.model_name,
-            **basics(view),
+            **common_facts(view),
             last=list(decided.last),
             has_tokens=view.tokens is not None,
             padding=decided.count,
@@ -338,7 +338,7 @@ class Service:
         """The memo key of a request; None if the given arguments have no key."""
         try:
             given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
-        except UnknownError:
+        except NoKeyError:
             return None
         return "answer", given, msgspec.msgpack.encode(ask)
 
@@ -360,7 +360,7 @@ class Service:
             targets.adopt(target, panel.targets())
             given = target
         else:
-            given = answers.named(ask.name, view.batch, int(view.cfg.d_model))
+            given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
         # Resolved twice: targets that a view sends are checked more strictly than those from Python.
         return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
 

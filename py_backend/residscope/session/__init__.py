@@ -1,1 +1,1 @@
-"""Caches in the user's namespace, and whether they have changed."""
+"""Finds the caches in the user's namespace, and tracks whether they change."""

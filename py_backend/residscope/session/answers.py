@@ -1,8 +1,8 @@
 """Finds the user's variables that fit as answers for a cache, by class and shape. The target menu lists them.
 
-None of the user's code runs (see `discovery`). Only objects of exactly the classes of Python, PyTorch and NumPy are
-read, because a subclass may override how it is read; and of their contents only texts, whole numbers, and pairs and
-sets of these.
+None of the user's code runs (see `discovery`). An object is read only if its class is exactly one of Python, PyTorch or
+NumPy, because a subclass may override how it is read. Of its contents only texts, whole numbers, and pairs and sets of
+these are read.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from residscope.errors import ResidscopeError
 from residscope.session import discovery
 from residscope.terms import MOST_OF_NAME, MOST_OF_SIDE
 
-LISTED = 200
+MAX_LISTED = 200
 """At most this many variables are listed."""
 
-LOOKED_AT = 5_000
+MAX_CHECKED = 5_000
 """At most this many lists, tuples, arrays and tensors are checked."""
 
-_FIRST = 4
-"""For the list, only the first entries of a variable (and of their sides) are checked. When it is chosen, all are."""
+_FIRST_ENTRIES = 4
+"""For the list, only this many first entries of a variable (and of their sides) are checked. All entries are checked
+when the user chooses the variable."""
 
-_LONGEST = 64
+_MAX_TOKEN_LENGTH = 64
 """A list with longer texts holds prompts, not tokens."""
 
 _INTEGERS = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
@@ -35,14 +36,14 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Fit(NamedTuple):
-    """A variable that fits: its description, such as `[8, 2] ids`, and its answers for `Targets.resolve`."""
+    """What a variable that fits holds: a description, such as `[8, 2] ids`, and the answers for `Targets.resolve`."""
 
     description: str
     answers: Any
 
 
 class Listed(NamedTuple):
-    """The variables that fit, as pairs (expression, description). `notes` say what was not checked."""
+    """The variables that fit, as pairs (expression, description), and notes on what was not checked."""
 
     variables: list[tuple[str, str]]
     notes: list[str]
@@ -51,23 +52,24 @@ class Listed(NamedTuple):
 def fitting(batch: int, d_model: int) -> Listed:
     """Return the user's variables that may be answers for this number of prompts, in the namespace's order."""
     found: list[tuple[str, str]] = []
-    for checked, (name, value, fits) in enumerate(_candidates(batch, d_model)):
-        if len(found) == LISTED or checked == LOOKED_AT:
+    for checked, (name, value, check) in enumerate(_candidates(batch, d_model)):
+        if len(found) == MAX_LISTED or checked == MAX_CHECKED:
             return Listed(found, [f"Only the first {checked:,} lists, tuples, arrays and tensors were checked."])
-        fit = fits(value, _FIRST)
+        fit = check(value, _FIRST_ENTRIES)
         # A shortened name cannot be looked up again, and a request cannot hold a very long one.
         if fit is not None and len(expression := name()) <= MOST_OF_NAME and "…" not in expression:
             found.append((expression, fit.description))
     return Listed(found, [])
 
 
-def named(name: str, batch: int, d_model: int) -> Any:
-    """Return the answers that a variable holds now, by its listed name.
+def answers_in(name: str, batch: int, d_model: int) -> Any:
+    """Return the answers that the variable with this listed name holds now.
 
     Raises:
         ResidscopeError: If there is no such variable, or it does not fit.
     """
-    fit = next((fits(value, None) for known, value, fits in _candidates(batch, d_model) if known() == name), None)
+    candidates = _candidates(batch, d_model)
+    fit = next((check(value, None) for name_of, value, check in candidates if name_of() == name), None)
     if fit is None:
         s = "" if batch == 1 else "s"
         raise ResidscopeError(
@@ -78,14 +80,17 @@ def named(name: str, batch: int, d_model: int) -> Any:
     return fit.answers
 
 
-_Fits = Callable[[Any, int | None], Fit | None]
-"""Checks whether an object fits, by its first entries (None: by all)."""
+_Check = Callable[[Any, int | None], Fit | None]
+"""Checks whether an object fits. The second argument is how many entries are checked (None: all)."""
 
 
-def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], Any, _Fits]]:
-    """The user's variables of the classes that can fit, each with functions that return its name and check it."""
+def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], Any, _Check]]:
+    """The user's variables of the classes that can fit.
+
+    Each comes with a function that returns its name, and with a function that checks whether it fits.
+    """
     fit = partial(_fit_of_array, batch=batch, d_model=d_model)
-    classes: list[tuple[type, _Fits]] = [(list, partial(_fit_of_list, batch=batch)), (tuple, _fit_of_tuple)]
+    classes: list[tuple[type, _Check]] = [(list, partial(_fit_of_list, batch=batch)), (tuple, _fit_of_tuple)]
     if "numpy" in sys.modules:
         classes.append((sys.modules["numpy"].ndarray, fit))
     if "torch" in sys.modules:
@@ -101,7 +106,7 @@ def _fit_of_list(value: list[Any], most: int | None, batch: int) -> Fit | None:
 
 
 def _fit_of_tuple(value: tuple[Any, ...], _most: int | None) -> Fit | None:
-    """A tuple fits as one pair of texts for all prompts. A pair of numbers may mean anything."""
+    """A tuple fits if it is one pair of texts for all prompts. A pair of numbers does not: it may mean anything."""
     is_pair = len(value) == 2 and all(type(side) is str and _is_token(side) for side in value)
     return Fit("a pair for all prompts", value) if is_pair else None
 
@@ -124,7 +129,7 @@ def _fit_of_array(value: Any, most: int | None, batch: int, d_model: int) -> Fit
 def _kind(array: Any) -> str | None:
     """What a tensor or an array holds: ids, floats or texts. None for anything else."""
     kind = getattr(array.dtype, "kind", None)
-    if kind is not None:  # numpy's
+    if kind is not None:  # an array of NumPy
         return {"i": "ids", "u": "ids", "f": "floats", "U": "texts", "T": "texts", "O": "texts"}.get(kind)
     import torch
 
@@ -147,7 +152,7 @@ def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = Tr
 
 
 def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
-    """A copy of a pair, because the user's code may change it between the check and its use."""
+    """A copy of a pair, because the user's code may change the pair between the check and its use."""
     most = MOST_OF_SIDE + 1 if most is None else most
     return tuple(list(islice(side, most)) if _is_collection(side) else side for side in pair[:3])
 
@@ -168,4 +173,4 @@ def _is_side(value: Any) -> bool:
 
 
 def _is_token(value: Any) -> bool:
-    return (type(value) is str and len(value) <= _LONGEST) or (type(value) is int and value.bit_length() < 63)
+    return (type(value) is str and len(value) <= _MAX_TOKEN_LENGTH) or (type(value) is int and value.bit_length() < 63)

@@ -1,4 +1,4 @@
-"""Reference of a view to a cache: strong, which keeps it alive, or weak."""
+"""The reference that a view has to a cache. It keeps the cache alive, or it is weak."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GONE = (
     "open it again."
 )
 _GIVEN = "The {} that was passed with this cache was deleted: call `residscope.inspect` again."
-_LOST: Any = object()
+_DELETED: Any = object()
 
 
 class Referenced(NamedTuple):
@@ -33,19 +33,19 @@ class CacheReference:
         cache: The user's `ActivationCache`, or a mapping of activations.
         model: The model, if it is not `cache.model`.
         logits: The model's output, as the user passed it.
-        tight: Whether to keep them alive.
+        keeps_alive: Whether the reference keeps all three alive.
     """
 
-    def __init__(self, cache: Any, model: Any = None, logits: Any = None, *, tight: bool = True) -> None:
+    def __init__(self, cache: Any, model: Any = None, logits: Any = None, *, keeps_alive: bool = True) -> None:
         self._weak = [_weak(value) for value in (cache, model, logits)]
-        self._strong: Referenced | None = Referenced(cache, model, logits) if tight else None
+        self._strong: Referenced | None = Referenced(cache, model, logits) if keeps_alive else None
         self._released = False
 
     def get(self) -> Referenced:
         """Return the cache, the model and the logits.
 
         Raises:
-            ResidscopeError: If one of them was deleted, or the reference was released.
+            ResidscopeError: If one of these was deleted, or the reference was released.
         """
         if self._released:
             raise ResidscopeError("closed", "This panel was closed: call `residscope.inspect` for a new one.")
@@ -54,34 +54,34 @@ class CacheReference:
             return strong
         values = [get() for get in self._weak]
         for value, sentence in zip(values, (GONE, _GIVEN.format("model"), _GIVEN.format("output")), strict=True):
-            if value is _LOST:
+            if value is _DELETED:
                 raise ResidscopeError("gone", sentence)
         return Referenced(*values)
 
     def there(self) -> bool:
-        """Return whether all of them still exist, and the reference was not released."""
+        """Return whether cache, model and logits still exist, and the reference was not released."""
         try:
             self.get()
         except ResidscopeError:
             return False
         return True
 
-    def tighten(self) -> None:
-        """Keep the values alive from now on, if they still exist."""
+    def keep_alive(self) -> None:
+        """Keep cache, model and logits alive from now on, if they still exist."""
         with suppress(ResidscopeError):
             self._strong = self.get()
 
-    def loosen(self) -> None:
-        """Stop keeping the values alive. They exist as long as the user's code refers to them."""
+    def stop_keeping_alive(self) -> None:
+        """Stop keeping cache, model and logits alive. They then exist only while the user's code refers to them."""
         self._strong = None
 
     def release(self) -> None:
-        """Drop all references for good."""
+        """Drop all references. `get` raises from now on."""
         self._released, self._strong, self._weak = True, None, []
 
 
 def _weak(value: Any) -> Callable[[], Any]:
-    """A function that returns the value without keeping it alive, and `_LOST` once it was deleted."""
+    """A function that returns the value without keeping it alive, and `_DELETED` once it was deleted."""
     if value is None:
         return lambda: None
     try:
@@ -89,11 +89,11 @@ def _weak(value: Any) -> Callable[[], Any]:
     except TypeError:
         if isinstance(value, Mapping):  # a plain dictionary allows no weak references, but its tensors do
             tensors = {name: _weak(tensor) for name, tensor in dict[str, Any](value).items()}
-            return partial(_all_or_lost, tensors)
+            return partial(_all_or_deleted, tensors)
         return lambda: value  # a small value, such as a list of numbers
-    return lambda: _LOST if (found := reference()) is None else found
+    return lambda: _DELETED if (found := reference()) is None else found
 
 
-def _all_or_lost(tensors: dict[str, Callable[[], Any]]) -> Any:
+def _all_or_deleted(tensors: dict[str, Callable[[], Any]]) -> Any:
     found = {name: get() for name, get in tensors.items()}
-    return _LOST if any(tensor is _LOST for tensor in found.values()) else found
+    return _DELETED if any(tensor is _DELETED for tensor in found.values()) else found

@@ -1,4 +1,4 @@
-"""A cache's row in the list of caches, from metadata alone: no tensor's values are read, no code of the model runs."""
+"""Makes a cache's row in the list of caches. It reads only metadata, no values, and runs no code of the model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import msgspec
 
-from residscope.base.legible import whole
+from residscope.base.legible import encodable
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_tracking import TrackedCache
 from residscope.session.discovery import peek
 from residscope.wire.protocol import CacheRef, CacheRow
 
-_CONFIGURED = ("n_layers", "n_heads", "model_name", "attn_only")
+_SETTINGS_READ = ("n_layers", "n_heads", "model_name", "attn_only")
 
 
-def basics(view: CacheView) -> dict[str, Any]:
-    """Return the facts that both the list and the view of a cache show."""
+def common_facts(view: CacheView) -> dict[str, Any]:
+    """Return the facts about a cache that both the list and the cache's own view show."""
     stream = view.stream
     return {
         "layers": view.n_layers,
@@ -37,12 +37,12 @@ def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
 
     Args:
         cache: The cache.
-        names: Its names in the user's namespace.
-        tracked: The tracked cache, just compared with the present state.
+        names: The cache's names in the user's namespace.
+        tracked: The tracked cache. It must have been compared with the present state.
     """
     state, facts = tracked.kept.get("facts", ("", None))
     if state != tracked.state:
-        facts = _facts(cache)
+        facts = _row_without_names(cache)
         tracked.kept["facts"] = tracked.state, facts
     return msgspec.structs.replace(
         facts,
@@ -55,22 +55,22 @@ def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
 
 
 def summary(cache: Any) -> str:
-    """Return a one-line summary of a cache, for printing."""
-    row = _facts(cache)
+    """Return a one-line summary of a cache, which is printed."""
+    row = _row_without_names(cache)
     if row.problem:
         return row.problem
     shape = f"{row.layers} × {row.heads} heads, {row.prompts} prompts × {row.positions} positions"
     return f"{row.model}, {shape}, {row.dtype} on {row.device}, {row.bytes / 1e6:.1f} MB"
 
 
-def _facts(cache: Any) -> CacheRow:
+def _row_without_names(cache: Any) -> CacheRow:
     empty = CacheRow(CacheRef("", ""), [], _model_name(cache), 0, 0, 0, 0, "", "", 0, [], 0.0)
     try:
         import torch
 
         with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
-            view = CacheView(_copy(cache))
-            return msgspec.structs.replace(empty, **basics(view))
+            view = CacheView(_metadata_copy(cache))
+            return msgspec.structs.replace(empty, **common_facts(view))
     except ResidscopeError as error:
         return msgspec.structs.replace(empty, problem=str(error))
     except Exception as error:  # such as a cache without tensors, or an unusual configuration
@@ -78,28 +78,28 @@ def _facts(cache: Any) -> CacheRow:
         return msgspec.structs.replace(empty, problem=why)
 
 
-def _copy(cache: Any) -> Any:
-    """A copy of those attributes of a cache and its model that the facts need, read off their own dictionaries."""
+def _metadata_copy(cache: Any) -> Any:
+    """A copy of the attributes that the facts need, read from the dictionaries of the cache and its model."""
     copy = SimpleNamespace(cache_dict=dict.copy(peek(cache, "cache_dict")), model=None)
-    if (has := peek(cache, "has_batch_dim")) is not None:
-        copy.has_batch_dim = has
+    if (has_batch_dim := peek(cache, "has_batch_dim")) is not None:
+        copy.has_batch_dim = has_batch_dim
     model = peek(cache, "model")
     if model is None:
         return copy
-    of_model: Any = type(_class_name(model), (), {})()  # with the same class name, because messages show it
-    copy.model = of_model
+    model_copy: Any = type(_class_name(model), (), {})()  # with the same class name, because messages show it
+    copy.model = model_copy
     config = peek(model, "cfg")
     if config is not None:
-        found = {name: peek(config, name) for name in _CONFIGURED}
-        of_model.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
+        found = {name: peek(config, name) for name in _SETTINGS_READ}
+        model_copy.cfg = SimpleNamespace(**{name: value for name, value in found.items() if value is not None})
     modules = peek(model, "_modules") or {}
     blocks = modules.get("blocks", peek(model, "blocks"))
     if blocks is not None:
         rows = peek(blocks, "_modules")
-        of_model.blocks = True if rows is None else range(len(rows))
+        model_copy.blocks = True if rows is None else range(len(rows))
     for name in ("encoder_blocks", "decoder_blocks"):
         if name in modules or peek(model, name) is not None:
-            setattr(of_model, name, True)
+            setattr(model_copy, name, True)
     return copy
 
 
@@ -107,7 +107,7 @@ def _model_name(cache: Any) -> str:
     model = peek(cache, "model")
     name = peek(peek(model, "cfg"), "model_name")
     if type(name) is str and name:
-        return whole(name.replace("\\", "/").rstrip("/").rpartition("/")[2])
+        return encodable(name.replace("\\", "/").rstrip("/").rpartition("/")[2])
     return "" if model is None else _class_name(model)
 
 

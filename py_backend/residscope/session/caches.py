@@ -12,7 +12,7 @@ from residscope.session.discovery import search, variable_name
 def caches() -> dict[str, Any]:
     """Return every `ActivationCache` in the user's namespace, by its name.
 
-    Variables are searched, and two levels into lists, tuples, deques, dicts and objects:
+    Variables are searched, and lists, tuples, deques, dicts and objects in them, two levels deep:
     `{"cache": …, 'runs["clean"]': …}`. A cache with several names is listed under the first. Nothing is computed, and
     no property of any object runs.
     """
@@ -20,11 +20,11 @@ def caches() -> dict[str, Any]:
 
 
 class _Caches(dict[str, Any]):
-    """Caches by name. Printed, each is one line with its names and shape, instead of thousands of activations."""
+    """Caches by name. When it is printed, each cache is one line with its names and shape, not its activations."""
 
     def __init__(self, found: dict[str, Any]) -> None:
-        super().__init__({name: one.cache for name, one in found.items()})
-        self._names = {name: one.names for name, one in found.items()}
+        super().__init__({name: cache.cache for name, cache in found.items()})
+        self._names = {name: cache.names for name, cache in found.items()}
 
     def __repr__(self) -> str:
         names = {name: " = ".join(self._names.get(name, [name])) for name in self}
@@ -33,5 +33,5 @@ class _Caches(dict[str, Any]):
 
 
 def name_of(cache: Any) -> str:
-    """Return the first name of `cache` in the user's namespace. "cache" without a name, or without a notebook."""
+    """Return the first name of `cache` in the user's namespace. "cache" if it has no name, or there is no notebook."""
     return variable_name(cache) or "cache"

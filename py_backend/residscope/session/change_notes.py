@@ -1,6 +1,6 @@
 """Notes on caches whose activations or weights were changed since the cache was first seen.
 
-It also makes sure that they do not change during a computation, so that no result mixes two states.
+This module also repeats a computation if they change during it, so that no result mixes two states.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OTHER_MODEL = (
 )
 UNSTEADY = (
     "{} changed during this computation, and again each time it was repeated: the result would mix different states. "
-    "Try again when nothing changes them any more (a running cell, a thread)."
+    "Try again when no running cell and no thread changes them."
 )
 
-_TIMES = 3
+_MAX_ATTEMPTS = 3
 """A computation is tried at most this many times."""
 
 
@@ -57,42 +57,42 @@ def weights_changed(view: CacheView) -> list[str]:
     return [WEIGHTS_CHANGED] * view.seen.weights_changed + [OTHER_MODEL] * view.seen.other_model
 
 
-_MOMENT = 0.05
-"""After a computation of fewer seconds only the counters are compared again, because samples would take as long."""
+_SHORT_COMPUTATION = 0.05
+"""After a computation of fewer seconds, only the counters are compared. Comparing values would take as long as it."""
 
 
-def steady(look: Callable[[bool], TrackedCache], make: Callable[[], T], looked: TrackedCache | None = None) -> T:
-    """Return the result of `make` from a cache that does not change meanwhile. If it changes, `make` is repeated.
+def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compared: TrackedCache | None = None) -> T:
+    """Return the result of `make`. If the cache changes while `make` runs, it is called again.
 
     Args:
-        look: Compares the cache and its model's weights with their last state. True: only by their counters.
+        compare: Compares the cache and its model's weights with their last state. With True, only the counters.
         make: Computes the result.
-        looked: The result of `look`, if it was called just now.
+        compared: The result of `compare`, if it was called just now.
 
     Raises:
         ResidscopeError: If the cache changes each time, or if `make` raises it.
     """
-    before, what = (looked or look(False)).now, ""
-    for _ in range(_TIMES):
+    before, what = (compared or compare(False)).current_state, ""
+    for _ in range(_MAX_ATTEMPTS):
         start = time.monotonic()
         try:
             result = make()
         except Exception:
-            if (now := look(time.monotonic() - start < _MOMENT).now) == before:
+            if (now := compare(time.monotonic() - start < _SHORT_COMPUTATION).current_state) == before:
                 raise
         else:
-            if (now := look(time.monotonic() - start < _MOMENT).now) == before:
+            if (now := compare(time.monotonic() - start < _SHORT_COMPUTATION).current_state) == before:
                 return result
         what, before = _what_changed(before, now), now
     raise ResidscopeError("unsteady", UNSTEADY.format(what))
 
 
-def steadily(cache: Any, model: Any, looked: TrackedCache | None, make: Callable[[], T]) -> T:
-    """`steady` for public functions, which take a cache and perhaps a model, and have just called `seen`."""
-    if looked is None and not isinstance(cache, dict):
+def steadily(cache: Any, model: Any, compared: TrackedCache | None, make: Callable[[], T]) -> T:
+    """Call `steady` for a public function, which takes a cache and perhaps a model, and has just called `seen`."""
+    if compared is None and not isinstance(cache, dict):
         return make()
-    known = looked or track(cache, model)
-    return steady(lambda quick: known.look(cache, model, quick=quick), make, known)
+    known = compared or track(cache, model)
+    return steady(lambda quick: known.compare(cache, model, quick=quick), make, known)
 
 
 def _what_changed(before: tuple[object, ...], now: tuple[object, ...]) -> str:

@@ -1,9 +1,9 @@
 """Identifies caches, and tracks whether a cache or its model's weights changed since Residscope first saw it.
 
-Changes of activations are noticed by metadata alone: which tensors there are, and PyTorch's version counter of each.
-For weights, some values of each are compared, too (`samples`), because optimizers change them without counting; and so
-is how the layers use them (`layer_state`). Nothing is kept alive: tensors are known by their addresses. A weak
-reference reports when one is deleted, because its address may then be reused.
+Changes of activations are noticed by metadata only: which tensors there are, and PyTorch's version counter of each.
+For weights, some values of each are compared, too (`samples`), because optimizers change weights without counting. Also
+compared is how the layers use the weights (`layer_state`). Nothing is kept alive: tensors are identified by their
+addresses. A weak reference reports when a tensor is deleted, because its address may then be used again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from residscope.cache.layer_state import SCALARS, Layers, LayerState, attributes, differ, is_read
-from residscope.compute.memo import CACHES, Memo, Store, UnknownError, number_of
+from residscope.compute.memo import CACHES, Memo, NoKeyError, ResultStore, unique_id
 from residscope.compute.samples import Samples
 from residscope.session.discovery import peek
 
@@ -37,12 +37,12 @@ _models: dict[int, _Weights] = {}
 
 
 class _Snapshot:
-    """The state of some tensors at one time, without keeping them alive.
+    """The state of some tensors at one time. It does not keep them alive.
 
     Args:
         tensors: The tensors.
-        key: Their key (`_key`).
-        extra: A further value that must stay the same.
+        key: The key of the tensors (`_key`).
+        extra: Another value that must stay the same.
         on_deleted: Called when one of the tensors is deleted.
     """
 
@@ -66,11 +66,11 @@ class _Snapshot:
         return None not in self.key[2]
 
     def matches(self, key: _Key, extra: object = None) -> bool:
-        """Return whether these are still exactly the present tensors."""
+        """Return whether the present tensors, which have this key, are the same and unchanged."""
         return not self._deleted and extra == self.extra and key == self.key
 
     def is_prefix_of(self, key: _Key, extra: object) -> bool:
-        """Return whether these tensors are unchanged, but others may have been added after them."""
+        """Return whether these tensors are unchanged. Others may have been added after them."""
         pairs = zip(self.key, key, strict=True)
         return not self._deleted and extra == self.extra and all(now[: len(then)] == then for then, now in pairs)
 
@@ -78,9 +78,9 @@ class _Snapshot:
 class _Weights:
     """The last seen state of a model's weights and layers.
 
-    `written` counts how many times the weights were found changed, `state` how many times the weights or the layers
-    were. `facts` keeps values read off the modules. They may refer to weights, so they are dropped as soon as any
-    weight is deleted or changes.
+    `written` counts how many times the weights were found changed. `state` counts how many times the weights or the
+    layers were found changed. `facts` keeps values that were read from the modules. They may refer to weights, so they
+    are dropped when a weight is deleted or changes.
     """
 
     def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
@@ -92,31 +92,31 @@ class _Weights:
         self._settings: tuple[object, ...] | None = None
         self._settings_number = 0
         self._settings_are_current = False
-        self._tree: _Tree | None = None
+        self._known_modules: _Modules | None = None
         self.facts = Memo()
         self._last: _Snapshot | None = None
         self._samples = Samples([])
 
-    def look(self, model: Any, quick: bool = False) -> int:
+    def compare(self, model: Any, quick: bool = False) -> int:
         """Compare with the present weights and layers, and return `state`. `quick`: compare only the counters."""
         self._settings_are_current = False
-        tree = self._tree
-        tensors = None if tree is None else tree.weights(quick=quick)
-        if tree is None or tensors is None:
-            tree = self._tree = _Tree(_modules(model))
-            tensors = tree.weights() or []
-            self.facts = Memo()  # another module may have the same weights, or none
+        modules = self._known_modules
+        tensors = None if modules is None else modules.weights(quick=quick)
+        if modules is None or tensors is None:
+            modules = self._known_modules = _Modules(_modules(model))
+            tensors = modules.weights() or []
+            self.facts = Memo()  # a new module may have the same weights, or none
         key, first = _key(tensors, with_address=True), self._last is None
         if self._last is None or not self._last.matches(key):
             self._last = _Snapshot(tensors, key, on_deleted=partial(_drop_facts, weakref.ref(self)))
-            self._samples = Samples(tensors, tree.read_among(tensors))
+            self._samples = Samples(tensors, modules.read_among(tensors))
             self._samples.changed(tensors)
             written = True
         elif quick:
             return self.state
         else:
             written = self._samples.changed(tensors)
-        layers, self._training = tree.layers.state(model)
+        layers, self._training = modules.layers.state(model)
         layers_changed = differ(layers, self.layers)
         if layers != self.layers:  # an equal state is kept, because comparing the same object is faster
             self.layers = layers
@@ -131,10 +131,10 @@ class _Weights:
     def settings(self) -> int:
         """Return a number that changes with the model's settings (`settings_of`) and its layers' training modes.
 
-        The settings are read at the first call after `look`.
+        The settings are read at the first call after `compare`.
 
         Raises:
-            UnknownError: If they cannot be determined.
+            NoKeyError: If they cannot be determined.
         """
         if not self._settings_are_current:
             now = self._training, settings_of(self.model())
@@ -164,10 +164,10 @@ class TrackedCache:
         since: When the cache was first seen, on the clock of `time.monotonic`.
         state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
         changed: Whether an activation was replaced, written to or removed since then. Adding one is not a change.
-        weights_changed: Whether the weights of its present model, or how the layers use them, differ from those at the
-            first look.
-        other_model: Whether the present model is another one than at the first look.
-        kept: Values that other modules keep as long as the cache exists.
+        weights_changed: Whether the weights of the cache's present model, or how the layers use them, differ from those
+            at the first comparison.
+        other_model: Whether the present model is another one than at the first comparison.
+        kept: Values that other modules keep here as long as the cache exists.
     """
 
     id: str = field(default_factory=lambda: _new_id())
@@ -183,7 +183,7 @@ class TrackedCache:
     _added: int = 0
     _models_seen: dict[str, tuple[int, LayerState]] = field(default_factory=dict[str, tuple[int, LayerState]])
     _weights: Callable[[], _Weights | None] | None = None
-    _own: tuple[object, Memo] = ("", Memo())
+    _uncached: tuple[object, Memo] = ("", Memo())
 
     @property
     def cache(self) -> Any:
@@ -192,7 +192,7 @@ class TrackedCache:
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """Memos of results for the present state of cache, weights and settings, and of values read off the modules.
+        """Two memos: of results for the present state of cache, weights and settings, and of values from the modules.
 
         If PyTorch does not count changes of the tensors, nothing is kept: the memos are new and empty each time.
         """
@@ -201,7 +201,7 @@ class TrackedCache:
             return Memo(), Memo()
         try:
             settings = weights.settings()
-        except UnknownError:
+        except NoKeyError:
             return Memo(), Memo()
         facts = weights.facts.part(settings)
         if self._last is None or not self._last.counted or not weights.counted:
@@ -209,17 +209,17 @@ class TrackedCache:
         if self.cache is not None:
             return Memo(CACHES, (self.id, self.state, settings)), facts
         # A plain dictionary: its deletion cannot be noticed, so its results are kept in this object, not in CACHES.
-        if self._own[0] != (self.state, settings):
-            self._own = (self.state, settings), Memo()
-        return self._own[1], facts
+        if self._uncached[0] != (self.state, settings):
+            self._uncached = (self.state, settings), Memo()
+        return self._uncached[1], facts
 
     @property
-    def now(self) -> tuple[object, ...]:
-        """The states that results depend on, at the last look: activations, weights, and settings of the model."""
+    def current_state(self) -> tuple[object, ...]:
+        """What results depend on, at the last comparison: the states of activations, weights and settings."""
         weights = None if self._weights is None else self._weights()
         try:
             settings = None if weights is None else weights.settings()
-        except UnknownError:
+        except NoKeyError:
             settings = None
         activations, model, _ = self.state.split(".")  # added activations do not change results
         return activations, model, settings
@@ -229,24 +229,25 @@ class TrackedCache:
         """Seconds since the cache was first seen."""
         return time.monotonic() - self.since
 
-    def look(
+    def compare(
         self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False
     ) -> TrackedCache:
-        """Compare with the present cache and model, and return self.
+        """Compare the last known state with the present cache and model, and return this object.
 
         Args:
             cache: The cache.
             model: The model, if it is not `cache.model`.
-            seen: States of models that were already compared for the same list of caches, by address. It is extended.
-            quick: Whether to compare only the counters, because values were compared a moment ago.
+            seen: The states of models that were already compared for the same list of caches, by address. This
+                dictionary is extended.
+            quick: Whether to compare only the counters, because the values have just been compared.
         """
         with _lock:
             changes = self.changes(cache)
             model = peek(cache, "model") if model is None else model
-            weights = _look_at(model, {} if seen is None else seen, quick)
+            weights = _compare_model(model, {} if seen is None else seen, quick)
             known = _models.get(id(model))
             self._weights = None if known is None else weakref.ref(known)
-            if weights is not None and known is not None:  # nothing is known of the weights of a deleted model
+            if weights is not None and known is not None:  # the weights of a deleted model are not known
                 model_id, _ = weights
                 written, layers = self._models_seen.setdefault(model_id, (known.written, known.layers))
                 self.weights_changed = written != known.written or differ(layers, known.layers)
@@ -258,7 +259,7 @@ class TrackedCache:
         return self
 
     def changes(self, cache: Any) -> int:
-        """Compare only the activations, which is fast, and return how many times they were found changed."""
+        """Compare only the activations, which is fast. Return how many times they were found changed."""
         held = _activations(cache)
         if held is None:
             with _lock:
@@ -278,12 +279,12 @@ class TrackedCache:
 
 
 def track(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> TrackedCache:
-    """Return the tracked cache, compared with the present state (see `TrackedCache.look`)."""
+    """Return the tracked cache, compared with the present state (see `TrackedCache.compare`)."""
     with _lock:
         known = _tracked.get(id(cache))
         if known is None:
             known = _begin(cache)
-        return known.look(cache, model, seen)
+        return known.compare(cache, model, seen)
 
 
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
@@ -292,11 +293,11 @@ SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padd
 def settings_of(model: Any) -> tuple[object, ...]:
     """Return what results depend on in addition to activations and weights: tokenizer, configuration and mode.
 
-    Of the tokenizer these are its identity, special tokens, padding side and number of tokens. Tokens that swap their
-    ids are not noticed here; requests with texts are kept by the token ids that the texts have at that time.
+    For the tokenizer these are its identity, special tokens, padding side and number of tokens. If two tokens swap
+    their ids, this is not noticed here. Requests with texts are kept by the token ids that the texts have at that time.
 
     Raises:
-        UnknownError: If the tokenizer cannot be identified, or raises.
+        NoKeyError: If the tokenizer cannot be identified, or raises.
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     inner = getattr(getattr(model, "original_model", None), "config", None)
@@ -304,9 +305,10 @@ def settings_of(model: Any) -> tuple[object, ...]:
         size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
         special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
     except Exception as error:  # it is the user's code
-        raise UnknownError from error
-    modes = tuple(getattr(one, "training", None) is True for one in (model, getattr(model, "original_model", None)))
-    return number_of(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+        raise NoKeyError from error
+    models = model, getattr(model, "original_model", None)
+    modes = tuple(getattr(module, "training", None) is True for module in models)
+    return unique_id(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
 def _scalars(config: Any) -> tuple[object, ...]:
@@ -338,7 +340,7 @@ def _begin(cache: Any) -> TrackedCache:
     return tracked
 
 
-def _drop(register: dict[int, Any], memory: Store, key: int, id: str, _gone: object) -> None:
+def _drop(register: dict[int, Any], memory: ResultStore, key: int, id: str, _gone: object) -> None:
     register.pop(key, None)
     memory.drop(id)
 
@@ -348,9 +350,9 @@ def _forget(register: dict[int, Any], key: int, _gone: object) -> None:
 
 
 def _activations(cache: Any) -> dict[str, Tensor] | None:
-    """A copy of the dictionary of a cache, or of a mapping or an object like a cache, which `inspect` also accepts.
+    """The activations by name, copied from a cache, a mapping, or an object like a cache (`inspect` accepts these).
 
-    None for a mapping that creates new tensors at each access, because their addresses show no change.
+    None for a mapping that creates new tensors at each access: the addresses of its tensors do not show changes.
     """
     held = peek(cache, "cache_dict")
     if held is None:
@@ -361,7 +363,7 @@ def _activations(cache: Any) -> dict[str, Tensor] | None:
     return None if any(held[name] is not found[name] for name in list(found)[:1]) else found
 
 
-def _look_at(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str, int] | None:
+def _compare_model(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str, int] | None:
     """The id of the model, and the state of its weights. None if there is no model, or it cannot be tracked."""
     key = id(model)
     weights = _models.get(key)
@@ -370,15 +372,15 @@ def _look_at(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str
             return None
         weights = _models[key] = _Weights(model, partial(_forget, _models, key))
     if key not in seen:
-        seen[key] = weights.look(model, quick)
+        seen[key] = weights.compare(model, quick)
     return weights.id, seen[key]
 
 
 _PARAMETERS = "_parameters"
 
 
-class _Tree:
-    """The modules of a model, kept so that they need not be searched at every look.
+class _Modules:
+    """The modules of a model. They are kept, so that they need not be searched at every comparison.
 
     They are weak references: some modules refer to the model, which must not be kept alive.
     """
@@ -402,7 +404,7 @@ class _Tree:
         self._last: tuple[tuple[int, ...], Callable[[list[Any]], Sequence[Tensor]]] | None = None
 
     def read_among(self, weights: list[Tensor]) -> list[int]:
-        """Return the indices of those weights that results may depend on."""
+        """Return the indices of the weights that results may depend on."""
         own, read = attributes(), set[int]()
         for there, names in self._read:
             module = there()
@@ -411,7 +413,7 @@ class _Tree:
         return [index for index, weight in enumerate(weights) if id(weight) in read]
 
     def weights(self, quick: bool = False) -> list[Tensor] | None:
-        """Return all parameters. None if the modules are different ones now.
+        """Return all parameters. None if the model has other modules now.
 
         With `quick`, only the deletion of a module that had parameters is noticed.
         """
@@ -457,7 +459,7 @@ def _modules(model: Any) -> list[tuple[str, Any]]:
 
 
 def _entries(attributes: list[dict[str, Any]], name: str) -> list[Any]:
-    # Only C code runs here, so that no running cell can add a module meanwhile.
+    # Only C code runs here, so that no running cell can add a module at the same time.
     return list(chain.from_iterable(map(dict.values, filter(None, map(itemgetter(name), attributes)))))
 
 
@@ -466,7 +468,7 @@ def _ids(things: list[Any]) -> tuple[int, ...]:
 
 
 def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, with_address: bool = False) -> _Key:
-    """A key of tensors that differs after a change. `with_address` adds the memory addresses of their values."""
+    """The key of these tensors. It differs after a change. `with_address` adds the addresses of their values."""
     import torch
 
     version: Callable[[Tensor], int] = torch.Tensor._version.__get__  # pyright: ignore
@@ -474,7 +476,7 @@ def _key(tensors: list[Tensor], names: tuple[str, ...] = (), *, with_address: bo
     with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
         try:
             versions = tuple(map(version, tensors))
-        except (RuntimeError, TypeError):  # PyTorch does not count for tensors made in inference mode
+        except (RuntimeError, TypeError):  # PyTorch does not count changes of tensors that were made in inference mode
             versions = tuple(_or_none(version, tensor) for tensor in tensors)
         try:
             addresses = tuple(map(torch.Tensor.data_ptr, tensors)) if with_address else ()

@@ -1,4 +1,4 @@
-"""Finds caches in the user's namespace: variables, and two levels into lists, tuples, deques, dicts and objects.
+"""Finds the caches in the user's namespace: in variables, and in lists, tuples, deques, dicts and objects, two deep.
 
 None of the user's code runs: no property, no `__getattr__`, no `__class__`, no `__iter__`, `__len__`, `__eq__` or
 `__hash__` of a class or metaclass. Therefore classes are read by `type` and compared by identity. Attributes are read
@@ -38,8 +38,8 @@ _T = TypeVar("_T")
 class Found:
     """A cache, and all its names.
 
-    Variables come first, then one step from a variable (`runs["clean"]`, `model.cache`), then two steps
-    (`runs["clean"].cache`). `Out[5]` is used only if there is no other name.
+    Variables come first. Then come names that are one step away from a variable (`runs["clean"]`, `model.cache`), then
+    those that are two steps away (`runs["clean"].cache`). `Out[5]` is used only if there is no other name.
 
     A key that is not an identifier is written with its dictionary, so that it cannot be confused with another:
     `globals()["a b"]`, `vars(model)["a.b"]`.
@@ -50,7 +50,7 @@ class Found:
 
 
 class Search(NamedTuple):
-    """The caches of a namespace, in its order. `notes` say what was not searched."""
+    """The caches of a namespace, in the namespace's order, and notes on what was not searched."""
 
     found: list[Found]
     notes: list[str]
@@ -65,52 +65,55 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
     if "torch" not in sys.modules:  # without PyTorch there is no cache, and loading it takes seconds
         return Search([], [])
     names, values = _variables(namespace)
-    ways: list[tuple[int, int, str, Any]] = []  # for each name: its kind, its variable's index, the name, the cache
+    entries: list[tuple[int, int, str, Any]] = []  # for each name: its kind, its variable's index, the name, the cache
     containers: dict[_Kind, list[int]] = {}
     for place, known in enumerate(map(_kinds.get, map(id, map(type, values)))):
         kind = known or _kind(type(values[place]))
         if kind is _OPAQUE or not _of_user(names[place]):
             continue
-        if kind.cache and _is_cache(values[place]):
-            ways.append((_VARIABLE, place, _variable(names[place]), values[place]))
+        if kind.may_be_cache and _is_cache(values[place]):
+            entries.append((_VARIABLE, place, _variable(names[place]), values[place]))
         elif kind in containers:
             containers[kind].append(place)
         else:
             containers[kind] = [place]
     groups = {kind: (places, [values[i] for i in places]) for kind, places in containers.items()}
-    opened, inner, full = _with_caches(groups, set(map(id, values)))
+    opened, inner, is_cut = _with_caches(groups, set(map(id, values)))
     for place, kind, value in opened:
-        way = _OUT if names[place] == "Out" else _INNER
-        ways += [(way, place, label, element) for label, element in _labelled(kind, value, _variable(names[place]))]
-    deep: dict[_Kind, list[_Inner]] = {}
-    for one in inner:
-        deep.setdefault(_kind(type(one.value)), []).append(one)
-    found_deep, _, full_deep = _with_caches(
-        {kind: (list(range(len(some))), [one.value for one in some]) for kind, some in deep.items()}, None
-    )
-    full = full or full_deep
-    for at, kind, value in found_deep:
-        place, outer, key, _ = deep[kind][at]
-        way = _OUT if names[place] == "Out" else _DEEP
+        name_kind = _OUT if names[place] == "Out" else _INNER
+        labelled = _labelled(kind, value, _variable(names[place]))
+        entries += [(name_kind, place, label, element) for label, element in labelled]
+    inner_by_kind: dict[_Kind, list[_Inner]] = {}
+    for container in inner:
+        inner_by_kind.setdefault(_kind(type(container.value)), []).append(container)
+    inner_groups = {
+        kind: (list(range(len(containers))), [container.value for container in containers])
+        for kind, containers in inner_by_kind.items()
+    }
+    opened_inner, _, is_inner_cut = _with_caches(inner_groups, None)
+    is_cut = is_cut or is_inner_cut
+    for index, kind, value in opened_inner:
+        place, outer, key, _ = inner_by_kind[kind][index]
+        name_kind = _OUT if names[place] == "Out" else _DEEP
         name = _step(outer, _variable(names[place]), key)
-        ways += [(way, place, label, element) for label, element in _labelled(kind, value, name)]
+        entries += [(name_kind, place, label, element) for label, element in _labelled(kind, value, name)]
     found: dict[int, Found] = {}
     taken: dict[str, list[int]] = {}
-    for way, _, name, cache in sorted(ways, key=lambda way: way[:2]):
+    for name_kind, _, name, cache in sorted(entries, key=lambda entry: entry[:2]):
         known = found.setdefault(id(cache), Found(cache))
-        if name not in known.names and not (way == _OUT and known.names):
+        if name not in known.names and not (name_kind == _OUT and known.names):
             # Long keys are shortened and may look the same. A number then makes the name unique.
             same = taken.setdefault(name, [])
             if id(cache) not in same:
                 same.append(id(cache))
             place_among = same.index(id(cache)) + 1
             known.names.append(name if place_among == 1 else f"{name} ({place_among})")
-    place = {id(cache): place for _, place, _, cache in sorted(ways, key=lambda way: -way[1])}
-    return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_NOT_SEARCHED] * full)
+    place = {id(cache): place for _, place, _, cache in sorted(entries, key=lambda entry: -entry[1])}
+    return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_NOT_SEARCHED] * is_cut)
 
 
 def variable_name(cache: Any) -> str | None:
-    """Return the first name of `cache` in the user's namespace. None without a name, or without a notebook."""
+    """Return the first name of `cache` in the user's namespace. None if it has no name, or there is no notebook."""
     return next(names_of(cache), None)
 
 
@@ -121,7 +124,7 @@ def names_of(cache: Any) -> Iterator[str]:
 
 
 def variables_of(matches: Callable[[Any], bool]) -> Iterator[str]:
-    """Yield the user's variables whose value matches. None without a notebook."""
+    """Yield the user's variables whose value matches. Nothing if there is no notebook."""
     names, values = _variables(None)
     return (_variable(name) for name, value in zip(names, values, strict=True) if _of_user(name) and matches(value))
 
@@ -146,18 +149,18 @@ def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[]
 
 
 def leads_to(name: str, value: Any) -> bool:
-    """Return whether this name, evaluated in the user's notebook, gives this very object without running user code.
+    """Return whether this name gives this object in the user's notebook, without running the user's code.
 
     So there is no property and no user-defined method on the way, and the name does not belong to another object.
     """
-    path = expressions.parsed(name)
+    path = expressions.parse_path(name)
     if path is None:
         return False
     names, values = _variables(None)
-    at = next((v for n, v in zip(names, values, strict=True) if type(n) is str and n == path.variable), _NOTHING)
-    for key, attribute in path.steps:
-        at = _attribute(at, key) if attribute else _element(at, key)
-    return at is value
+    found = next((v for n, v in zip(names, values, strict=True) if type(n) is str and n == path.variable), _NOTHING)
+    for key, is_attribute in path.steps:
+        found = _attribute(found, key) if is_attribute else _element(found, key)
+    return found is value
 
 
 def is_taken(variable: str) -> bool:
@@ -167,12 +170,12 @@ def is_taken(variable: str) -> bool:
 
 def peek(value: Any, name: str, default: Any = None) -> Any:
     """Return an attribute from an object's own dictionary, ignoring properties, `__getattr__` and class attributes."""
-    held = _kind(type(value)).held(value)
-    return default if held is None else dict.get(held, name, default)
+    attributes = _kind(type(value)).attributes(value)
+    return default if attributes is None else dict.get(attributes, name, default)
 
 
 def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
-    """A copy of the user's variables, because a running cell may add others meanwhile."""
+    """A copy of the user's variables, because a running cell may add variables at the same time."""
     if namespace is None:
         getipython = sys.modules.get("IPython.core.getipython")
         shell = getipython.get_ipython() if getipython else None
@@ -189,7 +192,7 @@ def _of_user(name: Any) -> bool:
 
 def _variable(name: str) -> str:
     """The expression that gives a variable."""
-    return name if expressions.is_plain(name) else f"globals()[{_key(name)}]"
+    return name if expressions.is_name(name) else f"globals()[{_key(name)}]"
 
 
 # --- kinds of classes, determined once for each class ----------------------------------------------------------------
@@ -198,50 +201,50 @@ class _Kind:
     """How the instances of a class are read.
 
     Attributes:
-        cache: Whether they may be caches.
+        may_be_cache: Whether the instances may be caches.
         base: The built-in container that the class inherits from, if any.
-        owner: The class in its MRO that gives the instances their `__dict__`, if any.
-        slots: The classes in its MRO that define `__slots__`, with the names of the slots.
+        owner: The class in the MRO that gives the instances their `__dict__`, if any.
+        slots: The classes in the MRO that define `__slots__`, with the names of the slots.
     """
 
-    cache: bool = False
+    may_be_cache: bool = False
     base: type | None = None
     owner: weakref.ref[type] | None = None
     slots: tuple[tuple[weakref.ref[type], tuple[str, ...]], ...] = ()
 
     @property
-    def instance(self) -> Callable[[Any], dict[str, Any]] | None:
+    def read_dict(self) -> Callable[[Any], dict[str, Any]] | None:
         """A function that reads an instance's `__dict__`. None if instances have none."""
         owner = self.owner and self.owner()
         return None if owner is None else _class_dict(owner)["__dict__"].__get__
 
-    def held(self, value: Any) -> dict[str, Any] | None:
+    def attributes(self, value: Any) -> dict[str, Any] | None:
         """Return an instance's attributes by name. None if it has neither a `__dict__` nor slots."""
-        instance = self.instance
+        read_dict = self.read_dict
         if not self.slots:
-            return None if instance is None else instance(value)
-        held: dict[str, Any] = {} if instance is None else dict.copy(instance(value))
+            return None if read_dict is None else read_dict(value)
+        attributes: dict[str, Any] = {} if read_dict is None else dict.copy(read_dict(value))
         for reference, names in self.slots:
             owner = reference()
             if owner is None:
                 continue
             for name in names:
                 try:
-                    held.setdefault(name, _class_dict(owner)[name].__get__(value))
-                except (AttributeError, KeyError):  # the slot is empty, or the class was changed meanwhile
+                    attributes.setdefault(name, _class_dict(owner)[name].__get__(value))
+                except (AttributeError, KeyError):  # the slot is empty, or the class was changed at the same time
                     continue
-        return held
+        return attributes
 
     def containers(self, values: list[Any]) -> list[Any]:
         """Return the lists, tuples, deques or dictionaries in which objects of this class hold their elements."""
         if self.slots:
-            return [self.held(value) for value in values]
-        instance = self.instance
-        return values if instance is None else list(map(instance, values))
+            return [self.attributes(value) for value in values]
+        read_dict = self.read_dict
+        return values if read_dict is None else list(map(read_dict, values))
 
     @property
-    def reads(self) -> type:
-        """The built-in class whose methods read them."""
+    def container_class(self) -> type:
+        """The built-in class whose methods read these containers."""
         return self.base or dict
 
 
@@ -252,11 +255,11 @@ _mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 _class_dict: Callable[[type], types.MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
 _flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
 _MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
-_MARKS = ("accumulated_resid", "stack_head_results")
+_CACHE_METHODS = ("accumulated_resid", "stack_head_results")
 
 
 def _kind(cls: type) -> _Kind:
-    """The kind of a class. It is kept by the class' address, because a metaclass may define `__hash__`."""
+    """The kind of a class. Kinds are kept by the address of the class, because a metaclass may define `__hash__`."""
     key = id(cls)
     known = _kinds.get(key)
     if known is None:
@@ -277,13 +280,13 @@ def _classify(cls: type) -> _Kind:
         if any(b is base for b in bases):
             return _Kind(base=base)
     own = [(b, _class_dict(b)) for b in bases]
-    # A class may hide the real `__dict__` by a property. Classes written in C (functions, modules) have other ones.
+    # A property of a class may hide the real `__dict__`. In classes written in C (functions, modules) it is different.
     owner = next((b for b, attributes in own if _gives_a_dictionary(b, attributes)), None)
     slots = tuple((weakref.ref(b), names) for b, attributes in own if (names := _slots(b, attributes)))
     if (owner is None and not slots) or any(b is type for b in bases):
         return _OPAQUE
-    cache = all(any(mark in attributes for _, attributes in own) for mark in _MARKS)
-    return _Kind(cache=cache, owner=None if owner is None else weakref.ref(owner), slots=slots)
+    may_be_cache = all(any(method in attributes for _, attributes in own) for method in _CACHE_METHODS)
+    return _Kind(may_be_cache=may_be_cache, owner=None if owner is None else weakref.ref(owner), slots=slots)
 
 
 def _slots(cls: type, attributes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -302,7 +305,7 @@ def _gives_a_dictionary(cls: type, attributes: Mapping[str, Any]) -> bool:
 
 
 def _is_cache(value: Any) -> bool:
-    return _kind(type(value)).cache and _kind(type(peek(value, "cache_dict"))).base is dict
+    return _kind(type(value)).may_be_cache and _kind(type(peek(value, "cache_dict"))).base is dict
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
@@ -329,62 +332,64 @@ def _with_caches(
 
     Args:
         groups: For each kind of container, the indices of the variables, and the containers.
-        variables: Addresses of the variables' values, which are searched anyway. None: inner containers are not wanted.
+        variables: The addresses of the variables' values, which are searched anyway. None: leave out inner containers.
 
     Returns:
         The containers that hold such an object, the containers inside them, and whether some were not fully searched.
     """
-    held = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
-    sizes = {kind: list(map(kind.reads.__len__, containers)) for kind, containers in held.items()}
+    by_kind = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
+    sizes = {kind: list(map(kind.container_class.__len__, containers)) for kind, containers in by_kind.items()}
     most = _share(list(chain.from_iterable(sizes.values())))
     opened: list[tuple[int, _Kind, Any]] = []
     inner: list[_Inner] = []
-    cut = False
-    for kind, containers in held.items():
-        # All elements at once, which is fast. In most namespaces none of them is a cache or a container.
+    is_cut = False
+    for kind, containers in by_kind.items():
+        # First the classes of all elements at once, which is fast. Most namespaces hold no cache or container there.
         nothing: tuple[list[int], list[int]] = [], []
         wanted, nested = _unchanging(partial(_classes_in, kind, containers, most), nothing)
         if wanted:
             opened += _unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most), [])
         if nested and variables is not None:
-            some = _unchanging(partial(_holding, set(nested), kind, groups[kind][0], containers, most), [])
-            each = max(INNER // max(len(some), 1), 1)  # the same share for each, so that a large one does not use all
-            for place, _, container in some[:INNER]:
-                more = _unchanging(partial(_containers_in, set(nested), kind, container, each + 1), [])
-                inner += [_Inner(place, kind, key, value) for key, value in more[:each] if id(value) not in variables]
-                cut = cut or len(more) > each
-            cut = cut or len(some) > INNER
-    return opened, inner, cut or most is not None
+            outer = _unchanging(partial(_holding, set(nested), kind, groups[kind][0], containers, most), [])
+            share = max(INNER // max(len(outer), 1), 1)  # the same for each, so that a large one does not use it all
+            for place, _, container in outer[:INNER]:
+                found = _unchanging(partial(_containers_in, set(nested), kind, container, share + 1), [])
+                inner += [_Inner(place, kind, key, value) for key, value in found[:share] if id(value) not in variables]
+                is_cut = is_cut or len(found) > share
+            is_cut = is_cut or len(outer) > INNER
+    return opened, inner, is_cut or most is not None
 
 
 def _containers_in(nested: set[int], kind: _Kind, container: Any, most: int) -> list[tuple[Any, Any]]:
     """The first containers inside a container, with their keys or indices."""
-    some = islice(_items(kind, container), ELEMENTS)
-    return list(islice(((key, value) for key, value in some if id(type(value)) in nested), most))
+    items = islice(_items(kind, container), ELEMENTS)
+    return list(islice(((key, value) for key, value in items if id(type(value)) in nested), most))
 
 
 def _items(kind: _Kind, container: Any) -> Iterable[tuple[Any, Any]]:
-    return dict.items(container) if kind.reads is dict else enumerate(kind.reads.__iter__(container))
+    return (
+        dict.items(container) if kind.container_class is dict else enumerate(kind.container_class.__iter__(container))
+    )
 
 
 def _classes_in(kind: _Kind, containers: list[Any], most: int | None) -> tuple[list[int], list[int]]:
-    """The addresses of those classes of elements that are caches, and of those that are containers.
+    """The classes of the elements: those of caches, and those of containers.
 
-    Addresses, because a metaclass may define `__hash__`.
+    They are returned as addresses, because a metaclass may define `__hash__`.
     """
-    met = set(map(id, map(type, chain.from_iterable(_views(kind, containers, most)))))
-    if not met <= _kinds.keys():
+    addresses = set(map(id, map(type, chain.from_iterable(_views(kind, containers, most)))))
+    if not addresses <= _kinds.keys():
         for element in chain.from_iterable(_views(kind, containers, most)):
             _kind(type(element))
-    kinds = {key: _kinds.get(key, _OPAQUE) for key in met}
-    caches = [key for key, kind in kinds.items() if kind.cache]
-    return caches, [key for key, kind in kinds.items() if kind is not _OPAQUE and not kind.cache]
+    kinds = {key: _kinds.get(key, _OPAQUE) for key in addresses}
+    caches = [key for key, kind in kinds.items() if kind.may_be_cache]
+    return caches, [key for key, kind in kinds.items() if kind is not _OPAQUE and not kind.may_be_cache]
 
 
 def _holding(
     wanted: set[int], kind: _Kind, places: list[int], containers: list[Any], most: int | None
 ) -> list[tuple[int, _Kind, Any]]:
-    """Those containers that hold an object of a wanted class."""
+    """The containers that hold an object of a wanted class."""
     views = _views(kind, containers, most)
     return [
         (place, kind, container)
@@ -394,14 +399,16 @@ def _holding(
 
 
 def _views(kind: _Kind, containers: list[Any], most: int | None) -> Iterable[Iterable[Any]]:
-    """Each container's elements, the first `most` of them."""
-    read: Callable[[Any], Iterable[Any]] = dict.values if kind.reads is dict else kind.reads.__iter__
+    """The elements of each container, at most `most` of them."""
+    read: Callable[[Any], Iterable[Any]] = (
+        dict.values if kind.container_class is dict else kind.container_class.__iter__
+    )
     views = map(read, containers)
     return views if most is None else map(islice, views, repeat(most))
 
 
 def _share(sizes: list[int]) -> int | None:
-    """The number of elements of each container that are searched, so that the search stays fast. None: all."""
+    """How many elements of each container are searched, so that the search stays fast. None: all."""
     left = ELEMENTS
     if sum(sizes) <= left:
         return None
@@ -425,7 +432,7 @@ def _step(kind: _Kind, name: str, key: Any) -> str:
     """The expression that gives the element under `key` of a container of this kind and name."""
     if kind.base is not None:
         return f"{name}[{_key(key)}]"
-    return f"{name}.{key}" if type(key) is str and expressions.is_plain(key) else f"vars({name})[{_key(key)}]"
+    return f"{name}.{key}" if type(key) is str and expressions.is_name(key) else f"vars({name})[{_key(key)}]"
 
 
 def _key(key: Any) -> str:
@@ -446,7 +453,7 @@ def _element(container: Any, key: Any) -> Any:
         return base.__getitem__(container, key) if type(key) is int and 0 <= key < base.__len__(container) else _NOTHING
 
     def read() -> Any:  # without hashing the key, because another key's `__eq__` may be user code
-        return next((held for k, held in dict.items(container) if type(k) is type(key) and k == key), _NOTHING)
+        return next((element for k, element in dict.items(container) if type(k) is type(key) and k == key), _NOTHING)
 
     return _unchanging(read, _NOTHING)
 
@@ -474,7 +481,7 @@ _PLAIN = (object, types.SimpleNamespace)
 
 def _of_class(cls: type, name: str) -> Any:
     """The raw attribute of a class or of a class in its MRO, without calling a descriptor."""
-    return next((held[name] for held in map(_class_dict, _mro(cls)) if name in held), _NOTHING)
+    return next((attributes[name] for attributes in map(_class_dict, _mro(cls)) if name in attributes), _NOTHING)
 
 
 def _unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
@@ -482,7 +489,7 @@ def _unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
     for _ in range(8):
         try:
             return read()
-        except RuntimeError:  # it changed its size meanwhile
+        except RuntimeError:  # the container changed its size at the same time
             continue
     return otherwise
 

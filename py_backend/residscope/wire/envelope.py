@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from residscope.base.legible import whole
+from residscope.base.legible import encodable
 from residscope.compute.switch_interval import switching_often
 from residscope.errors import ResidscopeError
 from residscope.wire.protocol import MOST_OF_ID, Answer, AnyReply, Failure, Question
@@ -65,7 +65,7 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
         _log.exception("A request failed: %.1000r", message)
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
     # The message may quote what was sent, including half characters.
-    failure = Failure(failure.code, whole(failure.message))
+    failure = Failure(failure.code, encodable(failure.message))
     return msgspec.to_builtins(Answer(id, failure=failure)), []
 
 
@@ -94,7 +94,7 @@ def interrupted(message: Any) -> Reply:
 
 def _id(message: Any) -> str:
     id = message.get("id") if isinstance(message, dict) else None
-    return whole(id) if isinstance(id, str) else ""
+    return encodable(id) if isinstance(id, str) else ""
 
 
 def number(value: Tensor) -> float | None:

@@ -9,6 +9,17 @@ export const MARKS: Record<string, string> = {
   "\t": "⇥",
   "\u00a0": "⍽"
 };
+/** The colours of text and lines for positive and negative values. */
+export const SIGNS: Record<"light" | "dark", { plus: string; minus: string }> = {
+  "light": {
+    "plus": "#1a5ba8",
+    "minus": "#a8490c"
+  },
+  "dark": {
+    "plus": "#83bdf8",
+    "minus": "#f3a768"
+  }
+};
 type Diverging = { middle: string; plus: Stop[]; minus: Stop[] };
 export const DIVERGING: Record<"light" | "dark", Diverging> = {
   "light": {

@@ -1,13 +1,13 @@
 // A figure for print, as SVG text: white background, units of points (1/72 inch), a group for each kind of mark. It
 // loads nothing.
+import { SIGNS } from "../../base/look.gen";
 import type { Rgb } from "../../draw/colours";
 import { cut, widthOf, xml } from "./xml";
 
 export const INK = "#1d2023";
 export const MUTED = "#5b6065";
 export const RULE = "#cfd2d2";
-export const PLUS = "#1a5ba8";
-export const MINUS = "#a8490c";
+export const { plus: PLUS, minus: MINUS } = SIGNS.light;
 export const GREY = "#a3a7ab";
 const SANS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif";
 const MONO = "Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace";
