@@ -247,13 +247,10 @@ class Targets:
             source = None if given.source is None else position_in(self.view, "source", given.source)
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
         assert isinstance(given, Score)
-        destination = (
-            "last" if given.destination == "last" else position_in(self.view, "destination", given.destination)
-        )
-        versus = (
-            given.versus if given.versus in ("most", "mean", None) else position_in(self.view, "versus", given.versus)
-        )
-        source, (layer, head) = position_in(self.view, "source", given.source), parse(given.head)
+        view, versus, destination = self.view, given.versus, given.destination
+        destination = "last" if destination == "last" else position_in(view, "destination", destination)
+        versus = versus if versus in ("most", "mean", None) else position_in(view, "versus", versus)
+        source, (layer, head) = position_in(view, "source", given.source), parse(given.head)
         return Target([], inner=AttentionScore(layer, head, destination, source, versus, given.side))
 
     # --- forms of answers --------------------------------------------------------------------------------------------
