@@ -117,9 +117,10 @@ def test_of_padded_prompts_positions_are_those_of_the_cache():
     with torch.no_grad():
         cache = model.run_with_cache(tokens, attention_mask=mask)[1]
         alone = model.run_with_cache(tokens[:1, 2:])[1]
-    for make in (lambda shift: T.neuron("L1N3"), lambda shift: T.output("L1H1", of=(11, 12), source=1 + shift)):
-        padded = residscope.attribute(cache, make(2), by="head", attention_mask=mask)
-        truth = residscope.attribute(alone, make(0), by="head")
+    neuron = T.neuron("L1N3")
+    for target, same in ((neuron, neuron), (T.output("L1H1", (11, 12), 3), T.output("L1H1", (11, 12), 1))):
+        padded = residscope.attribute(cache, target, by="head", attention_mask=mask)
+        truth = residscope.attribute(alone, same, by="head")
         torch.testing.assert_close(padded.values[:, :1], truth.values, atol=1e-4, rtol=1e-3)
         assert padded.unexplained.abs().max() <= 1e-5
 
