@@ -56,7 +56,8 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
     run = score_oracle.Run(model, tokens, layer, HEAD, DESTINATION)
     value, gradient = run.gradient(SOURCE, versus)
     for result in results.values():
-        gaps["log ratio"] = max(gaps["log ratio"], _relative(result.measured - value, result))
+        capped = sum(part for row, part in zip(result.components, result.values, strict=True) if row.kind == "soft_cap")
+        gaps["log ratio"] = max(gaps["log ratio"], _relative(result.measured - capped - value, result))
     each, where = torch.arange(len(tokens)), {"query": [torch.full_like(versus, DESTINATION)]}
     where["key"] = [torch.full_like(versus, SOURCE), versus]
     rows, intervention, compared = 0.0, 0.0, 0
