@@ -110,7 +110,9 @@ def test_padding_on_the_left_changes_nothing(family, pad):
 def test_queries_and_keys_that_were_not_cached_are_computed_from_the_stream():
     model = tiny.boot("llama")
     whole = tiny.run(model)[2]
-    few = {name: tensor for name, tensor in whole.items() if not name.endswith(("hook_q", "hook_k", "hook_attn_scores"))}
+    few = {
+        name: tensor for name, tensor in whole.items() if not name.endswith(("hook_q", "hook_k", "hook_attn_scores"))
+    }
     filtered = residscope.attribute(few, targets.attention((2, 1), 6, 5, 4), by="layer", model=model)
     torch.testing.assert_close(filtered.values, scored(whole).values, atol=1e-5, rtol=1e-4)
     assert gap(filtered) <= 1e-5

@@ -127,8 +127,10 @@ def main() -> dict[str, dict[str, Any]]:
     exact = [name for name, row in table.items() if "sum" in row and max(row["sum"].values()) <= 1e-5]
     right = [name for name in exact if max(table[name]["rows"], table[name]["intervention"]) <= 1e-4]
     refused = [name for name, row in table.items() if "refused" in row]
-    print(f"{len(exact)} exact (1e-5), of these {len(right)} with rows to 1e-4; {len(refused)} refused; "
-          f"others: {sorted(set(table) - set(exact) - set(refused))}; not right: {sorted(set(exact) - set(right))}")
+    print(
+        f"{len(exact)} exact (1e-5), of these {len(right)} with rows to 1e-4; {len(refused)} refused; "
+        f"others: {sorted(set(table) - set(exact) - set(refused))}; not right: {sorted(set(exact) - set(right))}"
+    )
     return table
 
 

@@ -59,7 +59,8 @@ class Pinned:
         call = (key, tuple(x.shape))
         with torch.no_grad():
             if call not in self.scales:  # the scale that the module itself has used
-                self.scales[call] = (written**2).sum(-1, keepdim=True) / (written * (output - bias)).sum(-1, keepdim=True)
+                of_module = (written * (output - bias)).sum(-1, keepdim=True)
+                self.scales[call] = (written**2).sum(-1, keepdim=True) / of_module
         return written / self.scales[call] + bias
 
 

@@ -182,9 +182,7 @@ def _readouts(score: HeadScore) -> list[Readout]:
             readouts.append(mean_key_readout(one))
             continue
         readouts += [
-            Readout(
-                score.view, part.positions, part.direction, part.offset, point=point, measured_in=score.activations
-            )
+            Readout(score.view, part.positions, part.direction, part.offset, point=point, measured_in=score.activations)
             for part in one.readings
         ]
     return readouts
@@ -252,4 +250,3 @@ def _biases(score: HeadScore, side: Side) -> Float[Tensor, "batch d_head"] | Non
         return None
     used = vectors.linear(raw.expand(vectors.raw.shape)) + added
     return used[:, 0] if side == "query" else (used * score.weights[..., None]).sum(1)
-
