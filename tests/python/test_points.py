@@ -3,15 +3,12 @@ taken out (`tests.support.point_families`, which has a table of all families).""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
-from tests.python.test_applied import Adapter
 from tests.support import tiny
 from tests.support.point_families import ANSWERS, COLUMNS, measured
 
@@ -97,18 +94,6 @@ def test_a_direction_at_the_end_is_what_it_always_was(small):
     torch.testing.assert_close(
         residscope.attribute(cache, T.direction(u, at="2_mid"), by="head", position=3).values, 2 * before
     )
-
-
-def test_an_adapter_on_what_a_neuron_or_a_head_reads_is_followed():
-    model = copy.deepcopy(tiny.boot("llama-biased"))
-    torch.manual_seed(0)
-    inner = model.original_model.model.layers[1]
-    inner.mlp.up_proj, inner.self_attn.v_proj = (Adapter(a) for a in (inner.mlp.up_proj, inner.self_attn.v_proj))
-    model = TransformerBridge.boot_transformers("", hf_model=inner)
-    cache = tiny.run(model)[2]
-    for target in (T.neuron("L1N3", "up"), T.output("L1H1", of=ANSWERS, source=4)):
-        result = residscope.attribute(cache, target, by="layer")
-        assert result.unexplained.abs().max() <= 2e-6 * max(1.0, float(result.values.abs().max()))
 
 
 def without(cache, *endings):
