@@ -12,6 +12,7 @@ from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
 from residscope.cache.norms import Norm
 from residscope.cache.padding import padding
 from residscope.cache.points import Point, attention_point
+from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView, not_cached
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
@@ -67,7 +68,11 @@ class HeadReader:
         """The number of heads in this layer."""
         view = self.view
         if not hasattr(view.model.blocks[self.layer], "attn"):
-            raise ResidscopeError("no-heads", f"Layer {self.layer} of this model has no attention.")
+            others = [layer for layer, block in enumerate(view.model.blocks) if hasattr(block, "attn")]
+            hint = f" Choose a head of {named_layers(others)}." if others else " No layer of this model has."
+            raise ResidscopeError(
+                "no-heads", f"Layer {self.layer} has no attention, so that there are no attention scores.{hint}"
+            )
         known = view.first(self.name("hook_pattern"), self.name("hook_attn_scores"))
         if known is None:
             raise not_cached(self.name("hook_pattern"))
@@ -245,12 +250,13 @@ class HeadReader:
         scores, pattern = self.name("hook_attn_scores"), self.name("hook_pattern")
         if not self.view.has(scores):
             return pattern
-        held = working(self.view.get(scores)[:_SOME])
-        rows = held[:, :, :: max(1, held.shape[2] // _SOME)]
+        few = slice(None, None, max(1, self.view.n_pos // _SOME))  # of a long prompt, some destinations
+        held = self.view.get(scores)[:_PROMPTS, :, few]
+        rows = working(held)
         positive = bool((rows >= 0).all()) and bool(rows.isfinite().all())
         sums_to_one = positive and float((rows.sum(-1) - 1).abs().max()) <= max(1e-3, 8 * step_of(held.dtype))
         if self.view.has(pattern):
-            paid = working(self.view.get(pattern)[:_SOME])[:, :, :: max(1, held.shape[2] // _SOME)]
+            paid = working(self.view.get(pattern)[:_PROMPTS, :, few])
             if (positive and float((paid - rows).abs().max()) < 1e-6) or (sums_to_one and held.shape[-1] > 1):
                 return pattern
             return scores
