@@ -63,10 +63,11 @@ class Truth:
         tokens: The tokens of the run.
         logits: The model's output.
         cache: The cache of the run.
+        most: How many components are taken out at most, the last ones; None is all.
     """
 
-    def __init__(self, model: Any, tokens: torch.Tensor, logits: torch.Tensor, cache: Any) -> None:
-        self.model, self.tokens, self.logits, self.cache = model, tokens, logits, cache
+    def __init__(self, model: Any, tokens: torch.Tensor, logits: torch.Tensor, cache: Any, most: int | None) -> None:
+        self.model, self.tokens, self.logits, self.cache, self.most = model, tokens, logits, cache, most
 
     def components(self, layer: int, *, mid: bool) -> dict[str, torch.Tensor]:
         """What was written before a layer's attention or MLP, by row; empty if it does not sum to the stream."""
@@ -74,6 +75,8 @@ class Truth:
         if "blocks.0.hook_resid_pre" not in cache:
             return {}
         found = {"embed": cache["blocks.0.hook_resid_pre"]}
+        if cache["hook_embed"].shape != found["embed"].shape:
+            return {}
         if "hook_pos_embed" in cache and torch.allclose(
             found["embed"], cache["hook_embed"] + cache["hook_pos_embed"], atol=1e-4
         ):
@@ -93,7 +96,8 @@ class Truth:
             found = found if scalar is None else {label: value * scalar for label, value in found.items()}
         stream = cache[f"blocks.{layer}.hook_resid_{'mid' if mid else 'pre'}"]
         whole = sum(found.values())
-        return found if torch.allclose(whole, stream, atol=1e-4, rtol=1e-4) else {}
+        summed = torch.allclose(whole, stream, atol=1e-4, rtol=1e-4)
+        return dict(list(found.items())[-(self.most or len(found)) :]) if summed else {}
 
     def reads(self, layer: int, part: str) -> tuple[str | None, str]:
         """The norm whose output a sublayer reads (None: the stream itself), and the activation that it reads."""
@@ -112,24 +116,24 @@ class Truth:
         kept: dict[str, torch.Tensor] = {}
         hooks: list[tuple[str, Callable[..., Any]]] = []
 
-        def take(value: torch.Tensor, hook: Any) -> torch.Tensor:
+        def take(value: torch.Tensor, **_: Any) -> torch.Tensor:
             value = value.clone()
             kept["before"] = value[:, position].double()
             value[:, position] -= component[:, position].to(value)
             kept["after"] = value[:, position].double()
             return value
 
-        def pin(value: torch.Tensor, hook: Any) -> torch.Tensor:
-            centres, bias = self._norm(norm)
+        def pin(value: torch.Tensor, **_: Any) -> torch.Tensor:
+            centres, bias, eps = self._norm(norm)
             before, after = (x - x.mean(-1, keepdim=True) if centres else x for x in (kept["before"], kept["after"]))
             if bias is None:  # passes everything on
                 return value
-            ratio = after.pow(2).mean(-1, keepdim=True).sqrt() / before.pow(2).mean(-1, keepdim=True).sqrt()
+            ratio = ((after.pow(2).mean(-1, keepdim=True) + eps) / (before.pow(2).mean(-1, keepdim=True) + eps)).sqrt()
             value = value.clone()
             value[:, position] = (bias + (value[:, position].double() - bias) * ratio).to(value)
             return value
 
-        def keep(value: torch.Tensor, hook: Any) -> None:
+        def keep(value: torch.Tensor, **_: Any) -> None:
             kept["read"] = value.detach().clone()
 
         hooks += [(f"{norm}.hook_in", take), (f"{norm}.hook_out", pin)] if norm else [(name, take)]
@@ -137,24 +141,28 @@ class Truth:
             self.model.run_with_hooks(self.tokens, fwd_hooks=[*hooks, (read, keep)])
         return kept["read"]
 
-    def _norm(self, path: str) -> tuple[bool, torch.Tensor | None]:
-        """Whether a norm subtracts the mean, and its bias: seen from outside, by what its own forward does."""
+    def _norm(self, path: str) -> tuple[bool, torch.Tensor | None, float]:
+        """Whether a norm subtracts the mean, its bias and its eps: seen from outside, by what its own forward does."""
         _, layer, name = path.split(".")
         module = copy.deepcopy(getattr(self.model.blocks[int(layer)], name).original_component).double()
         width = int(self.model.cfg.d_model)
         x = torch.randn(1, 1, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
         with torch.no_grad():
             there, back, twice, lifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
-        if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
-            return False, None
-        return torch.allclose(lifted, there, rtol=1e-4, atol=1e-4), ((there + back) / 2)[0, 0]
+            if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
+                return False, None, 0.0
+            bias, centres = (there + back) / 2, torch.allclose(lifted, there, rtol=1e-4, atol=1e-4)
+            # A vector far shorter than eps: its output is smaller than that of a long one, by √(its variance / eps).
+            small = (module(x * 1e-10) - bias).norm() / (there - bias).norm()
+        spread = (x - x.mean() if centres else x).pow(2).mean() * 1e-20
+        return centres, bias[0, 0], float(spread * (1 / small**2 - 1)) if small > 0 else 0.0
 
     def _has(self, name: str) -> bool:
         return name in self.cache
 
 
-def measured(name: str) -> dict[str, Row]:
-    """What was found for a family, by target."""
+def measured(name: str, most: int | None = None) -> dict[str, Row]:
+    """What was found for a family, by target. `most` limits how many components are taken out."""
     model = tiny.boot(name)
     tokens, logits, cache = tiny.run(model)
     if not hasattr(model, "blocks"):
@@ -162,7 +170,7 @@ def measured(name: str) -> dict[str, Row]:
             residscope.attribute(cache, T.neuron((LAYER, NEURON)))
         except residscope.ResidscopeError as error:
             return dict.fromkeys(COLUMNS, Row(said=(str(error),), refused=True))
-    truth, layer = Truth(model, tokens, logits, cache), _layer(model)
+    truth, layer = Truth(model, tokens, logits, cache, most), _layer(model)
     return {column: _tried(lambda find=find: find(truth, layer)) for column, find in COLUMNS.items()}
 
 
@@ -174,11 +182,12 @@ def _layer(model: Any) -> int:
 
 def neuron(truth: Truth, layer: int) -> Row:
     """A neuron's input."""
-    return _neuron(truth, layer, "pre")
+    return _neuron(truth, _layer_of_neurons(truth, layer), "pre")
 
 
 def up(truth: Truth, layer: int) -> Row:
     """A gated neuron's other factor; where there is no gate, the same neuron at a position of its own."""
+    layer = _layer_of_neurons(truth, layer)
     if f"blocks.{layer}.mlp.hook_pre_linear" not in truth.cache:
         return _neuron(truth, layer, "pre", position=2)
     return _neuron(truth, layer, "up")
@@ -196,6 +205,16 @@ def _neuron(truth: Truth, layer: int, part: str, position: int = LAST) -> Row:
     return _row(result, gaps)
 
 
+def _layer_of_neurons(truth: Truth, layer: int) -> int:
+    """This layer, or the first one that is no mixture of experts."""
+    plain = [
+        at
+        for at, block in enumerate(truth.model.blocks)
+        if getattr(getattr(block, "mlp", None), "W_in", None) is not None
+    ]
+    return layer if layer in plain or not plain else plain[0]
+
+
 def output(truth: Truth, layer: int) -> Row:
     """What a head contributes to a logit difference, through one source."""
     target = T.output((layer, HEAD), of=ANSWERS, source=SOURCE)
@@ -206,7 +225,6 @@ def output(truth: Truth, layer: int) -> Row:
     v, gaps = f"blocks.{layer}.attn.hook_v", list[float]()
     values = truth.cache[v]
     group = HEAD * values.shape[2] // truth.cache[f"blocks.{layer}.attn.hook_pattern"].shape[1]
-    # The contribution is linear in the value: how it changes with each unit follows from contributions of other values.
     slope = _slope(truth, layer, group)
     if slope is not None:
         for label, component in _some(truth.components(layer, mid=False), rows):
@@ -217,30 +235,21 @@ def output(truth: Truth, layer: int) -> Row:
 
 
 def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
-    """How the head's source contribution changes with its value: from caches in which a unit of the value is larger."""
+    """How the head's source contribution changes with its value: by hand, in float64."""
     if f"blocks.{layer}.attn.v_norm.hook_out" in truth.cache:  # not linear: the value's norm has a scale of its own
         return None
     pattern, z = (truth.cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("pattern", "z"))
-    if hasattr(truth.model.blocks[layer].attn, "gate") or f"blocks.{layer}.attn.hook_q_gate" in truth.cache:
+    try:
         brute = Brute(truth.model, truth.cache, ANSWERS, LAST, logit_scale(truth.logits, truth.cache))
         W_O = truth.model.blocks[layer].attn.W_O.detach()[HEAD]
         along = [brute.worth(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
-        reads = pattern[:, HEAD, LAST, :, None] * truth.cache[f"blocks.{layer}.attn.hook_v"][:, :, group]
-        gate = z[:, LAST, HEAD] / reads.sum(1)
-        return pattern[:, HEAD, LAST, SOURCE, None] * gate * torch.stack(along, -1).to(z)
-    name, columns = f"blocks.{layer}.attn.hook_v", list[torch.Tensor]()
-    held = dict(truth.cache.items())
-    with torch.no_grad():
-        for unit in range(held[name].shape[-1]):
-            sums = []
-            for sign in (1, -1):
-                value = held[name].clone()
-                value[:, SOURCE, group, unit] += sign
-                cache = type(truth.cache)(held | {name: value}, truth.model)
-                found = residscope.attribute(cache, ANSWERS, by="source", heads=[(layer, HEAD)])
-                sums.append(found.values[SOURCE, 0])
-            columns.append((sums[0] - sums[1]) / 2)
-    return torch.stack(columns, -1)
+    except (KeyError, RuntimeError):  # norms without cached scales, or an unembedding of another width
+        return None
+    attends = pattern[:, HEAD, LAST, SOURCE, None].double() * torch.stack(along, -1)
+    reads = (pattern[:, HEAD, LAST, :, None] * truth.cache[f"blocks.{layer}.attn.hook_v"][:, :, group]).sum(1)
+    gate = z[:, LAST, HEAD] / reads
+    is_gated = not torch.allclose(gate, torch.ones_like(gate), atol=1e-2, rtol=1e-2)
+    return attends * gate if is_gated else attends
 
 
 def direction(truth: Truth, layer: int) -> Row:
@@ -278,6 +287,8 @@ def _tried(find: Callable[[], Row]) -> Row:
         return find()
     except residscope.ResidscopeError as error:
         return Row(said=(str(error),), refused=True)
+    except Exception as error:  # a fault of ours, which the table must not hide
+        return Row(left=float("nan"), said=(f"{type(error).__name__}: {error}",))
 
 
 def main(families: list[str]) -> None:

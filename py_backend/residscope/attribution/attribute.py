@@ -1,4 +1,4 @@
-"""`attribute`: the contribution of each component to the target, in logits.
+"""`attribute`: the contribution of each component to the target.
 
 Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row replaces the sum).
 `unexplained` is only rounding if the rows cover everything that the model does; otherwise a note says why.
@@ -45,23 +45,29 @@ def attribute(
     attention_mask: Any = None,
     model: Any = None,
 ) -> Attribution:
-    """Decompose an answer's logit into contributions of the model's components (direct logit attribution).
+    """Decompose a number of the model into contributions of its components.
 
-    Any cache works: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. Neither the cache, nor the
+    For an answer's logit this is direct logit attribution. A target inside the model (`residscope.targets`) is read at
+    an earlier point of the stream: what a neuron or a direction reads there, or what a head moves from one source. Any
+    cache works: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. Neither the cache, nor the
     model, nor the grad mode is changed.
 
     Args:
         cache: An `ActivationCache`.
         answers: A token, a pair `(answer, distractor)`, a list of either (one per prompt), ids `[batch]` or
-            `[batch, 2]`, or a direction `[d_model]` (see `targets.Targets.resolve`).
+            `[batch, 2]`, or a direction `[d_model]` (see `targets.Targets.resolve`). Or a target inside the model:
+            `targets.neuron`, `targets.direction`, `targets.output`, `targets.attention`.
         by: `"head"`: every head, attention biases, MLPs, embeddings. `"layer"`: attention and MLP of each layer,
-            embeddings. `"accumulated"`: the residual stream up to each point (the logit lens). `"neuron"`: every MLP
-            neuron of `layers`, MLP biases, attention, embeddings. `"source"`: the contribution of each source token
-            through each of `heads`.
+            embeddings. `"accumulated"`: the residual stream up to each point (the logit lens), at most up to the
+            target's own point. `"neuron"`: every MLP neuron of `layers`, MLP biases, attention, embeddings.
+            `"source"`: the contribution of each source token through each of `heads`.
         position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
+            Neurons and directions are read there. Of `targets.output` it is the destination, so `"all"` is refused. An
+            attention score has its own destination, so any position is refused.
         logits: The model's output, to measure against, if the cache does not hold it.
-        norm: For `"accumulated"`: the final norm's scale `"frozen"` (the steps are the layer rows), or `"recomputed"`
-            at each point (what the model would predict if it stopped there).
+        norm: For `"accumulated"`: the scale of the norm at the target's point (for logits, the final norm)
+            `"frozen"` (the steps are the layer rows), or `"recomputed"` at each point of the stream (what the model
+            would predict if it stopped there).
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
         tokens: Token ids, if the cache does not hold them; used to find padding.
@@ -69,9 +75,12 @@ def attribute(
         model: The model, if `cache.model` no longer exists.
 
     Returns:
-        The decomposition; rows + constant + unexplained = measured, in logits. `.values` is `[component, batch]`, with
-        `position="all"` `[component, batch, pos]`; for `"source"` `[source, head, batch]`, with `position="all"`
-        `[source, destination, head, batch]`, and the sum over sources is the head's own value.
+        The decomposition; rows + constant + unexplained = measured, in logits, or in the units of the target (a
+        neuron's input, an attention score). `.values` is `[component, batch]`, with `position="all"`
+        `[component, batch, pos]`; for `"source"` `[source, head, batch]`, with `position="all"`
+        `[source, destination, head, batch]`, and the sum over sources is the head's own value. For a target inside the
+        model, `measured` is its cached value, rows of components after its point are 0, and `targets.output` without a
+        source has the axes `[component, batch, source]`.
 
     Raises:
         ResidscopeError: With a message that says what is wrong and what to do.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.norms import Norm, norms_outputs, output_norm
 from residscope.cache.points import FINAL, Point
-from residscope.cache.structure import Structure, output_factor
+from residscope.cache.structure import Structure, embeds_otherwise, output_factor
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.compute.projection import distinct, dots
@@ -116,7 +116,7 @@ class Readout:
     ) -> None:
         self.view, self.positions, self.point, self.measured_in = view, positions, point, measured_in
         # the usual structure; `reconcile` corrects it if the cache disagrees
-        self.structure = Structure(view, point=point.place)
+        self.structure = Structure(view, entered=embeds_otherwise(view), point=point.place)
         self.directions, self.offset = directions, offset
         self.norm = point.parameters(view)
         count = view.n_pos if positions is None else 1

@@ -181,7 +181,7 @@ def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tole
         step = view.rounding_step(*_names([one]), *_names(others.values()))
         return differ_clearly(_sum_of(readout, [one]), _sum_of(readout, others.values()), tolerance, step)
 
-    entered = differ((("blocks.0.hook_resid_pre", structure.carries[0]),), structure.embeddings())
+    entered = structure.entered or differ((("blocks.0.hook_resid_pre", structure.carries[0]),), structure.embeddings())
     whole: set[int] = set()
     unsplit: dict[str, set[int]] = {"attn": set(), "mlp": set()}
     for layer in range(structure.layers):

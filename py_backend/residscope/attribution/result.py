@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One decomposition of a logit, a logit difference or a direction. All values are in logits.
+    """One decomposition of a logit, a logit difference, a direction, or another target. All values are in its units.
 
     With `position="all"` every tensor has one more axis, the position (see `axes`).
 
@@ -30,7 +30,8 @@ class Attribution:
         components: The rows along the first axis, each with its kind, layer and index; for `by="source"` the positions.
         measured: `[batch]`, the model's own value; NaN if there is nothing to read it from. For `by="source"`
             `[head, batch]`, the contribution of each head by its `hook_z`.
-        constant: `[batch]`, what the final norm's bias, the unembedding's bias and a soft-cap add.
+        constant: `[batch]`, what biases and a soft-cap add between the stream and the target: of logits, the biases of
+            the final norm and of the unembedding.
         unexplained: `[batch]`, measured − Σ rows − constant.
         by: The decomposition.
         measured_from: Where `measured` was read, in words.

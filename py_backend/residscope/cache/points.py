@@ -41,9 +41,9 @@ class Point:
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"
-        if self.norm is None or view.has(own):
+        if self.norm is None or view.has(own) or not _is_by_position(view, f"{self.norm}.hook_in"):
             return own
-        return view.first(f"{self.norm}.hook_in") or own
+        return f"{self.norm}.hook_in"
 
     @property
     def layer(self) -> int:
@@ -75,7 +75,7 @@ class Point:
         """
         if not norm.divides:
             return view.like.new_ones(view.batch, view.n_pos if positions is None else 1)
-        if view.has(self.scale_name):
+        if _is_by_position(view, self.scale_name):
             return view.rows(self.scale_name, positions).squeeze(-1)
         name = self.stream(view)
         if not view.has(name):
@@ -162,12 +162,12 @@ _SOME = 16
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:
     width = int(view.cfg.d_model)
     name = view.first(*(f"blocks.{layer}.{ending}" for ending in inputs))
-    if name is None or view.get(name).numel() != view.batch * view.n_pos * width:
+    if name is None or view.activations[name].numel() != view.batch * view.n_pos * width:
         return candidates[0]
     held = _some_rows(view, name, width)
     for point in candidates:
         stream = point.stream(view)
-        if not view.has(stream) or view.get(stream).numel() != held.shape[-1] * view.batch * view.n_pos:
+        if not view.has(stream) or view.activations[stream].numel() != width * view.batch * view.n_pos:
             continue
         expected = point.read(view, _some_rows(view, stream, width)).to(held)
         error = float((expected - held).norm() / held.norm().clamp(min=1e-30))
@@ -176,7 +176,14 @@ def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: l
     return candidates[0]
 
 
+def _is_by_position(view: CacheView, name: str) -> bool:
+    """Whether an activation was cached for each prompt and position. Some models run their MLPs on flattened ones."""
+    held = view.activations.get(name)
+    extent = (view.root.batch, view.n_pos) if view.has_batch_dim else (view.n_pos,)
+    return held is not None and tuple(held.shape[: len(extent)]) == extent
+
+
 def _some_rows(view: CacheView, name: str, width: int) -> Float[Tensor, "row d_model"]:
     """Some vectors of an activation, evenly spread over prompts and positions."""
-    rows = view.get(name).reshape(-1, width)
+    rows = view.activations[name].detach().reshape(-1, width)
     return working(rows[:: max(1, len(rows) // _SOME)]).to(view.like)

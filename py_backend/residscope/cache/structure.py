@@ -280,6 +280,12 @@ def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
     return f"{where} are not all of `hook_attn_out`{_POSSIBLE_CAUSES}"
 
 
+def embeds_otherwise(view: CacheView) -> bool:
+    """Whether the model projects its embeddings to another width before they enter layer 0."""
+    embedded, entering = (view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre"))
+    return embedded is not None and entering is not None and embedded.shape[-1] != entering.shape[-1]
+
+
 def _scalar(block: Any) -> Any:
     return getattr(getattr(block, "original_component", None), "layer_scalar", None)
 

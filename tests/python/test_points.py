@@ -1,0 +1,169 @@
+"""Targets inside the model: what neurons, directions and heads read. Truth: the model's own forward, with a component
+taken out (`tests.support.point_families`, which has a table of all families)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import ResidscopeError
+from tests.support import tiny
+from tests.support.point_families import ANSWERS, COLUMNS, measured
+
+T = residscope.targets
+FAMILIES = ["gpt2", "gptj", "gpt_neox", "falcon-new", "llama-biased", "qwen3", "gemma2", "olmo2", "granite", "opt",
+            "gemma4_text", "qwen3_5_text"]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_sum_to_the_cached_value_and_taking_a_component_out_changes_it_by_its_row(family):
+    for column, found in measured(family, most=1 if family in FAMILIES[4:] else 3).items():
+        assert not found.refused, found.said
+        assert found.left <= 2e-6, (column, found.said)
+        if (family, column) != ("gemma4_text", "output"):  # its values pass a norm of their own
+            assert found.off is not None, column
+            assert found.off <= 1e-4, column
+
+
+def test_the_demo_models_head_moves_what_mlp_0_wrote(ioi):
+    target = T.output("L23H3", of=(" Mary", " John"), source=10)
+    result = residscope.attribute(ioi.cache, target, by="layer")
+    rows = dict(zip(result.labels, result.values[:, 0].tolist(), strict=True))
+    assert rows["0_mlp_out"] == pytest.approx(1.281, abs=1e-3)
+    assert sum(rows.values()) == pytest.approx(1.8286, abs=1e-4)
+    assert result.unexplained.abs().max() <= 2e-6
+    sources = residscope.attribute(ioi.cache, (" Mary", " John"), by="source", heads=["L23H3"])
+    torch.testing.assert_close(result.measured, sources.values[10, 0])
+    assert all(rows[label] == 0 for label in rows if label.split("_")[0].isdecimal() and int(label.split("_")[0]) > 22)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def small(request):
+    model = tiny.boot(request.param)
+    return model, *tiny.run(model)
+
+
+def test_a_path_of_two_heads_is_the_row_of_the_first_one_split_by_its_sources(small):
+    cache = small[3]
+    second = T.output("L2H1", of=ANSWERS, source=4)
+    rows = residscope.attribute(cache, second, by="head")
+    first = residscope.attribute(cache, T.output("L1H3", of=second), by="head")
+    assert first.axes == ("component", "batch", "source")
+    torch.testing.assert_close(first.measured.sum(-1), rows.grid[1, 3], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first.values.sum(0) + first.constant, first.measured, atol=1e-5, rtol=1e-4)
+    sources = residscope.attribute(cache, second, by="source", heads=["1.3", "2.0"])
+    torch.testing.assert_close(sources.values[:, 0], first.measured.T, atol=1e-5, rtol=1e-4)
+    assert not sources.values[:, 1].any()
+    assert "L2H0 does not write before the point `2_pre`" in " ".join(sources.notes)
+    for source in (0, 3):
+        one = residscope.attribute(cache, T.output("L1H3", of=second, source=source), by="head")
+        torch.testing.assert_close(one.values, first.values[..., source], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "neuron", "accumulated"])
+@pytest.mark.parametrize("position", [[1, 4, 6], "all"], ids=str)
+def test_a_neuron_is_read_at_any_position_by_any_components(small, by, position):
+    cache = small[3]
+    result = residscope.attribute(cache, T.neuron("L1N3"), by=by, position=position)
+    held = cache["blocks.1.mlp.hook_pre"][..., 3]
+    where = slice(None) if position == "all" else position
+    torch.testing.assert_close(result.measured, held[range(3), where] if position != "all" else held)
+    total = result.values[-1] if by == "accumulated" else result.values.sum(0)
+    torch.testing.assert_close(total + result.constant, result.measured, atol=1e-5, rtol=1e-4)
+    if by == "accumulated":
+        assert result.labels[-1] == "1_mid"
+        recomputed = residscope.attribute(cache, T.neuron("L1N3"), by=by, position=position, norm="recomputed")
+        torch.testing.assert_close(recomputed.values[-1], result.values[-1], atol=1e-5, rtol=1e-4)
+    if by == "head":
+        assert result.grid.shape[:2] == (3, 4)
+        assert not result.grid[2].any()
+        assert "layer 2, which come after it, are 0" in " ".join(result.notes)
+
+
+def test_a_direction_at_the_end_is_what_it_always_was(small):
+    model, _, _, cache = small
+    u = torch.randn(model.cfg.d_model)
+    at_end = residscope.attribute(cache, T.direction(u, at="final_post"))
+    torch.testing.assert_close(at_end.values, residscope.attribute(cache, u).values)
+    inside = residscope.attribute(cache, T.direction(u, at="2_mid"), by="head", position=3)
+    torch.testing.assert_close(inside.measured, cache["blocks.2.hook_resid_mid"][:, 3] @ u, atol=1e-4, rtol=1e-4)
+    before = inside.values.clone()
+    u *= 2
+    torch.testing.assert_close(
+        residscope.attribute(cache, T.direction(u, at="2_mid"), by="head", position=3).values, 2 * before
+    )
+
+
+def without(cache, *endings):
+    held = {name: tensor for name, tensor in cache.items() if not name.endswith(endings)}
+    return ActivationCache(held, cache.model)
+
+
+def test_what_a_filtered_cache_lacks_is_computed_or_named(ioi):
+    whole = residscope.attribute(ioi.cache, T.neuron("L5N123"), by="layer")
+    for lacks in (["5.ln2.hook_scale"], ["5.mlp.hook_pre", "5.mlp.gate.hook_out"], ["5.hook_resid_mid"]):
+        part = residscope.attribute(without(ioi.cache, *lacks), T.neuron("L5N123"), by="layer")
+        torch.testing.assert_close(part.values, whole.values, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(part.measured, whole.measured, atol=1e-5, rtol=1e-4)
+    assert not residscope.attribute(
+        without(ioi.cache, "5.mlp.hook_pre", "5.mlp.gate.hook_out"), T.neuron("L5N123"), by="layer"
+    ).own
+    with pytest.raises(ResidscopeError, match=r"`blocks\.5\.ln2\.hook_scale` is not in this cache"):
+        residscope.attribute(without(ioi.cache, "5.ln2.hook_scale", "5.ln2.hook_in", "5.hook_resid_mid"),
+                             T.neuron("L5N123"), by="layer")  # fmt: skip
+    incomplete = residscope.attribute(without(ioi.cache, "3.hook_mlp_out", "3.hook_resid_mid"), T.neuron("L5N123"))
+    assert "The rows are not complete: MLPs missing" in " ".join(incomplete.notes)
+
+
+def test_in_bfloat16_what_is_left_over_is_within_the_tolerance(ioi):
+    rounded = {n: t.bfloat16() if t.is_floating_point() else t for n, t in ioi.cache.items()}
+    cache = ActivationCache(rounded, ioi.model)
+    for target in (T.neuron("L20N5"), T.output("L23H3", of=(" Mary", " John"), source=10)):
+        result = residscope.attribute(cache, target, by="head")
+        assert result.unexplained.abs().max() <= result.tolerance < 0.2
+
+
+WRONG = [
+    (lambda: T.neuron("L9N3"), "There is no layer 9"),
+    (lambda: T.neuron("L1N999"), "Layer 1 has no neuron 999"),
+    (lambda: T.neuron("one"), "is not a neuron"),
+    (lambda: T.neuron("L1N3", part="gate"), "has no gate"),
+    (lambda: T.neuron("L1N3", part="post"), "is not known"),
+    (lambda: T.direction(torch.ones(3), at="1_mid"), r"A direction is \[24\]"),
+    (lambda: T.direction([1.0, 2.0], at="1_mid"), "is not a tensor of floats"),
+    (lambda: T.direction(torch.ones(24), at="1_post"), "There is no point"),
+    (lambda: T.direction(torch.ones(24), at="7_pre"), "There is no layer 7"),
+    (lambda: T.output("L1H9", of=ANSWERS), "has no head L1H9"),
+    (lambda: T.output("L1H1", of=ANSWERS, source=7), "is outside the prompt"),
+    (lambda: T.output("L2H1", of=T.neuron("L1N3"), source=1), "only heads in layers 0, 1 do"),
+    (lambda: T.output("L1H1", of=T.output("L1H0", of=ANSWERS, source=2)), "only heads in layer 0 do"),
+    (lambda: T.output("L0H1", of=T.output("L1H0", of=ANSWERS)), "needs one source"),
+    (lambda: T.attention("L1H1", 2, 5), "is after the destination, 2"),
+    (lambda: T.attention("L1H1", 5, 2, versus=2), "is the source itself"),
+    (lambda: T.attention("L1H1", 5, 2, side="value"), "is not known"),
+    (lambda: T.attention("L1H1", 5, True), "is not a position"),
+]
+
+
+@pytest.mark.parametrize(("target", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_wrong_target_is_refused_in_a_sentence(target, words):
+    cache = tiny.run(tiny.boot("gpt2"))[2]
+    with pytest.raises(ResidscopeError, match=words):
+        residscope.attribute(cache, target(), by="layer")
+
+
+def test_a_position_that_makes_no_sense_is_refused(small):
+    cache = small[3]
+    for target, position, words in (
+        (T.output("L1H1", of=ANSWERS), "all", "one destination of each prompt"),
+        (T.output("L1H1", of=ANSWERS, source=5), 3, "Source 5 is after the destination 3"),
+        (T.attention("L1H1", 5, 2), 3, "has its own destination"),
+    ):
+        with pytest.raises(ResidscopeError, match=words):
+            residscope.attribute(cache, target, position=position)
+
+
+def test_the_table_has_every_kind_of_target():
+    assert set(COLUMNS) >= {"neuron", "up", "output", "direction"}
