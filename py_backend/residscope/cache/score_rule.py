@@ -131,12 +131,12 @@ def _find(reader: HeadReader) -> Rule:
     """Try rules, those first that fit other heads of the model."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
-    trial = _Trial.of(reader)
+    trial, found = _Trial.of(reader), tables(reader.view, reader.layer, reader.width)
     best: Rule | None = None
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
-        if kind in tried:
-            continue
+        if kind in tried or (kind.rotation is not None and kind.rotation.table not in found):
+            continue  # another layer may have other tables
         tried.add(kind)
         rule = trial.fit(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
@@ -337,15 +337,7 @@ def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
     numbers = [1.0, reader.width**-0.5]
     for owner in owners:
         held: dict[str, Any] = getattr(owner, "__dict__", {})
-        for name in (
-            "scaling",
-            "scale",
-            "softmax_scale",
-            "scale_attn",
-            "inv_norm_factor",
-            "attn_scale",
-            "attn_scaling",
-        ):
+        for name in _SCALES:
             value = held.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
                 numbers += [float(value), 1 / float(value), float(value) ** -0.5]
@@ -353,6 +345,10 @@ def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
     for number in dict.fromkeys(numbers):
         if abs(scale - number) <= near * number:
             yield number
+
+
+_SCALES = ("scaling", "scale", "softmax_scale", "inv_norm_factor", "attn_scale", "attn_scaling")
+"""Settings that may hold a scale."""
 
 
 def _caps(reader: HeadReader) -> list[float]:
@@ -394,9 +390,8 @@ def _vectors(reader: HeadReader, kind: Kind, side: SideName, positions: Int[Tens
 
 def _prompts(view: CacheView) -> range:
     """The range of the whole cache's prompts that a view holds."""
-    start = 0
-    held: CacheView | None = view
-    while held is not None and held.part_of is not None:
+    start, held = 0, view
+    while held.part_of is not None:
         held, prompts = held.part_of
         start += prompts.start
     return range(start, start + view.batch)

@@ -192,7 +192,9 @@ class Structure:
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
         if self.ends_within(layer):
             return before, (f"blocks.{layer}.hook_resid_mid", self.carries[layer])
-        return before, (f"blocks.{layer}.hook_resid_post", self.carries[layer + 1])
+        # Before an inner point, some models have the stream only where the next layer reads it.
+        after = f"blocks.{layer}.hook_resid_post" if self.point.layer is None else self.view.after(layer)
+        return before, (after, self.carries[layer + 1])
 
     @cached_property
     def carries(self) -> list[float]:
