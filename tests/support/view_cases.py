@@ -60,11 +60,15 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         Shown(EARLIER, 1, tab="why", trail=[Step(TARGET), Step(MOVES), Step(EARLIER, 2), Step(READS)], step=2),
     ),
     "why it reads a token, asked alone": (APART, Shown(EARLIER, 1, tab="why")),
-    "the same after a neuron before it": (APART, Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2)] * 2, step=1)),
+    "the same after a neuron before it": (
+        APART,
+        Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(EARLIER)], step=1),
+    ),
     "the same after a direction before it": (
         APART,
         Shown(READS, 1, tab="why", trail=[Step(DIRECTION), Step(READS)], step=1),
     ),
+    "a trail of another target": (APART, Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(EARLIER)], step=1)),
     "what a head moves": (APART, Shown(MOVES, 1, tab="why", trail=[Step(TARGET), Step(MOVES)], step=1)),
     "a neuron": (APART, Shown(NEURON, 0, 2, tab="why")),
     "heads that feed a query": (APART, Shown(TARGET, 0, 2, feeds=Feeds(4, 3, 1, "query"))),

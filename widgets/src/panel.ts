@@ -1,9 +1,10 @@
 // Creates the views and their layout. Knows the store and the client, but not the host.
 
-import { isUndo, keepKeys } from "./base/keys";
+import { isUndo, keepKeys, turnOf } from "./base/keys";
 import { element, watch } from "./base/lifetime";
 import { load } from "./state/loader";
 import { IN_PLACE, type Store } from "./state/store";
+import { go } from "./state/trail";
 import { mountFold } from "./ui/fold";
 import { freeHeight } from "./ui/free-height";
 import { keepInSight } from "./ui/keep-in-sight";
@@ -14,6 +15,7 @@ import { mountHeader } from "./views/header/header";
 import { mountNotice } from "./views/header/notice";
 import { mountHeads } from "./views/heads/heads";
 import { mountRanking } from "./views/heads/ranking";
+import { mountAskHere } from "./views/strip/ask-here";
 import { mountReading } from "./views/strip/reading";
 import { mountSentence } from "./views/strip/sentence";
 import { mountTokens } from "./views/strip/tokens";
@@ -60,6 +62,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   const focus = mountReading(room, signal);
   mountTokens(tokens, store, focus, signal);
   mountSentence(says, store, focus, signal);
+  mountAskHere(says, root, store, signal);
   says.append(notice);
   mountHeads(heads, store, row, signal);
   mountRanking(ranking, store, client, signal);
@@ -75,6 +78,16 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
+  // Something was asked: its answer is in the lower view. If the focus was in a tab that is hidden now, it follows.
+  watch(signal, () => {
+    if (store.asked.value === 0) return;
+    lower.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const place = root.getRootNode();
+    const focused = (place instanceof ShadowRoot ? place : document).activeElement;
+    if (focused && root.contains(focused) && focused.closest("[hidden]"))
+      lower.querySelector<HTMLElement>('[data-tab="why"]')?.focus({ preventScroll: true });
+  });
+
   const layers = (): HTMLElement => heads.querySelector<HTMLElement>(".rs-layers-place") ?? heads;
   root.addEventListener(
     "keydown",
@@ -82,6 +95,11 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
       const within = (...places: HTMLElement[]): boolean =>
         places.some((p) => event.target instanceof Node && p.contains(event.target));
       if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
+      const by = turnOf(event);
+      if (by !== null) {
+        event.preventDefault();
+        return go(store, store.path.peek().at + by);
+      }
       if (!isUndo(event)) return;
       event.preventDefault();
       store.undo();

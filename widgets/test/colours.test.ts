@@ -132,6 +132,7 @@ describe.each([
       high: 2,
       largest: 2,
       meaning: "",
+      feeds: null,
     });
     expect(stops(levelScale(picture(-2), theme))).toEqual([
       "to right",

@@ -61,7 +61,9 @@ describe("neurons", () => {
     expect(all(view ?? root, "button")).toEqual([]); // nothing that pretends to be pinned
     const [first, second] = neurons(root);
     first?.focus();
-    expect(text(root.querySelector(".rs-sentence"))).toBe("L2N1043 adds +0.52 to the logit difference");
+    expect(text(root.querySelector(".rs-sentence"))).toBe(
+      "L2N1043 adds +0.52 to the logit difference · click: why is it on?",
+    );
     expect(root.querySelector(".rs-axes.rs-has-active")).not.toBeNull();
     key(first, "ArrowDown");
     expect([document.activeElement, second?.tabIndex, first?.tabIndex]).toEqual([second, 0, -1]);

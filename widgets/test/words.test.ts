@@ -621,6 +621,7 @@ describe("the head in focus", () => {
       high: 1,
       largest: 1,
       meaning: meaning.replace("`previous`", "previous-token"),
+      feeds: null,
     };
     expect(clauses(null, "L1H0", undefined, picture)).toEqual(expected);
   });
@@ -636,6 +637,7 @@ describe("the head in focus", () => {
         high: 1,
         largest: 0.5,
         meaning: "",
+        feeds: null,
       }),
     ).toEqual(["L0H0", "first-token 0.50"]);
   });

@@ -57,7 +57,7 @@ Group = tuple["str | None", Requests]
 
 # Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
 # lists; heads of the position map; components of a side of the pair map, and tokens that a head writes.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 10, 5
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 8, 5
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,8 @@ class Views:
         shown, inner = self.shown, self.shown.target.inner
         if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
             return None
+        if _chosen(shown.trail[shown.step].target) != _chosen(shown.target):  # the trail is of another target
+            return None
         before = shown.trail[shown.step - 1]
         if _read_at(before.target, before.position) != inner.destination or not inner.layer < _layer_of(before.target):
             return None
@@ -205,7 +207,9 @@ class Views:
             heads = []
         if picture == "positions" and shown.by == "head":
             heads = ranked[:_MAPPED]
-        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads))
+        feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
+        target = feeding.target if isinstance(feeding, Attribute) else shown.target
+        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None))
 
     def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""
@@ -218,6 +222,11 @@ class Views:
             for row in reversed(rows)
             for column in reversed(columns)
         ]
+
+
+def _chosen(target: Target) -> Target:
+    """The target, whoever chose it."""
+    return msgspec.structs.replace(target, own=False)
 
 
 def _through(target: Target, layer: int, head: int, source: int) -> Target:

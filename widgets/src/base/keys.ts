@@ -20,13 +20,25 @@ export const UNDO = isMac ? "⌘Z" : "Ctrl+Z";
 
 /** Whether this is the undo key; in a text field it undoes typing, so there it is not. */
 export function isUndo(event: KeyboardEvent): boolean {
-  const inText =
-    event.target instanceof Element &&
-    event.target.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable]") !==
-      null;
-  return (
-    event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && !inText
-  );
+  const modified = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
+  return event.key.toLowerCase() === "z" && modified && !isInText(event);
+}
+
+/** Alt+← and Alt+→ go back and forward along the trail; in a text field they move the cursor, so there they do not. */
+export function turnOf(event: KeyboardEvent): -1 | 1 | null {
+  const plain = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  const by = { ArrowLeft: -1 as const, ArrowRight: 1 as const }[event.key];
+  return plain && by && !isInText(event) ? by : null;
+}
+
+export function isInText({ target }: KeyboardEvent): boolean {
+  const fields = "input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable]";
+  return target instanceof Element && target.closest(fields) !== null;
+}
+
+/** Whether a key is pressed without a modifier. */
+export function isPlainKey({ altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent): boolean {
+  return !altKey && !ctrlKey && !metaKey && !shiftKey;
 }
 
 /** Also plain letters: the letter that cuts a notebook's cell would remove the panel while the user works in it. */
@@ -36,7 +48,7 @@ function isOwn(event: KeyboardEvent): boolean {
     event.altKey ||
     (event.ctrlKey && !/^(Home|End)$/.test(event.key)) ||
     (event.shiftKey && event.key === "Enter");
-  return isUndo(event) || (!modified && (OWN_KEYS.has(event.key) || event.key.length === 1));
+  return isUndo(event) || turnOf(event) !== null || (!modified && (OWN_KEYS.has(event.key) || event.key.length === 1));
 }
 
 /** Shift+Enter, Ctrl+S and the like still go to the notebook. Call it after adding the element's own listeners. */

@@ -1,5 +1,7 @@
 // The actions of the export menu, and the message after each.
 
+import { feeding } from "../state/questions";
+import type { Selected } from "../state/selectable";
 import { shownOf } from "../state/selection";
 import type { Store } from "../state/store";
 import type { Client } from "../wire/client";
@@ -71,9 +73,17 @@ function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
   }
 }
 
+/** A head map that is coloured by what feeds a head is the map of another target. */
+function targetIn(picture: PictureName, shown: Selected): Pick<Shown, "target" | "feeds"> {
+  const { feeds, target } = shown;
+  return { target: picture === "heads" && feeds ? feeding(shown, feeds).target : target, feeds: null };
+}
+
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
+  const whole = shownOf(store);
   const shown = {
-    ...shownOf(store),
+    ...whole,
+    ...targetIn(picture, whole),
     ...headsIn(shownPictures(store).find((shown) => shown.picture.picture === picture)?.picture),
   };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);

@@ -64,6 +64,8 @@ export interface HeadsPicture {
   /** The score that colours the map in place of the values, if any. */
   score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
   pinned: string[];
+  /** The head that the values feed, in words, if they are not of the target. */
+  feeds?: string;
 }
 export interface RankingPicture {
   picture: "ranking";
@@ -121,6 +123,21 @@ export interface PromptsPicture {
   /** In the order on screen. */
   rows: { prompt: number; value: number }[];
 }
+/** What a target inside the model is made of: columns that are sums, or the pairs of an attention score. */
+export interface WhyPicture {
+  picture: "why";
+  columns: {
+    title: string;
+    note: string;
+    total: number;
+    /** The lines on screen; the last one may be all others together. */
+    rows: { name: string; value: number }[];
+    /** Every component, strongest first. */
+    all: { name: string; value: number }[];
+  }[];
+  /** The last row and the last column are all others together; null if the columns are shown. */
+  pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
+}
 export type Picture =
   | LensPicture
   | LayersPicture
@@ -129,7 +146,8 @@ export type Picture =
   | AttentionPicture
   | PositionsPicture
   | TokenLensPicture
-  | PromptsPicture;
+  | PromptsPicture
+  | WhyPicture;
 
 /** The pictures whose data only their view has. */
 export interface Offers {
@@ -137,6 +155,7 @@ export interface Offers {
   positions: PositionsPicture;
   "token-lens": TokenLensPicture;
   prompts: PromptsPicture;
+  why: WhyPicture;
 }
 type Readers = { [K in keyof Offers]?: () => Offers[K] | null };
 

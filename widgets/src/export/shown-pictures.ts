@@ -5,8 +5,9 @@ import { shown } from "../base/legible";
 import { limitOf } from "../draw/colours";
 import { addedRange } from "../state/map-picture";
 import { rank } from "../state/ranked";
-import { type Attribution, NEURONS, SCORES, type Store } from "../state/store";
-import { inView, label, shared } from "../state/target";
+import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
+import { inView, isInside, label, shared } from "../state/target";
+import { feedsWords, plainWords, stepWords } from "../state/trail-words";
 import { componentsOf } from "../wire/components";
 import { offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
 
@@ -21,6 +22,7 @@ const NAMES = {
   positions: "Positions",
   "token-lens": "Token lens",
   prompts: "Prompts",
+  why: "Why",
 } as const;
 
 export function shownPictures(store: Store): ShownPicture[] {
@@ -40,7 +42,11 @@ export function shownPictures(store: Store): ShownPicture[] {
   const count = facts.layers * facts.heads;
   const rows = kept("heads", store.headRows.value);
   const named = rows?.reply.refusal ? null : rows;
-  if (named) {
+  const { feeds } = store;
+  const feeding = kept(FEEDS, store.feeding.value);
+  const fed = feeds.value && feeding?.feeds === feeds.value ? feeding.rows : null;
+  if (named && (feeds.value === null || fed)) {
+    const { rows, std } = fed ?? named;
     const scores = kept(SCORES, store.scores.value);
     const score =
       scores && scores.reply.score === store.score.value
@@ -52,11 +58,12 @@ export function shownPictures(store: Store): ShownPicture[] {
         picture: "heads",
         layers: facts.layers,
         heads: facts.heads,
-        values: named.rows.slice(0, count),
-        std: named.std?.slice(0, count) ?? null,
+        values: rows.slice(0, count),
+        std: std?.slice(0, count) ?? null,
         score,
         pinned: store.heads.value,
-        limit: addedRange(store, limitOf(named.rows.subarray(0, count))).high,
+        ...(feeds.value ? { feeds: feedsWords(store, feeds.value) } : {}),
+        limit: addedRange(store, limitOf(rows.subarray(0, count))).high,
       },
     });
   }
@@ -133,11 +140,13 @@ export function fileParts(store: Store): string[] {
   const prompts = store.facts.value?.prompts ?? 1;
   const contrasts = inView(target, store.prompt.value);
   const sides = (["answer", "distractor"] as const).map((side) => shared(contrasts, side));
-  const words = target.direction
-    ? [target.direction]
-    : sides.includes(null)
-      ? ["own answers"]
-      : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
+  const words = isInside(target)
+    ? [targetWords(store)]
+    : target.direction
+      ? [target.direction]
+      : sides.includes(null)
+        ? ["own answers"]
+        : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
   return [
     store.cacheName.value || store.facts.value?.name || "cache",
     words.join("-"),
@@ -147,6 +156,7 @@ export function fileParts(store: Store): string[] {
 
 function targetWords(store: Store): string {
   const target = store.target.value;
+  if (isInside(target)) return plainWords(stepWords(store, { target, position: store.chosenPosition.value }));
   if (target.direction) return `direction “${visible(target.direction)}”`;
   const contrasts = inView(target, store.prompt.value);
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];

@@ -10,6 +10,7 @@ import type {
   Setting,
   TokenLensPicture,
   Valued,
+  WhyPicture,
 } from "./pictures";
 
 export function tableOf(picture: Picture, setting: Setting): Table {
@@ -30,6 +31,8 @@ export function tableOf(picture: Picture, setting: Setting): Table {
       return tokenLens(picture, setting);
     case "prompts":
       return prompts(picture);
+    case "why":
+      return why(picture);
   }
 }
 
@@ -149,4 +152,18 @@ function tokenLens({ points, start, cells }: TokenLensPicture, { tokens }: Setti
 function prompts({ head, rows }: PromptsPicture): Table {
   const columns = head === null ? ["prompt", "value"] : ["prompt", "head", "value"];
   return { columns, rows: rows.map(({ prompt, value }) => [prompt, ...(head === null ? [] : [head]), value]) };
+}
+
+function why({ columns, pairs }: WhyPicture): Table {
+  if (pairs)
+    return {
+      columns: ["query", "key", "value"],
+      rows: pairs.rows.flatMap((query, q) =>
+        pairs.columns.map((key, k): Field[] => [query, key, pairs.values[q * pairs.columns.length + k] ?? NaN]),
+      ),
+    };
+  return {
+    columns: ["sum", "component", "value"],
+    rows: columns.flatMap(({ title, all }) => all.map(({ name, value }): Field[] => [title, name, value])),
+  };
 }

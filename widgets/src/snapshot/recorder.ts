@@ -7,7 +7,7 @@ import type { Store } from "../state/store";
 import { NOTHING, targetKey } from "../state/target";
 import type { Ask, Transport } from "../wire/client";
 import { DEFAULTS } from "../wire/protocol.check.gen";
-import type { Answer, CacheRef, Question } from "../wire/protocol.gen";
+import type { Answer, CacheRef, Question, Target } from "../wire/protocol.gen";
 import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
@@ -66,8 +66,13 @@ export class Recorder extends Relay {
       ({ size }) => size <= room && ((room -= size), true),
     );
     const entries = fits.map(({ ask, reply, buffers }): Entry => {
-      const { target: _, ...about } = ask as Ask & { target?: unknown };
-      return { ask: about, reply, ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}) };
+      const { target, ...about } = ask as Ask & { target?: Target };
+      const other = target && targetKey(target) !== targetKey(selection.target) ? { target } : {};
+      return {
+        ask: { ...about, ...other } as Entry["ask"],
+        reply,
+        ...(buffers.length > 0 ? { buffers: buffers.map(packed) } : {}),
+      };
     });
     const { cacheName, preview } = this.store;
     return {

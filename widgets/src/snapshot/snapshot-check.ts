@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { parseHead } from "../base/format";
 import { blocks, type Frame, frameOf, length, stepOf, within } from "../draw/plane";
 import { charts } from "../state/questions";
+import { isTargetOf } from "../state/selectable";
 import type { Position } from "../state/target";
 import { NOTHING } from "../state/target";
 import type { Ask } from "../wire/client";
@@ -97,10 +98,13 @@ function read(value: unknown): Snapshot {
     const { kind } = ask;
     if (!isRecorded(kind) || reply === undefined) return []; // only a kernel may send code, a page or predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
-    // All entries are of the selection's target, which is checked once.
-    const { target: _, ...whole } = v.parse(wire.REQUESTS[kind], { ...ask, target: NOTHING }, { abortEarly: true }) as {
-      target?: Target;
-    } & Record<string, unknown>;
+    // Most entries are of the selection's target, which is checked once.
+    const { target, ...about } = v.parse(
+      wire.REQUESTS[kind],
+      { ...ask, target: ask["target"] ?? NOTHING },
+      { abortEarly: true },
+    ) as { target?: Target } & Record<string, unknown>;
+    const whole = target && ask["target"] !== undefined ? { ...about, target } : about;
     const checkedReply = v.parse(wire.REPLIES[kind], reply, { abortEarly: true });
     const one = { kind, ask: whole, reply: checkedReply, bytes: packed.map(byteLength) } as Replied;
     return [
@@ -117,7 +121,10 @@ function read(value: unknown): Snapshot {
   const [facts, ...otherFacts] = replied.flatMap((one) => (one.kind === "describe" ? [one.reply] : []));
   ensure(facts !== undefined && otherFacts.length === 0, "it does not describe its cache exactly once");
   checkFacts(facts);
-  for (const one of replied) checkReply(one, facts);
+  for (const one of replied) {
+    checkReply(one, facts);
+    if ("target" in one.ask) ensure(isTargetOf(one.ask.target, facts), OTHER_MODEL);
+  }
   checkSelection({ selection, preview }, facts);
   const key = (ask: Entry["ask"]): string => keyOf(ask, { selection, defaults: wire.DEFAULTS });
   const keys = new Set(replied.map(({ entry: { ask } }) => key(ask)));
@@ -138,6 +145,8 @@ function read(value: unknown): Snapshot {
   };
 }
 
+const OTHER_MODEL = "it has a target that its model does not have";
+
 /** Whether this is a position of the prompts; “last” always is. */
 const isPosition = (at: Position, positions: number): boolean => at === "last" || isIndex(at, positions);
 
@@ -154,10 +163,8 @@ function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): vo
   );
 }
 
-function checkSelection(
-  { selection, preview }: Pick<Snapshot, "selection" | "preview">,
-  { layers, heads, prompts, positions }: CacheFacts,
-): void {
+function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "preview">, shape: CacheFacts): void {
+  const { layers, heads, prompts, positions } = shape;
   const { prompt = null, position = "last", layer = null, target, top_k = 5, heads: pinned = [] } = selection;
   const optional = (at: number | null, count: number): boolean => at === null || isIndex(at, count);
   const isHead = (name: string): boolean => {
@@ -168,7 +175,18 @@ function checkSelection(
     optional(prompt, prompts) && isPosition(position, positions) && optional(layer, layers),
     "its selection is not in its cache",
   );
-  ensureCount("contrasts", target.contrasts.length, target.direction ? 0 : 1, MOST.contrasts);
+  ensureCount("contrasts", target.contrasts.length, target.direction || target.inner ? 0 : 1, MOST.contrasts);
+  const targets = [target, ...(selection.trail ?? []).map((step) => step.target)];
+  ensure(
+    targets.every((one) => isTargetOf(one, shape)) &&
+      (selection.trail ?? []).every((step) => isPosition(step.position ?? "last", positions)),
+    OTHER_MODEL,
+  );
+  const { feeds = null } = selection;
+  ensure(
+    feeds === null || (isIndex(feeds.layer, layers) && isIndex(feeds.head, heads) && isIndex(feeds.source, positions)),
+    "its selection is not in its cache",
+  );
   ensure([0, 1, prompts].includes(target.contrasts.length), "it has a different number of targets than of prompts");
   ensureCount("rows of the ranking", top_k, 1, MOST.topK);
   ensureCount("pinned heads", pinned.length, 0, MOST.pinned);

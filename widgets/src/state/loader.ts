@@ -3,9 +3,13 @@ import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
-import { contributions, neurons, scores, tokens } from "./questions";
-import { type Attribution, NEURONS, SCORES, type Store } from "./store";
+import { contributions, feeding, neurons, scores, tokens } from "./questions";
+import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
+import { innerFactsKey } from "./trail-words";
+
+/** Of how many targets inside the model the facts are kept. */
+const MOST_INNER = 64;
 
 /**
  * Whether a request failed because the cache changed or is gone, or the kernel was lost. Then the last picture stays,
@@ -100,7 +104,13 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       () => (isSet(store.target.value) ? contributions(store.shown, by) : null),
       (result) => put(attributionOf(result)),
     );
-  attribution("heads", "head", (a) => (store.headRows.value = a));
+  attribution("heads", "head", (a) => {
+    store.headRows.value = a;
+    const { inner } = a.reply;
+    if (!inner) return;
+    const known = [...store.inner.peek(), [innerFactsKey(store, store.target.peek()), inner] as const];
+    store.inner.value = new Map(known.slice(-MOST_INNER));
+  });
   attribution("layers", "layer", (a) => (store.layerRows.value = a));
   attribution("lens", "accumulated", (a) => (store.lens.value = a));
 
@@ -111,6 +121,15 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       return score === null ? null : scores(store.shown, score);
     },
     ({ reply, buffers }) => (store.scores.value = { reply, values: float32(buffers[0]) }),
+    store.computingScores,
+  );
+  follow<"attribute">(
+    FEEDS,
+    () => {
+      const feeds = store.feeds.value;
+      return feeds === null ? null : feeding(store.shown, feeds);
+    },
+    (result) => (store.feeding.value = { feeds: store.feeds.peek(), rows: attributionOf(result) }),
     store.computingScores,
   );
   follow<"neurons">(

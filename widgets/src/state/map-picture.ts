@@ -5,6 +5,7 @@ import { endsOf, isBeyond } from "../draw/clipped";
 import type { Theme } from "../draw/colours";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
 import { holdOf } from "./held-scale";
+import type { Values } from "./selectable";
 import type { Score, Store } from "./store";
 
 /** In the order of the menu. In sentences, the part before the parenthesis is used. */
@@ -30,6 +31,8 @@ export interface MapPicture {
   largest: number;
   /** What the score measures, in a sentence. */
   meaning: string;
+  /** The head that the values feed; null if the values are of the target. */
+  feeds: Values["feeds"];
 }
 
 export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
@@ -37,7 +40,11 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
   return computed(() => {
     const score = store.score.value;
     const scores = store.scores.value;
-    if (score === null) last = contributions(store);
+    const feeds = store.feeds.value;
+    const feeding = store.feeding.value;
+    if (feeds !== null) {
+      if (feeding?.feeds === feeds) last = contributions(store, feeding.rows.rows, feeds);
+    } else if (score === null) last = contributions(store, store.headRows.value?.rows, null);
     else if (scores?.reply.score === score)
       last = {
         score,
@@ -46,18 +53,18 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
         high: scores.reply.high,
         largest: limitOf(scores.values),
         meaning: scores.reply.meaning,
+        feeds: null,
       };
     return last;
   });
 }
 
-function contributions(store: Store): MapPicture | null {
-  const rows = store.headRows.value?.rows;
+function contributions(store: Store, rows: Float32Array | undefined, feeds: Values["feeds"]): MapPicture | null {
   const facts = store.facts.value;
   if (!rows || !facts) return null;
   const values = rows.subarray(0, facts.layers * facts.heads);
   const limit = limitOf(values);
-  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "" };
+  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "", feeds };
 }
 
 /** The ends of the colour scale of contributions: ± the largest one, unless the scale is held. */

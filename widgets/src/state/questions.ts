@@ -6,6 +6,7 @@ import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
 import { type Component, componentsOf } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
+import { stepBefore } from "./path";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
 import type { Store } from "./store";
@@ -23,7 +24,7 @@ export const LISTED = 10;
 /** The most heads in the position map. */
 const MOST_MAPPED = 48;
 /** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
-export const PAIRED = 10;
+export const PAIRED = 8;
 const WRITTEN = 5;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
@@ -109,7 +110,7 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 /** What the head of an attention score then adds to the target of the step before, if it writes to it. */
 export function moved(shown: Selected): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
-  const before = shown.step > 0 && shown.step < shown.trail.length ? shown.trail[shown.step - 1] : undefined;
+  const before = stepBefore(shown);
   if (!score || !before) return null;
   const { target, position = "last" } = before;
   if (readAt(target, position) !== score.destination || score.layer >= layerOf(target)) return null;

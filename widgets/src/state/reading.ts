@@ -9,3 +9,11 @@ export interface Reading {
   /** What each source contributes to the target; null where that cannot be determined. */
   contributions: Float32Array | null;
 }
+
+/** Where a head reads a source: a cell of its attention, a token of the painted strip. */
+export interface Spot {
+  head: string;
+  /** Null: each prompt's last token. */
+  destination: number | null;
+  source: number;
+}

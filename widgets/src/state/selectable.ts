@@ -58,11 +58,15 @@ const MOST_HEADS = 20_000;
 const LONGEST_NAME = 1000;
 const MOST_LISTED = 50;
 
+const hasDirection = ({ direction, inner }: Target): boolean => !!direction || inner?.kind === "direction";
+
 /** Whether a target can be one of a cache of this shape. */
-function isOf({ direction, contrasts, inner, through = [] }: Target, { layers, heads, prompts, positions }: Shape): boolean {
+export function isTargetOf(
+  { contrasts, inner, through = [] }: Target,
+  { layers, heads, prompts, positions }: Shape,
+): boolean {
   const has = (at: number | null | undefined, count: number): boolean => index(at) !== undefined && Number(at) < count;
   const isHead = (at: { layer: number; head: number }): boolean => has(at.layer, layers) && has(at.head, heads);
-  if (direction || inner?.kind === "direction") return false;
   if (contrasts.length > 1 && contrasts.length !== prompts) return false;
   if (!through.every((at) => isHead(at) && has(at.source, positions))) return false;
   if (inner?.kind === "neuron") return has(inner.layer, layers);
@@ -79,7 +83,9 @@ function isOf({ direction, contrasts, inner, through = [] }: Target, { layers, h
 /** The trail, if all its steps can be of a cache of this shape. */
 function fittingSteps(steps: Step[], shape: Shape): Step[] {
   const fits = ({ target, position = "last" }: Step): boolean =>
-    isOf(target, shape) && (position === "last" || (position >= 0 && position < shape.positions));
+    isTargetOf(target, shape) &&
+    !hasDirection(target) &&
+    (position === "last" || (position >= 0 && position < shape.positions));
   return steps.every(fits) ? steps : [];
 }
 
@@ -93,7 +99,7 @@ const target: Selectable<Target, "target", "wire_target", true> = {
   trait: "wire_target",
   kept: true,
   // A direction is stored in one kernel, and its name means nothing elsewhere.
-  fit: (value, shape) => (isOf(value, shape) ? value : NOTHING),
+  fit: (value, shape) => (isTargetOf(value, shape) && !hasDirection(value) ? value : NOTHING),
   // Python sends an empty target before one is chosen. It is never sent back.
   whole: (value) => Array.isArray(value?.contrasts) && isSet(value),
 };

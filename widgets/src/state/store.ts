@@ -8,10 +8,13 @@ import type {
   AttributionReply,
   CacheFacts,
   CacheRef,
+  InnerFacts,
   NeuronsReply,
   ScoresReply,
   TokenLabel,
 } from "../wire/protocol.gen";
+import { baseOf, pathOf } from "./path";
+import type { Reading, Spot } from "./reading";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { isSet, type Position, quantity } from "./target";
 import { Undo } from "./undo";
@@ -25,7 +28,8 @@ export type Score = ScoresReply["score"];
 /** The lanes of the loader whose failures are shown in their own place, not as a failure of the panel. */
 export const NEURONS = "neurons";
 export const SCORES = "scores";
-export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES]);
+export const FEEDS = "feeds";
+export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES, FEEDS]);
 /** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
 export interface Attribution {
   reply: AttributionReply;
@@ -79,6 +83,8 @@ export class Store extends SelectionSignals {
   readonly isSaved = signal(false);
   /** Counts key presses that went to another head: then strip, sentence and map are scrolled into view. */
   readonly sought = signal(0);
+  /** Counts questions that became a step of the trail: then the tab that answers them is scrolled into view. */
+  readonly asked = signal(0);
   /** Counts failures that say that the current cache has changed or is gone. */
   readonly outdated = signal(0);
   /** Counts changes of Python's description of the cache. */
@@ -106,6 +112,14 @@ export class Store extends SelectionSignals {
   readonly headRows = signal<Attribution | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
+  /** What each head feeds to the head in `feeds`, and which one that is. */
+  readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
+  /** What targets inside the model are in this cache, by `innerFactsKey`. */
+  readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
+  /** The attention cell or token of the painted strip that was pointed at last: what "why here?" is about. */
+  readonly spot = signal<Spot | null>(null);
+  /** What the head in focus reads at the destination. */
+  readonly reading = signal<Reading | null>(null);
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
   /** The same for neurons and head scores, which are shown only in their own place. */
@@ -131,6 +145,10 @@ export class Store extends SelectionSignals {
   readonly chosen = chosenOf(this, this.chosenPosition);
   /** All that is selected, by the names of the wire. Each signal is read only when its property is. */
   readonly shown: Selected = wireSelection(this.chosen);
+  /** The steps of the trail, and the place of the present one. */
+  readonly path = computed(() => pathOf(this.shown));
+  /** The logits that the present target began with. */
+  readonly base = computed(() => baseOf(this.shown).target);
   /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);

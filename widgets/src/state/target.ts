@@ -1,5 +1,6 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
-import { quoted, visible } from "../base/format";
+import { headName, quoted, visible } from "../base/format";
+import type { Component } from "../wire/components";
 import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
 /** A destination position: an index, or “last”, each prompt's last real token. */
@@ -18,7 +19,8 @@ export function targetKey(target: Target): string {
   const ids = (tokens: Token[]): string => tokens.map((t) => t.id).join(",");
   const logits = target.contrasts.map((c) => `${ids(c.answer)}-${ids(c.distractor)}`).join(";");
   const through = (target.through ?? []).map(({ layer, head, source }) => [layer, head, source]);
-  const more = target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
+  const more =
+    target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
   return `${target.direction ?? ""}|${logits}${more}`;
 }
 
@@ -91,11 +93,38 @@ export function layerOf({ inner, through = [] }: Target): number {
   }
 }
 
-/** Whether a layer's MLP is before the point of a target. */
-export function mlpIsBefore(target: Target, layer: number): boolean {
+/** Whether a component writes to the stream before the point of a target. */
+export function isBefore(target: Target, { kind, layer }: Pick<Component, "kind" | "layer">): boolean {
+  if (layer === null) return true;
   const { inner, through = [] } = target;
-  const atMid = through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
-  return layer < layerOf(target) - (atMid ? 1 : 0);
+  const atMid =
+    through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
+  const late = atMid && AFTER_MID.has(kind);
+  return layer < layerOf(target) - (late ? 1 : 0);
+}
+
+/** What a layer writes after the point between its attention and its MLP. */
+const AFTER_MID: ReadonlySet<Component["kind"]> = new Set([
+  "mlp_out",
+  "mlp_bias",
+  "per_layer_out",
+  "layer_out",
+  "neuron",
+]);
+
+/** What a target inside the model measures, as a noun; null for logits. */
+export function insideQuantity(target: Target): string | null {
+  if (!isInside(target)) return null;
+  const through = target.through?.at(-1);
+  if (through) return `contribution of ${headName(through.layer, through.head)}`;
+  switch (target.inner?.kind) {
+    case "attention":
+      return target.inner.versus === null ? "attention score" : "difference of attention scores";
+    case "neuron":
+      return `input of L${target.inner.layer}N${target.inner.index}`;
+    default:
+      return "value along the direction";
+  }
 }
 
 // --- logits ----------------------------------------------------------------------------------------------------------
@@ -117,6 +146,8 @@ export function shared(contrasts: Contrast[], side: Side): Token[] | null {
 
 /** "logit difference" when something is subtracted, else "logit". */
 export function quantity(target: Target, prompt: number | null): string {
+  const inside = insideQuantity(target);
+  if (inside !== null) return inside;
   if (target.direction) return "value along the direction";
   return inView(target, prompt).some((c) => c.distractor.length > 0) ? "logit difference" : "logit";
 }

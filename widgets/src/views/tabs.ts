@@ -9,6 +9,7 @@ import type { AttentionRoom } from "./attention/attention-room";
 import { mountPositions } from "./positions/positions";
 import { mountPrompts } from "./prompts/prompts";
 import { mountTokenLens } from "./token-lens/token-lens";
+import { mountWhy } from "./why/why";
 
 /** A view below the charts. `controls` is an element next to the tabs. */
 export type LowerView = (
@@ -30,6 +31,7 @@ const VIEWS: Record<Tab, [string, string, Mount]> = {
   positions: ["Positions", "What each component adds at each position", alone(mountPositions)],
   "token-lens": ["Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
   prompts: ["Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
+  why: ["Why", "Why a head reads a token, and what was written there", alone(mountWhy)],
 };
 const TABS = (Object.keys(VIEWS) as Tab[]).map((tab) => [tab, ...VIEWS[tab]] as const);
 let panels = 0;

@@ -4,6 +4,7 @@ import { attentionFigure } from "./attention";
 import { layersFigure, lensFigure } from "./curves";
 import { headsFigure, rankingFigure } from "./heads";
 import { positionsFigure, promptsFigure, tokenLensFigure } from "./maps";
+import { whyFigure } from "./why";
 
 export function figure(picture: Picture, setting: Setting): string {
   switch (picture.picture) {
@@ -23,5 +24,7 @@ export function figure(picture: Picture, setting: Setting): string {
       return tokenLensFigure(picture, setting);
     case "prompts":
       return promptsFigure(picture, setting);
+    case "why":
+      return whyFigure(picture, setting);
   }
 }

@@ -12,7 +12,7 @@ const LEFT = 32;
 const RIGHT = 52;
 
 export function headsFigure(
-  { layers, heads, values, score, pinned, limit = limitOf(values.subarray(0, layers * heads)) }: HeadsPicture,
+  { layers, heads, values, score, feeds, pinned, limit = limitOf(values.subarray(0, layers * heads)) }: HeadsPicture,
   setting: Setting,
 ): string {
   const shown = score ? score.values : values;
@@ -20,8 +20,13 @@ export function headsFigure(
     ? { kind: score.low < 0 ? "diverging" : "sequential", low: score.low, high: score.high }
     : { kind: "diverging", low: -limit, high: limit, values: shown.subarray(0, layers * heads) };
   const sheet = new Sheet(SINGLE);
-  const what = score ? `${score.name} score` : `what each adds to the ${setting.quantity}`;
-  const about = score ? [score.meaning] : [setting.target, setting.place]; // a score has no target
+  const what = feeds
+    ? "what feeds a head"
+    : score
+      ? `${score.name} score`
+      : `what each adds to the ${setting.quantity}`;
+  const of = [feeds ?? setting.target, setting.place];
+  const about = score && !feeds ? [score.meaning] : of; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
   const empty = shown.subarray(0, layers * heads).some(Number.isNaN)
     ? [`empty: ${score ? "cannot be determined" : "no attention in this layer"}`]

@@ -5,11 +5,13 @@ import { side, signed } from "../../base/format";
 import { fitted } from "../../base/legible";
 import { watch } from "../../base/lifetime";
 import type { Part, Zoom } from "../../draw/zoom";
+import type { Store } from "../../state/store";
+import { askWhy } from "../../state/trail";
 import { prose } from "../../ui/prose";
 import type { Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { written } from "./attention-scale";
-import { poolWords } from "./attention-words";
+import { ownDestination, poolWords, strongest } from "./attention-words";
 import type { Shown } from "./card-cursor";
 import { ZOOM_HINT } from "./card-zoom";
 
@@ -47,6 +49,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         }
         <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}"
             @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
+        ${why(store, shown, name)}
         <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large}
             title="${large ? "Back to the small size." : "Enlarge to the whole row."} ${ZOOM_HINT}"
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>
@@ -76,6 +79,16 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
       title,
     );
   });
+}
+
+/** Asks about the source that the head reads most at the destination. */
+function why(store: Store, shown: Shown | null, name: string): unknown {
+  const source = shown?.head === name && shown.attention.reads ? strongest(shown.attention.reads, 1)[0] : undefined;
+  if (!shown || source === undefined) return nothing;
+  const spot = { head: name, destination: ownDestination(shown.attention, store), source };
+  const words = `Why does ${name} read ${store.tokenName(source)}?`;
+  return html`<button type="button" class="rs-quiet rs-card-why" aria-label=${words} title=${words}
+      @click=${() => askWhy(store, spot)}>why?</button>`;
 }
 
 function ends({ weighting }: Shown, limit: number): string {

@@ -16,6 +16,7 @@ import { type Attention, type Pane, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { colourOf, decimals, NAMES, writtenShort } from "./attention-scale";
 import { lineParts, ownDestination, unmasked } from "./attention-words";
+import { mountCardAsk } from "./card-ask";
 import { mountCursor, type Seen, type Shown } from "./card-cursor";
 import { refine } from "./card-fine";
 import { axisLabels } from "./card-labels";
@@ -293,6 +294,8 @@ export function createCard(
 
   mountZoom(matrix, zoom, size, signal);
   const cursor = mountCursor({ matrix, overlay, bars, mark }, room, shown, panes, part, zoom, signal);
+
+  mountCardAsk(field, [matrix, bars], room, shown, cursor, part, signal);
 
   // The strip follows the row under the pointer.
   let followed: Reading | null = null;

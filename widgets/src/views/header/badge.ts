@@ -5,6 +5,7 @@ import { plain, plural, signed, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { insideSum } from "./badge-inside";
 import { brief, explanation, lackingIn, missingWords } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 
@@ -40,6 +41,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     }
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
+    const inside = insideSum(store, data.reply.inner, sum);
+    const own = data.reply.own || inside !== null;
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
     // Whether the values are from the past: from a cache that was changed or is gone, or from a saved picture.
@@ -57,21 +60,26 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               `${signed(measured, largest, 1)} · from an earlier picture`
             : past
               ? `${rows} summed to ${signed(sum, largest, 1)} · from an earlier picture`
-              : kind === "agrees" && data.reply.own
-                ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
-                : kind === "agrees"
-                  ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
-                  : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
-                    ? `rows miss the model’s ${quantity} by up to ${plain(data.reply.worst ?? 0, largest)} in a prompt`
-                    : kind === "misses"
-                      ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ` +
-                        `${signed(measured, largest)}`
-                      : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
+              : kind === "agrees" && inside !== null
+                ? `✓ ${rows} sum to ${inside}`
+                : kind === "unmeasured" && inside !== null
+                  ? `${rows} sum to ${inside.replace(", as cached", "")} · not in the cache to compare with`
+                  : kind === "agrees" && data.reply.own
+                    ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
+                    : kind === "agrees"
+                      ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
+                      : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
+                        ? `rows miss the model’s ${quantity} by up to ` +
+                          `${plain(data.reply.worst ?? 0, largest)} in a prompt`
+                        : kind === "misses"
+                          ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ` +
+                            `${signed(measured, largest)}`
+                          : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
     const short = brief(
       kind,
       sum,
       unexplained !== null && Math.abs(unexplained) > data.reply.tolerance ? unexplained : null,
-      data.reply.own === true,
+      own,
       past,
       largest,
     );
@@ -88,7 +96,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           class="rs-badge-text rs-${
             kind === "contradicts" || kind === "incomplete"
               ? "misses"
-              : past || (kind === "agrees" && !data.reply.own)
+              : past || (kind === "agrees" && !own)
                 ? "unmeasured"
                 : kind
           }" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace(

@@ -15,6 +15,7 @@ import { dotted } from "./facts";
 import { mountMenu } from "./menu";
 import { mountPrompt } from "./prompt";
 import { mountTarget } from "./target";
+import { mountTrail } from "./trail";
 
 /** From this width on the facts are next to the name; header.css has the same number. */
 const ROOM_PX = 560;
@@ -63,6 +64,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountTarget(target, store, client, signal);
   mountPrompt(prompt, store, signal);
   mountMenu(menu, store, client, signal);
+  mountTrail(parent, store, signal);
 }
 
 /** The cache's name and its facts: next to the name, or in a box that opens if there is no room. */

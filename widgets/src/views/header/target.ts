@@ -5,6 +5,7 @@ import { fitted, shown } from "../../base/legible";
 import { child, element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { canSwap, edit, inView, isSet, label, type Side, shared, swap, targetKey } from "../../state/target";
+import { begin } from "../../state/trail";
 import { mountCombobox } from "../../ui/combobox";
 import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
@@ -28,7 +29,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   const originOf = (key: string): Origin | null => (origin.value?.key === key ? origin.value : null);
 
   const chip = (side: Side): TemplateResult => {
-    const target = store.target.value;
+    const target = store.base.value;
     const contrasts = inView(target, store.prompt.value);
     const tokens = shared(contrasts, side);
     const mixed = tokens === null;
@@ -55,7 +56,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   };
 
   watch(signal, () => {
-    const target = store.target.value;
+    const target = store.base.value;
     if (target.direction) {
       const from = originOf(targetKey(target))?.from ?? null;
       const tip =
@@ -87,7 +88,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
               <button type="button" class="rs-quiet rs-swap" aria-label="Swap answer and distractor"
                   title="Swap answer and distractor in all prompts"
                 ?disabled=${!canSwap(target)}
-                    @click=${() => (store.target.value = swap(store.target.peek()))}>⇄</button>`
+                    @click=${() => begin(store, swap(store.base.peek()))}>⇄</button>`
             : html`<button type="button" class="rs-quiet" data-side="distractor" title="Subtract another token’s logit"
                 ?disabled=${!isSet(target)}
               @click=${() => (open.value = "distractor")}>minus …</button>`
@@ -97,7 +98,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
   });
 
   watch(signal, () => {
-    const words = originOf(targetKey(store.target.value))?.words ?? [];
+    const words = originOf(targetKey(store.base.value))?.words ?? [];
     const more = words.length - MOST_WORDS;
     render(
       words.length === 0
@@ -114,13 +115,13 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
 
   const take = (target: Target, words: string[], from: string | null = null): void => {
     batch(() => {
-      store.target.value = target;
+      begin(store, target);
       origin.value = { key: targetKey(target), from, words };
       open.value = null;
     });
   };
   const apply = (side: Side, tokens: Token[]): void => {
-    const { target, notice } = edit(store.target.peek(), store.prompt.peek(), side, tokens);
+    const { target, notice } = edit(store.base.peek(), store.prompt.peek(), side, tokens);
     take(target, notice === null ? [] : [notice]);
     if (tokens.length === 0) line.querySelector<HTMLElement>(`[data-side="${side}"]`)?.focus();
   };

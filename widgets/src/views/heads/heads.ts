@@ -17,13 +17,17 @@ import {
   share,
   valueIn,
 } from "../../state/map-picture";
-import { SCORES, type Store } from "../../state/store";
+import { FEEDS, SCORES, type Store } from "../../state/store";
+import { layerOf } from "../../state/target";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
 import { stepAcross, TabStop } from "../../ui/roving";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
+
+/** Said of a head whose layer does not write before the point that the target is read from. */
+const LATE = "not before the point";
 
 export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const choice = element("div", "rs-choice");
@@ -68,10 +72,13 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
 
   const picture = mapPicture(store);
   watch(signal, () => {
-    const added = store.score.value === null;
-    const why = added
-      ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
-      : (store.problems.value.get(SCORES) ?? undefined);
+    const feeds = store.feeds.value !== null;
+    const added = store.score.value === null && !feeds;
+    const why = feeds
+      ? (store.problems.value.get(FEEDS) ?? undefined)
+      : added
+        ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
+        : (store.problems.value.get(SCORES) ?? undefined);
     // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
     refusal.hidden = why === undefined;
@@ -119,33 +126,44 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
   }
 
+  /** The first layer that is not before the point that is read; scores are of all layers. */
+  const endOf = (): number => {
+    const feeds = store.feeds.value;
+    if (feeds) return feeds.layer;
+    return store.score.value === null ? layerOf(store.target.value) : Infinity;
+  };
   // Colours and labels, when the values or the theme change.
   watch(signal, () => {
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const stale = shown?.score === null && store.why("heads") !== null;
+    const stale = shown?.score === null && shown.feeds === null && store.why("heads") !== null;
+    const end = endOf();
     if (!shown) return;
     let index = 0;
     for (const [name, cell] of cells) {
       const value = shown.values[index] ?? NaN;
       const absent = store.isAbsent(name);
       const unknown = Number.isNaN(value);
+      const late = (parseHead(name)?.layer ?? 0) >= end;
+      cell.classList.toggle("rs-late", late && !absent);
       cell.classList.toggle("rs-absent", absent || unknown);
       if (absent) cell.setAttribute("aria-disabled", "true");
       else cell.removeAttribute("aria-disabled");
-      cell.style.backgroundColor = absent || unknown || stale ? "" : css(colourOf(shown, value, theme));
-      cell.classList.toggle("rs-beyond", !absent && !stale && liesBeyond(shown, value));
+      cell.style.backgroundColor = absent || unknown || stale || late ? "" : css(colourOf(shown, value, theme));
+      cell.classList.toggle("rs-beyond", !absent && !stale && !late && liesBeyond(shown, value));
       cell.setAttribute(
         "aria-label",
         `${name} ${
           absent
             ? "no attention"
-            : stale
-              ? "not known"
-              : unknown && shown.score === null
-                ? "not cached"
-                : cellWords(shown, value)
+            : late
+              ? LATE
+              : stale
+                ? "not known"
+                : unknown && shown.score === null
+                  ? "not cached"
+                  : cellWords(shown, value)
         }`,
       );
       index += 1;
@@ -177,7 +195,9 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const value = name === null || !facts || !shown || store.isAbsent(name) ? NaN : valueIn(shown, name, facts.heads);
     tip.hidden = marker.hidden = !cell || Number.isNaN(value);
     if (!head || !facts || !shown || Number.isNaN(value)) return;
-    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${cellWords(shown, value)}`);
+    const late = head.layer >= endOf();
+    marker.hidden = late;
+    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : cellWords(shown, value)}`);
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;

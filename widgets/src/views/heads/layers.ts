@@ -6,15 +6,21 @@ import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
 import { along, bars } from "../../state/axis";
 import type { Store } from "../../state/store";
+import { isBefore } from "../../state/target";
 import { type Mark, mountChart } from "../../ui/chart";
 import { componentsOf } from "../../wire/components";
 
+const BEFORE_ALL = { kind: "embed", layer: null } as const;
 const SUBLAYERS: Record<string, string> = { attn: "attention", mlp: "MLP" };
 
 export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
   const layers = computed(() => store.facts.value?.layers ?? 0);
-  const rows = computed(() => bars(componentsOf(store.layerRows.value?.reply.components)));
+  /** Only what is written before the point that the target is read from. */
+  const rows = computed(() => {
+    const components = componentsOf(store.layerRows.value?.reply.components);
+    return bars(components).filter(({ index }) => isBefore(store.target.value, components[index] ?? BEFORE_ALL));
+  });
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   watch(signal, () => {

@@ -2,10 +2,13 @@
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { counted, signed, vanishes } from "../../base/format";
+import { isPlainKey } from "../../base/keys";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import { limitOf } from "../../draw/colours";
 import { NEURONS, type Neurons, type Store } from "../../state/store";
+import { readAt } from "../../state/target";
+import { askNeuron } from "../../state/trail";
 import { prose } from "../../ui/prose";
 import { componentsOf } from "../../wire/components";
 import { type Entry, sumTable } from "../header/ledger";
@@ -60,7 +63,9 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
                 neuron.value < 0 && (found[i - 1]?.value ?? 0) >= 0 ? "rs-first-minus" : ""
               } ${i === cursor.value ? "rs-hover" : ""}"
             data-at=${i} tabindex=${i === start ? 0 : -1}
-                aria-label="${neuron.name} ${signed(neuron.value, largest)}">${rankLine(neuron, reach, largest)}</div>`,
+                title="Why is it on? (click, Enter or w)"
+                aria-label="${neuron.name} ${signed(neuron.value, largest)}"
+                aria-description="Enter asks why it is on">${rankLine(neuron, reach, largest)}</div>`,
           ),
       list,
     );
@@ -109,6 +114,23 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
   );
   list.addEventListener("pointerleave", leave, { signal });
   list.addEventListener("focusout", leave, { signal });
+  const why = (event: Event): void => {
+    const { kind, layer = null, index = null } = components.peek()[at(event) ?? -1] ?? {};
+    if (kind !== "neuron" || layer === null || index === null) return;
+    const read = readAt(store.target.peek(), store.chosenPosition.peek());
+    askNeuron(store, { layer, index }, read ?? undefined);
+  };
+  list.addEventListener("click", why, { signal });
+  list.addEventListener(
+    "keydown",
+    (event) => {
+      if (!isPlainKey(event) || !["Enter", " ", "w"].includes(event.key)) return;
+      event.preventDefault();
+      event.stopPropagation();
+      why(event);
+    },
+    { signal },
+  );
   addArrowKeys(list, "[data-at]", signal);
 }
 
@@ -116,6 +138,6 @@ function sentence({ name, value }: Ranked, largest: number, quantity: string): S
   return [
     `${name} ${value < 0 ? "takes" : "adds"} `,
     { stress: signed(value, largest) },
-    ` ${value < 0 ? "from" : "to"} the ${quantity}`,
+    ` ${value < 0 ? "from" : "to"} the ${quantity} · click: why is it on?`,
   ];
 }

@@ -1,9 +1,29 @@
 // The choice of what colours the head map: contributions, or a score for a known kind of head.
+import { batch } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
+import { headName, parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { holdOf } from "../../state/held-scale";
 import { SCORES } from "../../state/map-picture";
+import type { Values } from "../../state/selectable";
 import type { Score, Store } from "../../state/store";
+import { feedsWords } from "../../state/trail-words";
+import { strongest } from "../attention/attention-words";
+
+type Feeds = NonNullable<Values["feeds"]>;
+const FEEDS: [Feeds["by"], string][] = [
+  ["query", "feeds its query"],
+  ["key", "feeds its key"],
+  ["value", "feeds its value"],
+];
+
+/** The pinned or pointed head, where it reads most; null if its reading is not known. */
+function fed(store: Store): Omit<Feeds, "by"> | null {
+  const reading = store.reading.value;
+  const head = reading ? parseHead(reading.head) : null;
+  const source = reading ? strongest(reading.weights, 1)[0] : undefined;
+  return head && source !== undefined ? { ...head, source } : null;
+}
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   // Only contributions need a held scale: a score always has the same one.
@@ -15,22 +35,42 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
   watch(signal, () => {
     const score = store.score.value;
     const { reply } = store.scores.value ?? {};
-    const tip =
-      score === null
+    const feeds = store.feeds.value;
+    const of = feeds ?? fed(store);
+    const tip = feeds
+      ? feedsWords(store, feeds)
+      : score === null
         ? `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`
         : reply?.score === score
           ? [reply.meaning, ...reply.notes].join(" ")
           : "";
     const choose = (event: Event): void => {
       const { value } = event.target as HTMLSelectElement;
-      store.score.value = value === "" ? null : (value as Score);
+      const by = FEEDS.find(([name]) => `feeds ${name}` === value)?.[0];
+      batch(() => {
+        store.feeds.value = by && of ? { ...of, by } : null;
+        store.score.value = by || value === "" ? null : (value as Score);
+      });
     };
+    const chosen = feeds ? `feeds ${feeds.by}` : (score ?? "");
     render(
-      html`<select aria-label="What colours the head map" title=${tip} .value=${score ?? ""} @change=${choose}>
-        <option value="" ?selected=${score === null}>what each adds</option>
+      html`<select aria-label="What colours the head map" title=${tip} .value=${chosen} @change=${choose}>
+        <option value="" ?selected=${chosen === ""}>what each adds</option>
         <optgroup label="a score of each head">
           ${SCORES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
         </optgroup>
+        ${
+          of === null
+            ? nothing
+            : html`<optgroup
+              label="what feeds ${headName(of.layer, of.head)}, where it reads ${store.tokenName(of.source)}">
+              ${FEEDS.map(
+                ([name, words]) =>
+                  html`<option value="feeds ${name}" ?selected=${feeds?.by === name}>${
+                    feeds?.by === name ? `feeds ${headName(of.layer, of.head)}: ${name}` : words
+                  }</option>`,
+              )}</optgroup>`
+        }
       </select>`,
       parent,
     );

@@ -28,7 +28,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
   const reading = state<Reading | null>(null);
   const trouble = state<string | null>(null);
   const put = (found: Reading | null, why: string | null = null): void => {
-    reading.value = found;
+    reading.value = store.reading.value = found;
     trouble.value = why;
   };
 

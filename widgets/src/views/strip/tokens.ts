@@ -130,6 +130,9 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   const pointed = state<number | null>(null);
   const light = (at: number | null): void => {
     batch(() => (pointed.value = store.hoveredToken.value = at));
+    const reading = focus.reading.peek();
+    if (at !== null && reading && (reading.weights[at] ?? 0) > 0)
+      store.spot.value = { head: reading.head, destination: reading.destination, source: at };
     if (at === null) store.sentence.value = null;
   };
   // The sentence changes with the destination and the head in focus, unless another view has replaced it.

@@ -1,0 +1,40 @@
+// The path of targets that led to the present one, as far as the trail has it. What is selected from outside may belong
+// to no step of the trail; then the target is the only step.
+import type { Step, Target } from "../wire/protocol.gen";
+import type { Selected } from "./selectable";
+import { isInside, NOTHING, type Position, targetKey } from "./target";
+
+export interface Path {
+  steps: readonly Step[];
+  /** The place of the present step. */
+  at: number;
+}
+
+/** The steps of the trail, with the present position; or only the present target, if it is not the trail's. */
+export function pathOf({
+  trail,
+  step,
+  target,
+  position,
+}: Pick<Selected, "trail" | "step" | "target" | "position">): Path {
+  const shown = trail[step];
+  if (!shown || targetKey(shown.target) !== targetKey(target)) return { steps: [{ target, position }], at: 0 };
+  return { steps: trail.map((one, at) => (at === step ? { target, position } : one)), at: step };
+}
+
+/** The step before the present one; null if there is none. */
+export function stepBefore(shown: Parameters<typeof pathOf>[0]): Step | null {
+  const { steps, at } = pathOf(shown);
+  return steps[at - 1] ?? null;
+}
+
+/** The logits that the present target began with, and their position; no target if it began inside the model. */
+export function baseOf(shown: Parameters<typeof pathOf>[0]): { target: Target; position: Position } {
+  const { steps, at } = pathOf(shown);
+  const step = steps.slice(0, at + 1).findLast(({ target }) => !target.inner);
+  if (!step) return { target: NOTHING, position: shown.position };
+  const { target, position = "last" } = step;
+  if (!isInside(target)) return { target, position };
+  const { contrasts, direction = null } = target; // logits through heads
+  return { target: { ...NOTHING, contrasts, direction }, position };
+}

@@ -1,0 +1,84 @@
+// Targets in words: the steps of the trail, and what is measured.
+
+import { headName } from "../base/format";
+import type { AttentionScore, InnerFacts, Step, Target } from "../wire/protocol.gen";
+import type { Values } from "./selectable";
+import type { Store } from "./store";
+import { inView, label, type Position, shared, targetKey } from "./target";
+
+/** A step in words: what it is about (a head, a neuron, tokens), what comes before this, and after it. */
+export interface StepWords {
+  before: string;
+  name: string;
+  after: string;
+}
+
+export const plainWords = ({ before, name, after }: StepWords): string => before + name + after;
+
+/** What a target inside the model is in the prompt that is shown, if it was answered before. */
+export function factsOf(store: Store, target: Target): InnerFacts | null {
+  if (store.isMean.value) return null; // they are of one prompt
+  return store.inner.value.get(innerFactsKey(store, target)) ?? null;
+}
+
+export function innerFactsKey(store: Store, target: Target): string {
+  return `${store.source.value} ${store.prompt.value} ${targetKey(target)}`;
+}
+
+export function stepWords(store: Store, { target, position = "last" }: Step): StepWords {
+  const through = target.through?.at(-1);
+  if (through) {
+    const { layer, head, source } = through;
+    const from = source === null ? "" : ` from ${store.tokenName(source)}`;
+    return { before: "what ", name: headName(layer, head), after: ` moves${from}` };
+  }
+  switch (target.inner?.kind) {
+    case "attention":
+      return {
+        before: "",
+        name: headName(target.inner.layer, target.inner.head),
+        after: ` reads ${store.tokenName(target.inner.source)}${versusWords(store, target, target.inner)}`,
+      };
+    case "neuron":
+      return {
+        before: target.inner.part === "up" ? "the linear part of " : "the input of ",
+        name: `L${target.inner.layer}N${target.inner.index}`,
+        after: placeWords(store, position),
+      };
+    case "direction":
+      return { before: "the direction ", name: target.inner.key, after: ` at ${target.inner.at}` };
+    case undefined:
+      return { before: "", name: logitWords(store, target), after: placeWords(store, position) };
+  }
+}
+
+/** " and not <|im_start|>₀", " more than the average token"; "" for the score alone. */
+function versusWords(store: Store, target: Target, { versus = "most" }: AttentionScore): string {
+  if (versus === null) return "";
+  if (versus === "mean") return " more than on average";
+  const other = versus === "most" ? (factsOf(store, target)?.versus ?? null) : versus;
+  return other === null ? "" : ` and not ${store.tokenName(other)}`;
+}
+
+/** " at ·to"; "" if prompts end at different positions. */
+function placeWords(store: Store, position: Position): string {
+  const at = position === "last" ? store.lastPosition.value : position;
+  return at === null ? "" : ` at ${store.tokenName(at)}`;
+}
+
+/** "·Mary − ·John" */
+export function logitWords(store: Store, target: Target): string {
+  if (target.direction) return "the direction";
+  const contrasts = inView(target, store.prompt.value);
+  const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
+  if (!answer || !distractor) return "each prompt’s own answer";
+  return distractor.length > 0 ? `${label(answer)} − ${label(distractor)}` : label(answer);
+}
+
+/** What colours the head map if it shows what feeds a head. */
+export function feedsWords(store: Store, { layer, head, source, by }: NonNullable<Values["feeds"]>): string {
+  const [name, token] = [headName(layer, head), store.tokenName(source)];
+  return by === "value"
+    ? `What each earlier head put at ${token} that ${name} moves into the ${store.quantity.value}`
+    : `What each earlier head adds, through the ${by} of ${name}, to its score for ${token}`;
+}

@@ -1,0 +1,101 @@
+// The trail: the targets that were asked one after another, each with its position. Each step can be shown again.
+import { batch } from "@preact/signals-core";
+import { parseHead } from "../base/format";
+import type { Step, Target } from "../wire/protocol.gen";
+import { baseOf, type Path, pathOf } from "./path";
+import type { Spot } from "./reading";
+import type { Store } from "./store";
+import { innerTarget, isSet, layerOf, NOTHING, type Position, readAt, targetKey, throughHead } from "./target";
+
+/** As MOST_OF_TRAIL in the wire. */
+const MOST = 32;
+
+/** Asks for another target. It becomes the next step; the steps after the present one are dropped. */
+export function ask(store: Store, target: Target, position: Position = store.chosenPosition.peek()): void {
+  const { steps, at } = peek(store);
+  if (targetKey(steps[at]?.target ?? NOTHING) === targetKey(target)) return void (store.tab.value = "why");
+  const next = [...steps.slice(0, at + 1), { target, position }];
+  if (next.length > MOST) next.splice(1, 1); // the first step says what all others are about
+  batch(() => {
+    put(store, next, next.length - 1);
+    store.tab.value = "why";
+    store.folded.value = store.folded.peek().filter((section) => section !== "views");
+    store.asked.value += 1;
+  });
+}
+
+/** Shows another target in place of the present one. */
+export function instead(store: Store, target: Target): void {
+  const { steps, at } = peek(store);
+  put(store, [...steps.slice(0, at), { target, position: store.chosenPosition.peek() }], at);
+}
+
+/** Shows a step of the trail again. */
+export function go(store: Store, at: number): void {
+  const { steps, at: now } = peek(store);
+  if (at !== now && at >= 0 && at < steps.length) put(store, steps, at);
+}
+
+/** Begins anew with these logits. */
+export function begin(store: Store, target: Target): void {
+  put(store, [{ target, position: baseOf(store.shown).position }], 0);
+}
+
+function peek(store: Store): Path {
+  const { trail, stepAt, target, chosenPosition } = store;
+  return pathOf({
+    trail: trail.peek(),
+    step: stepAt.peek(),
+    target: target.peek(),
+    position: chosenPosition.peek(),
+  });
+}
+
+function put(store: Store, steps: readonly Step[], at: number): void {
+  const step = steps[at];
+  if (!step) return;
+  const { position = "last" } = step;
+  batch(() => {
+    store.trail.value = steps.length > 1 ? [...steps] : [];
+    store.stepAt.value = steps.length > 1 ? at : 0;
+    store.target.value = step.target;
+    if (position !== store.chosenPosition.peek()) store.position.value = position;
+  });
+}
+
+/** "Why here?": why the head reads this source and not the one that it reads most of the others. */
+export function askWhy(store: Store, spot: Spot): void {
+  const head = parseHead(spot.head);
+  if (!head) return;
+  const destination = positionOf(store, spot.destination);
+  const { source } = spot;
+  ask(
+    store,
+    innerTarget({ kind: "attention", ...head, destination, source, versus: "most", side: "query" }),
+    destination,
+  );
+}
+
+/** Whether the head writes to the present target at this destination. */
+export function canAskWho(store: Store, { head: name, destination }: Spot): boolean {
+  const head = parseHead(name);
+  const target = store.target.value;
+  if (!head || !isSet(target) || head.layer >= layerOf(target)) return false;
+  return readAt(target, store.chosenPosition.value) === positionOf(store, destination);
+}
+
+/** "Who put that there?": what wrote at the source what the head moves from there into the present target. */
+export function askWho(store: Store, spot: Spot): void {
+  const head = parseHead(spot.head);
+  if (head && canAskWho(store, spot)) ask(store, throughHead(store.target.peek(), { ...head, source: spot.source }));
+}
+
+/** "Why is it on?": what a neuron reads before its activation function, at a position. */
+export function askNeuron(store: Store, neuron: { layer: number; index: number }, position?: Position): void {
+  ask(store, innerTarget({ kind: "neuron", ...neuron, part: "pre" }), position);
+}
+
+/** A position as targets have it: the last one is "last". */
+function positionOf(store: Store, position: number | null): Position {
+  return position === null || position === store.lastPosition.value ? "last" : position;
+}

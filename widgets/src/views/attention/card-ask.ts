@@ -1,0 +1,101 @@
+// A click on an attention cell, or Enter, puts "why here?" and "who put it?" next to it; w and p ask without them.
+import type { ReadonlySignal } from "@preact/signals-core";
+import { signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { element, watch } from "../../base/lifetime";
+import type { Part } from "../../draw/zoom";
+import type { Spot } from "../../state/reading";
+import { askWho, askWhy, canAskWho } from "../../state/trail";
+import { closeElsewhere } from "../../ui/popover";
+import type { AttentionRoom } from "./attention-room";
+import type { Cell, Shown } from "./card-cursor";
+
+/** A pointer that moved farther than this between down and up has dragged the map. */
+const DRAGGED_PX = 4;
+
+export function mountCardAsk(
+  field: HTMLElement,
+  canvases: HTMLElement[],
+  { store }: AttentionRoom,
+  shown: ReadonlySignal<Shown | null>,
+  cursor: ReadonlySignal<Cell | null>,
+  part: ReadonlySignal<Part>,
+  signal: AbortSignal,
+): void {
+  const place = element("div", "rs-cell-ask", { role: "group", "aria-label": "Ask about this cell", hidden: "" });
+  field.append(place);
+  const open = state<Spot | null>(null);
+  const spotAt = (cell: Cell | null): Spot | null => {
+    const picture = shown.peek();
+    if (!cell || !picture || cell.k > cell.q) return null;
+    return { head: picture.head, destination: cell.q, source: cell.k };
+  };
+  watch(signal, () => {
+    const spot = spotAt(cursor.value);
+    if (spot) store.spot.value = spot;
+  });
+  watch(signal, () => {
+    void shown.value?.key; // another head, target or prompt
+    open.value = null;
+  });
+
+  watch(signal, () => {
+    const spot = open.value;
+    place.hidden = spot === null;
+    if (!spot) return render(nothing, place);
+    const { left, top, span } = part.value;
+    const across = (spot.source - left + 0.5) / span;
+    place.style.left = `${Math.min(0.98, Math.max(0.02, across)) * 100}%`;
+    place.style.top = `${(((spot.destination ?? 0) - top + 1) / span) * 100}%`;
+    place.classList.toggle("rs-tip-left", across > 0.5);
+    const token = store.tokenName(spot.source);
+    render(
+      html`<button type="button" class="rs-ask" data-ask="why" title="Why does ${spot.head} read ${token}? (key w)"
+          aria-label="Why does ${spot.head} read ${token}?" @click=${() => askWhy(store, spot)}>why here?</button>
+        ${
+          canAskWho(store, spot)
+            ? html`<button type="button" class="rs-ask" data-ask="who"
+              title="Who put there what ${spot.head} moves from ${token}? (key p)"
+              aria-label="Who put there what ${spot.head} moves from ${token}?"
+              @click=${() => askWho(store, spot)}>who put it?</button>`
+            : nothing
+        }`,
+      place,
+    );
+  });
+
+  for (const canvas of canvases) {
+    let down: { x: number; y: number } | null = null;
+    canvas.addEventListener("pointerdown", ({ clientX, clientY }) => (down = { x: clientX, y: clientY }), { signal });
+    canvas.addEventListener(
+      "click",
+      ({ clientX, clientY }) => {
+        const dragged = down !== null && Math.hypot(clientX - down.x, clientY - down.y) > DRAGGED_PX;
+        if (!dragged) open.value = spotAt(cursor.peek());
+      },
+      { signal },
+    );
+    canvas.addEventListener(
+      "keydown",
+      (event) => {
+        if (event.key !== "Enter") return;
+        open.value = spotAt(cursor.peek());
+        place.querySelector("button")?.focus();
+        event.preventDefault();
+      },
+      { signal },
+    );
+  }
+  const close = (): void => void (open.value = null);
+  field.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key !== "Escape" || open.peek() === null) return;
+      event.stopPropagation();
+      close();
+      canvases[0]?.focus();
+    },
+    { signal },
+  );
+  closeElsewhere(field, () => open.peek() !== null, close, signal);
+}

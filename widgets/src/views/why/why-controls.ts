@@ -1,0 +1,77 @@
+// The controls of the tab "why": sides or pair map, what the source is compared with, and the size of the pair map.
+import type { Signal } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { watch } from "../../base/lifetime";
+import { PAIRED } from "../../state/questions";
+import type { Store } from "../../state/store";
+import { scoreIn } from "../../state/target";
+import { instead } from "../../state/trail";
+import { factsOf } from "../../state/trail-words";
+import type { AttentionScore } from "../../wire/protocol.gen";
+
+type Versus = NonNullable<AttentionScore["versus"]> | null;
+
+const SIZES = [PAIRED, 20, 40];
+/** The most tokens in the menu: the last ones before the destination. */
+const MOST_TOKENS = 400;
+
+export function mountControls(parent: HTMLElement, store: Store, k: Signal<number>, signal: AbortSignal): void {
+  watch(signal, () => {
+    const target = store.target.value;
+    const score = scoreIn(target);
+    if (!score) return render(nothing, parent);
+    const { versus = "most", source, destination } = score;
+    const end = destination === "last" ? (store.lastPosition.value ?? store.tokens.value.length - 1) : destination;
+    const most = factsOf(store, target)?.versus;
+    const named = versus === "most" && typeof most === "number" ? `${store.tokenName(most)}, ` : "";
+    const tokens = Array.from({ length: end + 1 }, (_, at) => at)
+      .slice(-MOST_TOKENS)
+      .filter((at) => at !== source);
+    const choose = (event: Event): void => {
+      const { value } = event.target as HTMLSelectElement;
+      const to: Versus = value === "none" ? null : value === "most" || value === "mean" ? value : Number(value);
+      instead(store, { ...target, inner: { ...score, versus: to } });
+    };
+    const option = (value: string, words: string) =>
+      html`<option value=${value} ?selected=${value === String(versus ?? "none")}>${words}</option>`;
+    const grow = (by: number) => (): void => {
+      k.value = SIZES[SIZES.indexOf(k.peek()) + by] ?? k.peek();
+    };
+    render(
+      html`<label class="rs-why-versus">compared with <span class="rs-choice"><select
+          aria-label="What the source is compared with" .value=${String(versus ?? "none")} @change=${choose}>
+          ${option("most", `${named}${named ? "which" : "what"} it reads most of the others`)}
+          ${option("mean", "what it reads on average")}
+          ${option("none", "nothing: the raw score")}
+          <optgroup label="another token">${tokens.map((at) => option(String(at), store.tokenName(at)))}</optgroup>
+        </select></span></label>
+        ${
+          store.whyShows.value === "pairs"
+            ? html`<div class="rs-stepper" role="group" aria-label="Components of each side">
+              <button type="button" aria-label="Fewer components" ?disabled=${k.value === SIZES[0]}
+                  @click=${grow(-1)}>−</button>
+              <span>${k.value} × ${k.value}</span>
+              <button type="button" aria-label="More components" ?disabled=${k.value === SIZES.at(-1)}
+                  @click=${grow(1)}>+</button>
+            </div>`
+            : nothing
+        }
+        <div class="rs-switch" role="group" aria-label="What is shown of the score">
+          ${(
+            [
+              ["sides", "sides", "Query side and key side; each sums to the whole by itself"],
+              ["pairs", "pair map", "Which component of the query goes with which component of the key"],
+            ] as const
+          ).map(
+            ([
+              name,
+              words,
+              tip,
+            ]) => html`<button type="button" aria-pressed=${store.whyShows.value === name} title=${tip}
+            @click=${() => (store.whyShows.value = name)}>${words}</button>`,
+          )}
+        </div>`,
+      parent,
+    );
+  });
+}

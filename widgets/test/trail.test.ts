@@ -1,0 +1,171 @@
+// The trail: what is asked becomes the next step, and each step can be shown again, with its position.
+import { describe, expect, it } from "vitest";
+import { feeding, whyOf } from "../src/state/questions";
+import { fit, read } from "../src/state/selectable";
+import { asSelection, fitting, select, selectionOf, shownOf } from "../src/state/selection";
+import type { Store } from "../src/state/store";
+import { innerTarget, isBefore, layerOf, readAt, targetKey, throughHead } from "../src/state/target";
+import { ask, askNeuron, askWho, askWhy, begin, canAskWho, go, instead } from "../src/state/trail";
+import { plainWords, stepWords } from "../src/state/trail-words";
+import type { Target } from "../src/wire/protocol.gen";
+import { storeOf } from "./made";
+
+const TEXTS = ["<s>", " Mary", " John", " to"];
+const SHAPE = { layers: 6, heads: 4 };
+const made = (): Store => {
+  const store = storeOf(TEXTS, [], SHAPE);
+  store.prompt.value = 0;
+  return store;
+};
+const words = (store: Store): string[] => store.path.value.steps.map((step) => plainWords(stepWords(store, step)));
+const READS = { head: "L4H3", destination: 3, source: 2 };
+
+describe("the trail", () => {
+  it("has the steps in words, and goes back and forward with their positions", () => {
+    const store = made();
+    expect([words(store), store.stepAt.value]).toEqual([["·Mary − ·John at ·to"], 0]);
+    askWhy(store, READS);
+    expect(store.tab.value).toBe("why");
+    expect(store.target.value.inner).toMatchObject({ destination: "last", source: 2, versus: "most", side: "query" });
+    askWhy(store, { head: "L2H1", destination: 2, source: 0 });
+    expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John", "L2H1 reads <s>"]);
+    expect([store.stepAt.value, store.destination.value]).toEqual([2, 2]);
+    go(store, 0);
+    expect([store.target.value.contrasts.length, store.destination.value]).toEqual([1, 3]);
+    go(store, 2);
+    expect([store.target.value.inner, store.destination.value]).toMatchObject([{ layer: 2 }, 2]);
+    go(store, 5);
+    expect(store.stepAt.value).toBe(2);
+  });
+
+  it("drops later steps when something else is asked, and has at most 32", () => {
+    const store = made();
+    askWhy(store, READS);
+    askNeuron(store, { layer: 1, index: 7 });
+    go(store, 1);
+    askWho(store, { head: "L2H1", destination: 3, source: 1 });
+    expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John", "what L2H1 moves from ·Mary"]);
+    for (let index = 0; index < 40; index += 1) askNeuron(store, { layer: 1, index });
+    expect([store.trail.value.length, store.stepAt.value]).toEqual([32, 31]);
+    expect(words(store)[0]).toBe("·Mary − ·John at ·to");
+  });
+
+  it("takes the same question once, and another comparison in its place", () => {
+    const store = made();
+    askWhy(store, READS);
+    askWhy(store, READS);
+    expect(store.trail.value).toHaveLength(2);
+    const { inner } = store.target.value;
+    if (inner?.kind !== "attention") throw new Error("no score");
+    instead(store, innerTarget({ ...inner, versus: 1 }));
+    expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John and not ·Mary"]);
+  });
+
+  it("ends with a target from elsewhere, and begins anew with other logits", () => {
+    const store = made();
+    askWhy(store, { ...READS, destination: 2 });
+    const other: Target = { contrasts: [{ answer: [{ id: 9, text: " x" }], distractor: [] }] };
+    begin(store, other);
+    expect([words(store), store.destination.value, store.trail.value]).toEqual([["·x at ·to"], 3, []]);
+    askWhy(store, READS);
+    store.target.value = other; // from Python
+    expect(words(store)).toEqual(["·x at ·to"]);
+  });
+
+  it("keeps the logits that it began with for the editor of the target", () => {
+    const store = made();
+    const first = store.target.value;
+    askWho(store, READS);
+    expect(store.base.value.contrasts).toEqual(first.contrasts);
+    expect(store.base.value.through ?? []).toEqual([]);
+    askWhy(store, { head: "L2H1", destination: 2, source: 0 });
+    expect(store.base.value.contrasts).toEqual(first.contrasts);
+  });
+});
+
+describe("a trail from outside", () => {
+  const far = innerTarget({ kind: "attention", layer: 4, head: 3, destination: "last", source: 2 });
+  it("is restored with its layout, and dropped where the cache has no such head or token", () => {
+    const store = made();
+    askWhy(store, READS);
+    const kept = asSelection(JSON.parse(JSON.stringify(selectionOf(store, () => false))));
+    if (!kept) throw new Error("not a selection");
+    const again = made();
+    select(again, kept);
+    expect([words(again), again.stepAt.value]).toEqual([words(store), 1]);
+    const small = fitting(kept, { ...SHAPE, layers: 3, prompts: 1, positions: 4 });
+    expect([small.trail, small.target]).toEqual([[], null]);
+    expect(fitting(kept, { ...SHAPE, prompts: 1, positions: 2 }).trail).toEqual([]);
+  });
+
+  it.each([
+    ["no list", "x"],
+    ["too many steps", Array.from({ length: 33 }, () => ({ target: far }))],
+    ["a step without a target", [{ position: 1 }]],
+    ["a head that is a text", [{ target: { ...far, inner: { ...far.inner, head: "3" } } }]],
+    ["an unknown side", [{ target: { ...far, inner: { ...far.inner, side: "value" } } }]],
+  ])("is not taken: %s", (_, value) => expect(read("trail", value)).toEqual([]));
+
+  it("names directions of another kernel, which are dropped", () => {
+    const target = innerTarget({ kind: "direction", key: "probe", at: "2_pre" });
+    const shape = { ...SHAPE, prompts: 1, positions: 4 };
+    expect(fit("trail", [{ target }], shape)).toEqual([]);
+    expect(fit("target", target, shape).inner ?? null).toBeNull();
+    expect(fit("feeds", { layer: 4, head: 9, source: 0, by: "key" }, shape)).toBeNull();
+  });
+});
+
+describe("what is before a point", () => {
+  const neuron = innerTarget({ kind: "neuron", layer: 3, index: 7 });
+  const mid = innerTarget({ kind: "direction", key: "p", at: "3_mid" });
+  const score = innerTarget({ kind: "attention", layer: 3, head: 0, destination: 3, source: 1, side: "key" });
+  it.each([
+    ["of a neuron", neuron, [true, true, false]],
+    ["of a direction after attention", mid, [true, true, false]],
+    ["of an attention score", score, [true, false, false]],
+    ["of what a head moves", throughHead(neuron, { layer: 2, head: 1, source: 0 }), [false, false, false]],
+  ])("%s", (_, target, [last, own, mlp]) => {
+    expect(isBefore(target, { kind: "mlp_out", layer: 2 })).toBe(last);
+    expect(isBefore(target, { kind: "head", layer: 3 })).toBe(own);
+    expect(isBefore(target, { kind: "mlp_out", layer: 3 })).toBe(mlp);
+    expect(isBefore(target, { kind: "embed", layer: null })).toBe(true);
+  });
+  it("is read at the source by a key or a head, else at the destination", () => {
+    expect([
+      readAt(score, 3),
+      readAt(neuron, 2),
+      readAt(throughHead(neuron, { layer: 2, head: 1, source: 0 }), 2),
+    ]).toEqual([1, 2, 0]);
+    expect(layerOf(made().target.value)).toBe(Infinity);
+  });
+});
+
+describe("what is asked", () => {
+  it("of what a head moves, only where it writes to the target", () => {
+    const store = made();
+    expect(canAskWho(store, READS)).toBe(true);
+    expect(canAskWho(store, { ...READS, destination: 2 })).toBe(false);
+    askWhy(store, READS);
+    expect([canAskWho(store, READS), canAskWho(store, { ...READS, head: "L1H0" })]).toEqual([false, true]);
+  });
+
+  it("of a score: both sides, what the head moves, and what it writes", () => {
+    const store = made();
+    ask(store, store.target.value); // the present target is no step
+    expect(store.trail.value).toEqual([]);
+    askWhy(store, READS);
+    const asked = whyOf(shownOf(store));
+    expect(asked.map(({ kind }) => kind)).toEqual(["attribute", "attribute", "attribute", "head-tokens"]);
+    const targets = asked.flatMap((one) => ("target" in one ? [targetKey(one.target)] : []));
+    expect(new Set(targets).size).toBe(3);
+    store.whyShows.value = "pairs";
+    expect(whyOf(shownOf(store)).map(({ kind }) => kind)).toEqual(["pairs", "head-tokens"]);
+  });
+
+  it("of what feeds a head", () => {
+    const store = made();
+    const of = { layer: 4, head: 3, source: 2 };
+    expect(feeding(shownOf(store), { ...of, by: "key" }).target.inner).toMatchObject({ side: "key", source: 2 });
+    expect(feeding(shownOf(store), { ...of, by: "value" }).target.through).toEqual([of]);
+  });
+});
