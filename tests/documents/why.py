@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -28,10 +30,39 @@ def main(path: Path) -> None:
     with torch.no_grad():
         run = demo.ioi()
         repeated = repeated_tokens(run.model)
-        path.write_text(
-            "\n".join([*head(run), *Task(run.model, run.cache, run.answers).story(), *repeated.story()]) + "\n"
-        )
+        story = [*head(run), *Task(run.model, run.cache, run.answers).story(), *repeated.story()]
+        path.write_text("\n".join(wrapped(story)) + "\n")
     print(path)
+
+
+def wrapped(lines: list[str]) -> list[str]:
+    """The same document, each paragraph in lines of at most `_WIDTH` columns."""
+    found: list[str] = []
+    for kind, some in groupby(lines, _kind):
+        texts = list(some)
+        if kind == "text":
+            found += wrap(" ".join(texts), _WIDTH, break_long_words=False, break_on_hyphens=False)
+        elif kind == "item":
+            parts = " ".join(text.strip() for text in texts).split("- **")[1:]
+            for part in parts:
+                found += wrap(f"- **{part.strip()}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        else:
+            found += texts
+    return found
+
+
+_WIDTH = 118
+
+
+def _kind(line: str) -> str:
+    """What a line of the document is a part of."""
+    if line.startswith(("- ", "  ")):
+        return "item"
+    return "other" if not line or line.startswith(("#", "|", "```")) or line in _CODE else "text"
+
+
+_CODE: set[str] = set()
+"""Lines of code, which stay as they are."""
 
 
 def head(run: demo.Ioi) -> list[str]:
@@ -39,24 +70,25 @@ def head(run: demo.Ioi) -> list[str]:
     return [
         "# Why: two stories, number by number",
         "",
-        f"The demo model ({run.model.cfg.n_layers} layers × {run.model.cfg.n_heads} heads) answers, and Residscope says "
-        "where the answer comes from. Then each",
+        f"The demo model ({run.model.cfg.n_layers} layers × {run.model.cfg.n_heads} heads) answers, and",
+        "Residscope says where the answer comes from. Then each",
         "number is asked where *it* comes from. This page needs nothing but the caches of two runs. Made by `npm run "
         "docs`; do not edit.",
         "",
         "Three facts are enough to read it:",
         "",
-        "- **Rows sum to the number that the model had.** Every table ends with the sum of all other rows, and the total "
-        "is the",
+        "- **Rows sum to the number that the model had.** Every table ends with the sum of all other rows, and",
+        "the total is the",
         "  cached number.",
-        "- **An attention score has two sides.** It is a product of a query (what the destination looks for) and a key "
-        "(what the",
-        "  source offers). With the keys held fixed, the score is a sum over what was written at the destination; with "
-        "the queries",
+        "- **An attention score has two sides.** It is a product of a query (what the destination looks for)",
+        "and a key (what the",
+        "  source offers). With the keys held fixed, the score is a sum over what was written at the",
+        "destination; with the queries",
         "  held fixed, over what was written at the source. Each side sums to the *whole* score, not to half of it.",
         "- **Scores only count in comparison.** The softmax turns differences of scores into ratios of attention: "
         "score(d, s) −",
-        "  score(d, s′) = log A(d, s) − log A(d, s′). So the question is always why the head reads s *rather than* s′.",
+        "  score(d, s′) = log A(d, s) − log A(d, s′). So the question is always why the head reads s *rather",
+        "than* s′.",
     ]
 
 
@@ -105,7 +137,7 @@ def table(result: Attribution, title: str) -> list[str]:
     """The strongest rows, all others together, and the total."""
     rows = strongest(result, _LISTED)
     rest = float(result.values[:, 0].sum()) - sum(value for _, value in rows)
-    count = len(result.labels) - len(rows)
+    count = int((result.values[:, 0] != 0).sum()) - len(rows)  # rows after the point are 0
     lines = [f"| `{label}` | {number(value)} |" for label, value in rows]
     lines.append(f"| {count} others | {number(rest)} |")
     if abs(float(result.constant[0])) > 5e-3:
@@ -115,6 +147,7 @@ def table(result: Attribution, title: str) -> list[str]:
 
 def code(*lines: str) -> list[str]:
     """Lines of Python."""
+    _CODE.update(lines)
     return ["", "```python", *lines, "```"]
 
 
@@ -152,6 +185,10 @@ class Task(Prompt):
         early = then.labels.index("1_pre")
         written = self.written(layer, index, d, s)
         assert written.of_source is not None
+        # What the sentences below say.
+        assert float(sources[s]) > 0.8 * values
+        assert abs(strongest(sides["key"])[0][1]) > float(sides["key"].measured[0])
+        assert float(then.values[early, 0]) > 0.6 * float(sources[s])
         rival = int((-sources * sources[s].sign()).argmax())
         return [
             "",
@@ -169,9 +206,11 @@ class Task(Prompt):
             f"## What does {name} read?",
             *code(f'residscope.attribute(cache, answers, by="source", heads=["{name}"])'),
             "",
-            f"Of its {number(values)}, {number(sources[s])} comes from {self.named(s)}, and {number(sources[rival])} from "
+            f"Of its {number(values)}, {number(sources[s])} comes from {self.named(s)}, and",
+            f"{number(sources[rival])} from "
             f"{self.named(rival)}: almost all of what this head adds",
-            f"is moved from a single token. What it would write for {self.named(s)} (W_OV of what it reads there, through "
+            f"is moved from a single token. What it would write for {self.named(s)} (W_OV of what it reads",
+            "there, through "
             "the final norm as",
             f"cached) is, at the top, {tokens_in_words(written.of_source.top)}; at the bottom, "
             f"{tokens_in_words(written.of_source.bottom)}.",
@@ -179,7 +218,8 @@ class Task(Prompt):
             "",
             f"## Why there, and not {self.named(other)}?",
             "",
-            f"From {self.named(d)}, {name} pays {paid:.2f} of its attention to {self.named(s)}, and {float(pattern[other]):.2f} "
+            f"From {self.named(d)}, {name} pays {paid:.2f} of its attention to {self.named(s)}, and",
+            f"{float(pattern[other]):.2f} "
             f"to {self.named(other)}, the next in order. The",
             f"log of the ratio is {number(sides['query'].measured[0])}. Asked by the query, which components made "
             f"{self.named(d)} look for {self.named(s)}?",
@@ -192,7 +232,8 @@ class Task(Prompt):
                   "residscope.attribute(cache, key)"),
             *table(sides["key"], f"key side, at {self.named(s)} minus at {self.named(other)}"),
             "",
-            "Both tables have the same sum. No single component decides: the score is a small difference of many large "
+            "Both tables have the same sum. No single component decides: the score is a small difference of",
+            "many large "
             "rows, and the",
             f"strongest of either side, `{strongest(sides['query'])[0][0]}` and `{strongest(sides['key'])[0][0]}`, "
             f"{self.together(sides)}.",
@@ -200,7 +241,8 @@ class Task(Prompt):
             "",
             "## Who put there what it moves?",
             "",
-            f"The attention is now held fixed at {paid:.2f}. What {name} moves from {self.named(s)}, {number(sources[s])}, is "
+            f"The attention is now held fixed at {paid:.2f}. What {name} moves from {self.named(s)},",
+            f"{number(sources[s])}, is "
             "a sum over what was written at",
             f"{self.named(s)} before layer {layer}:",
             *code(f'moved = targets.output("{name}", of=answers, source={s})', "residscope.attribute(cache, moved)"),
@@ -208,9 +250,11 @@ class Task(Prompt):
             "",
             f"`{first}` wrote {number(most)} of {number(sources[s])}; all that was written before layer 1 is "
             f"{number(then.values[early, 0])}. At that depth the token knows",
-            f"little more than itself: {name} moves the token's *identity*, not something that later layers have found out "
+            f"little more than itself: {name} moves the token's *identity*, not something that later layers",
+            "have found out "
             "about it.",
-            "In the panel this is three clicks: the head, its bar for the source (*Who put that there?*), and the trail in "
+            "In the panel this is three clicks: the head, its bar for the source (*Who put that there?*), and",
+            "the trail in "
             "the header",
             "leads back.",
         ]  # fmt: skip
@@ -273,11 +317,13 @@ class Repeated(Prompt):
         whole = residscope.attribute(self.cache, raw)
         own = float(whole.values[whole.labels.index(feeder), 0])
         [(first, most)] = strongest(moved)
+        assert (paid > 0.5, self.tokens[s - 1], rank) == (True, self.tokens[d], 1)  # what the sentences below say
         return [
             "",
             "# An induction head",
             "",
-            f"The prompt is {self.length} random tokens, and then the same {self.length} tokens again. An induction head "
+            f"The prompt is {self.length} random tokens, and then the same {self.length} tokens again. An",
+            "induction head "
             "reads, from a token of the second",
             "half, the token that followed its first occurrence, and so predicts the repetition. The score "
             '`residscope.scores(cache,',
@@ -287,7 +333,8 @@ class Repeated(Prompt):
             "",
             f"From {self.named(d)} it pays {paid:.2f} of its attention to {self.named(s)}. The token before that is "
             f"{self.named(s - 1)}: the same as the one it",
-            f"reads from. The next in order is {self.named(other)}, with {float(pattern[other]):.2f}; the log of the ratio is "
+            f"reads from. The next in order is {self.named(other)}, with {float(pattern[other]):.2f}; the log",
+            f"of the ratio is "
             f"{number(sides['key'].measured[0])}.",
             "",
             "## Why there? The key",
@@ -299,14 +346,17 @@ class Repeated(Prompt):
             "",
             f"The head that raises it most is **{feeder}**, {number(fed)}. It is a previous-token head: its score "
             f'`residscope.scores(cache, "previous")` is',
-            f"{float(previous.values[at, head]):.2f} ({_ordinal(rank)} of all heads), and from {self.named(s)} it pays "
+            f"{float(previous.values[at, head]):.2f} ({_ordinal(rank)} of all heads), and from {self.named(s)}",
+            f"it pays "
             f"{self.attention(at, head, s, s - 1):.2f} of its attention to {self.named(s - 1)}.",
             "",
             f"## What does {feeder} move into that key?",
             "",
-            "Here the target is the score itself, not compared with another source, so that it is read at one position: "
+            "Here the target is the score itself, not compared with another source, so that it is read at one",
+            "position: "
             f"{feeder}",
-            f"contributes {number(own)} to it, of which {number(moved.measured[0])} comes from {self.named(s - 1)}. Who wrote "
+            f"contributes {number(own)} to it, of which {number(moved.measured[0])} comes from",
+            f"{self.named(s - 1)}. Who wrote "
             "what it moves?",
             *code(f'key = targets.attention("{name}", destination={d}, source={s}, versus=None, side="key")',
                   f'residscope.attribute(cache, targets.output("{feeder}", of=key, source={s - 1}))'),
@@ -320,8 +370,9 @@ class Repeated(Prompt):
             f"{self.tokens[d].strip()}”:",
             *table(sides["query"], f"query side, at {self.named(d)}"),
             "",
-            f"That is the circuit of two heads of the literature, on this prompt and with its numbers: {feeder} writes the "
-            f"previous token into",
+            f"That is the circuit of two heads of the literature, on this prompt and with its numbers: {feeder}",
+            "writes the "
+            "previous token into",
             f"the key of {name} (K-composition), and {name} reads it. Source: Olsson et al., “In-context Learning and "
             "Induction Heads” (2022).",
         ]  # fmt: skip
