@@ -77,18 +77,15 @@ def head(run: demo.Ioi) -> list[str]:
         "",
         "Three facts are enough to read it:",
         "",
-        "- **Rows sum to the number that the model had.** Every table ends with the sum of all other rows, and",
-        "the total is the",
-        "  cached number.",
-        "- **An attention score has two sides.** It is a product of a query (what the destination looks for)",
-        "and a key (what the",
-        "  source offers). With the keys held fixed, the score is a sum over what was written at the",
-        "destination; with the queries",
-        "  held fixed, over what was written at the source. Each side sums to the *whole* score, not to half of it.",
+        "- **Rows sum to the number that the model had.** Every table ends with the sum of all other rows, and the "
+        "total is the cached number.",
+        "- **An attention score has two sides.** It is a product of a query (what the destination looks for) and a key "
+        "(what the source offers). With the keys held fixed, the score is a sum over what was written at the "
+        "destination; with the queries held fixed, over what was written at the source. Each side sums to the *whole* "
+        "score, not to half of it.",
         "- **Scores only count in comparison.** The softmax turns differences of scores into ratios of attention: "
-        "score(d, s) −",
-        "  score(d, s′) = log A(d, s) − log A(d, s′). So the question is always why the head reads s *rather",
-        "than* s′.",
+        "score(d, s) − score(d, s′) = log A(d, s) − log A(d, s′). So the question is always why the head reads s "
+        "*rather than* s′.",
     ]
 
 

@@ -96,6 +96,35 @@ def test_a_direction_at_the_end_is_what_it_always_was(small):
     )
 
 
+def test_the_contributions_of_earlier_heads_are_a_map_too(small):
+    cache = small[3]
+    neuron = residscope.attention(cache, "L0H1", weighting="contribution", answers=T.neuron("L1N3"), prompt=1)
+    sources = residscope.attribute(cache, T.neuron("L1N3"), by="source", heads=["L0H1"], position="all")
+    torch.testing.assert_close(neuron.values[0], sources.values[:, :, 0, 1].T, atol=1e-6, rtol=1e-4)
+    second = T.output("L2H1", of=ANSWERS, source=4)
+    head = residscope.attention(cache, "L0H1", weighting="contribution", answers=second, prompt=1)
+    sources = residscope.attribute(cache, second, by="source", heads=["L0H1"])
+    torch.testing.assert_close(head.values[0, 4], sources.values[:, 0, 1], atol=1e-6, rtol=1e-4)
+    assert not head.values[0, [0, 1, 2, 3, 5, 6]].any()  # what is written elsewhere does not reach its source
+    with pytest.raises(ResidscopeError, match="heads of layer 2 do not write before the point `1_mid`"):
+        residscope.attention(cache, "L2H1", weighting="contribution", answers=T.neuron("L1N3"))
+
+
+def test_of_padded_prompts_positions_are_those_of_the_cache():
+    model = tiny.boot("llama")
+    tokens = torch.tensor([[2, 2, 7, 8, 9, 10], [3, 4, 5, 6, 7, 8]])  # the first one is padded with eos
+    mask = (tokens != 2).long()
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+        alone = model.run_with_cache(tokens[:1, 2:])[1]
+    neuron = T.neuron("L1N3")
+    for target, same in ((neuron, neuron), (T.output("L1H1", (11, 12), 3), T.output("L1H1", (11, 12), 1))):
+        padded = residscope.attribute(cache, target, by="head", attention_mask=mask)
+        truth = residscope.attribute(alone, same, by="head")
+        torch.testing.assert_close(padded.values[:, :1], truth.values, atol=1e-4, rtol=1e-3)
+        assert padded.unexplained.abs().max() <= 1e-5
+
+
 def without(cache, *endings):
     held = {name: tensor for name, tensor in cache.items() if not name.endswith(endings)}
     return ActivationCache(held, cache.model)
