@@ -390,8 +390,6 @@ def explain(text: str, model: Any) -> str:
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
 
 
-
-
 def is_array(value: Any) -> bool:
     """Whether it is a torch tensor, a numpy array, or one of their scalars."""
     return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")
