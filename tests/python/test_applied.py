@@ -148,6 +148,22 @@ def test_figures_are_those_of_the_merged_model(kind, place):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["v_proj", "gate_proj", "up_proj"])
+def test_what_neurons_and_heads_read_is_that_of_the_merged_model(kind, place):
+    targets = residscope.targets
+    odd, merged = (model.run_with_cache(TOKENS)[1] for model in _pair(kind, place))
+    for target in (
+        targets.neuron("L1N3"),
+        targets.neuron("L1N3", "up"),
+        targets.output("L1H1", of=ANSWERS, source=4),
+    ):
+        found, truth = (residscope.attribute(cache, target, by="layer") for cache in (odd, merged))
+        torch.testing.assert_close(found.values, truth.values, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found.measured, truth.measured, atol=1e-4, rtol=1e-4)
+        assert found.unexplained.abs().max() <= 2e-6 * max(1.0, float(found.values.abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_also_where_the_cache_holds_nothing_to_compare_with(kind):
     odd, plain = _pair(kind, "o_proj")
     caches = [

@@ -180,6 +180,10 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
         "value": lambda cache: residscope.attention(cache, "1.1", weighting="value"),
         "token lens": lambda cache: residscope.token_lens(cache, 5),
         "copying": lambda cache: residscope.scores(cache, "copying"),
+        "neuron's input": lambda cache: residscope.attribute(cache, residscope.targets.neuron((1, 3))),
+        "what a head reads": lambda cache: residscope.attribute(
+            cache, residscope.targets.output("1.1", of=ANSWERS, source=2)
+        ),
     }
     model = copy.deepcopy(tiny.boot(family))
     held = tiny.run(model)[2]

@@ -7,14 +7,14 @@ import resource
 import time
 import typing
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 import torch
 
 from residscope.serving.service import Service
-from residscope.terms import Contrast, Target, Token
+from residscope.terms import Contrast, Target, Through, Token
 from residscope.wire.protocol import AnyRequest, CacheRef, WriteCode, WritePage
 from tests.support import tiny
 
@@ -41,7 +41,9 @@ TEXTS = [
     "a" * 300,
 ]
 OTHERS = [None, True, 1.5, float("nan"), -3, "text", [], {}, [[]], {"kind": "x"}, [None], "1", b"x".decode()]
-USUAL = {"prompt": [None, 0, 1, 2], "position": ["last", 0, 3, 6], "layer": [None, 0, 1, 2], "head": [0, 1, 3]}
+USUAL = {"prompt": [None, 0, 1, 2], "position": ["last", 0, 3, 6], "layer": [None, 0, 1, 2], "head": [0, 1, 3]} | {
+    "destination": [3, 5, 6, "last"], "source": [0, 1, 2, 4], "versus": [0, 1, 3], "index": [0, 7, 39],
+}  # fmt: skip
 
 
 class Maker:
@@ -54,20 +56,25 @@ class Maker:
         kind = self.dice.choice(get_args(AnyRequest))
         if kind is WritePage and self.dice.random() < 0.97:  # a page is hundreds of requests by itself
             kind = WriteCode
-        ask = self.struct(kind)
-        return {"kind": kind.__struct_config__.tag, **ask} if isinstance(ask, dict) else ask
+        return self.struct(kind)
 
     def struct(self, kind: Any) -> Any:
         if kind is Target and self.dice.random() < 0.7:  # else hardly any target would be one
             count = self.dice.choice([1, 1, 3])
-            return {"contrasts": [self.contrast() for _ in range(count)], "own": self.dice.random() < 0.2}
-        hints, fields = typing.get_type_hints(kind, include_extras=True), {}
+            made = {"contrasts": [self.contrast() for _ in range(count)], "own": self.dice.random() < 0.2}
+            if self.dice.random() < 0.3:
+                made |= {"contrasts": [], "inner": self.value(get_type_hints(Target)["inner"])}
+            if self.dice.random() < 0.2:
+                made["through"] = [self.struct(Through) for _ in range(self.dice.choice([1, 1, 2]))]
+            return made
+        hints, fields = get_type_hints(kind, include_extras=True), {}
         for field in msgspec.structs.fields(kind):
             if field.required or self.dice.random() < 0.6:
                 fields[field.encode_name] = self.value(hints[field.name], field.name)
             elif self.dice.random() < 0.01:
                 fields[self.dice.choice(TEXTS)] = self.dice.choice(OTHERS)
-        return fields
+        tag = kind.__struct_config__.tag
+        return fields if tag is None else {kind.__struct_config__.tag_field: tag, **fields}
 
     def contrast(self) -> dict[str, Any]:
         sides = [[self.token() for _ in range(self.dice.choice(counts))] for counts in ((1, 1, 2), (0, 1, 2))]

@@ -3,15 +3,12 @@ taken out (`tests.support.point_families`, which has a table of all families).""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
-from tests.python.test_applied import Adapter
 from tests.support import tiny
 from tests.support.point_families import ANSWERS, COLUMNS, measured
 
@@ -99,16 +96,33 @@ def test_a_direction_at_the_end_is_what_it_always_was(small):
     )
 
 
-def test_an_adapter_on_what_a_neuron_or_a_head_reads_is_followed():
-    model = copy.deepcopy(tiny.boot("llama-biased"))
-    torch.manual_seed(0)
-    inner = model.original_model.model.layers[1]
-    inner.mlp.up_proj, inner.self_attn.v_proj = (Adapter(a) for a in (inner.mlp.up_proj, inner.self_attn.v_proj))
-    model = TransformerBridge.boot_transformers("", hf_model=inner)
-    cache = tiny.run(model)[2]
-    for target in (T.neuron("L1N3", "up"), T.output("L1H1", of=ANSWERS, source=4)):
-        result = residscope.attribute(cache, target, by="layer")
-        assert result.unexplained.abs().max() <= 2e-6 * max(1.0, float(result.values.abs().max()))
+def test_the_contributions_of_earlier_heads_are_a_map_too(small):
+    cache = small[3]
+    neuron = residscope.attention(cache, "L0H1", weighting="contribution", answers=T.neuron("L1N3"), prompt=1)
+    sources = residscope.attribute(cache, T.neuron("L1N3"), by="source", heads=["L0H1"], position="all")
+    torch.testing.assert_close(neuron.values[0], sources.values[:, :, 0, 1].T, atol=1e-6, rtol=1e-4)
+    second = T.output("L2H1", of=ANSWERS, source=4)
+    head = residscope.attention(cache, "L0H1", weighting="contribution", answers=second, prompt=1)
+    sources = residscope.attribute(cache, second, by="source", heads=["L0H1"])
+    torch.testing.assert_close(head.values[0, 4], sources.values[:, 0, 1], atol=1e-6, rtol=1e-4)
+    assert not head.values[0, [0, 1, 2, 3, 5, 6]].any()  # what is written elsewhere does not reach its source
+    with pytest.raises(ResidscopeError, match="heads of layer 2 do not write before the point `1_mid`"):
+        residscope.attention(cache, "L2H1", weighting="contribution", answers=T.neuron("L1N3"))
+
+
+def test_of_padded_prompts_positions_are_those_of_the_cache():
+    model = tiny.boot("llama")
+    tokens = torch.tensor([[2, 2, 7, 8, 9, 10], [3, 4, 5, 6, 7, 8]])  # the first one is padded with eos
+    mask = (tokens != 2).long()
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+        alone = model.run_with_cache(tokens[:1, 2:])[1]
+    neuron = T.neuron("L1N3")
+    for target, same in ((neuron, neuron), (T.output("L1H1", (11, 12), 3), T.output("L1H1", (11, 12), 1))):
+        padded = residscope.attribute(cache, target, by="head", attention_mask=mask)
+        truth = residscope.attribute(alone, same, by="head")
+        torch.testing.assert_close(padded.values[:, :1], truth.values, atol=1e-4, rtol=1e-3)
+        assert padded.unexplained.abs().max() <= 1e-5
 
 
 def without(cache, *endings):

@@ -124,11 +124,11 @@ class Truth:
             return value
 
         def pin(value: torch.Tensor, **_: Any) -> torch.Tensor:
-            centres, bias = self._norm(norm)
+            centres, bias, eps = self._norm(norm)
             before, after = (x - x.mean(-1, keepdim=True) if centres else x for x in (kept["before"], kept["after"]))
             if bias is None:  # passes everything on
                 return value
-            ratio = after.pow(2).mean(-1, keepdim=True).sqrt() / before.pow(2).mean(-1, keepdim=True).sqrt()
+            ratio = ((after.pow(2).mean(-1, keepdim=True) + eps) / (before.pow(2).mean(-1, keepdim=True) + eps)).sqrt()
             value = value.clone()
             value[:, position] = (bias + (value[:, position].double() - bias) * ratio).to(value)
             return value
@@ -141,17 +141,21 @@ class Truth:
             self.model.run_with_hooks(self.tokens, fwd_hooks=[*hooks, (read, keep)])
         return kept["read"]
 
-    def _norm(self, path: str) -> tuple[bool, torch.Tensor | None]:
-        """Whether a norm subtracts the mean, and its bias: seen from outside, by what its own forward does."""
+    def _norm(self, path: str) -> tuple[bool, torch.Tensor | None, float]:
+        """Whether a norm subtracts the mean, its bias and its eps: seen from outside, by what its own forward does."""
         _, layer, name = path.split(".")
         module = copy.deepcopy(getattr(self.model.blocks[int(layer)], name).original_component).double()
         width = int(self.model.cfg.d_model)
         x = torch.randn(1, 1, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
         with torch.no_grad():
             there, back, twice, lifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
-        if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
-            return False, None
-        return torch.allclose(lifted, there, rtol=1e-4, atol=1e-4), ((there + back) / 2)[0, 0]
+            if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
+                return False, None, 0.0
+            bias, centres = (there + back) / 2, torch.allclose(lifted, there, rtol=1e-4, atol=1e-4)
+            # A vector far shorter than eps: its output is smaller than that of a long one, by √(its variance / eps).
+            small = (module(x * 1e-10) - bias).norm() / (there - bias).norm()
+        spread = (x - x.mean() if centres else x).pow(2).mean() * 1e-20
+        return centres, bias[0, 0], float(spread * (1 / small**2 - 1)) if small > 0 else 0.0
 
     def _has(self, name: str) -> bool:
         return name in self.cache
@@ -178,11 +182,12 @@ def _layer(model: Any) -> int:
 
 def neuron(truth: Truth, layer: int) -> Row:
     """A neuron's input."""
-    return _neuron(truth, layer, "pre")
+    return _neuron(truth, _layer_of_neurons(truth, layer), "pre")
 
 
 def up(truth: Truth, layer: int) -> Row:
     """A gated neuron's other factor; where there is no gate, the same neuron at a position of its own."""
+    layer = _layer_of_neurons(truth, layer)
     if f"blocks.{layer}.mlp.hook_pre_linear" not in truth.cache:
         return _neuron(truth, layer, "pre", position=2)
     return _neuron(truth, layer, "up")
@@ -198,6 +203,16 @@ def _neuron(truth: Truth, layer: int, part: str, position: int = LAST) -> Row:
         changed = truth.without(layer, "mlp", position, component, read)[:, position, NEURON]
         gaps.append(float((truth.cache[read][:, position, NEURON] - changed - rows[label]).abs().max()))
     return _row(result, gaps)
+
+
+def _layer_of_neurons(truth: Truth, layer: int) -> int:
+    """This layer, or the first one that is no mixture of experts."""
+    plain = [
+        at
+        for at, block in enumerate(truth.model.blocks)
+        if getattr(getattr(block, "mlp", None), "W_in", None) is not None
+    ]
+    return layer if layer in plain or not plain else plain[0]
 
 
 def output(truth: Truth, layer: int) -> Row:

@@ -30,6 +30,9 @@ RECORDING = Path(__file__).parents[2] / "widgets" / "dev" / "recording.json"
 WORDS = ["<|im_start|>", " Mary", " John", " When", " and", " went", " Amy", " gave", " a", " drink", "\n", " שלום"]
 PROMPTS = [["<|im_start|>", " When", name, " and", " Mary", " went"] for name in (" John", " Amy")]
 TARGET = {"contrasts": [{"answer": [{"id": 1, "text": " Mary"}], "distractor": [{"id": 2, "text": " John"}]}]}
+READS = {"contrasts": [], "inner": {"kind": "attention", "layer": 2, "head": 1, "destination": 5, "source": 2}}
+MOVES = TARGET | {"through": [{"layer": 2, "head": 1, "source": 2}]}
+NEURON = {"contrasts": [], "inner": {"kind": "neuron", "layer": 1, "index": 3}}
 _ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # goes with the process
 
 
@@ -83,6 +86,10 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "positions", "by": "layer", "target": TARGET, "prompt": 0},
         {"kind": "token-lens", "points": ["0_pre", "final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
         | {"prompt": 0},
+        {"kind": "attribute", "by": "layer", "target": READS, "prompt": 0},
+        {"kind": "attribute", "by": "layer", "target": MOVES, "prompt": 1},
+        {"kind": "pairs", "target": READS, "prompt": 0, "k": 2},
+        {"kind": "head-tokens", "layer": 2, "head": 1, "prompt": 0, "position": 5, "source": 2, "k": 2},
         {"kind": "code", "picture": "heads", "shown": shown},
         {"kind": "page", "shown": shown},  # not there at once
         {"kind": "page", "shown": shown},
@@ -184,12 +191,33 @@ def recording() -> dict[str, Any]:
     shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
     made = msgspec.to_builtins(snapshot(service.reply, "cache", shown, "all"), builtin_types=(bytes,))
     for ask in _also():
-        question = {"id": "1", "ask": ask | ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {})}
+        question = {"id": "1", "ask": ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {}) | ask}
         answer, buffers = answered(question, lambda question: service.reply(question.ask))
         made["entries"].append(
             msgspec.to_builtins(Entry(ask, answer["reply"], buffers=buffers), builtin_types=(bytes,))
         )
     return made | {"saved": ""}
+
+
+def _asked() -> list[dict[str, Any]]:
+    """What the views ask of targets inside the model, as steps of a trail."""
+    from residscope.export.view_requests import Views, of_the_tab, on_screen
+    from residscope.serving.service import Service
+    from residscope.wire.protocol import CacheFacts, Describe, Shown, Step
+
+    facts, _ = Service(run()[1]).reply(Describe())
+    assert isinstance(facts, CacheFacts)
+    trail = [msgspec.convert({"target": target, "position": 5}, Step) for target in (TARGET, READS, MOVES, NEURON)]
+    found: list[dict[str, Any]] = []
+    for at, step in enumerate(trail[1:], 1):
+        shown = Shown(step.target, 0, 5, top_k=3, trail=trail, step=at, tab="why")
+        views = Views(shown, facts)
+        found += map(msgspec.to_builtins, on_screen(views))
+        found += (msgspec.to_builtins(ask) for _, asks in of_the_tab(views, [], []) for ask in asks)
+    shown = Shown(trail[1].target, 0, 5, trail=trail, step=1, tab="why", why="pairs")
+    found += map(msgspec.to_builtins, Views(shown, facts).why())
+    plain = {json.dumps(ask, sort_keys=True): ask for ask in found if "target" in ask or ask["kind"] == "head-tokens"}
+    return list(plain.values())
 
 
 def _also() -> list[dict[str, Any]]:
@@ -207,6 +235,7 @@ def _also() -> list[dict[str, Any]]:
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),
+        *_asked(),
     ]
 
 

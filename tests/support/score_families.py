@@ -56,7 +56,8 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
     run = score_oracle.Run(model, tokens, layer, HEAD, DESTINATION)
     value, gradient = run.gradient(SOURCE, versus)
     for result in results.values():
-        gaps["log ratio"] = max(gaps["log ratio"], _relative(result.measured - value, result))
+        capped = sum(part for row, part in zip(result.components, result.values, strict=True) if row.kind == "soft_cap")
+        gaps["log ratio"] = max(gaps["log ratio"], _relative(result.measured - capped - value, result))
     each, where = torch.arange(len(tokens)), {"query": [torch.full_like(versus, DESTINATION)]}
     where["key"] = [torch.full_like(versus, SOURCE), versus]
     rows, intervention, compared = 0.0, 0.0, 0
@@ -126,8 +127,10 @@ def main() -> dict[str, dict[str, Any]]:
     exact = [name for name, row in table.items() if "sum" in row and max(row["sum"].values()) <= 1e-5]
     right = [name for name in exact if max(table[name]["rows"], table[name]["intervention"]) <= 1e-4]
     refused = [name for name, row in table.items() if "refused" in row]
-    print(f"{len(exact)} exact (1e-5), of these {len(right)} with rows to 1e-4; {len(refused)} refused; "
-          f"others: {sorted(set(table) - set(exact) - set(refused))}; not right: {sorted(set(exact) - set(right))}")
+    print(
+        f"{len(exact)} exact (1e-5), of these {len(right)} with rows to 1e-4; {len(refused)} refused; "
+        f"others: {sorted(set(table) - set(exact) - set(refused))}; not right: {sorted(set(exact) - set(right))}"
+    )
     return table
 
 

@@ -59,7 +59,8 @@ class Pinned:
         call = (key, tuple(x.shape))
         with torch.no_grad():
             if call not in self.scales:  # the scale that the module itself has used
-                self.scales[call] = (written**2).sum(-1, keepdim=True) / (written * (output - bias)).sum(-1, keepdim=True)
+                of_module = (written * (output - bias)).sum(-1, keepdim=True)
+                self.scales[call] = (written**2).sum(-1, keepdim=True) / of_module
         return written / self.scales[call] + bias
 
 
@@ -98,7 +99,7 @@ class Run:
         self.pinned = Pinned(self.model.blocks[self.layer])
 
     def score(self, change: Any) -> torch.Tensor:
-        """The logarithm of the pattern, or the score itself, at the destination, `[batch, source]`.
+        """The scores at the destination, `[batch, source]`, up to a constant: the logarithm of the pattern.
 
         Args:
             change: A function of the stream before the layer that returns what the layer reads instead.
@@ -126,10 +127,11 @@ class Run:
             stack.enter_context(torch.enable_grad())
             options = {} if self.mask is None else {"attention_mask": self.mask}
             self.model(self.tokens, **options)
-        paid = held["hook_pattern"][:, self.head, self.destination]
-        scores = held.get("hook_attn_scores", held["hook_pattern"])[:, self.head, self.destination]
-        self.raw = not torch.allclose(scores, paid)
-        return paid.double().clamp(min=1e-300).log()
+        cap = getattr(getattr(block.attn, "original_component", None), "attn_logit_softcapping", None)
+        if cap:  # rows are those of the score before its soft-cap
+            scores = held["hook_attn_scores"][:, self.head, self.destination].double()
+            return cap * (scores / cap).clamp(min=-1 + 1e-12).atanh()
+        return held["hook_pattern"][:, self.head, self.destination].double().clamp(min=1e-300).log()
 
     def gradient(self, source: int, versus: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """log A(d, source) − log A(d, versus), `[batch]`, and its gradient `[batch, pos, d_model]`."""

@@ -339,6 +339,23 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 
     if structure.point.layer is None or by == "accumulated":
         return rows
+    key = ("later rows", by, *wanted, structure.key, len(rows.components), rows.parts)
+    ordered, places, parts = structure.view.memo.once(key, lambda: _in_order(readout, structure, by, wanted, rows))
+    if len(ordered) == len(rows.components):
+        return rows
+    index = torch.tensor(places, device=rows.values.device)
+
+    def extended(values: Tensor) -> Tensor:
+        return torch.cat([values, values.new_zeros(1, *values.shape[1:])])[index]
+
+    step = rows.step if isinstance(rows.step, float | int) else extended(rows.step)
+    return replace(rows, components=list(ordered), values=extended(rows.values), parts=parts, step=step)
+
+
+def _in_order(
+    readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows
+) -> tuple[tuple[Component, ...], list[int], int | None]:
+    """All rows, the place of each in `rows` (after the last one for a row of 0), and how many are requested ones."""
     view, part = structure.view, COMPONENT_OF.get(by)
     parts: list[Component] = []
     biases: list[Component] = []
@@ -349,26 +366,17 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
             weight = (out_weight if part == "attn" else neuron_weight)(view, layer)
             if weight is not None:
                 parts += components_in(layer, part, len(weight))
-                biases += [Component(BIAS_KIND[part], layer)] * (bias_of(readout, layer, part) != (None, None))
+                bias, norm_bias = bias_of(readout, layer, part)
+                biases += [Component(BIAS_KIND[part], layer)] * (bias is not None or norm_bias is not None)
                 later.remove(Component(OUT[part], layer))
         others += later
-    if not parts and not biases and not others:
-        return rows
     own, split = rows.components, rows.parts or 0
     embeddings = [row for row in own[split:] if row.layer is None] if part is not None else []
-    first = [row for row in own[split:] if row not in embeddings]
+    first = own[split : len(own) - len(embeddings)]  # embeddings come last, unless layers are not split
     count = sum(row.kind in BIAS_KIND.values() for row in first)  # biases come first
-    ordered = [*own[:split], *parts, *first[:count], *biases, *first[count:], *others, *embeddings]
+    ordered = (*own[:split], *parts, *first[:count], *biases, *first[count:], *others, *embeddings)
     places = {row: place for place, row in enumerate(own)}
-    zero = len(own)  # the row of zeros
-    index = torch.tensor([places.get(row, zero) for row in ordered], device=rows.values.device)
-
-    def extended(values: Tensor) -> Tensor:
-        return torch.cat([values, values.new_zeros(1, *values.shape[1:])])[index]
-
-    step = rows.step if isinstance(rows.step, float | int) else extended(rows.step)
-    count = None if part is None else split + len(parts)
-    return replace(rows, components=ordered, values=extended(rows.values), parts=count, step=step)
+    return ordered, [places.get(row, len(own)) for row in ordered], None if part is None else split + len(parts)
 
 
 COMPONENT_OF: dict[By, Literal["attn", "mlp"]] = {"head": "attn", "neuron": "mlp"}

@@ -18,6 +18,7 @@ from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.components import Plan, Rows, with_later
 from residscope.attribution.head_inputs import gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
+from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.missing import check_cached, later_note, missing_notes
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.model_value import output_notes
@@ -27,7 +28,7 @@ from residscope.attribution.result import Attribution
 from residscope.attribution.score_rows import summed
 from residscope.attribution.sources import not_from_sources, source_tolerance, sources, wanted_heads
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
-from residscope.attribution.targets import Targets, is_inner
+from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite

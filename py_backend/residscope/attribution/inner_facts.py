@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.attention_score import HeadScore
 from residscope.attribution.head_inputs import some_pattern
-from residscope.attribution.targets import is_inner, point_of
+from residscope.attribution.inner_checks import is_inner, point_of
 from residscope.cache.points import attention_point
 from residscope.cache.view import CacheView
 from residscope.terms import AttentionScore, Target

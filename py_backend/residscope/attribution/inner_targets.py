@@ -16,8 +16,8 @@ class InnerTarget:
     """A target inside the model, for `answers=` of `attribute`."""
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        """What it was made of: its kind and all its arguments."""
+    def key_parts(self) -> tuple[Any, ...]:
+        """What it was made of, its kind and all its arguments, for `compute.memo.key_of`."""
         return type(self).__name__, *(getattr(self, field.name) for field in fields(self))
 
     def __repr__(self) -> str:

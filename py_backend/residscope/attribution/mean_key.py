@@ -68,7 +68,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
         components += components_in(layer, "attn", len(rows))
         if bias is not None:
             biases[Component(BIAS_KIND["attn"], layer)] = bias
-    count = len(components) if plan.split or plan.part == "attn" and components else None
+    count = len(components) if plan.split or (plan.part == "attn" and components) else None
     sums = [_terms(every, terms, weight, units) for terms in plan.terms.values()]
     rows = [*values, *(bias[None] for bias in biases.values()), *(one[None] for one in sums)]
     components = [*components, *biases, *plan.terms]

@@ -71,9 +71,11 @@ def _united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int 
     import torch
 
     first, *others = parts
+    is_split = first.by in ("head", "neuron")
     if all(part.components == first.components for part in others):
-        return first.components, sum((part.values for part in others), start=first.values), first._parts
-    counts = [part.parts if part._parts is not None else 0 for part in parts]
+        values = sum((part.values for part in others), start=first.values)
+        return first.components, values, first.parts if is_split else None
+    counts = [part.parts if is_split else 0 for part in parts]
     heads = [row for part, count in zip(parts, counts, strict=True) for row in part.components[:count]]
     rest = [row for part, count in zip(parts, counts, strict=True) for row in part.components[count:]]
     heads, rest = list(dict.fromkeys(heads)), list(dict.fromkeys(rest))
@@ -83,4 +85,4 @@ def _united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int 
     for part in parts:
         index = torch.tensor([places[row] for row in part.components], device=values.device)
         values.index_add_(0, index, part.values)
-    return components, values, None if first._parts is None else len(heads)
+    return components, values, len(heads) if is_split else None

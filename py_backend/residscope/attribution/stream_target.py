@@ -11,9 +11,10 @@ import msgspec
 
 from residscope.attribution.components import head_directions
 from residscope.attribution.head_split import Checked, check_split
+from residscope.attribution.inner_checks import is_inner, point_of
 from residscope.attribution.readout import Readout
 from residscope.attribution.target_reading import TargetReading, measured_value, target_reading
-from residscope.attribution.targets import Targets, is_inner, point_of
+from residscope.attribution.targets import Targets
 from residscope.cache.structure import Structure
 from residscope.compute.memo import Memo, size_of
 from residscope.errors import ResidscopeError

@@ -25,6 +25,7 @@ from residscope.cache.input_maps import head_map, neuron_map
 from residscope.cache.norms import Norm
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
 from residscope.cache.view import CacheView
+from residscope.compute.precision import working
 from residscope.compute.projection import dots
 from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target, Through
@@ -32,6 +33,10 @@ from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirec
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
+
+
+Explained = tuple[Readout, "Tensor | None"]
+"""A readout, and what its rows must sum to, if it is known."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,12 @@ class TargetReading:
         """The same target, read at every position: with weight 0 where nothing that is written reaches it."""
         if self.positions is None:
             return self
-        weights = self.view.like.new_zeros(self.view.batch, self.view.n_pos)
-        weights[range(self.view.batch), self.positions.to(weights.device)] = 1
+        here = self.view.like.new_zeros(self.view.batch, self.view.n_pos)
+        here[range(self.view.batch), self.positions.to(here.device)] = 1
         offset = self.offset if self.offset.ndim == 2 else self.offset[:, None]
-        value = None if self.value is None else weights * self.value
-        return replace(self, positions=None, weights=weights, offset=weights * offset, value=value)
+        value = None if self.value is None else here * self.value
+        weights = here if self.weights is None else here * self.weights
+        return replace(self, positions=None, weights=weights, offset=here * offset, value=value)
 
     def at(self, where: Int[Tensor, " batch"]) -> TargetReading:
         """The same target, of which only what is written at one position of each prompt is read."""
@@ -132,10 +138,19 @@ def target_reading(
                 '`position="all"` is not possible. Give one position, or one for each prompt.',
             )
         readout = reading.readout()
-        measured = measured_value(reading, readout, targets, outer, logits)
-        to_explain = None if measured.value is None else measured.value - measured.cap_change
-        to_explain = None if to_explain is None else to_explain - readout.functional.constant
-        reading = _through(view, readout, through, to_explain)
+
+        def explained(reading: TargetReading = reading, readout: Readout = readout, outer: Target = outer) -> Explained:
+            """The outer target's readout, and what its rows must sum to."""
+            measured = measured_value(reading, readout, targets, outer, logits)
+            if measured.value is None:
+                return readout, None
+            return readout, measured.value - measured.cap_change - readout.functional.constant
+
+        # One object for all sources of the outer target's heads, so that the layers are compared only once.
+        key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))
+        checked = Checked() if logits is not None else view.memo.once(key, Checked)
+        notes = check_split(view, [through.layer], checked, explained)
+        reading = _through(view, readout, through, notes)
         outer = msgspec.structs.replace(target, through=target.through[: step + 1])
     return reading
 
@@ -189,7 +204,7 @@ def _base(
 def _neuron(view: CacheView, neuron: NeuronInput, where: Int[Tensor, " batch"] | None) -> TargetReading:
     read = neuron_map(view, neuron.layer, neuron.index, neuron.part)
     held = view.first(*read.names)
-    value = None if held is None else view.rows(held, where)[..., neuron.index]
+    value = None if held is None else working(view.raw(held, where)[..., neuron.index])
     label = Component("neuron", neuron.layer, neuron.index).label
     return TargetReading(
         view,
@@ -226,10 +241,9 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
     return TargetReading(view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source)
 
 
-def _through(view: CacheView, outer: Readout, through: Through, to_explain: Tensor | None) -> TargetReading:
+def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]) -> TargetReading:
     """What a head contributes to a target, by what it reads at its source."""
     layer, head = through.layer, through.head
-    notes = check_split(view, [layer], Checked(), lambda: (outer, to_explain))
     direction, divisor, _ = head_directions(outer, layer)
     found = contributions_along(view, outer.positions, direction, divisor, layer, [head])
     unit, read = found.unit[:, 0], found.read
@@ -244,7 +258,6 @@ def _through(view: CacheView, outer: Readout, through: Through, to_explain: Tens
     directions = unit @ values.weight[group].to(unit).T
     if values.bias is not None:
         constant = constant + weights * (unit @ values.bias[group].to(unit))[:, None]
-    notes += gated(view, [layer]) + unchecked(view, [layer])
     reading = TargetReading(
         view,
         attention_point(view, layer),
@@ -256,7 +269,7 @@ def _through(view: CacheView, outer: Readout, through: Through, to_explain: Tens
         value=value,
         source=f"the source contribution of {name(layer, head)}, from its cached pattern and values",
         axis="source",
-        notes=notes,
+        notes=notes + gated(view, [layer]) + unchecked(view, [layer]),
     )
     return reading if through.source is None else _at_source(reading, weights, constant, value, through.source)
 
@@ -269,9 +282,8 @@ def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value:
     return replace(
         reading,
         positions=torch.full((reading.view.batch,), source),
-        directions=reading.directions * weights[:, source, None],
         offset=constant[:, source],
-        weights=None,
+        weights=weights[:, source, None],  # the direction is the same for all sources, so its projections are reused
         value=value[:, source, None],
         axis="pos",
     )

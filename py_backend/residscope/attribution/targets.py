@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import index
 from typing import TYPE_CHECKING, Any, cast, get_args
 from uuid import uuid4
 
 import msgspec
 
+from residscope.attribution.inner_checks import check_inner, check_through, position_in
 from residscope.attribution.inner_targets import (
     Direction,
     InnerTarget,
@@ -30,9 +30,6 @@ from residscope.attribution.inner_targets import (
 from residscope.base.arrays import tensor_of, unreadable
 from residscope.base.legible import cut
 from residscope.cache.component_names import name, parse, parse_neuron, parse_point
-from residscope.cache.input_maps import check_neuron
-from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
-from residscope.cache.structure import Structure, named_layers
 from residscope.cache.unembedding import Output as LogitsOutput
 from residscope.cache.unembedding import unembedding_of_stream
 from residscope.cache.view import CacheView
@@ -45,7 +42,6 @@ from residscope.terms import (
     Contrast,
     NeuronInput,
     NeuronPart,
-    Side,
     StreamDirection,
     Target,
     Through,
@@ -65,10 +61,8 @@ __all__ = [
     "direction",
     "explain",
     "is_array",
-    "is_inner",
     "neuron",
     "output",
-    "point_of",
 ]
 
 TARGET_CELLS = 4_000_000
@@ -149,9 +143,11 @@ class Targets:
     def _checked(self, target: Target) -> Target:
         """Check a target in the normal form, such as a view sends: this model must have its tokens."""
         if target.inner is not None:
-            self._check_inner(target.inner)
+            check_inner(self.view, target.inner)
+            if isinstance(target.inner, StreamDirection):
+                self.given_direction(target.inner.key)
         if target.through:
-            self._check_through(target)
+            check_through(self.view, target)
         if target.direction is not None:
             self.given_direction(target.direction)
         if target.direction is not None or target.inner is not None:
@@ -259,77 +255,14 @@ class Targets:
             return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
         if isinstance(given, Output):
             of, (layer, head) = self.resolve(given.of), parse(given.head)
-            source = None if given.source is None else self._position("source", given.source)
+            source = None if given.source is None else position_in(self.view, "source", given.source)
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
         assert isinstance(given, Score)
-        destination = "last" if given.destination == "last" else self._position("destination", given.destination)
-        versus = given.versus if given.versus in ("most", "mean", None) else self._position("versus", given.versus)
-        source, (layer, head) = self._position("source", given.source), parse(given.head)
+        view, versus, destination = self.view, given.versus, given.destination
+        destination = "last" if destination == "last" else position_in(view, "destination", destination)
+        versus = versus if versus in ("most", "mean", None) else position_in(view, "versus", versus)
+        source, (layer, head) = position_in(view, "source", given.source), parse(given.head)
         return Target([], inner=AttentionScore(layer, head, destination, source, versus, given.side))
-
-    def _position(self, argument: str, given: Any) -> int:
-        """A position, counted from the start."""
-        try:
-            if isinstance(given, bool):
-                raise TypeError
-            position = index(given)
-        except TypeError:
-            raise ResidscopeError("position", f"`{argument}={given!r}` is not a position: give a number.") from None
-        return self._check_position(argument, position) % self.view.n_pos
-
-    def _check_position(self, argument: str, position: int) -> int:
-        if not -self.view.n_pos <= position < self.view.n_pos:
-            raise ResidscopeError(
-                "position",
-                f"`{argument}={position}` is outside the prompt: it has {self.view.n_pos} positions, 0 to "
-                f"{self.view.n_pos - 1}.",
-            )
-        return position
-
-    def _check_inner(self, inner: AttentionScore | NeuronInput | StreamDirection) -> None:
-        view = self.view
-        if isinstance(inner, NeuronInput):
-            check_neuron(view, inner.layer, inner.index, inner.part)
-            return
-        if isinstance(inner, StreamDirection):
-            self.given_direction(inner.key)
-            raw_point(view, parse_point(inner.at))
-            return
-        view.check_head(inner.layer, inner.head)
-        if inner.side not in get_args(Side):
-            raise ResidscopeError("side", f'`side={inner.side!r}` is not known: use "query" or "key".')
-        last = None if inner.destination == "last" else self._check_position("destination", inner.destination)
-        for argument, position in (("source", inner.source), ("versus", inner.versus)):
-            if position is None or isinstance(position, str):
-                continue
-            self._check_position(argument, position)
-            if last is not None and position % view.n_pos > last % view.n_pos:
-                raise ResidscopeError(
-                    "position",
-                    f"`{argument}={position}` is after the destination, {last}: attention reads earlier positions.",
-                )
-        if inner.versus == inner.source:
-            raise ResidscopeError("versus", f"`versus={inner.source}` is the source itself: give another source.")
-
-    def _check_through(self, target: Target) -> None:
-        view, count = self.view, Structure(self.view, point=point_of(self.view, target.inner).place).layers
-        where, last = "the target is read", len(target.through) - 1
-        for step, through in enumerate(target.through):
-            view.check_head(through.layer, through.head)
-            if through.source is not None:
-                self._check_position("source", through.source)
-            elif step != last:
-                raise ResidscopeError(
-                    "source", f"{name(through.layer, through.head)} needs one source: only the last head may have none."
-                )
-            if through.layer >= count:
-                others = f"only heads in {named_layers(range(count))} do" if count else "no head does"
-                raise ResidscopeError(
-                    "order",
-                    f"{name(through.layer, through.head)} does not write to the stream before the point where {where}: "
-                    f"{others}.",
-                )
-            where, count = f"{name(through.layer, through.head)} reads its source", through.layer
 
     # --- forms of answers --------------------------------------------------------------------------------------------
     def _check_count(self, count: int, answers: list[Any] | None = None) -> None:
@@ -455,24 +388,6 @@ def explain(text: str, model: Any) -> str:
     if not check.single:
         return check.message
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
-
-
-def is_inner(target: Target) -> bool:
-    """Whether a target is read before the end of the stream."""
-    return target.inner is not None or bool(target.through)
-
-
-def point_of(view: CacheView, inner: AttentionScore | NeuronInput | StreamDirection | None) -> Point:
-    """The point where a target is read, before the heads that it goes through."""
-    match inner:
-        case None:
-            return FINAL
-        case NeuronInput():
-            return mlp_point(view, inner.layer)
-        case StreamDirection():
-            return raw_point(view, parse_point(inner.at))
-        case AttentionScore():
-            return attention_point(view, inner.layer)
 
 
 def is_array(value: Any) -> bool:

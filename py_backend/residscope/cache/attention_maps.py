@@ -54,7 +54,9 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
     module = getattr(attention, side, None)
     if module is not None and not is_plain(module):
         found = view.facts.once(
-            ("projection", layer, side), lambda: linear_map_of(module, view), lambda kept: kept.size
+            ("projection", layer, side),
+            lambda: linear_map_of(module, view, int(view.cfg.d_model)),
+            lambda kept: kept.size,
         )
         matrix = rearrange(found.matrix, "d_model units -> units d_model")
         return _cut(matrix, found.bias, index, count, width, view, layer, side)

@@ -12,6 +12,7 @@ from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
 from residscope.cache.norms import Norm
 from residscope.cache.padding import padding
 from residscope.cache.points import Point, attention_point
+from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView, not_cached
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
@@ -67,7 +68,11 @@ class HeadReader:
         """The number of heads in this layer."""
         view = self.view
         if not hasattr(view.model.blocks[self.layer], "attn"):
-            raise ResidscopeError("no-heads", f"Layer {self.layer} of this model has no attention.")
+            others = [layer for layer, block in enumerate(view.model.blocks) if hasattr(block, "attn")]
+            hint = f" Choose a head of {named_layers(others)}." if others else " No layer of this model has."
+            raise ResidscopeError(
+                "no-heads", f"Layer {self.layer} has no attention, so that there are no attention scores.{hint}"
+            )
         known = view.first(self.name("hook_pattern"), self.name("hook_attn_scores"))
         if known is None:
             raise not_cached(self.name("hook_pattern"))

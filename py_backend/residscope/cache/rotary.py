@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from residscope.base.arrays import tensor_of
 from residscope.cache.view import CacheView
 
 if TYPE_CHECKING:
@@ -180,15 +179,15 @@ def tables(view: CacheView, layer: int, width: int) -> dict[str, tuple[Tensor, T
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]
     if all(map(view.has, names)):
-        cached = tuple(_whole(view, name) for name in names)
-        if all(t is not None and t.shape[1] == view.n_pos for t in cached):
-            found["cache"] = tuple(map(_halved, cached))  # pyright: ignore[reportArgumentType]
+        cached = [t for t in (_whole(view, name) for name in names) if t is not None]
+        if len(cached) == 2 and all(t.shape[1] == view.n_pos for t in cached):
+            found["cache"] = _halved(cached[0]), _halved(cached[1])
     found |= view.root.memo.once(("rotary tables", view.n_pos), lambda: _of_modules(view))
     own = getattr(view.model.blocks[layer], "attn", None)
-    for kind in ("rotary", ""):
-        pair = [tensor_of_buffer(own, f"{kind}_{part}") for part in ("cos", "sin")]
-        if kind and all(t is not None and t.ndim == 2 and len(t) >= view.n_pos for t in pair):
-            found["buffers"] = tuple(_halved(t[None, : view.n_pos].to(view.like)) for t in pair)  # pyright: ignore
+    buffers = [_buffer(own, f"rotary_{part}") for part in ("cos", "sin")]
+    kept = [t[None, : view.n_pos].to(view.like) for t in buffers if t is not None and t.ndim == 2]
+    if len(kept) == 2 and all(t.shape[1] == view.n_pos for t in kept):
+        found["buffers"] = _halved(kept[0]), _halved(kept[1])
     return {name: pair for name, pair in found.items() if 0 < 2 * pair[0].shape[-1] <= width}
 
 
@@ -212,7 +211,7 @@ def _halved(table: Tensor) -> Tensor:
     return table
 
 
-def tensor_of_buffer(module: Any, name: str) -> Tensor | None:
+def _buffer(module: Any, name: str) -> Tensor | None:
     """A buffer of a module, or of the layer that it wraps; None without one."""
     for owner in (module, getattr(module, "original_component", None)):
         held = getattr(owner, "__dict__", {}).get("_buffers") or {}
@@ -238,7 +237,8 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
         angles = positions[:, None] * frequencies.to(positions)
         found[name] = (angles.cos()[None] * factor).to(view.like), (angles.sin()[None] * factor).to(view.like)
 
-    for root in (getattr(view.model, "original_model", None), view.model):
+    roots: tuple[Any, ...] = getattr(view.model, "original_model", None), view.model
+    for root in roots:
         if not hasattr(root, "named_modules"):
             continue
         for path, module in root.named_modules():
@@ -267,6 +267,3 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
 
 _MOST_TABLES = 8
 """The most tables that are tried."""
-
-When = Literal["none", "before", "after"]
-"""Whether queries and keys are normalised, before or after they are rotated."""

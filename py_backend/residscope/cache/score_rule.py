@@ -337,15 +337,7 @@ def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
     numbers = [1.0, reader.width**-0.5]
     for owner in owners:
         held: dict[str, Any] = getattr(owner, "__dict__", {})
-        for name in (
-            "scaling",
-            "scale",
-            "softmax_scale",
-            "scale_attn",
-            "inv_norm_factor",
-            "attn_scale",
-            "attn_scaling",
-        ):
+        for name in _SCALES:
             value = held.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
                 numbers += [float(value), 1 / float(value), float(value) ** -0.5]
@@ -353,6 +345,10 @@ def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
     for number in dict.fromkeys(numbers):
         if abs(scale - number) <= near * number:
             yield number
+
+
+_SCALES = ("scaling", "scale", "softmax_scale", "inv_norm_factor", "attn_scale", "attn_scaling")
+"""Settings that may hold a scale."""
 
 
 def _caps(reader: HeadReader) -> list[float]:
@@ -394,9 +390,8 @@ def _vectors(reader: HeadReader, kind: Kind, side: SideName, positions: Int[Tens
 
 def _prompts(view: CacheView) -> range:
     """The range of the whole cache's prompts that a view holds."""
-    start = 0
-    held: CacheView | None = view
-    while held is not None and held.part_of is not None:
+    start, held = 0, view
+    while held.part_of is not None:
         held, prompts = held.part_of
         start += prompts.start
     return range(start, start + view.batch)

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -169,9 +169,8 @@ def key_of(value: Any) -> Hashable:
     """
     if value is None or isinstance(value, str | int | float):
         return type(value), value
-    parts = getattr(type(value), "parts", None)
-    if isinstance(parts, property) and is_dataclass(value):  # a target inside the model
-        return type(value), key_of(value.parts)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    if isinstance(getattr(type(value), "key_parts", None), property):  # a target inside the model
+        return type(value), key_of(value.key_parts)
     if isinstance(value, tuple | list):
         return type(value), tuple(map(key_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if isinstance(value, set | frozenset):

@@ -98,7 +98,7 @@ def sides(shown: Shown) -> Any:
         rows = of_prompt(result, result.values, shown.prompt)
         chosen = rows.abs().topk(min(shown.k, len(rows))).indices.tolist()
         rest = float(rows.sum() - rows[chosen].sum())
-        labels = [result.components[i].label for i in chosen] + [f"{len(rows) - len(chosen)} others"]
+        labels = [result.components[i].label for i in chosen] + [f"{int((rows != 0).sum()) - len(chosen)} others"]
         values: list[float] = [*rows[chosen].tolist(), rest]
         unit, end, number = unit_of(result.target), farthest(values), str(n + 1) if n else ""
         left, right = (n + 0.28) / len(every), (n + 0.92) / len(every)

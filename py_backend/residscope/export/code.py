@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from residscope.attribution.targets import Targets, is_inner
+from residscope.attribution.inner_checks import is_inner
+from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError

@@ -397,7 +397,9 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
     yield from _each("the model's predictions", [views.suggestions(at) for at in views.prompts])
     for weighting in get_args(Weighting):
         yield from _each(_SMALL, views.in_small(weighting))
-    yield from _each("the code", [views.code(picture, ranked) for picture in get_args(Picture)])
+    asked = views.shown.target.inner is not None or bool(views.shown.target.through)
+    pictures: list[Picture] = [picture for picture in get_args(Picture) if picture != "why" or asked]
+    yield from _each("the code", [views.code(picture, ranked) for picture in pictures])
 
 
 def _each(what: str, requests: Requests) -> Iterator[Group]:
