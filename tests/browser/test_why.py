@@ -63,7 +63,7 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
 
     panel.locator('[role=gridcell][data-head="L23H3"]').click()
     settled(panel)
-    panel.locator(".rs-ask-here").get_by_role("button", name="Why does L23H3 read ·John₁₀?").click()
+    panel.locator(".rs-ask-here").get_by_role("button", name="why here? L23H3 reads ·John₁₀").click()
     settled(panel)
     expect(trail).to_contain_text("L23H3 reads ·John₁₀ and not <|im_start|>")
     expect(badge).to_contain_text("rows sum to +1.000 · log of 0.60 / 0.22, as cached")
@@ -111,7 +111,7 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
     assert box
     canvas.click(position={"x": 4.5 / 15 * box["width"], "y": 14.5 / 15 * box["height"]})
     asks = panel.get_by_role("group", name="Ask about this cell")
-    asks.get_by_role("button", name="Who put there what L23H3 moves from ·Mary?").click()
+    asks.get_by_role("button", name="who put it? what L23H3 moves from ·Mary").click()
     settled(panel)
     expect(trail.locator("[aria-current=step]")).to_contain_text("what L23H3 moves from ·Mary")
     expect(trail.get_by_role("listitem")).to_have_count(2)  # the later steps are gone
