@@ -17,7 +17,7 @@ from residscope.attribution.head_inputs import ALL, gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
-from residscope.attribution.sources import contributions_along
+from residscope.attribution.sources import contributions_along, not_from_sources, source_tolerance
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import head_map, neuron_map
@@ -228,6 +228,9 @@ def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]
     if read.gate is not None:
         unit = unit * read.gate[:, 0, 0]
     value = found.part(ALL, ALL, ALL)[:, 0, 0]  # [batch, source]
+    others = float((value.sum(-1) - found.measured[:, 0, 0]).abs().max())
+    if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1):
+        notes = [*notes, not_from_sources(others)]
     attends = read.part(ALL, ALL, ALL)[:, 0, 0] / divisor
     _check_source(view, through, attends, outer.positions)
     values = head_map(view, layer, "v", direction.shape[2])
