@@ -236,7 +236,8 @@ def output(truth: Truth, layer: int) -> Row:
 
 def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
     """How the head's source contribution changes with its value: by hand, in float64."""
-    if f"blocks.{layer}.attn.v_norm.hook_out" in truth.cache:  # not linear: the value's norm has a scale of its own
+    own_norms = ("v_norm.hook_out", "hook_kv_latent")  # not linear: they have a scale of their own
+    if any(f"blocks.{layer}.attn.{norm}" in truth.cache for norm in own_norms):
         return None
     pattern, z = (truth.cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("pattern", "z"))
     try:
