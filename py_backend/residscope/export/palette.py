@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
+from residscope.attribution.targets import in_words
 from residscope.base.legible import cut, isolated, shown
 from residscope.base.look import DIVERGING, MARKS, SEQUENTIAL
 from residscope.base.packages import needed
@@ -139,6 +140,8 @@ def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[st
 
 def target_words(target: Target | None, prompt: int | None) -> str:
     """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; empty if it is unknown."""
+    if target is not None and (target.inner is not None or target.through):
+        return plain(in_words(target))
     if target is None or target.direction is not None:
         return "" if target is None else "a direction"
     seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]
