@@ -21,6 +21,8 @@ import torch
 import residscope
 from tests.support import tiny
 from tests.support.brute import Brute, logit_scale
+from tests.support.score_families import COLUMNS as SCORES
+from tests.support.score_families import score_columns
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 LAYER, NEURON, HEAD, SOURCE, LAST = 1, 3, 1, 4, 6
@@ -174,6 +176,16 @@ def measured(name: str, most: int | None = None) -> dict[str, Row]:
     return {column: _tried(lambda find=find: find(truth, layer)) for column, find in COLUMNS.items()}
 
 
+def scores(name: str) -> dict[str, Row]:
+    """What was found for the attention scores of a family: each side by itself, and compared with another source."""
+    found = score_columns(name)
+    if "refused" in found:
+        return dict.fromkeys(SCORES, Row(said=(found["refused"],), refused=True))
+    said = (*found["notes"], *([found["refused in a layer"]] if "refused in a layer" in found else []))
+    off = max(found["rows"], found["intervention"])
+    return {column: Row(left, off, said) for column, left in found["sum"].items()}
+
+
 def _layer(model: Any) -> int:
     """The second layer with attention, or the second one."""
     attends = [layer for layer, block in enumerate(model.blocks) if hasattr(block, "attn")]
@@ -295,11 +307,12 @@ def main(families: list[str]) -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    print(f"| family | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
-    exact = dict.fromkeys(COLUMNS, 0)
+    columns = (*COLUMNS, *SCORES)
+    print(f"| family | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    exact = dict.fromkeys(columns, 0)
     remarks: dict[str, list[str]] = {}
     for name in families:
-        found = measured(name)
+        found = measured(name) | scores(name)
         print(f"| {name} | {' | '.join(row.cell for row in found.values())} |", flush=True)
         for column, row in found.items():
             exact[column] += not row.refused and row.left < 1e-5 and (row.off or 0.0) < 1e-4

@@ -106,33 +106,3 @@ def _written(model: Any, cache: Any, layer: int) -> dict[int, torch.Tensor]:
 def _scalar(block: Any) -> float:
     scalar = getattr(getattr(block, "original_component", None), "layer_scalar", None)
     return 1.0 if scalar is None else float(scalar)
-
-
-def main() -> dict[str, dict[str, Any]]:
-    """Print the attention columns of every family, and return them."""
-    torch.set_num_threads(1)
-    table: dict[str, dict[str, Any]] = {}
-    for name in tiny.FAMILIES:
-        row = table[name] = score_columns(name)
-        if "refused" in row:
-            print(f"{name:24} refused: {row['refused'][:140]}", flush=True)
-            continue
-        sums = " ".join(f"{column} {row['sum'][column]:.1e}" for column in COLUMNS)
-        more = f" ({row['notes'][0][:90]})" if row["notes"] else ""
-        print(
-            f"{name:24} {sums}, rows {row['rows']:.1e}, intervention {row['intervention']:.1e}, "
-            f"{row['compared']} rows in layer {row['layer']}{more}",
-            flush=True,
-        )
-    exact = [name for name, row in table.items() if "sum" in row and max(row["sum"].values()) <= 1e-5]
-    right = [name for name in exact if max(table[name]["rows"], table[name]["intervention"]) <= 1e-4]
-    refused = [name for name, row in table.items() if "refused" in row]
-    print(
-        f"{len(exact)} exact (1e-5), of these {len(right)} with rows to 1e-4; {len(refused)} refused; "
-        f"others: {sorted(set(table) - set(exact) - set(refused))}; not right: {sorted(set(exact) - set(right))}"
-    )
-    return table
-
-
-if __name__ == "__main__":
-    main()

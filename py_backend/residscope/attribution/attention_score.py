@@ -234,7 +234,7 @@ class HeadScore:
 
     @cached_property
     def readings(self) -> list[Reading]:
-        """The score as functionals of what attention reads; it is their sum. (Not for the mean on the key side.)"""
+        """The score as functionals of what attention reads, whose sum it is. Not for the mean on the key side."""
         side = self.target.side
         found = self.projected(side)
         if side == "query":

@@ -19,8 +19,8 @@ from residscope.attribution.components import Plan, Rows, with_later
 from residscope.attribution.head_inputs import gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.inner_checks import is_inner
-from residscope.attribution.missing import check_cached, later_note, missing_notes
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
+from residscope.attribution.missing import check_cached, later_note, missing_notes
 from residscope.attribution.model_value import output_notes
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance

@@ -250,12 +250,13 @@ class HeadReader:
         scores, pattern = self.name("hook_attn_scores"), self.name("hook_pattern")
         if not self.view.has(scores):
             return pattern
-        held = working(self.view.get(scores)[:_SOME])
-        rows = held[:, :, :: max(1, held.shape[2] // _SOME)]
+        few = slice(None, None, max(1, self.view.n_pos // _SOME))  # of a long prompt, some destinations
+        held = self.view.get(scores)[:_PROMPTS, :, few]
+        rows = working(held)
         positive = bool((rows >= 0).all()) and bool(rows.isfinite().all())
         sums_to_one = positive and float((rows.sum(-1) - 1).abs().max()) <= max(1e-3, 8 * step_of(held.dtype))
         if self.view.has(pattern):
-            paid = working(self.view.get(pattern)[:_SOME])[:, :, :: max(1, held.shape[2] // _SOME)]
+            paid = working(self.view.get(pattern)[:_PROMPTS, :, few])
             if (positive and float((paid - rows).abs().max()) < 1e-6) or (sums_to_one and held.shape[-1] > 1):
                 return pattern
             return scores

@@ -35,14 +35,12 @@ _WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scali
 """Settings of the Hugging Face model's own configuration, which it reads when it runs."""
 _TRANSFORM = "apply_output_logits_transform"
 _READ = (
-    "o", "v", "in", "gate", "dense_in", "dense_gate", "out", "embed", "unembed", "ln1", "ln2", "ln1_post", "ln2_post",
-    "ln_final", "v_norm",
+    "o", "q", "k", "v", "qkv", "in", "gate", "dense_in", "dense_gate", "out", "embed", "unembed", "ln1", "ln2",
+    "ln1_post", "ln2_post", "ln_final", "q_norm", "k_norm", "qk_norm", "v_norm",
 )  # fmt: skip
 """TransformerLens' names of the layers whose map or norm results depend on."""
 
-_UNREAD = frozenset(
-    ("q", "k", "qkv", "pos_embed", "W_Q", "W_K", "b_Q", "b_K", "_W_K", "_b_K", "W_pos")
-)  # fmt: skip
+_UNREAD = frozenset(("pos_embed", "W_pos"))
 """Layers and weights that no result depends on, because their outputs are in the cache.
 
 Any name that is neither here nor in `_READ` counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` checks

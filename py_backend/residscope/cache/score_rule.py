@@ -226,8 +226,8 @@ class _Trial:
                 if float(truth.abs().masked_fill(~known, 0).max()) >= cap:
                     continue
                 truth = cap * (truth / cap).atanh()
-            scale = _scale(products, truth, known, cap if not whole else 0.0)
-            for scale in (*_exact(self.reader, scale, self.step), scale):
+            fitted = _scale(products, truth, known, cap if not whole else 0.0)
+            for scale in (*_exact(self.reader, fitted, self.step), fitted):
                 rule = self._rule(kind, products, truth, known, place, scale, cap, abs(scale) * size)
                 if best is None or rule.error < 0.5 * best.error:
                     best = rule
