@@ -20,6 +20,7 @@ STATES: list[dict[str, Any]] = [
     {"tab": "positions", "score": None},
     {"tab": "token-lens"},
     {"tab": "prompts", "prompt": None},
+    {"tab": "why"},
 ]
 START: dict[str, Any] = {
     "weighting": "pattern",

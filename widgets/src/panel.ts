@@ -78,14 +78,18 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
-  // Something was asked: its answer is in the lower view. If the focus was in a tab that is hidden now, it follows.
+  // Something was asked: its answer is in the lower view.
   watch(signal, () => {
-    if (store.asked.value === 0) return;
-    lower.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (store.asked.value > 0) lower.scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
+  // What had the focus may be hidden at another step of the trail: then keys would go to the notebook.
+  watch(signal, () => {
+    void store.path.value;
+    void store.asked.value;
     const place = root.getRootNode();
     const focused = (place instanceof ShadowRoot ? place : document).activeElement;
     if (focused && root.contains(focused) && focused.closest("[hidden]"))
-      lower.querySelector<HTMLElement>('[data-tab="why"]')?.focus({ preventScroll: true });
+      lower.querySelector<HTMLElement>('[role="tab"][aria-selected="true"]')?.focus({ preventScroll: true });
   });
 
   const layers = (): HTMLElement => heads.querySelector<HTMLElement>(".rs-layers-place") ?? heads;

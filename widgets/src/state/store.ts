@@ -16,7 +16,7 @@ import type {
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
-import { isSet, type Position, quantity } from "./target";
+import { isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type Norm = Values["norm"];
@@ -197,8 +197,9 @@ export class Store extends SelectionSignals {
     return limitOf(this.headRows.value?.rows.subarray(0, layers * heads) ?? []);
   });
 
-  /** A head's contribution, if it is known. */
+  /** A head's contribution, if it is known and the head writes before the point that the target is read from. */
   headValue(name: string): number | null {
+    if ((parseHead(name)?.layer ?? 0) >= layerOf(this.target.value)) return null;
     const value = this.#headRow(name);
     return value === undefined || Number.isNaN(value) ? null : value;
   }

@@ -51,12 +51,12 @@ export function mountCardAsk(
     const token = store.tokenName(spot.source);
     render(
       html`<button type="button" class="rs-ask" data-ask="why" title="Why does ${spot.head} read ${token}? (key w)"
-          aria-label="Why does ${spot.head} read ${token}?" @click=${() => askWhy(store, spot)}>why here?</button>
+          aria-label="why here? ${spot.head} reads ${token}" @click=${() => askWhy(store, spot)}>why here?</button>
         ${
           canAskWho(store, spot)
             ? html`<button type="button" class="rs-ask" data-ask="who"
               title="Who put there what ${spot.head} moves from ${token}? (key p)"
-              aria-label="Who put there what ${spot.head} moves from ${token}?"
+              aria-label="who put it? what ${spot.head} moves from ${token}"
               @click=${() => askWho(store, spot)}>who put it?</button>`
             : nothing
         }`,

@@ -86,8 +86,9 @@ function why(store: Store, shown: Shown | null, name: string): unknown {
   const source = shown?.head === name && shown.attention.reads ? strongest(shown.attention.reads, 1)[0] : undefined;
   if (!shown || source === undefined) return nothing;
   const spot = { head: name, destination: ownDestination(shown.attention, store), source };
-  const words = `Why does ${name} read ${store.tokenName(source)}?`;
-  return html`<button type="button" class="rs-quiet rs-card-why" aria-label=${words} title=${words}
+  const token = store.tokenName(source);
+  return html`<button type="button" class="rs-quiet rs-card-why" aria-label="why? ${name} reads ${token}"
+      title="Why does ${name} read ${token}?"
       @click=${() => askWhy(store, spot)}>why?</button>`;
 }
 

@@ -35,11 +35,11 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
     const who = at !== null && canAskWho(store, at);
     render(
       html`<button type="button" class="rs-ask" data-ask="why" aria-disabled=${at === null}
-          aria-label=${at === null ? "why here?" : `Why does ${at.head} read ${token}?`}
+          aria-label=${at === null ? "why here?" : `why here? ${at.head} reads ${token}`}
           title=${at === null ? "" : `Why does ${at.head} read ${token}? (key w)`}
           @click=${() => at && askWhy(store, at)}>why here?</button>
         <button type="button" class="rs-ask" data-ask="who" aria-disabled=${!who}
-          aria-label=${at === null ? "who put it?" : `Who put there what ${at.head} moves from ${token}?`}
+          aria-label=${at === null ? "who put it?" : `who put it? what ${at.head} moves from ${token}`}
           title=${at === null || !who ? "" : `Who put there what ${at.head} moves from ${token}? (key p)`}
           @click=${() => at && askWho(store, at)}>who put it?</button>`,
       place,

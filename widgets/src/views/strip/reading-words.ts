@@ -7,7 +7,6 @@ import { limitOf } from "../../draw/colours";
 import { cellWords, type MapPicture, valueIn } from "../../state/map-picture";
 import type { Reading } from "../../state/reading";
 import type { Store } from "../../state/store";
-import { layerOf } from "../../state/target";
 import { written } from "../attention/attention-scale";
 import { strongest } from "../attention/attention-words";
 import { headSpread, plusMinus } from "../heads/spread";
@@ -41,7 +40,7 @@ export function headClauses(
   const value = store.headValue(name);
   const spread = headSpread(store, name);
   const own: Sentence =
-    value === null || head.layer >= layerOf(store.target.value)
+    value === null
       ? [name]
       : [
           `${name} adds `,

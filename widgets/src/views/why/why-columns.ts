@@ -73,7 +73,7 @@ export function mountColumns(
                 ? "Ask this: all views show it, as the next step of the trail"
                 : "Show this side in all views: the head map, the layers and the lens"
             } @click=${() => acts.show(column)}>${name}</button>`
-      }<span class="rs-number ${side(total)}">${total}</span></h4>
+      } <span class="rs-number ${side(total)}">${total}</span></h4>
       <div class="rs-why-rows" role="list" aria-label="${column.title}, strongest first">
         ${found.lines.map((line, i) => rowOf(line, i === stop, column, found, reach, focused))}
       </div>
@@ -174,8 +174,8 @@ function reachOf({ lines, others }: Lines): Reach {
 function lineOf({ name, value }: Line, { largest }: Lines, { low, high }: Reach): TemplateResult {
   const at = (v: number): number => (high > low ? ((v - low) / (high - low)) * 100 : 0);
   const written = signed(value, largest);
-  return html`<span class="rs-name">${name}</span><span class="rs-why-track" aria-hidden="true"><i
+  return html`<span class="rs-name">${name}</span> <span class="rs-why-track" aria-hidden="true"><i
       class=${value < 0 ? "rs-minus" : "rs-plus"}
       style="left:${at(Math.min(0, value))}%;width:${Math.abs(at(value) - at(0))}%"></i><b
-      style="left:${at(0)}%"></b></span><span class="rs-number ${side(written)}">${written}</span>`;
+      style="left:${at(0)}%"></b></span> <span class="rs-number ${side(written)}">${written}</span>`;
 }

@@ -6,7 +6,6 @@ import { type Answered, asking } from "../../state/query";
 import { contributions, headTokens, moved, pairs, sideOf } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
 import { isInside, type Position, readAt, scoreIn } from "../../state/target";
-import { factsOf } from "../../state/trail-words";
 import { type Client, float32 } from "../../wire/client";
 import { type Component, componentsOf } from "../../wire/components";
 import type { HeadTokensReply, PairsReply, Target } from "../../wire/protocol.gen";
@@ -102,7 +101,11 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
   };
 }
 
-function wordsOf(store: Store, id: Column["id"], { target, position }: Asked): { title: string; note: string } {
+function wordsOf(
+  store: Store,
+  id: Column["id"],
+  { target, position, attribution }: Sum,
+): { title: string; note: string } {
   const score = scoreIn(target);
   const through = target.through?.at(-1);
   const token = (at: Position | null): string => {
@@ -112,7 +115,8 @@ function wordsOf(store: Store, id: Column["id"], { target, position }: Asked): {
   if (score && id === "query") return { title: "Query side", note: `what ${token(score.destination)} looks for` };
   if (score) {
     const { versus = "most" } = score;
-    const other = versus === "most" ? (factsOf(store, target)?.versus ?? null) : versus;
+    const most = store.isMean.value ? null : (attribution.reply.inner?.versus ?? null); // the first prompt's
+    const other = versus === "most" ? most : versus;
     const minus =
       other === "mean" ? ", minus the mean" : typeof other === "number" ? `, minus ${store.tokenName(other)}` : "";
     return { title: "Key side", note: `what ${token(score.source)} offers${minus}` };

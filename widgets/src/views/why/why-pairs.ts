@@ -61,12 +61,10 @@ export function mountPairs(
           ${columns.map((other, k) => {
             const value = values[q * columns.length + k] ?? NaN;
             const colour = divergingRgb(value, limit, theme);
-            const written = signed(value, limit);
+            const written = signed(vanishes(value, limit) ? 0 : value, limit);
             return html`<div role="gridcell" class="rs-pairs-cell" tabindex="-1" data-cell="${q} ${k}"
               aria-label="${name} with ${other}: ${written}"
-              style="background:${css(colour)};color:${inkOn(colour)}">${
-                dense ? nothing : signed(vanishes(value, limit) ? 0 : value, limit)
-              }</div>`;
+              style="background:${css(colour)};color:${inkOn(colour)}">${dense ? nothing : written}</div>`;
           })}
           ${sum(sums.query[q] ?? 0, `${name}, sum`)}</div>`,
         )}

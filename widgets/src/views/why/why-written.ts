@@ -24,7 +24,7 @@ export function mountWritten(
     const name = headName(layer, head);
     render(
       html`<dl title=${notes.join(" ") || nothing}>
-        <dt>${name} writes</dt>${listed(reply.output_top, reply.output_bottom)}
+        <dt>${name} writes</dt> ${listed(reply.output_top, reply.output_bottom)}
         ${
           source === null
             ? nothing
