@@ -36,13 +36,14 @@ def written(found: dict[str, dict[str, Row]]) -> list[str]:
         "# Targets inside the model",
         "",
         "What a neuron reads (`neuron`, `up`), what a head contributes by what it reads (`output`), a direction in the",
-        f"stream, and an attention score by its query and by its key, on tiny random models of {len(found)} families. Made by",
+        "stream, and an attention score by its query and by its key, on tiny random models of "
+        f"{len(found)} families. Made by",
         "`npm run docs`; do not edit.",
         "",
-        "The first number of a cell is what the rows leave over, the second one the largest difference between a row and",
-        "the truth, both in parts of the largest row. The truth is the model's own forward: a component is taken out of",
-        "what is read, with the norm's scale held as it was, and the value changes by the component's row. A dash: nothing",
-        "could be taken out. **Bold**: more than rounding, with a reason (the last column).",
+        "The first number of a cell is what the rows leave over, the second one the largest difference between a row",
+        "and the truth, both in parts of the largest row. The truth is the model's own forward: a component is taken",
+        "out of what is read, with the norm's scale held as it was, and the value changes by the component's row. A",
+        "dash: nothing could be taken out. **Bold**: more than rounding, with a reason (the last column).",
         "",
         f"Exact (rows sum to {EXACT:g}, and each is right to {RIGHT:g}), of {len(found)} families: "
         + ", ".join(f"{column} {_exact(found, column)}" for column in columns)
