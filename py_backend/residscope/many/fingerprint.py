@@ -30,7 +30,7 @@ def as_text(value: Any) -> str:
             return f"array({listed})"
         return f"array{list(value.shape)} {sha256(listed.encode()).hexdigest()[:16]}"
     if isinstance(value, InnerTarget):
-        kind, *parts = value.parts
+        kind, *parts = value.key_parts
         return f"{kind}({', '.join(as_text(part) for part in parts)})"
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(as_text(part) for part in value)) + "}"
