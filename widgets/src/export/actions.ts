@@ -74,7 +74,7 @@ function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
 }
 
 /** A head map that is coloured by what feeds a head is the map of another target. */
-function targetIn(picture: PictureName, shown: Selected): Pick<Shown, "target" | "feeds"> {
+function fedTarget(picture: PictureName, shown: Selected): Pick<Shown, "target" | "feeds"> {
   const { feeds, target } = shown;
   return { target: picture === "heads" && feeds ? feeding(shown, feeds).target : target, feeds: null };
 }
@@ -83,7 +83,7 @@ async function copyCode(picture: PictureName, store: Store, client: Client, with
   const whole = shownOf(store);
   const shown = {
     ...whole,
-    ...targetIn(picture, whole),
+    ...fedTarget(picture, whole),
     ...headsIn(shownPictures(store).find((shown) => shown.picture.picture === picture)?.picture),
   };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
