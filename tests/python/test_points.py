@@ -101,7 +101,7 @@ def test_figures_and_tables_of_targets_inside_the_model_say_what_they_are(small)
     each = residscope.attribute(cache, T.output("L2H1", of=(5, 6)), by="layer")
     figure = each.to_plotly()
     assert (figure.layout.xaxis.title.text, len(figure.data[0].z[0])) == ("source", 7)
-    assert "L2H1 at each source → “w5” − “w6”" in figure.layout.title.text
+    assert "what L2H1 contributes to “w5” minus “w6”" in figure.layout.title.text
     assert each.to_frame().columns.names == ["prompt", "source"]
     with pytest.raises(ResidscopeError, match=r"give `targets\.output` a source"):
         each.to_plotly("layers")
