@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.documents import architectures, padding, precision, tutorial
+from tests.documents import architectures, padding, points, precision, tutorial, why
 
 FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     tutorial.main(FOLDER / "tutorial.md")
+    why.main(FOLDER / "why.md")
     padding.main(FOLDER / "padding.md")
     precision.main(FOLDER / "precision.md")
     architectures.main(FOLDER / "architectures.md")
+    points.main(FOLDER / "points.md")

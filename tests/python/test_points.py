@@ -96,6 +96,19 @@ def test_a_direction_at_the_end_is_what_it_always_was(small):
     )
 
 
+def test_figures_and_tables_of_targets_inside_the_model_say_what_they_are(small):
+    cache = small[3]
+    each = residscope.attribute(cache, T.output("L2H1", of=(5, 6)), by="layer")
+    figure = each.to_plotly()
+    assert (figure.layout.xaxis.title.text, len(figure.data[0].z[0])) == ("source", 7)
+    assert "L2H1 at each source → “w5” − “w6”" in figure.layout.title.text
+    assert each.to_frame().columns.names == ["prompt", "source"]
+    with pytest.raises(ResidscopeError, match=r"give `targets\.output` a source"):
+        each.to_plotly("layers")
+    for by in ("head", "layer", "accumulated", "neuron"):
+        assert "L1N3" in residscope.attribute(cache, T.neuron("L1N3"), by=by).to_plotly().layout.title.text
+
+
 def test_the_contributions_of_earlier_heads_are_a_map_too(small):
     cache = small[3]
     neuron = residscope.attention(cache, "L0H1", weighting="contribution", answers=T.neuron("L1N3"), prompt=1)

@@ -337,3 +337,17 @@ def test_a_page_holds_the_present_step_whole_and_says_what_lacks(service):
     assert "some of the other steps of the trail" not in whole.lacks
     first = msgspec.to_builtins(trail[0].target)
     assert any(entry.ask.get("by") == "head" and entry.ask.get("target") == first for entry in whole.entries)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_many_caches_can_be_asked_for_a_target_inside_the_model(cache, name, tmp_path):
+    file = tmp_path / "many.npz"
+    many = residscope.attribute_many([cache, cache], TARGETS[name], progress=False, resume=file)
+    one = residscope.attribute(cache, TARGETS[name])
+    np.testing.assert_allclose(many.values, torch.cat([one.values, one.values], 1), atol=1e-6)
+    assert residscope.attribute_many([cache, cache], TARGETS[name], progress=False, resume=file).labels == one.labels
+    changed = PROBE.clone()
+    changed[12] += 1e-3
+    other = T.direction(changed, at="2_mid") if name == "direction" else T.neuron("L0N0")
+    with pytest.raises(ResidscopeError, match="was made with"):
+        residscope.attribute_many([cache, cache], other, progress=False, resume=file)

@@ -113,3 +113,19 @@ def test_nothing_of_the_users_is_changed(structure):
                 assert not result.values.requires_grad
             assert torch.is_grad_enabled() is grad
     assert state() == before
+
+
+@every
+@pytest.mark.parametrize("side", ["query", "key"])
+def test_attention_scores_are_the_models_own(structure, side):
+    _, cache = hooked.run(structure)
+    own = cache["blocks.2.attn.hook_attn_scores"][:, 1, 6].double()
+    for versus, expected in ((None, own[:, 4]), (2, own[:, 4] - own[:, 2])):
+        target = residscope.targets.attention("2.1", 6, 4, versus, side)
+        if structure == "attn-only-shortformer":  # positions are added to the queries' and keys' inputs alone
+            with pytest.raises(residscope.ResidscopeError, match="are not what the weights make of the stream"):
+                residscope.attribute(cache, target)
+            continue
+        result = residscope.attribute(cache, target)
+        close(result.measured, expected)
+        close(explained(result), expected)

@@ -18,10 +18,10 @@ from residscope.attribution.head_inputs import ALL, gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
-from residscope.attribution.sources import contributions_along
+from residscope.attribution.sources import contributions_along, not_from_sources, source_tolerance
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
-from residscope.cache.input_maps import head_map, neuron_map
+from residscope.cache.input_maps import head_map, latent_values, neuron_map
 from residscope.cache.norms import Norm
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
 from residscope.cache.view import CacheView
@@ -250,14 +250,12 @@ def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]
     if read.gate is not None:
         unit = unit * read.gate[:, 0, 0]
     value = found.part(ALL, ALL, ALL)[:, 0, 0]  # [batch, source]
+    others = float((value.sum(-1) - found.measured[:, 0, 0]).abs().max())
+    if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1):
+        notes = [*notes, not_from_sources(others)]
     attends = read.part(ALL, ALL, ALL)[:, 0, 0] / divisor
     _check_source(view, through, attends, outer.positions)
-    values = head_map(view, layer, "v", direction.shape[2])
-    group = head * len(values.weight) // direction.shape[1]
-    unit, weights, constant = _before_norm(view, layer, group, len(values.weight), unit, attends)
-    directions = unit @ values.weight[group].to(unit).T
-    if values.bias is not None:
-        constant = constant + weights * (unit @ values.bias[group].to(unit))[:, None]
+    directions, weights, constant = _before_values(view, through, tuple(direction.shape[1:]), unit, attends)
     reading = TargetReading(
         view,
         attention_point(view, layer),
@@ -287,6 +285,31 @@ def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value:
         value=value[:, source, None],
         axis="pos",
     )
+
+
+def _before_values(
+    view: CacheView, through: Through, shape: tuple[int, ...], unit: Tensor, attends: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The direction of what attention reads, before it computes the head's values; its weights; and what biases add."""
+    layer, (count, width) = through.layer, shape
+    latent = latent_values(view, layer, through.head, (count, width))
+    if latent is not None:
+        constant = attends.new_zeros(attends.shape)
+        if latent.up_bias is not None:
+            constant = constant + attends * (unit @ latent.up_bias.to(unit))[:, None]
+        unit = unit @ latent.up.to(unit).T
+        if latent.norm.bias is not None:
+            constant = constant + attends * (unit @ latent.norm.bias)[:, None]
+        unit = latent.norm.centre(unit if latent.norm.weight is None else unit * latent.norm.weight)
+        weights, weight, bias = attends / latent.scale(view), latent.down, latent.down_bias
+    else:
+        values = head_map(view, layer, "v", width)
+        group = through.head * len(values.weight) // count
+        unit, weights, constant = _before_norm(view, layer, group, len(values.weight), unit, attends)
+        weight, bias = values.weight[group], None if values.bias is None else values.bias[group]
+    if bias is not None:
+        constant = constant + weights * (unit @ bias.to(unit))[:, None]
+    return unit @ weight.to(unit).T, weights, constant
 
 
 def _before_norm(

@@ -60,17 +60,11 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
         )
         matrix = rearrange(found.matrix, "d_model units -> units d_model")
         return _cut(matrix, found.bias, index, count, width, view, layer, side)
-    weight = tensor_of(getattr(attention, f"_W_{letter}", None))
-    if weight is None:
-        with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
-            weight = tensor_of(getattr(attention, f"W_{letter}", None))
-    if weight is not None and weight.ndim == 3 and weight.shape[0] == count and weight.shape[-1] == width:
-        weight = stored_values(module if module is not None else attention, f"W_{letter}", weight)
-        bias = tensor_of(getattr(attention, f"_b_{letter}", None))
-        if bias is None:
-            with suppress(Exception):
-                bias = tensor_of(getattr(attention, f"b_{letter}", None))
-        return HeadMap(weight[index], None if bias is None else bias.reshape(count, -1)[index])
+    for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` has the groups' own weights as `_W_K`
+        weight, bias = (_attribute(attention, f"{prefix}{kind}_{letter}") for kind in ("W", "b"))
+        if weight is not None and weight.ndim == 3 and weight.shape[0] == count and weight.shape[-1] == width:
+            weight = stored_values(module if module is not None else attention, f"W_{letter}", weight)
+            return HeadMap(weight[index], None if bias is None else bias.reshape(count, -1)[index])
     linear: Any = getattr(module, "original_component", module)
     own = tensor_of(getattr(linear, "weight", None))
     if own is None:
@@ -78,6 +72,12 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
     own = stored_values(module, "weight", own)
     matrix = own.T if "Conv1D" in type(linear).__name__ else own
     return _cut(matrix, tensor_of(getattr(linear, "bias", None)), index, count, width, view, layer, side)
+
+
+def _attribute(owner: Any, name: str) -> Tensor | None:
+    with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
+        return tensor_of(getattr(owner, name, None))
+    return None
 
 
 def _cut(

@@ -182,10 +182,9 @@ class HeadReader:
 
     def scale(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read"]:
         """The scale of the norm that attention reads through."""
-        held = self.view.first(self.point.scale_name)
-        if held is None:
+        if not self.point.has_scale(self.view):
             return self.norm.scale(self.stream(positions))
-        return gather(self.view.get(held), positions).squeeze(-1)
+        return gather(self.view.get(self.point.scale_name), positions).squeeze(-1)
 
     def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
         """What is projected: the stream, behind the norm."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from einops import rearrange
 
 from residscope.cache.linear_maps import LinearMap, linear_map_of
+from residscope.cache.norms import Norm
 from residscope.cache.structure import neuron_weight, why_unread
 from residscope.cache.view import CacheView
-from residscope.cache.weights import is_plain, stored_values, tensor_of
+from residscope.cache.weights import is_plain, stored_values, tensor_of, wrapped
 from residscope.errors import ResidscopeError
 from residscope.terms import NeuronPart
 
@@ -31,6 +32,32 @@ class HeadMap(NamedTuple):
 
     weight: Float[Tensor, "group d_model d_head"]
     bias: Float[Tensor, "group d_head"] | None
+
+
+class LatentValues(NamedTuple):
+    """How latent attention reads its values: norm(y @ down + down_bias) @ up + up_bias, for one head.
+
+    Attributes:
+        down: The weight of the latent vector, which all heads share.
+        down_bias: Its bias, if any.
+        norm: The norm of the latent vector.
+        norm_name: The path of this norm, for its cached activations.
+        up: The weight of one head's values.
+        up_bias: Its bias, if any.
+    """
+
+    down: Float[Tensor, "d_model rank"]
+    down_bias: Float[Tensor, " rank"] | None
+    norm: Norm
+    norm_name: str
+    up: Float[Tensor, "rank d_head"]
+    up_bias: Float[Tensor, " d_head"] | None
+
+    def scale(self, view: CacheView) -> Float[Tensor, "batch pos"]:
+        """Return the norm's cached scale; if it was not cached, the same value from the cached latent vector."""
+        if view.has(f"{self.norm_name}.hook_scale"):
+            return view.rows(f"{self.norm_name}.hook_scale", None).squeeze(-1)
+        return self.norm.scale(view.rows(f"{self.norm_name}.hook_in", None))
 
 
 class NeuronMap(NamedTuple):
@@ -84,6 +111,49 @@ def head_map(view: CacheView, layer: int, which: Literal["q", "k", "v"], width: 
         bias = bias.reshape(-1, width)
         bias = bias if len(bias) == len(matrix) else None
     return HeadMap(matrix, bias)
+
+
+def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]) -> LatentValues | None:
+    """Return how a head of latent attention reads its values. None for any other attention.
+
+    Args:
+        view: The cache.
+        layer: The layer.
+        head: The head.
+        shape: The number of heads, and the width of their values.
+
+    Raises:
+        ResidscopeError: If a map cannot be read. The message says why.
+    """
+    attention = getattr(view.model.blocks[layer], "attn", None)
+    modules = [getattr(attention, name, None) for name in ("kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj")]
+    if any(module is None for module in modules):
+        return None
+    (count, width), (first, norm, second) = shape, modules
+    down, up = _whole_map(view, layer, "kv_a", first), _whole_map(view, layer, "kv_b", second)
+    rank, columns = up.matrix.shape[0], up.matrix.shape[1] // count
+    if down.matrix.shape[1] < rank or columns < width:
+        return None
+    # Each head has the part of its key that is not rotated, and then its value.
+    own = slice(head * columns + columns - width, (head + 1) * columns)
+    return LatentValues(
+        down.matrix[:, :rank],
+        None if down.bias is None else down.bias[:rank],
+        Norm.of(norm, view),
+        f"blocks.{layer}.attn.kv_a_layernorm",
+        up.matrix[:, own],
+        None if up.bias is None else up.bias[own],
+    )
+
+
+def _whole_map(view: CacheView, layer: int, which: str, module: Any) -> LinearMap:
+    """The map of a layer, from its own weight if it is of a known class."""
+    plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
+    layer_class = wrapped(module)
+    if not plain or not hasattr(layer_class, "out_features"):
+        return view.facts.once(("input map", layer, which), lambda: linear_map_of(module, view), _size)
+    bias = tensor_of(getattr(layer_class, "bias", None))
+    return LinearMap(stored_values(module, "weight", layer_class.weight).T, bias, made=False)
 
 
 def _size(found: LinearMap) -> int:

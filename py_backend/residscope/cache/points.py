@@ -65,6 +65,11 @@ class Point:
             module = getattr(view.model.blocks[self.layer], self.norm.rpartition(".")[2], None)
         return Norm.of(module, view)
 
+    def has_scale(self, view: CacheView) -> bool:
+        """Return whether the cache holds one scale for each position, and not one for each input of a head."""
+        one_each = view.root.batch * view.n_pos
+        return _is_by_position(view, self.scale_name) and view.activations[self.scale_name].numel() == one_each
+
     def scale(
         self, view: CacheView, norm: Norm, positions: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch read"]:
@@ -75,7 +80,7 @@ class Point:
         """
         if not norm.divides:
             return view.like.new_ones(view.batch, view.n_pos if positions is None else 1)
-        if _is_by_position(view, self.scale_name):
+        if self.has_scale(view):
             return view.rows(self.scale_name, positions).squeeze(-1)
         name = self.stream(view)
         if not view.has(name):

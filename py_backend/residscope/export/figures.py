@@ -43,14 +43,17 @@ def attribution_figure(
     names: tuple[str, str] = ("this", "other"),
 ) -> Any:
     """See `Attribution.to_plotly`."""
-    position_axes = [name for name in ("pos", "destination") if name in result.axes]
+    position_axes = [name for name in result.axes[1:] if name in ("pos", "destination", "source")]
     kind = kind or ("heatmap" if position_axes else _usual_kind(result.by))
     if kind not in get_args(FigureKind):
         every = ", ".join(f'"{name}"' for name in get_args(FigureKind))
         raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
     if position_axes and kind != "heatmap":
         raise ResidscopeError(
-            "figure", f'A figure of the kind "{kind}" shows one position: call `attribute` without `position="all"`.'
+            "figure",
+            f'A figure of the kind "{kind}" shows one source: give `targets.output` a source.'
+            if position_axes == ["source"]
+            else f'A figure of the kind "{kind}" shows one position: call `attribute` without `position="all"`.',
         )
     fitting = {"lens": "accumulated", "layers": "layer", "sources": "source"}.get(kind, result.by)
     if fitting != result.by:
@@ -83,7 +86,7 @@ def _heatmap(shown: Shown) -> Any:
         from residscope.export.maps import source_maps
 
         return source_maps(shown.values, result.heads, shown.position_names, shown.titled())
-    if "pos" in result.axes:
+    if result.axes[-1] in ("pos", "source"):
         return _component_map(shown)
     if result.by != "head":
         raise ResidscopeError(
@@ -108,7 +111,7 @@ def _component_map(shown: Shown) -> Any:
     every = shown.result.labels
     labels = checked_labels(shown.result, every if shown.rows is None else shown.rows)
     rows = shown.values[[every.index(label) for label in labels]]
-    places = shown.position_names(rows.shape[1])
+    places, along = shown.position_names(rows.shape[1]), {"pos": "position"}.get(shown.result.axes[-1], "source")
     end = limit(rows)
     hover = [
         [f"{label} at {places[x]} (position {x}): {signed(value, end)} {shown.unit}" for x, value in enumerate(row)]
@@ -119,8 +122,8 @@ def _component_map(shown: Shown) -> Any:
     note = f"a dot: beyond the colours, which end at ±{signed(end, end)[1:]}" if dots else ""
     return figure(
         [cells(rows, hover, **dots)],
-        shown.titled(", at every position", note=note),
-        xaxis=axis("position", places),
+        shown.titled(f", at every {along}", note=note),
+        xaxis=axis(along, places),
         yaxis=axis("component", labels, autorange="reversed"),
         coloraxis=diverging(end, shown.unit, rows),
     )

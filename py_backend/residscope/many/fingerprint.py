@@ -7,6 +7,8 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
+from residscope.attribution.inner_targets import InnerTarget
+
 
 def question(answers: Any, **options: Any) -> dict[str, str]:
     """Return the options of a call as text. Equal options give equal results.
@@ -27,6 +29,9 @@ def as_text(value: Any) -> str:
         if len(listed) <= 60:
             return f"array({listed})"
         return f"array{list(value.shape)} {sha256(listed.encode()).hexdigest()[:16]}"
+    if isinstance(value, InnerTarget):
+        kind, *parts = value.key_parts
+        return f"{kind}({', '.join(as_text(part) for part in parts)})"
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(as_text(part) for part in value)) + "}"
     if isinstance(value, tuple | list):

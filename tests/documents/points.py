@@ -1,0 +1,72 @@
+"""`npm run docs`: targets inside the model, on every decoder family, against the model's own forward."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+from tests.support import tiny
+from tests.support.point_families import COLUMNS, Row, measured, scores
+from tests.support.score_families import COLUMNS as SCORES
+
+EXACT, RIGHT = 1e-5, 1e-4
+"""In parts of the largest row: below these the rows sum to the value, and a row is what it says."""
+
+
+def main(path: Path) -> None:
+    """Run everything and write the document."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    found = {family: measured(family) | scores(family) for family in tiny.FAMILIES}
+    path.write_text("\n".join(written(found)) + "\n", encoding="utf-8")
+    print(path)
+
+
+def written(found: dict[str, dict[str, Row]]) -> list[str]:
+    """The document."""
+    columns = [*COLUMNS, *SCORES]
+    remarks: dict[str, int] = {}
+    lines: list[str] = []
+    for family, rows in found.items():
+        said = dict.fromkeys(note for row in rows.values() if _is_odd(row) for note in row.said)
+        numbers = ", ".join(str(remarks.setdefault(note, len(remarks) + 1)) for note in said)
+        lines.append(f"| {family} | {' | '.join(rows[column].cell for column in columns)} | {numbers} |")
+    return [
+        "# Targets inside the model",
+        "",
+        "What a neuron reads (`neuron`, `up`), what a head contributes by what it reads (`output`), a direction in the",
+        "stream, and an attention score by its query and by its key, on tiny random models of "
+        f"{len(found)} families. Made by",
+        "`npm run docs`; do not edit.",
+        "",
+        "The first number of a cell is what the rows leave over, the second one the largest difference between a row",
+        "and the truth, both in parts of the largest row. The truth is the model's own forward: a component is taken",
+        "out of what is read, with the norm's scale held as it was, and the value changes by the component's row. A",
+        "dash: nothing could be taken out. **Bold**: more than rounding, with a reason (the last column).",
+        "",
+        f"Exact (rows sum to {EXACT:g}, and each is right to {RIGHT:g}), of {len(found)} families: "
+        + ", ".join(f"{column} {_exact(found, column)}" for column in columns)
+        + ". Refused: "
+        + ", ".join(f"{column} {sum(rows[column].refused for rows in found.values())}" for column in columns)
+        + ".",
+        "",
+        f"| family | {' | '.join(columns)} | remarks |",
+        f"|---|{'---|' * (len(columns) + 1)}",
+        *lines,
+        "",
+        *(f"{number}. {note}" for note, number in remarks.items()),
+    ]
+
+
+def _is_odd(row: Row) -> bool:
+    """Whether a cell needs a remark."""
+    return row.refused or not (row.left < EXACT and (row.off or 0.0) < RIGHT)
+
+
+def _exact(found: dict[str, dict[str, Row]], column: str) -> int:
+    return sum(not _is_odd(rows[column]) for rows in found.values())
+
+
+if __name__ == "__main__":
+    main(Path(__file__).resolve().parents[2] / "py_backend/docs/points.md")
