@@ -4,6 +4,7 @@ import { isUndo, keepKeys, trailStepOf } from "./base/keyboard";
 import { element, watch } from "./base/lifetime";
 import { load } from "./state/loader";
 import { IN_PLACE, type Store } from "./state/store";
+import { isInside } from "./state/target";
 import { go } from "./state/trail";
 import { mountFold } from "./ui/fold";
 import { freeHeight } from "./ui/free-height";
@@ -78,9 +79,13 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
-  // Something was asked: its answer is in the lower view.
+  // Something was asked: scroll to its answer, then to the target and the trail, if both fit.
   watch(signal, () => {
-    if (store.asked.value > 0) lower.scrollIntoView({ block: "nearest", inline: "nearest" });
+    root.toggleAttribute("data-why", store.tab.value === "why" && isInside(store.target.value));
+  });
+  watch(signal, () => {
+    if (store.asked.value === 0) return;
+    for (const node of [lower, header]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
   // What had the focus may be hidden at another step of the trail: then keys would go to the notebook.
   watch(signal, () => {

@@ -23,26 +23,31 @@ export function mountWritten(
     const { layer, head, source, notes } = reply;
     const name = headName(layer, head);
     render(
-      html`<dl title=${notes.join(" ") || nothing}>
-        <dt>${name} writes</dt> ${listed(reply.output_top, reply.output_bottom)}
+      html`<div title=${notes.join(" ") || nothing}>
+        ${group(html`${name} writes`, reply.output_top, reply.output_bottom)}
         ${
           source === null
             ? nothing
-            : html`<dt>its W<sub>OV</sub> for <span class="rs-name" dir="auto">${store.tokenName(source)}</span></dt>
-            ${listed(reply.source_top, reply.source_bottom)}`
+            : group(
+                html`its W<sub>OV</sub> writes for <span class="rs-name" dir="auto">${store.tokenName(source)}</span>`,
+                reply.source_top,
+                reply.source_bottom,
+              )
         }
-      </dl>`,
+      </div>`,
       parent,
     );
   });
 }
 
-function listed(top: Tokens, bottom: Tokens): TemplateResult {
-  const all = [...top, ...bottom];
-  const largest = Math.max(0, ...all.map(({ value }) => Math.abs(value)));
-  return html`<dd>${all.map(({ token, value }) => {
-    const written = signed(value, largest);
-    return html`<span class="rs-why-token"><span class="rs-name" dir="auto">${visible(token.text)}</span> <b
-        class="rs-number ${side(written)}">${written}</b></span> `;
-  })}</dd>`;
+/** A title, and under it a line for the tokens that are raised, and one for those that are lowered. */
+function group(title: TemplateResult, top: Tokens, bottom: Tokens): TemplateResult {
+  const largest = Math.max(0, ...[...top, ...bottom].map(({ value }) => Math.abs(value)));
+  const line = (tokens: Tokens): TemplateResult =>
+    html`<div>${tokens.map(({ token, value }) => {
+      const written = signed(value, largest);
+      return html`<span class="rs-why-token"><span class="rs-name" dir="auto">${visible(token.text)}</span> <b
+          class="rs-number ${side(written)}">${written}</b></span> `;
+    })}</div>`;
+  return html`<div class="rs-why-tokens"><div class="rs-why-title">${title}</div> ${line(top)} ${line(bottom)}</div>`;
 }
