@@ -12,7 +12,7 @@ const WIDTH = 120;
 const KINDS = /\.(py|ts|mjs|cjs|css|md|toml|yaml|yml)$/;
 const WRITTEN = [
   /\.gen\.ts$/,
-  /^py_backend\/docs\/(architectures|padding|precision|tutorial)\.md$/, // by `npm run docs`
+  /^py_backend\/docs\/(architectures|padding|points|precision|tutorial|why)\.md$/, // by `npm run docs`
 ];
 
 const PRAGMA = /\s*# (pyright|type|noqa|fmt)\b.*$/; // it stands where it stands
