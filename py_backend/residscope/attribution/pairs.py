@@ -1,7 +1,7 @@
 """`pairs`: an attention score as a sum over pairs of components.
 
-score = Σ_ij τ · q̂_i · k̂_j, where q̂_i is what component i puts into the query at the destination and k̂_j what component
-j puts into the key at the source, with every norm's scale frozen. Biases are a component of each side.
+score = Σ_ij τ · q̂_i · k̂_j, where q̂_i is what component i puts into the query at the destination, and k̂_j what
+component j puts into the key at the source, with every norm's scale frozen. Biases are a component of each side.
 """
 
 from __future__ import annotations
