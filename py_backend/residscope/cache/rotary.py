@@ -143,7 +143,7 @@ class RotationKind:
         table: The place of the table in `tables`.
         adjacent: Whether neighbouring dimensions are a pair, instead of those half the width apart.
         at_end: Whether it turns the last dimensions of the head, if it does not turn all.
-        reverse: Whether it turns the other way.
+        reverse: Whether it turns in the opposite direction.
     """
 
     table: str

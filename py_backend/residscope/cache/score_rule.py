@@ -33,7 +33,7 @@ class NormKind(NamedTuple):
     Attributes:
         when: Not at all, or before or after they are rotated.
         unit: Whether the norm has no weights that can be read: its scale is the root of the mean square.
-        other_centring: Whether it centres although its class says that it does not, or the other way round.
+        other_centring: Whether it centres although its class says that it does not, or the reverse.
         offset: What is added to its weight.
     """
 
@@ -128,7 +128,7 @@ class HeadScores:
 
 # --- finding the rule ------------------------------------------------------------------------------------------------
 def _find(reader: HeadReader) -> Rule:
-    """Try rules, those first that fit other heads of the model."""
+    """Try rules, those of other heads of the model first."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial, found = _Trial.of(reader), tables(reader.view, reader.layer, reader.width)
@@ -138,10 +138,10 @@ def _find(reader: HeadReader) -> Rule:
         if kind in tried or (kind.rotation is not None and kind.rotation.table not in found):
             continue  # another layer may have other tables
         tried.add(kind)
-        rule = trial.fit(kind)
+        rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
             best = rule
-        # In a fine precision a wrong rule cannot fit. In a coarse one the best of all is taken.
+        # In a fine precision a wrong rule has a large error. In a coarse one the best of all is taken.
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
@@ -211,8 +211,8 @@ class _Trial:
         names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
         return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
 
-    def fit(self, kind: Kind) -> Rule:
-        """The rule of this kind that fits best."""
+    def best_rule(self, kind: Kind) -> Rule:
+        """The rule of this kind with the smallest error."""
         q = _vectors(self.reader, kind, "q", self.destinations).used
         k = _vectors(self.reader, kind, "k", self.sources).used
         products, known = q @ k.transpose(-1, -2), self.known
@@ -226,8 +226,8 @@ class _Trial:
                 if float(truth.abs().masked_fill(~known, 0).max()) >= cap:
                     continue
                 truth = cap * (truth / cap).atanh()
-            fitted = _scale(products, truth, known, cap if not whole else 0.0)
-            for scale in (*_exact(self.reader, fitted, self.step), fitted):
+            found = _scale(products, truth, known, cap if not whole else 0.0)
+            for scale in (*_exact(self.reader, found, self.step), found):
                 rule = self._rule(kind, products, truth, known, place, scale, cap, abs(scale) * size)
                 if best is None or rule.error < 0.5 * best.error:
                     best = rule
@@ -331,7 +331,7 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
 
 
 def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
-    """Numbers that the model may have meant, if the fitted scale is near one: 1, 1/√d_head, or a setting's."""
+    """Numbers that the model may have meant, if the scale found is near one: 1, 1/√d_head, or a setting's."""
     attention: Any = reader.view.model.blocks[reader.layer].attn
     owners = (getattr(attention, "original_component", None), attention, reader.view.cfg)
     numbers = [1.0, reader.width**-0.5]
