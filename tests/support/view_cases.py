@@ -19,6 +19,7 @@ FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
 
 TARGET = Target([Contrast([Token(5, " Mary")], [Token(9, " John")])])
 READS = Target([], inner=AttentionScore(4, 3, "last", 2))
+AT_END = Target([], inner=AttentionScore(4, 3, 3, 2))
 MOVES = Target(TARGET.contrasts, through=[Through(4, 3, 2)])
 EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
 NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
@@ -54,6 +55,10 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "each prompt of one": (ONE, Shown(TARGET, tab="prompts")),
     "why, of logits": (APART, Shown(TARGET, tab="why")),
     "why a head reads a token": (APART, Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(READS)], step=1)),
+    "the same by the index of its last token": (
+        APART,
+        Shown(AT_END, 1, tab="why", trail=[Step(TARGET), Step(AT_END, 3)], step=1),
+    ),
     "its pairs": (APART, Shown(READS, 1, tab="why", why="pairs", trail=[Step(TARGET), Step(READS)], step=1)),
     "why an earlier head reads a token there": (
         APART,

@@ -154,12 +154,12 @@ describe("what is asked", () => {
     ask(store, store.target.value); // the present target is no step
     expect(store.trail.value).toEqual([]);
     askWhy(store, READS);
-    const asked = whyOf(shownOf(store));
+    const asked = whyOf(shownOf(store), 3);
     expect(asked.map(({ kind }) => kind)).toEqual(["attribute", "attribute", "attribute", "head-tokens"]);
     const targets = asked.flatMap((one) => ("target" in one ? [targetKey(one.target)] : []));
     expect(new Set(targets).size).toBe(3);
     store.whyShows.value = "pairs";
-    expect(whyOf(shownOf(store)).map(({ kind }) => kind)).toEqual(["pairs", "head-tokens"]);
+    expect(whyOf(shownOf(store), 3).map(({ kind }) => kind)).toEqual(["pairs", "head-tokens"]);
   });
 
   it("of what feeds a head", () => {

@@ -189,7 +189,10 @@ class Views:
         if _chosen(shown.trail[shown.step].target) != _chosen(shown.target):  # the trail is of another target
             return None
         before = shown.trail[shown.step - 1]
-        if _read_at(before.target, before.position) != inner.destination or not inner.layer < _layer_of(before.target):
+        read = _read_at(before.target, before.position)
+        if read is None or not inner.layer < _layer_of(before.target):
+            return None
+        if self.place(shown.prompt, read) != self.place(shown.prompt, inner.destination):
             return None
         target = _through(before.target, inner.layer, inner.head, inner.source)
         return Attribute("head", target, *self.place(shown.prompt, before.position))

@@ -10,7 +10,7 @@ import { stepBefore } from "./path";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
 import type { Store } from "./store";
-import { innerTarget, isInside, layerOf, ofSide, readAt, scoreIn, throughHead } from "./target";
+import { innerTarget, isInside, layerOf, ofSide, placed, readAt, scoreIn, throughHead } from "./target";
 
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 type By = Of<"attribute">["by"];
@@ -107,13 +107,19 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
   return score && { ...contributions(shown, "head"), target: ofSide(shown.target, score, side) };
 }
 
-/** What the head of an attention score then adds to the target of the step before, if it writes to it. */
-export function moved(shown: Selected): Of<"attribute"> | null {
+/**
+ * What the head of an attention score then adds to the target of the step before, if it writes to it. `last` is the last
+ * position, if it is known: as an index it means the same as "last".
+ */
+export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
   const before = stepBefore(shown);
   if (!score || !before) return null;
-  const { target, position = "last" } = before;
-  if (readAt(target, position) !== score.destination || score.layer >= layerOf(target)) return null;
+  const { target } = before;
+  const position = placed(before.position ?? "last", last);
+  const read = readAt(target, position);
+  if (read === null || score.layer >= layerOf(target)) return null;
+  if (placed(read, last) !== placed(score.destination, last)) return null;
   const { layer, head, source } = score;
   return { ...contributions(shown, "head"), position, target: throughHead(target, { layer, head, source }) };
 }
@@ -177,6 +183,8 @@ export interface Scene {
   facts: Pick<CacheFacts, "layers" | "positions" | "prompts">;
   /** The destination position, if all prompts have the same. */
   destination: number | null;
+  /** The last position, if all prompts have the same. */
+  last: number | null;
   ranked: string[];
   points: readonly Component[];
 }
@@ -185,7 +193,8 @@ export function sceneOf(store: Store): Scene | null {
   const facts = store.facts.value;
   const destination = store.destination.value;
   const { shown } = store;
-  return facts && { shown, facts, destination, ranked: rankedHeads(store), points: lensPoints(store) };
+  const last = store.lastPosition.value;
+  return facts && { shown, facts, destination, last, ranked: rankedHeads(store), points: lensPoints(store) };
 }
 
 const upTo = (count: number): number[] => Array.from({ length: Math.max(0, count) }, (_, at) => at);
@@ -237,11 +246,11 @@ export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly
 }
 
 /** The requests of the tab "why": what a target inside the model is made of, and what its head writes. */
-export function whyOf(shown: Selected): Ask[] {
+export function whyOf(shown: Selected, last: number | null): Ask[] {
   const tokens = headTokens(shown) ?? [];
   if (!scoreIn(shown.target)) return isInside(shown.target) ? [contributions(shown, "head"), tokens].flat() : [];
   if (shown.why === "pairs") return [pairs(shown), tokens].flat();
-  return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown) ?? [], tokens].flat();
+  return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown, last) ?? [], tokens].flat();
 }
 
 /** The requests of the open tab, in addition to the charts and the pinned heads. */
@@ -257,7 +266,7 @@ export function ofTheTab(scene: Scene): Ask[] {
     case "prompts":
       return facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [];
     case "why":
-      return whyOf(shown);
+      return whyOf(shown, scene.last);
   }
 }
 

@@ -75,6 +75,11 @@ export function readAt({ inner, through = [] }: Target, position: Position): Pos
   return inner.side === "key" ? inner.source : inner.destination;
 }
 
+/** A position as requests have it: the last one is "last". */
+export function placed(position: Position, last: number | null): Position {
+  return position === last ? "last" : position;
+}
+
 /** The first layer whose attention is not before the point of a target. */
 export function layerOf({ inner, through = [] }: Target): number {
   const last = through.at(-1);

@@ -5,7 +5,7 @@ import type { Step, Target } from "../wire/protocol.gen";
 import { baseOf, type Path, pathOf } from "./path";
 import type { Spot } from "./reading";
 import type { Store } from "./store";
-import { innerTarget, isSet, layerOf, NOTHING, type Position, readAt, targetKey, throughHead } from "./target";
+import { innerTarget, isSet, layerOf, NOTHING, type Position, placed, readAt, targetKey, throughHead } from "./target";
 
 /** As MOST_OF_TRAIL in the wire. */
 const MOST = 32;
@@ -81,7 +81,8 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
   const head = parseHead(name);
   const target = store.target.value;
   if (!head || !isSet(target) || head.layer >= layerOf(target)) return false;
-  return readAt(target, store.chosenPosition.value) === positionOf(store, destination);
+  const read = readAt(target, store.chosenPosition.value);
+  return read !== null && placed(read, store.lastPosition.value) === positionOf(store, destination);
 }
 
 /** "Who put that there?": what wrote at the source what the head moves from there into the present target. */
@@ -97,5 +98,5 @@ export function askNeuron(store: Store, neuron: { layer: number; index: number }
 
 /** A position as targets have it: the last one is "last". */
 function positionOf(store: Store, position: number | null): Position {
-  return position === null || position === store.lastPosition.value ? "last" : position;
+  return position === null ? "last" : placed(position, store.lastPosition.value);
 }

@@ -53,7 +53,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     }));
   const query = sum("query", () => (sides.value ? sideOf(shown, "query") : null));
   const key = sum("key", () => (sides.value ? sideOf(shown, "key") : null));
-  const then = sum("moved", () => (sides.value ? moved(shown) : null));
+  const then = sum("moved", () => (sides.value ? moved(shown, store.lastPosition.value) : null));
   const whole = sum("whole", () => (inSight.value && score.value === null ? contributions(shown, "head") : null));
   const paired = asking<"pairs", Pairs>(
     "why pairs",
@@ -84,7 +84,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     return [
       ...column("query", query.shown.value),
       ...column("key", key.shown.value),
-      ...(moved(shown) ? column("moved", then.shown.value) : []),
+      ...(moved(shown, store.lastPosition.value) ? column("moved", then.shown.value) : []),
     ];
   });
   const all = [query, key, then, whole, paired];
@@ -95,7 +95,9 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     trouble: computed(() => {
       if (score.value === null) return whole.trouble.value;
       if (!sides.value) return paired.trouble.value;
-      return query.trouble.value ?? key.trouble.value ?? (moved(shown) ? then.trouble.value : null);
+      return (
+        query.trouble.value ?? key.trouble.value ?? (moved(shown, store.lastPosition.value) ? then.trouble.value : null)
+      );
     }),
     waiting: computed(() => all.some(({ waiting }) => waiting.value)),
   };
