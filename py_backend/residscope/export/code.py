@@ -45,7 +45,7 @@ def _lens(script: Script) -> list[str]:
     which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
     return [
         script.attribute("accumulated", **script.position, **norm),
-        f"values = {which}  # [point], logits, {script.prompt_words}; names: attribution.labels",
+        f"values = {which}  # [point], {script.unit}, {script.prompt_words}; names: attribution.labels",
         script.figure(),
     ]
 
@@ -54,7 +54,7 @@ def _layers(script: Script) -> list[str]:
     which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     return [
         script.attribute("layer", **script.position),
-        f"values = {which}  # [component], logits, {script.prompt_words}; names: attribution.labels",
+        f"values = {which}  # [component], {script.unit}, {script.prompt_words}; names: attribution.labels",
         script.figure(),
     ]
 
@@ -65,7 +65,7 @@ def _heads(script: Script) -> list[str]:
     which = "attribution.grid.mean(-1)" if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
     return [
         script.attribute("head", **script.position),
-        f"values = {which}  # [layer, head], logits, {script.prompt_words}",
+        f"values = {which}  # [layer, head], {script.unit}, {script.prompt_words}",
         script.figure(),
     ]
 
@@ -78,7 +78,7 @@ def _ranking(script: Script) -> list[str]:
     kind = [] if shown.ranking == "neurons" else ['"ranking"']
     return [
         script.attribute("head" if shown.ranking == "heads" else "neuron", **script.position, **layer),
-        f"values = [value for _, value in {which}]  # logits, {script.prompt_words}; with names: {which}",
+        f"values = [value for _, value in {which}]  # {script.unit}, {script.prompt_words}; with names: {which}",
         script.figure(*kind, f"k={k}"),
     ]
 
@@ -135,7 +135,7 @@ def _positions(script: Script) -> list[str]:
         rows = [f"rows={heads}"]
     return [
         script.attribute(shown.by, position='"all"', **norm),
-        f"values = {which}  # [component, position], logits, {script.prompt_words}",
+        f"values = {which}  # [component, position], {script.unit}, {script.prompt_words}",
         script.figure(*rows),
     ]
 
@@ -156,7 +156,7 @@ def _prompts(script: Script) -> list[str]:
     if not heads:
         return [
             script.attribute("accumulated", **script.for_all_prompts),
-            "values = attribution.values[-1] + attribution.constant  # [prompt], logits",
+            f"values = attribution.values[-1] + attribution.constant  # [prompt], {script.unit}",
             'figure = attribution.to_plotly("prompts")',
         ]
     pairs = [parse(head) for head in heads]
@@ -164,7 +164,7 @@ def _prompts(script: Script) -> list[str]:
     which = f"{layers[0]}, {each[0]}" if len(heads) == 1 else f"{layers}, {each}"
     return [
         script.attribute("head", **script.for_all_prompts),
-        f"values = attribution.grid[{which}]  # {'[prompt]' if len(heads) == 1 else '[head, prompt]'}, logits",
+        f"values = attribution.grid[{which}]  # {'[prompt]' if len(heads) == 1 else '[head, prompt]'}, {script.unit}",
         call("figure = attribution.to_plotly", ['"prompts"', f"rows={literal(heads)}"]),
     ]
 

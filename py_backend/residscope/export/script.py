@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parse_path
 from residscope.base.legible import cut, legible
@@ -127,6 +128,11 @@ class Script:
             return {}
         at = self.request.shown.position
         return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
+
+    @property
+    def unit(self) -> str:
+        """The unit of the target, for the comment after the values."""
+        return unit_of(self.request.shown.target)
 
     @property
     def facts(self) -> CacheFacts:

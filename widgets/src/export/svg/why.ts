@@ -7,6 +7,8 @@ import { DOUBLE, hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } fro
 
 const LINE = 10;
 const BETWEEN = 14;
+/** The room of the last slanted label to the right of its column. */
+const SLANTED = 26;
 
 export function whyFigure(picture: WhyPicture, setting: Setting): string {
   return picture.pairs ? pairsFigure(picture.pairs, setting) : columnsFigure(picture.columns, setting);
@@ -48,7 +50,7 @@ function pairsFigure({ rows, columns, values }: NonNullable<WhyPicture["pairs"]>
   const sheet = new Sheet(columns.length > 12 ? DOUBLE : SINGLE);
   const top = sheet.heading("Why", "components of the query ↓ and of the key →", captionOf(setting)) + 44;
   const left = MARGIN + 50;
-  const side = Math.min(20, (sheet.width - left - MARGIN) / columns.length);
+  const side = Math.min(20, (sheet.width - left - MARGIN - SLANTED) / columns.length);
   const limit = limitOf(values);
   columns.forEach((name, k) =>
     sheet.text(left + (k + 0.6) * side, top - 3, name, { size: 6, mono: true, rotate: -55 }),
