@@ -108,8 +108,8 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * What the head of an attention score then adds to the target of the step before, if it writes to it. `last` is the last
- * position, if it is known: as an index it means the same as "last".
+ * What the head of an attention score then adds to the target of the step before, if it writes to it. `last` is the
+ * last position, if it is known: as an index it means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
