@@ -89,17 +89,38 @@ MEASURE = f"""async ({{ cold, ways }}) => {{
         cellOf(name).click();
         return took(start, drawn(name));
     }};
+    const column = id => side.querySelector(`[data-column=${{id}}] .rs-why-rows [data-label]`);
+    const isAsked = () => column("query") && column("key");
+    const until = holds => new Promise(done => {{
+        if (holds()) return done();
+        const observer = new MutationObserver(() => holds() && (observer.disconnect(), done()));
+        observer.observe(side, {{ subtree: true, childList: true, attributes: true, characterData: true }});
+    }});
+    const why = async name => {{
+        const ask = () => side.querySelector(`[data-ask=why][aria-label*="${{name}} reads"]`);
+        await until(ask);
+        const start = performance.now();
+        ask().click();
+        const taken = await took(start, until(isAsked));
+        side.querySelector('.rs-trail [aria-label="Back"]').click();
+        await until(() => !isAsked());
+        return taken;
+    }};
     const point = (name, type) => {{
         const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // one that rests points at nothing
         cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true, clientX, clientY }}));
     }};
-    const times = {{ cold: [], hand: [], empty: [] }};
+    const times = {{ cold: [], hand: [], why: [], empty: [] }};
     // The strongest heads may have been asked for ahead.
     const strong = new Set([...side.querySelectorAll(".rs-rank-line")].map(line => line.dataset.head));
     const unseen = cold.filter(name => !strong.has(name));
     for (const [at, way] of ways.entries()) {{
         const cold = unseen[at];
         times.cold.push(await click(cold));
+        await pause(30); await rest();
+        times.why.push(await why(cold));
+        side.querySelector('[role=tab][data-tab=attention], [role=tab]').click();
+        await pause(30); await rest();
         cellOf(cold).click();
         await pause(30); await rest();
         times.empty.push(await empty());
@@ -116,8 +137,9 @@ MEASURE = f"""async ({{ cold, ways }}) => {{
     return times;
 }}"""
 
-KINDS = {"cold": "cold click", "hand": "click by hand", "empty": "empty request"}
+KINDS = {"cold": "cold click", "hand": "click by hand", "why": "why here?", "empty": "empty request"}
 
+WHY = "click on *why here?* to both sides drawn, 15 tokens"
 
 STATE = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
 
@@ -152,14 +174,15 @@ def as_rows(table: dict[str, Times]) -> list[Row]:
     found: list[Row] = []
     for name, times in table.items():
         empty = [summary([time[at] for time in times["empty"]])[0] for at in (0, 1)]
-        for kind in ("hand", "cold"):
+        for kind in ("hand", "cold", "why"):
             own = [summary([time[at] for time in times[kind]])[0] for at in (0, 1)]
-            how = "after the pointer came to it" if kind == "hand" else "cold, never pointed at"
+            how = {"hand": "after the pointer came to it", "cold": "cold, never pointed at"}.get(kind, "")
+            gesture = f"click on a head to attention drawn, 15 tokens, {how}" if how else WHY
             beside = "" if name == "idle" else f", beside a {name}"
             ratio = own[1] / empty[1]
             found.append(
                 Row(
-                    f"click on a head to attention drawn, 15 tokens, {how}{beside}",
+                    f"{gesture}{beside}",
                     "an empty request's round trip",
                     f"{own[1]:.0f} ms",
                     f"{empty[1]:.0f} ms",
