@@ -193,5 +193,6 @@ describe("why a head reads a token", () => {
     all(root, '[aria-label="Top neurons"] [role="listitem"]')[0]?.click();
     await settled();
     expect(crumbs(root)[2]).toMatch(/^the input of L\dN\d+/);
+    expect(root.querySelector<HTMLElement>(".rs-why-written")?.hidden).toBe(true); // it is not about L2H1
   });
 });

@@ -57,7 +57,9 @@ function versusWords(store: Store, target: Target, { versus = "most" }: Attentio
   if (versus === null) return "";
   if (versus === "mean") return " more than on average";
   const other = versus === "most" ? (factsOf(store, target)?.versus ?? null) : versus;
-  return other === null ? "" : ` and not ${store.tokenName(other)}`;
+  // In the mean it is another token in each prompt.
+  if (other === null) return store.isMean.value ? " and not what it reads most of the others" : "";
+  return ` and not ${store.tokenName(other)}`;
 }
 
 /** " at ·to"; "" if prompts end at different positions. */

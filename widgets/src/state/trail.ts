@@ -1,11 +1,22 @@
 // The trail: the targets that were asked one after another, each with its position. Each step can be shown again.
 import { batch } from "@preact/signals-core";
-import { parseHead } from "../base/format";
+import { headName, parseHead } from "../base/format";
 import type { Step, Target } from "../wire/protocol.gen";
 import { baseOf, type Path, pathOf } from "./path";
 import type { Spot } from "./reading";
 import type { Store } from "./store";
-import { innerTarget, isSet, layerOf, NOTHING, type Position, placed, readAt, targetKey, throughHead } from "./target";
+import {
+  innerTarget,
+  isSet,
+  layerOf,
+  NOTHING,
+  type Position,
+  placed,
+  readAt,
+  scoreIn,
+  targetKey,
+  throughHead,
+} from "./target";
 
 /** As MOST_OF_TRAIL in the wire. */
 const MOST = 32;
@@ -60,7 +71,16 @@ function put(store: Store, steps: readonly Step[], at: number): void {
     store.stepAt.value = steps.length > 1 ? at : 0;
     store.target.value = step.target;
     if (position !== store.chosenPosition.peek()) store.position.value = position;
+    // The sentence under the tokens is about the head that is asked, not about the one that was pointed at before.
+    const head = headOf(step.target);
+    if (head !== null && !store.isAbsent(head)) store.preview.value = head;
   });
+}
+
+/** The head that a target inside the model is about. */
+function headOf(target: Target): string | null {
+  const of = target.through?.at(-1) ?? scoreIn(target);
+  return of ? headName(of.layer, of.head) : null;
 }
 
 /** "Why here?": why the head reads this source and not the one that it reads most of the others. */

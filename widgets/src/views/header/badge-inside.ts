@@ -22,4 +22,5 @@ export function insideSum(store: Store, inner: InnerFacts | null | undefined, su
   return `${written}, as cached`;
 }
 
-const weight = (value: number): string => plain(value, Math.max(value, 0.1));
+/** Two significant digits: their ratio must give the sum. */
+const weight = (value: number): string => plain(value, value > 0 ? value : 1);

@@ -2,6 +2,7 @@
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { isInside } from "../../state/target";
 import { go } from "../../state/trail";
 import { plainWords, stepWords } from "../../state/trail-words";
 
@@ -10,7 +11,8 @@ export function mountTrail(parent: HTMLElement, store: Store, signal: AbortSigna
   parent.append(line);
   watch(signal, () => {
     const { steps, at } = store.path.value;
-    line.hidden = steps.length < 2;
+    // A target inside the model that was set from Python is a step by itself: nothing else in the header names it.
+    line.hidden = steps.length < 2 && !isInside(store.target.value);
     if (line.hidden) return render(nothing, line);
     const turn = (to: number, label: string, keys: string, sign: string) => html`<button type="button"
         class="rs-quiet rs-trail-turn" aria-label=${label} title="${label} (${keys})" aria-disabled=${!steps[to]}

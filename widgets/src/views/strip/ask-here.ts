@@ -40,7 +40,13 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
           @click=${() => at && askWhy(store, at)}>why here?</button>
         <button type="button" class="rs-ask" data-ask="who" aria-disabled=${!who}
           aria-label=${at === null ? "who put it?" : `who put it? what ${at.head} moves from ${token}`}
-          title=${at === null || !who ? "" : `Who put there what ${at.head} moves from ${token}? (key p)`}
+          title=${
+            at === null
+              ? ""
+              : who
+                ? `Who put there what ${at.head} moves from ${token}? (key p)`
+                : `${at.head} does not write to the target of this step`
+          }
           @click=${() => at && askWho(store, at)}>who put it?</button>`,
       place,
     );

@@ -12,7 +12,7 @@ import type { AttentionScore } from "../../wire/protocol.gen";
 type Versus = NonNullable<AttentionScore["versus"]> | null;
 
 const SIZES = [PAIRED, 20, 40];
-/** The most tokens in the menu: the last ones before the destination. */
+/** The most tokens in the menu: the last ones before the destination. The first and the chosen one are always there. */
 const MOST_TOKENS = 400;
 
 export function mountControls(parent: HTMLElement, store: Store, k: Signal<number>, signal: AbortSignal): void {
@@ -24,9 +24,9 @@ export function mountControls(parent: HTMLElement, store: Store, k: Signal<numbe
     const end = destination === "last" ? (store.lastPosition.value ?? store.tokens.value.length - 1) : destination;
     const most = factsOf(store, target)?.versus;
     const named = versus === "most" && typeof most === "number" ? `${store.tokenName(most)}, ` : "";
-    const tokens = Array.from({ length: end + 1 }, (_, at) => at)
-      .slice(-MOST_TOKENS)
-      .filter((at) => at !== source);
+    const tokens = Array.from({ length: end + 1 }, (_, at) => at).filter(
+      (at) => at !== source && (at > end - MOST_TOKENS || at === 0 || at === versus),
+    );
     const choose = (event: Event): void => {
       const { value } = event.target as HTMLSelectElement;
       const to: Versus = value === "none" ? null : value === "most" || value === "mean" ? value : Number(value);

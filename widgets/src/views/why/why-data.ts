@@ -5,7 +5,7 @@ import { attributionOf } from "../../state/loader";
 import { type Answered, asking } from "../../state/query";
 import { contributions, headTokens, moved, pairs, sideOf } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
-import { isInside, type Position, readAt, scoreIn } from "../../state/target";
+import { isInside, type Position, quantity, readAt, scoreIn } from "../../state/target";
 import { type Client, float32 } from "../../wire/client";
 import { type Component, componentsOf } from "../../wire/components";
 import type { HeadTokensReply, PairsReply, Target } from "../../wire/protocol.gen";
@@ -76,6 +76,8 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     () => (inSight.value ? headTokens(shown) : null),
     ({ reply }) => reply,
   );
+  /** A neuron has no head: what the head of the step before writes is no longer shown. */
+  const ofHead = computed(() => inSight.value && headTokens(shown) !== null);
 
   const columns = computed((): Column[] => {
     const column = (id: Column["id"], sum: Sum | null): Column[] =>
@@ -91,7 +93,11 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
   return {
     columns,
     pairs: paired,
-    written,
+    written: {
+      ...written,
+      shown: computed(() => (ofHead.value ? written.shown.value : null)),
+      trouble: computed(() => (ofHead.value ? written.trouble.value : null)),
+    },
     trouble: computed(() => {
       if (score.value === null) return whole.trouble.value;
       if (!sides.value) return paired.trouble.value;
@@ -102,6 +108,12 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     waiting: computed(() => all.some(({ waiting }) => waiting.value)),
   };
 }
+
+const INPUTS = {
+  pre: "its input, before the activation function,",
+  gate: "its gate, before the activation function,",
+  up: "its linear part",
+};
 
 function wordsOf(
   store: Store,
@@ -120,15 +132,23 @@ function wordsOf(
     const most = store.isMean.value ? null : (attribution.reply.inner?.versus ?? null); // the first prompt's
     const other = versus === "most" ? most : versus;
     const minus =
-      other === "mean" ? ", minus the mean" : typeof other === "number" ? `, minus ${store.tokenName(other)}` : "";
+      other === "mean"
+        ? ", minus the mean"
+        : typeof other === "number"
+          ? `, minus ${store.tokenName(other)}`
+          : versus === "most" && store.isMean.value
+            ? ", minus what it reads most of the others" // another token in each prompt
+            : "";
     return { title: "Key side", note: `what ${token(score.source)} offers${minus}` };
   }
-  const from = through?.source === null || through === undefined ? "" : `from ${token(through.source)}`;
+  const source = through?.source === null || through === undefined ? "" : `from ${token(through.source)} `;
+  const into = { ...target, through: target.through?.slice(0, -1) ?? [] };
+  const from = `${source}to the ${quantity(into, store.prompt.value)}`;
   if (id === "moved") return { title: "What it moves", note: from };
   if (through) return { title: `What ${headName(through.layer, through.head)} moves`, note: from };
   if (target.inner?.kind === "neuron") {
     const { layer, index, part } = target.inner;
-    return { title: `L${layer}N${index}`, note: `what its ${part ?? "pre"} input reads at ${token(position)}` };
+    return { title: `L${layer}N${index}`, note: `${INPUTS[part ?? "pre"]} at ${token(position)}` };
   }
   return { title: "The direction", note: `at ${token(readAt(target, position))}` };
 }
