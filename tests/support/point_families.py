@@ -251,12 +251,14 @@ def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
     own_norms = ("v_norm.hook_out", "hook_kv_latent")  # not linear: they have a scale of their own
     if any(f"blocks.{layer}.attn.{norm}" in truth.cache for norm in own_norms):
         return None
+    if not hasattr(truth.model, "ln_final"):
+        return None
     pattern, z = (truth.cache[f"blocks.{layer}.attn.hook_{name}"] for name in ("pattern", "z"))
     try:
         brute = Brute(truth.model, truth.cache, ANSWERS, LAST, logit_scale(truth.logits, truth.cache))
         W_O = truth.model.blocks[layer].attn.W_O.detach()[HEAD]
-        along = [brute.worth(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
-    except (AttributeError, KeyError, RuntimeError):  # norms without cached scales, or an unembedding of another width
+        along = [brute.contribution(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
+    except (KeyError, RuntimeError):  # norms without cached scales, or an unembedding of another width
         return None
     attends = pattern[:, HEAD, LAST, SOURCE, None].double() * torch.stack(along, -1)
     reads = (pattern[:, HEAD, LAST, :, None] * truth.cache[f"blocks.{layer}.attn.hook_v"][:, :, group]).sum(1)

@@ -199,14 +199,16 @@ class Script:
 
     def attribute(self, by: str, **options: str) -> str:
         """The line that computes the attribution."""
-        return "attribution = " + self.attributed(self.request.shown.target, by, **options)
+        return call("attribution = residscope.attribute", self._arguments(self.request.shown.target, by, options))
 
     def attributed(self, target: Target, by: str, **options: str) -> str:
         """The call that computes the attribution of a target."""
-        arguments = [self.cache, self.target(target), f'by="{by}"']
+        return call("residscope.attribute", self._arguments(target, by, options))
+
+    def _arguments(self, target: Target, by: str, options: dict[str, str]) -> list[str]:
         given = self.extras("logits", "tokens", "attention_mask", "model")
-        arguments += [f"{name}={value}" for name, value in (options | given).items()]
-        return call("residscope.attribute", arguments)
+        named = [f"{name}={value}" for name, value in (options | given).items()]
+        return [self.cache, self.target(target), f'by="{by}"', *named]
 
     def figure(self, *arguments: str) -> str:
         """The line that draws the attribution."""
