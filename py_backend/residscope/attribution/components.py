@@ -23,6 +23,7 @@ from residscope.cache.structure import (
     Terms,
     coarse,
     float8,
+    named_layers,
     neuron_weight,
     out_bias,
     out_weight,
@@ -125,6 +126,21 @@ def activations_for(view: CacheView, by: By) -> list[str]:
             return every("hook_attn_out", "hook_mlp_out")
         case "accumulated":
             return [] if view.points() else every("hook_resid_post")
+
+
+def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
+    """The plan of a decomposition. `wanted` has the layers of the neurons."""
+    match by:
+        case "accumulated":
+            return accumulated(structure, recomputed=False)
+        case "layer":
+            return layers(structure)
+        case "neuron":
+            return neurons(structure, wanted)
+        case "head":
+            return heads(structure)
+        case "source":
+            raise ResidscopeError("by", "The sources of heads are not components of the stream.")
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
@@ -460,3 +476,30 @@ def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["a
         added = (distinct(functional.vector) * bias.to(functional.vector)).sum(-1)
         return functional.constant + added[:, None] / functional.divisor
     return None if norm_bias is None else functional.constant
+
+
+def unsplit_notes(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
+    """Notes on the layers that have no heads or neurons."""
+    view = structure.view
+    part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"
+    before = [layer for layer in range(structure.layers) if part == "attn" or not structure.ends_within(layer)]
+    wanted = [layer for layer in wanted if layer in before]
+    return list(
+        view.memo.once(("unsplit notes", by, *wanted, len(before)), lambda: tuple(_none_in(view, by, wanted, before)))
+    )
+
+
+def _none_in(view: CacheView, by: By, wanted: Sequence[int], before: Sequence[int]) -> list[str]:
+    if by == "head":
+        others = [layer for layer in before if out_weight(view, layer) is None]
+        note = "There are no attention heads in {}: the mixer there is one row."
+        unread = {layer: why_unread(view, layer, "attn") for layer in others}
+    else:
+        others = [layer for layer in wanted if neuron_weight(view, layer) is None]
+        note = "There are no plain neurons in {}: the MLP is one row."
+        unread = {layer: why_unread(view, layer, "mlp") for layer in others}
+    notes = (
+        [note.format(named_layers(without))] if (without := [layer for layer in others if not unread[layer]]) else []
+    )
+    unreadable = [layer for layer in others if unread[layer]]
+    return [*notes, f"In {named_layers(unreadable)} this is one row: {unread[unreadable[0]]}"] if unreadable else notes

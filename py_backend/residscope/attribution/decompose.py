@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from residscope.attribution import components
 from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
-from residscope.attribution.components import Plan, Rows, with_later
+from residscope.attribution.components import Rows, with_later
 from residscope.attribution.head_inputs import gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.inner_checks import is_inner
@@ -33,7 +33,7 @@ from residscope.attribution.word_spaces import without_space
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
-from residscope.cache.structure import Structure, named_layers, neuron_weight, out_weight, why_unread
+from residscope.cache.structure import Structure
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
@@ -135,7 +135,7 @@ def _decompose(
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     unexplained = value - total - constant
     notes = changed(view) + about + output_notes(targets, target, measured)
-    notes += structure.notes() + _unsplit_notes(structure, by, wanted) + missing_notes(structure, by, rows)
+    notes += structure.notes() + components.unsplit_notes(structure, by, wanted) + missing_notes(structure, by, rows)
     rows, before = with_later(readout, structure, by, wanted, rows), len(rows.components)
     if len(rows.components) > before:
         notes.append(later_note(structure))
@@ -182,14 +182,18 @@ def _mean_key(score: HeadScore, query: Query) -> Attribution:
     else:
         build = partial(_rows, readout, by, [])
         structure = reconcile(readout, build, expected_sum(readout, None)).structure
-        plan = components.layers(structure) if by == "layer" else components.heads(structure)
-        rows = mean_key_rows(score, readout, plan)
+        rows = mean_key_rows(score, readout, components.plan_of(structure, by, []))
     rows = with_later(readout, structure, by, [], rows)
     values, constant = rows.values[..., 0], mean_key_constant(score)
     total = values[-1] if by == "accumulated" else values.sum(0)
     value = score.measured - sum(score.extra.values(), start=constant * 0)
     tolerance = max(1e-4, 4 * view.rounding_step(*score.activations) * float(values.pow(2).sum(0).sqrt().max()))
-    notes = changed(view) + structure.notes() + _unsplit_notes(structure, by, []) + missing_notes(structure, by, rows)
+    notes = (
+        changed(view)
+        + structure.notes()
+        + components.unsplit_notes(structure, by, [])
+        + missing_notes(structure, by, rows)
+    )
     if structure.layers < view.n_layers:
         notes.append(later_note(structure))
     result = Attribution(
@@ -274,48 +278,11 @@ def _after_point(readout: Readout, heads: Sequence[str]) -> str:
     )
 
 
-def _rows(
-    readout: Readout, by: Literal["layer", "neuron", "head"], wanted: Sequence[int], structure: Structure
-) -> Rows:
+def _rows(readout: Readout, by: By, wanted: Sequence[int], structure: Structure) -> Rows:
     """The rows of a decomposition whose rows sum to the target."""
-
-    def plan() -> Plan:
-        match by:
-            case "layer":
-                return components.layers(structure)
-            case "neuron":
-                return components.neurons(structure, wanted)
-            case "head":
-                return components.heads(structure)
-
-    return read_rows(readout, readout.view.memo.once(("plan", by, *wanted, structure.key), plan))
-
-
-def _unsplit_notes(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
-    """Notes on the layers that have no heads or neurons."""
-    view = structure.view
-    part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"
-    before = [layer for layer in range(structure.layers) if part == "attn" or not structure.ends_within(layer)]
-    wanted = [layer for layer in wanted if layer in before]
-    return list(
-        view.memo.once(("unsplit notes", by, *wanted, len(before)), lambda: tuple(_none_in(view, by, wanted, before)))
-    )
-
-
-def _none_in(view: CacheView, by: By, wanted: Sequence[int], before: Sequence[int]) -> list[str]:
-    if by == "head":
-        others = [layer for layer in before if out_weight(view, layer) is None]
-        note = "There are no attention heads in {}: the mixer there is one row."
-        unread = {layer: why_unread(view, layer, "attn") for layer in others}
-    else:
-        others = [layer for layer in wanted if neuron_weight(view, layer) is None]
-        note = "There are no plain neurons in {}: the MLP is one row."
-        unread = {layer: why_unread(view, layer, "mlp") for layer in others}
-    notes = (
-        [note.format(named_layers(without))] if (without := [layer for layer in others if not unread[layer]]) else []
-    )
-    unreadable = [layer for layer in others if unread[layer]]
-    return [*notes, f"In {named_layers(unreadable)} this is one row: {unread[unreadable[0]]}"] if unreadable else notes
+    key = ("plan", by, *wanted, structure.key)
+    plan = readout.view.memo.once(key, lambda: components.plan_of(structure, by, wanted))
+    return read_rows(readout, plan)
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

@@ -10,25 +10,25 @@ from residscope.attribution.result import Attribution, of_prompt
 from residscope.attribution.target_words import unit_of
 from residscope.errors import ResidscopeError
 from residscope.export.palette import name, target_words, titled, token_names
-from residscope.terms import By
+from residscope.terms import By, FigureKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def title_of(by: By) -> str:
-    """The title of a decomposition's figure."""
+def usual_figure(by: By) -> tuple[FigureKind, str]:
+    """The kind of figure that a decomposition has if none is named, and its title."""
     match by:
         case "accumulated":
-            return "Logit lens"
+            return "lens", "Logit lens"
         case "layer":
-            return "What each layer adds"
+            return "layers", "What each layer adds"
         case "head":
-            return "What each attention head adds"
+            return "heatmap", "What each attention head adds"
         case "neuron":
-            return "What each MLP neuron adds"
+            return "ranking", "What each MLP neuron adds"
         case "source":
-            return "What each source token contributes"
+            return "sources", "What each source token contributes"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Shown:
         """What is shown, and for which prompts."""
         count = self.result.values.shape[self.result.axes.index("batch")]
         which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
-        target, title = self.result.target, title_of(self.result.by)
+        target, title = self.result.target, usual_figure(self.result.by)[1]
         if self.result.by == "accumulated" and target is not None and target.inner is not None:
             title = "The residual stream up to each point"  # no lens on logits
         return title + (f", {which}" if count > 1 else "")

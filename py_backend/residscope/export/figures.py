@@ -9,7 +9,7 @@ from residscope.attribution.result import Attribution, of_prompt
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
 from residscope.export.bars import layers, prompts, ranking, sides
-from residscope.export.figure_data import Shown, checked_labels
+from residscope.export.figure_data import Shown, checked_labels, usual_figure
 from residscope.export.palette import (
     LINE,
     QUIET,
@@ -25,7 +25,7 @@ from residscope.export.palette import (
     target_words,
     titled,
 )
-from residscope.terms import By, FigureKind
+from residscope.terms import FigureKind
 
 _LABELLED = 8
 """This many points of a scatter plot have their names next to them."""
@@ -44,7 +44,7 @@ def attribution_figure(
 ) -> Any:
     """See `Attribution.to_plotly`."""
     position_axes = [name for name in result.axes[1:] if name in ("pos", "destination", "source")]
-    kind = kind or ("heatmap" if position_axes else _usual_kind(result.by))
+    kind = kind or ("heatmap" if position_axes else usual_figure(result.by)[0])
     if kind not in get_args(FigureKind):
         every = ", ".join(f'"{name}"' for name in get_args(FigureKind))
         raise ResidscopeError("figure", f'`kind="{kind}"` is not known: use {every}.')
@@ -63,21 +63,6 @@ def attribution_figure(
     others = () if other is None else (other,) if isinstance(other, Attribution) else tuple(other)
     shown = Shown(result, prompt, tokens, k, others, rows, names)
     return _DRAW[kind](shown)
-
-
-def _usual_kind(by: By) -> FigureKind:
-    """The kind of figure that a decomposition has if none is named."""
-    match by:
-        case "accumulated":
-            return "lens"
-        case "layer":
-            return "layers"
-        case "head":
-            return "heatmap"
-        case "neuron":
-            return "ranking"
-        case "source":
-            return "sources"
 
 
 def _heatmap(shown: Shown) -> Any:
