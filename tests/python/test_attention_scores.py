@@ -185,6 +185,28 @@ def test_a_source_outside_the_window_is_refused():
         residscope.attribute(cache, targets.attention("2.1", 6, 2))
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("versus", [3, "mean"])
+def test_an_edited_pattern_is_noted_if_one_prompt_has_almost_no_attention(versus, side):
+    model = tiny.boot("llama")
+
+    def edit(pattern, hook):
+        pattern = pattern.clone()
+        pattern[0, 1, :, 3] *= 0.01
+        pattern[2, 1, :, 3] *= 1e-32
+        return pattern
+
+    assert "softmax" not in " ".join(scored(tiny.run(model)[2], side, versus).notes)
+    with model.hooks(fwd_hooks=[("blocks.2.attn.hook_pattern", edit)]):
+        cache = tiny.run(model)[2]
+    paid, scores = cache["blocks.2.attn.hook_pattern"][:, 1, 6], cache["blocks.2.attn.hook_attn_scores"][:, 1, 6]
+    note = next(note for note in scored(cache, side, versus).notes if "not the softmax of its scores" in note)
+    if versus == 3:
+        off = float(((paid[0, 5] / paid[0, 3]).log() - (scores[0, 5] - scores[0, 3])).abs())
+        assert f"differs by {off:.2g} " in note
+        assert "in prompt 0" in note
+
+
 def test_the_cache_and_the_random_state_stay_as_they_were():
     cache = tiny.run(tiny.boot("qwen3"))[2]
     before = {name: tensor.clone() for name, tensor in cache.items()}

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.component_names import name
-from residscope.cache.head_reader import Projected
+from residscope.cache.head_reader import Projected, smallest_attention
 from residscope.cache.padding import padding
 from residscope.cache.positions import last
 from residscope.cache.rotary import HeadVectors
@@ -362,21 +362,32 @@ class HeadScore:
 
     def _pattern_note(self) -> list[str]:
         """A note if the pattern in the cache is not the softmax of the scores."""
-        reader, measured = self.scores.reader, self.measured
-        if reader.from_pattern or self.versus is None or not self.view.has(self._pattern):
+        reader = self.scores.reader
+        if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
-        paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
-        if not bool((paid > 1e-4).all()):
-            return []
-        logs = (paid.log() * self.weights.to(paid)).sum(-1)
+        weights, paid = self._weighted_pattern
+        # Too little attention has no exact logarithm. In a mean only the source's counts: all others have its weight.
+        floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
+        exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
+        logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)
         step = max(step_of(self.view.get(n).dtype) for n in (self._pattern, reader.truth))
-        difference = float((logs - measured).abs().max())
-        if difference <= max(1e-3, 16 * step * (1 + float(measured.abs().max()))):
+        difference = (logs - self.measured).abs().masked_fill(~exact.all(-1), 0.0)
+        if not bool((difference > (16 * step * (1 + self.measured.abs())).clamp(min=1e-3)).any()):
             return []
+        most = int(difference.argmax())
+        where = f" in prompt {most}" if self.view.batch > 1 else ""
         return [
-            f"The pattern in this cache is not the softmax of its scores: log A differs by {difference:.2g} from the "
-            "difference of the scores. A hook changed one of them, or the model does more between them."
+            f"The pattern in this cache is not the softmax of its scores: log A differs by {float(difference[most]):.2g} "
+            f"from the difference of the scores{where}. A hook changed one of them, or the model does more between "
+            "them."
         ]
+
+    @property
+    def _weighted_pattern(self) -> tuple[Float[Tensor, "batch read"], Float[Tensor, "batch read"]]:
+        """The weight of each of `key_positions`, and the attention that the head pays to it; masked ones weigh 0."""
+        paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
+        weights = self.weights.to(paid)
+        return (weights.masked_fill(~self._visible, 0.0) if self.target.versus == "mean" else weights), paid
 
     # --- rows that no component writes ---------------------------------------------------------------------------
     @property
