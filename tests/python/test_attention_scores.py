@@ -107,6 +107,36 @@ def test_padding_on_the_left_changes_nothing(family, pad):
         residscope.attribute(cache, targets.attention((2, 1), 6, 1), by="layer", attention_mask=mask)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_is_read_on_padding_is_refused(side):
+    model = tiny.boot("llama")
+    tokens = torch.randint(3, tiny.VOCAB, (2, 7), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(tokens)
+    mask[1, slice(3) if side == "left" else slice(4, None)] = 0
+    model.tokenizer.padding_side = side
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+    at = 1 if side == "left" else 5
+    answers = (5, 9)
+
+    def attributed(target, position="last"):
+        return residscope.attribute(cache, target, by="layer", position=position, attention_mask=mask)
+
+    scores = [targets.attention("2.1", at, 0, versus) for versus in ("most", "mean", None)]
+    outputs = [targets.output("2.1", answers, 3)] if side == "right" else []
+    for target, position in [*((score, "last") for score in scores), *((output, at) for output in outputs)]:
+        with pytest.raises(ResidscopeError, match=r"(destination|source) is padding in prompt 1"):
+            attributed(target, position)
+    with pytest.raises(ResidscopeError, match=r"destination is padding in prompt 1"):
+        residscope.pairs(cache, scores[0], attention_mask=mask)
+    if side == "left":
+        for target in (targets.output("2.1", answers, at),
+                       targets.output("1.0", targets.output("2.1", answers, 5), at)):  # fmt: skip
+            with pytest.raises(ResidscopeError, match=r"source is padding in prompt 1"):
+                attributed(target)
+    attributed(targets.output("2.1", answers, 3))
+
+
 def test_queries_and_keys_that_were_not_cached_are_computed_from_the_stream():
     model = tiny.boot("llama")
     whole = tiny.run(model)[2]

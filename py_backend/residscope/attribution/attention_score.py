@@ -117,6 +117,7 @@ class HeadScore:
         paid = self._attention.masked_fill(~self._visible, -1.0).clone()
         paid[torch.arange(len(paid)), self.source.to(paid.device)] = -1.0
         best = paid.max(-1)
+        self._check_destination()
         if bool((best.values < 0).any()):
             raise ResidscopeError(
                 "versus",
@@ -146,6 +147,7 @@ class HeadScore:
         """Refuse a source that the head cannot attend to from the destination."""
         import torch
 
+        self._check_destination()
         ends, visible = padding(self.view), self._visible.cpu()
         head = name(self.target.layer, self.target.head)
         for what, places in (("source", self.source), ("other source", self.versus)):
@@ -155,11 +157,10 @@ class HeadScore:
                 s, d = int(places[prompt]), int(self.destination[prompt])
                 where = f" in prompt {prompt}" if self.view.batch > 1 else ""
                 begin, end = ends.first[prompt], ends.last[prompt]
-                if not begin <= d <= end or not begin <= s <= end:
-                    at = "destination" if not begin <= d <= end else what
+                if not begin <= s <= end:
                     raise ResidscopeError(
                         "source",
-                        f"The {at} is padding{where} (its tokens are {begin} to {end}): choose a token of the prompt.",
+                        f"The {what} is padding{where} (its tokens are {begin} to {end}): choose a token of the prompt.",
                     )
                 if s > d:
                     raise ResidscopeError(
@@ -170,6 +171,17 @@ class HeadScore:
                     "source",
                     f"{head} does not attend from {d} to {s}{where}: that source is masked there (a sliding window "
                     "or another mask), or the attention is too small for its number format.",
+                )
+
+    def _check_destination(self) -> None:
+        """Refuse a destination on the padding before a prompt, which attends to none of its tokens."""
+        first = padding(self.view).first
+        for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
+            if at < begin:
+                where = f" in prompt {prompt}" if self.view.batch > 1 else ""
+                raise ResidscopeError(
+                    "position",
+                    f"The destination is padding{where} (its tokens begin at {begin}): choose a token of the prompt.",
                 )
 
     # --- queries and keys --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.inner_targets import Output
+from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
@@ -110,6 +111,7 @@ def attribute(
                     "An attention score has its own destination: leave out `position=`, and give the destination to "
                     "`targets.attention`.",
                 )
+            check_not_on_padding(view, target, where)
             query = Query(target, by, where, norm, layers, heads)
             result = decompose(view, targets, query, output)
             assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
