@@ -196,6 +196,21 @@ def test_a_wrong_target_is_refused_in_a_sentence(target, words):
         residscope.attribute(cache, target(), by="layer")
 
 
+@pytest.mark.parametrize("versus", [0, None])
+def test_a_source_that_one_key_of_a_comparison_cannot_read_is_a_source_of_the_other(small, versus):
+    cache = small[3]
+    score = T.attention("L2H1", 5, 4, versus=versus, side="key")
+    every = residscope.attribute(cache, T.output("L1H1", of=score), by="layer")
+    for source in range(5):
+        one = residscope.attribute(cache, T.output("L1H1", of=score, source=source), by="layer")
+        torch.testing.assert_close(one.values, every.values[..., source], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(one.values.sum(0) + one.constant, one.measured, atol=1e-5, rtol=1e-4)
+    whole = residscope.attribute(cache, score, by="head").grid[1, 1]
+    torch.testing.assert_close(every.measured.sum(-1), whole, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ResidscopeError, match="Source 5 is after the destination 4 of prompt 0"):
+        residscope.attribute(cache, T.output("L1H1", of=score, source=5), by="layer")
+
+
 def test_a_position_that_makes_no_sense_is_refused(small):
     cache = small[3]
     for target, position, words in (

@@ -258,6 +258,11 @@ class HeadScore:
         directions = raw @ found.map.matrix.T.to(raw) * found.factor
         return [Reading(positions[:, i], directions[:, i], offset[:, i]) for i in range(positions.shape[1])]
 
+    @property
+    def latest(self) -> Int[Tensor, " batch"]:
+        """The latest position of each prompt at which the score is read."""
+        return self.destination if self.target.side == "query" else self.key_positions.max(1).values
+
     def offsets(
         self, vectors: HeadVectors, functionals: Tensor, raw: Tensor, found: Projected
     ) -> Float[Tensor, "batch read"]:
