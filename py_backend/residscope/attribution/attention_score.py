@@ -375,7 +375,23 @@ class HeadScore:
             )
         if rule.scale is None:
             notes.append(f"The scale of the scores of {head} differs between destinations: this one's is used.")
-        return notes + self._pattern_note()
+        return notes + self._mean_note() + self._pattern_note()
+
+    def _mean_note(self) -> list[str]:
+        """A note if the attention whose mean is taken does not add up to 1."""
+        if self.target.versus != "mean":
+            return []
+        paid = self._attention.masked_fill(~self._visible, 0.0).sum(-1)
+        names = [one for one in (self._pattern, self.scores.reader.truth) if self.view.has(one)]
+        most = int((paid - 1).abs().argmax())
+        if abs(float(paid[most]) - 1) <= max(1e-3, 8 * max(step_of(self.view.get(one).dtype) for one in names)):
+            return []
+        where = f" in prompt {most}" if self.view.batch > 1 else ""
+        return [
+            f"The attention of {name(self.target.layer, self.target.head)} to the tokens adds up to "
+            f"{float(paid[most]):.3g}{where}, not to 1 (an attention sink, or a hook that edited the pattern). For the "
+            "mean, it is divided by its sum."
+        ]
 
     def _pattern_note(self) -> list[str]:
         """A note if the pattern in the cache is not the softmax of the scores."""
