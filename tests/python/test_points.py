@@ -185,7 +185,10 @@ WRONG = [
     (lambda: T.attention("L1H1", 2, 5), "is after the destination, 2"),
     (lambda: T.attention("L1H1", 5, 2, versus=2), "is the source itself"),
     (lambda: T.attention("L1H1", 5, 2, side="value"), "is not known"),
-    (lambda: T.attention("L1H1", 5, True), "is not a position"),
+    (lambda: T.attention("L1H1", 5, True), r"is not a position: give one number\. It is used for all"),
+    (lambda: T.attention("L1H1", "Last", 2), 'give one number or "last"'),
+    (lambda: T.attention("L1H1", [5, 4, 3], 2), "It is used for all prompts"),
+    (lambda: T.attention("L1H1", 5, 2, versus="max"), 'give one number, "most", "mean" or None'),
 ]
 
 

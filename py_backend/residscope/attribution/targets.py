@@ -259,8 +259,10 @@ class Targets:
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
         assert isinstance(given, Score)
         view, versus, destination = self.view, given.versus, given.destination
-        destination = "last" if destination == "last" else position_in(view, "destination", destination)
-        versus = versus if versus in ("most", "mean", None) else position_in(view, "versus", versus)
+        if not isinstance(destination, str) or destination != "last":
+            destination = position_in(view, "destination", destination)
+        if versus is not None and (not isinstance(versus, str) or versus not in ("most", "mean")):
+            versus = position_in(view, "versus", versus)
         source, (layer, head) = position_in(view, "source", given.source), parse(given.head)
         return Target([], inner=AttentionScore(layer, head, destination, source, versus, given.side))
 
