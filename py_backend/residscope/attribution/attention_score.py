@@ -360,8 +360,8 @@ class HeadScore:
             scores = self.scores.reader.name("hook_attn_scores")
             lacks = f"`{scores}` holds the pattern" if self.view.has(scores) else f"`{scores}` is not in this cache"
             notes.append(
-                f"`measured` was computed from the cached queries and keys, because {lacks}, which shows a score only "
-                'up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
+                f"`measured` was computed from the cached queries and keys, because {lacks}: a pattern shows a score "
+                'only up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
             )
         if rule.slope:
             notes.append(

@@ -168,11 +168,12 @@ def _mean_key(score: HeadScore, query: Query) -> Attribution:
     """Decompose a score, compared with the mean, by what was written at all sources."""
     target, by = query.target, query.by
     if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
-        what = "through other heads" if target.through else f'`by="{by}"`'
+        what = f'`by="{by}"`' if query.norm == "frozen" else f'`norm="{query.norm}"`'
+        what = "the contribution of another head to it" if target.through else what
         raise ResidscopeError(
             "attention",
-            f"Compared with the mean, the keys of all sources count, and {what} is not possible there. Compare with "
-            'one source (`versus="most"`), or use `side="query"`.',
+            f"Compared with the mean, the key side of a score is read at all sources: {what} cannot be computed. "
+            'Compare with one source (`versus="most"`), or use `side="query"`.',
         )
     view = score.view
     readout = mean_key_readout(score)
