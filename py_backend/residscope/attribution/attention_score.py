@@ -170,7 +170,8 @@ class HeadScore:
                 raise ResidscopeError(
                     "source",
                     f"{head} does not attend from {d} to {s}{where}: that source is masked there (a sliding window "
-                    "or another mask), or the attention is too small for its number format.",
+                    "or another mask), a hook edited the scores or the pattern, or the attention is too small for its "
+                    "number format.",
                 )
 
     def _check_destination(self) -> None:
@@ -365,8 +366,8 @@ class HeadScore:
             )
         if rule.slope:
             notes.append(
-                f"The position of the source adds to the scores of {head} (ALiBi, {rule.slope:+.4g} for each position)"
-                ": this is the row `position_bias`."
+                f"The position of the source adds to the scores of {head}, as in ALiBi, or because a hook adds it: "
+                f"measured in the cache, {rule.slope:+.4g} for each position. This is the row `position_bias`."
             )
         if rule.cap:
             notes.append(
