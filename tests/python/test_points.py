@@ -173,6 +173,8 @@ WRONG = [
     (lambda: T.neuron("one"), "is not a neuron"),
     (lambda: T.neuron("L1N3", part="gate"), "has no gate"),
     (lambda: T.neuron("L1N3", part="post"), "is not known"),
+    (lambda: [T.neuron("L1N3"), T.neuron("L1N4")], "one target at a time"),
+    (lambda: T.output("L2H1", of=(T.neuron("L1N3"), 5)), "one target at a time"),
     (lambda: T.direction(torch.ones(3), at="1_mid"), r"A direction is \[24\]"),
     (lambda: T.direction([1.0, 2.0], at="1_mid"), "is not a tensor of floats"),
     (lambda: T.direction(torch.ones(24), at="1_post"), "There is no point"),
