@@ -151,6 +151,24 @@ def test_queries_and_keys_that_were_not_cached_are_computed_from_the_stream():
         residscope.attribute(few, targets.attention((2, 1), 6, 5, 4), by="layer", model=model)
 
 
+@pytest.mark.parametrize("factor", [1, 20, 60])
+def test_scores_at_their_soft_cap_are_attributed_before_it(factor):
+    model = tiny.boot("gemma2")
+    for block in model.blocks:
+        block.attn.original_component.attn_logit_softcapping = 1.0
+        with torch.no_grad():
+            block.attn.q.original_component.weight.mul_(factor)
+    cache = tiny.run(model)[2]
+    capped = cache["blocks.2.attn.hook_attn_scores"][:, 1, 6].double()
+    for side in SIDES:
+        result = scored(cache, side, None)
+        rows = dict(zip(result.components, result.values, strict=True))
+        before = result.values.sum(0) + result.constant - rows[Component("soft_cap")]
+        torch.testing.assert_close(before.tanh(), capped[:, 5].float(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scored(cache, side).measured, (capped[:, 5] - capped[:, 4]).float())
+        assert gap(result) <= 1e-5
+
+
 def test_a_model_in_bfloat16_is_right_to_its_rounding():
     model = tiny.boot("qwen3").to(torch.bfloat16)
     cache = tiny.run(model)[2]

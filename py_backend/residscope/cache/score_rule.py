@@ -221,14 +221,14 @@ class _Trial:
         place = self.sources[:, None].to(products).expand_as(products)
         best: Rule | None = None
         for cap in (0.0, *_caps(self.reader)):
-            truth = self.truth
             if cap and whole:
-                if float(truth.abs().masked_fill(~known, 0).max()) >= cap:
+                if float(self.truth.abs().masked_fill(~known, 0).max()) > cap * (1 + self.step):
                     continue
-                truth = cap * (truth / cap).atanh()
-            found = _scale(products, truth, known, cap if not whole else 0.0)
+                found = _scale_before_cap(products, self.truth, known, cap)
+            else:
+                found = _scale(products, self.truth, known, cap)
             for scale in (*_exact(self.reader, found, self.step), found):
-                rule = self._rule(kind, products, truth, known, place, scale, cap, abs(scale) * size)
+                rule = self._rule(kind, products, self.truth, known, place, scale, cap, abs(scale) * size)
                 if best is None or rule.error < 0.5 * best.error:
                     best = rule
                 if best.error <= best.tolerance:
@@ -257,7 +257,7 @@ class _Trial:
         slope: float = 0.0,
     ) -> Rule:
         made = scale * products
-        if cap and self.reader.from_pattern:
+        if cap:
             made = cap * (made / cap).tanh()
         left = truth - made - slope * place
         if self.reader.from_pattern or slope:
@@ -328,6 +328,17 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
         slope = _centred(products * (1 - capped.pow(2)), known)
         scale += float((slope * (b - _centred(cap * capped, known))).sum() / slope.pow(2).sum().clamp(min=1e-30))
     return scale
+
+
+def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
+    """τ, from soft-capped scores, by least squares over the scores before the cap.
+
+    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²): scores there have less weight, or none.
+    """
+    capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
+    weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)
+    before, made = cap * capped.atanh(), products.double()
+    return float((weight * made * before).sum() / (weight * made.pow(2)).sum().clamp(min=1e-30))
 
 
 def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
