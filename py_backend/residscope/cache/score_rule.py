@@ -145,6 +145,14 @@ def _find(reader: HeadReader) -> Rule:
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
+        hidden = [] if reader.from_pattern else [cap for cap in _caps(reader) if not trial.shows_what_is_before(cap)]
+        if hidden:
+            raise ResidscopeError(
+                "attention",
+                f"Nearly all scores of L{reader.layer}H{reader.head} are at the soft-cap of the model ({hidden[0]:g}), "
+                "where the scores before it cannot be found: they cannot be attributed. Choose another head, or a "
+                "longer prompt.",
+            )
         raise ResidscopeError(
             "attention",
             f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
@@ -157,6 +165,9 @@ def _find(reader: HeadReader) -> Rule:
 
 _KNOWN = 6
 """How many rules are remembered for the next head. Layers of one model may differ (local and global attention)."""
+
+_BELOW_CAP, _ENOUGH = 1e-2, 4
+"""How far below a soft-cap a score is clear, as 1 − (score / cap)², and how many clear scores are needed."""
 
 _SOURCES = 48
 _DESTINATIONS = 8
@@ -211,6 +222,11 @@ class _Trial:
         names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
         return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
 
+    def shows_what_is_before(self, cap: float) -> bool:
+        """Whether enough scores are so far below a soft-cap that the scores before it can be found."""
+        below = (1 - (self.truth / cap).pow(2)).masked_fill(~self.known, 0)
+        return int((below > _BELOW_CAP).sum()) >= _ENOUGH
+
     def best_rule(self, kind: Kind) -> Rule:
         """The rule of this kind with the smallest error."""
         q = _vectors(self.reader, kind, "q", self.destinations).used
@@ -223,6 +239,8 @@ class _Trial:
         for cap in (0.0, *_caps(self.reader)):
             if cap and whole:
                 if float(self.truth.abs().masked_fill(~known, 0).max()) > cap * (1 + self.step):
+                    continue
+                if not self.shows_what_is_before(cap):
                     continue
                 found = _scale_before_cap(products, self.truth, known, cap)
             else:
