@@ -159,6 +159,28 @@ def test_what_a_filtered_cache_lacks_is_computed_or_named(ioi):
     assert "The rows are not complete: MLPs missing" in " ".join(incomplete.notes)
 
 
+@pytest.mark.parametrize("by", ["layer", "head"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        T.neuron("L2N7"),
+        T.attention("L2H1", 5, 2),
+        T.output("L2H1", of=ANSWERS, source=2),
+        T.output("L1H0", of=T.output("L2H1", of=ANSWERS, source=4), source=1),
+        T.output("L1H0", of=T.attention("L2H1", 5, 2), source=1),
+    ],
+    ids=str,
+)
+def test_all_that_a_filtered_cache_lacks_is_named_at_once(small, target, by):
+    model, cache = small[0], small[3]
+    held = {name: cache[name] for name in cache.keys() if name.endswith(("embed", "hook_mlp_out"))}  # noqa: SIM118
+    with pytest.raises(ResidscopeError, match="not in this cache") as refused:
+        residscope.attribute(held, target, by=by, model=model)
+    filtered = {name: cache[name] for name in refused.value.names}
+    assert all(name in str(refused.value) or name.split(".", 2)[2] in str(refused.value) for name in filtered)
+    assert residscope.attribute(held | filtered, target, by=by, model=model).values.isfinite().all()
+
+
 def test_in_bfloat16_what_is_left_over_is_within_the_tolerance(ioi):
     rounded = {n: t.bfloat16() if t.is_floating_point() else t for n, t in ioi.cache.items()}
     cache = ActivationCache(rounded, ioi.model)

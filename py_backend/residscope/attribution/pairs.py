@@ -17,6 +17,7 @@ from residscope.attribution.component_vectors import LARGEST, read_rows, size_of
 from residscope.attribution.components import Plan
 from residscope.attribution.mean_key import mean_key_readout, mean_key_vectors
 from residscope.attribution.missing import missing_notes
+from residscope.attribution.needed import naming_all
 from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.pair_map import Pairs
 from residscope.attribution.readout import Readout
@@ -99,8 +100,9 @@ def pairs_of(view: CacheView, target: Target, by: By = "head", prompt: int | Non
         raise ResidscopeError("attention", "Pairs are only for an attention score: `residscope.targets.attention(…)`.")
     score = HeadScore(view, msgspec.structs.replace(inner, side="query"))
     check_not_on_padding(view, target, None, prompt)
-    score.check()
-    return _pairs(score, by, target)
+    with naming_all(view, target, by):
+        score.check()
+        return _pairs(score, by, target)
 
 
 def score_facts(view: CacheView, target: AttentionScore, prompt: int) -> Facts:
