@@ -44,9 +44,7 @@ def check_not_on_padding(
             )
 
 
-def _places(
-    view: CacheView, target: Target, where: Int[Tensor, " batch"] | None
-) -> list[tuple[str, list[int]]]:
+def _places(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None) -> list[tuple[str, list[int]]]:
     """The destinations and sources of the heads that a target names."""
     found: list[tuple[str, list[int]]] = []
     if isinstance(target.inner, AttentionScore):
