@@ -242,7 +242,7 @@ def test_a_source_outside_the_window_is_refused():
 def test_an_edited_pattern_is_noted_if_one_prompt_has_almost_no_attention(versus, side):
     model = tiny.boot("llama")
 
-    def edit(pattern, hook):
+    def edit(pattern, **_):
         pattern = pattern.clone()
         pattern[0, 1, :, 3] *= 0.01
         pattern[2, 1, :, 3] *= 1e-32

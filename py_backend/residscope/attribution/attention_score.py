@@ -160,7 +160,8 @@ class HeadScore:
                 if not begin <= s <= end:
                     raise ResidscopeError(
                         "source",
-                        f"The {what} is padding{where} (its tokens are {begin} to {end}): choose a token of the prompt.",
+                        f"The {what} is padding{where} (its tokens are {begin} to {end}): choose a token of the "
+                        "prompt.",
                     )
                 if s > d:
                     raise ResidscopeError(
@@ -411,8 +412,8 @@ class HeadScore:
         most = int(difference.argmax())
         where = f" in prompt {most}" if self.view.batch > 1 else ""
         return [
-            f"The pattern in this cache is not the softmax of its scores: log A differs by {float(difference[most]):.2g} "
-            f"from the difference of the scores{where}. A hook changed one of them, or the model does more between "
+            "The pattern in this cache is not the softmax of its scores: log A differs by "
+            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed one of them, or the model does more between "
             "them."
         ]
 

@@ -59,7 +59,8 @@ def position_in(view: CacheView, argument: str, given: Any) -> int:
         words = _WORDS.get(argument, "")
         raise ResidscopeError(
             "position",
-            f"`{argument}={cut(repr(given), 80)}` is not a position: give one number{words}. It is used for all prompts.",
+            f"`{argument}={cut(repr(given), 80)}` is not a position: give one number{words}. It is used for all "
+            "prompts.",
         ) from None
     return _inside(view, argument, position) % view.n_pos
 

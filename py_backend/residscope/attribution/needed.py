@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from residscope.attribution.components import activations_for
@@ -16,7 +16,7 @@ from residscope.terms import AttentionScore, By, StreamDirection, Target
 
 
 @contextmanager
-def naming_all(view: CacheView, target: Target, by: By) -> Iterator[None]:
+def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None, None]:
     """If an activation was not cached, name in the refusal all that this question needs.
 
     Args:
