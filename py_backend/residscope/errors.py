@@ -8,8 +8,10 @@ class ResidscopeError(ValueError):
 
     Attributes:
         code: A stable word for programs, such as `"missing-activation"`.
+        names: The activations that were not cached, if this is the reason.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.names = names

@@ -107,6 +107,36 @@ def test_padding_on_the_left_changes_nothing(family, pad):
         residscope.attribute(cache, targets.attention((2, 1), 6, 1), by="layer", attention_mask=mask)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_is_read_on_padding_is_refused(side):
+    model = tiny.boot("llama")
+    tokens = torch.randint(3, tiny.VOCAB, (2, 7), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(tokens)
+    mask[1, slice(3) if side == "left" else slice(4, None)] = 0
+    model.tokenizer.padding_side = side
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+    at = 1 if side == "left" else 5
+    answers = (5, 9)
+
+    def attributed(target, position="last"):
+        return residscope.attribute(cache, target, by="layer", position=position, attention_mask=mask)
+
+    scores = [targets.attention("2.1", at, 0, versus) for versus in ("most", "mean", None)]
+    outputs = [targets.output("2.1", answers, 3)] if side == "right" else []
+    for target, position in [*((score, "last") for score in scores), *((output, at) for output in outputs)]:
+        with pytest.raises(ResidscopeError, match=r"(destination|source) is padding in prompt 1"):
+            attributed(target, position)
+    with pytest.raises(ResidscopeError, match=r"destination is padding in prompt 1"):
+        residscope.pairs(cache, scores[0], attention_mask=mask)
+    if side == "left":
+        for target in (targets.output("2.1", answers, at),
+                       targets.output("1.0", targets.output("2.1", answers, 5), at)):  # fmt: skip
+            with pytest.raises(ResidscopeError, match=r"source is padding in prompt 1"):
+                attributed(target)
+    attributed(targets.output("2.1", answers, 3))
+
+
 def test_queries_and_keys_that_were_not_cached_are_computed_from_the_stream():
     model = tiny.boot("llama")
     whole = tiny.run(model)[2]
@@ -119,6 +149,28 @@ def test_queries_and_keys_that_were_not_cached_are_computed_from_the_stream():
     del few["blocks.2.attn.hook_pattern"]
     with pytest.raises(ResidscopeError, match="hook_pattern"):
         residscope.attribute(few, targets.attention((2, 1), 6, 5, 4), by="layer", model=model)
+
+
+@pytest.mark.parametrize("factor", [1, 20, 1e6])
+def test_scores_at_their_soft_cap_are_attributed_before_it(factor):
+    model = tiny.boot("gemma2")
+    for block in model.blocks:
+        block.attn.original_component.attn_logit_softcapping = 1.0
+        with torch.no_grad():
+            block.attn.q.original_component.weight.mul_(factor)
+    cache = tiny.run(model)[2]
+    if factor == 1e6:
+        with pytest.raises(ResidscopeError, match="are at the soft-cap of the model"):
+            scored(cache)
+        return
+    capped = cache["blocks.2.attn.hook_attn_scores"][:, 1, 6].double()
+    for side in SIDES:
+        result = scored(cache, side, None)
+        rows = dict(zip(result.components, result.values, strict=True))
+        before = result.values.sum(0) + result.constant - rows[Component("soft_cap")]
+        torch.testing.assert_close(before.tanh(), capped[:, 5].float(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(scored(cache, side).measured, (capped[:, 5] - capped[:, 4]).float())
+        assert gap(result) <= 1e-5
 
 
 def test_a_model_in_bfloat16_is_right_to_its_rounding():
@@ -183,6 +235,28 @@ def test_a_source_outside_the_window_is_refused():
     cache = tiny.run(tiny.boot("mistral-window"))[2]
     with pytest.raises(ResidscopeError, match="masked"):
         residscope.attribute(cache, targets.attention("2.1", 6, 2))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("versus", [3, "mean"])
+def test_an_edited_pattern_is_noted_if_one_prompt_has_almost_no_attention(versus, side):
+    model = tiny.boot("llama")
+
+    def edit(pattern, **_):
+        pattern = pattern.clone()
+        pattern[0, 1, :, 3] *= 0.01
+        pattern[2, 1, :, 3] *= 1e-32
+        return pattern
+
+    assert "softmax" not in " ".join(scored(tiny.run(model)[2], side, versus).notes)
+    with model.hooks(fwd_hooks=[("blocks.2.attn.hook_pattern", edit)]):
+        cache = tiny.run(model)[2]
+    paid, scores = cache["blocks.2.attn.hook_pattern"][:, 1, 6], cache["blocks.2.attn.hook_attn_scores"][:, 1, 6]
+    note = next(note for note in scored(cache, side, versus).notes if "not the softmax of its scores" in note)
+    if versus == 3:
+        off = float(((paid[0, 5] / paid[0, 3]).log() - (scores[0, 5] - scores[0, 3])).abs())
+        assert f"differs by {off:.2g} " in note
+        assert "in prompt 0" in note
 
 
 def test_the_cache_and_the_random_state_stay_as_they_were():

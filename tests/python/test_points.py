@@ -159,6 +159,28 @@ def test_what_a_filtered_cache_lacks_is_computed_or_named(ioi):
     assert "The rows are not complete: MLPs missing" in " ".join(incomplete.notes)
 
 
+@pytest.mark.parametrize("by", ["layer", "head"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        T.neuron("L2N7"),
+        T.attention("L2H1", 5, 2),
+        T.output("L2H1", of=ANSWERS, source=2),
+        T.output("L1H0", of=T.output("L2H1", of=ANSWERS, source=4), source=1),
+        T.output("L1H0", of=T.attention("L2H1", 5, 2), source=1),
+    ],
+    ids=str,
+)
+def test_all_that_a_filtered_cache_lacks_is_named_at_once(small, target, by):
+    model, cache = small[0], small[3]
+    held = {name: cache[name] for name in cache.keys() if name.endswith(("embed", "hook_mlp_out"))}  # noqa: SIM118
+    with pytest.raises(ResidscopeError, match="not in this cache") as refused:
+        residscope.attribute(held, target, by=by, model=model)
+    filtered = {name: cache[name] for name in refused.value.names}
+    assert all(name in str(refused.value) or name.split(".", 2)[2] in str(refused.value) for name in filtered)
+    assert residscope.attribute(held | filtered, target, by=by, model=model).values.isfinite().all()
+
+
 def test_in_bfloat16_what_is_left_over_is_within_the_tolerance(ioi):
     rounded = {n: t.bfloat16() if t.is_floating_point() else t for n, t in ioi.cache.items()}
     cache = ActivationCache(rounded, ioi.model)
@@ -173,6 +195,8 @@ WRONG = [
     (lambda: T.neuron("one"), "is not a neuron"),
     (lambda: T.neuron("L1N3", part="gate"), "has no gate"),
     (lambda: T.neuron("L1N3", part="post"), "is not known"),
+    (lambda: [T.neuron("L1N3"), T.neuron("L1N4")], "one target at a time"),
+    (lambda: T.output("L2H1", of=(T.neuron("L1N3"), 5)), "one target at a time"),
     (lambda: T.direction(torch.ones(3), at="1_mid"), r"A direction is \[24\]"),
     (lambda: T.direction([1.0, 2.0], at="1_mid"), "is not a tensor of floats"),
     (lambda: T.direction(torch.ones(24), at="1_post"), "There is no point"),
@@ -185,7 +209,10 @@ WRONG = [
     (lambda: T.attention("L1H1", 2, 5), "is after the destination, 2"),
     (lambda: T.attention("L1H1", 5, 2, versus=2), "is the source itself"),
     (lambda: T.attention("L1H1", 5, 2, side="value"), "is not known"),
-    (lambda: T.attention("L1H1", 5, True), "is not a position"),
+    (lambda: T.attention("L1H1", 5, True), r"is not a position: give one number\. It is used for all"),
+    (lambda: T.attention("L1H1", "Last", 2), 'give one number or "last"'),
+    (lambda: T.attention("L1H1", [5, 4, 3], 2), "It is used for all prompts"),
+    (lambda: T.attention("L1H1", 5, 2, versus="max"), 'give one number, "most", "mean" or None'),
 ]
 
 
@@ -194,6 +221,21 @@ def test_a_wrong_target_is_refused_in_a_sentence(target, words):
     cache = tiny.run(tiny.boot("gpt2"))[2]
     with pytest.raises(ResidscopeError, match=words):
         residscope.attribute(cache, target(), by="layer")
+
+
+@pytest.mark.parametrize("versus", [0, None])
+def test_a_source_that_one_key_of_a_comparison_cannot_read_is_a_source_of_the_other(small, versus):
+    cache = small[3]
+    score = T.attention("L2H1", 5, 4, versus=versus, side="key")
+    every = residscope.attribute(cache, T.output("L1H1", of=score), by="layer")
+    for source in range(5):
+        one = residscope.attribute(cache, T.output("L1H1", of=score, source=source), by="layer")
+        torch.testing.assert_close(one.values, every.values[..., source], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(one.values.sum(0) + one.constant, one.measured, atol=1e-5, rtol=1e-4)
+    whole = residscope.attribute(cache, score, by="head").grid[1, 1]
+    torch.testing.assert_close(every.measured.sum(-1), whole, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ResidscopeError, match="Source 5 is after the destination 4 of prompt 0"):
+        residscope.attribute(cache, T.output("L1H1", of=score, source=5), by="layer")
 
 
 def test_a_position_that_makes_no_sense_is_refused(small):

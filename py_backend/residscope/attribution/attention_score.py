@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.component_names import name
-from residscope.cache.head_reader import Projected
+from residscope.cache.head_reader import Projected, smallest_attention
 from residscope.cache.padding import padding
 from residscope.cache.positions import last
 from residscope.cache.rotary import HeadVectors
@@ -117,6 +117,7 @@ class HeadScore:
         paid = self._attention.masked_fill(~self._visible, -1.0).clone()
         paid[torch.arange(len(paid)), self.source.to(paid.device)] = -1.0
         best = paid.max(-1)
+        self._check_destination()
         if bool((best.values < 0).any()):
             raise ResidscopeError(
                 "versus",
@@ -146,6 +147,7 @@ class HeadScore:
         """Refuse a source that the head cannot attend to from the destination."""
         import torch
 
+        self._check_destination()
         ends, visible = padding(self.view), self._visible.cpu()
         head = name(self.target.layer, self.target.head)
         for what, places in (("source", self.source), ("other source", self.versus)):
@@ -155,11 +157,11 @@ class HeadScore:
                 s, d = int(places[prompt]), int(self.destination[prompt])
                 where = f" in prompt {prompt}" if self.view.batch > 1 else ""
                 begin, end = ends.first[prompt], ends.last[prompt]
-                if not begin <= d <= end or not begin <= s <= end:
-                    at = "destination" if not begin <= d <= end else what
+                if not begin <= s <= end:
                     raise ResidscopeError(
                         "source",
-                        f"The {at} is padding{where} (its tokens are {begin} to {end}): choose a token of the prompt.",
+                        f"The {what} is padding{where} (its tokens are {begin} to {end}): choose a token of the "
+                        "prompt.",
                     )
                 if s > d:
                     raise ResidscopeError(
@@ -169,7 +171,19 @@ class HeadScore:
                 raise ResidscopeError(
                     "source",
                     f"{head} does not attend from {d} to {s}{where}: that source is masked there (a sliding window "
-                    "or another mask), or the attention is too small for its number format.",
+                    "or another mask), a hook edited the scores or the pattern, or the attention is too small for its "
+                    "number format.",
+                )
+
+    def _check_destination(self) -> None:
+        """Refuse a destination on the padding before a prompt, which attends to none of its tokens."""
+        first = padding(self.view).first
+        for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
+            if at < begin:
+                where = f" in prompt {prompt}" if self.view.batch > 1 else ""
+                raise ResidscopeError(
+                    "position",
+                    f"The destination is padding{where} (its tokens begin at {begin}): choose a token of the prompt.",
                 )
 
     # --- queries and keys --------------------------------------------------------------------------------------------
@@ -245,6 +259,11 @@ class HeadScore:
         offset = self.offsets(vectors, functionals, raw, found)
         directions = raw @ found.map.matrix.T.to(raw) * found.factor
         return [Reading(positions[:, i], directions[:, i], offset[:, i]) for i in range(positions.shape[1])]
+
+    @property
+    def latest(self) -> Int[Tensor, " batch"]:
+        """The latest position of each prompt at which the score is read."""
+        return self.destination if self.target.side == "query" else self.key_positions.max(1).values
 
     def offsets(
         self, vectors: HeadVectors, functionals: Tensor, raw: Tensor, found: Projected
@@ -343,13 +362,13 @@ class HeadScore:
             scores = self.scores.reader.name("hook_attn_scores")
             lacks = f"`{scores}` holds the pattern" if self.view.has(scores) else f"`{scores}` is not in this cache"
             notes.append(
-                f"`measured` was computed from the cached queries and keys, because {lacks}, which shows a score only "
-                'up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
+                f"`measured` was computed from the cached queries and keys, because {lacks}: a pattern shows a score "
+                'only up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
             )
         if rule.slope:
             notes.append(
-                f"The position of the source adds to the scores of {head} (ALiBi, {rule.slope:+.4g} for each position)"
-                ": this is the row `position_bias`."
+                f"The position of the source adds to the scores of {head}, as in ALiBi, or because a hook adds it: "
+                f"measured in the cache, {rule.slope:+.4g} for each position. This is the row `position_bias`."
             )
         if rule.cap:
             notes.append(
@@ -358,25 +377,52 @@ class HeadScore:
             )
         if rule.scale is None:
             notes.append(f"The scale of the scores of {head} differs between destinations: this one's is used.")
-        return notes + self._pattern_note()
+        return notes + self._mean_note() + self._pattern_note()
+
+    def _mean_note(self) -> list[str]:
+        """A note if the attention whose mean is taken does not add up to 1."""
+        if self.target.versus != "mean":
+            return []
+        paid = self._attention.masked_fill(~self._visible, 0.0).sum(-1)
+        names = [one for one in (self._pattern, self.scores.reader.truth) if self.view.has(one)]
+        most = int((paid - 1).abs().argmax())
+        if abs(float(paid[most]) - 1) <= max(1e-3, 8 * max(step_of(self.view.get(one).dtype) for one in names)):
+            return []
+        where = f" in prompt {most}" if self.view.batch > 1 else ""
+        return [
+            f"The attention of {name(self.target.layer, self.target.head)} to the tokens adds up to "
+            f"{float(paid[most]):.3g}{where}, not to 1 (an attention sink, or a hook that edited the pattern). For the "
+            "mean, it is divided by its sum."
+        ]
 
     def _pattern_note(self) -> list[str]:
         """A note if the pattern in the cache is not the softmax of the scores."""
-        reader, measured = self.scores.reader, self.measured
-        if reader.from_pattern or self.versus is None or not self.view.has(self._pattern):
+        reader = self.scores.reader
+        if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
-        paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
-        if not bool((paid > 1e-4).all()):
-            return []
-        logs = (paid.log() * self.weights.to(paid)).sum(-1)
+        weights, paid = self._weighted_pattern
+        # Too little attention has no exact logarithm. In a mean only the source's counts: all others have its weight.
+        floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
+        exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
+        logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)
         step = max(step_of(self.view.get(n).dtype) for n in (self._pattern, reader.truth))
-        difference = float((logs - measured).abs().max())
-        if difference <= max(1e-3, 16 * step * (1 + float(measured.abs().max()))):
+        difference = (logs - self.measured).abs().masked_fill(~exact.all(-1), 0.0)
+        if not bool((difference > (16 * step * (1 + self.measured.abs())).clamp(min=1e-3)).any()):
             return []
+        most = int(difference.argmax())
+        where = f" in prompt {most}" if self.view.batch > 1 else ""
         return [
-            f"The pattern in this cache is not the softmax of its scores: log A differs by {difference:.2g} from the "
-            "difference of the scores. A hook changed one of them, or the model does more between them."
+            "The pattern in this cache is not the softmax of its scores: log A differs by "
+            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed one of them, or the "
+            "model does more between them."
         ]
+
+    @property
+    def _weighted_pattern(self) -> tuple[Float[Tensor, "batch read"], Float[Tensor, "batch read"]]:
+        """The weight of each of `key_positions`, and the attention that the head pays to it; masked ones weigh 0."""
+        paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
+        weights = self.weights.to(paid)
+        return (weights.masked_fill(~self._visible, 0.0) if self.target.versus == "mean" else weights), paid
 
     # --- rows that no component writes ---------------------------------------------------------------------------
     @property

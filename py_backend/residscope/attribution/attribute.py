@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.inner_targets import Output
+from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
@@ -110,10 +111,12 @@ def attribute(
                     "An attention score has its own destination: leave out `position=`, and give the destination to "
                     "`targets.attention`.",
                 )
+            check_not_on_padding(view, target, where)
             query = Query(target, by, where, norm, layers, heads)
             result = decompose(view, targets, query, output)
+            unused = [] if output is None or target.inner is None else [_LOGITS_UNUSED]
             assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-            result = replace(result, notes=targets.notes + result.notes + assumed)
+            result = replace(result, notes=targets.notes + unused + result.notes + assumed)
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:
                 view.memo.put(*key, value=_copy(result), size=size)
@@ -123,6 +126,8 @@ def attribute(
 
     return steadily(cache, model, seen_cache, work)
 
+
+_LOGITS_UNUSED = "`logits=` was not used: this target is measured inside the model, not in the logits."
 
 _KEPT = 16_000_000
 """Results with more bytes are not memoised."""

@@ -22,6 +22,7 @@ from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.missing import check_cached, later_note, missing_notes
 from residscope.attribution.model_value import output_notes
+from residscope.attribution.needed import naming_all
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance
 from residscope.attribution.result import Attribution
@@ -83,6 +84,12 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
     Raises:
         ResidscopeError: If something that is needed was not cached, or is not finite.
     """
+    with naming_all(view, query.target, query.by):
+        return _whole(view, targets, query, logits)
+
+
+def _whole(view: CacheView, targets: Targets, query: Query, logits: Tensor | None) -> Attribution:
+    """Decompose a target that may be read at several positions."""
     if not isinstance(query.target.inner, AttentionScore):
         return _decompose(view, targets, query, logits)
     score = HeadScore(view, query.target.inner)
@@ -168,11 +175,12 @@ def _mean_key(score: HeadScore, query: Query) -> Attribution:
     """Decompose a score, compared with the mean, by what was written at all sources."""
     target, by = query.target, query.by
     if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
-        what = "through other heads" if target.through else f'`by="{by}"`'
+        what = f'`by="{by}"`' if query.norm == "frozen" else f'`norm="{query.norm}"`'
+        what = "the contribution of another head to it" if target.through else what
         raise ResidscopeError(
             "attention",
-            f"Compared with the mean, the keys of all sources count, and {what} is not possible there. Compare with "
-            'one source (`versus="most"`), or use `side="query"`.',
+            f"Compared with the mean, the key side of a score is read at all sources: {what} cannot be computed. "
+            'Compare with one source (`versus="most"`), or use `side="query"`.',
         )
     view = score.view
     readout = mean_key_readout(score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import index
 from typing import Any, get_args
 
+from residscope.base.legible import cut
 from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import check_neuron
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
@@ -15,6 +16,10 @@ from residscope.terms import AttentionScore, NeuronInput, Side, StreamDirection,
 
 Inner = AttentionScore | NeuronInput | StreamDirection
 """A target that is read before the end of the stream."""
+
+
+_WORDS = {"destination": ' or "last"', "versus": ', "most", "mean" or None'}
+"""What an argument may be other than a number."""
 
 
 def is_inner(target: Target) -> bool:
@@ -38,6 +43,11 @@ def point_of(view: CacheView, inner: Inner | None) -> Point:
 def position_in(view: CacheView, argument: str, given: Any) -> int:
     """A position as a person writes it, counted from the start.
 
+    Args:
+        view: The cache.
+        argument: The name of the argument: `source`, `destination` or `versus`.
+        given: What was given for it.
+
     Raises:
         ResidscopeError: If it is not a number, or outside the prompt.
     """
@@ -46,7 +56,12 @@ def position_in(view: CacheView, argument: str, given: Any) -> int:
             raise TypeError
         position = index(given)
     except TypeError:
-        raise ResidscopeError("position", f"`{argument}={given!r}` is not a position: give a number.") from None
+        words = _WORDS.get(argument, "")
+        raise ResidscopeError(
+            "position",
+            f"`{argument}={cut(repr(given), 80)}` is not a position: give one number{words}. It is used for all "
+            "prompts.",
+        ) from None
     return _inside(view, argument, position) % view.n_pos
 
 

@@ -120,7 +120,8 @@ def attention(head: Any, destination: Position, source: int, versus: Versus = "m
         destination: The position that attends, or `"last"`.
         source: The position that is attended to.
         versus: What the source is compared with: another source, `"most"` (the source that the head attends to most, of
-            the others), or `"mean"` (what it attends to on average). None is the score itself.
+            the others), or `"mean"` (what it attends to on average, with its attention divided by the sum over the
+            tokens, which is less than 1 with attention sinks). None is the score itself.
         side: `"query"`: what was written at the destination; `"key"`: what was written at the source.
 
     Returns:

@@ -17,6 +17,8 @@ from residscope.attribution.component_vectors import LARGEST, read_rows, size_of
 from residscope.attribution.components import Plan
 from residscope.attribution.mean_key import mean_key_readout, mean_key_vectors
 from residscope.attribution.missing import missing_notes
+from residscope.attribution.needed import naming_all
+from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.pair_map import Pairs
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, reconcile
@@ -91,14 +93,16 @@ def pairs(
     return steadily(cache, model, looked, work)
 
 
-def pairs_of(view: CacheView, target: Target, by: By = "head") -> Pairs:
-    """`pairs` for a resolved target."""
+def pairs_of(view: CacheView, target: Target, by: By = "head", prompt: int | None = None) -> Pairs:
+    """`pairs` for a resolved target; of padding, only `prompt` is judged, if it is given."""
     inner = target.inner
     if not isinstance(inner, AttentionScore) or target.through:
         raise ResidscopeError("attention", "Pairs are only for an attention score: `residscope.targets.attention(…)`.")
     score = HeadScore(view, msgspec.structs.replace(inner, side="query"))
-    score.check()
-    return _pairs(score, by, target)
+    check_not_on_padding(view, target, None, prompt)
+    with naming_all(view, target, by):
+        score.check()
+        return _pairs(score, by, target)
 
 
 def score_facts(view: CacheView, target: AttentionScore, prompt: int) -> Facts:

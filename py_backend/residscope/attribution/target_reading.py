@@ -150,7 +150,9 @@ def target_reading(
         key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))
         checked = Checked() if logits is not None else view.memo.once(key, Checked)
         notes = check_split(view, [through.layer], checked, explained)
-        reading = _through(view, readout, through, notes)
+        # A score may be read at several positions. What is written after one of them does not reach that part: it is 0.
+        latest = reading.positions if part is None or step else part.score.latest
+        reading = _through(view, readout, through, notes, latest)
         outer = msgspec.structs.replace(target, through=target.through[: step + 1])
     return reading
 
@@ -241,8 +243,10 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
     return TargetReading(view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source)
 
 
-def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]) -> TargetReading:
-    """What a head contributes to a target, by what it reads at its source."""
+def _through(
+    view: CacheView, outer: Readout, through: Through, notes: list[str], latest: Int[Tensor, " batch"]
+) -> TargetReading:
+    """What a head contributes to a target, by what it reads at its source; `latest` is the last destination."""
     layer, head = through.layer, through.head
     direction, divisor, _ = head_directions(outer, layer)
     found = contributions_along(view, outer.positions, direction, divisor, layer, [head])
@@ -254,7 +258,7 @@ def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]
     if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1):
         notes = [*notes, not_from_sources(others)]
     attends = read.part(ALL, ALL, ALL)[:, 0, 0] / divisor
-    _check_source(view, through, attends, outer.positions)
+    _check_source(view, through, attends, latest)
     directions, weights, constant = _before_values(view, through, tuple(direction.shape[1:]), unit, attends)
     reading = TargetReading(
         view,
@@ -337,11 +341,9 @@ def _before_norm(
     return norm.centre(unit), attends / scale, bias
 
 
-def _check_source(
-    view: CacheView, through: Through, attends: Tensor, destinations: Int[Tensor, " batch"] | None
-) -> None:
+def _check_source(view: CacheView, through: Through, attends: Tensor, destinations: Int[Tensor, " batch"]) -> None:
     """Refuse a source after the destination, which the head does not read."""
-    if through.source is None or destinations is None:
+    if through.source is None:
         return
     source = through.source % view.n_pos
     later = [prompt for prompt, at in enumerate(destinations.tolist()) if at < source]

@@ -124,6 +124,12 @@ class Targets:
             return self._checked(answers)
         if isinstance(answers, InnerTarget):
             return self._checked(self._inner(answers))
+        if _has_target(answers):
+            raise ResidscopeError(
+                "answers",
+                "A target inside the model stands alone, not in a list, a set or a pair, and is read in all prompts: "
+                "attribute one target at a time.",
+            )
         answers = _unpacked(answers)
         if is_array(answers):
             if (kind := unreadable_kind(answers)) is not None:
@@ -259,8 +265,10 @@ class Targets:
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
         assert isinstance(given, Score)
         view, versus, destination = self.view, given.versus, given.destination
-        destination = "last" if destination == "last" else position_in(view, "destination", destination)
-        versus = versus if versus in ("most", "mean", None) else position_in(view, "versus", versus)
+        if not isinstance(destination, str) or destination != "last":
+            destination = position_in(view, "destination", destination)
+        if versus is not None and (not isinstance(versus, str) or versus not in ("most", "mean")):
+            versus = position_in(view, "versus", versus)
         source, (layer, head) = position_in(view, "source", given.source), parse(given.head)
         return Target([], inner=AttentionScore(layer, head, destination, source, versus, given.side))
 
@@ -405,6 +413,14 @@ def _unpacked(answers: Any) -> Any:
     if kind is None or isinstance(answers, str):  # a torch tensor, or no array; numpy has its own string type
         return answers
     return answers.astype("float64") if kind == "f" else _entries(answers)  # in a byte order that torch can read
+
+
+def _has_target(answers: Any) -> bool:
+    """Whether answers contain a target inside the model."""
+    if not isinstance(answers, list | tuple | set | frozenset):
+        return False
+    parts = cast("list[Any]", list(answers))
+    return any(isinstance(part, InnerTarget | Target) or _has_target(part) for part in parts)
 
 
 def _entries(answers: Any) -> list[Any]:

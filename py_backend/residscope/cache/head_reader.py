@@ -273,7 +273,7 @@ class HeadReader:
         rows = self._rows(self.truth, destinations)
         known = self.visible(destinations)
         if self.from_pattern:
-            rows = rows.clamp(min=_smallest(self.view.get(self.truth).dtype)).log()
+            rows = rows.clamp(min=smallest_attention(self.view.get(self.truth).dtype)).log()
         return rows.masked_fill(~known, 0.0), known
 
     def attention(self, destinations: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read source"]:
@@ -293,7 +293,7 @@ class HeadReader:
 
         rows = self._rows(self.truth, destinations)
         if self.from_pattern:
-            known = rows > _smallest(self.view.get(self.truth).dtype)
+            known = rows > smallest_attention(self.view.get(self.truth).dtype)
         else:
             known = (rows > MASKED) & rows.isfinite()
             if self.view.has(self.name("hook_pattern")):
@@ -311,7 +311,7 @@ class HeadReader:
         return working(held[prompts, self.head, destinations.to(held.device)])
 
 
-def _smallest(kind: object) -> float:
+def smallest_attention(kind: object) -> float:
     """Attention up to this is too small for its logarithm to be known."""
     import torch
 

@@ -145,6 +145,14 @@ def _find(reader: HeadReader) -> Rule:
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
+        hidden = [] if reader.from_pattern else [cap for cap in _caps(reader) if not trial.shows_what_is_before(cap)]
+        if hidden:
+            raise ResidscopeError(
+                "attention",
+                f"Nearly all scores of L{reader.layer}H{reader.head} are at the soft-cap of the model ({hidden[0]:g}), "
+                "where the scores before it cannot be found: they cannot be attributed. Choose another head, or a "
+                "longer prompt.",
+            )
         raise ResidscopeError(
             "attention",
             f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
@@ -157,6 +165,9 @@ def _find(reader: HeadReader) -> Rule:
 
 _KNOWN = 6
 """How many rules are remembered for the next head. Layers of one model may differ (local and global attention)."""
+
+_BELOW_CAP, _ENOUGH = 1e-2, 4
+"""How far below a soft-cap a score is clear, as 1 − (score / cap)², and how many clear scores are needed."""
 
 _SOURCES = 48
 _DESTINATIONS = 8
@@ -211,6 +222,11 @@ class _Trial:
         names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
         return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
 
+    def shows_what_is_before(self, cap: float) -> bool:
+        """Whether enough scores are so far below a soft-cap that the scores before it can be found."""
+        below = (1 - (self.truth / cap).pow(2)).masked_fill(~self.known, 0)
+        return int((below > _BELOW_CAP).sum()) >= _ENOUGH
+
     def best_rule(self, kind: Kind) -> Rule:
         """The rule of this kind with the smallest error."""
         q = _vectors(self.reader, kind, "q", self.destinations).used
@@ -221,14 +237,16 @@ class _Trial:
         place = self.sources[:, None].to(products).expand_as(products)
         best: Rule | None = None
         for cap in (0.0, *_caps(self.reader)):
-            truth = self.truth
             if cap and whole:
-                if float(truth.abs().masked_fill(~known, 0).max()) >= cap:
+                if float(self.truth.abs().masked_fill(~known, 0).max()) > cap * (1 + self.step):
                     continue
-                truth = cap * (truth / cap).atanh()
-            found = _scale(products, truth, known, cap if not whole else 0.0)
+                if not self.shows_what_is_before(cap):
+                    continue
+                found = _scale_before_cap(products, self.truth, known, cap)
+            else:
+                found = _scale(products, self.truth, known, cap)
             for scale in (*_exact(self.reader, found, self.step), found):
-                rule = self._rule(kind, products, truth, known, place, scale, cap, abs(scale) * size)
+                rule = self._rule(kind, products, self.truth, known, place, scale, cap, abs(scale) * size)
                 if best is None or rule.error < 0.5 * best.error:
                     best = rule
                 if best.error <= best.tolerance:
@@ -257,7 +275,7 @@ class _Trial:
         slope: float = 0.0,
     ) -> Rule:
         made = scale * products
-        if cap and self.reader.from_pattern:
+        if cap:
             made = cap * (made / cap).tanh()
         left = truth - made - slope * place
         if self.reader.from_pattern or slope:
@@ -328,6 +346,17 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
         slope = _centred(products * (1 - capped.pow(2)), known)
         scale += float((slope * (b - _centred(cap * capped, known))).sum() / slope.pow(2).sum().clamp(min=1e-30))
     return scale
+
+
+def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
+    """τ, from soft-capped scores, by least squares over the scores before the cap.
+
+    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²): scores there have less weight, or none.
+    """
+    capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
+    weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)
+    before, made = cap * capped.atanh(), products.double()
+    return float((weight * made * before).sum() / (weight * made.pow(2)).sum().clamp(min=1e-30))
 
 
 def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:

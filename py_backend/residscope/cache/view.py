@@ -539,6 +539,7 @@ def not_cached(*names: str) -> ResidscopeError:
         "missing-activation",
         f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter`, or let it accept "
         f"`name.endswith({wanted})`. If nothing was filtered out, this model has no such activation{many}.",
+        names,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from residscope.attribution.inner_facts import inner_facts
 from residscope.attribution.missing import lacking
+from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.result import strongest
 from residscope.cache import positions
 from residscope.cache.view import CacheView
@@ -36,6 +37,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     where = positions.resolve(view, request.position)
     norm = request.norm if request.by == "accumulated" else "frozen"
     target, refusal = targets.resolve(request.target), None
+    check_not_on_padding(view, target, where, prompt)
     try:
         result = context.decomposed(target, request.by, where, norm)
     except ResidscopeError as error:
@@ -104,6 +106,7 @@ def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply
     prompt = view.check_prompt(request.prompt)
     where = positions.resolve(view, request.position)
     target = targets.resolve(request.target)
+    check_not_on_padding(view, target, where, prompt)
     result = context.decomposed(target, "neuron", where, layers=request.layer)
     rows = _of_prompt(result.values, prompt)
     neuron_values = rows[: result.parts]

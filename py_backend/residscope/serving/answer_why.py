@@ -16,7 +16,7 @@ def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buff
 
     view = context.view
     prompt, target = view.check_prompt(request.prompt), context.targets.resolve(request.target)
-    found = pairs_of(view, target)
+    found = pairs_of(view, target, prompt=prompt)
     values = found.of(prompt)
     rows, columns = (values.sum(axis).abs().topk(min(request.k, values.shape[1 - axis])).indices for axis in (1, 0))
     cells = values.new_zeros(len(rows) + 1, len(columns) + 1)

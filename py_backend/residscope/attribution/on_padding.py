@@ -1,0 +1,56 @@
+"""Refuses targets inside the model that are read on padding: a head's attention there is not that of the prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residscope.attribution.attention_score import HeadScore
+from residscope.cache.padding import padding
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+from residscope.terms import AttentionScore, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+
+def check_not_on_padding(
+    view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, prompt: int | None = None
+) -> None:
+    """Refuse a head's destination or source that is padding.
+
+    Args:
+        view: The cache.
+        target: The target.
+        where: The destination in each prompt, of a target that a head contributes to; None is every position.
+        prompt: The prompt that is shown; None is all of them.
+
+    Raises:
+        ResidscopeError: If a destination or a source is padding in one of these prompts.
+    """
+    for what, places in _places(view, target, where):
+        ends = padding(view)
+        for at in range(view.batch) if prompt is None else (prompt,):
+            begin, end = ends.first[at], ends.last[at]
+            if begin <= places[at] <= end:
+                continue
+            in_prompt = f" in prompt {at}" if view.batch > 1 else ""
+            others = ", or attribute the prompts of other lengths by themselves" if view.batch > 1 else ""
+            raise ResidscopeError(
+                "position",
+                f"The {what} is padding{in_prompt} (its tokens are {begin} to {end}): choose a token of the prompt"
+                f"{others}.",
+            )
+
+
+def _places(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None) -> list[tuple[str, list[int]]]:
+    """The destinations and sources of the heads that a target names."""
+    found: list[tuple[str, list[int]]] = []
+    if isinstance(target.inner, AttentionScore):
+        score = HeadScore(view, target.inner)
+        found += [("destination", score.destination.tolist()), ("source", score.source.tolist())]
+    elif target.through and where is not None:
+        found.append(("destination", where.tolist()))
+    sources = [through.source for through in target.through if through.source is not None]
+    return [*found, *(("source", [source % view.n_pos] * view.batch) for source in sources)]
