@@ -18,7 +18,8 @@ from residscope.attribution.head_inputs import ALL, gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
-from residscope.attribution.sources import contributions_along, not_from_sources, source_tolerance
+from residscope.attribution.rounding import SMALLEST, floor_of, source_tolerance
+from residscope.attribution.sources import contributions_along, not_from_sources
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import head_map, latent_values, neuron_map
@@ -55,6 +56,7 @@ class TargetReading:
             `model_value` instead.
         source: Where the value was read, in words.
         axis: What the positions that are read are, if there are several.
+        floor: Differences up to this are not reported; 0: up to a share of what is summed (`rounding`).
         notes: What to know about the target.
     """
 
@@ -68,6 +70,7 @@ class TargetReading:
     value: Float[Tensor, "batch read"] | None = None
     source: str = ""
     axis: Literal["pos", "source"] = "pos"
+    floor: float = SMALLEST
     notes: list[str] = field(default_factory=list[str])
 
     def readout(self, *, frozen: bool = True) -> Readout:
@@ -81,6 +84,7 @@ class TargetReading:
             point=self.point,
             weights=self.weights,
             measured_in=self.measured_in,
+            floor=self.floor,
         )
 
     def everywhere(self) -> TargetReading:
@@ -192,7 +196,7 @@ def _base(
     view = targets.view
     match target.inner:
         case None:
-            return TargetReading(view, FINAL, where, *targets.functional(target))
+            return TargetReading(view, FINAL, where, *targets.functional(target), floor=floor_of(target))
         case NeuronInput():
             return _neuron(view, target.inner, where)
         case StreamDirection():
@@ -215,6 +219,7 @@ def _neuron(view: CacheView, neuron: NeuronInput, where: Int[Tensor, " batch"] |
         measured_in=(held or read.names[0],),
         value=value,
         source=f"`{held or read.names[0]}`, neuron {label}",
+        floor=0.0,
     )
 
 
@@ -238,7 +243,9 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
     stream = point.stream(view)
     value = dots(view.raw(stream, where), u) if view.has(stream) else None
     source = f"the stream at `{direction.at}` (`{stream}`), projected onto the given direction"
-    return TargetReading(view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source)
+    return TargetReading(
+        view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source, floor=0.0
+    )
 
 
 def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]) -> TargetReading:
@@ -251,7 +258,7 @@ def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]
         unit = unit * read.gate[:, 0, 0]
     value = found.part(ALL, ALL, ALL)[:, 0, 0]  # [batch, source]
     others = float((value.sum(-1) - found.measured[:, 0, 0]).abs().max())
-    if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1):
+    if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1, outer.floor):
         notes = [*notes, not_from_sources(others)]
     attends = read.part(ALL, ALL, ALL)[:, 0, 0] / divisor
     _check_source(view, through, attends, outer.positions)
@@ -267,6 +274,7 @@ def _through(view: CacheView, outer: Readout, through: Through, notes: list[str]
         value=value,
         source=f"the source contribution of {name(layer, head)}, from its cached pattern and values",
         axis="source",
+        floor=0.0,
         notes=notes + gated(view, [layer]) + unchecked(view, [layer]),
     )
     return reading if through.source is None else _at_source(reading, weights, constant, value, through.source)
