@@ -255,7 +255,7 @@ def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
     try:
         brute = Brute(truth.model, truth.cache, ANSWERS, LAST, logit_scale(truth.logits, truth.cache))
         W_O = truth.model.blocks[layer].attn.W_O.detach()[HEAD]
-        along = [brute.worth(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
+        along = [brute.contribution(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
     except (AttributeError, KeyError, RuntimeError):  # norms without cached scales, or an unembedding of another width
         return None
     attends = pattern[:, HEAD, LAST, SOURCE, None].double() * torch.stack(along, -1)
