@@ -144,10 +144,12 @@ def _compared(
     # Each row is rounded on its own: a row of low precision does not reduce the precision of the others.
     row_rounding *= 1.0 if uneven else float(rows.step)
     base = readout.view.rounding_step(*_ends(readout))
-    tolerance = rounding(
-        readout, max(base, _logits_step(readout, logits)), row_rounding, (size, summed, constant), length
-    )
-    of_stream = rounding(readout, base, row_rounding, (size, summed), length) if _stream_known(readout) else tolerance
+
+    def rounded(step: float, size: float) -> float:
+        return rounding(readout, step, row_rounding, rows=size, total=summed, products=length)
+
+    tolerance = rounded(max(base, _logits_step(readout, logits)), math.hypot(size, constant))
+    of_stream = rounded(base, size) if _stream_known(readout) else tolerance
     return Reconciled(structure, rows, tolerance, of_stream, unexplained, finite), difference
 
 
@@ -160,8 +162,9 @@ def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], log
         logits: The logits from which the measured value was read, if the user gave them.
     """
     base = max(readout.view.rounding_step(*_ends(readout)), _logits_step(readout, logits))
-    sizes = float(compared.abs().max()), float(readout.functional.constant.abs().max())
-    return rounding(readout, base, 0.0, sizes, float(readout.products))
+    total, constant = float(compared.abs().max()), float(readout.functional.constant.abs().max())
+    size = math.hypot(total, constant)
+    return rounding(readout, base, 0.0, rows=size, total=total, products=float(readout.products))
 
 
 def _ends(readout: Readout) -> tuple[str, ...]:

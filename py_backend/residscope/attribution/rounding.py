@@ -32,7 +32,9 @@ def floor_of(target: Target) -> float:
     return SMALLEST if of_softmax and not target.through else 0.0
 
 
-def rounding(readout: Readout, step: float, row_rounding: float, sizes: tuple[float, ...], products: float) -> float:
+def rounding(
+    readout: Readout, step: float, row_rounding: float, *, rows: float, total: float, products: float
+) -> float:
     """The largest difference that counts as rounding.
 
     Rounding has two sources. That of the rows is independent, so its squares add up. That of the stream comes from each
@@ -42,12 +44,13 @@ def rounding(readout: Readout, step: float, row_rounding: float, sizes: tuple[fl
         readout: Reads the target from the stream.
         step: The relative rounding step of the stream and of what all rows share.
         row_rounding: The rounding of the rows, by the precision of each.
-        sizes: The sizes of the numbers that are added up.
+        rows: The root of the sum of the rows' squares, and of what is added to them.
+        total: The sum of the rows.
         products: The length of the products of the stream's coordinates with the direction.
     """
     of_stream = step * 0.5 * math.sqrt(2 * readout.view.n_layers) * products
-    smallest = _smallest(readout.floor, math.hypot(*sizes, products))
-    return max(smallest, 2 * max(row_rounding, step * math.hypot(*sizes)) + of_stream)
+    smallest = _smallest(readout.floor, math.hypot(rows, total, products))
+    return max(smallest, 2 * max(row_rounding, step * rows) + of_stream)
 
 
 def source_tolerance(step: float, contributions: Tensor, source: int, floor: float) -> float:

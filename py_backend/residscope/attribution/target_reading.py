@@ -20,6 +20,7 @@ from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import SMALLEST, floor_of, source_tolerance
 from residscope.attribution.sources import contributions_along, not_from_sources
+from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import head_map, latent_values, neuron_map
@@ -153,7 +154,8 @@ def target_reading(
         # One object for all sources of the outer target's heads, so that the layers are compared only once.
         key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))
         checked = Checked() if logits is not None else view.memo.once(key, Checked)
-        notes = check_split(view, [through.layer], checked, explained)
+        about = sentence(in_words(outer))
+        notes = reading.notes + [f"{about}: {note}" for note in check_split(view, [through.layer], checked, explained)]
         reading = _through(view, readout, through, notes)
         outer = msgspec.structs.replace(target, through=target.through[: step + 1])
     return reading
