@@ -3,6 +3,8 @@ taken out (`tests.support.point_families`, which has a table of all families).""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from transformer_lens import ActivationCache
@@ -187,6 +189,68 @@ def test_in_bfloat16_what_is_left_over_is_within_the_tolerance(ioi):
     for target in (T.neuron("L20N5"), T.output("L23H3", of=(" Mary", " John"), source=10)):
         result = residscope.attribute(cache, target, by="head")
         assert result.unexplained.abs().max() <= result.tolerance < 0.2
+
+
+SHIFT = torch.linspace(0, 1, 24) ** 2  # not removed by a norm that subtracts the mean
+
+
+def about(notes):
+    """Notes without their numbers that have the unit of the target."""
+    return [re.sub(r"[\d.]+(e[+-]\d+)? (?=arises|of a head)", "", note) for note in notes]
+
+
+def scaled(cache, u, at, scale, by="head"):
+    """A direction, and what a head contributes to it, at some scale: notes, and what is unexplained."""
+    at_point = T.direction(u * scale, at)
+    results = [residscope.attribute(cache, target, by=by) for target in (at_point, T.output("L1H1", at_point, 2))]
+    return [(about(one.notes), float(one.unexplained.abs().max()) / scale, one.tolerance / scale) for one in results]
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("at", ["2_pre", "final_post"])
+def test_a_direction_of_any_length_is_judged_as_the_direction_itself(small, at, hooked):
+    model, tokens, _, cache = small
+    u = torch.randn(24, generator=torch.Generator().manual_seed(0))
+    if hooked:
+        with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda x, **_: x + SHIFT)]):
+            cache = model.run_with_cache(tokens)[1]
+    own = scaled(cache, u, at, 1)
+    for notes, unexplained, tolerance in own:
+        assert any("arises before layer 1" in note for note in notes) == hooked
+        assert (unexplained > 100 * tolerance) if hooked else (unexplained < tolerance / 4)
+    for scale in (1e-5, 1e3):
+        for one, other in zip(scaled(cache, u, at, scale), own, strict=True):
+            assert one[0] == other[0]
+            assert one[2] == pytest.approx(other[2], rel=1e-2)
+
+
+def test_rounding_of_the_demo_models_massive_activations_accuses_no_layer(ioi):
+    assert ioi.cache["blocks.29.hook_resid_mid"].abs().max() > 500
+    u = torch.randn(576, generator=torch.Generator().manual_seed(0))
+    for direction, at in ((u / u.norm(), "29_mid"), (torch.ones(576), "20_mid")):
+        for scale in (1e-5, 1, 24, 1e3):
+            for position in ("last", "all"):
+                for by in ("layer", "head", "accumulated"):
+                    target = T.direction(direction * scale, at)
+                    found = residscope.attribute(ioi.cache, target, by=by, position=position)
+                    assert found.unexplained.abs().max() <= found.tolerance <= 1e-4 * found.values.abs().max()
+                    assert not [note for note in found.notes if "arises" in note]
+
+
+def test_notes_name_the_source_or_the_target_that_they_are_about(small):
+    model, tokens, *_ = small
+    bump = torch.zeros(1, 7, 1)
+    bump[:, 2], bump[:, 4], bump[:, 6] = 1.0, 2.0, 3.0
+    with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda x, **_: x + bump * SHIFT)]):
+        cache = model.run_with_cache(tokens)[1]
+    score = residscope.attribute(cache, T.attention("L2H1", 6, 4, versus=2, side="key"))
+    for source in (2, 4):
+        [note] = [note for note in score.notes if note.startswith(f"At source {source}: ")]
+        assert "arises before layer 1" in note
+    moved = residscope.attribute(cache, T.output("L1H1", T.direction(torch.ones(24).cumsum(0), "2_pre"), source=2))
+    outer, own = [note for note in moved.notes if "arises before layer 1" in note]
+    assert outer.startswith("A direction at 2_pre: ")
+    assert own[0].isdecimal()
 
 
 WRONG = [

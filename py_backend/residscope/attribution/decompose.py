@@ -26,8 +26,9 @@ from residscope.attribution.needed import naming_all
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance
 from residscope.attribution.result import Attribution
+from residscope.attribution.rounding import SMALLEST, source_tolerance
 from residscope.attribution.score_rows import summed
-from residscope.attribution.sources import not_from_sources, source_tolerance, sources, wanted_heads
+from residscope.attribution.sources import not_from_sources, sources, wanted_heads
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
@@ -195,7 +196,7 @@ def _mean_key(score: HeadScore, query: Query) -> Attribution:
     values, constant = rows.values[..., 0], mean_key_constant(score)
     total = values[-1] if by == "accumulated" else values.sum(0)
     value = score.measured - sum(score.extra.values(), start=constant * 0)
-    tolerance = max(1e-4, 4 * view.rounding_step(*score.activations) * float(values.pow(2).sum(0).sqrt().max()))
+    tolerance = max(SMALLEST, 4 * view.rounding_step(*score.activations) * float(values.pow(2).sum(0).sqrt().max()))
     notes = (
         changed(view)
         + structure.notes()
@@ -243,9 +244,8 @@ def _sources(readout: Readout, heads: Any, to_explain: Tensor | None) -> Attribu
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
     check_finite(view, unexplained)  # NaN or infinity in a value remains in the sum
-    tolerance = source_tolerance(
-        view.rounding_step(*(name for at in layers for name in read_names(view, at))), values, 0
-    )
+    step = view.rounding_step(*(name for at in layers for name in read_names(view, at)))
+    tolerance = source_tolerance(step, values, 0, readout.floor)
     notes += gated(view, layers) + unchecked(view, layers) + odd_final_norm(view)
     if bool((unexplained.abs() > tolerance).any()):
         notes.append(not_from_sources(float(unexplained.abs().max())))

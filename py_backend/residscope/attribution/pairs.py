@@ -22,6 +22,7 @@ from residscope.attribution.on_padding import check_not_on_padding
 from residscope.attribution.pair_map import Pairs
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, reconcile
+from residscope.attribution.rounding import SMALLEST
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.positions import assumed
@@ -132,7 +133,7 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
     if not bool(unexplained.isfinite().all()):
         check_finite(view, values.flatten(0, 1), measured)
     sides = [values.sum(axis).pow(2).sum(0).sqrt().max() for axis in (0, 1)]
-    tolerance = max(1e-4, 4 * view.rounding_step(*score.activations) * float(max(sides)))
+    tolerance = max(SMALLEST, 4 * view.rounding_step(*score.activations) * float(max(sides)))
     notes = score.notes() + changed(view) + structure.notes() + missing_notes(structure, by, rows) + assumed(view)
     if float(unexplained.abs().max()) > tolerance:
         notes.append(

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from residscope.attribution.rounding import SMALLEST
 from residscope.cache.norms import Norm, norms_outputs, output_norm
 from residscope.cache.points import FINAL, Point
 from residscope.cache.structure import Structure, embeds_otherwise, output_factor
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
-from residscope.compute.projection import distinct, dots
+from residscope.compute.projection import distinct, dots, lengths
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -100,6 +101,7 @@ class Readout:
         point: The point of the stream, and its norm.
         weights: A factor of u for each prompt and position that is read; None is 1.
         measured_in: The activations that hold the target's value. None: the logits.
+        floor: Differences up to this are not reported; 0: up to a share of what is summed (`rounding`).
     """
 
     def __init__(
@@ -113,8 +115,10 @@ class Readout:
         point: Point = FINAL,
         weights: Float[Tensor, "batch read"] | None = None,
         measured_in: tuple[str, ...] | None = None,
+        floor: float = SMALLEST,
     ) -> None:
         self.view, self.positions, self.point, self.measured_in = view, positions, point, measured_in
+        self.floor = floor
         # the usual structure; `reconcile` corrects it if the cache disagrees
         self.structure = Structure(view, entered=embeds_otherwise(view), point=point.place)
         self.directions, self.offset = directions, offset
@@ -149,11 +153,18 @@ class Readout:
         return self.point.stream(self.view)
 
     @cached_property
-    def longest(self) -> Float[Tensor, ""]:
-        """The length of the longest direction of the norm's input, weights included."""
+    def products(self) -> Float[Tensor, ""]:
+        """`products_at` the point. If its stream was not cached, of coordinates that have the size of the scale."""
+        if self.view.has(self.stream):
+            return self.products_at(self.stream)
         length = distinct(self.functional.vector).norm(dim=-1)
         weights = (self._scale / self.functional.divisor).abs().amax(-1)
         return (length * weights).max()
+
+    def products_at(self, name: str) -> Float[Tensor, ""]:
+        """The largest length of the products x ⊙ g / s of an activation `name`, whose sums are its contributions."""
+        products = lengths(self.view.raw(name, self.positions), self.functional.vector)
+        return (products / self.functional.divisor).abs().max()
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """The functional of a sublayer's output, before its output path into the stream."""

@@ -10,8 +10,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import BIAS_KIND, COMPONENT_KIND, Rows, contributions_of, layer_heads
+from residscope.attribution.components import (
+    BIAS_KIND,
+    COMPONENT_KIND,
+    Rows,
+    accumulated,
+    contributions_of,
+    layer_heads,
+)
 from residscope.attribution.readout import Readout
+from residscope.attribution.rounding import rounding
 from residscope.cache.structure import (
     OUT,
     TRAINING,
@@ -78,10 +86,34 @@ def reconcile(
     if rows.missing:  # an incomplete sum equals nothing known: compare what was cached layer by layer
         expected = measured = None
     result, difference = _compared(readout, readout.structure, rows, expected, measured, logits)
-    if (difference <= result.stream_tolerance and not rows.missing) or not result.finite:
+    if _agrees(result, difference) or not result.finite:
+        return result
+    most = _most_products(readout)
+    result, difference = _compared(readout, readout.structure, rows, expected, measured, logits, most)
+    if _agrees(result, difference):
         return result
     structure = corrected_structure(readout, result.structure, result.rows, result.stream_tolerance / 2)
-    return _compared(readout, structure, build(structure), expected, measured, logits)[0]
+    return _compared(readout, structure, build(structure), expected, measured, logits, most)[0]
+
+
+def _agrees(result: Reconciled, difference: float) -> bool:
+    """Whether the rows are complete, and sum to what is expected and to the measured value."""
+    return difference <= result.stream_tolerance and not result.rows.missing
+
+
+def _most_products(readout: Readout) -> Tensor | None:
+    """The largest length of the products at any point of the stream; None if no point was cached.
+
+    Coordinates may be far larger there than at the target's point, where others have cancelled them. It takes longer,
+    and is needed only if there seems to be a difference.
+    """
+    import torch
+
+    if not readout.view.points():
+        return None
+    points = accumulated(readout.structure, recomputed=False).terms.values()
+    lengths = [readout.products_at(name) * abs(factor) for terms in points for name, factor in terms]
+    return torch.stack(lengths).max()
 
 
 def _compared(
@@ -91,10 +123,11 @@ def _compared(
     expected: Tensor | None,
     measured: Tensor | None,
     logits: Tensor | None,
+    products: Tensor | None = None,
 ) -> tuple[Reconciled, float]:
     """Compare rows with the measured value, and return their difference from the expected sum.
 
-    All numbers are read from the GPU in one transfer.
+    All numbers are read from the GPU in one transfer. `products` is by default their length at the target's point.
     """
     import torch
 
@@ -104,15 +137,20 @@ def _compared(
     uneven = not isinstance(rows.step, float)
     added = (rows.values * rows.step if uneven else rows.values).pow(2).sum(0).sqrt().max()
     whole = added if not uneven else rows.values.pow(2).sum(0).sqrt().max()
-    numbers = [*differences, added, whole, readout.longest]
-    difference, unexplained, row_rounding, size, longest = torch.stack(numbers).tolist()
+    sums = [total.abs().max(), readout.functional.constant.abs().max()]
+    numbers = [*differences, added, whole, *sums, readout.products if products is None else products]
+    difference, unexplained, row_rounding, size, summed, constant, length = torch.stack(numbers).tolist()
     finite = all(map(math.isfinite, (difference, unexplained, size)))
     # Each row is rounded on its own: a row of low precision does not reduce the precision of the others.
     row_rounding *= 1.0 if uneven else float(rows.step)
     base = readout.view.rounding_step(*_ends(readout))
-    tolerance = _rounding(readout, max(base, _logits_step(readout, logits)), row_rounding, size, longest)
-    stream_tolerance = _rounding(readout, base, row_rounding, size, longest) if _stream_known(readout) else tolerance
-    return Reconciled(structure, rows, tolerance, stream_tolerance, unexplained, finite), difference
+
+    def rounded(step: float, size: float) -> float:
+        return rounding(readout, step, row_rounding, rows=size, total=summed, products=length)
+
+    tolerance = rounded(max(base, _logits_step(readout, logits)), math.hypot(size, constant))
+    of_stream = rounded(base, size) if _stream_known(readout) else tolerance
+    return Reconciled(structure, rows, tolerance, of_stream, unexplained, finite), difference
 
 
 def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], logits: Tensor | None = None) -> float:
@@ -124,24 +162,9 @@ def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], log
         logits: The logits from which the measured value was read, if the user gave them.
     """
     base = max(readout.view.rounding_step(*_ends(readout)), _logits_step(readout, logits))
-    return _rounding(readout, base, 0.0, float(compared.abs().max()), float(readout.longest))
-
-
-def _rounding(readout: Readout, step: float, row_rounding: float, size: float, longest: float) -> float:
-    """The largest difference that counts as rounding.
-
-    Rounding has two sources. That of the rows is independent, so its squares add up. That of the stream comes from each
-    of the model's additions, and is the same in all directions. No view shows differences below 1e-4.
-
-    Args:
-        readout: Reads the target from the stream.
-        step: The relative rounding step of the stream and of what all rows share.
-        row_rounding: The rounding of the rows, by the precision of each.
-        size: The root of the sum of the rows' squares.
-        longest: The length of the longest direction.
-    """
-    of_stream = step * 0.5 * math.sqrt(2 * readout.view.n_layers) * longest
-    return max(1e-4, 2 * max(row_rounding, step * size) + of_stream)
+    total, constant = float(compared.abs().max()), float(readout.functional.constant.abs().max())
+    size = math.hypot(total, constant)
+    return rounding(readout, base, 0.0, rows=size, total=total, products=float(readout.products))
 
 
 def _ends(readout: Readout) -> tuple[str, ...]:

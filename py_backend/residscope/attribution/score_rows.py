@@ -27,7 +27,7 @@ def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
     for part in others:
         measured, constant = measured + part.measured, constant + part.constant
         unexplained = unexplained + part.unexplained
-    notes = [note for part in parts for note in part.notes]
+    notes = _notes(parts, score)
     through = first.target is not None and bool(first.target.through)
     if first.by != "source" and not through:
         notes = score.notes() + notes
@@ -47,6 +47,17 @@ def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
         measured_from=first.measured_from if through or first.by == "source" else score.measured_from,
         _parts=split,
     )
+
+
+def _notes(parts: Sequence[Attribution], score: HeadScore) -> list[str]:
+    """The notes of all parts. A note that is not the same for all of them says which source it is about."""
+    notes: list[str] = []
+    for i, part in enumerate(parts):
+        places = sorted(set(score.key_positions[:, i].tolist())) if len(parts) > 1 else []
+        others = "the other source" if i else "the source"
+        where = f"source {places[0]}" if len(places) == 1 else others
+        notes += [note if all(note in other.notes for other in parts) else f"At {where}: {note}" for note in part.notes]
+    return notes
 
 
 def _with_extra(

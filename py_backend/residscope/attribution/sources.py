@@ -128,17 +128,6 @@ def _dot(
     return (rows @ unit[..., None]).squeeze(-1)
 
 
-def source_tolerance(step: float, contributions: Tensor, source: int) -> float:
-    """The largest difference between a head's contribution and its sum over sources that counts as rounding.
-
-    Args:
-        step: The relative rounding step of the activations that are read.
-        contributions: The source contributions.
-        source: The axis of the sources.
-    """
-    return max(1e-4, 2 * step * float(contributions.norm(dim=source).max()))
-
-
 def not_from_sources(size: float) -> str:
     """A note on the part of a head's contribution that does not come from its sources."""
     return (

@@ -18,7 +18,9 @@ from residscope.attribution.head_inputs import ALL, gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
-from residscope.attribution.sources import contributions_along, not_from_sources, source_tolerance
+from residscope.attribution.rounding import SMALLEST, floor_of, source_tolerance
+from residscope.attribution.sources import contributions_along, not_from_sources
+from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
 from residscope.cache.input_maps import head_map, latent_values, neuron_map
@@ -55,6 +57,7 @@ class TargetReading:
             `model_value` instead.
         source: Where the value was read, in words.
         axis: What the positions that are read are, if there are several.
+        floor: Differences up to this are not reported; 0: up to a share of what is summed (`rounding`).
         notes: What to know about the target.
     """
 
@@ -68,6 +71,7 @@ class TargetReading:
     value: Float[Tensor, "batch read"] | None = None
     source: str = ""
     axis: Literal["pos", "source"] = "pos"
+    floor: float = SMALLEST
     notes: list[str] = field(default_factory=list[str])
 
     def readout(self, *, frozen: bool = True) -> Readout:
@@ -81,6 +85,7 @@ class TargetReading:
             point=self.point,
             weights=self.weights,
             measured_in=self.measured_in,
+            floor=self.floor,
         )
 
     def everywhere(self) -> TargetReading:
@@ -149,7 +154,8 @@ def target_reading(
         # One object for all sources of the outer target's heads, so that the layers are compared only once.
         key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))
         checked = Checked() if logits is not None else view.memo.once(key, Checked)
-        notes = check_split(view, [through.layer], checked, explained)
+        about = sentence(in_words(outer))
+        notes = reading.notes + [f"{about}: {note}" for note in check_split(view, [through.layer], checked, explained)]
         # A score may be read at several positions. What is written after one of them does not reach that part: it is 0.
         latest = reading.positions if part is None or step else part.score.latest
         reading = _through(view, readout, through, notes, latest)
@@ -194,7 +200,7 @@ def _base(
     view = targets.view
     match target.inner:
         case None:
-            return TargetReading(view, FINAL, where, *targets.functional(target))
+            return TargetReading(view, FINAL, where, *targets.functional(target), floor=floor_of(target))
         case NeuronInput():
             return _neuron(view, target.inner, where)
         case StreamDirection():
@@ -217,6 +223,7 @@ def _neuron(view: CacheView, neuron: NeuronInput, where: Int[Tensor, " batch"] |
         measured_in=(held or read.names[0],),
         value=value,
         source=f"`{held or read.names[0]}`, neuron {label}",
+        floor=0.0,
     )
 
 
@@ -240,7 +247,9 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
     stream = point.stream(view)
     value = dots(view.raw(stream, where), u) if view.has(stream) else None
     source = f"the stream at `{direction.at}` (`{stream}`), projected onto the given direction"
-    return TargetReading(view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source)
+    return TargetReading(
+        view, point, where, u, u.new_zeros(len(u)), measured_in=(stream,), value=value, source=source, floor=0.0
+    )
 
 
 def _through(
@@ -255,7 +264,7 @@ def _through(
         unit = unit * read.gate[:, 0, 0]
     value = found.part(ALL, ALL, ALL)[:, 0, 0]  # [batch, source]
     others = float((value.sum(-1) - found.measured[:, 0, 0]).abs().max())
-    if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1):
+    if others > source_tolerance(view.rounding_step(*read_names(view, layer)), value, -1, outer.floor):
         notes = [*notes, not_from_sources(others)]
     attends = read.part(ALL, ALL, ALL)[:, 0, 0] / divisor
     _check_source(view, through, attends, latest)
@@ -271,6 +280,7 @@ def _through(
         value=value,
         source=f"the source contribution of {name(layer, head)}, from its cached pattern and values",
         axis="source",
+        floor=0.0,
         notes=notes + gated(view, [layer]) + unchecked(view, [layer]),
     )
     return reading if through.source is None else _at_source(reading, weights, constant, value, through.source)

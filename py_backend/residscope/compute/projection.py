@@ -49,6 +49,24 @@ def prompt_by_prompt(
     return torch.stack(list(map(torch.mv, vectors.unbind(), direction.unbind())))
 
 
+def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch d"]) -> Float[Tensor, "batch pos"]:
+    """Return the length of the elementwise product of each row with its prompt's direction.
+
+    The products are those that `dots` adds up, so the rounding of its sums scales with this.
+    """
+    import torch
+
+    largest = direction.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(direction.dtype).tiny)
+    unit = direction / largest  # so that no square of a short direction underflows
+    if rows.numel() <= _SMALL:
+        return torch.linalg.vector_norm(rows.to(unit) * unit[:, None], dim=-1) * largest
+    found = direction.new_empty(rows.shape[:2])
+    for prompts, positions in _blocks(rows.shape[0], rows.shape[1], rows.shape[2]):
+        block = rows[prompts, positions].to(unit) * unit[prompts, None]
+        found[prompts, positions] = torch.linalg.vector_norm(block, dim=-1)
+    return found * largest
+
+
 def _times(rows: Tensor, direction: Tensor) -> Tensor:
     """The elementwise product of a block. The product of the next block overwrites it."""
     import torch

@@ -22,7 +22,8 @@ from residscope.attribution.head_inputs import (
     source_count,
 )
 from residscope.attribution.head_split import adds_up, projection_adds_up, unchecked
-from residscope.attribution.sources import SourceContributions, contributions_along, not_from_sources, source_tolerance
+from residscope.attribution.rounding import floor_of, source_tolerance
+from residscope.attribution.sources import SourceContributions, contributions_along, not_from_sources
 from residscope.attribution.stream_target import StreamTarget
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
@@ -274,9 +275,9 @@ class WeightedAttention:
 
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
         """The contributions of all sources. It is checked whether they add up to the heads' contributions."""
-        contributions = found.part(heads, rows, columns)
+        contributions, floor = found.part(heads, rows, columns), floor_of(self._stream_target.target)
         unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
-        if unexplained > source_tolerance(self._step(layer), contributions, -1):
+        if unexplained > source_tolerance(self._step(layer), contributions, -1, floor):
             self._unexplained = max(self._unexplained, unexplained)
         return contributions
 
