@@ -413,8 +413,8 @@ class HeadScore:
         where = f" in prompt {most}" if self.view.batch > 1 else ""
         return [
             "The pattern in this cache is not the softmax of its scores: log A differs by "
-            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed one of them, or the "
-            "model does more between them."
+            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed one of them, or "
+            "the model does more between them."
         ]
 
     @property
