@@ -75,6 +75,11 @@ export function readAt({ inner, through = [] }: Target, position: Position): Pos
   return inner.side === "key" ? inner.source : inner.destination;
 }
 
+/** The destination of the attention score that a target is about; null if another position can be selected for it. */
+export function destinationOf({ inner }: Target): Position | null {
+  return inner?.kind === "attention" ? inner.destination : null;
+}
+
 /** A position as requests have it: the last one is "last". */
 export function placed(position: Position, last: number | null): Position {
   return position === last ? "last" : position;
