@@ -70,6 +70,10 @@ describe("the trail", () => {
     if (inner?.kind !== "attention") throw new Error("no score");
     instead(store, innerTarget({ ...inner, versus: 1 }));
     expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John and not ·Mary"]);
+    askNeuron(store, { layer: 1, index: 7 });
+    go(store, 1);
+    instead(store, innerTarget({ ...inner, side: "key" }));
+    expect([words(store).length, store.stepAt.value]).toEqual([3, 1]); // the later step stays
   });
 
   it("asks the same head at another destination, as a step of its own, where its source is not later", () => {

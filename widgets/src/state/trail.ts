@@ -36,10 +36,15 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   });
 }
 
-/** Shows another target in place of the present one. */
+/** Shows another target in place of the present one. The other steps stay. */
 export function instead(store: Store, target: Target): void {
   const { steps, at } = peek(store);
-  put(store, [...steps.slice(0, at), { target, position: store.chosenPosition.peek() }], at);
+  const step = { target, position: store.chosenPosition.peek() };
+  put(
+    store,
+    steps.map((other, i) => (i === at ? step : other)),
+    at,
+  );
 }
 
 /** Shows a step of the trail again. */
