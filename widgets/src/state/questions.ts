@@ -6,11 +6,11 @@ import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
 import { type Component, componentsOf } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
-import { stepBefore } from "./path";
+import { stepsBefore } from "./path";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
 import type { Store } from "./store";
-import { innerTarget, isInside, layerOf, ofSide, placed, readAt, scoreIn, throughHead } from "./target";
+import { innerTarget, isAboutHead, isInside, layerOf, ofSide, placed, readAt, scoreIn, throughHead } from "./target";
 
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 type By = Of<"attribute">["by"];
@@ -108,12 +108,12 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * What the head of an attention score then adds to the target of the step before, if it writes to it. `last` is the
- * last position, if it is known: as an index it means the same as "last".
+ * What the head of an attention score then adds to the target of the nearest step before that is not about this head
+ * itself, if it writes to it. `last` is the last position, if it is known: as an index it means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
-  const before = stepBefore(shown);
+  const before = score && stepsBefore(shown).findLast(({ target }) => !isAboutHead(target, score));
   if (!score || !before) return null;
   const { target } = before;
   const position = placed(before.position ?? "last", last);

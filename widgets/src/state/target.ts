@@ -57,6 +57,12 @@ export function scoreIn({ inner, through = [] }: Target): AttentionScore | null 
   return inner?.kind === "attention" && through.length === 0 ? inner : null;
 }
 
+/** Whether a target is what this head contributes, or is this head's attention score. */
+export function isAboutHead(target: Target, { layer, head }: { layer: number; head: number }): boolean {
+  const of = target.through?.at(-1) ?? scoreIn(target);
+  return of?.layer === layer && of.head === head;
+}
+
 /** What a head contributes to a target, by what it reads from a source. */
 export function throughHead(target: Target, head: Through): Target {
   const { contrasts, direction = null, inner = null, through = [] } = target;
