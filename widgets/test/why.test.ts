@@ -178,6 +178,17 @@ describe("why a head reads a token", () => {
     expect(crumbs(root)[2]).toMatch(/^what L0H1 moves from/);
     const asked = model.asked.flatMap(({ ask }) => (ask.kind === "attention" && ask.target.inner ? [ask] : []));
     expect(asked.some(({ rows }) => rows?.start === 5 && rows.stop === 6)).toBe(true);
+    await settled();
+    // The row in the column before is −1.00; the fake kernel's rows before layer 0, the embedding, sum to +0.50.
+    expect(column(root, "whole")[0]).toMatch(/\+0\.50 of its −1\.00 to the .* · from .*; the rest from other sources/);
+    const from = root.querySelector<HTMLSelectElement>('[aria-label="The source that the head reads"]');
+    if (!from) throw new Error("no choice");
+    expect([...from.options].map(({ value }) => value).sort()).toEqual(["0", "1", "2", "3", "4", "5"]);
+    from.value = "0";
+    from.dispatchEvent(new Event("change", { bubbles: true }));
+    await settled();
+    expect(model.state.wire_target.through).toEqual([{ layer: 0, head: 1, source: 0 }]);
+    expect(crumbs(root)).toHaveLength(3);
   });
 
   it("is asked with w and p, of a neuron by its row, and is offered where nothing was asked", async () => {

@@ -165,7 +165,8 @@ class Views:
         inner = target.inner
         if target.through:
             head = target.through[-1]
-            read = _read_at(msgspec.structs.replace(target, through=target.through[:-1]), at[1])
+            behind = msgspec.structs.replace(target, through=target.through[:-1])
+            read = _read_at(behind, at[1])
             rows = Attribute("head", target, *at)
             if read is None:
                 return [rows]
@@ -180,6 +181,14 @@ class Views:
                 requests.append(moved)
         tokens = ReadHeadTokens(inner.layer, inner.head, shown.prompt, inner.destination, inner.source, _WRITTEN)
         return [*requests, tokens]
+
+    def heads_own_row(self) -> Requests:
+        """The rows of the target that a head contributes to, one of which is all that this head contributes."""
+        shown, through = self.shown, self.shown.target.through
+        if not through or through[-1].source is None:
+            return []
+        behind = msgspec.structs.replace(shown.target, through=through[:-1])
+        return [Attribute("head", behind, *self.place(shown.prompt, shown.position))]
 
     def moved(self) -> AnyRequest | None:
         """What the head of an attention score then adds to the target of the nearest step before, if it writes to it.
@@ -310,7 +319,7 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
         case "prompts":
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
         case "why":
-            return list(_each("some of what the target is made of", views.why()))
+            return list(_each("some of what the target is made of", [*views.why(), *views.heads_own_row()]))
 
 
 def without_mid(points: list[Component]) -> list[Component]:

@@ -69,6 +69,11 @@ export function throughHead(target: Target, head: Through): Target {
   return { contrasts, direction, own: false, inner, through: [...through, head] };
 }
 
+/** The target that the last of the heads contributes to, if a target is what a head contributes. */
+export function behindHead(target: Target): Target {
+  return { ...target, through: (target.through ?? []).slice(0, -1) };
+}
+
 export function ofSide(target: Target, inner: AttentionScore, side: "query" | "key"): Target {
   return { ...target, inner: { ...inner, side } };
 }
