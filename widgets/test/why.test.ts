@@ -3,6 +3,9 @@ import { describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
+import { settingOf } from "../src/export/shown-pictures";
+import { whyFigure } from "../src/export/svg/why";
+import { storeOf } from "./made";
 import { all, key, open, text } from "./open";
 
 const honest = recordedKernel();
@@ -114,7 +117,17 @@ describe("why a head reads a token", () => {
     ]);
     expect(text(root.querySelector(".rs-badge-long"))).toBe("✓ rows sum to +1.000 · log of 0.60 / 0.22, as cached");
     expect(all(root, ".rs-late").map((cell) => cell.dataset["head"])).toEqual(["L2H0", "L2H1"]);
-    expect(text(root.querySelector(".rs-why-written"))).toContain("L2H1 writes ·Mary +1.50 ·John −0.50");
+    expect(text(root.querySelector(".rs-why-written"))).toContain(
+      "L2H1 raises and lowers most, in logits ·Mary +1.50 ·John −0.50",
+    );
+  });
+
+  it("has both units in the title of its exported picture", () => {
+    const made = (title: string, quantity: string) => ({ title, note: "", quantity, total: 1, rows: [], all: [] });
+    const columns = [made("Query side", "score"), made("Key side", "score"), made("What it moves", "contribution")];
+    const setting = { ...settingOf(storeOf(["a", "b"])), quantity: "score" };
+    const figure = whyFigure({ picture: "why", columns, pairs: null }, setting);
+    expect(figure).toContain("the score, by the query and by the key; and what the head then moves");
   });
 
   it("is a step of the trail: back and forward by keys, and what it moves is the next", async () => {
