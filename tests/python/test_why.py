@@ -32,13 +32,14 @@ TARGETS = {
     "direction": T.direction(PROBE, at="2_mid"),
 }
 WORDS = {
-    "query": "L2H1 at 5 reads 2 rather than 0",
-    "key": "L2H1 at the last token reads 2 rather than the other source that it reads most (by its key)",
-    "raw key": "the attention score of L2H1 at 5 for 2 (by its key)",
-    "mean": "L2H1 at 5 reads 2 rather than what it reads on average",
-    "output": "what L2H1 contributes from 2 to “w5” − “w9”",
-    "path": "what L1H0 contributes from 1 to what L2H1 contributes from 4 to “w5” − “w9”",
-    "feeds": "what L1H0 contributes from 3 to L2H1 at 5 reads 2 rather than the other source that it reads most",
+    "query": "L2H1 at position 5 reads position 2 rather than position 0",
+    "key": "L2H1 at the last token reads position 2 rather than the other source that it reads most (by its key)",
+    "raw key": "the attention score of L2H1 at position 5 for position 2 (by its key)",
+    "mean": "L2H1 at position 5 reads position 2 rather than what it reads on average",
+    "output": "what L2H1 contributes from position 2 to “w5” − “w9”",
+    "path": "what L1H0 contributes from position 1 to what L2H1 contributes from position 4 to “w5” − “w9”",
+    "feeds": "what L1H0 contributes from position 3 to L2H1 at position 5 reads position 2 rather than the other "
+    "source that it reads most",
     "neuron": "L2N7 before its activation",
     "up": "the linear factor of L1N7",
     "direction": "a direction at 2_mid",
@@ -163,6 +164,7 @@ def test_what_is_not_read_at_every_position_has_no_position_map(cache, service, 
         assert any("several positions" in note for note in reply["notes"])
     elif late and name != "up":
         assert any("do not write before the point `1_pre`" in note for note in reply["notes"])
+        assert any("The pattern and the value weighting do not depend on the target" in note for note in reply["notes"])
     else:
         assert "contribution" in kinds
 
@@ -204,6 +206,23 @@ def test_the_trail_is_a_list_of_targets_that_python_reads_and_sets(panel):
     panel.trail = panel.trail[:2]
     assert (len(panel.trail), panel.step, panel.position) == (2, 1, 5)
     panel.target = PAIR
+    assert (panel.trail, panel.step) == ([], 0)
+
+
+def test_a_target_inside_the_model_set_in_python_is_appended_to_the_trail(panel):
+    panel.target, panel.position = PAIR, 4
+    panel.target = TARGETS["query"]
+    assert (panel.step, [step.position for step in panel.shown.trail]) == (1, [4, 5])
+    assert panel.trail[0] == PAIR
+    panel.target = TARGETS["neuron"]
+    assert next(step.target.inner for step in panel.shown.trail) is None
+    assert (panel.step, len(panel.trail), panel.shown.step) == (2, 3, 2)
+    panel.step = 1
+    panel.target = TARGETS["up"]  # the later step is replaced
+    assert (panel.step, len(panel.trail)) == (2, 3)
+    panel.step = 0
+    assert (panel.target, panel.position) == (PAIR, 4)
+    panel.target = ("w7", "w3")
     assert (panel.trail, panel.step) == ([], 0)
 
 

@@ -59,6 +59,10 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         APART,
         Shown(AT_END, 1, tab="why", trail=[Step(TARGET), Step(AT_END, 3)], step=1),
     ),
+    "the same after what it moves": (
+        APART,
+        Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(MOVES), Step(READS)], step=2),
+    ),
     "its pairs": (APART, Shown(READS, 1, tab="why", why="pairs", trail=[Step(TARGET), Step(READS)], step=1)),
     "why an earlier head reads a token there": (
         APART,

@@ -41,7 +41,11 @@ const OFFERS: Offers = {
   },
   "token-lens": { picture: "token-lens", points: ["0_pre"], start: 0, cells: [[null]] },
   prompts: { picture: "prompts", head: "L1H1", quantity: "logit", mean: 0, std: 0, rows: [] },
-  why: { picture: "why", columns: [{ title: "Query side", note: "", total: 1, rows: [], all: [] }], pairs: null },
+  why: {
+    picture: "why",
+    columns: [{ title: "Query side", note: "", quantity: "score", total: 1, rows: [], all: [] }],
+    pairs: null,
+  },
 };
 const offering = <K extends Tab>(store: Store, tab: K, picture: Offers[K] = OFFERS[tab]): void => {
   store.tab.value = tab;

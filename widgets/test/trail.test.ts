@@ -5,7 +5,18 @@ import { fit, read } from "../src/state/selectable";
 import { asSelection, fitting, select, selectionOf, shownOf } from "../src/state/selection";
 import type { Store } from "../src/state/store";
 import { innerTarget, isBefore, layerOf, readAt, targetKey, throughHead } from "../src/state/target";
-import { ask, askNeuron, askWho, askWhy, begin, canAskWho, go, instead } from "../src/state/trail";
+import {
+  ask,
+  askNeuron,
+  askWho,
+  askWhy,
+  begin,
+  canAskWho,
+  canSelect,
+  go,
+  instead,
+  selectPosition,
+} from "../src/state/trail";
 import { plainWords, stepWords } from "../src/state/trail-words";
 import type { Target } from "../src/wire/protocol.gen";
 import { storeOf } from "./made";
@@ -28,7 +39,7 @@ describe("the trail", () => {
     expect(store.tab.value).toBe("why");
     expect(store.target.value.inner).toMatchObject({ destination: "last", source: 2, versus: "most", side: "query" });
     askWhy(store, { head: "L2H1", destination: 2, source: 0 });
-    expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John", "L2H1 reads <s>"]);
+    expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John", "L2H1 at ·John reads <s>"]);
     expect([store.stepAt.value, store.destination.value]).toEqual([2, 2]);
     go(store, 0);
     expect([store.target.value.contrasts.length, store.destination.value]).toEqual([1, 3]);
@@ -59,6 +70,32 @@ describe("the trail", () => {
     if (inner?.kind !== "attention") throw new Error("no score");
     instead(store, innerTarget({ ...inner, versus: 1 }));
     expect(words(store)).toEqual(["·Mary − ·John at ·to", "L4H3 reads ·John and not ·Mary"]);
+    askNeuron(store, { layer: 1, index: 7 });
+    go(store, 1);
+    instead(store, innerTarget({ ...inner, side: "key" }));
+    expect([words(store).length, store.stepAt.value]).toEqual([3, 1]); // the later step stays
+  });
+
+  it("asks the same head at another destination, as a step of its own, where its source is not later", () => {
+    const store = made();
+    askWhy(store, { ...READS, source: 1 });
+    const { inner } = store.target.value;
+    if (inner?.kind !== "attention") throw new Error("no score");
+    instead(store, innerTarget({ ...inner, versus: 3 }));
+    selectPosition(store, 0);
+    expect([store.destination.value, canSelect(store, 0)]).toEqual([3, false]);
+    selectPosition(store, 2);
+    expect(store.target.value.inner).toMatchObject({ destination: 2, source: 1, versus: "most" });
+    expect(store.destination.value).toBe(2);
+    store.escape(true); // the mark is the score's own destination
+    expect(store.destination.value).toBe(2);
+    expect(words(store).slice(1)).toEqual(["L4H3 reads ·Mary and not ·to", "L4H3 at ·John reads ·Mary"]);
+    askWho(store, { head: "L2H1", destination: 2, source: 0 });
+    selectPosition(store, 3);
+    expect([store.destination.value, words(store).length]).toEqual([2, 4]);
+    go(store, 0);
+    selectPosition(store, 1);
+    expect([store.destination.value, words(store)[0]]).toEqual([1, "·Mary − ·John at ·Mary"]);
   });
 
   it("ends with a target from elsewhere, and begins anew with other logits", () => {

@@ -3,6 +3,9 @@ import { describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
+import { settingOf } from "../src/export/shown-pictures";
+import { whyFigure } from "../src/export/svg/why";
+import { storeOf } from "./made";
 import { all, key, open, text } from "./open";
 
 const honest = recordedKernel();
@@ -114,7 +117,17 @@ describe("why a head reads a token", () => {
     ]);
     expect(text(root.querySelector(".rs-badge-long"))).toBe("✓ rows sum to +1.000 · log of 0.60 / 0.22, as cached");
     expect(all(root, ".rs-late").map((cell) => cell.dataset["head"])).toEqual(["L2H0", "L2H1"]);
-    expect(text(root.querySelector(".rs-why-written"))).toContain("L2H1 writes ·Mary +1.50 ·John −0.50");
+    expect(text(root.querySelector(".rs-why-written"))).toContain(
+      "L2H1 raises and lowers most, in logits ·Mary +1.50 ·John −0.50",
+    );
+  });
+
+  it("has both units in the title of its exported picture", () => {
+    const made = (title: string, quantity: string) => ({ title, note: "", quantity, total: 1, rows: [], all: [] });
+    const columns = [made("Query side", "score"), made("Key side", "score"), made("What it moves", "contribution")];
+    const setting = { ...settingOf(storeOf(["a", "b"])), quantity: "score" };
+    const figure = whyFigure({ picture: "why", columns, pairs: null }, setting);
+    expect(figure).toContain("the score, by the query and by the key; and what the head then moves");
   });
 
   it("is a step of the trail: back and forward by keys, and what it moves is the next", async () => {
@@ -178,6 +191,17 @@ describe("why a head reads a token", () => {
     expect(crumbs(root)[2]).toMatch(/^what L0H1 moves from/);
     const asked = model.asked.flatMap(({ ask }) => (ask.kind === "attention" && ask.target.inner ? [ask] : []));
     expect(asked.some(({ rows }) => rows?.start === 5 && rows.stop === 6)).toBe(true);
+    await settled();
+    // The row in the column before is −1.00; the fake kernel's rows before layer 0, the embedding, sum to +0.50.
+    expect(column(root, "whole")[0]).toMatch(/\+0\.50 of its −1\.00 to the .* · from .*; the rest from other sources/);
+    const from = root.querySelector<HTMLSelectElement>('[aria-label="The source that the head reads"]');
+    if (!from) throw new Error("no choice");
+    expect([...from.options].map(({ value }) => value).sort()).toEqual(["0", "1", "2", "3", "4", "5"]);
+    from.value = "0";
+    from.dispatchEvent(new Event("change", { bubbles: true }));
+    await settled();
+    expect(model.state.wire_target.through).toEqual([{ layer: 0, head: 1, source: 0 }]);
+    expect(crumbs(root)).toHaveLength(3);
   });
 
   it("is asked with w and p, of a neuron by its row, and is offered where nothing was asked", async () => {

@@ -105,7 +105,7 @@ class StreamTarget:
             raise ResidscopeError(
                 "order",
                 f"The heads of layer {layer} do not write before the point `{self.point.label}`, where the target is "
-                "read: their contributions are 0.",
+                "read: their contributions are 0. The pattern and the value weighting do not depend on the target.",
             )
         where = None if self.where is None else tuple(self.where.tolist())
         # One object for all heads, so that the layers are compared only once.

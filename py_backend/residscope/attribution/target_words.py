@@ -1,4 +1,4 @@
-"""A target in words: `“·Mary” − “·John”`, `L23H3 at 14 reads 10 rather than 0`."""
+"""A target in words: `“·Mary” − “·John”`, `L23H3 at position 14 reads position 10 rather than position 0`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def inside(target: Target, logits: str) -> str:
     """
     words = logits if target.inner is None else _of_inner(target.inner)
     for through in target.through:
-        source = "" if through.source is None else f" from {_number(through.source)}"
+        source = "" if through.source is None else f" from {_named(through.source)}"
         words = f"what {name(through.layer, through.head)} contributes{source} to {words}"
     return words
 
@@ -76,11 +76,11 @@ def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
 def _of_attention(score: AttentionScore) -> str:
     """The question that an attention score answers; `(by its key)` if it is not asked by the query."""
     by = " (by its key)" if score.side == "key" else ""
-    head, source = name(score.layer, score.head), _number(score.source)
+    head, source = name(score.layer, score.head), _named(score.source)
     if score.versus is None:
         return f"the attention score of {head} {_at(score.destination)} for {source}{by}"
     others = {"most": "the other source that it reads most", "mean": "what it reads on average"}
-    other = others[score.versus] if isinstance(score.versus, str) else _number(score.versus)
+    other = others[score.versus] if isinstance(score.versus, str) else _named(score.versus)
     return f"{head} {_at(score.destination)} reads {source} rather than {other}{by}"
 
 
@@ -89,8 +89,8 @@ def _neuron(inner: NeuronInput) -> str:
 
 
 def _at(position: Position) -> str:
-    return "at the last token" if position == "last" else f"at {_number(position)}"
+    return "at the last token" if position == "last" else f"at {_named(position)}"
 
 
-def _number(position: int) -> str:
-    return str(position).replace("-", "−")
+def _named(position: int) -> str:
+    return f"position {position}".replace("-", "−")

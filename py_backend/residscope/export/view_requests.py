@@ -165,7 +165,8 @@ class Views:
         inner = target.inner
         if target.through:
             head = target.through[-1]
-            read = _read_at(msgspec.structs.replace(target, through=target.through[:-1]), at[1])
+            behind = msgspec.structs.replace(target, through=target.through[:-1])
+            read = _read_at(behind, at[1])
             rows = Attribute("head", target, *at)
             if read is None:
                 return [rows]
@@ -181,14 +182,28 @@ class Views:
         tokens = ReadHeadTokens(inner.layer, inner.head, shown.prompt, inner.destination, inner.source, _WRITTEN)
         return [*requests, tokens]
 
+    def heads_own_row(self) -> Requests:
+        """The rows of the target that a head contributes to, one of which is all that this head contributes."""
+        shown, through = self.shown, self.shown.target.through
+        if not through or through[-1].source is None:
+            return []
+        behind = msgspec.structs.replace(shown.target, through=through[:-1])
+        return [Attribute("head", behind, *self.place(shown.prompt, shown.position))]
+
     def moved(self) -> AnyRequest | None:
-        """What the head of an attention score then adds to the target of the step before, if it writes to it."""
+        """What the head of an attention score then adds to the target of the nearest step before, if it writes to it.
+
+        Steps that are about this head itself are passed over.
+        """
         shown, inner = self.shown, self.shown.target.inner
         if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
             return None
         if _chosen(shown.trail[shown.step].target) != _chosen(shown.target):  # the trail is of another target
             return None
-        before = shown.trail[shown.step - 1]
+        earlier = (step for step in reversed(shown.trail[: shown.step]) if not _is_about_head(step.target, inner))
+        before = next(earlier, None)
+        if before is None:
+            return None
         read = _read_at(before.target, before.position)
         if read is None or not inner.layer < _layer_of(before.target):
             return None
@@ -235,6 +250,12 @@ def _chosen(target: Target) -> Target:
 def _through(target: Target, layer: int, head: int, source: int) -> Target:
     """What a head contributes to a target, by what it reads from a source."""
     return msgspec.structs.replace(target, through=[*target.through, Through(layer, head, source)], own=False)
+
+
+def _is_about_head(target: Target, score: AttentionScore) -> bool:
+    """Whether the target is what this head contributes, or is this head's attention score."""
+    of = target.through[-1] if target.through else target.inner
+    return isinstance(of, Through | AttentionScore) and (of.layer, of.head) == (score.layer, score.head)
 
 
 def _of_side(target: Target, inner: AttentionScore, side: Side) -> Target:
@@ -298,7 +319,7 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
         case "prompts":
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
         case "why":
-            return list(_each("some of what the target is made of", views.why()))
+            return list(_each("some of what the target is made of", [*views.why(), *views.heads_own_row()]))
 
 
 def without_mid(points: list[Component]) -> list[Component]:

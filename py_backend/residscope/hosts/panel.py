@@ -80,7 +80,8 @@ class Panel(Selected, anywidget.AnyWidget):
         tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"` or `"why"`.
         padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
         trail: The targets that were asked one after another, each as in `target`; empty if there is only one. Setting
-            it shows the last of them, and setting `target` empties it.
+            it shows the last of them. Setting `target` to an attention score, an output, a neuron or a direction
+            appends it behind the present target; setting it to logits empties the trail.
         step: The place of the present target in the trail. Setting it shows another target of the trail.
         why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
         feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
@@ -102,6 +103,7 @@ class Panel(Selected, anywidget.AnyWidget):
         self._readable: list[Any] = []
         self._follows = False  # whether a trait is set because another one was
         self._received = False  # whether it is set by a view
+        self._former: Step | None = None  # the target and the position before the present target was set
         self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
@@ -178,6 +180,8 @@ class Panel(Selected, anywidget.AnyWidget):
         # If several traits are set at once, traitlets validates again, now the readable form. This form does not say
         # that the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
+            if self._resolved.contrasts or self._resolved.direction or self._resolved.inner:
+                self._former = Step(self._resolved, self.position)
             self._resolved = resolved
         self._service.choose(self._resolved)
         return _as_written(self._resolved, targets)
@@ -188,12 +192,30 @@ class Panel(Selected, anywidget.AnyWidget):
             self.wire_target = msgspec.to_builtins(self._resolved)
             if self._follows:
                 return
-            if self._steps and not (self.step < len(self._steps) and self._steps[self.step].target == self._resolved):
-                self.trail, self.step = [], 0
+            if not (self.step < len(self._steps) and self._steps[self.step].target == self._resolved):
+                self._lengthen_trail()
             if isinstance(self._resolved.inner, AttentionScore) and not self._resolved.through:
                 self.position = self._resolved.inner.destination
 
     # --- the trail ---------------------------------------------------------------------------------------------------
+    def _lengthen_trail(self) -> None:
+        """Append a target inside the model behind the former target; drop the trail if the target is logits."""
+        former, resolved = self._former, self._resolved
+        if former is None or not (resolved.inner or resolved.through):
+            self.trail, self.step = [], 0
+            return
+        # The former target is the present step of the trail, unless the trail is of other targets.
+        on_trail = self.step < len(self._steps) and self._steps[self.step].target == former.target
+        before = self._steps[: self.step] if on_trail else []
+        position = self.position
+        if isinstance(resolved.inner, AttentionScore) and not resolved.through:
+            position = resolved.inner.destination
+        steps = [*before, former, Step(resolved, position)]
+        with self._following():
+            # The first target says what all others are about.
+            self.trail = steps[:1] + steps[max(1, len(steps) - MOST_OF_TRAIL + 1) :]
+            self.step = len(self._steps) - 1
+
     def readable_trail(self, given: Any) -> list[Any]:
         """Resolve a list of targets or of steps, store the steps, and return the targets in their readable form.
 

@@ -129,6 +129,8 @@ export interface WhyPicture {
   columns: {
     title: string;
     note: string;
+    /** What the rows sum to, as a noun: "difference of attention scores". */
+    quantity: string;
     total: number;
     /** The lines on screen; the last one may be all others together. */
     rows: { name: string; value: number }[];

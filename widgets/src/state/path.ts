@@ -22,10 +22,10 @@ export function pathOf({
   return { steps: trail.map((one, at) => (at === step ? { target, position } : one)), at: step };
 }
 
-/** The step before the present one; null if there is none. */
-export function stepBefore(shown: Parameters<typeof pathOf>[0]): Step | null {
+/** The steps before the present one. */
+export function stepsBefore(shown: Parameters<typeof pathOf>[0]): readonly Step[] {
   const { steps, at } = pathOf(shown);
-  return steps[at - 1] ?? null;
+  return steps.slice(0, at);
 }
 
 /** The logits that the present target began with, and their position; no target if it began inside the model. */

@@ -6,11 +6,22 @@ import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
 import { type Component, componentsOf } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
-import { stepBefore } from "./path";
+import { stepsBefore } from "./path";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
 import type { Store } from "./store";
-import { innerTarget, isInside, layerOf, ofSide, placed, readAt, scoreIn, throughHead } from "./target";
+import {
+  behindHead,
+  innerTarget,
+  isAboutHead,
+  isInside,
+  layerOf,
+  ofSide,
+  placed,
+  readAt,
+  scoreIn,
+  throughHead,
+} from "./target";
 
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 type By = Of<"attribute">["by"];
@@ -108,12 +119,12 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * What the head of an attention score then adds to the target of the step before, if it writes to it. `last` is the
- * last position, if it is known: as an index it means the same as "last".
+ * What the head of an attention score then adds to the target of the nearest step before that is not about this head
+ * itself, if it writes to it. `last` is the last position, if it is known: as an index it means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
-  const before = stepBefore(shown);
+  const before = score && stepsBefore(shown).findLast(({ target }) => !isAboutHead(target, score));
   if (!score || !before) return null;
   const { target } = before;
   const position = placed(before.position ?? "last", last);
@@ -122,6 +133,12 @@ export function moved(shown: Selected, last: number | null): Of<"attribute"> | n
   if (placed(read, last) !== placed(score.destination, last)) return null;
   const { layer, head, source } = score;
   return { ...contributions(shown, "head"), position, target: throughHead(target, { layer, head, source }) };
+}
+
+/** The rows of the target that a head contributes to, one of which is all that this head contributes. */
+export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
+  const source = shown.target.through?.at(-1)?.source ?? null;
+  return source === null ? null : { ...contributions(shown, "head"), target: behindHead(shown.target) };
 }
 
 /** The pairs of components of the attention score that is the target. */
@@ -135,7 +152,7 @@ export function headTokens({ target, prompt, position }: Selected): Of<"head-tok
   const { through = [] } = target;
   const last = through.at(-1);
   if (!score && !last) return null;
-  const at = score ? score.destination : readAt({ ...target, through: through.slice(0, -1) }, position);
+  const at = score ? score.destination : readAt(behindHead(target), position);
   const { layer, head, source } = (score ?? last) as NonNullable<typeof last>;
   return at === null ? null : { kind: "head-tokens", layer, head, prompt, position: at, source, k: WRITTEN };
 }
@@ -248,7 +265,8 @@ export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly
 /** The requests of the tab "why": what a target inside the model is made of, and what its head writes. */
 export function whyOf(shown: Selected, last: number | null): Ask[] {
   const tokens = headTokens(shown) ?? [];
-  if (!scoreIn(shown.target)) return isInside(shown.target) ? [contributions(shown, "head"), tokens].flat() : [];
+  if (!scoreIn(shown.target))
+    return isInside(shown.target) ? [contributions(shown, "head"), headsOwnRow(shown) ?? [], tokens].flat() : [];
   if (shown.why === "pairs") return [pairs(shown), tokens].flat();
   return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown, last) ?? [], tokens].flat();
 }

@@ -16,7 +16,7 @@ import type {
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
-import { isSet, layerOf, type Position, quantity } from "./target";
+import { destinationOf, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type Norm = Values["norm"];
@@ -291,8 +291,9 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Esc: clears pins, preview and hover. With the focus in the token strip it first clears the locked position; with
-   * the focus in the chart of layers or the ranking, the chosen layer.
+   * Esc: clears pins, preview and hover. With the focus in the token strip it first clears the locked position, unless
+   * this is the destination of the attention score that is shown; with the focus in the chart of layers or the ranking,
+   * the chosen layer.
    */
   escape(inTokens: boolean, byLayer = false): void {
     const [layer, position] = [this.chosenLayer.value, this.locked.value];
@@ -300,7 +301,7 @@ export class Store extends SelectionSignals {
       this.layer.value = null;
       return this.#undo.keep({ layer });
     }
-    if (inTokens && position !== null) {
+    if (inTokens && position !== null && destinationOf(this.target.value) === null) {
       this.position.value = "last";
       return this.#undo.keep({ position });
     }

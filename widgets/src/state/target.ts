@@ -57,10 +57,21 @@ export function scoreIn({ inner, through = [] }: Target): AttentionScore | null 
   return inner?.kind === "attention" && through.length === 0 ? inner : null;
 }
 
+/** Whether a target is what this head contributes, or is this head's attention score. */
+export function isAboutHead(target: Target, { layer, head }: { layer: number; head: number }): boolean {
+  const of = target.through?.at(-1) ?? scoreIn(target);
+  return of?.layer === layer && of.head === head;
+}
+
 /** What a head contributes to a target, by what it reads from a source. */
 export function throughHead(target: Target, head: Through): Target {
   const { contrasts, direction = null, inner = null, through = [] } = target;
   return { contrasts, direction, own: false, inner, through: [...through, head] };
+}
+
+/** The target that the last of the heads contributes to, if a target is what a head contributes. */
+export function behindHead(target: Target): Target {
+  return { ...target, through: (target.through ?? []).slice(0, -1) };
 }
 
 export function ofSide(target: Target, inner: AttentionScore, side: "query" | "key"): Target {
@@ -73,6 +84,11 @@ export function readAt({ inner, through = [] }: Target, position: Position): Pos
   if (last) return last.source;
   if (inner?.kind !== "attention") return position;
   return inner.side === "key" ? inner.source : inner.destination;
+}
+
+/** The destination of the attention score that a target is about; null if another position can be selected for it. */
+export function destinationOf({ inner }: Target): Position | null {
+  return inner?.kind === "attention" ? inner.destination : null;
 }
 
 /** A position as requests have it: the last one is "last". */

@@ -4,7 +4,7 @@ import { headName } from "../base/format";
 import type { AttentionScore, InnerFacts, Step, Target } from "../wire/protocol.gen";
 import type { Values } from "./selectable";
 import type { Store } from "./store";
-import { inView, label, type Position, shared, targetKey } from "./target";
+import { inView, label, type Position, placed, shared, targetKey } from "./target";
 
 /** A step in words: what it is about (a head, a neuron, tokens), what comes before this, and after it. */
 export interface StepWords {
@@ -37,7 +37,11 @@ export function stepWords(store: Store, { target, position = "last" }: Step): St
       return {
         before: "",
         name: headName(target.inner.layer, target.inner.head),
-        after: ` reads ${store.tokenName(target.inner.source)}${versusWords(store, target, target.inner)}`,
+        after: `${destinationWords(store, target.inner)} reads ${store.tokenName(target.inner.source)}${versusWords(
+          store,
+          target,
+          target.inner,
+        )}`,
       };
     case "neuron":
       return {
@@ -60,6 +64,24 @@ function versusWords(store: Store, target: Target, { versus = "most" }: Attentio
   // In the mean it is another token in each prompt.
   if (other === null) return store.isMean.value ? " and not what it reads most of the others" : "";
   return ` and not ${store.tokenName(other)}`;
+}
+
+/** " at ·to", if it is not the position of the logits that the trail began with. */
+function destinationWords(store: Store, { destination }: AttentionScore): string {
+  const { steps } = store.path.value;
+  const first = steps.find(({ target }) => !target.inner);
+  const last = store.lastPosition.value;
+  return placed(destination, last) === placed(first?.position ?? "last", last) ? "" : placeWords(store, destination);
+}
+
+/** Why a token cannot be selected as the destination of the present target. */
+export function fixedWords(store: Store): string {
+  const { inner, through = [] } = store.target.value;
+  if (inner?.kind !== "attention") return "";
+  const name = headName(inner.layer, inner.head);
+  return through.length > 0
+    ? `the destination of ${name} belongs to this step of the trail`
+    : `no destination for this step: ${name} reads ${store.tokenName(inner.source)}, which comes later`;
 }
 
 /** " at ·to"; "" if prompts end at different positions. */

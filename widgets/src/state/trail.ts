@@ -1,11 +1,12 @@
 // The trail: the targets that were asked one after another, each with its position. Each step can be shown again.
 import { batch } from "@preact/signals-core";
 import { headName, parseHead } from "../base/format";
-import type { Step, Target } from "../wire/protocol.gen";
+import type { AttentionScore, Step, Target } from "../wire/protocol.gen";
 import { baseOf, type Path, pathOf } from "./path";
 import type { Spot } from "./reading";
 import type { Store } from "./store";
 import {
+  destinationOf,
   innerTarget,
   isSet,
   layerOf,
@@ -35,10 +36,15 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   });
 }
 
-/** Shows another target in place of the present one. */
+/** Shows another target in place of the present one. The other steps stay. */
 export function instead(store: Store, target: Target): void {
   const { steps, at } = peek(store);
-  put(store, [...steps.slice(0, at), { target, position: store.chosenPosition.peek() }], at);
+  const step = { target, position: store.chosenPosition.peek() };
+  put(
+    store,
+    steps.map((other, i) => (i === at ? step : other)),
+    at,
+  );
 }
 
 /** Shows a step of the trail again. */
@@ -103,6 +109,36 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
   if (!head || !isSet(target) || head.layer >= layerOf(target)) return false;
   const read = readAt(target, store.chosenPosition.value);
   return read !== null && placed(read, store.lastPosition.value) === positionOf(store, destination);
+}
+
+/**
+ * Selects a destination position; the selected one again: the last position. An attention score has its own destination:
+ * then the same head at the other destination is asked, as a step of its own, unless it cannot read its source there.
+ */
+export function selectPosition(store: Store, at: number): void {
+  const target = store.target.peek();
+  const score = scoreIn(target);
+  if (!canSelect(store, at)) return;
+  if (!score) return store.togglePosition(at);
+  const to = at === store.locked.peek() || at === store.lastPosition.peek() ? "last" : at;
+  const last = store.lastPosition.peek();
+  const end = to === "last" ? last : to;
+  if (end === null || score.source > end) return;
+  ask(store, { ...target, inner: atDestination(score, to, end) }, to);
+}
+
+/** Whether a position can be selected: the destination of an attention score is at its source or after it. */
+export function canSelect(store: Store, at: number): boolean {
+  const target = store.target.value;
+  if (destinationOf(target) === null) return true;
+  const score = scoreIn(target);
+  return score !== null && score.source <= at;
+}
+
+/** The score at another destination. What it is compared with stays the same, if it is not after this destination. */
+function atDestination(score: AttentionScore, destination: Position, end: number): AttentionScore {
+  const { versus = "most" } = score;
+  return { ...score, destination, versus: typeof versus === "number" && versus > end ? "most" : versus };
 }
 
 /** "Who put that there?": what wrote at the source what the head moves from there into the present target. */

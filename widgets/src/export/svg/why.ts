@@ -16,9 +16,17 @@ export function whyFigure(picture: WhyPicture, setting: Setting): string {
 
 const captionOf = ({ source, target }: Setting): string[] => [...source, target];
 
+function headingOf(columns: WhyPicture["columns"], quantity: string): string {
+  const sides = columns.filter((column) => column.quantity === quantity).length;
+  const sums = sides > 1 ? `the ${quantity}, by the query and by the key` : `what the ${quantity} is made of`;
+  return sides < columns.length ? `${sums}; and what the head then moves` : sums;
+}
+
 function columnsFigure(columns: WhyPicture["columns"], setting: Setting): string {
   const sheet = new Sheet(columns.length > 1 ? DOUBLE : SINGLE);
-  const top = sheet.heading("Why", `what the ${setting.quantity} is made of`, captionOf(setting)) + 4;
+  // The sides of a score are in another unit than what its head then moves, whose note names its unit.
+  const { quantity = setting.quantity } = columns[0] ?? {};
+  const top = sheet.heading("Why", headingOf(columns, quantity), captionOf(setting)) + 4;
   const width = (sheet.width - 2 * MARGIN - BETWEEN * (columns.length - 1)) / columns.length;
   columns.forEach(({ title, note, total, rows }, nth) => {
     const x = MARGIN + nth * (width + BETWEEN);

@@ -8,6 +8,7 @@ import { isBeyond } from "../../draw/clipped";
 import { css, divergingRgb } from "../../draw/colours";
 import { paintColumns, paintGrid } from "../../draw/heatmap";
 import type { Store } from "../../state/store";
+import { selectPosition } from "../../state/trail";
 import { scrollToShow } from "../../ui/scroll";
 import { measured } from "../../ui/width";
 import { type Component, componentsOf } from "../../wire/components";
@@ -220,7 +221,7 @@ export function mountPositionMap(
       "click",
       (event) => {
         const cell = cellAt(event);
-        if (cell) store.togglePosition(cell.column);
+        if (cell) selectPosition(store, cell.column);
       },
       { signal },
     );
@@ -248,7 +249,7 @@ export function mountPositionMap(
       if (next) {
         select(active ? next : from);
         reveal(active ? next : from);
-      } else if (event.key === "Enter" && active) store.togglePosition(active.column);
+      } else if (event.key === "Enter" && active) selectPosition(store, active.column);
       else if (event.key === " " && active && row?.kind === "head") store.togglePin(row.label);
       else return;
       event.preventDefault();

@@ -2,10 +2,13 @@
 // column; a click makes it the destination; a second click or Esc returns to the last token.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { plural, spoken, visible } from "../../base/format";
+import { headName, plural, spoken, visible } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import type { Store } from "../../state/store";
+import { scoreIn } from "../../state/target";
+import { canSelect, selectPosition } from "../../state/trail";
+import { fixedWords } from "../../state/trail-words";
 import { prose } from "../../ui/prose";
 import { stepAlong } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
@@ -77,9 +80,10 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
           varies.length > 0
             ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …`
             : `position ${i}${token.padding ? ", padding" : ""}`;
+        const refusal = canSelect(store, i) ? "" : `; ${fixedWords(store)}`;
         return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === tabStop ? 0 : -1}
-          aria-selected=${i === destination} aria-label="${says}, position ${i}"
-              title=${tip}>${store.tokenText(i)}</div>`;
+          aria-selected=${i === destination} aria-disabled=${refusal ? "true" : nothing}
+          aria-label="${says}, position ${i}" title="${tip}${refusal}">${store.tokenText(i)}</div>`;
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
       strip,
     );
@@ -121,12 +125,17 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
         : undefined;
     return at === undefined ? null : Number(at);
   };
-  const onClick = (at: number): string =>
-    at === store.locked.value
-      ? "the destination; click again to go back to the last token"
-      : at === store.destination.value
-        ? "the destination, the last token"
-        : "click to read the model here";
+  const onClick = (at: number): string => {
+    if (at === store.destination.value)
+      return at === store.locked.value
+        ? `the destination; click again to ${scoreIn(store.target.value) ? "ask at" : "go back to"} the last token`
+        : "the destination, the last token";
+    if (!canSelect(store, at)) return fixedWords(store);
+    const score = scoreIn(store.target.value);
+    return score
+      ? `click to ask the same of ${headName(score.layer, score.head)} here`
+      : "click to read the model here";
+  };
   const pointed = state<number | null>(null);
   const light = (at: number | null): void => {
     batch(() => (pointed.value = store.hoveredToken.value = at));
@@ -171,7 +180,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
       const at = positionOf(event);
       if (at === null) return;
       focused = at;
-      store.togglePosition(at);
+      selectPosition(store, at);
     },
     { signal },
   );
@@ -181,7 +190,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
       const at = positionOf(event);
       if (at === null) return;
       const to = stepAlong(event.key, at, store.tokens.peek().length);
-      if (event.key === "Enter" || event.key === " ") store.togglePosition(at);
+      if (event.key === "Enter" || event.key === " ") selectPosition(store, at);
       else if (to !== undefined) goTo(to);
       else return;
       event.preventDefault();

@@ -7,6 +7,7 @@ import { element, watch } from "../../base/lifetime";
 import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
+import { selectPosition } from "../../state/trail";
 import { stepAcross } from "../../ui/roving";
 import { scrollToShow } from "../../ui/scroll";
 import { measured } from "../../ui/width";
@@ -198,7 +199,7 @@ export function mountLensGrid(
     "click",
     (event) => {
       const cell = cellAt(event);
-      if (cell) store.togglePosition(cell.column);
+      if (cell) selectPosition(store, cell.column);
     },
     { signal },
   );
@@ -218,7 +219,7 @@ export function mountLensGrid(
         const next = current ? to : { row, column };
         cursor.value = next;
         reveal(next);
-      } else if ((event.key === "Enter" || event.key === " ") && current) store.togglePosition(current.column);
+      } else if ((event.key === "Enter" || event.key === " ") && current) selectPosition(store, current.column);
       else return;
       event.preventDefault();
     },

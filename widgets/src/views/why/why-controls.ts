@@ -1,13 +1,15 @@
 // The controls of the tab "why": sides or pair map, what the source is compared with, and the size of the pair map.
-import type { Signal } from "@preact/signals-core";
-import { html, nothing, render } from "lit-html";
+import type { ReadonlySignal, Signal } from "@preact/signals-core";
+import { html, nothing, render, type TemplateResult } from "lit-html";
 import { watch } from "../../base/lifetime";
 import { PAIRED } from "../../state/questions";
 import type { Store } from "../../state/store";
-import { scoreIn } from "../../state/target";
+import { behindHead, readAt, scoreIn, throughHead } from "../../state/target";
 import { instead } from "../../state/trail";
 import { factsOf } from "../../state/trail-words";
-import type { AttentionScore } from "../../wire/protocol.gen";
+import type { AttentionScore, Target } from "../../wire/protocol.gen";
+import { written } from "../attention/attention-scale";
+import type { Row } from "./head-row";
 
 type Versus = NonNullable<AttentionScore["versus"]> | null;
 
@@ -15,11 +17,17 @@ const SIZES = [PAIRED, 20, 40];
 /** The most tokens in the menu: the last ones before the destination. The first and the chosen one are always there. */
 const MOST_TOKENS = 400;
 
-export function mountControls(parent: HTMLElement, store: Store, k: Signal<number>, signal: AbortSignal): void {
+export function mountControls(
+  parent: HTMLElement,
+  store: Store,
+  k: Signal<number>,
+  sources: ReadonlySignal<Row | null>,
+  signal: AbortSignal,
+): void {
   watch(signal, () => {
     const target = store.target.value;
     const score = scoreIn(target);
-    if (!score) return render(nothing, parent);
+    if (!score) return render(sourceChoice(store, target, sources.value), parent);
     const { versus = "most", source, destination } = score;
     const end = destination === "last" ? (store.lastPosition.value ?? store.tokens.value.length - 1) : destination;
     const most = factsOf(store, target)?.versus;
@@ -74,4 +82,29 @@ export function mountControls(parent: HTMLElement, store: Store, k: Signal<numbe
       parent,
     );
   });
+}
+
+/** The source of what a head moves: all that the head can read, those that it reads most first. */
+function sourceChoice(store: Store, target: Target, row: Row | null): TemplateResult | typeof nothing {
+  const head = target.through?.at(-1);
+  if (!head || head.source === null) return nothing;
+  const behind = behindHead(target);
+  const at = readAt(behind, store.chosenPosition.value);
+  const end = at === "last" ? store.lastPosition.value : at;
+  const weightOf = (source: number): number => row?.values[source - row.start] ?? 0;
+  const found = Array.from({ length: (end ?? store.tokens.value.length - 1) + 1 }, (_, source) => source)
+    .sort((a, b) => weightOf(b) - weightOf(a) || a - b)
+    .filter((source, nth) => nth < MOST_TOKENS || source === head.source);
+  const choose = (event: Event): void => {
+    const source = Number((event.target as HTMLSelectElement).value);
+    instead(store, throughHead(behind, { ...head, source }));
+  };
+  return html`<label class="rs-why-versus">from <span class="rs-choice"><select
+      aria-label="The source that the head reads" title="Sources, those that the head reads most first"
+      .value=${String(head.source)} @change=${choose}>${found.map(
+        (source) =>
+          html`<option value=${source} ?selected=${source === head.source}>${store.tokenName(source)}${
+            row ? ` ${written("pattern", weightOf(source))}` : ""
+          }</option>`,
+      )}</select></span></label>`;
 }

@@ -1,14 +1,16 @@
 // What the tab "why" shows of the present target: its columns, each a whole sum, and the tokens that its head writes.
 import { computed, type ReadonlySignal, type Signal } from "@preact/signals-core";
-import { headName } from "../../base/format";
+import { headName, signed } from "../../base/format";
 import { attributionOf } from "../../state/loader";
 import { type Answered, asking } from "../../state/query";
-import { contributions, headTokens, moved, pairs, sideOf } from "../../state/questions";
+import { contributions, headsOwnRow, headTokens, moved, pairs, sideOf } from "../../state/questions";
 import type { Attribution, Store } from "../../state/store";
-import { isInside, type Position, quantity, readAt, scoreIn } from "../../state/target";
+import { behindHead, isInside, type Position, quantity, readAt, scoreIn, targetKey } from "../../state/target";
 import { type Client, float32 } from "../../wire/client";
 import { type Component, componentsOf } from "../../wire/components";
 import type { HeadTokensReply, PairsReply, Target } from "../../wire/protocol.gen";
+import { headRow, type Row, rowIn } from "./head-row";
+import { linesOf } from "./why-lines";
 
 /** A question that a column answers: what a target is made of. */
 export interface Asked {
@@ -38,6 +40,8 @@ export interface WhyData {
   written: Answered<HeadTokensReply>;
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;
+  /** How much the head that the target goes through reads of each source; null if that is not known. */
+  sources: ReadonlySignal<Row | null>;
 }
 
 export function whyData(store: Store, client: Client, k: Signal<number>, signal: AbortSignal): WhyData {
@@ -55,6 +59,33 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
   const key = sum("key", () => (sides.value ? sideOf(shown, "key") : null));
   const then = sum("moved", () => (sides.value ? moved(shown, store.lastPosition.value) : null));
   const whole = sum("whole", () => (inSight.value && score.value === null ? contributions(shown, "head") : null));
+  const through = computed(() => (inSight.value ? (store.target.value.through?.at(-1) ?? null) : null));
+  const row = sum("row", () => (inSight.value ? headsOwnRow(shown) : null));
+  const sources = asking<"attention", { head: string; row: Row | null }>(
+    "why sources",
+    store,
+    client,
+    signal,
+    () => {
+      const head = through.value;
+      const asked = { target: behindHead(store.target.value), position: store.chosenPosition.value };
+      if (!head || head.source === null || store.isSaved.value) return null;
+      return headRow(store, headName(head.layer, head.head), asked, "pattern");
+    },
+    (result, { layer, head }) => ({ head: headName(layer, head), row: rowIn(result, ["pattern", "reads"]) }),
+  );
+  /** All that the head of a column contributes, of which the column has one source; null if it is not known. */
+  const rowOf = ({ target }: Sum): number | null => {
+    const head = target.through?.at(-1);
+    const found = row.shown.value;
+    if (!head || head.source === null || !found) return null;
+    if (targetKey(found.target) !== targetKey(behindHead(target))) return null;
+    const at = componentsOf(found.attribution.reply.components).findIndex(
+      ({ kind, layer, index }) => kind === "head" && layer === head.layer && index === head.head,
+    );
+    const value = found.attribution.rows[at];
+    return value === undefined || Number.isNaN(value) ? null : value;
+  };
   const paired = asking<"pairs", Pairs>(
     "why pairs",
     store,
@@ -81,7 +112,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
 
   const columns = computed((): Column[] => {
     const column = (id: Column["id"], sum: Sum | null): Column[] =>
-      sum ? [{ id, ...sum, ...wordsOf(store, id, sum) }] : [];
+      sum ? [{ id, ...sum, ...wordsOf(store, id, sum, id === "whole" ? rowOf(sum) : null) }] : [];
     if (!sides.value) return score.value === null ? column("whole", whole.shown.value) : [];
     return [
       ...column("query", query.shown.value),
@@ -89,7 +120,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
       ...(moved(shown, store.lastPosition.value) ? column("moved", then.shown.value) : []),
     ];
   });
-  const all = [query, key, then, whole, paired];
+  const all = [query, key, then, whole, paired, row];
   return {
     columns,
     pairs: paired,
@@ -106,6 +137,11 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
       );
     }),
     waiting: computed(() => all.some(({ waiting }) => waiting.value)),
+    sources: computed(() => {
+      const head = through.value;
+      const found = sources.shown.value;
+      return head && found?.head === headName(head.layer, head.head) ? found.row : null;
+    }),
   };
 }
 
@@ -119,6 +155,7 @@ function wordsOf(
   store: Store,
   id: Column["id"],
   { target, position, attribution }: Sum,
+  row: number | null,
 ): { title: string; note: string } {
   const score = scoreIn(target);
   const through = target.through?.at(-1);
@@ -141,11 +178,16 @@ function wordsOf(
             : "";
     return { title: "Key side", note: `what ${token(score.source)} offers${minus}` };
   }
-  const source = through?.source === null || through === undefined ? "" : `from ${token(through.source)} `;
-  const into = { ...target, through: target.through?.slice(0, -1) ?? [] };
-  const from = `${source}to the ${quantity(into, store.prompt.value)}`;
+  const source = through?.source === null || through === undefined ? "" : `from ${token(through.source)}`;
+  const to = `to the ${quantity(behindHead(target), store.prompt.value)}`;
+  const from = source ? `${source} ${to}` : to;
   if (id === "moved") return { title: "What it moves", note: from };
-  if (through) return { title: `What ${headName(through.layer, through.head)} moves`, note: from };
+  if (through) {
+    const { total } = linesOf(attribution, target, 0);
+    const part = row === null ? "" : `${signed(total, row)} of its ${signed(row, row)} ${to} · ${source}`;
+    const note = part ? `${part}; the rest from other sources` : from;
+    return { title: `What ${headName(through.layer, through.head)} moves`, note };
+  }
   if (target.inner?.kind === "neuron") {
     const { layer, index, part } = target.inner;
     return { title: `L${layer}N${index}`, note: `${INPUTS[part ?? "pre"]} at ${token(position)}` };

@@ -3,7 +3,7 @@
 import { plural } from "../../base/format";
 import type { WhyPicture } from "../../export/pictures";
 import type { Store } from "../../state/store";
-import { scoreIn } from "../../state/target";
+import { quantity, scoreIn } from "../../state/target";
 import type { WhyData } from "./why-data";
 import { linesOf, nameOf } from "./why-lines";
 
@@ -30,6 +30,7 @@ export function whyPicture(store: Store, data: WhyData, most: number): WhyPictur
     return {
       title,
       note,
+      quantity: (store.isMean.value ? "mean " : "") + quantity(target, store.prompt.value),
       total,
       rows: [
         ...lines.map(({ name, value }) => ({ name, value })),

@@ -24,12 +24,12 @@ export function mountWritten(
     const name = headName(layer, head);
     render(
       html`<div title=${notes.join(" ") || nothing}>
-        ${group(html`${name} writes`, reply.output_top, reply.output_bottom)}
+        ${group(html`${name} raises and lowers most, in logits`, reply.output_top, reply.output_bottom)}
         ${
           source === null
             ? nothing
             : group(
-                html`its W<sub>OV</sub> writes for <span class="rs-name" dir="auto">${store.tokenName(source)}</span>`,
+                html`its W<sub>OV</sub>, for <span class="rs-name" dir="auto">${store.tokenName(source)}</span>`,
                 reply.source_top,
                 reply.source_bottom,
               )

@@ -50,7 +50,7 @@ export function mountWhy(
   const picture = element("div", "rs-why-picture", {}, columns, pairs, written);
   parent.append(invitation, caption, element("div", "rs-view-place", {}, picture, trouble));
 
-  mountControls(controls, store, k, signal);
+  mountControls(controls, store, k, data.sources, signal);
   mountTrouble(trouble, picture, signal, () => (inside.value ? (failed.value ?? data.trouble.value) : null));
   watch(signal, () => {
     void store.path.value;
