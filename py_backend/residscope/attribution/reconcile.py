@@ -146,7 +146,15 @@ def _compared(
     base = readout.view.rounding_step(*_ends(readout))
 
     def rounded(step: float, size: float) -> float:
-        return rounding(readout, step, row_rounding, rows=size, total=summed, products=length)
+        return rounding(
+            step,
+            row_rounding,
+            rows=size,
+            total=summed,
+            products=length,
+            layers=readout.view.n_layers,
+            floor=readout.floor,
+        )
 
     tolerance = rounded(max(base, _logits_step(readout, logits)), math.hypot(size, constant))
     of_stream = rounded(base, size) if _stream_known(readout) else tolerance
@@ -164,7 +172,15 @@ def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], log
     base = max(readout.view.rounding_step(*_ends(readout)), _logits_step(readout, logits))
     total, constant = float(compared.abs().max()), float(readout.functional.constant.abs().max())
     size = math.hypot(total, constant)
-    return rounding(readout, base, 0.0, rows=size, total=total, products=float(readout.products))
+    return rounding(
+        base,
+        0.0,
+        rows=size,
+        total=total,
+        products=float(readout.products),
+        layers=readout.view.n_layers,
+        floor=readout.floor,
+    )
 
 
 def _ends(readout: Readout) -> tuple[str, ...]:

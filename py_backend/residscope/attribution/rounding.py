@@ -10,8 +10,6 @@ from residscope.terms import AttentionScore, Target
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from residscope.attribution.readout import Readout
-
 SMALLEST = 1e-4
 """Differences up to this are not reported for logits and attention scores.
 
@@ -33,7 +31,7 @@ def floor_of(target: Target) -> float:
 
 
 def rounding(
-    readout: Readout, step: float, row_rounding: float, *, rows: float, total: float, products: float
+    step: float, row_rounding: float, *, rows: float, total: float, products: float, layers: int, floor: float
 ) -> float:
     """The largest difference that counts as rounding.
 
@@ -41,15 +39,16 @@ def rounding(
     of the model's additions: each coordinate is rounded there by its own size, and enters the sum by its product.
 
     Args:
-        readout: Reads the target from the stream.
         step: The relative rounding step of the stream and of what all rows share.
         row_rounding: The rounding of the rows, by the precision of each.
         rows: The root of the sum of the rows' squares, and of what is added to them.
         total: The sum of the rows.
         products: The length of the products of the stream's coordinates with the direction.
+        layers: The number of the model's layers.
+        floor: Differences up to this are not reported; 0: up to a share of what is summed.
     """
-    of_stream = step * 0.5 * math.sqrt(2 * readout.view.n_layers) * products
-    smallest = _smallest(readout.floor, math.hypot(rows, total, products))
+    of_stream = step * 0.5 * math.sqrt(2 * layers) * products
+    smallest = _smallest(floor, math.hypot(rows, total, products))
     return max(smallest, 2 * max(row_rounding, step * rows) + of_stream)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import anywidget
 import msgspec
@@ -29,7 +29,7 @@ from residscope.serving.progress_bar import LateBar
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
-from residscope.terms import AttentionScore, Target
+from residscope.terms import AttentionScore, Position, Target
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     MOST_OF_TRAIL,
@@ -181,7 +181,7 @@ class Panel(Selected, anywidget.AnyWidget):
         # that the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
             if self._resolved.contrasts or self._resolved.direction or self._resolved.inner:
-                self._former = Step(self._resolved, self.position)
+                self._former = Step(self._resolved, self._selected_position)
             self._resolved = resolved
         self._service.choose(self._resolved)
         return _as_written(self._resolved, targets)
@@ -198,6 +198,10 @@ class Panel(Selected, anywidget.AnyWidget):
                 self.position = self._resolved.inner.destination
 
     # --- the trail ---------------------------------------------------------------------------------------------------
+    @property
+    def _selected_position(self) -> Position:
+        return cast("Position", self.position)  # the trait's type is not known to the checker
+
     def _lengthen_trail(self) -> None:
         """Append a target inside the model behind the former target; drop the trail if the target is logits."""
         former, resolved = self._former, self._resolved
@@ -207,7 +211,7 @@ class Panel(Selected, anywidget.AnyWidget):
         # The former target is the present step of the trail, unless the trail is of other targets.
         on_trail = self.step < len(self._steps) and self._steps[self.step].target == former.target
         before = self._steps[: self.step] if on_trail else []
-        position = self.position
+        position = self._selected_position
         if isinstance(resolved.inner, AttentionScore) and not resolved.through:
             position = resolved.inner.destination
         steps = [*before, former, Step(resolved, position)]

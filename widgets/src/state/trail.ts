@@ -112,8 +112,9 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
 }
 
 /**
- * Selects a destination position; the selected one again: the last position. An attention score has its own destination:
- * then the same head at the other destination is asked, as a step of its own, unless it cannot read its source there.
+ * Selects a destination position; the selected one again: the last position. An attention score has its own
+ * destination: then the same head at the other destination is asked, as a step of its own, unless it cannot read its
+ * source there.
  */
 export function selectPosition(store: Store, at: number): void {
   const target = store.target.peek();

@@ -5,9 +5,8 @@ import { attention } from "../../state/questions";
 import type { Store } from "../../state/store";
 import { readAt } from "../../state/target";
 import type { Ask, Result } from "../../wire/client";
-import type { AttentionBuffer } from "../../wire/protocol.gen";
+import type { AttentionBuffer, Step } from "../../wire/protocol.gen";
 import { unpacked } from "../attention/attention-data";
-import type { Asked } from "./why-data";
 
 type What = AttentionBuffer["what"];
 export interface Row {
@@ -20,7 +19,7 @@ export interface Row {
 export function headRow(
   store: Store,
   name: string,
-  { target, position }: Asked,
+  { target, position = "last" }: Step,
   weighting: "pattern" | "contribution",
 ): Extract<Ask, { kind: "attention" }> | null {
   const at = readAt(target, position);
