@@ -1,6 +1,7 @@
 // A fake kernel that replays Python's replies about the cache of a tiny model. `npm run record` writes them into
 // recording.json. Only replies about typed text, variables and incomplete caches are made up here.
 import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
+import { isInside, targetKey } from "../src/state/target";
 import type { Ask } from "../src/wire/client";
 import { type Component, componentsOf } from "../src/wire/components";
 import type { AttributionReply, Target, Token, Variable } from "../src/wire/protocol.gen";
@@ -13,11 +14,14 @@ export const SHAPE = { layers: 3, heads: 2, positions: 6, prompts: 2 };
 const RECORDING = recording as unknown as Snapshot;
 const LAST = SHAPE.positions - 1;
 
-/** The key of a request, without its target. So the recorded values are the reply for every target. */
-function key(ask: Entry["ask"]): string {
-  const { target: _, ...rest } = ask as Ask & { target?: unknown };
+/**
+ * The key of a request. A target of logits is not part of it: the recorded values are the reply for every such target.
+ * Targets inside the model are kept apart. What was not recorded of them has the reply of a target of logits.
+ */
+function key(ask: Entry["ask"], isOfLogits = false): string {
+  const { target, ...rest } = ask as Ask & { target?: Target };
   const about = "position" in rest && rest.position === LAST ? { ...rest, position: "last" } : rest;
-  return keyOf(about as Entry["ask"], RECORDING);
+  return (!isOfLogits && target && isInside(target) ? targetKey(target) : "") + keyOf(about as Entry["ask"], RECORDING);
 }
 const ENTRIES = new Map(RECORDING.entries.map((entry) => [key(entry.ask), entry]));
 
@@ -25,7 +29,7 @@ type Outcome = ReturnType<Kernel>;
 
 /** The recorded reply, with new buffers. */
 export function recorded(ask: Entry["ask"]): Outcome {
-  const entry = ENTRIES.get(key(ask));
+  const entry = ENTRIES.get(key(ask)) ?? ENTRIES.get(key(ask, true));
   if (entry?.reply)
     return { reply: entry.reply, buffers: (entry.buffers ?? []).map((base64) => unpacked(base64).buffer) };
   return { failure: entry?.failure ?? { code: "not-recorded", message: `This request was not recorded: ${key(ask)}` } };
