@@ -55,7 +55,8 @@ export function go(store: Store, at: number): void {
 
 /** Begins anew with these logits. */
 export function begin(store: Store, target: Target): void {
-  put(store, [{ target, position: baseOf(store.shown).position }], 0);
+  if (store.trail.peek().length === 0) store.target.value = target;
+  else put(store, [{ target, position: baseOf(store.shown).position }], 0);
 }
 
 function peek(store: Store): Path {
