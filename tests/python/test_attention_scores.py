@@ -8,7 +8,7 @@ from torch import nn
 
 import residscope
 from residscope import ResidscopeError, targets
-from residscope.attribution.pairs import score_facts
+from residscope.attribution.attention_score import HeadScore
 from residscope.cache.view import CacheView
 from residscope.terms import AttentionScore, Component
 from tests.support import score_families, tiny
@@ -64,7 +64,7 @@ def test_the_margins_of_pairs_are_the_two_sides(versus):
 
 
 def test_the_demo_models_name_mover_reads_the_other_name_by_these_components(ioi):
-    facts = score_facts(CacheView(ioi.cache), AttentionScore(23, 3, 14, 10), 0)
+    facts = HeadScore(CacheView(ioi.cache), AttentionScore(23, 3, 14, 10)).facts(0)
     assert (facts.destination, facts.source, facts.versus) == (14, 10, 0)
     assert (round(facts.attention, 2), round(facts.versus_attention, 2)) == (0.60, 0.22)
     raw = residscope.attribute(ioi.cache, targets.attention("L23H3", 14, 10, None))

@@ -144,7 +144,9 @@ class Run:
         logs = self.score(leaf)
         value = logs[:, source] - logs.gather(1, versus[:, None])[:, 0]
         value.sum().backward()
-        return value.detach(), stream[0].grad
+        gradient = stream[0].grad
+        assert gradient is not None
+        return value.detach(), gradient
 
     def without(self, vectors: torch.Tensor, position: torch.Tensor, source: int, versus: torch.Tensor) -> torch.Tensor:
         """By how much log A(d, source) − log A(d, versus) falls if vectors are taken out at one position.

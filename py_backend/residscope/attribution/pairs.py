@@ -12,7 +12,7 @@ import msgspec
 from einops import einsum
 
 from residscope.attribution import components
-from residscope.attribution.attention_score import Facts, HeadScore
+from residscope.attribution.attention_score import HeadScore
 from residscope.attribution.component_vectors import LARGEST, read_rows, size_of_vectors, vectors_of
 from residscope.attribution.components import Plan
 from residscope.attribution.mean_key import mean_key_readout, mean_key_vectors
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from residscope.attribution.components import Rows
 
-__all__ = ["Pairs", "pairs", "score_facts"]
+__all__ = ["Pairs", "pairs"]
 
 By = Literal["head", "layer"]
 
@@ -106,17 +106,12 @@ def pairs_of(view: CacheView, target: Target, by: By = "head", prompt: int | Non
         return _pairs(score, by, target)
 
 
-def score_facts(view: CacheView, target: AttentionScore, prompt: int) -> Facts:
-    """The destination, sources and attention of a score in one prompt, for the screen."""
-    return HeadScore(view, target).facts(prompt)
-
-
 def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
     import torch
 
     view = score.view
     structure, rows = _structure(score, by)
-    plan = _plan(structure, by)
+    plan = components.plan_of(structure, by, [])
     maps: list[Tensor] = []
     names: list[Component] = []
     for prompts in blocks(range(view.batch), max(1, LARGEST // max(1, size_of_vectors(view, plan) // view.batch))):
@@ -162,7 +157,7 @@ def _structure(score: HeadScore, by: By) -> tuple[Structure, Rows]:
     for readout in _readouts(score):
 
         def build(structure: Structure, readout: Readout = readout) -> Rows:
-            return read_rows(readout, _plan(structure, by))
+            return read_rows(readout, components.plan_of(structure, by, []))
 
         result = reconcile(readout, build, expected_sum(readout, None))
         found.append(result.structure)
@@ -192,10 +187,6 @@ def _readouts(score: HeadScore) -> list[Readout]:
             for part in one.readings
         ]
     return readouts
-
-
-def _plan(structure: Structure, by: By) -> Plan:
-    return components.layers(structure) if by == "layer" else components.heads(structure)
 
 
 def _sides(
