@@ -125,6 +125,26 @@ class Target(msgspec.Struct, frozen=True):
     through: Annotated[list[Through], Meta(max_length=64)] = []
 
 
+class InnerFacts(msgspec.Struct, frozen=True):
+    """What a target inside the model is in this cache, for the prompt that is shown (the first, for the mean).
+
+    Attributes:
+        point: The point of the stream that it is read from (`"23_pre"`): later components are not in it.
+        destination: The position where it is read, or the destination of an attention score.
+        source: The source, if it has one.
+        versus: The source that it is compared with, if there is one.
+        attention: The attention that the head pays to the source.
+        versus_attention: The attention that it pays to the source that it is compared with.
+    """
+
+    point: str
+    destination: int
+    source: int | None = None
+    versus: int | None = None
+    attention: float | None = None
+    versus_attention: float | None = None
+
+
 class Span(msgspec.Struct, frozen=True):
     """Positions from `start` up to, but not including, `stop`."""
 

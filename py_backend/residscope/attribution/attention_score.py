@@ -20,7 +20,7 @@ from residscope.cache.score_rule import HeadScores
 from residscope.cache.view import CacheView
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
-from residscope.terms import AttentionScore, Component, Side
+from residscope.terms import AttentionScore, Component, InnerFacts, Side
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -42,25 +42,6 @@ class Reading:
     positions: Int[Tensor, " batch"]
     direction: Float[Tensor, "batch d_model"]
     offset: Float[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an attention score is in one prompt.
-
-    Attributes:
-        destination: The destination.
-        source: The source.
-        versus: The source that it is compared with, if there is one.
-        attention: The attention that the head pays to the source.
-        versus_attention: The attention that it pays to the other source.
-    """
-
-    destination: int
-    source: int
-    versus: int | None
-    attention: float
-    versus_attention: float | None
 
 
 @dataclass(frozen=True)
@@ -432,13 +413,13 @@ class HeadScore:
         return {row: value for row, value in found.items() if value is not None}
 
     # --- what is shown -----------------------------------------------------------------------------------------------
-    def facts(self, prompt: int) -> Facts:
+    def facts(self, prompt: int) -> InnerFacts:
         """What the score is in one prompt."""
         source, destination = int(self.source[prompt]), int(self.destination[prompt])
         versus = None if self.versus is None else int(self.versus[prompt])
         paid = self._attention[prompt]
         other = None if versus is None else float(paid[versus])
-        return Facts(destination, source, versus, float(paid[source]), other)
+        return InnerFacts(self.scores.reader.point.place.label, destination, source, versus, float(paid[source]), other)
 
     @property
     def _pattern(self) -> str:

@@ -145,9 +145,15 @@ def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
     """The stream before each layer, between its sublayers (if there is such a point), and at the target's point."""
-    view, carries = structure.view, structure.carries
+    view = structure.view
     if not view.points():
         raise not_cached(*(f"blocks.{layer}.hook_resid_post" for layer in range(view.n_layers)))
+    return Plan(stream_points(structure, recomputed=recomputed), recomputed=recomputed).cached(view)
+
+
+def stream_points(structure: Structure, *, recomputed: bool = False) -> ComponentTerms:
+    """The points of the stream up to the target's point, cached or not, with the factors of what they carry."""
+    view, carries = structure.view, structure.carries
     points: ComponentTerms = {}
     for layer in range(structure.layers):
         # A recomputed norm cancels any factor. With a frozen scale, the factors of later layers are frozen, too.
@@ -156,7 +162,7 @@ def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with parallel attention and MLP have none
             points[Component("mid", layer)] = ((f"blocks.{layer}.hook_resid_mid", carried),)
     points[structure.point] = ((Point(structure.point).stream(view), 1.0),)
-    return Plan(points, recomputed=recomputed).cached(view)
+    return points
 
 
 def layers(structure: Structure) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from residscope.attribution.attention_score import HeadScore
@@ -10,26 +9,14 @@ from residscope.attribution.head_inputs import some_pattern
 from residscope.attribution.inner_checks import is_inner, point_of
 from residscope.cache.points import attention_point
 from residscope.cache.view import CacheView
-from residscope.terms import AttentionScore, Target
+from residscope.terms import AttentionScore, InnerFacts, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Facts:
-    """See `wire.protocol.InnerFacts`."""
-
-    point: str
-    destination: int
-    source: int | None = None
-    versus: int | None = None
-    attention: float | None = None
-    versus_attention: float | None = None
-
-
-def inner_facts(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, prompt: int) -> Facts | None:
+def inner_facts(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, prompt: int) -> InnerFacts | None:
     """The facts of a target in one prompt, at one of its positions; None if it is not inside the model."""
     if not is_inner(target):
         return None
@@ -37,21 +24,19 @@ def inner_facts(view: CacheView, target: Target, where: Int[Tensor, " batch"] | 
     if isinstance(inner, AttentionScore):
         score = HeadScore(view, inner)
         if not target.through:
-            found = score.facts(prompt)
-            point = score.scores.reader.point.place.label
-            return Facts(point, found.destination, found.source, found.versus, found.attention, found.versus_attention)
+            return score.facts(prompt)
         destination = int((score.destination if inner.side == "query" else score.source)[prompt])
     if not target.through:
-        return Facts(point_of(view, inner).place.label, destination)
+        return InnerFacts(point_of(view, inner).place.label, destination)
     for through in target.through[:-1]:
         assert through.source is not None  # only the last head may read all sources
         destination = through.source % view.n_pos
     last = target.through[-1]
     point = attention_point(view, last.layer).place.label
     if last.source is None:
-        return Facts(point, destination)
+        return InnerFacts(point, destination)
     source = last.source % view.n_pos
-    return Facts(
+    return InnerFacts(
         point, destination, source, attention=_attention(view, prompt, last.layer, last.head, destination, source)
     )
 

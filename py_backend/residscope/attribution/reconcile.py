@@ -14,9 +14,9 @@ from residscope.attribution.components import (
     BIAS_KIND,
     COMPONENT_KIND,
     Rows,
-    accumulated,
     contributions_of,
     layer_heads,
+    stream_points,
 )
 from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import rounding
@@ -102,18 +102,16 @@ def _agrees(result: Reconciled, difference: float) -> bool:
 
 
 def _most_products(readout: Readout) -> Tensor | None:
-    """The largest length of the products at any point of the stream; None if no point was cached.
+    """The largest length of the products at any cached point of the stream; None if no such point was cached.
 
     Coordinates may be far larger there than at the target's point, where others have cancelled them. It takes longer,
     and is needed only if there seems to be a difference.
     """
     import torch
 
-    if not readout.view.points():
-        return None
-    points = accumulated(readout.structure, recomputed=False).terms.values()
-    lengths = [readout.products_at(name) * abs(factor) for terms in points for name, factor in terms]
-    return torch.stack(lengths).max()
+    points = [term for terms in stream_points(readout.structure).values() for term in terms]
+    lengths = [readout.products_at(name) * abs(factor) for name, factor in points if readout.view.has(name)]
+    return torch.stack(lengths).max() if lengths else None
 
 
 def _compared(

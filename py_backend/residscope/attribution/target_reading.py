@@ -23,7 +23,7 @@ from residscope.attribution.sources import contributions_along, not_from_sources
 from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
-from residscope.cache.input_maps import head_map, latent_values, neuron_map
+from residscope.cache.input_maps import latent_values, neuron_map, value_map
 from residscope.cache.norms import Norm
 from residscope.cache.points import FINAL, Point, attention_point, mlp_point, raw_point
 from residscope.cache.view import CacheView
@@ -317,7 +317,7 @@ def _before_values(
         unit = latent.norm.centre(unit if latent.norm.weight is None else unit * latent.norm.weight)
         weights, weight, bias = attends / latent.scale(view), latent.down, latent.down_bias
     else:
-        values = head_map(view, layer, "v", width)
+        values = value_map(view, layer, width)
         group = through.head * len(values.weight) // count
         unit, weights, constant = _before_norm(view, layer, group, len(values.weight), unit, attends)
         weight, bias = values.weight[group], None if values.bias is None else values.bias[group]

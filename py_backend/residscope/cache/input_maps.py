@@ -1,4 +1,4 @@
-"""The linear maps that heads and neurons apply to what they read: values, queries and keys, and neuron inputs."""
+"""The linear maps that heads and neurons apply to what they read: the values of heads, and the inputs of neurons."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class HeadMap(NamedTuple):
-    """What heads read as their queries, keys or values: y @ weight[group] + bias[group].
+class ValueMap(NamedTuple):
+    """What heads read as their values: y @ weight[group] + bias[group].
 
     Several heads share a group in models with grouped queries.
 
@@ -74,43 +74,39 @@ class NeuronMap(NamedTuple):
     names: tuple[str, ...]
 
 
-def head_map(view: CacheView, layer: int, which: Literal["q", "k", "v"], width: int) -> HeadMap:
-    """Return the map from what a layer's attention reads to its queries, keys or values.
+def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
+    """Return the map from what a layer's attention reads to its values.
 
     Args:
         view: The cache.
         layer: The layer.
-        which: Queries, keys or values.
         width: The width of one head.
 
     Raises:
         ResidscopeError: If attention has no single map for it, or the map cannot be read. The message says why.
     """
     attention = getattr(view.model.blocks[layer], "attn", None)
-    module = getattr(attention, which, None)
-    plain = view.facts.once(("plain", layer, which), lambda: (module is None or is_plain(module),))[0]
+    module = getattr(attention, "v", None)
+    plain = view.facts.once(("plain", layer, "v"), lambda: (module is None or is_plain(module),))[0]
     if not plain:
-        found = view.facts.once(("input map", layer, which), lambda: linear_map_of(module, view), _size)
+        found = view.facts.once(("input map", layer, "v"), lambda: linear_map_of(module, view), _size)
         matrix, bias = found.matrix, found.bias
     else:
-        letter = which.upper()
-        matrix, bias = _attribute(attention, f"W_{letter}"), _attribute(attention, f"b_{letter}")
-        for name, tensor in ((f"W_{letter}", matrix), (f"b_{letter}", bias)):
+        matrix, bias = _attribute(attention, "W_V"), _attribute(attention, "b_V")
+        for name, tensor in (("W_V", matrix), ("b_V", bias)):
             if tensor is not None:
                 stored_values(module if module is not None else attention, name, tensor)
     if matrix is not None and matrix.ndim == 2 and matrix.shape[1] % width == 0:
         matrix = rearrange(matrix, "d_model (group d_head) -> group d_model d_head", d_head=width)
-    if matrix is None or matrix.ndim != 3 or tuple(matrix.shape[1:]) != (int(view.cfg.d_model), width):
-        words = {"q": "queries", "k": "keys", "v": "values"}[which]
+    bias = None if bias is None else bias.reshape(-1, width)
+    is_map = matrix is not None and matrix.ndim == 3 and tuple(matrix.shape[1:]) == (int(view.cfg.d_model), width)
+    if matrix is None or not is_map or (bias is not None and len(bias) != len(matrix)):
         raise ResidscopeError(
             "head-inputs",
-            f"The {words} of layer {layer} are not one linear map of what attention reads (as in latent attention, or "
+            f"The values of layer {layer} are not one linear map of what attention reads (as in latent attention, or "
             "where layers share them): what was written before this layer cannot be followed through them.",
         )
-    if bias is not None:
-        bias = bias.reshape(-1, width)
-        bias = bias if len(bias) == len(matrix) else None
-    return HeadMap(matrix, bias)
+    return ValueMap(matrix, bias)
 
 
 def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]) -> LatentValues | None:

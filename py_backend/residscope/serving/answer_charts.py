@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,12 +15,11 @@ from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
-from residscope.terms import Component, ComponentTable, Position, Target
+from residscope.terms import Component, ComponentTable, Position
 from residscope.wire.envelope import Buffers, float32, number
-from residscope.wire.protocol import Attribute, AttributionReply, InnerFacts, NeuronsReply, RankNeurons
+from residscope.wire.protocol import Attribute, AttributionReply, NeuronsReply, RankNeurons
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
     from torch import Tensor
 
 _PER_PROMPT = 500_000
@@ -73,7 +71,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         + (_on_padding(view, request.position) if prompt is None else []),
         refusal=refusal,
         missing=lacking(result.by, result.missing),
-        inner=_inner(context, target, where, prompt or 0),
+        inner=inner_facts(view, target, where, prompt or 0),
     )
     values = result.values
     if request.by == "head":  # the whole map; layers without attention are NaN
@@ -90,14 +88,6 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
             buffers += [float32(values), float32(result.constant)]
             reply = msgspec.structs.replace(reply, per_prompt=True)
     return reply, buffers
-
-
-def _inner(
-    context: RequestContext, target: Target, where: Int[Tensor, " batch"] | None, prompt: int
-) -> InnerFacts | None:
-    """What a target inside the model is in the prompt that is shown."""
-    facts = inner_facts(context.view, target, where, prompt)
-    return None if facts is None else InnerFacts(**asdict(facts))
 
 
 def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply, Buffers]:
