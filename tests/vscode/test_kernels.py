@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, expect
 
-from tests.support.sidebar import TINY, cell, cells, standing
+from tests.support.sidebar import TINY, cache_status, cell, cells
 from tests.support.window import FOLLOWS, Code
 
 DIED = "The kernel has died"
@@ -52,7 +52,7 @@ def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, co
     small.command(command)
     expect(link).to_contain_text(said, timeout=FOLLOWS)
     small.run_all()
-    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     history = link.evaluate("() => window.said")
     assert any("Attaching" in words for words in history), history
     assert not [words for words in history if DIED in words]

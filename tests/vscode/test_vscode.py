@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.sidebar import DIFFERENCE, TINY, cell, cells, standing, worth
+from tests.support.sidebar import DIFFERENCE, TINY, cache_status, cell, cells, contribution
 from tests.support.window import FOLLOWS, Code, CodeServer
 
 NAMES = "sorted(name for name in globals() if not name.startswith('_') and name not in ('In', 'Out', 'exit', 'quit'))"
@@ -37,7 +37,7 @@ def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> No
     best = max(shown, key=lambda head: abs(shown[head]))
     cell(view, best).click()
     expect(view.get_by_role("region", name=f"Attention {best}", exact=True)).to_be_visible(timeout=FOLLOWS)
-    assert shown[best] == pytest.approx(code.python(worth(best)), abs=5e-3)
+    assert shown[best] == pytest.approx(code.python(contribution(best)), abs=5e-3)
 
     assert code.python(STATE) == before
     expect(code.page.locator(".cell-output-container, .output-inner-container")).not_to_contain_text(["residscope"])
@@ -48,10 +48,10 @@ def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
     small.command("Stand-in: Restart Kernel")
     expect(small.sidebar).to_contain_text("was restarted and has not run a cell", timeout=FOLLOWS)
     small.run_all()
-    expect(standing(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     view.get_by_role("button", name="Show the new one").click()
     small.drawn(view)
-    expect(standing(view)).to_have_count(0)
+    expect(cache_status(view)).to_have_count(0)
 
     small.command("Stand-in: Revoke Access")
     cell(view, "L0H1").click()
@@ -86,7 +86,7 @@ def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
     stop.touch()
     code.until(code.runs, lambda runs: runs.running == 0)
     # The cell that ran again has bound another cache to the name.
-    expect(standing(view)).to_contain_text("now another cache", timeout=FOLLOWS)
+    expect(cache_status(view)).to_contain_text("now another cache", timeout=FOLLOWS)
     stop.unlink()
 
 
