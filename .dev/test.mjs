@@ -14,6 +14,10 @@ import { setUp } from "./setup.mjs";
 const inPython = (...args) => run(python, ["-m", ...args]);
 const typecheck = (workspace) => () => npm("run", "typecheck", "--workspace", workspace);
 
+// Two workers need two thirds of the time. More would not help: a page of JupyterLab uses a whole core, and so does
+// PyTorch.
+const workers = String(Math.min(2, availableParallelism()));
+
 const steps = [
   { name: "ruff", work: () => inPython("ruff", "check", ".") },
   { name: "format", work: () => inPython("ruff", "format", "--check", ".") },
@@ -43,7 +47,11 @@ const steps = [
     name: "pyright tests",
     work: () => run(process.execPath, [inRoot("node_modules", "pyright", "index.js"), "-p", "tests"]),
   },
-  { name: "python", model: true, work: () => inPython("pytest", "tests/python", "tests/kernel") },
+  {
+    name: "python",
+    model: true,
+    work: () => inPython("pytest", "-n", workers, "--durations=12", "tests/python", "tests/kernel"),
+  },
   { name: "versions", beside: "python", begin: () => begin(process.execPath, [inRoot(".dev", "versions.mjs")]) },
   { name: "browser", model: true, work: testInBrowser },
 ];
@@ -53,10 +61,7 @@ function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
   const env = environment({ RESIDSCOPE_CHROMIUM: chromium });
-  // Two workers, each with its own JupyterLab, need two thirds of the time. More would not help: a page uses a whole
-  // core.
-  const workers = Math.min(2, availableParallelism());
-  run(python, ["-m", "pytest", "-n", String(workers), "-m", "not alone", "--durations=12", "tests/browser"], { env });
+  run(python, ["-m", "pytest", "-n", workers, "-m", "not alone", "--durations=12", "tests/browser"], { env });
   run(python, ["-m", "pytest", "-m", "alone", "tests/browser"], { env });
 }
 
