@@ -9,6 +9,9 @@ EXPORT = ["code", "plotly", "circuitsvis", "csv", "figures", "names_in_code", "l
 MODULES: dict[str, list[str]] = {
     "cache/positions": ["edges", "attribution", "partial", "padding"],
     "cache/padding": ["padding", "tokenizers"],
+    "cache/padding_mask": ["padding", "tokenizers"],
+    "cache/padding_tokens": ["padding", "tokenizers"],
+    "cache/padding_notes": ["padding", "tokenizers"],
     "attribution/targets": ["targets", "answers", "attribution", "tokenizers"],
     "attribution/readout": ATTRIBUTION,
     "attribution/components": ATTRIBUTION,
