@@ -15,7 +15,7 @@ import torch
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope.session import discovery
+from residscope.session import class_kinds, discovery
 from residscope.session.caches import name_of
 from residscope.session.discovery import search
 from tests.support import tiny
@@ -242,11 +242,11 @@ def test_containers_may_change_meanwhile():
 def test_classes_are_not_kept_alive():
     kind = type("Passing", (), {})
     assert names(value=kind()) == []
-    assert id(kind) in discovery._kinds
+    assert id(kind) in class_kinds.KINDS
     key = id(kind)
     del kind
     gc.collect()
-    assert key not in discovery._kinds
+    assert key not in class_kinds.KINDS
 
 
 @pytest.mark.parametrize("place", [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 99_998])

@@ -76,7 +76,7 @@ def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[s
     """
     from residscope.attribution.attribute import words_in
     from residscope.cache.vocabulary import Vocabulary
-    from residscope.session.change_tracking import SPECIAL
+    from residscope.session.model_settings import SPECIAL
 
     model = model if model is not None else getattr(cache, "model", None)
     tokenizer: Any = getattr(model, "tokenizer", None)

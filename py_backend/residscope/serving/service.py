@@ -30,8 +30,9 @@ from residscope.session import answers
 from residscope.session.cache_reference import CacheReference
 from residscope.session.cache_summary import common_facts
 from residscope.session.change_notes import steady
-from residscope.session.change_tracking import TrackedCache, settings_of, track
-from residscope.session.discovery import peek
+from residscope.session.change_tracking import TrackedCache, track
+from residscope.session.class_kinds import peek
+from residscope.session.model_settings import settings_of
 from residscope.terms import ComponentTable, Padding, Target
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import (

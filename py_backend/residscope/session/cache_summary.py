@@ -11,7 +11,7 @@ from residscope.base.legible import encodable
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_tracking import TrackedCache
-from residscope.session.discovery import peek
+from residscope.session.class_kinds import peek
 from residscope.wire.protocol import CacheRef, CacheRow
 
 _SETTINGS_READ = ("n_layers", "n_heads", "model_name", "attn_only")

@@ -1,0 +1,45 @@
+"""What results depend on beside activations and weights: tokenizer, configuration and mode of the model."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import Any
+
+from residscope.cache.layer_state import SCALARS
+from residscope.compute.memo import NoKeyError, unique_id
+
+SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
+
+
+def settings_of(model: Any) -> tuple[object, ...]:
+    """Return what results depend on in addition to activations and weights: tokenizer, configuration and mode.
+
+    For the tokenizer these are its identity, special tokens, padding side and number of tokens. If two tokens swap
+    their ids, this is not noticed here. Requests with texts are kept by the token ids that the texts have at that time.
+
+    Raises:
+        NoKeyError: If the tokenizer cannot be identified, or raises.
+    """
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    inner = getattr(getattr(model, "original_model", None), "config", None)
+    try:
+        size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+        special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
+    except Exception as error:  # it is the user's code
+        raise NoKeyError from error
+    models = model, getattr(model, "original_model", None)
+    modes = tuple(getattr(module, "training", None) is True for module in models)
+    return unique_id(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+
+
+def _scalars(config: Any) -> tuple[object, ...]:
+    held: dict[str, Any] = dict(getattr(config, "__dict__", {}))
+    kinds = list(map(type, held.values()))
+    return tuple(compress(zip(held, kinds, held.values(), strict=True), map(_KINDS.__contains__, kinds)))
+
+
+_KINDS = frozenset(SCALARS)
+
+
+def _plain(value: Any) -> object:
+    return value if type(value) in SCALARS else str(value)
