@@ -5,7 +5,7 @@
  *   npm run package:vscode   builds its .vsix, in `dist/`
  *   npm run pictures:vscode  takes pictures of it, and measures how long a click takes
  *
- * Test machines cannot download the Jupyter extension, so tests/vscode/stub has a replacement with the same id and API.
+ * Test machines cannot download the Jupyter extension. tests/vscode/stub has a stand-in with the same id and API.
  */
 
 import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
@@ -29,17 +29,17 @@ import {
 import { setUp } from "./setup.mjs";
 
 const CODE_SERVER = "4.139.1";
-const NODE = "24.19.0"; // code-server needs another version than this repository
+const NODE = "24.19.0"; // for code-server, which needs another version than this repository
 const VSCE = "3.9.2";
 const home = inRoot(".code-server");
-const packages = inRoot("dist");
+const packageFolder = inRoot("dist");
 const extension = inRoot("extension", "vscode");
 const stub = inRoot("tests", "vscode", "stub");
 
-const vsix = (name) => join(packages, name);
+const vsix = (name) => join(packageFolder, name);
 
 function pack(folder, name) {
-  mkdirSync(packages, { recursive: true });
+  mkdirSync(packageFolder, { recursive: true });
   const arguments_ = ["package", "--no-dependencies", "--allow-missing-repository", "--out", vsix(name)];
   npmIn(folder, "exec", "--yes", "--workspaces=false", `--package=@vscode/vsce@${VSCE}`, "--", "vsce", ...arguments_);
   return `${(statSync(vsix(name)).size / 1024).toFixed(0)} kB`;
@@ -51,7 +51,8 @@ export function packageExtension() {
   step("VS Code extension, packaged", () => pack(extension, "residscope.vsix"));
 }
 
-async function packageStub() {
+/** Builds and packages the stand-in for the Jupyter extension. */
+async function packageStandIn() {
   const common = { bundle: true, logLevel: "warning", outdir: join(stub, "dist") };
   await build({
     ...common,
@@ -62,7 +63,7 @@ async function packageStub() {
     external: ["vscode"],
   });
   await build({ ...common, entryPoints: [join(stub, "output-page.ts")], format: "esm", target: "chrome111" });
-  step("Replacement for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
+  step("Stand-in for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
 }
 
 /** Installs code-server and a Node for it, in a separate folder. */
@@ -100,10 +101,10 @@ function installCodeServer() {
         });
       }
       const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
-      // The install scripts would compile native modules for minutes. No test needs these (terminals, Kerberos
-      // proxies).
-      const install = (cwd, ...what) =>
-        run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...what], {
+      // The install scripts would compile native modules (for terminals and Kerberos proxies), which takes minutes and
+      // which no test needs.
+      const install = (cwd, ...packages) =>
+        run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...packages], {
           cwd,
           env,
         });
@@ -121,12 +122,12 @@ main(async () => {
   setUp({ model: command === "pictures" });
   packageExtension();
   if (command !== "package") {
-    await packageStub();
+    await packageStandIn();
     const { node, entry } = installCodeServer();
     const chromium = findChromium();
     const env = environment({
       RESIDSCOPE_CODE_SERVER: JSON.stringify([node, entry]),
-      RESIDSCOPE_VSIX: packages,
+      RESIDSCOPE_VSIX: packageFolder,
       RESIDSCOPE_CHROMIUM: chromium,
     });
     if (command === "test")

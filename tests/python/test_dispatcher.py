@@ -1,4 +1,4 @@
-"""What a sidebar asks: which caches there are, and about each of them; and that it keeps none of them alive."""
+"""The requests of a sidebar: for the list of caches, and about one of them. They keep no cache alive."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def boot(family="llama", **sizes):
 
 @pytest.mark.parametrize("error", [RuntimeError("out of order"), residscope.ResidscopeError("head", "not a head")])
 def test_a_failure_is_logged_with_its_traceback(ask, monkeypatch, caplog, capfd, error):
-    """For whoever asks Python's `logging` for it; nothing is printed beside the user's own output."""
+    """Only Python's `logging` shows it. Nothing is added to the output of the user's cell."""
 
     def fail(*_: object) -> None:
         raise error
@@ -87,7 +87,7 @@ def test_a_row_has_the_facts_of_the_cache(variables, ask):
     assert row["bytes"] > 0
 
 
-def test_every_request_is_answered_as_by_a_panel(variables, ask):
+def test_replies_have_the_same_values_as_the_python_api(variables, ask):
     _, _, logits, cache = boot()
     variables["mine"] = cache
     ref = rows(ask)[0]["ref"]
@@ -101,7 +101,7 @@ def test_every_request_is_answered_as_by_a_panel(variables, ask):
     assert ask("attention", ref, layer=1, head=2, target=target)[0]["parts"][1:]
 
 
-def test_what_cannot_be_inspected_says_why(variables, ask):
+def test_a_cache_that_cannot_be_inspected_has_a_reason(variables, ask):
     model, _, _, cache = boot()
     variables["fine"] = cache
     variables["empty"] = ActivationCache({}, model)
@@ -117,12 +117,12 @@ def test_what_cannot_be_inspected_says_why(variables, ask):
 @pytest.mark.parametrize(
     "message", [None, 5, "text", {}, {"id": "7"}, {"id": "7", "ask": {"kind": "no such"}}, {"id": 7, "ask": {}}]
 )
-def test_nonsense_is_answered(message):
+def test_a_message_that_is_not_a_request_gets_a_failure(message):
     answer, buffers = Dispatcher().answer(message)
     assert (answer["failure"]["code"], buffers) == ("protocol", [])
 
 
-def test_a_request_without_a_cache_or_about_none_is_refused(variables, ask):
+def test_a_request_without_a_known_cache_is_refused(variables, ask):
     assert ask("describe")[0]["code"] == "protocol"
     assert ask("describe", {"id": "none", "state": ""})[0]["code"] == "gone"
     _, _, _, variables["mine"] = boot()
@@ -131,7 +131,7 @@ def test_a_request_without_a_cache_or_about_none_is_refused(variables, ask):
     assert "internal" not in ask("attribute", ref, by="head", target={"contrasts": []})[0]["code"]
 
 
-def test_another_state_is_refused_until_it_is_taken(variables, ask):
+def test_a_changed_cache_is_refused_until_it_is_read_again(variables, ask):
     model, _, _, variables["mine"] = boot(batch=1)
     ref = rows(ask)[0]["ref"]
     variables["mine"].remove_batch_dim()
@@ -144,19 +144,16 @@ def test_another_state_is_refused_until_it_is_taken(variables, ask):
     [note] = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
     assert "the cache as it is now" in note
     with torch.no_grad():
-        next(model.parameters()).mul_(2)  # a model in training: answered, with a note
+        next(model.parameters()).mul_(2)  # as if the model were trained: this is not refused, but noted
     [now] = rows(ask)
     assert now["weights_changed"]
-    assert [part == was for part, was in zip(*(r["ref"]["state"].split(".") for r in (now, row)), strict=True)] == [
-        True,
-        False,
-        True,
-    ]
+    states = [r["ref"]["state"].split(".") for r in (now, row)]
+    assert [after == before for after, before in zip(*states, strict=True)] == [True, False, True]
     notes = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
     assert "the activations are from the old model" in notes[0]
 
 
-def test_an_activation_that_was_added_refuses_nothing(variables, ask):
+def test_an_added_activation_is_no_change_of_the_cache(variables, ask):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     variables["mine"].stack_head_results()
@@ -164,7 +161,7 @@ def test_an_activation_that_was_added_refuses_nothing(variables, ask):
     assert not rows(ask)[0]["changed"]
 
 
-def test_a_change_while_it_is_computed_is_refused(variables, ask, monkeypatch):
+def test_a_change_during_the_computation_is_refused(variables, ask, monkeypatch):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     from residscope.serving.service import Service
@@ -179,7 +176,7 @@ def test_a_change_while_it_is_computed_is_refused(variables, ask, monkeypatch):
     assert ask("describe", ref)[0]["code"] == "changed"
 
 
-def test_a_deleted_cache_is_freed_at_once_whatever_was_asked(variables, ask):
+def test_a_deleted_cache_is_freed_at_once_after_any_requests(variables, ask):
     model, _, _, cache = boot()
     variables["mine"] = cache
     ref = rows(ask)[0]["ref"]
@@ -195,7 +192,7 @@ def test_a_deleted_cache_is_freed_at_once_whatever_was_asked(variables, ask):
     try:
         variables.clear()
         del cache
-        assert [way() for way in alive] == [None, None]
+        assert [reference() for reference in alive] == [None, None]
     finally:
         gc.enable()
     failure, _ = ask("describe", ref)
@@ -219,7 +216,7 @@ def test_two_names_share_a_service_and_two_caches_do_not(variables, ask):
     assert len(set(map(id, services))) == 2
 
 
-def test_many_threads_may_ask(variables, ask):
+def test_several_threads_may_send_requests(variables, ask):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
@@ -241,7 +238,7 @@ def test_many_threads_may_ask(variables, ask):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often the layers were reconciled, the cache was opened for a question, and attention was computed."""
+    """How often the layers were reconciled, a reply was not taken from memory, and attention was computed."""
     from residscope.attribution import head_split
     from residscope.serving import answer_views
 
@@ -265,7 +262,7 @@ def calls(monkeypatch):
 OTHER = {"contrasts": [{"answer": [{"id": 5, "text": ""}], "distractor": []}]}
 
 
-def test_from_head_to_head_the_layers_are_checked_once(variables, ask, calls):
+def test_the_layers_are_reconciled_once_for_all_heads(variables, ask, calls):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
@@ -273,14 +270,14 @@ def test_from_head_to_head_the_layers_are_checked_once(variables, ask, calls):
     replies = [ask("attention", ref, layer=layer, head=head, target=target) for layer, head in [(0, 0), (1, 3), (0, 1)]]
     again = ask("attention", ref, layer=1, head=3, target=target)
     assert again == replies[1]
-    # The last one was asked for before: the cache is not even opened.
+    # The last request is a repeated one. Its reply is taken from memory.
     assert calls == {"reconcile": 1, "_answer_once": 3, "attention": 3}
     answers = [(c["answer"][0]["id"], c["distractor"][0]["id"]) for c in target["contrasts"]]
     expected = residscope.attribute(variables["mine"], answers).grid[1, 3].mean()
     assert np.frombuffer(again[1][2], np.float32).sum() == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_another_target_or_position_is_checked_by_itself(variables, ask, calls):
+def test_the_layers_are_reconciled_for_each_target_and_position(variables, ask, calls):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     target = ask("target", ref)[0]["target"]
@@ -289,12 +286,12 @@ def test_another_target_or_position_is_checked_by_itself(variables, ask, calls):
     assert calls["reconcile"] == 3
 
 
-def test_after_a_change_of_the_weights_the_layers_are_checked_anew(variables, ask, calls):
+def test_the_layers_are_reconciled_again_after_a_change_of_the_weights(variables, ask, calls):
     model, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     ask("attention", ref, layer=0, head=0, target=OTHER, position=2)
     with torch.no_grad():
-        model.blocks[1].attn.o.original_component.weight.mul_(3)  # the heads' outputs are another model's now
+        model.blocks[1].attn.o.original_component.weight.mul_(3)  # now the heads do not add up to the cached outputs
     ref = rows(ask)[0]["ref"]
     assert ask("attention", ref, layer=0, head=0, target=OTHER, position=2)[0]["parts"][2:]
     assert calls["reconcile"] == 2
@@ -318,6 +315,6 @@ threads = [threading.Thread(target=ask, args=(one,)) for one in asks]
 """
 
 
-def test_first_questions_from_several_threads_do_not_end_the_kernel():
+def test_the_first_requests_from_several_threads_do_not_crash_the_kernel():
     children = [subprocess.Popen([sys.executable, "-c", RACE]) for _ in range(8)]
     assert [child.wait(60) for child in children] == [0] * 8

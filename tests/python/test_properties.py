@@ -1,4 +1,4 @@
-"""What holds for every model and every batch: figures add up, agree with float64, and do not depend on the company."""
+"""For random models: values add up, agree with float64, and do not depend on the other prompts of the batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from tests.support.brute import Brute
 
 VOCAB = 40
 PAD = 0
-WAYS = [("head", {}), ("layer", {}), ("accumulated", {}), ("neuron", {}), ("source", {"heads": ["1.0", "0.1"]})]
-often = settings(
+DECOMPOSITIONS = [
+    ("head", {}),
+    ("layer", {}),
+    ("accumulated", {}),
+    ("neuron", {}),
+    ("source", {"heads": ["1.0", "0.1"]}),
+]
+random_examples = settings(
     max_examples=5 if "RESIDSCOPE_SHAPES" in os.environ else 20,  # shapes are checked at each call, which is slow
     deadline=None,
     derandomize=True,
@@ -80,30 +86,30 @@ def runs(draw) -> Run:
     return Run(model, tokens, logits, cache, answers)
 
 
-def ways(model):
-    return [(by, options) for by, options in WAYS if not (by == "neuron" and model.cfg.attn_only)]
+def decompositions(model):
+    return [(by, options) for by, options in DECOMPOSITIONS if not (by == "neuron" and model.cfg.attn_only)]
 
 
 def close(a, b, size=1.0):
     torch.testing.assert_close(a, b, atol=2e-5 * max(1.0, float(size)), rtol=1e-4)
 
 
-@often
+@random_examples
 @given(runs())
-def test_figures_add_up_to_the_models_own(run):
+def test_values_add_up_to_the_measured_value(run):
     model, _, logits, cache, answers = run
-    own = logits[:, -1].gather(1, answers)
-    for by, options in ways(model):
+    expected = logits[:, -1].gather(1, answers)
+    for by, options in decompositions(model):
         result = residscope.attribute(cache, answers, by=by, **options)
         total = result.values[-1] if by == "accumulated" else result.values.sum(0)
         close(total + result.constant + result.unexplained, result.measured)
         assert result.unexplained.abs().max() <= result.tolerance
         assert not any("arises" in note for note in result.notes)
         if by != "source":
-            close(result.measured, own[:, 0] - own[:, 1])
+            close(result.measured, expected[:, 0] - expected[:, 1])
 
 
-@often
+@random_examples
 @given(runs())
 def test_rows_agree_with_brute_force_in_float64(run):
     model, _, _, cache, answers = run
@@ -115,26 +121,26 @@ def test_rows_agree_with_brute_force_in_float64(run):
             close(row.double(), expected[label], size)
 
 
-@often
+@random_examples
 @given(runs(), st.data())
-def test_a_prompt_is_worth_the_same_in_any_order_and_alone(run, data):
+def test_contributions_do_not_depend_on_the_other_prompts_or_their_order(run, data):
     model, tokens, _, cache, answers = run
     order = data.draw(st.permutations(range(len(tokens))))
     one = data.draw(st.sampled_from(order))
     with torch.no_grad():
         _, shuffled = model.run_with_cache(tokens[order])
         _, alone = model.run_with_cache(tokens[[one]])
-    for by, options in ways(model):
+    for by, options in decompositions(model):
         whole = residscope.attribute(cache, answers, by=by, **options).values
         size = whole.abs().max()
         close(residscope.attribute(shuffled, answers[order], by=by, **options).values, whole[..., order], size)
         close(residscope.attribute(alone, answers[[one]], by=by, **options).values, whole[..., [one]], size)
 
 
-@often
+@random_examples
 @given(runs(), st.data())
-def test_heads_in_any_order_keep_their_figures(run, data):
-    """Named once, or several times: the sum over sources is the head's row, the pattern the cached one."""
+def test_heads_in_any_order_have_the_same_values(run, data):
+    """Also if a head is named twice. The sources add up to the head's row, and the pattern is the cached one."""
     model, tokens, _, cache, answers = run
     every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(4)]
     heads = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6))
@@ -145,16 +151,16 @@ def test_heads_in_any_order_keep_their_figures(run, data):
     assert found.heads == names
     close(found.values.sum(0), grid.permute(2, 0, 1), size)
     prompt = data.draw(st.sampled_from([None, *range(len(tokens))]))
-    brought = residscope.attention(cache, heads, prompt=prompt, weighting="contribution", answers=answers)
-    close(brought.values.sum(-1), grid.mean(1) if prompt is None else grid[:, prompt], size)
+    contributions = residscope.attention(cache, heads, prompt=prompt, weighting="contribution", answers=answers)
+    close(contributions.values.sum(-1), grid.mean(1) if prompt is None else grid[:, prompt], size)
     patterns = torch.stack([cache["pattern", layer][:, head] for layer, head in heads])
     seen = residscope.attention(cache, heads, prompt=prompt)
     close(seen.values, patterns.mean(1) if prompt is None else patterns[:, prompt])
-    assert brought.heads == seen.heads == names
+    assert contributions.heads == seen.heads == names
 
 
 class Tokenizer:
-    """As much of a tokenizer as tells padding and spells answers."""
+    """Only what is needed to detect padding and to write answers."""
 
     pad_token_id = PAD
     bos_token_id = None
@@ -166,30 +172,30 @@ class Tokenizer:
         return f"w{ids[0]}"
 
 
-@often
+@random_examples
 @given(runs(), st.sampled_from(["left", "right"]), st.integers(1, 3))
 def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side, count):
-    """Prompts beside a longer one: where their padding is, the cache holds noise, as a masked run leaves it."""
+    """A longer prompt is in the same batch. At the padding, the cache has noise, as after a run with a mask."""
     model, tokens, _, cache, answers = run
     batch, positions = tokens.shape
     kept = slice(count, None) if side == "left" else slice(0, positions)
     longer = torch.randint(1, VOCAB, (1, positions + count))
     with torch.no_grad():
-        _, beside = model.run_with_cache(longer)
+        _, of_longer = model.run_with_cache(longer)
 
     def pad(name: str) -> torch.Tensor:
-        t, other = cache[name], beside[name]
+        t, other = cache[name], of_longer[name]
         if t.shape[0] != batch:  # position embeddings without a batch axis
             return other
-        looks = name.endswith(("hook_pattern", "hook_attn_scores"))
+        is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
         noise = torch.zeros(batch, *other.shape[1:], dtype=t.dtype)
-        noise = noise if looks or not t.is_floating_point() else torch.rand_like(noise) + 1
-        noise[(slice(None), slice(None), kept, kept) if looks else (slice(None), kept)] = t
+        noise = noise if is_attention or not t.is_floating_point() else torch.rand_like(noise) + 1
+        noise[(slice(None), slice(None), kept, kept) if is_attention else (slice(None), kept)] = t
         return torch.cat([noise, other])
 
     padded = ActivationCache({name: pad(name) for name in cache.cache_dict}, model)
     model.tokenizer = Tokenizer()
-    for by, options in ways(model):
+    for by, options in decompositions(model):
         expected = residscope.attribute(cache, answers, by=by, **options)
         result = residscope.attribute(padded, torch.cat([answers, answers[:1]]), by=by, **options)
         values = result.values[kept] if by == "source" else result.values
@@ -197,13 +203,13 @@ def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side
         close(result.measured[..., :batch], expected.measured)
 
 
-@often
+@random_examples
 @given(runs(), st.sampled_from(["last", 0, "all"]))
-def test_nothing_is_changed(run, position):
+def test_cache_and_weights_are_not_changed(run, position):
     model, _, _, cache, answers = run
     before = {name: (id(t), t._version, t.clone()) for name, t in cache.items()}
     weights = {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
-    for by, options in ways(model):
+    for by, options in decompositions(model):
         residscope.attribute(cache, answers, by=by, position=position, **options)
     assert list(before) == list(cache.keys())
     for name, t in cache.items():
@@ -212,9 +218,9 @@ def test_nothing_is_changed(run, position):
     assert weights == {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
 
 
-@often
+@random_examples
 @given(runs())
-def test_a_set_is_the_mean_of_its_tokens(run):
+def test_a_set_of_answers_has_the_mean_of_its_tokens(run):
     cache = run[3]
     for by in ("head", "layer"):
         one, two, three = (residscope.attribute(cache, id, by=by) for id in (5, 6, 7))

@@ -75,22 +75,22 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
 
   // A key moved to another head: scroll to the map, then to the token strip, if both fit.
   watch(signal, () => {
-    if (store.sought.value === 0) return;
+    if (store.headMoves.value === 0) return;
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
-  // Something was asked: scroll to its answer, then to the target and the trail, if both fit.
+  // A target was added to the trail: scroll to the tab "why", then to the target and the trail, if both fit.
   watch(signal, () => {
     root.toggleAttribute("data-why", store.tab.value === "why" && isInside(store.target.value));
   });
   watch(signal, () => {
-    if (store.asked.value === 0) return;
+    if (store.trailAdditions.value === 0) return;
     for (const node of [lower, header]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
   // What had the focus may be hidden at another step of the trail: then keys would go to the notebook.
   watch(signal, () => {
     void store.path.value;
-    void store.asked.value;
+    void store.trailAdditions.value;
     const place = root.getRootNode();
     const focused = (place instanceof ShadowRoot ? place : document).activeElement;
     if (focused && root.contains(focused) && focused.closest("[hidden]"))

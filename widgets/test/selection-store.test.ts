@@ -100,7 +100,7 @@ describe("what is in view", () => {
     ];
     for (const step of steps) {
       step();
-      seen.push(store.source.value);
+      seen.push(store.dataKey.value);
     }
     expect(seen).toEqual([
       "  found  ",
@@ -113,7 +113,7 @@ describe("what is in view", () => {
       "y 2 none  2",
     ]);
     store.cacheName.value = "another"; // what a kernel's cache is called there says nothing of it
-    expect(store.source.value).toBe(seen.at(-1));
+    expect(store.dataKey.value).toBe(seen.at(-1));
   });
 
   it.each<[string | null, number | null, number | null]>([
@@ -179,7 +179,7 @@ describe("what is in view", () => {
   ])("is not drawn, and why: %s", (_, target, problems, settled, why) => {
     const store = new Store();
     [store.target.value, store.problems.value] = [target, new Map(problems)];
-    expect([store.settled.value, store.why("heads")]).toEqual([settled, why]);
+    expect([store.settled.value, store.reasonNotDrawn("heads")]).toEqual([settled, why]);
   });
 });
 
@@ -224,7 +224,7 @@ describe("heads", () => {
       });
     expect(walk(1, 4)).toEqual(["L0H1", "L1H1", "L0H0", "L0H1"]);
     expect(walk(-1, 4)).toEqual(["L0H0", "L1H1", "L0H1", "L0H0"]);
-    expect([store.hoveredHead.value, store.sought.value]).toEqual(["L0H0", 8]);
+    expect([store.hoveredHead.value, store.headMoves.value]).toEqual(["L0H0", 8]);
     store.preview.value = null;
     expect(walk(-1, 1)).toEqual(["L0H0"]);
     store.preview.value = "L9H9";
@@ -234,7 +234,7 @@ describe("heads", () => {
     for (const store of [new Store(), storeOf(FOUR), storeOf(FOUR, [NaN, NaN, NaN, NaN])]) {
       store.step(1);
       store.step(-1);
-      expect([store.preview.value, store.hoveredHead.value, store.sought.value]).toEqual([null, null, 0]);
+      expect([store.preview.value, store.hoveredHead.value, store.headMoves.value]).toEqual([null, null, 0]);
     }
   });
   it("one alone is walked to again and again", () => {
@@ -242,7 +242,7 @@ describe("heads", () => {
     store.step(1);
     store.step(1);
     store.step(-1);
-    expect([store.preview.value, store.sought.value]).toEqual(["L0H1", 3]);
+    expect([store.preview.value, store.headMoves.value]).toEqual(["L0H1", 3]);
   });
 });
 
@@ -379,7 +379,7 @@ it("a store begins with nothing chosen", () => {
     computing,
     computingNeurons,
     computingScores,
-    sought,
+    headMoves,
     outdated,
     described,
     isSaved,
@@ -407,7 +407,7 @@ it("a store begins with nothing chosen", () => {
       computing,
       computingNeurons,
       computingScores,
-      sought,
+      headMoves,
       outdated,
       described,
       isSaved,

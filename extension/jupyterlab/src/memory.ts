@@ -13,7 +13,7 @@ export function memoryIn(db: IStateDB | null): { memory: Memory; loaded: Promise
   return { memory, loaded: load() };
 }
 
-/** A view as the arguments of a command. The database stores the same object. */
+/** A view in the form of a command's arguments. The database stores it in the same form. */
 export function asArgs({ path, name, selection }: Opened): ReadonlyPartialJSONObject {
   return { path, name, selection: selection as unknown as ReadonlyPartialJSONObject };
 }

@@ -21,12 +21,12 @@ import { type LastKernel, noKernel } from "./no-kernel";
 import { Pieces } from "./pieces";
 import { Refused, run } from "./run";
 
-/** If a kernel is idle for this time and does not run a request, VS Code does not give the request to the kernel. */
+/** If a request waits for this time although the kernel is idle, VS Code does not pass the request to the kernel. */
 const BLOCKED_AFTER_MS = 5000;
-/** After this time without a running kernel, attach again: after a restart, or when the kernel seems dead or replaced. */
+/** How long to wait for a kernel to run before attaching again: after a restart, or if it is dead or was replaced. */
 const ATTACH_AGAIN_AFTER_MS = { restarted: 15_000, another: 2_000 };
-const CLOSED = "This notebook is not open. Open it and run its cells; until then the last picture stays.";
-const LOST = "This answer was too long for the connection to the kernel, and a part of it was lost.";
+const CLOSED = "This notebook is not open. Open it and run its cells. Until then, the last picture stays.";
+const LOST = "This reply was too long for the connection to the kernel, and a part of it was lost.";
 
 export interface Listener extends AttachmentListener {
   occupied(now: boolean): void;
@@ -55,7 +55,7 @@ export class Connection {
   #isDenied = false;
   /** The number of running cells. */
   #cells: number;
-  /** Set while a lost kernel may run again. It aborts when the kernel runs again, or the wait is over. */
+  /** Set while this waits for a lost kernel to run again. It aborts when the kernel runs, or the wait is over. */
   #returning: AbortSignal | null = null;
 
   constructor(
@@ -71,10 +71,10 @@ export class Connection {
         state: (now) => listener.state(now),
         lost: () => {
           listener.lost();
-          this.#occupy();
+          this.#updateOccupied();
         },
         renewed: () => {
-          this.#waiting = []; // the pages send all of these requests again
+          this.#waiting = []; // the pages send these requests again
           listener.renewed();
         },
       },
@@ -99,7 +99,7 @@ export class Connection {
         if (!signal.aborted) this.#isDenied = outcome === DENIED;
         return outcome;
       },
-      // Without a running cell, attaching can only wait for the user's answer to a question of VS Code.
+      // If no cell is running, attaching can only wait for the user to answer VS Code's question.
       busy: () => this.#cells > 0,
     });
   }
@@ -132,13 +132,13 @@ export class Connection {
   /** Sends a request. If the kernel is lost before it answers, the page sends the request again later. */
   ask(question: Question, deliver: Deliver): void {
     this.#waiting.push({ question, deliver });
-    queueMicrotask(() => void this.#sendBatches()); // requests that a page sends at the same time go together
+    queueMicrotask(() => void this.#sendBatches()); // so that requests from one moment are one batch
   }
 
   /** A cell of the notebook has started, or ended. */
   cell(started: boolean): void {
     this.#cells = Math.max(0, this.#cells + (started ? 1 : -1));
-    this.#occupy();
+    this.#updateOccupied();
     // VS Code gives access to a kernel only after its first cell has ended.
     if (started && mayHelp(this.state)) this.#attachment.set({ kind: "attaching", busy: true });
     void this.#checkKernel(!started);
@@ -165,17 +165,17 @@ export class Connection {
   }
 
   // --- requests -----------------------------------------------------------------------------------------------------
-  /** Sends waiting requests in batches, one at a time. So the user's next cell waits for at most one batch. */
+  /** Sends the waiting requests as one batch after another. So the user's next cell waits for at most one batch. */
   async #sendBatches(): Promise<void> {
     const { signal } = this.#attachment;
     if (this.#sending === signal) return;
     this.#sending = signal;
     while (!signal.aborted && this.#kernel && this.state.kind === "ready" && this.#waiting.length > 0) {
-      this.#occupy();
+      this.#updateOccupied();
       await this.#sendBatch(this.#kernel, signal, this.#waiting.splice(0));
     }
     if (this.#sending === signal) this.#sending = null;
-    this.#occupy();
+    this.#updateOccupied();
   }
 
   async #sendBatch(kernel: Kernel, signal: AbortSignal, waiting: Waiting[]): Promise<void> {
@@ -199,8 +199,8 @@ export class Connection {
         ),
         token,
       )) {
-        if (signal.aborted) return; // the kernel was lost, which has been reported
-        untilOutput.abort(); // VS Code has run the request; a large answer may take long
+        if (signal.aborted) return; // the kernel is lost, and this was reported
+        untilOutput.abort(); // VS Code is running the request; a large reply may take long
         const answered = pieces.take(output);
         if (!answered) continue;
         unanswered.get(answered.answer.id)?.deliver(answered.answer, answered.buffers);
@@ -221,7 +221,7 @@ export class Connection {
     else this.#fail(trouble);
   }
 
-  /** Some requests got no answer. After attaching again, the pages send them again. */
+  /** Some requests got no reply. After attaching again, the pages send them again. */
   #fail(trouble: unknown): void {
     const isSecond = this.#hasFailed;
     this.#hasFailed = true;
@@ -241,7 +241,7 @@ export class Connection {
     return kernel.status === "idle" && this.#cells === 0;
   }
 
-  #occupy(): void {
+  #updateOccupied(): void {
     const now = this.#cells > 0 || this.#sending !== null;
     if (now === this.occupied) return;
     this.occupied = now;
@@ -250,8 +250,8 @@ export class Connection {
 
   // --- the kernel ---------------------------------------------------------------------------------------------------
   /**
-   * Checks the kernel after a cell has started or ended: the user may have chosen another kernel, started the first
-   * one, or installed what was missing.
+   * Checks the kernel after a cell has started or ended. The user may have started the first kernel, chosen another
+   * one, or installed a missing package.
    */
   async #checkKernel(hasEnded: boolean): Promise<void> {
     const kernelOrState = await kernelOf(this.notebook).catch(() => undefined);
@@ -259,7 +259,7 @@ export class Connection {
     const { kind } = this.state;
     if (isKernel(kernelOrState)) {
       const { status } = kernelOrState;
-      if (isRestarting(status) || isDead(status)) return; // the next change of the status is handled elsewhere
+      if (isRestarting(status) || isDead(status)) return; // `#waitFor` and `#attachWhenRunning` handle this
       const isSame = kernelOrState === this.#kernel;
       if (this.#isDenied && (isSame || this.#kernel === null)) return; // only the user can allow it
       if (isSame && (!hasEnded || kind === "ready" || kind === "attaching")) return;
@@ -276,8 +276,8 @@ export class Connection {
         if (isRestarting(status)) this.#waitFor(kernel, "restarted");
         else if (isDead(status)) this.#waitFor(kernel, "another");
         else if (status === "idle") {
-          this.#cells = 0; // cells that were cancelled, or deleted while they ran, do not report their end
-          this.#occupy();
+          this.#cells = 0; // VS Code does not report the end of cells that were cancelled, or deleted while they ran
+          this.#updateOccupied();
         }
       },
       signal,
@@ -285,8 +285,8 @@ export class Connection {
   }
 
   /**
-   * The kernel restarts, has ended, or is replaced by another one. VS Code reports all of these as "dead" at first, so
-   * this waits until the kernel runs again or the time is over, and then attaches again.
+   * The kernel restarts, has ended, or is replaced by another one. At first, VS Code reports all of these as "dead". So
+   * this attaches again when the kernel runs again, or the time is over.
    */
   #waitFor(kernel: Kernel, cause: keyof typeof ATTACH_AGAIN_AFTER_MS): void {
     this.#cells = 0;
@@ -319,7 +319,7 @@ export class Connection {
   }
 }
 
-/** Tries twice, because an interrupt of a cell also cancels all code that waits for the cell. */
+/** Tries twice, because an interrupt of a cell also cancels the code that waits for this cell. */
 async function attachTo(kernel: Kernel, signal: AbortSignal): Promise<LinkState> {
   for (let attempt = 0; attempt < 2 && !signal.aborted; attempt += 1) {
     const token = newToken();

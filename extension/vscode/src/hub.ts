@@ -16,7 +16,7 @@ export class Hub {
   readonly renamed = new EventEmitter<{ from: string; to: string }>();
   readonly #pages = new Set<Page>();
   readonly #connections = new Map<string, Connection>();
-  /** The new paths of notebooks that were renamed in this window. No kernel of these paths ended with an earlier window. */
+  /** The new paths of renamed notebooks. Their kernels belong to this window, and did not end with an earlier one. */
   readonly #newPaths = new Set<string>();
 
   constructor(
@@ -76,7 +76,7 @@ export class Hub {
     return connection;
   }
 
-  /** Attaches again if VS Code had prevented it: the workspace is trusted now, or an extension was installed. */
+  /** Attaches again where VS Code prevented it before: the workspace is trusted now, or an extension was installed. */
   retry(): void {
     for (const connection of this.#connections.values())
       if (isPreventedByVsCode(connection.state)) void connection.attach();

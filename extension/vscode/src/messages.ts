@@ -14,14 +14,14 @@ export type ToHost =
   | { say: "ask"; path: string; questions: Question[] }
   | { say: "retry" | "act"; path: string }
   | { say: "remember"; opened: Opened }
-  /** `keep` stores a view's last picture as JSON, across a reload. `recall` requests the picture. */
+  /** `keep` stores a view's last picture as JSON, so that it outlives a reload. `recall` requests this picture. */
   | { say: "keep"; path: string; name: string; picture: string }
   | { say: "recall"; path: string; name: string }
   | { say: "enlarge"; opened: Opened }
   | { say: "save"; number: number; name: string; bytes: ArrayBuffer };
 
 export type ToPage =
-  /** One of these two is the first message: the page is the sidebar, with the views that were open before, or one view. */
+  /** The first message says what the page is: the sidebar, with the views that were open before, or a single view. */
   | { say: "sidebar"; remembered: Opened[] }
   | { say: "view"; opened: Opened }
   | { say: "visible"; visible: boolean }

@@ -142,7 +142,7 @@ class KernelPane {
     const { pictures } = this.host;
     const inspection = new Inspection(this.#view, this.caches, name, signal, selection, Boolean(pictures));
     if (pictures) keepPicture(this.path, inspection, pictures, signal);
-    inspection.store.around.value = {
+    inspection.store.hostControls.value = {
       list: {
         id: this.#list.id,
         open: this.#isListVisible,

@@ -59,7 +59,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   const now = <T>(body: () => T): T => untracked(body);
 
   watch(signal, () => {
-    void store.source.value; // a renamed or replaced cache is described again
+    void store.dataKey.value; // a renamed or replaced cache is described again
     now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
   });
 
@@ -74,7 +74,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const ask = question();
       if (ask === null) return null;
       const target = "target" in ask ? targetKey(ask.target) : null;
-      return `${store.source.value} ${JSON.stringify({ ...ask, target })}`;
+      return `${store.dataKey.value} ${JSON.stringify({ ...ask, target })}`;
     });
     watch(signal, () => {
       if (asked.value === null) return; // not shown, or nothing to request
@@ -92,7 +92,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   );
 
   watch(signal, () => {
-    void store.source.value;
+    void store.dataKey.value;
     if (isSet(store.target.value)) return now(() => problem("target", null));
     if (store.ref.value !== null) return; // in a sidebar, the host chooses the target of each cache
     now(() => run("target", client.latest("target", { kind: "target" }), (r) => (store.target.value = r.reply.target)));

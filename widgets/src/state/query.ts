@@ -27,7 +27,7 @@ export function asking<K extends Kind, T>(
   const waiting = state(0);
   const asked = computed(() => {
     const ask = question();
-    return ask && `${store.source.value} ${JSON.stringify(ask)}`;
+    return ask && `${store.dataKey.value} ${JSON.stringify(ask)}`;
   });
   watch(signal, () => {
     if (asked.value === null) {

@@ -189,7 +189,7 @@ export function rankedHeads(store: Store): string[] {
 
 /** The points of the stream in the token lens. */
 export function lensPoints(store: Store): readonly Component[] {
-  const table = store.why("lens") === null ? store.lens.value?.reply.components : null;
+  const table = store.reasonNotDrawn("lens") === null ? store.lens.value?.reply.components : null;
   return componentsOf(table ?? store.facts.value?.points);
 }
 

@@ -1,5 +1,5 @@
-// The one store of a panel. What can be selected, and what of it Python shares, is defined in selectable.ts. Everything
-// else belongs to this view only. Views read and write the store, and never send messages to each other.
+// The one store of a panel. selectable.ts defines what can be selected, and which of it is shared with Python. The rest
+// belongs to this panel only. Views read and write the store, and never send messages to each other.
 import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-core";
 import { headName, parseHead, subscript, visible } from "../base/format";
 import type { Sentence } from "../base/sentence";
@@ -60,7 +60,7 @@ export interface StatusNotice {
 }
 
 /** What the host of a view adds to its header. */
-export interface Around {
+export interface HostControls {
   /** The list of caches, folded behind the name of the current one. */
   list: { id: string; open: ReadonlySignal<boolean>; count: ReadonlySignal<string>; toggle: () => void };
   /** Opens the view in its own tab; absent if the host has none. */
@@ -78,19 +78,19 @@ export class Store extends SelectionSignals {
   /** The current cache of the kernel; null in an inline panel, which has only one. */
   readonly ref = signal<CacheRef | null>(null);
   readonly statusNotice = signal<StatusNotice | null>(null);
-  readonly around = signal<Around | null>(null);
+  readonly hostControls = signal<HostControls | null>(null);
   /** Whether this is a saved picture, which has no kernel. */
   readonly isSaved = signal(false);
-  /** Counts key presses that went to another head: then strip, sentence and map are scrolled into view. */
-  readonly sought = signal(0);
-  /** Counts questions that became a step of the trail: then the tab that answers them is scrolled into view. */
-  readonly asked = signal(0);
-  /** Counts failures that say that the current cache has changed or is gone. */
+  /** How often a key moved to another head. After each time, strip, sentence and map are scrolled into view. */
+  readonly headMoves = signal(0);
+  /** How often a target was added to the trail. After each time, the tab "why" is scrolled into view. */
+  readonly trailAdditions = signal(0);
+  /** How many failures said that the current cache has changed or is gone. */
   readonly outdated = signal(0);
-  /** Counts changes of Python's description of the cache. */
+  /** How often Python has sent another description of the cache. */
   readonly described = signal(0);
-  /** Changes with the cache, with its state, and with how padding counts. */
-  readonly source = computed(() => {
+  /** A key of the data that replies are computed from: the cache, its state and description, and the padding. */
+  readonly dataKey = computed(() => {
     const ref = this.ref.value;
     const name = ref ? "" : this.cacheName.value;
     return [ref?.id ?? "", ref?.state ?? "", this.padding.value, name, this.described.value || ""].join(" ");
@@ -101,7 +101,7 @@ export class Store extends SelectionSignals {
   readonly hoveredHead = signal<string | null>(null);
   readonly hoveredToken = signal<number | null>(null);
   readonly hoveredLayer = signal<number | null>(null);
-  /** The head in the preview slot: the last one hovered. Kept when the pointer leaves, dropped by Esc. */
+  /** The head in the preview slot: the last one hovered. It stays when the pointer leaves; Esc clears it. */
   readonly preview = signal<string | null>(null);
   readonly sentence = signal<Sentence | null>(null);
 
@@ -112,11 +112,11 @@ export class Store extends SelectionSignals {
   readonly headRows = signal<Attribution | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
-  /** What each head feeds to the head in `feeds`, and which one that is. */
+  /** What each head feeds to one input of a head, and which input that is. */
   readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
-  /** What targets inside the model are in this cache, by `innerFactsKey`. */
+  /** What this cache has of each target inside the model. The keys are from `innerFactsKey`. */
   readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
-  /** The attention cell or token of the painted strip that was pointed at last: what "why here?" is about. */
+  /** The attention cell, or the token of the tinted strip, that the pointer was on last. "why here?" is about it. */
   readonly spot = signal<Spot | null>(null);
   /** What the head in focus reads at the destination. */
   readonly reading = signal<Reading | null>(null);
@@ -136,18 +136,18 @@ export class Store extends SelectionSignals {
     if (prompt !== null) return last[prompt] ?? null;
     return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
   });
-  /** The selected position, if it is not the last one; else null. */
+  /** The selected position; null if it is the last one. */
   readonly locked = computed(() =>
     this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value,
   );
-  /** The position as requests and selections have it. */
+  /** The selected position in the form of a request: an index or "last". */
   readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
   readonly chosen = chosenOf(this, this.chosenPosition);
-  /** All that is selected, by the names of the wire. Each signal is read only when its property is. */
+  /** The selection, with the field names of the wire. To read a property reads only its own signal. */
   readonly shown: Selected = wireSelection(this.chosen);
-  /** The steps of the trail, and the place of the present one. */
+  /** The steps of the trail, and the index of the current one. */
   readonly path = computed(() => pathOf(this.shown));
-  /** The logits that the present target began with. */
+  /** The logits that the trail of the current target began with. */
   readonly base = computed(() => baseOf(this.shown).target);
   /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
@@ -185,13 +185,13 @@ export class Store extends SelectionSignals {
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
 
   /** Why a view is not drawn: a failure, or no target; null if it is drawn. */
-  why(lane: string): string | null {
+  reasonNotDrawn(lane: string): string | null {
     const problems = this.problems.value;
     if (!isSet(this.target.value)) return problems.get("target") ?? null;
     return problems.get(lane) ?? null;
   }
 
-  /** The largest absolute contribution of a head. It determines the decimals of all heads' contributions. */
+  /** The largest absolute contribution of a head. All heads' contributions have as many decimals as this one needs. */
   readonly largest = computed(() => {
     const { layers = 0, heads = 0 } = this.facts.value ?? {};
     return limitOf(this.headRows.value?.rows.subarray(0, layers * heads) ?? []);
@@ -205,7 +205,7 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Whether there is no such head in the cache: its layer has no attention. A head without a value may still be shown.
+   * Whether the cache has no such head: its layer has no attention. A head without a value is not always absent.
    */
   isAbsent(name: string): boolean {
     if (!Number.isNaN(this.#headRow(name))) return false;
@@ -228,7 +228,7 @@ export class Store extends SelectionSignals {
     return token.text === "" && (token.varies?.length ?? 0) > 0 ? "∗" : visible(token.text);
   }
 
-  /** The position as a subscript if the same token occurs elsewhere, too; else empty. */
+  /** The position as a subscript; empty if the token occurs only once. */
   tokenMark(position: number): string {
     return this.#repeated.value.has(this.tokenText(position)) ? subscript(position) : "";
   }
@@ -253,7 +253,7 @@ export class Store extends SelectionSignals {
     this.heads.value = heads.includes(head) ? heads.filter((h) => h !== head) : [...heads, head];
   }
 
-  /** The next head after the one in the preview slot, from the strongest to the weakest; −1: the one before. */
+  /** Moves the preview to the next weaker head (1) or the next stronger one (−1). */
   step(by: 1 | -1): void {
     const count = (this.facts.value?.layers ?? 0) * (this.facts.value?.heads ?? 0);
     const rows = this.headRows.value?.rows.subarray(0, count) ?? new Float32Array(0);
@@ -265,7 +265,7 @@ export class Store extends SelectionSignals {
     const at = names.indexOf(this.preview.value ?? "");
     const to = at === -1 ? (by === 1 ? 0 : names.length - 1) : (at + by + names.length) % names.length;
     this.hover(names[to] ?? null);
-    this.sought.value += 1;
+    this.headMoves.value += 1;
   }
 
   togglePosition(position: number): void {
@@ -273,7 +273,7 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Counts padding as real tokens, or leaves it out again. If the last token was selected, it stays selected.
+   * Counts padding as real tokens, or ignores it again. A selection of the last token stays on the last token.
    */
   togglePadding(): void {
     batch(() => {
@@ -282,7 +282,7 @@ export class Store extends SelectionSignals {
     });
   }
 
-  /** Ranks a layer's neurons; for the layer that is chosen already, those of all layers. */
+  /** Ranks the neurons of this layer. If it is already chosen, ranks those of all layers. */
   toggleLayer(layer: number): void {
     batch(() => {
       this.layer.value = layer === this.chosenLayer.value ? null : layer;
@@ -291,9 +291,9 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Esc: clears pins, preview and hover. With the focus in the token strip it first clears the locked position, unless
-   * this is the destination of the attention score that is shown; with the focus in the chart of layers or the ranking,
-   * the chosen layer.
+   * Handles Esc: clears pins, preview and hover. Something else is cleared first, if it is set: with the focus in the
+   * chart of layers or the ranking, the chosen layer; with the focus in the token strip, the locked position. The
+   * destination of an attention score stays.
    */
   escape(inTokens: boolean, byLayer = false): void {
     const [layer, position] = [this.chosenLayer.value, this.locked.value];
@@ -317,7 +317,7 @@ export class Store extends SelectionSignals {
     if (heads.length > 0 || preview !== null) this.#undo.keep({ heads, preview });
   }
 
-  /** Restores what the last Esc cleared; called again, what the one before cleared. */
+  /** Restores what the last Esc cleared. Each further call goes back by one more Esc. */
   undo(): void {
     this.#undo.back();
   }

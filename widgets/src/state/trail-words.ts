@@ -22,7 +22,7 @@ export function factsOf(store: Store, target: Target): InnerFacts | null {
 }
 
 export function innerFactsKey(store: Store, target: Target): string {
-  return `${store.source.value} ${store.prompt.value} ${targetKey(target)}`;
+  return `${store.dataKey.value} ${store.prompt.value} ${targetKey(target)}`;
 }
 
 export function stepWords(store: Store, { target, position = "last" }: Step): StepWords {

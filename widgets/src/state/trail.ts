@@ -32,7 +32,7 @@ export function ask(store: Store, target: Target, position: Position = store.cho
     put(store, next, next.length - 1);
     store.tab.value = "why";
     store.folded.value = store.folded.peek().filter((section) => section !== "views");
-    store.asked.value += 1;
+    store.trailAdditions.value += 1;
   });
 }
 

@@ -55,8 +55,8 @@ export class AttentionStore {
 
   /** Everything that a head's attention depends on, as a key; reading it in an effect subscribes to all of that. */
   key(head: string): string {
-    const { source, prompt, locked, target, pool, settled } = this.store;
-    return [source.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(
+    const { dataKey, prompt, locked, target, pool, settled } = this.store;
+    return [dataKey.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(
       " ",
     );
   }

@@ -16,7 +16,7 @@ import type { AttentionRoom } from "./attention-room";
 import { colourOf, NAMES, written } from "./attention-scale";
 import { cellSentence, lineWords } from "./attention-words";
 import { mountTextChoice } from "./text-choice";
-import { readShade, type Shade } from "./text-line";
+import { readTextLine, type TextLine } from "./text-line";
 import { readText, type TextPicture } from "./text-picture";
 
 interface Word {
@@ -24,8 +24,8 @@ interface Word {
   text: HTMLElement;
   bars: HTMLElement;
 }
-/** Reads the text view's picture, and its shaded line. */
-export type ReadTextPicture = () => { picture: TextPicture; shade: Shade | null } | null;
+/** Reads the text view's picture, and the line that it shows. */
+export type ReadTextPicture = () => { picture: TextPicture; line: TextLine | null } | null;
 
 export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadTextPicture {
   const { store, limits } = room;
@@ -66,10 +66,10 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       tools,
     );
   });
-  const shaded = readShade(room, picture, token, direction, inSight, (said) => (trouble.value = said), signal);
+  const textLine = readTextLine(room, picture, token, direction, inSight, (said) => (trouble.value = said), signal);
   watch(signal, () => {
     if (!inSight.value) return;
-    const now = shaded.value;
+    const now = textLine.value;
     box.classList.toggle("rs-waiting-text", waiting.value);
     const notes = picture.value?.notes ?? [];
     const hint = trouble.value
@@ -134,7 +134,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
   watch(signal, () => {
     if (!inSight.value) return; // hovering elsewhere paints nothing while this view is hidden
     void built.value;
-    const now = shaded.value;
+    const now = textLine.value;
     const at = token.value;
     const kept = locked.value;
     for (const [nth, { node }] of words.entries()) {
@@ -208,7 +208,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     if (position === null) store.sentence.value = null;
   };
   watch(signal, () => {
-    const now = shaded.value;
+    const now = textLine.value;
     const position = own.value;
     if (!now || position === null) return;
     const words =
@@ -222,14 +222,14 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
         : pair(now, position);
     untracked(() => (store.sentence.value = words));
   });
-  function pair({ shown, at: kept, direction, values, parts }: Shade, other: number): Sentence {
+  function pair({ shown, at: kept, direction, values, parts }: TextLine, other: number): Sentence {
     const [q, k] = direction === "reads" ? [kept, other] : [other, kept];
     const [first] = parts;
     const attention = shown.parts[0]?.attention;
     const sentence =
       first && attention ? cellSentence(store, attention, first.pane, shown.weighting, first.head, q, k) : null;
     if (sentence && (parts.length === 1 || k > q)) return sentence;
-    const each = (line: Float32Array): string => written(shown.weighting, line[other] ?? NaN, store.largest.value);
+    const each = (row: Float32Array): string => written(shown.weighting, row[other] ?? NaN, store.largest.value);
     const listed = parts.map((part) => `${part.head} ${each(part.values)}`).join(", ");
     return [
       `${shown.name}: ${quoted(store.tokenName(q))} (destination ${q}) reads ${quoted(store.tokenName(k))} ` +
@@ -287,7 +287,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
 
   return () => {
     const shown = waiting.peek() ? null : picture.peek();
-    return shown && { picture: shown, shade: shaded.peek()?.shown === shown ? shaded.peek() : null };
+    return shown && { picture: shown, line: textLine.peek()?.shown === shown ? textLine.peek() : null };
   };
 }
 

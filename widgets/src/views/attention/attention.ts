@@ -66,18 +66,18 @@ function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "at
   };
 }
 
-/** The picture of the text view; for a long prompt only the shaded line. */
-function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTextPicture>>): AttentionMap[] {
+/** The picture of the text view; for a long prompt only the line that it shows. */
+function ofText(store: Store, { picture, line }: NonNullable<ReturnType<ReadTextPicture>>): AttentionMap[] {
   const { parts, name, heads, weighting, size, values, step } = picture;
   const [only] = parts.length === 1 ? parts : [];
   if (step > 1) {
-    const span = { start: shade?.at ?? 0, stop: (shade?.at ?? 0) + 1 };
+    if (!line) return [];
+    const span = { start: line.at, stop: line.at + 1 };
     const frame =
-      shade?.direction === "read-by"
+      line.direction === "read-by"
         ? { rows: everything(size).rows, columns: span }
         : { rows: span, columns: everything(size).columns };
-    if (!shade) return [];
-    const line = shade.values.map((value) => (Number.isNaN(value) ? 0 : value));
+    const lineValues = line.values.map((value) => (Number.isNaN(value) ? 0 : value));
     return [
       {
         name,
@@ -85,7 +85,7 @@ function ofText(store: Store, { picture, shade }: NonNullable<ReturnType<ReadTex
         value: only ? store.headValue(only.head) : null,
         ...frame,
         step: 1,
-        maps: { [weighting]: line },
+        maps: { [weighting]: lineValues },
         sourceContributions: null,
       },
     ];

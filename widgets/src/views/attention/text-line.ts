@@ -1,19 +1,18 @@
-// The line that the text view shows: a row or a column of its picture. For a long prompt, the line is requested.
+// The line that the text view shows: a row or a column of its picture. For a long prompt, the kernel computes the line.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { everything, frameOf } from "../../draw/plane";
 import { isOutdated } from "../../state/loader";
 import { blend } from "../../state/questions";
-import type { Direction } from "./attention-data";
-import { type Maps, type Pane, unpacked } from "./attention-data";
+import { type Direction, type Maps, type Pane, unpacked } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { lineOf, unmasked } from "./attention-words";
 import { superpose, type TextPicture } from "./text-picture";
 
-export interface Shade {
+export interface TextLine {
   /** The picture that the line belongs to. */
   shown: TextPicture;
-  /** The position of the token: the number of the row or column. */
+  /** The position of the token: the index of the row or column. */
   at: number;
   direction: Direction;
   /** The line of the superposed heads. Masked values are NaN. */
@@ -22,7 +21,7 @@ export interface Shade {
   parts: { head: string; values: Float32Array; pane: Pane }[];
 }
 
-export function readShade(
+export function readTextLine(
   room: AttentionRoom,
   picture: ReadonlySignal<TextPicture | null>,
   token: ReadonlySignal<number | null>,
@@ -30,17 +29,17 @@ export function readShade(
   inSight: ReadonlySignal<boolean>,
   reportTrouble: (sentence: string) => void,
   signal: AbortSignal,
-): ReadonlySignal<Shade | null> {
+): ReadonlySignal<TextLine | null> {
   const { store, data, client } = room;
-  const shade = state<Shade | null>(null);
+  const line = state<TextLine | null>(null);
 
   watch(signal, () => {
     const shown = picture.value;
     const position = token.value;
     const directionNow = direction.value;
     if (!inSight.value) return;
-    if (!shown || position === null || position >= shown.size) return void (shade.value = null);
-    if (shown.step === 1) return void (shade.value = ofMaps(shown, position, directionNow));
+    if (!shown || position === null || position >= shown.size) return void (line.value = null);
+    if (shown.step === 1) return void (line.value = ofMaps(shown, position, directionNow));
     untracked(() => {
       const request =
         shown.parts.length > 0 ? ofHeads(shown, position, directionNow) : ofBlend(shown, position, directionNow);
@@ -51,7 +50,7 @@ export function readShade(
             picture.peek() === shown &&
             token.peek() === position &&
             direction.peek() === directionNow;
-          if (next && isCurrent) shade.value = next;
+          if (next && isCurrent) line.value = next;
         },
         (error: unknown) => {
           if (!signal.aborted && !isOutdated(error, store))
@@ -61,7 +60,7 @@ export function readShade(
     });
   });
 
-  function ofMaps(shown: TextPicture, position: number, direction: Direction): Shade {
+  function ofMaps(shown: TextPicture, position: number, direction: Direction): TextLine {
     const parts = shown.parts.map(({ head, attention, values }) => ({
       head,
       values: lineOf(values, shown.size, direction, position),
@@ -72,7 +71,7 @@ export function readShade(
     return { shown, at: position, direction, values, parts };
   }
 
-  async function ofHeads(shown: TextPicture, position: number, direction: Direction): Promise<Shade | null> {
+  async function ofHeads(shown: TextPicture, position: number, direction: Direction): Promise<TextLine | null> {
     const all = await Promise.all(
       shown.parts.map(({ head }) => data.line(`text row ${head}`, head, shown.weighting, direction, position)),
     );
@@ -100,17 +99,17 @@ export function readShade(
     };
   }
 
-  async function ofBlend(shown: TextPicture, position: number, direction: Direction): Promise<Shade | null> {
+  async function ofBlend(shown: TextPicture, position: number, direction: Direction): Promise<TextLine | null> {
     if (!store.settled.peek()) return null;
     const span = { start: position, stop: position + 1 };
     const part = direction === "reads" ? { rows: span } : { columns: span };
-    const ask = untracked(() => blend(store.shown, shown.layer, shown.weighting, part));
-    const result = await client.latest("text blend row", ask);
+    const request = untracked(() => blend(store.shown, shown.layer, shown.weighting, part));
+    const result = await client.latest("text blend row", request);
     if (!result) return null;
-    const line = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
-    return { shown, at: position, direction, values: unmasked(line, direction, position), parts: [] };
+    const map = unpacked(result.reply.part, result.buffers[0], frameOf(result.reply));
+    return { shown, at: position, direction, values: unmasked(map, direction, position), parts: [] };
   }
-  return shade;
+  return line;
 }
 
 function masked(maps: Maps, { weighting, size }: TextPicture, direction: Direction, position: number): Float32Array {

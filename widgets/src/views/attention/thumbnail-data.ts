@@ -38,8 +38,8 @@ export class ThumbnailStore {
   ) {
     const { store } = room;
     watch(signal, () => {
-      const { source, prompt, target, weighting } = store;
-      const key = [source.value, prompt.value, targetKey(target.value), weighting.value].join(" ");
+      const { dataKey, prompt, target, weighting } = store;
+      const key = [dataKey.value, prompt.value, targetKey(target.value), weighting.value].join(" ");
       const isVisible = visible.value;
       untracked(() => {
         this.#key = key;

@@ -22,7 +22,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
   watch(signal, () => {
     const data = store.headRows.value;
     const quantity = store.quantity.value;
-    const refused = store.why("heads") !== null;
+    const refused = store.reasonNotDrawn("heads") !== null;
     if (!data || refused) {
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
       if (lacking)

@@ -50,7 +50,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
     );
   });
   watch(signal, () => {
-    const enlarge = store.around.value?.enlarge;
+    const enlarge = store.hostControls.value?.enlarge;
     const name = shown(store.cacheName.value || "cache");
     render(
       enlarge
@@ -84,7 +84,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
         ].filter((part) => part !== "")
       : ["reading the cache …"];
     const standing = store.statusNotice.value;
-    const { list } = store.around.value ?? {};
+    const { list } = store.hostControls.value ?? {};
     const narrow = width.value < ROOM_PX;
     const label = shown(store.cacheName.value || f?.name || "cache");
     const name = html`<b class="rs-cache">${label}</b>`;

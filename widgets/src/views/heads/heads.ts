@@ -77,7 +77,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const why = feeds
       ? (store.problems.value.get(FEEDS) ?? undefined)
       : added
-        ? (store.why("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
+        ? (store.reasonNotDrawn("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
         : (store.problems.value.get(SCORES) ?? undefined);
     // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
@@ -137,7 +137,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const stale = shown?.score === null && shown.feeds === null && store.why("heads") !== null;
+    const stale = shown?.score === null && shown.feeds === null && store.reasonNotDrawn("heads") !== null;
     const end = endOf();
     if (!shown) return;
     let index = 0;
@@ -254,7 +254,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
         const to = stepAcross(event, { row: at.layer, column: at.head }, facts.layers, facts.heads);
         if (!to) return;
         cells.get(headName(to.row, to.column))?.focus({ preventScroll: true });
-        store.sought.value += 1;
+        store.headMoves.value += 1;
       }
       event.preventDefault();
     },

@@ -68,7 +68,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       "keys read the bars, Enter on an MLP lists its neurons."
     );
   });
-  const why = computed(() => store.why("layers"));
+  const why = computed(() => store.reasonNotDrawn("layers"));
 
   mountChart(parent, store, signal, {
     className: "rs-layers",

@@ -49,7 +49,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
       `${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`
     );
   });
-  const why = computed(() => store.why("lens"));
+  const why = computed(() => store.reasonNotDrawn("lens"));
 
   watch(signal, () => {
     const norm = store.norm.value;

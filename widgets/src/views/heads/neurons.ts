@@ -37,7 +37,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     const data = store.neurons.value;
     return components.value.map(({ label }, i) => ({ name: label, value: data?.values[i] ?? NaN }));
   });
-  const problem = computed(() => store.why(NEURONS));
+  const problem = computed(() => store.reasonNotDrawn(NEURONS));
   const cursor = state<number | null>(null);
   const tabStop = state(0);
 

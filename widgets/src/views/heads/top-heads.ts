@@ -46,7 +46,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
             ranked.name === hovered,
           )}</button>
       </div>`;
-    const why = store.why("heads") ?? store.headRows.value?.reply.refusal;
+    const why = store.reasonNotDrawn("heads") ?? store.headRows.value?.reply.refusal;
     render(
       why
         ? html`<p class="rs-none">${prose(why)}</p>`
@@ -61,7 +61,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const facts = store.facts.value;
     const data = store.headRows.value;
     render(
-      facts && data && store.why("heads") === null
+      facts && data && store.reasonNotDrawn("heads") === null
         ? ledger(data, facts.layers * facts.heads, store.quantity.value)
         : nothing,
       sum,

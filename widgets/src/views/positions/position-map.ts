@@ -280,7 +280,7 @@ export function mountPositionMap(
   // changes.
   watch(signal, () => {
     const { columns } = size.value;
-    void [width.value, store.prompt.value, store.source.value];
+    void [width.value, store.prompt.value, store.dataKey.value];
     const column = store.destination.value ?? columns - 1;
     if (store.tab.value !== "positions" || columns === 0) return;
     queueMicrotask(() => !signal.aborted && scrollToColumn(column));

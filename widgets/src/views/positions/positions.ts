@@ -75,7 +75,7 @@ export function mountPositions(
   parent.append(caption, element("div", "rs-view-place", {}, picture, trouble));
 
   mountTrouble(trouble, picture, signal, () =>
-    isSet(store.target.value) ? request.trouble.value : store.why("positions"),
+    isSet(store.target.value) ? request.trouble.value : store.reasonNotDrawn("positions"),
   );
   watch(signal, () => void picture.classList.toggle("rs-waiting", request.waiting.value));
   mountCaption(caption, store, signal, () => {

@@ -72,12 +72,12 @@ export function mountPromptList(
 
   watch(signal, () => {
     if (!inSight.value) return;
-    const source = store.source.value;
+    const dataKey = store.dataKey.value;
     const prompts = inView.value
       .split(" ")
       .filter((number) => number !== "")
       .map(Number);
-    untracked(() => texts.request(source, prompts));
+    untracked(() => texts.request(dataKey, prompts));
   });
 
   watch(signal, () => {

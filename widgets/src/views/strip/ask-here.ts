@@ -18,7 +18,7 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
     void store.reading.value?.head;
     void store.path.value;
     void store.prompt.value;
-    void store.source.value;
+    void store.dataKey.value;
     untracked(() => (store.spot.value = null));
   });
   const spot = computed((): Spot | null => {

@@ -112,7 +112,7 @@ export function mountLensGrid(
   // At first the grid is scrolled to the deepest points. It is scrolled to the destination's column when the
   // destination, the prompt or the width changes.
   watch(signal, () => {
-    void [shape.value, width.value, columnWidth.value, store.prompt.value, store.source.value];
+    void [shape.value, width.value, columnWidth.value, store.prompt.value, store.dataKey.value];
     const column = store.destination.value ?? positions.value - 1;
     if (!lens.inSight.value || points.value.length === 0 || positions.value === 0) return;
     queueMicrotask(() => {

@@ -34,7 +34,7 @@ export function mountTokenLens(
   const labels = computed(() => JSON.stringify(rowPoints.value.map(({ label }) => label)));
   const points = computed(() => JSON.parse(labels.value) as string[]);
   const positions = computed(() => store.facts.value?.positions ?? 0);
-  const key = computed(() => `${store.source.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
+  const key = computed(() => `${store.dataKey.value} ${targetKey(store.target.value)} ${store.prompt.value}`);
 
   const caption = element("p", "rs-caption");
   const box = element("div", "rs-lens-box");
@@ -80,7 +80,7 @@ export function mountTokenLens(
     trouble,
     picture,
     signal,
-    () => tiles.trouble.value ?? (points.value.length === 0 ? store.why("lens") : null),
+    () => tiles.trouble.value ?? (points.value.length === 0 ? store.reasonNotDrawn("lens") : null),
   );
   watch(signal, () => void picture.classList.toggle("rs-busy", tiles.waiting.value));
   mountCaption(caption, store, signal, () => {
