@@ -1,4 +1,5 @@
-// Two bundles: the extension, which runs beside VS Code, and its page, which holds the views. Both with their licences.
+// Builds two bundles: the extension, which runs in VS Code's extension host, and its page, which has the views. Writes the
+// licences of the code in both.
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -22,7 +23,7 @@ const common = {
 };
 const extension = join(dist, "extension.js");
 const page = join(dist, "page.js");
-const made = await Promise.all([
+const results = await Promise.all([
   build({
     ...common,
     entryPoints: [join(here, "src", "extension.ts")],
@@ -45,7 +46,7 @@ writeFileSync(
   join(dist, "THIRD-PARTY-LICENSES.txt"),
   noticeOf(
     licencesOf(
-      made.map(({ metafile }) => metafile),
+      results.map(({ metafile }) => metafile),
       here,
     ),
   ),

@@ -1,4 +1,4 @@
-"""The code for what is shown: in a new cell it gives the same array, and a person would write it so."""
+"""The code for what is shown. In a new cell it gives the same array, and it reads as if a person had written it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import torch
 
 from residscope.export.python_source import call, literal
 from residscope.serving.service import Service
-from residscope.wire.protocol import (
-    Shown,
-)
+from residscope.wire.protocol import Shown
 from tests.support import tiny
 from tests.support.copied import pictured, pictured_attention, ran, written
 
@@ -53,7 +51,7 @@ def test_the_code_gives_the_array_that_is_shown(llama, picture, target, prompt, 
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-def test_it_does_with_biases_too(picture):
+def test_the_code_gives_the_same_array_for_a_model_with_biases(picture):
     _, _, cache = tiny.run(tiny.boot("gpt2"))
     check(cache, picture, TARGETS["per prompt"], None, "last", OPTIONS.get(picture, [{}]))
 
@@ -82,12 +80,12 @@ def check(cache, picture, answers, prompt, position, options):
         selection = {"prompt": prompt, "position": position, "heads": ["L2H3", "L0H1"], "top_k": 3} | option
         shown = Shown(target, **selection)
         code = written(service, picture, shown)
-        elsewhere = picture in ("lens", "layers", "heads", "ranking", "prompts") and not shown.score
-        assert bool(re.search(rf"position={position}\b", code)) == (elsewhere and position != "last")
+        has_position = picture in ("lens", "layers", "heads", "ranking", "prompts") and not shown.score
+        assert bool(re.search(rf"position={position}\b", code)) == (has_position and position != "last")
         values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)
-            if shown.presentation == "text":  # the heads over each other: contributions add up
+            if shown.presentation == "text":  # one line for all heads: contributions are added, patterns are averaged
                 expected = expected.sum(0) / (1 if shown.weighting == "contribution" else len(shown.heads))
                 step = step.sum(0)
             assert (np.abs(values - expected) <= step + 1e-6).all()
@@ -96,8 +94,8 @@ def check(cache, picture, answers, prompt, position, options):
 
 
 @pytest.mark.parametrize(("family", "heads"), [("lfm2", 8), ("laguna-heads", 8), ("llama", 12)])
-def test_the_code_of_all_heads_names_those_that_there_are(family, heads):
-    """Also where some layers have no attention, or fewer heads."""
+def test_the_code_for_all_heads_has_only_heads_that_exist(family, heads):
+    """In some of these models, layers have no attention or fewer heads."""
     cache = tiny.run(tiny.boot(family))[2]
     service = Service(cache)
     target = service.targets().resolve(PAIR)
@@ -106,7 +104,7 @@ def test_the_code_of_all_heads_names_those_that_there_are(family, heads):
         assert ran(written(service, "attention", shown), cache=cache).shape == (heads, 7, 7)
 
 
-def test_the_code_is_as_a_person_would_write_it(llama):
+def test_the_code_reads_as_if_a_person_had_written_it(llama):
     service = Service(llama.cache)
     target = service.targets().resolve(PAIR)
     assert written(service, "heads", Shown(target, position=6)) == (
@@ -129,7 +127,7 @@ def test_the_code_is_as_a_person_would_write_it(llama):
     )
 
 
-def test_a_long_list_in_the_code_has_a_line_for_each_part():
+def test_a_long_list_in_the_code_has_one_line_for_each_entry():
     short, long = ["word"] * 9, ["a long word"] * 7
     assert literal(short) == "[" + ", ".join(['"word"'] * 9) + "]"
     assert call("f", ["cache", literal(long), "k=1"]) == (
@@ -138,7 +136,7 @@ def test_a_long_list_in_the_code_has_a_line_for_each_part():
 
 
 @pytest.mark.parametrize("length", [1, 5, 9, 20])
-def test_no_line_of_the_code_is_wider_than_a_hundred_letters(length):
+def test_no_line_of_the_code_has_more_than_a_hundred_characters(length):
     for count in range(1, 40):
         code = call("attribution = residscope.attribute", ["cache", literal(["w" * length] * count), 'by="head"'])
         assert max(map(len, code.splitlines())) <= 100
@@ -146,7 +144,7 @@ def test_no_line_of_the_code_is_wider_than_a_hundred_letters(length):
 
 @pytest.fixture
 def notebook(monkeypatch):
-    """The variables of a notebook; a test fills them."""
+    """The variables of a notebook. The test adds them."""
     import IPython.core.getipython
 
     variables: dict[str, object] = {}
@@ -154,13 +152,13 @@ def notebook(monkeypatch):
     return variables
 
 
-def test_the_code_names_what_the_user_names(run, notebook):
+def test_the_code_uses_the_names_of_the_users_variables(run, notebook):
     given = {"logits": run.logits.clone(), "tokens": run.tokens.clone(), "model": run.model}
     direction = torch.randn(run.model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     service = Service(run.cache, "a label of mine", **given)
     shown = Shown(service.targets().resolve(direction), prompt=2)
 
-    code = written(service, "layers", shown)  # nothing of it has a variable
+    code = written(service, "layers", shown)  # none of these is in a variable
     for name in ("cache", "logits", "tokens", "model", "direction"):
         assert f"# `{name}` stands for " in code
     assert "shown as 'a label of mine'" in code
@@ -180,14 +178,14 @@ def test_the_code_names_what_the_user_names(run, notebook):
     "name",
     ['x"]; import os #', "runs[…]", "a\nb", 'runs["x"] (2)', "f()", "lambda: 0", "x #", "x[\n0]", "x\n"],
 )
-def test_a_name_that_is_no_variable_does_not_become_code(llama, name):
+def test_a_cache_name_that_is_not_a_variable_does_not_become_code(llama, name):
     service = Service(llama.cache, name)
     code = written(service, "layers", Shown(service.targets().resolve(PAIR)))
     assert len(code.splitlines()) == 7
     ran(code, cache=llama.cache)
 
 
-def test_strings_in_the_code_are_safe():
+def test_hostile_tokens_in_the_code_are_escaped():
     from tests.support import hostile
 
     _, cache = hostile.cache()
@@ -202,7 +200,7 @@ def test_strings_in_the_code_are_safe():
 
 
 @pytest.mark.parametrize(("picture", "prompt"), [("heads", None), ("lens", 3), ("attention", 5)])
-def test_what_the_demo_shows_as_code(ioi, picture, prompt):
+def test_the_code_of_the_demo_gives_the_array_that_is_shown(ioi, picture, prompt):
     service = Service(ioi.cache)
     shown = Shown(service.targets().resolve(ioi.answers), prompt, heads=["L23H3", "L29H0"], weighting="contribution")
     assert '(" Mary", " John"),' in written(service, picture, shown)

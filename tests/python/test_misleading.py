@@ -1,4 +1,4 @@
-"""Errors name what is wrong with a model that Residscope does not support, or that is in a wrong state."""
+"""Errors and notes name what is wrong with a model: it is not supported, in training mode, or has other weights."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _SIZES = {
 def booted(config, kind, tmp_path):
     torch.manual_seed(0)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
-    made = kind.from_config(config)
-    tiny._enlarge_weights(made)
-    made.eval().save_pretrained(tmp_path)
+    model = kind.from_config(config)
+    tiny._enlarge_weights(model)
+    model.eval().save_pretrained(tmp_path)
     tiny._tokenizer().save_pretrained(tmp_path)
     return TransformerBridge.boot_transformers(str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])
-def test_an_encoder_decoder_model_is_called_that(kind, tmp_path):
+def test_the_error_names_an_encoder_decoder_model(kind, tmp_path):
     config = AutoConfig.for_model(kind, vocab_size=tiny.VOCAB, **_SIZES[kind])
     model = booted(config, AutoModelForSeq2SeqLM, tmp_path)
     cache = ActivationCache({"decoder_blocks.0.hook_resid_pre": torch.zeros(1, 3, 24)}, model)
@@ -63,7 +63,7 @@ class Owner(torch.nn.Module):
         (lambda model: Owner(model, configured=True), "lens"),
     ],
 )
-def test_a_module_that_holds_the_model_is_told_with_its_part(wrap, name):
+def test_the_error_for_a_module_that_holds_the_model_says_where_the_model_is(wrap, name):
     model = copy.deepcopy(tiny.boot("llama"))
     _, logits, cache = tiny.run(model)
     wrapped = wrap(model)
@@ -75,7 +75,7 @@ def test_a_module_that_holds_the_model_is_told_with_its_part(wrap, name):
     torch.testing.assert_close(inner.measured, logits[:, -1, 5])
 
 
-def test_dropout_in_training_mode_is_said_and_without_it_nothing_is(tmp_path):
+def test_training_mode_is_noted_only_if_there_is_dropout(tmp_path):
     sizes = {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 32, "vocab_size": tiny.VOCAB}
     config = AutoConfig.for_model("gpt2", attn_pdrop=0.1, resid_pdrop=0.1, embd_pdrop=0.1, **sizes)
     model = booted(config, AutoModelForCausalLM, tmp_path)
@@ -86,7 +86,7 @@ def test_dropout_in_training_mode_is_said_and_without_it_nothing_is(tmp_path):
             found = residscope.attribute(cache, (5, 6), by=by)
             assert any("in training mode" in note for note in found.notes) == training
             assert bool(found.notes) == training
-    plain = copy.deepcopy(tiny.boot("llama")).train()  # has no dropout: its values are right
+    plain = copy.deepcopy(tiny.boot("llama")).train()  # it has no dropout, so training mode changes nothing
     _, logits, cache = tiny.run(plain)
     found = residscope.attribute(cache, 5)
     assert not found.notes
@@ -100,7 +100,7 @@ def with_dropout(tmp_path):
     return booted(config, AutoModelForCausalLM, tmp_path)
 
 
-LOOKS = {
+VALUES = {
     **{by: lambda cache, by=by: residscope.attribute(cache, (5, 6), by=by) for by in ("head", "layer", "neuron")},
     "accumulated": lambda cache: residscope.attribute(cache, (5, 6), by="accumulated"),
     "source": lambda cache: residscope.attribute(cache, (5, 6), by="source", heads="1.1"),
@@ -110,37 +110,37 @@ LOOKS = {
 }
 
 
-def test_a_model_that_trains_only_now_changes_no_figure_of_a_cache_made_before(with_dropout):
+def test_training_mode_after_the_run_does_not_change_the_values_of_the_cache(with_dropout):
     model = with_dropout
     cache = tiny.run(model)[2]
-    before = {name: look(cache) for name, look in LOOKS.items()}
+    before = {name: compute(cache) for name, compute in VALUES.items()}
     model.train()
-    for seen_first in (cache, ActivationCache(dict(cache.cache_dict), model)):
-        for name, look in LOOKS.items():
-            found = look(seen_first)
+    for same_cache in (cache, ActivationCache(dict(cache.cache_dict), model)):
+        for name, compute in VALUES.items():
+            found = compute(same_cache)
             torch.testing.assert_close(found.values, before[name].values)
             assert not found.notes
-        panel = residscope.inspect(seen_first, (5, 6), show=False)  # only tracked from now on
-        asked = {"kind": "attribute", "by": "layer", "target": panel.wire_target}
-        reply = panel._service.answer({"id": "1", "ask": asked})[0]["reply"]
+        panel = residscope.inspect(same_cache, (5, 6), show=False)  # the cache is tracked only from here
+        request = {"kind": "attribute", "by": "layer", "target": panel.wire_target}
+        reply = panel._service.answer({"id": "1", "ask": request})[0]["reply"]
         assert reply["measured"] == pytest.approx(float(before["layer"].measured.mean()), abs=1e-5)
         assert not reply["notes"]
         panel.close()
 
 
-def test_what_training_mode_does_not_explain_is_not_said_to_come_of_it(with_dropout):
+def test_training_mode_is_only_a_possible_cause_of_an_unexplained_value(with_dropout):
     model = with_dropout
     cache = tiny.run(model)[2]
     edited = ActivationCache(dict(cache.cache_dict), model)
     edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
-    model.train()  # not before: the edit is the cause
-    said = residscope.attribute(edited, (5, 6)).notes[0]
-    assert "is in training mode. If it was already when this cache was made" in said
-    assert "may explain the following" in said
+    model.train()  # after the run, so the real cause is the edit
+    note = residscope.attribute(edited, (5, 6)).notes[0]
+    assert "is in training mode. If it was already when this cache was made" in note
+    assert "may explain the following" in note
 
 
-def test_weights_that_changed_before_the_first_look_are_among_the_causes():
-    """Truth: the values of the model when the cache was made."""
+def test_changed_weights_are_noted_even_if_they_changed_before_the_cache_was_tracked():
+    """The expected values are those of the model when the cache was made."""
     for part in ("lm_head", "model.norm"):
         model = copy.deepcopy(tiny.boot("llama"))
         _, logits, cache = tiny.run(model)
@@ -155,7 +155,7 @@ def test_weights_that_changed_before_the_first_look_are_among_the_causes():
                 torch.testing.assert_close(found.measured, logits[:, -1, 5] - logits[:, -1, 6])
                 assert float(found.unexplained.abs().max()) > found.tolerance
         assert any("its weights were changed since" in note for note in residscope.token_lens(cache, 5).notes)
-        kept = ("blocks.", "hook_embed", "embed.hook_in", "ln_final.hook_scale")  # no logits
-        bare = ActivationCache({name: held for name, held in cache.items() if name.startswith(kept)}, model)
-        notes = residscope.attribute(bare, (5, 6)).notes
+        names = ("blocks.", "hook_embed", "embed.hook_in", "ln_final.hook_scale")
+        without_logits = ActivationCache({name: held for name, held in cache.items() if name.startswith(names)}, model)
+        notes = residscope.attribute(without_logits, (5, 6)).notes
         assert any("as their weights are now" in note for note in notes), notes

@@ -1,4 +1,4 @@
-"""Nothing is fetched, no port is opened, no program is started, and only the file that is asked for is written."""
+"""Residscope fetches nothing, opens no port, starts no program, and writes only the file that the user saves."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ tokens, logits, cache = tiny.run(model)
 model.tokenizer.encode("w5")
 
 seen = []
-heard = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "subprocess.", "os.system", "os.exec", "os.fork")
+watched = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "subprocess.", "os.system", "os.exec", "os.fork")
 def hook(event, args):
-    if event.startswith(heard) and event not in ("socket.__new__", "socket.gethostname"):
+    if event.startswith(watched) and event not in ("socket.__new__", "socket.gethostname"):
         seen.append((event, str(args)[:200]))
     if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
         seen.append((event, str(args)[:200]))
@@ -48,7 +48,7 @@ assert [event for event, _ in seen] == ["open"], seen
 """
 
 
-def test_nothing_is_fetched_no_port_is_opened_and_no_file_is_written(tmp_path: Path) -> None:
+def test_nothing_is_fetched_or_opened_and_only_the_saved_page_is_written(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     command = [sys.executable, "-c", QUIET, str(page)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

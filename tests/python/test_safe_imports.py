@@ -1,4 +1,4 @@
-"""What a thread imports while it leaves the working directory out, and what others see meanwhile."""
+"""In `SafeImports`, a thread imports nothing from the working directory. Other threads import as before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "beside_the_notebook"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The working directory, with a module in it; what a test imports is forgotten again."""
+    """A working directory with a module in it. Modules that a test imports are removed afterwards."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (folder / f"{NAME}.py").write_text("")
@@ -35,22 +35,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def importable(name: str = NAME) -> bool:
-    """Whether an import finds it, and a question of whether it is there says the same."""
+    """Whether `import` finds this module. `find_spec` must give the same answer."""
     importlib.invalidate_caches()
-    there = importlib.util.find_spec(name) is not None
-    with nullcontext() if there else pytest.raises(ModuleNotFoundError, match=name):
+    is_found = importlib.util.find_spec(name) is not None
+    with nullcontext() if is_found else pytest.raises(ModuleNotFoundError, match=name):
         importlib.import_module(name)
-    return there
+    return is_found
 
 
-def elsewhere(body) -> None:
+def in_another_thread(body) -> None:
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
 
 
 @pytest.mark.parametrize("entry", ["", ".", "../notebooks", "{here}", "{here}/../link", "{here}/."])
-def test_the_working_directory_is_left_out_however_it_is_written(folder, monkeypatch, entry):
+def test_the_working_directory_is_left_out_in_every_spelling(folder, monkeypatch, entry):
     entry = entry.format(here=folder)
     monkeypatch.setattr(sys, "path", [7, Path(folder), entry, b"", *sys.path])
     before = [*sys.path]
@@ -58,13 +58,13 @@ def test_the_working_directory_is_left_out_however_it_is_written(folder, monkeyp
         assert not importable()
         assert sys.path == before
         seen: list[bool] = []
-        elsewhere(lambda: seen.append(importlib.util.find_spec(NAME) is not None))
+        in_another_thread(lambda: seen.append(importlib.util.find_spec(NAME) is not None))
     assert seen == [True]
     assert importable()
 
 
-def test_other_places_stay(folder, monkeypatch):
-    """A folder and an archive elsewhere; a folder in the working directory that the environment names."""
+def test_other_folders_are_still_searched(folder, monkeypatch):
+    """A folder and an archive outside the working directory, and a subfolder of it that `sys.path` has."""
     for place, name in ((folder.parent / "elsewhere", "from_elsewhere"), (folder / "source", "from_source")):
         place.mkdir()
         (place / f"{name}.py").write_text("")
@@ -78,7 +78,7 @@ def test_other_places_stay(folder, monkeypatch):
         assert importable("from_archive")
 
 
-def test_a_module_that_is_loaded_stays_and_goes_on_importing(folder, monkeypatch):
+def test_a_package_that_is_loaded_can_still_import_its_modules(folder, monkeypatch):
     package = folder / "own_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -89,7 +89,7 @@ def test_a_module_that_is_loaded_stays_and_goes_on_importing(folder, monkeypatch
         assert importable("own_package.later")
 
 
-def test_a_working_directory_that_is_gone_is_no_obstacle(folder, monkeypatch):
+def test_a_deleted_working_directory_raises_no_error(folder, monkeypatch):
     monkeypatch.syspath_prepend("")
     (folder / f"{NAME}.py").unlink()
     folder.rmdir()
@@ -99,15 +99,15 @@ def test_a_working_directory_that_is_gone_is_no_obstacle(folder, monkeypatch):
     os.chdir(folder.parent)
 
 
-def test_threads_come_and_go_in_any_order(monkeypatch):
-    """Also with another list of finders, which a cell may set meanwhile; each sees its own imports."""
+def test_threads_may_enter_and_leave_in_any_order(monkeypatch):
+    """Also if a cell assigns another list of finders meanwhile. Each thread has its own imports."""
     monkeypatch.syspath_prepend("")
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     finders, before = sys.meta_path, [*sys.meta_path]
     first, second = SafeImports(), SafeImports()
     entered, leave, seen = threading.Event(), threading.Event(), []
 
-    def other() -> None:
+    def second_thread() -> None:
         second.__enter__()
         entered.set()
         leave.wait()
@@ -115,7 +115,7 @@ def test_threads_come_and_go_in_any_order(monkeypatch):
         second.__exit__()
         seen.append(importable())
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=second_thread)
     first.__enter__()
     thread.start()
     entered.wait()
@@ -125,13 +125,13 @@ def test_threads_come_and_go_in_any_order(monkeypatch):
     leave.set()
     thread.join()
     assert seen == [False, True]
-    assert all(now is then for now, then in zip(finders, before, strict=True))
-    assert all(now is then for now, then in zip(sys.meta_path, before, strict=True))
+    assert all(after is earlier for after, earlier in zip(finders, before, strict=True))
+    assert all(after is earlier for after, earlier in zip(sys.meta_path, before, strict=True))
 
 
 @pytest.mark.parametrize(("cache", "loaded"), [(None, False), ({"id": "x", "state": "0"}, True)])
-def test_only_a_question_about_a_cache_may_load_what_lies_beside_the_notebook(monkeypatch, cache, loaded):
-    """As a tokenizer of the user's own may do at its first use."""
+def test_only_a_request_about_a_cache_may_import_from_the_working_directory(monkeypatch, cache, loaded):
+    """For example, the user's own tokenizer may import a module at its first use."""
     monkeypatch.syspath_prepend("")
     for name in ("search", "_tracked"):
         monkeypatch.setattr(f"residscope.serving.dispatcher.{name}", lambda *_: importlib.import_module(NAME))

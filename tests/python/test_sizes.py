@@ -1,4 +1,4 @@
-"""What a request may ask is bounded: more is refused in a sentence with the field, the bound and what was sent."""
+"""Requests have limits. The failure for a request that exceeds one names the field, the limit and what was sent."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ TARGET = {"contrasts": [{"answer": [TOKEN], "distractor": []}]}
 
 @pytest.fixture
 def ask(monkeypatch) -> Ask:
-    """Asks a sidebar's dispatcher about a tiny cache; the reply, or the failure."""
+    """Sends a request about a tiny cache to a sidebar's dispatcher. Returns the reply or the failure."""
     cache = tiny.run(tiny.boot("gpt2"), batch=2)[2]
     shell = types.SimpleNamespace(user_ns={"mine": cache})
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
     dispatcher = Dispatcher()
     (row,) = dispatcher.answer({"id": "1", "ask": {"kind": "caches"}})[0]["reply"]["caches"]
 
-    def ask(question: dict[str, Any]) -> dict[str, Any]:
-        answer, _ = dispatcher.answer({"id": "2", "ask": question, "cache": row["ref"]})
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        answer, _ = dispatcher.answer({"id": "2", "ask": request, "cache": row["ref"]})
         return answer.get("reply") or answer["failure"]
 
     return ask
@@ -39,8 +39,8 @@ def target(tokens: int = 1, contrasts: int = 1, token: dict[str, Any] = TOKEN, *
     return {"contrasts": [{"answer": [token] * tokens, "distractor": []}] * contrasts, **fields}
 
 
-def attribute(wanted: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": "attribute", "by": "head", "target": wanted}
+def attribute(target: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "attribute", "by": "head", "target": target}
 
 
 def lens(**fields: Any) -> dict[str, Any]:
@@ -103,17 +103,17 @@ LARGEST: dict[str, tuple[Callable[[int], dict[str, Any]], int, int]] = {
 
 
 def named(field: str) -> str:
-    """What the sentence calls it: the end of the way to it."""
+    """The name of a field in the failure: the last part of its path."""
     return field.split("' ")[-1]
 
 
 @pytest.mark.parametrize("field", LONGEST)
-def test_what_is_too_long_is_refused_and_the_longest_is_not(ask, field):
-    make, most, of = LONGEST[field]
+def test_a_field_at_the_longest_length_is_accepted_and_a_longer_one_refused(ask, field):
+    make, most, unit = LONGEST[field]
     for length in (most + 1, 10 * most):
         failure = ask(make(length))
         assert failure["code"] == "too-large"
-        said = f"has {length:,} {of}, and may have at most {most:,}"
+        said = f"has {length:,} {unit}, and may have at most {most:,}"
         assert said in failure["message"]
         assert f"{named(field)}`" in failure["message"]
         assert len(failure["message"]) < 300
@@ -123,14 +123,14 @@ def test_what_is_too_long_is_refused_and_the_longest_is_not(ask, field):
 
 
 @pytest.mark.parametrize("field", LARGEST)
-def test_what_is_too_large_is_refused_and_the_largest_is_not(ask, field):
+def test_a_number_at_either_limit_is_accepted_and_one_beyond_it_refused(ask, field):
     make, least, most = LARGEST[field]
     for number in (least - 1, -(10**12), most + 1, 10**12, 10**400):
         failure = ask(make(number))
         assert failure["code"] == ("too-small" if number < least else "too-large")
         assert f"{named(field)}`" in failure["message"]
-        bound = f"at least {least:,}" if number < least else f"at most {most:,}"
-        assert f"must be {bound}" in failure["message"]
+        limit = f"at least {least:,}" if number < least else f"at most {most:,}"
+        assert f"must be {limit}" in failure["message"]
         if abs(number) <= 10**12:
             assert f"is {number:,}" in failure["message"]
         assert len(failure["message"]) < 300
@@ -151,13 +151,13 @@ def test_what_is_too_large_is_refused_and_the_largest_is_not(ask, field):
     ],
     ids=["point twice", "no such layer", "no such point", "no positions", "head twice", "no such head", "answers"],
 )  # fmt: skip
-def test_what_this_model_does_not_have_is_refused_for_its_own_reason(ask, question, code, said):
+def test_what_this_model_does_not_have_is_refused_with_its_own_code(ask, question, code, said):
     failure = ask(question)
     assert failure["code"] == code
     assert said in failure["message"]
 
 
-def test_what_is_too_much_together_is_refused(ask, monkeypatch):
+def test_a_product_of_fields_that_is_too_large_is_refused(ask, monkeypatch):
     monkeypatch.setattr("residscope.serving.answer_views.LENS_TOKENS", 23)
     failure = ask(lens(points=["0_pre", "1_pre"], k=3))
     assert (failure["code"], failure["message"]) == (
@@ -191,13 +191,13 @@ for _ in range(100_000):
     ],
     ids=["all", "id", "ask", "kind", "prompt", "contrasts", "cache"],
 )
-def test_deep_nesting_is_answered(message):
+def test_deep_nesting_gets_a_failure(message):
     answer, buffers = Dispatcher().answer(message)
     assert (answer["failure"]["code"], buffers) == ("protocol", [])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '[{"id": ' * 50_000, "{", "5", "", '"ab"', "[null]"])
-def test_nonsense_in_place_of_questions_is_answered(text, monkeypatch):
+def test_a_text_that_is_not_a_list_of_requests_gets_a_failure(text, monkeypatch):
     sent: list[Any] = []
     monkeypatch.setattr("IPython.core.display_functions.display", lambda data, **_: sent.append(data[execute.MIME]))
     execute.answer(text, "token")
@@ -205,7 +205,7 @@ def test_nonsense_in_place_of_questions_is_answered(text, monkeypatch):
     assert json.loads(piece["text"])["answer"]["failure"]["code"] == "protocol"
 
 
-def test_a_target_that_no_view_could_send_is_refused_where_it_is_set():
+def test_a_target_that_exceeds_a_limit_is_refused_when_the_trait_is_set():
     panel = residscope.inspect(tiny.run(tiny.boot("gpt2"))[2], 5, show=False)
     before = panel.wire_target
     with pytest.raises(residscope.ResidscopeError, match=r"has 10,001 entries, and may have at most 10,000"):
@@ -214,7 +214,7 @@ def test_a_target_that_no_view_could_send_is_refused_where_it_is_set():
     panel.close()
 
 
-def test_the_bounds_stand_in_the_schema():
+def test_the_schema_has_the_limits():
     from residscope.wire.protocol import schema
 
     definitions: Any = schema()["$defs"]

@@ -1,4 +1,4 @@
-"""Runs code in a real kernel, makes a small cache there, and reads what Residscope must leave unchanged."""
+"""Code to run in a real kernel: it makes a small cache, and reads the state that Residscope must not change."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TRACES = {
     "shown": "repr((globals().get('_'), globals().get('__'), list(Out)))",
     "raised": "repr((getattr(__import__('sys'), 'last_value', None), getattr(__import__('sys'), 'last_type', None)))",
     "callbacks": "repr(get_ipython().events.callbacks)",
-    "kind of list": "type(get_ipython().events.callbacks['post_execute']).__name__",
+    "type of list": "type(get_ipython().events.callbacks['post_execute']).__name__",
 }
 """Expressions whose values must be the same before and after Residscope is used."""
 
 
 def run(client: BlockingKernelClient, code: str) -> list[dict]:
-    """Run code as a cell. Return the contents of its outputs, or fail if it raises."""
+    """Run code as a cell, and return the contents of its outputs. Fail if the code raises an error."""
     outputs: list[dict] = []
 
     def hook(message: dict) -> None:

@@ -5,7 +5,7 @@ import { expect, it } from "vitest";
 import messages from "../../tests/texts/messages.json";
 import { frameOf } from "../src/draw/plane";
 import { unpacked } from "../src/views/attention/attention-data";
-import { fits } from "../src/wire/fits";
+import { isReplyTo } from "../src/wire/is-reply-to";
 import { Answer, Question } from "../src/wire/protocol.check.gen";
 import { type Numbers, viewOf } from "./recorded";
 
@@ -17,7 +17,7 @@ it.each(messages.map((message, at) => [`${at} ${message.question.ask.kind}`, mes
     expect(asked).toEqual(question);
     expect(told).toEqual(answer);
     expect(told.id).toBe(asked.id);
-    if (told.reply && told.reply.kind !== "working") expect(fits(asked.ask, told.reply)).toBe(true);
+    if (told.reply && told.reply.kind !== "working") expect(isReplyTo(asked.ask, told.reply)).toBe(true);
   },
 );
 

@@ -1,4 +1,4 @@
-/** The link to one kernel: attaches without any change that the user sees, carries messages, and reports its state. */
+/** The link to one kernel. It attaches without a visible change, sends and receives messages, and reports its state. */
 
 import type { Kernel, KernelMessage } from "@jupyterlab/services";
 import { UUID } from "@lumino/coreutils";
@@ -19,15 +19,16 @@ import { RunningCells } from "./running-cells";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
-/** A kernel that is idle for this time without an answer was restarted, and the request is lost: attach again. */
+/** If the kernel is idle for this time and has not replied, it was restarted and the request is lost: attach again. */
 const ATTACH_AGAIN_AFTER_MS = 3_000;
 
 type Message = [message: unknown, buffers: DataView[]];
 
 export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
+  /** How many cells have ended. */
   readonly cells = state(0);
-  /** Whether a cell is running. If so, views request nothing in advance, because that would slow the cell down. */
+  /** Whether a cell is running. Meanwhile views request nothing in advance, because that would slow down the cell. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();
@@ -60,7 +61,7 @@ export class KernelLink implements Link {
     window.addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
   }
 
-  /** Links to this kernel, or to none. `words` say why there is no kernel. */
+  /** Links to this kernel, or to none. `words` is the sentence that says why there is no kernel. */
   use(kernel: Kernel.IKernelConnection | null, words: string): void {
     if (kernel && kernel === this.#kernel) return;
     this.#detach(true); // at once, because closing a notebook closes its connection, but not its kernel
@@ -96,7 +97,7 @@ export class KernelLink implements Link {
       if (this.state.peek().kind === "attaching") return; // the views send it again when the link is ready
       throw new Error("No kernel is attached.");
     }
-    // A failure is ignored here: either a reply comes, or the kernel is lost, and both are reported elsewhere.
+    // A failure needs no action here. Either a reply comes nevertheless, or the loss of the kernel is reported.
     sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(
       () => undefined,
     );
@@ -128,8 +129,7 @@ export class KernelLink implements Link {
           subshell = await createSubshell(kernel);
           const outcome = await attach(kernel, subshell);
           if (outcome.kind !== "ready" || signal.aborted) return outcome;
-          // This waits until the comm is open. Before that, a message to it would make the kernel print an error to
-          // stderr.
+          // Wait until the comm is open. If a message came earlier, the kernel would print an error to stderr.
           comm = UUID.uuid4();
           await sendComm(kernel, subshell, "comm_open", { comm_id: comm, target_name: TARGET, data: {} });
           if (!signal.aborted) this.#attached = { subshell, comm };
@@ -159,7 +159,7 @@ export class KernelLink implements Link {
   // --- the kernel's signals -----------------------------------------------------------------------------------------
   #onIopub(kernel: Kernel.IKernelConnection, message: KernelMessage.IMessage): void {
     const type: string = message.header.msg_type;
-    // Each start of a kernel has a new session id. Nothing else shows that another page or a console has restarted it.
+    // A new session id is the only sign that another page or a console has restarted the kernel.
     const run = message.header.session;
     const isRestarted = this.#attached && this.#run !== "" && run !== this.#run;
     this.#run = run;

@@ -1,4 +1,4 @@
-"""The indirect object identification task (IOI): eight prompts, which are run once, and the right and wrong names.
+"""The indirect object identification task (IOI): eight prompts, the right and the wrong names, and one run of them.
 
 The task is from Wang et al., "Interpretability in the Wild" (2022). A sentence names two people, and then names one of
 them again as the giver. The next word is the name of the other person.
@@ -37,7 +37,7 @@ _TEMPLATES = (
 class Ioi:
     """One run of the eight prompts.
 
-    Prompts come in pairs that differ only in the giver: the giver of the second prompt is the answer of the first.
+    Prompts come in pairs that differ only in the giver. The right name of one prompt is the giver of the other.
 
     Attributes:
         model: The booted model.
@@ -47,7 +47,7 @@ class Ioi:
         answers: For each prompt, the right name and the wrong one (the giver), with leading spaces.
         answer_tokens: The token ids of these names.
         logits: The model's output, in logits.
-        cache: Every activation of that run.
+        cache: All activations of this run.
     """
 
     model: TransformerBridge
@@ -127,20 +127,22 @@ def ioi(model: str | TransformerBridge | None = None) -> Ioi:
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the model folder with this name. None if it is a name on the hub.
+    """Return the path of this model folder, or None if the name is one on the hub.
 
     Raises:
-        DemoError: If the name is written like a path, but there is no model.
+        DemoError: If the name has the form of a path, but no model is there.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         if (path / "config.json").is_file():
             return path.resolve()
         raise DemoError(
-            f"{path} is a folder without a config.json; name a folder written by save_pretrained, or a hub model."
+            f"{path} is a folder without a config.json. Give a folder that save_pretrained has written, or a hub name."
         )
     if path.is_absolute() or path.exists() or "\\" in name or name.startswith(("./", "../", "~")):
-        raise DemoError(f"There is no model folder {path}; check the path, or name no model to use the demo model.")
+        raise DemoError(
+            f"There is no model folder {path}. Check the path, or leave the model out to use the demo model."
+        )
     return None
 
 
@@ -151,7 +153,7 @@ def _one_token(model: TransformerBridge, name: str) -> int:
         tokens = " + ".join(repr(token) for token in cast("Any", model).to_str_tokens(name, prepend_bos=False))
         raise DemoError(
             f"{name!r} is {len(ids)} tokens for this model's tokenizer ({tokens}), but the prompts need names of "
-            "one token each; use another model, or write your own prompts and call residscope.inspect on their cache."
+            "one token each. Use another model, or run your own prompts and call residscope.inspect on their cache."
         )
     return int(ids[0])
 
@@ -160,14 +162,14 @@ _ONLY_THE_DEMO = "Residscope itself reads this version's caches: `residscope.ins
 
 
 def _why_not_imported(error: Exception) -> str:
-    """Why TransformerLens' bridge cannot be imported. It is missing, too old, or a package that it needs fails."""
+    """The sentence for a failed import: TransformerLens is missing, too old, or needs a package that fails."""
     try:
         installed = version("transformer-lens")
     except PackageNotFoundError:
         installed = ""
     numbers = tuple(int(part) for part in re.findall(r"\d+", installed)[:2])
     if not installed and is_missing(error, "transformer_lens"):
-        return "The demo needs TransformerLens 3.9 or later, which is not installed: `pip install transformer-lens`."
+        return "The demo needs TransformerLens 3.9 or later, but it is not installed: `pip install transformer-lens`."
     if numbers and numbers < (3, 9):
         return (
             f"The demo needs TransformerLens 3.9 or later (this is {installed}): "
@@ -181,7 +183,7 @@ def _why_not_imported(error: Exception) -> str:
 
 
 def _why_not_opened(name: str, local: bool, error: Exception) -> str:
-    """Why a model could not be booted, in one sentence."""
+    """The sentence for a model that could not be opened."""
     reason = first_line(error)
     if isinstance(error, ImportError):  # transformers imports a model's code only when it is opened
         return (
@@ -196,8 +198,8 @@ def _why_not_opened(name: str, local: bool, error: Exception) -> str:
     unreachable = ("connect", "connection", "offline", "resolve", "timed out", "max retries")
     if any(word in reason.lower() for word in unreachable):
         return (
-            f"{name!r} is a name on the Hugging Face hub, which cannot be reached from here; check the connection, "
-            "name a local folder, or name no model to use the demo model."
+            f"{name!r} is a name on the Hugging Face hub, which cannot be reached from here. Check the connection, "
+            "give a local folder, or leave the model out to use the demo model."
         )
     return f"The model {name!r} could not be opened ({reason}); check its name on the Hugging Face hub."
 

@@ -1,13 +1,13 @@
-// Makes text from outside (names, tokens, the kernel's sentences) safe to show. Such text cannot hide or cover other
-// text, or reverse its direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
+// Makes text from outside (names, tokens, the kernel's sentences) safe to show. It then cannot hide or cover other text,
+// or reverse its direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
 import { MARKS } from "./look.gen";
 
-/** Characters that draw nothing, or change the direction of other characters. Some are needed: see `isNeeded`. */
+/** Characters that draw nothing, or change the direction of other characters. `isNeeded` has the exceptions. */
 const INVISIBLE =
   /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 /** Marks that are drawn over or under the character before them. */
 const STACKED = /[\p{Mn}\p{Me}]/u;
-/** An invisible character or a mark. Most texts contain none of them and stay unchanged. */
+/** An invisible or a stacked character. Most texts have none of them and stay unchanged. */
 const INVISIBLE_OR_STACKED =
   /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Mn}\p{Me}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 const WHITE = /[\s\u2028\u2029]/u;
@@ -21,7 +21,7 @@ const TAG = /[\u{e0030}-\u{e0039}\u{e0061}-\u{e007a}\u{e007f}]/u;
 const BLACK_FLAG = "\u{1f3f4}";
 
 const MAX_MARKS = 4;
-/** A character has at most this many code units. A longer one is cut; emoji families have about ten. */
+/** A longer sequence of code units does not count as one character. Emoji families have about ten. */
 const MAX_CHARACTER_LENGTH = 16;
 /** For each character that is shown, at most this many code units of the text are read. */
 const READ_PER_CHARACTER = 32;
@@ -42,18 +42,18 @@ export function legible(text: string): string {
     marks = 0;
   };
   points.forEach((point, i) => {
-    const isUnseen = INVISIBLE.test(point) && !/[\n\r\t]/.test(point);
-    if (!isUnseen && STACKED.test(point)) {
+    const isInvisible = INVISIBLE.test(point) && !/[\n\r\t]/.test(point);
+    if (!isInvisible && STACKED.test(point)) {
       if (!hasBase) written += "◌";
       hasBase = true;
       marks += 1;
       if (marks <= MAX_MARKS) written += point;
       return;
     }
-    if (isUnseen && isNeeded(points, i)) return void (marks <= MAX_MARKS && (written += point));
+    if (isInvisible && isNeeded(points, i)) return void (marks <= MAX_MARKS && (written += point));
     endMarks();
-    hasBase = !isUnseen && !WHITE.test(point);
-    written += isUnseen ? codeOf(point) : point;
+    hasBase = !isInvisible && !WHITE.test(point);
+    written += isInvisible ? codeOf(point) : point;
   });
   endMarks();
   return written;
@@ -101,13 +101,13 @@ function* charactersOf(text: string): Generator<string> {
   }
 }
 
-/** The text. Right-to-left text is isolated, so that it does not change the direction of the text around it. */
+/** Isolates right-to-left text, so that it does not change the direction of the text around it. */
 export function isolated(text: string): string {
   return RIGHT_TO_LEFT.test(text) && !(text.startsWith(ISOLATE) && text.endsWith(END)) ? ISOLATE + text + END : text;
 }
 
-/** A sentence made legible. Parts that are isolated already stay isolated. */
-export function fitted(sentence: string): string {
+/** As `legible`, for a sentence. Parts that are already isolated stay isolated. */
+export function legibleSentence(sentence: string): string {
   return sentence
     .split(/(\u2068[^\u2066-\u2069]*\u2069)/)
     .map((part, i) => (i % 2 === 1 ? ISOLATE + legible(part.slice(1, -1)) + END : legible(part)))
@@ -119,7 +119,7 @@ export function shown(text: string, most = 60): string {
   return isolated(cut(text, most).replace(/[\n\r\t]/g, (c) => MARKS[c] ?? c));
 }
 
-/** A name for a sentence, in backquotes: `ui/prose.ts` shows it as code. */
+/** A name as part of a sentence, in backquotes. `ui/prose.ts` shows it as code. */
 export function coded(name: string): string {
   return `\`${shown(name).replaceAll("`", "ˋ")}\``;
 }

@@ -1,7 +1,7 @@
 // Paints an attention matrix, or a part of it. Large cells are rounded, have gaps, and show their values if there is
 // room. Small cells are plain. If there are more cells than pixels, each pixel shows the value farthest from zero, so
-// that no peak is lost. For a long prompt, one value stands for a block of cells; smaller blocks of a part are painted
-// over the larger ones.
+// that no peak is lost. For a long prompt, the matrix is down-sampled: one value stands for a block of cells. Where a
+// plane with smaller blocks is loaded, it is painted over the coarser one.
 import { contextOf } from "./canvas";
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";
@@ -12,8 +12,9 @@ import type { Part } from "./zoom";
 export interface Look {
   colour: (value: number) => Rgb;
   write: (value: number, digits: number) => string;
-  /** The preferred number of digits, and the value whose text is the widest. */
+  /** The preferred number of digits. */
   digits: number;
+  /** The value whose text is the widest. */
   widest: number;
 }
 
@@ -21,30 +22,30 @@ export interface Look {
 export const READABLE = 26;
 
 /**
- * Whether a cell is masked: NaN, or a zero above the diagonal. For a block of `step` × `step` cells, `q` and `k` are
- * the block's first row and column.
+ * Whether a cell is masked: its value is NaN, or zero above the diagonal. For a block of `step` × `step` cells, `q` and
+ * `k` are its first row and column.
  */
-export function isEmpty(value: number, q: number, k: number, step = 1): boolean {
+export function isMasked(value: number, q: number, k: number, step = 1): boolean {
   return Number.isNaN(value) || (value === 0 && k > q + step - 1);
 }
 
 /** Paints the planes on top of each other, the coarsest first. */
-export function paintMatrix(canvas: HTMLCanvasElement, planes: Plane[], side: number, style: Look, part: Part): void {
+export function paintMatrix(canvas: HTMLCanvasElement, planes: Plane[], side: number, look: Look, part: Part): void {
   const context = contextOf(canvas, side, side);
   if (!context || part.span === 0) return;
   const from = planes.findLastIndex((plane) => covers(plane, part));
-  for (const plane of planes.slice(Math.max(0, from))) paintPlane(context, plane, part, side, style);
+  for (const plane of planes.slice(Math.max(0, from))) paintPlane(context, plane, part, side, look);
 }
 
-function paintPlane(context: CanvasRenderingContext2D, plane: Plane, part: Part, side: number, style: Look): void {
+function paintPlane(context: CanvasRenderingContext2D, plane: Plane, part: Part, side: number, look: Look): void {
   const window = visibleBlocks(plane, part);
   if (window.rows <= 0 || window.columns <= 0) return;
-  if ((side / part.span) * plane.step >= 4) paintCells(context, plane, window, part, side / part.span, style);
-  else paintPixels(context, plane, window, part, side, style);
+  if ((side / part.span) * plane.step >= 4) paintCells(context, plane, window, part, side / part.span, look);
+  else paintPixels(context, plane, window, part, side, look);
 }
 
+/** The visible blocks of a plane: the indices of the first row and column, and how many there are. */
 interface BlockWindow {
-  // All four are numbers of blocks.
   row: number;
   column: number;
   rows: number;
@@ -65,14 +66,14 @@ function paintCells(
   window: BlockWindow,
   { left, top }: Part,
   scale: number,
-  style: Look,
+  look: Look,
 ): void {
   const { values, step } = plane;
   const perRow = blocks(plane.columns, step);
   const cell = scale * step;
   const gap = cell >= 9 ? 1 : 0.5;
   const radius = cell >= 12 ? 2 : 0;
-  const digits = chooseFont(context, cell, style);
+  const digits = chooseFont(context, cell, look);
   context.textAlign = "center";
   context.textBaseline = "middle";
   for (let r = window.row; r < window.row + window.rows; r += 1) {
@@ -80,16 +81,16 @@ function paintCells(
     for (let c = window.column; c < window.column + window.columns; c += 1) {
       const k = plane.columns.start + c * step;
       const value = values[r * perRow + c] ?? NaN;
-      if (isEmpty(value, q, k, step)) continue;
-      const ground = style.colour(value);
+      if (isMasked(value, q, k, step)) continue;
+      const background = look.colour(value);
       const [x, y] = [(k - left) * scale, (q - top) * scale];
-      context.fillStyle = css(ground);
+      context.fillStyle = css(background);
       context.beginPath();
       context.roundRect(x + gap / 2, y + gap / 2, cell - gap, cell - gap, radius);
       context.fill();
       if (digits === null) continue;
-      context.fillStyle = inkOn(ground);
-      context.fillText(style.write(value, digits), x + cell / 2, y + cell / 2);
+      context.fillStyle = inkOn(background);
+      context.fillText(look.write(value, digits), x + cell / 2, y + cell / 2);
     }
   }
 }
@@ -116,7 +117,7 @@ function paintPixels(
   window: BlockWindow,
   { left, top, span }: Part,
   side: number,
-  style: Look,
+  look: Look,
 ): void {
   const { values, step } = plane;
   const perRow = blocks(plane.columns, step);
@@ -131,28 +132,30 @@ function paintPixels(
     const q = plane.rows.start + (window.row + r) * step;
     for (let c = 0; c < window.columns; c += 1) {
       const value = values[from + c] ?? NaN;
-      if (value === 0 ? isEmpty(value, q, plane.columns.start + (window.column + c) * step, step) : Number.isNaN(value))
+      if (
+        value === 0 ? isMasked(value, q, plane.columns.start + (window.column + c) * step, step) : Number.isNaN(value)
+      )
         continue;
       const pixel = row + (pixelColumn[c] ?? 0);
       if (!(Math.abs(value) <= Math.abs(peak[pixel] ?? NaN))) peak[pixel] = value;
     }
   }
-  const stage = asImage(peak, across, down, style.colour);
+  const image = imageOf(peak, across, down, look.colour);
   const scale = side / span;
   const [x, y] = [plane.columns.start + window.column * step - left, plane.rows.start + window.row * step - top];
   context.imageSmoothingEnabled = false;
-  context.drawImage(stage, x * scale, y * scale, window.columns * step * scale, window.rows * step * scale);
+  context.drawImage(image, x * scale, y * scale, window.columns * step * scale, window.rows * step * scale);
 }
 
 /** An image with one pixel for each value; NaN stays transparent. */
-function asImage(
+function imageOf(
   values: Float32Array,
   width: number,
   height: number,
   colour: (value: number) => Rgb,
 ): HTMLCanvasElement {
-  const image = new ImageData(width, height);
-  const data = image.data;
+  const pixels = new ImageData(width, height);
+  const data = pixels.data;
   for (let i = 0; i < values.length; i += 1) {
     const value = values[i] ?? NaN;
     if (Number.isNaN(value)) continue;
@@ -162,9 +165,9 @@ function asImage(
     data[i * 4 + 2] = b;
     data[i * 4 + 3] = 255;
   }
-  const stage = document.createElement("canvas");
-  stage.width = width;
-  stage.height = height;
-  stage.getContext("2d")?.putImageData(image, 0, 0);
-  return stage;
+  const image = document.createElement("canvas");
+  image.width = width;
+  image.height = height;
+  image.getContext("2d")?.putImageData(pixels, 0, 0);
+  return image;
 }

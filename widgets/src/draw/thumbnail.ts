@@ -1,6 +1,6 @@
 // Paints a thumbnail of a head's attention, one pixel for each cell. The browser enlarges it.
 import type { Rgb } from "./colours";
-import { isEmpty } from "./matrix";
+import { isMasked } from "./matrix";
 
 /** `cells` [side, side] are in units of 1/127 of `limit`, row-major. */
 export function paintThumbnail(
@@ -17,7 +17,7 @@ export function paintThumbnail(
   const data = image.data;
   for (let i = 0; i < cells.length; i += 1) {
     const value = ((cells[i] ?? 0) / 127) * limit;
-    if (isEmpty(value, Math.floor(i / side), i % side)) continue;
+    if (isMasked(value, Math.floor(i / side), i % side)) continue;
     const [r, g, b] = colour(value);
     data[i * 4] = r;
     data[i * 4 + 1] = g;

@@ -9,7 +9,7 @@ import type { Position } from "../state/target";
 import { NOTHING } from "../state/target";
 import type { Ask } from "../wire/client";
 import { isWhole } from "../wire/components";
-import { fits as isReplyTo } from "../wire/fits";
+import { isReplyTo } from "../wire/is-reply-to";
 import * as wire from "../wire/protocol.check.gen";
 import type { AttentionBuffer, CacheFacts, Target } from "../wire/protocol.gen";
 import { isRecorded, type RecordedKind } from "./requests";
@@ -207,7 +207,7 @@ function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "pr
   ensure(new Set(pinned).size === pinned.length, "a head is pinned twice");
 }
 
-/** Requires that a reply fits its request, and has as many values as names. */
+/** Requires that a reply belongs to its request, and has as many values as names. */
 function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): void {
   const { layers, heads, prompts, positions } = facts;
   const cells = layers * heads;

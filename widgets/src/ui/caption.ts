@@ -1,7 +1,7 @@
 // The caption of a view below the charts. It says what the view shows and how to read it. A chip has the kernel's
 // notes.
 import { html, nothing, render } from "lit-html";
-import { fitted } from "../base/legible";
+import { legibleSentence } from "../base/legible";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";
 import { prose } from "./prose";
@@ -21,8 +21,8 @@ export function mountCaption(
       html`<span>${prose(words)}</span>${
         note === ""
           ? nothing
-          : html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(note)}
-              aria-label="note: ${fitted(note)}"
+          : html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(note)}
+              aria-label="note: ${legibleSentence(note)}"
         @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
       }`,
       node,

@@ -3,7 +3,7 @@
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../base/format";
-import { fitted, shown } from "../base/legible";
+import { legibleSentence, shown } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
 import { isOutdated } from "../state/loader";
 import { suggestions } from "../state/questions";
@@ -175,7 +175,7 @@ export function mountCombobox(
               : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation"
                   class="rs-found-title" id="${id}-found">From the notebook</div>
             ${targets.map(({ name, words }, i) =>
-              option(list.length + i, name === null ? "as in the panel" : shown(name, 30), fitted(words), () =>
+              option(list.length + i, name === null ? "as in the panel" : shown(name, 30), legibleSentence(words), () =>
                 read(name),
               ),
             )}</div>`
@@ -186,7 +186,7 @@ export function mountCombobox(
         ${reading.value === null ? nothing : html`<p>reading ${shown(reading.value, 30)} …</p>`}
         ${
           withMessage
-            ? html`<p class=${withMessage.single ? "" : "rs-broken"}>${fitted(withMessage.message)}${
+            ? html`<p class=${withMessage.single ? "" : "rs-broken"}>${legibleSentence(withMessage.message)}${
                 withMessage.tokens.length > 1
                   ? html` <span>${withMessage.tokens.map((t) => html`<code>${visible(t.text)}</code>`)}</span>`
                   : nothing

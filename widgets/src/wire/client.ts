@@ -4,7 +4,7 @@ import { computed, type ReadonlySignal, signal as state } from "@preact/signals-
 import { randomId } from "../base/ids";
 import { legible } from "../base/legible";
 import { child, later, until } from "../base/lifetime";
-import { fits } from "./fits";
+import { isReplyTo } from "./is-reply-to";
 import type { Answer, CacheRef, Failure, Question, Shown } from "./protocol.gen";
 
 export type Ask = Question["ask"];
@@ -255,7 +255,7 @@ export class Client {
     }
     this.#waiting.delete(message.id);
     this.#listen();
-    if (reply && fits(waiting.question.ask, reply)) waiting.settle({ reply, buffers });
+    if (reply && isReplyTo(waiting.question.ask, reply)) waiting.settle({ reply, buffers });
     else waiting.settle(asError(failure));
   }
 

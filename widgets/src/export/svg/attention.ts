@@ -3,7 +3,7 @@
 
 import { plain, side, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
-import { isEmpty } from "../../draw/matrix";
+import { isMasked } from "../../draw/matrix";
 import { blocks, length, within } from "../../draw/plane";
 import type { Weighting } from "../../state/store";
 import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
@@ -167,7 +167,7 @@ function matrix(
   const [down, across] = [blocks(rows, step), blocks(columns, step)];
   const value = (row: number, column: number): number => {
     const own = values[row * across + column] ?? NaN;
-    return isEmpty(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own;
+    return isMasked(own, rows.start + row * step, columns.start + column * step, step) ? NaN : own;
   };
   if (Math.max(down, across) > MARKS) {
     const address = pixels(down, across, value, (own) => colourOf(own, colours));

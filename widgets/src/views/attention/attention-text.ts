@@ -3,7 +3,7 @@
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
-import { fitted } from "../../base/legible";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import { css, limitOf } from "../../draw/colours";
@@ -86,8 +86,8 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
       html`${trouble.value ? html`<span class="rs-text-trouble">${prose(trouble.value)}</span>` : nothing}${words}
       ${
         notes.length > 0
-          ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))}
-          aria-label=${`note: ${fitted(notes.join(" "))}`}>note</span>`
+          ? html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(notes.join(" "))}
+          aria-label=${`note: ${legibleSentence(notes.join(" "))}`}>note</span>`
           : nothing
       }`,
       line,

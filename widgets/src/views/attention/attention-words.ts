@@ -2,7 +2,7 @@
 
 import { quoted, signed } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
-import { isEmpty } from "../../draw/matrix";
+import { isMasked } from "../../draw/matrix";
 import { blockOf, indexOf, length as many, type Span } from "../../draw/plane";
 import type { Store, Weighting } from "../../state/store";
 import type { Attention, Direction, Maps, Pane } from "./attention-data";
@@ -131,14 +131,14 @@ export function lineOf(values: Float32Array, size: number, direction: Direction,
   return Float32Array.from({ length: size }, (_, i) => {
     const [q, k] = direction === "reads" ? [token, i] : [i, token];
     const value = values[q * size + k] ?? NaN;
-    return isEmpty(value, q, k) ? NaN : value;
+    return isMasked(value, q, k) ? NaN : value;
   });
 }
 
 /** A line with its masked cells replaced by NaN. */
 export function unmasked(line: Float32Array, direction: Direction, token: number): Float32Array {
   return line.map((value, i) =>
-    isEmpty(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value,
+    isMasked(value, direction === "reads" ? token : i, direction === "reads" ? i : token) ? NaN : value,
   );
 }
 

@@ -2,7 +2,7 @@
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { side, signed } from "../../base/format";
-import { fitted } from "../../base/legible";
+import { legibleSentence } from "../../base/legible";
 import { watch } from "../../base/lifetime";
 import type { Part, Zoom } from "../../draw/zoom";
 import type { Store } from "../../state/store";
@@ -56,8 +56,8 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         <span class="rs-card-remarks">
           ${
             notes.length > 0
-              ? html`<span class="rs-card-note" role="note" tabindex="0" title=${fitted(notes.join(" "))}
-                  aria-label=${`note: ${fitted(notes.join(" "))}`}
+              ? html`<span class="rs-card-note" role="note" tabindex="0" title=${legibleSentence(notes.join(" "))}
+                  aria-label=${`note: ${legibleSentence(notes.join(" "))}`}
             @pointerenter=${showNote} @focus=${showNote} @pointerleave=${hideNote} @blur=${hideNote}>note</span>`
               : nothing
           }

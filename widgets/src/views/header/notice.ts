@@ -2,7 +2,7 @@
 // panel is scrolled to, so nothing moves. If a request of a single view is refused, that view says so itself.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { coded, fitted } from "../../base/legible";
+import { coded, legibleSentence } from "../../base/legible";
 import { child, element, later, watch } from "../../base/lifetime";
 import { IN_PLACE, type Store } from "../../state/store";
 import { prose } from "../../ui/prose";
@@ -62,7 +62,7 @@ export function mountNotice(
     // The header already has the message about the cache's status; repeat it only while the header is out of view.
     const standing = store.statusNotice.value;
     if (standing && !seen.value) sentences.unshift(`${coded(store.cacheName.value || "cache")} ${standing.words}`);
-    alert.title = fitted(sentences.join(" "));
+    alert.title = legibleSentence(sentences.join(" "));
     render(sentences.length > 0 ? html`${sentences.map((s) => html`<p>${prose(s)}</p>`)}` : nothing, alert);
     const line = standing ? null : client.lost.value ? GONE : silent.value ? WAITING : working.value;
     quiet.title = line?.join(" ") ?? "";

@@ -1,7 +1,7 @@
 // Target editor: "logit of [·Mary] minus [·John] ⇄". Tokens are buttons; each opens a combobox below it.
 import { batch, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { fitted, shown } from "../../base/legible";
+import { legibleSentence, shown } from "../../base/legible";
 import { child, element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { canSwap, edit, inView, isSet, label, type Side, shared, swap, targetKey } from "../../state/target";
@@ -105,7 +105,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
         ? nothing
         : html`${words
             .slice(0, MOST_WORDS)
-            .map((one) => html`<span>${fitted(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
+            .map((one) => html`<span>${legibleSentence(one)}</span> `)}${more > 0 ? `… ${more} more ` : nothing}<button
       type="button" class="rs-quiet" aria-label="Dismiss" title="Hide this message"
           @click=${() => (origin.value = null)}>×</button>`,
       said,

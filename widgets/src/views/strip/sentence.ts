@@ -2,7 +2,7 @@
 // fixed; clauses that do not fit are left out completely.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { side } from "../../base/format";
-import { fitted } from "../../base/legible";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import { mapPicture } from "../../state/map-picture";
@@ -37,7 +37,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     ].join("; ");
     line.classList.toggle("rs-hint", clauses[0] === HINT);
     line.classList.toggle("rs-clauses", clauses.length > 1 || why !== null);
-    line.title = fitted(words);
+    line.title = legibleSentence(words);
     const shown = [...clauses.map((clause) => html`${clause.map(rendered)}`), ...(why === null ? [] : [prose(why)])];
     render(
       shown.map(
@@ -50,4 +50,4 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
 }
 
 const rendered = (part: Sentence[number]): TemplateResult =>
-  typeof part === "string" ? html`${fitted(part)}` : html`<b class=${side(part.stress)}>${part.stress}</b>`;
+  typeof part === "string" ? html`${legibleSentence(part)}` : html`<b class=${side(part.stress)}>${part.stress}</b>`;

@@ -1,4 +1,4 @@
-// What the tab "why" shows of the present target: its columns, each a whole sum, and the tokens that its head writes.
+// The data of the tab "why": the columns, each with all terms of one sum, and the tokens that the target's head writes.
 import { computed, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { headName, signed } from "../../base/format";
 import { attributionOf } from "../../state/loader";
@@ -12,10 +12,10 @@ import type { HeadTokensReply, PairsReply, Target } from "../../wire/protocol.ge
 import { headRow, type Row, rowIn } from "./head-row";
 import { linesOf } from "./why-lines";
 
-/** A question that a column answers: what a target is made of. */
+/** What a column decomposes: a target at a position. */
 export interface Asked {
   target: Target;
-  /** The position that was asked for. */
+  /** The position of the request. */
   position: Position;
 }
 interface Sum extends Asked {
@@ -40,7 +40,7 @@ export interface WhyData {
   written: Answered<HeadTokensReply>;
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;
-  /** How much the head that the target goes through reads of each source; null if that is not known. */
+  /** How much the target's head reads of each source; null if that is not known. */
   sources: ReadonlySignal<Row | null>;
 }
 
@@ -57,7 +57,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     }));
   const query = sum("query", () => (sides.value ? sideOf(shown, "query") : null));
   const key = sum("key", () => (sides.value ? sideOf(shown, "key") : null));
-  const then = sum("moved", () => (sides.value ? moved(shown, store.lastPosition.value) : null));
+  const movedSum = sum("moved", () => (sides.value ? moved(shown, store.lastPosition.value) : null));
   const whole = sum("whole", () => (inSight.value && score.value === null ? contributions(shown, "head") : null));
   const through = computed(() => (inSight.value ? (store.target.value.through?.at(-1) ?? null) : null));
   const row = sum("row", () => (inSight.value ? headsOwnRow(shown) : null));
@@ -74,7 +74,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     },
     (result, { layer, head }) => ({ head: headName(layer, head), row: rowIn(result, ["pattern", "reads"]) }),
   );
-  /** All that the head of a column contributes, of which the column has one source; null if it is not known. */
+  /** The contribution of a column's head from all sources (the column has one of them); null if it is not known. */
   const rowOf = ({ target }: Sum): number | null => {
     const head = target.through?.at(-1);
     const found = row.shown.value;
@@ -107,7 +107,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     () => (inSight.value ? headTokens(shown) : null),
     ({ reply }) => reply,
   );
-  /** A neuron has no head: what the head of the step before writes is no longer shown. */
+  /** Whether the target has a head. For a neuron it has none, so the tokens of the last step's head are hidden. */
   const ofHead = computed(() => inSight.value && headTokens(shown) !== null);
 
   const columns = computed((): Column[] => {
@@ -117,10 +117,10 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     return [
       ...column("query", query.shown.value),
       ...column("key", key.shown.value),
-      ...(moved(shown, store.lastPosition.value) ? column("moved", then.shown.value) : []),
+      ...(moved(shown, store.lastPosition.value) ? column("moved", movedSum.shown.value) : []),
     ];
   });
-  const all = [query, key, then, whole, paired, row];
+  const all = [query, key, movedSum, whole, paired, row];
   return {
     columns,
     pairs: paired,
@@ -133,7 +133,9 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
       if (score.value === null) return whole.trouble.value;
       if (!sides.value) return paired.trouble.value;
       return (
-        query.trouble.value ?? key.trouble.value ?? (moved(shown, store.lastPosition.value) ? then.trouble.value : null)
+        query.trouble.value ??
+        key.trouble.value ??
+        (moved(shown, store.lastPosition.value) ? movedSum.trouble.value : null)
       );
     }),
     waiting: computed(() => all.some(({ waiting }) => waiting.value)),
@@ -166,7 +168,7 @@ function wordsOf(
   if (score && id === "query") return { title: "Query side", note: `what ${token(score.destination)} looks for` };
   if (score) {
     const { versus = "most" } = score;
-    const most = store.isMean.value ? null : (attribution.reply.inner?.versus ?? null); // the first prompt's
+    const most = store.isMean.value ? null : (attribution.reply.inner?.versus ?? null); // of the first prompt
     const other = versus === "most" ? most : versus;
     const minus =
       other === "mean"
@@ -174,7 +176,7 @@ function wordsOf(
         : typeof other === "number"
           ? `, minus ${store.tokenName(other)}`
           : versus === "most" && store.isMean.value
-            ? ", minus what it reads most of the others" // another token in each prompt
+            ? ", minus the source that it reads most among the others" // another one in each prompt
             : "";
     return { title: "Key side", note: `what ${token(score.source)} offers${minus}` };
   }
@@ -184,8 +186,8 @@ function wordsOf(
   if (id === "moved") return { title: "What it moves", note: from };
   if (through) {
     const { total } = linesOf(attribution, target, 0);
-    const part = row === null ? "" : `${signed(total, row)} of its ${signed(row, row)} ${to} · ${source}`;
-    const note = part ? `${part}; the rest from other sources` : from;
+    const share = row === null ? "" : `${signed(total, row)} of its ${signed(row, row)} ${to} · ${source}`;
+    const note = share ? `${share}; the rest from other sources` : from;
     return { title: `What ${headName(through.layer, through.head)} moves`, note };
   }
   if (target.inner?.kind === "neuron") {
