@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.component_names import name
 from residscope.cache.head_reader import Projected, smallest_attention
-from residscope.cache.padding import padding
 from residscope.cache.positions import last
 from residscope.cache.rotary import HeadVectors
 from residscope.cache.score_rule import HeadScores
@@ -129,7 +128,7 @@ class HeadScore:
         import torch
 
         self._check_destination()
-        ends, visible = padding(self.view), self._visible.cpu()
+        ends, visible = self.scores.reader.ends, self._visible.cpu()
         head = name(self.target.layer, self.target.head)
         for what, places in (("source", self.source), ("other source", self.versus)):
             if places is None:
@@ -158,7 +157,7 @@ class HeadScore:
 
     def _check_destination(self) -> None:
         """Refuse a destination on the padding before a prompt, which attends to none of its tokens."""
-        first = padding(self.view).first
+        first = self.scores.reader.ends.first
         for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
             if at < begin:
                 where = f" in prompt {prompt}" if self.view.batch > 1 else ""
