@@ -222,9 +222,14 @@ class HeadScore:
         return self.compared_key * self.scale[:, None, None]
 
     @property
+    def query_alone(self) -> Float[Tensor, "batch d_head"]:
+        """The functional of a key: the query at the destination, with the scale of the scores."""
+        return self.queries.used[:, 0] * self.scale[:, None]
+
+    @property
     def key_functionals(self) -> Float[Tensor, "batch read d_head"]:
         """The functional of the key at each of `key_positions`."""
-        return self.queries.used * (self.scale[:, None] * self.weights)[..., None]
+        return self.query_alone[:, None] * self.weights[..., None]
 
     @cached_property
     def readings(self) -> list[Reading]:

@@ -7,7 +7,7 @@ Nothing here reads a model's name. `candidates` lists the rotations that the cac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from residscope.cache.view import CacheView
@@ -132,6 +132,21 @@ class HeadVectors:
         for stage in reversed(self.stages):
             u = stage.transpose(u)
         return u
+
+    def pull_apart(
+        self, u: Float[Tensor, "batch d_head"]
+    ) -> tuple[Float[Tensor, "batch d_head"], Float[Tensor, "batch read"]] | None:
+        """A functional that is the same at all positions as one of the projection's output, and its factor at each.
+
+        None if they are rotated: then it is another one at each position.
+        """
+        factor = u.new_ones(self.raw.shape[:2])
+        for stage in reversed(self.stages):
+            if isinstance(stage, Rotation):
+                return None
+            factor = factor / stage.scale
+            u = replace(stage, scale=u.new_ones(len(u), 1)).transpose(u[:, None])[:, 0]
+        return u, factor
 
 
 # --- candidates ------------------------------------------------------------------------------------------------------
