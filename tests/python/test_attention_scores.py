@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,34 @@ def test_both_sides_sum_to_the_score_and_rows_are_what_the_model_loses_without_t
 def test_what_cannot_be_attributed_is_refused_in_a_sentence(family):
     found = score_families.score_columns(family)
     assert len(found.get("refused", found.get("refused in a layer", ""))) > 40
+
+
+@pytest.mark.parametrize("layer", [2, 3])
+def test_a_temperature_of_the_queries_is_that_of_their_destination(layer):
+    """Llama 4: layers without a rotation multiply queries by a factor of their position; the others normalise them."""
+    model = copy.deepcopy(tiny.boot("llama4_text"))
+    for block in model.blocks:  # as it is, the factor is 1 before position 8192
+        block.attn.original_component.floor_scale, block.attn.original_component.attn_scale = 2, 0.7
+    tokens, _, cache = tiny.run(model)
+    found = score_families._columns(model, tokens, cache, layer)
+    assert max(*found["sum"].values(), found["rows"], found["intervention"]) <= 1e-5
+    told = [note for note in found["notes"] if "differs between destinations" in note]
+    assert len(told) == (layer == 3)
+    if layer == 3:
+        with pytest.raises(ResidscopeError, match="fewer than 3 sources"):
+            residscope.attribute(cache, targets.attention("L3H1", 1, 0, versus=None))
+
+
+def test_a_table_of_biases_by_distance_is_refused_as_it_is_in_t5():
+    model = tiny.boot("gpt2")
+    table = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
+    place = torch.arange(7)
+    biases = table[:, (place[:, None] - place[None]).clamp(min=0)]
+    with model.hooks([("blocks.2.attn.hook_attn_scores", lambda scores, hook: scores + biases)]):
+        _, _, cache = tiny.run(model)
+    with pytest.raises(ResidscopeError, match="none of the rules .*no table of biases by distance, as in T5"):
+        scored(cache)
+    assert gap(scored(cache, layer=1)) <= 1e-5
 
 
 @pytest.mark.parametrize("versus", ["most", "mean", None])

@@ -156,8 +156,9 @@ def _find(reader: HeadReader) -> Rule:
         raise ResidscopeError(
             "attention",
             f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
-            f"knows (norms, rotations, ALiBi, soft-caps; smallest error {0.0 if best is None else best.error:.2g} in "
-            "the scores): its scores cannot be attributed. Patterns and contributions to logits can be shown.",
+            f"knows (norms, rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
+            f"{0.0 if best is None else best.error:.2g} in the scores): its scores cannot be attributed. Patterns and "
+            "contributions to logits can be shown.",
         )
     memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
     return best
