@@ -66,9 +66,9 @@ def test_a_table_of_biases_by_distance_is_refused_as_it_is_in_t5():
     table = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     place = torch.arange(7)
     biases = table[:, (place[:, None] - place[None]).clamp(min=0)]
-    with model.hooks([("blocks.2.attn.hook_attn_scores", lambda scores, hook: scores + biases)]):
+    with model.hooks([("blocks.2.attn.hook_attn_scores", lambda scores, **_: scores + biases)]):
         _, _, cache = tiny.run(model)
-    with pytest.raises(ResidscopeError, match="none of the rules .*no table of biases by distance, as in T5"):
+    with pytest.raises(ResidscopeError, match=r"none of the rules .*no table of biases by distance, as in T5"):
         scored(cache)
     assert gap(scored(cache, layer=1)) <= 1e-5
 
