@@ -132,6 +132,8 @@ def test_padding_on_the_left_changes_nothing(family, pad):
         padded = scored(cache, side, attention_mask=mask)
         own = residscope.attribute(alone, targets.attention((2, 1), 3, 2, 1, side), by="layer")
         assert gap(padded) <= 1e-5
+        assert "source 5 is token 5 of prompt 0, but token 2 of prompt 1" in " ".join(padded.notes)
+        assert not any("one position of the row" in note for note in own.notes)
         torch.testing.assert_close(padded.values[:, 1], own.values[:, 0], atol=1e-4, rtol=1e-4)
     with pytest.raises(ResidscopeError, match=r"is padding in prompt 1"):
         residscope.attribute(cache, targets.attention((2, 1), 6, 1), by="layer", attention_mask=mask)
@@ -160,6 +162,8 @@ def test_what_is_read_on_padding_is_refused(side):
     with pytest.raises(ResidscopeError, match=r"destination is padding in prompt 1"):
         residscope.pairs(cache, scores[0], attention_mask=mask)
     if side == "left":
+        output = residscope.attribute(cache, targets.output("2.1", answers, 5), by="layer", attention_mask=mask)
+        assert "source 5 is token 5 of prompt 0, but token 2 of prompt 1" in " ".join(output.notes)
         for target in (targets.output("2.1", answers, at),
                        targets.output("1.0", targets.output("2.1", answers, 5), at)):  # fmt: skip
             with pytest.raises(ResidscopeError, match=r"source is padding in prompt 1"):
