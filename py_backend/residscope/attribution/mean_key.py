@@ -9,6 +9,7 @@ with the u_t of all sources, which gives [d_model, d_head], and then with the we
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from einops import rearrange
@@ -17,6 +18,7 @@ from residscope.attribution.attention_score import HeadScore
 from residscope.attribution.components import BIAS_KIND, Plan, Rows, bias_of, components_in, head_outputs
 from residscope.attribution.readout import Readout
 from residscope.cache.structure import Terms, out_weight
+from residscope.compute.memo import size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct, dots
@@ -64,7 +66,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
     biases: dict[Component, Tensor] = {}
     for layer in plan.split:
         report_progress(len(values), len(plan.split) + len(plan.terms))
-        rows, bias = _heads(every, layer, weights, units)
+        rows, bias = _heads(every, layer, weights, units, (score.target.layer, score.target.head))
         values.append(rows)
         components += components_in(layer, "attn", len(rows))
         if bias is not None:
@@ -148,9 +150,13 @@ def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], F
 
 
 def _heads(
-    readout: Readout, layer: int, weights: Float[Tensor, "batch d_model key"], units: Float[Tensor, "batch pos key"]
+    readout: Readout,
+    layer: int,
+    weights: Float[Tensor, "batch d_model key"],
+    units: Float[Tensor, "batch pos key"],
+    reader: tuple[int, int],
 ) -> tuple[Float[Tensor, "head batch"], Float[Tensor, " batch"] | None]:
-    """The contribution of each head of a layer, and of the attention's bias."""
+    """The contribution of each head of a layer, and of the attention's bias, to the keys of the head `reader`."""
     view, path = readout.view, readout.output_path(layer, "attn")
     W_O, count = out_weight(view, layer), units.shape[1]
     assert W_O is not None  # because the layer is split
@@ -162,7 +168,13 @@ def _heads(
         weights = weights if norm.weight is None else weights * norm.weight[:, None]
         weights, units = norm.centre(weights.mT).mT, units / scale[:, :count, None]
     # [head d_head, d_head of the keys]: small, whatever the length of the prompt
-    through = W_O.flatten(0, 1).to(weights) @ weights
+    made = partial(_through, W_O, weights)
+    size = W_O.shape[0] * W_O.shape[1] * weights.shape[-1]
+    if units.shape[-1] > 1 and size <= _KEPT:  # with a rotation it is the same for all sources and destinations
+        key = ("written into keys", *reader, layer, path.factor, weights.dtype)
+        through = view.root.memo.once(key, made, size_of)
+    else:
+        through = made()
     z = head_outputs(view, None, layer, (W_O.shape[0], W_O.shape[1]))[:, :count]
     z = rearrange(working(z), "batch pos head unit -> batch (head unit) pos")
     products = (z @ units) * through
@@ -171,6 +183,15 @@ def _heads(
         own = _summed(weights, units) @ added.to(units)
         constant = own if constant is None else constant + own
     return rows, constant
+
+
+_KEPT = 200_000
+"""At most this many values of a layer are kept for the next question about the same head."""
+
+
+def _through(W_O: Tensor, weights: Tensor) -> Float[Tensor, "batch unit key"]:
+    """What a unit of `z` in each head writes into the keys."""
+    return W_O.flatten(0, 1).to(weights) @ weights
 
 
 def _summed(weights: Tensor, units: Tensor) -> Float[Tensor, "batch d_model"]:
