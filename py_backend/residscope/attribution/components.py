@@ -365,9 +365,22 @@ def _projected(view: CacheView, layer: int, weight: Tensor, vector: Tensor) -> T
 
 
 def _once_for(view: CacheView, what: tuple[Hashable, ...], vector: Tensor, make: Callable[[], T]) -> T:
-    """What is made of a direction, kept. The vectors of many prompts would make a large key, so that it is a digest."""
+    """What is made of a direction, kept."""
+    return view.root.memo.once(_key_for(what, vector), make, size_of)
+
+
+def _key_for(what: tuple[Hashable, ...], vector: Tensor) -> tuple[Hashable, ...]:
+    """A key for a direction. The vectors of many prompts would make a large key, so that it is a digest."""
     digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
-    return view.root.memo.once(("projected", *what, vector.dtype, tuple(vector.shape), digest), make, size_of)
+    return "projected", *what, vector.dtype, tuple(vector.shape), digest
+
+
+def projected_before(readout: Readout, plan: Plan) -> bool:
+    """Whether the directions of a plan's heads are kept already, such as for another source of the same head."""
+    if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
+        return False
+    vector = readout.writer(plan.split[0], "attn").vector
+    return readout.view.root.memo.get(*_key_for(("layers", *plan.split), vector)) is not None
 
 
 def neuron_directions(
