@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,34 @@ def test_both_sides_sum_to_the_score_and_rows_are_what_the_model_loses_without_t
 def test_what_cannot_be_attributed_is_refused_in_a_sentence(family):
     found = score_families.score_columns(family)
     assert len(found.get("refused", found.get("refused in a layer", ""))) > 40
+
+
+@pytest.mark.parametrize("layer", [2, 3])
+def test_a_temperature_of_the_queries_is_that_of_their_destination(layer):
+    """Llama 4: layers without a rotation multiply queries by a factor of their position; the others normalise them."""
+    model = copy.deepcopy(tiny.boot("llama4_text"))
+    for block in model.blocks:  # as it is, the factor is 1 before position 8192
+        block.attn.original_component.floor_scale, block.attn.original_component.attn_scale = 2, 0.7
+    tokens, _, cache = tiny.run(model)
+    found = score_families._columns(model, tokens, cache, layer)
+    assert max(*found["sum"].values(), found["rows"], found["intervention"]) <= 1e-5
+    told = [note for note in found["notes"] if "differs between destinations" in note]
+    assert len(told) == (layer == 3)
+    if layer == 3:
+        with pytest.raises(ResidscopeError, match="fewer than 3 sources"):
+            residscope.attribute(cache, targets.attention("L3H1", 1, 0, versus=None))
+
+
+def test_a_table_of_biases_by_distance_is_refused_as_it_is_in_t5():
+    model = tiny.boot("gpt2")
+    table = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
+    place = torch.arange(7)
+    biases = table[:, (place[:, None] - place[None]).clamp(min=0)]
+    with model.hooks([("blocks.2.attn.hook_attn_scores", lambda scores, **_: scores + biases)]):
+        _, _, cache = tiny.run(model)
+    with pytest.raises(ResidscopeError, match=r"none of the rules .*no table of biases by distance, as in T5"):
+        scored(cache)
+    assert gap(scored(cache, layer=1)) <= 1e-5
 
 
 @pytest.mark.parametrize("versus", ["most", "mean", None])
@@ -102,6 +132,8 @@ def test_padding_on_the_left_changes_nothing(family, pad):
         padded = scored(cache, side, attention_mask=mask)
         own = residscope.attribute(alone, targets.attention((2, 1), 3, 2, 1, side), by="layer")
         assert gap(padded) <= 1e-5
+        assert "source 5 is token 5 of prompt 0, but token 2 of prompt 1" in " ".join(padded.notes)
+        assert not any("one position of the row" in note for note in own.notes)
         torch.testing.assert_close(padded.values[:, 1], own.values[:, 0], atol=1e-4, rtol=1e-4)
     with pytest.raises(ResidscopeError, match=r"is padding in prompt 1"):
         residscope.attribute(cache, targets.attention((2, 1), 6, 1), by="layer", attention_mask=mask)
@@ -130,6 +162,8 @@ def test_what_is_read_on_padding_is_refused(side):
     with pytest.raises(ResidscopeError, match=r"destination is padding in prompt 1"):
         residscope.pairs(cache, scores[0], attention_mask=mask)
     if side == "left":
+        output = residscope.attribute(cache, targets.output("2.1", answers, 5), by="layer", attention_mask=mask)
+        assert "source 5 is token 5 of prompt 0, but token 2 of prompt 1" in " ".join(output.notes)
         for target in (targets.output("2.1", answers, at),
                        targets.output("1.0", targets.output("2.1", answers, 5), at)):  # fmt: skip
             with pytest.raises(ResidscopeError, match=r"source is padding in prompt 1"):

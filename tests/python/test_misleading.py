@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, targets
 from residscope.session.cache_summary import row
 from residscope.session.change_tracking import track
 from tests.support import tiny
@@ -42,6 +42,8 @@ def test_the_error_names_an_encoder_decoder_model(kind, tmp_path):
     cache = ActivationCache({"decoder_blocks.0.hook_resid_pre": torch.zeros(1, 3, 24)}, model)
     with pytest.raises(ResidscopeError, match=r"is an encoder-decoder model: .*`encoder_blocks` and `decoder_blocks`"):
         residscope.attribute(cache, 5)
+    with pytest.raises(ResidscopeError, match="is an encoder-decoder model"):
+        residscope.attribute(cache, targets.attention("L0H0", 2, 1))
     assert "encoder-decoder" in (row(cache, ["cache"], track(cache)).problem or "")
 
 

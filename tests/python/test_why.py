@@ -226,6 +226,38 @@ def test_a_target_inside_the_model_set_in_python_is_appended_to_the_trail(panel)
     assert (panel.trail, panel.step) == ([], 0)
 
 
+def test_a_position_that_is_set_while_a_score_is_shown_asks_the_same_there(cache, panel):
+    panel.target = PAIR
+    panel.target = TARGETS["query"]
+    panel.position = 4
+    assert (panel.wire_target["inner"]["destination"], panel.wire_target["inner"]["source"]) == (4, 2)
+    assert (panel.step, [step.position for step in panel.shown.trail]) == (2, [6, 5, 4])
+    expected = residscope.attribute(cache, T.attention("L2H1", 4, 2, versus=0))
+    assert torch.equal(residscope.attribute(cache, panel.target).values, expected.values)
+    panel.position = "last"
+    assert (panel.position, panel.wire_target["inner"]["destination"]) == (6, "last")
+    panel.step = 1
+    assert (panel.position, panel.wire_target["inner"]["destination"]) == (5, 5)
+    panel.target = T.attention("L2H1", 5, 2, versus=4)
+    panel.position = 3  # position 4 cannot be read there
+    assert panel.wire_target["inner"]["versus"] == "most"
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "sentence"),
+    [
+        ("query", 1, "why L2H1 reads source 2, which it cannot read at the destination 1"),
+        ("feeds", 3, "destination of L2H1 belongs to the target that is shown"),
+    ],
+)
+def test_a_position_at_which_the_same_cannot_be_asked_is_refused(panel, name, at, sentence):
+    panel.target = TARGETS[name]
+    before, position = panel.shown, panel.position
+    with pytest.raises(ResidscopeError, match=sentence):
+        panel.position = at
+    assert (panel.shown, panel.position) == (before, position)
+
+
 def test_what_a_view_sends_of_the_trail_is_taken_as_it_is(panel):
     steps = [Step(panel._service.targets().resolve(TARGETS[name]), 5) for name in ("output", "query")]
     plain = msgspec.to_builtins(steps)

@@ -21,8 +21,8 @@ class Pinned:
     """Holds the scales of the norms in a block's attention, from the first run on."""
 
     block: Any
-    scales: dict[int, torch.Tensor] = field(default_factory=dict)
-    maps: dict[int, tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
+    scales: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
+    maps: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
 
     def modules(self) -> list[torch.nn.Module]:
         """The norms that queries and keys pass, the outermost module of each."""
@@ -51,7 +51,7 @@ class Pinned:
         x = inputs[0] if inputs else None
         if x is None or not isinstance(output, torch.Tensor) or x.shape != output.shape or id(module) in _probed:
             return None
-        key = id(module)
+        key = id(module), tuple(x.shape[1:])  # queries and keys may pass the same norm (Llama 4)
         if key not in self.maps:
             self.maps[key] = _affine(module, x)
         weight, bias, centres = self.maps[key]

@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
+import { starred } from "../src/base/format";
 import { settingOf } from "../src/export/shown-pictures";
 import { whyFigure } from "../src/export/svg/why";
 import { storeOf } from "./made";
@@ -177,6 +178,32 @@ describe("why a head reads a token", () => {
     cells[0]?.focus();
     press(cells[0] ?? null, "ArrowDown");
     expect(text(root.querySelector(".rs-sentence"))).toBe("6 others in the query with MLP 1 in the key: +0.50");
+  });
+
+  it("says what the number equals, whatever the source is compared with", async () => {
+    const { root, here, settled } = await opened();
+    here?.click();
+    await settled();
+    const badge = (): HTMLElement | null => root.querySelector(".rs-badge-text");
+    expect(badge()?.title).toContain("It equals the log of the ratio of their attention: e to this number is how many");
+    const versus = root.querySelector<HTMLSelectElement>('[aria-label="What the source is compared with"]');
+    if (!versus) throw new Error("no choice");
+    versus.value = "mean";
+    versus.dispatchEvent(new Event("change", { bubbles: true }));
+    await settled();
+    expect(text(root.querySelector(".rs-badge-long"))).toBe(
+      "✓ rows sum to +1.000 · log of 0.60, minus the mean log of the attention it pays, as cached",
+    );
+    expect(badge()?.title).toContain("minus the mean of all scores, weighted by the attention");
+    badge()?.click();
+    expect(text(root.querySelector(".rs-reckoning"))).toContain("minus the mean log");
+  });
+
+  it("explains the mark of tokens in which prompts differ", () => {
+    expect(starred("L2H1 reads ·John")).toBe("L2H1 reads ·John");
+    expect(starred("L2H1 reads ∗₁₀")).toBe(
+      "L2H1 reads ∗₁₀ (∗ is a token in which the prompts differ; the small number is its position)",
+    );
   });
 
   it("is asked of a row that is a head: what it moves here", async () => {

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.component_names import name
 from residscope.cache.head_reader import Projected, smallest_attention
-from residscope.cache.padding import padding
 from residscope.cache.positions import last
 from residscope.cache.rotary import HeadVectors
 from residscope.cache.score_rule import HeadScores
@@ -129,7 +128,7 @@ class HeadScore:
         import torch
 
         self._check_destination()
-        ends, visible = padding(self.view), self._visible.cpu()
+        ends, visible = self.scores.reader.ends, self._visible.cpu()
         head = name(self.target.layer, self.target.head)
         for what, places in (("source", self.source), ("other source", self.versus)):
             if places is None:
@@ -158,7 +157,7 @@ class HeadScore:
 
     def _check_destination(self) -> None:
         """Refuse a destination on the padding before a prompt, which attends to none of its tokens."""
-        first = padding(self.view).first
+        first = self.scores.reader.ends.first
         for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
             if at < begin:
                 where = f" in prompt {prompt}" if self.view.batch > 1 else ""
@@ -223,9 +222,14 @@ class HeadScore:
         return self.compared_key * self.scale[:, None, None]
 
     @property
+    def query_alone(self) -> Float[Tensor, "batch d_head"]:
+        """The functional of a key: the query at the destination, with the scale of the scores."""
+        return self.queries.used[:, 0] * self.scale[:, None]
+
+    @property
     def key_functionals(self) -> Float[Tensor, "batch read d_head"]:
         """The functional of the key at each of `key_positions`."""
-        return self.queries.used * (self.scale[:, None] * self.weights)[..., None]
+        return self.query_alone[:, None] * self.weights[..., None]
 
     @cached_property
     def readings(self) -> list[Reading]:
@@ -238,8 +242,10 @@ class HeadScore:
             vectors, functionals, positions = self.keys, self.key_functionals, self.key_positions
         raw = vectors.pull(functionals)
         offset = self.offsets(vectors, functionals, raw, found)
-        directions = raw @ found.map.matrix.T.to(raw) * found.factor
-        return [Reading(positions[:, i], directions[:, i], offset[:, i]) for i in range(positions.shape[1])]
+        matrix = found.map.matrix.T.to(raw)
+        # One by one: a product of two rows is shared among threads, which takes far longer on a busy machine.
+        directions = [raw[:, i] @ matrix * found.factor for i in range(positions.shape[1])]
+        return [Reading(positions[:, i], one, offset[:, i]) for i, one in enumerate(directions)]
 
     @property
     def latest(self) -> Int[Tensor, " batch"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.inner_targets import Output
-from residscope.attribution.on_padding import check_not_on_padding
+from residscope.attribution.on_padding import check_not_on_padding, shared_places
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
@@ -116,7 +116,8 @@ def attribute(
             result = decompose(view, targets, query, output)
             unused = [] if output is None or target.inner is None else [_LOGITS_UNUSED]
             assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-            result = replace(result, notes=targets.notes + unused + result.notes + assumed)
+            shared = shared_places(view, target)
+            result = replace(result, notes=targets.notes + unused + result.notes + shared + assumed)
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:
                 view.memo.put(*key, value=_copy(result), size=size)

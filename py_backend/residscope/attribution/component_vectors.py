@@ -19,6 +19,7 @@ from residscope.attribution.components import (
     bias_of,
     components_in,
     head_outputs,
+    projected_before,
     rows_of,
     sum_of,
     with_steps,
@@ -64,15 +65,21 @@ def read_rows(readout: Readout, plan: Plan) -> Rows:
 def known_rows(readout: Readout, plan: Plan) -> Rows | None:
     """The rows of a plan, from memoised vectors; None if those would not save time.
 
-    For a first target the activations are as fast. With the second target the vectors are computed and kept.
+    For a first target the activations are as fast, and for one whose directions are kept they are faster. With the
+    second target of other directions the vectors are computed and kept; with the third, if it is inside the model:
+    another source of the same head has the same directions.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
         return None
     key = _key(readout, plan)
-    if view.memo.get(*key) is None:
-        view.memo.put(*key, value=True)
-        return None
+    held: Vectors | int = view.memo.get(*key) or 0
+    if isinstance(held, int):
+        enough = 1 if readout.measured_in is None else 2
+        if held < enough:
+            view.memo.put(*key, value=held + 1)
+        if held < enough or projected_before(readout, plan):
+            return None
     return vectors_of(readout, plan).rows(readout, recomputed=plan.recomputed)
 
 

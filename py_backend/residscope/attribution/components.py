@@ -5,16 +5,15 @@ Weights are projected onto the target's direction first, so that no tensor has a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from einops import rearrange
 
 from residscope.attribution.readout import Functional, Readout
-from residscope.cache.norms import Norm
 from residscope.cache.points import Point
 from residscope.cache.structure import (
     OUT,
@@ -39,6 +38,9 @@ from residscope.terms import By, Component, ComponentKind
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -251,9 +253,10 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
     values: list[Tensor] = []
     biases: dict[Component, Tensor] = {}
     total = len(plan.split) + len(plan.terms)
-    for layer in plan.split:
+    at_once = _heads_at_once(readout, plan)
+    for place, layer in enumerate(plan.split):
         report_progress(len(values), total)
-        contributions, bias = split(readout, layer)
+        contributions, bias = split(readout, layer) if at_once is None else at_once[place]
         values.append(contributions)
         components += components_in(layer, plan.part, contributions.shape[0])
         if bias is not None:
@@ -277,6 +280,46 @@ def layer_heads(
     direction, divisor, bias = head_directions(readout, layer)
     z = head_outputs(readout.view, readout.positions, layer, tuple(direction.shape[1:]))
     return dots(z, direction) / divisor, bias
+
+
+def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
+    """What `layer_heads` gives for each layer of a plan, in one product; None if it cannot be one.
+
+    At one position the products of a layer are so small that calling them takes longer than computing them. The
+    directions of a functional's heads are the same at every position, and kept.
+    """
+    import torch
+
+    view, layers = readout.view, plan.split
+    if plan.part != "attn" or len(layers) < 2 or readout.positions is None or view.stream.device.type != "cpu":
+        return None
+    weights = [weight for layer in layers if (weight := out_weight(view, layer)) is not None]
+    if len(weights) != len(layers) or len({weight.shape for weight in weights}) != 1:
+        return None
+    paths = [readout.output_path(layer, "attn") for layer in layers]
+    if any(path.norm is not None for path in paths) or len({path.factor for path in paths}) != 1:
+        return None
+    cut = weights[0].shape[:2]
+    z = [head_outputs(view, readout.positions, layer, tuple(cut)) for layer in layers]
+    if len({one.dtype for one in z}) != 1 or sum(one.numel() for one in z) > _AT_ONCE:
+        return None
+    functional = paths[0].pull(readout.functional)
+    vector = functional.vector
+
+    def projected() -> tuple[Tensor, list[Tensor | None]]:
+        each = [project(weight.flatten(0, 1), vector).unflatten(-1, cut) for weight in weights]
+        biases = [out_bias(view, layer, "attn") for layer in layers]
+        added = [None if bias is None else (distinct(vector) * bias.to(vector)).sum(-1)[:, None] for bias in biases]
+        return torch.stack(each, 1), added
+
+    directions, added = _once_for(view, ("layers", *layers), vector, projected)
+    rows = dots(torch.stack(z, 2), directions) / functional.divisor
+    biases = [None if bias is None else functional.constant + bias / functional.divisor for bias in added]
+    return list(zip(rows, biases, strict=True))
+
+
+_AT_ONCE = 1 << 18
+"""At most this many values of `hook_z` are copied for one product."""
 
 
 def layer_neurons(
@@ -309,9 +352,8 @@ def head_directions(
     if W_O is None:
         why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
         raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
-    units = rearrange(W_O, "head d_head d_model -> (head d_head) d_model")
-    direction = _projected(view, layer, units, functional.vector)
-    direction = rearrange(direction, "batch (head d_head) -> batch head d_head", head=W_O.shape[0])
+    # `flatten` and `unflatten`, because this is done for each layer, and `rearrange` takes as long as the product
+    direction = _projected(view, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, W_O.shape[:2])
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
 
@@ -319,10 +361,26 @@ def _projected(view: CacheView, layer: int, weight: Tensor, vector: Tensor) -> T
     """`project`, memoised, because the projection of a layer's weight is the same at every position."""
     if vector.device.type != "cpu":  # computing the key would take longer than the product
         return project(weight, vector)
-    # A digest, because the vectors of many prompts would make a large key.
+    return _once_for(view, ("layer", layer), vector, lambda: project(weight, vector))
+
+
+def _once_for(view: CacheView, what: tuple[Hashable, ...], vector: Tensor, make: Callable[[], T]) -> T:
+    """What is made of a direction, kept."""
+    return view.root.memo.once(_key_for(what, vector), make, size_of)
+
+
+def _key_for(what: tuple[Hashable, ...], vector: Tensor) -> tuple[Hashable, ...]:
+    """A key for a direction. The vectors of many prompts would make a large key, so that it is a digest."""
     digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
-    key = ("projected", layer, vector.dtype, tuple(vector.shape), digest)
-    return view.root.memo.once(key, lambda: project(weight, vector), size_of)
+    return "projected", *what, vector.dtype, tuple(vector.shape), digest
+
+
+def projected_before(readout: Readout, plan: Plan) -> bool:
+    """Whether the directions of a plan's heads are kept already, such as for another source of the same head."""
+    if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
+        return False
+    vector = readout.writer(plan.split[0], "attn").vector
+    return readout.view.root.memo.get(*_key_for(("layers", *plan.split), vector)) is not None
 
 
 def neuron_directions(
@@ -469,10 +527,8 @@ def _refusal(structure: Structure, kind: str, otherwise: str) -> str:
 
 def bias_of(readout: Readout, layer: int, part: Literal["attn", "mlp"]) -> tuple[Tensor | None, Tensor | None]:
     """A sublayer's own bias, and the bias of the norm on its output; None for each that does not exist."""
-    view, block = readout.view, readout.view.model.blocks[layer]
-
-    norm = readout.output_norm(layer, part)
-    return out_bias(view, layer, part), None if norm is None else Norm.of(getattr(block, norm), view).bias
+    norm = readout.output_parameters(layer, part).norm
+    return out_bias(readout.view, layer, part), None if norm is None else norm.bias
 
 
 def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["attn", "mlp"]) -> Tensor | None:

@@ -60,7 +60,7 @@ def position_in(view: CacheView, argument: str, given: Any) -> int:
         raise ResidscopeError(
             "position",
             f"`{argument}={cut(repr(given), 80)}` is not a position: give one number{words}. It is used for all "
-            "prompts.",
+            "prompts: for another one in each prompt, run the prompts by themselves.",
         ) from None
     return _inside(view, argument, position) % view.n_pos
 

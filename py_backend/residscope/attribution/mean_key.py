@@ -1,12 +1,15 @@
 """The key side of a score compared with the mean: what was written at all sources, each with its weight.
 
-Σ_t c_t · u_t · k_t with c = 1 at the source minus the attention. The functional at source t is W · u_t / s_t. Its
-direction differs from source to source, but lies in the d_head dimensions of the head's keys. So an activation is first
-multiplied with the u_t of all sources, which gives [d_model, d_head], and then with the weights.
+Σ_t c_t · u_t · k_t with c = 1 at the source minus the attention. The functional at source t is W · u_t / s_t. Without a
+rotation its direction is the same at every source, so that an activation is first summed over sources. With one it
+differs from source to source, but lies in the d_head dimensions of the head's keys: the output of heads is multiplied
+with the u_t of all sources, which gives [d_model, d_head], and then with the weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from einops import rearrange
@@ -14,9 +17,11 @@ from einops import rearrange
 from residscope.attribution.attention_score import HeadScore
 from residscope.attribution.components import BIAS_KIND, Plan, Rows, bias_of, components_in, head_outputs
 from residscope.attribution.readout import Readout
-from residscope.cache.structure import out_weight
+from residscope.cache.structure import Terms, out_weight
+from residscope.compute.memo import size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
+from residscope.compute.projection import distinct, dots
 from residscope.terms import Component
 
 if TYPE_CHECKING:
@@ -52,9 +57,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
     """The rows of a plan for the keys of all sources."""
     import torch
 
-    view, reader = score.view, score.scores.reader
-    weight, units = _weight(score), score.keys.pull(score.key_functionals)
-    units = units / reader.scale(score.key_positions)[..., None] if reader.norm.divides else units
+    view, (weights, units) = score.view, _functional(score)
     every = Readout(
         view, None, readout.directions, readout.offset, point=readout.point, measured_in=readout.measured_in
     )
@@ -63,14 +66,13 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
     biases: dict[Component, Tensor] = {}
     for layer in plan.split:
         report_progress(len(values), len(plan.split) + len(plan.terms))
-        rows, bias = _heads(every, layer, weight, units)
+        rows, bias = _heads(every, layer, weights, units, (score.target.layer, score.target.head))
         values.append(rows)
         components += components_in(layer, "attn", len(rows))
         if bias is not None:
             biases[Component(BIAS_KIND["attn"], layer)] = bias
     count = len(components) if plan.split or (plan.part == "attn" and components) else None
-    sums = [_terms(every, terms, weight, units) for terms in plan.terms.values()]
-    rows = [*values, *(bias[None] for bias in biases.values()), *(one[None] for one in sums)]
+    rows = [*values, *(bias[None] for bias in biases.values()), _terms(every, plan.terms.values(), weights, units)]
     components = [*components, *biases, *plan.terms]
     return Rows(components, torch.cat(rows)[..., None], count, missing=plan.missing, split=plan.split)
 
@@ -131,39 +133,85 @@ def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
     return norm.centre(weight.T).T if norm.divides else weight
 
 
-def _heads(readout: Readout, layer: int, weight: Tensor, units: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The contribution of each head of a layer, `[head, batch]`, and of the attention's bias."""
+def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], Float[Tensor, "batch pos key"]]:
+    """The functional at each source, divided by its scale, as a product: weights, and units of each source.
+
+    The sources after the last one that has a weight are left out.
+    """
+    reader, weight = score.scores.reader, _weight(score)
+    apart = score.keys.pull_apart(score.query_alone)
+    if apart is None:
+        weights, units = weight.expand(score.view.batch, *weight.shape), score.keys.pull(score.key_functionals)
+    else:
+        weights, units = (apart[0] @ weight.T)[..., None], (apart[1] * score.weights)[..., None]
+    units = units / reader.scale(score.key_positions)[..., None] if reader.norm.divides else units
+    count = int((score.weights != 0).any(0).nonzero().max()) + 1
+    return weights, units[:, :count]
+
+
+def _heads(
+    readout: Readout,
+    layer: int,
+    weights: Float[Tensor, "batch d_model key"],
+    units: Float[Tensor, "batch pos key"],
+    reader: tuple[int, int],
+) -> tuple[Float[Tensor, "head batch"], Float[Tensor, " batch"] | None]:
+    """The contribution of each head of a layer, and of the attention's bias, to the keys of the head `reader`."""
     view, path = readout.view, readout.output_path(layer, "attn")
-    W_O = out_weight(view, layer)
+    W_O, count = out_weight(view, layer), units.shape[1]
     assert W_O is not None  # because the layer is split
     added, norm_bias = bias_of(readout, layer, "attn")
-    constant = None if norm_bias is None else path.factor * ((units.sum(1) @ weight.T) @ norm_bias.to(units))
-    weight = weight * path.factor
+    constant = None if norm_bias is None else path.factor * (_summed(weights, units) @ norm_bias.to(units))
+    weights = distinct(weights) * path.factor
     if path.norm is not None:
         norm, scale = path.norm
-        weight = weight if norm.weight is None else weight * norm.weight[:, None]
-        weight, units = norm.centre(weight.T).T, units / scale[..., None]
+        weights = weights if norm.weight is None else weights * norm.weight[:, None]
+        weights, units = norm.centre(weights.mT).mT, units / scale[:, :count, None]
     # [head d_head, d_head of the keys]: small, whatever the length of the prompt
-    through = rearrange(W_O, "head unit d_model -> (head unit) d_model").to(weight) @ weight
-    z = working(head_outputs(view, None, layer, (W_O.shape[0], W_O.shape[1])))
-    z = rearrange(z, "batch pos head unit -> batch (head unit) pos")
+    made = partial(_through, W_O, weights)
+    size = W_O.shape[0] * W_O.shape[1] * weights.shape[-1]
+    if units.shape[-1] > 1 and size <= _KEPT:  # with a rotation it is the same for all sources and destinations
+        key = ("written into keys", *reader, layer, path.factor, weights.dtype)
+        through = view.root.memo.once(key, made, size_of)
+    else:
+        through = made()
+    z = head_outputs(view, None, layer, (W_O.shape[0], W_O.shape[1]))[:, :count]
+    z = rearrange(working(z), "batch pos head unit -> batch (head unit) pos")
     products = (z @ units) * through
     rows = rearrange(products, "batch (head unit) key -> head batch unit key", head=len(W_O)).sum((-1, -2))
     if added is not None:
-        own = (units.sum(1) @ weight.T) @ added.to(units)
+        own = _summed(weights, units) @ added.to(units)
         constant = own if constant is None else constant + own
     return rows, constant
 
 
+_KEPT = 200_000
+"""At most this many values of a layer are kept for the next question about the same head."""
+
+
+def _through(W_O: Tensor, weights: Tensor) -> Float[Tensor, "batch unit key"]:
+    """What a unit of `z` in each head writes into the keys."""
+    return W_O.flatten(0, 1).to(weights) @ weights
+
+
+def _summed(weights: Tensor, units: Tensor) -> Float[Tensor, "batch d_model"]:
+    """The sum of the functionals of all sources."""
+    return (weights @ units.sum(1)[..., None])[..., 0]
+
+
 def _terms(
-    readout: Readout, terms: tuple[tuple[str, float], ...], weight: Tensor, units: Tensor
-) -> Float[Tensor, " batch"]:
-    """The contribution of a sum of activations."""
-    view, total = readout.view, units.new_zeros(len(units))
-    for name, factor in terms:
-        held = view.get(name)
-        for prompt in range(len(units)):
-            direction = units[prompt] @ weight.T  # [pos, d_model], of one prompt at a time
-            rows = working(held[prompt if len(held) > 1 else 0])
-            total[prompt] += factor * (rows * direction).sum()
+    readout: Readout,
+    sums: Collection[Terms],
+    weights: Float[Tensor, "batch d_model key"],
+    units: Float[Tensor, "batch pos key"],
+) -> Float[Tensor, "row batch"]:
+    """The contribution of each sum of activations."""
+    total, count = units.new_zeros(len(sums), len(units)), units.shape[1]
+    for prompt in range(len(units)):
+        direction = units[prompt] @ weights[prompt].T  # [pos, d_model], of one prompt at a time
+        for row, terms in enumerate(sums):
+            for name, factor in terms:
+                held = readout.view.get(name)
+                rows = held[prompt if len(held) > 1 else 0, :count]
+                total[row, prompt] += factor * dots(rows[:, None], direction).sum()
     return total

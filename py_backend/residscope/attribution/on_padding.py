@@ -1,4 +1,4 @@
-"""Refuses targets inside the model that are read on padding: a head's attention there is not that of the prompt."""
+"""Refuses targets inside the model that are read on padding, where a head's attention is not that of the prompt."""
 
 from __future__ import annotations
 
@@ -42,6 +42,27 @@ def check_not_on_padding(
                 f"The {what} is padding{in_prompt} (its tokens are {begin} to {end}): choose a token of the prompt"
                 f"{others}.",
             )
+
+
+def shared_places(view: CacheView, target: Target) -> list[str]:
+    """A note if a source that is one index for all prompts is another place in each, after padding on the left.
+
+    Args:
+        view: The cache.
+        target: The target.
+    """
+    first = padding(view).first
+    sources = [through.source for through in target.through if through.source is not None]
+    sources = [target.inner.source, *sources] if isinstance(target.inner, AttentionScore) else sources
+    if not sources or len(set(first)) == 1:
+        return []
+    other = next(prompt for prompt, begin in enumerate(first) if begin != first[0])
+    source = sources[0] % view.n_pos
+    return [
+        "A source is one position of the row for all prompts, and with padding on the left these begin at different "
+        f"ones: source {source} is token {source - first[0]} of prompt 0, but token {source - first[other]} of prompt "
+        f"{other} (counted from 0)."
+    ]
 
 
 def _places(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None) -> list[tuple[str, list[int]]]:

@@ -18,7 +18,7 @@ from residscope.attribution.components import Plan
 from residscope.attribution.mean_key import mean_key_readout, mean_key_vectors
 from residscope.attribution.missing import missing_notes
 from residscope.attribution.needed import naming_all
-from residscope.attribution.on_padding import check_not_on_padding
+from residscope.attribution.on_padding import check_not_on_padding, shared_places
 from residscope.attribution.pair_map import Pairs
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, reconcile
@@ -129,7 +129,8 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
         check_finite(view, values.flatten(0, 1), measured)
     sides = [values.sum(axis).pow(2).sum(0).sqrt().max() for axis in (0, 1)]
     tolerance = max(SMALLEST, 4 * view.rounding_step(*score.activations) * float(max(sides)))
-    notes = score.notes() + changed(view) + structure.notes() + missing_notes(structure, by, rows) + assumed(view)
+    notes = score.notes() + changed(view) + structure.notes() + missing_notes(structure, by, rows)
+    notes += shared_places(view, target) + assumed(view)
     if float(unexplained.abs().max()) > tolerance:
         notes.append(
             f"{float(unexplained.abs().max()):.2g} of the score is not the sum of the pairs. The notes of `attribute` "

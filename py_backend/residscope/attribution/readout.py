@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from residscope.attribution.rounding import SMALLEST
 from residscope.cache.norms import Norm, norms_outputs, output_norm
@@ -87,6 +87,20 @@ class OutputPath:
         return vectors if norm.weight is None else vectors * norm.weight
 
 
+class OutputParameters(NamedTuple):
+    """What a sublayer's output passes before it is added to the stream, without what the cache or the point adds.
+
+    Attributes:
+        factor: A constant factor of the model.
+        name: The name of the norm in the block; None if there is none.
+        norm: The norm's parameters.
+    """
+
+    factor: float
+    name: str | None
+    norm: Norm | None
+
+
 class Readout:
     """Reads the target from the residual stream at a point, at the wanted positions.
 
@@ -135,17 +149,27 @@ class Readout:
 
         Some models normalise the output (Gemma 2, OLMo 2, …) or multiply it (Granite's residual multiplier).
         """
-        view = self.view
-        factor = float(getattr(view.cfg, "residual_multiplier", None) or 1.0)
-        factor *= self.structure.carries[layer] * output_factor(view, layer, part)
-        name = self.output_norm(layer, part)
-        norm = None if name is None else Norm.of(getattr(view.model.blocks[layer], name), view)
+        view, (factor, name, norm) = self.view, self.output_parameters(layer, part)
+        factor *= self.structure.carries[layer]
         if norm is None or not norm.divides:
             return OutputPath(factor, None)
         prefix = f"blocks.{layer}.{name}"
         if not view.has(f"{prefix}.hook_scale") and view.has(f"{prefix}.hook_in"):
             return OutputPath(factor, (norm, norm.scale(view.rows(f"{prefix}.hook_in", self.positions))))
         return OutputPath(factor, (norm, view.rows(f"{prefix}.hook_scale", self.positions).squeeze(-1)))
+
+    def output_parameters(self, layer: int, part: Literal["attn", "mlp"]) -> OutputParameters:
+        """What a sublayer's output passes before it is added to the stream, as the model's modules show it."""
+        view, behind = self.view, self.norms_outputs
+
+        def read() -> OutputParameters:
+            factor = float(getattr(view.cfg, "residual_multiplier", None) or 1.0) * output_factor(view, layer, part)
+            name = output_norm(view, layer, part, behind=behind)
+            norm = None if name is None else Norm.of(getattr(view.model.blocks[layer], name), view)
+            return OutputParameters(factor, name, norm)
+
+        like = view.like
+        return view.facts.once(("output parameters", layer, part, behind, like.dtype, like.device), read)
 
     @property
     def stream(self) -> str:
@@ -169,10 +193,6 @@ class Readout:
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """The functional of a sublayer's output, before its output path into the stream."""
         return self.output_path(layer, part).pull(self.functional)
-
-    def output_norm(self, layer: int, part: Literal["attn", "mlp"]) -> str | None:
-        """The name in the block of the norm that a sublayer's output passes; None if there is none."""
-        return output_norm(self.view, layer, part, behind=self.norms_outputs)
 
     @cached_property
     def norms_outputs(self) -> bool:

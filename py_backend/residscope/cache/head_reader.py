@@ -10,7 +10,7 @@ from einops import rearrange
 
 from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
 from residscope.cache.norms import Norm
-from residscope.cache.padding import padding
+from residscope.cache.padding import Padding, padding
 from residscope.cache.points import Point, attention_point
 from residscope.cache.structure import named_layers
 from residscope.cache.view import CacheView, not_cached
@@ -287,6 +287,11 @@ class HeadReader:
         known = (rows > MASKED) & rows.isfinite()
         return rows.masked_fill(~known, float("-inf")).softmax(-1)
 
+    @cached_property
+    def ends(self) -> Padding:
+        """Where each prompt begins and ends."""
+        return padding(self.view)
+
     def visible(self, destinations: Int[Tensor, "batch read"]) -> Bool[Tensor, "batch read source"]:
         """Which sources the head may read: those that are not masked and not padding."""
         import torch
@@ -299,7 +304,7 @@ class HeadReader:
             if self.view.has(self.name("hook_pattern")):
                 known &= self._rows(self.name("hook_pattern"), destinations) > 0
         place = torch.arange(rows.shape[-1], device=rows.device)
-        ends = padding(self.view)
+        ends = self.ends
         first, last = (torch.tensor(end, device=rows.device)[:, None, None] for end in (ends.first, ends.last))
         return known & (place >= first) & (place <= last)
 

@@ -7,7 +7,7 @@ Nothing here reads a model's name. `candidates` lists the rotations that the cac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from residscope.cache.view import CacheView
@@ -133,6 +133,21 @@ class HeadVectors:
             u = stage.transpose(u)
         return u
 
+    def pull_apart(
+        self, u: Float[Tensor, "batch d_head"]
+    ) -> tuple[Float[Tensor, "batch d_head"], Float[Tensor, "batch read"]] | None:
+        """A functional that is the same at all positions as one of the projection's output, and its factor at each.
+
+        None if they are rotated: then it is another one at each position.
+        """
+        factor = u.new_ones(self.raw.shape[:2])
+        for stage in reversed(self.stages):
+            if isinstance(stage, Rotation):
+                return None
+            factor = factor / stage.scale
+            u = replace(stage, scale=u.new_ones(len(u), 1)).transpose(u[:, None])[:, 0]
+        return u, factor
+
 
 # --- candidates ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -174,20 +189,32 @@ def rotation(kind: RotationKind, tables: dict[str, tuple[Tensor, Tensor]], width
     return Rotation(first, first + (1 if kind.adjacent else count), cos, -sin if kind.reverse else sin)
 
 
-def tables(view: CacheView, layer: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Cosines and sines `[#batch, pos, pair]` that a layer may use, by the place where they were found."""
+IN_CACHE = "cache"
+"""The place of tables that the cache itself holds."""
+
+
+def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """Cosines and sines `[#batch, pos, pair]` that a layer may use, by the place where they were found.
+
+    Args:
+        view: The cache.
+        layer: The layer.
+        width: The width of a head.
+        only: The place of the table that is needed. For that of the cache no module is read.
+    """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]
     if all(map(view.has, names)):
         cached = [t for t in (_whole(view, name) for name in names) if t is not None]
         if len(cached) == 2 and all(t.shape[1] == view.n_pos for t in cached):
-            found["cache"] = _halved(cached[0]), _halved(cached[1])
-    found |= view.root.memo.once(("rotary tables", view.n_pos), lambda: _of_modules(view))
-    own = getattr(view.model.blocks[layer], "attn", None)
-    buffers = [_buffer(own, f"rotary_{part}") for part in ("cos", "sin")]
-    kept = [t[None, : view.n_pos].to(view.like) for t in buffers if t is not None and t.ndim == 2]
-    if len(kept) == 2 and all(t.shape[1] == view.n_pos for t in kept):
-        found["buffers"] = _halved(kept[0]), _halved(kept[1])
+            found[IN_CACHE] = _halved(cached[0]), _halved(cached[1])
+    if only != IN_CACHE:
+        found |= view.root.memo.once(("rotary tables", view.n_pos), lambda: _of_modules(view))
+        own = getattr(view.model.blocks[layer], "attn", None)
+        buffers = [_buffer(own, f"rotary_{part}") for part in ("cos", "sin")]
+        kept = [t[None, : view.n_pos].to(view.like) for t in buffers if t is not None and t.ndim == 2]
+        if len(kept) == 2 and all(t.shape[1] == view.n_pos for t in kept):
+            found["buffers"] = _halved(kept[0]), _halved(kept[1])
     return {name: pair for name, pair in found.items() if 0 < 2 * pair[0].shape[-1] <= width}
 
 
@@ -237,22 +264,18 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
         angles = positions[:, None] * frequencies.to(positions)
         found[name] = (angles.cos()[None] * factor).to(view.like), (angles.sin()[None] * factor).to(view.like)
 
-    roots: tuple[Any, ...] = getattr(view.model, "original_model", None), view.model
-    for root in roots:
-        if not hasattr(root, "named_modules"):
-            continue
-        for path, module in root.named_modules():
-            for name, buffer in list((module.__dict__.get("_buffers") or {}).items()):
-                if buffer is None or buffer.is_meta or not buffer.is_floating_point():
-                    continue
-                if name.endswith("inv_freq") and "original" not in name and buffer.ndim == 1:
-                    factor = getattr(module, name.replace("inv_freq", "attention_scaling"), None)
-                    factor = getattr(module, "attention_scaling", 1.0) if factor is None else factor
-                    add(f"{path}.{name}", buffer, float(factor) if isinstance(factor, int | float) else 1.0)
-                elif name == "embed_positions" and buffer.ndim == 2 and len(buffer) >= view.n_pos:
-                    half = buffer.shape[-1] // 2  # GPT-J keeps sines, then cosines
-                    table = buffer[None, : view.n_pos].to(view.like)
-                    found.setdefault("sinusoids", (table[..., half:], table[..., :half]))
+    for path, module in _modules(getattr(view.model, "original_model", None), view.model):
+        for name, buffer in list((module.__dict__.get("_buffers") or {}).items()):
+            if buffer is None or buffer.is_meta or not buffer.is_floating_point():
+                continue
+            if name.endswith("inv_freq") and "original" not in name and buffer.ndim == 1:
+                factor = getattr(module, name.replace("inv_freq", "attention_scaling"), None)
+                factor = getattr(module, "attention_scaling", 1.0) if factor is None else factor
+                add(f"{path}.{name}", buffer, float(factor) if isinstance(factor, int | float) else 1.0)
+            elif name == "embed_positions" and buffer.ndim == 2 and len(buffer) >= view.n_pos:
+                half = buffer.shape[-1] // 2  # GPT-J keeps sines, then cosines
+                table = buffer[None, : view.n_pos].to(view.like)
+                found.setdefault("sinusoids", (table[..., half:], table[..., :half]))
     cfg, bases = view.cfg, [10000.0]
     for name in ("rotary_base", "rope_theta"):
         value = getattr(cfg, name, None)
@@ -263,6 +286,19 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
         for width in dict.fromkeys(w for w in widths if isinstance(w, int) and w > 1):
             add(f"base {base:g}, {width} dimensions", base ** (-torch.arange(0, width, 2).float() / width))
     return found
+
+
+def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
+    """All modules below these, each once, with its path. A bridge holds the model that it wraps a second time."""
+    stack, seen = [("", root) for root in reversed(roots) if hasattr(root, "named_modules")], set[int]()
+    while stack:
+        path, module = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        parts = list((module.__dict__.get("_modules") or {}).items())
+        stack += [(f"{path}.{name}" if path else name, part) for name, part in reversed(parts) if part is not None]
 
 
 _MOST_TABLES = 8

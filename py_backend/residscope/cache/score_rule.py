@@ -15,7 +15,7 @@ from residscope.cache.attention_maps import SideName
 from residscope.cache.head_reader import HeadReader, gather, prompts_of, sampled
 from residscope.cache.norms import Norm
 from residscope.cache.padding import padding
-from residscope.cache.rotary import FrozenNorm, HeadVectors, RotationKind, Stage, kinds, rotation, tables
+from residscope.cache.rotary import IN_CACHE, FrozenNorm, HeadVectors, RotationKind, Stage, kinds, rotation, tables
 from residscope.cache.view import CacheView
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
@@ -131,11 +131,11 @@ def _find(reader: HeadReader) -> Rule:
     """Try rules, those of other heads of the model first."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
-    trial, found = _Trial.of(reader), tables(reader.view, reader.layer, reader.width)
+    trial = _Trial.of(reader)
     best: Rule | None = None
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
-        if kind in tried or (kind.rotation is not None and kind.rotation.table not in found):
+        if kind in tried or (kind.rotation is not None and kind.rotation.table not in _tables(reader, kind.rotation)):
             continue  # another layer may have other tables
         tried.add(kind)
         rule = trial.best_rule(kind)
@@ -156,8 +156,9 @@ def _find(reader: HeadReader) -> Rule:
         raise ResidscopeError(
             "attention",
             f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
-            f"knows (norms, rotations, ALiBi, soft-caps; smallest error {0.0 if best is None else best.error:.2g} in "
-            "the scores): its scores cannot be attributed. Patterns and contributions to logits can be shown.",
+            f"knows (norms, rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
+            f"{0.0 if best is None else best.error:.2g} in the scores): its scores cannot be attributed. Patterns and "
+            "contributions to logits can be shown.",
         )
     memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
     return best
@@ -185,12 +186,19 @@ def _all(reader: HeadReader) -> Iterator[Kind]:
             [(False, False, 1), (False, False, -1), (False, True, 0)] * bridged + [(True, False, 0), (True, True, 0)]
         )
     ]
-    found = tables(reader.view, reader.layer, reader.width)
-    rotations = [None, *kinds(list(found), found, reader.width)]
-    for norms in (plain, unusual):
-        for turned in rotations:
-            for norm in norms:
-                yield Kind(norm, turned)
+    # The tables of the cache come first. To find the others takes longer than to try these.
+    for only in (IN_CACHE, None):
+        found = tables(reader.view, reader.layer, reader.width, only)
+        rotations = [None, *kinds(list(found), found, reader.width)]
+        for norms in (plain, unusual)[: 1 if only else 2]:
+            for turned in rotations:
+                for norm in norms:
+                    yield Kind(norm, turned)
+
+
+def _tables(reader: HeadReader, kind: RotationKind) -> dict[str, tuple[Tensor, Tensor]]:
+    """The tables among which that of a rotation is, if this layer has it."""
+    return tables(reader.view, reader.layer, reader.width, kind.table)
 
 
 @dataclass(frozen=True)
@@ -404,7 +412,7 @@ def _vectors(reader: HeadReader, kind: Kind, side: SideName, positions: Int[Tens
     stages: list[Stage] = []
     turn: Stage | None = None
     if kind.rotation is not None:
-        found = tables(reader.view, reader.layer, reader.width)
+        found = _tables(reader, kind.rotation)
         prompts = range(reader.view.batch) if reader.view.part_of is None else _prompts(reader.view)
         turn = rotation(kind.rotation, found, reader.width).at(prompts, positions)
     if kind.norm.when == "before":

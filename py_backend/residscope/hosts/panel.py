@@ -23,6 +23,7 @@ from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
 from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
+from residscope.hosts.destination import at_destination
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import PanelViews
 from residscope.serving.progress_bar import LateBar
@@ -67,6 +68,7 @@ class Panel(Selected, anywidget.AnyWidget):
         heads: The pinned heads, such as `["L23H3"]`; also takes `"23.3"` and `(23, 3)`.
         prompt: The prompt that is shown, or None for the mean of all.
         position: The destination position; `"last"` means each prompt's last real token, if these positions differ.
+            While an attention score is shown, setting it asks the same of the head at this destination.
         target: What is attributed: `" Mary"`, `(" Mary", " John")`, a list of these, one per prompt, or a target inside
             the model, such as `targets.neuron("L5N123")`. Takes whatever `residscope.attribute` takes as `answers`.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
@@ -103,6 +105,7 @@ class Panel(Selected, anywidget.AnyWidget):
         self._readable: list[Any] = []
         self._follows = False  # whether a trait is set because another one was
         self._received = False  # whether it is set by a view
+        self._is_made = False
         self._former: Step | None = None  # the target and the position before the present target was set
         self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
@@ -111,6 +114,7 @@ class Panel(Selected, anywidget.AnyWidget):
         # not know whether `position` is the last one.
         self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
+        self._is_made = True
         self.on_msg(self._on_message)
 
     # --- traits: values that come in are checked and normalised ------------------------------------------------------
@@ -143,12 +147,32 @@ class Panel(Selected, anywidget.AnyWidget):
             raise ResidscopeError("position", "The panel shows one position at a time: give one number.")
         return int(at[0])
 
+    @traitlets.validate("position")
+    def _check_position(self, proposal: Any) -> int | Literal["last"]:
+        """While an attention score is shown, refuse a position at which the same cannot be asked."""
+        self._asked_at(proposal.value)
+        return proposal.value
+
+    @traitlets.observe("position")
+    def _ask_there(self, change: Any) -> None:
+        """While an attention score is shown, ask the same of its head at the new destination."""
+        asked = self._asked_at(change.new)
+        if asked != self._resolved:
+            self.target = asked
+
+    def _asked_at(self, position: Position) -> Target:
+        """The target at another destination that was set in Python."""
+        if self._follows or self._received or not self._is_made:
+            return self._resolved
+        return at_destination(self._resolved, position, positions.last(self._service.view(self.padding)))
+
     @traitlets.observe("padding")
     def _count_padding(self, change: Any) -> None:
         """If the last position was selected, select what is the last position now."""
         ends = set(positions.last(self._service.view(change.old)))
         if self.position == "last" or ends == {self.position}:
-            self.position = "last"
+            with self._following():
+                self.position = "last"
 
     def update_facts(self) -> None:
         """Describe the cache again, if something has changed that its description depends on.
@@ -170,7 +194,8 @@ class Panel(Selected, anywidget.AnyWidget):
                     self.set_trait("facts", facts)
                     was_last = self.position == "last" or {self.position} == set(before["last"])
                     if facts["last"] != before["last"] and was_last and self.padding == "found":
-                        self.position = "last"
+                        with self._following():
+                            self.position = "last"
 
     def readable_target(self, answers: Any) -> Any:
         """Resolve answers, store the target, and return it as a person would write it."""
@@ -181,7 +206,7 @@ class Panel(Selected, anywidget.AnyWidget):
         # that the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
             if self._resolved.contrasts or self._resolved.direction or self._resolved.inner:
-                self._former = Step(self._resolved, self._selected_position)
+                self._former = Step(self._resolved, self._position_of(self._resolved))
             self._resolved = resolved
         self._service.choose(self._resolved)
         return _as_written(self._resolved, targets)
@@ -202,6 +227,12 @@ class Panel(Selected, anywidget.AnyWidget):
     def _selected_position(self) -> Position:
         return cast("Position", self.position)  # the trait's type is not known to the checker
 
+    def _position_of(self, target: Target) -> Position:
+        """The position of a step of the trail: an attention score has its own destination."""
+        if isinstance(target.inner, AttentionScore) and not target.through:
+            return target.inner.destination
+        return self._selected_position
+
     def _lengthen_trail(self) -> None:
         """Append a target inside the model behind the former target; drop the trail if the target is logits."""
         former, resolved = self._former, self._resolved
@@ -211,10 +242,7 @@ class Panel(Selected, anywidget.AnyWidget):
         # The former target is the present step of the trail, unless the trail is of other targets.
         on_trail = self.step < len(self._steps) and self._steps[self.step].target == former.target
         before = self._steps[: self.step] if on_trail else []
-        position = self._selected_position
-        if isinstance(resolved.inner, AttentionScore) and not resolved.through:
-            position = resolved.inner.destination
-        steps = [*before, former, Step(resolved, position)]
+        steps = [*before, former, Step(resolved, self._position_of(resolved))]
         with self._following():
             # The first target says what all others are about.
             self.trail = steps[:1] + steps[max(1, len(steps) - MOST_OF_TRAIL + 1) :]
@@ -244,10 +272,7 @@ class Panel(Selected, anywidget.AnyWidget):
             return Step(targets.resolve(entry.target), entry.position)
         target = targets.resolve(entry)
         check_one_source(target)
-        if isinstance(target.inner, AttentionScore) and not target.through:
-            return Step(target, target.inner.destination)
-        position: Any = self.position
-        return Step(target, position)
+        return Step(target, self._position_of(target))
 
     def wire_trail(self) -> list[Any]:
         """The trail's steps as plain data."""

@@ -81,6 +81,13 @@ export function subscript(number: number): string {
   return String(number).replace(/\d/g, (digit) => String.fromCharCode(0x2080 + Number(digit)));
 }
 
+/** Words with tokens in them; if prompts differ in one of these, "∗₁₀", it is said what this mark stands for. */
+export function starred(words: string): string {
+  return words.includes("∗")
+    ? `${words} (∗ is a token in which the prompts differ; the small number is its position)`
+    : words;
+}
+
 export interface Head {
   layer: number;
   head: number;

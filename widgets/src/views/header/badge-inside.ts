@@ -15,11 +15,36 @@ export function insideSum(store: Store, inner: InnerFacts | null | undefined, su
     return `${written}, what ${headName(through.layer, through.head)} contributes${from}`;
   }
   const score = scoreIn(target);
-  if (score?.versus === "mean") return `${written}: its score minus the mean of what it reads, as cached`;
   const { attention = null, versus_attention: other = null } = inner ?? {};
+  if (score?.versus === "mean")
+    return !store.isMean.value && attention !== null
+      ? `${written} · log of ${weight(attention)}, minus the mean log of the attention it pays, as cached`
+      : `${written} · log of its attention, minus the mean log of the attention it pays, as cached`;
   if (score && !store.isMean.value && score.versus !== null && attention !== null && other !== null)
     return `${written} · log of ${weight(attention)} / ${weight(other)}, as cached`;
   return `${written}, as cached`;
+}
+
+/** What the number of a score is, in a sentence; "" for other targets. */
+export function scoreMeaning(store: Store): string {
+  const score = scoreIn(store.target.value);
+  if (!score) return "";
+  const times = (than: string): string =>
+    store.isMean.value ? "" : `: e to this number is how many times as much attention the source gets as ${than}`;
+  switch (score.versus) {
+    case null:
+      return "The number is the attention score, before the softmax.";
+    case "mean":
+      return (
+        "The number is the score of the source, minus the mean of all scores, weighted by the attention. It equals the " +
+        `log of the attention to the source, minus the mean log${times("this (geometric) mean")}.`
+      );
+    default:
+      return (
+        "The number is the score of the source, minus that of the other. It equals the log of the ratio of their " +
+        `attention${times("the other")}.`
+      );
+  }
 }
 
 /** Two significant digits: their ratio must give the sum. */

@@ -1,11 +1,11 @@
 // The conservation badge: whether all rows add up to the model's own value. A click opens the calculation.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { plain, plural, signed, vanishes } from "../../base/format";
+import { plain, plural, signed, starred, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
-import { insideSum } from "./badge-inside";
+import { insideSum, scoreMeaning } from "./badge-inside";
 import { brief, explanation, lackingIn, missingWords } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 
@@ -102,7 +102,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           }" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace(
             "adds up: ",
             "",
-          )} title=${text} @click=${() =>
+          )} title=${[starred(text), scoreMeaning(store)].filter((part) => part !== "").join(". ")} @click=${() =>
             (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`,
       status,
     );
@@ -121,6 +121,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       html`<p class="rs-words">${prose(
         explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"),
       )}</p>
+        ${scoreMeaning(store) ? html`<p>${prose(scoreMeaning(store))}</p>` : nothing}
         ${
           store.isSaved.value
             ? html`<p>These values were saved. Their sum was checked again here; the model’s own value was not.</p>`

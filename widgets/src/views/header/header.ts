@@ -2,7 +2,7 @@
 // target, the prompt.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { bytes, plural } from "../../base/format";
+import { bytes, plural, starred } from "../../base/format";
 import { shown } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
@@ -38,6 +38,8 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const destination = store.destination.value;
     const many = (store.facts.value?.prompts ?? 1) > 1;
+    const where = destination === null ? "" : `at ${store.tokenText(destination)}, position ${destination}`;
+    at.title = starred(where) === where ? "" : starred(where);
     render(
       !store.facts.value
         ? nothing

@@ -1,5 +1,6 @@
 // The trail: how the present target was reached, step by step. A click on a step shows it again, with its position.
 import { html, nothing, render } from "lit-html";
+import { starred } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { isInside } from "../../state/target";
@@ -24,7 +25,7 @@ export function mountTrail(parent: HTMLElement, store: Store, signal: AbortSigna
           const whole = plainWords({ before, name, after });
           const place = i === at ? "rs-here" : i > at ? "rs-later" : "";
           return html`<li class=${place}><button type="button" class="rs-crumb"
-            data-step=${i} title=${whole} aria-label=${`step ${i + 1}: ${whole}`}
+            data-step=${i} title=${starred(whole)} aria-label=${`step ${i + 1}: ${whole}`}
             aria-current=${i === at ? "step" : nothing}
             @click=${() => go(store, i)}>${before}<b dir="auto">${name}</b><span>${after}</span></button></li>`;
         })}</ol>`,

@@ -1,7 +1,7 @@
 // The columns of the tab "why": the components that a target inside the model is made of, as signed bars around zero.
 import { type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { parseHead, plural, side, signed } from "../../base/format";
+import { parseHead, plural, side, signed, starred } from "../../base/format";
 import { keepFocus } from "../../base/keyboard";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
@@ -62,7 +62,8 @@ export function mountColumns(
     const reach = reachOf(found);
     const total = signed(found.total, found.largest);
     const stop = Math.min(tabStops.get(column.id) ?? 0, Math.max(0, found.lines.length - 1));
-    const name = html`<b>${column.title}</b> <span dir="auto">${column.note}</span>`;
+    const name = html`<b>${column.title}</b> <span dir="auto"
+      title=${starred(column.note) === column.note ? nothing : starred(column.note)}>${column.note}</span>`;
     return html`<section class="rs-why-column" data-column=${column.id} aria-label="${column.title}: ${column.note}">
       <h4>${
         column.id === "whole"
