@@ -56,25 +56,28 @@ class Vectors:
         return Rows(self.components, rearrange(contributions, "batch component -> component batch 1"), self.parts)
 
 
-def read_rows(readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan, from memoised vectors or from the activations."""
-    rows = known_rows(readout, plan) or rows_of(readout, plan)
+def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
+    """The rows of a plan, from memoised vectors or from the activations.
+
+    With `again`, the way does not depend on what was read before: equal caches give the same rows to the last bit.
+    """
+    rows = known_rows(readout, plan, again=again) or rows_of(readout, plan)
     return with_steps(readout.view, plan, replace(rows, missing=plan.missing, split=plan.split))
 
 
-def known_rows(readout: Readout, plan: Plan) -> Rows | None:
+def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
     """The rows of a plan, from memoised vectors; None if those would not save time.
 
     For a first target the activations are as fast, and for one whose directions are kept they are faster. With the
     second target of other directions the vectors are computed and kept; with the third, if it is inside the model:
-    another source of the same head has the same directions.
+    another source of the same head has the same directions. At once, if it is known that the rows are read `again`.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
         return None
     key = _key(readout, plan)
     held: Vectors | int = view.memo.get(*key) or 0
-    if isinstance(held, int):
+    if isinstance(held, int) and not again:
         enough = 1 if readout.measured_in is None else 2
         if held < enough:
             view.memo.put(*key, value=held + 1)

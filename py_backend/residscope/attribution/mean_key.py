@@ -53,11 +53,19 @@ def mean_key_constant(score: HeadScore) -> Float[Tensor, " batch"]:
     return constant + (raw.sum(1) @ found.map.matrix.T.to(raw)) @ norm.bias.to(raw) * found.factor
 
 
-def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan for the keys of all sources."""
+def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadScore | None = None) -> Rows:
+    """The rows of a plan for the keys of all sources.
+
+    Args:
+        score: The score in the run that wrote the rows.
+        readout: The output paths of its layers.
+        plan: The rows.
+        read_by: The same score in another run of this length, by whose functional they are read.
+    """
     import torch
 
-    view, (weights, units) = score.view, _functional(score)
+    view, by = score.view, read_by or score
+    weights, units = (part.to(view.like) for part in _functional(by))
     every = Readout(
         view, None, readout.directions, readout.offset, point=readout.point, measured_in=readout.measured_in
     )
@@ -66,7 +74,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
     biases: dict[Component, Tensor] = {}
     for layer in plan.split:
         report_progress(len(values), len(plan.split) + len(plan.terms))
-        rows, bias = _heads(every, layer, weights, units, (score.target.layer, score.target.head))
+        rows, bias = _heads(every, layer, weights, units, None if read_by else (score.target.layer, score.target.head))
         values.append(rows)
         components += components_in(layer, "attn", len(rows))
         if bias is not None:
@@ -154,9 +162,12 @@ def _heads(
     layer: int,
     weights: Float[Tensor, "batch d_model key"],
     units: Float[Tensor, "batch pos key"],
-    reader: tuple[int, int],
+    reader: tuple[int, int] | None,
 ) -> tuple[Float[Tensor, "head batch"], Float[Tensor, " batch"] | None]:
-    """The contribution of each head of a layer, and of the attention's bias, to the keys of the head `reader`."""
+    """The contribution of each head of a layer, and of the attention's bias, to the keys of the head `reader`.
+
+    Without a `reader`, what is read is another run's, and nothing is kept.
+    """
     view, path = readout.view, readout.output_path(layer, "attn")
     W_O, count = out_weight(view, layer), units.shape[1]
     assert W_O is not None  # because the layer is split
@@ -170,7 +181,8 @@ def _heads(
     # [head d_head, d_head of the keys]: small, whatever the length of the prompt
     made = partial(_through, W_O, weights)
     size = W_O.shape[0] * W_O.shape[1] * weights.shape[-1]
-    if units.shape[-1] > 1 and size <= _KEPT:  # with a rotation it is the same for all sources and destinations
+    # With a rotation it is the same for all sources and destinations.
+    if reader is not None and units.shape[-1] > 1 and size <= _KEPT:
         key = ("written into keys", *reader, layer, path.factor, weights.dtype)
         through = view.root.memo.once(key, made, size_of)
     else:
