@@ -13,6 +13,7 @@ import traitlets
 from msgspec import inspect
 
 from residscope.errors import ResidscopeError
+from residscope.terms import Against
 from residscope.wire.protocol import MOST_OF_TRAIL, Feeds, Shown, Step
 
 
@@ -112,7 +113,7 @@ class Plain(traitlets.TraitType[Any, Any]):
 
 
 _SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads, "trail": Trail}
-_PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
+_PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None, "against": Against | None}
 _NOT_SHARED = frozenset({"target", "by"})
 """Fields without a trait of their own. The target also has a readable form, which is a trait (`Answers`). The rows of
 the position map are known only to the views."""

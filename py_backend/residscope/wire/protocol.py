@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from residscope.terms import (
+    Against,
     By,
     ComponentTable,
     Decomposition,
@@ -23,6 +24,7 @@ from residscope.terms import (
     Pool,
     Position,
     Prediction,
+    Run,
     Score,
     Span,
     Target,
@@ -88,6 +90,23 @@ class Attribute(Request, frozen=True, tag="attribute"):
 
     by: Decomposition
     target: Target
+    prompt: Number | None = None
+    position: Position = "last"
+    norm: NormConvention = "frozen"
+
+
+class Compare(Request, frozen=True, tag="compare"):
+    """One decomposition of two runs. The buffers of the reply are float32 [component].
+
+    Buffer 0 has the values of the first run (the one that is shown), buffer 1 those of the second. Their difference,
+    second minus first, is buffer 2 plus buffer 3: what was written differently, and how it is read differently.
+    """
+
+    takes_long = "large caches"
+
+    by: Decomposition
+    target: Target
+    against: Against
     prompt: Number | None = None
     position: Position = "last"
     norm: NormConvention = "frozen"
@@ -293,6 +312,8 @@ class Shown(msgspec.Struct, frozen=True):
         step: The place of the present step in the trail.
         why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
         feeds: Colours the head map by what feeds a head; None: not.
+        against: The run that the shown one is compared with; None: no comparison.
+        run: Which of the two runs the head map and the ranking show, or their difference.
     """
 
     target: Target
@@ -313,6 +334,8 @@ class Shown(msgspec.Struct, frozen=True):
     step: Annotated[int, Meta(ge=0, le=31)] = 0
     why: Literal["sides", "pairs"] = "sides"
     feeds: Feeds | None = None
+    against: Against | None = None
+    run: Run = "difference"
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -354,6 +377,7 @@ AnyRequest = (
     Describe
     | ReadTokens
     | Attribute
+    | Compare
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -437,6 +461,40 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     per_prompt: bool = False
     missing: list[str] = []
     inner: InnerFacts | None = None
+
+
+class RunSum(msgspec.Struct, frozen=True):
+    """What the rows of a run, or of the difference of two runs, add up to: see `AttributionReply`.
+
+    `tolerance` and `worst` are of the run; of a difference they are of both runs together.
+    """
+
+    measured: float | None
+    constant: float
+    unexplained: float | None
+    worst: float | None
+    tolerance: float
+    measured_from: str
+    own: bool
+
+
+class ComparisonReply(Reply, frozen=True, tag="compare"):
+    """Two runs row by row: of each, Σ rows + constant + unexplained = measured; their differences likewise.
+
+    For `head` and `missing` see `AttributionReply`. `read` is the sum of all that is read differently: the part of the
+    measured difference that no component wrote. It includes the constant.
+    """
+
+    by: By
+    components: ComponentTable
+    first: RunSum
+    second: RunSum
+    difference: RunSum
+    read: float
+    prompts: int
+    notes: list[str]
+    refusal: str | None = None
+    missing: list[str] = []
 
 
 class AttentionBuffer(msgspec.Struct, frozen=True):
@@ -711,6 +769,7 @@ AnyReply = (
     CacheFacts
     | TokensReply
     | AttributionReply
+    | ComparisonReply
     | AttentionReply
     | ThumbnailsReply
     | BlendReply

@@ -26,6 +26,7 @@ export const REQUESTS = {
     needed: true,
     words: ({ by }, _, place) => (place === null && by === "accumulated" ? "this form of the logit lens" : null),
   },
+  compare: { recorded: true, needed: true, words: () => "this comparison" },
   attention: {
     recorded: true,
     needed: false,

@@ -3,8 +3,9 @@ import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
-import { contributions, feeding, neurons, scores, tokens } from "./questions";
-import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
+import { type Comparison, comparisonOf } from "./comparison";
+import { comparison, contributions, feeding, neurons, scores, tokens } from "./questions";
+import { type Attribution, COMPARED, FEEDS, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
@@ -113,6 +114,21 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   });
   attribution("layers", "layer", (a) => (store.layerRows.value = a));
   attribution("lens", "accumulated", (a) => (store.lens.value = a));
+
+  const compared = (lane: keyof typeof COMPARED, by: Attribute["by"], put: (c: Comparison | null) => void): void => {
+    watch(signal, () => {
+      if (store.against.value !== null) return;
+      now(() => (put(null), problem(COMPARED[lane], null)));
+    });
+    follow<"compare">(
+      COMPARED[lane],
+      () => (isSet(store.target.value) ? comparison(store.shown, by) : null),
+      (result) => store.against.peek() !== null && put(comparisonOf(result)),
+    );
+  };
+  compared("heads", "head", (c) => (store.comparedHeads.value = c));
+  compared("layers", "layer", (c) => (store.comparedLayers.value = c));
+  compared("lens", "accumulated", (c) => (store.comparedLens.value = c));
 
   follow<"scores">(
     SCORES,

@@ -37,6 +37,8 @@ const MOST_MAPPED = 48;
 /** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
 export const PAIRED = 8;
 const WRITTEN = 5;
+/** The decompositions of the charts. */
+const BYS = ["head", "layer", "accumulated"] as const;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
 
@@ -48,6 +50,12 @@ export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
 export function contributions(shown: Selected, by: By): Of<"attribute"> {
   const { target, prompt, position } = shown;
   return { kind: "attribute", by, target, prompt, position, norm: by === "accumulated" ? shown.norm : "frozen" };
+}
+
+/** The decomposition of the shown run and of the one that it is compared with; null if there is no comparison. */
+export function comparison(shown: Selected, by: By): Of<"compare"> | null {
+  const { against } = shown;
+  return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
 /** The values for each prompt; they come with the mean. */
@@ -218,11 +226,7 @@ const upTo = (count: number): number[] => Array.from({ length: Math.max(0, count
 
 /** The requests of the charts, which every view needs. */
 export function charts(shown: Selected): Ask[] {
-  return [
-    { kind: "describe" },
-    tokens(shown),
-    ...(["head", "layer", "accumulated"] as const).map((by) => contributions(shown, by)),
-  ];
+  return [{ kind: "describe" }, tokens(shown), ...BYS.map((by) => contributions(shown, by))];
 }
 
 /** What the charts are coloured and ranked by. */
@@ -231,6 +235,7 @@ export function choices(shown: Selected): Ask[] {
     ...(shown.score === null ? [] : [scores(shown, shown.score)]),
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
+    ...BYS.flatMap((by) => comparison(shown, by) ?? []),
   ];
 }
 

@@ -13,6 +13,7 @@ import type {
   ScoresReply,
   TokenLabel,
 } from "../wire/protocol.gen";
+import { type Comparison, several } from "./comparison";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
@@ -29,7 +30,18 @@ export type Score = ScoresReply["score"];
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
-export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES, FEEDS]);
+/** The lanes of comparisons: of heads, of layers, of the logit lens. */
+export const COMPARED = { heads: "compared heads", layers: "compared layers", lens: "compared lens" } as const;
+export const IN_PLACE: ReadonlySet<string> = new Set([
+  "heads",
+  "layers",
+  "lens",
+  "target",
+  NEURONS,
+  SCORES,
+  FEEDS,
+  ...Object.values(COMPARED),
+]);
 /** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
 export interface Attribution {
   reply: AttributionReply;
@@ -110,6 +122,10 @@ export class Store extends SelectionSignals {
   readonly lens = signal<Attribution | null>(null);
   readonly layerRows = signal<Attribution | null>(null);
   readonly headRows = signal<Attribution | null>(null);
+  /** The same of two runs, while there is a comparison; null until the first reply. */
+  readonly comparedHeads = signal<Comparison | null>(null);
+  readonly comparedLayers = signal<Comparison | null>(null);
+  readonly comparedLens = signal<Comparison | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
   /** What each head feeds to the head in `feeds`, and which one that is. */
@@ -177,9 +193,29 @@ export class Store extends SelectionSignals {
   readonly notes: ReadonlySignal<string[]> = computed(() => {
     const neurons = this.ranking.value === "neurons" ? this.neurons.value : null;
     const scores = this.score.value === null ? null : this.scores.value;
-    const replies = [this.headRows.value, this.layerRows.value, this.lens.value, neurons, scores];
+    const compared = this.against.value === null ? null : this.comparedHeads.value;
+    const replies = [compared?.difference, this.headRows.value, this.layerRows.value, this.lens.value, neurons, scores];
     return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
   });
+
+  /** The rows that map, ranking and badge show: of one run, or of the difference of two. The last ones stay at first. */
+  readonly runRows: ReadonlySignal<Attribution | null> = computed(() => {
+    const run = this.against.value === null ? "first" : this.run.value;
+    return run === "first" ? this.headRows.value : (this.comparedHeads.value?.[run] ?? this.headRows.value);
+  });
+  /** Which run the rows are of; null if there is only one. */
+  readonly runShown = computed(() =>
+    this.against.value === null || this.comparedHeads.value === null ? null : this.run.value,
+  );
+  /** "logit difference", or for the difference of two runs "difference of the logit differences". */
+  readonly runQuantity = computed(() =>
+    this.runShown.value === "difference" ? `difference of the ${several(this.quantity.value)}` : this.quantity.value,
+  );
+  /** Why map, ranking and badge have no rows; null if they have. */
+  runWhy(): string | null {
+    const compared = this.against.value !== null && this.run.value !== "first";
+    return (compared ? this.problems.value.get(COMPARED.heads) : null) ?? this.why("heads");
+  }
 
   /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
@@ -256,7 +292,7 @@ export class Store extends SelectionSignals {
   /** The next head after the one in the preview slot, from the strongest to the weakest; −1: the one before. */
   step(by: 1 | -1): void {
     const count = (this.facts.value?.layers ?? 0) * (this.facts.value?.heads ?? 0);
-    const rows = this.headRows.value?.rows.subarray(0, count) ?? new Float32Array(0);
+    const rows = this.runRows.value?.rows.subarray(0, count) ?? new Float32Array(0);
     const heads = this.facts.value?.heads ?? 1;
     const known = [...rows.keys()].filter((i) => !Number.isNaN(rows[i]));
     known.sort((a, b) => Math.abs(rows[b] ?? 0) - Math.abs(rows[a] ?? 0));

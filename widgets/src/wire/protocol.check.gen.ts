@@ -61,6 +61,20 @@ export const Attribute = v.object({
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const Against = v.object({
+  cache: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+});
+export const Compare = v.object({
+  kind: v.picklist(["compare"]),
+  by: v.picklist(["accumulated","head","layer"]),
+  target: Target,
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const Span = v.object({
   start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -203,6 +217,8 @@ export const Shown = v.object({
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(31))),
   why: v.exactOptional(v.picklist(["pairs","sides"])),
   feeds: v.exactOptional(v.nullable(Feeds)),
+  against: v.exactOptional(v.nullable(Against)),
+  run: v.exactOptional(v.picklist(["difference","first","second"])),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
@@ -237,7 +253,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
 export const ComponentTable = v.object({
@@ -298,6 +314,28 @@ export const AttributionReply = v.object({
   per_prompt: v.exactOptional(v.boolean()),
   missing: v.exactOptional(v.array(v.string())),
   inner: v.exactOptional(v.nullable(InnerFacts)),
+});
+export const RunSum = v.object({
+  measured: v.nullable(v.pipe(v.number(), v.finite())),
+  constant: v.pipe(v.number(), v.finite()),
+  unexplained: v.nullable(v.pipe(v.number(), v.finite())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  measured_from: v.string(),
+  own: v.boolean(),
+});
+export const ComparisonReply = v.object({
+  kind: v.picklist(["compare"]),
+  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  components: ComponentTable,
+  first: RunSum,
+  second: RunSum,
+  difference: RunSum,
+  read: v.pipe(v.number(), v.finite()),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+  refusal: v.exactOptional(v.nullable(v.string())),
+  missing: v.exactOptional(v.array(v.string())),
 });
 export const AttentionBuffer = v.object({
   what: v.picklist(["brings","contribution","pattern","reads","value"]),
@@ -481,7 +519,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -490,6 +528,7 @@ export const REQUESTS = {
   "describe": Describe,
   "tokens": ReadTokens,
   "attribute": Attribute,
+  "compare": Compare,
   "attention": ReadAttention,
   "thumbnails": ReadThumbnails,
   "blend": BlendAttention,
@@ -514,6 +553,7 @@ export const REPLIES = {
   "describe": CacheFacts,
   "tokens": TokensReply,
   "attribute": AttributionReply,
+  "compare": ComparisonReply,
   "attention": AttentionReply,
   "thumbnails": ThumbnailsReply,
   "blend": BlendReply,
@@ -545,6 +585,11 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "padding": "found"
   },
   "attribute": {
+    "position": "last",
+    "norm": "frozen",
+    "padding": "found"
+  },
+  "compare": {
     "position": "last",
     "norm": "frozen",
     "padding": "found"
@@ -644,5 +689,7 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "trail": [],
   "step": 0,
   "why": "sides",
-  "feeds": null
+  "feeds": null,
+  "against": null,
+  "run": "difference"
 };

@@ -14,6 +14,7 @@ export interface Question {
     | Describe
     | ReadTokens
     | Attribute
+    | Compare
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -146,6 +147,33 @@ export interface Through {
   layer: number;
   head: number;
   source: number | null;
+}
+/**
+ * One decomposition of two runs. The buffers of the reply are float32 [component].
+ *
+ *     Buffer 0 has the values of the first run (the one that is shown), buffer 1 those of the second. Their difference,
+ *     second minus first, is buffer 2 plus buffer 3: what was written differently, and how it is read differently.
+ */
+export interface Compare {
+  kind: "compare";
+  by: "accumulated" | "head" | "layer";
+  target: Target;
+  against: Against;
+  prompt?: number | null;
+  position?: number | "last";
+  norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
+}
+/**
+ * The run that the shown one is compared with: another prompt of the same cache, or another cache.
+ *
+ *     Attributes:
+ *         cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
+ *         prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
+ */
+export interface Against {
+  cache?: string | null;
+  prompt?: number | null;
 }
 /**
  * The attention of one head, and its source contributions. The reply lists its buffers.
@@ -348,6 +376,8 @@ export interface WriteCode {
  *         step: The place of the present step in the trail.
  *         why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
  *         feeds: Colours the head map by what feeds a head; None: not.
+ *         against: The run that the shown one is compared with; None: no comparison.
+ *         run: Which of the two runs the head map and the ranking show, or their difference.
  */
 export interface Shown {
   target: Target;
@@ -374,6 +404,8 @@ export interface Shown {
   step?: number;
   why?: "pairs" | "sides";
   feeds?: Feeds | null;
+  against?: Against | null;
+  run?: "difference" | "first" | "second";
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -447,6 +479,7 @@ export interface Answer {
         | CacheFacts
         | TokensReply
         | AttributionReply
+        | ComparisonReply
         | AttentionReply
         | ThumbnailsReply
         | BlendReply
@@ -591,6 +624,39 @@ export interface InnerFacts {
   versus?: number | null;
   attention?: number | null;
   versus_attention?: number | null;
+}
+/**
+ * Two runs row by row: of each, Σ rows + constant + unexplained = measured; their differences likewise.
+ *
+ *     For `head` and `missing` see `AttributionReply`. `read` is the sum of all that is read differently: the part of the
+ *     measured difference that no component wrote. It includes the constant.
+ */
+export interface ComparisonReply {
+  kind: "compare";
+  by: "accumulated" | "head" | "layer" | "neuron" | "source";
+  components: ComponentTable;
+  first: RunSum;
+  second: RunSum;
+  difference: RunSum;
+  read: number;
+  prompts: number;
+  notes: string[];
+  refusal?: string | null;
+  missing?: string[];
+}
+/**
+ * What the rows of a run, or of the difference of two runs, add up to: see `AttributionReply`.
+ *
+ *     `tolerance` and `worst` are of the run; of a difference they are of both runs together.
+ */
+export interface RunSum {
+  measured: number | null;
+  constant: number;
+  unexplained: number | null;
+  worst: number | null;
+  tolerance: number;
+  measured_from: string;
+  own: boolean;
 }
 /**
  * Attention of one head, in one prompt or averaged over prompts.
@@ -879,4 +945,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "3a0a6283d74c";
+export const WIRE = "43a860013e73";
