@@ -33,6 +33,7 @@ from residscope.wire.protocol import (
     Attribute,
     BlendAttention,
     CacheFacts,
+    Compare,
     Describe,
     Holds,
     MapPositions,
@@ -157,6 +158,15 @@ class Views:
             inner = AttentionScore(feeds.layer, feeds.head, at[1], feeds.source, side=feeds.by)
             target = Target([], inner=inner)
         return Attribute("head", target, *at)
+
+    def comparisons(self, prompt: int | None) -> Requests:
+        """The charts of two runs; none if there is no comparison."""
+        shown = self.shown
+        if shown.against is None:
+            return []
+        at = self.place(prompt, shown.position)
+        norms: dict[Decomposition, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
+        return [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
 
     def why(self) -> Requests:
         """The tab "why": what a target inside the model is made of, and what its head writes."""
@@ -302,7 +312,8 @@ def choices(views: Views) -> Requests:
     if shown.ranking == "neurons":
         requests.append(views.neurons(shown.layer, shown.prompt))
     feeding = views.feeding()
-    return requests if feeding is None else [*requests, feeding]
+    requests += [] if feeding is None else [feeding]
+    return requests + views.comparisons(shown.prompt)
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:

@@ -25,11 +25,13 @@ from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import PanelViews
+from residscope.serving.dispatcher import listed
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
-from residscope.terms import AttentionScore, Position, Target
+from residscope.session.discovery import named, variable_name
+from residscope.terms import Against, AttentionScore, Position, Target
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     MOST_OF_TRAIL,
@@ -37,6 +39,7 @@ from residscope.wire.protocol import (
     Describe,
     Feeds,
     Holds,
+    ListCaches,
     Presence,
     PresenceReply,
     Question,
@@ -85,6 +88,10 @@ class Panel(Selected, anywidget.AnyWidget):
         step: The place of the present target in the trail. Setting it shows another target of the trail.
         why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
         feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
+        against: What the cache is compared with, as plain data; None for nothing. Takes the number of another prompt, the
+            name of another cache (`"corrupted"`), that cache itself, or a cache and a prompt, `("corrupted", 2)`.
+        run: What the head map and the ranking show of two compared runs: this one (`"first"`), the other one
+            (`"second"`), or second − first (`"difference"`).
     """
 
     _esm = _built("panel.js")
@@ -127,6 +134,32 @@ class Panel(Selected, anywidget.AnyWidget):
     @traitlets.validate("layer")
     def _check_layer(self, proposal: Any) -> int | None:
         return None if proposal.value is None else self._service.view().check_layer(proposal.value)
+
+    def run_against(self, given: Any) -> Against | None:
+        """The run to compare with, from any accepted form.
+
+        Raises:
+            ResidscopeError: If there is no such prompt or no such cache.
+        """
+        if given is None or isinstance(given, dict | Against):
+            try:
+                return msgspec.convert(msgspec.to_builtins(given), Against | None)
+            except msgspec.ValidationError as error:
+                raise ResidscopeError("against", f"`against` is not what this panel knows: {error}.") from error
+        cache, prompt = given if isinstance(given, tuple) and len(given) == 2 else (given, None)  # pyright: ignore[reportUnknownVariableType]
+        if hasattr(cache, "__index__"):
+            return Against(None, self._service.view().check_prompt(cache))
+        if not isinstance(cache, str):
+            name = variable_name(cache)
+            if name is None:
+                raise ResidscopeError(
+                    "against",
+                    "`against` takes the number of a prompt, or an activation cache that has a name in the notebook.",
+                )
+            return Against(name, prompt)
+        if named(cache) is None:
+            raise ResidscopeError("against", f"There is no activation cache `{shown(cache)}` in the notebook.")
+        return Against(cache, prompt)
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:
@@ -315,6 +348,8 @@ class Panel(Selected, anywidget.AnyWidget):
         if isinstance(question.ask, Presence):
             self._views.update(question.ask)
             return PresenceReply(), []
+        if isinstance(question.ask, ListCaches):  # what this cache can be compared with
+            return listed(), []
         reply = self._service.reply(question.ask, question.id)
         if not isinstance(reply[0], Working):  # a progress reply must not wait for the running job
             self.update_facts()
@@ -329,6 +364,7 @@ class Panel(Selected, anywidget.AnyWidget):
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = "last" if set(end) == {self.position} else self.position
         fields |= {"target": self._resolved, "position": position, "feeds": msgspec.convert(self.feeds, Feeds | None)}
+        fields["against"] = msgspec.convert(self.against, Against | None)
         on_trail = self.step < len(self._steps) and self._steps[self.step].target == self._resolved
         fields |= {"trail": self._steps, "step": self.step} if on_trail else {"trail": [], "step": 0}
         return Shown(**fields)

@@ -2,7 +2,7 @@
 // decomposition of one run is shown. So map, ranking, ledger and badge need no second way to draw.
 import { float32, type Result } from "../wire/client";
 import type { Against, CacheRow, RunSum, Shown } from "../wire/protocol.gen";
-import type { Attribution } from "./store";
+import type { Attribution } from "./attribution";
 
 export type Run = NonNullable<Shown["run"]>;
 

@@ -5,7 +5,8 @@ import { type Ask, type Client, float32, type Kind, RequestFailed, type Result }
 import type { Attribute } from "../wire/protocol.gen";
 import { type Comparison, comparisonOf } from "./comparison";
 import { comparison, contributions, feeding, neurons, scores, tokens } from "./questions";
-import { type Attribution, COMPARED, FEEDS, NEURONS, SCORES, type Store } from "./store";
+import { type Chart, COMPARED } from "./runs";
+import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
@@ -75,7 +76,8 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const ask = question();
       if (ask === null) return null;
       const target = "target" in ask ? targetKey(ask.target) : null;
-      return `${store.source.value} ${JSON.stringify({ ...ask, target })}`;
+      const other = ask.kind === "compare" ? store.runs.otherState.value : "";
+      return `${store.source.value} ${other} ${JSON.stringify({ ...ask, target })}`;
     });
     watch(signal, () => {
       if (asked.value === null) return; // not shown, or nothing to request
@@ -115,7 +117,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   attribution("layers", "layer", (a) => (store.layerRows.value = a));
   attribution("lens", "accumulated", (a) => (store.lens.value = a));
 
-  const compared = (lane: keyof typeof COMPARED, by: Attribute["by"], put: (c: Comparison | null) => void): void => {
+  const compared = (lane: Chart, by: Attribute["by"], put: (c: Comparison | null) => void): void => {
     watch(signal, () => {
       if (store.against.value !== null) return;
       now(() => (put(null), problem(COMPARED[lane], null)));
@@ -126,9 +128,9 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       (result) => store.against.peek() !== null && put(comparisonOf(result)),
     );
   };
-  compared("heads", "head", (c) => (store.comparedHeads.value = c));
-  compared("layers", "layer", (c) => (store.comparedLayers.value = c));
-  compared("lens", "accumulated", (c) => (store.comparedLens.value = c));
+  compared("heads", "head", (c) => (store.runs.heads.value = c));
+  compared("layers", "layer", (c) => (store.runs.layers.value = c));
+  compared("lens", "accumulated", (c) => (store.runs.lens.value = c));
 
   follow<"scores">(
     SCORES,

@@ -71,10 +71,10 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
 }
 
 /** The contributions of a run, or the difference of two. Two runs have one scale; their difference has its own. */
-function ofRun(store: Store): MapPicture | null {
-  const picture = contributions(store, store.runRows.value?.rows, null);
-  const run = store.runShown.value;
-  const compared = store.comparedHeads.value;
+export function ofRun(store: Store): MapPicture | null {
+  const picture = contributions(store, store.runs.rows.value?.rows, null);
+  const run = store.runs.shown.value;
+  const compared = store.runs.heads.value;
   if (!picture || run === null || !compared) return picture;
   const count = picture.values.length;
   const runs = { first: compared.first.rows.subarray(0, count), second: compared.second.rows.subarray(0, count) };

@@ -4,22 +4,16 @@ import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-co
 import { headName, parseHead, subscript, visible } from "../base/format";
 import type { Sentence } from "../base/sentence";
 import { limitOf, type Theme } from "../draw/colours";
-import type {
-  AttributionReply,
-  CacheFacts,
-  CacheRef,
-  InnerFacts,
-  NeuronsReply,
-  ScoresReply,
-  TokenLabel,
-} from "../wire/protocol.gen";
-import { type Comparison, several } from "./comparison";
+import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
+import type { Attribution } from "./attribution";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
+import { COMPARED, Runs } from "./runs";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { destinationOf, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
+export type { Attribution };
 export type Norm = Values["norm"];
 export type Ranking = Values["ranking"];
 export type Weighting = Values["weighting"];
@@ -30,8 +24,6 @@ export type Score = ScoresReply["score"];
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
-/** The lanes of comparisons: of heads, of layers, of the logit lens. */
-export const COMPARED = { heads: "compared heads", layers: "compared layers", lens: "compared lens" } as const;
 export const IN_PLACE: ReadonlySet<string> = new Set([
   "heads",
   "layers",
@@ -42,17 +34,6 @@ export const IN_PLACE: ReadonlySet<string> = new Set([
   FEEDS,
   ...Object.values(COMPARED),
 ]);
-/** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
-export interface Attribution {
-  reply: AttributionReply;
-  rows: Float32Array;
-  /** The standard deviation over prompts. */
-  std: Float32Array | null;
-  /** [component, prompt], row-major; null where there are too many to send. */
-  perPrompt: Float32Array | null;
-  /** The constant of each prompt. */
-  constants: Float32Array | null;
-}
 /** A reply with a score for each head. */
 export interface Scores {
   reply: ScoresReply;
@@ -122,10 +103,6 @@ export class Store extends SelectionSignals {
   readonly lens = signal<Attribution | null>(null);
   readonly layerRows = signal<Attribution | null>(null);
   readonly headRows = signal<Attribution | null>(null);
-  /** The same of two runs, while there is a comparison; null until the first reply. */
-  readonly comparedHeads = signal<Comparison | null>(null);
-  readonly comparedLayers = signal<Comparison | null>(null);
-  readonly comparedLens = signal<Comparison | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
   /** What each head feeds to the head in `feeds`, and which one that is. */
@@ -193,29 +170,19 @@ export class Store extends SelectionSignals {
   readonly notes: ReadonlySignal<string[]> = computed(() => {
     const neurons = this.ranking.value === "neurons" ? this.neurons.value : null;
     const scores = this.score.value === null ? null : this.scores.value;
-    const compared = this.against.value === null ? null : this.comparedHeads.value;
-    const replies = [compared?.difference, this.headRows.value, this.layerRows.value, this.lens.value, neurons, scores];
+    const replies = [
+      this.runs.notes.value,
+      this.headRows.value,
+      this.layerRows.value,
+      this.lens.value,
+      neurons,
+      scores,
+    ];
     return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
   });
 
-  /** The rows that map, ranking and badge show: of one run, or of the difference of two. The last ones stay at first. */
-  readonly runRows: ReadonlySignal<Attribution | null> = computed(() => {
-    const run = this.against.value === null ? "first" : this.run.value;
-    return run === "first" ? this.headRows.value : (this.comparedHeads.value?.[run] ?? this.headRows.value);
-  });
-  /** Which run the rows are of; null if there is only one. */
-  readonly runShown = computed(() =>
-    this.against.value === null || this.comparedHeads.value === null ? null : this.run.value,
-  );
-  /** "logit difference", or for the difference of two runs "difference of the logit differences". */
-  readonly runQuantity = computed(() =>
-    this.runShown.value === "difference" ? `difference of the ${several(this.quantity.value)}` : this.quantity.value,
-  );
-  /** Why map, ranking and badge have no rows; null if they have. */
-  runWhy(): string | null {
-    const compared = this.against.value !== null && this.run.value !== "first";
-    return (compared ? this.problems.value.get(COMPARED.heads) : null) ?? this.why("heads");
-  }
+  /** The comparison with another run. */
+  readonly runs = new Runs(this);
 
   /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
@@ -292,7 +259,7 @@ export class Store extends SelectionSignals {
   /** The next head after the one in the preview slot, from the strongest to the weakest; −1: the one before. */
   step(by: 1 | -1): void {
     const count = (this.facts.value?.layers ?? 0) * (this.facts.value?.heads ?? 0);
-    const rows = this.runRows.value?.rows.subarray(0, count) ?? new Float32Array(0);
+    const rows = this.runs.rows.value?.rows.subarray(0, count) ?? new Float32Array(0);
     const heads = this.facts.value?.heads ?? 1;
     const known = [...rows.keys()].filter((i) => !Number.isNaN(rows[i]));
     known.sort((a, b) => Math.abs(rows[b] ?? 0) - Math.abs(rows[a] ?? 0));

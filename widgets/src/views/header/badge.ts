@@ -21,10 +21,10 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
   parent.append(status, more);
 
   watch(signal, () => {
-    const data = store.runRows.value;
-    const run = store.runShown.value;
+    const data = store.runs.rows.value;
+    const run = store.runs.shown.value;
     const { whose, quantity } = whoseOf(run, store.quantity.value);
-    const refused = store.runWhy() !== null;
+    const refused = store.runs.whyNoRows() !== null;
     if (!data || refused) {
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
       if (lacking)
@@ -112,7 +112,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
   });
 
   watch(signal, () => {
-    const data = store.runRows.value;
+    const data = store.runs.rows.value;
     more.hidden = !open.value || !data;
     if (!data) return;
     const { constant, tolerance } = data.reply;
@@ -122,7 +122,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const notes = store.notes.value; // the notes of the head rows come first: they say why rows do not add up
     render(
       html`<p class="rs-words">${prose(
-        explanation(data, whoseOf(store.runShown.value, store.quantity.value), store.facts.value?.dtype ?? "float32"),
+        explanation(data, whoseOf(store.runs.shown.value, store.quantity.value), store.facts.value?.dtype ?? "float32"),
       )}</p>
         ${
           store.isSaved.value
@@ -153,7 +153,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               : nothing
           }
         </tbody>
-        <tfoot><tr><th scope="row">measured ${store.runQuantity.value}</th><td
+        <tfoot><tr><th scope="row">measured ${store.runs.quantity.value}</th><td
             class="rs-number">${
               measured !== null ? signed(measured, largest, 2) : "not in the cache"
             }</td></tr></tfoot></table>

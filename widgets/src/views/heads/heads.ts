@@ -78,7 +78,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const why = feeds
       ? (store.problems.value.get(FEEDS) ?? undefined)
       : added
-        ? (store.runWhy() ?? store.runRows.value?.reply.refusal ?? undefined)
+        ? (store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal ?? undefined)
         : (store.problems.value.get(SCORES) ?? undefined);
     // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
@@ -138,7 +138,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const stale = shown?.score === null && shown.feeds === null && store.runWhy() !== null;
+    const stale = shown?.score === null && shown.feeds === null && store.runs.whyNoRows() !== null;
     const end = endOf();
     if (!shown) return;
     let index = 0;

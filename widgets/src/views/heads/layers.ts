@@ -5,7 +5,7 @@ import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
 import { along, bars } from "../../state/axis";
-import { COMPARED, type Store } from "../../state/store";
+import type { Store } from "../../state/store";
 import { isBefore } from "../../state/target";
 import { type Mark, mountChart } from "../../ui/chart";
 import { componentsOf } from "../../wire/components";
@@ -25,7 +25,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
   /** The values of the run that this one is compared with, if its rows are the same. */
   const second = computed(() => {
-    const compared = store.against.value === null ? null : store.comparedLayers.value;
+    const compared = store.runs.of("layers");
     return compared && compared.second.rows.length === values.value.length ? compared.second.rows : null;
   });
   watch(signal, () => {
@@ -79,11 +79,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       "keys read the bars, Enter on an MLP lists its neurons."
     );
   });
-  const why = computed(
-    () =>
-      store.why("layers") ??
-      (store.against.value === null ? null : (store.problems.value.get(COMPARED.layers) ?? null)),
-  );
+  const why = computed(() => store.why("layers") ?? store.runs.why("layers"));
 
   mountChart(parent, store, signal, {
     className: "rs-layers",

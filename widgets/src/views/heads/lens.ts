@@ -6,7 +6,7 @@ import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
 import { polyline } from "../../draw/polyline";
 import { along, lensMeaning, lensX } from "../../state/axis";
-import { COMPARED, type Norm, type Store } from "../../state/store";
+import type { Norm, Store } from "../../state/store";
 import { farthest, type Mark, mountChart } from "../../ui/chart";
 import { componentsOf } from "../../wire/components";
 
@@ -20,7 +20,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
   const layers = computed(() => store.facts.value?.layers ?? 0);
   /** The run that the lens is compared with, if its points are the same. */
   const second = computed(() => {
-    const compared = store.against.value === null ? null : store.comparedLens.value;
+    const compared = store.runs.of("lens");
     const same = compared?.second.rows.length === store.lens.value?.rows.length;
     return compared && same ? compared.second : null;
   });
@@ -64,10 +64,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
       `${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`
     );
   });
-  const why = computed(
-    () =>
-      store.why("lens") ?? (store.against.value === null ? null : (store.problems.value.get(COMPARED.lens) ?? null)),
-  );
+  const why = computed(() => store.why("lens") ?? store.runs.why("lens"));
 
   watch(signal, () => {
     const norm = store.norm.value;

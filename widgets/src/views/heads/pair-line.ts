@@ -1,31 +1,7 @@
 // One line of the ranking of two compared runs: what a head adds in run A, below it in run B, and the difference.
 import { html, nothing, type TemplateResult } from "lit-html";
-import { headName, side, signed } from "../../base/format";
-
-export interface Pair {
-  name: string;
-  first: number;
-  second: number;
-  /** Second minus first. */
-  value: number;
-}
-
-/** The heads whose values differ most, strongest first. */
-export function mostDifferent(
-  { first, second, difference }: Record<"first" | "second" | "difference", Float32Array>,
-  heads: number,
-  k: number,
-): Pair[] {
-  return Array.from(difference, (value, i) => ({
-    name: headName(Math.floor(i / heads), i % heads),
-    first: first[i] ?? NaN,
-    second: second[i] ?? NaN,
-    value,
-  }))
-    .filter(({ value }) => Number.isFinite(value) && value !== 0)
-    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
-    .slice(0, k);
-}
+import { side, signed } from "../../base/format";
+import type { Pair } from "../../state/ranked";
 
 /** The ends of the common axis of all lines; zero is on it. */
 export function endsOfPairs(pairs: Pair[]): { low: number; high: number } {

@@ -53,17 +53,17 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
       html`${
         what === "neurons"
           ? layerChoice(store)
-          : store.runShown.value === "difference"
+          : store.runs.shown.value === "difference"
             ? html`<span class="rs-run-key" title="The heads that differ most between the runs, by B − A"><i
                 class="rs-run-first" aria-hidden="true"></i>A <i class="rs-run-second" aria-hidden="true"></i>B</span>`
-            : store.runRows.value?.std
+            : store.runs.rows.value?.std
               ? html`<span
                 title=${
-                  `The mean over ${store.runRows.value.reply.prompts} prompts; the whisker reaches one standard ` +
+                  `The mean over ${store.runs.rows.value.reply.prompts} prompts; the whisker reaches one standard ` +
                   "deviation to either side. Hover over a line to see a dot for each prompt."
                 }><i
             class="rs-key-whisker"
-                aria-hidden="true"></i>± std over ${plural(store.runRows.value.reply.prompts, "prompt")}</span>`
+                aria-hidden="true"></i>± std over ${plural(store.runs.rows.value.reply.prompts, "prompt")}</span>`
               : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`
       }
         <div class="rs-stepper" role="group" aria-label="How many ${what} each way">

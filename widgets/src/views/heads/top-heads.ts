@@ -4,11 +4,11 @@ import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { rank } from "../../state/ranked";
+import { mostDifferent, type Pair, rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { ledger } from "../header/ledger";
-import { endsOfPairs, mostDifferent, type Pair, pairLine } from "./pair-line";
+import { endsOfPairs, pairLine } from "./pair-line";
 import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 import { readWords } from "./read-words";
 import { headSpread, overPrompts } from "./spread";
@@ -21,8 +21,8 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   /** The heads that differ most between two runs; null while a single run is shown. */
   const pairs = computed<Pair[] | null>(() => {
     const facts = store.facts.value;
-    const compared = store.comparedHeads.value;
-    if (!facts || !compared || store.runShown.value !== "difference") return null;
+    const compared = store.runs.heads.value;
+    if (!facts || !compared || store.runs.shown.value !== "difference") return null;
     const mapped = ({ rows }: { rows: Float32Array }): Float32Array => rows.subarray(0, facts.layers * facts.heads);
     const { first, second, difference } = compared;
     const runs = { first: mapped(first), second: mapped(second), difference: mapped(difference) };
@@ -30,10 +30,10 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   });
   const ranked = computed(() => {
     const facts = store.facts.value;
-    const rows = store.runRows.value?.rows;
+    const rows = store.runs.rows.value?.rows;
     if (!facts || !rows) return null;
     const { plus, minus } = rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value);
-    const alone = store.runRows.value === store.headRows.value;
+    const alone = store.runs.rows.value === store.headRows.value;
     const spread = (ranked: Ranked): Ranked => ({
       ...ranked,
       spread: alone ? headSpread(store, ranked.name) : null,
@@ -69,7 +69,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
         "",
         pairLine(of, ends, most),
       );
-    const why = store.runWhy() ?? store.runRows.value?.reply.refusal;
+    const why = store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal;
     render(
       why
         ? html`<p class="rs-none">${prose(why)}</p>`
@@ -84,11 +84,11 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
 
   watch(signal, () => {
     const facts = store.facts.value;
-    const data = store.runRows.value;
-    const compared = store.runShown.value === "difference" ? store.comparedHeads.value : null;
+    const data = store.runs.rows.value;
+    const compared = store.runs.shown.value === "difference" ? store.runs.heads.value : null;
     render(
-      facts && data && store.runWhy() === null
-        ? html`${ledger(data, facts.layers * facts.heads, store.runQuantity.value)}${
+      facts && data && store.runs.whyNoRows() === null
+        ? html`${ledger(data, facts.layers * facts.heads, store.runs.quantity.value)}${
             compared ? html`<p class="rs-read-line">${readWords(compared)}</p>` : nothing
           }`
         : nothing,

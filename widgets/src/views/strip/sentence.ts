@@ -23,7 +23,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
     const refused =
       name === null
-        ? (store.runWhy() ?? store.runRows.value?.reply.refusal ?? store.why("layers") ?? store.why("lens"))
+        ? (store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal ?? store.why("layers") ?? store.why("lens"))
         : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
