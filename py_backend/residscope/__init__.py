@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from residscope.attribution.attribute import Attribution, attribute
     from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
+    from residscope.comparison.compare import Comparison, compare
     from residscope.export.circuitsvis_views import to_circuitsvis
     from residscope.hosts.panel import Panel, inspect
     from residscope.many.result import AttributionSummary, ManyAttribution
@@ -29,6 +30,7 @@ __all__ = [
     "Attention",
     "Attribution",
     "AttributionSummary",
+    "Comparison",
     "ManyAttribution",
     "Pairs",
     "Panel",
@@ -39,6 +41,7 @@ __all__ = [
     "attribute",
     "attribute_many",
     "caches",
+    "compare",
     "demo",
     "inspect",
     "pairs",
@@ -56,6 +59,7 @@ _PLACES = {
     "Attention": "patterns.maps",
     "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
+    "Comparison": "comparison.result",
     "ManyAttribution": "many.result",
     "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
@@ -65,6 +69,7 @@ _PLACES = {
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",
     "caches": "session.caches",
+    "compare": "comparison.compare",
     "inspect": "hosts.panel",
     "pairs": "attribution.pairs",
     "scores": "patterns.scores",

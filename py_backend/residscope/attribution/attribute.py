@@ -23,7 +23,7 @@ from residscope.compute.memo import NoKeyError, key_of
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import AttentionScore, By, NormConvention
+from residscope.terms import AttentionScore, By, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -105,18 +105,10 @@ def attribute(
             where = positions.resolve(view, position)
             output = None if logits is None else view.whole_logits(logits)
             target = targets.resolve(answers)
-            if isinstance(target.inner, AttentionScore) and position != "last":
-                raise ResidscopeError(
-                    "position",
-                    "An attention score has its own destination: leave out `position=`, and give the destination to "
-                    "`targets.attention`.",
-                )
-            check_not_on_padding(view, target, where)
+            check_asked(view, target, where, position)
             query = Query(target, by, where, norm, layers, heads)
             result = decompose(view, targets, query, output)
-            unused = [] if output is None or target.inner is None else [_LOGITS_UNUSED]
-            assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-            result = replace(result, notes=targets.notes + unused + result.notes + assumed)
+            result = with_notes(targets, result, position, output)
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:
                 view.memo.put(*key, value=_copy(result), size=size)
@@ -125,6 +117,35 @@ def attribute(
         return in_torch_context(view.stream.device, computed)
 
     return steadily(cache, model, seen_cache, work)
+
+
+def check_asked(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, position: Positions) -> None:
+    """Refuse a target that has no value at the positions that were given.
+
+    Args:
+        view: The cache.
+        target: The target.
+        where: The position in each prompt; None is every position.
+        position: The same, as the user gave it.
+
+    Raises:
+        ResidscopeError: If a score is given a position, or a head reads padding.
+    """
+    if isinstance(target.inner, AttentionScore) and (not isinstance(position, str) or position != "last"):
+        raise ResidscopeError(
+            "position",
+            "An attention score has its own destination: leave out `position=`, and give the destination to "
+            "`targets.attention`.",
+        )
+    check_not_on_padding(view, target, where)
+
+
+def with_notes(targets: Targets, result: Attribution, position: Positions, logits: Tensor | None) -> Attribution:
+    """The same decomposition, with notes on how the answers, the position and the logits were understood."""
+    target, view = result.target, targets.view
+    unused = [] if logits is None or target is None or target.inner is None else [_LOGITS_UNUSED]
+    assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
+    return replace(result, notes=targets.notes + unused + result.notes + assumed)
 
 
 _LOGITS_UNUSED = "`logits=` was not used: this target is measured inside the model, not in the logits."

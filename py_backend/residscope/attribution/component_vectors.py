@@ -55,22 +55,26 @@ class Vectors:
         return Rows(self.components, rearrange(contributions, "batch component -> component batch 1"), self.parts)
 
 
-def read_rows(readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan, from memoised vectors or from the activations."""
-    rows = known_rows(readout, plan) or rows_of(readout, plan)
+def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
+    """The rows of a plan, from memoised vectors or from the activations.
+
+    With `again`, the way does not depend on what was read before: equal caches give the same rows to the last bit.
+    """
+    rows = known_rows(readout, plan, again=again) or rows_of(readout, plan)
     return with_steps(readout.view, plan, replace(rows, missing=plan.missing, split=plan.split))
 
 
-def known_rows(readout: Readout, plan: Plan) -> Rows | None:
+def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
     """The rows of a plan, from memoised vectors; None if those would not save time.
 
-    For a first target the activations are as fast. With the second target the vectors are computed and kept.
+    For a first target the activations are as fast. With the second target, or if it is known that the rows are read
+    `again`, the vectors are computed and kept.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
         return None
     key = _key(readout, plan)
-    if view.memo.get(*key) is None:
+    if not again and view.memo.get(*key) is None:
         view.memo.put(*key, value=True)
         return None
     return vectors_of(readout, plan).rows(readout, recomputed=plan.recomputed)

@@ -355,6 +355,14 @@ def contributions_of(
     return torch.stack(values)
 
 
+def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
+    """The scale of the norm at the target's point, recomputed for each row of a plan."""
+    import torch
+
+    rows = [sum_of(readout.view.rows(n, readout.positions) * f for n, f in terms) for terms in plan.terms.values()]
+    return torch.stack([readout.norm.scale(row) for row in rows])
+
+
 def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows) -> Rows:
     """The same rows, with rows of 0 for what comes after the target's point. They stand beside those of their kind."""
     import torch

@@ -15,31 +15,27 @@ from typing import TYPE_CHECKING, Any, get_args
 from residscope.attribution import components
 from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
-from residscope.attribution.components import Rows, with_later
-from residscope.attribution.head_inputs import gated, read_names
-from residscope.attribution.head_split import Checked, check_split, unchecked
+from residscope.attribution.components import Plan, Rows, with_later
+from residscope.attribution.decomposition import Decomposition, Part
 from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.missing import check_cached, later_note, missing_notes
 from residscope.attribution.model_value import output_notes
 from residscope.attribution.needed import naming_all
-from residscope.attribution.readout import Readout
+from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance
 from residscope.attribution.result import Attribution
-from residscope.attribution.rounding import SMALLEST, source_tolerance
-from residscope.attribution.score_rows import summed
-from residscope.attribution.sources import not_from_sources, sources, wanted_heads
+from residscope.attribution.rounding import SMALLEST
+from residscope.attribution.source_rows import source_rows
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
-from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
-from residscope.cache.norms import odd_final_norm
 from residscope.cache.structure import Structure
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import AttentionScore, By, Component, NormConvention, Target
+from residscope.terms import AttentionScore, By, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -57,6 +53,8 @@ class Query:
         norm: The convention for the final norm's scale, for `"accumulated"`.
         layers: The layers of the neurons, for `"neuron"`; None is all layers.
         heads: The heads whose sources are the rows, for `"source"`.
+        again: Whether the rows will be read again, by the functional of another run.
+        like: Structures of other runs: what has to be one row in one of them is one row here, too.
 
     Raises:
         ResidscopeError: If options contradict each other.
@@ -68,6 +66,8 @@ class Query:
     norm: NormConvention = "frozen"
     layers: int | Sequence[int] | None = None
     heads: Any = None
+    again: bool = False
+    like: Sequence[Structure] = ()
 
     def __post_init__(self) -> None:
         _check(self.by, self.norm, self.layers, self.heads)
@@ -85,25 +85,32 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
     Raises:
         ResidscopeError: If something that is needed was not cached, or is not finite.
     """
+    return decomposition(view, targets, query, logits).result
+
+
+def decomposition(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Decomposition:
+    """The same, with rows that can be read again by the functional of another run."""
     with naming_all(view, query.target, query.by):
-        return _whole(view, targets, query, logits)
+        found = _whole(view, targets, query, logits)
+        _ = found.result  # which may need further activations
+        return found
 
 
-def _whole(view: CacheView, targets: Targets, query: Query, logits: Tensor | None) -> Attribution:
+def _whole(view: CacheView, targets: Targets, query: Query, logits: Tensor | None) -> Decomposition:
     """Decompose a target that may be read at several positions."""
     if not isinstance(query.target.inner, AttentionScore):
-        return _decompose(view, targets, query, logits)
+        return Decomposition([_decompose(view, targets, query, logits)])
     score = HeadScore(view, query.target.inner)
     score.check()
     if score.reads_all:
-        return _mean_key(score, query)
+        return Decomposition([_mean_key(score, query)], score)
     parts = [ScorePart(score, i) for i in range(len(score.readings))]
-    return summed([_decompose(view, targets, query, logits, part) for part in parts], score)
+    return Decomposition([_decompose(view, targets, query, logits, part) for part in parts], score)
 
 
 def _decompose(
     view: CacheView, targets: Targets, query: Query, logits: Tensor | None, part: ScorePart | None = None
-) -> Attribution:
+) -> Part:
     """Decompose a target that is read at one position of each prompt, or at all."""
     target, by, norm = query.target, query.by, query.norm
     # If the scale is recomputed at each point, the final one is not needed; a run that stopped early has none.
@@ -112,6 +119,7 @@ def _decompose(
         check_cached(view, by, frozen=frozen)
     reading = target_reading(targets, target, query.where, logits, part)
     readout, where = reading.readout(frozen=frozen), reading.positions
+    readout.structure = joined(readout.structure, query.like)
     measured = measured_value(reading, readout, targets, target, logits)
     constant = readout.functional.constant + measured.cap_change
     about = without_space(targets, target, query.where, logits) + reading_notes(reading, measured)
@@ -120,13 +128,15 @@ def _decompose(
             raise ResidscopeError(
                 "source", 'For `by="source"`, the target needs one source: `targets.output(head, of=…, source=…)`.'
             )
-        result = _sources(readout, query.heads, None if measured.value is None else measured.value - constant)
-        return replace(result, notes=result.notes + about, target=target, model=view.model_name)
+        found = source_rows(readout, query.heads, None if measured.value is None else measured.value - constant)
+        notes = found.result.notes + about
+        return replace(found, result=replace(found.result, notes=notes, target=target, model=view.model_name))
     wanted = components.wanted_layers(view, query.layers) if by == "neuron" else []
     to_explain = None if measured.value is None else measured.value - constant
     if by == "accumulated":
         structure = readout.structure
-        rows = read_rows(readout, components.accumulated(structure, recomputed=norm == "recomputed"))
+        plan = components.accumulated(structure, recomputed=norm == "recomputed")
+        rows = read_rows(readout, plan, again=query.again)
         total = rows.values[-1]
         if readout.structure.point not in rows.components:  # the value is not that of the stream at another point
             to_explain = None
@@ -134,10 +144,11 @@ def _decompose(
         finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
         tolerance = stream_tolerance(readout, total, logits)
     else:
-        build = partial(_rows, readout, by, wanted)
+        build = partial(_rows, readout, query, wanted)
         result = reconcile(readout, build, expected_sum(readout, to_explain), to_explain, logits)
         structure, rows, tolerance, largest = result.structure, result.rows, result.tolerance, result.unexplained
         total, finite = rows.values.sum(0), result.finite
+        plan = _plan(readout, by, wanted, structure)
     if not finite:
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
@@ -154,7 +165,7 @@ def _decompose(
     columns = (rows.values, value, constant, unexplained)
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
     axes = ("component", "batch") if where is not None else ("component", "batch", reading.axis)
-    return Attribution(
+    attribution = Attribution(
         columns[0],
         rows.components,
         *columns[1:],
@@ -171,8 +182,31 @@ def _decompose(
         _grid=(view.n_layers, view.n_heads) if by == "head" else None,
     )
 
+    def read(functional: Functional) -> Tensor:
+        again = read_rows(readout.by(functional), replace(plan, recomputed=False), again=True)
+        values = with_later(readout, structure, by, wanted, again).values
+        return values if where is None else values.squeeze(-1)
 
-def _mean_key(score: HeadScore, query: Query) -> Attribution:
+    divisor = readout.functional.divisor
+    if plan.recomputed and query.again:
+        divisor = components.scales_of(readout, plan) * divisor
+    return Part(attribution, readout.functional, divisor, structure, read)
+
+
+def joined(structure: Structure, others: Sequence[Structure]) -> Structure:
+    """A structure in which one row is also what has to be one row in other runs of the same shape."""
+    for other in others:
+        structure = replace(
+            structure,
+            whole=structure.whole | other.whole,
+            entered=structure.entered or other.entered,
+            unsplit_attn=structure.unsplit_attn | other.unsplit_attn,
+            unsplit_mlp=structure.unsplit_mlp | other.unsplit_mlp,
+        )
+    return structure
+
+
+def _mean_key(score: HeadScore, query: Query) -> Part:
     """Decompose a score, compared with the mean, by what was written at all sources."""
     target, by = query.target, query.by
     if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
@@ -185,14 +219,18 @@ def _mean_key(score: HeadScore, query: Query) -> Attribution:
         )
     view = score.view
     readout = mean_key_readout(score)
+    readout.structure = joined(readout.structure, query.like)
     if by == "accumulated":
         structure = readout.structure
-        rows = mean_key_rows(score, readout, components.accumulated(structure, recomputed=False))
     else:
-        build = partial(_rows, readout, by, [])
+        build = partial(_rows, readout, query, [])
         structure = reconcile(readout, build, expected_sum(readout, None)).structure
-        rows = mean_key_rows(score, readout, components.plan_of(structure, by, []))
-    rows = with_later(readout, structure, by, [], rows)
+    plan = _plan(readout, by, [], structure)
+
+    def read(other: HeadScore) -> Rows:
+        return with_later(readout, structure, by, [], mean_key_rows(score, readout, plan, other))
+
+    rows = read(score)
     values, constant = rows.values[..., 0], mean_key_constant(score)
     total = values[-1] if by == "accumulated" else values.sum(0)
     value = score.measured - sum(score.extra.values(), start=constant * 0)
@@ -228,69 +266,24 @@ def _mean_key(score: HeadScore, query: Query) -> Attribution:
             f"{float(result.unexplained.abs().max()):.2g} of the value is not the sum of the rows at all sources. "
             'Compared with one source (`versus="most"`) the notes say where this arises.'
         )
-    return summed([result], score)
+
+    def by_functional(_: Functional) -> Tensor:
+        raise AssertionError  # this score has a functional for each source
+
+    def by_score(other: HeadScore) -> Tensor:
+        return read(other).values[..., 0]
+
+    return Part(result, readout.functional, readout.functional.divisor, structure, by_functional, score, by_score)
 
 
-def _sources(readout: Readout, heads: Any, to_explain: Tensor | None) -> Attribution:
-    """The source contributions of heads; `measured` is the contribution of each head by its `z`."""
-    view = readout.view
-    named = wanted_heads(view, heads)
-    wanted = [(layer, head) for layer, head in named if layer < readout.structure.layers]
-    later = [name(*head) for head in named if head not in wanted]
-    layers = sorted({layer for layer, _ in wanted})
-    if not wanted:
-        raise ResidscopeError("order", _after_point(readout, later))
-    notes = changed(view) + check_split(view, layers, Checked(), lambda: (readout, to_explain))
-    values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
-    unexplained = measured - values.sum(0)
-    check_finite(view, unexplained)  # NaN or infinity in a value remains in the sum
-    step = view.rounding_step(*(name for at in layers for name in read_names(view, at)))
-    tolerance = source_tolerance(step, values, 0, readout.floor)
-    notes += gated(view, layers) + unchecked(view, layers) + odd_final_norm(view)
-    if bool((unexplained.abs() > tolerance).any()):
-        notes.append(not_from_sources(float(unexplained.abs().max())))
-    if later:
-        notes.append(_after_point(readout, later))
-        places = [wanted.index(head) if head in wanted else len(wanted) for head in named]
-        values, measured, unexplained = (_with_zeros(part, places) for part in (values, measured, unexplained))
-    if readout.positions is not None:
-        values, measured, unexplained = values.squeeze(1), measured.squeeze(0), unexplained.squeeze(0)
-    return Attribution(
-        values,
-        [Component("source", index=position) for position in range(view.n_pos)],
-        measured,
-        measured * 0,
-        unexplained,
-        by="source",
-        measured_from="the contribution of each head by its own output (hook_z)",
-        tolerance=tolerance,
-        notes=notes,
-        axes=("source", "destination", "head", "batch") if readout.positions is None else ("source", "head", "batch"),
-        heads=[name(*head) for head in named],
-    )
-
-
-def _with_zeros(values: Tensor, places: list[int]) -> Tensor:
-    """Values by head, `[..., head, batch]`, in another order; a place after the last head is 0."""
-    import torch
-
-    zero = values.new_zeros(*values.shape[:-2], 1, values.shape[-1])
-    return torch.cat([values, zero], dim=-2)[..., places, :]
-
-
-def _after_point(readout: Readout, heads: Sequence[str]) -> str:
-    one = len(heads) == 1
-    return (
-        f"{', '.join(heads)} {'does' if one else 'do'} not write before the point `{readout.point.place.label}`, where "
-        f"the target is read: {'its contribution is' if one else 'their contributions are'} 0."
-    )
-
-
-def _rows(readout: Readout, by: By, wanted: Sequence[int], structure: Structure) -> Rows:
+def _rows(readout: Readout, query: Query, wanted: Sequence[int], structure: Structure) -> Rows:
     """The rows of a decomposition whose rows sum to the target."""
+    return read_rows(readout, _plan(readout, query.by, wanted, structure), again=query.again)
+
+
+def _plan(readout: Readout, by: By, wanted: Sequence[int], structure: Structure) -> Plan:
     key = ("plan", by, *wanted, structure.key)
-    plan = readout.view.memo.once(key, lambda: components.plan_of(structure, by, wanted))
-    return read_rows(readout, plan)
+    return readout.view.memo.once(key, lambda: components.plan_of(structure, by, wanted))
 
 
 def _check(by: str, norm: str, layers: Any, heads: Any) -> None:

@@ -48,13 +48,22 @@ def mean_key_constant(score: HeadScore) -> Float[Tensor, " batch"]:
     return constant + (raw.sum(1) @ found.map.matrix.T.to(raw)) @ norm.bias.to(raw) * found.factor
 
 
-def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan for the keys of all sources."""
+def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadScore | None = None) -> Rows:
+    """The rows of a plan for the keys of all sources.
+
+    Args:
+        score: The score in the run that wrote the rows.
+        readout: The output paths of its layers.
+        plan: The rows.
+        read_by: The same score in another run of this length, by whose functional they are read.
+    """
     import torch
 
-    view, reader = score.view, score.scores.reader
-    weight, units = _weight(score), score.keys.pull(score.key_functionals)
-    units = units / reader.scale(score.key_positions)[..., None] if reader.norm.divides else units
+    view, by = score.view, read_by or score
+    reader = by.scores.reader
+    weight, units = _weight(by), by.keys.pull(by.key_functionals)
+    units = units / reader.scale(by.key_positions)[..., None] if reader.norm.divides else units
+    weight, units = weight.to(view.like), units.to(view.like)
     every = Readout(
         view, None, readout.directions, readout.offset, point=readout.point, measured_in=readout.measured_in
     )

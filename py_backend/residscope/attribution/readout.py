@@ -12,6 +12,7 @@ method leaves out w, because it expects w to be folded into W_U; this is the gen
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -129,6 +130,13 @@ class Readout:
         added = (offset if offset.ndim == 2 else offset[:, None]).expand_as(ones)
         at_output = Functional(directions, ones if weights is None else 1 / weights, added)
         self.functional = at_output.through(self.norm, self._scale)
+
+    def by(self, functional: Functional) -> Readout:
+        """A readout of what this run wrote by another functional, such as that of another run."""
+        other = copy(self)
+        other.__dict__.pop("products", None)  # of this functional
+        other.functional = functional
+        return other
 
     def output_path(self, layer: int, part: Literal["attn", "mlp"]) -> OutputPath:
         """The output path of a sublayer into the stream.

@@ -22,7 +22,7 @@ def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
         score: The score.
     """
     first, *others = parts
-    components, values, split = _united(parts)
+    components, values, split = united(parts)
     measured, constant, unexplained = first.measured, first.constant, first.unexplained
     for part in others:
         measured, constant = measured + part.measured, constant + part.constant
@@ -77,7 +77,7 @@ def _with_extra(
     return components, values, constant, measured + added.sum(0)
 
 
-def _united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int | None]:
+def united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int | None]:
     """The sum of the rows. If a layer is split in one part and one row in another, it has the rows of both."""
     import torch
 

@@ -1,0 +1,115 @@
+"""`compare`: how the target differs between two runs, component by component.
+
+A row is r · g: what a component wrote, read by the target. Both differ between runs. (r₂ − r₁)·ḡ is what was written
+differently, and r̄·(g₂ − g₁) is how it is read differently, with bars for the means of both runs. The sum of both is
+exactly r₂·g₂ − r₁·g₁. It needs r₂·g₁ and r₁·g₂: each run's rows, read by the other's functional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.decompose import Query
+from residscope.attribution.predictions import top_two
+from residscope.cache.positions import Positions
+from residscope.comparison.alignment import Align
+from residscope.comparison.result import Comparison
+from residscope.comparison.runs import Given, Run, chosen_prompts, told_of, with_runs
+from residscope.comparison.same_shape import check_same_ids, check_shapes
+from residscope.comparison.two_runs import compared
+from residscope.terms import By, NormConvention, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+__all__ = ["Comparison", "compare"]
+
+
+def compare(
+    cache: Any,
+    other: Any = None,
+    answers: Any = None,
+    *,
+    by: By = "head",
+    position: Positions = "last",
+    prompt: int | None = None,
+    with_prompt: int | None = None,
+    align: Align | None = None,
+    norm: NormConvention = "frozen",
+    layers: int | Sequence[int] | None = None,
+    heads: Any = None,
+    logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    other_logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+    other_tokens: Int[Tensor, "batch pos"] | None = None,
+    other_attention_mask: Any = None,
+    other_model: Any = None,
+) -> Comparison:
+    """Compare two runs: how much each component changes the target, and whether by what it wrote or by how it is read.
+
+    The runs may be of clean and corrupted prompts, of two checkpoints, of a fine-tuned model and its base, or before
+    and after a hook: any two caches of models of the same shape. The model is not run. Prompts are compared one by
+    one, in their order.
+
+    Args:
+        cache: The first run, an `ActivationCache`.
+        other: The second run. None: another prompt of `cache` (`prompt=0, with_prompt=1`).
+        answers: The target, as in `attribute`, in both runs. By default the two top predictions of the first run. A
+            list has one for each prompt of both runs.
+        by: The rows, as in `attribute`.
+        position: Where the target is read, as in `attribute`. `"last"` is each prompt's own last real token. Any other
+            position is one of the first run; in the second it is that beside it (`align`).
+        prompt: Compare only this prompt of the first run.
+        with_prompt: With this prompt of the second run; by default the same.
+        align: Which positions stand beside each other. By default those of the same index, which needs prompts of the
+            same length. Otherwise pairs `[(first, second), …]`, or `"by token"`: the tokens that both prompts have in
+            the same order. It is used for positions, sources and the positions that a target names.
+        norm: As in `attribute`.
+        layers: As in `attribute`.
+        heads: As in `attribute`.
+        logits: The output of the first run, to measure against, if the cache does not hold it.
+        tokens: Token ids of the first run, if the cache does not hold them.
+        attention_mask: The mask of the first run, `[batch, pos]`.
+        model: The model of the first run, if `cache.model` no longer exists.
+        other_logits: The output of the second run.
+        other_tokens: Token ids of the second run.
+        other_attention_mask: The mask of the second run.
+        other_model: The model of the second run.
+
+    Returns:
+        The difference, second − first, in the units of the target. `.values` has the shape of `attribute`'s, and is
+        `.written` + `.read`. `.read_total` is how it is read differently, as one number per prompt.
+
+    Raises:
+        ResidscopeError: With a message that says what is wrong, in which run, and what to do.
+    """
+    query = Query(Target([]), by, None, norm, layers, heads)  # refuses options that contradict each other
+    given = Given(cache, logits, tokens, attention_mask, model)
+    others = given.other(Given(other, other_logits, other_tokens, other_attention_mask, other_model))
+
+    def work(first: Run, second: Run) -> Comparison:
+        check_shapes(first.view, second.view)
+        one, two = chosen_prompts(first.view, second.view, prompt, with_prompt, same=others is given)
+        targets = resolved(first, second, answers, (one, two))
+        runs = first.only(one, targets[0]), second.only(two, targets[1])
+        return compared(*runs, query, position, align)
+
+    return with_runs(given, others, work)
+
+
+def resolved(
+    first: Run, second: Run, answers: Any, prompts: tuple[int | None, int | None] = (None, None)
+) -> tuple[Target, Target]:
+    """The target in the first run and in the second; `prompts` are those that will be compared."""
+    if answers is None:
+        run, target = first.only(prompts[0], Target([]))
+        target = top_two(run.view, run.logits)
+        check_same_ids(target, first.targets.vocabulary, second.targets.vocabulary)
+        return target, target
+    target = first.targets.resolve(answers)
+    with told_of("second"):
+        return target, second.targets.resolve(answers)

@@ -1,0 +1,110 @@
+"""Notes on what two runs do not have in common: their tokens, their answers, and what was noted on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from residscope.attribution.attention_score import HeadScore
+from residscope.comparison.alignment import Alignment, Pairs, listed
+from residscope.comparison.runs import Run
+from residscope.comparison.same_shape import same_vocabulary
+from residscope.terms import AttentionScore, Target
+
+
+def named_positions(target: Target) -> list[int]:
+    """The positions that a target names itself."""
+    places = [one.source for one in target.through]
+    if isinstance(target.inner, AttentionScore):
+        places += [at for at in (target.inner.destination, target.inner.source, target.inner.versus) if at is not None]
+    return [at for at in places if isinstance(at, int)]
+
+
+def of_runs(one: Sequence[str], two: Sequence[str]) -> list[str]:
+    """The notes of both runs, each with the run that it is about."""
+    both = [f"Both runs: {note}" for note in one if note in two]
+    return [
+        *both,
+        *(f"First run: {note}" for note in one if note not in two),
+        *(f"Second run: {note}" for note in two if note not in one),
+    ]
+
+
+def token_notes(
+    first: Run, second: Run, targets: tuple[Target, Target], where: Pairs, pairs: Pairs | None, axes: Sequence[str]
+) -> list[str]:
+    """Notes on different tokens at what is compared."""
+    notes: list[str] = []
+    batch = first.view.batch
+    if where:
+        notes += _different_tokens(first, second, [[pair] for pair in where], "position that is compared")
+    if pairs is not None:
+        sources = "source" in axes and "destination" not in axes
+        notes += _different_tokens(
+            first, second, [pairs] * batch, "sources" if sources else "positions that are compared"
+        )
+    named = [
+        [at % run.view.n_pos for at in named_positions(target)]
+        for run, target in zip((first, second), targets, strict=True)
+    ]
+    beside = list(zip(*named, strict=True))
+    if beside:
+        notes += _different_tokens(first, second, [beside] * batch, "positions that the target names")
+    return notes
+
+
+def target_notes(
+    targets: tuple[Target, Target], scores: tuple[HeadScore | None, HeadScore | None], alignment: Alignment
+) -> list[str]:
+    """Notes on a target that is not the same in both runs."""
+    notes: list[str] = []
+    if targets[0].contrasts != targets[1].contrasts:
+        notes.append(
+            "The two runs have different answers: what changes with the answer is part of how it is read (`read`)."
+        )
+    if scores[0] is not None and scores[1] is not None:
+        notes += _versus_note(scores[0], scores[1], alignment)
+    return notes
+
+
+def _versus_note(one: HeadScore, two: HeadScore, alignment: Alignment) -> list[str]:
+    """A note if the source that a score is compared with is not the same in both runs."""
+    if one.target.versus != "most" or one.versus is None or two.versus is None:
+        return []
+    pairs = zip(one.versus.tolist(), two.versus.tolist(), strict=True)
+    known = alignment.pairs is not None
+    differ = [
+        prompt for prompt, (at, other) in enumerate(pairs) if not known or alignment.of_prompt(prompt).get(at) != other
+    ]
+    if not differ:
+        return []
+    at, other = int(one.versus[differ[0]]), int(two.versus[differ[0]])
+    where = f" in {len(differ)} of {len(one.versus)} prompts" if len(one.versus) > 1 else ""
+    return [
+        "The source that is compared with, the one that the head attends to most, is not the same in both runs"
+        f"{where}: {at} in the first, {other} in the second. Name one (`versus=…`) to ask the same question of both."
+    ]
+
+
+def _different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[int, int]]], what: str) -> list[str]:
+    """A note on positions at which the two runs have different tokens.
+
+    Args:
+        first: The first run.
+        second: The second run.
+        compared: The pairs of positions that are compared, for each prompt.
+        what: What these positions are: "compared position" or "source".
+    """
+    texts = not same_vocabulary(first.view, second.view)
+    rows = [run.tokens(as_texts=texts) for run in (first, second)]
+    if rows[0] is None or rows[1] is None:
+        return []
+    differ = [
+        [at for at, beside in pairs if rows[0][prompt][at] != rows[1][prompt][beside]]
+        for prompt, pairs in enumerate(compared)
+    ]
+    places = sorted({at for some in differ for at in some})
+    if not places:
+        return []
+    count, prompts = sum(map(bool, differ)), len(differ)
+    where = f" in {count} of {prompts} prompts" if prompts > 1 else ""
+    return [f"The two runs have different tokens at the {what}{where}: {listed(places)} of the first run."]

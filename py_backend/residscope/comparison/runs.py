@@ -1,0 +1,146 @@
+"""The two runs of a comparison: some prompts of a cache, and of another cache or the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from residscope.attribution.targets import Targets
+from residscope.cache.view import CacheView
+from residscope.compute.torch_context import in_torch_context
+from residscope.errors import ResidscopeError
+from residscope.session.change_notes import seen, steadily
+from residscope.terms import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the two runs.
+
+    Attributes:
+        targets: Resolves targets in its cache.
+        logits: The model's output, if it was given.
+    """
+
+    targets: Targets
+    logits: Tensor | None = None
+
+    @property
+    def view(self) -> CacheView:
+        """Its cache."""
+        return self.targets.view
+
+    def only(self, prompt: int | None, target: Target) -> tuple[Run, Target]:
+        """The run of one prompt, and the target in it; the whole run if `prompt` is None."""
+        if prompt is None:
+            return self, target
+        one = range(prompt, prompt + 1)
+        targets, target = self.targets.only(target, one)
+        logits = None if self.logits is None else self.logits[prompt : prompt + 1]
+        return Run(replace(targets, notes=self.targets.notes), logits), target
+
+    def tokens(self, *, as_texts: bool) -> list[list[Hashable]] | None:
+        """The token at each position of each prompt, as its id or its text. None if the cache does not show them."""
+        tokens = self.view.tokens
+        if tokens is None:
+            return None
+        rows: list[list[Any]] = tokens.tolist()
+        text = self.targets.vocabulary.text
+        names: dict[int, Hashable] = {id: text(id) if as_texts else id for id in {id for row in rows for id in row}}
+        return [[names[id] for id in row] for row in rows]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A cache as the user gave it, with what was passed with it."""
+
+    cache: Any
+    logits: Any = None
+    tokens: Any = None
+    attention_mask: Any = None
+    model: Any = None
+
+    def other(self, given: Given) -> Given:
+        """The other run's cache; this one, if no other was given. A plain dictionary has this one's model."""
+        if given.cache is None:
+            return self
+        known = given.model is not None or getattr(given.cache, "model", None) is not None
+        model = given.model if known else self.model if self.model is not None else getattr(self.cache, "model", None)
+        return replace(given, model=model)
+
+
+def with_runs(given: Given, other: Given, work: Callable[[Run, Run], T]) -> T:
+    """Call `work` with both runs. It is called again if one of the caches changes meanwhile."""
+    caches = [(one, seen(one.cache, one.model)) for one in (given, other)]
+
+    def opened() -> T:
+        views = [
+            CacheView(one.cache, model=one.model, tokens=one.tokens, seen=tracked, attention_mask=one.attention_mask)
+            for one, tracked in (caches[:1] if other is given else caches)
+        ]
+        first, second = views[0], views[-1]
+
+        def computed() -> T:
+            runs = [
+                Run(Targets.of(view), None if one.logits is None else view.whole_logits(one.logits))
+                for view, one in ((first, given), (second, other))
+            ]
+            return work(*runs)
+
+        return in_torch_context(first.stream.device, lambda: in_torch_context(second.stream.device, computed))
+
+    def steady_in_second() -> T:
+        return opened() if other is given else steadily(other.cache, other.model, caches[1][1], opened)
+
+    return steadily(given.cache, given.model, caches[0][1], steady_in_second)
+
+
+def chosen_prompts(
+    first: CacheView, second: CacheView, prompt: int | None, with_prompt: int | None, *, same: bool
+) -> tuple[int | None, int | None]:
+    """The prompt of each run; None for each if all prompts are compared, one by one.
+
+    Args:
+        first: The first cache.
+        second: The second cache.
+        prompt: The prompt of the first run.
+        with_prompt: That of the second run.
+        same: Whether both runs are of one cache, and no other was given.
+    """
+    if same and with_prompt is None:
+        raise ResidscopeError(
+            "compare",
+            "A comparison needs two runs: give another cache, `compare(cache, other, …)`, or two prompts of this one, "
+            "`compare(cache, answers=…, prompt=0, with_prompt=1)`.",
+        )
+    if prompt is None and with_prompt is None:
+        if first.batch != second.batch:
+            raise ResidscopeError(
+                "prompts",
+                f"The first run has {first.batch} prompts and the second {second.batch}: compare runs with equally "
+                "many, or one prompt of each (`prompt=`, `with_prompt=`).",
+            )
+        return None, None
+    if prompt is None and first.batch > 1:
+        raise ResidscopeError("prompts", f"`with_prompt={with_prompt}` needs `prompt=`, the prompt of the first run.")
+    prompt = first.check_prompt(prompt or 0)
+    if with_prompt is None:
+        with_prompt = 0 if second.batch == 1 else prompt
+    with told_of("second"):
+        return prompt, second.check_prompt(with_prompt)
+
+
+@contextmanager
+def told_of(which: Literal["first", "second"]) -> Generator[None, None, None]:
+    """Say in a refusal which of the two runs it is about."""
+    try:
+        yield
+    except ResidscopeError as error:
+        raise ResidscopeError(error.code, f"In the {which} run: {error}", error.names) from None

@@ -1,0 +1,73 @@
+"""Refuses runs that cannot be compared: models of other shapes, and answers whose ids mean something else."""
+
+from __future__ import annotations
+
+from residscope.cache.view import CacheView
+from residscope.cache.vocabulary import Vocabulary, quote
+from residscope.errors import ResidscopeError
+from residscope.terms import Target
+
+_SIZES = (("heads of width", "d_head"), ("a stream of width", "d_model"), ("MLPs of width", "d_mlp"))
+
+
+def check_shapes(first: CacheView, second: CacheView) -> None:
+    """Refuse models of different shapes.
+
+    Raises:
+        ResidscopeError: With a message that names what differs.
+    """
+    sizes = [_sizes(view) for view in (first, second)]
+    differ = [name for name in sizes[0] if sizes[0][name] != sizes[1].get(name, sizes[0][name])]
+    if not differ:
+        return
+    one, two = (", ".join(f"{of[name]} {name}" if name in _COUNTS else f"{name} {of[name]}" for name in differ)
+                for of in sizes)  # fmt: skip
+    raise ResidscopeError(
+        "compare-shapes",
+        f"The two models have different shapes: the first has {one}, the second {two}. Compare runs of one model, or "
+        "of checkpoints of one model.",
+    )
+
+
+_COUNTS = ("layers", "heads per layer")
+
+
+def _sizes(view: CacheView) -> dict[str, int]:
+    sizes = {"layers": view.n_layers, "heads per layer": view.n_heads}
+    known = ((name, getattr(view.cfg, attribute, None)) for name, attribute in _SIZES)
+    return sizes | {name: int(value) for name, value in known if isinstance(value, int)}
+
+
+def check_same_ids(target: Target, first: Vocabulary, second: Vocabulary) -> list[str]:
+    """Refuse answers whose ids are other tokens in the second vocabulary; return a note if that is unknown.
+
+    Raises:
+        ResidscopeError: With a message that names the token.
+    """
+    ids = {token.id for contrast in target.contrasts for token in (*contrast.answer, *contrast.distractor)}
+    if not ids:
+        return []
+    if (first.tokenizer is None) != (second.tokenizer is None) or (
+        first.tokenizer is None and first.size != second.size
+    ):
+        if first.size != second.size:
+            raise ResidscopeError(
+                "compare-vocabulary",
+                f"The first model has {first.size:,} tokens and the second {second.size:,}, and a tokenizer is missing, "
+                "so the answers' ids may mean other tokens there: set `model.tokenizer`.",
+            )
+        return ["One of the models has no tokenizer: the answers' ids were taken to mean the same tokens in both."]
+    for id in sorted(ids):
+        if id >= second.size or first.text(id) != second.text(id):
+            there = quote(second.text(id)) if id < second.size else "no token"
+            raise ResidscopeError(
+                "compare-vocabulary",
+                f"The token id {id} is {quote(first.text(id))} in the first model and {there} in the second: their "
+                "vocabularies differ, so their logits cannot be compared.",
+            )
+    return []
+
+
+def same_vocabulary(first: CacheView, second: CacheView) -> bool:
+    """Whether ids surely mean the same tokens in both, because it is one model."""
+    return first.model is second.model
