@@ -88,8 +88,8 @@ class Panel(Selected, anywidget.AnyWidget):
         step: The place of the present target in the trail. Setting it shows another target of the trail.
         why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
         feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
-        against: What the cache is compared with, as plain data; None for nothing. Takes the number of another prompt, the
-            name of another cache (`"corrupted"`), that cache itself, or a cache and a prompt, `("corrupted", 2)`.
+        against: What the cache is compared with, as plain data; None for nothing. Takes the number of another prompt,
+            the name of another cache (`"corrupted"`), that cache itself, or both, `("corrupted", 2)`.
         run: What the head map and the ranking show of two compared runs: this one (`"first"`), the other one
             (`"second"`), or second − first (`"difference"`).
     """

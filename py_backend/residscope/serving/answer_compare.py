@@ -13,10 +13,10 @@ from residscope.attribution.missing import lacking
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
-from residscope.comparison.compare import compared
 from residscope.comparison.result import Comparison
 from residscope.comparison.runs import Run, chosen_prompts, told_of
 from residscope.comparison.same_shape import check_shapes
+from residscope.comparison.two_runs import compared
 from residscope.compute.memo import size_of
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
@@ -90,10 +90,8 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> A
     if request.by == "head":  # the whole map; layers without attention are NaN
         view, parts = first.view, 0 if refusal else result.parts
         cells = view.n_layers * view.n_heads
-        maps = [
-            part.new_full((cells, part.shape[-1]), math.nan) if refusal else replace(result, values=part).grid.flatten(0, 1)
-            for part in values
-        ]
+        empty = values[0].new_full((cells, values[0].shape[-1]), math.nan)
+        maps = [empty if refusal else replace(result, values=part).grid.flatten(0, 1) for part in values]
         values = [torch.cat([heads, part[parts:]]) for heads, part in zip(maps, values, strict=True)]
         components = [*(Component("head", *divmod(cell, view.n_heads)) for cell in range(cells)), *components[parts:]]
     reply = ComparisonReply(
