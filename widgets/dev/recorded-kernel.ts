@@ -123,6 +123,8 @@ function madeUp(ask: Ask, { variables = [] }: Options): Outcome | null {
       return { reply: { kind: ask.kind } };
     case "target":
       return { reply: { kind: "target", target: demoTarget() } };
+    case "caches":
+      return { reply: { kind: "caches", kernel: "recorded", caches: [], notes: [] } };
     case "answers":
       return { reply: { kind: "answers", variables, panel: null, notes: [] } };
     case "check": {

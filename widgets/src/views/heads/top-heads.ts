@@ -88,7 +88,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const compared = store.runs.shown.value === "difference" ? store.runs.heads.value : null;
     render(
       facts && data && store.runs.whyNoRows() === null
-        ? html`${ledger(data, facts.layers * facts.heads, store.runs.quantity.value)}${
+        ? html`${ledger(data, facts.layers * facts.heads, compared ? "B − A" : store.quantity.value)}${
             compared ? html`<p class="rs-read-line">${readWords(compared)}</p>` : nothing
           }`
         : nothing,
