@@ -200,6 +200,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     marker.hidden = late;
     const both = runWords(shown, head.layer * facts.heads + head.head);
     tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : cellWords(shown, value) + both}`);
+    tip.classList.toggle("rs-tip-both", both !== "");
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;

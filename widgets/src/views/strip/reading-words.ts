@@ -55,7 +55,7 @@ export function headClauses(
 /** What a head adds in the run that this one is compared with: “ in A, −2.31 in B”. */
 function inSecond(store: Store, picture: MapPicture | null, { layer, head }: Head): Sentence {
   const value = picture?.runs?.second[layer * (store.facts.value?.heads ?? 0) + head] ?? NaN;
-  return Number.isFinite(value) ? [" in A, ", { stress: signed(value, store.largest.value) }, " in B"] : [];
+  return Number.isFinite(value) ? [" in\u00a0A, ", { stress: signed(value, store.largest.value) }, " in\u00a0B"] : [];
 }
 
 /** The score of a head: “previous-token 0.87: how much attention goes to the token just before”. */
