@@ -237,7 +237,11 @@ class Views:
             heads = ranked[:_MAPPED]
         feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
         target = feeding.target if isinstance(feeding, Attribute) else shown.target
-        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None))
+        against = None if feeding else shown.against  # what feeds a head is shown of one run
+        return WriteCode(
+            picture,
+            msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None, against=against),
+        )
 
     def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""
