@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
     from residscope.comparison.compare import Comparison, compare
+    from residscope.comparison.two_maps import (
+        AttentionComparison,
+        TokenLensComparison,
+        compare_attention,
+        compare_token_lens,
+    )
     from residscope.export.circuitsvis_views import to_circuitsvis
     from residscope.hosts.panel import Panel, inspect
     from residscope.many.result import AttributionSummary, ManyAttribution
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Attention",
+    "AttentionComparison",
     "Attribution",
     "AttributionSummary",
     "Comparison",
@@ -37,11 +44,14 @@ __all__ = [
     "ResidscopeError",
     "Scores",
     "TokenLens",
+    "TokenLensComparison",
     "attention",
     "attribute",
     "attribute_many",
     "caches",
     "compare",
+    "compare_attention",
+    "compare_token_lens",
     "demo",
     "inspect",
     "pairs",
@@ -57,6 +67,7 @@ logging.getLogger(__name__).addHandler(
 
 _PLACES = {
     "Attention": "patterns.maps",
+    "AttentionComparison": "comparison.two_maps",
     "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
     "Comparison": "comparison.result",
@@ -65,11 +76,14 @@ _PLACES = {
     "Panel": "hosts.panel",
     "Scores": "patterns.scores",
     "TokenLens": "attribution.token_lens",
+    "TokenLensComparison": "comparison.two_maps",
     "attention": "patterns.maps",
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",
     "caches": "session.caches",
     "compare": "comparison.compare",
+    "compare_attention": "comparison.two_maps",
+    "compare_token_lens": "comparison.two_maps",
     "inspect": "hosts.panel",
     "pairs": "attribution.pairs",
     "scores": "patterns.scores",

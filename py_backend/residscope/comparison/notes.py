@@ -36,10 +36,10 @@ def token_notes(
     notes: list[str] = []
     batch = first.view.batch
     if where:
-        notes += _different_tokens(first, second, [[pair] for pair in where], "position that is compared")
+        notes += different_tokens(first, second, [[pair] for pair in where], "position that is compared")
     if pairs is not None:
         sources = "source" in axes and "destination" not in axes
-        notes += _different_tokens(
+        notes += different_tokens(
             first, second, [pairs] * batch, "sources" if sources else "positions that are compared"
         )
     named = [
@@ -48,7 +48,7 @@ def token_notes(
     ]
     beside = list(zip(*named, strict=True))
     if beside:
-        notes += _different_tokens(first, second, [beside] * batch, "positions that the target names")
+        notes += different_tokens(first, second, [beside] * batch, "positions that the target names")
     return notes
 
 
@@ -85,7 +85,7 @@ def _versus_note(one: HeadScore, two: HeadScore, alignment: Alignment) -> list[s
     ]
 
 
-def _different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[int, int]]], what: str) -> list[str]:
+def different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[int, int]]], what: str) -> list[str]:
     """A note on positions at which the two runs have different tokens.
 
     Args:

@@ -47,16 +47,16 @@ def check_same_ids(target: Target, first: Vocabulary, second: Vocabulary) -> lis
     ids = {token.id for contrast in target.contrasts for token in (*contrast.answer, *contrast.distractor)}
     if not ids:
         return []
-    if (first.tokenizer is None) != (second.tokenizer is None) or (
-        first.tokenizer is None and first.size != second.size
-    ):
-        if first.size != second.size:
-            raise ResidscopeError(
-                "compare-vocabulary",
-                f"The first model has {first.size:,} tokens and the second {second.size:,}, and a tokenizer is missing, "
-                "so the answers' ids may mean other tokens there: set `model.tokenizer`.",
-            )
-        return ["One of the models has no tokenizer: the answers' ids were taken to mean the same tokens in both."]
+    unknown = [vocabulary.tokenizer is None for vocabulary in (first, second)]
+    if any(unknown) and first.size != second.size:
+        raise ResidscopeError(
+            "compare-vocabulary",
+            f"The first model has {first.size:,} tokens and the second {second.size:,}, and without both tokenizers it "
+            "is not known whether the answers' ids mean the same tokens: set `model.tokenizer`.",
+        )
+    if any(unknown):
+        one = "One of the models has no tokenizer: the answers' ids were taken to mean the same tokens in both."
+        return [] if all(unknown) else [one]
     for id in sorted(ids):
         if id >= second.size or first.text(id) != second.text(id):
             there = quote(second.text(id)) if id < second.size else "no token"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.result import Attribution, of_prompt
 from residscope.attribution.target_words import unit_of
+from residscope.comparison.result import Comparison, Share
 from residscope.errors import ResidscopeError
 from residscope.export.palette import name, target_words, titled, token_names
 from residscope.terms import By, FigureKind
@@ -29,6 +30,13 @@ def usual_figure(by: By) -> tuple[FigureKind, str]:
             return "ranking", "What each MLP neuron adds"
         case "source":
             return "sources", "What each source token contributes"
+
+
+_SHARES: dict[Share, str] = {
+    "difference": ": second run minus first",
+    "written": ": what was written differently",
+    "read": ": how it is read differently",
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class Shown:
         target, title = self.result.target, usual_figure(self.result.by)[1]
         if self.result.by == "accumulated" and target is not None and target.inner is not None:
             title = "The residual stream up to each point"  # no lens on logits
+        if isinstance(self.result, Comparison):
+            title += _SHARES[self.result.share]
         return title + (f", {which}" if count > 1 else "")
 
     def position_names(self, count: int) -> list[str]:

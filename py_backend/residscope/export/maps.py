@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from residscope.attribution.token_lens import TokenLens
     from residscope.patterns.maps import Attention
     from residscope.patterns.scores import Scores
+    from residscope.terms import Weighting
 
 _MAPS_PER_ROW = 4
 
@@ -39,11 +40,12 @@ _MAPS_PER_ROW = 4
 def attention_figure(attention: Attention) -> Any:
     """See `Attention.to_plotly`."""
     values = attention.values
-    if attention.weighting == "contribution":
-        colour = diverging(limit(values), "logits")
+    units: dict[Weighting, str] = {"pattern": "attention", "value": "attention × ‖v W_O‖", "contribution": "logits"}
+    unit = units[attention.weighting]
+    if attention.weighting == "contribution" or bool((values < 0).any()):  # a difference of two runs
+        colour = diverging(limit(values), unit)
     else:
-        end = 1.0 if attention.weighting == "pattern" else limit(values)
-        colour = sequential(end, "attention" if attention.weighting == "pattern" else "attention × ‖v W_O‖")
+        colour = sequential(1.0 if attention.weighting == "pattern" else limit(values), unit)
     whose = "mean over prompts" if attention.prompt is None else f"prompt {attention.prompt}"
     target = target_words(attention.target, attention.prompt)
 

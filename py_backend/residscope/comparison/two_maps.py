@@ -1,0 +1,332 @@
+"""`compare_attention` and `compare_token_lens`: what two runs attend to, and what they predict layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.token_lens import TokenLens, token_lens
+from residscope.base.packages import pandas
+from residscope.comparison.alignment import Align, Alignment, Pairs, alignment_of
+from residscope.comparison.compare import resolved
+from residscope.comparison.notes import different_tokens, of_runs
+from residscope.comparison.runs import Given, Run, chosen_prompts, told_of, with_runs
+from residscope.comparison.same_shape import check_same_ids, check_shapes
+from residscope.errors import ResidscopeError
+from residscope.patterns.maps import Attention, attention
+from residscope.terms import NormConvention, Target, Weighting
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+__all__ = ["AttentionComparison", "TokenLensComparison", "compare_attention", "compare_token_lens"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttentionComparison(Attention):
+    """The difference of attention maps: `values` is `second.values − first.values`, `[head, destination, source]`.
+
+    Attributes:
+        first: The maps of the first run, at these positions.
+        second: Those of the second run.
+        positions: The positions of the first run, and those of the second that stand beside them.
+    """
+
+    first: Attention
+    second: Attention
+    positions: list[tuple[int, int]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Return a readable summary."""
+        return Attention.__repr__(self).replace("Attention(", "AttentionComparison(second - first; ", 1)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLensComparison:
+    """The token lens of two runs at the same points.
+
+    Attributes:
+        points: The points: the first axis.
+        positions: The positions of the first run, and those of the second that stand beside them: the second axis.
+        answer_probability: `[point, position]`, the answer's probability, second − first. None if the target has no
+            answer token.
+        rank: `[point, position]`, the answer's rank, second − first.
+        same: `[point, position]`, whether the likeliest token is the same in both.
+        first: The lens of the first run.
+        second: That of the second run.
+        notes: What a reader of the values should know, in sentences.
+    """
+
+    points: list[str]
+    positions: list[tuple[int, int]]
+    answer_probability: Float[Tensor, "point position"] | None
+    rank: Int[Tensor, "point position"] | None
+    same: Bool[Tensor, "point position"]
+    first: TokenLens
+    second: TokenLens
+    notes: list[str] = field(default_factory=list)
+
+    def to_frame(self) -> Any:
+        """Return a pandas table with a row for each point and position: both runs' likeliest token, and the answer's
+        probability and rank in both.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """  # noqa: D205
+        pd = pandas()
+        index = pd.MultiIndex.from_product(
+            [self.points, [one for one, _ in self.positions]], names=["point", "position"]
+        )
+        columns: dict[str, Any] = {}
+        for name, lens in (("first", self.first), ("second", self.second)):
+            columns[f"{name} token"] = [cell[0] for row in lens.tokens for cell in row]
+            if lens.answer_probability is not None and lens.rank is not None:
+                columns[f"{name} probability"] = lens.answer_probability.flatten().tolist()
+                columns[f"{name} rank"] = lens.rank.flatten().tolist()
+        return pd.DataFrame(columns, index=index)
+
+    def __repr__(self) -> str:
+        """Return a readable summary."""
+        answer = ""
+        if self.answer_probability is not None:
+            answer = f", the answer {float(self.answer_probability[-1, -1]):+.3f}"
+        one, two = (lens.tokens[-1][-1][0] for lens in (self.first, self.second))
+        return (
+            f"TokenLensComparison({len(self.points)} points × {len(self.positions)} positions; second - first at "
+            f"{self.points[-1]}, position {self.positions[-1][0]}: {one!r} → {two!r}{answer}"
+            f"{''.join(f'; note: {note}' for note in self.notes)})"
+        )
+
+
+def compare_attention(
+    cache: Any,
+    other: Any = None,
+    heads: Any = None,
+    *,
+    prompt: int | None = None,
+    with_prompt: int | None = None,
+    align: Align | None = None,
+    weighting: Weighting = "pattern",
+    answers: Any = None,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    other_tokens: Int[Tensor, "batch pos"] | None = None,
+    other_attention_mask: Any = None,
+    other_model: Any = None,
+) -> AttentionComparison:
+    """Compare what heads attend to in two runs, weighted in one of three ways.
+
+    Args:
+        cache: The first run, an `ActivationCache`.
+        other: The second run. None: another prompt of `cache`.
+        heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one.
+        prompt: The prompt of the first run; None is the mean over prompts, in both.
+        with_prompt: The prompt of the second run; by default the same.
+        align: Which positions stand beside each other, as in `compare`.
+        weighting: As in `attention`.
+        answers: The target of `"contribution"`; by default the two top predictions of the first run.
+        tokens: Token ids of the first run, if the cache does not hold them.
+        attention_mask: The mask of the first run.
+        model: The model of the first run, if `cache.model` was deleted.
+        other_tokens: Token ids of the second run.
+        other_attention_mask: The mask of the second run.
+        other_model: The model of the second run.
+
+    Returns:
+        The difference, second − first. `.values` is `[head, destination, source]`.
+
+    Raises:
+        ResidscopeError: With a message that says what is wrong, in which run, and what to do.
+    """
+    given = Given(cache, None, tokens, attention_mask, model)
+    others = given.other(Given(other, None, other_tokens, other_attention_mask, other_model))
+
+    def work(first: Run, second: Run) -> AttentionComparison:
+        prompts, alignment, notes = _paired(first, second, prompt, with_prompt, align, same=others is given)
+        targets = (None, None)
+        if weighting == "contribution":
+            found = resolved(first, second, answers, prompts)
+            notes += check_same_ids(found[0], first.targets.vocabulary, second.targets.vocabulary)
+            targets = found if answers is None else (answers, answers)
+
+        def maps(one: Given, at: int) -> Attention:
+            return attention(
+                one.cache,
+                heads,
+                prompt=prompts[at],
+                weighting=weighting,
+                answers=targets[at],
+                tokens=one.tokens,
+                attention_mask=one.attention_mask,
+                model=one.model,
+            )
+
+        one = maps(given, 0)
+        with told_of("second"):
+            two = maps(others, 1)
+        pairs, square = alignment.common(), one.values.shape[-1] == alignment.lengths[0]
+        if not alignment.is_index:
+            notes += alignment.notes + alignment.left_out()
+            if not square or two.values.shape[-1] != alignment.lengths[1]:
+                raise ResidscopeError(
+                    "align", "One of the caches has more sources than positions (past keys, or `pos_slice`): its "
+                    "patterns cannot be matched with those of prompts of another length."
+                )  # fmt: skip
+            one, two = _at(one, [pair[0] for pair in pairs]), _at(two, [pair[1] for pair in pairs])
+        if one.values.shape != two.values.shape:
+            raise ResidscopeError(
+                "compare-shapes",
+                f"The patterns of the first run have the shape {list(one.values.shape)} and those of the second "
+                f"{list(two.values.shape)}: run both prompts in the same way (past keys, `pos_slice`).",
+            )
+        return AttentionComparison(
+            two.values.to(one.values) - one.values,
+            one.heads,
+            one.tokens,
+            one.weighting,
+            f"{one.meaning}, second run minus first",
+            one.prompt,
+            notes + of_runs(one.notes, two.notes),
+            one.sources,
+            one.target,
+            one.model,
+            first=one,
+            second=two,
+            positions=pairs,
+        )
+
+    return with_runs(given, others, work)
+
+
+def compare_token_lens(
+    cache: Any,
+    other: Any = None,
+    answers: Any = None,
+    *,
+    prompt: int | None = None,
+    with_prompt: int | None = None,
+    align: Align | None = None,
+    k: int = 5,
+    points: Sequence[str] | str | None = None,
+    positions: Sequence[int] | int | None = None,
+    norm: NormConvention = "recomputed",
+    logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    other_logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+    other_tokens: Int[Tensor, "batch pos"] | None = None,
+    other_attention_mask: Any = None,
+    other_model: Any = None,
+) -> TokenLensComparison:
+    """Compare what two runs would predict if their layers ended at points of the residual stream (logit lens).
+
+    The lens of one number, the target, is `compare(…, by="accumulated")`.
+
+    Args:
+        cache: The first run, an `ActivationCache`.
+        other: The second run. None: another prompt of `cache`.
+        answers: The tokens whose probability and rank are compared; by default the top prediction of the first run.
+        prompt: The prompt of the first run; None is the mean over prompts, in both.
+        with_prompt: The prompt of the second run; by default the same.
+        align: Which positions stand beside each other, as in `compare`.
+        k: The number of tokens in each cell.
+        points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all that both caches hold.
+        positions: Positions of the first run, or None for all that stand beside one of the second.
+        norm: As in `token_lens`.
+        logits: The output of the first run.
+        tokens: Token ids of the first run, if the cache does not hold them.
+        attention_mask: The mask of the first run.
+        model: The model of the first run, if `cache.model` was deleted.
+        other_logits: The output of the second run.
+        other_tokens: Token ids of the second run.
+        other_attention_mask: The mask of the second run.
+        other_model: The model of the second run.
+
+    Returns:
+        Both lenses, and the difference of the answer's probability and rank, second − first.
+
+    Raises:
+        ResidscopeError: With a message that says what is wrong, in which run, and what to do.
+    """
+    given = Given(cache, logits, tokens, attention_mask, model)
+    others = given.other(Given(other, other_logits, other_tokens, other_attention_mask, other_model))
+
+    def work(first: Run, second: Run) -> TokenLensComparison:
+        prompts, alignment, notes = _paired(first, second, prompt, with_prompt, align, same=others is given)
+        found = resolved(first, second, answers, prompts)
+        notes += check_same_ids(found[0], first.targets.vocabulary, second.targets.vocabulary)
+        targets = found if answers is None else (answers, answers)
+        pairs = alignment.common()
+        if positions is not None:
+            beside, count = dict(pairs), alignment.lengths[0]
+            listed = [positions] if isinstance(positions, int) else list(positions)
+            pairs = [(at % count, beside.get(at % count, -1)) for at in listed]
+            for at, other_at in pairs:
+                if other_at < 0:
+                    alignment.second(0, at)  # refuses it
+        elif not alignment.is_index:
+            notes += alignment.left_out()
+        notes += alignment.notes
+        labels = points
+        if labels is None:
+            known = {point.label for point in second.view.points()}
+            labels = [point.label for point in first.view.points() if point.label in known]
+
+        def lens(one: Given, target: Target | Any, at: int) -> TokenLens:
+            return token_lens(
+                one.cache,
+                target,
+                prompt=prompts[at],
+                k=k,
+                points=labels,
+                positions=[pair[at] for pair in pairs],
+                norm=norm,
+                logits=one.logits,
+                tokens=one.tokens,
+                attention_mask=one.attention_mask,
+                model=one.model,
+            )
+
+        one = lens(given, targets[0], 0)
+        with told_of("second"):
+            two = lens(others, targets[1], 1)
+        same = [[a[0] == b[0] for a, b in zip(*rows, strict=True)] for rows in zip(one.tokens, two.tokens, strict=True)]
+        probability, rank = (
+            None if a is None or b is None else b.to(a.device) - a
+            for a, b in ((one.answer_probability, two.answer_probability), (one.rank, two.rank))
+        )
+        notes += of_runs(one.notes, two.notes)
+        return TokenLensComparison(one.points, pairs, probability, rank, _bools(same), one, two, notes)
+
+    return with_runs(given, others, work)
+
+
+def _bools(rows: list[list[bool]]) -> Bool[Tensor, "point position"]:
+    import torch
+
+    return torch.tensor(rows, dtype=torch.bool, device="cpu")
+
+
+def _paired(
+    first: Run, second: Run, prompt: int | None, with_prompt: int | None, align: Align | None, *, same: bool
+) -> tuple[tuple[int | None, int | None], Alignment, list[str]]:
+    """The prompt of each run, which of their positions stand beside each other, and notes on their tokens."""
+    check_shapes(first.view, second.view)
+    prompts = chosen_prompts(first.view, second.view, prompt, with_prompt, same=same)
+    nothing = Target([])
+    (one, _), (two, _) = first.only(prompts[0], nothing), second.only(prompts[1], nothing)
+    alignment = alignment_of(one, two, align)
+    pairs: Pairs = alignment.common()
+    notes = different_tokens(one, two, [pairs] * one.view.batch, "positions that are compared")
+    return prompts, alignment, notes
+
+
+def _at(maps: Attention, places: list[int]) -> Attention:
+    """The same maps, at some positions only, in this order."""
+    values = maps.values[:, places][:, :, places]
+    labels = [maps.tokens[at] for at in places]
+    return replace(maps, values=values, tokens=labels, sources=[maps.sources[at] for at in places])
