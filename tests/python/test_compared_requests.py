@@ -188,7 +188,7 @@ def test_what_against_is_not(run, given):
 
 
 @pytest.mark.parametrize("shown_run", ["first", "second", "difference"])
-@pytest.mark.parametrize("picture", ["lens", "layers", "heads", "ranking"])
+@pytest.mark.parametrize("picture", ["lens", "layers", "heads", "ranking", "runs"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_code_gives_what_is_shown(run, case, picture, shown_run):
     against, prompt, _ = CASES[case]
@@ -207,6 +207,10 @@ def test_the_code_gives_what_is_shown(run, case, picture, shown_run):
     if picture == "lens":
         np.testing.assert_allclose(values[0], first + reply.first.constant, atol=1e-5)
         np.testing.assert_allclose(values[1], second + reply.second.constant, atol=1e-5)
+    elif picture == "runs":
+        shape = run.model.cfg.n_layers, run.model.cfg.n_heads
+        for map, of in zip(values, (first, second), strict=True):
+            np.testing.assert_allclose(map, of[: shape[0] * shape[1]].reshape(shape), atol=1e-5)
     elif picture == "layers":
         np.testing.assert_allclose(values[0], first, atol=1e-5)
         np.testing.assert_allclose(values[1], second, atol=1e-5)

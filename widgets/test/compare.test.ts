@@ -4,9 +4,11 @@ import { describe, expect, it, vi } from "vitest";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { settingOf, shownPictures } from "../src/export/shown-pictures";
 import { headsFigure } from "../src/export/svg/heads";
+import { scatterFigure } from "../src/export/svg/scatter";
 import { tableOf } from "../src/export/tables";
 import { choicesOf, comparisonOf, runNames, several } from "../src/state/comparison";
 import { mostDifferent } from "../src/state/ranked";
+import { nearestTo, scatterOf, spotOf, within } from "../src/state/scatter";
 import { read } from "../src/state/selectable";
 import { rowSum, verdict } from "../src/views/header/ledger";
 import { endsOfPairs } from "../src/views/heads/pair-line";
@@ -245,6 +247,106 @@ describe("a panel that compares", () => {
     expect(model.get("against")).toBe(null);
     options[1]?.click();
     expect(model.get("against")).toEqual({ cache: "clean", prompt: null });
+  });
+});
+
+describe("the scatter of two runs", () => {
+  const { comparison } = recordedComparison();
+  const scatter = scatterOf(comparison, 3, 2);
+
+  it("has one scale for both axes, with zero and every head on it, the most different first", () => {
+    expect(scatter.heads.length).toBe(6);
+    const gaps = scatter.heads.map(({ value }) => Math.abs(value));
+    expect(gaps).toEqual([...gaps].sort((a, b) => b - a));
+    for (const head of scatter.heads)
+      for (const value of [head.first, head.second, 0]) {
+        expect(value).toBeGreaterThan(scatter.low);
+        expect(value).toBeLessThan(scatter.high);
+      }
+    const same = spotOf(scatter, { first: 0.1, second: 0.1 });
+    expect(same.x + (100 - same.y)).toBeCloseTo(2 * same.x, 9); // on the diagonal
+    expect(spotOf(scatter, { first: scatter.high, second: scatter.low })).toEqual({ x: 100, y: 100 });
+  });
+
+  it("leaves out heads that one of the runs does not have", () => {
+    const first = { ...comparison.first, rows: comparison.first.rows.map((value, i) => (i === 4 ? NaN : value)) };
+    expect(scatterOf({ ...comparison, first }, 3, 2).heads.map(({ name }) => name)).not.toContain("L2H0");
+  });
+
+  it("finds the head under the pointer, and those in a frame", () => {
+    const [head] = scatter.heads;
+    if (!head) throw new Error("no head");
+    const { x, y } = spotOf(scatter, head);
+    expect(nearestTo(scatter, { x: x + 0.5, y: y - 0.5 }, 4)?.name).toBe(head.name);
+    expect(nearestTo(scatter, { x: x + 500, y }, 4)).toBe(null);
+    expect(within(scatter, { x: x + 1, y: y + 1 }, { x: x - 1, y: y - 1 }).map(({ name }) => name)).toContain(
+      head.name,
+    );
+    expect(within(scatter, { x: 0, y: 0 }, { x: 100, y: 100 }).length).toBe(6);
+  });
+
+  const opened = async () => {
+    const panel = await open({ against: { cache: null, prompt: 1 }, tab: "runs" });
+    await panel.settled();
+    const field = panel.root.querySelector<HTMLElement>(".rs-scatter-field");
+    if (!field) throw new Error("no plot");
+    field.getBoundingClientRect = () => new DOMRect(0, 0, 100, 100);
+    const at = (type: string, spot: { x: number; y: number }): boolean =>
+      field.dispatchEvent(new PointerEvent(type, { clientX: spot.x, clientY: spot.y, button: 0, bubbles: true }));
+    return { ...panel, field, at };
+  };
+
+  it("is linked: pointing shows the head everywhere, a click pins it, a frame pins several", async () => {
+    const { root, model, at } = await opened();
+    const [head] = scatter.heads;
+    if (!head) throw new Error("no head");
+    const spot = spotOf(scatter, head);
+    at("pointermove", spot);
+    expect(root.querySelector(`[data-head="${head.name}"][role=gridcell]`)?.className).toContain("rs-hover");
+    expect(text(root.querySelector(".rs-scatter-tip"))).toMatch(
+      new RegExp(`^${head.name} A \\S+, B \\S+, B − A \\S+$`),
+    );
+    at("pointerdown", spot);
+    at("pointerup", spot);
+    expect(model.get("heads")).toEqual([head.name]);
+    at("pointerdown", { x: 0, y: 0 });
+    at("pointermove", { x: 100, y: 100 });
+    expect(root.querySelector<HTMLElement>(".rs-scatter-brush")?.hidden).toBe(false);
+    at("pointerup", { x: 100, y: 100 });
+    expect([...(model.get("heads") ?? [])].sort()).toEqual(scatter.heads.map(({ name }) => name).sort());
+    expect(text(root.querySelector(".rs-sentence"))).toContain("Pinned 6 heads in the frame");
+  });
+
+  it("is walked with the arrow keys, from the head that differs most, and pins with Enter", async () => {
+    const { model, field, root } = await opened();
+    key(field, "ArrowRight");
+    key(field, "ArrowRight");
+    key(field, "Enter");
+    expect(model.get("heads")).toEqual([scatter.heads[1]?.name]);
+    expect(field.getAttribute("aria-label")).toContain(scatter.heads[1]?.name ?? "-");
+    expect(text(root.querySelector(".rs-runs .rs-caption"))).toContain("how it is read: ");
+  });
+
+  it("is there only while two runs are compared", async () => {
+    const { root, model, settled } = await opened();
+    expect(root.querySelector('[data-tab="runs"]')).not.toBe(null);
+    root.querySelector<HTMLElement>('[aria-label="End the comparison"]')?.click();
+    await settled();
+    expect(root.querySelector('[data-tab="runs"]')).toBe(null);
+    expect(model.get("tab")).toBe("attention");
+  });
+
+  it("is exported as points and as a table", () => {
+    const picture = { picture: "runs", ...scatter, pinned: ["L1H1"] } as const;
+    const setting = settingOf(storeOf(["a"], [], {}));
+    const table = tableOf({ ...picture, pinned: ["L1H1"] }, setting);
+    expect(table.columns).toEqual(["head", "first", "second", "difference"]);
+    const [head] = scatter.heads;
+    expect([...table.rows][0]).toEqual([head?.name, head?.first, head?.second, head?.value]);
+    const compared = { first: "cache", second: "clean", run: "first" } as const;
+    const figure = scatterFigure({ ...picture, pinned: ["L1H1"] }, { ...setting, compared });
+    expect(figure.match(/<circle /g)?.length).toBe(6);
+    for (const words of ["A: cache", "B: clean", "L1H1"]) expect(figure).toContain(words);
   });
 });
 

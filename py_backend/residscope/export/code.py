@@ -240,5 +240,5 @@ def _why(script: Script) -> list[str]:
 _PICTURES: dict[Picture, Callable[[Script], list[str]]] = {
     "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
     "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
-    "why": _why,
+    "why": _why, "runs": compared_code.runs,
 }  # fmt: skip

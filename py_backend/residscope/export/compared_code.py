@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from residscope.base.expressions import parse_path
 from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
 from residscope.export.python_source import call, is_addressable
 from residscope.export.script import Script, free_name
 from residscope.session.discovery import leads_to, named
@@ -66,6 +67,21 @@ def ranking(script: Script, against: Against) -> list[str]:
     ]
 
 
+def runs(script: Script) -> list[str]:
+    """The heads of both runs, as points."""
+    against = script.request.shown.against
+    if against is None:
+        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then copy the code.")
+    one = _prompt(script, ".mean(-1)", "[..., 0]")
+    prompt = [] if script.prompt is None else ["prompt=0"]
+    return [
+        _comparison(script, against, "head", {}),
+        f"values = [run.grid{one} for run in (comparison.first, comparison.second)]",
+        f"# each [layer, head], {script.unit}, {_words(script)}",
+        call("figure = comparison.to_plotly", ['"scatter"', *prompt]),
+    ]
+
+
 def _comparison(script: Script, against: Against, by: str, norm: dict[str, str]) -> str:
     other = _other(script, against)
     options = {} if script.prompt is None else {"prompt": str(script.prompt)}
@@ -107,7 +123,7 @@ def _prompt(script: Script, mean: str, one: str) -> str:
 def _words(script: Script) -> str:
     """Which run the values are of, for the comment after them."""
     words = {"first": "the first run", "second": "the second run", "difference": "second − first"}
-    of_both = script.request.picture in ("lens", "layers")
+    of_both = script.request.picture in ("lens", "layers", "runs")
     mean = f", the mean over {script.view.batch} prompts" if script.prompt is None and script.view.batch > 1 else ""
     return ("first and second run" if of_both else words[script.request.shown.run]) + mean
 

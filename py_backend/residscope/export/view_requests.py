@@ -335,6 +335,8 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
         case "why":
             return list(_each("some of what the target is made of", [*views.why(), *views.heads_own_row()]))
+        case "runs":
+            return []  # it shows the comparison of heads, which the charts request
 
 
 def without_mid(points: list[Component]) -> list[Component]:
@@ -437,7 +439,11 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
     for weighting in get_args(Weighting):
         yield from _each(_SMALL, views.in_small(weighting))
     asked = views.shown.target.inner is not None or bool(views.shown.target.through)
-    pictures: list[Picture] = [picture for picture in get_args(Picture) if picture != "why" or asked]
+    pictures: list[Picture] = [
+        picture
+        for picture in get_args(Picture)
+        if (picture != "why" or asked) and (picture != "runs" or views.shown.against is not None)
+    ]
     yield from _each("the code", [views.code(picture, ranked) for picture in pictures])
 
 

@@ -50,9 +50,11 @@ Listed = Annotated[int, Meta(ge=1, le=50)]
 """How many entries are listed."""
 
 Presentation = Literal["matrix", "text", "all"]
-Tab = Literal["attention", "positions", "token-lens", "prompts", "why"]
+Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs"]
 Holds = Literal["view", "heads", "all"]
-Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts", "why"]
+Picture = Literal[
+    "lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts", "why", "runs"
+]
 
 
 # --- requests -------------------------------------------------------------------------------------------------------

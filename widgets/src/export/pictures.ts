@@ -2,6 +2,7 @@
 // here; shown-pictures.ts collects the pictures on screen.
 import type { Frame } from "../draw/plane";
 import type { Run } from "../state/comparison";
+import type { Pair } from "../state/ranked";
 import type { Store, Weighting } from "../state/store";
 import type { Component } from "../wire/components";
 import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
@@ -147,6 +148,16 @@ export interface WhyPicture {
   /** The last row and the last column are all others together; null if the columns are shown. */
   pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
 }
+/** What each head adds in two compared runs. */
+export interface RunsPicture {
+  picture: "runs";
+  /** Those that differ most first. */
+  heads: Pair[];
+  /** The ends of both axes. */
+  low: number;
+  high: number;
+  pinned: string[];
+}
 export type Picture =
   | LensPicture
   | LayersPicture
@@ -156,7 +167,8 @@ export type Picture =
   | PositionsPicture
   | TokenLensPicture
   | PromptsPicture
-  | WhyPicture;
+  | WhyPicture
+  | RunsPicture;
 
 /** The pictures whose data only their view has. */
 export interface Offers {
@@ -165,6 +177,7 @@ export interface Offers {
   "token-lens": TokenLensPicture;
   prompts: PromptsPicture;
   why: WhyPicture;
+  runs: RunsPicture;
 }
 type Readers = { [K in keyof Offers]?: () => Offers[K] | null };
 

@@ -25,6 +25,7 @@ const NAMES = {
   "token-lens": "Token lens",
   prompts: "Prompts",
   why: "Why",
+  runs: "Runs",
 } as const;
 
 export function shownPictures(store: Store): ShownPicture[] {

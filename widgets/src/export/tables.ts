@@ -33,6 +33,11 @@ export function tableOf(picture: Picture, setting: Setting): Table {
       return prompts(picture);
     case "why":
       return why(picture);
+    case "runs":
+      return {
+        columns: ["head", ...RUNS, "difference"],
+        rows: picture.heads.map(({ name, first, second, value }) => [name, first, second, value]),
+      };
   }
 }
 

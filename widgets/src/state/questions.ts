@@ -290,6 +290,8 @@ export function ofTheTab(scene: Scene): Ask[] {
       return facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [];
     case "why":
       return whyOf(shown, scene.last);
+    case "runs":
+      return []; // it shows the comparison of heads, which the charts request
   }
 }
 
@@ -306,6 +308,7 @@ export function withinTheTab(scene: Scene): Ask[] {
     case "prompts":
       return upTo(facts.prompts).map((prompt) => tokens({ prompt }));
     case "why":
+    case "runs":
       return [];
   }
 }

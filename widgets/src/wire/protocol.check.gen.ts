@@ -209,7 +209,7 @@ export const Shown = v.object({
   layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
-  tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens","why"])),
+  tab: v.exactOptional(v.picklist(["attention","positions","prompts","runs","token-lens","why"])),
   presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
   by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
@@ -222,7 +222,7 @@ export const Shown = v.object({
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
-  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","token-lens","why"]),
+  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","runs","token-lens","why"]),
   shown: Shown,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });

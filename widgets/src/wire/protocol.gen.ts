@@ -363,7 +363,8 @@ export interface ResolveAnswers {
  */
 export interface WriteCode {
   kind: "code";
-  picture: "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "token-lens" | "why";
+  picture:
+    "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "runs" | "token-lens" | "why";
   shown: Shown;
   padding?: "found" | "none";
 }
@@ -393,7 +394,7 @@ export interface Shown {
   layer?: number | null;
   weighting?: "contribution" | "pattern" | "value";
   score?: ("copying" | "duplicate" | "entropy" | "first" | "induction" | "previous") | null;
-  tab?: "attention" | "positions" | "prompts" | "token-lens" | "why";
+  tab?: "attention" | "positions" | "prompts" | "runs" | "token-lens" | "why";
   presentation?: "all" | "matrix" | "text";
   by?: "accumulated" | "head" | "layer";
   padding?: "found" | "none";
@@ -945,4 +946,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "43a860013e73";
+export const WIRE = "b7415e1e4d96";

@@ -101,7 +101,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
             ? nothing
             : html`<button type="button" class="rs-quiet rs-remove" aria-label="End the comparison"
                 title="End the comparison" @click=${end}>×</button>
-              <span class="rs-switch rs-runs" role="group" aria-label="Run in the head map">
+              <span class="rs-switch rs-run-switch" role="group" aria-label="Run in the head map">
                 ${RUNS.map(
                   (name) => html`<button type="button" data-run=${name} aria-pressed=${run === name}
                     aria-label=${words[name]} title=${words[name]}
