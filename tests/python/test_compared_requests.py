@@ -175,10 +175,12 @@ def test_against_takes_a_cache_itself(run):
     panel = Panel(Service(run.cache, "cache"), PAIR)
     panel.against = run.other
     assert panel.against == {"cache": 'runs["clean"]', "prompt": None}
+    panel.against = run.other, 1
+    assert panel.against == {"cache": 'runs["clean"]', "prompt": 1}
     panel.close()
 
 
-@pytest.mark.parametrize("given", [9, "nothing", {"cache": 3}, object(), 1.5])
+@pytest.mark.parametrize("given", [9, "nothing", {"cache": 3}, object(), 1.5, (1, 2, 3), ('runs["clean"]', "x")])
 def test_what_against_is_not(run, given):
     panel = Panel(Service(run.cache, "cache"), PAIR)
     with pytest.raises(residscope.ResidscopeError):

@@ -142,24 +142,28 @@ class Panel(Selected, anywidget.AnyWidget):
             ResidscopeError: If there is no such prompt or no such cache.
         """
         if given is None or isinstance(given, dict | Against):
-            try:
-                return msgspec.convert(msgspec.to_builtins(given), Against | None)
-            except msgspec.ValidationError as error:
-                raise ResidscopeError("against", f"`against` is not what this panel knows: {error}.") from error
-        cache, prompt = given if isinstance(given, tuple) and len(given) == 2 else (given, None)  # pyright: ignore[reportUnknownVariableType]
-        if hasattr(cache, "__index__"):
+            return self._against(given)
+        pair: Any = given if isinstance(given, tuple) else (given, None)
+        cache, prompt = pair if len(pair) == 2 else (None, None)
+        if isinstance(cache, str):
+            if named(cache) is None:
+                raise ResidscopeError("against", f"There is no activation cache `{shown(cache)}` in the notebook.")
+            return self._against({"cache": cache, "prompt": prompt})
+        if prompt is None and hasattr(cache, "__index__"):
             return Against(None, self._service.view().check_prompt(cache))
-        if not isinstance(cache, str):
-            name = variable_name(cache)
-            if name is None:
-                raise ResidscopeError(
-                    "against",
-                    "`against` takes the number of a prompt, or an activation cache that has a name in the notebook.",
-                )
-            return Against(name, prompt)
-        if named(cache) is None:
-            raise ResidscopeError("against", f"There is no activation cache `{shown(cache)}` in the notebook.")
-        return Against(cache, prompt)
+        name = None if cache is None else variable_name(cache)
+        if name is None or named(name) is None:
+            raise ResidscopeError(
+                "against",
+                "`against` takes the number of a prompt, or an activation cache that has a name in the notebook.",
+            )
+        return self._against({"cache": name, "prompt": prompt})
+
+    def _against(self, given: Any) -> Against | None:
+        try:
+            return msgspec.convert(msgspec.to_builtins(given), Against | None)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ResidscopeError("against", f"`against` is not what this panel knows: {error}.") from error
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:

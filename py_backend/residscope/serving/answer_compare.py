@@ -24,7 +24,7 @@ from residscope.serving.request_context import RequestContext, check_one_source
 from residscope.session.change_notes import steady
 from residscope.session.change_tracking import track
 from residscope.session.discovery import named, peek
-from residscope.terms import Component, ComponentTable, Target
+from residscope.terms import Component, ComponentTable, Decomposition, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import Compare, ComparisonReply, RunSum
 
@@ -126,7 +126,7 @@ def _compared(
     one = Run(first.targets, first.logits).only(prompt, target)
     two = Run(second.targets, second.logits).only(other_prompt, other_target)
 
-    def by(rows: str) -> Comparison:
+    def by(rows: Decomposition) -> Comparison:
         norm = request.norm if rows == "accumulated" else "frozen"
         try:
             return compared(one, two, Query(Target([]), rows, None, norm), request.position, None)

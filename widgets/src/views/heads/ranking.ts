@@ -64,7 +64,9 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
                 }><i
             class="rs-key-whisker"
                 aria-hidden="true"></i>± std over ${plural(store.runs.rows.value.reply.prompts, "prompt")}</span>`
-              : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`
+              : html`<span>${
+                  facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""
+                }</span>`
       }
         <div class="rs-stepper" role="group" aria-label="How many ${what} each way">
           <button type="button" aria-label="Fewer ${what}" ?disabled=${k <= 1} @click=${step(-1)}>−</button>

@@ -84,7 +84,8 @@ export function mountRuns(
     const ends = [shown.low, shown.high].map((end) => signed(end / 1.06, largest.value));
     render(
       html`<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
-          ${svg`<path class="rs-scatter-zero" d=${`M${zero.x} 0V100M0 ${zero.y}H100`} vector-effect="non-scaling-stroke"></path>
+          ${svg`<path class="rs-scatter-zero" d=${`M${zero.x} 0V100M0 ${zero.y}H100`}
+              vector-effect="non-scaling-stroke"></path>
             <path class="rs-scatter-same" d="M0 100L100 0" vector-effect="non-scaling-stroke"></path>
             <path class="rs-scatter-heads rs-minus" d=${path(-1)} vector-effect="non-scaling-stroke"></path>
             <path class="rs-scatter-heads rs-plus" d=${path(1)} vector-effect="non-scaling-stroke"></path>`}
@@ -127,8 +128,8 @@ export function mountRuns(
       "aria-label",
       at !== null && words(at) !== ""
         ? `${at} ${words(at)}`
-        : `What each head adds in both runs. They differ most in ${strongest.join("; ")}. Arrow keys go on from there, ` +
-            "Enter pins.",
+        : `What each head adds in both runs. They differ most in ${strongest.join("; ")}. Arrow keys go on from ` +
+            "there, Enter pins.",
     );
   });
   watch(signal, () => {
@@ -177,9 +178,8 @@ export function mountRuns(
     if (pinned.length === 0) return;
     store.heads.value = [...new Set([...store.heads.peek(), ...pinned])];
     const left = framed.length - pinned.length;
-    store.sentence.value = [
-      `Pinned ${plural(pinned.length, "head")} in the frame${left > 0 ? `, those that differ most; ${left} more are in it` : ""}.`,
-    ];
+    const more = left > 0 ? `, those that differ most; ${left} more are in it` : "";
+    store.sentence.value = [`Pinned ${plural(pinned.length, "head")} in the frame${more}.`];
   });
   field.addEventListener("pointercancel", () => ([began, frame.value] = [null, null]), { signal });
   field.addEventListener("pointerleave", () => store.hover(null), { signal });
