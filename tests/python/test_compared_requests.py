@@ -17,7 +17,7 @@ from residscope.hosts.panel import Panel
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.terms import Against
-from residscope.wire.protocol import Compare, ListCaches, Question, Shown, WriteCode
+from residscope.wire.protocol import Compare, CompareAttention, ListCaches, Question, Shown, WriteCode
 from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")
@@ -231,15 +231,81 @@ def test_the_code_gives_what_is_shown(run, case, picture, shown_run):
             np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
+def maps_of(reply, buffers) -> list[np.ndarray]:
+    """The three maps of a reply about a short prompt."""
+    found = []
+    for part, buffer in zip(reply.parts, buffers, strict=True):
+        assert part.wide
+        values = np.frombuffer(buffer, np.float32)
+        square = np.zeros((reply.positions, reply.positions), np.float32)
+        if part.triangle:
+            square[np.tril_indices(reply.positions)] = values
+        else:
+            square = values.reshape(square.shape)
+        found.append(square)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_attention_of_a_head_in_both_runs_is_that_of_their_caches(run, case):
+    against, prompt, options = CASES[case]
+    reply, buffers = Service(run.cache).reply(CompareAttention(1, 2, against, prompt))
+    first, second, difference = maps_of(reply, buffers)
+    other = run.cache if against.cache is None else run.other
+    at = (prompt, options.get("with_prompt", prompt))
+    truth = [
+        cache["pattern", 1][:, 2].mean(0) if place is None else cache["pattern", 1][place, 2]
+        for cache, place in zip((run.cache, other), at, strict=True)
+    ]
+    np.testing.assert_allclose(first, truth[0], atol=1e-6)
+    np.testing.assert_allclose(second, truth[1], atol=1e-6)
+    np.testing.assert_allclose(difference, truth[1] - truth[0], atol=1e-6)
+    same = case == "another cache's prompt"  # its prompt 0 is prompt 2 of this cache
+    assert same or any("different tokens" in note for note in reply.notes)
+
+
+def test_of_a_long_prompt_a_block_shows_the_largest_difference_in_it(run, monkeypatch):
+    from residscope.patterns import downsampling
+
+    monkeypatch.setattr(downsampling, "MAX_SENT", 16)  # blocks of 2 × 2 of a prompt of seven
+    reply, buffers = Service(run.cache).reply(CompareAttention(1, 2, Against(None, 1), 0))
+    assert reply.step == 2
+    whole = np.pad((run.cache["pattern", 1][1, 2] - run.cache["pattern", 1][0, 2]).numpy(), (0, 1))
+    blocks = whole.reshape(4, 2, 4, 2).swapaxes(1, 2).reshape(4, 4, 4)
+    peaks = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
+    sent = np.frombuffer(buffers[2], np.float32)
+    square = np.zeros((4, 4))
+    square[np.tril_indices(4)] = sent
+    np.testing.assert_allclose(square, peaks, atol=1e-6)
+
+
+def test_attention_that_cannot_be_compared_cell_by_cell_is_refused(run, monkeypatch):
+    from residscope.serving import answer_compare
+
+    with torch.no_grad():
+        run.names["short"] = run.model.run_with_cache(run.tokens[:, :5])[1]
+    service = Service(run.cache)
+    for against, code in ((Against("short"), "align"), (Against("gone"), "against"), (Against(), "against")):
+        with pytest.raises(residscope.ResidscopeError) as error:
+            service.reply(CompareAttention(1, 2, against, 0))
+        assert error.value.code == code
+    with pytest.raises(residscope.ResidscopeError, match="layer 9"):
+        service.reply(CompareAttention(9, 2, Against(None, 1), 0))
+    monkeypatch.setattr(answer_compare, "MOST_POSITIONS", 6)
+    with pytest.raises(residscope.ResidscopeError, match="not compared on screen"):
+        service.reply(CompareAttention(1, 2, Against(None, 1), 0))
+
+
 def test_a_page_holds_the_comparison_that_is_shown(run):
     from residscope.export.snapshot import snapshot
 
     service = Service(run.cache, "cache")
     target = service.targets().resolve(PAIR)
-    shown = Shown(target, 0, against=Against('runs["clean"]'))
+    shown = Shown(target, 0, heads=["L1H2"], tab="runs", against=Against('runs["clean"]'))
     held = snapshot(service.reply, "cache", shown, "view")
     compared = [entry.ask["by"] for entry in held.entries if entry.ask["kind"] == "compare" and entry.reply]
     assert sorted(compared) == ["accumulated", "head", "layer"]
+    assert [entry.ask["head"] for entry in held.entries if entry.ask["kind"] == "compare-attention"] == [2]
 
 
 def test_over_the_sidebars_channel_too(run):

@@ -87,6 +87,7 @@ def asks() -> list[dict[str, Any]]:
             "prompt": 0,
             "against": {"cache": "clean"},
         },  # no such cache
+        {"kind": "compare-attention", "layer": 1, "head": 1, "prompt": 0, "against": {"prompt": 1}},
         {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
         {"kind": "attention", "layer": 1, "head": 0, "target": TARGET, "prompt": 0, "weighting": "value"},
         {"kind": "thumbnails", "layer": 2, "target": TARGET, "prompt": 1, "weighting": "contribution", "side": 3},
@@ -245,6 +246,7 @@ def _requests_of_tests() -> list[dict[str, Any]]:
         {"kind": "positions", "by": "accumulated", "prompt": 0, "norm": "recomputed"},
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
         *({"kind": "compare", "by": by, "prompt": 0, "against": {"prompt": 1}} for by in get_args(Decomposition)),
+        *({"kind": "compare-attention", "prompt": 0, "against": {"prompt": 1}} | at for at in every),
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

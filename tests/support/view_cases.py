@@ -93,7 +93,10 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "heads that feed a query": (APART, Shown(TARGET, 0, 2, feeds=Feeds(4, 3, 1, "query"))),
     "heads that feed a key, at the end": (APART, Shown(TARGET, feeds=Feeds(4, 3, 1, "key"))),
     "against another prompt": (APART, Shown(TARGET, 1, 2, against=Against(None, 0), norm="recomputed")),
-    "two runs, head by head": (APART, Shown(TARGET, 0, tab="runs", against=Against("clean", 1), run="first")),
+    "two runs, head by head": (
+        APART,
+        Shown(TARGET, 0, heads=["L1H2"], tab="runs", against=Against("clean", 1)),
+    ),
     "against another cache, all prompts": (TOGETHER, Shown(TARGET, against=Against('runs["clean"]'), run="second")),
     "heads that feed a value": (APART, Shown(MOVES, 0, feeds=Feeds(3, 3, 1, "value"))),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),

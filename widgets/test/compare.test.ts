@@ -12,9 +12,10 @@ import { nearestTo, scatterOf, spotOf, within } from "../src/state/scatter";
 import { read } from "../src/state/selectable";
 import { rowSum, verdict } from "../src/views/header/ledger";
 import { endsOfPairs } from "../src/views/heads/pair-line";
+import { cellSentence, runMapsOf } from "../src/views/runs/run-maps";
 import type { Ask } from "../src/wire/client";
 import type { CacheRow } from "../src/wire/protocol.gen";
-import { attributionOf, factsOf, storeOf } from "./made";
+import { attributionOf, factsOf, flat, storeOf } from "./made";
 import { all, key, open, text } from "./open";
 
 const LAST = {
@@ -347,6 +348,70 @@ describe("the scatter of two runs", () => {
     const figure = scatterFigure({ ...picture, pinned: ["L1H1"] }, { ...setting, compared });
     expect(figure.match(/<circle /g)?.length).toBe(6);
     for (const words of ["A: cache", "B: clean", "L1H1"]) expect(figure).toContain(words);
+  });
+});
+
+describe("attention in two runs", () => {
+  const maps = () => {
+    const ask = { kind: "compare-attention", layer: 1, head: 1, prompt: 0, against: { prompt: 1 } } as Ask;
+    const outcome = recordedKernel()(ask);
+    if (!("reply" in outcome) || outcome.reply.kind !== "compare-attention") throw new Error("not recorded");
+    const buffers = (outcome.buffers ?? []).map((buffer) => new DataView(buffer));
+    return runMapsOf({ reply: outcome.reply, buffers });
+  };
+
+  it("has rows that sum to one in each run, and to nothing in the difference", () => {
+    const { size, planes, head } = maps();
+    expect([head, size]).toEqual(["L1H1", 6]);
+    for (const [at, sum] of [1, 1, 0].entries())
+      for (let row = 0; row < size; row += 1) {
+        const values = Array.from(planes[at]?.values.slice(row * size, (row + 1) * size) ?? []);
+        expect(values.reduce((total, value) => total + value, 0)).toBeCloseTo(sum, 5);
+      }
+  });
+
+  it("says of a cell what both runs read", () => {
+    const store = storeOf(["a", "b", "c", "d", "e", "f"]);
+    const found = maps();
+    const at = (plane: number): number => found.planes[plane]?.values[5 * 6 + 2] ?? NaN;
+    const change = at(1) - at(0);
+    expect(flat(cellSentence(store, found, { row: 5, column: 2 }))).toBe(
+      `L1H1: f reads c ${at(0).toFixed(2)} in A, ${at(1).toFixed(2)} in B: ` +
+        `*${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}*`,
+    );
+  });
+
+  it("shows the pinned heads, walked by keys and linked to the strip", async () => {
+    const { root, settled } = await open({ against: { cache: null, prompt: 1 }, tab: "runs", heads: ["L1H1", "L0H0"] });
+    await settled();
+    const choice = all(root, '[aria-label="What is compared"] button');
+    choice[1]?.click();
+    await settled();
+    const rows = all(root, ".rs-run-head").filter((row) => !row.hidden);
+    expect(rows.map((row) => text(row.querySelector("h4")))).toEqual(["L1H1", "L0H0"]);
+    expect(text(all(root, ".rs-runs .rs-caption")[1])).toMatch(/B − A ends at ±0\.\d\d/);
+    const field = rows[0]?.querySelector<HTMLElement>(".rs-run-row");
+    key(field, "ArrowRight");
+    key(field, "ArrowRight");
+    key(field, "ArrowRight");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L1H1: .* in A, .* in B: [+−]?0\.\d\d$/);
+    expect(root.querySelector('.rs-tokens [data-position="2"]')?.className).toContain("rs-lit");
+    expect(all(root, ".rs-run-mark").filter((mark) => !mark.hidden).length).toBe(3);
+    expect(root.querySelector('[data-head="L1H1"][role=gridcell]')?.className).toContain("rs-hover");
+  });
+
+  it("says why it cannot be shown, in the place of the head", async () => {
+    const kernel = recordedKernel();
+    const message = "The prompts of the two runs differ in their length.";
+    const { root, settled } = await open(
+      { against: { cache: null, prompt: 1 }, tab: "runs", heads: ["L1H1"] },
+      (ask) => (ask.kind === "compare-attention" ? { failure: { code: "align", message } } : kernel(ask)),
+    );
+    await settled();
+    all(root, '[aria-label="What is compared"] button')[1]?.click();
+    await settled();
+    expect(text(root.querySelector(".rs-run-head .rs-view-trouble"))).toBe(message);
+    expect(root.dataset["state"]).toBe("ready");
   });
 });
 

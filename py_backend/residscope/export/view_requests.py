@@ -34,6 +34,7 @@ from residscope.wire.protocol import (
     BlendAttention,
     CacheFacts,
     Compare,
+    CompareAttention,
     Describe,
     Holds,
     MapPositions,
@@ -57,8 +58,9 @@ Group = tuple["str | None", Requests]
 """Requests that are only useful together, and words for what is missing without them (None: they are on screen)."""
 
 # Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
-# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 8, 5
+# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes; heads whose
+# attention in two runs is shown.
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,13 @@ class Views:
         at = self.place(prompt, shown.position)
         norms: dict[Decomposition, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
         return [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
+
+    def attention_of_runs(self) -> Requests:
+        """The attention of pinned heads in two runs; none if there is no comparison."""
+        shown = self.shown
+        if shown.against is None:
+            return []
+        return [CompareAttention(*parse(head), shown.against, shown.prompt) for head in shown.heads[:_COMPARED]]
 
     def why(self) -> Requests:
         """The tab "why": what a target inside the model is made of, and what its head writes."""
@@ -335,8 +344,8 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
         case "why":
             return list(_each("some of what the target is made of", [*views.why(), *views.heads_own_row()]))
-        case "runs":
-            return []  # it shows the comparison of heads, which the charts request
+        case "runs":  # the scatter plot shows the comparison of heads, which the charts request
+            return list(_each("the attention of some heads in two runs", views.attention_of_runs()))
 
 
 def without_mid(points: list[Component]) -> list[Component]:

@@ -46,6 +46,7 @@ from residscope.wire.protocol import (
     ChooseTarget,
     CodeReply,
     Compare,
+    CompareAttention,
     Describe,
     FindAnswers,
     GivenUp,
@@ -271,6 +272,8 @@ class Service:
                 return answer_charts.attribution(self._context(view), ask)
             case Compare():
                 return answer_compare.comparison(self._context(view), ask, self._key(ask))
+            case CompareAttention():
+                return answer_compare.attention(self._context(view), ask, self._key(ask))
             case ReadAttention():
                 return answer_views.attention(self._context(view), ask)
             case ReadThumbnails():

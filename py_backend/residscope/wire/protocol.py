@@ -114,6 +114,20 @@ class Compare(Request, frozen=True, tag="compare"):
     norm: NormConvention = "frozen"
 
 
+class CompareAttention(Request, frozen=True, tag="compare-attention"):
+    """The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
+
+    The maps are down-sampled as in `ReadAttention`. Of the difference, each block shows its cell farthest from zero.
+    """
+
+    takes_long = "large caches"
+
+    layer: Number
+    head: Number
+    against: Against
+    prompt: Number | None = None
+
+
 class ReadAttention(Request, frozen=True, tag="attention"):
     """The attention of one head, and its source contributions. The reply lists its buffers.
 
@@ -380,6 +394,7 @@ AnyRequest = (
     | ReadTokens
     | Attribute
     | Compare
+    | CompareAttention
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -529,6 +544,20 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
     columns: Span | None = None
     step: int = 1
     pool: Pool = "peak"
+
+
+class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
+    """Attention of one head in two runs: `parts` describe the pattern of the first run, of the second, and B − A.
+
+    Each map has ⌈positions / step⌉² values.
+    """
+
+    layer: int
+    head: int
+    positions: int
+    parts: list[AttentionBuffer]
+    notes: list[str]
+    step: int = 1
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
@@ -773,6 +802,7 @@ AnyReply = (
     | AttributionReply
     | ComparisonReply
     | AttentionReply
+    | AttentionComparisonReply
     | ThumbnailsReply
     | BlendReply
     | ScoresReply

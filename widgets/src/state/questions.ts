@@ -37,6 +37,8 @@ const MOST_MAPPED = 48;
 /** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
 export const PAIRED = 8;
 const WRITTEN = 5;
+/** The most heads whose attention in two runs is shown. */
+export const COMPARED_HEADS = 6;
 /** The decompositions of the charts. */
 const BYS = ["head", "layer", "accumulated"] as const;
 /** The number of suggestions of the target editor. */
@@ -56,6 +58,12 @@ export function contributions(shown: Selected, by: By): Of<"attribute"> {
 export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   const { against } = shown;
   return against && { ...contributions(shown, by), kind: "compare", against };
+}
+
+/** The attention of a head in both runs; null if there is no comparison, or this is not the name of a head. */
+export function attentionOfRuns({ against, prompt }: Selected, head: string): Of<"compare-attention"> | null {
+  const at = parseHead(head);
+  return at && against && { kind: "compare-attention", ...at, against, prompt };
 }
 
 /** The values for each prompt; they come with the mean. */
@@ -290,8 +298,8 @@ export function ofTheTab(scene: Scene): Ask[] {
       return facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [];
     case "why":
       return whyOf(shown, scene.last);
-    case "runs":
-      return []; // it shows the comparison of heads, which the charts request
+    case "runs": // the scatter plot shows the comparison of heads, which the charts request
+      return shown.heads.slice(0, COMPARED_HEADS).flatMap((head) => attentionOfRuns(shown, head) ?? []);
   }
 }
 

@@ -75,6 +75,14 @@ export const Compare = v.object({
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const CompareAttention = v.object({
+  kind: v.picklist(["compare-attention"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const Span = v.object({
   start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -253,7 +261,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
 export const ComponentTable = v.object({
@@ -354,6 +362,15 @@ export const AttentionReply = v.object({
   columns: v.exactOptional(v.nullable(Span)),
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
   pool: v.exactOptional(v.picklist(["mean","peak"])),
+});
+export const AttentionComparisonReply = v.object({
+  kind: v.picklist(["compare-attention"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  parts: v.array(AttentionBuffer),
+  notes: v.array(v.string()),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
 });
 export const ThumbnailsReply = v.object({
   kind: v.picklist(["thumbnails"]),
@@ -519,7 +536,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -529,6 +546,7 @@ export const REQUESTS = {
   "tokens": ReadTokens,
   "attribute": Attribute,
   "compare": Compare,
+  "compare-attention": CompareAttention,
   "attention": ReadAttention,
   "thumbnails": ReadThumbnails,
   "blend": BlendAttention,
@@ -555,6 +573,7 @@ export const REPLIES = {
   "attribute": AttributionReply,
   "compare": ComparisonReply,
   "attention": AttentionReply,
+  "compare-attention": AttentionComparisonReply,
   "thumbnails": ThumbnailsReply,
   "blend": BlendReply,
   "scores": ScoresReply,
@@ -592,6 +611,9 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "compare": {
     "position": "last",
     "norm": "frozen",
+    "padding": "found"
+  },
+  "compare-attention": {
     "padding": "found"
   },
   "attention": {

@@ -15,6 +15,7 @@ export interface Question {
     | ReadTokens
     | Attribute
     | Compare
+    | CompareAttention
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -174,6 +175,19 @@ export interface Compare {
 export interface Against {
   cache?: string | null;
   prompt?: number | null;
+}
+/**
+ * The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
+ *
+ *     The maps are down-sampled as in `ReadAttention`. Of the difference, each block shows its cell farthest from zero.
+ */
+export interface CompareAttention {
+  kind: "compare-attention";
+  layer: number;
+  head: number;
+  against: Against;
+  prompt?: number | null;
+  padding?: "found" | "none";
 }
 /**
  * The attention of one head, and its source contributions. The reply lists its buffers.
@@ -482,6 +496,7 @@ export interface Answer {
         | AttributionReply
         | ComparisonReply
         | AttentionReply
+        | AttentionComparisonReply
         | ThumbnailsReply
         | BlendReply
         | ScoresReply
@@ -689,6 +704,20 @@ export interface AttentionBuffer {
   scale?: number;
   wide?: boolean;
   triangle?: boolean;
+}
+/**
+ * Attention of one head in two runs: `parts` describe the pattern of the first run, of the second, and B − A.
+ *
+ *     Each map has ⌈positions / step⌉² values.
+ */
+export interface AttentionComparisonReply {
+  kind: "compare-attention";
+  layer: number;
+  head: number;
+  positions: number;
+  parts: AttentionBuffer[];
+  notes: string[];
+  step?: number;
 }
 /**
  * Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
@@ -946,4 +975,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "b7415e1e4d96";
+export const WIRE = "9d6564bc95e0";

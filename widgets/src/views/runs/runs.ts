@@ -11,6 +11,7 @@ import { mountCaption, mountTrouble } from "../../ui/caption";
 import { stepAlong } from "../../ui/roving";
 import type { Client } from "../../wire/client";
 import { readWords } from "../heads/read-words";
+import { mountRunAttention } from "./run-attention";
 
 /** How near the pointer must be to a head, and how far it is dragged before a frame is drawn; in percent of the plot. */
 const REACH = 4;
@@ -20,13 +21,38 @@ const MOST_FRAMED = 12;
 /** So many heads that differ most have their names beside them. */
 const NAMED = 5;
 
+type Shows = "heads" | "attention";
+const SHOWS: [Shows, string, string][] = [
+  ["heads", "Heads", "What each head adds in both runs"],
+  ["attention", "Attention", "The attention of the pinned heads in both runs, and the difference"],
+];
+
 export function mountRuns(
   parent: HTMLElement,
-  _controls: HTMLElement,
+  controls: HTMLElement,
   store: Store,
-  _client: Client,
+  client: Client,
   signal: AbortSignal,
 ): void {
+  const shows = state<Shows>("heads");
+  const views = { heads: element("div"), attention: element("div") };
+  parent.append(views.heads, views.attention);
+  watch(signal, () => {
+    for (const [name] of SHOWS) views[name].hidden = shows.value !== name;
+    render(
+      html`<div class="rs-switch" role="group" aria-label="What is compared">${SHOWS.map(
+        ([name, text, tip]) => html`<button type="button" title=${tip} aria-pressed=${shows.value === name}
+          @click=${() => (shows.value = name)}>${text}</button>`,
+      )}</div>`,
+      controls,
+    );
+  });
+  mountScatter(views.heads, store, signal);
+  const inSight = computed(() => store.tab.value === "runs" && shows.value === "attention");
+  mountRunAttention(views.attention, store, client, inSight, signal);
+}
+
+function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const caption = element("div", "rs-caption");
   const trouble = element("p", "rs-view-trouble", { role: "note" });
   const field = element("div", "rs-scatter-field", {
