@@ -289,7 +289,7 @@ def test_attention_that_cannot_be_compared_cell_by_cell_is_refused(run, monkeypa
         with pytest.raises(residscope.ResidscopeError) as error:
             service.reply(CompareAttention(1, 2, against, 0))
         assert error.value.code == code
-    with pytest.raises(residscope.ResidscopeError, match="layer 9"):
+    with pytest.raises(residscope.ResidscopeError, match="no head L9H2"):
         service.reply(CompareAttention(9, 2, Against(None, 1), 0))
     monkeypatch.setattr(answer_compare, "MOST_POSITIONS", 6)
     with pytest.raises(residscope.ResidscopeError, match="not compared on screen"):

@@ -93,7 +93,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     render(
       html`<button type="button" class="rs-quiet rs-against-open" aria-haspopup="listbox" aria-expanded=${open.value}
           aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
-          title="Compare with another prompt or another cache" @click=${start}><span class="rs-word"></span> ${
+          title="Compare with another prompt or another cache" @click=${start}><span class="rs-against-word"></span> ${
             second === undefined ? "…" : html`<b>${second}</b>`
           }</button>
         ${
