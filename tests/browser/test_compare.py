@@ -14,6 +14,7 @@ from playwright.sync_api import Locator, expect
 from tests.browser.test_attention import number
 from tests.support.demo_panel import SETUP, settled
 from tests.support.lab import Lab
+from tests.support.sidebar import FOLLOWS
 
 INSPECT = "panel = residscope.inspect(cache, answers=(' Mary', ' John'), prompt=2)"
 BY_HAND = """
@@ -155,3 +156,40 @@ def test_another_cache_by_keys_alone_and_what_becomes_of_it(opened: tuple[Lab, L
     panel.get_by_role("button", name="Previous prompt").click()
     settled(panel)
     expect(panel.locator(".rs-map-refusal")).to_contain_text("There is no activation cache corrupted in the notebook")
+
+
+def test_the_two_runs_head_by_head_and_in_the_sidebar_after_a_reload(lab: Lab) -> None:
+    run = "import torch\nwith torch.no_grad(): _, corrupted = run.model.run_with_cache(run.tokens.roll(1, 0))"
+    lab.open(lab.write_notebook("runs.ipynb", SETUP, run, BY_HAND))
+    lab.open_sidebar()
+    lab.run_all()
+    view = lab.inspect("cache")
+    view.get_by_role("button", name="Next prompt").click()
+    view.get_by_role("button", name="Compare with another run").click()
+    view.get_by_role("option", name="corrupted").click()
+    lab.ready(view)
+    view.get_by_role("tab", name="Runs").click()
+    plot = view.get_by_role("application", name="What each head adds in both runs.")
+    expect(plot).to_be_visible()
+    plot.focus()
+    lab.page.keyboard.press("Home")
+    lab.page.keyboard.press("Enter")
+    pinned = view.locator('[role=gridcell][aria-selected="true"]')
+    expect(pinned).to_have_count(1)
+    head = pinned.get_attribute("data-head") or ""
+    layer, index = map(int, head[1:].split("H"))
+    shown = numbers(view, head)
+    view.get_by_role("group", name="What is compared").get_by_role("button", name="Attention").click()
+    lab.ready(view)
+    maps = view.locator(".rs-run-row").first
+    maps.focus()
+    lab.page.keyboard.press("ArrowRight")  # the first source at the destination
+    first, second = lab.python(f"[float(run['pattern', {layer}][0, {index}, 14, 0]) for run in (cache, corrupted)]")
+    expect(view.locator(".rs-sentence")).to_contain_text(f"{first:.2f} in A, {second:.2f} in B")
+
+    # A reload restores the comparison, as it restores the rest of the layout.
+    lab.page.reload()
+    view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)
+    expect(view.get_by_role("button", name="Compared with corrupted")).to_be_visible(timeout=FOLLOWS)
+    lab.ready(view)
+    assert numbers(view, head) == shown
