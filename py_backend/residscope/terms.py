@@ -41,6 +41,9 @@ Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copyi
 FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts", "sides"]
 """The kind of plotly figure for a decomposition."""
 
+Run = Literal["first", "second", "difference"]
+"""Of two compared runs: the one that is shown, the one that it is compared with, or the second minus the first."""
+
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
 """Whether the padding that was found is left out (`found`), or all tokens count as real (`none`)."""
@@ -123,6 +126,18 @@ class Target(msgspec.Struct, frozen=True):
     own: bool = False
     inner: AttentionScore | NeuronInput | StreamDirection | None = None
     through: Annotated[list[Through], Meta(max_length=64)] = []
+
+
+class Against(msgspec.Struct, frozen=True):
+    """The run that the shown one is compared with: another prompt of the same cache, or another cache.
+
+    Attributes:
+        cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
+        prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
+    """
+
+    cache: Name | None = None
+    prompt: Number | None = None
 
 
 class InnerFacts(msgspec.Struct, frozen=True):

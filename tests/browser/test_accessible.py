@@ -21,6 +21,8 @@ STATES: list[dict[str, Any]] = [
     {"tab": "token-lens"},
     {"tab": "prompts", "prompt": None},
     {"tab": "why"},
+    {"prompt": 0, "against": 1},
+    {"prompt": 0, "against": 1, "run": "second", "tab": "runs"},
 ]
 START: dict[str, Any] = {
     "weighting": "pattern",
@@ -28,6 +30,8 @@ START: dict[str, Any] = {
     "presentation": "matrix",
     "ranking": "heads",
     "prompt": None,
+    "against": None,
+    "run": "difference",
     "tab": "attention",
 }
 

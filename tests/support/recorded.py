@@ -79,6 +79,15 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "answers"},
         {"kind": "resolve", "name": "names"},
         {"kind": "attribute", "by": "head", "target": TARGET},
+        {"kind": "compare", "by": "layer", "target": TARGET, "prompt": 0, "against": {"prompt": 1}},
+        {
+            "kind": "compare",
+            "by": "head",
+            "target": TARGET,
+            "prompt": 0,
+            "against": {"cache": "clean"},
+        },  # no such cache
+        {"kind": "compare-attention", "layer": 1, "head": 1, "prompt": 0, "against": {"prompt": 1}},
         {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
         {"kind": "attention", "layer": 1, "head": 0, "target": TARGET, "prompt": 0, "weighting": "value"},
         {"kind": "thumbnails", "layer": 2, "target": TARGET, "prompt": 1, "weighting": "contribution", "side": 3},
@@ -161,7 +170,10 @@ def steady(message: Any) -> Any:
     """Return the message with fixed values in place of those that differ between runs."""
     if isinstance(message, dict):
         known = _VOLATILE | ({"done": 0, "total": 0} if message.get("kind") == "working" else {})
-        return {name: known.get(name, steady(value)) for name, value in message.items()}
+        return {
+            name: steady(value) if isinstance(value, str) and name == "cache" else known.get(name, steady(value))
+            for name, value in message.items()
+        }
     if isinstance(message, list):
         return [steady(one) for one in message]
     return _short(message) if isinstance(message, float) else message
@@ -233,6 +245,8 @@ def _requests_of_tests() -> list[dict[str, Any]]:
         {"kind": "positions", "by": "head", "prompt": 0, "heads": ranked},
         {"kind": "positions", "by": "accumulated", "prompt": 0, "norm": "recomputed"},
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
+        *({"kind": "compare", "by": by, "prompt": 0, "against": {"prompt": 1}} for by in get_args(Decomposition)),
+        *({"kind": "compare-attention", "prompt": 0, "against": {"prompt": 1}} | at for at in every),
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 
 from residscope.export.view_requests import Requests, Views, choices, of_the_tab
-from residscope.terms import AttentionScore, Component, Contrast, NeuronInput, StreamDirection, Target, Through, Token
+from residscope.terms import (
+    Against,
+    AttentionScore,
+    Component,
+    Contrast,
+    NeuronInput,
+    StreamDirection,
+    Target,
+    Through,
+    Token,
+)
 from residscope.wire.protocol import CacheFacts, Describe, Feeds, Shown, Step
 
 FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
@@ -82,6 +92,12 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "a neuron": (APART, Shown(NEURON, 0, 2, tab="why")),
     "heads that feed a query": (APART, Shown(TARGET, 0, 2, feeds=Feeds(4, 3, 1, "query"))),
     "heads that feed a key, at the end": (APART, Shown(TARGET, feeds=Feeds(4, 3, 1, "key"))),
+    "against another prompt": (APART, Shown(TARGET, 1, 2, against=Against(None, 0), norm="recomputed")),
+    "two runs, head by head": (
+        APART,
+        Shown(TARGET, 0, heads=["L1H2"], tab="runs", against=Against("clean", 1)),
+    ),
+    "against another cache, all prompts": (TOGETHER, Shown(TARGET, against=Against('runs["clean"]'), run="second")),
     "heads that feed a value": (APART, Shown(MOVES, 0, feeds=Feeds(3, 3, 1, "value"))),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
     "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),

@@ -123,6 +123,8 @@ function madeUp(ask: Ask, { variables = [] }: Options): Outcome | null {
       return { reply: { kind: ask.kind } };
     case "target":
       return { reply: { kind: "target", target: demoTarget() } };
+    case "caches":
+      return { reply: { kind: "caches", kernel: "recorded", caches: [], notes: [] } };
     case "answers":
       return { reply: { kind: "answers", variables, panel: null, notes: [] } };
     case "check": {
@@ -157,8 +159,6 @@ function madeUp(ask: Ask, { variables = [] }: Options): Outcome | null {
           notes: ask.name === "names" ? ["This model's tokenizer reads “amy” as “·Amy”: that token is used."] : [],
         },
       };
-    case "caches":
-      return { failure: { code: "protocol", message: "An inline panel lists no caches." } };
     case "code":
       return { reply: { kind: "code", code: `# ${ask.picture}\nimport residscope\n` } };
     case "page":

@@ -135,6 +135,7 @@ describe.each([
       largest: 2,
       meaning: "",
       feeds: null,
+      runs: null,
     });
     expect(stops(levelScale(picture(-2), theme))).toEqual([
       "to right",

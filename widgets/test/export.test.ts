@@ -43,6 +43,7 @@ const POSITIONS = HOSTILE.length;
 const numbers = (count: number): Float32Array =>
   Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * 10 ** -(i % 5));
 const setting: Setting = {
+  compared: null,
   cache: "cache",
   quantity: "mean logit difference",
   source: ["tiny", ...HOSTILE],

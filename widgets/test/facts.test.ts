@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import { type Options, recordedKernel } from "../dev/recorded-kernel";
 import type { Traits } from "../src/entry/anywidget";
-import { explanation } from "../src/views/header/badge-words";
+import { explanation, whoseOf } from "../src/views/header/badge-words";
 import { entries, rowSum } from "../src/views/header/ledger";
 import type { AttributionReply } from "../src/wire/protocol.gen";
 import { all, names, open, text } from "./open";
@@ -80,7 +80,7 @@ describe("the badge in words", () => {
     expect(
       explanation(
         { reply: reply(given), rows: new Float32Array([sum - constant]), std: null, perPrompt: null, constants: null },
-        "logit difference",
+        whoseOf(null, "logit difference"),
         "float32",
       ),
     ).toBe(words);

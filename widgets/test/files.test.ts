@@ -103,6 +103,7 @@ describe("a field of CSV", () => {
 });
 
 const setting: Setting = {
+  compared: null,
   cache: "cache",
   quantity: "logit difference",
   source: [],

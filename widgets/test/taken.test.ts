@@ -46,6 +46,7 @@ const OFFERS: Offers = {
     columns: [{ title: "Query side", note: "", quantity: "score", total: 1, rows: [], all: [] }],
     pairs: null,
   },
+  runs: { picture: "runs", heads: [], low: -1, high: 1, pinned: [] },
 };
 const offering = <K extends Tab>(store: Store, tab: K, picture: Offers[K] = OFFERS[tab]): void => {
   store.tab.value = tab;

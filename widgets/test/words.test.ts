@@ -21,7 +21,7 @@ import {
   strongest,
   unmasked,
 } from "../src/views/attention/attention-words";
-import { brief, explanation, lackingIn, missingWords } from "../src/views/header/badge-words";
+import { brief, explanation, lackingIn, missingWords, whoseOf } from "../src/views/header/badge-words";
 import { positionSentence } from "../src/views/positions/position-words";
 import { headClauses, sourceSentence, tallest, attention as weightWords } from "../src/views/strip/reading-words";
 import {
@@ -622,6 +622,7 @@ describe("the head in focus", () => {
       largest: 1,
       meaning: meaning.replace("`previous`", "previous-token"),
       feeds: null,
+      runs: null,
     };
     expect(clauses(null, "L1H0", undefined, picture)).toEqual(expected);
   });
@@ -638,6 +639,7 @@ describe("the head in focus", () => {
         largest: 0.5,
         meaning: "",
         feeds: null,
+        runs: null,
       }),
     ).toEqual(["L0H0", "first-token 0.50"]);
   });
@@ -724,7 +726,7 @@ describe("the badge", () => {
   ])("in brief: %j: %s", (given, words) => expect(brief(...given)).toBe(words));
 
   const said = (rows: number[], given: Parameters<typeof attributionOf>[1]): string =>
-    explanation(attributionOf(rows, { constant: 0.5, ...given }), "logit difference", "float32");
+    explanation(attributionOf(rows, { constant: 0.5, ...given }), whoseOf(null, "logit difference"), "float32");
   it.each<[string, number[], Parameters<typeof attributionOf>[1], string]>([
     [
       "rows that were not cached, and a figure",

@@ -9,6 +9,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
+from residscope.export import compared_code
 from residscope.export.python_source import call, listed, literal
 from residscope.export.script import Given, Script
 from residscope.export.view_requests import Views
@@ -40,6 +41,9 @@ def code(targets: Targets, request: WriteCode, given: Given) -> str:
 
 
 def _lens(script: Script) -> list[str]:
+    against = script.request.shown.against
+    if against is not None:
+        return compared_code.lens(script, against)
     norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
     rows = "(attribution.values + attribution.constant)"
     which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
@@ -51,6 +55,9 @@ def _lens(script: Script) -> list[str]:
 
 
 def _layers(script: Script) -> list[str]:
+    against = script.request.shown.against
+    if against is not None:
+        return compared_code.layers(script, against)
     which = "attribution.mean()" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     return [
         script.attribute("layer", **script.position),
@@ -62,6 +69,9 @@ def _layers(script: Script) -> list[str]:
 def _heads(script: Script) -> list[str]:
     if script.request.shown.score is not None:
         return _scores(script, script.request.shown.score)
+    against = script.request.shown.against
+    if against is not None:
+        return compared_code.heads(script, against)
     which = "attribution.grid.mean(-1)" if script.prompt is None else f"attribution.grid[..., {script.prompt}]"
     return [
         script.attribute("head", **script.position),
@@ -73,6 +83,8 @@ def _heads(script: Script) -> list[str]:
 def _ranking(script: Script) -> list[str]:
     shown = script.request.shown
     k = shown.top_k
+    if shown.against is not None and shown.ranking == "heads":
+        return compared_code.ranking(script, shown.against)
     layer = {} if shown.ranking == "heads" or shown.layer is None else {"layers": str(shown.layer)}
     which = f"attribution.top({k})" if script.prompt is None else f"attribution.top({k}, prompt={script.prompt})"
     kind = [] if shown.ranking == "neurons" else ['"ranking"']
@@ -228,5 +240,5 @@ def _why(script: Script) -> list[str]:
 _PICTURES: dict[Picture, Callable[[Script], list[str]]] = {
     "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
     "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
-    "why": _why,
+    "why": _why, "runs": compared_code.runs,
 }  # fmt: skip

@@ -58,7 +58,7 @@ class Script:
             return found
         path = parse_path(given) if is_addressable(given) and legible(given) == given else None
         free = path is not None and (leads_to(given, cache) or not is_taken(path.variable))
-        name = given if free else _free("cache")
+        name = given if free else free_name("cache")
         self.remark(name, "the ActivationCache that is shown" + ("" if name == given else f" as {cut(given)!r}"))
         return name
 
@@ -101,7 +101,7 @@ class Script:
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
             return found
-        name = _free("direction")
+        name = free_name("direction")
         self.remark(name, "the direction that is attributed")
         return name
 
@@ -184,7 +184,7 @@ class Script:
                 continue
             variable = _variable(lambda other, value=value: other is value)
             if variable is None:
-                variable = _free(name)
+                variable = free_name(name)
                 self.remark(variable, f"the {words[name]} given with this cache")
             found[name] = variable
         return found
@@ -216,8 +216,8 @@ class Script:
         return call("figure = attribution.to_plotly", [*arguments, *which])
 
 
-def _free(name: str) -> str:
-    """A variable name for the user to fill in; one that the user's namespace does not have yet."""
+def free_name(name: str) -> str:
+    """Return a variable name for the user to fill in; one that the user's namespace does not have yet."""
     names = chain((name, f"shown_{name}"), (f"shown_{name}_{number}" for number in count(2)))
     return next(free for free in names if not is_taken(free))
 

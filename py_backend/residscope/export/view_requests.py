@@ -33,6 +33,8 @@ from residscope.wire.protocol import (
     Attribute,
     BlendAttention,
     CacheFacts,
+    Compare,
+    CompareAttention,
     Describe,
     Holds,
     MapPositions,
@@ -56,8 +58,9 @@ Group = tuple["str | None", Requests]
 """Requests that are only useful together, and words for what is missing without them (None: they are on screen)."""
 
 # Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
-# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN = 24, 4, 32, 10, 48, 8, 5
+# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes; heads whose
+# attention in two runs is shown.
+_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,22 @@ class Views:
             target = Target([], inner=inner)
         return Attribute("head", target, *at)
 
+    def comparisons(self, prompt: int | None) -> Requests:
+        """The charts of two runs; none if there is no comparison."""
+        shown = self.shown
+        if shown.against is None:
+            return []
+        at = self.place(prompt, shown.position)
+        norms: dict[Decomposition, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
+        return [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
+
+    def attention_of_runs(self) -> Requests:
+        """The attention of pinned heads in two runs; none if there is no comparison."""
+        shown = self.shown
+        if shown.against is None:
+            return []
+        return [CompareAttention(*parse(head), shown.against, shown.prompt) for head in shown.heads[:_COMPARED]]
+
     def why(self) -> Requests:
         """The tab "why": what a target inside the model is made of, and what its head writes."""
         shown = self.shown
@@ -227,7 +246,11 @@ class Views:
             heads = ranked[:_MAPPED]
         feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
         target = feeding.target if isinstance(feeding, Attribute) else shown.target
-        return WriteCode(picture, msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None))
+        against = None if feeding else shown.against  # what feeds a head is shown of one run
+        return WriteCode(
+            picture,
+            msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None, against=against),
+        )
 
     def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""
@@ -302,7 +325,8 @@ def choices(views: Views) -> Requests:
     if shown.ranking == "neurons":
         requests.append(views.neurons(shown.layer, shown.prompt))
     feeding = views.feeding()
-    return requests if feeding is None else [*requests, feeding]
+    requests += [] if feeding is None else [feeding]
+    return requests + views.comparisons(shown.prompt)
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
@@ -320,6 +344,8 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
             return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
         case "why":
             return list(_each("some of what the target is made of", [*views.why(), *views.heads_own_row()]))
+        case "runs":  # the scatter plot shows the comparison of heads, which the charts request
+            return list(_each("the attention of some heads in two runs", views.attention_of_runs()))
 
 
 def without_mid(points: list[Component]) -> list[Component]:
@@ -422,7 +448,11 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
     for weighting in get_args(Weighting):
         yield from _each(_SMALL, views.in_small(weighting))
     asked = views.shown.target.inner is not None or bool(views.shown.target.through)
-    pictures: list[Picture] = [picture for picture in get_args(Picture) if picture != "why" or asked]
+    pictures: list[Picture] = [
+        picture
+        for picture in get_args(Picture)
+        if (picture != "why" or asked) and (picture != "runs" or views.shown.against is not None)
+    ]
     yield from _each("the code", [views.code(picture, ranked) for picture in pictures])
 
 

@@ -26,11 +26,13 @@ from residscope.errors import ResidscopeError
 from residscope.hosts.destination import at_destination
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import PanelViews
+from residscope.serving.dispatcher import listed
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
-from residscope.terms import AttentionScore, Position, Target
+from residscope.session.discovery import named, variable_name
+from residscope.terms import Against, AttentionScore, Position, Target
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     MOST_OF_TRAIL,
@@ -38,6 +40,7 @@ from residscope.wire.protocol import (
     Describe,
     Feeds,
     Holds,
+    ListCaches,
     Presence,
     PresenceReply,
     Question,
@@ -79,7 +82,7 @@ class Panel(Selected, anywidget.AnyWidget):
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
-        tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"` or `"why"`.
+        tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"`, `"why"` or `"runs"`.
         padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
         trail: The targets that were asked one after another, each as in `target`; empty if there is only one. Setting
             it shows the last of them. Setting `target` to an attention score, an output, a neuron or a direction
@@ -87,6 +90,10 @@ class Panel(Selected, anywidget.AnyWidget):
         step: The place of the present target in the trail. Setting it shows another target of the trail.
         why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
         feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
+        against: What the cache is compared with, as plain data; None for nothing. Takes the number of another prompt,
+            the name of another cache (`"corrupted"`), that cache itself, or both, `("corrupted", 2)`.
+        run: What the head map and the ranking show of two compared runs: this one (`"first"`), the other one
+            (`"second"`), or second − first (`"difference"`).
     """
 
     _esm = _built("panel.js")
@@ -131,6 +138,36 @@ class Panel(Selected, anywidget.AnyWidget):
     @traitlets.validate("layer")
     def _check_layer(self, proposal: Any) -> int | None:
         return None if proposal.value is None else self._service.view().check_layer(proposal.value)
+
+    def run_against(self, given: Any) -> Against | None:
+        """The run to compare with, from any accepted form.
+
+        Raises:
+            ResidscopeError: If there is no such prompt or no such cache.
+        """
+        if given is None or isinstance(given, dict | Against):
+            return self._against(given)
+        pair: Any = given if isinstance(given, tuple) else (given, None)
+        cache, prompt = pair if len(pair) == 2 else (None, None)
+        if isinstance(cache, str):
+            if named(cache) is None:
+                raise ResidscopeError("against", f"There is no activation cache `{shown(cache)}` in the notebook.")
+            return self._against({"cache": cache, "prompt": prompt})
+        if prompt is None and hasattr(cache, "__index__"):
+            return Against(None, self._service.view().check_prompt(cache))
+        name = None if cache is None else variable_name(cache)
+        if name is None or named(name) is None:
+            raise ResidscopeError(
+                "against",
+                "`against` takes the number of a prompt, or an activation cache that has a name in the notebook.",
+            )
+        return self._against({"cache": name, "prompt": prompt})
+
+    def _against(self, given: Any) -> Against | None:
+        try:
+            return msgspec.convert(msgspec.to_builtins(given), Against | None)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ResidscopeError("against", f"`against` is not what this panel knows: {error}.") from error
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:
@@ -340,6 +377,8 @@ class Panel(Selected, anywidget.AnyWidget):
         if isinstance(question.ask, Presence):
             self._views.update(question.ask)
             return PresenceReply(), []
+        if isinstance(question.ask, ListCaches):  # what this cache can be compared with
+            return listed(), []
         reply = self._service.reply(question.ask, question.id)
         if not isinstance(reply[0], Working):  # a progress reply must not wait for the running job
             self.update_facts()
@@ -354,6 +393,7 @@ class Panel(Selected, anywidget.AnyWidget):
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = "last" if set(end) == {self.position} else self.position
         fields |= {"target": self._resolved, "position": position, "feeds": msgspec.convert(self.feeds, Feeds | None)}
+        fields["against"] = msgspec.convert(self.against, Against | None)
         on_trail = self.step < len(self._steps) and self._steps[self.step].target == self._resolved
         fields |= {"trail": self._steps, "step": self.step} if on_trail else {"trail": [], "step": 0}
         return Shown(**fields)

@@ -111,7 +111,22 @@ class Plain(traitlets.TraitType[Any, Any]):
             raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
 
 
-_SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {"position": Position, "heads": Heads, "trail": Trail}
+class ComparedRun(traitlets.TraitType[Any, Any]):
+    """The run that the cache is compared with, as plain data. Prompts, names and caches are accepted."""
+
+    default_value = None
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Return the run as plain data. Raise if there is no such prompt or cache."""
+        return msgspec.to_builtins(obj.run_against(value))
+
+
+_SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {
+    "position": Position,
+    "heads": Heads,
+    "trail": Trail,
+    "against": ComparedRun,
+}
 _PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
 """Fields without a trait of their own. The target also has a readable form, which is a trait (`Answers`). The rows of

@@ -59,7 +59,7 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
     notes = cache_changed(view) + mean_of_padded(view, prompt)
 
     def add(weighting: Weighting, values: Tensor) -> None:
-        what, buffer = on_one_thread(lambda: _packed(weighting, values))
+        what, buffer = on_one_thread(lambda: packed_map(weighting, values))
         parts.append(what)
         buffers.append(buffer)
 
@@ -108,8 +108,8 @@ def _span(requested: Span | None, positions: range) -> Span | None:
     return None if requested is None else Span(positions.start, positions.stop)
 
 
-def _packed(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
-    """A map as a buffer: float32 if it is small, else float16, scaled so that it does not overflow."""
+def packed_map(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
+    """Return a map as a buffer: float32 if it is small, else float16, scaled so that it does not overflow."""
     below = is_triangle(values)
     sent = triangle(values) if below else values
     if values.numel() <= WIDE:
@@ -176,7 +176,7 @@ def blend(context: RequestContext, request: BlendAttention) -> tuple[BlendReply,
         notes.append(f"Without {named_layers(failures)}: {next(iter(failures.values()))}")
     if request.weighting != "contribution":
         total /= max(count, 1)
-    what, buffer = _packed(request.weighting, down_sampled(total[None], part.step)[0])
+    what, buffer = packed_map(request.weighting, down_sampled(total[None], part.step)[0])
     rows, columns = _span(request.rows, part.rows), _span(request.columns, part.columns)
     return BlendReply(view.n_pos, count, what, notes, rows, columns, part.step), [buffer]
 

@@ -49,7 +49,7 @@ class Dispatcher:
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, ListCaches):
-            return _rows(search()), []
+            return listed(), []
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         tracked = _tracked(question.cache)
@@ -65,6 +65,11 @@ class Dispatcher:
         # A running cell may have changed the cache during the computation, after which `steady` has looked at it again.
         _check_state(tracked.state, question.cache)
         return reply
+
+
+def listed() -> CachesReply:
+    """All caches in the user's namespace."""
+    return _rows(search())
 
 
 def _about_a_cache(message: Any) -> bool:

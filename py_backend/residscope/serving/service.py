@@ -23,7 +23,7 @@ from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.serving import answer_charts, answer_views, answer_why
+from residscope.serving import answer_charts, answer_compare, answer_views, answer_why
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
@@ -46,6 +46,8 @@ from residscope.wire.protocol import (
     CheckToken,
     ChooseTarget,
     CodeReply,
+    Compare,
+    CompareAttention,
     Describe,
     FindAnswers,
     GivenUp,
@@ -269,6 +271,10 @@ class Service:
                 return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
             case Attribute():
                 return answer_charts.attribution(self._context(view), ask)
+            case Compare():
+                return answer_compare.comparison(self._context(view), ask, self._key(ask))
+            case CompareAttention():
+                return answer_compare.attention(self._context(view), ask, self._key(ask))
             case ReadAttention():
                 return answer_views.attention(self._context(view), ask)
             case ReadThumbnails():

@@ -106,6 +106,14 @@ def search(namespace: dict[str, Any] | None = None) -> Search:
     return Search(sorted(found.values(), key=lambda found: place[id(found.cache)]), [_NOT_SEARCHED] * is_cut)
 
 
+def named(name: str) -> Any:
+    """Return the cache that has this name in the user's namespace (see `Found`). None if there is none.
+
+    The name is compared with the names of all caches, and never evaluated.
+    """
+    return next((found.cache for found in search().found if name in found.names), None)
+
+
 def variable_name(cache: Any) -> str | None:
     """Return the first name of `cache` in the user's namespace. None if it has no name, or there is no notebook."""
     return next(names_of(cache), None)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from residscope.terms import (
+    Against,
     By,
     ComponentTable,
     Decomposition,
@@ -23,6 +24,7 @@ from residscope.terms import (
     Pool,
     Position,
     Prediction,
+    Run,
     Score,
     Span,
     Target,
@@ -48,9 +50,11 @@ Listed = Annotated[int, Meta(ge=1, le=50)]
 """How many entries are listed."""
 
 Presentation = Literal["matrix", "text", "all"]
-Tab = Literal["attention", "positions", "token-lens", "prompts", "why"]
+Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs"]
 Holds = Literal["view", "heads", "all"]
-Picture = Literal["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts", "why"]
+Picture = Literal[
+    "lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts", "why", "runs"
+]
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -91,6 +95,37 @@ class Attribute(Request, frozen=True, tag="attribute"):
     prompt: Number | None = None
     position: Position = "last"
     norm: NormConvention = "frozen"
+
+
+class Compare(Request, frozen=True, tag="compare"):
+    """One decomposition of two runs. The buffers of the reply are float32 [component].
+
+    Buffer 0 has the values of the first run (the one that is shown), buffer 1 those of the second. Their difference,
+    second minus first, is buffer 2 plus buffer 3: what was written differently, and how it is read differently.
+    """
+
+    takes_long = "large caches"
+
+    by: Decomposition
+    target: Target
+    against: Against
+    prompt: Number | None = None
+    position: Position = "last"
+    norm: NormConvention = "frozen"
+
+
+class CompareAttention(Request, frozen=True, tag="compare-attention"):
+    """The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
+
+    The maps are down-sampled as in `ReadAttention`. Of the difference, each block shows its cell farthest from zero.
+    """
+
+    takes_long = "large caches"
+
+    layer: Number
+    head: Number
+    against: Against
+    prompt: Number | None = None
 
 
 class ReadAttention(Request, frozen=True, tag="attention"):
@@ -293,6 +328,8 @@ class Shown(msgspec.Struct, frozen=True):
         step: The place of the present step in the trail.
         why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
         feeds: Colours the head map by what feeds a head; None: not.
+        against: The run that the shown one is compared with; None: no comparison.
+        run: Which of the two runs the head map and the ranking show, or their difference.
     """
 
     target: Target
@@ -313,6 +350,8 @@ class Shown(msgspec.Struct, frozen=True):
     step: Annotated[int, Meta(ge=0, le=31)] = 0
     why: Literal["sides", "pairs"] = "sides"
     feeds: Feeds | None = None
+    against: Against | None = None
+    run: Run = "difference"
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -354,6 +393,8 @@ AnyRequest = (
     Describe
     | ReadTokens
     | Attribute
+    | Compare
+    | CompareAttention
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -439,6 +480,40 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     inner: InnerFacts | None = None
 
 
+class RunSum(msgspec.Struct, frozen=True):
+    """What the rows of a run, or of the difference of two runs, add up to: see `AttributionReply`.
+
+    `tolerance` and `worst` are of the run; of a difference they are of both runs together.
+    """
+
+    measured: float | None
+    constant: float
+    unexplained: float | None
+    worst: float | None
+    tolerance: float
+    measured_from: str
+    own: bool
+
+
+class ComparisonReply(Reply, frozen=True, tag="compare"):
+    """Two runs row by row: of each, Σ rows + constant + unexplained = measured; their differences likewise.
+
+    For `head` and `missing` see `AttributionReply`. `read` is the sum of all that is read differently: the part of the
+    measured difference that no component wrote. It includes the constant.
+    """
+
+    by: By
+    components: ComponentTable
+    first: RunSum
+    second: RunSum
+    difference: RunSum
+    read: float
+    prompts: int
+    notes: list[str]
+    refusal: str | None = None
+    missing: list[str] = []
+
+
 class AttentionBuffer(msgspec.Struct, frozen=True):
     """Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
 
@@ -469,6 +544,20 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
     columns: Span | None = None
     step: int = 1
     pool: Pool = "peak"
+
+
+class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
+    """Attention of one head in two runs: `parts` describe the pattern of the first run, of the second, and B − A.
+
+    Each map has ⌈positions / step⌉² values.
+    """
+
+    layer: int
+    head: int
+    positions: int
+    parts: list[AttentionBuffer]
+    notes: list[str]
+    step: int = 1
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
@@ -711,7 +800,9 @@ AnyReply = (
     CacheFacts
     | TokensReply
     | AttributionReply
+    | ComparisonReply
     | AttentionReply
+    | AttentionComparisonReply
     | ThumbnailsReply
     | BlendReply
     | ScoresReply

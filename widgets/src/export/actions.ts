@@ -74,9 +74,10 @@ function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
 }
 
 /** A head map that is coloured by what feeds a head is the map of another target. */
-function fedTarget(picture: PictureName, shown: Selected): Pick<Shown, "target" | "feeds"> {
-  const { feeds, target } = shown;
-  return { target: picture === "heads" && feeds ? feeding(shown, feeds).target : target, feeds: null };
+function fedTarget(picture: PictureName, shown: Selected): Pick<Shown, "target" | "feeds" | "against"> {
+  const { feeds, target, against } = shown;
+  if (picture !== "heads" || !feeds) return { target, feeds: null, against };
+  return { target: feeding(shown, feeds).target, feeds: null, against: null }; // of one run
 }
 
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {

@@ -1,6 +1,8 @@
 // The data of each picture that can be exported, as plain values. A view that keeps its data to itself offers them
 // here; shown-pictures.ts collects the pictures on screen.
 import type { Frame } from "../draw/plane";
+import type { Run } from "../state/comparison";
+import type { Pair } from "../state/ranked";
 import type { Store, Weighting } from "../state/store";
 import type { Component } from "../wire/components";
 import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
@@ -29,6 +31,8 @@ export interface Setting {
   layers: number;
   /** The number of prompts that the values are means over. */
   prompts: number;
+  /** The names of two compared runs, A and B, and which of them map and ranking show; null if there is one run. */
+  compared: { first: string; second: string; run: Run } | null;
 }
 
 export interface Valued {
@@ -36,6 +40,8 @@ export interface Valued {
   value: number;
   /** The standard deviation over prompts; null for a single prompt. */
   std: number | null;
+  /** Its values in two compared runs, if there are two. */
+  runs?: { first: number; second: number };
 }
 
 /** A row of a chart, with what it is of. */
@@ -64,6 +70,8 @@ export interface HeadsPicture {
   /** The score that colours the map in place of the values, if any. */
   score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
   pinned: string[];
+  /** The values in two compared runs, if there are two. */
+  runs?: { first: Float32Array; second: Float32Array };
   /** The head that the values feed, in words, if they are not of the target. */
   feeds?: string;
 }
@@ -140,6 +148,16 @@ export interface WhyPicture {
   /** The last row and the last column are all others together; null if the columns are shown. */
   pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
 }
+/** What each head adds in two compared runs. */
+export interface RunsPicture {
+  picture: "runs";
+  /** Those that differ most first. */
+  heads: Pair[];
+  /** The ends of both axes. */
+  low: number;
+  high: number;
+  pinned: string[];
+}
 export type Picture =
   | LensPicture
   | LayersPicture
@@ -149,7 +167,8 @@ export type Picture =
   | PositionsPicture
   | TokenLensPicture
   | PromptsPicture
-  | WhyPicture;
+  | WhyPicture
+  | RunsPicture;
 
 /** The pictures whose data only their view has. */
 export interface Offers {
@@ -158,6 +177,7 @@ export interface Offers {
   "token-lens": TokenLensPicture;
   prompts: PromptsPicture;
   why: WhyPicture;
+  runs: RunsPicture;
 }
 type Readers = { [K in keyof Offers]?: () => Offers[K] | null };
 

@@ -3,13 +3,15 @@
 import { parseHead, plural, visible } from "../base/format";
 import { shown } from "../base/legible";
 import { limitOf } from "../draw/colours";
-import { addedRange } from "../state/map-picture";
-import { rank } from "../state/ranked";
+import { runNames } from "../state/comparison";
+import { addedRange, ofRun } from "../state/map-picture";
+import { mostDifferent, rank } from "../state/ranked";
+import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, isInside, label, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
 import { componentsOf } from "../wire/components";
-import { offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
+import { type HeadsPicture, offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
 
 /** A picture on screen, and its title in the menu. */
 export interface ShownPicture {
@@ -23,6 +25,7 @@ const NAMES = {
   "token-lens": "Token lens",
   prompts: "Prompts",
   why: "Why",
+  runs: "Runs",
 } as const;
 
 export function shownPictures(store: Store): ShownPicture[] {
@@ -34,13 +37,22 @@ export function shownPictures(store: Store): ShownPicture[] {
   const lens = kept("lens", store.lens.value);
   if (lens) {
     // With the constant, as in the chart, so that the last point is the target itself.
-    const points = valued(lens).map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
+    const compared = withRuns(store, "lens", valued(lens));
+    const points = compared.map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
     pictures.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
   }
   const layers = kept("layers", store.layerRows.value);
-  if (layers) pictures.push({ title: "Layers", picture: { picture: "layers", rows: valued(layers) } });
+  if (layers)
+    pictures.push({
+      title: "Layers",
+      picture: {
+        picture: "layers",
+        rows: withRuns(store, "layers", valued(layers)),
+      },
+    });
   const count = facts.layers * facts.heads;
-  const rows = kept("heads", store.headRows.value);
+  const isOther = store.runs.shown.value !== null && store.runs.shown.value !== "first";
+  const rows = kept("heads", isOther ? kept(COMPARED.heads, store.runs.rows.value) : store.headRows.value);
   const named = rows?.reply.refusal ? null : rows;
   const { feeds } = store;
   const feeding = kept(FEEDS, store.feeding.value);
@@ -63,7 +75,7 @@ export function shownPictures(store: Store): ShownPicture[] {
         score,
         pinned: store.heads.value,
         ...(feeds.value ? { feeds: feedsWords(store, feeds.value) } : {}),
-        limit: addedRange(store, limitOf(rows.subarray(0, count))).high,
+        ...(feeds.value || score ? { limit: addedRange(store, limitOf(rows.subarray(0, count))).high } : onMap(store)),
       },
     });
   }
@@ -87,6 +99,24 @@ export function shownPictures(store: Store): ShownPicture[] {
   return pictures;
 }
 
+/** The scale of the map, and the values of both compared runs. */
+function onMap(store: Store): Pick<HeadsPicture, "limit" | "runs"> {
+  const picture = ofRun(store);
+  return picture ? { limit: picture.high, ...(picture.runs ? { runs: picture.runs } : {}) } : {};
+}
+
+/** Rows with their values in both compared runs; of points of the lens, with the constants. */
+function withRuns(store: Store, chart: Chart, rows: Row[]): Row[] {
+  const compared = store.runs.reasonNotDrawn(chart) === null ? store.runs.of(chart) : null;
+  if (!compared || compared.second.rows.length !== rows.length) return rows;
+  const { first, second } = compared;
+  const plus = (run: Attribution): number => (compared.by === "accumulated" ? run.reply.constant : 0);
+  return rows.map((row, at) => ({
+    ...row,
+    runs: { first: (first.rows[at] ?? NaN) + plus(first), second: (second.rows[at] ?? NaN) + plus(second) },
+  }));
+}
+
 function valued({ reply, rows, std }: Attribution): Row[] {
   return componentsOf(reply.components).map((component, i) => ({
     name: component.label,
@@ -97,6 +127,17 @@ function valued({ reply, rows, std }: Attribution): Row[] {
 }
 
 function topHeads(store: Store, { rows, std }: Attribution, heads: number, count: number): Valued[] {
+  const compared = store.runs.shown.value === "difference" ? store.runs.heads.value : null;
+  if (compared) {
+    const mapped = (run: Attribution): Float32Array => run.rows.subarray(0, count);
+    const runs = {
+      first: mapped(compared.first),
+      second: mapped(compared.second),
+      difference: rows.subarray(0, count),
+    };
+    const pairs = mostDifferent(runs, heads, 2 * store.topK.value);
+    return pairs.map(({ name, value, first, second }) => ({ name, value, std: null, runs: { first, second } }));
+  }
   const { plus, minus } = rank(rows.subarray(0, count), heads, store.topK.value);
   return [...plus, ...minus].map(({ name, value }) => {
     const head = parseHead(name);
@@ -131,7 +172,15 @@ export function settingOf(store: Store): Setting {
     destination,
     layers: facts?.layers ?? 0,
     prompts,
+    compared: comparedIn(store),
   };
+}
+
+function comparedIn(store: Store): Setting["compared"] {
+  const against = store.against.value;
+  if (against === null) return null;
+  const [first, second] = runNames(store.cacheName.value, store.prompt.value, against).map((name) => shown(name));
+  return { first: first ?? "", second: second ?? "", run: store.run.value };
 }
 
 /** The parts of a file name: the cache, the target, the prompt. */
@@ -151,7 +200,14 @@ export function fileParts(store: Store): string[] {
     store.cacheName.value || store.facts.value?.name || "cache",
     words.join("-"),
     store.isMean.value ? `mean of ${prompts}` : `prompt${store.prompt.value ?? 0}`,
+    ...againstIn(store),
   ];
+}
+
+function againstIn(store: Store): string[] {
+  const { cache = null, prompt = null } = store.against.value ?? {};
+  const parts = [cache, prompt === null ? null : `prompt${prompt}`].filter((part) => part !== null);
+  return parts.length > 0 ? [`against ${parts.join(" ")}`] : [];
 }
 
 function targetWords(store: Store): string {

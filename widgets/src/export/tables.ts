@@ -33,26 +33,42 @@ export function tableOf(picture: Picture, setting: Setting): Table {
       return prompts(picture);
     case "why":
       return why(picture);
+    case "runs":
+      return {
+        columns: ["head", ...RUNS, "difference"],
+        rows: picture.heads.map(({ name, first, second, value }) => [name, first, second, value]),
+      };
   }
 }
 
+/** The columns of two compared runs; the difference is second − first. */
+const RUNS = ["first", "second"];
+
 function valued(what: string, rows: Valued[]): Table {
   const spread = rows.some((row) => row.std !== null);
+  const compared = rows.some(({ runs }) => runs !== undefined);
   return {
-    columns: [what, "value", ...(spread ? ["std"] : [])],
-    rows: rows.map(({ name, value, std }) => [name, value, ...(spread ? [std ?? NaN] : [])]),
+    columns: [what, "value", ...(spread ? ["std"] : []), ...(compared ? RUNS : [])],
+    rows: rows.map(({ name, value, std, runs }) => [
+      name,
+      value,
+      ...(spread ? [std ?? NaN] : []),
+      ...(compared ? [runs?.first ?? NaN, runs?.second ?? NaN] : []),
+    ]),
   };
 }
 
-function heads({ layers, heads, values, std, score }: HeadsPicture): Table {
+function heads({ layers, heads, values, std, score, runs }: HeadsPicture): Table {
   const rows = Array.from({ length: layers * heads }, (_, i): Field[] => [
     Math.floor(i / heads),
     i % heads,
     values[i] ?? NaN,
     ...(std ? [std[i] ?? NaN] : []),
     ...(score ? [score.values[i] ?? NaN] : []),
+    ...(runs ? [runs.first[i] ?? NaN, runs.second[i] ?? NaN] : []),
   ]);
-  return { columns: ["layer", "head", "value", ...(std ? ["std"] : []), ...(score ? [score.name] : [])], rows };
+  const more = [...(std ? ["std"] : []), ...(score ? [score.name] : []), ...(runs ? RUNS : [])];
+  return { columns: ["layer", "head", "value", ...more], rows };
 }
 
 const MAPS = [

@@ -76,6 +76,11 @@ export class Inspection {
       const [other] = now?.names ?? [];
       if (now && other !== undefined && !now.names.includes(this.name)) this.#name.value = other;
     });
+    watch(this.#end.signal, () => {
+      const other = this.store.against.value?.cache ?? null;
+      const ref = other === null ? undefined : this.caches.named(other)?.ref;
+      untracked(() => (this.store.runs.otherState.value = ref ? `${ref.id} ${ref.state}` : ""));
+    });
     let pause: AbortController | null = null;
     watch(this.#end.signal, () => {
       const next = this.#newCache.value;

@@ -26,6 +26,12 @@ export const REQUESTS = {
     needed: true,
     words: ({ by }, _, place) => (place === null && by === "accumulated" ? "this form of the logit lens" : null),
   },
+  compare: { recorded: true, needed: true, words: () => "this comparison" },
+  "compare-attention": {
+    recorded: true,
+    needed: false,
+    words: ({ layer, head }) => `the attention of L${layer}H${head} in two runs`,
+  },
   attention: {
     recorded: true,
     needed: false,

@@ -251,6 +251,18 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
         reply.per_prompt ? perPrompt === rows * prompts * 4 && constants === prompts * 4 : bytes.length <= 2,
       );
     }
+    case "compare": {
+      const rows = reply.components.kind.length;
+      ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      ensureMatch(rows > 0 && (ask.by !== "head" || rows >= cells) && reply.difference.tolerance >= 0);
+      return ensureMatch(bytes.length === 4 && bytes.every((size) => size === rows * 4));
+    }
+    case "compare-attention": {
+      ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
+      const frame = checkedFrame(reply, positions);
+      ensureMatch(reply.parts.length === 3 && bytes.length === 3);
+      return reply.parts.forEach((part, i) => ensureMatch(!isRow(part) && bytes[i] === sizeOf(part, frame)));
+    }
     case "attention": {
       ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
       const frame = checkedFrame(reply, positions);

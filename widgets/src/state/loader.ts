@@ -3,7 +3,9 @@ import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
-import { contributions, feeding, neurons, scores, tokens } from "./questions";
+import { type Comparison, comparisonOf } from "./comparison";
+import { comparison, contributions, feeding, neurons, scores, tokens } from "./questions";
+import { type Chart, COMPARED } from "./runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
@@ -74,7 +76,8 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const ask = question();
       if (ask === null) return null;
       const target = "target" in ask ? targetKey(ask.target) : null;
-      return `${store.dataKey.value} ${JSON.stringify({ ...ask, target })}`;
+      const other = ask.kind === "compare" ? store.runs.otherState.value : "";
+      return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target })}`;
     });
     watch(signal, () => {
       if (asked.value === null) return; // not shown, or nothing to request
@@ -113,6 +116,21 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   });
   attribution("layers", "layer", (a) => (store.layerRows.value = a));
   attribution("lens", "accumulated", (a) => (store.lens.value = a));
+
+  const compared = (lane: Chart, by: Attribute["by"], put: (c: Comparison | null) => void): void => {
+    watch(signal, () => {
+      if (store.against.value !== null) return;
+      now(() => (put(null), problem(COMPARED[lane], null)));
+    });
+    follow<"compare">(
+      COMPARED[lane],
+      () => (isSet(store.target.value) ? comparison(store.shown, by) : null),
+      (result) => store.against.peek() !== null && put(comparisonOf(result)),
+    );
+  };
+  compared("heads", "head", (c) => (store.runs.heads.value = c));
+  compared("layers", "layer", (c) => (store.runs.layers.value = c));
+  compared("lens", "accumulated", (c) => (store.runs.lens.value = c));
 
   follow<"scores">(
     SCORES,

@@ -33,6 +33,8 @@ export interface MapPicture {
   meaning: string;
   /** The head that the values feed; null if the values are of the target. */
   feeds: Values["feeds"];
+  /** The values of both compared runs, [layer × head] each; null if there is one run. */
+  runs: { first: Float32Array; second: Float32Array } | null;
 }
 
 export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
@@ -44,7 +46,7 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
     const feeding = store.feeding.value;
     if (feeds !== null) {
       if (feeding?.feeds === feeds) last = contributions(store, feeding.rows.rows, feeds);
-    } else if (score === null) last = contributions(store, store.headRows.value?.rows, null);
+    } else if (score === null) last = ofRun(store);
     else if (scores?.reply.score === score)
       last = {
         score,
@@ -54,6 +56,7 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
         largest: limitOf(scores.values),
         meaning: scores.reply.meaning,
         feeds: null,
+        runs: null,
       };
     return last;
   });
@@ -64,12 +67,38 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
   if (!rows || !facts) return null;
   const values = rows.subarray(0, facts.layers * facts.heads);
   const limit = limitOf(values);
-  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "", feeds };
+  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "", feeds, runs: null };
+}
+
+/** The contributions of a run, or the difference of two. Two runs have one scale; their difference has its own. */
+export function ofRun(store: Store): MapPicture | null {
+  const picture = contributions(store, store.runs.rows.value?.rows, null);
+  const run = store.runs.shown.value;
+  const compared = store.runs.heads.value;
+  if (!picture || run === null || !compared) return picture;
+  const count = picture.values.length;
+  const runs = { first: compared.first.rows.subarray(0, count), second: compared.second.rows.subarray(0, count) };
+  const limit = run === "difference" ? limitOf(picture.values) : Math.max(limitOf(runs.first), limitOf(runs.second));
+  const largest = Math.max(limitOf(runs.first), limitOf(runs.second));
+  return { ...picture, ...addedRange(store, limit, run), largest, runs };
 }
 
 /** The ends of the colour scale of contributions: ± the largest one, unless the scale is held. */
-export function addedRange(store: Store, limit: number): { low: number; high: number } {
-  return holdOf(store, "heads").range("heads", { low: -limit, high: limit });
+export function addedRange(
+  store: Store,
+  limit: number,
+  run: Values["run"] | null = null,
+): { low: number; high: number } {
+  const picture = run === "difference" ? "heads difference" : "heads";
+  return holdOf(store, "heads").range(picture, { low: -limit, high: limit });
+}
+
+/** What a head adds in both compared runs: " (A +2.24, B −2.31)"; empty if there is one run, or no values. */
+export function runWords({ runs, largest }: MapPicture, index: number): string {
+  const [first, second] = [runs?.first[index] ?? NaN, runs?.second[index] ?? NaN];
+  return Number.isFinite(first) && Number.isFinite(second)
+    ? ` (A ${signed(first, largest)}, B ${signed(second, largest)})`
+    : "";
 }
 
 /** Whether a value lies beyond the colour scale. */

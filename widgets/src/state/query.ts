@@ -27,7 +27,8 @@ export function asking<K extends Kind, T>(
   const waiting = state(0);
   const asked = computed(() => {
     const ask = question();
-    return ask && `${store.dataKey.value} ${JSON.stringify(ask)}`;
+    const other = ask?.kind === "compare-attention" ? store.runs.otherState.value : "";
+    return ask && `${store.dataKey.value} ${other} ${JSON.stringify(ask)}`;
   });
   watch(signal, () => {
     if (asked.value === null) {

@@ -37,6 +37,10 @@ const MOST_MAPPED = 48;
 /** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
 export const PAIRED = 8;
 const WRITTEN = 5;
+/** The most heads whose attention in two runs is shown. */
+export const COMPARED_HEADS = 6;
+/** The decompositions of the charts. */
+const BYS = ["head", "layer", "accumulated"] as const;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
 
@@ -48,6 +52,18 @@ export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
 export function contributions(shown: Selected, by: By): Of<"attribute"> {
   const { target, prompt, position } = shown;
   return { kind: "attribute", by, target, prompt, position, norm: by === "accumulated" ? shown.norm : "frozen" };
+}
+
+/** The decomposition of the shown run and of the one that it is compared with; null if there is no comparison. */
+export function comparison(shown: Selected, by: By): Of<"compare"> | null {
+  const { against } = shown;
+  return against && { ...contributions(shown, by), kind: "compare", against };
+}
+
+/** The attention of a head in both runs; null if there is no comparison, or this is not the name of a head. */
+export function attentionOfRuns({ against, prompt }: Selected, head: string): Of<"compare-attention"> | null {
+  const at = parseHead(head);
+  return at && against && { kind: "compare-attention", ...at, against, prompt };
 }
 
 /** The values for each prompt; they come with the mean. */
@@ -218,11 +234,7 @@ const upTo = (count: number): number[] => Array.from({ length: Math.max(0, count
 
 /** The requests of the charts, which every view needs. */
 export function charts(shown: Selected): Ask[] {
-  return [
-    { kind: "describe" },
-    tokens(shown),
-    ...(["head", "layer", "accumulated"] as const).map((by) => contributions(shown, by)),
-  ];
+  return [{ kind: "describe" }, tokens(shown), ...BYS.map((by) => contributions(shown, by))];
 }
 
 /** What the charts are coloured and ranked by. */
@@ -231,6 +243,7 @@ export function choices(shown: Selected): Ask[] {
     ...(shown.score === null ? [] : [scores(shown, shown.score)]),
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
+    ...BYS.flatMap((by) => comparison(shown, by) ?? []),
   ];
 }
 
@@ -285,6 +298,8 @@ export function ofTheTab(scene: Scene): Ask[] {
       return facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [];
     case "why":
       return whyOf(shown, scene.last);
+    case "runs": // the scatter plot shows the comparison of heads, which the charts request
+      return shown.heads.slice(0, COMPARED_HEADS).flatMap((head) => attentionOfRuns(shown, head) ?? []);
   }
 }
 
@@ -301,6 +316,7 @@ export function withinTheTab(scene: Scene): Ask[] {
     case "prompts":
       return upTo(facts.prompts).map((prompt) => tokens({ prompt }));
     case "why":
+    case "runs":
       return [];
   }
 }

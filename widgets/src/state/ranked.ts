@@ -1,4 +1,4 @@
-// The heads with the largest positive and the largest negative contributions.
+// The heads with the largest positive and the largest negative contributions, and those that differ most between runs.
 import { headName } from "../base/format";
 
 export interface Value {
@@ -16,4 +16,29 @@ export function rank(values: Float32Array, heads: number, k: number): { plus: Va
       .reverse()
       .slice(0, k),
   };
+}
+
+export interface Pair {
+  name: string;
+  first: number;
+  second: number;
+  /** Second minus first. */
+  value: number;
+}
+
+/** The heads whose values differ most, strongest first. */
+export function mostDifferent(
+  { first, second, difference }: Record<"first" | "second" | "difference", Float32Array>,
+  heads: number,
+  k: number,
+): Pair[] {
+  return Array.from(difference, (value, i) => ({
+    name: headName(Math.floor(i / heads), i % heads),
+    first: first[i] ?? NaN,
+    second: second[i] ?? NaN,
+    value,
+  }))
+    .filter(({ value }) => Number.isFinite(value) && value !== 0)
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
+    .slice(0, k);
 }

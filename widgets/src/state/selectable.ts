@@ -157,6 +157,13 @@ export const SELECTABLE = {
     fit: (value, { layers, heads, positions }) =>
       value && value.layer < layers && value.head < heads && value.source < positions ? value : null,
   }),
+  /** The run that the shown one is compared with; null: no comparison. */
+  against: wired("against", {
+    fit: (value, { prompts }) =>
+      value && (value.prompt ?? null) !== null && Number(value.prompt) >= prompts ? null : value,
+  }),
+  /** Which of the two runs the head map shows, or their difference. */
+  run: wired("run"),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */

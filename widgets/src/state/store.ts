@@ -4,21 +4,16 @@ import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-co
 import { headName, parseHead, subscript, visible } from "../base/format";
 import type { Sentence } from "../base/sentence";
 import { limitOf, type Theme } from "../draw/colours";
-import type {
-  AttributionReply,
-  CacheFacts,
-  CacheRef,
-  InnerFacts,
-  NeuronsReply,
-  ScoresReply,
-  TokenLabel,
-} from "../wire/protocol.gen";
+import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
+import type { Attribution } from "./attribution";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
+import { COMPARED, Runs } from "./runs";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { destinationOf, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
+export type { Attribution };
 export type Norm = Values["norm"];
 export type Ranking = Values["ranking"];
 export type Weighting = Values["weighting"];
@@ -29,18 +24,16 @@ export type Score = ScoresReply["score"];
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
-export const IN_PLACE: ReadonlySet<string> = new Set(["heads", "layers", "lens", "target", NEURONS, SCORES, FEEDS]);
-/** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
-export interface Attribution {
-  reply: AttributionReply;
-  rows: Float32Array;
-  /** The standard deviation over prompts. */
-  std: Float32Array | null;
-  /** [component, prompt], row-major; null where there are too many to send. */
-  perPrompt: Float32Array | null;
-  /** The constant of each prompt. */
-  constants: Float32Array | null;
-}
+export const IN_PLACE: ReadonlySet<string> = new Set([
+  "heads",
+  "layers",
+  "lens",
+  "target",
+  NEURONS,
+  SCORES,
+  FEEDS,
+  ...Object.values(COMPARED),
+]);
 /** A reply with a score for each head. */
 export interface Scores {
   reply: ScoresReply;
@@ -177,9 +170,19 @@ export class Store extends SelectionSignals {
   readonly notes: ReadonlySignal<string[]> = computed(() => {
     const neurons = this.ranking.value === "neurons" ? this.neurons.value : null;
     const scores = this.score.value === null ? null : this.scores.value;
-    const replies = [this.headRows.value, this.layerRows.value, this.lens.value, neurons, scores];
+    const replies = [
+      this.runs.notes.value,
+      this.headRows.value,
+      this.layerRows.value,
+      this.lens.value,
+      neurons,
+      scores,
+    ];
     return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
   });
+
+  /** The comparison with another run. */
+  readonly runs = new Runs(this);
 
   /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
@@ -256,7 +259,7 @@ export class Store extends SelectionSignals {
   /** Moves the preview to the next weaker head (1) or the next stronger one (−1). */
   step(by: 1 | -1): void {
     const count = (this.facts.value?.layers ?? 0) * (this.facts.value?.heads ?? 0);
-    const rows = this.headRows.value?.rows.subarray(0, count) ?? new Float32Array(0);
+    const rows = this.runs.rows.value?.rows.subarray(0, count) ?? new Float32Array(0);
     const heads = this.facts.value?.heads ?? 1;
     const known = [...rows.keys()].filter((i) => !Number.isNaN(rows[i]));
     known.sort((a, b) => Math.abs(rows[b] ?? 0) - Math.abs(rows[a] ?? 0));

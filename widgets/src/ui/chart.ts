@@ -21,12 +21,20 @@ export interface Mark {
   at: number;
   layer: number | null;
   sentence: Sentence;
+  /** Its value in a second run, drawn next to it. */
+  second?: number;
   /** Called for a click or Enter on it. */
   choose?: () => void;
 }
 /** The largest absolute value of the marks, which decides the decimals of all numbers in a chart. */
 export function farthest(marks: Mark[]): number {
-  return limitOf(marks.map(({ value }) => value));
+  return limitOf(marks.flatMap(({ value, second = NaN }) => [value, second]).filter(Number.isFinite));
+}
+
+/** "+2.24", or of two runs "A +2.24, B −2.31". */
+function tipWords({ value, second }: Mark, largest: number): string {
+  const own = signed(value, largest);
+  return second === undefined ? own : `A ${own}, B ${signed(second, largest)}`;
 }
 
 export interface Chart {
@@ -55,7 +63,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   const cursor = state<number | null>(null);
   const hold = holdOf(store, "heads"); // the range is held together with the map’s colours
   const scale = computed(() => {
-    const values = chart.marks.value.map((m) => m.value).filter(Number.isFinite);
+    const values = chart.marks.value.flatMap(({ value, second = NaN }) => [value, second]).filter(Number.isFinite);
     const low = values.reduce((least, value) => Math.min(least, value), 0);
     const high = values.reduce((most, value) => Math.max(most, value), 0);
     const range = hold.range(chart.className, { low, high });
@@ -129,8 +137,8 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
           mark
             ? html`<i class="rs-dot" style="left:${toX(mark.value)}%;top:${along(mark.at, row)}px"></i>
               <span class="rs-tip ${along(mark.at, row) < 30 ? "rs-tip-below" : ""}"
-                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${signed(
-                    mark.value,
+                  style="top:${along(mark.at, row)}px"><b>${mark.name}</b> ${tipWords(
+                    mark,
                     farthest(chart.marks.value),
                   )}</span>`
             : null

@@ -8,6 +8,7 @@ import { mountAttention } from "./attention/attention";
 import type { AttentionRoom } from "./attention/attention-room";
 import { mountPositions } from "./positions/positions";
 import { mountPrompts } from "./prompts/prompts";
+import { mountRuns } from "./runs/runs";
 import { mountTokenLens } from "./token-lens/token-lens";
 import { mountWhy } from "./why/why";
 
@@ -32,6 +33,7 @@ const VIEWS: Record<Tab, [string, string, Mount]> = {
   "token-lens": ["Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
   prompts: ["Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
   why: ["Why", "Why a head reads a token, and what was written there", alone(mountWhy)],
+  runs: ["Runs", "What each head adds in two compared runs", alone(mountRuns)],
 };
 const TABS = (Object.keys(VIEWS) as Tab[]).map((tab) => [tab, ...VIEWS[tab]] as const);
 let panels = 0;
@@ -62,7 +64,13 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   watch(signal, () => {
     if (store.facts.value?.prompts === 1 && store.tab.value === "prompts") store.tab.value = "attention";
   });
-  const there = computed(() => TABS.filter(([tab]) => tab !== "prompts" || (store.facts.value?.prompts ?? 1) > 1));
+  // Without a comparison there is no tab of two runs.
+  watch(signal, () => {
+    if (store.against.value === null && store.tab.value === "runs") store.tab.value = "attention";
+  });
+  const isThere = (tab: Tab): boolean =>
+    tab === "prompts" ? (store.facts.value?.prompts ?? 1) > 1 : tab !== "runs" || store.against.value !== null;
+  const there = computed(() => TABS.filter(([tab]) => isThere(tab)));
   watch(signal, () => {
     const chosen = store.tab.value;
     render(

@@ -61,6 +61,28 @@ export const Attribute = v.object({
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const Against = v.object({
+  cache: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+});
+export const Compare = v.object({
+  kind: v.picklist(["compare"]),
+  by: v.picklist(["accumulated","head","layer"]),
+  target: Target,
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const CompareAttention = v.object({
+  kind: v.picklist(["compare-attention"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const Span = v.object({
   start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -195,7 +217,7 @@ export const Shown = v.object({
   layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
-  tab: v.exactOptional(v.picklist(["attention","positions","prompts","token-lens","why"])),
+  tab: v.exactOptional(v.picklist(["attention","positions","prompts","runs","token-lens","why"])),
   presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
   by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
@@ -203,10 +225,12 @@ export const Shown = v.object({
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(31))),
   why: v.exactOptional(v.picklist(["pairs","sides"])),
   feeds: v.exactOptional(v.nullable(Feeds)),
+  against: v.exactOptional(v.nullable(Against)),
+  run: v.exactOptional(v.picklist(["difference","first","second"])),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
-  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","token-lens","why"]),
+  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","runs","token-lens","why"]),
   shown: Shown,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -237,7 +261,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
 });
 export const ComponentTable = v.object({
@@ -299,6 +323,28 @@ export const AttributionReply = v.object({
   missing: v.exactOptional(v.array(v.string())),
   inner: v.exactOptional(v.nullable(InnerFacts)),
 });
+export const RunSum = v.object({
+  measured: v.nullable(v.pipe(v.number(), v.finite())),
+  constant: v.pipe(v.number(), v.finite()),
+  unexplained: v.nullable(v.pipe(v.number(), v.finite())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  measured_from: v.string(),
+  own: v.boolean(),
+});
+export const ComparisonReply = v.object({
+  kind: v.picklist(["compare"]),
+  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  components: ComponentTable,
+  first: RunSum,
+  second: RunSum,
+  difference: RunSum,
+  read: v.pipe(v.number(), v.finite()),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+  refusal: v.exactOptional(v.nullable(v.string())),
+  missing: v.exactOptional(v.array(v.string())),
+});
 export const AttentionBuffer = v.object({
   what: v.picklist(["brings","contribution","pattern","reads","value"]),
   scale: v.exactOptional(v.pipe(v.number(), v.finite())),
@@ -316,6 +362,15 @@ export const AttentionReply = v.object({
   columns: v.exactOptional(v.nullable(Span)),
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
   pool: v.exactOptional(v.picklist(["mean","peak"])),
+});
+export const AttentionComparisonReply = v.object({
+  kind: v.picklist(["compare-attention"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  parts: v.array(AttentionBuffer),
+  notes: v.array(v.string()),
+  step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
 });
 export const ThumbnailsReply = v.object({
   kind: v.picklist(["thumbnails"]),
@@ -481,7 +536,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, AttentionReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -490,6 +545,8 @@ export const REQUESTS = {
   "describe": Describe,
   "tokens": ReadTokens,
   "attribute": Attribute,
+  "compare": Compare,
+  "compare-attention": CompareAttention,
   "attention": ReadAttention,
   "thumbnails": ReadThumbnails,
   "blend": BlendAttention,
@@ -514,7 +571,9 @@ export const REPLIES = {
   "describe": CacheFacts,
   "tokens": TokensReply,
   "attribute": AttributionReply,
+  "compare": ComparisonReply,
   "attention": AttentionReply,
+  "compare-attention": AttentionComparisonReply,
   "thumbnails": ThumbnailsReply,
   "blend": BlendReply,
   "scores": ScoresReply,
@@ -547,6 +606,14 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "attribute": {
     "position": "last",
     "norm": "frozen",
+    "padding": "found"
+  },
+  "compare": {
+    "position": "last",
+    "norm": "frozen",
+    "padding": "found"
+  },
+  "compare-attention": {
     "padding": "found"
   },
   "attention": {
@@ -644,5 +711,7 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "trail": [],
   "step": 0,
   "why": "sides",
-  "feeds": null
+  "feeds": null,
+  "against": null,
+  "run": "difference"
 };

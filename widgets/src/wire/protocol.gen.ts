@@ -14,6 +14,8 @@ export interface Question {
     | Describe
     | ReadTokens
     | Attribute
+    | Compare
+    | CompareAttention
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -146,6 +148,46 @@ export interface Through {
   layer: number;
   head: number;
   source: number | null;
+}
+/**
+ * One decomposition of two runs. The buffers of the reply are float32 [component].
+ *
+ *     Buffer 0 has the values of the first run (the one that is shown), buffer 1 those of the second. Their difference,
+ *     second minus first, is buffer 2 plus buffer 3: what was written differently, and how it is read differently.
+ */
+export interface Compare {
+  kind: "compare";
+  by: "accumulated" | "head" | "layer";
+  target: Target;
+  against: Against;
+  prompt?: number | null;
+  position?: number | "last";
+  norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
+}
+/**
+ * The run that the shown one is compared with: another prompt of the same cache, or another cache.
+ *
+ *     Attributes:
+ *         cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
+ *         prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
+ */
+export interface Against {
+  cache?: string | null;
+  prompt?: number | null;
+}
+/**
+ * The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
+ *
+ *     The maps are down-sampled as in `ReadAttention`. Of the difference, each block shows its cell farthest from zero.
+ */
+export interface CompareAttention {
+  kind: "compare-attention";
+  layer: number;
+  head: number;
+  against: Against;
+  prompt?: number | null;
+  padding?: "found" | "none";
 }
 /**
  * The attention of one head, and its source contributions. The reply lists its buffers.
@@ -335,7 +377,8 @@ export interface ResolveAnswers {
  */
 export interface WriteCode {
   kind: "code";
-  picture: "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "token-lens" | "why";
+  picture:
+    "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "runs" | "token-lens" | "why";
   shown: Shown;
   padding?: "found" | "none";
 }
@@ -348,6 +391,8 @@ export interface WriteCode {
  *         step: The place of the present step in the trail.
  *         why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
  *         feeds: Colours the head map by what feeds a head; None: not.
+ *         against: The run that the shown one is compared with; None: no comparison.
+ *         run: Which of the two runs the head map and the ranking show, or their difference.
  */
 export interface Shown {
   target: Target;
@@ -363,7 +408,7 @@ export interface Shown {
   layer?: number | null;
   weighting?: "contribution" | "pattern" | "value";
   score?: ("copying" | "duplicate" | "entropy" | "first" | "induction" | "previous") | null;
-  tab?: "attention" | "positions" | "prompts" | "token-lens" | "why";
+  tab?: "attention" | "positions" | "prompts" | "runs" | "token-lens" | "why";
   presentation?: "all" | "matrix" | "text";
   by?: "accumulated" | "head" | "layer";
   padding?: "found" | "none";
@@ -374,6 +419,8 @@ export interface Shown {
   step?: number;
   why?: "pairs" | "sides";
   feeds?: Feeds | null;
+  against?: Against | null;
+  run?: "difference" | "first" | "second";
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -447,7 +494,9 @@ export interface Answer {
         | CacheFacts
         | TokensReply
         | AttributionReply
+        | ComparisonReply
         | AttentionReply
+        | AttentionComparisonReply
         | ThumbnailsReply
         | BlendReply
         | ScoresReply
@@ -593,6 +642,39 @@ export interface InnerFacts {
   versus_attention?: number | null;
 }
 /**
+ * Two runs row by row: of each, Σ rows + constant + unexplained = measured; their differences likewise.
+ *
+ *     For `head` and `missing` see `AttributionReply`. `read` is the sum of all that is read differently: the part of the
+ *     measured difference that no component wrote. It includes the constant.
+ */
+export interface ComparisonReply {
+  kind: "compare";
+  by: "accumulated" | "head" | "layer" | "neuron" | "source";
+  components: ComponentTable;
+  first: RunSum;
+  second: RunSum;
+  difference: RunSum;
+  read: number;
+  prompts: number;
+  notes: string[];
+  refusal?: string | null;
+  missing?: string[];
+}
+/**
+ * What the rows of a run, or of the difference of two runs, add up to: see `AttributionReply`.
+ *
+ *     `tolerance` and `worst` are of the run; of a difference they are of both runs together.
+ */
+export interface RunSum {
+  measured: number | null;
+  constant: number;
+  unexplained: number | null;
+  worst: number | null;
+  tolerance: number;
+  measured_from: string;
+  own: boolean;
+}
+/**
  * Attention of one head, in one prompt or averaged over prompts.
  *
  *     Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
@@ -622,6 +704,20 @@ export interface AttentionBuffer {
   scale?: number;
   wide?: boolean;
   triangle?: boolean;
+}
+/**
+ * Attention of one head in two runs: `parts` describe the pattern of the first run, of the second, and B − A.
+ *
+ *     Each map has ⌈positions / step⌉² values.
+ */
+export interface AttentionComparisonReply {
+  kind: "compare-attention";
+  layer: number;
+  head: number;
+  positions: number;
+  parts: AttentionBuffer[];
+  notes: string[];
+  step?: number;
 }
 /**
  * Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
@@ -879,4 +975,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "3a0a6283d74c";
+export const WIRE = "9d6564bc95e0";

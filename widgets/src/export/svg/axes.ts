@@ -5,7 +5,7 @@ import { endsOf, isBeyond } from "../../draw/clipped";
 import { divergingRgb, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import { layerTicks, percent } from "../../state/axis";
-import type { TokenAt } from "../pictures";
+import type { Setting, TokenAt } from "../pictures";
 import { MUTED, RULE, type Sheet } from "./sheet";
 import { cut, widthOf } from "./xml";
 
@@ -19,6 +19,17 @@ export interface Box {
 /** The quantity with its unit: "logit difference (logits)". The unit of a direction is not known. */
 export function withUnit(quantity: string): string {
   return quantity.includes("direction") ? quantity : `${quantity} (logits)`;
+}
+
+/** What a map or a ranking shows of two compared runs: "B − A of what each adds"; the same words for one run. */
+export function ofRun(what: string, { compared }: Setting): string {
+  if (!compared) return what;
+  return compared.run === "difference" ? `B − A of ${what}` : `${what} in ${compared.run === "first" ? "A" : "B"}`;
+}
+
+/** The names of two compared runs, for a caption. */
+export function runLines({ compared }: Setting): string[] {
+  return compared ? [`A: ${compared.first}`, `B: ${compared.second}`] : [];
 }
 
 export function number(value: number): string {

@@ -5,7 +5,7 @@ import { limitOf } from "../../draw/colours";
 import { band, polyline, type Slice } from "../../draw/polyline";
 import { bars, lensX, percent } from "../../state/axis";
 import type { LayersPicture, LensPicture, Row, Setting, Valued } from "../pictures";
-import { type Box, layerAxes, scaleOf, withUnit } from "./axes";
+import { type Box, layerAxes, runLines, scaleOf, withUnit } from "./axes";
 import { GREY, INK, MINUS, MUTED, PLUS, Sheet, SINGLE } from "./sheet";
 import { widthOf } from "./xml";
 
@@ -24,14 +24,20 @@ const ends = (rows: Valued[]): number[] => rows.flatMap(({ value, std }) => [val
 
 export function lensFigure({ points, norm }: LensPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
+  const second = points.flatMap(({ runs, ...point }) => (runs ? { ...point, value: runs.second, std: null } : []));
   const convention = norm === "frozen" ? "final norm’s scale held fixed" : "final norm recomputed at each point";
   const top = sheet.heading(
     "Logit lens",
     `${setting.quantity} after each sublayer`,
-    captionOf(setting, convention, ...spreadOf(points, "band", setting)),
+    captionOf(
+      setting,
+      convention,
+      ...(second.length > 0 ? [...runLines(setting), "A: line, B: dashed"] : []),
+      ...spreadOf(points, "band", setting),
+    ),
   );
   const box: Box = { x: LEFT, y: top, width: SINGLE - LEFT - 34, height: 112 };
-  const scale = scaleOf(ends(points), box);
+  const scale = scaleOf([...ends(points), ...ends(second)], box);
   layerAxes(sheet, box, scale, setting.layers, withUnit(setting.quantity));
   const x = ({ component }: Row): number =>
     box.x + (percent(lensX(component, setting.layers), setting.layers) / 100) * box.width;
@@ -49,6 +55,16 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
     decimals,
   );
   sheet.path(curve, `class="curve" fill="none" stroke="${INK}" stroke-width="1" stroke-linejoin="round"`);
+  if (second.length > 0) {
+    const other = polyline(
+      second.map((point) => (known(point) ? [x(point), scale(point.value)] : null)),
+      decimals,
+    );
+    sheet.path(
+      other,
+      `class="second" fill="none" stroke="${INK}" stroke-width="1" stroke-dasharray="3 2" stroke-linejoin="round"`,
+    );
+  }
   sheet.group("points", () =>
     points.forEach((point) => known(point) && sheet.circle(x(point), scale(point.value), 0.9, INK)),
   );
@@ -62,17 +78,22 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
 
 export function layersFigure({ rows }: LayersPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
+  const compared = rows.some(({ runs }) => runs !== undefined);
   const top =
     sheet.heading(
       "Layers",
       `what each adds to the ${setting.quantity}`,
-      captionOf(setting, ...spreadOf(rows, "lines", setting)),
+      captionOf(
+        setting,
+        ...(compared ? [...runLines(setting), "left, dark: A; right, pale: B"] : []),
+        ...spreadOf(rows, "lines", setting),
+      ),
     ) + 3;
   const places = bars(rows.map((row) => row.component));
   const others = places.some((bar) => bar.kind === "other");
   key(sheet, top, others);
   const box: Box = { x: LEFT, y: top + 8, width: SINGLE - LEFT - 8, height: 100 };
-  const scale = scaleOf(ends(rows), box);
+  const scale = scaleOf([...ends(rows), ...rows.map(({ runs }) => runs?.second ?? NaN)], box);
   layerAxes(sheet, box, scale, setting.layers, withUnit(setting.quantity));
   const at = (x: number): number => box.x + (percent(x, setting.layers) / 100) * box.width;
   sheet.group("bars", () => {
@@ -81,15 +102,23 @@ export function layersFigure({ rows }: LayersPicture, setting: Setting): string 
       if (!Number.isFinite(value)) continue;
       const [from, to] = [at(bar.from), at(bar.to)];
       const gap = (to - from) * 0.12;
-      const fill = bar.kind === "attention" ? (value < 0 ? MINUS : PLUS) : bar.kind === "mlp" ? GREY : "#ffffff";
-      sheet.rect(
-        from + gap,
-        Math.min(scale(0), scale(value)),
-        to - from - 2 * gap,
-        Math.abs(scale(value) - scale(0)),
-        fill,
-        bar.kind === "other" ? { stroke: GREY } : {},
-      );
+      const drawn = (value: number, left: number, width: number, opacity = 1): void =>
+        sheet.rect(
+          left,
+          Math.min(scale(0), scale(value)),
+          width,
+          Math.abs(scale(value) - scale(0)),
+          bar.kind === "attention" ? (value < 0 ? MINUS : PLUS) : bar.kind === "mlp" ? GREY : "#ffffff",
+          { ...(bar.kind === "other" ? { stroke: GREY } : {}), ...(opacity < 1 ? { opacity } : {}) },
+        );
+      const second = rows[bar.index]?.runs?.second ?? NaN;
+      if (!Number.isFinite(second)) {
+        drawn(value, from + gap, to - from - 2 * gap);
+        continue;
+      }
+      const half = (to - from - gap) / 2;
+      drawn(value, from + gap / 2, half);
+      drawn(second, from + gap / 2 + half, half, 0.5);
     }
   });
   for (const bar of places) {

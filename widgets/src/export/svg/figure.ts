@@ -4,6 +4,7 @@ import { attentionFigure } from "./attention";
 import { layersFigure, lensFigure } from "./curves";
 import { headsFigure, rankingFigure } from "./heads";
 import { positionsFigure, promptsFigure, tokenLensFigure } from "./maps";
+import { scatterFigure } from "./scatter";
 import { whyFigure } from "./why";
 
 export function figure(picture: Picture, setting: Setting): string {
@@ -26,5 +27,7 @@ export function figure(picture: Picture, setting: Setting): string {
       return promptsFigure(picture, setting);
     case "why":
       return whyFigure(picture, setting);
+    case "runs":
+      return scatterFigure(picture, setting);
   }
 }

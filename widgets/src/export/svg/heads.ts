@@ -4,7 +4,18 @@ import { headName, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { layerTicks } from "../../state/axis";
 import type { HeadsPicture, RankingPicture, Setting } from "../pictures";
-import { axisNames, type Box, beyondDot, beyondLine, type Colours, colourBar, colourOf, withUnit } from "./axes";
+import {
+  axisNames,
+  type Box,
+  beyondDot,
+  beyondLine,
+  type Colours,
+  colourBar,
+  colourOf,
+  ofRun,
+  runLines,
+  withUnit,
+} from "./axes";
 import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
 import { cut } from "./xml";
 
@@ -12,7 +23,16 @@ const LEFT = 32;
 const RIGHT = 52;
 
 export function headsFigure(
-  { layers, heads, values, score, feeds, pinned, limit = limitOf(values.subarray(0, layers * heads)) }: HeadsPicture,
+  {
+    layers,
+    heads,
+    values,
+    score,
+    feeds,
+    pinned,
+    runs,
+    limit = limitOf(values.subarray(0, layers * heads)),
+  }: HeadsPicture,
   setting: Setting,
 ): string {
   const shown = score ? score.values : values;
@@ -24,7 +44,9 @@ export function headsFigure(
     ? "what feeds a head"
     : score
       ? `${score.name} score`
-      : `what each adds to the ${setting.quantity}`;
+      : runs
+        ? ofRun(`what each adds to the ${setting.quantity}`, setting)
+        : `what each adds to the ${setting.quantity}`;
   const of = [feeds ?? setting.target, setting.place];
   const about = score && !feeds ? [score.meaning] : of; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
@@ -34,6 +56,7 @@ export function headsFigure(
   const y = sheet.heading("Heads", what, [
     ...setting.source,
     ...about,
+    ...(runs ? runLines(setting) : []),
     ...marked,
     ...empty,
     ...(colours.values ? beyondLine(colours, colours.values) : []),
@@ -97,11 +120,15 @@ export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): s
   const spread = rows.some((row) => row.std !== null)
     ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`]
     : [];
+  const compared = of === "heads" && rows.some(({ runs }) => runs !== undefined);
+  const what = `what each adds to the ${setting.quantity}`;
   const top =
-    sheet.heading(`Top ${of}`, `what each adds to the ${setting.quantity}`, [
+    sheet.heading(`Top ${of}`, of === "heads" ? ofRun(what, setting) : what, [
       ...setting.source,
       setting.target,
       setting.place,
+      ...(of === "heads" ? runLines(setting) : []),
+      ...(compared ? ["bars: B − A"] : []),
       ...spread,
     ]) + 4;
   const names = of === "heads" ? 30 : 46;

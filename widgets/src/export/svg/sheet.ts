@@ -43,12 +43,13 @@ export class Sheet {
     width: number,
     height: number,
     fill: string,
-    more: { stroke?: string; radius?: number } = {},
+    more: { stroke?: string; radius?: number; opacity?: number } = {},
   ): void {
+    const opacity = more.opacity === undefined ? "" : ` fill-opacity="${more.opacity}"`;
     const stroke = more.stroke ? ` stroke="${more.stroke}" stroke-width="0.6"` : "";
     this.#parts.push(
       `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}` +
-        `"${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
+        `"${opacity}${stroke}${more.radius ? ` rx="${round(more.radius)}"` : ""}/>`,
     );
   }
   line(x1: number, y1: number, x2: number, y2: number, stroke = RULE, width = 0.5): void {

@@ -1,5 +1,6 @@
 // The badge in words: what the rows add up to, where the model's own value was read, and what the verdict means.
 import { amount, signed } from "../../base/format";
+import { type Run, several } from "../../state/comparison";
 import type { Attribution } from "../../state/store";
 import { rowSum, type Verdict, verdict } from "./ledger";
 
@@ -39,15 +40,28 @@ export function brief(
   return kind === "agrees" && own ? `✓ adds up: ${signed(sum, largest)}` : `${signed(sum, largest)}, not checked`;
 }
 
-export function explanation(data: Attribution, quantity: string, dtype: string): string {
+/** Whose value the rows add up to: "the model’s own logit difference", "the difference of the two runs’ own …". */
+export interface Whose {
+  /** "the model’s", "the difference of the two runs’" */
+  whose: string;
+  /** "logit difference", "logit differences" */
+  quantity: string;
+}
+
+export function whoseOf(run: Run | null, quantity: string): Whose {
+  if (run === "difference") return { whose: "the difference of the two runs’", quantity: several(quantity) };
+  return { whose: run === "second" ? "run B’s" : "the model’s", quantity };
+}
+
+export function explanation(data: Attribution, { whose, quantity }: Whose, dtype: string): string {
   const { measured_from, notes, own, prompts, tolerance, worst } = data.reply;
   const { kind, measured } = verdict(data);
   const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
   if (kind === "incomplete") {
     const known =
       measured === null
-        ? `The model’s ${quantity} is not known: ${measured_from.replace(/^nothing: /, "")}.`
-        : `The model’s ${quantity}, read from ${measured_from}, is ${signed(measured, largest, 1)}.`;
+        ? `${begun(whose)} ${quantity} is not known: ${measured_from.replace(/^nothing: /, "")}.`
+        : `${begun(whose)} ${quantity}, read from ${measured_from}, is ${signed(measured, largest, 1)}.`;
     return (
       `The rows are not complete: ${missingWords(data.reply.missing ?? [])}. Each row is exact, but their sum ` +
       `is not the ${quantity}. ${known}`
@@ -58,15 +72,14 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
   if (measured === null) {
     const why = measured_from.replace(/^nothing: /, "") || "pass `logits=`";
     return (
-      `${sum} ${signed(rowSum(data), largest, 1)}. Whether that is the model’s own ${quantity} is not known: ` +
-      `${why}.`
+      `${sum} ${signed(rowSum(data), largest, 1)}. Whether that is ${whose} own ${quantity} is not known: ` + `${why}.`
     );
   }
   const rounding = `rounding (${dtype}: up to ${amount(tolerance)})`;
   const left = amount(worst ?? 0);
   if (kind === "agrees") {
     const judged = many ? `The largest gap in a prompt, ${left}, is` : `The gap, ${left}, is`;
-    const what = own ? `the model’s own ${quantity}` : `the ${quantity} that the cache gives`;
+    const what = own ? `${whose} own ${quantity}` : `the ${quantity} that the cache gives`;
     return `${sum} ${what}, ${signed(measured, largest, 1)}, read from ${measured_from}. ${judged} ${rounding}.`;
   }
   if (kind === "contradicts")
@@ -77,7 +90,9 @@ export function explanation(data: Attribution, quantity: string, dtype: string):
   const judged = many ? "In the worst prompt they leave" : "They leave";
   const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;
   return (
-    `${sum} ${signed(rowSum(data), largest, 1)}; the model’s own ${quantity}, read from ${measured_from}, is ` +
+    `${sum} ${signed(rowSum(data), largest, 1)}; ${whose} own ${quantity}, read from ${measured_from}, is ` +
     `${signed(measured, largest, 1)}. ${judged} ${left} ${why}`
   );
 }
+
+const begun = (words: string): string => words.charAt(0).toUpperCase() + words.slice(1);

@@ -4,9 +4,10 @@ import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, starred, vanishes } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
+import { isInside } from "../../state/target";
 import { prose } from "../../ui/prose";
 import { insideSum, scoreMeaning } from "./badge-inside";
-import { brief, explanation, lackingIn, missingWords } from "./badge-words";
+import { brief, explanation, lackingIn, missingWords, whoseOf } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 
 export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -20,9 +21,10 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
   parent.append(status, more);
 
   watch(signal, () => {
-    const data = store.headRows.value;
-    const quantity = store.quantity.value;
-    const refused = store.reasonNotDrawn("heads") !== null;
+    const data = store.runs.rows.value;
+    const run = store.runs.shown.value;
+    const { whose, quantity } = whoseOf(run, store.quantity.value);
+    const refused = store.runs.whyNoRows() !== null;
     if (!data || refused) {
       const lacking = refused ? lackingIn(store.facts.value?.missing ?? []) : null;
       if (lacking)
@@ -41,8 +43,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     }
     const { kind, measured, unexplained } = verdict(data);
     const sum = rowSum(data);
-    const inside = insideSum(store, data.reply.inner, sum);
-    const own = data.reply.own || inside !== null;
+    const single = run === null || run === "first";
+    const inside = single ? insideSum(store, data.reply.inner, sum) : null;
+    const own = data.reply.own || isInside(store.target.value);
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
     // Whether the values are from the past: from a cache that was changed or is gone, or from a saved picture.
@@ -51,12 +54,12 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       kind === "incomplete"
         ? "rows not complete: " +
           `${missingWords(data.reply.missing ?? [])}${
-            measured === null ? "" : ` · the model’s ${quantity} is ${signed(measured, largest, 1)}`
+            measured === null ? "" : ` · ${whose} ${quantity} is ${signed(measured, largest, 1)}`
           }`
         : kind === "contradicts"
           ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
           : past && kind === "misses"
-            ? `${rows} summed to ${signed(sum, largest, 1)}, the model’s ${quantity} was ` +
+            ? `${rows} summed to ${signed(sum, largest, 1)}, ${whose} ${quantity} was ` +
               `${signed(measured, largest, 1)} · from an earlier picture`
             : past
               ? `${rows} summed to ${signed(sum, largest, 1)} · from an earlier picture`
@@ -64,15 +67,15 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                 ? `✓ ${rows} sum to ${inside}`
                 : kind === "unmeasured" && inside !== null
                   ? `${rows} sum to ${inside.replace(", as cached", "")} · not in the cache to compare with`
-                  : kind === "agrees" && data.reply.own
-                    ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · the model’s own ${quantity}`
+                  : kind === "agrees" && own
+                    ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · ${whose} own ${quantity}`
                     : kind === "agrees"
                       ? `${rows} sum to ${signed(sum, largest, 1)} · not checked against the model’s logits`
                       : kind === "misses" && Math.abs(unexplained) <= data.reply.tolerance
-                        ? `rows miss the model’s ${quantity} by up to ` +
+                        ? `rows miss ${whose} ${quantity} by up to ` +
                           `${plain(data.reply.worst ?? 0, largest)} in a prompt`
                         : kind === "misses"
-                          ? `rows miss ${signed(unexplained, largest)} of the model’s ${quantity} ` +
+                          ? `rows miss ${signed(unexplained, largest)} of ${whose} ${quantity} ` +
                             `${signed(measured, largest)}`
                           : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
     const short = brief(
@@ -109,7 +112,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
   });
 
   watch(signal, () => {
-    const data = store.headRows.value;
+    const data = store.runs.rows.value;
     more.hidden = !open.value || !data;
     if (!data) return;
     const { constant, tolerance } = data.reply;
@@ -119,7 +122,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const notes = store.notes.value; // the notes of the head rows come first: they say why rows do not add up
     render(
       html`<p class="rs-words">${prose(
-        explanation(data, store.quantity.value, store.facts.value?.dtype ?? "float32"),
+        explanation(data, whoseOf(store.runs.shown.value, store.quantity.value), store.facts.value?.dtype ?? "float32"),
       )}</p>
         ${scoreMeaning(store) ? html`<p>${prose(scoreMeaning(store))}</p>` : nothing}
         ${
@@ -151,7 +154,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               : nothing
           }
         </tbody>
-        <tfoot><tr><th scope="row">measured ${store.quantity.value}</th><td
+        <tfoot><tr><th scope="row">measured ${store.runs.quantity.value}</th><td
             class="rs-number">${
               measured !== null ? signed(measured, largest, 2) : "not in the cache"
             }</td></tr></tfoot></table>

@@ -10,6 +10,7 @@ import { closeElsewhere } from "../../ui/popover";
 import { prose } from "../../ui/prose";
 import { measured } from "../../ui/width";
 import type { Client } from "../../wire/client";
+import { mountAgainst } from "./against";
 import { mountBadge } from "./badge";
 import { mountMenu } from "./export-menu";
 import { dotted } from "./facts";
@@ -27,11 +28,12 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   const target = element("div", "rs-target");
   const prompt = element("div", "rs-prompt");
   const at = element("div", "rs-at");
+  const against = element("div", "rs-against");
   const larger = element("div", "rs-larger");
   const menu = element("div", "rs-menu");
   parent.append(
     element("div", "rs-top", {}, facts, badge),
-    element("div", "rs-controls", {}, target, prompt, at, element("div", "rs-tools", {}, larger, menu)),
+    element("div", "rs-controls", {}, target, prompt, at, against, element("div", "rs-tools", {}, larger, menu)),
   );
 
   mountName(facts, store, measured(parent.closest<HTMLElement>(".residscope") ?? parent, 1000, signal), signal);
@@ -65,6 +67,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountBadge(badge, store, signal);
   mountTarget(target, store, client, signal);
   mountPrompt(prompt, store, signal);
+  mountAgainst(against, store, client, signal);
   mountMenu(menu, store, client, signal);
   mountTrail(parent, store, signal);
 }

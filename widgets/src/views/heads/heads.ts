@@ -14,6 +14,7 @@ import {
   levelScale,
   liesBeyond,
   mapPicture,
+  runWords,
   share,
   valueIn,
 } from "../../state/map-picture";
@@ -77,7 +78,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const why = feeds
       ? (store.problems.value.get(FEEDS) ?? undefined)
       : added
-        ? (store.reasonNotDrawn("heads") ?? store.headRows.value?.reply.refusal ?? undefined)
+        ? (store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal ?? undefined)
         : (store.problems.value.get(SCORES) ?? undefined);
     // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
@@ -137,7 +138,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const stale = shown?.score === null && shown.feeds === null && store.reasonNotDrawn("heads") !== null;
+    const stale = shown?.score === null && shown.feeds === null && store.runs.whyNoRows() !== null;
     const end = endOf();
     if (!shown) return;
     let index = 0;
@@ -163,7 +164,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
                 ? "not known"
                 : unknown && shown.score === null
                   ? "not cached"
-                  : cellWords(shown, value)
+                  : cellWords(shown, value) + runWords(shown, index)
         }`,
       );
       index += 1;
@@ -197,7 +198,9 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     if (!head || !facts || !shown || Number.isNaN(value)) return;
     const late = head.layer >= endOf();
     marker.hidden = late;
-    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : cellWords(shown, value)}`);
+    const both = runWords(shown, head.layer * facts.heads + head.head);
+    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : cellWords(shown, value) + both}`);
+    tip.classList.toggle("rs-tip-both", both !== "");
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;

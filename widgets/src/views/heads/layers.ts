@@ -23,8 +23,15 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   });
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
+  /** The values of the run that this one is compared with, if its rows are the same. */
+  const second = computed(() => {
+    const compared = store.runs.of("layers");
+    return compared && compared.second.rows.length === values.value.length ? compared.second.rows : null;
+  });
   watch(signal, () => {
-    const kinds = `blue and orange: attention, grey: MLP${others.value ? ", hollow: other components" : ""}`;
+    const kinds =
+      `blue and orange: attention, grey: MLP${others.value ? ", hollow: other components" : ""}` +
+      (second.value ? "; upper: A, lower and paler: B" : "");
     render(
       html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
       <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i
@@ -33,10 +40,11 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
     );
   });
 
-  const largest = computed(() => limitOf(values.value));
+  const largest = computed(() => Math.max(limitOf(values.value), limitOf(second.value ?? [])));
   const marks = computed<Mark[]>(() =>
     rows.value.map((bar) => {
       const value = values.value[bar.index] ?? 0;
+      const other = second.value ? (second.value[bar.index] ?? 0) : undefined;
       const what =
         bar.layer === null
           ? `“${bar.label}”`
@@ -55,8 +63,11 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
         sentence: [
           `${bar.label}: ${what} ${verb} `,
           { stress: signed(value, largest.value) },
-          ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}${more}`,
+          ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}`,
+          ...(other === undefined ? [] : [" in A, ", { stress: signed(other, largest.value) }, " in B"]),
+          more,
         ],
+        ...(other === undefined ? {} : { second: other }),
         ...(mlp === null ? {} : { choose: () => store.toggleLayer(mlp) }),
       };
     }),
@@ -68,7 +79,7 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       "keys read the bars, Enter on an MLP lists its neurons."
     );
   });
-  const why = computed(() => store.reasonNotDrawn("layers"));
+  const why = computed(() => store.reasonNotDrawn("layers") ?? store.runs.reasonNotDrawn("layers"));
 
   mountChart(parent, store, signal, {
     className: "rs-layers",
@@ -82,22 +93,27 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       const height = along(layers.value, row.value);
       const chosen = store.chosenLayer.value;
       return html`<svg viewBox="0 0 100 ${height}" preserveAspectRatio="none" aria-hidden="true">
-          ${rows.value.map((bar) => {
+          ${rows.value.flatMap((bar) => {
+            const compared = second.value;
+            const [top, whole] = [along(bar.from, row.value), along(bar.to, row.value) - along(bar.from, row.value)];
+            const drawn = (value: number, from: number, height: number, run: string) => {
+              const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
+              const mark = bar.kind === "mlp" && bar.layer === chosen ? "rs-chosen" : "";
+              const sign =
+                bar.kind === "attention"
+                  ? value < 0
+                    ? "rs-minus"
+                    : "rs-plus"
+                  : bar.kind === "mlp"
+                    ? "rs-grey"
+                    : "rs-hollow";
+              return svg`<rect class="rs-bar ${sign} ${mark} ${run}" vector-effect="non-scaling-stroke" x=${left}
+                width=${right - left} y=${top + whole * from} height=${whole * height}></rect>`;
+            };
             const value = values.value[bar.index] ?? 0;
-            const [top, bottom] = [along(bar.from, row.value), along(bar.to, row.value)];
-            const gap = (bottom - top) * 0.12;
-            const [left, right] = [Math.min(x(0), x(value)), Math.max(x(0), x(value))];
-            const mark = bar.kind === "mlp" && bar.layer === chosen ? "rs-chosen" : "";
-            const sign =
-              bar.kind === "attention"
-                ? value < 0
-                  ? "rs-minus"
-                  : "rs-plus"
-                : bar.kind === "mlp"
-                  ? "rs-grey"
-                  : "rs-hollow";
-            return svg`<rect class="rs-bar ${sign} ${mark}" vector-effect="non-scaling-stroke" x=${left}
-                width=${right - left} y=${top + gap} height=${bottom - top - 2 * gap}></rect>`;
+            return compared
+              ? [drawn(value, 0.04, 0.48, ""), drawn(compared[bar.index] ?? 0, 0.52, 0.42, "rs-run-second")]
+              : [drawn(value, 0.12, 0.76, "")];
           })}
         </svg>
         ${

@@ -1,6 +1,6 @@
 // Logit lens: the target after each sublayer, and the choice between its two norm conventions.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
-import { html, render, svg } from "lit-html";
+import { html, nothing, render, svg } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
@@ -18,14 +18,26 @@ const NORMS: [Norm, string, string][] = [
 export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
   const layers = computed(() => store.facts.value?.layers ?? 0);
+  /** The run that the lens is compared with, if its points are the same. */
+  const second = computed(() => {
+    const compared = store.runs.of("lens");
+    const same = compared?.second.rows.length === store.lens.value?.rows.length;
+    return compared && same ? compared.second : null;
+  });
   const marks = computed<Mark[]>(() => {
     const lens = store.lens.value;
     if (!lens) return [];
     const { components, constant } = lens.reply;
-    const largest = limitOf(lens.rows.map((row) => row + constant));
+    const compared = second.value;
+    const of = compared && { rows: compared.rows, constant: compared.reply.constant };
+    const largest = limitOf([
+      ...lens.rows.map((row) => row + constant),
+      ...(of ? of.rows.map((row) => row + of.constant).filter(Number.isFinite) : []),
+    ]);
     return componentsOf(components).map((point, i) => {
       const name = point.label;
       const value = (lens.rows[i] ?? 0) + constant;
+      const other = of ? (of.rows[i] ?? NaN) + of.constant : NaN;
       const at = lensX(point, layers.value);
       return {
         name,
@@ -34,8 +46,11 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
         layer: at < layers.value ? Math.floor(at) : null,
         sentence: [
           `Logit lens ${lensMeaning(point)} (${name}): ${store.quantity.value} `,
+          ...(of ? ["A "] : []),
           { stress: signed(value, largest) },
+          ...(of ? [", B ", { stress: signed(other, largest) }] : []),
         ],
+        ...(of ? { second: other } : {}),
       };
     });
   });
@@ -49,7 +64,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
       `${signed(last.value, largest)} at ${last.name}. Arrow keys read the points.`
     );
   });
-  const why = computed(() => store.reasonNotDrawn("lens"));
+  const why = computed(() => store.reasonNotDrawn("lens") ?? store.runs.reasonNotDrawn("lens"));
 
   watch(signal, () => {
     const norm = store.norm.value;
@@ -58,7 +73,14 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
       void (store.norm.value = (event.target as HTMLSelectElement).value === "recomputed" ? "recomputed" : "frozen");
     caption.classList.toggle("rs-recomputed", norm === "recomputed");
     render(
-      html`<h3 title="Logit lens: the ${store.quantity.value} after each sublayer">Lens</h3>
+      html`<h3 title="Logit lens: the ${store.quantity.value} after each sublayer${
+        second.value ? "; A: line, B: dashed" : ""
+      }">Lens</h3>${
+        second.value
+          ? html`<span class="rs-run-key" aria-hidden="true"><i class="rs-key-line"></i>A<i
+              class="rs-key-line rs-dashed"></i>B</span>`
+          : nothing
+      }
         <span class="rs-choice rs-norm"><select aria-label="Norm of the logit lens" title=${tip} .value=${norm}
             @change=${choose}>
           ${NORMS.map(
@@ -78,15 +100,23 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     why,
     caption,
     draw: (x) => {
-      const path = polyline(
-        marks.value.map((m) =>
-          Number.isFinite(m.value) ? [Math.max(0, Math.min(100, x(m.value))), along(m.at, row.value)] : null,
-        ),
-      );
+      const curve = (value: (mark: Mark) => number): string =>
+        polyline(
+          marks.value.map((m) =>
+            Number.isFinite(value(m)) ? [Math.max(0, Math.min(100, x(value(m)))), along(m.at, row.value)] : null,
+          ),
+        );
+      const path = curve((mark) => mark.value);
       const last = marks.value.at(-1);
       return html`<svg viewBox="0 0 100 ${along(layers.value, row.value)}" preserveAspectRatio="none"
           aria-hidden="true">
           ${svg`<path class="rs-line" d=${path} vector-effect="non-scaling-stroke"></path>`}
+          ${
+            second.value
+              ? svg`<path class="rs-line rs-dashed" d=${curve((mark) => mark.second ?? NaN)}
+                vector-effect="non-scaling-stroke"></path>`
+              : nothing
+          }
         </svg>
         ${
           last?.name === "final_post"

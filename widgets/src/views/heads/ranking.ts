@@ -53,15 +53,20 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
       html`${
         what === "neurons"
           ? layerChoice(store)
-          : store.headRows.value?.std
-            ? html`<span
+          : store.runs.shown.value === "difference"
+            ? html`<span class="rs-run-key" title="The heads that differ most between the runs, by B − A"><i
+                class="rs-run-first" aria-hidden="true"></i>A <i class="rs-run-second" aria-hidden="true"></i>B</span>`
+            : store.runs.rows.value?.std
+              ? html`<span
                 title=${
-                  `The mean over ${store.headRows.value.reply.prompts} prompts; the whisker reaches one standard ` +
+                  `The mean over ${store.runs.rows.value.reply.prompts} prompts; the whisker reaches one standard ` +
                   "deviation to either side. Hover over a line to see a dot for each prompt."
                 }><i
             class="rs-key-whisker"
-                aria-hidden="true"></i>± std over ${plural(store.headRows.value.reply.prompts, "prompt")}</span>`
-            : html`<span>${facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""}</span>`
+                aria-hidden="true"></i>± std over ${plural(store.runs.rows.value.reply.prompts, "prompt")}</span>`
+              : html`<span>${
+                  facts ? `of ${plural(facts.layers, "layer")} × ${plural(facts.heads, "head")}` : ""
+                }</span>`
       }
         <div class="rs-stepper" role="group" aria-label="How many ${what} each way">
           <button type="button" aria-label="Fewer ${what}" ?disabled=${k <= 1} @click=${step(-1)}>−</button>

@@ -40,7 +40,7 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
     const tip = feeds
       ? feedsWords(store, feeds)
       : score === null
-        ? `What each head adds to the ${store.quantity.value}: blue adds, orange takes away`
+        ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
         : reply?.score === score
           ? [reply.meaning, ...reply.notes].join(" ")
           : "";

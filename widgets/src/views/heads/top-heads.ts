@@ -1,13 +1,16 @@
-// The heads that add most and take away most. Below them the ledger, which shows what the whole sum is made of.
+// The heads that add most and take away most; of two compared runs, those that differ most. Below them the ledger,
+// which shows what the whole sum is made of.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { rank } from "../../state/ranked";
+import { mostDifferent, type Pair, rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { ledger } from "../header/ledger";
+import { endsOfPairs, pairLine } from "./pair-line";
 import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
+import { readWords } from "./read-words";
 import { headSpread, overPrompts } from "./spread";
 
 export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -15,12 +18,26 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   const sum = element("div", "rs-ledger");
   parent.append(list, sum);
 
+  /** The heads that differ most between two runs; null while a single run is shown. */
+  const pairs = computed<Pair[] | null>(() => {
+    const facts = store.facts.value;
+    const compared = store.runs.heads.value;
+    if (!facts || !compared || store.runs.shown.value !== "difference") return null;
+    const mapped = ({ rows }: { rows: Float32Array }): Float32Array => rows.subarray(0, facts.layers * facts.heads);
+    const { first, second, difference } = compared;
+    const runs = { first: mapped(first), second: mapped(second), difference: mapped(difference) };
+    return mostDifferent(runs, facts.heads, 2 * store.topK.value);
+  });
   const ranked = computed(() => {
     const facts = store.facts.value;
-    const rows = store.headRows.value?.rows;
+    const rows = store.runs.rows.value?.rows;
     if (!facts || !rows) return null;
     const { plus, minus } = rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value);
-    const spread = (ranked: Ranked): Ranked => ({ ...ranked, spread: headSpread(store, ranked.name) });
+    const alone = store.runs.rows.value === store.headRows.value;
+    const spread = (ranked: Ranked): Ranked => ({
+      ...ranked,
+      spread: alone ? headSpread(store, ranked.name) : null,
+    });
     return { plus: plus.map(spread), minus: minus.map(spread) };
   });
 
@@ -30,39 +47,50 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const reach = reachOf(found ? [...found.plus, ...found.minus] : []);
     const pinned = store.heads.value;
     const hovered = store.hoveredHead.value;
-    const item = (ranked: Ranked, index: number): TemplateResult => html`
+    const line = (name: string, words: string, mark: string, content: TemplateResult): TemplateResult => html`
       <div role="listitem" class="rs-ranked">
-        <button type="button" data-head=${ranked.name}
-            aria-label="${ranked.name} ${signed(ranked.value, store.largest.value)}${overPrompts(
-              ranked.spread ?? null,
-              store.largest.value,
-            )}" aria-pressed=${pinned.includes(ranked.name)}
-          class="rs-rank-line ${
-            ranked.value < 0 && index === 0 ? "rs-first-minus" : ""
-          } ${ranked.name === hovered ? "rs-hover" : ""}">${rankLine(
-            ranked,
-            reach,
-            store.largest.value,
-            ranked.name === hovered,
-          )}</button>
+        <button type="button" data-head=${name} aria-label="${name} ${words}" aria-pressed=${pinned.includes(name)}
+          class="rs-rank-line ${mark} ${name === hovered ? "rs-hover" : ""}">${content}</button>
       </div>`;
-    const why = store.reasonNotDrawn("heads") ?? store.headRows.value?.reply.refusal;
+    const item = (ranked: Ranked, index: number): TemplateResult =>
+      line(
+        ranked.name,
+        signed(ranked.value, store.largest.value) + overPrompts(ranked.spread ?? null, store.largest.value),
+        ranked.value < 0 && index === 0 ? "rs-first-minus" : "",
+        rankLine(ranked, reach, store.largest.value, ranked.name === hovered),
+      );
+    const both = pairs.value;
+    const ends = endsOfPairs(both ?? []);
+    const most = Math.max(ends.high, -ends.low);
+    const pair = (of: Pair): TemplateResult =>
+      line(
+        of.name,
+        `${signed(of.value, most)}: ${signed(of.first, most)} in A, ${signed(of.second, most)} in B`,
+        "",
+        pairLine(of, ends, most),
+      );
+    const why = store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal;
     render(
       why
         ? html`<p class="rs-none">${prose(why)}</p>`
-        : found
-          ? html`${found.plus.map(item)}${found.minus.map(item)}`
-          : nothing,
+        : both
+          ? html`${both.map(pair)}${both.length === 0 ? html`<p class="rs-none">No head differs.</p>` : nothing}`
+          : found
+            ? html`${found.plus.map(item)}${found.minus.map(item)}`
+            : nothing,
       list,
     );
   });
 
   watch(signal, () => {
     const facts = store.facts.value;
-    const data = store.headRows.value;
+    const data = store.runs.rows.value;
+    const compared = store.runs.shown.value === "difference" ? store.runs.heads.value : null;
     render(
-      facts && data && store.reasonNotDrawn("heads") === null
-        ? ledger(data, facts.layers * facts.heads, store.quantity.value)
+      facts && data && store.runs.whyNoRows() === null
+        ? html`${ledger(data, facts.layers * facts.heads, compared ? "B − A" : store.quantity.value)}${
+            compared ? html`<p class="rs-read-line">${readWords(compared)}</p>` : nothing
+          }`
         : nothing,
       sum,
     );

@@ -1,7 +1,7 @@
 // A sentence about the head in focus, clause by clause: its contribution, the tokens it reads, and what they
 // contribute. A clause that does not fit is left out completely, so that no number is cut.
 
-import { parseHead, signed, vanishes } from "../../base/format";
+import { type Head, parseHead, signed, vanishes } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
 import { limitOf } from "../../draw/colours";
 import { cellWords, type MapPicture, valueIn } from "../../state/map-picture";
@@ -46,9 +46,16 @@ export function headClauses(
           `${name} adds `,
           { stress: signed(value, store.largest.value) },
           spread ? ` ${plusMinus(spread.std, store.largest.value)}` : "",
+          ...inSecond(store, picture, head),
         ];
   const read = reading?.head === name ? readClauses(store, reading) : [];
   return [own, ...read, ...(picture !== null && picture.score !== null ? [scoreClause(store, name, picture)] : [])];
+}
+
+/** What a head adds in the run that this one is compared with: “ in A, −2.31 in B”. */
+function inSecond(store: Store, picture: MapPicture | null, { layer, head }: Head): Sentence {
+  const value = picture?.runs?.second[layer * (store.facts.value?.heads ?? 0) + head] ?? NaN;
+  return Number.isFinite(value) ? [" in\u00a0A, ", { stress: signed(value, store.largest.value) }, " in\u00a0B"] : [];
 }
 
 /** The score of a head: “previous-token 0.87: how much attention goes to the token just before”. */

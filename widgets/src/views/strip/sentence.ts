@@ -23,8 +23,8 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
     const refused =
       name === null
-        ? (store.reasonNotDrawn("heads") ??
-          store.headRows.value?.reply.refusal ??
+        ? (store.runs.whyNoRows() ??
+          store.runs.rows.value?.reply.refusal ??
           store.reasonNotDrawn("layers") ??
           store.reasonNotDrawn("lens"))
         : null;

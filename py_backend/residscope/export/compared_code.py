@@ -1,0 +1,135 @@
+"""Writes the code of the pictures of two compared runs."""
+
+from __future__ import annotations
+
+from residscope.base.expressions import parse_path
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+from residscope.export.python_source import call, is_addressable
+from residscope.export.script import Script, free_name
+from residscope.session.discovery import leads_to, named
+from residscope.terms import Against, Run
+
+_VALUES: dict[Run, str] = {"first": "comparison.first", "second": "comparison.second", "difference": "comparison"}
+
+
+def lens(script: Script, against: Against) -> list[str]:
+    """Two curves, in the same order as the runs."""
+    norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
+    return [
+        _comparison(script, against, "accumulated", norm),
+        f"values = [(run.values + run.constant){_prompt(script, '.mean(1)', '[:, 0]')} "
+        "for run in (comparison.first, comparison.second)]",
+        f"# each [point], {script.unit}, {_words(script)}; names: comparison.labels",
+        *_both(),
+    ]
+
+
+def layers(script: Script, against: Against) -> list[str]:
+    """The rows of both runs."""
+    return [
+        _comparison(script, against, "layer", {}),
+        f"values = [run.values{_prompt(script, '.mean(1)', '[:, 0]')} "
+        "for run in (comparison.first, comparison.second)]",
+        f"# each [component], {script.unit}, {_words(script)}; names: comparison.labels",
+        *_both(),
+    ]
+
+
+def heads(script: Script, against: Against) -> list[str]:
+    """The map of one run, or of the difference."""
+    run = script.request.shown.run
+    of, which = _VALUES[run], _prompt(script, ".mean(-1)", "[..., 0]")
+    return [
+        _comparison(script, against, "head", {}),
+        f"values = {of}.grid{which}  # [layer, head], {script.unit}, {_words(script)}",
+        f"figure = {of}.to_plotly()",
+    ]
+
+
+def ranking(script: Script, against: Against) -> list[str]:
+    """The heads that differ most; of one run, those that add most and take away most."""
+    shown = script.request.shown
+    of, k = _VALUES[shown.run], shown.top_k
+    if shown.run != "difference":
+        which = f"{of}.top({k})"
+        return [
+            _comparison(script, against, "head", {}),
+            f"values = [value for _, value in {which}]  # {script.unit}, {_words(script)}; with names: {which}",
+            call(f"figure = {of}.to_plotly", ['"ranking"', f"k={k}"]),
+        ]
+    return [
+        _comparison(script, against, "head", {}),
+        "heads = zip(comparison.labels[: comparison.parts], comparison.mean().tolist(), strict=False)",
+        f"strongest = sorted((head for head in heads if head[1] != 0), key=lambda head: -abs(head[1]))[:{2 * k}]",
+        f"values = [value for _, value in strongest]  # {script.unit}, {_words(script)}; with names: strongest",
+        call("figure = comparison.to_plotly", ['"ranking"', f"k={k}"]),
+    ]
+
+
+def runs(script: Script) -> list[str]:
+    """The heads of both runs, as points."""
+    against = script.request.shown.against
+    if against is None:
+        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then copy the code.")
+    one = _prompt(script, ".mean(-1)", "[..., 0]")
+    prompt = [] if script.prompt is None else ["prompt=0"]
+    return [
+        _comparison(script, against, "head", {}),
+        f"values = [run.grid{one} for run in (comparison.first, comparison.second)]",
+        f"# each [layer, head], {script.unit}, {_words(script)}",
+        call("figure = comparison.to_plotly", ['"scatter"', *prompt]),
+    ]
+
+
+def _comparison(script: Script, against: Against, by: str, norm: dict[str, str]) -> str:
+    other = _other(script, against)
+    options = {} if script.prompt is None else {"prompt": str(script.prompt)}
+    if against.prompt is not None:
+        options = {"prompt": "0", **options, "with_prompt": str(against.prompt)}
+    options |= script.position | norm | script.extras("logits", "tokens", "attention_mask", "model")
+    mask = _other_mask(script, against)
+    named_options = [f"{name}={value}" for name, value in (options | mask).items()]
+    caches = [script.cache] if other is None else [script.cache, other]
+    answers = f"answers={script.answers}" if other is None else script.answers
+    return call("comparison = residscope.compare", [*caches, answers, f'by="{by}"', *named_options])
+
+
+def _other(script: Script, against: Against) -> str | None:
+    """An expression for the other cache; None if both runs are of one cache."""
+    name = against.cache
+    if name is None:
+        return None
+    if is_addressable(name) and parse_path(name) is not None and leads_to(name, named(name)):
+        return name
+    free = free_name("other")
+    script.remark(free, "the ActivationCache that it is compared with")
+    return free
+
+
+def _other_mask(script: Script, against: Against) -> dict[str, str]:
+    """If padding counts as real tokens, the mask of the other cache is written as lists of ones, too."""
+    cache = None if against.cache is None else named(against.cache)
+    if cache is None or script.request.shown.padding != "none":
+        return {}
+    view = CacheView(cache)
+    return {"other_attention_mask": f"[[1] * {view.n_pos}] * {view.batch}"}
+
+
+def _prompt(script: Script, mean: str, one: str) -> str:
+    return mean if script.prompt is None else one
+
+
+def _words(script: Script) -> str:
+    """Which run the values are of, for the comment after them."""
+    words = {"first": "the first run", "second": "the second run", "difference": "second − first"}
+    of_both = script.request.picture in ("lens", "layers", "runs")
+    mean = f", the mean over {script.view.batch} prompts" if script.prompt is None and script.view.batch > 1 else ""
+    return ("first and second run" if of_both else words[script.request.shown.run]) + mean
+
+
+def _both() -> list[str]:
+    return [
+        "figure = comparison.first.to_plotly()",
+        'figure.add_traces(comparison.second.to_plotly().update_traces(opacity=0.5, name="second run").data)',
+    ]

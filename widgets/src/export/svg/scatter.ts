@@ -1,0 +1,55 @@
+// Two compared runs, head by head: A across, B up, and the line of heads that add the same in both.
+import { signed } from "../../base/format";
+import { spotOf } from "../../state/scatter";
+import type { RunsPicture, Setting } from "../pictures";
+import { axisNames, type Box, number, runLines, withUnit } from "./axes";
+import { GREY, INK, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
+
+const LEFT = 36;
+/** So many heads that differ most have their names beside them. */
+const NAMED = 8;
+
+export function scatterFigure(picture: RunsPicture, setting: Setting): string {
+  const { heads, low, high, pinned } = picture;
+  const sheet = new Sheet(SINGLE);
+  const what = `what each head adds to the ${setting.quantity} in two runs`;
+  const lines = [...setting.source, setting.target, setting.place, ...runLines(setting)];
+  const top = sheet.heading("Runs", what, [...lines, "dashed: the same in both"]) + 4;
+  const side = SINGLE - LEFT - 14;
+  const box: Box = { x: LEFT, y: top, width: side, height: side };
+  const scatter = { heads, low, high };
+  const at = (pair: { first: number; second: number }): [number, number] => {
+    const { x, y } = spotOf(scatter, pair);
+    return [box.x + (x / 100) * side, box.y + (y / 100) * side];
+  };
+  const [zeroX, zeroY] = at({ first: 0, second: 0 });
+  sheet.line(zeroX, box.y, zeroX, box.y + side, RULE);
+  sheet.line(box.x, zeroY, box.x + side, zeroY, RULE);
+  sheet.path(
+    `M${box.x} ${box.y + side}L${box.x + side} ${box.y}`,
+    `fill="none" stroke="${GREY}" stroke-width="0.6" stroke-dasharray="3 2"`,
+  );
+  sheet.line(box.x, box.y + side, box.x + side, box.y + side, MUTED);
+  sheet.line(box.x, box.y, box.x, box.y + side, MUTED);
+  const largest = Math.max(high, -low);
+  for (const value of [low / 1.06, high / 1.06]) {
+    const [x, y] = at({ first: value, second: value });
+    const text = number(Number(value.toPrecision(2)));
+    sheet.text(x, box.y + side + 9, text, { anchor: "middle", fill: MUTED });
+    sheet.text(box.x - 4, y + 2.2, text, { anchor: "end", fill: MUTED });
+  }
+  sheet.group("heads", () => heads.forEach((head) => sheet.circle(...at(head), 1.3, head.value < 0 ? MINUS : PLUS)));
+  const named = heads.filter(({ name }, i) => i < NAMED || pinned.includes(name));
+  for (const head of named) {
+    const [x, y] = at(head);
+    const end = x > box.x + side * 0.8;
+    sheet.text(x + (end ? -3 : 3), y + 2, `${head.name} ${signed(head.value, largest)}`, {
+      size: 5.5,
+      anchor: end ? "end" : "start",
+      ...(pinned.includes(head.name) ? { bold: true } : {}),
+      fill: INK,
+    });
+  }
+  axisNames(sheet, box, `A: ${withUnit(setting.quantity)}`, "B");
+  return sheet.end(box.y + side + 26, `Runs: ${what}`);
+}

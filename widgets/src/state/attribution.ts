@@ -1,0 +1,14 @@
+// A decomposition as the views have it.
+import type { AttributionReply } from "../wire/protocol.gen";
+
+/** A reply with a decomposition, and its values; for the mean over prompts also their spread. */
+export interface Attribution {
+  reply: AttributionReply;
+  rows: Float32Array;
+  /** The standard deviation over prompts. */
+  std: Float32Array | null;
+  /** [component, prompt], row-major; null where there are too many to send. */
+  perPrompt: Float32Array | null;
+  /** The constant of each prompt. */
+  constants: Float32Array | null;
+}

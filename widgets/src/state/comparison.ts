@@ -1,0 +1,104 @@
+// Two runs row by row: what a reply of `compare` says of each run and of their difference, in the form in which a
+// decomposition of one run is shown. So map, ranking, ledger and badge need no second way to draw.
+import { float32, type Result } from "../wire/client";
+import type { Against, CacheRow, RunSum, Shown } from "../wire/protocol.gen";
+import type { Attribution } from "./attribution";
+
+export type Run = NonNullable<Shown["run"]>;
+
+export interface Comparison {
+  by: Attribution["reply"]["by"];
+  /** The run that is shown without a comparison; the one that it is compared with; second minus first. */
+  first: Attribution;
+  second: Attribution;
+  difference: Attribution;
+  /** What of the difference was written differently, for each row; the rest is read differently. */
+  written: Float32Array;
+  /** The sum of all that is read differently. */
+  read: number;
+}
+
+export function comparisonOf({ reply, buffers }: Result<"compare">): Comparison {
+  const { by, components, prompts, notes, refusal = null, missing = [] } = reply;
+  const [first, second, written, read] = [0, 1, 2, 3].map((at) => float32(buffers[at])) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
+  const run = (sum: RunSum, rows: Float32Array): Attribution => ({
+    reply: { kind: "attribute", by, components, ...sum, prompts, notes, refusal, missing },
+    rows,
+    std: null,
+    perPrompt: null,
+    constants: null,
+  });
+  return {
+    by,
+    first: run(reply.first, first),
+    second: run(reply.second, second),
+    difference: run(
+      reply.difference,
+      written.map((value, row) => value + (read[row] ?? NaN)),
+    ),
+    written,
+    read: reply.read,
+  };
+}
+
+/** The quantity of both runs: "logit differences", "values". */
+export function several(quantity: string): string {
+  return /(logit|logit difference|attention score)$/.test(quantity) ? `${quantity}s` : "values";
+}
+
+/** The names of two compared runs: "prompt 2" and "prompt 1", or the names of two caches. */
+export function runNames(
+  cache: string,
+  prompt: number | null,
+  { cache: other = null, prompt: otherPrompt = null }: Against,
+): [string, string] {
+  const named = (prompt: number | null): string => (prompt === null ? "the mean" : `prompt ${prompt}`);
+  if (other === null) return [named(prompt), named(otherPrompt)];
+  const apart = otherPrompt !== null && otherPrompt !== prompt;
+  return apart ? [`${cache}, ${named(prompt)}`, `${other}, ${named(otherPrompt)}`] : [cache, other];
+}
+
+/** What a run can be compared with. */
+export interface Choice {
+  against: Against;
+  name: string;
+  /** What it is, or why it cannot be compared with. */
+  words: string;
+  /** Whether it cannot be compared with: another shape, or a cache that cannot be read. */
+  refused: boolean;
+}
+
+/** The other prompts of the cache, then the other caches of the kernel. */
+export function choicesOf(
+  facts: { name: string; layers: number; heads: number; prompts: number },
+  shown: { cache: string; prompt: number | null },
+  caches: readonly CacheRow[],
+): Choice[] {
+  const prompts = Array.from({ length: facts.prompts > 1 ? facts.prompts : 0 }, (_, prompt) => prompt)
+    .filter((prompt) => prompt !== shown.prompt)
+    .map((prompt) => ({
+      against: { cache: null, prompt },
+      name: `prompt ${prompt}`,
+      words: "of this cache",
+      refused: false,
+    }));
+  const own = new Set([shown.cache, facts.name]);
+  const others = caches
+    .filter(({ names }) => !names.some((name) => own.has(name)))
+    .map(({ names, model, layers, heads, prompts, positions, problem = null }): Choice => {
+      const fits = layers === facts.layers && heads === facts.heads;
+      const shape = `${layers} × ${heads} heads, ${prompts} × ${positions}`;
+      return {
+        against: { cache: names[0] ?? "", prompt: null },
+        name: names[0] ?? "",
+        words: problem ?? (fits ? `${model} · ${prompts} × ${positions}` : `another shape: ${shape}`),
+        refused: problem !== null || !fits,
+      };
+    });
+  return [...prompts, ...others];
+}

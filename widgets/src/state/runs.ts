@@ -1,0 +1,68 @@
+// The run that is shown, and the one that it is compared with: what the kernel has sent about both, and which of them
+// head map, ranking and badge show. The part of the store that belongs to a comparison.
+import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
+import type { Attribution } from "./attribution";
+import { type Comparison, type Run, several } from "./comparison";
+import type { Values } from "./selectable";
+
+/** The lanes of the loader for comparisons: of heads, of layers, of the logit lens. */
+export const COMPARED = { heads: "compared heads", layers: "compared layers", lens: "compared lens" } as const;
+export type Chart = keyof typeof COMPARED;
+
+/** The part of a store that a comparison depends on. */
+interface Selected {
+  readonly against: ReadonlySignal<Values["against"]>;
+  readonly run: ReadonlySignal<Run>;
+  readonly headRows: ReadonlySignal<Attribution | null>;
+  readonly quantity: ReadonlySignal<string>;
+  readonly problems: ReadonlySignal<ReadonlyMap<string, string>>;
+  reasonNotDrawn(lane: string): string | null;
+}
+
+export class Runs {
+  /** The last comparisons; null until the first one, and while there is none. */
+  readonly heads = signal<Comparison | null>(null);
+  readonly layers = signal<Comparison | null>(null);
+  readonly lens = signal<Comparison | null>(null);
+  /** Changes with the cache that this one is compared with, and with its state, where a host lists them. */
+  readonly otherState = signal("");
+
+  constructor(readonly store: Selected) {}
+
+  /** Which run the rows are of; null if there is only one. */
+  readonly shown = computed<Run | null>(() =>
+    this.store.against.value === null || this.heads.value === null ? null : this.store.run.value,
+  );
+
+  /** The rows of map, ranking and badge: of one run, or of the difference. Until they are there, the last ones stay. */
+  readonly rows = computed<Attribution | null>(() => {
+    const run = this.shown.value ?? "first";
+    return run === "first" ? this.store.headRows.value : (this.heads.value?.[run] ?? null);
+  });
+
+  /** "logit difference", or for the difference of two runs "difference of the logit differences". */
+  readonly quantity = computed(() => {
+    const quantity = this.store.quantity.value;
+    return this.shown.value === "difference" ? `difference of the ${several(quantity)}` : quantity;
+  });
+
+  /** The notes of a comparison. */
+  readonly notes = computed(() => (this.store.against.value === null ? null : (this.heads.value?.difference ?? null)));
+
+  /** The comparison of a chart, if there is one. */
+  of(chart: Chart): Comparison | null {
+    return this.store.against.value === null ? null : this[chart].value;
+  }
+
+  /** Why a chart has no second run; null if it has one, or needs none. */
+  reasonNotDrawn(chart: Chart): string | null {
+    return this.store.against.value === null ? null : (this.store.problems.value.get(COMPARED[chart]) ?? null);
+  }
+
+  /** Why map, ranking and badge have no rows; null if they have. */
+  whyNoRows(): string | null {
+    return (
+      (this.store.run.value === "first" ? null : this.reasonNotDrawn("heads")) ?? this.store.reasonNotDrawn("heads")
+    );
+  }
+}

@@ -1,0 +1,69 @@
+// The heads of two compared runs as points: what each adds in A, and in B. Both axes have the same scale, so heads that
+// add the same lie on the diagonal.
+import { headName } from "../base/format";
+import type { Comparison } from "./comparison";
+import type { Pair } from "./ranked";
+
+export interface Scatter {
+  /** Every head that is known in both runs; those that differ most come first. */
+  heads: Pair[];
+  /** The ends of both axes. */
+  low: number;
+  high: number;
+}
+
+export function scatterOf({ first, second, difference }: Comparison, layers: number, heads: number): Scatter {
+  const all = Array.from(
+    { length: layers * heads },
+    (_, i): Pair => ({
+      name: headName(Math.floor(i / heads), i % heads),
+      first: first.rows[i] ?? NaN,
+      second: second.rows[i] ?? NaN,
+      value: difference.rows[i] ?? NaN,
+    }),
+  )
+    .filter(({ first, second }) => Number.isFinite(first) && Number.isFinite(second))
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+  const values = all.flatMap(({ first, second }) => [first, second]);
+  const [least, most] = [
+    values.reduce((low, value) => Math.min(low, value), 0),
+    values.reduce((high, value) => Math.max(high, value), 0),
+  ];
+  const margin = (most - least || 1) * 0.06;
+  return { heads: all, low: least - margin, high: most + margin };
+}
+
+/** The place of a value on an axis, in percent from its low end. */
+export function placeOn({ low, high }: Pick<Scatter, "low" | "high">, value: number): number {
+  return ((value - low) / (high - low)) * 100;
+}
+
+export interface Spot {
+  /** In percent: from the left, and from the top. */
+  x: number;
+  y: number;
+}
+
+export function spotOf(scatter: Scatter, { first, second }: Pick<Pair, "first" | "second">): Spot {
+  return { x: placeOn(scatter, first), y: 100 - placeOn(scatter, second) };
+}
+
+/** The head nearest to a spot, if one is near; of several in the same place, the one that differs most. */
+export function nearestTo(scatter: Scatter, { x, y }: Spot, reach: number): Pair | null {
+  let [best, distance]: [Pair | null, number] = [null, reach];
+  for (const head of scatter.heads) {
+    const at = spotOf(scatter, head);
+    const away = Math.hypot(at.x - x, at.y - y);
+    if (away < distance) [best, distance] = [head, away];
+  }
+  return best;
+}
+
+/** The heads between two corners, those that differ most first. */
+export function within(scatter: Scatter, from: Spot, to: Spot): Pair[] {
+  const between = (value: number, a: number, b: number): boolean => value >= Math.min(a, b) && value <= Math.max(a, b);
+  return scatter.heads.filter((head) => {
+    const at = spotOf(scatter, head);
+    return between(at.x, from.x, to.x) && between(at.y, from.y, to.y);
+  });
+}

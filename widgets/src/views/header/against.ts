@@ -1,0 +1,177 @@
+// "against …": the run that the shown one is compared with, another prompt or another cache of the kernel; and the
+// switch between the two runs and their difference, which map, ranking and badge follow.
+import { batch, computed, signal as state } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { shown as safe } from "../../base/legible";
+import { element, watch } from "../../base/lifetime";
+import { type Choice, choicesOf, type Run, runNames } from "../../state/comparison";
+import { isOutdated } from "../../state/loader";
+import type { Store } from "../../state/store";
+import { closeElsewhere } from "../../ui/popover";
+import { prose } from "../../ui/prose";
+import type { Client } from "../../wire/client";
+import type { CachesReply } from "../../wire/protocol.gen";
+
+/** The most runs in the list; the others are found by typing. */
+const MOST = 9;
+const RUNS: Run[] = ["first", "second", "difference"];
+let boxes = 0;
+
+export function mountAgainst(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
+  const id = `rs-against-${++boxes}`;
+  const open = state(false);
+  const typed = state("");
+  const active = state(0);
+  const listed = state<CachesReply | null>(null);
+  const failure = state("");
+  const line = element("div", "rs-against-line");
+  const box = element("div", "rs-popover rs-combobox-place rs-against-box", { hidden: "" });
+  parent.append(line, box);
+
+  const names = computed(() => {
+    const against = store.against.value;
+    return against && runNames(store.cacheName.value, store.prompt.value, against).map((name) => safe(name, 30));
+  });
+  const choices = computed<Choice[]>(() => {
+    const facts = store.facts.value;
+    if (!facts || store.isSaved.value) return [];
+    const now = { cache: store.cacheName.value, prompt: store.prompt.value };
+    return choicesOf(facts, now, listed.value?.caches ?? []);
+  });
+  const matching = computed(() => {
+    const needle = typed.value.trim().toLowerCase();
+    return choices.value.filter(({ name }) => name.toLowerCase().includes(needle));
+  });
+  const options = computed(() => matching.value.slice(0, MOST));
+
+  const close = (refocus: boolean): void => {
+    open.value = false;
+    if (refocus) line.querySelector<HTMLElement>("[aria-haspopup]")?.focus();
+  };
+  const choose = (choice: Choice | undefined): void => {
+    if (!choice || choice.refused) return;
+    const { against } = choice;
+    batch(() => {
+      // A prompt is compared with one prompt, not with the mean of all.
+      if (against.cache === null && store.prompt.peek() === null) store.prompt.value = against.prompt === 0 ? 1 : 0;
+      store.against.value = against;
+    });
+    close(true);
+  };
+  const end = (): void => {
+    store.against.value = null;
+    close(true);
+  };
+  const start = (): void => {
+    batch(() => {
+      open.value = !open.peek();
+      typed.value = failure.value = "";
+      active.value = 0;
+    });
+    if (!open.peek() || store.isSaved.peek()) return;
+    box.querySelector("input")?.focus({ preventScroll: true });
+    client.latest("caches", { kind: "caches" }).then(
+      (result) => result && (listed.value = result.reply),
+      (error: unknown) => {
+        if (signal.aborted || isOutdated(error, store)) return;
+        failure.value = error instanceof Error ? error.message : String(error);
+      },
+    );
+  };
+
+  watch(signal, () => {
+    const [first, second] = names.value ?? [];
+    const run = store.run.value;
+    const words: Record<Run, string> = {
+      first: `A: ${first}`,
+      second: `B: ${second}`,
+      difference: `${second} minus ${first}`,
+    };
+    const signs: Record<Run, string> = { first: "A", second: "B", difference: "B − A" };
+    parent.classList.toggle("rs-comparing", names.value !== null);
+    parent.hidden = store.isSaved.value && names.value === null; // a saved page has no other run
+    render(
+      html`<button type="button" class="rs-quiet rs-against-open" aria-haspopup="listbox" aria-expanded=${open.value}
+          aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
+          title="Compare with another prompt or another cache" @click=${start}><span class="rs-against-word"></span> ${
+            second === undefined ? "…" : html`<b>${second}</b>`
+          }</button>
+        ${
+          second === undefined
+            ? nothing
+            : html`<button type="button" class="rs-quiet rs-remove" aria-label="End the comparison"
+                title="End the comparison" @click=${end}>×</button>
+              <span class="rs-switch rs-run-switch" role="group" aria-label="Run in the head map">
+                ${RUNS.map(
+                  (name) => html`<button type="button" data-run=${name} aria-pressed=${run === name}
+                    aria-label=${words[name]} title=${words[name]}
+                    @click=${() => (store.run.value = name)}>${signs[name]}<i>${
+                      name === "first" ? ` ${first}` : name === "second" ? ` ${second}` : ""
+                    }</i></button>`,
+                )}</span>`
+        }`,
+      line,
+    );
+  });
+
+  watch(signal, () => {
+    box.hidden = !open.value;
+    if (!open.value) return render(nothing, box);
+    const more = matching.value.length - options.value.length;
+    const at = Math.min(active.value, options.value.length - 1);
+    render(
+      html`<input type="text" role="combobox" aria-label="Compare with" aria-expanded="true" aria-autocomplete="list"
+          aria-controls=${id} aria-activedescendant=${at >= 0 ? `${id}-${at}` : nothing} autocomplete="off"
+          spellcheck="false" autocapitalize="off" placeholder="a prompt or a cache" .value=${typed.value}
+          @input=${(event: Event) =>
+            batch(() => {
+              typed.value = (event.target as HTMLInputElement).value;
+              active.value = 0;
+            })}
+          @keydown=${keys}>
+        <div role="listbox" id=${id} aria-label="Runs to compare with">
+          ${options.value.map(
+            (choice, i) => html`<div role="option" id="${id}-${i}" class="rs-option ${choice.refused ? "rs-none" : ""}"
+              aria-selected=${i === at} aria-disabled=${choice.refused ? "true" : nothing}
+              @pointerenter=${() => (active.value = i)} @pointerdown=${(e: Event) => e.preventDefault()}
+              @click=${() => choose(choice)}><span class="rs-name">${safe(choice.name, 30)}</span><small>${safe(
+                choice.words,
+                60,
+              )}</small></div>`,
+          )}
+        </div>
+        ${more > 0 ? html`<p>${more} more: type a number or a name.</p>` : nothing}
+        ${
+          options.value.length > 0
+            ? nothing
+            : html`<p>${
+                typed.value !== "" && choices.value.length > 0
+                  ? "No prompt and no cache has this name."
+                  : listed.value === null && failure.value === "" && !store.isSaved.value
+                    ? "listing the caches …"
+                    : "There is no other prompt and no other cache."
+              }</p>`
+        }
+        ${failure.value ? html`<p class="rs-broken" role="alert">${prose(failure.value)}</p>` : nothing}`,
+      box,
+    );
+  });
+
+  function keys(event: KeyboardEvent): void {
+    const count = options.peek().length;
+    const at = Math.min(active.peek(), count - 1);
+    if (event.key === "ArrowDown") active.value = count > 0 ? (at + 1) % count : 0;
+    else if (event.key === "ArrowUp") active.value = count > 0 ? (at + count - 1) % count : 0;
+    else if (event.key === "Enter") choose(options.peek()[at]);
+    else if (event.key === "Escape") close(true);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+  closeElsewhere(
+    parent,
+    () => open.peek(),
+    () => close(false),
+    signal,
+  );
+}

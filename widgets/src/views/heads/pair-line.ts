@@ -1,0 +1,28 @@
+// One line of the ranking of two compared runs: what a head adds in run A, below it in run B, and the difference.
+import { html, nothing, type TemplateResult } from "lit-html";
+import { side, signed } from "../../base/format";
+import type { Pair } from "../../state/ranked";
+
+/** The ends of the common axis of all lines; zero is on it. */
+export function endsOfPairs(pairs: Pair[]): { low: number; high: number } {
+  const all = pairs.flatMap(({ first, second }) => [first, second]).filter(Number.isFinite);
+  return { low: Math.min(0, ...all), high: Math.max(0, ...all) };
+}
+
+export function pairLine(
+  { name, first, second, value }: Pair,
+  ends: { low: number; high: number },
+  largest: number,
+): TemplateResult {
+  const written = signed(value, largest);
+  const at = (v: number): number => (ends.high > ends.low ? ((v - ends.low) / (ends.high - ends.low)) * 100 : 0);
+  const bar = (v: number, run: string): TemplateResult | typeof nothing =>
+    Number.isFinite(v)
+      ? html`<i class="rs-run-${run} ${v < 0 ? "rs-minus" : "rs-plus"}"
+          style="margin-left:${Math.min(at(0), at(v))}%;width:${Math.abs(at(v) - at(0))}%"></i>`
+      : nothing;
+  return html`<span class="rs-name">${name}</span>
+    <span class="rs-track rs-pair">${bar(first, "first")}${bar(second, "second")}<b class="rs-origin"
+      style="left:${at(0)}%"></b></span>
+    <span class="rs-number ${side(written)}">${written}</span>`;
+}

@@ -1,0 +1,171 @@
+// The attention of pinned heads in two compared runs: A, B, and B − A, cell by cell. A cell under the pointer, or
+// chosen with the arrow keys, is marked in all three.
+import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
+import { nothing, render } from "lit-html";
+import { plural } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import { divergingRgb, limitOf, sequentialRgb } from "../../draw/colours";
+import { type Look, paintMatrix } from "../../draw/matrix";
+import { partOf } from "../../draw/zoom";
+import { asking } from "../../state/query";
+import { attentionOfRuns, COMPARED_HEADS } from "../../state/questions";
+import type { Store } from "../../state/store";
+import { mountCaption } from "../../ui/caption";
+import { prose } from "../../ui/prose";
+import { stepAcross } from "../../ui/roving";
+import type { Client } from "../../wire/client";
+import { type Cell, cellSentence, MAPS, type RunMaps, runMapsOf } from "./run-maps";
+
+/** The side of a matrix in CSS pixels, if it cannot be measured. */
+const SIDE = 150;
+
+export function mountRunAttention(
+  parent: HTMLElement,
+  store: Store,
+  client: Client,
+  inSight: ReadonlySignal<boolean>,
+  signal: AbortSignal,
+): void {
+  const caption = element("div", "rs-caption");
+  const rows = element("div", "rs-run-maps");
+  parent.append(caption, rows);
+  /** The pinned heads; without any, the last one that was pointed at. */
+  const heads = computed(() => {
+    const pinned = store.heads.value;
+    if (pinned.length > 0) return pinned.slice(0, COMPARED_HEADS);
+    return store.preview.value === null ? [] : [store.preview.value];
+  });
+  const slots = Array.from({ length: COMPARED_HEADS }, (_, slot) => {
+    const head = computed(() => heads.value[slot] ?? null);
+    const answer = asking<"compare-attention", RunMaps>(
+      `attention of runs ${slot}`,
+      store,
+      client,
+      signal,
+      () => (inSight.value && head.value !== null ? attentionOfRuns(store.shown, head.value) : null),
+      runMapsOf,
+    );
+    return { ...answer, head, shown: computed(() => (head.value === null ? null : answer.shown.value)) };
+  });
+  /** One scale for all differences. */
+  const limit = computed(() => Math.max(0, ...slots.map(({ shown }) => limitOf(shown.value?.planes[2].values ?? []))));
+  mountCaption(caption, store, signal, () => {
+    const more = store.heads.value.length - COMPARED_HEADS;
+    const words =
+      heads.value.length === 0
+        ? "Pin a head to see what it attends to in both runs."
+        : `Attention, destination ↓ and source →. B − A ends at ±${limit.value.toFixed(2)}: blue is more in B.` +
+          (more > 0 ? ` ${plural(more, "more pinned head")} not shown.` : "");
+    return { words, notes: [...new Set(slots.flatMap(({ shown }) => shown.value?.notes ?? []))] };
+  });
+  for (const slot of slots) mountRow(rows, store, { ...slot, limit, inSight }, signal);
+}
+
+interface Row {
+  head: ReadonlySignal<string | null>;
+  /** The last ones while those of another head are requested. */
+  shown: ReadonlySignal<RunMaps | null>;
+  trouble: ReadonlySignal<string | null>;
+  waiting: ReadonlySignal<boolean>;
+  limit: ReadonlySignal<number>;
+  inSight: ReadonlySignal<boolean>;
+}
+
+function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSignal): void {
+  const { head, shown, trouble, waiting, limit } = row;
+  const name = element("h4", "rs-name");
+  const fields = MAPS.map((title) => {
+    const canvas = element("canvas", "", { "aria-hidden": "true" });
+    const mark = element("i", "rs-run-mark", { hidden: "" });
+    return { title, canvas, mark, field: element("div", "rs-run-field", {}, canvas, mark) };
+  });
+  const maps = element(
+    "div",
+    "rs-run-row",
+    { tabindex: "0", role: "application", "aria-roledescription": "attention matrices" },
+    ...fields.map(({ title, field }) => element("figure", "", {}, element("figcaption", "", {}, title), field)),
+  );
+  const said = element("p", "rs-view-trouble", { role: "note" });
+  const node = element("section", "rs-run-head", {}, name, maps, said);
+  parent.append(node);
+
+  const cell = state<Cell | null>(null);
+  const side = state(SIDE);
+  const observer = new ResizeObserver(() => (side.value = Math.round(fields[0]?.canvas.clientWidth ?? 0) || SIDE));
+  for (const { canvas } of fields.slice(0, 1)) observer.observe(canvas);
+  signal.addEventListener("abort", () => observer.disconnect(), { once: true });
+
+  watch(signal, () => {
+    node.hidden = head.value === null;
+    name.textContent = shown.value?.head ?? head.value ?? "";
+    const failed = trouble.value;
+    said.hidden = failed === null;
+    maps.hidden = failed !== null || shown.value === null;
+    render(failed === null ? nothing : prose(failed), said);
+    node.classList.toggle("rs-waiting", waiting.value && shown.value?.head !== head.value);
+    maps.setAttribute(
+      "aria-label",
+      `Attention of ${name.textContent} in both runs, and the difference. Arrow keys move through the cells.`,
+    );
+  });
+  watch(signal, () => {
+    const found = shown.value;
+    if (!found || !row.inSight.value) return;
+    const [theme, most] = [store.theme.value, limit.value];
+    fields.forEach(({ canvas }, at) => {
+      const look: Look = {
+        colour: (value) => (at === 2 ? divergingRgb(value, most, theme) : sequentialRgb(value, theme)),
+        write: (value, digits) => value.toFixed(digits).replace("-", "−"),
+        digits: 2,
+        widest: 1,
+      };
+      const plane = found.planes[at];
+      if (plane) paintMatrix(canvas, [plane], side.value, look, partOf(null, found.size));
+    });
+  });
+  watch(signal, () => {
+    const at = cell.value;
+    const size = shown.value?.size ?? 0;
+    for (const { mark } of fields) {
+      mark.hidden = at === null || size === 0;
+      if (!at || size === 0) continue;
+      const [left, top, one] = [at.column, at.row, 1].map((count) => `${(count / size) * 100}%`);
+      Object.assign(mark.style, { left, top, width: one, height: one });
+    }
+  });
+
+  const choose = (to: Cell | null): void => {
+    const found = shown.peek();
+    batch(() => {
+      cell.value = to;
+      store.hoveredHead.value = to === null ? null : (found?.head ?? null);
+      store.hoveredToken.value = to?.column ?? null;
+      store.sentence.value = to === null || !found ? null : cellSentence(store, found, to);
+    });
+  };
+  const under = (event: PointerEvent): Cell | null => {
+    const size = shown.peek()?.size ?? 0;
+    const found = fields.find(({ field }) => event.target instanceof Node && field.contains(event.target));
+    if (!found || size === 0) return null;
+    const { left, top, width, height } = found.field.getBoundingClientRect();
+    const at = (place: number, extent: number): number =>
+      Math.max(0, Math.min(size - 1, Math.floor((place / (extent || 1)) * size)));
+    return { row: at(event.clientY - top, height), column: at(event.clientX - left, width) };
+  };
+  maps.addEventListener("pointermove", (event) => choose(under(event)), { signal });
+  maps.addEventListener("pointerleave", () => choose(null), { signal });
+  maps.addEventListener("blur", () => choose(null), { signal });
+  maps.addEventListener(
+    "keydown",
+    (event) => {
+      const size = shown.peek()?.size ?? 0;
+      const begin = { row: store.destination.peek() ?? size - 1, column: 0 };
+      const now = cell.peek();
+      const to = stepAcross(event, now ?? begin, size, size);
+      if (!to || size === 0) return;
+      event.preventDefault();
+      choose(now ? to : begin);
+    },
+    { signal },
+  );
+}

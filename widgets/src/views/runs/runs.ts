@@ -1,0 +1,230 @@
+// Two compared runs, head by head: what each head adds in A (across) and in B (up). A click pins a head, a dragged
+// frame pins the heads in it.
+import { computed, signal as state } from "@preact/signals-core";
+import { html, nothing, render, svg } from "lit-html";
+import { plural, signed } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import { offer } from "../../export/pictures";
+import { nearestTo, type Scatter, type Spot, scatterOf, spotOf, within } from "../../state/scatter";
+import type { Store } from "../../state/store";
+import { mountCaption, mountTrouble } from "../../ui/caption";
+import { stepAlong } from "../../ui/roving";
+import type { Client } from "../../wire/client";
+import { readWords } from "../heads/read-words";
+import { mountRunAttention } from "./run-attention";
+
+/** How near the pointer must be to a head, and how far it is dragged before a frame is drawn; in percent of the plot. */
+const REACH = 4;
+const DRAGGED = 1.5;
+/** A frame pins at most so many heads. */
+const MOST_FRAMED = 12;
+/** So many heads that differ most have their names beside them. */
+const NAMED = 5;
+
+type Shows = "heads" | "attention";
+const SHOWS: [Shows, string, string][] = [
+  ["heads", "Heads", "What each head adds in both runs"],
+  ["attention", "Attention", "The attention of the pinned heads in both runs, and the difference"],
+];
+
+export function mountRuns(
+  parent: HTMLElement,
+  controls: HTMLElement,
+  store: Store,
+  client: Client,
+  signal: AbortSignal,
+): void {
+  const shows = state<Shows>("heads");
+  const views = { heads: element("div"), attention: element("div") };
+  parent.append(views.heads, views.attention);
+  watch(signal, () => {
+    for (const [name] of SHOWS) views[name].hidden = shows.value !== name;
+    render(
+      html`<div class="rs-switch" role="group" aria-label="What is compared">${SHOWS.map(
+        ([name, text, tip]) => html`<button type="button" title=${tip} aria-pressed=${shows.value === name}
+          @click=${() => (shows.value = name)}>${text}</button>`,
+      )}</div>`,
+      controls,
+    );
+  });
+  mountScatter(views.heads, store, signal);
+  const inSight = computed(() => store.tab.value === "runs" && shows.value === "attention");
+  mountRunAttention(views.attention, store, client, inSight, signal);
+}
+
+function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  const caption = element("div", "rs-caption");
+  const trouble = element("p", "rs-view-trouble", { role: "note" });
+  const field = element("div", "rs-scatter-field", {
+    tabindex: "0",
+    role: "application",
+    "aria-roledescription": "scatter plot",
+  });
+  const place = element("div", "rs-scatter", {}, field);
+  parent.append(caption, element("div", "rs-chart-place", {}, place, trouble));
+
+  const scatter = computed<Scatter | null>(() => {
+    const facts = store.facts.value;
+    const compared = store.runs.of("heads");
+    return facts && compared && store.tab.value === "runs" ? scatterOf(compared, facts.layers, facts.heads) : null;
+  });
+  const largest = computed(() => Math.max(scatter.value?.high ?? 0, -(scatter.value?.low ?? 0)));
+  mountTrouble(trouble, place, signal, () =>
+    store.tab.value !== "runs" ? null : (store.runs.reasonNotDrawn("heads") ?? store.reasonNotDrawn("heads")),
+  );
+  mountCaption(caption, store, signal, () => {
+    const compared = store.runs.of("heads");
+    const read = compared ? ` Of the whole difference, ${readWords(compared)}.` : "";
+    return {
+      words: `What each head adds in A (→) and in B (↑); on the line, the same in both.${read}`,
+      notes: compared?.difference.reply.notes ?? [],
+    };
+  });
+  offer(store, "runs", () => {
+    const shown = scatter.value;
+    if (!shown) return null;
+    const { heads, low, high } = shown;
+    return { picture: "runs", low, high, heads, pinned: store.heads.value };
+  });
+
+  const frame = state<{ from: Spot; to: Spot } | null>(null);
+  const words = (name: string): string => {
+    const head = scatter.value?.heads.find((one) => one.name === name);
+    if (!head) return "";
+    const [first, second, value] = [head.first, head.second, head.value].map((one) => signed(one, largest.value));
+    return `A ${first}, B ${second}, B − A ${value}`;
+  };
+
+  watch(signal, () => {
+    const shown = scatter.value;
+    if (!shown) return render(nothing, field);
+    const dot = ({ x, y }: Spot): string => `M${x.toFixed(2)} ${y.toFixed(2)}h0`;
+    const zero = spotOf(shown, { first: 0, second: 0 });
+    const pinned = new Set(store.heads.value);
+    const named = shown.heads.filter(({ name }, i) => i < NAMED || pinned.has(name));
+    const path = (sign: -1 | 1): string =>
+      shown.heads
+        .filter(({ value }) => (value < 0 ? -1 : 1) === sign)
+        .map((head) => dot(spotOf(shown, head)))
+        .join("");
+    const ends = [shown.low, shown.high].map((end) => signed(end / 1.06, largest.value));
+    render(
+      html`<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
+          ${svg`<path class="rs-scatter-zero" d=${`M${zero.x} 0V100M0 ${zero.y}H100`}
+              vector-effect="non-scaling-stroke"></path>
+            <path class="rs-scatter-same" d="M0 100L100 0" vector-effect="non-scaling-stroke"></path>
+            <path class="rs-scatter-heads rs-minus" d=${path(-1)} vector-effect="non-scaling-stroke"></path>
+            <path class="rs-scatter-heads rs-plus" d=${path(1)} vector-effect="non-scaling-stroke"></path>`}
+        </svg>
+        ${named.map((head) => {
+          const { x, y } = spotOf(shown, head);
+          return html`<span class="rs-scatter-name ${x > 80 ? "rs-scatter-left" : ""} ${
+            pinned.has(head.name) ? "rs-pinned" : ""
+          }" style="left:${x}%;top:${y}%" aria-hidden="true">${head.name}</span>`;
+        })}
+        <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">A →</span>
+        <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">B ↑</span>
+        <span class="rs-scatter-end rs-scatter-low" aria-hidden="true">${ends[0]}</span>
+        <span class="rs-scatter-end rs-scatter-high" aria-hidden="true">${ends[1]}</span>`,
+      field,
+    );
+  });
+
+  const mark = element("i", "rs-scatter-mark", { hidden: "" });
+  const tip = element("span", "rs-tip rs-scatter-tip", { hidden: "" });
+  const brush = element("i", "rs-scatter-brush", { hidden: "" });
+  place.append(mark, tip, brush);
+  watch(signal, () => {
+    const shown = scatter.value;
+    const name = store.hoveredHead.value;
+    const head = name === null ? undefined : shown?.heads.find((one) => one.name === name);
+    mark.hidden = tip.hidden = !head;
+    if (!shown || !head) return;
+    const { x, y } = spotOf(shown, head);
+    mark.style.left = tip.style.left = `${x}%`;
+    mark.style.top = tip.style.top = `${y}%`;
+    tip.classList.toggle("rs-tip-left", x > 55);
+    tip.classList.toggle("rs-tip-below", y < 15);
+    tip.replaceChildren(element("b", "", {}, head.name), ` ${words(head.name)}`);
+  });
+  watch(signal, () => {
+    const strongest = (scatter.value?.heads ?? []).slice(0, 3).map(({ name }) => `${name} ${words(name)}`);
+    const at = store.hoveredHead.value;
+    field.setAttribute(
+      "aria-label",
+      at !== null && words(at) !== ""
+        ? `${at} ${words(at)}`
+        : `What each head adds in both runs. They differ most in ${strongest.join("; ")}. Arrow keys go on from ` +
+            "there, Enter pins.",
+    );
+  });
+  watch(signal, () => {
+    const between = frame.value;
+    brush.hidden = !between;
+    if (!between) return;
+    const { from, to } = between;
+    brush.style.left = `${Math.min(from.x, to.x)}%`;
+    brush.style.top = `${Math.min(from.y, to.y)}%`;
+    brush.style.width = `${Math.abs(from.x - to.x)}%`;
+    brush.style.height = `${Math.abs(from.y - to.y)}%`;
+  });
+
+  const spot = (event: PointerEvent): Spot => {
+    const { left, top, width, height } = field.getBoundingClientRect();
+    return { x: ((event.clientX - left) / (width || 1)) * 100, y: ((event.clientY - top) / (height || 1)) * 100 };
+  };
+  const under = (event: PointerEvent): string | null => {
+    const shown = scatter.peek();
+    return shown ? (nearestTo(shown, spot(event), REACH)?.name ?? null) : null;
+  };
+  let began: Spot | null = null;
+  const on = (type: "pointermove" | "pointerdown" | "pointerup", act: (event: PointerEvent) => void): void =>
+    field.addEventListener(type, act, { signal });
+  on("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    began = spot(event);
+    field.setPointerCapture?.(event.pointerId);
+  });
+  on("pointermove", (event) => {
+    const to = spot(event);
+    const dragged = began !== null && Math.hypot(to.x - began.x, to.y - began.y) > DRAGGED;
+    if (began && (dragged || frame.peek())) frame.value = { from: began, to };
+    else store.hover(under(event));
+  });
+  on("pointerup", (event) => {
+    const between = frame.peek();
+    [began, frame.value] = [null, null];
+    if (!between) {
+      const head = under(event);
+      return void (head && store.togglePin(head));
+    }
+    const shown = scatter.peek();
+    const framed = shown ? within(shown, between.from, between.to).map(({ name }) => name) : [];
+    const pinned = framed.slice(0, MOST_FRAMED);
+    if (pinned.length === 0) return;
+    store.heads.value = [...new Set([...store.heads.peek(), ...pinned])];
+    const left = framed.length - pinned.length;
+    const more = left > 0 ? `, those that differ most; ${left} more are in it` : "";
+    store.sentence.value = [`Pinned ${plural(pinned.length, "head")} in the frame${more}.`];
+  });
+  field.addEventListener("pointercancel", () => ([began, frame.value] = [null, null]), { signal });
+  field.addEventListener("pointerleave", () => store.hover(null), { signal });
+  field.addEventListener("blur", () => store.hover(null), { signal });
+  field.addEventListener(
+    "keydown",
+    (event) => {
+      const heads = scatter.peek()?.heads ?? [];
+      const at = heads.findIndex(({ name }) => name === store.hoveredHead.peek());
+      if (event.key === "Enter" || event.key === " ") {
+        const name = heads[at]?.name;
+        if (name) store.togglePin(name);
+      } else {
+        const to = stepAlong(event.key, at, heads.length);
+        if (to === undefined) return;
+        store.hover(heads[to]?.name ?? null);
+      }
+      event.preventDefault();
+    },
+    { signal },
+  );
+}

@@ -1,0 +1,460 @@
+// Two runs compared: what of the reply is shown where, from the choice in the header to the exported table. The replies
+// are recorded; the sums that are expected are computed here from their buffers.
+import { describe, expect, it, vi } from "vitest";
+import { recordedKernel } from "../dev/recorded-kernel";
+import { settingOf, shownPictures } from "../src/export/shown-pictures";
+import { headsFigure } from "../src/export/svg/heads";
+import { scatterFigure } from "../src/export/svg/scatter";
+import { tableOf } from "../src/export/tables";
+import { choicesOf, comparisonOf, runNames, several } from "../src/state/comparison";
+import { mostDifferent } from "../src/state/ranked";
+import { nearestTo, scatterOf, spotOf, within } from "../src/state/scatter";
+import { read } from "../src/state/selectable";
+import { rowSum, verdict } from "../src/views/header/ledger";
+import { endsOfPairs } from "../src/views/heads/pair-line";
+import { cellSentence, runMapsOf } from "../src/views/runs/run-maps";
+import type { Ask } from "../src/wire/client";
+import type { CacheRow } from "../src/wire/protocol.gen";
+import { attributionOf, factsOf, flat, storeOf } from "./made";
+import { all, key, open, text } from "./open";
+
+const LAST = {
+  by: "head",
+  kind: "compare",
+  prompt: 0,
+  position: "last",
+  norm: "frozen",
+  against: { prompt: 1 },
+} as const;
+
+function recordedComparison(by: "head" | "layer" | "accumulated" = "head") {
+  const target = { contrasts: [], direction: null };
+  const outcome = recordedKernel()({ ...LAST, by, target } as Ask);
+  if (!("reply" in outcome) || outcome.reply.kind !== "compare") throw new Error("not recorded");
+  const buffers = (outcome.buffers ?? []).map((buffer) => new DataView(buffer));
+  return { comparison: comparisonOf({ reply: outcome.reply, buffers }), reply: outcome.reply, buffers };
+}
+
+const cacheRow = (names: string[], given: Partial<CacheRow> = {}): CacheRow => ({
+  ref: { id: names[0] ?? "", state: "0.0.0" },
+  names,
+  model: "m",
+  layers: 3,
+  heads: 2,
+  prompts: 2,
+  positions: 6,
+  dtype: "float32",
+  device: "cpu",
+  bytes: 1,
+  missing: [],
+  age: 0,
+  ...given,
+});
+
+describe("a comparison", () => {
+  it("has the rows of both runs and of their difference, each with its own sum", () => {
+    const { comparison, reply } = recordedComparison();
+    for (const run of ["first", "second", "difference"] as const) {
+      const data = comparison[run];
+      expect(verdict(data).kind, run).toBe("agrees");
+      expect(rowSum(data), run).toBeCloseTo(reply[run].measured ?? NaN, 5);
+    }
+    comparison.difference.rows.forEach((value, row) => {
+      const [first = NaN, second = NaN] = [comparison.first.rows[row], comparison.second.rows[row]];
+      expect(value).toBeCloseTo(second - first, 5);
+    });
+    const [written, whole] = [comparison.written.reduce((sum, value) => sum + value, 0), rowSum(comparison.difference)];
+    expect(comparison.read).toBeCloseTo(whole - written, 5);
+  });
+
+  it("is judged by its own rows: a difference that they do not add up to is said", () => {
+    const { reply, buffers } = recordedComparison();
+    const difference = { ...reply.difference, measured: (reply.difference.measured ?? 0) + 1 };
+    expect(verdict(comparisonOf({ reply: { ...reply, difference }, buffers }).difference).kind).toBe("contradicts");
+    const missed = { ...difference, unexplained: 1, worst: 1 };
+    expect(verdict(comparisonOf({ reply: { ...reply, difference: missed }, buffers }).difference).kind).toBe("misses");
+  });
+
+  it.each([
+    [2, { prompt: 1 }, ["prompt 2", "prompt 1"]],
+    [0, { cache: "clean" }, ["cache", "clean"]],
+    [null, { cache: "clean" }, ["cache", "clean"]],
+    [0, { cache: "clean", prompt: 0 }, ["cache", "clean"]],
+    [0, { cache: "clean", prompt: 3 }, ["cache, prompt 0", "clean, prompt 3"]],
+  ])("names its runs: prompt %j against %j", (prompt, against, names) => {
+    expect(runNames("cache", prompt, against)).toEqual(names);
+  });
+
+  it.each([
+    ["logit", "logits"],
+    ["mean logit difference", "mean logit differences"],
+    ["attention score", "attention scores"],
+    ["contribution of L2H1", "values"],
+    ["value along the direction", "values"],
+  ])("of %s is one of %s", (one, many) => expect(several(one)).toBe(many));
+
+  it("can be with each other prompt and each other cache; one of another shape is listed and refused", () => {
+    const rows = [
+      cacheRow(["cache", "same"]),
+      cacheRow(['runs["clean"]', "clean"]),
+      cacheRow(["large"], { layers: 5 }),
+      cacheRow(["broken"], { problem: "It has no tensors." }),
+    ];
+    const facts = factsOf({ layers: 3, heads: 2, prompts: 3 });
+    const choices = choicesOf(facts, { cache: "cache", prompt: 1 }, rows);
+    expect(choices.map(({ name, refused }) => [name, refused])).toEqual([
+      ["prompt 0", false],
+      ["prompt 2", false],
+      ['runs["clean"]', false],
+      ["large", true],
+      ["broken", true],
+    ]);
+    expect(choices[3]?.words).toBe("another shape: 5 × 2 heads, 2 × 6");
+    expect(choices[4]?.words).toBe("It has no tensors.");
+    expect(choices[2]?.against).toEqual({ cache: 'runs["clean"]', prompt: null });
+    expect(choicesOf(factsOf({ prompts: 1 }), { cache: "cache", prompt: 0 }, [])).toEqual([]);
+  });
+
+  it("ranks by the size of the difference, and leaves out heads that do not differ", () => {
+    const first = Float32Array.of(1, -2, 0.5, NaN);
+    const second = Float32Array.of(1, 1, -0.5, NaN);
+    const difference = Float32Array.of(0, 3, -1, NaN);
+    const pairs = mostDifferent({ first, second, difference }, 2, 3);
+    expect(pairs).toEqual([
+      { name: "L0H1", first: -2, second: 1, value: 3 },
+      { name: "L1H0", first: 0.5, second: -0.5, value: -1 },
+    ]);
+    expect(endsOfPairs(pairs)).toEqual({ low: -2, high: 1 });
+    expect(endsOfPairs([])).toEqual({ low: 0, high: 0 });
+  });
+});
+
+describe("what is restored from outside", () => {
+  it.each([
+    [
+      { cache: "clean", prompt: 2 },
+      { cache: "clean", prompt: 2 },
+    ],
+    [{ prompt: 1 }, { prompt: 1 }],
+    [{ cache: 3 }, null],
+    ["clean", null],
+    [{ cache: "x".repeat(300) }, null],
+  ])("against %j", (given, wanted) => {
+    const found = read("against", given);
+    expect(found && Object.fromEntries(Object.entries(found).filter(([, value]) => value !== null))).toEqual(wanted);
+  });
+  it("a run that there is not", () => expect(read("run", "third")).toBe("difference"));
+});
+
+describe("a panel that compares", () => {
+  const compared = async (more = {}) => {
+    const panel = await open({ against: { cache: null, prompt: 1 }, heads: ["L1H0"], ...more });
+    await panel.settled();
+    return panel;
+  };
+  const cellOf = (root: HTMLElement, name: string): string =>
+    root.querySelector(`[data-head="${name}"][role=gridcell]`)?.getAttribute("aria-label") ?? "";
+
+  it("shows the difference, and says in each cell what both runs add", async () => {
+    const { root } = await compared();
+    const { comparison } = recordedComparison();
+    const [first = NaN, second = NaN] = [comparison.first.rows[3], comparison.second.rows[3]];
+    const written = [second - first, first, second].map((value) => Math.abs(value).toFixed(2));
+    const numbers = [...cellOf(root, "L1H1").matchAll(/[\d.]+/g)].map(([number]) => number).slice(2);
+    expect(numbers).toEqual(written);
+    expect(text(root.querySelector(".rs-badge"))).toContain("the difference of the two runs’ own logit differences");
+    expect(text(root.querySelector(".rs-read-line"))).toMatch(/^how it is read: [+−][\d.]+ of [+−][\d.]+$/);
+    expect(all(root, ".rs-ranking .rs-pair").length).toBe(6);
+    expect(all(root, ".rs-lens .rs-line").length).toBe(2);
+  });
+
+  it("switches to one run with a click, and shares it", async () => {
+    const { root, model, settled } = await compared();
+    const ends = (): string[] => all(root, ".rs-headmap .rs-bar-scale span").map(text);
+    const scales: string[][] = [];
+    for (const [run, words] of [
+      ["second", "run B’s own logit difference"],
+      ["first", "the model’s own logit difference"],
+    ] as const) {
+      root.querySelector<HTMLElement>(`[data-run=${run}]`)?.click();
+      await settled();
+      expect(model.get("run")).toBe(run);
+      expect(text(root.querySelector(".rs-badge"))).toContain(words);
+      expect(root.querySelector(`[data-run=${run}]`)?.getAttribute("aria-pressed")).toBe("true");
+      scales.push(ends());
+    }
+    expect(scales[0]).toEqual(scales[1]); // one scale for both runs
+    expect(all(root, ".rs-ranking .rs-pair").length).toBe(0);
+  });
+
+  it("begins and ends by keys alone", async () => {
+    const { root, model, settled } = await open();
+    await settled();
+    const opens = (): HTMLElement | null => root.querySelector(".rs-against-open");
+    expect(opens()?.getAttribute("aria-label")).toBe("Compare with another run");
+    opens()?.click();
+    const field = root.querySelector<HTMLInputElement>('input[aria-label="Compare with"]');
+    expect(all(root, ".rs-against-box [role=option]").map(text)).toEqual(["prompt 1of this cache"]);
+    key(field, "ArrowDown");
+    key(field, "Enter");
+    await settled();
+    expect(model.get("against")).toEqual({ cache: null, prompt: 1 });
+    expect(opens()?.getAttribute("aria-label")).toBe("Compared with prompt 1");
+    root.querySelector<HTMLElement>('[aria-label="End the comparison"]')?.click();
+    await settled();
+    expect(model.get("against")).toBe(null);
+    expect(text(root.querySelector(".rs-badge"))).toContain("the model’s own logit difference");
+    expect(all(root, ".rs-lens .rs-line").length).toBe(1);
+  });
+
+  it("compares a prompt with a prompt, if the mean was shown", async () => {
+    const { root, model, settled } = await open({ prompt: null });
+    await settled();
+    root.querySelector<HTMLElement>(".rs-against-open")?.click();
+    const field = root.querySelector<HTMLInputElement>('input[aria-label="Compare with"]');
+    if (field) field.value = "1";
+    field?.dispatchEvent(new Event("input"));
+    key(field, "Enter");
+    await settled();
+    expect([model.get("prompt"), model.get("against")]).toEqual([0, { cache: null, prompt: 1 }]);
+  });
+
+  it("says why it cannot be compared, where the picture would be, and keeps the run itself", async () => {
+    const kernel = recordedKernel();
+    const message = "The two models have different shapes: the first has 3 layers, the second 5.";
+    const { root, settled } = await open({ against: { cache: "large", prompt: null } }, (ask) =>
+      ask.kind === "compare" ? { failure: { code: "compare-shapes", message } } : kernel(ask),
+    );
+    await settled();
+    expect(text(root.querySelector(".rs-map-refusal"))).toBe(message);
+    expect(root.dataset["state"]).toBe("ready");
+    root.querySelector<HTMLElement>("[data-run=first]")?.click();
+    await vi.waitFor(() => expect(root.querySelector<HTMLElement>(".rs-map-refusal")?.hidden).toBe(true));
+    expect(text(root.querySelector(".rs-badge"))).toContain("the model’s own logit difference");
+  });
+
+  it("lists the caches of the kernel; one of another shape cannot be chosen", async () => {
+    const kernel = recordedKernel();
+    const caches = [cacheRow(["cache"]), cacheRow(["clean"]), cacheRow(["large"], { layers: 5 })];
+    const { root, model, settled } = await open({}, (ask) =>
+      ask.kind === "caches" ? { reply: { kind: "caches", kernel: "k", caches, notes: [] } } : kernel(ask),
+    );
+    await settled();
+    root.querySelector<HTMLElement>(".rs-against-open")?.click();
+    await settled();
+    const options = all(root, ".rs-against-box [role=option]");
+    expect(options.map((node) => text(node.querySelector(".rs-name")))).toEqual(["prompt 1", "clean", "large"]);
+    options[2]?.click();
+    expect(model.get("against")).toBe(null);
+    options[1]?.click();
+    expect(model.get("against")).toEqual({ cache: "clean", prompt: null });
+  });
+});
+
+describe("the scatter of two runs", () => {
+  const { comparison } = recordedComparison();
+  const scatter = scatterOf(comparison, 3, 2);
+
+  it("has one scale for both axes, with zero and every head on it, the most different first", () => {
+    expect(scatter.heads.length).toBe(6);
+    const gaps = scatter.heads.map(({ value }) => Math.abs(value));
+    expect(gaps).toEqual([...gaps].sort((a, b) => b - a));
+    for (const head of scatter.heads)
+      for (const value of [head.first, head.second, 0]) {
+        expect(value).toBeGreaterThan(scatter.low);
+        expect(value).toBeLessThan(scatter.high);
+      }
+    const same = spotOf(scatter, { first: 0.1, second: 0.1 });
+    expect(same.x + (100 - same.y)).toBeCloseTo(2 * same.x, 9); // on the diagonal
+    expect(spotOf(scatter, { first: scatter.high, second: scatter.low })).toEqual({ x: 100, y: 100 });
+  });
+
+  it("leaves out heads that one of the runs does not have", () => {
+    const first = { ...comparison.first, rows: comparison.first.rows.map((value, i) => (i === 4 ? NaN : value)) };
+    expect(scatterOf({ ...comparison, first }, 3, 2).heads.map(({ name }) => name)).not.toContain("L2H0");
+  });
+
+  it("finds the head under the pointer, and those in a frame", () => {
+    const [head] = scatter.heads;
+    if (!head) throw new Error("no head");
+    const { x, y } = spotOf(scatter, head);
+    expect(nearestTo(scatter, { x: x + 0.5, y: y - 0.5 }, 4)?.name).toBe(head.name);
+    expect(nearestTo(scatter, { x: x + 500, y }, 4)).toBe(null);
+    expect(within(scatter, { x: x + 1, y: y + 1 }, { x: x - 1, y: y - 1 }).map(({ name }) => name)).toContain(
+      head.name,
+    );
+    expect(within(scatter, { x: 0, y: 0 }, { x: 100, y: 100 }).length).toBe(6);
+  });
+
+  const opened = async () => {
+    const panel = await open({ against: { cache: null, prompt: 1 }, tab: "runs" });
+    await panel.settled();
+    const field = panel.root.querySelector<HTMLElement>(".rs-scatter-field");
+    if (!field) throw new Error("no plot");
+    field.getBoundingClientRect = () => new DOMRect(0, 0, 100, 100);
+    const at = (type: string, spot: { x: number; y: number }): boolean =>
+      field.dispatchEvent(new PointerEvent(type, { clientX: spot.x, clientY: spot.y, button: 0, bubbles: true }));
+    return { ...panel, field, at };
+  };
+
+  it("is linked: pointing shows the head everywhere, a click pins it, a frame pins several", async () => {
+    const { root, model, at } = await opened();
+    const [head] = scatter.heads;
+    if (!head) throw new Error("no head");
+    const spot = spotOf(scatter, head);
+    at("pointermove", spot);
+    expect(root.querySelector(`[data-head="${head.name}"][role=gridcell]`)?.className).toContain("rs-hover");
+    expect(text(root.querySelector(".rs-scatter-tip"))).toMatch(
+      new RegExp(`^${head.name} A \\S+, B \\S+, B − A \\S+$`),
+    );
+    at("pointerdown", spot);
+    at("pointerup", spot);
+    expect(model.get("heads")).toEqual([head.name]);
+    at("pointerdown", { x: 0, y: 0 });
+    at("pointermove", { x: 100, y: 100 });
+    expect(root.querySelector<HTMLElement>(".rs-scatter-brush")?.hidden).toBe(false);
+    at("pointerup", { x: 100, y: 100 });
+    expect([...(model.get("heads") ?? [])].sort()).toEqual(scatter.heads.map(({ name }) => name).sort());
+    expect(text(root.querySelector(".rs-sentence"))).toContain("Pinned 6 heads in the frame");
+  });
+
+  it("is walked with the arrow keys, from the head that differs most, and pins with Enter", async () => {
+    const { model, field, root } = await opened();
+    key(field, "ArrowRight");
+    key(field, "ArrowRight");
+    key(field, "Enter");
+    expect(model.get("heads")).toEqual([scatter.heads[1]?.name]);
+    expect(field.getAttribute("aria-label")).toContain(scatter.heads[1]?.name ?? "-");
+    expect(text(root.querySelector(".rs-runs .rs-caption"))).toContain("how it is read: ");
+  });
+
+  it("is there only while two runs are compared", async () => {
+    const { root, model, settled } = await opened();
+    expect(root.querySelector('[data-tab="runs"]')).not.toBe(null);
+    root.querySelector<HTMLElement>('[aria-label="End the comparison"]')?.click();
+    await settled();
+    expect(root.querySelector('[data-tab="runs"]')).toBe(null);
+    expect(model.get("tab")).toBe("attention");
+  });
+
+  it("is exported as points and as a table", () => {
+    const picture = { picture: "runs", ...scatter, pinned: ["L1H1"] } as const;
+    const setting = settingOf(storeOf(["a"], [], {}));
+    const table = tableOf({ ...picture, pinned: ["L1H1"] }, setting);
+    expect(table.columns).toEqual(["head", "first", "second", "difference"]);
+    const [head] = scatter.heads;
+    expect([...table.rows][0]).toEqual([head?.name, head?.first, head?.second, head?.value]);
+    const compared = { first: "cache", second: "clean", run: "first" } as const;
+    const figure = scatterFigure({ ...picture, pinned: ["L1H1"] }, { ...setting, compared });
+    expect(figure.match(/<circle /g)?.length).toBe(6);
+    for (const words of ["A: cache", "B: clean", "L1H1"]) expect(figure).toContain(words);
+  });
+});
+
+describe("attention in two runs", () => {
+  const maps = () => {
+    const ask = { kind: "compare-attention", layer: 1, head: 1, prompt: 0, against: { prompt: 1 } } as Ask;
+    const outcome = recordedKernel()(ask);
+    if (!("reply" in outcome) || outcome.reply.kind !== "compare-attention") throw new Error("not recorded");
+    const buffers = (outcome.buffers ?? []).map((buffer) => new DataView(buffer));
+    return runMapsOf({ reply: outcome.reply, buffers });
+  };
+
+  it("has rows that sum to one in each run, and to nothing in the difference", () => {
+    const { size, planes, head } = maps();
+    expect([head, size]).toEqual(["L1H1", 6]);
+    for (const [at, sum] of [1, 1, 0].entries())
+      for (let row = 0; row < size; row += 1) {
+        const values = Array.from(planes[at]?.values.slice(row * size, (row + 1) * size) ?? []);
+        expect(values.reduce((total, value) => total + value, 0)).toBeCloseTo(sum, 5);
+      }
+  });
+
+  it("says of a cell what both runs read", () => {
+    const store = storeOf(["a", "b", "c", "d", "e", "f"]);
+    const found = maps();
+    const at = (plane: number): number => found.planes[plane]?.values[5 * 6 + 2] ?? NaN;
+    const change = at(1) - at(0);
+    expect(flat(cellSentence(store, found, { row: 5, column: 2 }))).toBe(
+      `L1H1: f reads c ${at(0).toFixed(2)} in A, ${at(1).toFixed(2)} in B: ` +
+        `*${change < 0 ? "−" : "+"}${Math.abs(change).toFixed(2)}*`,
+    );
+  });
+
+  it("shows the pinned heads, walked by keys and linked to the strip", async () => {
+    const { root, settled } = await open({ against: { cache: null, prompt: 1 }, tab: "runs", heads: ["L1H1", "L0H0"] });
+    await settled();
+    const choice = all(root, '[aria-label="What is compared"] button');
+    choice[1]?.click();
+    await settled();
+    const rows = all(root, ".rs-run-head").filter((row) => !row.hidden);
+    expect(rows.map((row) => text(row.querySelector("h4")))).toEqual(["L1H1", "L0H0"]);
+    expect(text(all(root, ".rs-runs .rs-caption")[1])).toMatch(/B − A ends at ±0\.\d\d/);
+    const field = rows[0]?.querySelector<HTMLElement>(".rs-run-row");
+    key(field, "ArrowRight");
+    key(field, "ArrowRight");
+    key(field, "ArrowRight");
+    expect(text(root.querySelector(".rs-sentence"))).toMatch(/^L1H1: .* in A, .* in B: [+−]?0\.\d\d$/);
+    expect(root.querySelector('.rs-tokens [data-position="2"]')?.className).toContain("rs-lit");
+    expect(all(root, ".rs-run-mark").filter((mark) => !mark.hidden).length).toBe(3);
+    expect(root.querySelector('[data-head="L1H1"][role=gridcell]')?.className).toContain("rs-hover");
+  });
+
+  it("says why it cannot be shown, in the place of the head", async () => {
+    const kernel = recordedKernel();
+    const message = "The prompts of the two runs differ in their length.";
+    const { root, settled } = await open(
+      { against: { cache: null, prompt: 1 }, tab: "runs", heads: ["L1H1"] },
+      (ask) => (ask.kind === "compare-attention" ? { failure: { code: "align", message } } : kernel(ask)),
+    );
+    await settled();
+    all(root, '[aria-label="What is compared"] button')[1]?.click();
+    await settled();
+    expect(text(root.querySelector(".rs-run-head .rs-view-trouble"))).toBe(message);
+    expect(root.dataset["state"]).toBe("ready");
+  });
+});
+
+describe("what is exported of a comparison", () => {
+  const store = storeOf(["a", "b", "c"], [0.5, -1, 2, 0]);
+  store.against.value = { cache: "clean", prompt: null };
+  store.cacheName.value = "corrupted";
+  const run = (rows: number[]) => attributionOf(rows, { measured: 0, unexplained: 0, worst: 0 });
+  store.runs.heads.value = {
+    by: "head",
+    first: run([0.5, -1, 2, 0]),
+    second: run([1, -1, -1, 0]),
+    difference: run([0.5, 0, -3, 0]),
+    written: Float32Array.of(0.5, 0, -3, 0),
+    read: 0,
+  };
+  const picture = (name: string) => shownPictures(store).find((one) => one.picture.picture === name)?.picture;
+
+  it.each([
+    ["difference", [0.5, 0, -3, 0], "B − A of what each adds to the logit difference", 3],
+    ["second", [1, -1, -1, 0], "what each adds to the logit difference in B", 2],
+    ["first", [0.5, -1, 2, 0], "what each adds to the logit difference in A", 2],
+  ] as const)("the head map of the %s", (shown, values, words, limit) => {
+    store.run.value = shown;
+    const heads = picture("heads");
+    if (heads?.picture !== "heads") throw new Error("no head map");
+    expect([...heads.values]).toEqual(values);
+    expect(heads.limit).toBe(limit);
+    const table = tableOf(heads, settingOf(store));
+    expect(table.columns).toEqual(["layer", "head", "value", "first", "second"]);
+    expect([...table.rows][2]).toEqual([1, 0, values[2], 2, -1]);
+    const figure = headsFigure(heads, settingOf(store));
+    for (const part of [words, "A: corrupted", "B: clean"]) expect(figure).toContain(part);
+  });
+
+  it("the ranking, by the difference", () => {
+    store.run.value = "difference";
+    const ranking = picture("ranking");
+    if (ranking?.picture !== "ranking") throw new Error("no ranking");
+    const table = tableOf(ranking, settingOf(store));
+    expect([...table.rows]).toEqual([
+      ["L1H0", -3, 2, -1],
+      ["L0H0", 0.5, 0.5, 1],
+    ]);
+  });
+});
