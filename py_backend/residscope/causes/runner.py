@@ -1,0 +1,206 @@
+"""Runs with changes: the blocks from the changed layer on, with many changed runs as one batch.
+
+The blocks before the changed layer give the same stream in each of these runs, so they are not called again. A block is
+called as the model called it in the replay. Whether that gives what the whole model gives is found by testing: blocks
+called one after another, from a changed stream, must give the streams of a whole run with the same change. If they do
+not (the model passes more from block to block than the stream), whole runs are made instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from residscope.causes.arguments import Arguments, NotPlainError, learned
+from residscope.causes.hooks import Hooks, first_tensor, hooks
+from residscope.causes.replay import Replay, whole_run
+from residscope.causes.sites import Site
+from residscope.compute.precision import step_of, working
+from residscope.compute.progress import report_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Edit = Callable[["Tensor"], "Tensor"]
+"""Takes an activation `[prompt, pos, *inner]` of copies of the batch, one after another, and returns the changed one."""
+
+MEMORY = 256_000_000
+"""On a CPU, the bytes that the activations of one block may take. On another device it is a share of what is free."""
+
+_SHARE = 0.2
+"""The share of a device's free memory that the activations of one block may take."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The blocks, and the arguments with which each can be called by itself."""
+
+    blocks: list[Any]
+    arguments: list[Arguments]
+
+    def run(self, layer: int, stream: Tensor, copies: int, each: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Call the blocks from `layer` on, and return the stream after the last one.
+
+        Args:
+            layer: The first block that is called.
+            stream: The stream before it, of so many copies of the batch.
+            copies: The number of copies.
+            each: Is called with each layer and the stream after it.
+
+        Raises:
+            NotPlainError: If a block returns no stream.
+        """
+        repeated: dict[tuple[int, int], Tensor] = {}
+        for at in range(layer, len(self.blocks)):
+            report_progress()
+            output = first_tensor(self.arguments[at].call(self.blocks[at], stream, copies, repeated))
+            if output is None or output.shape != stream.shape:
+                raise NotPlainError("a block does not return the stream")
+            stream = output
+            if each is not None:
+                each(at, stream)
+        return stream
+
+
+class Runner:
+    """Makes runs that are changed at sites.
+
+    Args:
+        replay: The run that is changed.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay, self.view = replay, replay.view
+        self.why_whole = ""
+
+    def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
+        """Run so many copies of the batch with these changes, and return the final stream `[copy, batch, pos, d_model]`.
+
+        Args:
+            edits: The sites that are changed, and how. Each edit gets the activation of all copies.
+            copies: The number of copies of the batch, which the edits tell apart.
+        """
+        chain, view = self.chain, self.view
+        prompts = copies * view.batch
+        with hooks() as own:
+            for site, edit in edits:
+                own.after(site.module, site.change(edit, prompts))
+            if chain is None:
+                tokens, mask = self.replay.tokens, self.replay.mask
+                mask = None if mask is None else mask.repeat(copies, 1)
+                final = whole_run(view, tokens.repeat(copies, 1), mask, own, record=False, keep=False).final
+            else:
+                layer = min(site.layer for site, _ in edits)
+                stream = self.replay.run.streams[layer]
+                final = chain.run(layer, stream.repeat(copies, 1, 1), copies)
+        return final.reshape(copies, view.batch, *final.shape[1:])
+
+    @cached_property
+    def copies(self) -> int:
+        """How many copies of the batch are run at once, so that their activations fit into the memory for them."""
+        import torch
+
+        view, cfg = self.view, self.view.cfg
+        width = int(cfg.d_model)
+        inner = max(int(getattr(cfg, "d_mlp", None) or 0), 4 * width)
+        numbers = 12 * width + 3 * inner + 4 * view.n_heads * view.n_pos
+        if self.chain is None:
+            numbers += view.n_layers * 2 * width  # the key/value cache of a whole run
+        size = view.batch * view.n_pos * numbers * self.replay.run.final.element_size()
+        device, budget = self.replay.run.final.device, MEMORY
+        if device.type == "cuda":
+            budget = max(MEMORY, int(_SHARE * torch.cuda.mem_get_info(device)[0]))
+        return max(1, min(budget // size, 1024))
+
+    @property
+    def how(self) -> str:
+        """How runs are made, as a sentence."""
+        if self.chain is not None:
+            return "Each run called the blocks from the changed layer on, from the replayed stream."
+        return f"Each run was one of the whole model, because {self.why_whole}."
+
+    @cached_property
+    def chain(self) -> Chain | None:
+        """The blocks that can be called by themselves. None if they cannot; `why_whole` says why."""
+        try:
+            return self._tested()
+        except NotPlainError as error:
+            self.why_whole = str(error)
+        except Exception as error:  # whatever a block raises that was not made to be called by itself
+            self.why_whole = f"a block cannot be called by itself ({type(error).__name__})"
+        return None
+
+    def _tested(self) -> Chain:
+        """Compare blocks that are called one after another with a whole run.
+
+        The batch is run twice at once: unchanged, and with noise added to the stream before the first block.
+        """
+        import torch
+
+        once, view, blocks = self.replay.run, self.view, list(self.view.model.blocks)
+        if once.why_not_plain:
+            raise NotPlainError(once.why_not_plain)
+        first = once.streams[0]
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        noise = torch.randn(first.shape, generator=generator, device="cpu").to(first)
+        noise = noise * (_NOISE * first.std(-1, keepdim=True))
+
+        def perturbed(stream: Tensor) -> Tensor:
+            return torch.cat([stream[: view.batch], stream[view.batch :] + noise])
+
+        def perturb(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            place = once.arguments[0].stream if once.arguments[0] is not None else 0
+            if isinstance(place, int):
+                return (*args[:place], perturbed(args[place]), *args[place + 1 :]), kwargs
+            return args, {**kwargs, place: perturbed(kwargs[place])}
+
+        tokens, mask = self.replay.tokens.repeat(2, 1), self.replay.mask
+        with hooks() as own:
+            own.before(blocks[0], perturb)
+            twice = self._recorded_twice(tokens, None if mask is None else mask.repeat(2, 1), own)
+        arguments: list[Arguments] = []
+        for single, double in zip(once.arguments, twice.arguments, strict=True):
+            if single is None or double is None:
+                raise NotPlainError(twice.why_not_plain or "the model does not call each block once")
+            arguments.append(learned(single, double))
+        chain = Chain(blocks, arguments)
+
+        def compare(layer: int, stream: Tensor) -> None:
+            check(stream, twice.streams[layer + 1], once.streams[layer + 1], layer)
+
+        chain.run(0, perturbed(torch.cat([first, first])), 2, compare)
+        # Begun later, blocks must not find anything that the run before has left: it had the halves in another order.
+        swapped = [torch.cat([part[view.batch :], part[: view.batch]]) for part in twice.streams]
+
+        def compare_swapped(layer: int, stream: Tensor) -> None:
+            check(stream.flip(0), swapped[layer + 1].flip(0), once.streams[layer + 1].flip(0), layer)
+
+        for start in sorted({len(blocks) // 2, len(blocks) - 1}):
+            chain.run(start, swapped[start], 2, compare_swapped)
+        return chain
+
+    def _recorded_twice(self, tokens: Tensor, mask: Tensor | None, own: Hooks) -> Any:
+        run = whole_run(self.view, tokens, mask, own)
+        if run.why_not_plain:
+            raise NotPlainError(run.why_not_plain)
+        return run
+
+
+_NOISE = 0.3
+"""The noise in the stream before the first block, as a share of its standard deviation."""
+
+
+def check(blocks: Tensor, whole: Tensor, clean: Tensor, layer: int) -> None:
+    """Compare streams after a layer, of the unchanged batch and of the changed one.
+
+    Raises:
+        NotPlainError: If they differ by more than rounding, compared with what the change does.
+    """
+    mine, own, before = (working(tensor) for tensor in (blocks, whole, clean))
+    effect = (own[len(before) :] - before).norm().clamp(min=1e-30)
+    error = (mine - own).norm() / effect
+    step = step_of(whole.dtype)
+    if not bool(error <= max(1e-3, 32 * step)):
+        raise NotPlainError(f"block {layer}, called by itself, does not give what it gives in the model")
