@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from residscope.attribution.attribute import Attribution, attribute
     from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
+    from residscope.causes.ablate import ablate
+    from residscope.causes.ablation import Ablation
+    from residscope.causes.estimate import estimate
+    from residscope.causes.patch import patch
+    from residscope.causes.patching import Patching
     from residscope.export.circuitsvis_views import to_circuitsvis
     from residscope.hosts.panel import Panel, inspect
     from residscope.many.result import AttributionSummary, ManyAttribution
@@ -26,22 +31,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Ablation",
     "Attention",
     "Attribution",
     "AttributionSummary",
     "ManyAttribution",
     "Pairs",
     "Panel",
+    "Patching",
     "ResidscopeError",
     "Scores",
     "TokenLens",
+    "ablate",
     "attention",
     "attribute",
     "attribute_many",
     "caches",
     "demo",
+    "estimate",
     "inspect",
     "pairs",
+    "patch",
     "scores",
     "targets",
     "to_circuitsvis",
@@ -53,20 +63,25 @@ logging.getLogger(__name__).addHandler(
 )  # so that nothing is printed unless the user configures logging
 
 _PLACES = {
+    "Ablation": "causes.ablation",
     "Attention": "patterns.maps",
     "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
     "ManyAttribution": "many.result",
     "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
+    "Patching": "causes.patching",
     "Scores": "patterns.scores",
     "TokenLens": "attribution.token_lens",
+    "ablate": "causes.ablate",
     "attention": "patterns.maps",
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",
     "caches": "session.caches",
+    "estimate": "causes.estimate",
     "inspect": "hosts.panel",
     "pairs": "attribution.pairs",
+    "patch": "causes.patch",
     "scores": "patterns.scores",
     "to_circuitsvis": "export.circuitsvis_views",
     "token_lens": "attribution.token_lens",

@@ -11,8 +11,6 @@ from residscope.errors import ResidscopeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from residscope.causes.replay import Replay
-
 
 def check_before(view: CacheView) -> Tensor:
     """Check what can be known before a run, and return the token ids on the model's device.
@@ -45,28 +43,39 @@ def check_before(view: CacheView) -> Tensor:
     return tokens.to(device=device, dtype=torch.long)
 
 
-def differs(view: CacheView, found: Replay, masks: list[Any]) -> ResidscopeError:
-    """The error for a run that is not the cached one."""
-    reasons = [*_weights(view), *_hooks(view), *_training(view), *_kinds(view, found)]
+def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any]) -> ResidscopeError:
+    """The error for a run that is not the cached one.
+
+    Args:
+        view: The cache.
+        gap: The largest difference, relative to the size of an activation.
+        final: The final stream of the run.
+        masks: The attention masks that were tried; None is none.
+    """
+    reasons = [*_weights(view), *_hooks(view), *_training(view), *_kinds(view, final)]
     if view.other_tokens:
         reasons.append("`tokens=` differs from the token ids in the cache.")
     if any(mask is not None for mask in masks):
         tried = "with the attention mask that was given" if len(masks) == 1 else "with and without an attention mask"
         reasons.append(f"The prompts are padded: the model was run {tried}. If the cached run had another, pass it.")
-    if not found.compared:
-        return ResidscopeError(
-            "replay",
-            "Whether a run is the cached one cannot be checked: the cache holds none of the activations that are "
-            "compared (`hook_resid_pre`, `hook_resid_post`, `hook_z`, `hook_attn_out`, `hook_mlp_out`). Cache some.",
-        )
     likely = " ".join(reasons) or (
         "No reason could be shown. Possible ones: weights or hooks that were changed since, another attention mask or "
         "other position ids, `autocast`, a key/value cache."
     )
     return ResidscopeError(
         "replay",
-        f"The model, run again on the cache's tokens, does not give the cached activations (they differ by {found.gap:.2g} "
-        f"of their size): an effect measured now would not be one in this cache. {likely} Make the cache again.",
+        "The model, run again on the cache's tokens, does not give the cached activations (they differ by up to "
+        f"{gap:.2g} of their size): an effect measured now would not be one in this cache. {likely} Make the cache "
+        "again.",
+    )
+
+
+def not_compared() -> ResidscopeError:
+    """The error for a cache that holds nothing to compare a run with."""
+    return ResidscopeError(
+        "replay",
+        "Whether a run is the cached one cannot be checked: the cache holds none of the activations that are "
+        "compared (`hook_resid_pre`, `hook_resid_post`, `hook_z`, `hook_attn_out`, `hook_mlp_out`). Cache some.",
     )
 
 
@@ -102,9 +111,8 @@ def _hooks(view: CacheView) -> list[str]:
     return [f"There are hooks on the model ({shown}): they change each run. If the cached run had none, remove them."]
 
 
-def _kinds(view: CacheView, found: Replay) -> list[str]:
+def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
     """Whether the run computes in another precision than the cached one."""
-    final = found.run.final
     if final is None or final.dtype == view.stream.dtype:
         return []
     mine, own = (str(kind).removeprefix("torch.") for kind in (final.dtype, view.stream.dtype))

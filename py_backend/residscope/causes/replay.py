@@ -89,7 +89,9 @@ def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Repla
             return found
         tried.append(found)
     best = min(tried, key=lambda one: one.gap)
-    raise refusals.differs(view, best, masks)
+    if not best.compared:
+        raise refusals.not_compared()
+    raise refusals.differs(view, best.gap, best.run.final, masks)
 
 
 def tolerance(view: CacheView) -> float:

@@ -1,0 +1,119 @@
+"""`estimate`: attribution patching, an estimate of all effects of patching from one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.positions import Positions
+from residscope.causes.hooks import hooks
+from residscope.causes.measurement import Measurement
+from residscope.causes.patch import Patching, patching
+from residscope.causes.replacement import Replacement
+from residscope.causes.replay import whole_run
+from residscope.causes.sites import Site, SiteKind, held
+from residscope.compute.progress import report_progress
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+
+
+def estimate(
+    cache: Any,
+    source: Any,
+    target: Any,
+    *,
+    at: SiteKind = "z",
+    positions: Any = "all",
+    position: Positions = "last",
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+) -> Patching:
+    """Estimate all effects of `patch` at once, from one run forwards and backwards (attribution patching).
+
+    The estimate is the target's gradient at an activation, times the activation's change: what the effect would be if
+    the model were linear between both runs. It is cheap, and good where changes are small. Where a soft-max saturates
+    or a norm changes much it can have the wrong size or sign: measure what matters with `patch` or `ablate`.
+
+    No parameter's `.grad` is touched: only the difference that is put in has a gradient.
+
+    Args:
+        cache: The `ActivationCache` whose run would be changed.
+        source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"` or token ids as in
+            `ablate`.
+        target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
+        at: What would be replaced; see `patch`.
+        positions: Where; see `patch`. `"each"` costs no more than `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: The mask with which the cached run was made; see `ablate`.
+        model: The model, if `cache.model` no longer exists.
+
+    Returns:
+        The estimated effects, with the axes of `patch`, and `.estimated` True.
+
+    Raises:
+        ResidscopeError: As for `ablate`; or if the model cannot be differentiated.
+
+    Source: Nanda, "Attribution Patching" (2023); Syed et al., "Attribution Patching Outperforms Automated Circuit
+    Discovery" (2023).
+    """
+    each = isinstance(positions, str) and positions == "each"
+
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Tensor]:
+        return lambda: _estimated(measurement, at, where, by, each=each)
+
+    return patching(
+        cache, source, target, at, positions, position, (tokens, attention_mask, model), work, estimated=True
+    )
+
+
+def _estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replacement, *, each: bool) -> Tensor:
+    import torch
+
+    sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
+    rows: list[Tensor] = []
+    for site, slope in zip(sites, _gradients(measurement, sites), strict=True):
+        report_progress()
+        new, old = by.of(site).to(slope), held(measurement.view, at, site.layer).to(slope)
+        effect = slope * (new - old)  # [batch, pos, *inner]
+        effect = torch.where(where.to(effect.device)[(..., *[None] * (effect.ndim - 2))], effect, effect.new_zeros(()))
+        effect = effect.sum(-1)  # [batch, pos, *head]
+        effect = effect if each else effect.sum(1, keepdim=True)
+        order = (2, 1, 0) if at == "z" else (1, 0)
+        rows.append(effect.permute(order).flatten(0, -2))  # head by head, position by position
+    return torch.cat(rows).to(measurement.view.like)
+
+
+def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
+    """The target's gradient at each site, `[batch, pos, *inner]`. Prompts do not depend on each other.
+
+    Raises:
+        ResidscopeError: If the model cannot be differentiated.
+    """
+    import torch
+
+    view = measurement.view
+    with torch.inference_mode(False), torch.enable_grad(), hooks() as own:
+        added: list[Tensor] = []
+        for site in sites:
+            zero = torch.zeros(
+                view.batch, view.n_pos, *site.inner, dtype=measurement.replay.run.final.dtype,
+                device=measurement.replay.run.final.device, requires_grad=True,
+            )  # fmt: skip
+            added.append(zero)
+            own.after(site.module, site.change(lambda output, zero=zero: output + zero, view.batch))
+        try:
+            tokens, mask = measurement.replay.tokens, measurement.replay.mask
+            final = whole_run(view, tokens, mask, own, record=False, keep=False).final
+            value = measurement.readout.value(measurement.readout.pick(final[None]))[0]
+            found = torch.autograd.grad(value.sum(), added, allow_unused=True)
+        except RuntimeError as error:
+            raise ResidscopeError(
+                "estimate",
+                f"This model cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with `patch`.",
+            ) from error
+    return [zero.detach() if slope is None else slope for zero, slope in zip(added, found, strict=True)]
