@@ -162,7 +162,7 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool, together: bool,
             axes = ("layer", "head", "batch")
         notes = of.notes + sweep.replacement.notes + (sweep.direct.notes if sweep.direct is not None else [])
         if sweep.runner.why_whole:
-            notes.append(sweep.runner.how)
+            notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
         return Ablation(
             total,
             direct,

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 _Path = tuple[Any, ...]
 
 
+class _Past:
+    """Stands for a key/value cache among recorded arguments: the run's own is not kept, because it grows."""
+
+
+_PAST = _Past()
+
+
 class NotPlainError(Exception):
     """Why blocks cannot be called by themselves, in words that follow "because"."""
 
@@ -37,11 +44,23 @@ class Arguments:
     stream: int | str
     axes: dict[_Path, int] = field(default_factory=dict)
 
-    def call(self, block: Any, stream: Tensor, copies: int, repeated: dict[tuple[int, int], Tensor]) -> Any:
-        """Call the block with a stream of so many copies of the batch; `repeated` keeps arguments that recur."""
+    def call(
+        self, block: Any, stream: Tensor, copies: int, repeated: dict[tuple[int, int], Tensor], past: Any = None
+    ) -> Any:
+        """Call the block.
+
+        Args:
+            block: The block.
+            stream: The stream of so many copies of the batch.
+            copies: The number of copies.
+            repeated: Keeps arguments that recur.
+            past: The key/value cache of the positions before; None: there is none.
+        """
         import torch
 
         def tiled(path: _Path, value: Any) -> Any:
+            if value is _PAST:
+                return past
             axis = self.axes.get(path)
             if copies == 1 or axis is None or not isinstance(value, torch.Tensor):
                 return value
@@ -82,9 +101,9 @@ _STREAMS = ("hidden_states", "resid_pre")
 
 
 def _without_cache(value: Any) -> Any:
-    """The value, or None if it is a key/value cache, which grows with each call."""
+    """The value, or what stands for it if it is a key/value cache, which grows with each call."""
     grows = any(callable(getattr(value, name, None)) for name in ("get_seq_length", "append"))
-    return None if grows and not isinstance(value, list) else value
+    return _PAST if grows and not isinstance(value, list) else value
 
 
 def _detached(_path: _Path, value: Any) -> Any:
@@ -131,7 +150,7 @@ def _check_readable(value: Any) -> None:
     """
     import torch
 
-    known = (type(None), bool, int, float, str, torch.Tensor, torch.dtype, torch.device, torch.Size)
+    known = (type(None), bool, int, float, str, torch.Tensor, torch.dtype, torch.device, torch.Size, _Past)
     if isinstance(value, known) or (isinstance(value, Mapping) and not value):
         return
     raise NotPlainError(f"the model passes from block to block an object of its own (`{type(value).__name__}`)")

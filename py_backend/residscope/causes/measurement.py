@@ -14,7 +14,6 @@ from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
-from residscope.causes.runner import Runner
 from residscope.causes.sites import Site, SiteKind
 from residscope.compute.progress import report_progress
 from residscope.errors import ResidscopeError
@@ -162,15 +161,15 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
     return real & chosen
 
 
-def chunks(runner: Runner, patches: Sequence[Any], layer_of: Any, bar: Any) -> Iterator[Sequence[Any]]:
+def chunks(copies: int, patches: Sequence[Any], layer_of: Any, bar: Any) -> Iterator[Sequence[Any]]:
     """Yield patches of one layer, as many as can be run at once; report how many are done."""
     done, total = 0, len(patches)
     by_layer: dict[int, list[Any]] = {}
     for patch in patches:
         by_layer.setdefault(layer_of(patch), []).append(patch)
     for own in by_layer.values():
-        for start in range(0, len(own), runner.copies):
-            some = own[start : start + runner.copies]
+        for start in range(0, len(own), copies):
+            some = own[start : start + copies]
             report_progress(done, total)
             yield some
             done += len(some)

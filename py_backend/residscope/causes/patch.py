@@ -77,7 +77,8 @@ def patch(
         def measured() -> Tensor:
             effects = sweep.each(patches, shown=progress, name="patch")[0]
             if sweep.runner.why_whole:
-                measurement.notes.append(sweep.runner.how)
+                because = sweep.runner.why_whole
+                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
             return effects
 
         return measured

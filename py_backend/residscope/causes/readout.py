@@ -79,12 +79,19 @@ class RunReadout:
         offset = columns.new_zeros(ids.shape) if b_U is None else working(b_U)[ids.to(b_U.device)]
         return cls(*common, columns.to(view.like), offset.to(view.like), alpha.to(view.like))
 
-    def pick(self, final: Float[Tensor, "copy batch pos d_model"]) -> Float[Tensor, "copy batch d_model"]:
-        """The final streams at the positions where the target is read, in working precision."""
+    def pick(
+        self, final: Float[Tensor, "copy batch pos d_model"], window: slice = slice(0, None)
+    ) -> Float[Tensor, "copy batch d_model"]:
+        """The final streams at the positions where the target is read, in working precision.
+
+        Args:
+            final: The final streams.
+            window: The positions that they are of.
+        """
         import torch
 
         prompts = torch.arange(self.view.batch, device=final.device)
-        return working(final[:, prompts, self.where.to(final.device)]).to(self.view.like)
+        return working(final[:, prompts, self.where.to(final.device) - window.start]).to(self.view.like)
 
     def value(self, stream: Float[Tensor, "copy batch d_model"], *, frozen: bool = False) -> Float[Tensor, "copy batch"]:
         """The target, with the norm's scale computed from each stream, or frozen at its cached value."""

@@ -33,12 +33,14 @@ class Run:
         streams: The stream before each block, and after the last one, `[prompt, pos, d_model]`.
         why_not_plain: Why blocks cannot be called by themselves; empty if nothing was found.
         logits: The model's own logits at the wanted positions, `[prompt, d_vocab]`; None if they were not wanted.
+        past: The key/value cache after the run; None if none was wanted.
     """
 
     arguments: list[Arguments | None]
     streams: list[Any]
     why_not_plain: str = ""
     logits: Any = None
+    past: Any = None
 
     @property
     def final(self) -> Float[Tensor, "prompt pos d_model"]:
@@ -128,6 +130,7 @@ def whole_run(
     record: bool = True,
     keep: bool = True,
     logits_at: Tensor | None = None,
+    past: Any = None,
 ) -> Run:
     """Run the whole model with our hooks, as far as its last block.
 
@@ -139,6 +142,7 @@ def whole_run(
         record: Whether to record the blocks' arguments.
         keep: Whether to keep the stream before each block.
         logits_at: The position of each prompt at which the logits are wanted; None: they are not wanted.
+        past: The key/value cache of the positions before, which grows. NEW: begin one, which is in the result.
     """
     model, blocks = view.model, list(view.model.blocks)
     run = Run([None] * len(blocks), [None] * (len(blocks) + 1))
@@ -166,10 +170,20 @@ def whole_run(
     own.after(blocks[-1], after)
     is_cut = _cut_unembedding(model, own, logits_at)
     options: dict[str, Any] = {} if mask is None else {"attention_mask": mask.to(tokens.device)}
-    output = model(tokens, return_type=None if logits_at is None else "logits", **options)
+    kind = None if logits_at is None else "logits"
+    if past is not None:
+        kind = "logits_and_cache"
+        options |= {"use_cache": True} if past is NEW else {"past_key_values": past}
+    output = model(tokens, return_type=kind, **options)
+    if past is not None:
+        output, run.past = output
     if logits_at is not None:
         run.logits = output[:, 0] if is_cut() else view.pick(output, logits_at)[:, 0]
     return run
+
+
+NEW = object()
+"""Stands for a new key/value cache."""
 
 
 def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from residscope.causes.arguments import Arguments, NotPlainError, learned
-from residscope.causes.hooks import Hooks, first_tensor, hooks
-from residscope.causes.replay import Replay, whole_run
+from residscope.causes.hooks import Before, first_tensor, hooks
+from residscope.causes.replay import Replay, Run, whole_run
 from residscope.causes.sites import Site
 from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
@@ -40,7 +40,14 @@ class Chain:
     blocks: list[Any]
     arguments: list[Arguments]
 
-    def run(self, layer: int, stream: Tensor, copies: int, each: Callable[[int, Tensor], None] | None = None) -> Tensor:
+    def run(
+        self,
+        layer: int,
+        stream: Tensor,
+        copies: int,
+        each: Callable[[int, Tensor], None] | None = None,
+        past: Any = None,
+    ) -> Tensor:
         """Call the blocks from `layer` on, and return the stream after the last one.
 
         Args:
@@ -48,6 +55,7 @@ class Chain:
             stream: The stream before it, of so many copies of the batch.
             copies: The number of copies.
             each: Is called with each layer and the stream after it.
+            past: The key/value cache of the positions before, of so many copies of the batch.
 
         Raises:
             NotPlainError: If a block returns no stream.
@@ -55,7 +63,7 @@ class Chain:
         repeated: dict[tuple[int, int], Tensor] = {}
         for at in range(layer, len(self.blocks)):
             report_progress()
-            output = first_tensor(self.arguments[at].call(self.blocks[at], stream, copies, repeated))
+            output = first_tensor(self.arguments[at].call(self.blocks[at], stream, copies, repeated, past))
             if output is None or output.shape != stream.shape:
                 raise NotPlainError("a block does not return the stream")
             stream = output
@@ -69,10 +77,17 @@ class Runner:
 
     Args:
         replay: The run that is changed.
+        few: Whether so few runs are made that testing the blocks would take longer than whole runs.
+
+    Attributes:
+        window: The positions that are run.
+        why_whole: Why whole runs are made; empty if they are not, or if they are few.
     """
 
-    def __init__(self, replay: Replay) -> None:
-        self.replay, self.view = replay, replay.view
+    window = slice(0, None)
+
+    def __init__(self, replay: Replay, *, few: bool = False) -> None:
+        self.replay, self.view, self._few = replay, replay.view, few
         self.why_whole = ""
 
     def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
@@ -114,16 +129,11 @@ class Runner:
             budget = max(MEMORY, int(_SHARE * torch.cuda.mem_get_info(device)[0]))
         return max(1, min(budget // size, 1024))
 
-    @property
-    def how(self) -> str:
-        """How runs are made, as a sentence."""
-        if self.chain is not None:
-            return "Each run called the blocks from the changed layer on, from the replayed stream."
-        return f"Each run was one of the whole model, because {self.why_whole}."
-
     @cached_property
     def chain(self) -> Chain | None:
         """The blocks that can be called by themselves. None if they cannot; `why_whole` says why."""
+        if self._few:
+            return None
         try:
             return self._tested()
         except NotPlainError as error:
@@ -137,55 +147,79 @@ class Runner:
 
         The batch is run twice at once: unchanged, and with noise added to the stream before the first block.
         """
-        import torch
-
         once, view, blocks = self.replay.run, self.view, list(self.view.model.blocks)
         if once.why_not_plain:
             raise NotPlainError(once.why_not_plain)
-        first = once.streams[0]
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        noise = torch.randn(first.shape, generator=generator, device="cpu").to(first)
-        noise = noise * (_NOISE * first.std(-1, keepdim=True))
-
-        def perturbed(stream: Tensor) -> Tensor:
-            return torch.cat([stream[: view.batch], stream[view.batch :] + noise])
-
-        def perturb(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            place = once.arguments[0].stream if once.arguments[0] is not None else 0
-            if isinstance(place, int):
-                return (*args[:place], perturbed(args[place]), *args[place + 1 :]), kwargs
-            return args, {**kwargs, place: perturbed(kwargs[place])}
-
         tokens, mask = self.replay.tokens.repeat(2, 1), self.replay.mask
+        added = noise(once.streams[0])
         with hooks() as own:
-            own.before(blocks[0], perturb)
-            twice = self._recorded_twice(tokens, None if mask is None else mask.repeat(2, 1), own)
-        arguments: list[Arguments] = []
-        for single, double in zip(once.arguments, twice.arguments, strict=True):
-            if single is None or double is None:
-                raise NotPlainError(twice.why_not_plain or "the model does not call each block once")
-            arguments.append(learned(single, double))
-        chain = Chain(blocks, arguments)
+            own.before(blocks[0], perturbing(once, view.batch, added))
+            twice = whole_run(view, tokens, None if mask is None else mask.repeat(2, 1), own)
+        return tested(blocks, once, twice, added, lambda: None)
 
-        def compare(layer: int, stream: Tensor) -> None:
-            check(stream, twice.streams[layer + 1], once.streams[layer + 1], layer)
 
-        chain.run(0, perturbed(torch.cat([first, first])), 2, compare)
-        # Begun later, blocks must not find anything that the run before has left: it had the halves in another order.
-        swapped = [torch.cat([part[view.batch :], part[: view.batch]]) for part in twice.streams]
+def noise(stream: Tensor) -> Tensor:
+    """Noise that is added to the stream before the first block, the same each time."""
+    import torch
 
-        def compare_swapped(layer: int, stream: Tensor) -> None:
-            check(stream.flip(0), swapped[layer + 1].flip(0), once.streams[layer + 1].flip(0), layer)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    drawn = torch.randn(stream.shape, generator=generator, device="cpu").to(stream)
+    return drawn * (_NOISE * stream.std(-1, keepdim=True))
 
-        for start in sorted({len(blocks) // 2, len(blocks) - 1}):
-            chain.run(start, swapped[start], 2, compare_swapped)
-        return chain
 
-    def _recorded_twice(self, tokens: Tensor, mask: Tensor | None, own: Hooks) -> Any:
-        run = whole_run(self.view, tokens, mask, own)
-        if run.why_not_plain:
-            raise NotPlainError(run.why_not_plain)
-        return run
+def perturbing(once: Run, batch: int, added: Tensor) -> Before:
+    """A change of the first block's arguments: something is added to the stream after the first `batch` prompts."""
+    import torch
+
+    place = once.arguments[0].stream if once.arguments[0] is not None else 0
+
+    def perturbed(stream: Tensor) -> Tensor:
+        return torch.cat([stream[:batch], stream[batch:] + added])
+
+    def perturb(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(place, int):
+            return (*args[:place], perturbed(args[place]), *args[place + 1 :]), kwargs
+        return args, {**kwargs, place: perturbed(kwargs[place])}
+
+    return perturb
+
+
+def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callable[[], Any]) -> Chain:
+    """The blocks, compared with a whole run of the batch twice, of which the second half was changed.
+
+    Args:
+        blocks: The blocks.
+        once: The run of the batch.
+        twice: The run of the batch twice.
+        added: What was added to the stream before the first block of the second half, after it was recorded.
+        past: Returns a new key/value cache of the positions before, for the batch twice.
+
+    Raises:
+        NotPlainError: If the blocks cannot be called by themselves.
+    """
+    import torch
+
+    arguments: list[Arguments] = []
+    for single, double in zip(once.arguments, twice.arguments, strict=True):
+        if single is None or double is None or twice.why_not_plain:
+            raise NotPlainError(twice.why_not_plain or "the model does not call each block once")
+        arguments.append(learned(single, double))
+    chain, batch = Chain(blocks, arguments), len(once.streams[0])
+
+    def compare(layer: int, stream: Tensor) -> None:
+        check(stream, twice.streams[layer + 1], once.streams[layer + 1], layer)
+
+    twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
+    chain.run(0, twice.streams[0], 2, compare, past())
+    # Begun later, blocks must not find anything that the run before has left: it had the halves in another order.
+    swapped = [torch.cat([part[batch:], part[:batch]]) for part in twice.streams]
+
+    def compare_swapped(layer: int, stream: Tensor) -> None:
+        check(stream.flip(0), swapped[layer + 1].flip(0), once.streams[layer + 1].flip(0), layer)
+
+    for start in sorted({len(blocks) // 2, len(blocks) - 1}):
+        chain.run(start, swapped[start], 2, compare_swapped, past())
+    return chain
 
 
 _NOISE = 0.3

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from residscope.causes.direct import DirectPaths
+from residscope.causes.last_position import LastRunner, last_runner
 from residscope.causes.measurement import Measurement, chunks
 from residscope.causes.replacement import Replacement
 from residscope.causes.runner import Edit, Runner
@@ -17,6 +18,10 @@ from residscope.compute.progress import report_progress
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
+
+
+_FEW = 4
+"""So few runs are made as whole runs: testing the blocks would take longer."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,20 @@ class Sweep:
     direct: DirectPaths | None = None
 
     def __post_init__(self) -> None:
-        self.runner = Runner(self.measurement.replay)
+        self.runner: Runner | LastRunner = Runner(self.measurement.replay, few=True)
+
+    def _choose_runner(self, count: int) -> None:
+        """Choose how so many runs are made."""
+        of = self.measurement
+        if count <= _FEW:
+            return
+        places = set(of.where.tolist())
+        if len(places) == 1 and bool((self.where.sum(1) == 1).all()) and bool(self.where[:, of.where].all()):
+            fast = last_runner(of.replay, places.pop())
+            if fast is not None:
+                self.runner = fast
+                return
+        self.runner = Runner(of.replay)
 
     def each(self, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, Tensor]:
         """The total and the direct effect of each patch, `[patch, batch]`.
@@ -72,7 +90,8 @@ class Sweep:
         direct, place = total.clone(), {patch: at for at, patch in enumerate(patches)}
         bar = tqdm(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
         try:
-            for some in chunks(self.runner, patches, lambda patch: patch.layer, bar):
+            self._choose_runner(len(patches))
+            for some in chunks(self.runner.copies, patches, lambda patch: patch.layer, bar):
                 site = of.site(self.kind, some[0].layer)
                 assert site is not None
                 rows = [place[patch] for patch in some]
@@ -100,10 +119,10 @@ class Sweep:
             select = self._select(site, own).any(0, keepdim=True)
             value = self.replacement.of(site)
             edits.append((site, self._edit(site, select, value, [])))
-            change = self._change_at_target(site, select, value, held(of.view, site.kind, site.layer))
+            change = self._change_at_target(site, select, value, held(of.view, site.kind, site.layer), 0)
             written.append(None if self.direct is None else self.direct.written(layer, change))
         final = self.runner.changed(edits, 1)
-        total = of.readout.value(of.readout.pick(final))[0] - of.before
+        total = of.readout.value(of.readout.pick(final, self.runner.window))[0] - of.before
         if self.direct is None or any(part is None for part in written):
             return total, total * float("nan")
         return total, self.direct.through_norm(sum(written))[0]
@@ -112,10 +131,10 @@ class Sweep:
         of, originals = self.measurement, list[Any]()
         select, value = self._select(site, patches), self.replacement.of(site)
         final = self.runner.changed([(site, self._edit(site, select, value, originals))], len(patches))
-        total = of.readout.value(of.readout.pick(final)) - of.before
+        total = of.readout.value(of.readout.pick(final, self.runner.window)) - of.before
         if self.direct is None:
             return total, total * float("nan")
-        change = self._change_at_target(site, select, value, originals[0])
+        change = self._change_at_target(site, select, value, originals[0], self.runner.window.start)
         return total, self.direct.effect(site.layer, change)
 
     def _select(self, site: Site, patches: Sequence[Patch]) -> Bool[Tensor, "patch batch pos *head"]:
@@ -138,26 +157,27 @@ class Sweep:
         """The change of the activation; the first copy of what it was before is added to `originals`."""
         import torch
 
-        batch = self.measurement.view.batch
+        batch, window = self.measurement.view.batch, self.runner.window
 
         def edit(held: Tensor) -> Tensor:
             originals.append(held[:batch].detach())
             copies = held.reshape(-1, batch, *held.shape[1:])
-            chosen = select.to(held.device)[..., None]
-            return torch.where(chosen, value.to(held)[None], copies).reshape(held.shape)
+            chosen = select[:, :, window].to(held.device)[..., None]
+            return torch.where(chosen, value[:, window].to(held)[None], copies).reshape(held.shape)
 
         return edit
 
     def _change_at_target(
-        self, site: Site, select: Tensor, value: Tensor, before: Tensor
+        self, site: Site, select: Tensor, value: Tensor, before: Tensor, start: int
     ) -> Float[Tensor, "patch batch *inner"]:
-        """By how much each patch changes the activation at the target's position."""
+        """By how much each patch changes the activation at the target's position; `before` begins at `start`."""
         import torch
 
         of = self.measurement
         prompts, at = torch.arange(of.view.batch, device="cpu"), of.where.cpu()
         value = value.expand(of.view.batch, -1, *site.inner)
-        own = (tensor[prompts.to(tensor.device), at.to(tensor.device)] for tensor in (value, before))
+        both = ((value, at), (before, at - start))
+        own = (tensor[prompts.to(tensor.device), place.to(tensor.device)] for tensor, place in both)
         new, old = (tensor.to(of.view.like) for tensor in own)
         chosen = select[:, prompts, at].to(new.device)
         return chosen[..., None] * (new - old)
