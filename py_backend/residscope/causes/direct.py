@@ -49,6 +49,13 @@ class DirectPaths:
             return
         self._rows = {(row.kind, row.layer) for row in found.components}
         known = {"z": "head", "attn_out": "attn_out", "mlp_out": "mlp_out", "resid_pre": "pre"}[self.kind]
+        left = float(found.unexplained.abs().max())
+        if left > found.tolerance:
+            self.notes += [note for note in found.notes if note not in of.notes]
+            self.notes.append(
+                f"The rows of this cache do not add up to the target ({left:.2g} is unexplained): direct effects, which "
+                "are those of the rows, are not exact."
+            )
         without = [layer for layer in of.layers(self.kind) if (known, layer) not in self._rows]
         if without:
             self.notes += [note for note in found.notes if note not in of.notes]

@@ -112,8 +112,11 @@ def _hooks(view: CacheView) -> list[str]:
 
 
 def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
-    """Whether the run computes in another precision than the cached one."""
-    if final is None or final.dtype == view.stream.dtype:
+    """Whether the cached run computed in another precision than the run now."""
+    endings = ("hook_resid_pre", "hook_resid_post", "hook_z", "hook_attn_out", "hook_mlp_out")
+    kinds = {tensor.dtype for name, tensor in view.activations.items() if name.endswith(endings)}
+    if final is None or kinds <= {final.dtype}:
         return []
-    mine, own = (str(kind).removeprefix("torch.") for kind in (final.dtype, view.stream.dtype))
+    own = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    mine = str(final.dtype).removeprefix("torch.")
     return [f"The run computes in {mine}, but the cache holds {own} (`autocast`, or converted later)."]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from residscope.cache.structure import out_weight
 from residscope.cache.view import CacheView
 
 if TYPE_CHECKING:
@@ -100,14 +101,21 @@ def _at(block: Any, path: str) -> Any:
 
 def inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...] | None:
     """The shape of a site's activation at one position. None if it was not cached in this form."""
-    held = view.activations.get(activation(kind, layer))
-    if held is None or not held.is_floating_point():
+    return view.root.memo.once(("inner shape", kind, layer), lambda: (_inner_shape(view.root, kind, layer),))[0]
+
+
+def _inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...] | None:
+    tensor = view.activations.get(activation(kind, layer))
+    places = view.batch * view.n_pos
+    if tensor is None or not tensor.is_floating_point() or tensor.numel() % places:
         return None
-    shape = tuple(held.shape[-2:]) if kind == "z" else tuple(held.shape[-1:])
-    size = view.root.batch * view.n_pos
-    for length in shape:
-        size *= length
-    return shape if held.numel() == size else None
+    width = tensor.numel() // places
+    if kind != "z":
+        return (width,) if tensor.shape[-1] == width else None
+    # Cut into heads as `W_O` is: the values of latent attention may be wider than its keys, by which the cache is cut.
+    W_O = out_weight(view, layer)
+    shape = tuple(tensor.shape[-2:]) if W_O is None else tuple(W_O.shape[:2])
+    return shape if shape[0] * shape[1] == width else None
 
 
 def held(view: CacheView, kind: SiteKind, layer: int) -> Float[Tensor, "batch pos *inner"]:
