@@ -1,5 +1,5 @@
-"""Causes: replays are the cached run or are refused, effects are those of the model's own hooked runs, and nothing of the
-user's is left changed."""
+"""Causes: a replay is the cached run or is refused, effects are those of the model's own hooked runs, and nothing of
+the user's is left changed."""
 
 from __future__ import annotations
 
@@ -98,6 +98,11 @@ def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(b
     if name != "gemma2":  # there the row is before the soft-cap
         torch.testing.assert_close(-found.direct, residscope.attribute(cache, ANSWERS).grid, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.indirect, found.total - found.direct)
+    rows = residscope.attribute(cache, ANSWERS, by="layer")
+    for of in ("attn_out", "mlp_out") if name != "gemma2" else ():
+        whole = residscope.ablate(cache, ANSWERS, of=of, progress=False)
+        expected = rows.values[[rows.labels.index(label) for label in whole.labels]]
+        torch.testing.assert_close(-whole.direct, expected, atol=1e-5, rtol=1e-4)
     last = residscope.ablate(
         cache, ANSWERS, of="mlp_out", layers=-1, norm="recomputed", positions="last", progress=False
     )
@@ -206,11 +211,13 @@ def test_padding_is_not_changed_and_each_prompt_has_its_own_effects(booted, side
         _, cache = model.run_with_cache(padded, attention_mask=mask)
     options = {"attention_mask": mask} if given else {}
     found = residscope.ablate(cache, ANSWERS, replace="zero", progress=False, **options)
+    at_end = residscope.ablate(cache, ANSWERS, positions="last", progress=False, **options)
     for row, count in enumerate(real):
         with torch.no_grad():
             _, alone = model.run_with_cache(tokens[row : row + 1, :count])
-        expected = residscope.ablate(alone, ANSWERS[row : row + 1], progress=False)
-        torch.testing.assert_close(found.total[..., row], expected.total[..., 0], atol=2e-5, rtol=1e-3)
+        for positions, both in (("all", found), ("last", at_end)):
+            expected = residscope.ablate(alone, ANSWERS[row : row + 1], positions=positions, progress=False)
+            torch.testing.assert_close(both.total[..., row], expected.total[..., 0], atol=2e-5, rtol=1e-3)
     mean = residscope.ablate(cache, ANSWERS, "L0H0", replace="mean", progress=False, **options)
     assert any("not padding" in note for note in mean.notes)
 
@@ -282,16 +289,18 @@ def test_everything_is_as_before_after_runs_that_end_in_any_way():
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     residscope.ablate(cache, ANSWERS, progress=False)
-    torch.manual_seed(3), random.seed(3), numpy.random.seed(3)
+    torch.manual_seed(3)
+    random.seed(3)
+    numpy.random.seed(3)
     states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
     count, attributes = _hook_count(model), {n: dict(vars(m)) for n, m in model.named_modules()}
     copies = {key: value.clone() for key, value in cache.cache_dict.items()}
     calls, failing = [0], [None]
 
     def users_hook(module, args, output):  # noqa: ARG001
-        torch.rand(1), random.random(), numpy.random.rand()
+        _ = torch.rand(1), random.random(), numpy.random.rand()
         calls[0] += 1
-        if failing[0] is not None and calls[0] > number // 10 % 6:  # in the replay, in the test of the blocks, or in a run
+        if failing[0] is not None and calls[0] > number // 10 % 6:  # in the replay, or later
             raise failing[0]
 
     handle, heads = model.blocks[1].mlp.register_forward_hook(users_hook), [(at // 3, at % 3) for at in range(6)]
@@ -303,10 +312,10 @@ def test_everything_is_as_before_after_runs_that_end_in_any_way():
             before = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
             try:
                 _ = (
-                        residscope.ablate(cache, ANSWERS, heads, progress=False)
-                        if number % 4
-                        else residscope.estimate(cache, "zero", ANSWERS)
-                    )
+                    residscope.ablate(cache, ANSWERS, heads, progress=False)
+                    if number % 4
+                    else residscope.estimate(cache, "zero", ANSWERS)
+                )
                 outcomes.add("measured")
             except BaseException as error:
                 outcomes.add(type(error).__name__)
@@ -356,7 +365,8 @@ def test_hooks_do_nothing_on_another_thread(booted):
     with hooks() as own:
         own.after(model.blocks[0].attn, lambda output: output * 0)
         thread = threading.Thread(target=run)
-        thread.start(), thread.join()
+        thread.start()
+        thread.join()
         run()
     assert torch.equal(got[0], logits)
     assert not torch.equal(got[1], logits)
@@ -393,4 +403,5 @@ def test_results_are_tables_and_figures(booted):
         assert found.to_plotly().data[0].z[1][2] == pytest.approx(float(found.total[1, 2].mean()))
         assert len(found.to_plotly("scatter").data[1].x) == 12
         assert len(patched.to_plotly(normalized=True).data[0].z) == 3
-        assert found.to_plotly("bars", effect="indirect").data[0].y[0] == pytest.approx(float(found.indirect[0, 0].mean()))
+        bars = found.to_plotly("bars", effect="indirect").data[0]
+        assert bars.y[0] == pytest.approx(float(found.indirect[0, 0].mean()))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from residscope.cache.component_names import name, parse
+from residscope.cache.component_names import parse
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes.ablation import Ablation
@@ -76,13 +76,13 @@ def ablate(
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
     Returns:
-        The effects, in the target's units: `.total`, `.direct` and `.indirect` are `[layer, head, batch]`, with `heads=`
-        `[head, batch]`, for sublayers `[layer, batch]`, with `together=True` `[batch]`.
+        The effects, in the target's units: `.total`, `.direct` and `.indirect` are `[layer, head, batch]`, with
+        `heads=` `[head, batch]`, for sublayers `[layer, batch]`, with `together=True` `[batch]`.
 
     Raises:
-        ResidscopeError: If the run cannot be repeated: the message names the reasons that can be shown (weights changed,
-            hooks, dropout, padding, precision, no token ids). Or if an argument is wrong. An exception that ends the
-            call early, also a KeyboardInterrupt, has what was measured as `.partial`; the rest of it is NaN.
+        ResidscopeError: If the run cannot be repeated: the message names the reasons that can be shown (weights
+            changed, hooks, dropout, padding, precision, no token ids). Or if an argument is wrong. An exception that
+            ends the call early, also a KeyboardInterrupt, has what was measured as `.partial`; the rest of it is NaN.
 
     Source: Zero, mean and resample ablation, and total = direct + indirect effect: Wang et al., "Interpretability in
     the Wild" (2022); McGrath et al., "The Hydra Effect" (2023).
@@ -158,7 +158,9 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool, together: bool,
         axes: tuple[str, ...] = ("batch",) if together else ("head" if sweep.kind == "z" else "layer", "batch")
         if whole and not together:
             total, direct = (_grid(values, patches, view) for values in (total, direct))
-            components = [Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
+            components = [
+                Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)
+            ]
             axes = ("layer", "head", "batch")
         notes = of.notes + sweep.replacement.notes + (sweep.direct.notes if sweep.direct is not None else [])
         if sweep.runner.why_whole:
@@ -194,9 +196,3 @@ def _grid(values: Tensor, patches: list[Patch], view: CacheView) -> Tensor:
         assert patch.head is not None
         grid[patch.layer, patch.head] = values[row]
     return grid
-
-
-def named(patch: Patch) -> str:
-    """The name of the head of a patch."""
-    assert patch.head is not None
-    return name(patch.layer, patch.head)

@@ -174,4 +174,3 @@ def _leaves(tree: Any) -> dict[_Path, Any]:
 
     mapped(tree, keep)
     return found
-

@@ -53,8 +53,8 @@ class DirectPaths:
         if left > found.tolerance:
             self.notes += [note for note in found.notes if note not in of.notes]
             self.notes.append(
-                f"The rows of this cache do not add up to the target ({left:.2g} is unexplained): direct effects, which "
-                "are those of the rows, are not exact."
+                f"The rows of this cache do not add up to the target ({left:.2g} is unexplained): direct effects, "
+                "which are those of the rows, are not exact."
             )
         without = [layer for layer in of.layers(self.kind) if (known, layer) not in self._rows]
         if without:
@@ -74,7 +74,9 @@ class DirectPaths:
         final = of.readout.pick(of.replay.run.final[None])
         return of.readout.value(final + written, frozen=frozen) - of.readout.value(final, frozen=frozen)
 
-    def written(self, layer: int, change: Float[Tensor, "copy batch *inner"]) -> Float[Tensor, "copy batch d_model"] | None:
+    def written(
+        self, layer: int, change: Float[Tensor, "copy batch *inner"]
+    ) -> Float[Tensor, "copy batch d_model"] | None:
         """What changes at the target's position add to the final stream. None if it is not known."""
         view, change = self.measurement.view, working(change).to(self.measurement.view.like)
         if self.kind == "z":

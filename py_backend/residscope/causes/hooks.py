@@ -117,3 +117,14 @@ def with_first(output: Any, tensor: Any) -> Any:
         rest: Any = output[1:]
         return type(output)([tensor, *rest])
     return tensor
+
+
+def all_modules(model: Any) -> list[Any]:
+    """The modules of a model, and those of the Hugging Face model in it, each once."""
+    roots: list[Any] = [model, getattr(model, "original_model", None)]
+    return list({id(part): part for root in roots if hasattr(root, "modules") for part in root.modules()}.values())
+
+
+def is_hooked(module: Any) -> bool:
+    """Whether a module, or one in it, has hooks that run forwards."""
+    return any(vars(part).get("_forward_hooks") or vars(part).get("_forward_pre_hooks") for part in module.modules())

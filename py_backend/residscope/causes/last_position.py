@@ -1,8 +1,9 @@
 """Runs that are changed at one position only, the last one that matters: only this position is run.
 
 What a decoder computes at earlier positions does not depend on it. Their keys and values are computed once, by the
-model itself, in its own key/value cache. Each block is then called with one position and a copy of this cache. That this
-gives what whole runs give is tested: unchanged, and with noise at this position, against a whole run of all positions.
+model itself, in its own key/value cache. Each block is then called with one position and a copy of this cache. That
+this gives what whole runs give is tested: unchanged, and with noise at this position, against a whole run of all
+positions.
 """
 
 from __future__ import annotations
@@ -91,9 +92,7 @@ class LastRunner:
         memo: dict[int, Any] = {key: repeated(tensor) for key, tensor in _tensors(self._past).items()}
         return deepcopy(self._past, memo)
 
-    def _run(
-        self, tokens: Tensor, mask: Tensor | None, past: Any, perturbed: tuple[Run, Tensor] | None = None
-    ) -> Run:
+    def _run(self, tokens: Tensor, mask: Tensor | None, past: Any, perturbed: tuple[Run, Tensor] | None = None) -> Run:
         with hooks() as own:
             if perturbed is not None:
                 own.before(self.view.model.blocks[0], perturbing(perturbed[0], self.view.batch, perturbed[1]))

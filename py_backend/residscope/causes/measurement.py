@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from residscope.cache.view import CacheView
 from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import Site, SiteKind
-from residscope.compute.progress import report_progress
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
 from residscope.terms import Target
@@ -159,18 +157,3 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
     if not bool(chosen.any()):
         raise ResidscopeError("positions", "`positions=` names no position.")
     return real & chosen
-
-
-def chunks(copies: int, patches: Sequence[Any], layer_of: Any, bar: Any) -> Iterator[Sequence[Any]]:
-    """Yield patches of one layer, as many as can be run at once; report how many are done."""
-    done, total = 0, len(patches)
-    by_layer: dict[int, list[Any]] = {}
-    for patch in patches:
-        by_layer.setdefault(layer_of(patch), []).append(patch)
-    for own in by_layer.values():
-        for start in range(0, len(own), copies):
-            some = own[start : start + copies]
-            report_progress(done, total)
-            yield some
-            done += len(some)
-            bar.update(len(some))

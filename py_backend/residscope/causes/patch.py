@@ -105,7 +105,9 @@ def patching(
 ) -> Patching:
     """The frame of `patch` and `estimate`: `work` returns a function that returns the effects `[patch, batch]`."""
     if at not in KINDS:
-        raise ResidscopeError("at", f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}.')
+        raise ResidscopeError(
+            "at", f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}.'
+        )
     tokens, attention_mask, model = options
     tracked = seen(cache, model)
 

@@ -93,7 +93,9 @@ class RunReadout:
         prompts = torch.arange(self.view.batch, device=final.device)
         return working(final[:, prompts, self.where.to(final.device) - window.start]).to(self.view.like)
 
-    def value(self, stream: Float[Tensor, "copy batch d_model"], *, frozen: bool = False) -> Float[Tensor, "copy batch"]:
+    def value(
+        self, stream: Float[Tensor, "copy batch d_model"], *, frozen: bool = False
+    ) -> Float[Tensor, "copy batch"]:
         """The target, with the norm's scale computed from each stream, or frozen at its cached value."""
         norm, scale = self.norm, self.scale if frozen else self.norm.scale(stream)
         read = norm.centre(stream) / scale[..., None]

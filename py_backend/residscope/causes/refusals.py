@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.cache.structure import in_training
 from residscope.cache.view import CacheView
+from residscope.causes.hooks import all_modules
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def check_before(view: CacheView) -> Tensor:
     import torch
 
     model = view.model
-    dropout = [part for part in _all_modules(model) if _draws(part)]
+    dropout = [part for part in all_modules(model) if _draws(part)]
     if dropout:
         raise ResidscopeError(
             "replay",
@@ -83,11 +84,6 @@ def _draws(module: Any) -> bool:
     from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 
     return isinstance(module, _DropoutNd) and module.training and module.p > 0
-
-
-def _all_modules(model: Any) -> list[Any]:
-    inner = getattr(model, "original_model", None)
-    return [part for root in (model, inner) if hasattr(root, "modules") for part in root.modules()]
 
 
 def _weights(view: CacheView) -> list[str]:

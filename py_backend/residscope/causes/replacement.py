@@ -64,8 +64,8 @@ def _mean(view: CacheView) -> Replacement:
     if view.batch == 1:
         raise ResidscopeError(
             "replace",
-            'With `replace="mean"` an activation becomes its mean over the prompts of the cache, but it holds only one: '
-            "the mean is the activation itself. Cache several prompts, or use another cache.",
+            'With `replace="mean"` an activation becomes its mean over the prompts of the cache, but it holds only '
+            "one: the mean is the activation itself. Cache several prompts, or use another cache.",
         )
     at = torch.arange(view.n_pos, device="cpu")
     first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
@@ -102,9 +102,10 @@ def _other_cache(view: CacheView, other: CacheView) -> Replacement:
         return values
 
     notes: list[str] = []
-    if (positions.first(view), positions.last(view)) != (positions.first(other), positions.last(other)):
-        if other.batch == view.batch or len(set(positions.last(view))) > 1:
-            notes.append("The prompts of both caches begin or end at different positions, which are taken by index.")
+    both = (positions.first(view), positions.last(view)), (positions.first(other), positions.last(other))
+    mine, theirs = ({tuple(ends) for ends in zip(*one, strict=True)} for one in both)
+    if both[0] != both[1] if other.batch == view.batch else mine != theirs:
+        notes.append("The prompts of both caches begin or end at different positions, which are taken by index.")
     return Replacement("the other cache's activation", of, notes)
 
 

@@ -14,7 +14,7 @@ from residscope.cache.padding import padding
 from residscope.cache.view import CacheView
 from residscope.causes import refusals
 from residscope.causes.arguments import Arguments, NotPlainError, recorded
-from residscope.causes.hooks import Hooks, hooks
+from residscope.causes.hooks import Hooks, hooks, is_hooked
 from residscope.causes.sites import Candidate, Site, SiteKind, activation, candidates, held, inner_shape
 from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
@@ -84,7 +84,8 @@ def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Repla
             the cached one. The message names the reasons that can be shown.
     """
     tokens = refusals.check_before(view)
-    masks, tried = _masks(view), []
+    masks = _masks(view)
+    tried: list[Replay] = []
     for mask in masks:
         found = _try(view, tokens, mask, where)
         if found.compared and found.gap <= tolerance(view):
@@ -197,7 +198,7 @@ def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callab
     module, done = getattr(model, "unembed", None), list[bool]()
     if not isinstance(module, torch.nn.Module):
         return lambda: False
-    if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
+    if is_hooked(module):
         return lambda: False
 
     def cut(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -224,19 +225,25 @@ def _try(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | N
     found = Replay(view, tokens, mask, run)
     best: dict[tuple[SiteKind, int], float] = {}
     for number, option in enumerate(options):
-        key, gap = (option.kind, option.layer), gaps.get(number)
+        site: tuple[SiteKind, int] = (option.kind, option.layer)
+        gap = gaps.get(number)
         inner = inner_shape(view, option.kind, option.layer)
         if gap is None or inner is None or calls[number] != 1:
             continue
-        if key not in best or (best[key] > tolerance(view) and gap < best[key]):
-            best[key] = gap
-            found.sites[key] = Site(option.kind, option.layer, option.module, inner, option.factor)
+        if site not in best or (best[site] > tolerance(view) and gap < best[site]):
+            best[site] = gap
+            found.sites[site] = Site(option.kind, option.layer, option.module, inner, option.factor)
     for layer, stream in enumerate(run.streams):
         name = view.after(layer - 1) if layer == view.n_layers else view.before(layer)
-        if stream is not None and view.has(name) and view.activations[name].numel() == stream.numel():
-            best[("resid_pre", layer)] = min(
-                best.get(("resid_pre", layer), float("inf")), _gap(stream, view.activations[name])
-            )
+        cached = view.activations.get(name)
+        if stream is None or cached is None or cached.numel() != stream.numel():
+            continue
+        cached = cached.detach().reshape(stream.shape)
+        gap = _gap(stream, cached)
+        key: tuple[SiteKind, int] = ("resid_pre", layer)
+        best[key] = min(best.get(key, gap), gap)
+        if gap == 0 and cached.dtype == stream.dtype and cached.device == stream.device:
+            run.streams[layer] = cached  # the same values need no second copy
     found.gap, found.compared = max(best.values(), default=float("inf")), len(best)
     return found
 
@@ -260,5 +267,5 @@ def _gap(output: Tensor, cached: Tensor) -> float:
     if not mine.numel():
         return 0.0
     size = own.pow(2).mean().sqrt().clamp(min=1e-30)
-    gap = float(((mine - own).abs().max() / size))
+    gap = float((mine - own).abs().max() / size)
     return gap if gap == gap else float("inf")

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Edit = Callable[["Tensor"], "Tensor"]
-"""Takes an activation `[prompt, pos, *inner]` of copies of the batch, one after another, and returns the changed one."""
+"""Takes an activation `[prompt, pos, *inner]` of copies of the batch, one after another. Returns the changed one."""
 
 MEMORY = 256_000_000
 """On a CPU, the bytes that the activations of one block may take. On another device it is a share of what is free."""
+
+_OPERATIONS = 1e10
+"""On a CPU, about so many operations are done in one block at once. More would not be faster, and the work can be
+stopped between two blocks."""
 
 _SHARE = 0.2
 """The share of a device's free memory that the activations of one block may take."""
@@ -91,7 +95,7 @@ class Runner:
         self.why_whole = ""
 
     def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
-        """Run so many copies of the batch with these changes, and return the final stream `[copy, batch, pos, d_model]`.
+        """Return the final stream of so many copies of the batch with these changes, `[copy, batch, pos, d_model]`.
 
         Args:
             edits: The sites that are changed, and how. Each edit gets the activation of all copies.
@@ -125,9 +129,12 @@ class Runner:
             numbers += view.n_layers * 2 * width  # the key/value cache of a whole run
         size = view.batch * view.n_pos * numbers * self.replay.run.final.element_size()
         device, budget = self.replay.run.final.device, MEMORY
+        most = 1024
         if device.type == "cuda":
             budget = max(MEMORY, int(_SHARE * torch.cuda.mem_get_info(device)[0]))
-        return max(1, min(budget // size, 1024))
+        elif device.type == "cpu":
+            most = int(_OPERATIONS / (24 * width**2 * view.batch * view.n_pos))
+        return max(1, min(budget // size, most))
 
     @cached_property
     def chain(self) -> Chain | None:

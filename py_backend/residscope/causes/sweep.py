@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from residscope.causes.direct import DirectPaths
 from residscope.causes.last_position import LastRunner, last_runner
-from residscope.causes.measurement import Measurement, chunks
+from residscope.causes.measurement import Measurement
 from residscope.causes.replacement import Replacement
 from residscope.causes.runner import Edit, Runner
 from residscope.causes.sites import Site, SiteKind, held
@@ -91,7 +91,7 @@ class Sweep:
         bar = tqdm(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
         try:
             self._choose_runner(len(patches))
-            for some in chunks(self.runner.copies, patches, lambda patch: patch.layer, bar):
+            for some in _chunks(self.runner.copies, patches, bar):
                 site = of.site(self.kind, some[0].layer)
                 assert site is not None
                 rows = [place[patch] for patch in some]
@@ -107,6 +107,8 @@ class Sweep:
 
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         """The total and the direct effect of all patches in one run, `[batch]`."""
+        import torch
+
         of = self.measurement
         by_layer: dict[int, list[Patch]] = {}
         for patch in patches:
@@ -118,19 +120,19 @@ class Sweep:
             assert site is not None
             select = self._select(site, own).any(0, keepdim=True)
             value = self.replacement.of(site)
-            edits.append((site, self._edit(site, select, value, [])))
+            edits.append((site, self._edit(select, value, [])))
             change = self._change_at_target(site, select, value, held(of.view, site.kind, site.layer), 0)
             written.append(None if self.direct is None else self.direct.written(layer, change))
         final = self.runner.changed(edits, 1)
         total = of.readout.value(of.readout.pick(final, self.runner.window))[0] - of.before
         if self.direct is None or any(part is None for part in written):
             return total, total * float("nan")
-        return total, self.direct.through_norm(sum(written))[0]
+        return total, self.direct.through_norm(torch.stack(written).sum(0))[0]
 
     def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         of, originals = self.measurement, list[Any]()
         select, value = self._select(site, patches), self.replacement.of(site)
-        final = self.runner.changed([(site, self._edit(site, select, value, originals))], len(patches))
+        final = self.runner.changed([(site, self._edit(select, value, originals))], len(patches))
         total = of.readout.value(of.readout.pick(final, self.runner.window)) - of.before
         if self.direct is None:
             return total, total * float("nan")
@@ -153,7 +155,7 @@ class Sweep:
         heads = torch.arange(site.inner[0], device="cpu")
         return select[..., None] & ((own[:, None] == heads) | (own[:, None] < 0))[:, None, None]
 
-    def _edit(self, site: Site, select: Tensor, value: Tensor, originals: list[Any]) -> Edit:
+    def _edit(self, select: Tensor, value: Tensor, originals: list[Any]) -> Edit:
         """The change of the activation; the first copy of what it was before is added to `originals`."""
         import torch
 
@@ -181,3 +183,18 @@ class Sweep:
         new, old = (tensor.to(of.view.like) for tensor in own)
         chosen = select[:, prompts, at].to(new.device)
         return chosen[..., None] * (new - old)
+
+
+def _chunks(copies: int, patches: Sequence[Patch], bar: Any) -> Iterator[Sequence[Patch]]:
+    """Yield patches of one layer, as many as can be run at once; report how many are done."""
+    done, total = 0, len(patches)
+    by_layer: dict[int, list[Patch]] = {}
+    for patch in patches:
+        by_layer.setdefault(patch.layer, []).append(patch)
+    for own in by_layer.values():
+        for start in range(0, len(own), copies):
+            some = own[start : start + copies]
+            report_progress(done, total)
+            yield some
+            done += len(some)
+            bar.update(len(some))

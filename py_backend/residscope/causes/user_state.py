@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from residscope.causes.hooks import surely
+from residscope.causes.hooks import all_modules, surely
 from residscope.compute.torch_context import in_torch_context
 
 T = TypeVar("T")
@@ -59,16 +59,10 @@ def _generators() -> list[Callable[[], None]]:
 def _attributes(model: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The modules' attributes that are plain values, such as the size of the batch of the last run."""
     held: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for module in _modules(model):
+    for module in all_modules(model):
         own = vars(module)
         held.append((own, {name: value for name, value in own.items() if isinstance(value, _PLAIN)}))
     return held
-
-
-def _modules(model: Any) -> list[Any]:
-    inner = getattr(model, "original_model", None)
-    found = {id(module): module for root in (model, inner) if hasattr(root, "modules") for module in root.modules()}
-    return list(found.values())
 
 
 def _put_back(attributes: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
