@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from residscope.attribution.token_lens import TokenLens, token_lens
     from residscope.causes.ablate import ablate
     from residscope.causes.ablation import Ablation
-    from residscope.causes.estimate import estimate
+    from residscope.causes.estimate import effects, estimate
     from residscope.causes.patch import patch
     from residscope.causes.patching import Patching
     from residscope.export.circuitsvis_views import to_circuitsvis
@@ -48,6 +48,7 @@ __all__ = [
     "attribute_many",
     "caches",
     "demo",
+    "effects",
     "estimate",
     "inspect",
     "pairs",
@@ -78,6 +79,7 @@ _PLACES = {
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",
     "caches": "session.caches",
+    "effects": "causes.estimate",
     "estimate": "causes.estimate",
     "inspect": "hosts.panel",
     "pairs": "attribution.pairs",

@@ -153,11 +153,24 @@ def test_estimates_are_the_limit_of_small_patches(booted, name, at):
     options = {"target": ANSWERS, "at": at, "positions": "each"}
     measured = residscope.patch(cache, source=ActivationCache(near, model), progress=False, **options)
     found = residscope.estimate(cache, source=other, **options)
-    assert found.estimated
+    assert not found.measured.any()
     assert found.effects.shape == measured.effects.shape
     error = (measured.effects / step - found.effects).norm() / found.effects.norm()
     assert error < 0.03, error
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_the_most_promising_are_measured_and_the_others_estimated(booted):
+    model, _, _, cache = booted("llama")
+    options = {"source": others(model)[2], "target": ANSWERS, "at": "z"}
+    mixed = residscope.effects(cache, measure=5, progress=False, **options)
+    measured, estimates = residscope.patch(cache, progress=False, **options), residscope.estimate(cache, **options)
+    assert int(mixed.measured.sum()) == 5
+    assert bool(measured.measured.all())
+    torch.testing.assert_close(mixed.effects[mixed.measured], measured.effects[mixed.measured], atol=1e-5, rtol=1e-4)
+    assert torch.equal(mixed.effects[~mixed.measured], estimates.effects[~mixed.measured])
+    size = estimates.effects.mean(-1).abs()
+    assert size[mixed.measured].min() >= size[~mixed.measured].max()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bloom", "gemma2", "mistral-window", "falcon-alibi", "qwen3", "gpt_oss"])

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from residscope.cache.positions import Positions
 from residscope.causes.hooks import hooks
 from residscope.causes.measurement import Measurement
-from residscope.causes.patch import Patching, patching
+from residscope.causes.patch import Found, cells, patching
+from residscope.causes.patching import Patching
 from residscope.causes.replacement import Replacement
 from residscope.causes.replay import whole_run
 from residscope.causes.sites import Site, SiteKind, held
+from residscope.causes.sweep import Sweep
 from residscope.compute.progress import report_progress
 from residscope.errors import ResidscopeError
 
@@ -53,7 +55,7 @@ def estimate(
         model: The model, if `cache.model` no longer exists.
 
     Returns:
-        The estimated effects, with the axes of `patch`, and `.estimated` True.
+        The estimated effects, with the axes of `patch`. `.measured` is False everywhere.
 
     Raises:
         ResidscopeError: As for `ablate`; or if the model cannot be differentiated.
@@ -63,15 +65,71 @@ def estimate(
     """
     each = isinstance(positions, str) and positions == "each"
 
-    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Tensor]:
-        return lambda: _estimated(measurement, at, where, by, each=each)
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
+        return lambda: (estimated(measurement, at, where, by, each=each), ())
 
-    return patching(
-        cache, source, target, at, positions, position, (tokens, attention_mask, model), work, estimated=True
-    )
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
 
 
-def _estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replacement, *, each: bool) -> Tensor:
+def effects(
+    cache: Any,
+    source: Any,
+    target: Any,
+    *,
+    measure: int = 20,
+    at: SiteKind = "z",
+    positions: Any = "all",
+    position: Positions = "last",
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    progress: bool = True,
+) -> Patching:
+    """Estimate all effects of `patch`, and measure those that are estimated to be the largest.
+
+    Args:
+        cache: The `ActivationCache` whose run is changed.
+        source: What is put in, as in `estimate`.
+        target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
+        measure: How many are measured: those with the largest estimates, in the mean over prompts.
+        at: What is replaced; see `patch`.
+        positions: Where; see `patch`.
+        position: Where the target is read, as in `attribute`, but not `"all"`.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: The mask with which the cached run was made; see `ablate`.
+        model: The model, if `cache.model` no longer exists.
+        progress: Whether to show a progress bar (tqdm) if it takes more than a second.
+
+    Returns:
+        The effects, with the axes of `patch`; `.measured` says which of them were measured. The others are estimates.
+
+    Raises:
+        ResidscopeError: As for `estimate`.
+    """
+    each = isinstance(positions, str) and positions == "each"
+    if isinstance(measure, bool) or not isinstance(measure, int) or measure < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ResidscopeError("measure", f"`measure={measure!r}`: give the number of effects to measure.")
+
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
+        def found() -> Found:
+            values = estimated(measurement, at, where, by, each=each)
+            size = values.mean(-1).abs().nan_to_num(0.0)
+            rows: list[int] = size.topk(min(measure, len(size))).indices.tolist()
+            patches = cells(measurement, at, each=each)
+            sweep = Sweep(measurement, at, by, where)
+            values[rows] = sweep.each([patches[row] for row in rows], shown=progress, name="effects")[0]
+            if sweep.runner.why_whole:
+                because = sweep.runner.why_whole
+                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+            return values, rows
+
+        return found
+
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
+
+
+def estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replacement, *, each: bool) -> Tensor:
+    """Estimates of all patches, `[patch, batch]`, in the order of `cells`."""
     import torch
 
     sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
@@ -107,7 +165,7 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
             added.append(zero)
             own.after(site.module, site.change(lambda output, zero=zero: output + zero, view.batch))
         try:
-            tokens, mask = measurement.replay.tokens, measurement.replay.mask
+            tokens, mask = measurement.replay.tokens.clone(), measurement.replay.mask  # a tensor that autograd may keep
             final = whole_run(view, tokens, mask, own, record=False, keep=False).final
             value = measurement.readout.value(measurement.readout.pick(final[None]))[0]
             found = torch.autograd.grad(value.sum(), added, allow_unused=True)

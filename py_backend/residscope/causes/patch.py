@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -70,25 +70,26 @@ def patch(
     activation patching" (2024). TransformerLens' `get_act_patch_*`.
     """
 
-    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Tensor]:
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
         sweep = Sweep(measurement, at, by, where)
         patches = cells(measurement, at, each=_is_each(positions))
 
-        def measured() -> Tensor:
+        def measured() -> Found:
             effects = sweep.each(patches, shown=progress, name="patch")[0]
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
                 measurement.notes.append(f"Each run was one of the whole model, because {because}.")
-            return effects
+            return effects, range(len(patches))
 
         return measured
 
-    return patching(
-        cache, source, target, at, positions, position, (tokens, attention_mask, model), work, estimated=False
-    )
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
 
 
-Work = Callable[[Measurement, "Bool[Tensor, 'batch pos']", Replacement], Callable[[], "Tensor"]]
+Found = tuple["Tensor", Sequence[int]]
+"""Effects `[patch, batch]`, and the patches of which they were measured; the others are estimates."""
+
+Work = Callable[[Measurement, "Bool[Tensor, 'batch pos']", Replacement], Callable[[], Found]]
 
 
 def patching(
@@ -100,10 +101,8 @@ def patching(
     position: Positions,
     options: tuple[Any, Any, Any],
     work: Work,
-    *,
-    estimated: bool,
 ) -> Patching:
-    """The frame of `patch` and `estimate`: `work` returns a function that returns the effects `[patch, batch]`."""
+    """The frame of `patch`, `estimate` and `effects`: `work` returns a function that returns the effects."""
     if at not in KINDS:
         raise ResidscopeError(
             "at", f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}.'
@@ -121,13 +120,14 @@ def patching(
             by = replacement(measurement.replay, source, sites)
             run = work(measurement, where, by)
             try:
-                effects = run()
+                found = run()
             except BaseException as error:
                 with suppress(Exception):
                     done = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
-                    error.partial = _result(measurement, by, source, at, done, where, positions, estimated=estimated)  # pyright: ignore[reportAttributeAccessIssue]
+                    part = _result(measurement, by, source, at, (done, range(len(done))), where, positions)
+                    error.partial = part  # pyright: ignore[reportAttributeAccessIssue]
                 raise
-            return _result(measurement, by, source, at, effects, where, positions, estimated=estimated)
+            return _result(measurement, by, source, at, found, where, positions)
 
         return keeping_user_state(view.model, view.stream.device, measured)
 
@@ -155,19 +155,18 @@ def _result(
     by: Replacement,
     source: Any,
     at: SiteKind,
-    values: Tensor,
+    found: Found,
     where: Tensor,
     positions: Any,
-    *,
-    estimated: bool,
 ) -> Patching:
     view, each = measurement.view, _is_each(positions)
-    patches = cells(measurement, at, each=each)
+    patches, values, chosen = cells(measurement, at, each=each), found[0], set(found[1])
     shape = (view.n_layers, *[view.n_heads] * (at == "z"), *[view.n_pos] * each, view.batch)
     effects = values.new_full(shape, float("nan"))
+    measured = effects[..., 0] == 0
     for row, one in enumerate(patches):
         place = [part for part in (one.layer, one.head if at == "z" else None, one.position) if part is not None]
-        effects[tuple(place)] = values[row]
+        effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen
     if each:
         effects = effects.masked_fill(~where.T.to(effects.device), float("nan"))
     notes = measurement.notes + by.notes
@@ -195,7 +194,7 @@ def _result(
         at,
         rows,
         ("layer", *["head"] * (at == "z"), *["pos"] * each, "batch"),
-        estimated,
+        measured,
         measurement.replayed,
         list(dict.fromkeys(notes)),
         measurement.target,

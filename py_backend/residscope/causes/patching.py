@@ -12,7 +12,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
 
@@ -31,7 +31,8 @@ class Patching:
         at: What was replaced.
         components: The components, in the order of `effects` without positions and prompts.
         axes: The names of the axes.
-        estimated: Whether these are estimates (`estimate`), not measured effects (`patch`).
+        measured: Which effects were measured in runs, in the axes of `effects` without prompts: all of `patch`, none of
+            `estimate`. The others are estimates.
         replayed: How the unchanged run compares with the cache, in words.
         notes: What to know about these numbers, in sentences.
         target: What was measured.
@@ -46,7 +47,7 @@ class Patching:
     at: SiteKind
     components: list[Component]
     axes: tuple[str, ...]
-    estimated: bool
+    measured: Bool[Tensor, "*component"]
     replayed: str
     notes: list[str] = field(default_factory=list)
     target: Target | None = None
@@ -126,6 +127,6 @@ class Patching:
         """Return a readable summary."""
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.effects.shape, strict=True))
         strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
-        what = "Estimate of patching" if self.estimated else "Patching"
+        what = "Patching" if bool(self.measured.any()) else "Estimate of patching"
         notes = "".join(f"; note: {note}" for note in self.notes)
         return f"{what}({self.at}, {shape}; {self.direction}; {self.replayed}; {strongest}{notes})"

@@ -54,7 +54,11 @@ def ablation_figure(ablation: Ablation, kind: str | None, prompt: int | None, ef
 def patching_figure(patching: Patching, prompt: int | None, *, normalized: bool) -> Any:
     """See `Patching.to_plotly`."""
     values = patching.of(prompt, normalized=normalized)
-    what = ("Estimated" if patching.estimated else "Measured") + (" normalised" if normalized else "")
+    left = ~patching.measured & ~patching.effects.isnan().all(-1)
+    some, every = bool(patching.measured.any()), not bool(left.any())
+    what = ("Measured" if every else "Partly measured, partly estimated" if some else "Estimated") + (
+        " normalised" if normalized else ""
+    )
     title = titled(
         f"{what} effect of patching {patching.at}, {_whose(prompt)}",
         target_words(patching.target, prompt),
