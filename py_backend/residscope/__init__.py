@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from residscope.attribution.attribute import Attribution, attribute
     from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
+    from residscope.causes.ablate import ablate
+    from residscope.causes.ablation import Ablation
+    from residscope.causes.estimate import effects, estimate
+    from residscope.causes.patch import patch
+    from residscope.causes.patching import Patching
     from residscope.comparison.compare import Comparison, compare
     from residscope.comparison.two_maps import (
         AttentionComparison,
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Ablation",
     "Attention",
     "AttentionComparison",
     "Attribution",
@@ -41,10 +47,12 @@ __all__ = [
     "ManyAttribution",
     "Pairs",
     "Panel",
+    "Patching",
     "ResidscopeError",
     "Scores",
     "TokenLens",
     "TokenLensComparison",
+    "ablate",
     "attention",
     "attribute",
     "attribute_many",
@@ -53,8 +61,11 @@ __all__ = [
     "compare_attention",
     "compare_token_lens",
     "demo",
+    "effects",
+    "estimate",
     "inspect",
     "pairs",
+    "patch",
     "scores",
     "targets",
     "to_circuitsvis",
@@ -66,6 +77,7 @@ logging.getLogger(__name__).addHandler(
 )  # so that nothing is printed unless the user configures logging
 
 _PLACES = {
+    "Ablation": "causes.ablation",
     "Attention": "patterns.maps",
     "AttentionComparison": "comparison.two_maps",
     "Attribution": "attribution.result",
@@ -74,9 +86,11 @@ _PLACES = {
     "ManyAttribution": "many.result",
     "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
+    "Patching": "causes.patching",
     "Scores": "patterns.scores",
     "TokenLens": "attribution.token_lens",
     "TokenLensComparison": "comparison.two_maps",
+    "ablate": "causes.ablate",
     "attention": "patterns.maps",
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",
@@ -84,8 +98,11 @@ _PLACES = {
     "compare": "comparison.compare",
     "compare_attention": "comparison.two_maps",
     "compare_token_lens": "comparison.two_maps",
+    "effects": "causes.estimate",
+    "estimate": "causes.estimate",
     "inspect": "hosts.panel",
     "pairs": "attribution.pairs",
+    "patch": "causes.patch",
     "scores": "patterns.scores",
     "to_circuitsvis": "export.circuitsvis_views",
     "token_lens": "attribution.token_lens",

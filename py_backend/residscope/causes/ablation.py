@@ -1,0 +1,132 @@
+"""`Ablation`: what the target loses if components are taken out, in all and along the direct path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from residscope.base.packages import pandas
+from residscope.errors import ResidscopeError
+from residscope.terms import Component, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+Effect = Literal["total", "direct", "indirect"]
+"""The target after a change minus before; what the direct path alone does; the difference of both."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """The effects of replacing components in runs of the model: the target after minus before, in its units.
+
+    A component that the model needs has a negative total effect when its contribution is positive. An indirect effect
+    of the opposite sign shows that later components make good for it (self-repair).
+
+    Attributes:
+        total: The effect in the run: target after − before. `axes` has its axes. NaN where a layer has no such
+            component.
+        direct: What the direct path alone does: minus the component's row in `attribute` (for `replace="zero"`), with
+            the final norm's scale frozen or recomputed. NaN where it cannot be computed; a note says why.
+        indirect: total − direct.
+        before: `[batch]`, the target in the unchanged run.
+        components: The components, in the order of `total` without its last axis.
+        axes: The names of the axes.
+        replaced_by: What took the place of the activations, in words.
+        replayed: How the unchanged run compares with the cache, in words.
+        notes: What to know about these numbers, in sentences.
+        target: What was measured.
+        model: The model's name.
+    """
+
+    total: Float[Tensor, "*component batch"]
+    direct: Float[Tensor, "*component batch"]
+    indirect: Float[Tensor, "*component batch"]
+    before: Float[Tensor, " batch"]
+    components: list[Component]
+    axes: tuple[str, ...]
+    replaced_by: str
+    replayed: str
+    notes: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The names of the components: `L0H0`, `0_attn_out`; of a set that was replaced at once, one name."""
+        names = [component.label for component in self.components]
+        return names if len(self.axes) > 1 else [" + ".join(names)]
+
+    def of(self, effect: Effect, prompt: int | None = None) -> Float[Tensor, " component"]:
+        """One effect of each component in one prompt, or its mean over prompts.
+
+        Raises:
+            ResidscopeError: If there is no such effect or prompt.
+        """
+        if effect not in ("total", "direct", "indirect"):
+            raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
+        values: Tensor = getattr(self, effect)
+        values = values.reshape(-1, values.shape[-1])
+        if prompt is None:
+            return values.mean(-1)
+        if not -values.shape[-1] <= prompt < values.shape[-1]:
+            raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {values.shape[-1]}.")
+        return values[:, prompt]
+
+    def top(self, k: int = 3, prompt: int | None = None, effect: Effect = "total") -> list[tuple[str, float]]:
+        """Return the k components whose effect is farthest from 0, as pairs (name, effect), the farthest first.
+
+        Args:
+            k: How many.
+            prompt: The prompt; None is the mean over prompts.
+            effect: The effect.
+        """
+        values = self.of(effect, prompt)
+        distance = values.abs().nan_to_num(-1.0)
+        chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
+        return [(self.labels[i], float(values[i])) for i in chosen]
+
+    def to_frame(self, prompt: int | None = None) -> Any:
+        """Return a pandas table: a row for each component, with its total, direct and indirect effect.
+
+        Args:
+            prompt: The prompt; None is the mean over prompts.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        pd = pandas()
+        effects: tuple[Effect, ...] = ("total", "direct", "indirect")
+        columns = {effect: self.of(effect, prompt).cpu().numpy() for effect in effects}
+        return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
+
+    def to_plotly(
+        self, kind: Literal["heatmap", "bars", "scatter"] | None = None, prompt: int | None = None, *,
+        effect: Effect = "total",
+    ) -> Any:  # fmt: skip
+        """Return a plotly figure: blue adds to the target, orange takes away.
+
+        Args:
+            kind: `"heatmap"` (layer × head), `"bars"` (the components), or `"scatter"` (direct × total: components that
+                the model makes good for lie off the diagonal). By default the first that suits.
+            prompt: The prompt; None is the mean over prompts.
+            effect: The effect that a heatmap or bars show.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed, or the kind does not suit.
+        """
+        from residscope.export.effects import ablation_figure
+
+        return ablation_figure(self, kind, prompt, effect)
+
+    def __repr__(self) -> str:
+        """Return a readable summary."""
+        shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.total.shape, strict=True))
+        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
+        notes = "".join(f"; note: {note}" for note in self.notes)
+        return f"Ablation({shape}, replaced by {self.replaced_by}; {self.replayed}; total: {strongest}{notes})"

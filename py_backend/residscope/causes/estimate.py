@@ -1,0 +1,179 @@
+"""`estimate`: attribution patching, an estimate of all effects of patching from one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.positions import Positions
+from residscope.causes.hooks import hooks
+from residscope.causes.measurement import Measurement
+from residscope.causes.patch import Found, cells, patching
+from residscope.causes.patching import Patching
+from residscope.causes.replacement import Replacement
+from residscope.causes.replay import whole_run
+from residscope.causes.sites import Site, SiteKind, held
+from residscope.causes.sweep import Sweep
+from residscope.compute.progress import report_progress
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+
+
+def estimate(
+    cache: Any,
+    source: Any,
+    target: Any,
+    *,
+    at: SiteKind = "z",
+    positions: Any = "all",
+    position: Positions = "last",
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+) -> Patching:
+    """Estimate all effects of `patch` at once, from one run forwards and backwards (attribution patching).
+
+    The estimate is the target's gradient at an activation, times the activation's change: what the effect would be if
+    the model were linear between both runs. It is cheap, and good where changes are small. Where a soft-max saturates
+    or a norm changes much it can have the wrong size or sign: measure what matters with `patch` or `ablate`.
+
+    No parameter's `.grad` is touched: only the difference that is put in has a gradient.
+
+    Args:
+        cache: The `ActivationCache` whose run would be changed.
+        source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"` or token ids as in
+            `ablate`.
+        target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
+        at: What would be replaced; see `patch`.
+        positions: Where; see `patch`. `"each"` costs no more than `"all"`.
+        position: Where the target is read, as in `attribute`, but not `"all"`.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: The mask with which the cached run was made; see `ablate`.
+        model: The model, if `cache.model` no longer exists.
+
+    Returns:
+        The estimated effects, with the axes of `patch`. `.measured` is False everywhere.
+
+    Raises:
+        ResidscopeError: As for `ablate`; or if the model cannot be differentiated.
+
+    Source: Nanda, "Attribution Patching" (2023); Syed et al., "Attribution Patching Outperforms Automated Circuit
+    Discovery" (2023).
+    """
+    each = isinstance(positions, str) and positions == "each"
+
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
+        return lambda: (estimated(measurement, at, where, by, each=each), ())
+
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
+
+
+def effects(
+    cache: Any,
+    source: Any,
+    target: Any,
+    *,
+    measure: int = 20,
+    at: SiteKind = "z",
+    positions: Any = "all",
+    position: Positions = "last",
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    progress: bool = True,
+) -> Patching:
+    """Estimate all effects of `patch`, and measure those that are estimated to be the largest.
+
+    Args:
+        cache: The `ActivationCache` whose run is changed.
+        source: What is put in, as in `estimate`.
+        target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
+        measure: How many are measured: those with the largest estimates, in the mean over prompts.
+        at: What is replaced; see `patch`.
+        positions: Where; see `patch`.
+        position: Where the target is read, as in `attribute`, but not `"all"`.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: The mask with which the cached run was made; see `ablate`.
+        model: The model, if `cache.model` no longer exists.
+        progress: Whether to show a progress bar (tqdm) if it takes more than a second.
+
+    Returns:
+        The effects, with the axes of `patch`; `.measured` says which of them were measured. The others are estimates.
+
+    Raises:
+        ResidscopeError: As for `estimate`.
+    """
+    each = isinstance(positions, str) and positions == "each"
+    if isinstance(measure, bool) or not isinstance(measure, int) or measure < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ResidscopeError("measure", f"`measure={measure!r}`: give the number of effects to measure.")
+
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
+        def found() -> Found:
+            values = estimated(measurement, at, where, by, each=each)
+            size = values.mean(-1).abs().nan_to_num(0.0)
+            rows: list[int] = size.topk(min(measure, len(size))).indices.tolist()
+            patches = cells(measurement, at, each=each)
+            sweep = Sweep(measurement, at, by, where)
+            values[rows] = sweep.each([patches[row] for row in rows], shown=progress, name="effects")[0]
+            if sweep.runner.why_whole:
+                because = sweep.runner.why_whole
+                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+            return values, rows
+
+        return found
+
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
+
+
+def estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replacement, *, each: bool) -> Tensor:
+    """Estimates of all patches, `[patch, batch]`, in the order of `cells`."""
+    import torch
+
+    sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
+    rows: list[Tensor] = []
+    for site, slope in zip(sites, _gradients(measurement, sites), strict=True):
+        report_progress()
+        new, old = by.of(site).to(slope), held(measurement.view, at, site.layer).to(slope)
+        effect = slope * (new - old)  # [batch, pos, *inner]
+        effect = torch.where(where.to(effect.device)[(..., *[None] * (effect.ndim - 2))], effect, effect.new_zeros(()))
+        effect = effect.sum(-1)  # [batch, pos, *head]
+        effect = effect if each else effect.sum(1, keepdim=True)
+        order = (2, 1, 0) if at == "z" else (1, 0)
+        rows.append(effect.permute(order).flatten(0, -2))  # head by head, position by position
+    return torch.cat(rows).to(measurement.view.like)
+
+
+def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
+    """The target's gradient at each site, `[batch, pos, *inner]`. Prompts do not depend on each other.
+
+    Raises:
+        ResidscopeError: If the model cannot be differentiated.
+    """
+    import torch
+
+    view = measurement.view
+    with torch.inference_mode(False), torch.enable_grad(), hooks() as own:
+        added: list[Tensor] = []
+        for site in sites:
+            zero = torch.zeros(
+                view.batch, view.n_pos, *site.inner, dtype=measurement.replay.run.final.dtype,
+                device=measurement.replay.run.final.device, requires_grad=True,
+            )  # fmt: skip
+            added.append(zero)
+            own.after(site.module, site.change(lambda output, zero=zero: output + zero, view.batch))
+        try:
+            tokens, mask = measurement.replay.tokens.clone(), measurement.replay.mask  # a tensor that autograd may keep
+            final = whole_run(view, tokens, mask, own, record=False, keep=False).final
+            value = measurement.readout.value(measurement.readout.pick(final[None]))[0]
+            found = torch.autograd.grad(value.sum(), added, allow_unused=True)
+        except RuntimeError as error:
+            raise ResidscopeError(
+                "estimate",
+                f"This model cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with "
+                "`patch`.",
+            ) from error
+    slopes: list[Tensor | None] = list(found)  # None: nothing reads the activation
+    return [zero.detach() if slope is None else slope for zero, slope in zip(added, slopes, strict=True)]

@@ -1,0 +1,130 @@
+"""Our hooks on the user's modules during a run: PyTorch's own, inert on any other thread, and always removed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+Change = Callable[[Any], Any]
+"""Takes the first tensor of a module's output, and returns the tensor that replaces it. None: it stays."""
+
+Before = Callable[[tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
+"""Takes the arguments of a module, and returns those that replace them. None: they stay."""
+
+
+class Hooks:
+    """The hooks of one run.
+
+    A module belongs to all threads. So that a cell which runs the same model on another thread at the same time gets
+    its own values, each hook does nothing there.
+    """
+
+    def __init__(self) -> None:
+        self._thread: int | None = threading.get_ident()
+        self._modules: list[Any] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether the hooks do something on this thread."""
+        return self._thread == threading.get_ident()
+
+    def before(self, module: Any, change: Before) -> None:
+        """Call `change` with a module's arguments, before any hook of the user."""
+        self._modules.append(module)  # first, so that an interrupt after registering finds it
+        module.register_forward_pre_hook(_Before(self, change), with_kwargs=True, prepend=True)
+
+    def after(self, module: Any, change: Change) -> None:
+        """Call `change` with the first tensor of a module's output, after all hooks of the user."""
+        self._modules.append(module)
+        module.register_forward_hook(_After(self, change))
+
+    def remove(self) -> None:
+        """Remove them. First they are made inert, in one step."""
+        self._thread = None
+        for module in self._modules:
+            for held in (module._forward_hooks, module._forward_pre_hooks):
+                for key, hook in list(held.items()):
+                    if isinstance(hook, _Hook) and hook.owner is self:
+                        _forget(module, held, key)
+
+
+def _forget(module: Any, held: Any, key: int) -> None:
+    """Remove one hook, and what PyTorch keeps about it, as its own handle does."""
+    held.pop(key, None)
+    for name in ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"):
+        getattr(module, name, {}).pop(key, None)
+
+
+@contextmanager
+def hooks() -> Generator[Hooks, None, None]:
+    """The hooks of one run. They are removed when the block ends, for whatever reason."""
+    own = Hooks()
+    try:
+        yield own
+    finally:
+        surely(own.remove)
+
+
+def surely(work: Callable[[], T]) -> T:
+    """Call `work`, which may be called twice, to its end. An interrupt during it is raised after it."""
+    interrupted: BaseException | None = None
+    while True:
+        try:
+            result = work()
+            break
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+    return result
+
+
+class _Hook:
+    def __init__(self, owner: Hooks, change: Any) -> None:
+        self.owner, self.change = owner, change
+
+
+class _Before(_Hook):
+    def __call__(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.change(args, kwargs) if self.owner.active else None
+
+
+class _After(_Hook):
+    def __call__(self, _module: Any, _args: Any, output: Any) -> Any:
+        if not self.owner.active:
+            return None
+        first = first_tensor(output)
+        changed = None if first is None else self.change(first)
+        return None if changed is None else with_first(output, changed)
+
+
+def first_tensor(output: Any) -> Any:
+    """The first tensor of a module's output, which is the stream, or what is added to it. None if there is none."""
+    import torch
+
+    if isinstance(output, tuple | list):
+        output = output[0] if output else None
+    return output if isinstance(output, torch.Tensor) else None
+
+
+def with_first(output: Any, tensor: Any) -> Any:
+    """A module's output, with another first tensor."""
+    if isinstance(output, tuple | list):
+        rest: Any = output[1:]
+        return type(output)([tensor, *rest])
+    return tensor
+
+
+def all_modules(model: Any) -> list[Any]:
+    """The modules of a model, and those of the Hugging Face model in it, each once."""
+    roots: list[Any] = [model, getattr(model, "original_model", None)]
+    return list({id(part): part for root in roots if hasattr(root, "modules") for part in root.modules()}.values())
+
+
+def is_hooked(module: Any) -> bool:
+    """Whether a module, or one in it, has hooks that run forwards."""
+    return any(vars(part).get("_forward_hooks") or vars(part).get("_forward_pre_hooks") for part in module.modules())

@@ -1,0 +1,153 @@
+"""Runs that are changed at one position only, the last one that matters: only this position is run.
+
+What a decoder computes at earlier positions does not depend on it. Their keys and values are computed once, by the
+model itself, in its own key/value cache. Each block is then called with one position and a copy of this cache. That
+this gives what whole runs give is tested: unchanged, and with noise at this position, against a whole run of all
+positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from residscope.causes.arguments import NotPlainError
+from residscope.causes.hooks import hooks
+from residscope.causes.replay import NEW, Replay, Run, whole_run
+from residscope.causes.runner import MEMORY, Chain, Edit, check, noise, perturbing, tested
+from residscope.causes.sites import Site
+from residscope.compute.precision import step_of, working
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LastRunner:
+    """Makes runs that are changed at one position.
+
+    Args:
+        replay: The run that is changed.
+        at: The position, the same in all prompts.
+
+    Attributes:
+        window: The positions that are run.
+        why_whole: Always empty: whole runs are made by `Runner`.
+
+    Raises:
+        NotPlainError: If this does not give what whole runs give. Other exceptions have the same meaning.
+    """
+
+    why_whole = ""
+
+    def __init__(self, replay: Replay, at: int) -> None:
+        if at == 0 or replay.run.why_not_plain:
+            raise NotPlainError("there is nothing before this position")
+        self.replay, self.view, self.window = replay, replay.view, slice(at, at + 1)
+        tokens, mask = replay.tokens, replay.mask
+        before = self._run(tokens[:, :at], None if mask is None else mask[:, :at], NEW)
+        self._agree(before, slice(0, at))
+        self._past = before.past
+        end = None if mask is None else mask[:, : at + 1]
+        once = self._run(tokens[:, at : at + 1], end, self.past(1))
+        self._agree(once, self.window)
+        self._streams = once.streams
+        added = noise(once.streams[0])
+        twice = self._run(
+            tokens[:, at : at + 1].repeat(2, 1), None if end is None else end.repeat(2, 1), self.past(2), (once, added)
+        )
+        self.chain: Chain = tested(list(self.view.model.blocks), once, twice, added, lambda: self.past(2))
+        self._check_whole(at, added, twice, once)
+
+    def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
+        """See `Runner.changed`; of the positions there is only this one."""
+        batch = self.view.batch
+        with hooks() as own:
+            for site, edit in edits:
+                own.after(site.module, site.change(edit, copies * batch))
+            layer = min(site.layer for site, _ in edits)
+            final = self.chain.run(layer, self._streams[layer].repeat(copies, 1, 1), copies, past=self.past(copies))
+        return final.reshape(copies, batch, *final.shape[1:])
+
+    @cached_property
+    def copies(self) -> int:
+        """How many copies of the batch are run at once."""
+        size = sum(tensor.nbytes for tensor in _tensors(self._past).values())
+        size += self.view.batch * 30 * int(self.view.cfg.d_model) * self.replay.run.final.element_size()
+        return max(1, min(MEMORY // max(size, 1), 1024))
+
+    def past(self, copies: int) -> Any:
+        """A copy of the key/value cache of the positions before, for so many copies of the batch."""
+        import torch
+
+        batch = self.view.batch
+
+        def repeated(tensor: Tensor) -> Tensor:
+            if tensor.ndim < 2 or tensor.shape[0] != batch:
+                return tensor.clone()
+            return torch.cat([tensor] * copies)
+
+        # `deepcopy` takes what `memo` holds for an object instead of copying it.
+        memo: dict[int, Any] = {key: repeated(tensor) for key, tensor in _tensors(self._past).items()}
+        return deepcopy(self._past, memo)
+
+    def _run(self, tokens: Tensor, mask: Tensor | None, past: Any, perturbed: tuple[Run, Tensor] | None = None) -> Run:
+        with hooks() as own:
+            if perturbed is not None:
+                own.before(self.view.model.blocks[0], perturbing(perturbed[0], self.view.batch, perturbed[1]))
+            return whole_run(self.view, tokens, mask, own, past=past)
+
+    def _agree(self, run: Run, window: slice) -> None:
+        """Compare a run of some positions with the replay.
+
+        Raises:
+            NotPlainError: If they differ.
+        """
+        for mine, own in zip(run.streams, self.replay.run.streams, strict=True):
+            if mine is None or own is None:
+                raise NotPlainError("a block is not called with the stream")
+            expected = working(own[:, window])
+            error = (working(mine) - expected).norm() / expected.norm().clamp(min=1e-30)
+            if not bool(error <= max(1e-4, 4 * step_of(own.dtype))):
+                raise NotPlainError("with a key/value cache the model gives something else")
+
+    def _check_whole(self, at: int, added: Tensor, twice: Run, once: Run) -> None:
+        """Compare noise at this position with a whole run of all positions that has the same noise there."""
+        import torch
+
+        whole = torch.zeros_like(self.replay.run.streams[0])
+        whole[:, at] = added[:, 0]
+        with hooks() as own:
+            own.before(self.view.model.blocks[0], perturbing(self.replay.run, 0, whole))
+            run = whole_run(self.view, self.replay.tokens, self.replay.mask, own, record=False, keep=False)
+        batch, clean = self.view.batch, once.streams[-1]
+        mine = torch.cat([clean, twice.streams[-1][batch:]])
+        check(mine, torch.cat([clean, run.final[:, self.window]]), clean, len(self.view.model.blocks) - 1)
+
+
+def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0) -> dict[int, Tensor]:
+    """The tensors that an object holds, in its attributes and containers, by their `id`."""
+    import torch
+
+    found = {} if found is None else found
+    if isinstance(thing, torch.Tensor):
+        found[id(thing)] = thing
+    elif depth < _DEEPEST and not isinstance(thing, str | bytes | int | float | type(None)):
+        inner: list[Any] = list(thing.values()) if isinstance(thing, dict) else []
+        inner += list(thing) if isinstance(thing, list | tuple) else []
+        inner += list(vars(thing).values()) if hasattr(thing, "__dict__") and not callable(thing) else []
+        for part in inner:
+            _tensors(part, found, depth + 1)
+    return found
+
+
+_DEEPEST = 6
+
+
+def last_runner(replay: Replay, at: int) -> LastRunner | None:
+    """The runner for one position, if its test passes."""
+    try:
+        return LastRunner(replay, at)
+    except Exception:  # models without such a cache, or with another one, raise anything
+        return None

@@ -1,0 +1,159 @@
+"""What every measured cause needs: the replay, the runner, the target, and its value before any change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.rounding import SMALLEST
+from residscope.attribution.targets import Targets
+from residscope.base.signed import signed
+from residscope.cache import positions
+from residscope.cache.positions import Positions
+from residscope.cache.view import CacheView
+from residscope.causes.readout import RunReadout
+from residscope.causes.replay import Replay, replay
+from residscope.causes.sites import Site, SiteKind
+from residscope.errors import ResidscopeError
+from residscope.session.change_notes import changed
+from residscope.terms import Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+
+@dataclass
+class Measurement:
+    """A cached run that was replayed, and the target in it.
+
+    Attributes:
+        view: The cache.
+        targets: Resolves targets in it.
+        target: The target.
+        where: The position of each prompt at which it is read.
+        replay: The replayed run.
+        readout: Reads the target from the final stream of a run.
+        before: The target in the unchanged run, `[batch]`.
+        notes: What to know about the target and the cache.
+    """
+
+    view: CacheView
+    targets: Targets
+    target: Target
+    where: Int[Tensor, " batch"]
+    replay: Replay
+    readout: RunReadout
+    before: Float[Tensor, " batch"]
+    notes: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, view: CacheView, answers: Any, position: Positions) -> Measurement:
+        """Replay the cached run, and check the target in it.
+
+        Raises:
+            ResidscopeError: If the run is not the cached one, or its target is not the cached one or the model's own.
+        """
+        targets = Targets.of(view)
+        where = positions.resolve(view, position)
+        target = targets.resolve(answers)
+        readout = RunReadout.of(targets, target, where)
+        again = replay(view, None if target.direction is not None else where)
+        before = readout.value(readout.pick(again.run.final[None]))[0]
+        notes = targets.notes + changed(view) + readout.notes
+        _check_target(readout, again, before)
+        notes += positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
+        return cls(view, targets, target, readout.where, again, readout, before, notes)
+
+    @property
+    def replayed(self) -> str:
+        """How the replay compares with the cache, in words: `replayed: +4.724, as cached`."""
+        value, gap = float(self.before.mean()), self.replay.gap
+        mean = "" if self.view.batch == 1 else " (mean over prompts)"
+        exact = "as cached" if gap == 0 else f"as cached, up to rounding ({gap:.1g} of an activation's size)"
+        return f"replayed: {signed(value, abs(value))}{mean}, {exact}"
+
+    def site(self, kind: SiteKind, layer: int) -> Site | None:
+        """A site; None if this layer has none."""
+        return self.replay.sites.get((kind, layer))
+
+    def layers(self, kind: SiteKind) -> list[int]:
+        """The layers that have such a site.
+
+        Raises:
+            ResidscopeError: If none has.
+        """
+        found = [layer for layer in range(self.view.n_layers) if self.site(kind, layer) is not None]
+        if not found:
+            name = {"z": "attn.hook_z"}.get(kind, f"hook_{kind}")
+            raise ResidscopeError(
+                "causes",
+                f"`{name}` is not in this cache, or a run of this model cannot be changed there: no layer calls a "
+                "module whose output it is.",
+            )
+        return found
+
+
+def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
+    """Check that the target in the replay is the one in the cache, and the model's own.
+
+    Raises:
+        ResidscopeError: If it is not.
+    """
+    view, targets = readout.view, readout.targets
+    step = view.rounding_step()
+    tolerance = max(SMALLEST, 8 * step * float(readout.frozen.products))
+    compared = [readout.measured()]
+    if again.run.logits is not None:
+        chosen = targets.chosen(readout.target, again.run.logits[:, None])
+        compared.append(targets.mixed(readout.target, chosen)[:, 0])
+    for number, value in enumerate(compared):
+        if value is None:
+            continue
+        gap = float((value.to(before) - before).abs().max())
+        if not gap <= tolerance:
+            what = ("the cached value", "what the model itself computes")[number]
+            raise ResidscopeError(
+                "replay",
+                f"The target, read from the final stream of a run, differs from {what} by {gap:.2g}: this model does "
+                "more after its last block than a norm and an unembedding, so causes cannot be measured in it.",
+            )
+
+
+def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
+    """The positions that are changed in each prompt. Padding is never changed.
+
+    Args:
+        view: The cache.
+        given: `"all"`, `"last"` (each prompt's last real token), a position, or several.
+
+    Raises:
+        ResidscopeError: If these are no positions.
+    """
+    import torch
+
+    first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
+    at = torch.arange(view.n_pos, device="cpu")[None]
+    real = (first <= at) & (at <= last)
+    if isinstance(given, str):
+        if given == "all":
+            return real
+        if given == "last":
+            return at == last
+        raise ResidscopeError("positions", f'`positions="{given}"` is not known: use "all", "last", or positions.')
+    if isinstance(given, range | set | frozenset):
+        given = sorted(given)
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    listed = listed if isinstance(listed, list | tuple) else [listed]
+    chosen = torch.zeros(view.n_pos, dtype=torch.bool, device="cpu")
+    for place in listed:
+        if isinstance(place, bool) or not isinstance(place, int):
+            raise ResidscopeError("positions", f"`positions={given!r}`: give whole numbers, which all prompts share.")
+        if not -view.n_pos <= place < view.n_pos:
+            raise ResidscopeError(
+                "positions", f"Position {place} is outside the prompt: it has {view.n_pos}, 0 to {view.n_pos - 1}."
+            )
+        chosen[place] = True
+    if not bool(chosen.any()):
+        raise ResidscopeError("positions", "`positions=` names no position.")
+    return real & chosen

@@ -1,0 +1,234 @@
+"""`patch`: another run's activations are put into the cached run (activation patching)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.target_reading import measured_value, target_reading
+from residscope.attribution.targets import Targets
+from residscope.base.signed import signed
+from residscope.cache import positions as real_positions
+from residscope.cache.positions import Positions
+from residscope.cache.view import CacheView
+from residscope.causes.measurement import Measurement, chosen_positions
+from residscope.causes.patching import Patching
+from residscope.causes.replacement import Replacement, replacement
+from residscope.causes.sites import KINDS, SiteKind
+from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.user_state import keeping_user_state
+from residscope.errors import ResidscopeError
+from residscope.session.change_notes import seen, steadily
+from residscope.terms import Component, ComponentKind
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+
+
+def patch(
+    cache: Any,
+    source: Any,
+    target: Any,
+    *,
+    at: SiteKind = "z",
+    positions: Any = "all",
+    position: Positions = "last",
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    progress: bool = True,
+) -> Patching:
+    """Run the model with activations of another run put in, one at a time, and measure the target.
+
+    The run is the cache's. With a cache of corrupted prompts and a source of clean ones this shows which activations
+    restore the answer (denoising); the other way round, which ones break it (noising). Both differ.
+
+    Args:
+        cache: The `ActivationCache` whose run is changed.
+        source: The `ActivationCache` whose activations are put in: as many positions, and as many prompts or one.
+        target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
+        at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: of each sublayer. `"resid_pre"`: the stream
+            before each layer.
+        positions: Where it is put in: `"all"` (every real position at once), `"last"`, positions that all prompts
+            share, or `"each"`: one position after another, each in runs of its own. Padding is never replaced.
+        position: Where the target is read, as in `attribute`, but not `"all"`.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: The mask with which the cached run was made; see `ablate`.
+        model: The model, if `cache.model` no longer exists.
+        progress: Whether to show a progress bar (tqdm) if it takes more than a second.
+
+    Returns:
+        The effects, in the target's units. `.effects` is `[layer, head, batch]` for heads, else `[layer, batch]`; with
+        `positions="each"` there is an axis `pos` before `batch`.
+
+    Raises:
+        ResidscopeError: As for `ablate`.
+
+    Source: Activation patching: Meng et al. (2022), Wang et al. (2022); Heimersheim & Nanda, "How to use and interpret
+    activation patching" (2024). TransformerLens' `get_act_patch_*`.
+    """
+
+    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
+        sweep = Sweep(measurement, at, by, where)
+        patches = cells(measurement, at, each=_is_each(positions))
+
+        def measured() -> Found:
+            effects = sweep.each(patches, shown=progress, name="patch")[0]
+            if sweep.runner.why_whole:
+                because = sweep.runner.why_whole
+                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+            return effects, range(len(patches))
+
+        return measured
+
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
+
+
+Found = tuple["Tensor", Sequence[int]]
+"""Effects `[patch, batch]`, and the patches of which they were measured; the others are estimates."""
+
+Work = Callable[[Measurement, "Bool[Tensor, 'batch pos']", Replacement], Callable[[], Found]]
+
+
+def patching(
+    cache: Any,
+    source: Any,
+    target: Any,
+    at: SiteKind,
+    positions: Any,
+    position: Positions,
+    options: tuple[Any, Any, Any],
+    work: Work,
+) -> Patching:
+    """The frame of `patch`, `estimate` and `effects`: `work` returns a function that returns the effects."""
+    if at not in KINDS:
+        raise ResidscopeError(
+            "at", f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}.'
+        )
+    tokens, attention_mask, model = options
+    tracked = seen(cache, model)
+
+    def repeated() -> Patching:
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
+
+        def measured() -> Patching:
+            measurement = Measurement.of(view, target, position)
+            where = chosen_positions(view, "all" if _is_each(positions) else positions)
+            sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]
+            by = replacement(measurement.replay, source, sites)
+            run = work(measurement, where, by)
+            try:
+                found = run()
+            except BaseException as error:
+                with suppress(Exception):
+                    done = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
+                    part = _result(measurement, by, source, at, (done, range(len(done))), where, positions)
+                    error.partial = part  # pyright: ignore[reportAttributeAccessIssue]
+                raise
+            return _result(measurement, by, source, at, found, where, positions)
+
+        return keeping_user_state(view.model, view.stream.device, measured)
+
+    return steadily(cache, model, tracked, repeated)
+
+
+def _is_each(positions: Any) -> bool:
+    return isinstance(positions, str) and positions == "each"
+
+
+def cells(measurement: Measurement, at: SiteKind, *, each: bool) -> list[Patch]:
+    """The patches of a sweep, layer by layer."""
+    places: list[int | None] = list(range(measurement.view.n_pos)) if each else [None]
+    found: list[Patch] = []
+    for layer in measurement.layers(at):
+        site = measurement.site(at, layer)
+        assert site is not None
+        heads: list[int | None] = list(range(site.inner[0])) if at == "z" else [None]
+        found += [Patch(layer, head, place) for head in heads for place in places]
+    return found
+
+
+def _result(
+    measurement: Measurement,
+    by: Replacement,
+    source: Any,
+    at: SiteKind,
+    found: Found,
+    where: Tensor,
+    positions: Any,
+) -> Patching:
+    view, each = measurement.view, _is_each(positions)
+    patches, values, chosen = cells(measurement, at, each=each), found[0], set(found[1])
+    shape = (view.n_layers, *[view.n_heads] * (at == "z"), *[view.n_pos] * each, view.batch)
+    effects = values.new_full(shape, float("nan"))
+    measured = effects[..., 0] == 0
+    for row, one in enumerate(patches):
+        place = [part for part in (one.layer, one.head if at == "z" else None, one.position) if part is not None]
+        effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen
+    if each:
+        effects = effects.masked_fill(~where.T.to(effects.device), float("nan"))
+    notes = measurement.notes + by.notes
+    of_source, normalized = None, None
+    direction = f"the cached run, with {by.words} put in"
+    if hasattr(source, "cache_dict") or isinstance(source, dict):
+        of_source, more = _target_in(measurement, source)
+        notes = notes + more
+        direction = "the cached run, with the source's activations put in"
+        if of_source is not None:
+            normalized, more = _normalized(effects, measurement.before, of_source)
+            notes += more
+            ends = [signed(float(mean), float(mean)) for mean in (measurement.before.mean(), of_source.mean())]
+            direction += f" (target from {ends[0]} in the cache to {ends[1]} in the source)"
+    kind: ComponentKind = {"z": "head", "resid_pre": "pre", "attn_out": "attn_out", "mlp_out": "mlp_out"}[at]  # pyright: ignore[reportAssignmentType]
+    rows = [Component(kind, layer) for layer in range(view.n_layers)]
+    if at == "z":
+        rows = [Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
+    return Patching(
+        effects,
+        normalized,
+        measurement.before,
+        of_source,
+        direction,
+        at,
+        rows,
+        ("layer", *["head"] * (at == "z"), *["pos"] * each, "batch"),
+        measured,
+        measurement.replayed,
+        list(dict.fromkeys(notes)),
+        measurement.target,
+        view.model_name,
+    )
+
+
+def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, list[str]]:
+    """The target in the source's own run, at its own position; and notes."""
+    view = CacheView(source, model=measurement.view.model)
+    same = measurement.where
+    if view.batch == 1 and measurement.view.batch > 1:
+        return None, ["The source is one prompt for all: the target in it, and normalised effects, are not given."]
+    own = real_positions.last(view)
+    targets = Targets(view, measurement.targets.vocabulary, measurement.targets.directions)
+    reading = target_reading(targets, measurement.target, same)
+    found = measured_value(reading, reading.readout(), targets, measurement.target, None)
+    if found.value is None:
+        return None, ["The source holds neither logits nor the final stream: its target is not known."]
+    differ = real_positions.last(measurement.view) != own and same.tolist() == real_positions.last(measurement.view)
+    notes = ["In the source the target is read at the same positions, which are not all its last ones."] * differ
+    return found.value[:, 0].to(measurement.before), notes
+
+
+_SMALL = 0.05
+"""A gap of at most this share of the target's size is too small to divide by."""
+
+
+def _normalized(effects: Tensor, before: Tensor, source: Tensor) -> tuple[Tensor, list[str]]:
+    gap = source - before
+    small = gap.abs() <= (_SMALL * before.abs().maximum(source.abs())).clamp(min=1e-4)
+    count = int(small.sum())
+    note = (
+        f"In {count} of {len(gap)} prompts the target hardly differs between source and cache (by at most {_SMALL:.0%} "
+        "of its size): effects are not normalised there."
+    )
+    return (effects / gap).masked_fill(small, float("nan")), [note] * bool(count)

@@ -1,0 +1,132 @@
+"""`Patching`: what another run's activations do to the target, measured or estimated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from residscope.base.packages import pandas
+from residscope.causes.sites import SiteKind
+from residscope.errors import ResidscopeError
+from residscope.terms import Component, Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Patching:
+    """Effects of putting another run's activations into the cached run: the target after minus before, in its units.
+
+    Attributes:
+        effects: Target after − before. `axes` has its axes. NaN where a layer has no such activation, and where a
+            position is padding.
+        normalized: effects / (target in the source − target in the cache): 0 is the cached run, 1 the source's. NaN in
+            prompts in which this gap is too small to divide by. None if there is no source.
+        before: `[batch]`, the target in the cached run.
+        source: `[batch]`, the target in the source; None if there is no source.
+        direction: Which run gets what, in words: patching in the other direction gives other numbers.
+        at: What was replaced.
+        components: The components, in the order of `effects` without positions and prompts.
+        axes: The names of the axes.
+        measured: Which effects were measured in runs, in the axes of `effects` without prompts: all of `patch`, none of
+            `estimate`. The others are estimates.
+        replayed: How the unchanged run compares with the cache, in words.
+        notes: What to know about these numbers, in sentences.
+        target: What was measured.
+        model: The model's name.
+    """
+
+    effects: Float[Tensor, "*component batch"]
+    normalized: Float[Tensor, "*component batch"] | None
+    before: Float[Tensor, " batch"]
+    source: Float[Tensor, " batch"] | None
+    direction: str
+    at: SiteKind
+    components: list[Component]
+    axes: tuple[str, ...]
+    measured: Bool[Tensor, "*component"]
+    replayed: str
+    notes: list[str] = field(default_factory=list)
+    target: Target | None = None
+    model: str = ""
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The names of the components: `L0H0`, `0_attn_out`, `0_pre`; at one position also its number: `0_pre@3`."""
+        names = [component.label for component in self.components]
+        if "pos" not in self.axes:
+            return names
+        return [f"{name}@{at}" for name in names for at in range(self.effects.shape[-2])]
+
+    def of(self, prompt: int | None = None, *, normalized: bool = False) -> Float[Tensor, " component"]:
+        """The effects in one prompt, or their mean over prompts, in the order of `labels`.
+
+        Normalised effects are averaged over the prompts that have one.
+
+        Raises:
+            ResidscopeError: If there is no such prompt, or nothing to normalise by.
+        """
+        values = self.normalized if normalized else self.effects
+        if values is None:
+            raise ResidscopeError("normalized", "Without a source there is no gap to normalise by.")
+        values = values.reshape(-1, values.shape[-1])
+        if prompt is None:
+            return values.nanmean(-1)
+        if not -values.shape[-1] <= prompt < values.shape[-1]:
+            raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {values.shape[-1]}.")
+        return values[:, prompt]
+
+    def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
+        """Return the k components whose effect is farthest from 0, as pairs (name, effect), the farthest first.
+
+        Args:
+            k: How many.
+            prompt: The prompt; None is the mean over prompts.
+        """
+        values = self.of(prompt)
+        distance = values.abs().nan_to_num(-1.0)
+        chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
+        return [(self.labels[i], float(values[i])) for i in chosen]
+
+    def to_frame(self, prompt: int | None = None) -> Any:
+        """Return a pandas table: a row for each component, with its effect and its normalised effect.
+
+        Args:
+            prompt: The prompt; None is the mean over prompts.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        pd = pandas()
+        columns = {"effect": self.of(prompt).cpu().numpy()}
+        if self.normalized is not None:
+            columns["normalized"] = self.of(prompt, normalized=True).cpu().numpy()
+        return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
+
+    def to_plotly(self, prompt: int | None = None, *, normalized: bool = False) -> Any:
+        """Return a plotly figure: layer × head, layer × position, or bars.
+
+        Args:
+            prompt: The prompt; None is the mean over prompts.
+            normalized: Whether to show normalised effects.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed, or there is nothing to normalise by.
+        """
+        from residscope.export.effects import patching_figure
+
+        return patching_figure(self, prompt, normalized=normalized)
+
+    def __repr__(self) -> str:
+        """Return a readable summary."""
+        shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.effects.shape, strict=True))
+        strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
+        what = "Patching" if bool(self.measured.any()) else "Estimate of patching"
+        notes = "".join(f"; note: {note}" for note in self.notes)
+        return f"{what}({self.at}, {shape}; {self.direction}; {self.replayed}; {strongest}{notes})"

@@ -1,0 +1,124 @@
+"""The target, read from the final stream of a run, without the vocabulary: only the answers' tokens are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from einops import rearrange
+
+from residscope.attribution.readout import Readout
+from residscope.attribution.target_reading import measured_value, target_reading
+from residscope.attribution.targets import Targets
+from residscope.cache.norms import Norm
+from residscope.cache.unembedding import unembedding_of_stream
+from residscope.cache.view import CacheView
+from residscope.compute.precision import working
+from residscope.errors import ResidscopeError
+from residscope.terms import Target
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunReadout:
+    """Reads a target from final streams.
+
+    Attributes:
+        view: The cache.
+        targets: Resolves targets in it.
+        target: The target.
+        where: The position of each prompt at which it is read.
+        frozen: The readout of the cached run.
+        norm: The final norm.
+        scale: The cached scale of the final norm, `[batch]`.
+        columns: The functionals of the norm's output: of the target, or, if there is a soft-cap, of each token.
+        offset: What is added to each.
+        weights: The weight of each token in the target; None if the functional is the target's own.
+    """
+
+    view: CacheView
+    targets: Targets
+    target: Target
+    where: Int[Tensor, " batch"]
+    frozen: Readout
+    norm: Norm
+    scale: Float[Tensor, " batch"]
+    columns: Float[Tensor, "batch d_model token"]
+    offset: Float[Tensor, "batch token"]
+    weights: Float[Tensor, "batch token"] | None = None
+
+    @classmethod
+    def of(cls, targets: Targets, target: Target, where: Int[Tensor, " batch"] | None) -> RunReadout:
+        """The readout of a target.
+
+        Raises:
+            ResidscopeError: If the target is inside the model, or has no single position in each prompt.
+        """
+        if target.inner is not None or target.through:
+            raise ResidscopeError(
+                "causes",
+                "Causes are measured for logits, and for directions at the end of the stream (`final_post`): a target "
+                "inside the model is read before the last block, and is not supported.",
+            )
+        if where is None:
+            raise ResidscopeError(
+                "position", 'Causes are measured at one position of each prompt: give it, not `position="all"`.'
+            )
+        view = targets.view
+        readout = target_reading(targets, target, where).readout()
+        scale = readout.point.scale(view, readout.norm, where)[:, 0]
+        common = (view, targets, target, where, readout, readout.norm, scale)
+        if target.direction is not None or targets.output.cap == 0:
+            return cls(*common, readout.directions[..., None], readout.offset[:, None])
+        W_U, b_U = unembedding_of_stream(view)
+        ids, alpha = (part.expand(view.batch, -1) for part in targets.weights(target))
+        columns = rearrange(working(W_U)[:, ids.to(W_U.device)], "d_model batch token -> batch d_model token")
+        offset = columns.new_zeros(ids.shape) if b_U is None else working(b_U)[ids.to(b_U.device)]
+        return cls(*common, columns.to(view.like), offset.to(view.like), alpha.to(view.like))
+
+    def pick(
+        self, final: Float[Tensor, "copy batch pos d_model"], window: slice = slice(0, None)
+    ) -> Float[Tensor, "copy batch d_model"]:
+        """The final streams at the positions where the target is read, in working precision.
+
+        Args:
+            final: The final streams.
+            window: The positions that they are of.
+        """
+        import torch
+
+        prompts = torch.arange(self.view.batch, device=final.device)
+        return working(final[:, prompts, self.where.to(final.device) - window.start]).to(self.view.like)
+
+    def value(
+        self, stream: Float[Tensor, "copy batch d_model"], *, frozen: bool = False
+    ) -> Float[Tensor, "copy batch"]:
+        """The target, with the norm's scale computed from each stream, or frozen at its cached value."""
+        norm, scale = self.norm, self.scale if frozen else self.norm.scale(stream)
+        read = norm.centre(stream) / scale[..., None]
+        read = read if norm.weight is None else read * norm.weight
+        read = read if norm.bias is None else read + norm.bias
+        values = (read[..., None] * self.columns).sum(-2) if self.columns.shape[-1] == 1 else self._many(read)
+        values = values + self.offset
+        if self.weights is None:
+            return values[..., 0]
+        return (self.targets.output(values) * self.weights).sum(-1)
+
+    def _many(self, read: Tensor) -> Tensor:
+        return (read[..., None, :] @ self.columns)[..., 0, :]
+
+    def measured(self) -> Float[Tensor, " batch"] | None:
+        """The model's own value in the cache; None if nothing holds it."""
+        reading = target_reading(self.targets, self.target, self.where)
+        found = measured_value(reading, self.frozen, self.targets, self.target, None)
+        return None if found.value is None else found.value[:, 0]
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on the target in runs."""
+        if self.weights is None:
+            return []
+        return [f"The model soft-caps its logits at {self.targets.output.cap:g}: all values are after the cap."]

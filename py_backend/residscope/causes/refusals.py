@@ -1,0 +1,118 @@
+"""Why a run cannot be the cached one, in sentences. Only reasons that can be shown are named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.structure import in_training
+from residscope.cache.view import CacheView
+from residscope.causes.hooks import all_modules
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def check_before(view: CacheView) -> Tensor:
+    """Check what can be known before a run, and return the token ids on the model's device.
+
+    Raises:
+        ResidscopeError: If there are no token ids, the model draws random numbers, or the cache is cut.
+    """
+    import torch
+
+    model = view.model
+    dropout = [part for part in all_modules(model) if _draws(part)]
+    if dropout:
+        raise ResidscopeError(
+            "replay",
+            f"The model is in training mode, and its dropout (`{type(dropout[0]).__name__}`) draws random numbers: no "
+            "run is the cached one. Call `model.eval()`, make the cache again, and measure then.",
+        )
+    cut = view.cut()
+    if cut is not None:
+        raise ResidscopeError("replay", f"The run cannot be repeated. {cut} Cache the whole prompt.")
+    tokens = view.tokens
+    if tokens is None:
+        raise ResidscopeError(
+            "replay",
+            "The run cannot be repeated: the cache holds no token ids (`embed.hook_in`), and they do not follow from "
+            "`hook_embed`. Pass them: `tokens=`. A run from embeddings (`inputs_embeds`) cannot be repeated.",
+        )
+    weight = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
+    device = view.stream.device if weight is None or weight.device.type == "meta" else weight.device
+    return tokens.to(device=device, dtype=torch.long)
+
+
+def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any]) -> ResidscopeError:
+    """The error for a run that is not the cached one.
+
+    Args:
+        view: The cache.
+        gap: The largest difference, relative to the size of an activation.
+        final: The final stream of the run.
+        masks: The attention masks that were tried; None is none.
+    """
+    reasons = [*_weights(view), *_hooks(view), *_training(view), *_kinds(view, final)]
+    if view.other_tokens:
+        reasons.append("`tokens=` differs from the token ids in the cache.")
+    if any(mask is not None for mask in masks):
+        tried = "with the attention mask that was given" if len(masks) == 1 else "with and without an attention mask"
+        reasons.append(f"The prompts are padded: the model was run {tried}. If the cached run had another, pass it.")
+    likely = " ".join(reasons) or (
+        "No reason could be shown. Possible ones: weights or hooks that were changed since, another attention mask or "
+        "other position ids, `autocast`, a key/value cache."
+    )
+    return ResidscopeError(
+        "replay",
+        "The model, run again on the cache's tokens, does not give the cached activations (they differ by up to "
+        f"{gap:.2g} of their size): an effect measured now would not be one in this cache. {likely} Make the cache "
+        "again.",
+    )
+
+
+def not_compared() -> ResidscopeError:
+    """The error for a cache that holds nothing to compare a run with."""
+    return ResidscopeError(
+        "replay",
+        "Whether a run is the cached one cannot be checked: the cache holds none of the activations that are "
+        "compared (`hook_resid_pre`, `hook_resid_post`, `hook_z`, `hook_attn_out`, `hook_mlp_out`). Cache some.",
+    )
+
+
+def _draws(module: Any) -> bool:
+    from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
+
+    return isinstance(module, _DropoutNd) and module.training and module.p > 0
+
+
+def _weights(view: CacheView) -> list[str]:
+    if view.seen is None:
+        return []
+    changed = ["The model's weights were changed after this cache was first seen."] * view.seen.weights_changed
+    changed += ["This cache was first seen with another model."] * view.seen.other_model
+    return changed + ["The cache was changed after it was first seen."] * view.seen.changed
+
+
+def _training(view: CacheView) -> list[str]:
+    return ["The model is in training mode."] * in_training(view.model)
+
+
+def _hooks(view: CacheView) -> list[str]:
+    """Which hooks of the user are on the model now. If there are none, the cached run may have had some."""
+    named = [name for name, part in view.model.named_modules() if getattr(part, "fwd_hooks", None)]
+    if not named:
+        return []
+    shown = ", ".join(f"`{name}`" for name in named[:3]) + ", …" * (len(named) > 3)
+    return [f"There are hooks on the model ({shown}): they change each run. If the cached run had none, remove them."]
+
+
+def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
+    """Whether the cached run computed in another precision than the run now."""
+    endings = ("hook_resid_pre", "hook_resid_post", "hook_z", "hook_attn_out", "hook_mlp_out")
+    kinds = {tensor.dtype for name, tensor in view.activations.items() if name.endswith(endings)}
+    if final is None or kinds <= {final.dtype}:
+        return []
+    own = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    mine = str(final.dtype).removeprefix("torch.")
+    return [f"The run computes in {mine}, but the cache holds {own} (`autocast`, or converted later)."]

@@ -1,0 +1,148 @@
+"""What takes the place of an activation: zero, a mean over prompts, another cache, or a run on other tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from residscope.base.arrays import tensor_of
+from residscope.cache import positions
+from residscope.cache.view import CacheView
+from residscope.causes.hooks import hooks
+from residscope.causes.replay import Replay, whole_run
+from residscope.causes.sites import Site, held
+from residscope.compute.precision import working
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What takes the place of a site's activation.
+
+    Attributes:
+        words: What it is: `"zero"`, `"the mean over the cache's prompts"`.
+        of: Returns it for a site, `[batch or 1, pos, *inner]`.
+        notes: What to know about it.
+    """
+
+    words: str
+    of: Callable[[Site], Float[Tensor, "batch pos *inner"]]
+    notes: list[str] = field(default_factory=list[str])
+
+
+def replacement(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
+    """What takes the place of an activation, from what a user writes.
+
+    Args:
+        replay: The run that is changed.
+        given: `"zero"`, `"mean"`, another cache, or token ids.
+        kinds: The sites for which it is needed.
+
+    Raises:
+        ResidscopeError: If it is none of these, or does not fit the cache.
+    """
+    view = replay.view
+    if isinstance(given, str):
+        if given == "zero":
+            return Replacement("zero", lambda site: view.like.new_zeros(1, view.n_pos, *site.inner))
+        if given == "mean":
+            return _mean(view)
+        raise ResidscopeError("replace", f'`replace="{given}"` is not known: use "zero", "mean", a cache, or tokens.')
+    if isinstance(given, Mapping) or hasattr(given, "cache_dict"):
+        return _other_cache(view, CacheView(given, model=view.model))
+    return _other_run(replay, given, kinds)
+
+
+def _mean(view: CacheView) -> Replacement:
+    import torch
+
+    if view.batch == 1:
+        raise ResidscopeError(
+            "replace",
+            'With `replace="mean"` an activation becomes its mean over the prompts of the cache, but it holds only '
+            "one: the mean is the activation itself. Cache several prompts, or use another cache.",
+        )
+    at = torch.arange(view.n_pos, device="cpu")
+    first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
+    real = ((first <= at) & (at <= last)).to(view.like)
+    count = real.sum(0)
+
+    def of(site: Site) -> Tensor:
+        values = working(held(view, site.kind, site.layer)).to(view.like)
+        shape = (view.batch, view.n_pos, *[1] * len(site.inner))
+        total = (values * real.reshape(shape)).sum(0) / count.clamp(min=1).reshape(shape[1:])
+        return total[None]
+
+    notes: list[str] = []
+    if bool((count < view.batch).any()):
+        notes.append("The mean at a position is that of the prompts that are not padding there.")
+    alone = (count == 1).nonzero().flatten().tolist()
+    if alone:
+        notes.append(f"At position {alone[0]} only one prompt is not padding: its mean is its own activation.")
+    return Replacement("the mean over the cache's prompts", of, notes)
+
+
+def _other_cache(view: CacheView, other: CacheView) -> Replacement:
+    if other.n_pos != view.n_pos or other.batch not in (1, view.batch):
+        raise ResidscopeError(
+            "replace",
+            f"The other cache holds {other.batch} prompts of {other.n_pos} positions, and this one {view.batch} of "
+            f"{view.n_pos}. Positions are taken by index, so both need as many; prompts likewise, or one for all.",
+        )
+
+    def of(site: Site) -> Tensor:
+        values = held(other, site.kind, site.layer)
+        if tuple(values.shape[2:]) != site.inner:
+            raise ResidscopeError("replace", "The other cache is from a model of another shape.")
+        return values
+
+    notes: list[str] = []
+    both = (positions.first(view), positions.last(view)), (positions.first(other), positions.last(other))
+    mine, theirs = ({tuple(ends) for ends in zip(*one, strict=True)} for one in both)
+    if both[0] != both[1] if other.batch == view.batch else mine != theirs:
+        notes.append("The prompts of both caches begin or end at different positions, which are taken by index.")
+    return Replacement("the other cache's activation", of, notes)
+
+
+def _other_run(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
+    import torch
+
+    view = replay.view
+    try:
+        tokens = tensor_of(given).detach()
+    except (TypeError, ValueError, RuntimeError):
+        tokens = None
+    if tokens is None or tokens.is_floating_point() or tokens.dtype == torch.bool:
+        raise ResidscopeError(
+            "replace", '`replace=` takes "zero", "mean", another cache, or token ids [batch, pos] of other prompts.'
+        )
+    tokens = tokens if tokens.ndim == 2 else tokens.unsqueeze(0)
+    if tokens.ndim != 2 or tokens.shape[1] != view.n_pos or tokens.shape[0] not in (1, view.batch):
+        raise ResidscopeError(
+            "replace",
+            f"`replace=` has the shape {list(tokens.shape)}, but the cache holds {view.batch} prompts of {view.n_pos} "
+            "positions: give one prompt for each of them, or one for all.",
+        )
+    values: dict[tuple[str, int], Tensor] = {}
+    with hooks() as own:
+        for site in kinds:
+            own.after(site.module, _kept(site, values, len(tokens)))
+        whole_run(view, tokens.to(replay.tokens), None, own, record=False, keep=False)
+    return Replacement(
+        "the activation of a run on other tokens",
+        lambda site: values[site.kind, site.layer],
+        ["The other prompts were run without an attention mask."],
+    )
+
+
+def _kept(site: Site, values: dict[tuple[str, int], Tensor], prompts: int) -> Callable[[Tensor], None]:
+    def keep(output: Tensor) -> None:
+        own = output.detach().reshape(prompts, -1, *site.inner)
+        values[site.kind, site.layer] = own * site.factor if site.factor != 1 else own.clone()
+
+    return keep

@@ -1,0 +1,272 @@
+"""Replay: the model runs again on the cache's own tokens, and this run must be the one in the cache.
+
+Without that, a change of the run says nothing about the cache. If the run differs, the error names the reasons that can
+be shown. During the replay our hooks record with which arguments the model calls each block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.padding import padding
+from residscope.cache.view import CacheView
+from residscope.causes import refusals
+from residscope.causes.arguments import Arguments, NotPlainError, recorded
+from residscope.causes.hooks import Hooks, hooks, is_hooked
+from residscope.causes.sites import Candidate, Site, SiteKind, activation, candidates, held, inner_shape
+from residscope.compute.precision import step_of, working
+from residscope.compute.progress import report_progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass
+class Run:
+    """What was recorded in one run of the whole model.
+
+    Attributes:
+        arguments: The arguments of each block; None if they were not recorded.
+        streams: The stream before each block, and after the last one, `[prompt, pos, d_model]`.
+        why_not_plain: Why blocks cannot be called by themselves; empty if nothing was found.
+        logits: The model's own logits at the wanted positions, `[prompt, d_vocab]`; None if they were not wanted.
+        past: The key/value cache after the run; None if none was wanted.
+    """
+
+    arguments: list[Arguments | None]
+    streams: list[Any]
+    why_not_plain: str = ""
+    logits: Any = None
+    past: Any = None
+
+    @property
+    def final(self) -> Float[Tensor, "prompt pos d_model"]:
+        """The stream after the last block."""
+        return self.streams[-1]
+
+
+@dataclass
+class Replay:
+    """A run of the model that is the cached one.
+
+    Attributes:
+        view: The cache.
+        tokens: The token ids that were run.
+        mask: The attention mask that was given to the model; None if it was given none.
+        run: What was recorded.
+        sites: The sites at which the run can be changed.
+        gap: The largest difference of the replay from the cache, relative to the size of an activation. 0: it is the
+            same to the last bit.
+        compared: How many activations were compared.
+    """
+
+    view: CacheView
+    tokens: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"] | None
+    run: Run
+    sites: dict[tuple[SiteKind, int], Site] = field(default_factory=dict)
+    gap: float = 0.0
+    compared: int = 0
+
+
+def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Replay:
+    """Run the model on the cache's tokens, and check that the run is the cached one.
+
+    Args:
+        view: The cache.
+        where: The position of each prompt at which the model's own logits are wanted. None: they are not wanted.
+
+    Raises:
+        ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run is not
+            the cached one. The message names the reasons that can be shown.
+    """
+    tokens = refusals.check_before(view)
+    masks = _masks(view)
+    tried: list[Replay] = []
+    for mask in masks:
+        found = _try(view, tokens, mask, where)
+        if found.compared and found.gap <= tolerance(view):
+            return found
+        tried.append(found)
+    best = min(tried, key=lambda one: one.gap)
+    if not best.compared:
+        raise refusals.not_compared()
+    raise refusals.differs(view, best.gap, best.run.final, masks)
+
+
+def tolerance(view: CacheView) -> float:
+    """The largest relative difference from the cache that counts as rounding."""
+    step = step_of(view.stream.dtype)
+    coarse = max(step, view.rounding_step())
+    return max(_FINE, 4 * coarse)
+
+
+_FINE = 1e-5
+"""About 80 rounding steps of float32: the same arithmetic in another order, such as on another device."""
+
+
+def _masks(view: CacheView) -> list[Any]:
+    """The attention masks with which the model may have been run, the likeliest first."""
+    import torch
+
+    if view.attention_mask is not None:
+        return [view.attention_mask]
+    found = padding(view)
+    if not found.count:
+        return [None]
+    at = torch.arange(view.n_pos, device="cpu")
+    first, last = (torch.tensor(ends, device="cpu")[:, None] for ends in (found.first, found.last))
+    return [None, ((first <= at) & (at <= last)).long()]
+
+
+def whole_run(
+    view: CacheView,
+    tokens: Tensor,
+    mask: Tensor | None,
+    own: Hooks,
+    *,
+    record: bool = True,
+    keep: bool = True,
+    logits_at: Tensor | None = None,
+    past: Any = None,
+) -> Run:
+    """Run the whole model with our hooks, as far as its last block.
+
+    Args:
+        view: The cache.
+        tokens: The token ids, of any number of prompts.
+        mask: The attention mask, if the model is given one.
+        own: The hooks of this run. Others may have been added before.
+        record: Whether to record the blocks' arguments.
+        keep: Whether to keep the stream before each block.
+        logits_at: The position of each prompt at which the logits are wanted; None: they are not wanted.
+        past: The key/value cache of the positions before, which grows. NEW: begin one, which is in the result.
+    """
+    model, blocks = view.model, list(view.model.blocks)
+    run = Run([None] * len(blocks), [None] * (len(blocks) + 1))
+
+    def before(layer: int) -> Any:
+        def keep_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            report_progress()
+            if run.arguments[layer] is not None:
+                run.why_not_plain = "the model calls a block several times"
+            try:
+                arguments, stream = recorded(args, kwargs)
+            except NotPlainError as error:
+                run.why_not_plain = str(error)
+                return
+            run.arguments[layer] = arguments if record else None
+            run.streams[layer] = stream if keep else None
+
+        return keep_arguments
+
+    def after(output: Tensor) -> None:
+        run.streams[-1] = output
+
+    for layer, block in enumerate(blocks):
+        own.before(block, before(layer))
+    own.after(blocks[-1], after)
+    is_cut = _cut_unembedding(model, own, logits_at)
+    options: dict[str, Any] = {} if mask is None else {"attention_mask": mask.to(tokens.device)}
+    kind = None if logits_at is None else "logits"
+    if past is not None:
+        kind = "logits_and_cache"
+        options |= {"use_cache": True} if past is NEW else {"past_key_values": past}
+    output = model(tokens, return_type=kind, **options)
+    if past is not None:
+        output, run.past = output
+    if logits_at is not None:
+        run.logits = output[:, 0] if is_cut() else view.pick(output, logits_at)[:, 0]
+    return run
+
+
+NEW = object()
+"""Stands for a new key/value cache."""
+
+
+def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:
+    """Let the unembedding read one position of each prompt only. If a hook of the user may read it, all of them.
+
+    Returns:
+        A function that returns whether it did.
+    """
+    import torch
+
+    module, done = getattr(model, "unembed", None), list[bool]()
+    if not isinstance(module, torch.nn.Module):
+        return lambda: False
+    if is_hooked(module):
+        return lambda: False
+
+    def cut(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        stream = args[0] if len(args) == 1 else None
+        if not isinstance(stream, torch.Tensor) or stream.ndim != 3:
+            return None
+        done.append(True)
+        at = stream.new_zeros(len(stream), dtype=torch.long) if logits_at is None else logits_at.to(stream.device)
+        return (stream[torch.arange(len(stream), device=stream.device), at][:, None],), kwargs
+
+    own.before(module, cut)
+    return lambda: bool(done)
+
+
+def _try(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None) -> Replay:
+    """One run with one mask, compared with the cache."""
+    calls: dict[int, int] = {}
+    gaps: dict[int, float] = {}
+    options = candidates(view)
+    with hooks() as own:
+        for number, option in enumerate(options):
+            own.after(option.module, _compared(view, option, number, calls, gaps))
+        run = whole_run(view, tokens, mask, own, logits_at=where)
+    found = Replay(view, tokens, mask, run)
+    best: dict[tuple[SiteKind, int], float] = {}
+    for number, option in enumerate(options):
+        site: tuple[SiteKind, int] = (option.kind, option.layer)
+        gap = gaps.get(number)
+        inner = inner_shape(view, option.kind, option.layer)
+        if gap is None or inner is None or calls[number] != 1:
+            continue
+        if site not in best or (best[site] > tolerance(view) and gap < best[site]):
+            best[site] = gap
+            found.sites[site] = Site(option.kind, option.layer, option.module, inner, option.factor)
+    for layer, stream in enumerate(run.streams):
+        name = view.after(layer - 1) if layer == view.n_layers else view.before(layer)
+        cached = view.activations.get(name)
+        if stream is None or cached is None or cached.numel() != stream.numel():
+            continue
+        cached = cached.detach().reshape(stream.shape)
+        gap = _gap(stream, cached)
+        key: tuple[SiteKind, int] = ("resid_pre", layer)
+        best[key] = min(best.get(key, gap), gap)
+        if gap == 0 and cached.dtype == stream.dtype and cached.device == stream.device:
+            run.streams[layer] = cached  # the same values need no second copy
+    found.gap, found.compared = max(best.values(), default=float("inf")), len(best)
+    return found
+
+
+def _compared(view: CacheView, option: Candidate, number: int, calls: dict[int, int], gaps: dict[int, float]) -> Any:
+    name = activation(option.kind, option.layer)
+
+    def compare(output: Tensor) -> None:
+        calls[number] = calls.get(number, 0) + 1
+        cached = view.activations.get(name)
+        if cached is not None and cached.numel() == output.numel() and output.is_floating_point():
+            own = held(view, option.kind, option.layer)
+            gaps[number] = _gap(output if option.factor == 1 else output * option.factor, own)
+
+    return compare
+
+
+def _gap(output: Tensor, cached: Tensor) -> float:
+    """The largest difference, relative to the activation's size (its root mean square)."""
+    mine, own = working(output.detach()).flatten(), working(cached.detach()).flatten().to(output.device)
+    if not mine.numel():
+        return 0.0
+    size = own.pow(2).nanmean().sqrt().clamp(min=1e-30)
+    neither = mine.isnan() & own.isnan()  # such as at padding that attends to nothing
+    gap = float((mine - own).abs().masked_fill(neither, 0).max() / size)
+    return gap if gap == gap else float("inf")

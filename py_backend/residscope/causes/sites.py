@@ -1,0 +1,130 @@
+"""Sites: where a run of the model is changed, such as the `z` of a layer's heads.
+
+A site is the module whose output is the activation. It is found by testing: in the replay the module must be called
+once, and its output must be the activation in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from residscope.cache.structure import out_weight
+from residscope.cache.view import CacheView
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+SiteKind = Literal["z", "attn_out", "mlp_out", "resid_pre"]
+"""What is changed: the `z` of heads, the output of a sublayer, or the stream before a layer."""
+
+KINDS: tuple[SiteKind, ...] = ("z", "attn_out", "mlp_out", "resid_pre")
+
+_PATHS: dict[SiteKind, str] = {
+    "z": "attn.hook_z",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "resid_pre": "hook_resid_pre",
+}
+_SUBLAYERS: dict[SiteKind, str] = {"attn_out": "attn", "mlp_out": "mlp"}
+
+
+def activation(kind: SiteKind, layer: int) -> str:
+    """The name of a site's activation in the cache."""
+    return f"blocks.{layer}.{_PATHS[kind]}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run is changed.
+
+    Attributes:
+        kind: What is changed there.
+        layer: The layer.
+        module: The module whose output holds the activation.
+        inner: The shape of the activation at one position: `(head, d_head)` or `(d_model,)`.
+        factor: The activation divided by the module's output. It is 1 if the module is the hook itself.
+    """
+
+    kind: SiteKind
+    layer: int
+    module: Any
+    inner: tuple[int, ...]
+    factor: float = 1.0
+
+    def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
+        """A change of the module's output, from one of the activation `[prompt, pos, *inner]`."""
+
+        def changed(output: Tensor) -> Tensor:
+            held = output.reshape(prompts, -1, *self.inner)
+            if self.factor == 1:
+                return edit(held).reshape(output.shape)
+            return (edit(held * self.factor) / self.factor).reshape(output.shape)
+
+        return changed
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A module that may be a site; `factor` as in `Site`."""
+
+    kind: SiteKind
+    layer: int
+    module: Any
+    factor: float = 1.0
+
+
+def candidates(view: CacheView) -> list[Candidate]:
+    """The modules that may be sites, of each site the most likely one first."""
+    from torch.nn import Module
+
+    found: list[Candidate] = []
+    multiplier = float(getattr(view.cfg, "residual_multiplier", None) or 1.0)
+    for layer, block in enumerate(view.model.blocks):
+        for kind, path in _PATHS.items():
+            module = _at(block, path)
+            if isinstance(module, Module):
+                found.append(Candidate(kind, layer, module))
+            sublayer = getattr(block, _SUBLAYERS.get(kind, ""), None)
+            if isinstance(sublayer, Module):  # some blocks have the hook, but call it only if TransformerLens uses it
+                found += [Candidate(kind, layer, sublayer, factor) for factor in dict.fromkeys((multiplier, 1.0))]
+    return found
+
+
+def _at(block: Any, path: str) -> Any:
+    for name in path.split("."):
+        block = getattr(block, name, None)
+    return block
+
+
+def inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...] | None:
+    """The shape of a site's activation at one position. None if it was not cached in this form."""
+    return view.root.memo.once(("inner shape", kind, layer), lambda: (_inner_shape(view.root, kind, layer),))[0]
+
+
+def _inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...] | None:
+    tensor = view.activations.get(activation(kind, layer))
+    places = view.batch * view.n_pos
+    if tensor is None or not tensor.is_floating_point() or tensor.numel() % places:
+        return None
+    width = tensor.numel() // places
+    if kind != "z":
+        return (width,) if tensor.shape[-1] == width else None
+    # Cut into heads as `W_O` is: the values of latent attention may be wider than its keys, by which the cache is cut.
+    W_O = out_weight(view, layer)
+    shape = tuple(tensor.shape[-2:]) if W_O is None else tuple(W_O.shape[:2])
+    return shape if shape[0] * shape[1] == width else None
+
+
+def held(view: CacheView, kind: SiteKind, layer: int) -> Float[Tensor, "batch pos *inner"]:
+    """A site's activation in the cache, with one entry for each prompt and position.
+
+    Raises:
+        ResidscopeError: If it was not cached.
+    """
+    tensor, inner = view.activations.get(activation(kind, layer)), inner_shape(view, kind, layer)
+    if tensor is None or inner is None:
+        return view.get(activation(kind, layer))
+    return tensor.detach().reshape(view.batch, view.n_pos, *inner)

@@ -1,0 +1,200 @@
+"""Many changed runs: each with one patch, in batches that fit into the memory for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from residscope.causes.direct import DirectPaths
+from residscope.causes.last_position import LastRunner, last_runner
+from residscope.causes.measurement import Measurement
+from residscope.causes.replacement import Replacement
+from residscope.causes.runner import Edit, Runner
+from residscope.causes.sites import Site, SiteKind, held
+from residscope.compute.progress import report_progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+_FEW = 4
+"""So few runs are made as whole runs: testing the blocks would take longer."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What is changed in one run.
+
+    Attributes:
+        layer: The layer of the site.
+        head: The head; None if all of the activation is changed.
+        position: The position that is changed; None: all that were chosen.
+    """
+
+    layer: int
+    head: int | None = None
+    position: int | None = None
+
+
+@dataclass
+class Sweep:
+    """Runs with one patch each.
+
+    Attributes:
+        measurement: The cached run.
+        kind: The sites that are changed.
+        replacement: What takes the place of the activation.
+        where: The positions that may be changed in each prompt.
+        direct: Computes direct effects; None: only total effects are wanted.
+    """
+
+    measurement: Measurement
+    kind: SiteKind
+    replacement: Replacement
+    where: Bool[Tensor, "batch pos"]
+    direct: DirectPaths | None = None
+
+    def __post_init__(self) -> None:
+        self.runner: Runner | LastRunner = Runner(self.measurement.replay, few=True)
+
+    def _choose_runner(self, count: int) -> None:
+        """Choose how so many runs are made."""
+        of = self.measurement
+        if count <= _FEW:
+            return
+        places = set(of.where.tolist())
+        if len(places) == 1 and bool((self.where.sum(1) == 1).all()) and bool(self.where[:, of.where].all()):
+            fast = last_runner(of.replay, places.pop())
+            if fast is not None:
+                self.runner = fast
+                return
+        self.runner = Runner(of.replay)
+
+    def each(self, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, Tensor]:
+        """The total and the direct effect of each patch, `[patch, batch]`.
+
+        If this is interrupted, the exception gets what is done as `.effects`; the rest of it is NaN.
+
+        Args:
+            patches: The patches.
+            shown: Whether to show a progress bar, if it takes more than a second.
+            name: The text before the bar.
+        """
+        from tqdm.auto import tqdm
+
+        of, view = self.measurement, self.measurement.view
+        total = view.like.new_full((len(patches), view.batch), float("nan"))
+        direct, place = total.clone(), {patch: at for at, patch in enumerate(patches)}
+        bar = tqdm(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
+        try:
+            self._choose_runner(len(patches))
+            for some in _chunks(self.runner.copies, patches, bar):
+                site = of.site(self.kind, some[0].layer)
+                assert site is not None
+                rows = [place[patch] for patch in some]
+                total[rows], direct[rows] = self._of(site, some)
+        except BaseException as error:
+            with suppress(Exception):
+                error.effects = total, direct  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+        finally:
+            bar.close()
+        report_progress(len(patches), len(patches))
+        return total, direct
+
+    def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+        """The total and the direct effect of all patches in one run, `[batch]`."""
+        import torch
+
+        of = self.measurement
+        by_layer: dict[int, list[Patch]] = {}
+        for patch in patches:
+            by_layer.setdefault(patch.layer, []).append(patch)
+        edits: list[tuple[Site, Edit]] = []
+        written: list[Any] = []
+        for layer, own in by_layer.items():
+            site = of.site(self.kind, layer)
+            assert site is not None
+            select = self._select(site, own).any(0, keepdim=True)
+            value = self.replacement.of(site)
+            edits.append((site, self._edit(select, value, [])))
+            change = self._change_at_target(site, select, value, held(of.view, site.kind, site.layer), 0)
+            written.append(None if self.direct is None else self.direct.written(layer, change))
+        final = self.runner.changed(edits, 1)
+        total = of.readout.value(of.readout.pick(final, self.runner.window))[0] - of.before
+        if self.direct is None or any(part is None for part in written):
+            return total, total * float("nan")
+        return total, self.direct.through_norm(torch.stack(written).sum(0))[0]
+
+    def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+        of, originals = self.measurement, list[Any]()
+        select, value = self._select(site, patches), self.replacement.of(site)
+        final = self.runner.changed([(site, self._edit(select, value, originals))], len(patches))
+        total = of.readout.value(of.readout.pick(final, self.runner.window)) - of.before
+        if self.direct is None:
+            return total, total * float("nan")
+        change = self._change_at_target(site, select, value, originals[0], self.runner.window.start)
+        return total, self.direct.effect(site.layer, change)
+
+    def _select(self, site: Site, patches: Sequence[Patch]) -> Bool[Tensor, "patch batch pos *head"]:
+        """Which entries each patch changes."""
+        import torch
+
+        select = self.where.expand(len(patches), -1, -1).clone()
+        for row, patch in enumerate(patches):
+            if patch.position is not None:
+                only = torch.zeros(select.shape[-1], dtype=torch.bool, device="cpu")
+                only[patch.position] = True
+                select[row] &= only
+        if self.kind != "z":
+            return select
+        own = torch.tensor([-1 if patch.head is None else patch.head for patch in patches], device="cpu")
+        heads = torch.arange(site.inner[0], device="cpu")
+        return select[..., None] & ((own[:, None] == heads) | (own[:, None] < 0))[:, None, None]
+
+    def _edit(self, select: Tensor, value: Tensor, originals: list[Any]) -> Edit:
+        """The change of the activation; the first copy of what it was before is added to `originals`."""
+        import torch
+
+        batch, window = self.measurement.view.batch, self.runner.window
+
+        def edit(held: Tensor) -> Tensor:
+            originals.append(held[:batch].detach())
+            copies = held.reshape(-1, batch, *held.shape[1:])
+            chosen = select[:, :, window].to(held.device)[..., None]
+            return torch.where(chosen, value[:, window].to(held)[None], copies).reshape(held.shape)
+
+        return edit
+
+    def _change_at_target(
+        self, site: Site, select: Tensor, value: Tensor, before: Tensor, start: int
+    ) -> Float[Tensor, "patch batch *inner"]:
+        """By how much each patch changes the activation at the target's position; `before` begins at `start`."""
+        import torch
+
+        of = self.measurement
+        prompts, at = torch.arange(of.view.batch, device="cpu"), of.where.cpu()
+        value = value.expand(of.view.batch, -1, *site.inner)
+        both = ((value, at), (before, at - start))
+        own = (tensor[prompts.to(tensor.device), place.to(tensor.device)] for tensor, place in both)
+        new, old = (tensor.to(of.view.like) for tensor in own)
+        chosen = select[:, prompts, at].to(new.device)
+        return chosen[..., None] * (new - old)
+
+
+def _chunks(copies: int, patches: Sequence[Patch], bar: Any) -> Iterator[Sequence[Patch]]:
+    """Yield patches of one layer, as many as can be run at once; report how many are done."""
+    done, total = 0, len(patches)
+    by_layer: dict[int, list[Patch]] = {}
+    for patch in patches:
+        by_layer.setdefault(patch.layer, []).append(patch)
+    for own in by_layer.values():
+        for start in range(0, len(own), copies):
+            some = own[start : start + copies]
+            report_progress(done, total)
+            yield some
+            done += len(some)
+            bar.update(len(some))

@@ -1,0 +1,420 @@
+"""Causes: a replay is the cached run or is refused, effects are those of the model's own hooked runs, and nothing of
+the user's is left changed."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from contextlib import suppress
+from functools import partial
+
+import numpy
+import pytest
+import torch
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import ResidscopeError
+from residscope.causes import runner, sweep
+from residscope.causes.hooks import hooks
+from tests.support import tiny
+
+ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
+WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # more passes from block to block than the stream
+REFUSED = {  # the reason, of families in which nothing can be measured
+    "bert": "does more after its last block",
+    "modernbert-decoder": "does more after its last block",
+    "opt-projected": "projects the stream",
+    "deepseek_v4": "cannot be checked",
+    "hrm_text": "has no `blocks`",
+    **dict.fromkeys(("mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma", "rwkv", "jetmoe"),
+                    "`attn.hook_z` is not in this cache"),
+}  # fmt: skip
+
+
+def difference(logits, answers=ANSWERS):
+    chosen = logits[:, -1].gather(1, answers)
+    return chosen[:, 0] - chosen[:, 1]
+
+
+def without_head(z, hook, head, where=slice(None), value=0.0, count=None):  # noqa: ARG001
+    own = z.clone() if count is None else z.flatten(2).unflatten(2, (count, -1)).clone()
+    own[:, where, head] = value
+    return own.reshape(z.shape)
+
+
+def hooked(model, tokens, layer, head, **options):
+    """The target in a run of the model's own with a head replaced."""
+    change = partial(without_head, head=head, **options)
+    with torch.no_grad():
+        return difference(model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", change)]))
+
+
+@pytest.fixture(scope="module")
+def booted():
+    """Booted families with their run, each once."""
+    known = {}
+
+    def get(name):
+        if name not in known:
+            model = tiny.boot(name)
+            known[name] = (model, *tiny.run(model))
+        return known[name]
+
+    return get
+
+
+def others(model, seed=5):
+    torch.manual_seed(seed)
+    tokens = torch.randint(3, tiny.VOCAB, (3, 7))
+    with torch.no_grad():
+        return tokens, *model.run_with_cache(tokens)
+
+
+@pytest.mark.parametrize("name", list(tiny.FAMILIES))
+def test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs(name):
+    model = tiny.boot(name)
+    tokens, logits, cache = tiny.run(model)
+    if name in REFUSED:
+        with pytest.raises(ResidscopeError, match=REFUSED[name]):
+            residscope.ablate(cache, ANSWERS, progress=False)
+        return
+    found = residscope.ablate(cache, ANSWERS, progress=False)
+    assert "as cached" in found.replayed
+    assert "rounding" not in found.replayed  # to the last bit
+    torch.testing.assert_close(found.before, difference(logits), atol=1e-5, rtol=1e-5)
+    there = ~found.total.isnan().any(-1)
+    for layer, head in there.nonzero().tolist()[-5:]:
+        expected = hooked(model, tokens, layer, head, count=int(there[layer].sum())) - difference(logits)
+        torch.testing.assert_close(found.total[layer, head], expected, atol=1e-5, rtol=1e-4)
+    assert any("whole model" in note for note in found.notes) == (name in WHOLE)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "granite", "olmo2", "cohere"])
+def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(booted, name):
+    _, _, _, cache = booted(name)
+    found = residscope.ablate(cache, ANSWERS, progress=False)
+    if name != "gemma2":  # there the row is before the soft-cap
+        torch.testing.assert_close(-found.direct, residscope.attribute(cache, ANSWERS).grid, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.indirect, found.total - found.direct)
+    rows = residscope.attribute(cache, ANSWERS, by="layer")
+    for of in ("attn_out", "mlp_out") if name != "gemma2" else ():
+        whole = residscope.ablate(cache, ANSWERS, of=of, progress=False)
+        expected = rows.values[[rows.labels.index(label) for label in whole.labels]]
+        torch.testing.assert_close(-whole.direct, expected, atol=1e-5, rtol=1e-4)
+    last = residscope.ablate(
+        cache, ANSWERS, of="mlp_out", layers=-1, norm="recomputed", positions="last", progress=False
+    )
+    torch.testing.assert_close(last.total, last.direct, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "granite", "mistral-window"])
+def test_the_other_runs_stream_everywhere_gives_the_other_runs_target(booted, name):
+    model, _, logits, cache = booted(name)
+    _, other_logits, other = others(model)
+    found = residscope.patch(cache, source=other, target=ANSWERS, at="resid_pre", progress=False)
+    torch.testing.assert_close(found.effects[0], difference(other_logits) - difference(logits), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.source, difference(other_logits), atol=1e-5, rtol=1e-5)
+    assert found.axes == ("layer", "batch")
+    nearly_one = found.normalized[0][found.normalized[0].isfinite()]
+    torch.testing.assert_close(nearly_one, torch.ones_like(nearly_one), atol=1e-3, rtol=0)
+    same = residscope.patch(cache, source=cache, target=ANSWERS, at="resid_pre", progress=False)
+    assert same.effects.abs().max() < 1e-5
+    assert bool(same.normalized.isnan().all())
+    assert any("not normalised" in note for note in same.notes)
+
+
+@pytest.mark.parametrize(("at", "theirs"), [
+    ("resid_pre", "get_act_patch_resid_pre"), ("attn_out", "get_act_patch_attn_out"),
+    ("mlp_out", "get_act_patch_mlp_out"), ("z", "get_act_patch_attn_head_out_all_pos"),
+])  # fmt: skip
+def test_patching_agrees_with_transformer_lens(booted, at, theirs):
+    from transformer_lens import patching
+
+    model, tokens, logits, cache = booted("gpt2")
+    _, _, other = others(model)
+    with torch.no_grad():
+        expected = getattr(patching, theirs)(model, tokens, other, lambda out: difference(out).mean())
+    each = {} if at == "z" else {"positions": "each"}
+    found = residscope.patch(cache, source=other, target=ANSWERS, at=at, progress=False, **each)
+    torch.testing.assert_close(found.effects.mean(-1) + difference(logits).mean(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "at"), [
+    ("gpt2", "z"), ("llama", "resid_pre"), ("gemma2", "z"), ("rwkv", "resid_pre"), ("granite", "attn_out"),
+])  # fmt: skip
+def test_estimates_are_the_limit_of_small_patches(booted, name, at):
+    model, _, _, cache = booted(name)
+    _, _, other = others(model)
+    step = 2**-8
+    near = {key: value + step * (other[key] - value) if value.is_floating_point() else value
+            for key, value in cache.cache_dict.items()}  # fmt: skip
+    options = {"target": ANSWERS, "at": at, "positions": "each"}
+    measured = residscope.patch(cache, source=ActivationCache(near, model), progress=False, **options)
+    found = residscope.estimate(cache, source=other, **options)
+    assert not found.measured.any()
+    assert found.effects.shape == measured.effects.shape
+    error = (measured.effects / step - found.effects).norm() / found.effects.norm()
+    assert error < 0.03, error
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_the_most_promising_are_measured_and_the_others_estimated(booted):
+    model, _, _, cache = booted("llama")
+    options = {"source": others(model)[2], "target": ANSWERS, "at": "z"}
+    mixed = residscope.effects(cache, measure=5, progress=False, **options)
+    measured, estimates = residscope.patch(cache, progress=False, **options), residscope.estimate(cache, **options)
+    assert int(mixed.measured.sum()) == 5
+    assert bool(measured.measured.all())
+    torch.testing.assert_close(mixed.effects[mixed.measured], measured.effects[mixed.measured], atol=1e-5, rtol=1e-4)
+    assert torch.equal(mixed.effects[~mixed.measured], estimates.effects[~mixed.measured])
+    size = estimates.effects.mean(-1).abs()
+    assert size[mixed.measured].min() >= size[~mixed.measured].max()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bloom", "gemma2", "mistral-window", "falcon-alibi", "qwen3", "gpt_oss"])
+def test_at_the_last_position_a_run_of_that_position_is_enough(booted, name, monkeypatch):
+    model, tokens, logits, cache = booted(name)
+    made = []
+    monkeypatch.setattr(sweep, "last_runner", lambda *given: made.append(last(*given)) or made[-1])
+    found = residscope.ablate(cache, ANSWERS, positions="last", progress=False)
+    assert made[0] is not None
+    for layer, head in [(0, 0), (1, 2), (2, 3)]:
+        expected = hooked(model, tokens, layer, head, where=-1) - difference(logits)
+        torch.testing.assert_close(found.total[layer, head], expected, atol=1e-5, rtol=1e-4)
+
+
+last = sweep.last_runner
+
+
+@pytest.mark.parametrize("replace", ["mean", "cache", "tokens"])
+def test_what_takes_an_activations_place(booted, replace):
+    model, tokens, logits, cache = booted("llama")
+    other_tokens, _, other = others(model)
+    z = (cache if replace == "mean" else other)["blocks.1.attn.hook_z"][:, :, 2]
+    value = z.mean(0, keepdim=True) if replace == "mean" else z
+    given = {"mean": "mean", "cache": other, "tokens": other_tokens}[replace]
+    found = residscope.ablate(cache, ANSWERS, "L1H2", replace=given, progress=False)
+    expected = hooked(model, tokens, 1, 2, value=value) - difference(logits)
+    torch.testing.assert_close(found.total[0], expected, atol=1e-5, rtol=1e-4)
+    alone = residscope.ablate(cache, ANSWERS, ["0.1", "1.2"], replace=given, positions=[2, -1], together=True)
+    assert alone.total.shape == (3,)
+    assert alone.labels == ["L0H1 + L1H2"]
+
+
+def test_runs_are_split_where_memory_is_small(booted, monkeypatch):
+    _, _, _, cache = booted("llama")
+    whole = residscope.ablate(cache, ANSWERS, progress=False)
+    monkeypatch.setattr(runner, "MEMORY", 1)
+    parts = residscope.ablate(cache, ANSWERS, progress=False)
+    torch.testing.assert_close(whole.total, parts.total, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("given", [True, False])
+def test_padding_is_not_changed_and_each_prompt_has_its_own_effects(booted, side, given):
+    model, tokens, _, _ = booted("llama")
+    real = [7, 5, 4]
+    padded, mask = torch.zeros(3, 7, dtype=torch.long), torch.zeros(3, 7, dtype=torch.long)
+    for row, count in enumerate(real):
+        part = slice(7 - count, 7) if side == "left" else slice(0, count)
+        padded[row, part], mask[row, part] = tokens[row, :count], 1
+    with torch.no_grad():
+        _, cache = model.run_with_cache(padded, attention_mask=mask)
+    options = {"attention_mask": mask} if given else {}
+    found = residscope.ablate(cache, ANSWERS, replace="zero", progress=False, **options)
+    at_end = residscope.ablate(cache, ANSWERS, positions="last", progress=False, **options)
+    for row, count in enumerate(real):
+        with torch.no_grad():
+            _, alone = model.run_with_cache(tokens[row : row + 1, :count])
+        for positions, both in (("all", found), ("last", at_end)):
+            expected = residscope.ablate(alone, ANSWERS[row : row + 1], positions=positions, progress=False)
+            torch.testing.assert_close(both.total[..., row], expected.total[..., 0], atol=2e-5, rtol=1e-3)
+    mean = residscope.ablate(cache, ANSWERS, "L0H0", replace="mean", progress=False, **options)
+    assert any("not padding" in note for note in mean.notes)
+
+
+def _trained(model, cache):
+    with torch.no_grad():
+        model.blocks[1].mlp.out.weight.mul_(1.5)
+    return "weights were changed", cache
+
+
+def _left_hooked(model, cache):
+    model.add_hook("blocks.1.hook_resid_pre", lambda x, hook: x * 1.2)  # noqa: ARG005
+    return "hooks on the model", cache
+
+
+def _had_hooks(model, _cache):
+    change = partial(without_head, head=1)
+    with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", change)]):
+        return "No reason could be shown", model.run_with_cache(tiny.run(model)[0])[1]
+
+
+def _training(model, cache):
+    model.blocks[0].extra = torch.nn.Dropout(0.1)
+    model.train()
+    return "draws random numbers", cache
+
+
+def _cast(model, _cache):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        cache = model.run_with_cache(tiny.run(model)[0])[1]
+    return "autocast", cache
+
+
+def _without_ids(model, cache):
+    kept = {key: value for key, value in cache.cache_dict.items() if "embed" not in key}
+    return "holds no token ids", ActivationCache(kept, model)
+
+
+def _other_ids(model, cache):
+    return "differs from the token ids", (cache, {"tokens": others(model)[0]})
+
+
+@pytest.mark.parametrize(
+    "spoil", [_trained, _left_hooked, _had_hooks, _training, _cast, _without_ids, _other_ids], ids=lambda f: f.__name__
+)
+def test_a_run_that_is_not_the_cached_one_is_refused_with_its_reason(spoil):
+    model = tiny.boot("llama")
+    _, _, cache = tiny.run(model)
+    residscope.attribute(cache, ANSWERS)
+    reason, given = spoil(model, cache)
+    given, options = given if isinstance(given, tuple) else (given, {})
+    with pytest.raises(ResidscopeError, match=reason) as error:
+        residscope.ablate(given, ANSWERS, progress=False, **options)
+    assert error.value.code == "replay"
+
+
+def _hook_count(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+def _held():
+    """The numbers in all tensors that are alive."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def test_everything_is_as_before_after_runs_that_end_in_any_way():
+    model = tiny.boot("llama")
+    tokens, logits, cache = tiny.run(model)
+    residscope.ablate(cache, ANSWERS, progress=False)
+    torch.manual_seed(3)
+    random.seed(3)
+    numpy.random.seed(3)
+    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+    count, attributes = _hook_count(model), {n: dict(vars(m)) for n, m in model.named_modules()}
+    copies = {key: value.clone() for key, value in cache.cache_dict.items()}
+    calls, failing = [0], [None]
+
+    def users_hook(module, args, output):  # noqa: ARG001
+        _ = torch.rand(1), random.random(), numpy.random.rand()
+        calls[0] += 1
+        if failing[0] is not None and calls[0] > number // 10 % 6:  # in the replay, or later
+            raise failing[0]
+
+    handle, heads = model.blocks[1].mlp.register_forward_hook(users_hook), [(at // 3, at % 3) for at in range(6)]
+    outcomes = set()
+    for number in range(100):
+        calls[0] = 0
+        failing[0] = {3: KeyboardInterrupt(), 5: ValueError("mine"), 7: MemoryError()}.get(number % 10)
+        with torch.set_grad_enabled(number % 2 == 0), torch.autocast("cpu", enabled=number % 3 == 0):
+            before = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+            try:
+                _ = (
+                    residscope.ablate(cache, ANSWERS, heads, progress=False)
+                    if number % 4
+                    else residscope.estimate(cache, "zero", ANSWERS)
+                )
+                outcomes.add("measured")
+            except BaseException as error:
+                outcomes.add(type(error).__name__)
+            assert (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")) == before
+    handle.remove()
+    assert outcomes == {"measured", "KeyboardInterrupt", "ValueError", "MemoryError"}
+    assert _hook_count(model) == count
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == states[1:]
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert all(torch.equal(cache[key], value) for key, value in copies.items())
+    assert all(weight.grad is None for weight in model.parameters())
+    for name, module in model.named_modules():
+        now = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        assert now == {key: value for key, value in attributes[name].items() if key in now}
+    with torch.no_grad():
+        assert torch.equal(model(tokens), logits)
+    held = _held()
+    residscope.ablate(cache, ANSWERS, progress=False)
+    assert _held() <= held
+
+
+def test_an_interrupted_call_has_what_was_measured(booted, monkeypatch):
+    _, _, _, cache = booted("llama")
+    whole = residscope.ablate(cache, ANSWERS, progress=False)
+    done = sweep.Sweep._of
+
+    def interrupted(self, site, patches):
+        if site.layer == 2:
+            raise KeyboardInterrupt
+        return done(self, site, patches)
+
+    monkeypatch.setattr(sweep.Sweep, "_of", interrupted)
+    with pytest.raises(KeyboardInterrupt) as error:
+        residscope.ablate(cache, ANSWERS, progress=False)
+    assert torch.equal(error.value.partial.total[:2], whole.total[:2])
+    assert bool(error.value.partial.total[2].isnan().all())
+
+
+def test_hooks_do_nothing_on_another_thread(booted):
+    model, tokens, logits, _ = booted("llama")
+    got = []
+
+    def run():
+        with torch.no_grad():
+            got.append(model(tokens))
+
+    with hooks() as own:
+        own.after(model.blocks[0].attn, lambda output: output * 0)
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        run()
+    assert torch.equal(got[0], logits)
+    assert not torch.equal(got[1], logits)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda c: residscope.ablate(c, ANSWERS, of="pattern"), "is not known"),
+    (lambda c: residscope.ablate(c, ANSWERS, "L0H9"), "has no head"),
+    (lambda c: residscope.ablate(c, ANSWERS, replace="nothing"), "is not known"),
+    (lambda c: residscope.ablate(c, ANSWERS, replace=torch.zeros(2, 7, dtype=torch.long)), "one prompt for each"),
+    (lambda c: residscope.ablate(c, ANSWERS, positions=9), "outside the prompt"),
+    (lambda c: residscope.ablate(c, ANSWERS, position="all"), "at one position"),
+    (lambda c: residscope.ablate(c, residscope.targets.neuron("L0N1")), "inside the model"),
+    (lambda c: residscope.patch(c, c, ANSWERS, at="mlp"), "is not known"),
+    (lambda c: residscope.ablate(c, ANSWERS, layers=1), "give `heads=`"),
+])  # fmt: skip
+def test_wrong_arguments_are_refused_in_a_sentence(booted, call, words):
+    with pytest.raises(ResidscopeError, match=words):
+        call(booted("llama")[3])
+
+
+def test_results_are_tables_and_figures(booted):
+    model, _, _, cache = booted("llama")
+    found = residscope.ablate(cache, ANSWERS, progress=False)
+    assert list(found.to_frame().columns) == ["total", "direct", "indirect"]
+    name, value = found.top(1)[0]
+    assert found.to_frame()["total"][name] == pytest.approx(value)
+    assert "replayed" in repr(found)
+    patched = residscope.patch(cache, others(model)[2], ANSWERS, at="resid_pre", positions="each", progress=False)
+    assert patched.labels[8] == "1_pre@1"
+    with suppress(ImportError):
+        import plotly  # noqa: F401
+
+        assert found.to_plotly().data[0].z[1][2] == pytest.approx(float(found.total[1, 2].mean()))
+        assert len(found.to_plotly("scatter").data[1].x) == 12
+        assert len(patched.to_plotly(normalized=True).data[0].z) == 3
+        bars = found.to_plotly("bars", effect="indirect").data[0]
+        assert bars.y[0] == pytest.approx(float(found.indirect[0, 0].mean()))
