@@ -6,6 +6,9 @@ import { settingOf, shownPictures } from "../src/export/shown-pictures";
 import { headsFigure } from "../src/export/svg/heads";
 import { scatterFigure } from "../src/export/svg/scatter";
 import { tableOf } from "../src/export/tables";
+import { SNAPSHOT_EVENT, type SnapshotRequest } from "../src/snapshot/recorder";
+import type { Entry, Snapshot } from "../src/snapshot/snapshot";
+import { checkSnapshot } from "../src/snapshot/snapshot-check";
 import { choicesOf, comparisonOf, runNames, several } from "../src/state/comparison";
 import { mostDifferent } from "../src/state/ranked";
 import { nearestTo, scatterOf, spotOf, within } from "../src/state/scatter";
@@ -227,6 +230,10 @@ describe("a panel that compares", () => {
     );
     await settled();
     expect(text(root.querySelector(".rs-map-refusal"))).toBe(message);
+    // Said once: the other charts show the run itself.
+    const troubles = all(root, ".rs-axes .rs-view-trouble").filter((node) => !node.hidden);
+    expect(troubles.map(text)).toEqual([]);
+    expect(all(root, ".rs-lens .rs-line").length).toBe(1);
     expect(root.dataset["state"]).toBe("ready");
     root.querySelector<HTMLElement>("[data-run=first]")?.click();
     await vi.waitFor(() => expect(root.querySelector<HTMLElement>(".rs-map-refusal")?.hidden).toBe(true));
@@ -412,6 +419,42 @@ describe("attention in two runs", () => {
     await settled();
     expect(text(root.querySelector(".rs-run-head .rs-view-trouble"))).toBe(message);
     expect(root.dataset["state"]).toBe("ready");
+  });
+});
+
+describe("a stored picture of a comparison", () => {
+  const taken = async () => {
+    const panel = await open({ against: { cache: null, prompt: 1 }, heads: ["L1H1"], tab: "runs" });
+    await panel.settled();
+    all(panel.root, '[aria-label="What is compared"] button')[1]?.click();
+    await panel.settled();
+    let picture: Snapshot | null = null;
+    const put = (snapshot: Snapshot): void => void (picture = snapshot);
+    panel.el.dispatchEvent(new CustomEvent<SnapshotRequest>(SNAPSHOT_EVENT, { detail: { put } }));
+    if (!picture) throw new Error("no picture");
+    return JSON.parse(JSON.stringify(picture)) as Snapshot;
+  };
+  const entryOf = (picture: Snapshot, kind: string) => picture.entries.find(({ ask }) => ask.kind === kind);
+
+  it("has its replies, and is accepted", async () => {
+    const picture = await taken();
+    const kinds = picture.entries.map(({ ask }) => ask.kind);
+    expect(kinds.filter((kind) => kind === "compare").length).toBe(3);
+    expect(kinds).toContain("compare-attention");
+    expect(checkSnapshot(picture).trouble).toBe(null);
+  });
+
+  it.each([
+    ["compare", "a buffer that is too short", (entry: Entry) => void entry.buffers?.splice(2, 1, "AAAA")],
+    ["compare", "a buffer too few", (entry: Entry) => void entry.buffers?.pop()],
+    ["compare-attention", "a map too few", (entry: Entry) => void entry.buffers?.pop()],
+    ["compare-attention", "a map of another size", (entry: Entry) => void entry.buffers?.splice(0, 1, "AAAA")],
+  ])("is refused if its %s has %s", async (kind, _, spoil) => {
+    const picture = await taken();
+    const entry = entryOf(picture, kind);
+    if (!entry) throw new Error("no entry");
+    spoil(entry);
+    expect(checkSnapshot(picture).snapshot).toBe(null);
   });
 });
 

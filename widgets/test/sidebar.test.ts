@@ -247,6 +247,30 @@ it("puts back what was looked at, once its kernel lists it", async () => {
   expect(kept.at(-1)).toMatchObject({ name: "cache", selection: { heads: ["L2H1"], prompt: 1, target: null } });
 });
 
+it("asks for a comparison again when the other cache has changed, and only then", async () => {
+  const { link, show, panel, ready } = open();
+  const other = { ...ROW, ref: { id: "c9", state: "1.1" }, names: ["clean"] };
+  link.cell(ROW, other);
+  await show();
+  all(panel() as HTMLElement, '[aria-label="Next prompt"]')[0]?.click();
+  await ready();
+  all(panel() as HTMLElement, ".rs-against-open")[0]?.click();
+  await vi.waitFor(() =>
+    expect(all(panel() as HTMLElement, ".rs-against-box [role=option]").map(text)).toHaveLength(2),
+  );
+  all(panel() as HTMLElement, ".rs-against-box [role=option]")[1]?.click();
+  await ready();
+  const compared = (): number => about(link.asked, "compare").length;
+  const attributed = about(link.asked, "attribute").length;
+  expect(compared()).toBe(3);
+  link.cell(ROW, other); // a cell that changes neither
+  await ready();
+  expect(compared()).toBe(3);
+  link.cell(ROW, changed(other, { state: "2.1" }));
+  await vi.waitFor(() => expect(compared()).toBe(6));
+  expect(about(link.asked, "attribute")).toHaveLength(attributed); // this cache has not changed
+});
+
 it("follows a variable: takes each new cache of its name, and leaves the one that lives on under another", async () => {
   const { link, show, facts, act, panel, root, ready } = open();
   await show();

@@ -51,12 +51,18 @@ export class Runs {
 
   /** The comparison of a chart, if there is one. */
   of(chart: Chart): Comparison | null {
-    return this.store.against.value === null ? null : this[chart].value;
+    const failed = this.store.problems.value.has(COMPARED[chart]);
+    return this.store.against.value === null || failed ? null : this[chart].value;
   }
 
-  /** Why a chart has no second run; null if it has one, or needs none. */
+  /**
+   * Why a chart has no second run; null if it has one, or needs none. What is said of the heads is not repeated: the
+   * other charts then show the first run.
+   */
   reasonNotDrawn(chart: Chart): string | null {
-    return this.store.against.value === null ? null : (this.store.problems.value.get(COMPARED[chart]) ?? null);
+    if (this.store.against.value === null) return null;
+    const said = this.store.problems.value.get(COMPARED[chart]) ?? null;
+    return chart !== "heads" && said === this.store.problems.value.get(COMPARED.heads) ? null : said;
   }
 
   /** Why map, ranking and badge have no rows; null if they have. */

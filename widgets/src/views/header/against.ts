@@ -2,7 +2,7 @@
 // switch between the two runs and their difference, which map, ranking and badge follow.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { shown as safe } from "../../base/legible";
+import { fitted, shown as safe } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import { type Choice, choicesOf, type Run, runNames } from "../../state/comparison";
 import { isOutdated } from "../../state/loader";
@@ -81,6 +81,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
 
   watch(signal, () => {
     const [first, second] = names.value ?? [];
+    const why = store.runs.why("heads");
     const run = store.run.value;
     const words: Record<Run, string> = {
       first: `A: ${first}`,
@@ -91,9 +92,9 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     parent.classList.toggle("rs-comparing", names.value !== null);
     parent.hidden = store.isSaved.value && names.value === null; // a saved page has no other run
     render(
-      html`<button type="button" class="rs-quiet rs-against-open" aria-haspopup="listbox" aria-expanded=${open.value}
+      html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}" aria-haspopup="listbox" aria-expanded=${open.value}
           aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
-          title="Compare with another prompt or another cache" @click=${start}><span class="rs-against-word"></span> ${
+          title=${why === null ? "Compare with another prompt or another cache" : fitted(why)} @click=${start}><span class="rs-against-word"></span> ${
             second === undefined ? "…" : html`<b>${second}</b>`
           }</button>
         ${
