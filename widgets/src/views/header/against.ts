@@ -2,7 +2,7 @@
 // switch between the two runs and their difference, which map, ranking and badge follow.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
-import { fitted, shown as safe } from "../../base/legible";
+import { legibleSentence, shown as safe } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import { type Choice, choicesOf, type Run, runNames } from "../../state/comparison";
 import { isOutdated } from "../../state/loader";
@@ -81,7 +81,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
 
   watch(signal, () => {
     const [first, second] = names.value ?? [];
-    const why = store.runs.why("heads");
+    const why = store.runs.reasonNotDrawn("heads");
     const run = store.run.value;
     const words: Record<Run, string> = {
       first: `A: ${first}`,
@@ -94,7 +94,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     render(
       html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}" aria-haspopup="listbox" aria-expanded=${open.value}
           aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
-          title=${why === null ? "Compare with another prompt or another cache" : fitted(why)} @click=${start}><span class="rs-against-word"></span> ${
+          title=${why === null ? "Compare with another prompt or another cache" : legibleSentence(why)} @click=${start}><span class="rs-against-word"></span> ${
             second === undefined ? "…" : html`<b>${second}</b>`
           }</button>
         ${
