@@ -1,5 +1,5 @@
-// Makes text from outside (names, tokens, the kernel's sentences) safe to show. It then cannot hide or cover other text,
-// or reverse its direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
+// Makes text from outside (names, tokens, the kernel's sentences) safe to show. It then cannot hide or cover other
+// text, or reverse its direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
 import { MARKS } from "./look.gen";
 
 /** Characters that draw nothing, or change the direction of other characters. `isNeeded` has the exceptions. */

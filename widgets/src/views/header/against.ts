@@ -92,9 +92,11 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     parent.classList.toggle("rs-comparing", names.value !== null);
     parent.hidden = store.isSaved.value && names.value === null; // a saved page has no other run
     render(
-      html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}" aria-haspopup="listbox" aria-expanded=${open.value}
+      html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}"
+          aria-haspopup="listbox" aria-expanded=${open.value}
           aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
-          title=${why === null ? "Compare with another prompt or another cache" : legibleSentence(why)} @click=${start}><span class="rs-against-word"></span> ${
+          title=${why === null ? "Compare with another prompt or another cache" : legibleSentence(why)}
+          @click=${start}><span class="rs-against-word"></span> ${
             second === undefined ? "…" : html`<b>${second}</b>`
           }</button>
         ${

@@ -36,8 +36,8 @@ export function scoreMeaning(store: Store): string {
       return "The number is the attention score, before the softmax.";
     case "mean":
       return (
-        "The number is the score of the source, minus the mean of all scores, weighted by the attention. It equals the " +
-        `log of the attention to the source, minus the mean log${times("this (geometric) mean")}.`
+        "The number is the score of the source, minus the mean of all scores, weighted by the attention. It equals " +
+        `the log of the attention to the source, minus the mean log${times("this (geometric) mean")}.`
       );
     default:
       return (

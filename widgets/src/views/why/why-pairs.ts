@@ -51,7 +51,8 @@ export function mountPairs(
       return html`<span class="rs-pairs-sum" role="gridcell" aria-label="${label}: ${written}">${written}</span>`;
     };
     render(
-      html`<div role="row" class="rs-pairs-row"><span class="rs-pairs-corner" role="columnheader">query ↓<br>key →</span>
+      html`<div role="row" class="rs-pairs-row">
+          <span class="rs-pairs-corner" role="columnheader">query ↓<br>key →</span>
           ${columns.map(
             (name, k) => html`<span role="columnheader" class="rs-pairs-head" data-key=${k}><i>${name}</i></span>`,
           )}
