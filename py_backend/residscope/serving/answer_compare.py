@@ -193,8 +193,9 @@ def _maps(
     check_shapes(first.view, second.view)
     first.view.check_head(request.layer, request.head)
     prompts = _prompts(first, second, request)
-    runs = [Run(of.targets, of.logits).only(at, Target([]))[0] for of, at in zip((first, second), prompts, strict=True)]
-    if not alignment_of(runs[0], runs[1], None).is_index:
+    run, _ = Run(first.targets, first.logits).only(prompts[0], Target([]))
+    other, _ = Run(second.targets, second.logits).only(prompts[1], Target([]))
+    if not alignment_of(run, other, None).is_index:
         raise ResidscopeError("align", _OTHER_LENGTHS)
     size = first.view.n_pos
     if size > MOST_POSITIONS:
@@ -209,7 +210,7 @@ def _maps(
     packed = [packed_map(what, values) for what, values in zip(kinds, shown, strict=True)]
     notes = list(dict.fromkeys(note for maps in patterns for note in maps.notes))
     reply = AttentionComparisonReply(
-        request.layer, request.head, size, [part for part, _ in packed], notes + _tokens(*runs), step
+        request.layer, request.head, size, [part for part, _ in packed], notes + _tokens(run, other), step
     )
     return reply, [buffer for _, buffer in packed]
 

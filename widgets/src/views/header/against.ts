@@ -108,9 +108,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
                 ${RUNS.map(
                   (name) => html`<button type="button" data-run=${name} aria-pressed=${run === name}
                     aria-label=${words[name]} title=${words[name]}
-                    @click=${() => (store.run.value = name)}>${signs[name]}<i>${
-                      name === "first" ? ` ${first}` : name === "second" ? ` ${second}` : ""
-                    }</i></button>`,
+                    @click=${() => (store.run.value = name)}>${signs[name]}</button>`,
                 )}</span>`
         }`,
       line,
