@@ -51,7 +51,7 @@ def estimate(
         positions: Where; see `patch`. `"each"` costs no more than `"all"`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: The mask with which the cached run was made; see `ablate`.
+        attention_mask: Which tokens are real; see `ablate`.
         model: The model, if `cache.model` no longer exists.
 
     Returns:
@@ -96,7 +96,7 @@ def effects(
         positions: Where; see `patch`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: The mask with which the cached run was made; see `ablate`.
+        attention_mask: Which tokens are real; see `ablate`.
         model: The model, if `cache.model` no longer exists.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 

@@ -55,7 +55,7 @@ def patch(
             share, or `"each"`: one position after another, each in runs of its own. Padding is never replaced.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: The mask with which the cached run was made; see `ablate`.
+        attention_mask: Which tokens are real; see `ablate`.
         model: The model, if `cache.model` no longer exists.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 

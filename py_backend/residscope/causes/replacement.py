@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.base.arrays import tensor_of
 from residscope.cache import positions
 from residscope.cache.view import CacheView
-from residscope.causes.hooks import hooks
+from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import Replay, whole_run
 from residscope.causes.sites import Site, held
 from residscope.compute.precision import working
@@ -54,7 +54,9 @@ def replacement(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
             return _mean(view)
         raise ResidscopeError("replace", f'`replace="{given}"` is not known: use "zero", "mean", a cache, or tokens.')
     if isinstance(given, Mapping) or hasattr(given, "cache_dict"):
-        return _other_cache(view, CacheView(given, model=view.model))
+        own = getattr(given, "model", None)
+        is_other = own is not None and own is not view.model
+        return _other_cache(view, CacheView(given, model=view.model), other_model=is_other)
     return _other_run(replay, given, kinds)
 
 
@@ -87,7 +89,7 @@ def _mean(view: CacheView) -> Replacement:
     return Replacement("the mean over the cache's prompts", of, notes)
 
 
-def _other_cache(view: CacheView, other: CacheView) -> Replacement:
+def _other_cache(view: CacheView, other: CacheView, *, other_model: bool) -> Replacement:
     if other.n_pos != view.n_pos or other.batch not in (1, view.batch):
         raise ResidscopeError(
             "replace",
@@ -102,6 +104,8 @@ def _other_cache(view: CacheView, other: CacheView) -> Replacement:
         return values
 
     notes: list[str] = []
+    if other_model:
+        notes.append("The other cache is from another model: its activations are put into a run of this one.")
     both = (positions.first(view), positions.last(view)), (positions.first(other), positions.last(other))
     mine, theirs = ({tuple(ends) for ends in zip(*one, strict=True)} for one in both)
     if both[0] != both[1] if other.batch == view.batch else mine != theirs:
@@ -128,6 +132,11 @@ def _other_run(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
             f"`replace=` has the shape {list(tokens.shape)}, but the cache holds {view.batch} prompts of {view.n_pos} "
             "positions: give one prompt for each of them, or one for all.",
         )
+    words = int(getattr(view.cfg, "d_vocab", 0) or 0)
+    if bool((tokens < 0).any()) or (words and bool((tokens >= words).any())):
+        raise ResidscopeError("replace", f"`replace=` holds token ids outside the vocabulary (0 to {words - 1}).")
+    if has_user_hooks(view.model):
+        tokens = tokens.expand(view.batch, -1)  # hooks of the user may be made for as many prompts
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
         for site in kinds:
