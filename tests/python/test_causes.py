@@ -496,3 +496,19 @@ def test_a_source_of_another_model_is_noted(booted):
     _, _, _, cache = booted("llama")
     other = tiny.run(tiny.boot("llama"))[2]
     assert "from another model" in " ".join(residscope.patch(cache, other, ANSWERS).notes)
+
+
+def test_other_prompts_with_the_same_padding_are_run_with_the_mask_of_the_cached_run():
+    model = tiny.boot("llama")
+    model.tokenizer.padding_side = "left"
+    tokens, _, _ = tiny.run(model)
+    mask = torch.ones_like(tokens)
+    mask[1, :2] = 0
+    runs = [tokens * mask, others(model)[0] * mask]
+    caches = [model.run_with_cache(prompts, attention_mask=mask)[1] for prompts in runs]
+    by_tokens = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=runs[1])
+    by_cache = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=caches[1])
+    torch.testing.assert_close(by_tokens.total, by_cache.total)
+    assert "with the mask of this run" in " ".join(by_tokens.notes)
+    unpadded = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=others(model)[0])
+    assert "without an attention mask" in " ".join(unpadded.notes)

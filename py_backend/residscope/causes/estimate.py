@@ -172,8 +172,7 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
         except RuntimeError as error:
             raise ResidscopeError(
                 "estimate",
-                f"This model cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with "
-                "`patch`.",
+                f"The run cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with `patch`.",
             ) from error
     slopes: list[Tensor | None] = list(found)  # None: nothing reads the activation
     return [zero.detach() if slope is None else slope for zero, slope in zip(added, slopes, strict=True)]

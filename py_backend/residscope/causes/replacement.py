@@ -135,17 +135,22 @@ def _other_run(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
     words = int(getattr(view.cfg, "d_vocab", 0) or 0)
     if bool((tokens < 0).any()) or (words and bool((tokens >= words).any())):
         raise ResidscopeError("replace", f"`replace=` holds token ids outside the vocabulary (0 to {words - 1}).")
+    tokens, mask = tokens.to(replay.tokens), replay.mask
+    if mask is not None:  # it holds for the other prompts, too, if they are padded at the same places
+        padding = mask.to(tokens.device) == 0
+        same = torch.equal(tokens.expand(view.batch, -1)[padding], replay.tokens[padding])
+        tokens, mask = (tokens.expand(view.batch, -1), mask) if same else (tokens, None)
     if has_user_hooks(view.model):
         tokens = tokens.expand(view.batch, -1)  # hooks of the user may be made for as many prompts
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
         for site in kinds:
             own.after(site.module, _kept(site, values, len(tokens)))
-        whole_run(view, tokens.to(replay.tokens), None, own, record=False, keep=False)
+        whole_run(view, tokens, mask, own, record=False, keep=False)
     return Replacement(
         "the activation of a run on other tokens",
         lambda site: values[site.kind, site.layer],
-        ["The other prompts were run without an attention mask."],
+        [f"The other prompts were run {'without an attention mask' if mask is None else 'with the mask of this run'}."],
     )
 
 
