@@ -394,6 +394,8 @@ def test_hooks_do_nothing_on_another_thread(booted):
     (lambda c: residscope.ablate(c, ANSWERS, position="all"), "at one position"),
     (lambda c: residscope.ablate(c, residscope.targets.neuron("L0N1")), "inside the model"),
     (lambda c: residscope.patch(c, c, ANSWERS, at="mlp"), "is not known"),
+    (lambda c: residscope.patch(c, None, ANSWERS), "`source=` takes another cache"),
+    (lambda c: residscope.ablate(c, ANSWERS, positions=[True]), "whole numbers"),
     (lambda c: residscope.ablate(c, ANSWERS, layers=1), "give `heads=`"),
 ])  # fmt: skip
 def test_wrong_arguments_are_refused_in_a_sentence(booted, call, words):
@@ -418,3 +420,97 @@ def test_results_are_tables_and_figures(booted):
         assert len(patched.to_plotly(normalized=True).data[0].z) == 3
         bars = found.to_plotly("bars", effect="indirect").data[0]
         assert bars.y[0] == pytest.approx(float(found.indirect[0, 0].mean()))
+
+
+@pytest.mark.parametrize("place", ["hook_embed", "blocks.0.hook_mlp_out", "blocks.1.hook_resid_pre"])
+@pytest.mark.parametrize("kind", ["one prompt", "stored"])
+def test_hooks_of_the_user_that_tell_prompts_apart_see_the_batch_as_it_was_cached(place, kind):
+    model = tiny.boot("llama")
+    torch.manual_seed(3)
+    stored = torch.randn(3, 7, 24)
+
+    def one_prompt(x, hook):  # noqa: ARG001
+        x = x.clone()
+        x[0] = 0
+        return x
+
+    model.add_hook(place, one_prompt if kind == "one prompt" else lambda x, hook: x + stored)  # noqa: ARG005
+    tokens, logits, cache = tiny.run(model)
+    before = difference(logits)
+    for options in ({}, {"heads": ["0.1", "0.2"]}, {"positions": "last"}):
+        heads = [(0, 1), (0, 2)] if "heads" in options else [(layer, head) for layer in range(3) for head in range(4)]
+        where = slice(-1, None) if "positions" in options else slice(None)
+        expected = torch.stack([hooked(model, tokens, *head, where=where, count=4) - before for head in heads])
+        found = residscope.ablate(cache, ANSWERS, **options)
+        torch.testing.assert_close(found.total.reshape(expected.shape), expected, rtol=1e-3, atol=1e-5)
+    assert "which may tell its prompts apart" in " ".join(found.notes)
+    another = residscope.ablate(cache, ANSWERS, replace=tokens[:1].flip(1))
+    assert bool(another.total.isfinite().all())
+
+
+def test_hooks_with_which_libraries_record_are_no_hooks_of_the_user(booted):
+    _, _, _, cache = booted("llama")
+    assert not residscope.ablate(cache, ANSWERS).notes
+
+
+def test_a_mask_may_only_say_which_tokens_are_real():
+    model = tiny.boot("llama")
+    tokens, _, _ = tiny.run(model)
+    tokens[1, -2:] = 2  # the end of text is the padding here, and the model was run without a mask
+    mask = torch.ones_like(tokens)
+    mask[1, -2:] = 0
+    logits, cache = model.run_with_cache(tokens)
+    found = residscope.ablate(cache, ANSWERS, heads=["1.1"], attention_mask=mask)
+    chosen = logits[torch.arange(3), torch.tensor([6, 4, 6])].gather(1, ANSWERS)
+    torch.testing.assert_close(found.before, (chosen[:, 0] - chosen[:, 1]).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_named_twice_or_not_at_all_is_refused(booted):
+    _, tokens, _, cache = booted("llama")
+    for options, words in (
+        ({"of": "mlp_out", "layers": [1, -2]}, "names layer 1 twice"),
+        ({"heads": ["1.1", "L1H1"]}, "names L1H1 twice"),
+        ({"of": "mlp_out", "layers": [], "together": True}, "names no layer"),
+        ({"heads": 3}, "3 is not a head"),
+        ({"replace": tokens + tiny.VOCAB}, "outside the vocabulary"),
+        ({"replace": tokens * 0 - 1}, "outside the vocabulary"),
+    ):
+        with pytest.raises(ResidscopeError, match=words):
+            residscope.ablate(cache, ANSWERS, **options)
+
+
+def test_a_changed_unembedding_is_named():
+    model = tiny.boot("llama")
+    _, _, cache = tiny.run(model)
+    next(model.unembed.parameters()).data[5] += 1
+    with pytest.raises(ResidscopeError, match="the final norm or the unembedding was changed since"):
+        residscope.ablate(cache, ANSWERS, heads=["0.1"])
+
+
+def test_a_cache_that_was_converted_can_be_used(booted):
+    model, _, logits, cache = booted("llama")
+    coarse = {name: part.bfloat16() if part.is_floating_point() else part for name, part in cache.items()}
+    found = residscope.ablate(ActivationCache(coarse, model), ANSWERS, heads=["0.1"])
+    torch.testing.assert_close(found.before, difference(logits), rtol=1e-3, atol=1e-3)
+
+
+def test_a_source_of_another_model_is_noted(booted):
+    _, _, _, cache = booted("llama")
+    other = tiny.run(tiny.boot("llama"))[2]
+    assert "from another model" in " ".join(residscope.patch(cache, other, ANSWERS).notes)
+
+
+def test_other_prompts_with_the_same_padding_are_run_with_the_mask_of_the_cached_run():
+    model = tiny.boot("llama")
+    model.tokenizer.padding_side = "left"
+    tokens, _, _ = tiny.run(model)
+    mask = torch.ones_like(tokens)
+    mask[1, :2] = 0
+    runs = [tokens * mask, others(model)[0] * mask]
+    caches = [model.run_with_cache(prompts, attention_mask=mask)[1] for prompts in runs]
+    by_tokens = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=runs[1])
+    by_cache = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=caches[1])
+    torch.testing.assert_close(by_tokens.total, by_cache.total)
+    assert "with the mask of this run" in " ".join(by_tokens.notes)
+    unpadded = residscope.ablate(caches[0], ANSWERS, heads=["1.1"], replace=others(model)[0])
+    assert "without an attention mask" in " ".join(unpadded.notes)

@@ -70,8 +70,8 @@ def ablate(
         norm: For the direct effect: the scale of the final norm `"frozen"` at its cached value (minus today's row of
             `attribute`), or `"recomputed"`. In runs the norm is always recomputed.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`: the mask with which the cached run was
-            made. By default the model is run without one, and if that is not the cached run, with that of the padding.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default the padding is found from the
+            tokens. The model is run with and without such a mask; what gives the cached run is used.
         model: The model, if `cache.model` no longer exists.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
@@ -121,10 +121,12 @@ def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Se
         if layers is None:
             return [Patch(layer) for layer in known]
         wanted = [layers] if isinstance(layers, int) or not hasattr(layers, "__iter__") else list(layers)
-        return [Patch(_site(measurement, of, view.check_layer(layer)).layer) for layer in wanted]
+        if not wanted:
+            raise ResidscopeError("layers", "`layers=` names no layer.")
+        return _once([Patch(_site(measurement, of, view.check_layer(layer)).layer) for layer in wanted], "layers")
     if heads is None:
         return [Patch(layer, head) for layer in known for head in range(_site(measurement, of, layer).inner[0])]
-    listed = [heads] if isinstance(heads, str) or _is_pair(heads) else list(heads)
+    listed = [heads] if isinstance(heads, str) or _is_pair(heads) or not hasattr(heads, "__iter__") else list(heads)
     patches = [Patch(*parse(head)) for head in listed]
     if not patches:
         raise ResidscopeError("heads", "`heads=` names no head.")
@@ -133,7 +135,16 @@ def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Se
         view.check_head(patch.layer, patch.head)
         if patch.head >= _site(measurement, of, patch.layer).inner[0]:
             raise ResidscopeError("head", f"Layer {patch.layer} has no head {patch.head}.")
-    return list(dict.fromkeys(patches))
+    return _once(patches, "heads")
+
+
+def _once(patches: list[Patch], name: str) -> list[Patch]:
+    """Refuse what is named twice: there would be fewer rows than names."""
+    twice = next((patch for at, patch in enumerate(patches) if patch in patches[:at]), None)
+    if twice is not None:
+        what = f"layer {twice.layer}" if twice.head is None else f"L{twice.layer}H{twice.head}"
+        raise ResidscopeError(name, f"`{name}=` names {what} twice.")
+    return patches
 
 
 def _is_pair(heads: Any) -> bool:

@@ -51,7 +51,7 @@ def estimate(
         positions: Where; see `patch`. `"each"` costs no more than `"all"`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: The mask with which the cached run was made; see `ablate`.
+        attention_mask: Which tokens are real; see `ablate`.
         model: The model, if `cache.model` no longer exists.
 
     Returns:
@@ -96,7 +96,7 @@ def effects(
         positions: Where; see `patch`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: The mask with which the cached run was made; see `ablate`.
+        attention_mask: Which tokens are real; see `ablate`.
         model: The model, if `cache.model` no longer exists.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
@@ -172,8 +172,7 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
         except RuntimeError as error:
             raise ResidscopeError(
                 "estimate",
-                f"This model cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with "
-                "`patch`.",
+                f"The run cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with `patch`.",
             ) from error
     slopes: list[Tensor | None] = list(found)  # None: nothing reads the activation
     return [zero.detach() if slope is None else slope for zero, slope in zip(added, slopes, strict=True)]

@@ -125,6 +125,25 @@ def all_modules(model: Any) -> list[Any]:
     return list({id(part): part for root in roots if hasattr(root, "modules") for part in root.modules()}.values())
 
 
+def has_user_hooks(model: Any) -> bool:
+    """Whether the user's hooks run forwards in a model: they may be made for one batch, prompt by prompt."""
+    return any(
+        any(_is_users(getattr(handle, "user_hook", None)) for handle in getattr(part, "fwd_hooks", None) or ())
+        or any(
+            _is_users(hook)
+            for held in (vars(part).get("_forward_hooks"), vars(part).get("_forward_pre_hooks"))
+            for hook in list((held or {}).values())
+        )
+        for part in all_modules(model)
+    )
+
+
+def _is_users(hook: Any) -> bool:
+    """Whether a hook is neither ours nor one with which the libraries record what they compute."""
+    library = str(getattr(hook, "__module__", "")).partition(".")[0]
+    return not isinstance(hook, _Hook) and library not in ("transformers", "transformer_lens")
+
+
 def is_hooked(module: Any) -> bool:
     """Whether a module, or one in it, has hooks that run forwards."""
     return any(vars(part).get("_forward_hooks") or vars(part).get("_forward_pre_hooks") for part in module.modules())

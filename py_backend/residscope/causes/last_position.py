@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from residscope.causes.arguments import NotPlainError
-from residscope.causes.hooks import hooks
+from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import NEW, Replay, Run, whole_run
 from residscope.causes.runner import MEMORY, Chain, Edit, check, noise, perturbing, tested
 from residscope.causes.sites import Site
@@ -146,7 +146,9 @@ _DEEPEST = 6
 
 
 def last_runner(replay: Replay, at: int) -> LastRunner | None:
-    """The runner for one position, if its test passes."""
+    """The runner for one position, if its test passes, and no hook of the user may tell positions or prompts apart."""
+    if has_user_hooks(replay.view.model):
+        return None
     try:
         return LastRunner(replay, at)
     except Exception:  # models without such a cache, or with another one, raise anything

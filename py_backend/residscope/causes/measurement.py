@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.rounding import SMALLEST
@@ -14,6 +15,7 @@ from residscope.cache.view import CacheView
 from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import Site, SiteKind
+from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
 from residscope.terms import Target
@@ -101,18 +103,23 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
         ResidscopeError: If it is not.
     """
     view, targets = readout.view, readout.targets
-    step = view.rounding_step()
+    step = max(view.rounding_step(), step_of(view.stream.dtype))  # the cache may have been converted
     tolerance = max(SMALLEST, 8 * step * float(readout.frozen.products))
     compared = [readout.measured()]
     if again.run.logits is not None:
         chosen = targets.chosen(readout.target, again.run.logits[:, None])
         compared.append(targets.mixed(readout.target, chosen)[:, 0])
-    for number, value in enumerate(compared):
-        if value is None:
-            continue
-        gap = float((value.to(before) - before).abs().max())
+    gaps = [0.0 if value is None else float((value.to(before) - before).abs().max()) for value in compared]
+    for number, gap in enumerate(gaps):
         if not gap <= tolerance:
             what = ("the cached value", "what the model itself computes")[number]
+            if number == 0 and len(gaps) > 1 and gaps[1] <= tolerance:
+                raise ResidscopeError(
+                    "replay",
+                    f"The target, read from the final stream of a run, is what the model computes now, but differs "
+                    f"from the cached value by {gap:.2g}: the final norm or the unembedding was changed since the "
+                    "cache was made, or a hook on them added or removed. Make the cache again.",
+                )
             raise ResidscopeError(
                 "replay",
                 f"The target, read from the final stream of a run, differs from {what} by {gap:.2g}: this model does "
@@ -147,8 +154,10 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
     listed = listed if isinstance(listed, list | tuple) else [listed]
     chosen = torch.zeros(view.n_pos, dtype=torch.bool, device="cpu")
     for place in listed:
-        if isinstance(place, bool) or not isinstance(place, int):
+        is_whole = not isinstance(place, bool) and hasattr(place, "__index__")
+        if not is_whole:
             raise ResidscopeError("positions", f"`positions={given!r}`: give whole numbers, which all prompts share.")
+        place = index(place)
         if not -view.n_pos <= place < view.n_pos:
             raise ResidscopeError(
                 "positions", f"Position {place} is outside the prompt: it has {view.n_pos}, 0 to {view.n_pos - 1}."

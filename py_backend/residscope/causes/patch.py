@@ -55,7 +55,7 @@ def patch(
             share, or `"each"`: one position after another, each in runs of its own. Padding is never replaced.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: The mask with which the cached run was made; see `ablate`.
+        attention_mask: Which tokens are real; see `ablate`.
         model: The model, if `cache.model` no longer exists.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
@@ -105,7 +105,9 @@ def patching(
     """The frame of `patch`, `estimate` and `effects`: `work` returns a function that returns the effects."""
     if at not in KINDS:
         raise ResidscopeError(
-            "at", f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}.'
+            "at",
+            f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}. The stream after a '
+            "layer is the `resid_pre` of the next.",
         )
     tokens, attention_mask, model = options
     tracked = seen(cache, model)
@@ -117,7 +119,7 @@ def patching(
             measurement = Measurement.of(view, target, position)
             where = chosen_positions(view, "all" if _is_each(positions) else positions)
             sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]
-            by = replacement(measurement.replay, source, sites)
+            by = replacement(measurement.replay, source, sites, "source")
             run = work(measurement, where, by)
             try:
                 found = run()

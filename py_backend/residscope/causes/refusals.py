@@ -57,8 +57,11 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
     if view.other_tokens:
         reasons.append("`tokens=` differs from the token ids in the cache.")
     if any(mask is not None for mask in masks):
-        tried = "with the attention mask that was given" if len(masks) == 1 else "with and without an attention mask"
-        reasons.append(f"The prompts are padded: the model was run {tried}. If the cached run had another, pass it.")
+        which = "the attention mask that was given" if view.attention_mask is not None else "an attention mask"
+        reasons.append(
+            f"The prompts are padded: the model was run with and without {which}. If the cached run had another, pass "
+            "it."
+        )
     likely = " ".join(reasons) or (
         "No reason could be shown. Possible ones: weights or hooks that were changed since, another attention mask or "
         "other position ids, `autocast`, a key/value cache."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.base.arrays import tensor_of
 from residscope.cache import positions
 from residscope.cache.view import CacheView
-from residscope.causes.hooks import hooks
+from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import Replay, whole_run
 from residscope.causes.sites import Site, held
 from residscope.compute.precision import working
@@ -35,13 +35,14 @@ class Replacement:
     notes: list[str] = field(default_factory=list[str])
 
 
-def replacement(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
+def replacement(replay: Replay, given: Any, kinds: list[Site], name: str = "replace") -> Replacement:
     """What takes the place of an activation, from what a user writes.
 
     Args:
         replay: The run that is changed.
         given: `"zero"`, `"mean"`, another cache, or token ids.
         kinds: The sites for which it is needed.
+        name: The argument that holds it, for the messages.
 
     Raises:
         ResidscopeError: If it is none of these, or does not fit the cache.
@@ -51,20 +52,22 @@ def replacement(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
         if given == "zero":
             return Replacement("zero", lambda site: view.like.new_zeros(1, view.n_pos, *site.inner))
         if given == "mean":
-            return _mean(view)
-        raise ResidscopeError("replace", f'`replace="{given}"` is not known: use "zero", "mean", a cache, or tokens.')
+            return _mean(view, name)
+        raise ResidscopeError(name, f'`{name}="{given}"` is not known: use "zero", "mean", a cache, or tokens.')
     if isinstance(given, Mapping) or hasattr(given, "cache_dict"):
-        return _other_cache(view, CacheView(given, model=view.model))
-    return _other_run(replay, given, kinds)
+        own = getattr(given, "model", None)
+        is_other = own is not None and own is not view.model
+        return _other_cache(view, CacheView(given, model=view.model), name, other_model=is_other)
+    return _other_run(replay, given, kinds, name)
 
 
-def _mean(view: CacheView) -> Replacement:
+def _mean(view: CacheView, argument: str) -> Replacement:
     import torch
 
     if view.batch == 1:
         raise ResidscopeError(
-            "replace",
-            'With `replace="mean"` an activation becomes its mean over the prompts of the cache, but it holds only '
+            argument,
+            f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache, but it holds only '
             "one: the mean is the activation itself. Cache several prompts, or use another cache.",
         )
     at = torch.arange(view.n_pos, device="cpu")
@@ -87,10 +90,10 @@ def _mean(view: CacheView) -> Replacement:
     return Replacement("the mean over the cache's prompts", of, notes)
 
 
-def _other_cache(view: CacheView, other: CacheView) -> Replacement:
+def _other_cache(view: CacheView, other: CacheView, argument: str, *, other_model: bool) -> Replacement:
     if other.n_pos != view.n_pos or other.batch not in (1, view.batch):
         raise ResidscopeError(
-            "replace",
+            argument,
             f"The other cache holds {other.batch} prompts of {other.n_pos} positions, and this one {view.batch} of "
             f"{view.n_pos}. Positions are taken by index, so both need as many; prompts likewise, or one for all.",
         )
@@ -98,10 +101,12 @@ def _other_cache(view: CacheView, other: CacheView) -> Replacement:
     def of(site: Site) -> Tensor:
         values = held(other, site.kind, site.layer)
         if tuple(values.shape[2:]) != site.inner:
-            raise ResidscopeError("replace", "The other cache is from a model of another shape.")
+            raise ResidscopeError(argument, "The other cache is from a model of another shape.")
         return values
 
     notes: list[str] = []
+    if other_model:
+        notes.append("The other cache is from another model: its activations are put into a run of this one.")
     both = (positions.first(view), positions.last(view)), (positions.first(other), positions.last(other))
     mine, theirs = ({tuple(ends) for ends in zip(*one, strict=True)} for one in both)
     if both[0] != both[1] if other.batch == view.batch else mine != theirs:
@@ -109,7 +114,7 @@ def _other_cache(view: CacheView, other: CacheView) -> Replacement:
     return Replacement("the other cache's activation", of, notes)
 
 
-def _other_run(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
+def _other_run(replay: Replay, given: Any, kinds: list[Site], argument: str) -> Replacement:
     import torch
 
     view = replay.view
@@ -119,24 +124,35 @@ def _other_run(replay: Replay, given: Any, kinds: list[Site]) -> Replacement:
         tokens = None
     if tokens is None or tokens.is_floating_point() or tokens.dtype == torch.bool:
         raise ResidscopeError(
-            "replace", '`replace=` takes "zero", "mean", another cache, or token ids [batch, pos] of other prompts.'
+            argument,
+            f'`{argument}=` takes another cache, token ids [batch, pos] of other prompts, "zero" or "mean".',
         )
     tokens = tokens if tokens.ndim == 2 else tokens.unsqueeze(0)
     if tokens.ndim != 2 or tokens.shape[1] != view.n_pos or tokens.shape[0] not in (1, view.batch):
         raise ResidscopeError(
-            "replace",
-            f"`replace=` has the shape {list(tokens.shape)}, but the cache holds {view.batch} prompts of {view.n_pos} "
-            "positions: give one prompt for each of them, or one for all.",
+            argument,
+            f"`{argument}=` has the shape {list(tokens.shape)}, but the cache holds {view.batch} prompts of "
+            f"{view.n_pos} positions: give one prompt for each of them, or one for all.",
         )
+    words = int(getattr(view.cfg, "d_vocab", 0) or 0)
+    if bool((tokens < 0).any()) or (words and bool((tokens >= words).any())):
+        raise ResidscopeError(argument, f"`{argument}=` holds token ids outside the vocabulary (0 to {words - 1}).")
+    tokens, mask = tokens.to(replay.tokens), replay.mask
+    if mask is not None:  # it holds for the other prompts, too, if they are padded at the same places
+        padding = mask.to(tokens.device) == 0
+        same = torch.equal(tokens.expand(view.batch, -1)[padding], replay.tokens[padding])
+        tokens, mask = (tokens.expand(view.batch, -1), mask) if same else (tokens, None)
+    if has_user_hooks(view.model):
+        tokens = tokens.expand(view.batch, -1)  # hooks of the user may be made for as many prompts
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
         for site in kinds:
             own.after(site.module, _kept(site, values, len(tokens)))
-        whole_run(view, tokens.to(replay.tokens), None, own, record=False, keep=False)
+        whole_run(view, tokens, mask, own, record=False, keep=False)
     return Replacement(
         "the activation of a run on other tokens",
         lambda site: values[site.kind, site.layer],
-        ["The other prompts were run without an attention mask."],
+        [f"The other prompts were run {'without an attention mask' if mask is None else 'with the mask of this run'}."],
     )
 
 

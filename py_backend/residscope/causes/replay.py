@@ -113,7 +113,7 @@ def _masks(view: CacheView) -> list[Any]:
     import torch
 
     if view.attention_mask is not None:
-        return [view.attention_mask]
+        return [view.attention_mask, None]  # a mask may also only say which tokens are real
     found = padding(view)
     if not found.count:
         return [None]

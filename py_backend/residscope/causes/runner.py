@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from residscope.causes.arguments import Arguments, NotPlainError, learned
-from residscope.causes.hooks import Before, first_tensor, hooks
+from residscope.causes.hooks import Before, first_tensor, has_user_hooks, hooks
 from residscope.causes.replay import Replay, Run, whole_run
 from residscope.causes.sites import Site
 from residscope.compute.precision import step_of, working
@@ -93,6 +93,7 @@ class Runner:
     def __init__(self, replay: Replay, *, few: bool = False) -> None:
         self.replay, self.view, self._few = replay, replay.view, few
         self.why_whole = ""
+        self._hooked = has_user_hooks(replay.view.model)
 
     def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
         """Return the final stream of so many copies of the batch with these changes, `[copy, batch, pos, d_model]`.
@@ -121,6 +122,8 @@ class Runner:
         """How many copies of the batch are run at once, so that their activations fit into the memory for them."""
         import torch
 
+        if self._hooked:
+            return 1  # a hook of the user may tell the prompts of the batch apart
         view, cfg = self.view, self.view.cfg
         width = int(cfg.d_model)
         inner = max(int(getattr(cfg, "d_mlp", None) or 0), 4 * width)
@@ -140,6 +143,9 @@ class Runner:
     def chain(self) -> Chain | None:
         """The blocks that can be called by themselves. None if they cannot; `why_whole` says why."""
         if self._few:
+            return None
+        if self._hooked:
+            self.why_whole = "there are hooks on the model, which may tell its prompts apart"
             return None
         try:
             return self._tested()
