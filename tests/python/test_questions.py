@@ -46,7 +46,8 @@ class Sidebar(BaseComm):
 
 
 @pytest.fixture
-def cache() -> Any:
+def cache(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(components, "_AT_ONCE", 0)  # layer by layer: these tests come between two layers
     return tiny.run(copy.deepcopy(tiny.boot("gpt2")))[2]
 
 
