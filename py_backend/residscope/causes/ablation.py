@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from residscope.base.packages import pandas
+from residscope.causes.ranking import farthest, in_prompt
 from residscope.errors import ResidscopeError
 from residscope.terms import Component, Target
 
@@ -63,17 +64,12 @@ class Ablation:
         """One effect of each component in one prompt, or its mean over prompts.
 
         Raises:
-            ResidscopeError: If there is no such effect or prompt.
+            ResidscopeError: If the effect is not one of these, or the prompt is outside the batch.
         """
         if effect not in ("total", "direct", "indirect"):
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         values: Tensor = getattr(self, effect)
-        values = values.reshape(-1, values.shape[-1])
-        if prompt is None:
-            return values.mean(-1)
-        if not -values.shape[-1] <= prompt < values.shape[-1]:
-            raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {values.shape[-1]}.")
-        return values[:, prompt]
+        return in_prompt(values, prompt)
 
     def top(self, k: int = 3, prompt: int | None = None, effect: Effect = "total") -> list[tuple[str, float]]:
         """Return the k components whose effect is farthest from 0, as pairs (name, effect), the farthest first.
@@ -83,10 +79,7 @@ class Ablation:
             prompt: The prompt; None is the mean over prompts.
             effect: The effect.
         """
-        values = self.of(effect, prompt)
-        distance = values.abs().nan_to_num(-1.0)
-        chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
-        return [(self.labels[i], float(values[i])) for i in chosen]
+        return farthest(self.labels, self.of(effect, prompt), k)
 
     def to_frame(self, prompt: int | None = None) -> Any:
         """Return a pandas table: a row for each component, with its total, direct and indirect effect.

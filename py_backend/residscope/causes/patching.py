@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from residscope.base.packages import pandas
+from residscope.causes.ranking import farthest, in_prompt
 from residscope.causes.sites import SiteKind
 from residscope.errors import ResidscopeError
 from residscope.terms import Component, Target
@@ -72,12 +73,7 @@ class Patching:
         values = self.normalized if normalized else self.effects
         if values is None:
             raise ResidscopeError("normalized", "Without a source there is no gap to normalise by.")
-        values = values.reshape(-1, values.shape[-1])
-        if prompt is None:
-            return values.nanmean(-1)
-        if not -values.shape[-1] <= prompt < values.shape[-1]:
-            raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {values.shape[-1]}.")
-        return values[:, prompt]
+        return in_prompt(values, prompt)
 
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
         """Return the k components whose effect is farthest from 0, as pairs (name, effect), the farthest first.
@@ -86,10 +82,7 @@ class Patching:
             k: How many.
             prompt: The prompt; None is the mean over prompts.
         """
-        values = self.of(prompt)
-        distance = values.abs().nan_to_num(-1.0)
-        chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
-        return [(self.labels[i], float(values[i])) for i in chosen]
+        return farthest(self.labels, self.of(prompt), k)
 
     def to_frame(self, prompt: int | None = None) -> Any:
         """Return a pandas table: a row for each component, with its effect and its normalised effect.

@@ -69,12 +69,13 @@ class TokenLensComparison:
     notes: list[str] = field(default_factory=list)
 
     def to_frame(self) -> Any:
-        """Return a pandas table with a row for each point and position: both runs' likeliest token, and the answer's
-        probability and rank in both.
+        """Return a pandas table with a row for each point and position.
+
+        Its columns are the likeliest token, and the answer's probability and rank, in both runs.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
-        """  # noqa: D205
+        """
         pd = pandas()
         index = pd.MultiIndex.from_product(
             [self.points, [one for one, _ in self.positions]], names=["point", "position"]

@@ -1,0 +1,33 @@
+"""Effects in one prompt, and the largest of them: what `Ablation` and `Patching` have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+def in_prompt(effects: Float[Tensor, "*component batch"], prompt: int | None) -> Float[Tensor, " component"]:
+    """Return the effects in one prompt, or their mean over the prompts that have one (the others are NaN).
+
+    Raises:
+        ResidscopeError: If the prompt is outside the batch.
+    """
+    values = effects.reshape(-1, effects.shape[-1])
+    if prompt is None:
+        return values.nanmean(-1)
+    count = values.shape[-1]
+    if not -count <= prompt < count:
+        raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+    return values[:, prompt]
+
+
+def farthest(labels: list[str], effects: Float[Tensor, " component"], k: int) -> list[tuple[str, float]]:
+    """Return the k components whose effect is farthest from 0, the farthest first. NaN is left out."""
+    distance = effects.abs().nan_to_num(-1.0)
+    chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
+    return [(labels[i], float(effects[i])) for i in chosen]
