@@ -403,6 +403,19 @@ def test_tables_and_figures_show_both_runs_and_both_parts():
     assert repr(found).startswith('Comparison(by="head"')
 
 
+def test_padding_that_the_alignment_leaves_out_is_not_said_to_be_in_the_mean():
+    model = runs("gpt2")["models"][0]
+    plain = cache_of(model, CLEAN)
+    padded = cache_of(model, torch.cat([torch.zeros_like(CLEAN[:, :2]), CLEAN], 1))
+    mask = torch.ones(len(CLEAN), CLEAN.shape[1] + 2, dtype=torch.long)
+    mask[:, :2] = 0
+    alone = residscope.attention(padded, "1.1", attention_mask=mask)
+    assert any("includes their padding" in note for note in alone.notes)
+    pairs = [(at, at + 2) for at in range(CLEAN.shape[1])]
+    found = residscope.compare_attention(plain, padded, "1.1", align=pairs, other_attention_mask=mask)
+    assert not any("includes their padding" in note for note in found.notes)
+
+
 def test_attention_of_two_runs_is_the_difference_of_their_patterns():
     made = runs("gpt2")
     found = residscope.compare_attention(made["first"], made["prompts"], ["1.1", "L2H0"], prompt=1)

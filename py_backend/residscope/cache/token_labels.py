@@ -30,11 +30,11 @@ def token_texts(view: CacheView, prompt: int | None) -> list[str]:
     return [_VARIES if label.varies and not label.text else label.text for label in token_labels(view, prompt)]
 
 
-def mean_of_padded(view: CacheView, prompt: int | None) -> list[str]:
-    """Return notes on padding, or on possible padding, in a mean over prompts at each position."""
+def mean_of_padded(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
+    """Return notes on padding, or on possible padding, in a mean over prompts at each position (of the window)."""
     if prompt is not None or view.batch == 1:
         return []
-    return padding_in_mean(view, prompt) or positions.assumed(view)
+    return padding_in_mean(view, prompt, window) or positions.assumed(view)
 
 
 def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:

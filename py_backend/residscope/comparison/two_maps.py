@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.token_lens import TokenLens, token_lens
 from residscope.base.packages import pandas
+from residscope.cache.token_labels import mean_of_padded
+from residscope.cache.view import CacheView
 from residscope.comparison.alignment import Align, Alignment, Pairs, alignment_of
 from residscope.comparison.compare import resolved
 from residscope.comparison.notes import different_tokens, of_runs
@@ -176,7 +178,8 @@ def compare_attention(
                     "align", "One of the caches has more sources than positions (past keys, or `pos_slice`): its "
                     "patterns cannot be matched with those of prompts of another length."
                 )  # fmt: skip
-            one, two = _at(one, [pair[0] for pair in pairs]), _at(two, [pair[1] for pair in pairs])
+            one = _at(one, [pair[0] for pair in pairs], first.view, prompts[0])
+            two = _at(two, [pair[1] for pair in pairs], second.view, prompts[1])
         if one.values.shape != two.values.shape:
             raise ResidscopeError(
                 "compare-shapes",
@@ -326,8 +329,12 @@ def _paired(
     return prompts, alignment, notes
 
 
-def _at(maps: Attention, places: list[int]) -> Attention:
-    """The same maps, at some positions only, in this order."""
+def _at(maps: Attention, places: list[int], view: CacheView, prompt: int | None) -> Attention:
+    """The same maps, at some positions only, in this order. Padding that is left out is not in their mean."""
+    whole = mean_of_padded(view, prompt)
+    notes = [note for note in maps.notes if note not in whole]
+    notes += mean_of_padded(view, prompt, range(min(places), max(places) + 1))
     values = maps.values[:, places][:, :, places]
     labels = [maps.tokens[at] for at in places]
-    return replace(maps, values=values, tokens=labels, sources=[maps.sources[at] for at in places])
+    sources = [maps.sources[at] for at in places]
+    return replace(maps, values=values, tokens=labels, sources=sources, notes=notes)
