@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,25 +85,45 @@ class Sweep:
         """
         from tqdm.auto import tqdm
 
-        of, view = self.measurement, self.measurement.view
-        total = view.like.new_full((len(patches), view.batch), float("nan"))
-        direct, place = total.clone(), {patch: at for at, patch in enumerate(patches)}
+        total, direct = self.unmeasured(len(patches))
         bar = tqdm(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
+        done = 0
         try:
-            self._choose_runner(len(patches))
-            for some in _chunks(self.runner.copies, patches, bar):
-                site = of.site(self.kind, some[0].layer)
-                assert site is not None
-                rows = [place[patch] for patch in some]
-                total[rows], direct[rows] = self._of(site, some)
+            for rows in self.steps(patches, total, direct):
+                done += len(rows)
+                bar.update(len(rows))
+                report_progress(done, len(patches))
         except BaseException as error:
             with suppress(Exception):
                 error.effects = total, direct  # pyright: ignore[reportAttributeAccessIssue]
             raise
         finally:
             bar.close()
-        report_progress(len(patches), len(patches))
         return total, direct
+
+    def unmeasured(self, count: int) -> tuple[Float[Tensor, "patch batch"], Float[Tensor, "patch batch"]]:
+        """Tensors for so many total and direct effects: NaN, until `steps` writes into them."""
+        total = self.measurement.view.like.new_full((count, self.measurement.view.batch), float("nan"))
+        return total, total.clone()
+
+    def steps(
+        self, patches: Sequence[Patch], total: Tensor, direct: Tensor, most: Callable[[], int] | None = None
+    ) -> Iterator[list[int]]:
+        """Measure batch by batch, and yield the rows of each batch. Between two of them no hook is on the model.
+
+        Args:
+            patches: The patches, the most urgent first.
+            total: Their total effects are written here, `[patch, batch]`.
+            direct: Their direct effects, likewise.
+            most: The most patches of the next batch.
+        """
+        self._choose_runner(len(patches))
+        for rows in _batches(patches, lambda: min(self.runner.copies, most() if most else len(patches))):
+            some = [patches[row] for row in rows]
+            site = self.measurement.site(self.kind, some[0].layer)
+            assert site is not None
+            total[rows], direct[rows] = self._of(site, some)
+            yield rows
 
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         """The total and the direct effect of all patches in one run, `[batch]`."""
@@ -185,16 +205,16 @@ class Sweep:
         return chosen[..., None] * (new - old)
 
 
-def _chunks(copies: int, patches: Sequence[Patch], bar: Any) -> Iterator[Sequence[Patch]]:
-    """Yield patches of one layer, as many as can be run at once; report how many are done."""
-    done, total = 0, len(patches)
-    by_layer: dict[int, list[Patch]] = {}
-    for patch in patches:
-        by_layer.setdefault(patch.layer, []).append(patch)
-    for own in by_layer.values():
-        for start in range(0, len(own), copies):
-            some = own[start : start + copies]
-            report_progress(done, total)
-            yield some
-            done += len(some)
-            bar.update(len(some))
+def _batches(patches: Sequence[Patch], most: Callable[[], int]) -> Iterator[list[int]]:
+    """Yield rows of patches of one layer, as many as can be run at once: the first that is left, and those after it."""
+    left: dict[int, list[int]] = {}
+    for row, patch in enumerate(patches):
+        left.setdefault(patch.layer, []).append(row)
+    while left:
+        layer = min(left, key=lambda layer: left[layer][0])
+        report_progress()
+        count = max(1, most())
+        yield left[layer][:count]
+        left[layer] = left[layer][count:]
+        if not left[layer]:
+            del left[layer]
