@@ -21,6 +21,9 @@ MOST_OF_NAME = 200
 MOST_OF_SIDE = 10_000
 """The most tokens of one side of a contrast."""
 
+MOST_WITHOUT = 64
+"""The most heads that are replaced in one run on screen."""
+
 Name = Annotated[str, Meta(max_length=MOST_OF_NAME)]
 """The name of a head, a point of the stream, a direction, a variable or a state."""
 
@@ -43,6 +46,13 @@ FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources
 
 Run = Literal["first", "second", "difference"]
 """Of two compared runs: the one that is shown, the one that it is compared with, or the second minus the first."""
+
+Effect = Literal["direct", "total", "indirect", "estimate"]
+"""What a component adds to the target: through the stream alone; in runs without it; the difference of both; what a
+gradient estimates of the total effect."""
+
+ReplacedBy = Literal["zero", "mean", "other"]
+"""What takes the place of an activation in a run: zero, the mean over prompts, or the activation of a compared run."""
 
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
@@ -129,15 +139,19 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Against(msgspec.Struct, frozen=True):
-    """The run that the shown one is compared with: another prompt of the same cache, or another cache.
+    """The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
 
     Attributes:
         cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
         prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
+        without: Heads (`"L23H3"`). If there are any, the other run is this cache's, with them replaced.
+        replaced_by: What takes the place of their output.
     """
 
     cache: Name | None = None
     prompt: Number | None = None
+    without: Annotated[list[Name], Meta(max_length=MOST_WITHOUT)] = []
+    replaced_by: Literal["zero", "mean"] = "zero"
 
 
 class InnerFacts(msgspec.Struct, frozen=True):

@@ -54,6 +54,7 @@ from residscope.wire.protocol import (
     GiveUp,
     ListCaches,
     MapPositions,
+    MeasureEffects,
     PageReply,
     Presence,
     RankNeurons,
@@ -65,6 +66,7 @@ from residscope.wire.protocol import (
     ReadTokens,
     ResolveAnswers,
     ResolvedReply,
+    RunWithout,
     ScoreHeads,
     Shown,
     Suggest,
@@ -275,6 +277,8 @@ class Service:
                 return answer_compare.comparison(self._context(view), ask, self._key(ask))
             case CompareAttention():
                 return answer_compare.attention(self._context(view), ask, self._key(ask))
+            case MeasureEffects() | RunWithout():
+                raise ResidscopeError("protocol", "This is not measured here yet.")
             case ReadAttention():
                 return answer_views.attention(self._context(view), ask)
             case ReadThumbnails():

@@ -16,6 +16,7 @@ from residscope.terms import (
     By,
     ComponentTable,
     Decomposition,
+    Effect,
     InnerFacts,
     Name,
     NormConvention,
@@ -24,6 +25,7 @@ from residscope.terms import (
     Pool,
     Position,
     Prediction,
+    ReplacedBy,
     Run,
     Score,
     Span,
@@ -126,6 +128,37 @@ class CompareAttention(Request, frozen=True, tag="compare-attention"):
     head: Number
     against: Against
     prompt: Number | None = None
+
+
+class MeasureEffects(Request, frozen=True, tag="effects"):
+    """What replacing heads, or the stream at one layer and position, does to the target in runs of the user's model.
+
+    Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has what
+    is known so far, and is sent again until nothing is left. The buffers are float32 [layer × head], or [layer ×
+    position] for the stream: the total effect, the direct effect, and the estimate of the total effect. NaN where a
+    value is not known (yet). For `"zero"` and `"mean"` they are what the component adds: minus the change of the
+    target. For `"other"` they are the change of the target.
+
+    Attributes:
+        of: What is replaced.
+        replaced_by: What takes its place.
+        against: The compared run, for `"other"`.
+        measure: Whether to go on measuring. False: stop, and reply what is known.
+    """
+
+    target: Target
+    of: Literal["heads", "stream"] = "heads"
+    replaced_by: ReplacedBy = "zero"
+    against: Against | None = None
+    prompt: Number | None = None
+    position: Position = "last"
+    measure: bool = True
+
+
+class RunWithout(Request, frozen=True, tag="without"):
+    """Runs the user's model without some heads, so that `Compare` can compare this run. Turns as in `MeasureEffects`."""
+
+    against: Against
 
 
 class ReadAttention(Request, frozen=True, tag="attention"):
@@ -330,6 +363,8 @@ class Shown(msgspec.Struct, frozen=True):
         feeds: Colours the head map by what feeds a head; None: not.
         against: The run that the shown one is compared with; None: no comparison.
         run: Which of the two runs the head map and the ranking show, or their difference.
+        effect: Which effect of the heads the head map and the ranking show.
+        replaced_by: What takes the place of a head's output in the runs that measure effects.
     """
 
     target: Target
@@ -352,6 +387,8 @@ class Shown(msgspec.Struct, frozen=True):
     feeds: Feeds | None = None
     against: Against | None = None
     run: Run = "difference"
+    effect: Effect = "direct"
+    replaced_by: ReplacedBy = "zero"
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -395,6 +432,8 @@ AnyRequest = (
     | Attribute
     | Compare
     | CompareAttention
+    | MeasureEffects
+    | RunWithout
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -558,6 +597,43 @@ class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
     parts: list[AttentionBuffer]
     notes: list[str]
     step: int = 1
+
+
+class EffectsReply(Reply, frozen=True, tag="effects"):
+    """Effects so far; see `MeasureEffects`.
+
+    Attributes:
+        of: What is replaced.
+        state: Whether nothing is left to measure, more is (`waiting` for a turn), or measuring was stopped.
+        turn: While it waits, what names the turn for `residscope.hosts.turns.take`.
+        done: How many effects were measured.
+        total: How many there are; 0 before that is known.
+        before: The target in the unchanged run; None before it is known.
+        replayed: How the unchanged run compares with the cache, in words; empty before it is known.
+        replaced_by: What takes the place of the activation, in words.
+        prompts: How many prompts the values are the mean of.
+        notes: What to know about these numbers.
+    """
+
+    of: Literal["heads", "stream"]
+    state: Literal["waiting", "done", "stopped"]
+    turn: str | None
+    done: int
+    total: int
+    before: float | None
+    replayed: str
+    replaced_by: str
+    prompts: int
+    notes: list[str]
+
+
+class WithoutReply(Reply, frozen=True, tag="without"):
+    """Whether there is a run without these heads, and how its unchanged run compares with the cache."""
+
+    state: Literal["waiting", "done"]
+    turn: str | None
+    replayed: str
+    notes: list[str]
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
@@ -803,6 +879,8 @@ AnyReply = (
     | ComparisonReply
     | AttentionReply
     | AttentionComparisonReply
+    | EffectsReply
+    | WithoutReply
     | ThumbnailsReply
     | BlendReply
     | ScoresReply
@@ -835,6 +913,9 @@ class Failure(msgspec.Struct, frozen=True):
 class Question(msgspec.Struct, frozen=True):
     """A request in its envelope. `cache` says which cache is meant, if the channel serves several.
 
+    `gives_turns` says that the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
+    not, the kernel takes a turn while it answers such a request, if no cell is running.
+
     A request about a cache that was changed since then is refused (`changed`), so that no picture mixes two states. If
     only the weights were changed, a note says so, because a model may be in training while it is inspected.
     """
@@ -842,6 +923,7 @@ class Question(msgspec.Struct, frozen=True):
     id: Id
     ask: AnyRequest
     cache: CacheRef | None = None
+    gives_turns: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):

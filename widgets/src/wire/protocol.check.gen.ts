@@ -64,6 +64,8 @@ export const Attribute = v.object({
 export const Against = v.object({
   cache: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  without: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(64))),
+  replaced_by: v.exactOptional(v.picklist(["mean","zero"])),
 });
 export const Compare = v.object({
   kind: v.picklist(["compare"]),
@@ -81,6 +83,22 @@ export const CompareAttention = v.object({
   head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   against: Against,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const MeasureEffects = v.object({
+  kind: v.picklist(["effects"]),
+  target: Target,
+  of: v.exactOptional(v.picklist(["heads","stream"])),
+  replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
+  against: v.exactOptional(v.nullable(Against)),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  measure: v.exactOptional(v.boolean()),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const RunWithout = v.object({
+  kind: v.picklist(["without"]),
+  against: Against,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Span = v.object({
@@ -227,6 +245,8 @@ export const Shown = v.object({
   feeds: v.exactOptional(v.nullable(Feeds)),
   against: v.exactOptional(v.nullable(Against)),
   run: v.exactOptional(v.picklist(["difference","first","second"])),
+  effect: v.exactOptional(v.picklist(["direct","estimate","indirect","total"])),
+  replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
@@ -261,8 +281,9 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
+  gives_turns: v.exactOptional(v.boolean()),
 });
 export const ComponentTable = v.object({
   kinds: v.array(v.picklist(["attn_bias","attn_out","biases","embed","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","per_layer_out","pos_embed","position_bias","pre","soft_cap","source"])),
@@ -371,6 +392,26 @@ export const AttentionComparisonReply = v.object({
   parts: v.array(AttentionBuffer),
   notes: v.array(v.string()),
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+});
+export const EffectsReply = v.object({
+  kind: v.picklist(["effects"]),
+  of: v.picklist(["heads","stream"]),
+  state: v.picklist(["done","stopped","waiting"]),
+  turn: v.nullable(v.string()),
+  done: v.pipe(v.number(), v.safeInteger()),
+  total: v.pipe(v.number(), v.safeInteger()),
+  before: v.nullable(v.pipe(v.number(), v.finite())),
+  replayed: v.string(),
+  replaced_by: v.string(),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+});
+export const WithoutReply = v.object({
+  kind: v.picklist(["without"]),
+  state: v.picklist(["done","waiting"]),
+  turn: v.nullable(v.string()),
+  replayed: v.string(),
+  notes: v.array(v.string()),
 });
 export const ThumbnailsReply = v.object({
   kind: v.picklist(["thumbnails"]),
@@ -536,7 +577,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -547,6 +588,8 @@ export const REQUESTS = {
   "attribute": Attribute,
   "compare": Compare,
   "compare-attention": CompareAttention,
+  "effects": MeasureEffects,
+  "without": RunWithout,
   "attention": ReadAttention,
   "thumbnails": ReadThumbnails,
   "blend": BlendAttention,
@@ -574,6 +617,8 @@ export const REPLIES = {
   "compare": ComparisonReply,
   "attention": AttentionReply,
   "compare-attention": AttentionComparisonReply,
+  "effects": EffectsReply,
+  "without": WithoutReply,
   "thumbnails": ThumbnailsReply,
   "blend": BlendReply,
   "scores": ScoresReply,
@@ -614,6 +659,16 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "padding": "found"
   },
   "compare-attention": {
+    "padding": "found"
+  },
+  "effects": {
+    "of": "heads",
+    "replaced_by": "zero",
+    "position": "last",
+    "measure": true,
+    "padding": "found"
+  },
+  "without": {
     "padding": "found"
   },
   "attention": {
@@ -713,5 +768,7 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "why": "sides",
   "feeds": null,
   "against": null,
-  "run": "difference"
+  "run": "difference",
+  "effect": "direct",
+  "replaced_by": "zero"
 };

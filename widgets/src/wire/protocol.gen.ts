@@ -5,6 +5,9 @@ export type Wire = Question | Answer;
 /**
  * A request in its envelope. `cache` says which cache is meant, if the channel serves several.
  *
+ *     `gives_turns` says that the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
+ *     not, the kernel takes a turn while it answers such a request, if no cell is running.
+ *
  *     A request about a cache that was changed since then is refused (`changed`), so that no picture mixes two states. If
  *     only the weights were changed, a note says so, because a model may be in training while it is inspected.
  */
@@ -16,6 +19,8 @@ export interface Question {
     | Attribute
     | Compare
     | CompareAttention
+    | MeasureEffects
+    | RunWithout
     | ReadAttention
     | ReadThumbnails
     | BlendAttention
@@ -36,6 +41,7 @@ export interface Question {
     | Presence
     | GiveUp;
   cache?: CacheRef | null;
+  gives_turns?: boolean;
 }
 /**
  * Facts about the cache.
@@ -166,15 +172,22 @@ export interface Compare {
   padding?: "found" | "none";
 }
 /**
- * The run that the shown one is compared with: another prompt of the same cache, or another cache.
+ * The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
  *
  *     Attributes:
  *         cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
  *         prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
+ *         without: Heads (`"L23H3"`). If there are any, the other run is this cache's, with them replaced.
+ *         replaced_by: What takes the place of their output.
  */
 export interface Against {
   cache?: string | null;
   prompt?: number | null;
+  /**
+   * @maxItems 64
+   */
+  without?: string[];
+  replaced_by?: "mean" | "zero";
 }
 /**
  * The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
@@ -187,6 +200,40 @@ export interface CompareAttention {
   head: number;
   against: Against;
   prompt?: number | null;
+  padding?: "found" | "none";
+}
+/**
+ * What replacing heads, or the stream at one layer and position, does to the target in runs of the user's model.
+ *
+ *     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has what
+ *     is known so far, and is sent again until nothing is left. The buffers are float32 [layer × head], or [layer ×
+ *     position] for the stream: the total effect, the direct effect, and the estimate of the total effect. NaN where a
+ *     value is not known (yet). For `"zero"` and `"mean"` they are what the component adds: minus the change of the
+ *     target. For `"other"` they are the change of the target.
+ *
+ *     Attributes:
+ *         of: What is replaced.
+ *         replaced_by: What takes its place.
+ *         against: The compared run, for `"other"`.
+ *         measure: Whether to go on measuring. False: stop, and reply what is known.
+ */
+export interface MeasureEffects {
+  kind: "effects";
+  target: Target;
+  of?: "heads" | "stream";
+  replaced_by?: "mean" | "other" | "zero";
+  against?: Against | null;
+  prompt?: number | null;
+  position?: number | "last";
+  measure?: boolean;
+  padding?: "found" | "none";
+}
+/**
+ * Runs the user's model without some heads, so that `Compare` can compare this run. Turns as in `MeasureEffects`.
+ */
+export interface RunWithout {
+  kind: "without";
+  against: Against;
   padding?: "found" | "none";
 }
 /**
@@ -393,6 +440,8 @@ export interface WriteCode {
  *         feeds: Colours the head map by what feeds a head; None: not.
  *         against: The run that the shown one is compared with; None: no comparison.
  *         run: Which of the two runs the head map and the ranking show, or their difference.
+ *         effect: Which effect of the heads the head map and the ranking show.
+ *         replaced_by: What takes the place of a head's output in the runs that measure effects.
  */
 export interface Shown {
   target: Target;
@@ -421,6 +470,8 @@ export interface Shown {
   feeds?: Feeds | null;
   against?: Against | null;
   run?: "difference" | "first" | "second";
+  effect?: "direct" | "estimate" | "indirect" | "total";
+  replaced_by?: "mean" | "other" | "zero";
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -497,6 +548,8 @@ export interface Answer {
         | ComparisonReply
         | AttentionReply
         | AttentionComparisonReply
+        | EffectsReply
+        | WithoutReply
         | ThumbnailsReply
         | BlendReply
         | ScoresReply
@@ -718,6 +771,44 @@ export interface AttentionComparisonReply {
   parts: AttentionBuffer[];
   notes: string[];
   step?: number;
+}
+/**
+ * Effects so far; see `MeasureEffects`.
+ *
+ *     Attributes:
+ *         of: What is replaced.
+ *         state: Whether nothing is left to measure, more is (`waiting` for a turn), or measuring was stopped.
+ *         turn: While it waits, what names the turn for `residscope.hosts.turns.take`.
+ *         done: How many effects were measured.
+ *         total: How many there are; 0 before that is known.
+ *         before: The target in the unchanged run; None before it is known.
+ *         replayed: How the unchanged run compares with the cache, in words; empty before it is known.
+ *         replaced_by: What takes the place of the activation, in words.
+ *         prompts: How many prompts the values are the mean of.
+ *         notes: What to know about these numbers.
+ */
+export interface EffectsReply {
+  kind: "effects";
+  of: "heads" | "stream";
+  state: "done" | "stopped" | "waiting";
+  turn: string | null;
+  done: number;
+  total: number;
+  before: number | null;
+  replayed: string;
+  replaced_by: string;
+  prompts: number;
+  notes: string[];
+}
+/**
+ * Whether there is a run without these heads, and how its unchanged run compares with the cache.
+ */
+export interface WithoutReply {
+  kind: "without";
+  state: "done" | "waiting";
+  turn: string | null;
+  replayed: string;
+  notes: string[];
 }
 /**
  * Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
@@ -975,4 +1066,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "9d6564bc95e0";
+export const WIRE = "f70f206c5890";
