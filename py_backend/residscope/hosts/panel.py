@@ -521,7 +521,6 @@ def inspect(
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
     service = Service(cache, name or name_of(cache), **given)
-    turns.watch_cells()
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
     if show:
         panel.show()
