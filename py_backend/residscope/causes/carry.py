@@ -22,7 +22,7 @@ from residscope.errors import ResidscopeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_HELD = ("mixer", "mamba", "ssm", "linear_attn", "conv", "post_per_layer_input_norm")
+_HELD = ("mixer", "mamba", "ssm", "linear_attn", "conv", "moe", "shared_mlp", "post_per_layer_input_norm")
 """Further modules of a block that add to the stream, if it has them."""
 
 

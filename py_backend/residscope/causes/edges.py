@@ -84,9 +84,15 @@ def edges_of(view: CacheView, given: Any) -> list[Edge]:
             )
         found.append(edge)
     for number, edge in enumerate(found):
-        if any(edge.label == other.label for other in found[:number]):
+        if any(_is_same(edge, other) for other in found[:number]):
             raise ResidscopeError("edges", f"`edges=` names {edge.label} twice.")
     return found
+
+
+def _is_same(edge: Edge, other: Edge) -> bool:
+    """Whether two edges are the same in a prompt."""
+    both = edge.there & other.there
+    return edge.source == other.source and bool((edge.destination == other.destination)[both].any())
 
 
 def _destination(view: CacheView, given: Any) -> tuple[Tensor, str, Tensor]:

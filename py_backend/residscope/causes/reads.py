@@ -53,7 +53,7 @@ def capture(into: list[Tensor]) -> Edit:
     """An edit that changes nothing, and records the activation."""
 
     def edit(held: Tensor) -> Tensor:
-        into.append(held.detach())
+        into.append(held.detach().clone())  # a later module may write into it
         return held
 
     return edit
