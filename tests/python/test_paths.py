@@ -110,7 +110,8 @@ class Brute:
         for layer, _, part in receivers:
             parts[part] = []
             self.run(*self.frozen(sender, layer, value), (f"{layer}.attn.hook_{part}", recorded(parts[part])))
-        for layer, head, _ in receivers:
+        layer = receivers[0][0]
+        for _, head, _ in receivers:
             z[head] = []
             own = [(f"{layer}.attn.hook_{part}", kept(parts[part][0])) for _, one, part in receivers if one == head]
             self.run(*own, (f"{layer}.attn.hook_z", recorded(z[head])))

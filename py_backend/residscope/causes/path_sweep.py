@@ -21,7 +21,7 @@ from residscope.causes.path import Ends, last_layer, sharing
 from residscope.causes.reads import Read, Reads, capture, put
 from residscope.causes.runner import Edit, Runner
 from residscope.causes.sites import Place, Site, SiteKind, held
-from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.sweep import FEW, Patch, Sweep
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
@@ -79,7 +79,7 @@ class PathSweep(Sweep):
         return total, total * float("nan")
 
     def _choose_runner(self, count: int) -> None:
-        """The runner is always the same: a path needs the blocks by themselves."""
+        """The runner was chosen by `_prepare`: a path to a head is many runs of few blocks."""
 
     def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         select = self._select(site, patches)
@@ -96,8 +96,8 @@ class PathSweep(Sweep):
         of, layers = self.measurement, sorted({patch.layer for patch in patches})
         if self.direct is not None or self._ready:
             return
-        runner = self._runs = self.runner = Runner(of.replay)
         receivers = () if self.ends == "logits" else self.ends
+        runner = self._runs = self.runner = Runner(of.replay, few=len(patches) <= FEW and not receivers)
         several = len({one.layer for one in receivers}) > 1
         if runner.chain is None and several:
             raise ResidscopeError(
