@@ -70,7 +70,7 @@ def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
     """The activations that determine what a layer's heads read."""
     endings = ("hook_pattern", "hook_v", "v_norm.hook_out", "hook_z")
     names = tuple(f"blocks.{layer}.attn.{ending}" for ending in endings)
-    gate = _gate_name(view, layer)
+    gate = gate_name(view, layer)
     return names if gate is None else (*names, gate)
 
 
@@ -159,7 +159,7 @@ def head_inputs(
     z = None
     if view.has(f"blocks.{layer}.attn.hook_z"):
         z = _by_head(working(_some(head_outputs(view, positions, layer, cut), heads)))
-    name = _gate_name(view, layer)
+    name = gate_name(view, layer)
     if name is None:
         return HeadInputs(pattern, v, z, None)
     if z is None:  # raises, because without `z` the gate's function cannot be found
@@ -179,7 +179,7 @@ def head_inputs(
 
 def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
     """A note on heads that gate what they have read."""
-    names = {layer: name for layer in sorted(set(layers)) if (name := _gate_name(view, layer))}
+    names = {layer: name for layer in sorted(set(layers)) if (name := gate_name(view, layer))}
     if not names:
         return []
     return [
@@ -190,10 +190,10 @@ def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
 
 def is_gated(view: CacheView, layer: int) -> bool:
     """Whether this layer's heads gate what they have read."""
-    return _gate_name(view, layer) is not None
+    return gate_name(view, layer) is not None
 
 
-def _gate_name(view: CacheView, layer: int) -> str | None:
+def gate_name(view: CacheView, layer: int) -> str | None:
     """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one.
 
     A filtered cache may not hold it, so the module is checked, too.

@@ -11,8 +11,11 @@ from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes.ablation import Ablation
 from residscope.causes.direct import DirectPaths
+from residscope.causes.edges import EdgePatch, EdgeSweep, destinations, edges_of
 from residscope.causes.measurement import Measurement, chosen_positions
-from residscope.causes.replacement import replacement
+from residscope.causes.path import ends, words
+from residscope.causes.path_sweep import PathSweep
+from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.sweep import Patch, Sweep
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
@@ -34,13 +37,15 @@ def ablate(
     answers: Any,
     heads: Any = None,
     *,
+    path: Any = None,
+    edges: Any = None,
     replace: Any = "zero",
     positions: Any = "all",
     of: Ablated = "z",
     layers: int | Sequence[int] | None = None,
     position: Positions = "last",
     together: bool = False,
-    norm: NormConvention = "frozen",
+    norm: NormConvention | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
     attention_mask: Any = None,
     model: Any = None,
@@ -58,6 +63,14 @@ def ablate(
         answers: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`. Not a target inside the
             model.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`; None: all heads.
+        path: Where the change is read: it passes only along the direct path to there (path patching). `"L23H3.q"`: the
+            query of this head (`.k`: key, `.v`: value), or several, `["L23H3.q", "L25H1.v"]`. The stream carries it
+            there with all other heads and all MLPs in between held at their cached values; what comes after the
+            receiving head runs as usual. `"logits"`: nothing in between at all. Components that do not come before a
+            receiver have no such path: NaN. Only `.total` is measured.
+        edges: Attention that is taken out of `heads`, each edge by itself: pairs (destination, source), such as
+            `[(14, 10), ("last", 0)]`; `("last", "each")` is every source of each prompt's last real token. The entry of
+            the head's pattern becomes 0, and the rest of its row stays as it is: it is not renormalised.
         replace: What takes the place of the activations. `"zero"`. `"mean"`: at each position the mean over the prompts
             of the cache, padding left out. Another cache: its activations in the same prompt and at the same position;
             `(cache, 2)`: those of its prompt 2, in all prompts.
@@ -68,8 +81,9 @@ def ablate(
         layers: The layers for `"attn_out"` and `"mlp_out"`; None: all.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         together: Whether all components are replaced at once, in one run.
-        norm: For the direct effect: the scale of the final norm `"frozen"` at its cached value (minus today's row of
-            `attribute`), or `"recomputed"`. In runs the norm is always recomputed.
+        norm: For the direct effect: the scale of the final norm `"frozen"` at its cached value (minus the row of
+            `attribute`; this is the default), or `"recomputed"`. In runs the norm is always recomputed, and so it is
+            with `path="logits"`, unless it is given here.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default the padding is found from the
             tokens. The model is run with and without such a mask; what gives the cached run is used.
@@ -78,7 +92,8 @@ def ablate(
 
     Returns:
         The effects, in the target's units: `.total`, `.direct` and `.indirect` are `[layer, head, batch]`, with
-        `heads=` `[head, batch]`, for sublayers `[layer, batch]`, with `together=True` `[batch]`.
+        `heads=` `[head, batch]`, for sublayers `[layer, batch]`, with `edges=` `[head, edge, batch]`, with
+        `together=True` `[batch]`.
 
     Raises:
         ResidscopeError: If the run cannot be repeated: the message names the reasons that can be shown (weights
@@ -86,16 +101,21 @@ def ablate(
             ends the call early, also a KeyboardInterrupt, has what was measured as `.partial`; the rest of it is NaN.
 
     Source: Zero, mean and resample ablation, and total = direct + indirect effect: Wang et al., "Interpretability in
-    the Wild" (2022); McGrath et al., "The Hydra Effect" (2023).
+    the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., with the difference that
+    here MLPs in between are held, too.
     """
     if of not in get_args(Ablated):
         raise ResidscopeError("of", f'`of="{of}"` is not known: use "z" (heads), "attn_out" or "mlp_out".')
-    if norm not in get_args(NormConvention):
+    if norm is not None and norm not in get_args(NormConvention):
         raise ResidscopeError("norm", f'`norm="{norm}"` is not known: use "frozen" or "recomputed".')
     if heads is not None and of != "z":
         raise ResidscopeError("heads", f'`heads=` is only for heads (`of="z"`); for `of="{of}"` give `layers=`.')
     if layers is not None and of == "z":
         raise ResidscopeError("layers", '`layers=` is for `of="attn_out"` and `of="mlp_out"`; for heads give `heads=`.')
+    if path is not None and norm is not None and path not in ("logits", ["logits"]):
+        raise ResidscopeError("norm", "`norm=` has no meaning for this `path=`: all norms are recomputed in the runs.")
+    if edges is not None:
+        _check_edges(heads, of, replace, positions, path)
     tracked = seen(cache, model)
 
     def work() -> Ablation:
@@ -104,15 +124,66 @@ def ablate(
         def measured() -> Ablation:
             measurement = Measurement.of(view, answers, position)
             patches = _patches(measurement, of, heads, layers)
+            if edges is not None:
+                return _measure(*_edge_sweep(measurement, patches, edges, norm), together=together, shown=progress)
             sites = {patch.layer: _site(measurement, of, patch.layer) for patch in patches}
             by = replacement(measurement.replay, replace, list(sites.values()))
-            direct = DirectPaths(measurement, of, norm)
-            sweep = Sweep(measurement, of, by, chosen_positions(view, positions), direct)
-            return _measure(sweep, patches, whole=heads is None and of == "z", together=together, shown=progress)
+            where, whole = chosen_positions(view, positions), heads is None and of == "z"
+            if path is None:
+                sweep = Sweep(measurement, of, by, where, DirectPaths(measurement, of, norm or "frozen"))
+            else:
+                frozen = DirectPaths(measurement, of, "frozen") if norm == "frozen" else None
+                sweep = PathSweep(measurement, of, by, where, frozen, ends(view, path))
+                patches = _before(sweep, patches, named=heads is not None or layers is not None)
+            return _measure(sweep, patches, whole=whole, together=together, shown=progress)
 
         return keeping_user_state(view.model, view.stream.device, measured)
 
     return steadily(cache, model, tracked, work)
+
+
+def _check_edges(heads: Any, of: Ablated, replace: Any, positions: Any, path: Any) -> None:
+    if heads is None or of != "z":
+        raise ResidscopeError("edges", '`edges=` are edges of heads: name the heads, such as `heads=["L23H3"]`.')
+    if path is not None:
+        raise ResidscopeError("edges", "`edges=` and `path=` cannot be combined: measure one after the other.")
+    if not (isinstance(replace, str) and replace == "zero" and isinstance(positions, str) and positions == "all"):
+        raise ResidscopeError(
+            "edges", "An edge is taken out (its attention becomes 0) at its destination: leave out `replace=` and "
+            "`positions=`."
+        )  # fmt: skip
+
+
+def _edge_sweep(
+    measurement: Measurement, heads: list[Patch], given: Any, norm: NormConvention | None
+) -> tuple[EdgeSweep, list[Patch]]:
+    """The sweep of all edges of all heads, head by head."""
+    edges = edges_of(measurement.view, given)
+    none = Replacement("zero attention", lambda site: measurement.view.like.new_zeros(1, 1, *site.inner))
+    direct = DirectPaths(measurement, "z", norm or "frozen")
+    sweep = EdgeSweep(measurement, "z", none, destinations(measurement.view, edges), direct)
+    return sweep, [EdgePatch(patch.layer, patch.head, edge=edge) for patch in heads for edge in edges]
+
+
+def _before(sweep: PathSweep, patches: list[Patch], *, named: bool) -> list[Patch]:
+    """The patches of components that come before a receiver.
+
+    Raises:
+        ResidscopeError: If there is none, or one that was named does not.
+    """
+    kept = [patch for patch in patches if sweep.sends(patch.layer)]
+    if not kept or (named and len(kept) < len(patches)):
+        late = next(patch for patch in patches if not sweep.sends(patch.layer))
+        raise ResidscopeError(
+            "path",
+            f"There is no path from {_named(late)} to {words(sweep.ends)}: only components of earlier layers write to "
+            "what a head reads.",
+        )
+    return kept
+
+
+def _named(patch: Patch) -> str:
+    return f"layer {patch.layer}" if patch.head is None else f"L{patch.layer}H{patch.head}"
 
 
 def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Sequence[int] | None) -> list[Patch]:
@@ -143,8 +214,7 @@ def _once(patches: list[Patch], name: str) -> list[Patch]:
     """Refuse what is named twice: there would be fewer rows than names."""
     twice = next((patch for at, patch in enumerate(patches) if patch in patches[:at]), None)
     if twice is not None:
-        what = f"layer {twice.layer}" if twice.head is None else f"L{twice.layer}H{twice.head}"
-        raise ResidscopeError(name, f"`{name}=` names {what} twice.")
+        raise ResidscopeError(name, f"`{name}=` names {_named(twice)} twice.")
     return patches
 
 
@@ -161,13 +231,18 @@ def _site(measurement: Measurement, of: Ablated, layer: int) -> Site:
     return site
 
 
-def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool, together: bool, shown: bool) -> Ablation:
+def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, together: bool, shown: bool) -> Ablation:
     of, view = sweep.measurement, sweep.measurement.view
+    edges = list(dict.fromkeys(patch.edge.label for patch in patches if isinstance(patch, EdgePatch) and patch.edge))
 
     def result(total: Tensor, direct: Tensor) -> Ablation:
         kind = "head" if sweep.kind == "z" else sweep.kind
-        components = [Component(kind, patch.layer, patch.head) for patch in patches]  # pyright: ignore[reportArgumentType]
+        named = patches[:: len(edges) or 1]
+        components = [Component(kind, patch.layer, patch.head) for patch in named]  # pyright: ignore[reportArgumentType]
         axes: tuple[str, ...] = ("batch",) if together else ("head" if sweep.kind == "z" else "layer", "batch")
+        if edges and not together:
+            total, direct = (values.reshape(len(named), len(edges), -1) for values in (total, direct))
+            axes = ("head", "edge", "batch")
         if whole and not together:
             total, direct = (_grid(values, patches, view) for values in (total, direct))
             components = [
@@ -175,6 +250,9 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool, together: bool,
             ]
             axes = ("layer", "head", "batch")
         notes = of.notes + sweep.replacement.notes + (sweep.direct.notes if sweep.direct is not None else [])
+        path = ""
+        if isinstance(sweep, PathSweep):
+            notes, path = notes + sweep.notes, words(sweep.ends)
         if sweep.runner.why_whole:
             notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
         return Ablation(
@@ -189,6 +267,8 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool, together: bool,
             list(dict.fromkeys(notes)),
             of.target,
             view.model_name,
+            path,
+            edges,
         )
 
     if together:

@@ -40,6 +40,9 @@ class Ablation:
         notes: What to know about these numbers, in sentences.
         target: What was measured.
         model: The model's name.
+        path: Where the path ends, such as `L23H3.q`, if only that was measured: `direct` and `indirect` are then NaN.
+        edges: The attention edges that were taken out, such as `14 ← 10`, if there are any; else heads or sublayers
+            were replaced.
     """
 
     total: Float[Tensor, "*component batch"]
@@ -53,21 +56,32 @@ class Ablation:
     notes: list[str] = field(default_factory=list)
     target: Target | None = None
     model: str = ""
+    path: str = ""
+    edges: list[str] = field(default_factory=list[str])
 
     @cached_property
     def labels(self) -> list[str]:
-        """The names of the components: `L0H0`, `0_attn_out`; of a set that was replaced at once, one name."""
+        """The names of the components: `L0H0`, `0_attn_out`; of a set that was replaced at once, one name.
+
+        Edges have the name of their head before them: `L23H3 14 ← 10`.
+        """
         names = [component.label for component in self.components]
+        names = [f"{name} {edge}" for name in names for edge in self.edges] if self.edges else names
         return names if len(self.axes) > 1 else [" + ".join(names)]
 
     def of(self, effect: Effect, prompt: int | None = None) -> Float[Tensor, " component"]:
         """One effect of each component in one prompt, or its mean over prompts.
 
         Raises:
-            ResidscopeError: If the effect is not one of these, or the prompt is outside the batch.
+            ResidscopeError: If the effect is not one of these, or the prompt is outside the batch; or if only a path
+                was measured, which has no direct part.
         """
         if effect not in ("total", "direct", "indirect"):
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
+        if self.path and effect != "total":
+            raise ResidscopeError(
+                "effect", f"Along the path to {self.path} there is only one effect, `.total`: no {effect} part of it."
+            )
         values: Tensor = getattr(self, effect)
         return in_prompt(values, prompt)
 
@@ -84,6 +98,8 @@ class Ablation:
     def to_frame(self, prompt: int | None = None) -> Any:
         """Return a pandas table: a row for each component, with its total, direct and indirect effect.
 
+        Along a path there is only the total effect.
+
         Args:
             prompt: The prompt; None is the mean over prompts.
 
@@ -91,7 +107,7 @@ class Ablation:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
         pd = pandas()
-        effects: tuple[Effect, ...] = ("total", "direct", "indirect")
+        effects: tuple[Effect, ...] = ("total",) if self.path else ("total", "direct", "indirect")
         columns = {effect: self.of(effect, prompt).cpu().numpy() for effect in effects}
         return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
 
@@ -122,4 +138,5 @@ class Ablation:
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.total.shape, strict=True))
         strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
         notes = "".join(f"; note: {note}" for note in self.notes)
-        return f"Ablation({shape}, replaced by {self.replaced_by}; {self.replayed}; total: {strongest}{notes})"
+        along = f" along the path to {self.path}" if self.path else ""
+        return f"Ablation({shape}, replaced by {self.replaced_by}{along}; {self.replayed}; total: {strongest}{notes})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.target_reading import measured_value, target_reading
@@ -14,6 +15,8 @@ from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.patching import Patching
+from residscope.causes.path import ends, words
+from residscope.causes.path_sweep import PathSweep, along_path
 from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.sites import KINDS, SiteKind
 from residscope.causes.sweep import Patch, Sweep
@@ -33,6 +36,7 @@ def patch(
     target: Any,
     *,
     at: SiteKind = "z",
+    path: Any = None,
     positions: Any = "all",
     position: Positions = "last",
     tokens: Int[Tensor, "batch pos"] | None = None,
@@ -51,6 +55,9 @@ def patch(
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: of each sublayer. `"resid_pre"`: the stream
             before each layer.
+        path: Where the change is read: `"L23H3.q"` (the query of this head; `.k`: key, `.v`: value), several of these,
+            or `"logits"`. It passes only along the direct path to there; see `ablate`. This is path patching.
+            Components that do not come before a receiver have no such path: NaN.
         positions: Where it is put in: `"all"` (every real position at once), `"last"`, positions that all prompts
             share, or `"each"`: one position after another, each in runs of its own. Padding is never replaced.
         position: Where the target is read, as in `attribute`, but not `"all"`.
@@ -67,23 +74,33 @@ def patch(
         ResidscopeError: As for `ablate`.
 
     Source: Activation patching: Meng et al. (2022), Wang et al. (2022); Heimersheim & Nanda, "How to use and interpret
-    activation patching" (2024). TransformerLens' `get_act_patch_*`.
+    activation patching" (2024). TransformerLens' `get_act_patch_*`. Path patching: Wang et al. (2022).
     """
 
     def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
-        sweep = Sweep(measurement, at, by, where)
         patches = cells(measurement, at, each=_is_each(positions))
+        if path is not None:
+            sweep = PathSweep(measurement, at, by, where, ends=ends(measurement.view, path))
+            along.append(words(sweep.ends))
+        else:
+            sweep = Sweep(measurement, at, by, where)
 
         def measured() -> Found:
-            effects = sweep.each(patches, shown=progress, name="patch")[0]
+            if isinstance(sweep, PathSweep):
+                found = along_path(sweep, patches, shown=progress, name="patch")
+                measurement.notes.extend(sweep.notes)
+            else:
+                found = sweep.each(patches, shown=progress, name="patch")[0], range(len(patches))
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
                 measurement.notes.append(f"Each run was one of the whole model, because {because}.")
-            return effects, range(len(patches))
+            return found
 
         return measured
 
-    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
+    along: list[str] = []
+    found = patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
+    return replace(found, path=along[0]) if along else found
 
 
 Found = tuple["Tensor", Sequence[int]]

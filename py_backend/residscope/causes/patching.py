@@ -38,6 +38,7 @@ class Patching:
         notes: What to know about these numbers, in sentences.
         target: What was measured.
         model: The model's name.
+        path: Where the path ends, such as `L23H3.q`, if the activations were put in only along the path to there.
     """
 
     effects: Float[Tensor, "*component batch"]
@@ -53,6 +54,7 @@ class Patching:
     notes: list[str] = field(default_factory=list)
     target: Target | None = None
     model: str = ""
+    path: str = ""
 
     @cached_property
     def labels(self) -> list[str]:
@@ -122,4 +124,5 @@ class Patching:
         strongest = ", ".join(f"{name} {value:+.3f}" for name, value in self.top(3))
         what = "Patching" if bool(self.measured.any()) else "Estimate of patching"
         notes = "".join(f"; note: {note}" for note in self.notes)
-        return f"{what}({self.at}, {shape}; {self.direction}; {self.replayed}; {strongest}{notes})"
+        along = f" along the path to {self.path}" if self.path else ""
+        return f"{what}({self.at}, {shape}{along}; {self.direction}; {self.replayed}; {strongest}{notes})"

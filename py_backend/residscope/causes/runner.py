@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.causes.arguments import Arguments, NotPlainError, learned
 from residscope.causes.hooks import Before, first_tensor, has_user_hooks, hooks
 from residscope.causes.replay import Replay, Run, whole_run
-from residscope.causes.sites import Site
+from residscope.causes.sites import Place
 from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
 
@@ -51,6 +51,7 @@ class Chain:
         copies: int,
         each: Callable[[int, Tensor], None] | None = None,
         past: Any = None,
+        last: int | None = None,
     ) -> Tensor:
         """Call the blocks from `layer` on, and return the stream after the last one.
 
@@ -60,12 +61,13 @@ class Chain:
             copies: The number of copies.
             each: Is called with each layer and the stream after it.
             past: The key/value cache of the positions before, of so many copies of the batch.
+            last: The last block that is called; None: the last of the model.
 
         Raises:
             NotPlainError: If a block returns no stream.
         """
         repeated: dict[tuple[int, int], Tensor] = {}
-        for at in range(layer, len(self.blocks)):
+        for at in range(layer, len(self.blocks) if last is None else last + 1):
             report_progress()
             output = first_tensor(self.arguments[at].call(self.blocks[at], stream, copies, repeated, past))
             if output is None or output.shape != stream.shape:
@@ -95,12 +97,14 @@ class Runner:
         self.why_whole = ""
         self._hooked = has_user_hooks(replay.view.model)
 
-    def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
+    def changed(self, edits: Sequence[tuple[Place, Edit]], copies: int, *, last: int | None = None) -> Tensor:
         """Return the final stream of so many copies of the batch with these changes, `[copy, batch, pos, d_model]`.
 
         Args:
             edits: The sites that are changed, and how. Each edit gets the activation of all copies.
             copies: The number of copies of the batch, which the edits tell apart.
+            last: The last block that is wanted, if only what edits see there matters: later ones may not be called,
+                and what is returned has no meaning.
         """
         chain, view = self.chain, self.view
         prompts = copies * view.batch
@@ -114,7 +118,7 @@ class Runner:
             else:
                 layer = min(site.layer for site, _ in edits)
                 stream = self.replay.run.streams[layer]
-                final = chain.run(layer, stream.repeat(copies, 1, 1), copies)
+                final = chain.run(layer, stream.repeat(copies, 1, 1), copies, last=last)
         return final.reshape(copies, view.batch, *final.shape[1:])
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from residscope.cache.structure import out_weight
 from residscope.cache.view import CacheView
@@ -34,6 +34,24 @@ _SUBLAYERS: dict[SiteKind, str] = {"attn_out": "attn", "mlp_out": "mlp"}
 def activation(kind: SiteKind, layer: int) -> str:
     """The name of a site's activation in the cache."""
     return f"blocks.{layer}.{_PATHS[kind]}"
+
+
+class Place(Protocol):
+    """Where a run is changed, or something in it is recorded: the output of a module of one layer."""
+
+    @property
+    def layer(self) -> int:
+        """The layer."""
+        ...
+
+    @property
+    def module(self) -> Any:
+        """The module."""
+        ...
+
+    def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
+        """A change of the module's output, from one of the activation of so many prompts."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_FEW = 4
+FEW = 4
 """So few runs are made as whole runs: testing the blocks would take longer."""
 
 
@@ -63,7 +63,7 @@ class Sweep:
     def _choose_runner(self, count: int) -> None:
         """Choose how so many runs are made."""
         of = self.measurement
-        if count <= _FEW:
+        if count <= FEW:
             return
         places = set(of.where.tolist())
         if len(places) == 1 and bool((self.where.sum(1) == 1).all()) and bool(self.where[:, of.where].all()):

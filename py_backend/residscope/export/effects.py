@@ -19,8 +19,9 @@ def ablation_figure(ablation: Ablation, kind: str | None, prompt: int | None, ef
     """See `Ablation.to_plotly`."""
     is_map = ablation.axes[0] == "layer" and "head" in ablation.axes
     kind = kind or ("heatmap" if is_map else "bars")
+    along = f" along the path to {ablation.path}" if ablation.path else ""
     title = titled(
-        f"{effect.capitalize()} effect of replacing by {ablation.replaced_by}, {_whose(prompt)}",
+        f"{effect.capitalize()} effect of replacing by {ablation.replaced_by}{along}, {_whose(prompt)}",
         target_words(ablation.target, prompt),
         name(ablation.model),
     )
@@ -59,8 +60,9 @@ def patching_figure(patching: Patching, prompt: int | None, *, normalized: bool)
     what = ("Measured" if every else "Partly measured, partly estimated" if some else "Estimated") + (
         " normalised" if normalized else ""
     )
+    along = f" along the path to {patching.path}" if patching.path else ""
     title = titled(
-        f"{what} effect of patching {patching.at}, {_whose(prompt)}",
+        f"{what} effect of patching {patching.at}{along}, {_whose(prompt)}",
         target_words(patching.target, prompt),
         name(patching.model),
     )

@@ -1,0 +1,100 @@
+"""`path=`: where a path ends, at what heads read (`"L23H3.q"`), or at the logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from residscope.cache.component_names import name, parse
+from residscope.cache.view import CacheView
+from residscope.causes.reads import WORDS, Read
+from residscope.errors import ResidscopeError
+
+Ends = tuple["Receiver", ...] | Literal["logits"]
+"""Where a path ends."""
+
+_FORM = 'write a head and what it reads, such as `path="L23H3.q"` (or `.k`, `.v`), a list of these, or `path="logits"`'
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """What receives: a head, by its query, key or value."""
+
+    layer: int
+    head: int
+    part: Read
+
+    @property
+    def label(self) -> str:
+        """Its name, `L23H3.q`."""
+        return f"{name(self.layer, self.head)}.{self.part}"
+
+
+def ends(view: CacheView, given: Any) -> Ends:
+    """Where a path ends, from what a user writes.
+
+    Raises:
+        ResidscopeError: If it is none, or names what the model does not have.
+    """
+    listed = [given] if isinstance(given, str) or not hasattr(given, "__iter__") else list(given)
+    if listed == ["logits"]:
+        return "logits"
+    found: list[Receiver] = []
+    for one in listed:
+        if one == "logits":
+            raise ResidscopeError("path", "`path=` names the logits and heads: measure them one after the other.")
+        head, _, part = one.strip().rpartition(".") if isinstance(one, str) else ("", "", "")
+        if part not in get_args(Read) or not head:
+            raise ResidscopeError("path", f"`path={one!r}` is not known: {_FORM}.")
+        receiver = Receiver(*parse(head), cast(Read, part))
+        view.check_head(receiver.layer, receiver.head)
+        if receiver in found:
+            raise ResidscopeError("path", f"`path=` names {receiver.label} twice.")
+        found.append(receiver)
+    if not found:
+        raise ResidscopeError("path", f"`path=` names nothing: {_FORM}.")
+    return tuple(sorted(found, key=lambda one: (one.layer, one.head, one.part)))
+
+
+def words(given: Ends) -> str:
+    """Where a path ends, in words."""
+    return "logits" if isinstance(given, str) else " and ".join(receiver.label for receiver in given)
+
+
+def last_layer(view: CacheView, given: Ends) -> int:
+    """The layer before which a path ends at the latest; the number of layers stands for the logits."""
+    return view.n_layers if given == "logits" else max(receiver.layer for receiver in given)
+
+
+def sharing(view: CacheView, given: Ends, count: dict[int, int]) -> list[str]:
+    """Notes on keys and values that several heads share.
+
+    Args:
+        view: The cache.
+        given: Where the path ends.
+        count: The number of heads in each layer.
+    """
+    notes: list[str] = []
+    receivers = () if isinstance(given, str) else given
+    for one in receivers:
+        cached = view.activations.get(f"blocks.{one.layer}.attn.hook_{one.part}")
+        heads = count.get(one.layer, 0)
+        if one.part == "q" or cached is None or cached.ndim != 4:
+            continue
+        axis = (
+            1 if cached.shape[1] == heads and cached.shape[2] == view.n_pos else 2
+        )  # latent attention has heads first
+        groups = int(cached.shape[axis])
+        if groups >= heads or heads % groups:
+            continue
+        size = heads // groups
+        start = one.head - one.head % size
+        rest = [head for head in range(start, start + size) if head != one.head]
+        others = ", ".join(name(one.layer, head) for head in rest)
+        named = all(Receiver(one.layer, head, one.part) in receivers for head in rest)
+        if not named:
+            notes.append(
+                f"{name(one.layer, one.head)} shares its {WORDS[one.part]} with {others}. It is changed only as "
+                f"{name(one.layer, one.head)} reads it; name them all in `path=` to change it for each."
+            )
+    return notes
