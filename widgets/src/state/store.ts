@@ -6,6 +6,7 @@ import type { Sentence } from "../base/sentence";
 import { limitOf, type Theme } from "../draw/colours";
 import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
+import { type Effect, Effects } from "./effects";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { COMPARED, Runs } from "./runs";
@@ -183,6 +184,14 @@ export class Store extends SelectionSignals {
 
   /** The comparison with another run. */
   readonly runs = new Runs(this);
+
+  /** What is measured in runs of the model: of each head, and of the stream at each layer and position. */
+  readonly effects = { heads: new Effects("heads"), stream: new Effects("stream") };
+  /** The effect of the heads that is in view. Scores, what feeds a head, and a second run have no such effects. */
+  readonly effectShown = computed<Effect>(() => {
+    const isOne = (this.runs.shown.value ?? "first") === "first";
+    return isOne && this.score.value === null && this.feeds.value === null ? this.effect.value : "direct";
+  });
 
   /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
