@@ -40,8 +40,14 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
 
   watch(signal, () => {
     const score = store.score.value;
-    by.hidden = score === null;
-    by.textContent = score === null ? "" : `by contribution; the map shows ${scoreName(score)}`;
+    const effect = store.effectShown.value;
+    by.hidden = score === null && effect === "direct";
+    by.textContent =
+      score !== null
+        ? `by contribution; the map shows ${scoreName(score)}`
+        : effect === "estimate"
+          ? "by the estimate of the total effect"
+          : `by the ${effect} effect; hatched: estimated`;
   });
 
   watch(signal, () => {
