@@ -1,12 +1,13 @@
 // Creates the views and their layout. Knows the store and the client, but not the host.
 
-import { isUndo, keepKeys, trailStepOf } from "./base/keyboard";
+import { isInText, isPlainKey, isUndo, keepKeys, trailStepOf } from "./base/keyboard";
 import { element, watch } from "./base/lifetime";
 import { load } from "./state/loader";
 import { makeRuns } from "./state/making";
 import { measure } from "./state/measuring";
 import { effects } from "./state/questions";
 import { IN_PLACE, type Store } from "./state/store";
+import { takeOut, toTakeOut } from "./state/take-out";
 import { isInside, isSet } from "./state/target";
 import { go } from "./state/trail";
 import { mountFold } from "./ui/fold";
@@ -121,6 +122,11 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     (event) => {
       const within = (...places: HTMLElement[]): boolean =>
         places.some((p) => event.target instanceof Node && p.contains(event.target));
+      const isCommand = isPlainKey(event) && !isInText(event) && !(event.target instanceof HTMLSelectElement);
+      if (event.key === "t" && isCommand) {
+        event.preventDefault();
+        return takeOut(store, toTakeOut(store));
+      }
       if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
       const by = trailStepOf(event);
       if (by !== null) {

@@ -148,9 +148,11 @@ export interface WhyPicture {
   /** The last row and the last column are all others together; null if the columns are shown. */
   pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
 }
-/** What each head adds in two compared runs. */
+/** What each head adds in two compared runs; or its direct and its total effect. */
 export interface RunsPicture {
   picture: "runs";
+  /** The names of the axes, and of their difference: A, B, B − A. */
+  axes: readonly [string, string, string];
   /** Those that differ most first. */
   heads: Pair[];
   /** The ends of both axes. */

@@ -1,5 +1,6 @@
 // Each picture as a table: one row for each mark; labels are those of TransformerLens.
 import { blocks } from "../draw/plane";
+import { RUN_AXES } from "../state/scatter";
 import type { Field, Table } from "./csv";
 import type {
   AttentionPicture,
@@ -35,7 +36,7 @@ export function tableOf(picture: Picture, setting: Setting): Table {
       return why(picture);
     case "runs":
       return {
-        columns: ["head", ...RUNS, "difference"],
+        columns: ["head", ...(picture.axes[0] === RUN_AXES[0] ? [...RUNS, "difference"] : picture.axes)],
         rows: picture.heads.map(({ name, first, second, value }) => [name, first, second, value]),
       };
   }

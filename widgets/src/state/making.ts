@@ -2,6 +2,7 @@
 import { computed, untracked } from "@preact/signals-core";
 import { child, watch } from "../base/lifetime";
 import { type Ask, type Client, RequestFailed, type Result } from "../wire/client";
+import { againstKey } from "./comparison";
 import { isOutdated } from "./loader";
 import { without } from "./questions";
 import type { Store } from "./store";
@@ -11,7 +12,7 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
   const { isRunning, isMissing, refusal, behind, replayed, made, compared, starts } = store.runs.whatIf;
   const asked = computed(() => {
     const ask = without(store.shown);
-    return ask && `${store.dataKey.value} ${JSON.stringify(ask)}`;
+    return ask && `${store.dataKey.value} ${againstKey(ask.against)}`;
   });
   const take = ({ reply }: Result<"without">): boolean => {
     replayed.value = reply.replayed;
@@ -59,7 +60,7 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
   watch(signal, () => {
     const there = compared.value;
     const ask = without(store.shown);
-    if (!ask || JSON.stringify(there) !== JSON.stringify(ask.against) || isRunning.value) return;
+    if (!ask || !there || againstKey(there) !== againstKey(ask.against) || isRunning.value) return;
     untracked(() => {
       if (replayed.value !== "" || store.isSaved.value) return;
       const { signal: ended } = present;

@@ -2,6 +2,7 @@
 import { computed, untracked } from "@preact/signals-core";
 import { child, watch } from "../base/lifetime";
 import { type Ask, type Client, float32, RequestFailed, type Result } from "../wire/client";
+import { againstKey } from "./comparison";
 import type { Effects, Found } from "./effects";
 import { isOutdated } from "./loader";
 import type { Store } from "./store";
@@ -32,7 +33,8 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
     const ask = wanted.question();
     if (ask === null) return null;
     const other = ask.against ? store.runs.otherKey.value : "";
-    return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target: targetKey(ask.target) })}`;
+    const against = ask.against ? againstKey(ask.against) : "";
+    return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target: targetKey(ask.target), against })}`;
   });
 
   const failed = (error: unknown): void => {

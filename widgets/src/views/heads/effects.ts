@@ -42,8 +42,7 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     const isWhole = effect === "estimate" && (heads.found.value?.estimate.some(Number.isFinite) ?? false);
     render(
       html`<p class="rs-effects-state" role="status">${measuredWords(heads, store.isSaved.value, isWhole)}</p>
-        ${replayed(found?.replayed ?? "", store.isSaved.value)}
-        ${replacedBy(store)}`,
+        <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
       parent,
     );
   });
@@ -104,7 +103,7 @@ function replacedBy(store: Store): TemplateResult {
     });
   };
   const names = (Object.keys(REPLACED_BY) as ReplacedBy[]).filter(isThere);
-  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${RUNS_THE_MODEL}">replaced by <span
+  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${RUNS_THE_MODEL}"><span class="rs-replaced-word">replaced</span> by <span
       class="rs-choice"><select aria-label="What takes the place of a head’s output" .value=${value}
         ?disabled=${store.isSaved.value} @change=${choose}>${names.map(
           (name) => html`<option value=${name} ?selected=${name === value}>${REPLACED_BY[name][0]}</option>`,
