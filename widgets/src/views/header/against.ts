@@ -123,7 +123,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     };
     const signs: Record<Run, string> = { first: "A", second: "B", difference: "B − A" };
     const without = store.against.value?.without ?? [];
-    const out = store.isSaved.value ? [] : toTakeOut(store);
+    const out = store.heads.value.length > 0 ? toTakeOut(store) : [];
     const isPlain = without.length === 0;
     parent.classList.toggle("rs-comparing", names.value !== null);
     parent.hidden = store.isSaved.value && names.value === null; // a saved page has no other run
@@ -139,11 +139,12 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
           }</button>
         ${isPlain ? nothing : html`<span class="rs-chips-out">${without.map((head) => chip(store, head))}</span>`}
         ${
-          out.length === 0
+          store.isSaved.value
             ? nothing
-            : html`<button type="button" class="rs-quiet rs-take-out" aria-label="Take out ${out.join(", ")}"
+            : html`<button type="button" class="rs-quiet rs-take-out ${out.length === 0 ? "rs-none" : ""}"
+                aria-label="Take out ${out.join(", ")}"
                 title="Compare with a run without ${out.join(", ")} (key t). This runs your model, between cells."
-                @click=${() => takeOut(store, out)}>take out${out.length > 2 ? ` ${out.length} heads` : ` ${out.join(", ")}`}</button>`
+                @click=${() => takeOut(store, out)}>take out</button>`
         }
         ${isPlain ? nothing : whatIf(store)}
         ${

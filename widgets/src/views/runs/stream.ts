@@ -96,6 +96,7 @@ export function mountStream(
     return { words: what, notes: found.value?.reply.notes ?? [] };
   });
   watch(signal, () => {
+    if (!inSight.value) return render(nothing, status);
     const ends = signed(limit.value, limit.value);
     render(
       html`<p class="rs-effects-state" role="status">${measuredWords(stream, store.isSaved.value)}</p>
