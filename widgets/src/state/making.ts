@@ -45,6 +45,7 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
     started = starts.value;
     untracked(() => {
       if (key === before && (!starting || isRunning.value)) return;
+      const had = before !== null;
       before = key;
       present.abort();
       present = child(signal);
@@ -52,6 +53,8 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
       refusal.value = behind.value = null;
       replayed.value = "";
       const ask = without(store.shown);
+      // The run may be as large as the cache: without this, the kernel would keep it.
+      if (!ask && had && !store.isSaved.value) client.quietly({ kind: "without", against: {} }).catch(() => undefined);
       if (ask && starting && !store.isSaved.value) void make(ask, present.signal);
     });
   });

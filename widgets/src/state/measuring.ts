@@ -10,7 +10,6 @@ import { targetKey } from "./target";
 import { inTurns, NoTurns } from "./turns";
 
 type EffectsAsk = Extract<Ask, { kind: "effects" }>;
-const EMPTY = new Float32Array(0);
 
 interface Wanted {
   /** The request for the selection; null while no effect is in view. */
@@ -21,9 +20,14 @@ interface Wanted {
   isHidden: () => boolean;
 }
 
-function foundIn({ reply, buffers }: Result<"effects">): Found {
-  const [total = EMPTY, direct = EMPTY, estimate = EMPTY] = buffers.map(float32);
-  return { reply, total, direct, estimate };
+/** What is known; an empty buffer has no value that is known yet. */
+function foundIn({ reply, buffers }: Result<"effects">, store: Store): Found {
+  const { layers = 0, heads = 0, positions = 0 } = store.facts.peek() ?? {};
+  const count = layers * (reply.of === "stream" ? positions : heads);
+  const values = (buffer: DataView | undefined): Float32Array =>
+    buffer?.byteLength === count * 4 ? float32(buffer) : new Float32Array(count).fill(NaN);
+  const [total, direct, estimate] = buffers;
+  return { reply, total: values(total), direct: values(direct), estimate: values(estimate) };
 }
 
 /** Asks for what is known already. After the user has started it, runs the model until everything is measured. */
@@ -50,7 +54,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       // A saved page has the reply to the request as questions.ts declares it.
       const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false });
       if (ended.aborted) return;
-      found.value = foundIn(result);
+      found.value = foundIn(result, store);
       state.value = result.reply.state === "done" ? "done" : "stopped";
     } catch (error) {
       if (!ended.aborted) failed(error);
@@ -60,7 +64,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
     state.value = "measuring";
     refusal.value = null;
     const take = (result: Result<"effects">): boolean => {
-      const now = foundIn(result);
+      const now = foundIn(result, store);
       found.value = now;
       return !wanted.isHidden() && !wanted.isEnough(now);
     };
