@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from residscope.causes.estimate import effects, estimate
     from residscope.causes.patch import patch
     from residscope.causes.patching import Patching
+    from residscope.causes.without import without
     from residscope.comparison.compare import Comparison, compare
     from residscope.comparison.two_maps import (
         AttentionComparison,
@@ -70,6 +71,7 @@ __all__ = [
     "targets",
     "to_circuitsvis",
     "token_lens",
+    "without",
 ]
 
 logging.getLogger(__name__).addHandler(
@@ -106,6 +108,7 @@ _PLACES = {
     "scores": "patterns.scores",
     "to_circuitsvis": "export.circuitsvis_views",
     "token_lens": "attribution.token_lens",
+    "without": "causes.without",
 }
 _MODULES = {"demo": "demo", "targets": "attribution.targets"}
 

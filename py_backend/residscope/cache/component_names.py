@@ -30,6 +30,22 @@ def parse(head: Any) -> tuple[int, int]:
     return place
 
 
+def parse_heads(heads: Any) -> list[tuple[int, int]]:
+    """Return the layers and indices of one or several heads.
+
+    Raises:
+        ResidscopeError: If one of them is not a head, is named twice, or there is none.
+    """
+    single = isinstance(heads, str) or _place(heads, _HEAD) is not None or not hasattr(heads, "__iter__")
+    found = [parse(head) for head in ([heads] if single else heads)]
+    if not found:
+        raise ResidscopeError("heads", "`heads=` names no head.")
+    twice = next((head for at, head in enumerate(found) if head in found[:at]), None)
+    if twice is not None:
+        raise ResidscopeError("heads", f"`heads=` names {name(*twice)} twice.")
+    return found
+
+
 def parse_neuron(neuron: Any) -> tuple[int, int]:
     """Return the layer and the index of a neuron, written as `"L5N123"`, `"5.123"` or `(5, 123)`.
 

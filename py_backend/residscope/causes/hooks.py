@@ -125,6 +125,17 @@ def all_modules(model: Any) -> list[Any]:
     return list({id(part): part for root in roots if hasattr(root, "modules") for part in root.modules()}.values())
 
 
+def hook_state(model: Any) -> tuple[object, ...]:
+    """Which hooks are on a model. It differs if the user has added or removed one."""
+    found: list[object] = []
+    for number, part in enumerate(all_modules(model)):
+        for name in ("_forward_hooks", "_forward_pre_hooks"):
+            held = vars(part).get(name)
+            if held:
+                found.append((number, name, *(key for key, hook in list(held.items()) if not isinstance(hook, _Hook))))
+    return tuple(found)
+
+
 def has_user_hooks(model: Any) -> bool:
     """Whether the user's hooks run forwards in a model: they may be made for one batch, prompt by prompt."""
     return any(

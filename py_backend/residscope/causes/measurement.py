@@ -50,13 +50,19 @@ class Measurement:
     notes: list[str] = field(default_factory=list[str])
 
     @classmethod
-    def of(cls, view: CacheView, answers: Any, position: Positions) -> Measurement:
+    def of(cls, view: CacheView, answers: Any, position: Positions, targets: Targets | None = None) -> Measurement:
         """Replay the cached run, and check the target in it.
+
+        Args:
+            view: The cache.
+            answers: The target, as in `ablate`.
+            position: Where it is read.
+            targets: Resolves targets in the cache; None: new ones.
 
         Raises:
             ResidscopeError: If the run is not the cached one, or its target is not the cached one or the model's own.
         """
-        targets = Targets.of(view)
+        targets = Targets.of(view) if targets is None else targets
         where = positions.resolve(view, position)
         target = targets.resolve(answers)
         readout = RunReadout.of(targets, target, where)

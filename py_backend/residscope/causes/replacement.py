@@ -57,7 +57,7 @@ def replacement(replay: Replay, given: Any, kinds: list[Site], name: str = "repl
     if isinstance(given, Mapping) or hasattr(given, "cache_dict"):
         own = getattr(given, "model", None)
         is_other = own is not None and own is not view.model
-        return _other_cache(view, CacheView(given, model=view.model), name, other_model=is_other)
+        return of_other_cache(view, CacheView(given, model=view.model), name, other_model=is_other)
     return _other_run(replay, given, kinds, name)
 
 
@@ -90,8 +90,23 @@ def _mean(view: CacheView, argument: str) -> Replacement:
     return Replacement("the mean over the cache's prompts", of, notes)
 
 
-def _other_cache(view: CacheView, other: CacheView, argument: str, *, other_model: bool) -> Replacement:
-    if other.n_pos != view.n_pos or other.batch not in (1, view.batch):
+def of_other_cache(
+    view: CacheView, other: CacheView, argument: str, *, other_model: bool, prompt: int | None = None
+) -> Replacement:
+    """The activations of another cache.
+
+    Args:
+        view: The cache whose run is changed.
+        other: The other cache.
+        argument: The argument that holds it, for the messages.
+        other_model: Whether another model made it.
+        prompt: Its prompt that is put into all prompts; None: each prompt gets its own.
+
+    Raises:
+        ResidscopeError: If it does not fit.
+    """
+    prompts = range(other.batch) if prompt is None else range(prompt, prompt + 1)
+    if other.n_pos != view.n_pos or len(prompts) not in (1, view.batch):
         raise ResidscopeError(
             argument,
             f"The other cache holds {other.batch} prompts of {other.n_pos} positions, and this one {view.batch} of "
@@ -99,7 +114,7 @@ def _other_cache(view: CacheView, other: CacheView, argument: str, *, other_mode
         )
 
     def of(site: Site) -> Tensor:
-        values = held(other, site.kind, site.layer)
+        values = held(other, site.kind, site.layer)[prompts.start : prompts.stop]
         if tuple(values.shape[2:]) != site.inner:
             raise ResidscopeError(argument, "The other cache is from a model of another shape.")
         return values
@@ -107,11 +122,12 @@ def _other_cache(view: CacheView, other: CacheView, argument: str, *, other_mode
     notes: list[str] = []
     if other_model:
         notes.append("The other cache is from another model: its activations are put into a run of this one.")
-    both = (positions.first(view), positions.last(view)), (positions.first(other), positions.last(other))
-    mine, theirs = ({tuple(ends) for ends in zip(*one, strict=True)} for one in both)
-    if both[0] != both[1] if other.batch == view.batch else mine != theirs:
+    mine = list(zip(positions.first(view), positions.last(view), strict=True))
+    theirs = list(zip(positions.first(other), positions.last(other), strict=True))[prompts.start : prompts.stop]
+    if mine != theirs if len(theirs) == len(mine) else set(mine) != set(theirs):
         notes.append("The prompts of both caches begin or end at different positions, which are taken by index.")
-    return Replacement("the other cache's activation", of, notes)
+    words = "the other cache's activation" if prompt is None else f"the activation of prompt {prompt}"
+    return Replacement(words, of, notes)
 
 
 def _other_run(replay: Replay, given: Any, kinds: list[Site], argument: str) -> Replacement:

@@ -125,6 +125,22 @@ class Sweep:
             total[rows], direct[rows] = self._of(site, some)
             yield rows
 
+    def directs(self, patches: Sequence[Patch]) -> Float[Tensor, "patch batch"]:
+        """The direct effects of patches. They need no run. NaN where they cannot be computed."""
+        _, found = self.unmeasured(len(patches))
+        by_layer: dict[int, list[int]] = {}
+        for row, patch in enumerate(patches):
+            by_layer.setdefault(patch.layer, []).append(row)
+        for layer, rows in by_layer.items():
+            site = self.measurement.site(self.kind, layer)
+            if self.direct is None or site is None:
+                continue
+            report_progress()
+            select, value = self._select(site, [patches[row] for row in rows]), self.replacement.of(site)
+            change = self._change_at_target(site, select, value, held(self.measurement.view, site.kind, layer), 0)
+            found[rows] = self.direct.effect(layer, change)
+        return found
+
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         """The total and the direct effect of all patches in one run, `[batch]`."""
         import torch

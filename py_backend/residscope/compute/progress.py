@@ -37,6 +37,17 @@ def set_listener(listener: Listener) -> None:
     _of_this_thread.listener = listener
 
 
+@contextmanager
+def listening(listener: Listener) -> Generator[None, None, None]:
+    """Send the reports of this thread to `listener` within this block."""
+    before: Listener | None = getattr(_of_this_thread, "listener", None)
+    _of_this_thread.listener = listener
+    try:
+        yield
+    finally:
+        _of_this_thread.listener = before
+
+
 def report_progress(done: int | None = None, total: int = 0) -> None:
     """Report that `done` of `total` parts are done, if that is known.
 

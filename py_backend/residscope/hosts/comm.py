@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from residscope import __version__
+from residscope.hosts import turns as turns  # loaded here, because the silent request that takes a turn imports nothing
 from residscope.hosts.attach import SafeImports
 from residscope.serving.dispatcher import Dispatcher
 from residscope.wire import protocol

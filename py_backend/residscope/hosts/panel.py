@@ -23,6 +23,7 @@ from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
 from residscope.cache.component_names import parse as parse_head
 from residscope.errors import ResidscopeError
+from residscope.hosts import turns
 from residscope.hosts.destination import at_destination
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import PanelViews
@@ -371,7 +372,8 @@ class Panel(Selected, anywidget.AnyWidget):
 
     # --- requests ----------------------------------------------------------------------------------------------------
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
-        deliver(message, lambda question: answered(question, self._reply), self.send)
+        with turns.answering():
+            deliver(message, lambda question: answered(question, self._reply), self.send)
 
     def _reply(self, question: Question) -> tuple[AnyReply, Buffers]:
         if isinstance(question.ask, Presence):
@@ -379,7 +381,7 @@ class Panel(Selected, anywidget.AnyWidget):
             return PresenceReply(), []
         if isinstance(question.ask, ListCaches):  # what this cache can be compared with
             return listed(), []
-        reply = self._service.reply(question.ask, question.id)
+        reply = self._service.reply(question.ask, question.id, gives_turns=question.gives_turns)
         if not isinstance(reply[0], Working):  # a progress reply must not wait for the running job
             self.update_facts()
         return reply
@@ -519,6 +521,7 @@ def inspect(
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
     service = Service(cache, name or name_of(cache), **given)
+    turns.watch_cells()
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
     if show:
         panel.show()

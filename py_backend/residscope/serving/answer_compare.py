@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from residscope.attribution.decompose import Query
@@ -58,24 +58,33 @@ Key: TypeAlias = "tuple[Hashable, ...] | None"
 T = TypeVar("T")
 
 
-def comparison(context: RequestContext, request: Compare, key: Key) -> tuple[ComparisonReply, Buffers]:
+def comparison(
+    context: RequestContext, request: Compare, key: Key, what_if: Any = None
+) -> tuple[ComparisonReply, Buffers]:
     """A decomposition of the target in the run that is shown, and in another one.
 
     Args:
         context: The cache that is shown.
         request: The request.
         key: The key of the request and of what was given with the cache; None if it has none.
+        what_if: The cache of a run without some heads, if that is compared with.
     """
-    return _of_two(context, request.against, key, lambda second: _reply(context, second, request))
+    return _of_two(context, request.against, what_if, key, lambda second: _reply(context, second, request))
 
 
-def attention(context: RequestContext, request: CompareAttention, key: Key) -> tuple[AttentionComparisonReply, Buffers]:
+def attention(
+    context: RequestContext, request: CompareAttention, key: Key, what_if: Any = None
+) -> tuple[AttentionComparisonReply, Buffers]:
     """The attention pattern of one head in both runs; see `comparison`."""
-    return _of_two(context, request.against, key, lambda second: _maps(context, second, request))
+    return _of_two(context, request.against, what_if, key, lambda second: _maps(context, second, request))
 
 
 def _of_two(
-    context: RequestContext, against: Against, key: Key, make: Callable[[RequestContext], tuple[T, Buffers]]
+    context: RequestContext,
+    against: Against,
+    what_if: Any,
+    key: Key,
+    make: Callable[[RequestContext], tuple[T, Buffers]],
 ) -> tuple[T, Buffers]:
     """Call `make` with the run that is compared with.
 
@@ -88,9 +97,11 @@ def _of_two(
         return make() if key is None else memo.once(("compared", state, *key), make, lambda reply: size_of(reply[1]))
 
     name = against.cache
-    if name is None:
-        return kept("", lambda: make(context))
-    cache = named(name)
+    cache = what_if
+    if cache is None:
+        if name is None:
+            return kept("", lambda: make(context))
+        cache = named(name)
     if cache is None:
         raise ResidscopeError(
             "against",
@@ -179,7 +190,7 @@ def _prompts(
 ) -> tuple[int | None, int | None]:
     """The prompt of each run; None for each if all prompts are compared, one by one."""
     against = request.against
-    if against.cache is None and against.prompt is None:
+    if against.cache is None and against.prompt is None and not against.without:
         raise ResidscopeError("against", _ITSELF)
     prompt = first.view.check_prompt(request.prompt)
     if prompt is None and against.prompt is not None and first.view.batch > 1:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from residscope.errors import ResidscopeError
+from residscope.serving.measuring import pause_others
 from residscope.serving.service import Service
 from residscope.session.cache_reference import GONE
 from residscope.session.cache_summary import row
@@ -57,7 +58,8 @@ class Dispatcher:
             return _service(tracked).reply(question.ask)
         _check_unchanged(tracked, question.cache, weights=True)
         try:
-            reply = _service(tracked).reply(question.ask, question.id, about=question.cache, looked=True)
+            given: dict[str, Any] = {"about": question.cache, "looked": True, "gives_turns": question.gives_turns}
+            reply = _service(tracked).reply(question.ask, question.id, **given)
         except ResidscopeError as error:
             if error.code == "unsteady":
                 _check_unchanged(tracked, question.cache)
@@ -84,6 +86,7 @@ def _rows(searched: Search) -> CachesReply:
     weights: dict[int, int] = {}  # each model's weights are compared only once
     rows: list[CacheRow] = []
     notes = list(searched.notes)
+    pause_others({id(found.cache) for found in searched.found})
     for found in searched.found:
         try:
             rows.append(row(found.cache, found.names, track(found.cache, seen=weights)))

@@ -24,6 +24,7 @@ from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.serving import answer_charts, answer_compare, answer_views, answer_why
+from residscope.serving.answer_runs import RunRequests
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
@@ -123,6 +124,13 @@ class Service:
         self._tracked = track(cache, model)
         # Handlers may run on a subshell thread while the user's cell runs; only one request is computed at a time.
         self._jobs = JobQueue(self.hold.there)
+        self._runs = RunRequests(
+            self._open,
+            self.targets,
+            lambda: self._look().current_state,
+            self._jobs.run_short,
+            lambda: self.hold.get().cache,
+        )
         self._size: tuple[str | None, int] = (
             None,
             0,
@@ -134,6 +142,17 @@ class Service:
         view = CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
         view.padding_is_real = counted == "none"
         return view
+
+    def _open(self, counted: Padding) -> CacheView:
+        """The same with what is known about the cache, compared just now."""
+        held = self.hold.get()
+        given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
+        view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
+        view.padding_is_real = counted == "none"
+        return view
+
+    def _what_if(self, ask: Compare | CompareAttention) -> Any:
+        return self._runs.what_if(ask.against, ask.padding)
 
     def targets(self, view: CacheView | None = None) -> Targets:
         """Resolves answers for the cache in its present state."""
@@ -168,6 +187,7 @@ class Service:
         self.tokens = self.attention_mask = None
         self._directions.clear()
         self._jobs.cancel_all()
+        self._runs.measuring.forget()
 
     def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
         """Answer one message of a view.
@@ -178,10 +198,18 @@ class Service:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. Only the user's KeyboardInterrupt is raised.
         """
-        return answered(message, lambda question: self.reply(question.ask, question.id))
+        return answered(
+            message, lambda question: self.reply(question.ask, question.id, gives_turns=question.gives_turns)
+        )
 
     def reply(
-        self, ask: AnyRequest, id: str | None = None, *, about: CacheRef | None = None, looked: bool = False
+        self,
+        ask: AnyRequest,
+        id: str | None = None,
+        *,
+        about: CacheRef | None = None,
+        looked: bool = False,
+        gives_turns: bool = False,
     ) -> tuple[AnyReply, Buffers]:
         """Answer one request, after those before it; for a long job, return its progress.
 
@@ -190,6 +218,7 @@ class Service:
             id: Identifies the request when it is sent again. Without an id it is computed to its end.
             about: The state of the cache that the request is about, if it names one.
             looked: Whether the cache was just checked for changes.
+            gives_turns: Whether the view makes the kernel take turns (`protocol.Question`).
 
         Raises:
             ResidscopeError: If it cannot be answered; the sentence says why.
@@ -197,6 +226,12 @@ class Service:
         if isinstance(ask, GiveUp):
             self._jobs.cancel(ask.id)
             return GivenUp(), []
+        if isinstance(ask, MeasureEffects | RunWithout):
+            if not looked:
+                self._jobs.run_short(self._look)
+            if isinstance(ask, MeasureEffects):
+                return self._runs.effects(ask, gives_turns=gives_turns)
+            return self._runs.without(ask, gives_turns=gives_turns), []
         if id and (self._jobs.has(id) or self._takes_long(ask)):
             question = msgspec.msgpack.encode((ask, about))
             result = self._jobs.run_long(id, question, partial(self._answer, ask, looked))
@@ -274,11 +309,9 @@ class Service:
             case Attribute():
                 return answer_charts.attribution(self._context(view), ask)
             case Compare():
-                return answer_compare.comparison(self._context(view), ask, self._key(ask))
+                return answer_compare.comparison(self._context(view), ask, self._key(ask), self._what_if(ask))
             case CompareAttention():
-                return answer_compare.attention(self._context(view), ask, self._key(ask))
-            case MeasureEffects() | RunWithout():
-                raise ResidscopeError("protocol", "This is not measured here yet.")
+                return answer_compare.attention(self._context(view), ask, self._key(ask), self._what_if(ask))
             case ReadAttention():
                 return answer_views.attention(self._context(view), ask)
             case ReadThumbnails():
@@ -313,7 +346,7 @@ class Service:
                 return self._code(view, ask), []
             case WritePage():
                 return self._page(view, ask)
-            case ListCaches() | Presence() | GiveUp():
+            case MeasureEffects() | RunWithout() | ListCaches() | Presence() | GiveUp():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:

@@ -156,7 +156,7 @@ class MeasureEffects(Request, frozen=True, tag="effects"):
 
 
 class RunWithout(Request, frozen=True, tag="without"):
-    """Runs the user's model without some heads, so that `Compare` can compare this run. Turns as in `MeasureEffects`."""
+    """Runs the model without some heads, so that `Compare` can compare this run. For turns see `MeasureEffects`."""
 
     against: Against
 

@@ -229,7 +229,7 @@ export interface MeasureEffects {
   padding?: "found" | "none";
 }
 /**
- * Runs the user's model without some heads, so that `Compare` can compare this run. Turns as in `MeasureEffects`.
+ * Runs the model without some heads, so that `Compare` can compare this run. For turns see `MeasureEffects`.
  */
 export interface RunWithout {
   kind: "without";
@@ -1066,4 +1066,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "f70f206c5890";
+export const WIRE = "b5190fd7d872";

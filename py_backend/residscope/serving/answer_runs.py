@@ -1,0 +1,208 @@
+"""Answers the requests that run the user's model: effects of replacing something, and a run without some heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from residscope.attribution.targets import Targets
+from residscope.cache.component_names import parse_heads
+from residscope.cache.view import CacheView
+from residscope.causes.hooks import hook_state
+from residscope.causes.measurement import chosen_positions
+from residscope.causes.replacement import Replacement, of_other_cache, replacement
+from residscope.causes.replay import Replay, replay
+from residscope.causes.stepped import Measured, steps
+from residscope.causes.without import as_cache, changed_run
+from residscope.errors import ResidscopeError
+from residscope.serving import turns
+from residscope.serving.measuring import Measuring, Pace, SteppedRun
+from residscope.session.class_kinds import peek
+from residscope.session.discovery import named
+from residscope.terms import Against, Padding
+from residscope.wire.envelope import Buffers, float32, number
+from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, WithoutReply
+
+_RUN_FIRST = "This run was not made yet, or the cache was changed since: it is made first."
+_NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."
+_ONE_PROMPT = "A prompt is put into one prompt, not into the mean over all: choose a prompt."
+
+
+@dataclass
+class WhatIf:
+    """A run without some heads.
+
+    Attributes:
+        cache: Its activations; None until it was made.
+        replayed: How the unchanged run compares with the cache, in words.
+        notes: What to know about it.
+    """
+
+    cache: Any = None
+    replayed: str = ""
+    notes: list[str] = field(default_factory=list[str])
+
+
+class RunRequests:
+    """The runs of one cache that its views asked for.
+
+    Args:
+        opened: Opens the cache in its present state.
+        targets: Resolves targets in it.
+        state: The state of cache, weights and settings, compared just now.
+        alone: Does some work while no other request about this cache is computed.
+        cache: Returns the user's cache.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[Padding], CacheView],
+        targets: Callable[[CacheView], Targets],
+        state: Callable[[], Hashable],
+        alone: Callable[[Callable[[], Any]], Any],
+        cache: Callable[[], Any],
+    ) -> None:
+        self._opened, self._targets, self._state, self._alone = opened, targets, state, alone
+        self._cache, self.measuring = cache, Measuring(id(cache()))
+
+    def effects(self, ask: MeasureEffects, *, gives_turns: bool) -> tuple[EffectsReply, Buffers]:
+        """What is known of the effects so far; a turn is taken if none is given from outside."""
+        if ask.replaced_by == "other":
+            if ask.against is None:
+                raise ResidscopeError("against", _NO_OTHER)
+            if ask.prompt is None and ask.against.cache is None and not ask.against.without:
+                raise ResidscopeError("prompt", _ONE_PROMPT)
+        at = self._conditions(ask.padding)
+        asked = msgspec.structs.replace(ask, prompt=None, measure=True)
+        key = ("effects", at, msgspec.msgpack.encode(asked))
+
+        def make(into: Measured, pace: Pace) -> Iterator[None]:
+            view = self._opened(ask.padding)
+            return steps(
+                self._targets(view), ask.target, ask.position, ask.of, self._source(ask, view), into, pace.most
+            )
+
+        run = self.measuring.find(key)
+        if not ask.measure:
+            if run is not None:
+                run.stop()
+        elif run is None:
+            run = self.measuring.begin(key, self._stepped(Measured(), make, at, ask.padding))
+        else:
+            run.go_on()
+        self._take_turn(run, gives_turns)
+        return self._alone(lambda: self._effects(ask, run))
+
+    def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
+        """Whether there is a run without these heads; a turn is taken if none is given from outside."""
+        key = self._key_without(ask.against, ask.padding)
+        if not ask.against.without:  # no such run is wanted any more
+            self.measuring.drop("without")
+            return WithoutReply("done", None, "", [])
+
+        def make(into: WhatIf, _: Pace) -> Iterator[None]:
+            return self._run_without(ask.against, ask.padding, into)
+
+        run = self.measuring.find(key)
+        if run is None:
+            self.measuring.drop("without")  # it may be as large as the cache
+            at = self._conditions(ask.padding)
+            run = self.measuring.begin(key, self._stepped(WhatIf(), make, at, ask.padding))
+        run.go_on()
+        self._take_turn(run, gives_turns)
+        if run.error is not None:
+            raise run.error
+        found: WhatIf = run.result
+        if run.state == "done":
+            return WithoutReply("done", None, found.replayed, found.notes)
+        return WithoutReply("waiting", run.token, found.replayed, found.notes)
+
+    def what_if(self, against: Against, padding: Padding) -> Any:
+        """The cache of a run without some heads; None if the comparison is with another run.
+
+        Raises:
+            ResidscopeError: If it was not made yet.
+        """
+        if not against.without:
+            return None
+        run = self.measuring.find(self._key_without(against, padding))
+        if run is None or run.state != "done":
+            raise ResidscopeError("run-first", _RUN_FIRST)
+        return run.result.cache
+
+    # --- what the runs need -------------------------------------------------------------------------------------------
+    def _conditions(self, padding: Padding) -> Hashable:
+        """What a run depends on: if it differs, what was measured is of another run."""
+        return self._state(), hook_state(self._opened(padding).model)
+
+    def _key_without(self, against: Against, padding: Padding) -> Hashable:
+        return "without", self._conditions(padding), msgspec.msgpack.encode(against)
+
+    def _stepped(
+        self, result: Any, make: Callable[[Any, Pace], Iterator[None]], at: Hashable, padding: Padding
+    ) -> SteppedRun[Any]:
+        return SteppedRun(
+            result, lambda: self._opened(padding).model, make, self._alone, lambda: self._conditions(padding) == at
+        )
+
+    def _take_turn(self, run: SteppedRun[Any] | None, gives_turns: bool) -> None:
+        if run is not None and run.state == "waiting" and not gives_turns and turns.is_granted():
+            run.step()
+
+    def _source(self, ask: MeasureEffects, view: CacheView) -> Callable[[Replay], Replacement]:
+        """What takes the place of the activations."""
+        if ask.replaced_by != "other":
+            return lambda found: replacement(found, ask.replaced_by, [], "replaced_by")
+        against = ask.against
+        assert against is not None
+        other: Any = self.what_if(against, ask.padding)
+        if other is None and against.cache is not None:
+            other = named(against.cache)
+            if other is None:
+                raise ResidscopeError("against", f"There is no activation cache `{against.cache}` in the notebook.")
+        own = None if other is None else peek(other, "model")
+        second = view if other is None else CacheView(other, model=view.model if own is None else own)
+        second.padding_is_real = view.padding_is_real
+        is_other = own is not None and own is not view.model
+        prompt = None if against.prompt is None else second.check_prompt(against.prompt)
+        return lambda _: of_other_cache(view, second, "against", other_model=is_other, prompt=prompt)
+
+    def _run_without(self, against: Against, padding: Padding, into: WhatIf) -> Iterator[None]:
+        view = self._opened(padding)
+        found = replay(view)
+        rounding = f", up to rounding ({found.gap:.1g} of an activation's size)" if found.gap else ""
+        into.replayed = f"replayed: as cached{rounding}"
+        yield
+        where = chosen_positions(view, "all")
+        values, notes = changed_run(found, parse_heads(against.without), against.replaced_by, where)
+        into.cache, into.notes = as_cache(values, self._cache(), view.model), notes
+
+    # --- the reply ----------------------------------------------------------------------------------------------------
+    def _effects(self, ask: MeasureEffects, run: SteppedRun[Any] | None) -> tuple[EffectsReply, Buffers]:
+        view = self._opened(ask.padding)
+        prompt = view.check_prompt(ask.prompt)
+        if run is not None:
+            run.settle()
+            if run.error is not None:
+                raise run.error
+        found: Measured = Measured() if run is None else run.result
+        sign = 1 if ask.replaced_by == "other" else -1  # what the component adds, or what changes
+        grids = (found.grid(values, prompt) for values in (found.total, found.direct, found.estimate))
+        before = None if found.before is None else found.before.mean() if prompt is None else found.before[prompt]
+        waits = run is not None and run.state == "waiting"
+        reply = EffectsReply(
+            of=ask.of,
+            state="stopped" if run is None else "waiting" if waits else "done" if run.state == "done" else "stopped",
+            turn=run.token if waits and run is not None else None,
+            done=found.done,
+            total=found.count,
+            before=None if before is None else number(before),
+            replayed=found.replayed,
+            replaced_by=found.replaced_by,
+            prompts=view.batch if prompt is None else 1,
+            notes=list(found.notes),
+        )
+        return reply, [b"" if values is None else float32(sign * values) for values in grids]

@@ -1,0 +1,203 @@
+"""Runs of the user's model that views asked for, made step by step in turns (see `turns`)."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+from uuid import uuid4
+
+from residscope.causes.user_state import keeping_user_state
+from residscope.compute.progress import WorkCancelledError, listening
+from residscope.errors import ResidscopeError
+from residscope.serving import turns
+
+R = TypeVar("R")
+
+TURN = 0.1
+"""Seconds that a turn takes, as far as one step of the work is not longer."""
+
+_STEP = 0.08
+"""Seconds that a step may take: at most twice as many."""
+
+_MOST = 4
+"""The most results that are kept for one cache."""
+
+_ALL: weakref.WeakSet[Measuring] = weakref.WeakSet()
+
+
+class Pace:
+    """How many runs one step makes. More at once are quicker, but the next cell must not wait long."""
+
+    def __init__(self) -> None:
+        self._most = 2
+
+    def most(self) -> int:
+        """The most runs of the next step."""
+        return self._most
+
+    def measure(self, seconds: float, runs: int) -> None:
+        """Learn from a step: it made so many runs in so many seconds."""
+        if runs and seconds > 2 * _STEP:
+            self._most = max(1, self._most // 2)
+        elif runs == self._most and seconds < _STEP:
+            self._most *= 2
+
+
+@dataclass(eq=False)
+class SteppedRun(Generic[R]):
+    """Work of several steps, and its result so far.
+
+    Attributes:
+        result: The result so far.
+        state: Whether it waits for its turn, is done, was stopped, or cannot be done.
+        error: Why it cannot be done.
+        token: Names its turns.
+    """
+
+    result: R
+    model: Callable[[], Any]
+    make: Callable[[R, Pace], Iterator[None]]
+    run_alone: Callable[[Callable[[], None]], None]
+    is_same: Callable[[], bool]
+    state: Literal["waiting", "done", "stopped", "failed"] = "waiting"
+    error: ResidscopeError | None = None
+    token: str = field(default_factory=lambda: uuid4().hex)
+    _pace: Pace = field(default_factory=Pace)
+    _steps: Iterator[None] | None = None
+    _is_cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        turns.register(self.token, self)
+
+    def step(self) -> None:
+        """Take a turn: run the model for a moment."""
+        try:
+            self.run_alone(self._turn)
+        except KeyboardInterrupt:
+            self._end("stopped")
+
+    def stop(self) -> None:
+        """Make no more runs. A step that is under way ends at its next block."""
+        self._is_cancelled = True
+
+    def go_on(self) -> None:
+        """Go on after a stop."""
+        if self.state == "stopped":
+            self.state, self._is_cancelled = "waiting", False
+
+    def settle(self) -> None:
+        """Take note of a stop. Called when no step is under way."""
+        if self._is_cancelled and self.state == "waiting":
+            self._end("stopped")
+
+    def forget_steps(self) -> None:
+        """Release what is needed between two turns, such as the cache. The next turn begins where this one ended."""
+        self._steps = None
+
+    def _turn(self) -> None:
+        self.settle()
+        if self.state != "waiting":
+            return
+        try:
+            if not self.is_same():
+                raise ResidscopeError("changed", _CHANGED)
+            model = self.model()
+            device = next(iter(model.parameters())).device if hasattr(model, "parameters") else "cpu"
+            with listening(_Listener(self)):
+                keeping_user_state(model, device, self._work)
+        except WorkCancelledError:
+            self._end("stopped")
+        except KeyboardInterrupt:
+            self._end("stopped")
+            raise
+        except ResidscopeError as error:
+            self.error = error
+            self._end("failed")
+        except Exception as error:  # in a hook of the user, for example
+            self.error = ResidscopeError("run", f"The run of the model failed: {type(error).__name__}: {error}")
+            self._end("failed")
+
+    def _work(self) -> None:
+        if self._steps is None:
+            self._steps = self.make(self.result, self._pace)
+        end = time.monotonic() + TURN
+        while self.state == "waiting" and not self._is_cancelled:
+            start, done = time.monotonic(), getattr(self.result, "done", 0)
+            if next(self._steps, _END) is _END:
+                self._end("done")
+            now = time.monotonic()
+            self._pace.measure(now - start, getattr(self.result, "done", 0) - done)
+            if now > end:
+                return
+
+    def _end(self, state: Literal["done", "stopped", "failed"]) -> None:
+        self.state, self._steps = state, None
+
+
+_END = object()
+_CHANGED = "The model, its hooks or the cache were changed while it was measured: measure again."
+
+
+class _Listener:
+    """Stops a step that was cancelled."""
+
+    def __init__(self, run: SteppedRun[Any]) -> None:
+        self._run = run
+
+    def step(self, done: int | None, total: int) -> None:  # noqa: ARG002 - the names are those of `Listener`
+        """See `report_progress`."""
+        if self._run._is_cancelled:  # pyright: ignore[reportPrivateUsage]
+            raise WorkCancelledError
+
+
+class Measuring:
+    """The runs of one cache. At most one of them is not finished.
+
+    Args:
+        cache_id: `id` of the cache.
+    """
+
+    def __init__(self, cache_id: int) -> None:
+        self.cache_id = cache_id
+        self._runs: OrderedDict[Hashable, SteppedRun[Any]] = OrderedDict()
+        _ALL.add(self)
+
+    def find(self, key: Hashable) -> SteppedRun[Any] | None:
+        """The run of a request, if there is one."""
+        return self._runs.get(key)
+
+    def begin(self, key: Hashable, run: SteppedRun[Any]) -> SteppedRun[Any]:
+        """Keep a new run; what another run needs between two turns is released."""
+        for other in self._runs.values():
+            other.forget_steps()
+        self._runs[key] = run
+        while len(self._runs) > _MOST:
+            self._runs.popitem(last=False)
+        return run
+
+    def drop(self, kind: str) -> None:
+        """Release the runs whose keys begin with this word."""
+        for key in [key for key in self._runs if isinstance(key, tuple) and key[0] == kind]:
+            self._runs.pop(key).stop()
+
+    def forget(self) -> None:
+        """Release everything."""
+        for run in self._runs.values():
+            run.stop()
+        self._runs.clear()
+
+    def pause(self) -> None:
+        """Release what runs need between two turns."""
+        for run in self._runs.values():
+            run.forget_steps()
+
+
+def pause_others(cache_ids: set[int]) -> None:
+    """Release what the runs of all other caches need between two turns: the user has no such cache any more."""
+    for measuring in list(_ALL):
+        if measuring.cache_id not in cache_ids:
+            measuring.pause()
