@@ -54,7 +54,8 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       // A saved page has the reply to the request as questions.ts declares it.
       const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false });
       if (ended.aborted) return;
-      found.value = foundIn(result, store);
+      // A kernel that is just running the model may not know what it has measured before: then that stays.
+      if (result.reply.total > 0 || !found.peek()) found.value = foundIn(result, store);
       state.value = result.reply.state === "done" ? "done" : "stopped";
     } catch (error) {
       if (!ended.aborted) failed(error);

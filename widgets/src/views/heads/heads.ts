@@ -229,7 +229,8 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const both = runWords(shown, index);
     const words = shown.measured ? effectWords(shown, index) : cellWords(shown, value) + both;
     tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : words}`);
-    tip.classList.toggle("rs-tip-both", both !== "" || shown.measured !== null);
+    tip.classList.toggle("rs-tip-both", both !== "");
+    tip.classList.toggle("rs-tip-wide", shown.measured !== null);
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;
