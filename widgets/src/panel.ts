@@ -125,7 +125,9 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
       const isCommand = isPlainKey(event) && !isInText(event) && !(event.target instanceof HTMLSelectElement);
       if (event.key === "t" && isCommand) {
         event.preventDefault();
-        return takeOut(store, toTakeOut(store));
+        // A comparison with another run is not replaced by a key.
+        const isOther = store.against.peek() !== null && !store.against.peek()?.without?.length;
+        return isOther ? undefined : takeOut(store, toTakeOut(store));
       }
       if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
       const by = trailStepOf(event);

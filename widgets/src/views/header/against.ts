@@ -139,7 +139,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
           }</button>
         ${isPlain ? nothing : html`<span class="rs-chips-out">${without.map((head) => chip(store, head))}</span>`}
         ${
-          store.isSaved.value
+          store.isSaved.value || (isPlain && second !== undefined)
             ? nothing
             : html`<button type="button" class="rs-quiet rs-take-out ${out.length === 0 ? "rs-none" : ""}"
                 aria-label="Take out ${out.join(", ")}"

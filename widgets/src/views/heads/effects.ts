@@ -2,6 +2,7 @@
 // are, and whether an unchanged run gave the cache again.
 import { batch } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Effect, Effects, ReplacedBy } from "../../state/effects";
 import type { Store } from "../../state/store";
@@ -88,8 +89,10 @@ export function measuredWords(effects: Effects, isSaved: boolean, isWhole = fals
 export function replayed(words: string, isPast: boolean): TemplateResult | typeof nothing {
   if (words === "") return nothing;
   const said = words.startsWith("replayed") ? words : `replayed: ${words}`;
-  return html`<p class="rs-replayed ${isPast ? "rs-unmeasured" : "rs-agrees"}"
-    title="The model was run again without a change, and compared with the cache">${isPast ? "" : "✓ "}${prose(said)}</p>`;
+  const title = `${said}. The model was run again without a change, and compared with the cache.`;
+  return html`<p class="rs-replayed ${isPast ? "rs-unmeasured" : "rs-agrees"}" title=${legibleSentence(title)}>${
+    isPast ? "" : "✓ "
+  }${prose(said)}</p>`;
 }
 
 /** The choice of what takes the place of a head's output. */
