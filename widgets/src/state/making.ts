@@ -9,13 +9,13 @@ import type { Store } from "./store";
 import { type Behind, inTurns, NoTurns } from "./turns";
 
 export function makeRuns(store: Store, client: Client, signal: AbortSignal): void {
-  const { isRunning, isMissing, refusal, behind, replayed, made, compared, starts } = store.runs.whatIf;
+  const { isRunning, isMissing, refusal, behind, replayed, notes, made, compared, starts } = store.runs.whatIf;
   const asked = computed(() => {
     const ask = without(store.shown);
     return ask && `${store.dataKey.value} ${againstKey(ask.against)}`;
   });
   const take = ({ reply }: Result<"without">): boolean => {
-    replayed.value = reply.replayed;
+    [replayed.value, notes.value] = [reply.replayed, reply.notes];
     return true;
   };
   const make = async (ask: Extract<Ask, { kind: "without" }>, ended: AbortSignal): Promise<void> => {
@@ -51,7 +51,7 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
       present = child(signal);
       isRunning.value = isMissing.value = false;
       refusal.value = behind.value = null;
-      replayed.value = "";
+      [replayed.value, notes.value] = ["", []];
       const ask = without(store.shown);
       // The run may be as large as the cache: without this, the kernel would keep it.
       if (!ask && had && !store.isSaved.value) client.quietly({ kind: "without", against: {} }).catch(() => undefined);

@@ -21,7 +21,7 @@ interface Wanted {
 }
 
 /** What is known; an empty buffer has no value that is known yet. */
-function foundIn({ reply, buffers }: Result<"effects">, store: Store): Found {
+function foundOf({ reply, buffers }: Result<"effects">, store: Store): Found {
   const { layers = 0, heads = 0, positions = 0 } = store.facts.peek() ?? {};
   const count = layers * (reply.of === "stream" ? positions : heads);
   const values = (buffer: DataView | undefined): Float32Array =>
@@ -55,7 +55,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false });
       if (ended.aborted) return;
       // A kernel that is just running the model may not know what it has measured before: then that stays.
-      if (result.reply.total > 0 || !found.peek()) found.value = foundIn(result, store);
+      if (result.reply.total > 0 || !found.peek()) found.value = foundOf(result, store);
       state.value = result.reply.state === "done" ? "done" : "stopped";
     } catch (error) {
       if (!ended.aborted) failed(error);
@@ -65,7 +65,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
     state.value = "measuring";
     refusal.value = null;
     const take = (result: Result<"effects">): boolean => {
-      const now = foundIn(result, store);
+      const now = foundOf(result, store);
       found.value = now;
       return !wanted.isHidden() && !wanted.isEnough(now);
     };

@@ -179,7 +179,9 @@ export class Store extends SelectionSignals {
       neurons,
       scores,
     ];
-    return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
+    const caused = this.effectShown.value === "direct" ? null : this.effects.heads.found.value;
+    const notes = [caused, ...replies].flatMap((data) => data?.reply.notes ?? []);
+    return [...new Set([...this.runs.whatIf.notes.value, ...notes])];
   });
 
   /** The comparison with another run. */

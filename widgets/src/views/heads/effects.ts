@@ -106,7 +106,7 @@ function replacedBy(store: Store): TemplateResult {
     });
   };
   const names = (Object.keys(REPLACED_BY) as ReplacedBy[]).filter(isThere);
-  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${RUNS_THE_MODEL}"><span class="rs-replaced-word">replaced</span> by <span
+  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. Choosing another one runs your model, between cells."><span class="rs-replaced-word">replaced</span> by <span
       class="rs-choice"><select aria-label="What takes the place of a head’s output" .value=${value}
         ?disabled=${store.isSaved.value} @change=${choose}>${names.map(
           (name) => html`<option value=${name} ?selected=${name === value}>${REPLACED_BY[name][0]}</option>`,

@@ -46,7 +46,9 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
     const tip = feeds
       ? feedsWords(store, feeds)
       : score === null
-        ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
+        ? store.effectShown.value === "direct"
+          ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
+          : (EFFECTS.find(([name]) => name === store.effectShown.value)?.[1] ?? "")
         : reply?.score === score
           ? [reply.meaning, ...reply.notes].join(" ")
           : "";

@@ -113,6 +113,7 @@ export function mountStream(
   });
 
   watch(signal, () => {
+    if (!inSight.value) return render(nothing, names);
     const { rows, columns, cellWidth, cellHeight } = size.value;
     const [known, shown, theme, most] = [found.value, values.value, store.theme.value, limit.value];
     const destination = store.destination.value ?? columns - 1;
@@ -139,6 +140,7 @@ export function mountStream(
   });
   watch(signal, () => {
     const { columns, cellWidth } = size.value;
+    if (!inSight.value) return render(nothing, tokens);
     render(columnLabels(store, columns, cellWidth, cell.value?.column ?? store.hoveredToken.value), tokens);
   });
 
