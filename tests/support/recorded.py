@@ -88,6 +88,8 @@ def asks() -> list[dict[str, Any]]:
             "against": {"cache": "clean"},
         },  # no such cache
         {"kind": "compare-attention", "layer": 1, "head": 1, "prompt": 0, "against": {"prompt": 1}},
+        {"kind": "effects", "target": TARGET, "prompt": 0},  # it waits for its turn
+        {"kind": "without", "against": {"without": ["L1H0"]}},
         {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
         {"kind": "attention", "layer": 1, "head": 0, "target": TARGET, "prompt": 0, "weighting": "value"},
         {"kind": "thumbnails", "layer": 2, "target": TARGET, "prompt": 1, "weighting": "contribution", "side": 3},
@@ -164,6 +166,7 @@ def _short(number: float | int) -> float | int | None:
 
 
 _VOLATILE = {"ref": {"id": "…", "state": "1.1.1"}, "cache": {"id": "…", "state": "1.1.1"}, "kernel": "…", "age": 0.0}
+_VOLATILE |= {"turn": "…"}
 
 
 def steady(message: Any) -> Any:
@@ -197,19 +200,28 @@ def recording() -> dict[str, Any]:
     """Return replies to the requests of the views of one selection, to those after one more click, and of the tests."""
     from residscope.export.snapshot import Entry, snapshot
     from residscope.serving.service import Service
-    from residscope.wire.envelope import answered
     from residscope.wire.protocol import Shown
 
     service = Service(run()[1])
     shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
     made = msgspec.to_builtins(snapshot(service.reply, "cache", shown, "all"), builtin_types=(bytes,))
     for ask in _requests_of_tests():
-        question = {"id": "1", "ask": ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {}) | ask}
-        answer, buffers = answered(question, lambda question: service.reply(question.ask))
+        answer, buffers = to_the_end(service, ({"target": TARGET} if "target" in fields_of(ask["kind"]) else {}) | ask)
         made["entries"].append(
             msgspec.to_builtins(Entry(ask, answer["reply"], buffers=buffers), builtin_types=(bytes,))
         )
     return made | {"saved": ""}
+
+
+def to_the_end(service: Any, ask: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """Return the answer of a service, which takes all its turns."""
+    from residscope.serving import turns
+
+    while True:
+        with turns.granted():
+            answer, buffers = service.answer({"id": "1", "ask": ask})
+        if answer.get("reply", {}).get("state") != "waiting":
+            return answer, buffers
 
 
 def _requests_inside() -> list[dict[str, Any]]:
@@ -247,6 +259,13 @@ def _requests_of_tests() -> list[dict[str, Any]]:
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
         *({"kind": "compare", "by": by, "prompt": 0, "against": {"prompt": 1}} for by in get_args(Decomposition)),
         *({"kind": "compare-attention", "prompt": 0, "against": {"prompt": 1}} | at for at in every),
+        *({"kind": "effects", "prompt": 0, "replaced_by": by} for by in ("zero", "mean")),
+        {"kind": "effects", "prompt": 0, "of": "stream", "replaced_by": "other", "against": {"prompt": 1}},
+        {"kind": "without", "against": {"without": ["L1H1"]}},
+        *(
+            {"kind": "compare", "by": by, "prompt": 0, "against": {"without": ["L1H1"]}}
+            for by in get_args(Decomposition)
+        ),
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

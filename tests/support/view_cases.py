@@ -98,6 +98,13 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         Shown(TARGET, 0, heads=["L1H2"], tab="runs", against=Against("clean", 1)),
     ),
     "against another cache, all prompts": (TOGETHER, Shown(TARGET, against=Against('runs["clean"]'), run="second")),
+    "total effects": (APART, Shown(TARGET, 1, 2, effect="total", replaced_by="mean", against=Against(None, 0))),
+    "effects of another run's heads, all prompts": (
+        TOGETHER,
+        Shown(TARGET, effect="indirect", replaced_by="other", against=Against("clean")),
+    ),
+    "effects, but a score is shown": (APART, Shown(TARGET, effect="estimate", score="copying")),
+    "against a run without a head": (APART, Shown(TARGET, against=Against(without=["L1H2"]), effect="total")),
     "heads that feed a value": (APART, Shown(MOVES, 0, feeds=Feeds(3, 3, 1, "value"))),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
     "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),

@@ -59,7 +59,8 @@ def ablate(
             model.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`; None: all heads.
         replace: What takes the place of the activations. `"zero"`. `"mean"`: at each position the mean over the prompts
-            of the cache, padding left out. Another cache: its activations in the same prompt and at the same position.
+            of the cache, padding left out. Another cache: its activations in the same prompt and at the same position;
+            `(cache, 2)`: those of its prompt 2, in all prompts.
             Token ids `[batch, pos]` (or `[pos]`, for all prompts): those of a run on these tokens.
         positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions that
             all prompts share. Padding is never replaced.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from residscope.base.arrays import tensor_of
@@ -40,7 +41,7 @@ def replacement(replay: Replay, given: Any, kinds: list[Site], name: str = "repl
 
     Args:
         replay: The run that is changed.
-        given: `"zero"`, `"mean"`, another cache, or token ids.
+        given: `"zero"`, `"mean"`, another cache, one of its prompts `(cache, 2)`, or token ids.
         kinds: The sites for which it is needed.
         name: The argument that holds it, for the messages.
 
@@ -54,11 +55,21 @@ def replacement(replay: Replay, given: Any, kinds: list[Site], name: str = "repl
         if given == "mean":
             return _mean(view, name)
         raise ResidscopeError(name, f'`{name}="{given}"` is not known: use "zero", "mean", a cache, or tokens.')
+    prompt = None
+    if isinstance(given, tuple) and len(given) == 2 and hasattr(given[1], "__index__") and not _is_numbers(given[0]):
+        given, prompt = given[0], index(given[1])
     if isinstance(given, Mapping) or hasattr(given, "cache_dict"):
         own = getattr(given, "model", None)
         is_other = own is not None and own is not view.model
-        return of_other_cache(view, CacheView(given, model=view.model), name, other_model=is_other)
+        other = CacheView(given, model=view.model)
+        prompt = None if prompt is None else other.check_prompt(prompt)
+        return of_other_cache(view, other, name, other_model=is_other, prompt=prompt)
     return _other_run(replay, given, kinds, name)
+
+
+def _is_numbers(given: Any) -> bool:
+    """Whether this is a number or a list of numbers, as in token ids."""
+    return hasattr(given, "__index__") or isinstance(given, list | tuple)
 
 
 def _mean(view: CacheView, argument: str) -> Replacement:

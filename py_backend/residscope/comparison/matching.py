@@ -85,7 +85,7 @@ def selected(result: Attribution, selection: Selection, rows: list[Component]) -
     measured, constant = (selection.of(part, result.axes[1:]) for part in (result.measured, result.constant))
     total = values[-1] if result.by == "accumulated" else values.sum(0)
     unexplained = selection.of(result.unexplained, result.axes[1:])
-    if any(row not in rows for row in result.components):
+    if not set(rows).issuperset(result.components):
         unexplained = measured - total - constant
     parts = None if result.by not in ("head", "neuron") else sum(row.kind == result.by for row in rows)
     return replace(
@@ -103,7 +103,8 @@ def left_out(first: Attribution, second: Attribution, rows: list[Component]) -> 
     """A note on rows that only one run has."""
     if first.by == "source":
         return []
-    only = [[row.label for row in one.components if row not in rows] for one in (first, second)]
+    known = set(rows)
+    only = [[row.label for row in one.components if row not in known] for one in (first, second)]
     if not any(only):
         return []
     listed = [

@@ -52,8 +52,9 @@ class Run:
         if tokens is None:
             return None
         rows: list[list[Any]] = tokens.tolist()
-        text = self.targets.vocabulary.text
-        names: dict[int, Hashable] = {id: text(id) if as_texts else id for id in {id for row in rows for id in row}}
+        if not as_texts:
+            return rows
+        names: dict[int, Hashable] = {id: self.targets.vocabulary.text(id) for id in {id for row in rows for id in row}}
         return [[names[id] for id in row] for row in rows]
 
 

@@ -9,7 +9,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.export import compared_code
+from residscope.export import compared_code, effects_code
 from residscope.export.python_source import call, listed, literal
 from residscope.export.script import Given, Script
 from residscope.export.view_requests import Views
@@ -69,6 +69,8 @@ def _layers(script: Script) -> list[str]:
 def _heads(script: Script) -> list[str]:
     if script.request.shown.score is not None:
         return _scores(script, script.request.shown.score)
+    if script.request.shown.effect != "direct":
+        return effects_code.heads(script)
     against = script.request.shown.against
     if against is not None:
         return compared_code.heads(script, against)
@@ -83,6 +85,8 @@ def _heads(script: Script) -> list[str]:
 def _ranking(script: Script) -> list[str]:
     shown = script.request.shown
     k = shown.top_k
+    if shown.effect != "direct" and shown.ranking == "heads":
+        return effects_code.ranking(script)
     if shown.against is not None and shown.ranking == "heads":
         return compared_code.ranking(script, shown.against)
     layer = {} if shown.ranking == "heads" or shown.layer is None else {"layers": str(shown.layer)}
@@ -237,8 +241,15 @@ def _why(script: Script) -> list[str]:
     ]
 
 
+def _runs(script: Script) -> list[str]:
+    shown = script.request.shown
+    if shown.against is None and shown.effect != "direct":
+        return effects_code.scatter(script)
+    return compared_code.runs(script)
+
+
 _PICTURES: dict[Picture, Callable[[Script], list[str]]] = {
     "lens": _lens, "layers": _layers, "heads": _heads, "ranking": _ranking, "attention": _attention,
     "positions": _positions, "token-lens": _token_lens, "prompts": _prompts,
-    "why": _why, "runs": compared_code.runs,
+    "why": _why, "runs": _runs,
 }  # fmt: skip

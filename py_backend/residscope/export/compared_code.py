@@ -5,7 +5,7 @@ from __future__ import annotations
 from residscope.base.expressions import parse_path
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.export.python_source import call, is_addressable
+from residscope.export.python_source import call, is_addressable, literal
 from residscope.export.script import Script, free_name
 from residscope.session.discovery import leads_to, named
 from residscope.terms import Against, Run
@@ -83,7 +83,7 @@ def runs(script: Script) -> list[str]:
 
 
 def _comparison(script: Script, against: Against, by: str, norm: dict[str, str]) -> str:
-    other = _other(script, against)
+    other = other_cache(script, against)
     options = {} if script.prompt is None else {"prompt": str(script.prompt)}
     if against.prompt is not None:
         options = {"prompt": "0", **options, "with_prompt": str(against.prompt)}
@@ -95,8 +95,12 @@ def _comparison(script: Script, against: Against, by: str, norm: dict[str, str])
     return call("comparison = residscope.compare", [*caches, answers, f'by="{by}"', *named_options])
 
 
-def _other(script: Script, against: Against) -> str | None:
+def other_cache(script: Script, against: Against) -> str | None:
     """An expression for the other cache; None if both runs are of one cache."""
+    if against.without:
+        options = [] if against.replaced_by == "zero" else [f"replace={literal(against.replaced_by)}"]
+        options += script.named("tokens", "attention_mask", "model")
+        return call("residscope.without", [script.cache, literal(against.without), *options])
     name = against.cache
     if name is None:
         return None

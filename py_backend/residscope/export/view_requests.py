@@ -38,6 +38,7 @@ from residscope.wire.protocol import (
     Describe,
     Holds,
     MapPositions,
+    MeasureEffects,
     Picture,
     RankNeurons,
     ReadAttention,
@@ -170,6 +171,15 @@ class Views:
         norms: dict[Decomposition, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
         return [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
 
+    def effects(self, prompt: int | None) -> Requests:
+        """The effects that colour the head map; none if it shows what each head adds directly, or something else."""
+        shown = self.shown
+        if shown.effect == "direct" or shown.score is not None or shown.feeds is not None:
+            return []
+        against = shown.against if shown.replaced_by == "other" else None
+        at = self.place(prompt, shown.position)
+        return [MeasureEffects(shown.target, "heads", shown.replaced_by, against, *at)]
+
     def attention_of_runs(self) -> Requests:
         """The attention of pinned heads in two runs; none if there is no comparison."""
         shown = self.shown
@@ -246,11 +256,10 @@ class Views:
             heads = ranked[:_MAPPED]
         feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
         target = feeding.target if isinstance(feeding, Attribute) else shown.target
-        against = None if feeding else shown.against  # what feeds a head is shown of one run
-        return WriteCode(
-            picture,
-            msgspec.structs.replace(shown, tab=tab, heads=heads, target=target, feeds=None, against=against),
-        )
+        fields = {"tab": tab, "heads": heads, "target": target, "feeds": None}
+        if feeding is not None:  # what feeds a head is shown of one run, and directly
+            fields |= {"against": None, "effect": "direct"}
+        return WriteCode(picture, msgspec.structs.replace(shown, **fields))
 
     def token_lens(self, points: list[Component]) -> Requests:
         """The token lens in tiles, the deepest first."""
@@ -326,7 +335,7 @@ def choices(views: Views) -> Requests:
         requests.append(views.neurons(shown.layer, shown.prompt))
     feeding = views.feeding()
     requests += [] if feeding is None else [feeding]
-    return requests + views.comparisons(shown.prompt)
+    return requests + views.comparisons(shown.prompt) + views.effects(shown.prompt)
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
@@ -451,7 +460,8 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
     pictures: list[Picture] = [
         picture
         for picture in get_args(Picture)
-        if (picture != "why" or asked) and (picture != "runs" or views.shown.against is not None)
+        if (picture != "why" or asked)
+        and (picture != "runs" or views.shown.against is not None or views.shown.effect != "direct")
     ]
     yield from _each("the code", [views.code(picture, ranked) for picture in pictures])
 

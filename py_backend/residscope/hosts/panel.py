@@ -92,9 +92,14 @@ class Panel(Selected, anywidget.AnyWidget):
         why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
         feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
         against: What the cache is compared with, as plain data; None for nothing. Takes the number of another prompt,
-            the name of another cache (`"corrupted"`), that cache itself, or both, `("corrupted", 2)`.
+            the name of another cache (`"corrupted"`), that cache itself, or both, `("corrupted", 2)`; or the same run
+            without some heads, `{"without": ["L23H3"]}`: the view then runs the model.
         run: What the head map and the ranking show of two compared runs: this one (`"first"`), the other one
             (`"second"`), or second − first (`"difference"`).
+        effect: The effect of each head that the head map and the ranking show: `"direct"`, or `"total"`, `"indirect"`
+            or `"estimate"`, which the view measures in runs of the model.
+        replaced_by: What takes the place of a head's output in these runs: `"zero"`, `"mean"`, or `"other"` (that of
+            the compared run).
     """
 
     _esm = _built("panel.js")
@@ -521,7 +526,6 @@ def inspect(
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
     service = Service(cache, name or name_of(cache), **given)
-    turns.watch_cells()
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
     if show:
         panel.show()

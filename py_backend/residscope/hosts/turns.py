@@ -3,19 +3,19 @@
 JupyterLab and Notebook ask for a turn with a silent request that the kernel queues among the cells:
 `getattr(sys.modules.get("residscope.hosts.turns"), "take", …)("token")`. It is an execute request, because ipykernel
 answers comm messages even while an asynchronous cell waits. A host that can only send messages gets turns while they
-are answered, if `CellWatch` knows that no cell is running.
+are answered, if no cell is running.
 """
 
 from __future__ import annotations
 
-import weakref
+import asyncio
+import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from residscope.serving import turns
-
-__all__ = ["answering", "take", "watch_cells"]
 
 
 def take(token: str) -> None:
@@ -23,44 +23,43 @@ def take(token: str) -> None:
     turns.take(token)
 
 
-class CellWatch:
-    """Notices when the cells of a running IPython begin and end."""
-
-    def __init__(self, shell: Any) -> None:
-        self.is_running = True  # it is made while a cell runs
-        shell.events.register("pre_run_cell", self._begin)
-        shell.events.register("post_run_cell", self._end)
-
-    def _begin(self, _info: Any = None) -> None:
-        self.is_running = True
-
-    def _end(self, _result: Any = None) -> None:
-        self.is_running = False
-
-
-_watches: weakref.WeakKeyDictionary[Any, CellWatch] = weakref.WeakKeyDictionary()
-
-
-def watch_cells() -> None:
-    """Begin to notice cells. Called while a cell runs; it may be called several times."""
-    shell = _shell()
-    if shell is not None and shell not in _watches:
-        _watches[shell] = CellWatch(shell)
-
-
 @contextmanager
 def answering() -> Generator[None, None, None]:
-    """A block that answers a message. It may take a turn if it is known that no cell is running."""
-    shell = _shell()
-    watch = None if shell is None else _watches.get(shell)
-    if shell is not None and (watch is None or watch.is_running):
+    """A block that answers a message. It may take a turn, unless a cell is running."""
+    if _is_cell_running():
         yield
         return
-    with turns.granted():  # without IPython (marimo), messages are answered between cells, too
+    with turns.granted():
         yield
 
 
-def _shell() -> Any:
-    from IPython.core.getipython import get_ipython
+def _is_cell_running() -> bool:
+    """Whether an IPython cell has begun and not ended.
 
-    return get_ipython()
+    A message can be answered while a cell runs in two ways: the cell itself handles messages, or it is asynchronous and
+    waits. Without IPython (marimo), messages are answered between cells.
+    """
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name in _RUN_CELL:
+            return True
+        frame = frame.f_back
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # no event loop is running on this thread
+        return False
+    return any(_runs_cell(task.get_coro()) for task in tasks)
+
+
+_RUN_CELL = frozenset(("run_cell", "run_cell_async"))
+"""The methods of IPython's shell that run a cell."""
+
+
+def _runs_cell(awaited: Any) -> bool:
+    """Whether a suspended coroutine, or one that it waits for, runs a cell."""
+    while awaited is not None:
+        code = getattr(awaited, "cr_code", None) or getattr(awaited, "gi_code", None)
+        if code is not None and code.co_name in _RUN_CELL:
+            return True
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return False

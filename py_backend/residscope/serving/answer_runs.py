@@ -28,6 +28,7 @@ from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, W
 
 _RUN_FIRST = "This run was not made yet, or the cache was changed since: it is made first."
 _NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."
+_INTERRUPTED = "The run was interrupted. Make it again."
 _ONE_PROMPT = "A prompt is put into one prompt, not into the mean over all: choose a prompt."
 
 
@@ -76,8 +77,7 @@ class RunRequests:
             if ask.prompt is None and ask.against.cache is None and not ask.against.without:
                 raise ResidscopeError("prompt", _ONE_PROMPT)
         at = self._conditions(ask.padding)
-        asked = msgspec.structs.replace(ask, prompt=None, measure=True)
-        key = ("effects", at, msgspec.msgpack.encode(asked))
+        key = self._key_of(ask, at)
 
         def make(into: Measured, pace: Pace) -> Iterator[None]:
             view = self._opened(ask.padding)
@@ -96,6 +96,10 @@ class RunRequests:
         self._take_turn(run, gives_turns)
         return self._alone(lambda: self._effects(ask, run))
 
+    def known(self, ask: MeasureEffects) -> tuple[EffectsReply, Buffers]:
+        """What is known of the effects, for a picture that is saved. Nothing is begun."""
+        return self._effects(ask, self.measuring.find(self._key_of(ask, self._conditions(ask.padding))))
+
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
         """Whether there is a run without these heads; a turn is taken if none is given from outside."""
         key = self._key_without(ask.against, ask.padding)
@@ -113,8 +117,11 @@ class RunRequests:
             run = self.measuring.begin(key, self._stepped(WhatIf(), make, at, ask.padding))
         run.go_on()
         self._take_turn(run, gives_turns)
+        run.settle()
         if run.error is not None:
             raise run.error
+        if run.state == "stopped":
+            raise ResidscopeError("stopped", _INTERRUPTED)
         found: WhatIf = run.result
         if run.state == "done":
             return WithoutReply("done", None, found.replayed, found.notes)
@@ -137,6 +144,11 @@ class RunRequests:
     def _conditions(self, padding: Padding) -> Hashable:
         """What a run depends on: if it differs, what was measured is of another run."""
         return self._state(), hook_state(self._opened(padding).model)
+
+    def _key_of(self, ask: MeasureEffects, conditions: Hashable) -> Hashable:
+        """What was measured of all prompts at once is the same request for each of them."""
+        asked = msgspec.structs.replace(ask, prompt=None, measure=True)
+        return "effects", conditions, msgspec.msgpack.encode(asked)
 
     def _key_without(self, against: Against, padding: Padding) -> Hashable:
         return "without", self._conditions(padding), msgspec.msgpack.encode(against)

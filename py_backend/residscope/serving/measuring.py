@@ -69,6 +69,7 @@ class SteppedRun(Generic[R]):
     _pace: Pace = field(default_factory=Pace)
     _steps: Iterator[None] | None = None
     _is_cancelled: bool = False
+    _is_told: bool = False
 
     def __post_init__(self) -> None:
         turns.register(self.token, self)
@@ -85,22 +86,22 @@ class SteppedRun(Generic[R]):
         self._is_cancelled = True
 
     def go_on(self) -> None:
-        """Go on after a stop."""
-        if self.state == "stopped":
-            self.state, self._is_cancelled = "waiting", False
+        """Go on after a stop that a view was told. One that it does not know yet, such as an interrupt, holds."""
+        if self.state == "stopped" and self._is_told:
+            self.state, self._is_cancelled, self._is_told = "waiting", False, False
 
     def settle(self) -> None:
-        """Take note of a stop. Called when no step is under way."""
+        """Take note of a stop, before a view is told the state. Called when no step is under way."""
         if self._is_cancelled and self.state == "waiting":
             self._end("stopped")
+        self._is_told = self.state == "stopped"
 
     def forget_steps(self) -> None:
         """Release what is needed between two turns, such as the cache. The next turn begins where this one ended."""
         self._steps = None
 
     def _turn(self) -> None:
-        self.settle()
-        if self.state != "waiting":
+        if self.state != "waiting" or self._is_cancelled:
             return
         try:
             if not self.is_same():

@@ -346,7 +346,9 @@ class Service:
                 return self._code(view, ask), []
             case WritePage():
                 return self._page(view, ask)
-            case MeasureEffects() | RunWithout() | ListCaches() | Presence() | GiveUp():
+            case MeasureEffects():
+                return self._runs.known(ask)  # a part of a saved page
+            case RunWithout() | ListCaches() | Presence() | GiveUp():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:

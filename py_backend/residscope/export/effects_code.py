@@ -1,0 +1,98 @@
+"""Writes the code of the pictures of effects that were measured in runs."""
+
+from __future__ import annotations
+
+from residscope.errors import ResidscopeError
+from residscope.export.compared_code import other_cache
+from residscope.export.python_source import call, literal
+from residscope.export.script import Script
+from residscope.terms import Effect, ReplacedBy
+
+_ADDS = "what each head adds; the figure shows the target without it, minus with it"
+
+
+def heads(script: Script) -> list[str]:
+    """The map of one effect of each head."""
+    sign, of = _sign(script), _tensor(script)
+    which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
+    return [
+        _made(script),
+        f"values = {sign}{of}{which}  # [layer, head], {script.unit}, {script.prompt_words}{_meaning(script)}",
+        _figure(script),
+    ]
+
+
+def ranking(script: Script) -> list[str]:
+    """The heads with the largest effects of both signs."""
+    k = script.request.shown.top_k
+    prompt = "" if script.prompt is None else f", {script.prompt}"
+    values = f"{_sign(script)}effects.of({_effect(script)}{prompt})"
+    if script.request.shown.effect == "estimate":
+        values = f"{_sign(script)}effects.of({prompt.removeprefix(', ')})"
+    return [
+        _made(script),
+        f"heads = [head for head in zip(effects.labels, ({values}).tolist(), strict=True) if head[1] == head[1]]",
+        "strongest = sorted(heads, key=lambda head: head[1])",
+        f"values = strongest[: -{k + 1} : -1] + strongest[:{k}]  # {script.unit}, {script.prompt_words}"
+        f"{_meaning(script)}",
+        _figure(script),
+    ]
+
+
+def scatter(script: Script) -> list[str]:
+    """Direct and total effect of each head."""
+    prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
+    which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
+    sign = _sign(script)
+    return [
+        _made(script, "total"),
+        f"values = [{sign}effects.direct{which}, {sign}effects.total{which}]",
+        f"# each [layer, head], {script.unit}, {script.prompt_words}{_meaning(script)}",
+        call("figure = effects.to_plotly", ['"scatter"', *prompt]),
+    ]
+
+
+def _made(script: Script, effect: Effect | None = None) -> str:
+    shown = script.request.shown
+    options = script.position | script.extras("tokens", "attention_mask", "model")
+    source = _source(script)
+    given = [f"{name}={value}" for name, value in options.items()]
+    if (effect or shown.effect) == "estimate":
+        return call("effects = residscope.estimate", [script.cache, source, script.answers, *given])
+    return call("effects = residscope.ablate", [script.cache, script.answers, f"replace={source}", *given])
+
+
+def _source(script: Script) -> str:
+    shown = script.request.shown
+    by: ReplacedBy = shown.replaced_by
+    if by != "other":
+        return literal(by)
+    if shown.against is None:
+        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then copy the code.")
+    other = other_cache(script, shown.against) or script.cache
+    return other if shown.against.prompt is None else f"({other}, {shown.against.prompt})"
+
+
+def _sign(script: Script) -> str:
+    """Views show what a head adds: minus what is measured when it is taken out."""
+    return "" if script.request.shown.replaced_by == "other" else "-"
+
+
+def _meaning(script: Script) -> str:
+    return "" if script.request.shown.replaced_by == "other" else f"; {_ADDS}"
+
+
+def _effect(script: Script) -> str:
+    return literal(script.request.shown.effect)
+
+
+def _tensor(script: Script) -> str:
+    effect = script.request.shown.effect
+    return "effects.effects" if effect == "estimate" else f"effects.{effect}"
+
+
+def _figure(script: Script) -> str:
+    shown = script.request.shown
+    prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
+    effect = [] if shown.effect == "estimate" else [f"effect={_effect(script)}"]
+    return call("figure = effects.to_plotly", [*prompt, *effect])

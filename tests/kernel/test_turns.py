@@ -1,0 +1,177 @@
+"""In a real kernel: the model is run for a view only between cells, and leaves nothing behind.
+
+What a host sends is copied from it: JupyterLab's silent request, a panel's message, and VS Code's expression.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from uuid import uuid4
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from residscope.hosts.execute import MIME
+from tests.support.as_vscode import expression
+from tests.support.beside import value
+from tests.support.kernels import SETUP, TRACES, run
+
+WATCH = """
+import asyncio, time
+from torch.nn.modules.module import register_module_forward_hook
+log = []
+_block = model.blocks[0]
+_handle = register_module_forward_hook(lambda module, *_: log.append("run") if module is _block else None)
+panel = residscope.inspect(my_cache, 5, show=False)
+"""
+TAKE = 'getattr(__import__("sys").modules.get("residscope.hosts.turns"), "take", lambda *_: None)("{}")'
+
+
+@pytest.fixture(scope="module")
+def client():
+    manager, client = start_new_kernel(kernel_name="python3")
+    run(client, SETUP + WATCH)
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(autouse=True)
+def quiet(client):
+    run(client, "log.clear()")
+
+
+def effects(client, **more) -> dict:
+    target = value(client, "panel.wire_target")
+    return {"kind": "effects", "target": target, **more}
+
+
+def send(client, ask: dict, *, gives_turns: bool) -> str:
+    """A panel's message; return its id."""
+    id = uuid4().hex
+    data = {"method": "custom", "content": {"id": id, "ask": ask, "gives_turns": gives_turns}}
+    content = {"comm_id": value(client, "panel.comm.comm_id"), "data": data}
+    client.shell_channel.send(client.session.msg("comm_msg", content))
+    return id
+
+
+def answer(client, id: str) -> dict:
+    while True:
+        message = client.get_iopub_msg(timeout=30)
+        content = message["content"].get("data", {}).get("content", {}) if message["msg_type"] == "comm_msg" else {}
+        if isinstance(content, dict) and content.get("id") == id:
+            assert "failure" not in content, content
+            return content["reply"]
+
+
+def silent(client, code: str) -> str:
+    return client.execute(code, silent=True, store_history=False, allow_stdin=False, stop_on_error=False)
+
+
+def wait(client, id: str) -> dict:
+    while True:
+        reply = client.get_shell_msg(timeout=60)
+        if reply["parent_header"].get("msg_id") == id:
+            return reply["content"]
+
+
+def test_a_silent_request_takes_its_turn_between_two_cells_and_leaves_no_trace(client):
+    """Also if the first of them is asynchronous and waits: the kernel answers messages then."""
+    before = {name: value(client, code) for name, code in TRACES.items()}
+    ask = effects(client)
+    reply = answer(client, send(client, ask, gives_turns=True))
+    assert (reply["state"], reply["done"], value(client, "log")) == ("waiting", 0, [])
+    first = client.execute("log.append('a'); await asyncio.sleep(1); log.append('b')")
+    turn = silent(client, TAKE.format(reply["turn"]))
+    second = client.execute("log.append('c'); time.sleep(0.2); log.append('d')")
+    assert [wait(client, id)["status"] for id in (first, turn, second)] == ["ok", "ok", "ok"]
+    log = value(client, "log")
+    assert log[:2] == ["a", "b"]
+    assert log[-2:] == ["c", "d"]
+    assert set(log[2:-2]) == {"run"}
+    run(client, "log.clear()")
+    while reply["state"] == "waiting":
+        reply = answer(client, send(client, ask, gives_turns=True))
+        if reply["turn"]:
+            wait(client, silent(client, TAKE.format(reply["turn"])))
+    assert (reply["state"], reply["done"]) == ("done", reply["total"])
+    after = {name: value(client, code) for name, code in TRACES.items()}
+    cells = ("names", "count", "In", "history", "shown")  # those that this test ran
+    assert {name: after[name] for name in TRACES if name not in cells} == {
+        name: before[name] for name in TRACES if name not in cells
+    }
+    assert {name for name in after["names"] if not name.startswith("_i")} == {
+        name for name in before["names"] if not name.startswith("_i")
+    }
+
+
+def test_a_host_that_can_only_send_messages_gets_turns_but_not_while_a_cell_waits(client):
+    ask = effects(client, replaced_by="mean")
+    cell = client.execute("log.append('a'); await asyncio.sleep(1.5); log.append('b')")
+    time.sleep(0.3)
+    waited = [answer(client, send_raw(client, ask)) for _ in range(3)]
+    assert [reply["done"] for reply in waited] == [0, 0, 0]
+    assert wait(client, cell)["status"] == "ok"
+    assert value(client, "log") == ["a", "b"]
+    reply = waited[-1]
+    for _ in range(500):
+        reply = answer(client, send(client, ask, gives_turns=False))
+        if reply["state"] != "waiting":
+            break
+    assert (reply["state"], reply["done"]) == ("done", reply["total"])
+
+
+def send_raw(client, ask: dict) -> str:
+    """The same while a cell runs: nothing else is asked of the kernel."""
+    id = uuid4().hex
+    data = {"method": "custom", "content": {"id": id, "ask": ask}}
+    client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": COMM["id"], "data": data}))
+    return id
+
+
+COMM: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _comm(client):
+    COMM["id"] = value(client, "panel.comm.comm_id")
+
+
+def test_vs_code_takes_a_turn_with_each_of_its_requests(client):
+    run(client, "import residscope.hosts.execute")
+    [row] = value(
+        client, "__import__('msgspec').to_builtins(__import__('residscope').serving.dispatcher.listed().caches)"
+    )
+    ask = effects(client, position=2)
+    for number in range(500):
+        question = {"id": f"v{number}", "ask": ask, "cache": row["ref"]}
+        outputs = run(client, expression(f"token{number}", [question]))
+        pieces = [output["data"][MIME] for output in outputs if MIME in output.get("data", {})]
+        reply = json.loads("".join(piece["text"] for piece in pieces))["answer"]
+        assert "failure" not in reply, reply
+        if reply["reply"]["state"] != "waiting":
+            break
+        if number == 40:  # each request is written by Node, which takes a moment
+            break
+    assert reply["reply"]["done"] > 0
+    assert "run" in value(client, "log")
+
+
+def test_a_run_right_after_it_is_bit_for_bit_the_users(client):
+    before = value(client, "model(tokens).sum().item().hex()")
+    ask = effects(client, position=3)
+    reply = answer(client, send(client, ask, gives_turns=True))
+    for _ in range(4):
+        turn = silent(client, TAKE.format(reply["turn"]))
+        logits = client.execute("kept = model(tokens).sum().item().hex()")
+        assert [wait(client, id)["status"] for id in (turn, logits)] == ["ok", "ok"]
+        assert value(client, "kept") == before
+    assert (
+        value(
+            client,
+            "[type(part).__name__ for part in model.modules() for hook in part._forward_hooks.values()"
+            " if type(hook).__module__.startswith('residscope')]",
+        )
+        == []
+    )

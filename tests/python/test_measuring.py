@@ -1,0 +1,280 @@
+"""Effects that a view asks for: measured in turns, on the main thread, and never otherwise.
+
+Truth: `residscope.ablate` and `patch` (themselves held against hooked runs), and TransformerLens' own hooks.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+from contextlib import contextmanager
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
+
+import residscope
+from residscope.causes.hooks import hook_state
+from residscope.serving import turns
+from residscope.serving.service import Service
+from residscope.terms import Against
+from residscope.wire.protocol import Compare, CompareAttention, MeasureEffects, RunWithout, Shown, WriteCode, WritePage
+from tests.support import tiny
+
+PAIR = ("w5", "w9")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A tiny model with two runs of three prompts in the user's namespace. `runs` counts how often the model is run."""
+    model = tiny.boot("llama")
+    tokens, _, cache = tiny.run(model)
+    with torch.no_grad():
+        _, other = model.run_with_cache(tokens.roll(1, 0))
+    names = {"cache": cache, "other": other, "model": model, "residscope": residscope}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=names))
+    service = Service(cache)
+    target = service.targets().resolve(PAIR)
+    return types.SimpleNamespace(
+        model=model, tokens=tokens, cache=cache, other=other, names=names, service=service, target=target
+    )
+
+
+def ask(run, request, *, gives_turns=True):
+    reply, buffers = run.service.reply(request, gives_turns=gives_turns)
+    shape = run.model.cfg.n_layers, -1
+    return reply, [np.frombuffer(buffer, np.float32).reshape(shape) if buffer else None for buffer in buffers]
+
+
+def measured(run, request, most=500):
+    """Ask, and give turns until nothing is left."""
+    for _ in range(most):
+        reply, buffers = ask(run, request)
+        if reply.state != "waiting":
+            return reply, buffers
+        turns.take(reply.turn)
+    raise AssertionError("it does not end")
+
+
+@contextmanager
+def calls(run):
+    """How often the first block is called meanwhile. Not by a hook on it: that would make another run of it."""
+    found: list[int] = []
+    block = run.model.blocks[0]
+    handle = register_module_forward_hook(lambda module, *_: found.append(1) if module is block else None)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+CASES = {
+    "zero": ({}, {"replace": "zero"}, -1),
+    "the mean": ({"replaced_by": "mean"}, {"replace": "mean"}, -1),
+    "another cache": ({"replaced_by": "other", "against": Against("other")}, {"replace": "other"}, 1),
+    "another prompt": ({"replaced_by": "other", "against": Against(None, 1)}, {"replace": ("cache", 1)}, 1),
+    "at another position": ({"position": 3}, {"position": 3}, -1),
+}
+
+
+@pytest.mark.parametrize("prompt", [None, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_effects_are_those_of_ablate(run, case, prompt):
+    asked, given, sign = CASES[case]
+    if case == "another prompt" and prompt is None:
+        with pytest.raises(residscope.ResidscopeError, match="choose a prompt"):
+            ask(run, MeasureEffects(run.target, prompt=prompt, **asked))
+        return
+    source = given.get("replace")
+    if isinstance(source, tuple):
+        given = given | {"replace": (run.names[source[0]], source[1])}
+    elif source in run.names:
+        given = given | {"replace": run.names[source]}
+    truth = residscope.ablate(run.cache, PAIR, progress=False, **given)
+    reply, [total, direct, estimate] = measured(run, MeasureEffects(run.target, prompt=prompt, **asked))
+    which = (lambda values: values.nanmean(-1)) if prompt is None else (lambda values: values[..., prompt])
+    np.testing.assert_allclose(total, sign * which(truth.total), atol=1e-5)
+    np.testing.assert_allclose(direct, sign * which(truth.direct), atol=1e-5)
+    guess = residscope.estimate(run.cache, given.get("replace", "zero"), PAIR, position=given.get("position", "last"))
+    np.testing.assert_allclose(estimate, sign * which(guess.effects), atol=1e-5)
+    assert (reply.state, reply.done, reply.turn) == ("done", reply.total, None)
+    assert reply.before == pytest.approx(float(which(truth.before)), abs=1e-5)
+    assert reply.replayed == truth.replayed
+
+
+def test_the_stream_at_each_position(run):
+    truth = residscope.patch(run.cache, run.other, PAIR, at="resid_pre", positions="each", position=4, progress=False)
+    request = MeasureEffects(run.target, "stream", "other", Against("other"), prompt=1, position=4)
+    _, [total, direct, estimate] = measured(run, request)
+    np.testing.assert_allclose(total[:, :5], truth.effects[..., 1][:, :5], atol=1e-5)
+    assert np.isnan(total[:, 5:]).all()  # what comes after the target
+    assert not np.isnan(estimate[:, :5]).any()
+    assert np.isnan(direct).all()
+
+
+def test_the_largest_estimates_are_measured_first(run):
+    request = MeasureEffects(run.target)
+    seen: list[int] = []
+    for _ in range(500):
+        reply, [total, _, estimate] = ask(run, request)
+        if total is not None:
+            seen += [at for at in np.flatnonzero(~np.isnan(total)) if at not in seen]
+        if reply.state == "done":
+            break
+        turns.take(reply.turn)
+    size = np.abs(estimate.ravel())
+    assert seen[0] // total.shape[1] == int(size.argmax()) // total.shape[1]  # heads of one layer go together
+
+
+def test_nothing_is_run_unless_it_is_a_turn(run):
+    request = MeasureEffects(run.target)
+    with calls(run) as counted:
+        reply, [total, *_] = ask(run, request)
+        assert (reply.state, reply.total, total) == ("waiting", 0, None)
+        thread = threading.Thread(target=turns.take, args=(reply.turn,))
+        thread.start()
+        thread.join()
+        assert ask(run, request, gives_turns=False)[0].done == 0  # no turn is granted here
+        run.service.reply(WritePage(Shown(run.target, effect="total")))
+        turns.take("no such turn")
+        assert counted == []
+        with turns.granted():
+            ask(run, request, gives_turns=False)
+        assert counted
+
+
+def test_it_stops_and_goes_on_where_it_stopped(run, monkeypatch):
+    monkeypatch.setattr("residscope.serving.measuring.TURN", 0.0)
+    request = MeasureEffects(run.target)
+    while ask(run, request)[0].done == 0:
+        turns.take(ask(run, request)[0].turn)
+    stop = msgspec.structs.replace(request, measure=False)
+    reply, [total, *_] = ask(run, stop)
+    assert (reply.state, reply.turn) == ("stopped", None)
+    assert 0 < reply.done < reply.total == np.isfinite(total).size
+    with calls(run) as counted:
+        assert ask(run, stop)[0].done == reply.done
+        assert counted == []
+    reply, [after, *_] = measured(run, request)
+    assert reply.done == reply.total
+    known = ~np.isnan(total)
+    assert np.array_equal(after[known], total[known])
+
+
+def test_what_is_measured_of_all_prompts_is_not_measured_again_for_one(run):
+    measured(run, MeasureEffects(run.target))
+    with calls(run) as counted:
+        reply, _ = ask(run, MeasureEffects(run.target, prompt=1))
+        assert (reply.state, reply.prompts, counted) == ("done", 1, [])
+
+
+def test_a_change_between_two_turns_ends_it_with_its_reason(run):
+    request = MeasureEffects(run.target)
+    turn = ask(run, request)[0].turn
+    turns.take(turn)
+    with torch.no_grad():
+        run.model.blocks[1].attn.o.weight.mul_(1.5)
+    turns.take(turn)  # the turn of a run of the old weights
+    with pytest.raises(residscope.ResidscopeError, match="weights were changed"):
+        measured(run, request)
+
+
+def test_an_exception_or_an_interrupt_leaves_nothing_behind(run):
+    def state():
+        return torch.is_grad_enabled(), torch.get_rng_state().tolist(), hook_state(run.model)
+
+    before = state()
+    fails = [RuntimeError("mine"), KeyboardInterrupt()]
+
+    def hook(*_):
+        if fails:
+            raise fails[0]
+
+    handle = run.model.blocks[1].register_forward_hook(hook)
+    request = MeasureEffects(run.target)
+    with pytest.raises(residscope.ResidscopeError, match="RuntimeError: mine"):
+        measured(run, request)
+    fails.pop(0)
+    handle.remove()
+    handle = run.model.blocks[1].register_forward_hook(hook)  # another hook: another run
+    assert measured(run, request)[0].state == "stopped"
+    handle.remove()
+    assert state() == before
+    assert measured(run, request)[0].state == "done"
+
+
+@pytest.mark.parametrize("by", ["zero", "mean"])
+def test_a_run_without_heads_is_the_second_run_of_a_comparison(run, by):
+    heads = {0: 1, 1: 2}
+
+    def hook(z, hook):
+        head = heads[int(hook.name.split(".")[1])]
+        z = z.clone()
+        z[:, :, head] = 0 if by == "zero" else run.cache[hook.name][:, :, head].mean(0)
+        return z
+
+    against = Against(without=["L0H1", "1.2"], replaced_by=by)
+    compare = Compare("head", run.target, against, None)
+    with pytest.raises(residscope.ResidscopeError) as error:
+        run.service.reply(compare)
+    assert error.value.code == "run-first"
+    for _ in range(9):
+        reply = run.service.reply(RunWithout(against), gives_turns=True)[0]
+        if reply.state == "done":
+            break
+        turns.take(reply.turn)
+    assert reply.replayed == "replayed: as cached"
+    for layer in heads:
+        run.model.hook_dict[f"blocks.{layer}.attn.hook_z"].add_hook(hook)
+    with torch.no_grad():
+        _, truth = run.model.run_with_cache(run.tokens)
+    run.model.reset_hooks()
+    kept = residscope.without(run.cache, ["L0H1", (1, 2)], replace=by)
+    assert type(kept) is type(run.cache)
+    assert set(kept.keys()) == set(run.cache.keys())
+    assert all(torch.equal(kept[name], truth[name]) for name in list(run.cache.keys()))
+    expected = residscope.compare(run.cache, truth, PAIR)
+    reply, buffers = run.service.reply(compare)
+    assert reply.second.measured == pytest.approx(float(expected.second.measured.mean()), abs=1e-5)
+    written = np.frombuffer(buffers[2], np.float32)[: expected.parts]
+    np.testing.assert_allclose(written, expected.written.mean(-1)[: expected.parts], atol=1e-5)
+    map_reply, _ = run.service.reply(CompareAttention(1, 2, against, 0))
+    assert len(map_reply.parts) == 3
+    run.service.reply(RunWithout(Against()))  # the comparison has ended: its run is released
+    with pytest.raises(residscope.ResidscopeError, match="made first"):
+        run.service.reply(compare)
+
+
+@pytest.mark.parametrize(
+    ("shown", "kind"),
+    [
+        ({"effect": "total"}, "heads"),
+        ({"effect": "indirect", "replaced_by": "mean", "prompt": 1}, "heads"),
+        ({"effect": "estimate"}, "heads"),
+        ({"effect": "total", "replaced_by": "other", "against": Against("other", 2), "prompt": 0}, "heads"),
+        ({"effect": "total", "top_k": 2}, "ranking"),
+        ({"effect": "estimate", "prompt": 1, "top_k": 2}, "ranking"),
+        ({"effect": "total", "prompt": 1}, "runs"),
+        ({"against": Against(without=["L0H1"])}, "heads"),
+    ],
+)
+def test_the_code_of_a_picture_gives_its_values(run, shown, kind):
+    code = run.service.reply(WriteCode(kind, Shown(run.target, **shown)))[0].code
+    names = dict(run.names)
+    exec(code.replace("\nfigure\n", "\n"), names)
+    assert names["figure"].data
+    if "against" in shown and "effect" not in shown:
+        return
+    by = shown.get("replaced_by", "zero")
+    request = MeasureEffects(run.target, "heads", by, shown.get("against"), shown.get("prompt"))
+    _, [total, direct, estimate] = measured(run, request)
+    grid = {"total": total, "estimate": estimate, "indirect": total - direct}[shown["effect"]]
+    if kind == "heads":
+        np.testing.assert_allclose(names["values"], grid, atol=1e-5)
+    elif kind == "runs":
+        np.testing.assert_allclose(names["values"], np.stack([direct, total]), atol=1e-5)
+    else:
+        order = np.sort(grid.ravel())
+        np.testing.assert_allclose([value for _, value in names["values"]], [*order[:-3:-1], *order[:2]], atol=1e-5)
