@@ -5,6 +5,7 @@ import entry, { type Traits } from "../src/entry/anywidget";
 import { firstTraits } from "../src/state/selectable";
 import { enlargedKernel } from "./enlarged-kernel";
 import { FakeModel, type Kernel } from "./fake-model";
+import { measuredKernel } from "./measured-kernel";
 import { demoTarget, recordedKernel, SHAPE } from "./recorded-kernel";
 
 const query = new URLSearchParams(location.search);
@@ -37,7 +38,7 @@ const shape = {
   positions: number("positions", SHAPE.positions),
   prompts: number("prompts", SHAPE.prompts),
 };
-const kernel =
+const known =
   JSON.stringify(shape) !== JSON.stringify(SHAPE)
     ? enlargedKernel(shape)
     : recordedKernel({
@@ -47,6 +48,7 @@ const kernel =
         tokens: !query.has("positions-only"),
         measured: (query.get("measured") ?? "agrees") as "agrees" | "misses" | "unknown",
       });
+const kernel = measuredKernel(known, { ...shape, batch: number("batch", 4) });
 const refused: Kernel = () => ({
   failure: {
     code: "refused",

@@ -1,10 +1,14 @@
 // Creates the views and their layout. Knows the store and the client, but not the host.
 
-import { isUndo, keepKeys, trailStepOf } from "./base/keyboard";
+import { isInText, isPlainKey, isUndo, keepKeys, trailStepOf } from "./base/keyboard";
 import { element, watch } from "./base/lifetime";
 import { load } from "./state/loader";
+import { makeRuns } from "./state/making";
+import { measure } from "./state/measuring";
+import { effects } from "./state/questions";
 import { IN_PLACE, type Store } from "./state/store";
-import { isInside } from "./state/target";
+import { takeOut, toTakeOut } from "./state/take-out";
+import { isInside, isSet } from "./state/target";
 import { go } from "./state/trail";
 import { mountFold } from "./ui/fold";
 import { freeHeight } from "./ui/free-height";
@@ -72,6 +76,21 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   mountNotice(notice, header, store, client, signal);
   keepInSight(says, root, signal);
   load(store, client, signal);
+  makeRuns(store, client, signal);
+  // A view that nobody can see lets the kernel rest. (Older browsers cannot say.)
+  const isHidden = (): boolean => root.checkVisibility?.() === false;
+  measure(
+    store.effects.heads,
+    store,
+    client,
+    {
+      question: () =>
+        store.effectShown.value === "direct" || !isSet(store.target.value) ? null : effects(store.shown, "heads"),
+      isEnough: ({ estimate }) => store.effect.peek() === "estimate" && estimate.some(Number.isFinite),
+      isHidden,
+    },
+    signal,
+  );
 
   // A key moved to another head: scroll to the map, then to the token strip, if both fit.
   watch(signal, () => {
@@ -103,6 +122,13 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     (event) => {
       const within = (...places: HTMLElement[]): boolean =>
         places.some((p) => event.target instanceof Node && p.contains(event.target));
+      const isCommand = isPlainKey(event) && !isInText(event) && !(event.target instanceof HTMLSelectElement);
+      if (event.key === "t" && isCommand) {
+        event.preventDefault();
+        // A comparison with another run is not replaced by a key.
+        const isOther = store.against.peek() !== null && !store.against.peek()?.without?.length;
+        return isOther ? undefined : takeOut(store, toTakeOut(store));
+      }
       if (event.key === "Escape") store.escape(within(tokens), within(layers(), ranking));
       const by = trailStepOf(event);
       if (by !== null) {

@@ -136,6 +136,8 @@ describe.each([
       meaning: "",
       feeds: null,
       runs: null,
+      measured: null,
+      pending: false,
     });
     expect(stops(levelScale(picture(-2), theme))).toEqual([
       "to right",

@@ -7,6 +7,7 @@ import { type Offers, offer, type PictureName } from "../src/export/pictures";
 import { saveWith } from "../src/export/save";
 import { fileParts, settingOf, shownPictures } from "../src/export/shown-pictures";
 import { holdOf } from "../src/state/held-scale";
+import { RUN_AXES } from "../src/state/scatter";
 import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
 import { Client } from "../src/wire/client";
 import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
@@ -46,7 +47,7 @@ const OFFERS: Offers = {
     columns: [{ title: "Query side", note: "", quantity: "score", total: 1, rows: [], all: [] }],
     pairs: null,
   },
-  runs: { picture: "runs", heads: [], low: -1, high: 1, pinned: [] },
+  runs: { picture: "runs", axes: RUN_AXES, heads: [], low: -1, high: 1, pinned: [] },
 };
 const offering = <K extends Tab>(store: Store, tab: K, picture: Offers[K] = OFFERS[tab]): void => {
   store.tab.value = tab;

@@ -623,6 +623,8 @@ describe("the head in focus", () => {
       meaning: meaning.replace("`previous`", "previous-token"),
       feeds: null,
       runs: null,
+      measured: null,
+      pending: false,
     };
     expect(clauses(null, "L1H0", undefined, picture)).toEqual(expected);
   });
@@ -640,6 +642,8 @@ describe("the head in focus", () => {
         meaning: "",
         feeds: null,
         runs: null,
+        measured: null,
+        pending: false,
       }),
     ).toEqual(["L0H0", "first-token 0.50"]);
   });

@@ -4,6 +4,7 @@ import type { Kernel, KernelMessage } from "@jupyterlab/services";
 import { UUID } from "@lumino/coreutils";
 import {
   Attachment,
+  isTurn,
   type Link,
   type LinkState,
   Listeners,
@@ -11,6 +12,7 @@ import {
   type Question,
   type ReadonlySignal,
   signal as state,
+  takeTurn,
   whenIdleFor,
 } from "@residscope/widgets";
 
@@ -102,6 +104,13 @@ export class KernelLink implements Link {
       () => undefined,
     );
   }
+  /** A turn comes after the running cell, and before the next one that the user runs. */
+  async takeTurn(token: string): Promise<void> {
+    if (this.#kernel) await takeTurn(this.#kernel, token);
+  }
+  isCellRunning(): boolean {
+    return this.occupied.peek();
+  }
   onMessage(listener: (...message: Message) => void, signal: AbortSignal): void {
     this.#messages.add(listener, signal);
   }
@@ -172,6 +181,7 @@ export class KernelLink implements Link {
       // A cell has started or ended. Another page or a console may have run it.
       const { execution_state: now } = message.content as KernelMessage.IStatusMsg["content"];
       if (!("msg_type" in message.parent_header) || message.parent_header.msg_type !== "execute_request") return;
+      if (isTurn(message.parent_header.msg_id)) return; // the model is run for a view, of this page or another one
       if (now === "busy") this.#running.begins(message.parent_header.msg_id);
       if (now !== "idle") return;
       this.#running.ends(message.parent_header.msg_id);

@@ -25,6 +25,12 @@ export function sizedContext(
   return context;
 }
 
+/** Cells with diagonal lines of this colour. */
+export interface Hatch {
+  colour: string;
+  is: (index: number) => boolean;
+}
+
 /** Paints the cells. Those for which `isMarked` is true get a dot in the middle. */
 export function paintGrid(
   canvas: HTMLCanvasElement,
@@ -33,6 +39,7 @@ export function paintGrid(
   cellHeight: number,
   colour: (value: number) => Rgb,
   isMarked: (value: number) => boolean = () => false,
+  hatch: Hatch | null = null,
 ): void {
   const context = sizedContext(canvas, grid.columns * cellWidth, grid.rows * cellHeight);
   if (!context) return;
@@ -54,6 +61,8 @@ export function paintGrid(
         radius,
       );
       context.fill();
+      if (hatch?.is(row * grid.columns + column))
+        paintHatch(context, column * cellWidth, row * cellHeight, cellWidth, cellHeight, hatch.colour);
       if (!isMarked(value)) continue;
       context.fillStyle = inkOn(ground);
       context.beginPath();
@@ -67,6 +76,30 @@ export function paintGrid(
       context.fill();
     }
   }
+}
+
+function paintHatch(
+  context: CanvasRenderingContext2D,
+  x: number,
+  y: number,
+  width: number,
+  height: number,
+  colour: string,
+): void {
+  context.save();
+  context.beginPath();
+  context.rect(x, y, width, height);
+  context.clip();
+  context.beginPath();
+  // From one origin for all cells, so that the lines run on from cell to cell.
+  for (let sum = Math.floor((x + y) / 5) * 5; sum < x + y + width + height; sum += 5) {
+    context.moveTo(sum - y, y);
+    context.lineTo(sum - y - height, y + height);
+  }
+  context.strokeStyle = colour;
+  context.lineWidth = 1.4;
+  context.stroke();
+  context.restore();
 }
 
 /** Paints a bar for each column, up or down from a zero line. The values decide where the line is; NaN has no bar. */

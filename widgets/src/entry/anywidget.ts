@@ -12,6 +12,7 @@ import { isWhole, type SharedTraits, type Signals, sharedOf, TRAITS } from "../s
 import { Store } from "../state/store";
 import { Client, type Transport } from "../wire/client";
 import type { CacheFacts } from "../wire/protocol.gen";
+import { isTurnKernel, type TurnKernel, takeTurn } from "../wire/turns";
 
 /** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
 export interface Traits extends SharedTraits {
@@ -36,6 +37,11 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
     send: (message, buffers) => model.send(message, undefined, buffers),
     // JupyterLab and Notebook report a restart only if their own page caused it. VS Code reports none.
     isSilenceLoss: () => !isRunning(el),
+    get takeTurn() {
+      const kernel = kernelOf(model);
+      return kernel ? (token: string) => takeTurn(kernel, token) : undefined;
+    },
+    isCellRunning: () => (el.closest(".jp-Notebook") ? isRunning(el) : undefined),
     onMessage: (listener, signal) =>
       listen(model, "msg:custom", (message: unknown, buffers?: DataView[]) => listener(message, buffers ?? []), signal),
     // anywidget's proxy hides the real model. Events are called with the view as `this`, and the view has that model.
@@ -49,6 +55,13 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
         signal,
       ),
   };
+}
+
+/** The kernel's connection, in JupyterLab and Notebook; null where the host has none, or does not give it. */
+function kernelOf(model: object): TurnKernel | null {
+  const manager = "widget_manager" in model ? model.widget_manager : null;
+  const kernel = typeof manager === "object" && manager !== null && "kernel" in manager ? manager.kernel : null;
+  return isTurnKernel(kernel) ? kernel : null;
 }
 
 /** Whether a cell of this notebook is running, according to the cells' prompts. Works in JupyterLab and Notebook. */

@@ -21,3 +21,4 @@ export { type Checked, checkSnapshot } from "../snapshot/snapshot-check";
 export { mountSnapshot, type Words, wordsOf } from "../snapshot/snapshot-view";
 export { summaryOf } from "../snapshot/summary";
 export type { Answer, Question } from "../wire/protocol.gen";
+export { isTurn, takeTurn } from "../wire/turns";

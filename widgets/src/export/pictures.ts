@@ -2,6 +2,7 @@
 // here; shown-pictures.ts collects the pictures on screen.
 import type { Frame } from "../draw/plane";
 import type { Run } from "../state/comparison";
+import type { Caused, Found } from "../state/effects";
 import type { Pair } from "../state/ranked";
 import type { Store, Weighting } from "../state/store";
 import type { Component } from "../wire/components";
@@ -40,6 +41,8 @@ export interface Valued {
   value: number;
   /** The standard deviation over prompts; null for a single prompt. */
   std: number | null;
+  /** Whether the value is not measured. */
+  isEstimate?: boolean;
   /** Its values in two compared runs, if there are two. */
   runs?: { first: number; second: number };
 }
@@ -72,11 +75,20 @@ export interface HeadsPicture {
   pinned: string[];
   /** The values in two compared runs, if there are two. */
   runs?: { first: Float32Array; second: Float32Array };
+  /** The measured effect that the values are, and all that is known; where `total` is NaN, the value is estimated. */
+  measured?: Measured;
   /** The head that the values feed, in words, if they are not of the target. */
   feeds?: string;
 }
+/** An effect for which the model was run. */
+export interface Measured {
+  effect: Caused;
+  found: Found;
+}
 export interface RankingPicture {
   picture: "ranking";
+  /** The effect that heads are ranked by, if the model was run for it. */
+  effect?: Caused;
   of: "heads" | "neurons";
   rows: Valued[];
 }
@@ -148,9 +160,11 @@ export interface WhyPicture {
   /** The last row and the last column are all others together; null if the columns are shown. */
   pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
 }
-/** What each head adds in two compared runs. */
+/** What each head adds in two compared runs; or its direct and its total effect. */
 export interface RunsPicture {
   picture: "runs";
+  /** The names of the axes, and of their difference: A, B, B − A. */
+  axes: readonly [string, string, string];
   /** Those that differ most first. */
   heads: Pair[];
   /** The ends of both axes. */

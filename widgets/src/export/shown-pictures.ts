@@ -4,6 +4,8 @@ import { parseHead, plural, visible } from "../base/format";
 import { shown } from "../base/legible";
 import { limitOf } from "../draw/colours";
 import { runNames } from "../state/comparison";
+import { isEstimated, valuesOf } from "../state/effects";
+import { holdOf } from "../state/held-scale";
 import { addedRange, ofRun } from "../state/map-picture";
 import { mostDifferent, rank } from "../state/ranked";
 import { type Chart, COMPARED } from "../state/runs";
@@ -55,9 +57,11 @@ export function shownPictures(store: Store): ShownPicture[] {
   const rows = kept("heads", isOther ? kept(COMPARED.heads, store.runs.rows.value) : store.headRows.value);
   const named = rows?.reply.refusal ? null : rows;
   const { feeds } = store;
+  const caused = causedIn(store);
   const feeding = kept(FEEDS, store.feeding.value);
   const fed = feeds.value && feeding?.feeds === feeds.value ? feeding.rows : null;
-  if (named && (feeds.value === null || fed)) {
+  if (caused) pictures.push({ title: "Heads", picture: caused });
+  else if (named && store.effectShown.value === "direct" && (feeds.value === null || fed)) {
     const { rows, std } = fed ?? named;
     const scores = kept(SCORES, store.scores.value);
     const score =
@@ -79,16 +83,24 @@ export function shownPictures(store: Store): ShownPicture[] {
       },
     });
   }
+  const effect = caused?.measured?.effect;
   const ranking =
     store.ranking.value === "heads"
-      ? named
-        ? topHeads(store, named, facts.heads, count)
-        : null
+      ? store.effectShown.value !== "direct"
+        ? caused && topEffects(store, caused)
+        : named
+          ? topHeads(store, named, facts.heads, count)
+          : null
       : kept(NEURONS, neurons(store));
   if (ranking)
     pictures.push({
       title: `Top ${store.ranking.value}`,
-      picture: { picture: "ranking", of: store.ranking.value, rows: ranking },
+      picture: {
+        picture: "ranking",
+        of: store.ranking.value,
+        rows: ranking,
+        ...(effect && store.ranking.value === "heads" ? { effect } : {}),
+      },
     });
   const lower = offered(store, store.tab.value);
   if (lower) {
@@ -97,6 +109,38 @@ export function shownPictures(store: Store): ShownPicture[] {
     pictures.push({ title: NAMES[lower.picture] + names, picture: lower });
   }
   return pictures;
+}
+
+/** The map of an effect for which the model was run; null if it shows none, or nothing is known of it yet. */
+function causedIn(store: Store): HeadsPicture | null {
+  const { layers = 0, heads = 0 } = store.facts.value ?? {};
+  const { found, refusal } = store.effects.heads;
+  const effect = store.effectShown.value;
+  if (effect === "direct" || !found.value || refusal.value !== null) return null;
+  const measured = { effect, found: found.value };
+  const values = valuesOf(found.value, effect);
+  const limit = store.effects.heads.reach(effect, limitOf(values));
+  const held = holdOf(store, "heads").range(`heads ${effect}`, { low: -limit, high: limit });
+  return {
+    picture: "heads",
+    layers,
+    heads,
+    values,
+    std: null,
+    score: null,
+    pinned: store.heads.value,
+    limit: held.high,
+    measured,
+  };
+}
+
+function topEffects(store: Store, { values, heads, measured }: HeadsPicture): Valued[] {
+  const { plus, minus } = rank(values, heads, store.topK.value);
+  return [...plus, ...minus].map(({ name, value }) => {
+    const head = parseHead(name);
+    const at = head ? head.layer * heads + head.head : -1;
+    return { name, value, std: null, isEstimate: !!measured && isEstimated(measured.found, measured.effect, at) };
+  });
 }
 
 /** The scale of the map, and the values of both compared runs. */

@@ -1,5 +1,7 @@
 // Each picture as a table: one row for each mark; labels are those of TransformerLens.
 import { blocks } from "../draw/plane";
+import { isEstimated } from "../state/effects";
+import { RUN_AXES } from "../state/scatter";
 import type { Field, Table } from "./csv";
 import type {
   AttentionPicture,
@@ -35,7 +37,7 @@ export function tableOf(picture: Picture, setting: Setting): Table {
       return why(picture);
     case "runs":
       return {
-        columns: ["head", ...RUNS, "difference"],
+        columns: ["head", ...(picture.axes[0] === RUN_AXES[0] ? [...RUNS, "difference"] : picture.axes)],
         rows: picture.heads.map(({ name, first, second, value }) => [name, first, second, value]),
       };
   }
@@ -47,18 +49,26 @@ const RUNS = ["first", "second"];
 function valued(what: string, rows: Valued[]): Table {
   const spread = rows.some((row) => row.std !== null);
   const compared = rows.some(({ runs }) => runs !== undefined);
+  const measured = rows.some(({ isEstimate }) => isEstimate !== undefined);
   return {
-    columns: [what, "value", ...(spread ? ["std"] : []), ...(compared ? RUNS : [])],
-    rows: rows.map(({ name, value, std, runs }) => [
+    columns: [what, "value", ...(measured ? ["estimated"] : []), ...(spread ? ["std"] : []), ...(compared ? RUNS : [])],
+    rows: rows.map(({ name, value, std, runs, isEstimate }) => [
       name,
       value,
+      ...(measured ? [isEstimate ? "yes" : "no"] : []),
       ...(spread ? [std ?? NaN] : []),
       ...(compared ? [runs?.first ?? NaN, runs?.second ?? NaN] : []),
     ]),
   };
 }
 
-function heads({ layers, heads, values, std, score, runs }: HeadsPicture): Table {
+function heads({ layers, heads, values, std, score, runs, measured }: HeadsPicture): Table {
+  const effects = (i: number): Field[] => {
+    if (!measured) return [];
+    const { total, direct, estimate } = measured.found;
+    const [all = NaN, own = NaN, about = NaN] = [total[i], direct[i], estimate[i]];
+    return [isEstimated(measured.found, measured.effect, i) ? "yes" : "no", all, own, all - own, about];
+  };
   const rows = Array.from({ length: layers * heads }, (_, i): Field[] => [
     Math.floor(i / heads),
     i % heads,
@@ -66,8 +76,10 @@ function heads({ layers, heads, values, std, score, runs }: HeadsPicture): Table
     ...(std ? [std[i] ?? NaN] : []),
     ...(score ? [score.values[i] ?? NaN] : []),
     ...(runs ? [runs.first[i] ?? NaN, runs.second[i] ?? NaN] : []),
+    ...effects(i),
   ]);
-  const more = [...(std ? ["std"] : []), ...(score ? [score.name] : []), ...(runs ? RUNS : [])];
+  const named = measured ? ["estimated", "total", "direct", "indirect", "estimate"] : [];
+  const more = [...(std ? ["std"] : []), ...(score ? [score.name] : []), ...(runs ? RUNS : []), ...named];
   return { columns: ["layer", "head", "value", ...more], rows };
 }
 

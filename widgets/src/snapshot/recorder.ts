@@ -87,12 +87,15 @@ export class Recorder extends Relay {
     };
   }
 
-  #note({ id, reply }: Answer, buffers: DataView[]): void {
+  #note({ id, reply: received }: Answer, buffers: DataView[]): void {
     const request = this.#asked.get(id);
-    if (!request || reply?.kind === "working") return;
+    if (!request || received?.kind === "working") return;
     this.#asked.delete(id);
-    if (!reply) return;
-    const { ask, cache } = request;
+    if (!received) return;
+    const { cache } = request;
+    const ask = asDeclared(request.ask);
+    const isOpen = received.kind === "effects" && received.state === "waiting";
+    const reply = isOpen ? { ...received, state: "stopped" as const, turn: null } : received;
     const key = JSON.stringify([ask, cache]);
     // The size as base64 and JSON. The JSON is mostly short labels.
     const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);
@@ -138,6 +141,13 @@ export class Recorder extends Relay {
   #isShown({ ask, cache }: Recorded, keys: Set<string>): boolean {
     return cache === cacheKey(this.store.ref.peek()) && keys.has(keyFor(ask));
   }
+}
+
+/** A request of effects as the views declare it: whether it went on measuring makes no other picture. */
+function asDeclared(ask: Ask): Ask {
+  if (ask.kind !== "effects") return ask;
+  const { measure: _, ...declared } = ask;
+  return declared;
 }
 
 /** Equivalent requests have the same key. The key has only the token ids of a target, not the tokens' texts. */

@@ -32,6 +32,12 @@ export const REQUESTS = {
     needed: false,
     words: ({ layer, head }) => `the attention of L${layer}H${head} in two runs`,
   },
+  effects: {
+    recorded: true,
+    needed: true,
+    words: ({ of }) => (of === "stream" ? "the effects of the stream" : "the measured effects of the heads"),
+  },
+  without: { recorded: false, needed: false, words: () => "a run without some heads" },
   attention: {
     recorded: true,
     needed: false,

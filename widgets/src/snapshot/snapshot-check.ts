@@ -263,6 +263,12 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       ensureMatch(reply.parts.length === 3 && bytes.length === 3);
       return reply.parts.forEach((part, i) => ensureMatch(!isRow(part) && bytes[i] === sizeOf(part, frame)));
     }
+    case "effects": {
+      const count = (ask.of === "stream" ? layers * positions : cells) * 4;
+      ensureCount("cells in its map of effects", count / 4, 0, MAX.mapped);
+      ensureMatch(reply.done >= 0 && reply.total >= 0 && reply.prompts >= 0);
+      return ensureMatch(bytes.length === 3 && bytes.every((size) => size === count || size === 0));
+    }
     case "attention": {
       ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
       const frame = checkedFrame(reply, positions);

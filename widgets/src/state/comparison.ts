@@ -55,12 +55,19 @@ export function several(quantity: string): string {
 export function runNames(
   cache: string,
   prompt: number | null,
-  { cache: other = null, prompt: otherPrompt = null }: Against,
+  { cache: other = null, prompt: otherPrompt = null, without = [], replaced_by = "zero" }: Against,
 ): [string, string] {
+  if (without.length > 0)
+    return ["as cached", `without ${without.join(", ")}${replaced_by === "mean" ? " (mean instead)" : ""}`];
   const named = (prompt: number | null): string => (prompt === null ? "the mean" : `prompt ${prompt}`);
   if (other === null) return [named(prompt), named(otherPrompt)];
   const apart = otherPrompt !== null && otherPrompt !== prompt;
   return apart ? [`${cache}, ${named(prompt)}`, `${other}, ${named(otherPrompt)}`] : [cache, other];
+}
+
+/** Equal for the same run, with or without fields that have their default. */
+export function againstKey({ cache = null, prompt = null, without = [], replaced_by = "zero" }: Against): string {
+  return JSON.stringify([cache, prompt, without, without.length > 0 ? replaced_by : null]);
 }
 
 /** What a run can be compared with. */

@@ -25,6 +25,11 @@ export function isOutdated(error: unknown, store: Store): boolean {
   return outdated;
 }
 
+/** Whether a comparison was refused because the run without some heads has not been made. */
+export function isRunFirst(error: unknown): boolean {
+  return error instanceof RequestFailed && error.code === "run-first";
+}
+
 /** The decomposition in a reply. */
 export function attributionOf({ reply, buffers }: Result<"attribute">): Attribution {
   const values = (at: number, there: boolean): Float32Array | null => (there ? float32(buffers[at]) : null);
@@ -43,7 +48,13 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     const problems = new Map(untracked(() => store.problems.value));
     if (message === null ? problems.delete(lane) : problems.set(lane, message)) store.problems.value = problems;
   };
-  const run = <T>(lane: string, reply: Promise<T | null>, put: (result: T) => void, count = store.computing): void => {
+  const run = <T>(
+    lane: string,
+    reply: Promise<T | null>,
+    put: (result: T) => void,
+    count = store.computing,
+    runFirst: () => void = () => undefined,
+  ): void => {
     count.value += 1;
     const done = (): void => void (count.value -= 1);
     reply.finally(done).then(
@@ -54,6 +65,10 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       },
       (error: unknown) => {
         if (signal.aborted || isOutdated(error, store)) return;
+        if (isRunFirst(error)) {
+          runFirst();
+          return problem(lane, null);
+        }
         problem(lane, error instanceof Error ? error.message : String(error));
       },
     );
@@ -71,19 +86,20 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     question: () => Extract<Ask, { kind: K }> | null,
     put: (result: Result<K>, ask: Extract<Ask, { kind: K }>) => void,
     count = store.computing,
+    runFirst?: () => void,
   ): void => {
     const asked = computed(() => {
       const ask = question();
       if (ask === null) return null;
       const target = "target" in ask ? targetKey(ask.target) : null;
-      const other = ask.kind === "compare" ? store.runs.otherState.value : "";
+      const other = ask.kind === "compare" ? store.runs.otherKey.value : "";
       return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target })}`;
     });
     watch(signal, () => {
       if (asked.value === null) return; // not shown, or nothing to request
       now(() => {
         const ask = question();
-        if (ask) run(lane, client.latest<K>(lane, ask), (result) => put(result, ask), count);
+        if (ask) run(lane, client.latest<K>(lane, ask), (result) => put(result, ask), count, runFirst);
       });
     });
   };
@@ -125,7 +141,16 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     follow<"compare">(
       COMPARED[lane],
       () => (isSet(store.target.value) ? comparison(store.shown, by) : null),
-      (result) => store.against.peek() !== null && put(comparisonOf(result)),
+      (result, ask) => {
+        if (store.against.peek() === null) return;
+        put(comparisonOf(result));
+        if (lane === "heads") store.runs.whatIf.compared.value = ask.against;
+      },
+      store.computing,
+      () => {
+        store.runs.whatIf.isMissing.value = true;
+        if (!store.runs.whatIf.isRunning.peek()) put(null); // until it is made, the last comparison is not of it
+      },
     );
   };
   compared("heads", "head", (c) => (store.runs.heads.value = c));

@@ -1,9 +1,10 @@
-// What the head map shows: each head's contribution, or a score. The last picture stays until the next one is there.
+// What the head map shows: each head's contribution, a measured effect, or a score. The last picture stays until the next one is there.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { parseHead, plain, signed } from "../base/format";
 import { endsOf, isBeyond } from "../draw/clipped";
 import type { Theme } from "../draw/colours";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
+import { type Caused, type Found, isEstimated, valuesOf } from "./effects";
 import { holdOf } from "./held-scale";
 import type { Values } from "./selectable";
 import type { Score, Store } from "./store";
@@ -35,6 +36,10 @@ export interface MapPicture {
   feeds: Values["feeds"];
   /** The values of both compared runs, [layer × head] each; null if there is one run. */
   runs: { first: Float32Array; second: Float32Array } | null;
+  /** What is known of the effect that the values are; null if they are direct effects, or no effects. */
+  measured: { effect: Caused; found: Found } | null;
+  /** Whether nothing is known of this selection yet: the colours are those of the picture before. */
+  pending: boolean;
 }
 
 export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
@@ -46,7 +51,7 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
     const feeding = store.feeding.value;
     if (feeds !== null) {
       if (feeding?.feeds === feeds) last = contributions(store, feeding.rows.rows, feeds);
-    } else if (score === null) last = ofRun(store);
+    } else if (score === null) last = ofEffect(store, last);
     else if (scores?.reply.score === score)
       last = {
         score,
@@ -57,6 +62,8 @@ export function mapPicture(store: Store): ReadonlySignal<MapPicture | null> {
         meaning: scores.reply.meaning,
         feeds: null,
         runs: null,
+        measured: null,
+        pending: false,
       };
     return last;
   });
@@ -67,7 +74,58 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
   if (!rows || !facts) return null;
   const values = rows.subarray(0, facts.layers * facts.heads);
   const limit = limitOf(values);
-  return { score: null, values, ...addedRange(store, limit), largest: limit, meaning: "", feeds, runs: null };
+  const range = addedRange(store, limit);
+  const added = { meaning: "", feeds, runs: null, measured: null, pending: false };
+  return { score: null, values, ...range, largest: limit, ...added };
+}
+
+/** The effect in view; until something is known of it, the colours of the picture before stay, without values. */
+function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
+  const effect = store.effectShown.value;
+  if (effect === "direct") return ofRun(store);
+  const { heads } = store.effects;
+  const found = heads.found.value;
+  if (!found) return last?.score === null ? { ...last, feeds: null, runs: null, pending: true } : ofRun(store);
+  const values = valuesOf(found, effect);
+  const limit = heads.reach(effect, limitOf(values));
+  const { low, high } = holdOf(store, "heads").range(`heads ${effect}`, { low: -limit, high: limit });
+  const measured = { effect, found };
+  return {
+    score: null,
+    values,
+    low,
+    high,
+    largest: limit,
+    meaning: "",
+    feeds: null,
+    runs: null,
+    measured,
+    pending: false,
+  };
+}
+
+/** Whether a value is not measured, but estimated. */
+export function isHatched({ measured }: MapPicture, index: number): boolean {
+  return measured !== null && isEstimated(measured.found, measured.effect, index);
+}
+
+/** "total +2.650 (direct +2.240, indirect +0.410)", "about +2.1 (estimate)". */
+export function effectWords({ measured, values, largest }: MapPicture, index: number): string {
+  const value = values[index] ?? NaN;
+  if (!measured || Number.isNaN(value)) return "not measured";
+  const { effect, found } = measured;
+  const [total = NaN, direct = NaN] = [found.total[index], found.direct[index]];
+  const write = (name: string, one: number): string => `${name} ${signed(one, largest, 1)}`;
+  const known = ([name, one]: readonly [string, number]): string[] => (Number.isNaN(one) ? [] : [write(name, one)]);
+  if (isEstimated(found, effect, index)) {
+    const more = effect === "estimate" ? known(["total", total]) : [];
+    return `about ${signed(value, largest, -1)} (${["estimate", ...more].join("; ")})`;
+  }
+  const all = { total, direct, indirect: total - direct };
+  const others = (Object.entries(all) as [keyof typeof all, number][])
+    .filter(([name]) => name !== effect)
+    .flatMap(known);
+  return `${write(effect, value)}${others.length > 0 ? ` (${others.join(", ")})` : ""}`;
 }
 
 /** The contributions of a run, or the difference of two. Two runs have one scale; their difference has its own. */

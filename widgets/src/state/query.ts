@@ -3,7 +3,7 @@
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Ask, Client, Kind, Result } from "../wire/client";
-import { isOutdated } from "./loader";
+import { isOutdated, isRunFirst } from "./loader";
 import type { Store } from "./store";
 
 export interface Answered<T> {
@@ -27,7 +27,7 @@ export function asking<K extends Kind, T>(
   const waiting = state(0);
   const asked = computed(() => {
     const ask = question();
-    const other = ask?.kind === "compare-attention" ? store.runs.otherState.value : "";
+    const other = ask?.kind === "compare-attention" ? store.runs.otherKey.value : "";
     return ask && `${store.dataKey.value} ${other} ${JSON.stringify(ask)}`;
   });
   watch(signal, () => {
@@ -50,6 +50,7 @@ export function asking<K extends Kind, T>(
           },
           (error: unknown) => {
             if (signal.aborted || isOutdated(error, store)) return;
+            if (isRunFirst(error)) return void (trouble.value = shown.value = null);
             trouble.value = error instanceof Error ? error.message : String(error);
           },
         );

@@ -60,6 +60,21 @@ export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
+/** What replacing each head, or the stream at each layer and position, does to the target in runs of the model. */
+export function effects(
+  { target, prompt, position, replaced_by, against }: Selected,
+  of: "heads" | "stream",
+): Of<"effects"> {
+  const other = of === "stream" && against ? "other" : replaced_by;
+  const request: Of<"effects"> = { kind: "effects", target, of, replaced_by: other, prompt, position };
+  return other === "other" ? { ...request, against } : request;
+}
+
+/** The run of the model without some heads; null if it is not compared with one. */
+export function without({ against }: Selected): Of<"without"> | null {
+  return against?.without?.length ? { kind: "without", against } : null;
+}
+
 /** The attention of a head in both runs; null if there is no comparison, or this is not the name of a head. */
 export function attentionOfRuns({ against, prompt }: Selected, head: string): Of<"compare-attention"> | null {
   const at = parseHead(head);
@@ -244,6 +259,7 @@ export function choices(shown: Selected): Ask[] {
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
     ...BYS.flatMap((by) => comparison(shown, by) ?? []),
+    ...(shown.effect === "direct" ? [] : [effects(shown, "heads")]),
   ];
 }
 
@@ -316,7 +332,8 @@ export function withinTheTab(scene: Scene): Ask[] {
     case "prompts":
       return upTo(facts.prompts).map((prompt) => tokens({ prompt }));
     case "why":
-    case "runs":
       return [];
+    case "runs":
+      return [effects(shown, "stream")];
   }
 }

@@ -4,6 +4,7 @@ import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
 import type { Attribution } from "./attribution";
 import { type Comparison, type Run, several } from "./comparison";
 import type { Values } from "./selectable";
+import { WhatIf } from "./what-if";
 
 /** The lanes of the loader for comparisons: of heads, of layers, of the logit lens. */
 export const COMPARED = { heads: "compared heads", layers: "compared layers", lens: "compared lens" } as const;
@@ -26,6 +27,11 @@ export class Runs {
   readonly lens = signal<Comparison | null>(null);
   /** Changes with the cache that this one is compared with, and with its state, where a host lists them. */
   readonly otherState = signal("");
+
+  /** Changes when a comparison has to be asked again, though the selection is the same. */
+  readonly otherKey = computed(() => `${this.otherState.value} ${this.whatIf.made.value}`);
+  /** The run without some heads, if it is the one that is compared with. */
+  readonly whatIf = new WhatIf();
 
   constructor(readonly store: Selected) {}
 
@@ -61,6 +67,8 @@ export class Runs {
    */
   reasonNotDrawn(chart: Chart): string | null {
     if (this.store.against.value === null) return null;
+    const refused = this.whatIf.refusal.value;
+    if (refused !== null) return chart === "heads" ? refused : null;
     const said = this.store.problems.value.get(COMPARED[chart]) ?? null;
     return chart !== "heads" && said === this.store.problems.value.get(COMPARED.heads) ? null : said;
   }

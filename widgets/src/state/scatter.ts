@@ -1,7 +1,8 @@
-// The heads of two compared runs as points: what each adds in A, and in B. Both axes have the same scale, so heads that
-// add the same lie on the diagonal.
+// The heads as points: what each adds in runs A and B, or its direct and its total effect. Both axes have the same
+// scale, so heads for which both are the same lie on the diagonal.
 import { headName } from "../base/format";
 import type { Comparison } from "./comparison";
+import type { Found } from "./effects";
 import type { Pair } from "./ranked";
 
 export interface Scatter {
@@ -10,6 +11,29 @@ export interface Scatter {
   /** The ends of both axes. */
   low: number;
   high: number;
+  /** The names of the axes: across, up, and of the difference. */
+  axes: readonly [string, string, string];
+}
+
+export const RUN_AXES = ["A", "B", "B − A"] as const;
+
+/** Direct effects across, and total effects up, as far as they are measured; or, if so chosen, their estimates. */
+export function scatterOfEffects({ direct, total, estimate }: Found, heads: number, isEstimate: boolean): Scatter {
+  const shown = isEstimate ? estimate : total;
+  const all = Array.from(
+    shown,
+    (second, i): Pair => ({
+      name: headName(Math.floor(i / heads), i % heads),
+      first: direct[i] ?? NaN,
+      second,
+      value: second - (direct[i] ?? NaN),
+    }),
+  )
+    .filter(({ value }) => Number.isFinite(value))
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+  // With the estimates, so that the axes hardly move while more is measured.
+  const axes = ["direct", isEstimate ? "estimate" : "total", "indirect"] as const;
+  return { heads: all, ...endsOf([...direct, ...estimate, ...total].filter(Number.isFinite)), axes };
 }
 
 export function scatterOf({ first, second, difference }: Comparison, layers: number, heads: number): Scatter {
@@ -25,12 +49,17 @@ export function scatterOf({ first, second, difference }: Comparison, layers: num
     .filter(({ first, second }) => Number.isFinite(first) && Number.isFinite(second))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const values = all.flatMap(({ first, second }) => [first, second]);
+  return { heads: all, ...endsOf(values), axes: RUN_AXES };
+}
+
+/** The ends of both axes, with a margin. */
+function endsOf(values: number[]): Pick<Scatter, "low" | "high"> {
   const [least, most] = [
     values.reduce((low, value) => Math.min(low, value), 0),
     values.reduce((high, value) => Math.max(high, value), 0),
   ];
   const margin = (most - least || 1) * 0.06;
-  return { heads: all, low: least - margin, high: most + margin };
+  return { low: least - margin, high: most + margin };
 }
 
 /** The place of a value on an axis, in percent from its low end. */

@@ -89,6 +89,18 @@ function fittingSteps(steps: Step[], shape: Shape): Step[] {
   return steps.every(fits) ? steps : [];
 }
 
+/** The compared run, if it can be one of a cache of this shape. */
+function fittingRun(value: Usual["against"], { layers, heads, prompts }: Shape): Usual["against"] {
+  if (value === null || ((value.prompt ?? null) !== null && Number(value.prompt) >= prompts)) return null;
+  const { without = [] } = value;
+  if (without.length === 0) return value;
+  const left = [...new Set(without)].filter((name) => {
+    const head = parseHead(name);
+    return head !== null && head.layer < layers && head.head < heads;
+  });
+  return left.length > 0 ? { ...value, without: left } : null;
+}
+
 const target: Selectable<Target, "target", "wire_target", true> = {
   first: NOTHING,
   read: (value) => {
@@ -158,12 +170,13 @@ export const SELECTABLE = {
       value && value.layer < layers && value.head < heads && value.source < positions ? value : null,
   }),
   /** The run that the shown one is compared with; null: no comparison. */
-  against: wired("against", {
-    fit: (value, { prompts }) =>
-      value && (value.prompt ?? null) !== null && Number(value.prompt) >= prompts ? null : value,
-  }),
+  against: wired("against", { fit: fittingRun }),
   /** Which of the two runs the head map shows, or their difference. */
   run: wired("run"),
+  /** Which effect of the heads the head map shows. */
+  effect: wired("effect"),
+  /** What takes the place of a head's output in the runs that measure effects. */
+  replacedBy: wired("replaced_by"),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */

@@ -6,6 +6,7 @@ import type { Sentence } from "../base/sentence";
 import { limitOf, type Theme } from "../draw/colours";
 import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
+import { type Effect, Effects, valuesOf } from "./effects";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { COMPARED, Runs } from "./runs";
@@ -178,11 +179,30 @@ export class Store extends SelectionSignals {
       neurons,
       scores,
     ];
-    return [...new Set(replies.flatMap((data) => data?.reply.notes ?? []))];
+    const caused = this.effectShown.value === "direct" ? null : this.effects.heads.found.value;
+    const notes = [caused, ...replies].flatMap((data) => data?.reply.notes ?? []);
+    return [...new Set([...this.runs.whatIf.notes.value, ...notes])];
   });
 
   /** The comparison with another run. */
   readonly runs = new Runs(this);
+
+  /** What is measured in runs of the model: of each head, and of the stream at each layer and position. */
+  readonly effects = { heads: new Effects("heads"), stream: new Effects("stream") };
+  /** The effect of the heads that is in view. Scores, what feeds a head, and a second run have no such effects. */
+  readonly effectShown = computed<Effect>(() => {
+    const isOne = (this.runs.shown.value ?? "first") === "first";
+    return isOne && this.score.value === null && this.feeds.value === null ? this.effect.value : "direct";
+  });
+
+  /** What the ranking shows of each head, [layer × head]: an effect, or the rows of a run. */
+  readonly headValues = computed<Float32Array | null>(() => {
+    const { layers = 0, heads = 0 } = this.facts.value ?? {};
+    const effect = this.effectShown.value;
+    const found = this.effects.heads.found.value;
+    if (effect !== "direct") return found && valuesOf(found, effect);
+    return this.runs.rows.value?.rows.subarray(0, layers * heads) ?? null;
+  });
 
   /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
@@ -258,8 +278,7 @@ export class Store extends SelectionSignals {
 
   /** Moves the preview to the next weaker head (1) or the next stronger one (−1). */
   step(by: 1 | -1): void {
-    const count = (this.facts.value?.layers ?? 0) * (this.facts.value?.heads ?? 0);
-    const rows = this.runs.rows.value?.rows.subarray(0, count) ?? new Float32Array(0);
+    const rows = this.headValues.value ?? new Float32Array(0);
     const heads = this.facts.value?.heads ?? 1;
     const known = [...rows.keys()].filter((i) => !Number.isNaN(rows[i]));
     known.sort((a, b) => Math.abs(rows[b] ?? 0) - Math.abs(rows[a] ?? 0));

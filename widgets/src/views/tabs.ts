@@ -33,7 +33,7 @@ const VIEWS: Record<Tab, [string, string, Mount]> = {
   "token-lens": ["Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
   prompts: ["Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
   why: ["Why", "Why a head reads a token, and what was written there", alone(mountWhy)],
-  runs: ["Runs", "What each head adds in two compared runs", alone(mountRuns)],
+  runs: ["Runs", "Two compared runs, or direct and total effects, head by head", alone(mountRuns)],
 };
 const TABS = (Object.keys(VIEWS) as Tab[]).map((tab) => [tab, ...VIEWS[tab]] as const);
 let panels = 0;
@@ -64,12 +64,13 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   watch(signal, () => {
     if (store.facts.value?.prompts === 1 && store.tab.value === "prompts") store.tab.value = "attention";
   });
-  // Without a comparison there is no tab of two runs.
+  // Without a comparison, and without an effect for which the model is run, there is no tab of runs.
+  const hasRuns = computed(() => store.against.value !== null || store.effect.value !== "direct");
   watch(signal, () => {
-    if (store.against.value === null && store.tab.value === "runs") store.tab.value = "attention";
+    if (!hasRuns.value && store.tab.value === "runs") store.tab.value = "attention";
   });
   const isThere = (tab: Tab): boolean =>
-    tab === "prompts" ? (store.facts.value?.prompts ?? 1) > 1 : tab !== "runs" || store.against.value !== null;
+    tab === "prompts" ? (store.facts.value?.prompts ?? 1) > 1 : tab !== "runs" || hasRuns.value;
   const there = computed(() => TABS.filter(([tab]) => isThere(tab)));
   watch(signal, () => {
     const chosen = store.tab.value;

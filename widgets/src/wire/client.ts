@@ -29,6 +29,14 @@ export interface Transport {
   readonly occupied?: ReadonlySignal<boolean>;
   /** Whether the user sees every request to the kernel: then few are sent ahead of need, and together. */
   readonly thrifty?: boolean;
+  /**
+   * Makes the kernel take a turn, in which it runs the user's model for a moment: between cells, never beside one.
+   * Settles after the turn, or if it was cancelled with the cells before it. Undefined if the host cannot do this: then
+   * the kernel takes a turn while it answers.
+   */
+  readonly takeTurn?: ((token: string) => Promise<void>) | undefined;
+  /** Whether one of the user's cells is running, as far as the host knows; undefined if it does not know. */
+  isCellRunning?(): boolean | undefined;
   /** Whether a kernel that does not answer is probably gone; only for hosts that may not report a lost kernel. */
   isSilenceLoss?(): boolean;
 }
@@ -126,6 +134,11 @@ export class Client {
     return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
+  /** A request that is no reason to show that the view is loading: one of many in a long measurement. */
+  quietly<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K>> {
+    return this.#send(ask, () => undefined);
+  }
+
   /**
    * A request ahead of need, sent when it delays nothing else; null if `signal` aborted before that, or if it failed.
    */
@@ -163,7 +176,8 @@ export class Client {
         ended();
         return reject(new RequestFailed("lost", "The kernel side of this view is gone."));
       }
-      const question: Question = cache ? { id, ask, cache } : { id, ask };
+      const takesTurns = (ask.kind === "effects" || ask.kind === "without") && this.transport.takeTurn !== undefined;
+      const question: Question = { id, ask, ...(cache ? { cache } : {}), ...(takesTurns ? { gives_turns: true } : {}) };
       this.#waiting.set(id, {
         question,
         long: false,

@@ -2,7 +2,7 @@
 import type { Answer, Question } from "./protocol.gen";
 
 /** The parameters that a reply may repeat from its request, under the same name. */
-const REPEATED = ["by", "layer", "head", "score", "pool", "points", "text", "name"] as const;
+const REPEATED = ["by", "layer", "head", "score", "pool", "points", "text", "name", "of"] as const;
 
 export function isReplyTo(request: Question["ask"], reply: NonNullable<Answer["reply"]>): boolean {
   if (reply.kind !== request.kind) return false;

@@ -13,6 +13,13 @@ export class Relay implements Transport {
     this.thrifty = transport.thrifty ?? false;
   }
 
+  get takeTurn(): Transport["takeTurn"] {
+    const { transport } = this;
+    return transport.takeTurn && (async (token) => transport.takeTurn?.(token));
+  }
+  isCellRunning(): boolean | undefined {
+    return this.transport.isCellRunning?.();
+  }
   send(question: Question, buffers?: ArrayBuffer[]): void {
     this.transport.send(question, buffers);
   }

@@ -3,7 +3,8 @@
 import { headName, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { layerTicks } from "../../state/axis";
-import type { HeadsPicture, RankingPicture, Setting } from "../pictures";
+import { isEstimated } from "../../state/effects";
+import type { HeadsPicture, Measured, RankingPicture, Setting } from "../pictures";
 import {
   axisNames,
   type Box,
@@ -31,6 +32,7 @@ export function headsFigure(
     feeds,
     pinned,
     runs,
+    measured,
     limit = limitOf(values.subarray(0, layers * heads)),
   }: HeadsPicture,
   setting: Setting,
@@ -46,7 +48,11 @@ export function headsFigure(
       ? `${score.name} score`
       : runs
         ? ofRun(`what each adds to the ${setting.quantity}`, setting)
-        : `what each adds to the ${setting.quantity}`;
+        : measured
+          ? effectOf(measured.effect, setting)
+          : `what each adds to the ${setting.quantity}`;
+  const isHatched = (i: number): boolean => measured !== undefined && isEstimated(measured.found, measured.effect, i);
+  const aboutRuns = measured ? linesOf(measured) : [];
   const of = [feeds ?? setting.target, setting.place];
   const about = score && !feeds ? [score.meaning] : of; // a score has no target
   const marked = pinned.length > 0 && pinned.length <= 12 ? [`outlined: ${pinned.join(", ")}`] : [];
@@ -57,6 +63,7 @@ export function headsFigure(
     ...setting.source,
     ...about,
     ...(runs ? runLines(setting) : []),
+    ...aboutRuns,
     ...marked,
     ...empty,
     ...(colours.values ? beyondLine(colours, colours.values) : []),
@@ -80,6 +87,7 @@ export function headsFigure(
         sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention in this layer
       else {
         sheet.rect(...at, hex(colourOf(value, colours)));
+        if (isHatched(i)) hatch(sheet, ...at);
         if (colours.values) beyondDot(sheet, value, colours, ...at);
       }
     }
@@ -113,21 +121,52 @@ export function headsFigure(
   return sheet.end(Math.max(box.y + box.height + 24, box.y + length + MARGIN), `Heads: ${what}`);
 }
 
+/** "total effect of each head on the logit difference" */
+function effectOf(effect: Measured["effect"], { quantity }: Setting): string {
+  const name = effect === "estimate" ? "estimated total" : effect;
+  return `${name} effect of each head on the ${quantity}`;
+}
+
+/** What the runs replaced, and how far they are. */
+function linesOf({ found: { reply }, effect }: Measured): string[] {
+  const { replaced_by: by, replayed, done, total } = reply;
+  const isWhole = effect !== "estimate" && done === total;
+  return [
+    ...(by ? [`replaced by ${by}`] : []),
+    ...(replayed ? [replayed] : []),
+    ...(isWhole
+      ? []
+      : [effect === "estimate" ? "hatched: estimated" : `${done} of ${total} measured; hatched: estimated`]),
+  ];
+}
+
+/** Diagonal lines over a cell. */
+function hatch(sheet: Sheet, x: number, y: number, width: number, height: number): void {
+  const lines: string[] = [];
+  const step = 2.4;
+  for (let sum = Math.ceil((x + y) / step) * step; sum < x + y + width + height; sum += step) {
+    const [top, left] = [Math.min(x + width, sum - y), Math.max(x, sum - y - height)];
+    lines.push(`M${top.toFixed(2)} ${(sum - top).toFixed(2)}L${left.toFixed(2)} ${(sum - left).toFixed(2)}`);
+  }
+  sheet.path(lines.join(""), 'class="hatch" fill="none" stroke="#ffffff" stroke-width="0.8"');
+}
+
 const LINE = 11;
 
-export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): string {
+export function rankingFigure({ of, rows, effect }: RankingPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
   const spread = rows.some((row) => row.std !== null)
     ? [`lines: ± one standard deviation over the ${setting.prompts} prompts`]
     : [];
   const compared = of === "heads" && rows.some(({ runs }) => runs !== undefined);
-  const what = `what each adds to the ${setting.quantity}`;
+  const what = effect ? effectOf(effect, setting) : `what each adds to the ${setting.quantity}`;
   const top =
-    sheet.heading(`Top ${of}`, of === "heads" ? ofRun(what, setting) : what, [
+    sheet.heading(`Top ${of}`, of === "heads" && !effect ? ofRun(what, setting) : what, [
       ...setting.source,
       setting.target,
       setting.place,
-      ...(of === "heads" ? runLines(setting) : []),
+      ...(of === "heads" && !effect ? runLines(setting) : []),
+      ...(rows.some(({ isEstimate }) => isEstimate) ? ["hatched: estimated"] : []),
       ...(compared ? ["bars: B − A"] : []),
       ...spread,
     ]) + 4;
@@ -144,15 +183,12 @@ export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): s
   const largest = limitOf(rows.map(({ value }) => value));
   sheet.line(scale(0), box.y, scale(0), box.y + box.height, MUTED);
   sheet.group("bars", () => {
-    rows.forEach(({ value }, i) =>
-      sheet.rect(
-        Math.min(scale(0), scale(value)),
-        box.y + i * LINE + 2.2,
-        Math.abs(scale(value) - scale(0)),
-        LINE - 4.4,
-        value < 0 ? MINUS : PLUS,
-      ),
-    );
+    rows.forEach(({ value, isEstimate }, i) => {
+      const left = Math.min(scale(0), scale(value));
+      const at = [left, box.y + i * LINE + 2.2, Math.abs(scale(value) - scale(0)), LINE - 4.4] as const;
+      sheet.rect(...at, value < 0 ? MINUS : PLUS);
+      if (isEstimate) hatch(sheet, ...at);
+    });
   });
   rows.forEach(({ name, value, std }, i) => {
     const y = box.y + i * LINE + LINE / 2;
@@ -161,5 +197,5 @@ export function rankingFigure({ of, rows }: RankingPicture, setting: Setting): s
     sheet.text(SINGLE - MARGIN, y + 2.2, signed(value, largest), { anchor: "end" });
   });
   sheet.text(SINGLE - MARGIN, box.y + box.height + 9, withUnit(setting.quantity), { anchor: "end", fill: MUTED });
-  return sheet.end(box.y + box.height + 15, `Top ${of}: what each adds to the ${setting.quantity}`);
+  return sheet.end(box.y + box.height + 15, `Top ${of}: ${what}`);
 }

@@ -1,6 +1,6 @@
 // Two compared runs, head by head: A across, B up, and the line of heads that add the same in both.
 import { signed } from "../../base/format";
-import { spotOf } from "../../state/scatter";
+import { RUN_AXES, spotOf } from "../../state/scatter";
 import type { RunsPicture, Setting } from "../pictures";
 import { axisNames, type Box, number, runLines, withUnit } from "./axes";
 import { GREY, INK, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
@@ -10,14 +10,16 @@ const LEFT = 36;
 const NAMED = 8;
 
 export function scatterFigure(picture: RunsPicture, setting: Setting): string {
-  const { heads, low, high, pinned } = picture;
+  const { heads, low, high, pinned, axes } = picture;
   const sheet = new Sheet(SINGLE);
-  const what = `what each head adds to the ${setting.quantity} in two runs`;
-  const lines = [...setting.source, setting.target, setting.place, ...runLines(setting)];
+  const isOfRuns = axes[0] === RUN_AXES[0];
+  const added = `what each head adds to the ${setting.quantity}`;
+  const what = isOfRuns ? `${added} in two runs` : `${added}: ${axes[0]} and ${axes[1]} effect`;
+  const lines = [...setting.source, setting.target, setting.place, ...(isOfRuns ? runLines(setting) : [])];
   const top = sheet.heading("Runs", what, [...lines, "dashed: the same in both"]) + 4;
   const side = SINGLE - LEFT - 14;
   const box: Box = { x: LEFT, y: top, width: side, height: side };
-  const scatter = { heads, low, high };
+  const scatter = { heads, low, high, axes };
   const at = (pair: { first: number; second: number }): [number, number] => {
     const { x, y } = spotOf(scatter, pair);
     return [box.x + (x / 100) * side, box.y + (y / 100) * side];
@@ -50,6 +52,6 @@ export function scatterFigure(picture: RunsPicture, setting: Setting): string {
       fill: INK,
     });
   }
-  axisNames(sheet, box, `A: ${withUnit(setting.quantity)}`, "B");
+  axisNames(sheet, box, `${axes[0]}: ${withUnit(setting.quantity)}`, axes[1]);
   return sheet.end(box.y + side + 26, `Runs: ${what}`);
 }

@@ -6,6 +6,7 @@ import { legibleSentence } from "../../base/legible";
 import { watch } from "../../base/lifetime";
 import type { Part, Zoom } from "../../draw/zoom";
 import type { Store } from "../../state/store";
+import { takeOut } from "../../state/take-out";
 import { askWhy } from "../../state/trail";
 import { prose } from "../../ui/prose";
 import type { Pane } from "./attention-data";
@@ -50,6 +51,13 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         <button type="button" class="rs-quiet" aria-label="${pinned ? "unpin" : "pin"} ${name}"
             @click=${() => store.togglePin(name)}>${pinned ? "unpin" : "pin"}</button>
         ${why(store, shown, name)}
+        ${
+          !pinned || store.isSaved.value || (store.against.value?.without ?? []).includes(name)
+            ? nothing
+            : html`<button type="button" class="rs-quiet rs-card-out" aria-label="take out ${name}"
+                title="Compare with a run without ${name}. This runs your model, between cells."
+                @click=${() => takeOut(store, [name])}>take out</button>`
+        }
         <button type="button" class="rs-quiet rs-enlarge-card" aria-label="enlarge ${name}" aria-pressed=${large}
             title="${large ? "Back to the small size." : "Enlarge to the whole row."} ${ZOOM_HINT}"
           @click=${() => (card.large.value = !large)}>${large ? "⤡" : "⤢"}</button>

@@ -1,12 +1,14 @@
-// "against …": the run that the shown one is compared with, another prompt or another cache of the kernel; and the
-// switch between the two runs and their difference, which map, ranking and badge follow.
+// "against …": the run that the shown one is compared with: another prompt, another cache of the kernel, or a run of
+// the model without some heads; and the switch between the two runs and their difference, which map, ranking and badge
+// follow.
 import { batch, computed, signal as state } from "@preact/signals-core";
-import { html, nothing, render } from "lit-html";
+import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence, shown as safe } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import { type Choice, choicesOf, type Run, runNames } from "../../state/comparison";
 import { isOutdated } from "../../state/loader";
 import type { Store } from "../../state/store";
+import { putBack, takeOut, toTakeOut } from "../../state/take-out";
 import { closeElsewhere } from "../../ui/popover";
 import { prose } from "../../ui/prose";
 import type { Client } from "../../wire/client";
@@ -16,6 +18,25 @@ import type { CachesReply } from "../../wire/protocol.gen";
 const MOST = 9;
 const RUNS: Run[] = ["first", "second", "difference"];
 let boxes = 0;
+
+/** A head that the second run is without. */
+function chip(store: Store, head: string): TemplateResult {
+  const words = `Put ${head} back`;
+  return html`<span class="rs-out"><b>${head}</b><button type="button" class="rs-quiet" aria-label=${words}
+      title=${words} ?hidden=${store.isSaved.value} @click=${() => putBack(store, head)}>×</button></span>`;
+}
+
+/** Whether the run without these heads has been made. */
+function whatIf(store: Store): TemplateResult | typeof nothing {
+  const { isRunning, isMissing, behind } = store.runs.whatIf;
+  if (isRunning.value) {
+    const waits = { cell: "waits for the running cell", kernel: "waits for the kernel" };
+    return html`<span class="rs-run-state" role="status">${behind.value ? waits[behind.value] : "running …"}</span>`;
+  }
+  if (!isMissing.value || store.isSaved.value) return nothing;
+  return html`<button type="button" class="rs-act" title="This runs your model, between cells"
+      @click=${() => store.runs.whatIf.start()}>run again</button>`;
+}
 
 export function mountAgainst(parent: HTMLElement, store: Store, client: Client, signal: AbortSignal): void {
   const id = `rs-against-${++boxes}`;
@@ -36,7 +57,12 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     const facts = store.facts.value;
     if (!facts || store.isSaved.value) return [];
     const now = { cache: store.cacheName.value, prompt: store.prompt.value };
-    return choicesOf(facts, now, listed.value?.caches ?? []);
+    const out = toTakeOut(store);
+    const without: Choice[] =
+      out.length === 0
+        ? []
+        : [{ against: { without: out }, name: `without ${out.join(", ")}`, words: "runs your model", refused: false }];
+    return [...without, ...choicesOf(facts, now, listed.value?.caches ?? [])];
   });
   const matching = computed(() => {
     const needle = typed.value.trim().toLowerCase();
@@ -51,6 +77,10 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
   const choose = (choice: Choice | undefined): void => {
     if (!choice || choice.refused) return;
     const { against } = choice;
+    if (against.without) {
+      takeOut(store, against.without);
+      return close(true);
+    }
     batch(() => {
       // A prompt is compared with one prompt, not with the mean of all.
       if (against.cache === null && store.prompt.peek() === null) store.prompt.value = against.prompt === 0 ? 1 : 0;
@@ -59,7 +89,10 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     close(true);
   };
   const end = (): void => {
-    store.against.value = null;
+    batch(() => {
+      store.against.value = null;
+      if (store.replacedBy.peek() === "other") store.replacedBy.value = "zero";
+    });
     close(true);
   };
   const start = (): void => {
@@ -89,21 +122,40 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
       difference: `${second} minus ${first}`,
     };
     const signs: Record<Run, string> = { first: "A", second: "B", difference: "B − A" };
+    const without = store.against.value?.without ?? [];
+    const out = store.heads.value.length > 0 ? toTakeOut(store) : [];
+    const isPlain = without.length === 0;
     parent.classList.toggle("rs-comparing", names.value !== null);
     parent.hidden = store.isSaved.value && names.value === null; // a saved page has no other run
     render(
       html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}"
           aria-haspopup="listbox" aria-expanded=${open.value}
           aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
-          title=${why === null ? "Compare with another prompt or another cache" : legibleSentence(why)}
-          @click=${start}><span class="rs-against-word"></span> ${
-            second === undefined ? "…" : html`<b>${second}</b>`
+          title=${why === null ? "Compare with another prompt, another cache, or a run without some heads" : legibleSentence(why)}
+          @click=${start}>${
+            isPlain
+              ? html`<span class="rs-against-word"></span> ${second === undefined ? "…" : html`<b>${second}</b>`}`
+              : "without"
           }</button>
+        ${isPlain ? nothing : html`<span class="rs-chips-out">${without.map((head) => chip(store, head))}</span>`}
+        ${
+          store.isSaved.value || (isPlain && second !== undefined)
+            ? nothing
+            : html`<button type="button" class="rs-quiet rs-take-out ${out.length === 0 ? "rs-none" : ""}"
+                aria-label="Take out ${out.join(", ")}"
+                title="Compare with a run without ${out.join(", ")} (key t). This runs your model, between cells."
+                @click=${() => takeOut(store, out)}>take out</button>`
+        }
+        ${isPlain ? nothing : whatIf(store)}
         ${
           second === undefined
             ? nothing
-            : html`<button type="button" class="rs-quiet rs-remove" aria-label="End the comparison"
-                title="End the comparison" @click=${end}>×</button>
+            : html`${
+                isPlain
+                  ? html`<button type="button" class="rs-quiet rs-remove" aria-label="End the comparison"
+                title="End the comparison" @click=${end}>×</button>`
+                  : nothing
+              }
               <span class="rs-switch rs-run-switch" role="group" aria-label="Run in the head map">
                 ${RUNS.map(
                   (name) => html`<button type="button" data-run=${name} aria-pressed=${run === name}

@@ -78,6 +78,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                           ? `rows miss ${signed(unexplained, largest)} of ${whose} ${quantity} ` +
                             `${signed(measured, largest)}`
                           : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
+    // The second run is one of the model: an unchanged one was compared with the cache.
+    const isWithout = !single && (store.against.value?.without ?? []).length > 0;
+    const replayed = isWithout ? store.runs.whatIf.replayed.value : "";
     const short = brief(
       kind,
       sum,
@@ -105,8 +108,9 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           }" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace(
             "adds up: ",
             "",
-          )} title=${[starred(text), scoreMeaning(store)].filter((part) => part !== "").join(". ")} @click=${() =>
-            (open.value = !open.value)}><span class="rs-badge-long">${text}</span>${mark}</button>`,
+          )} title=${[starred(text), replayed, scoreMeaning(store)].filter((part) => part !== "").join(". ")} @click=${() =>
+            (open.value =
+              !open.value)}><span class="rs-badge-long">${text}${replayed ? ` · ${replayed}` : nothing}</span>${mark}</button>`,
       status,
     );
   });

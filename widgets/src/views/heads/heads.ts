@@ -2,7 +2,7 @@
 // cells are elements that are built once for a model's shape; hovering changes only two of them. state/map-picture.ts
 // decides their colours.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
-import { nothing, render } from "lit-html";
+import { html, nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { css } from "../../draw/colours";
@@ -10,7 +10,9 @@ import { bandAbove, layerTicks } from "../../state/axis";
 import {
   cellWords,
   colourOf,
+  effectWords,
   endWords,
+  isHatched,
   levelScale,
   liesBeyond,
   mapPicture,
@@ -19,10 +21,11 @@ import {
   valueIn,
 } from "../../state/map-picture";
 import { FEEDS, SCORES, type Store } from "../../state/store";
-import { layerOf } from "../../state/target";
+import { isSet, layerOf } from "../../state/target";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
 import { stepAcross, TabStop } from "../../ui/roving";
+import { mountEffects } from "./effects";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
@@ -56,7 +59,9 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   const layers = element("div", "rs-layers-place");
   const lens = element("div", "rs-lens-place");
   const axes = element("div", "rs-axes", {}, place, layers, lens);
-  parent.append(title, axes);
+  const effects = element("div", "rs-effects");
+  parent.append(title, axes, effects);
+  mountEffects(effects, store, signal);
   mountScoreChoice(choice, store, signal);
   mountLayers(layers, store, row, signal);
   mountLens(lens, store, row, signal);
@@ -75,18 +80,33 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   watch(signal, () => {
     const feeds = store.feeds.value !== null;
     const added = store.score.value === null && !feeds;
-    const why = feeds
-      ? (store.problems.value.get(FEEDS) ?? undefined)
-      : added
-        ? (store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal ?? undefined)
-        : (store.problems.value.get(SCORES) ?? undefined);
+    const effect = store.effectShown.value;
+    const noTarget = isSet(store.target.value) ? null : store.problems.value.get("target");
+    const why =
+      effect !== "direct"
+        ? (noTarget ?? store.effects.heads.refusal.value ?? undefined)
+        : feeds
+          ? (store.problems.value.get(FEEDS) ?? undefined)
+          : added
+            ? (store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal ?? undefined)
+            : (store.problems.value.get(SCORES) ?? undefined);
     // If attention patterns were cached, the map is still needed to choose heads: its cells stay, without a colour.
     const neutral = added && why !== undefined && !(store.facts.value?.missing.includes("attn.hook_pattern") ?? true);
     refusal.hidden = why === undefined;
     map.toggleAttribute("inert", why !== undefined && !neutral);
     place.classList.toggle("rs-neutral", neutral);
-    place.classList.toggle("rs-recount", store.computingScores.value > 0);
-    render(why === undefined ? nothing : prose(why), refusal);
+    place.classList.toggle("rs-recount", store.computingScores.value > 0 || (picture.value?.pending ?? false));
+    const back = (): void => void (store.effect.value = "direct");
+    render(
+      why === undefined
+        ? nothing
+        : html`${prose(why)}${
+            effect === "direct"
+              ? nothing
+              : html` <button type="button" class="rs-act" @click=${back}>show direct effects</button>`
+          }`,
+      refusal,
+    );
   });
 
   watch(signal, () => {
@@ -138,7 +158,8 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     void shape.value;
     const theme = store.theme.value;
     const shown = picture.value;
-    const stale = shown?.score === null && shown.feeds === null && store.runs.whyNoRows() !== null;
+    const direct = store.effectShown.value === "direct";
+    const stale = direct && shown?.score === null && shown.feeds === null && store.runs.whyNoRows() !== null;
     const end = endOf();
     if (!shown) return;
     let index = 0;
@@ -148,10 +169,11 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       const unknown = Number.isNaN(value);
       const late = (parseHead(name)?.layer ?? 0) >= end;
       cell.classList.toggle("rs-late", late && !absent);
-      cell.classList.toggle("rs-absent", absent || unknown);
+      cell.classList.toggle("rs-absent", absent || (unknown && !shown.measured));
       if (absent) cell.setAttribute("aria-disabled", "true");
       else cell.removeAttribute("aria-disabled");
       cell.style.backgroundColor = absent || unknown || stale || late ? "" : css(colourOf(shown, value, theme));
+      cell.classList.toggle("rs-estimate", !absent && !unknown && !late && !shown.pending && isHatched(shown, index));
       cell.classList.toggle("rs-beyond", !absent && !stale && !late && liesBeyond(shown, value));
       cell.setAttribute(
         "aria-label",
@@ -162,9 +184,13 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
               ? LATE
               : stale
                 ? "not known"
-                : unknown && shown.score === null
-                  ? "not cached"
-                  : cellWords(shown, value) + runWords(shown, index)
+                : shown.pending
+                  ? "not known yet"
+                  : shown.measured
+                    ? effectWords(shown, index)
+                    : unknown && shown.score === null
+                      ? "not cached"
+                      : cellWords(shown, value) + runWords(shown, index)
         }`,
       );
       index += 1;
@@ -194,13 +220,17 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     const facts = store.facts.value;
     const shown = picture.value;
     const value = name === null || !facts || !shown || store.isAbsent(name) ? NaN : valueIn(shown, name, facts.heads);
-    tip.hidden = marker.hidden = !cell || Number.isNaN(value);
-    if (!head || !facts || !shown || Number.isNaN(value)) return;
+    const isKnown = !Number.isNaN(value) && shown?.pending === false;
+    tip.hidden = marker.hidden = !cell || !isKnown;
+    if (!head || !facts || !shown || !isKnown) return;
     const late = head.layer >= endOf();
     marker.hidden = late;
-    const both = runWords(shown, head.layer * facts.heads + head.head);
-    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : cellWords(shown, value) + both}`);
+    const index = head.layer * facts.heads + head.head;
+    const both = runWords(shown, index);
+    const words = shown.measured ? effectWords(shown, index) : cellWords(shown, value) + both;
+    tip.replaceChildren(element("b", "", {}, name ?? ""), ` ${late ? LATE : words}`);
     tip.classList.toggle("rs-tip-both", both !== "");
+    tip.classList.toggle("rs-tip-wide", shown.measured !== null);
     const left = ((head.head + 0.5) / facts.heads) * 100;
     tip.style.left = `${left}%`;
     tip.style.top = `${(head.layer / facts.layers) * 100}%`;

@@ -7,6 +7,7 @@ import type { Spread } from "./spread";
 
 export interface Ranked extends Value {
   spread?: Spread | null;
+  isEstimate?: boolean;
 }
 /** How far the lines extend on their own side of zero, and on the other side: the same for all lines of a list. */
 export interface Reach {
@@ -33,17 +34,17 @@ export function reachOf(lines: Ranked[]): Reach {
 }
 
 export function rankLine(
-  { name, value, spread = null }: Ranked,
+  { name, value, spread = null, isEstimate = false }: Ranked,
   { own, other }: Reach,
   largest: number,
   dots = false,
 ): TemplateResult {
   const sign = value < 0 ? -1 : 1;
-  const written = signed(value, largest);
+  const written = isEstimate ? signed(value, largest, -1) : signed(value, largest);
   const at = (v: number): number => (own + other > 0 ? ((v * sign + other) / (own + other)) * 100 : 0);
   return html`<span class="rs-name">${name}</span>
     <span class="rs-track ${dots && spread?.each ? "rs-with-dots" : ""}">
-      <i class=${sign < 0 ? "rs-minus" : "rs-plus"} style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
+      <i class="${sign < 0 ? "rs-minus" : "rs-plus"} ${isEstimate ? "rs-estimate" : ""}" style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
       ${other > 0 ? html`<b class="rs-origin" style="left:${at(0)}%"></b>` : nothing}
       ${
         spread && Number.isFinite(spread.std)
@@ -55,7 +56,7 @@ export function rankLine(
       }
       ${dots && spread?.each ? dotStrip(spread.each, at) : nothing}
     </span>
-    <span class="rs-number ${side(written)}">${written}</span>`;
+    <span class="rs-number ${side(written)}">${isEstimate ? "≈" : ""}${written}</span>`;
 }
 
 function dotStrip(each: Float32Array, at: (value: number) => number): TemplateResult {

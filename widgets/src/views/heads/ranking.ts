@@ -40,8 +40,14 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
 
   watch(signal, () => {
     const score = store.score.value;
-    by.hidden = score === null;
-    by.textContent = score === null ? "" : `by contribution; the map shows ${scoreName(score)}`;
+    const effect = store.effectShown.value;
+    by.hidden = score === null && effect === "direct";
+    by.textContent =
+      score !== null
+        ? `by contribution; the map shows ${scoreName(score)}`
+        : effect === "estimate"
+          ? "by the estimate of the total effect"
+          : `by the ${effect} effect; hatched: estimated`;
   });
 
   watch(signal, () => {
@@ -56,7 +62,7 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
           : store.runs.shown.value === "difference"
             ? html`<span class="rs-run-key" title="The heads that differ most between the runs, by B − A"><i
                 class="rs-run-first" aria-hidden="true"></i>A <i class="rs-run-second" aria-hidden="true"></i>B</span>`
-            : store.runs.rows.value?.std
+            : store.effectShown.value === "direct" && store.runs.rows.value?.std
               ? html`<span
                 title=${
                   `The mean over ${store.runs.rows.value.reply.prompts} prompts; the whisker reaches one standard ` +

@@ -3,12 +3,14 @@ import { batch } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import type { Effect } from "../../state/effects";
 import { holdOf } from "../../state/held-scale";
 import { SCORES } from "../../state/map-picture";
 import type { Values } from "../../state/selectable";
 import type { Score, Store } from "../../state/store";
 import { feedsWords } from "../../state/trail-words";
 import { strongest } from "../attention/attention-words";
+import { chooseEffect, EFFECTS, mountEffectSwitch } from "./effects";
 
 type Feeds = NonNullable<Values["feeds"]>;
 const FEEDS: [Feeds["by"], string][] = [
@@ -16,6 +18,8 @@ const FEEDS: [Feeds["by"], string][] = [
   ["key", "feeds its key"],
   ["value", "feeds its value"],
 ];
+
+const optionOf = (effect: Effect): string => (effect === "direct" ? "" : `effect ${effect}`);
 
 /** The pinned or pointed head, where it reads most; null if its reading is not known. */
 function fed(store: Store): Omit<Feeds, "by"> | null {
@@ -29,7 +33,9 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
   // Only contributions need a held scale: a score always has the same one.
   const hold = holdOf(store, "heads");
   const held = element("span", "rs-hold-place");
-  parent.before(held);
+  const effects = element("span", "rs-effect-place");
+  parent.before(effects, held);
+  mountEffectSwitch(effects, store, signal);
   hold.follow(store, signal);
   watch(signal, () => render(store.score.value === null ? hold.button("the head map") : nothing, held));
   watch(signal, () => {
@@ -40,22 +46,35 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
     const tip = feeds
       ? feedsWords(store, feeds)
       : score === null
-        ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
+        ? store.effectShown.value === "direct"
+          ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
+          : (EFFECTS.find(([name]) => name === store.effectShown.value)?.[1] ?? "")
         : reply?.score === score
           ? [reply.meaning, ...reply.notes].join(" ")
           : "";
+    const effect = store.effectShown.value;
     const choose = (event: Event): void => {
       const { value } = event.target as HTMLSelectElement;
+      const caused = EFFECTS.find(([name]) => value === optionOf(name))?.[0];
+      if (caused) return chooseEffect(store, caused);
       const by = FEEDS.find(([name]) => `feeds ${name}` === value)?.[0];
       batch(() => {
         store.feeds.value = by && of ? { ...of, by } : null;
-        store.score.value = by || value === "" ? null : (value as Score);
+        store.score.value = by ? null : (value as Score);
       });
     };
-    const chosen = feeds ? `feeds ${feeds.by}` : (score ?? "");
+    const chosen = feeds ? `feeds ${feeds.by}` : (score ?? optionOf(effect));
+    parent.classList.toggle("rs-compact", score === null && !feeds);
     render(
       html`<select aria-label="What colours the head map" title=${tip} .value=${chosen} @change=${choose}>
-        <option value="" ?selected=${chosen === ""}>what each adds</option>
+        <optgroup label="the effect of each head">
+          ${EFFECTS.filter(([name]) => name === effect || !store.isSaved.value || store.effect.value !== "direct").map(
+            ([name, tip]) =>
+              html`<option value=${optionOf(name)} title=${tip} ?selected=${chosen === optionOf(name)}>${
+                name === "direct" ? "what each adds" : name === "estimate" ? "estimate" : `${name} effect`
+              }</option>`,
+          )}
+        </optgroup>
         <optgroup label="a score of each head">
           ${SCORES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
         </optgroup>

@@ -2,8 +2,10 @@
 // which shows what the whole sum is made of.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { signed } from "../../base/format";
+import { parseHead, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
+import { limitOf } from "../../draw/colours";
+import { isEstimated } from "../../state/effects";
 import { mostDifferent, type Pair, rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
@@ -30,13 +32,22 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
   });
   const ranked = computed(() => {
     const facts = store.facts.value;
-    const rows = store.runs.rows.value?.rows;
-    if (!facts || !rows) return null;
-    const { plus, minus } = rank(rows.subarray(0, facts.layers * facts.heads), facts.heads, store.topK.value);
-    const alone = store.runs.rows.value === store.headRows.value;
+    const values = store.headValues.value;
+    if (!facts || !values) return null;
+    const { plus, minus } = rank(values, facts.heads, store.topK.value);
+    const effect = store.effectShown.value;
+    const found = store.effects.heads.found.value;
+    const alone = effect === "direct" && store.runs.rows.value === store.headRows.value;
+    const isEstimate = (name: string): boolean => {
+      const head = parseHead(name);
+      return (
+        effect !== "direct" && !!found && !!head && isEstimated(found, effect, head.layer * facts.heads + head.head)
+      );
+    };
     const spread = (ranked: Ranked): Ranked => ({
       ...ranked,
       spread: alone ? headSpread(store, ranked.name) : null,
+      isEstimate: isEstimate(ranked.name),
     });
     return { plus: plus.map(spread), minus: minus.map(spread) };
   });
@@ -45,6 +56,8 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const found = ranked.value;
     list.style.setProperty("--k", String(store.topK.value));
     const reach = reachOf(found ? [...found.plus, ...found.minus] : []);
+    const isCaused = store.effectShown.value !== "direct";
+    const largest = isCaused ? limitOf(store.headValues.value ?? []) : store.largest.value;
     const pinned = store.heads.value;
     const hovered = store.hoveredHead.value;
     const line = (name: string, words: string, mark: string, content: TemplateResult): TemplateResult => html`
@@ -55,9 +68,11 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const item = (ranked: Ranked, index: number): TemplateResult =>
       line(
         ranked.name,
-        signed(ranked.value, store.largest.value) + overPrompts(ranked.spread ?? null, store.largest.value),
+        ranked.isEstimate
+          ? `about ${signed(ranked.value, largest, -1)} (estimate)`
+          : signed(ranked.value, largest) + overPrompts(ranked.spread ?? null, largest),
         ranked.value < 0 && index === 0 ? "rs-first-minus" : "",
-        rankLine(ranked, reach, store.largest.value, ranked.name === hovered),
+        rankLine(ranked, reach, largest, ranked.name === hovered),
       );
     const both = pairs.value;
     const ends = endsOfPairs(both ?? []);
@@ -69,7 +84,7 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
         "",
         pairLine(of, ends, most),
       );
-    const why = store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal;
+    const why = isCaused ? null : (store.runs.whyNoRows() ?? store.runs.rows.value?.reply.refusal);
     render(
       why
         ? html`<p class="rs-none">${prose(why)}</p>`
@@ -86,6 +101,12 @@ export function mountTopHeads(parent: HTMLElement, store: Store, signal: AbortSi
     const facts = store.facts.value;
     const data = store.runs.rows.value;
     const compared = store.runs.shown.value === "difference" ? store.runs.heads.value : null;
+    if (store.effectShown.value !== "direct")
+      return render(
+        html`<p class="rs-read-line">Effects of single heads do not add up to the ${store.quantity.value}: a head also
+          acts through others.</p>`,
+        sum,
+      );
     render(
       facts && data && store.runs.whyNoRows() === null
         ? html`${ledger(data, facts.layers * facts.heads, compared ? "B − A" : store.quantity.value)}${

@@ -1,17 +1,18 @@
-// Two compared runs, head by head: what each head adds in A (across) and in B (up). A click pins a head, a dragged
-// frame pins the heads in it.
-import { computed, signal as state } from "@preact/signals-core";
+// Two compared runs, head by head: what each head adds in A (across) and in B (up); or direct and total effects. A click
+// pins a head, a dragged frame pins the heads in it.
+import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { offer } from "../../export/pictures";
-import { nearestTo, type Scatter, type Spot, scatterOf, spotOf, within } from "../../state/scatter";
+import { nearestTo, type Scatter, type Spot, scatterOf, scatterOfEffects, spotOf, within } from "../../state/scatter";
 import type { Store } from "../../state/store";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import { stepAlong } from "../../ui/roving";
 import type { Client } from "../../wire/client";
 import { readWords } from "../heads/read-words";
 import { mountRunAttention } from "./run-attention";
+import { mountStream } from "./stream";
 
 /** How near the pointer must be to a head, and how far it is dragged before a frame is drawn; in percent of the plot. */
 const REACH = 4;
@@ -21,10 +22,15 @@ const MOST_FRAMED = 12;
 /** So many heads that differ most have their names beside them. */
 const NAMED = 5;
 
-type Shows = "heads" | "attention";
+type Shows = "heads" | "attention" | "stream";
 const SHOWS: [Shows, string, string][] = [
   ["heads", "Heads", "What each head adds in both runs"],
   ["attention", "Attention", "The attention of the pinned heads in both runs, and the difference"],
+  [
+    "stream",
+    "Stream",
+    "What the stream at each layer and position changes, replaced. This runs your model, between cells.",
+  ],
 ];
 
 export function mountRuns(
@@ -35,21 +41,32 @@ export function mountRuns(
   signal: AbortSignal,
 ): void {
   const shows = state<Shows>("heads");
-  const views = { heads: element("div"), attention: element("div") };
-  parent.append(views.heads, views.attention);
+  const views = { heads: element("div"), attention: element("div"), stream: element("div") };
+  parent.append(views.heads, views.attention, views.stream);
+  const isThere = (name: Shows): boolean =>
+    name === "attention" ? store.against.value !== null : name === "heads" || !store.isSaved.value;
+  const chosen = computed(() => (isThere(shows.value) ? shows.value : "heads"));
+  const choose = (name: Shows): void =>
+    batch(() => {
+      shows.value = name;
+      if (name === "stream" && store.effects.stream.state.value !== "done") store.effects.stream.start();
+    });
   watch(signal, () => {
-    for (const [name] of SHOWS) views[name].hidden = shows.value !== name;
+    for (const [name] of SHOWS) views[name].hidden = chosen.value !== name;
     render(
-      html`<div class="rs-switch" role="group" aria-label="What is compared">${SHOWS.map(
-        ([name, text, tip]) => html`<button type="button" title=${tip} aria-pressed=${shows.value === name}
-          @click=${() => (shows.value = name)}>${text}</button>`,
+      html`<div class="rs-switch" role="group" aria-label="What is compared">${SHOWS.filter(([name]) =>
+        isThere(name),
+      ).map(
+        ([name, text, tip]) => html`<button type="button" title=${tip} aria-pressed=${chosen.value === name}
+          @click=${() => choose(name)}>${text}</button>`,
       )}</div>`,
       controls,
     );
   });
   mountScatter(views.heads, store, signal);
-  const inSight = computed(() => store.tab.value === "runs" && shows.value === "attention");
-  mountRunAttention(views.attention, store, client, inSight, signal);
+  const shown = (name: Shows) => computed(() => store.tab.value === "runs" && chosen.value === name);
+  mountRunAttention(views.attention, store, client, shown("attention"), signal);
+  mountStream(views.stream, store, client, shown("stream"), signal);
 }
 
 function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -63,16 +80,36 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
   const place = element("div", "rs-scatter", {}, field);
   parent.append(caption, element("div", "rs-chart-place", {}, place, trouble));
 
+  const isCaused = computed(() => store.effectShown.value !== "direct");
   const scatter = computed<Scatter | null>(() => {
     const facts = store.facts.value;
+    if (!facts || store.tab.value !== "runs") return null;
+    if (isCaused.value) {
+      const found = store.effects.heads.found.value;
+      return found && scatterOfEffects(found, facts.heads, store.effectShown.value === "estimate");
+    }
     const compared = store.runs.of("heads");
-    return facts && compared && store.tab.value === "runs" ? scatterOf(compared, facts.layers, facts.heads) : null;
+    return compared && scatterOf(compared, facts.layers, facts.heads);
   });
   const largest = computed(() => Math.max(scatter.value?.high ?? 0, -(scatter.value?.low ?? 0)));
   mountTrouble(trouble, place, signal, () =>
-    store.tab.value !== "runs" ? null : (store.runs.reasonNotDrawn("heads") ?? store.reasonNotDrawn("heads")),
+    store.tab.value !== "runs"
+      ? null
+      : isCaused.value
+        ? store.effects.heads.refusal.value
+        : (store.runs.reasonNotDrawn("heads") ?? store.reasonNotDrawn("heads")),
   );
   mountCaption(caption, store, signal, () => {
+    if (isCaused.value) {
+      const found = store.effects.heads.found.value?.reply;
+      const [, up] = scatter.value?.axes ?? ["", "total"];
+      const count =
+        up === "total" && found && found.done < found.total ? ` So far ${found.done} of ${found.total}.` : "";
+      const words =
+        `What each head adds directly (→) and in total (↑${up === "estimate" ? ", estimated" : ""}). Nearer to zero ` +
+        `than the line: the model makes good for a part of it.${count}`;
+      return { words, notes: found?.notes ?? [] };
+    }
     const compared = store.runs.of("heads");
     const read = compared ? ` Of the whole difference, ${readWords(compared)}.` : "";
     return {
@@ -83,16 +120,16 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
   offer(store, "runs", () => {
     const shown = scatter.value;
     if (!shown) return null;
-    const { heads, low, high } = shown;
-    return { picture: "runs", low, high, heads, pinned: store.heads.value };
+    return { picture: "runs", ...shown, pinned: store.heads.value };
   });
 
   const frame = state<{ from: Spot; to: Spot } | null>(null);
   const words = (name: string): string => {
     const head = scatter.value?.heads.find((one) => one.name === name);
+    const [a = "", b = "", difference = ""] = scatter.value?.axes ?? [];
     if (!head) return "";
     const [first, second, value] = [head.first, head.second, head.value].map((one) => signed(one, largest.value));
-    return `A ${first}, B ${second}, B − A ${value}`;
+    return `${a} ${first}, ${b} ${second}, ${difference} ${value}`;
   };
 
   watch(signal, () => {
@@ -122,8 +159,8 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
             pinned.has(head.name) ? "rs-pinned" : ""
           }" style="left:${x}%;top:${y}%" aria-hidden="true">${head.name}</span>`;
         })}
-        <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">A →</span>
-        <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">B ↑</span>
+        <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">${shown.axes[0]} →</span>
+        <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">${shown.axes[1]} ↑</span>
         <span class="rs-scatter-end rs-scatter-low" aria-hidden="true">${ends[0]}</span>
         <span class="rs-scatter-end rs-scatter-high" aria-hidden="true">${ends[1]}</span>`,
       field,
@@ -154,7 +191,7 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
       "aria-label",
       at !== null && words(at) !== ""
         ? `${at} ${words(at)}`
-        : `What each head adds in both runs. They differ most in ${strongest.join("; ")}. Arrow keys go on from ` +
+        : `${isCaused.value ? "Direct and total effect of each head" : "What each head adds in both runs"}. They differ most in ${strongest.join("; ")}. Arrow keys go on from ` +
             "there, Enter pins.",
     );
   });

@@ -1,0 +1,44 @@
+// "What if": heads are taken out of the run that the cached one is compared with, or put back.
+import { batch } from "@preact/signals-core";
+import type { Store } from "./store";
+
+/** The most heads that one run is without; as in `MOST_WITHOUT` of py_backend/residscope/terms.py. */
+const MOST = 64;
+
+/** The heads that the button and the key take out: the pinned ones, else the one that is pointed at. */
+export function toTakeOut(store: Store): string[] {
+  const out = new Set(store.against.value?.without ?? []);
+  const meant = store.heads.value.length > 0 ? store.heads.value : [store.hoveredHead.value ?? []].flat();
+  return meant.filter((name) => !out.has(name) && !store.isAbsent(name)).slice(0, MOST - out.size);
+}
+
+/** Compares with a run without these heads, too. The user asks for it, so the model is run. */
+export function takeOut(store: Store, heads: string[]): void {
+  if (heads.length === 0 || store.isSaved.peek()) return;
+  const already = store.against.peek()?.without ?? [];
+  compareWithout(store, [...already, ...heads]);
+}
+
+export function putBack(store: Store, head: string): void {
+  const left = (store.against.peek()?.without ?? []).filter((name) => name !== head);
+  if (left.length > 0) return compareWithout(store, left);
+  batch(() => {
+    store.against.value = null;
+    if (store.replacedBy.peek() === "other") store.replacedBy.value = "zero";
+  });
+}
+
+function compareWithout(store: Store, without: string[]): void {
+  const { replacedBy, against, run, runs } = store;
+  const before = against.peek();
+  const replaced_by = before?.without?.length
+    ? (before.replaced_by ?? "zero")
+    : replacedBy.peek() === "mean"
+      ? "mean"
+      : "zero";
+  batch(() => {
+    if (!before?.without?.length) run.value = "difference";
+    against.value = { cache: null, prompt: null, without, replaced_by };
+    runs.whatIf.start();
+  });
+}

@@ -1,0 +1,231 @@
+// Effects for which the model is run: what is asked and when, what cells, ranking and exports show of them, and that
+// nothing is run unless the user asks for it. The kernel is made up; tests/browser/test_effects.py has a real one.
+import { describe, expect, it, vi } from "vitest";
+import { measuredKernel } from "../dev/measured-kernel";
+import { recordedKernel, SHAPE } from "../dev/recorded-kernel";
+import { transportOver } from "../src/entry/anywidget";
+import { settingOf, shownPictures } from "../src/export/shown-pictures";
+import { headsFigure } from "../src/export/svg/heads";
+import { tableOf } from "../src/export/tables";
+import { SNAPSHOT_EVENT, type SnapshotRequest } from "../src/snapshot/recorder";
+import type { Snapshot } from "../src/snapshot/snapshot";
+import { checkSnapshot } from "../src/snapshot/snapshot-check";
+import { againstKey, runNames } from "../src/state/comparison";
+import { isEstimated, valuesOf } from "../src/state/effects";
+import { read, SELECTABLE } from "../src/state/selectable";
+import type { EffectsReply } from "../src/wire/protocol.gen";
+import { isTurn, isTurnKernel, takeTurn, turnCode } from "../src/wire/turns";
+import { storeOf } from "./made";
+import { all, key, open, text } from "./open";
+
+const COUNT = SHAPE.layers * SHAPE.heads;
+const cell = (root: HTMLElement, head: string): string =>
+  root.querySelector(`[role="gridcell"][data-head="${head}"]`)?.getAttribute("aria-label") ?? "";
+const button = (root: HTMLElement, words: string): HTMLElement | undefined =>
+  all(root, "button").find((node) => text(node) === words);
+const state = (root: HTMLElement): string => text(root.querySelector(".rs-heads .rs-effects-state"));
+
+function opened(traits: Parameters<typeof open>[0] = {}, options: Partial<Parameters<typeof measuredKernel>[1]> = {}) {
+  const kernel = measuredKernel(recordedKernel(), { ...SHAPE, ...options });
+  return open(traits, kernel).then((panel) => ({ ...panel, kernel }));
+}
+const asked = (panel: Awaited<ReturnType<typeof opened>>, kind: string) =>
+  panel.model.asked.filter(({ ask }) => ask.kind === kind).map(({ ask }) => ask);
+
+describe("an effect for which the model is run", () => {
+  it("fills in while it is measured, and says what is measured and what is estimated", async () => {
+    const panel = await opened({ effect: "direct" }, { idle: 1 });
+    await panel.settled();
+    const direct = cell(panel.root, "L1H0");
+    expect(asked(panel, "effects")).toEqual([]);
+    button(panel.root, "total")?.click();
+    expect(cell(panel.root, "L1H0")).toBe("L1H0 not known yet");
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 2 of 6/));
+    const hatched = all(panel.root, ".rs-cell.rs-estimate").map(({ dataset }) => dataset["head"] ?? "");
+    expect(hatched).toHaveLength(COUNT - 2);
+    for (const head of hatched) expect(cell(panel.root, head)).toMatch(/^L\dH\d about [+−]?[\d.]+ \(estimate\)$/);
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
+    expect(all(panel.root, ".rs-cell.rs-estimate")).toEqual([]);
+    expect(cell(panel.root, "L1H0")).toMatch(/^L1H0 total [+−][\d.]+ \(direct [+−][\d.]+, indirect [+−][\d.]+\)$/);
+    expect(text(panel.root.querySelector(".rs-replayed"))).toBe("✓ replayed: +4.724, as cached");
+    const runs = panel.kernel.runs();
+    button(panel.root, "indirect")?.click();
+    await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toContain("L1H0 indirect"));
+    button(panel.root, "direct")?.click();
+    expect(cell(panel.root, "L1H0")).toBe(direct);
+    expect(panel.kernel.runs()).toBe(runs);
+  });
+
+  it("is stopped at once: the last request measures nothing, and nothing follows it", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    button(panel.root, "stop")?.click();
+    expect(state(panel.root)).toMatch(/^\d of 6 measured ?go on$/);
+    await vi.waitFor(() => expect(asked(panel, "effects").at(-1)).toMatchObject({ measure: false }));
+    const [count, runs] = [asked(panel, "effects").length, panel.kernel.runs()];
+    await new Promise((settle) => setTimeout(settle, 150));
+    expect([asked(panel, "effects").length, panel.kernel.runs()]).toEqual([count, runs]);
+    button(panel.root, "go on")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
+  });
+
+  it("ends when the selection changes, and of the next one only what is known is asked", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 1 of 6/));
+    panel.root.querySelector<HTMLElement>('[aria-label="Next prompt"]')?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured ?measure$/));
+    const [before, after] = asked(panel, "effects").slice(-2);
+    expect([before, after]).toMatchObject([
+      { measure: false, prompt: 0 },
+      { measure: false, prompt: 1 },
+    ]);
+    await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toBe("L1H0 not measured"));
+  });
+
+  it("runs nothing when a selection is restored, or Python chooses it", async () => {
+    const panel = await opened({ effect: "total" });
+    await panel.settled();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^not measured ?measure$/));
+    expect(panel.kernel.runs()).toBe(0);
+    expect(asked(panel, "effects").every((ask) => "measure" in ask && ask.measure === false)).toBe(true);
+  });
+
+  it("is refused in the kernel’s words, and one click leads back", async () => {
+    const panel = await opened({}, { refusal: "The run cannot be repeated: the weights were changed." });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    const refusal = (): string => text(panel.root.querySelector(".rs-map-refusal"));
+    await vi.waitFor(() => expect(refusal()).toContain("The run cannot be repeated: the weights were changed."));
+    button(panel.root, "show direct effects")?.click();
+    expect(refusal()).toBe("");
+    expect(panel.root.dataset["state"]).toBe("ready");
+    expect(panel.model.get("effect")).toBe("direct");
+  });
+
+  it("needs no measured values for the estimate alone", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "estimate")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toBe("estimated by one gradient"));
+    expect(asked(panel, "effects").at(-1)).toMatchObject({ measure: false });
+    expect(all(panel.root, ".rs-cell.rs-estimate")).toHaveLength(COUNT);
+  });
+
+  it("is kept in a stored picture, which can run nothing and says so", async () => {
+    const panel = await opened({}, { batch: 1 });
+    await panel.settled();
+    button(panel.root, "total")?.click();
+    await vi.waitFor(() => expect(state(panel.root)).toMatch(/^measuring 2 of 6/));
+    let snapshot: Snapshot | null = null;
+    const detail: SnapshotRequest = { put: (made) => (snapshot = made) };
+    panel.el.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail }));
+    const { snapshot: made, trouble } = checkSnapshot(JSON.parse(JSON.stringify(snapshot)));
+    expect(trouble).toBeNull();
+    const entry = made?.entries.find(({ ask }) => ask.kind === "effects");
+    expect(entry?.ask).not.toHaveProperty("measure");
+    expect(entry?.reply).toMatchObject({ state: "stopped", turn: null, done: expect.any(Number) });
+  });
+});
+
+describe("a run without some heads", () => {
+  it("is made when the user asks, then compared; the last head that is put back ends it", async () => {
+    const panel = await opened({ heads: ["L1H1", "L2H0"] });
+    await panel.settled();
+    key(panel.root.querySelector('[role="gridcell"][data-head="L1H1"]'), "t");
+    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("replayed: +4.724"));
+    expect(panel.model.get("against")).toMatchObject({ without: ["L1H1", "L2H0"], replaced_by: "zero" });
+    expect(all(panel.root, ".rs-out").map((node) => text(node))).toEqual(["L1H1×", "L2H0×"]);
+    panel.root.querySelector<HTMLElement>('[aria-label="Put L1H1 back"]')?.click();
+    await vi.waitFor(() => expect(panel.kernel.runs()).toBe(2));
+    panel.root.querySelector<HTMLElement>('[aria-label="Put L2H0 back"]')?.click();
+    expect(panel.model.get("against")).toBeNull();
+    await vi.waitFor(() => expect(asked(panel, "without").at(-1)).toEqual({ kind: "without", against: {} }));
+  });
+
+  it("is not made for a restored selection, until the user asks for it", async () => {
+    const panel = await opened({ against: { without: ["L1H1"] } });
+    await panel.settled();
+    await vi.waitFor(() => expect(button(panel.root, "run again")).toBeDefined());
+    expect([panel.kernel.runs(), panel.root.dataset["state"]]).toEqual([0, "ready"]);
+    button(panel.root, "run again")?.click();
+    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("replayed"));
+  });
+
+  it("has names, a key, and only heads that the model has", () => {
+    expect(runNames("cache", 0, { without: ["L1H1", "L2H0"] })).toEqual(["as cached", "without L1H1, L2H0"]);
+    expect(againstKey({ without: ["L1H1"] })).toBe(
+      againstKey({ cache: null, prompt: null, without: ["L1H1"], replaced_by: "zero" }),
+    );
+    const shape = { layers: 2, heads: 2, prompts: 1, positions: 3 };
+    const fit = (without: string[]) => SELECTABLE.against.fit?.({ without }, shape);
+    expect(fit(["L1H1", "L1H1", "L9H9", "<b>"])?.without).toEqual(["L1H1"]);
+    expect(fit(["L9H9"])).toBeNull();
+    expect(read("against", { without: Array.from({ length: 65 }, () => "L0H0") })).toBeNull();
+    expect([read("effect", "all"), read("replacedBy", "one")]).toEqual(["direct", "zero"]);
+  });
+});
+
+describe("a turn", () => {
+  it.each(["", "a b", '")', "x".repeat(101), "a\n"])("is not taken for what is no token: %j", (token) => {
+    expect(() => turnCode(token)).toThrow();
+  });
+
+  it("is a silent request that a sidebar knows, and is given only where there is a kernel", async () => {
+    const sent: { header: { msg_id: string }; content: Record<string, unknown> }[] = [];
+    const kernel = {
+      clientId: "c",
+      username: "u",
+      sendShellMessage: (message: never) => {
+        sent.push(message);
+        return { done: Promise.resolve({ content: { status: "aborted" } }) };
+      },
+    };
+    expect([isTurnKernel(kernel), isTurnKernel(null), isTurnKernel({ clientId: "c" })]).toEqual([true, false, false]);
+    await takeTurn(kernel, "abc-1");
+    expect(isTurn(sent[0]?.header.msg_id ?? "")).toBe(true);
+    expect(sent[0]?.content).toMatchObject({ silent: true, store_history: false, stop_on_error: false });
+    const el = document.createElement("div");
+    const none = transportOver({ on: () => undefined } as never, el);
+    const inLab = transportOver({ on: () => undefined, widget_manager: { kernel } } as never, el);
+    expect([none.takeTurn, typeof inLab.takeTurn]).toEqual([undefined, "function"]);
+  });
+});
+
+describe("the values of an effect", () => {
+  const reply = { kind: "effects", done: 1, total: 2 } as EffectsReply;
+  const found = {
+    reply,
+    total: Float32Array.of(3, NaN),
+    direct: Float32Array.of(2, 0.5),
+    estimate: Float32Array.of(2.5, 1),
+  };
+  it.each([
+    ["total", [3, 1], [false, true]],
+    ["indirect", [1, 0.5], [false, true]],
+    ["estimate", [2.5, 1], [true, true]],
+  ] as const)("%s", (effect, values, estimated) => {
+    expect([...valuesOf(found, effect)]).toEqual(values);
+    expect([0, 1].map((at) => isEstimated(found, effect, at))).toEqual(estimated);
+  });
+
+  it("are exported with what is estimated", () => {
+    const store = storeOf(["a", "b", "c"], [2, 0.5], { layers: 1, heads: 2 });
+    store.effect.value = "total";
+    store.effects.heads.found.value = found;
+    const shown = shownPictures(store).find(({ picture }) => picture.picture === "heads")?.picture;
+    if (shown?.picture !== "heads") throw new Error("no map");
+    const table = tableOf(shown, settingOf(store));
+    expect(table.columns).toEqual(["layer", "head", "value", "estimated", "total", "direct", "indirect", "estimate"]);
+    expect([...table.rows]).toEqual([
+      [0, 0, 3, "no", 3, 2, 1, 2.5],
+      [0, 1, 1, "yes", NaN, 0.5, NaN, 1],
+    ]);
+    const svg = headsFigure(shown, settingOf(store));
+    expect(svg).toContain("total effect of each head on the logit difference");
+    expect(svg.match(/class="hatch"/g)).toHaveLength(1);
+  });
+});
