@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Effect = Literal["total", "direct", "indirect"]
 """The target after a change minus before; what the direct path alone does; the difference of both."""
 
+EFFECTS: tuple[Effect, ...] = ("total", "direct", "indirect")
+
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
@@ -66,7 +68,7 @@ class Ablation:
         Raises:
             ResidscopeError: If the effect is not one of these, or the prompt is outside the batch.
         """
-        if effect not in ("total", "direct", "indirect"):
+        if effect not in EFFECTS:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         values: Tensor = getattr(self, effect)
         return in_prompt(values, prompt)
@@ -91,8 +93,7 @@ class Ablation:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
         pd = pandas()
-        effects: tuple[Effect, ...] = ("total", "direct", "indirect")
-        columns = {effect: self.of(effect, prompt).cpu().numpy() for effect in effects}
+        columns = {effect: self.of(effect, prompt).cpu().numpy() for effect in EFFECTS}
         return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
 
     def to_plotly(

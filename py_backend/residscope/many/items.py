@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import length_hint
 from typing import Any
 
@@ -126,6 +127,24 @@ def cache_and_options(item: Any, answers: Any, known: Sequence[str] = OPTIONS) -
         listed = ", ".join(f'"{name}"' for name in known)
         raise ResidscopeError("items", f"The third element of an item is a dictionary of options: {listed}.")
     return item, answers, dict(options)
+
+
+@contextmanager
+def naming_answers(*, are_common: bool) -> Generator[None, None, None]:
+    """Add to the error about the number of answers how each item can have its own.
+
+    Args:
+        are_common: Whether the answers are those for all items.
+    """
+    try:
+        yield
+    except ResidscopeError as error:
+        if error.code == "answers-length" and are_common:
+            raise ResidscopeError(
+                error.code,
+                f"{error} To give each item its own: `zip(caches, answers)`, or (cache, answers) as the item.",
+            ) from error
+        raise
 
 
 def _kinds(parts: list[Any]) -> str:

@@ -13,7 +13,7 @@ from residscope.errors import ResidscopeError
 from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, copied
 from residscope.many.engine import Call, Schedule, run_call
 from residscope.many.fingerprint import model_fingerprint, question, tokenizer_fingerprint
-from residscope.many.items import cache_and_options
+from residscope.many.items import cache_and_options, naming_answers
 from residscope.many.result import AttributionSummary, ManyAttribution, result_of
 from residscope.terms import By, NormConvention
 
@@ -139,15 +139,8 @@ def _attribute_item(
 ) -> tuple[ResultLayout, ItemResult]:
     """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it alive."""
     cache, wanted, options = cache_and_options(holder.pop(), answers)
-    try:
+    with naming_answers(are_common=wanted is answers):
         result = attribute_cache(cache, wanted, **options)
-    except ResidscopeError as error:
-        if error.code == "answers-length" and wanted is answers:
-            raise ResidscopeError(
-                error.code,
-                f"{error} To give each item its own: `zip(caches, answers)`, or (cache, answers) as the item.",
-            ) from error
-        raise
     layout = ResultLayout.of(result)
     columns = {name: copied(getattr(result, name)) for name in layout.columns}
     facts = ItemFacts(
