@@ -11,6 +11,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
 
+from residscope.compute.progress import progress_bar
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Accumulator, ItemResult, ResultLayout
 from residscope.many.checkpoint import Checkpoint, check_question, read
@@ -159,12 +160,10 @@ class _Run:
 
     def run_all(self, total: int | None, shown: bool) -> Accumulator:
         """Compute the remaining items with a progress bar. If an exception ends this, it gets `.partial`."""
-        from tqdm.auto import tqdm
-
         done = sum(number in self.numbers for number in self.resumed.results)
         if total is not None and self.split:
             total = len(range(self.numbers.start, total, self.numbers.step))
-        bar = tqdm(total=total, initial=done, unit=" items", desc=self.call.name, disable=not shown)
+        bar = progress_bar(total=total, initial=done, unit=" items", desc=self.call.name, disable=not shown)
         try:
             self.run_items(bar)
             self.checkpoint.save(self.own)
