@@ -9,6 +9,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -149,8 +150,12 @@ def written(found: dict[str, Row]) -> list[str]:
         "|---|---|---|---|---|",
         *lines,
         "",
-        *(f"{number}. {note}" for note, number in remarks.items()),
+        *(line for note, number in remarks.items() for line in _item(f"{number}. {note}")),
     ]
+
+
+def _item(text: str) -> list[str]:
+    return wrap(text, 118, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

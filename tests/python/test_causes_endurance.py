@@ -40,7 +40,7 @@ def one_thread():
 @contextmanager
 def raising(kind, error, after, model):
     """Let a call end early: by a signal at a random moment, by the user's hook, or because it was cancelled."""
-    count = [0]
+    count, handle = [0], None
 
     def step(*_):
         count[0] += 1
@@ -59,7 +59,7 @@ def raising(kind, error, after, model):
     finally:
         if kind == "interrupt":
             signal.setitimer(signal.ITIMER_REAL, 0)
-        elif kind == "hook":
+        elif handle is not None:
             handle.remove()
         elif kind == "cancel":
             set_listener(None)
