@@ -29,9 +29,17 @@ import {
 } from "./lib.mjs";
 import { setUpPython } from "./python.mjs";
 
+/** A part of the tests of effects: bridges of an older release. All of them take minutes. */
+const causes = [
+  "test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs[gpt2]",
+  "test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs[llama]",
+  "test_padding_is_not_changed_and_each_prompt_has_its_own_effects",
+  "test_patching_agrees_with_transformer_lens",
+  "test_everything_is_as_before_after_runs_that_end_in_any_way",
+].map((name) => `tests/python/test_causes.py::${name}`);
 const releases = [
   { release: "2.18.0", newestPython: 12 }, // it needs numpy 1, which has no wheels for newer versions of Python
-  { release: "3.9.0", newestPython: 14, also: ["tests/python/test_applied.py"] },
+  { release: "3.9.0", newestPython: 14, also: ["tests/python/test_applied.py", ...causes] },
 ];
 const adapters = "adapters";
 const requirements = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];

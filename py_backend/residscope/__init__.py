@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     )
     from residscope.export.circuitsvis_views import to_circuitsvis
     from residscope.hosts.panel import Panel, inspect
+    from residscope.many.ablate_many import ablate_many
+    from residscope.many.ablation_result import AblationSummary, ManyAblation
     from residscope.many.result import AttributionSummary, ManyAttribution
     from residscope.many.run import attribute_many
     from residscope.patterns.maps import Attention, attention
@@ -40,11 +42,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Ablation",
+    "AblationSummary",
     "Attention",
     "AttentionComparison",
     "Attribution",
     "AttributionSummary",
     "Comparison",
+    "ManyAblation",
     "ManyAttribution",
     "Pairs",
     "Panel",
@@ -54,6 +58,7 @@ __all__ = [
     "TokenLens",
     "TokenLensComparison",
     "ablate",
+    "ablate_many",
     "attention",
     "attribute",
     "attribute_many",
@@ -80,11 +85,13 @@ logging.getLogger(__name__).addHandler(
 
 _PLACES = {
     "Ablation": "causes.ablation",
+    "AblationSummary": "many.ablation_result",
     "Attention": "patterns.maps",
     "AttentionComparison": "comparison.two_maps",
     "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
     "Comparison": "comparison.result",
+    "ManyAblation": "many.ablation_result",
     "ManyAttribution": "many.result",
     "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
@@ -93,6 +100,7 @@ _PLACES = {
     "TokenLens": "attribution.token_lens",
     "TokenLensComparison": "comparison.two_maps",
     "ablate": "causes.ablate",
+    "ablate_many": "many.ablate_many",
     "attention": "patterns.maps",
     "attribute": "attribution.attribute",
     "attribute_many": "many.run",

@@ -27,7 +27,8 @@ PARTS = {
     "attention_pictures": "attention views in a browser, beside CircuitsVis",
     "answer_times": "from a click to its picture in JupyterLab",
     "first_picture": "the first picture in JupyterLab, beside CircuitsVis and plotly",
-    "causes": "effects of heads, beside hooked runs",
+    "causes": "effects of heads and of the stream, beside hooked runs",
+    "compare": "two runs compared, beside one attribution",
     "many": "ten thousand prompts",
     "sizes": "import, wheel, bundle, replies",
 }

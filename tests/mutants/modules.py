@@ -41,6 +41,8 @@ MODULES: dict[str, list[str]] = {
     "many/fingerprint": MANY,
     "many/result": MANY,
     "many/run": MANY,
+    "many/engine": [*MANY, "ablate_many"],
+    "many/ablation_result": ["ablate_many"],
     "many/accumulator": MANY,
     "export/view_requests": ["view_requests", *EXPORT, "panel"],
     "export/bars": EXPORT,

@@ -160,6 +160,40 @@ def test_estimates_are_the_limit_of_small_patches(booted, name, at):
     assert all(weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_estimates_are_the_same_inside_inference_mode(name, padded):
+    model = tiny.boot(name)
+    model.tokenizer.padding_side = "left"
+    tokens, _, _ = tiny.run(model)
+    mask = torch.ones_like(tokens)
+    mask[1, : 2 * padded] = 0
+
+    def caches():
+        return [model.run_with_cache(ids * mask, attention_mask=mask)[1] for ids in (tokens, tokens.flip(1))]
+
+    cache, source = caches()
+    expected = residscope.estimate(cache, source, ANSWERS, attention_mask=mask).effects
+    with torch.inference_mode():
+        inside = caches()
+        residscope.attribute(inside[0], ANSWERS)  # which keeps tensors made in this mode
+        for pair in ([cache, source], inside):
+            found = residscope.estimate(*pair, ANSWERS, attention_mask=mask).effects
+            torch.testing.assert_close(found, expected, equal_nan=True)
+            assert torch.is_inference_mode_enabled()
+    torch.testing.assert_close(residscope.estimate(*inside, ANSWERS, attention_mask=mask).effects, expected)
+
+
+def test_weights_made_inside_inference_mode_are_refused_by_an_estimate_in_a_sentence():
+    model = tiny.boot("llama")
+    with torch.inference_mode():
+        model.unembed.original_component.weight = torch.nn.Parameter(model.unembed.weight.clone(), requires_grad=False)
+    _, _, cache = tiny.run(model)
+    with pytest.raises(ResidscopeError, match=r"weights were made inside `torch\.inference_mode\(\)`"):
+        residscope.estimate(cache, "zero", ANSWERS)
+    assert residscope.ablate(cache, ANSWERS, "L0H0", progress=False).total.isfinite().all()
+
+
 def test_the_most_promising_are_measured_and_the_others_estimated(booted):
     model, _, _, cache = booted("llama")
     options = {"source": others(model)[2], "target": ANSWERS, "at": "z"}

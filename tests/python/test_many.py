@@ -558,6 +558,7 @@ def test_two_processes(model, tmp_path):
 
     items = [many_worker.item(model, number) for number in range(many_worker.COUNT)]
     whole, summary = many(items), many(items, by="neuron", keep="summary")
+    effects = residscope.ablate_many(items, progress=False)
     for rank in range(2):
         found = json.loads((tmp_path / f"found-{rank}.json").read_text())
         assert found["processes"] == 2
@@ -572,6 +573,8 @@ def test_two_processes(model, tmp_path):
         close(tensors["measured"], whole.measured)
         close(tensors["mean"], summary.mean())
         close(tensors["std"], summary.std())
+        close(tensors["total"], effects.total)
+        close(tensors["sem"], effects.sem("indirect"))
     assert sorted(file.name for file in Path(tmp_path).glob("kept*")) == ["kept.npz"]
     # One process continues from the files of several.
     alone = many([*[lambda: pytest.fail("it was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")

@@ -43,6 +43,7 @@ def main(folder: Path) -> None:
     found["made"] = made.copy()
     summary = many(items, by="neuron", keep="summary")
     given = many([partial(item, model, number) for number in range(COUNT)][rank::2], split=False)
+    effects = residscope.ablate_many(items, accelerator=accelerator)
     each = many(item(model, number) for number in range(COUNT))  # an iterator of caches: each process makes all
 
     def broken():
@@ -62,7 +63,14 @@ def main(folder: Path) -> None:
 
     found |= {"items": whole.items, "same": [torch.equal(r.values, whole.values) for r in (given, each, resumed)]}
     torch.save(
-        {"values": whole.values, "measured": whole.measured, "mean": summary.mean(), "std": summary.std()},
+        {
+            "values": whole.values,
+            "measured": whole.measured,
+            "mean": summary.mean(),
+            "std": summary.std(),
+            "total": effects.total,
+            "sem": effects.sem("indirect"),
+        },
         folder / f"tensors-{rank}.pt",
     )
     (folder / f"found-{rank}.json").write_text(json.dumps(found))

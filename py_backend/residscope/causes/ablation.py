@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Effect = Literal["total", "direct", "indirect"]
 """The target after a change minus before; what the direct path alone does; the difference of both."""
 
+EFFECTS: tuple[Effect, ...] = ("total", "direct", "indirect")
+
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
@@ -76,7 +78,7 @@ class Ablation:
             ResidscopeError: If the effect is not one of these, or the prompt is outside the batch; or if only a path
                 was measured, which has no direct part.
         """
-        if effect not in ("total", "direct", "indirect"):
+        if effect not in EFFECTS:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         if self.path and effect != "total":
             raise ResidscopeError(
@@ -107,7 +109,7 @@ class Ablation:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
         pd = pandas()
-        effects: tuple[Effect, ...] = ("total",) if self.path else ("total", "direct", "indirect")
+        effects = EFFECTS[:1] if self.path else EFFECTS
         columns = {effect: self.of(effect, prompt).cpu().numpy() for effect in effects}
         return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
 

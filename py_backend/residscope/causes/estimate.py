@@ -155,6 +155,12 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
     import torch
 
     view = measurement.view
+    if any(weight.is_inference() for weight in view.model.parameters()):
+        raise ResidscopeError(
+            "estimate",
+            "The model's weights were made inside `torch.inference_mode()`, so PyTorch cannot differentiate a run: "
+            "load the model outside of it, or measure effects with `patch`.",
+        )
     with torch.inference_mode(False), torch.enable_grad(), hooks() as own:
         added: list[Tensor] = []
         for site in sites:
@@ -165,9 +171,11 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
             added.append(zero)
             own.after(site.module, site.change(lambda output, zero=zero: output + zero, view.batch))
         try:
-            tokens, mask = measurement.replay.tokens.clone(), measurement.replay.mask  # a tensor that autograd may keep
+            mask = measurement.replay.mask
+            tokens, mask = measurement.replay.tokens.clone(), None if mask is None else mask.clone()
             final = whole_run(view, tokens, mask, own, record=False, keep=False).final
-            value = measurement.readout.value(measurement.readout.pick(final[None]))[0]
+            readout = measurement.readout.without_inference_tensors()
+            value = readout.value(readout.pick(final[None]))[0]
             found = torch.autograd.grad(value.sum(), added, allow_unused=True)
         except RuntimeError as error:
             raise ResidscopeError(

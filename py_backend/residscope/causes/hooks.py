@@ -26,6 +26,8 @@ class Hooks:
     def __init__(self) -> None:
         self._thread: int | None = threading.get_ident()
         self._modules: list[Any] = []
+        self._alive = alive()
+        self._alive.append(self)
 
     @property
     def active(self) -> bool:
@@ -50,13 +52,28 @@ class Hooks:
                 for key, hook in list(held.items()):
                     if isinstance(hook, _Hook) and hook.owner is self:
                         _forget(module, held, key)
+        if self in self._alive:
+            self._alive.remove(self)
 
 
 def _forget(module: Any, held: Any, key: int) -> None:
-    """Remove one hook, and what PyTorch keeps about it, as its own handle does."""
-    held.pop(key, None)
+    """Remove one hook, and what PyTorch keeps about it, as its own handle does.
+
+    The hook itself goes last: a removal that was interrupted is done again, and still finds it.
+    """
     for name in ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"):
         getattr(module, name, {}).pop(key, None)
+    held.pop(key, None)
+
+
+_of_this_thread = threading.local()
+
+
+def alive() -> list[Hooks]:
+    """This thread's hooks that were not removed. `keeping_user_state` removes those that an interrupt has left."""
+    if not hasattr(_of_this_thread, "alive"):
+        _of_this_thread.alive = []
+    return _of_this_thread.alive
 
 
 @contextmanager

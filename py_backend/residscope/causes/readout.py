@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from einops import rearrange
 
@@ -109,6 +109,16 @@ class RunReadout:
 
     def _many(self, read: Tensor) -> Tensor:
         return (read[..., None, :] @ self.columns)[..., 0, :]
+
+    def without_inference_tensors(self) -> RunReadout:
+        """The same readout, of tensors that autograd may keep: it keeps none that `torch.inference_mode` made."""
+
+        def plain(tensor: Tensor | None) -> Any:
+            return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
+
+        norm = replace(self.norm, weight=plain(self.norm.weight), bias=plain(self.norm.bias))
+        columns, offset, weights = plain(self.columns), plain(self.offset), plain(self.weights)
+        return replace(self, norm=norm, columns=columns, offset=offset, weights=weights)
 
     def measured(self) -> Float[Tensor, " batch"] | None:
         """The model's own value in the cache; None if nothing holds it."""

@@ -13,7 +13,7 @@ from residscope.causes.measurement import Measurement
 from residscope.causes.replacement import Replacement
 from residscope.causes.runner import Edit, Runner
 from residscope.causes.sites import Site, SiteKind, held
-from residscope.compute.progress import report_progress
+from residscope.compute.progress import progress_bar, report_progress
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -83,10 +83,8 @@ class Sweep:
             shown: Whether to show a progress bar, if it takes more than a second.
             name: The text before the bar.
         """
-        from tqdm.auto import tqdm
-
         total, direct = self.unmeasured(len(patches))
-        bar = tqdm(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
+        bar = progress_bar(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
         done = 0
         try:
             for rows in self.steps(patches, total, direct):

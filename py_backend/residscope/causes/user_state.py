@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from residscope.causes.hooks import all_modules, surely
+from residscope.causes.hooks import alive, all_modules, surely
 from residscope.compute.torch_context import in_torch_context
 
 T = TypeVar("T")
@@ -23,17 +23,22 @@ def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
     import torch
 
     kind = torch.get_default_dtype()
-    generators, attributes = _generators(), _attributes(model)
+    generators, attributes, before = _generators(), _attributes(model), len(alive())
 
     def restore() -> None:
+        for own in alive()[before:]:
+            own.remove()
         torch.set_default_dtype(kind)
         for put_back in generators:
             put_back()
         _put_back(attributes)
 
     try:
-        return in_torch_context(device, work)
-    finally:
+        try:
+            return in_torch_context(device, work)
+        finally:
+            surely(restore)
+    finally:  # again, because an interrupt may have come just before
         surely(restore)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 _of_this_thread = threading.local()
 
@@ -67,3 +68,15 @@ def silent() -> Generator[None, None, None]:
         yield
     finally:
         _of_this_thread.silent = before
+
+
+def progress_bar(**options: Any) -> Any:
+    """Return a tqdm bar that updates without tqdm's own thread, which would be left after the work."""
+    return _bar_class()(**options, miniters=1)
+
+
+@cache
+def _bar_class() -> Any:
+    from tqdm.auto import tqdm
+
+    return type("Bar", (tqdm,), {"monitor_interval": 0})

@@ -20,8 +20,8 @@ class ResultLayout:
     """What the results of all items must have in common.
 
     Attributes:
-        by: The decomposition.
-        components: The components of the rows.
+        by: The decomposition; "ablation" for effects of `ablate`.
+        components: The components of the rows. The axis `set` is one row, of all components at once.
         axes: The names of the axes of `values`.
         sizes: The sizes of the axes other than `component` and `batch`.
         heads: The heads, for `by="source"`.
@@ -43,6 +43,21 @@ class ResultLayout:
         sizes = [size for axis, size in zip(result.axes, result.values.shape, strict=True) if axis != "batch"]
         parts, grid = result._parts, result._grid  # pyright: ignore[reportPrivateUsage]
         return cls(result.by, result.components, result.axes, tuple(sizes[1:]), result.heads, parts, grid)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of what each prompt has beside its rows."""
+        return ("before",) if self.by == "ablation" else ("measured", "constant", "unexplained")
+
+    def shape(self, prompts: int) -> list[int]:
+        """The shape of the values of so many prompts."""
+        whole = [1 if self.axes[0] == "set" else len(self.components), *self.sizes]
+        whole.insert(self.prompt_axis, prompts)
+        return whole
+
+    def column_shape(self, prompts: int) -> list[int]:
+        """The shape of a column of so many prompts."""
+        return [prompts] if self.by == "ablation" else self.shape(prompts)[1:]
 
     @property
     def prompt_axis(self) -> int:
@@ -88,16 +103,22 @@ class ItemFacts(NamedTuple):
     notes: tuple[str, ...]
     model: str
     tokenizer: tuple[tuple[str, str], ...] = ()  # empty in older files
+    replayed: str = ""  # for effects: how the replay compares with the cache
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """The result of one item, on the CPU. `values` is None if only mean and spread are kept. See `Attribution`."""
+    """The result of one item, on the CPU.
+
+    Attributes:
+        prompts: The number of its prompts.
+        columns: What each prompt has beside its rows, by the names in the layout. See `Attribution` and `Ablation`.
+        values: The rows. None if only mean and spread are kept.
+        facts: What else the result says.
+    """
 
     prompts: int
-    measured: Tensor
-    constant: Tensor
-    unexplained: Tensor
+    columns: dict[str, Tensor]
     values: Tensor | None
     facts: ItemFacts
 
@@ -200,6 +221,21 @@ class Accumulator:
             self._spread = spread
             self._last = None
 
+    def done(self) -> tuple[ResultLayout, dict[int, ItemResult]]:
+        """Return the layout, and the results in the items' order.
+
+        Raises:
+            ResidscopeError: If there are none.
+        """
+        if self.layout is None or not self.results:
+            why = "".join(f" Item {number}: {message}" for number, message in sorted(self.skipped.items())[:1])
+            what = "measured" if self.question.get("by") == '"ablation"' else "attributed"
+            raise ResidscopeError(
+                "no-items",
+                f"None of {len(self.skipped)} items could be {what}.{why}" if why else "There are no items.",
+            )
+        return self.layout, dict(sorted(self.results.items()))
+
     def joined(self, others: Iterable[Accumulator]) -> Accumulator:
         """Return the union of this accumulator and others. An item that is in several of them counts once.
 
@@ -228,6 +264,21 @@ class Accumulator:
             union._spread = spreads[0].merged(spreads[1]) if len(spreads) == 2 else next(iter(spreads), None)
         union.skipped = {number: why for number, why in union.skipped.items() if number not in union._results}
         return union
+
+
+def joined_values(results: Iterable[ItemResult], name: str, layout: ResultLayout) -> Tensor:
+    """Return one tensor of all items, concatenated along the axis of prompts."""
+    import torch
+
+    return torch.cat(
+        [result.values if name == "values" else result.columns[name] for result in results],  # pyright: ignore
+        layout.prompt_axis - (name != "values"),
+    )
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Return a copy on the CPU. A view would keep the whole tensor alive."""
+    return tensor.detach().cpu().clone()
 
 
 def _listed(labels: list[str]) -> str:

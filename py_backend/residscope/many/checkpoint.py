@@ -12,9 +12,8 @@ import msgspec
 
 from residscope.base.files import atomic_write
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Accumulator, ItemResult, Spread
-from residscope.many.result import joined_values
-from residscope.many.saved_file import FORMAT, InconsistentFileError, LayoutHeader, SavedFile, contents
+from residscope.many.accumulator import Accumulator, ItemResult, Spread, joined_values
+from residscope.many.saved_file import InconsistentFileError, LayoutHeader, SavedFile, contents, form_of
 
 _MIN_SECONDS = 30.0
 """At least this many seconds pass between two saves."""
@@ -66,14 +65,14 @@ def write(file: IO[bytes], accumulator: Accumulator) -> None:
     facts = list(dict.fromkeys(result.facts for result in results.values()))
     index_of = {item_facts: index for index, item_facts in enumerate(facts)}
     header = {
-        "form": FORMAT,
+        "form": form_of(layout.by),
         "question": accumulator.question,
         "frame": msgspec.to_builtins(LayoutHeader.of(layout)),
         "facts": facts,
         "skipped": list(accumulator.skipped.items()),
         "count": 0 if spread is None else spread.count,
     }
-    names = ["measured", "constant", "unexplained", *(["values"] if accumulator.keeps_values else [])]
+    names = [*layout.columns, *(["values"] if accumulator.keeps_values else [])]
     arrays = {name: joined_values(results.values(), name, layout).numpy() for name in names}
     if spread is not None:
         arrays |= {"mean": spread.mean.numpy(), "squares": spread.squares.numpy()}
@@ -104,7 +103,7 @@ def read(path: Path, question: dict[str, str]) -> Accumulator:
         why = f"{why} cannot be right" if isinstance(error, InconsistentFileError) else why
         raise ResidscopeError(
             "resume",
-            f"{str(path)!r} is not a file that `attribute_many` saved, or it is damaged ({why}): delete it to begin "
+            f"{str(path)!r} is not a file that `{_call(question)}` saved, or it is damaged ({why}): delete it to begin "
             "again, or give `resume` another name.",
         ) from error
     check_question(saved.header.question, question, f"The file {str(path)!r}")
@@ -122,11 +121,11 @@ def _accumulator(saved: SavedFile) -> Accumulator:
             return [None] * len(prompts)
         return torch.from_numpy(arrays[name]).split(prompts, layout.prompt_axis - (name != "values"))
 
-    columns = zip(*(split(name) for name in ("measured", "constant", "unexplained", "values")), strict=True)
-    entries = zip(arrays["items"].tolist(), prompts, arrays["facts"].tolist(), columns, strict=True)
+    columns = [dict(zip(layout.columns, parts, strict=True)) for parts in zip(*map(split, layout.columns), strict=True)]
+    indices = arrays["facts"].tolist()
+    entries = zip(arrays["items"].tolist(), prompts, indices, columns, split("values"), strict=True)
     results = {
-        number: ItemResult(count, measured, constant, unexplained, values, header.facts[index])
-        for number, count, index, (measured, constant, unexplained, values) in entries
+        number: ItemResult(count, own, values, header.facts[index]) for number, count, index, own, values in entries
     }
     spread = None
     if "mean" in arrays:
@@ -145,6 +144,11 @@ def check_question(saved: dict[str, str], question: dict[str, str], what: str) -
     Raises:
         ResidscopeError: If an option differs. The message names the first one that does.
     """
+    calls = _call(saved), _call(question)
+    if question and calls[0] != calls[1]:
+        raise ResidscopeError(
+            "resume", f"{what} was made with `{calls[0]}`, not with `{calls[1]}`: give `resume` another name."
+        )
     for name, value in question.items():
         if saved.get(name) != value:
             raise ResidscopeError(
@@ -152,6 +156,10 @@ def check_question(saved: dict[str, str], question: dict[str, str], what: str) -
                 f"{what} was made with `{name}={_short(saved.get(name, '?'))}`, not `{name}={_short(value)}`: use the "
                 "same options, or give `resume` another name.",
             )
+
+
+def _call(question: dict[str, str]) -> str:
+    return "ablate_many" if question.get("by") == '"ablation"' else "attribute_many"
 
 
 def _short(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -30,6 +30,8 @@ def as_text(value: Any) -> str:
         if len(listed) <= 60:
             return f"array({listed})"
         return f"array{list(value.shape)} {sha256(listed.encode()).hexdigest()[:16]}"
+    if hasattr(value, "cache_dict") or isinstance(value, Mapping):
+        return _cache_as_text(value)
     if isinstance(value, InnerTarget):
         kind, *parts = value.key_parts
         return f"{kind}({', '.join(as_text(part) for part in parts)})"
@@ -39,6 +41,16 @@ def as_text(value: Any) -> str:
         opening, closing = "()" if isinstance(value, tuple) else "[]"
         return opening + ", ".join(as_text(part) for part in value) + closing
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _cache_as_text(cache: Any) -> str:
+    """Return a cache as a hash of its names and of some of its numbers."""
+    listed: list[str] = []
+    for name, tensor in sorted(getattr(cache, "cache_dict", cache).items()):
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // _COMPARED)].float().cpu().tolist()
+        listed.append(f"{name} {list(tensor.shape)} {','.join(f'{value:.4g}' for value in some)}")
+    return f"cache {_short_hash(listed)}"
 
 
 def model_fingerprint(cache: Any, model: Any) -> str:
@@ -115,4 +127,5 @@ def _short_hash(value: Any) -> str:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str) and not hasattr(value, "tolist")
+    whole = isinstance(value, str | Mapping) or hasattr(value, "tolist") or hasattr(value, "cache_dict")
+    return isinstance(value, Iterable) and not whole

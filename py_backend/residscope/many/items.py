@@ -1,9 +1,10 @@
-"""Fetches the items of `attribute_many`, and reads the forms that an item may have."""
+"""Fetches the items of a call, and reads the forms that an item may have."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import length_hint
 from typing import Any
 
@@ -12,31 +13,33 @@ from residscope.errors import ResidscopeError
 END: Any = object()
 """Returned after the last item."""
 
-_OPTIONS = ("attention_mask", "logits", "position", "tokens")
+OPTIONS = ("attention_mask", "logits", "position", "tokens")
+"""The options that an item of `attribute_many` may have."""
 
 
 class Items:
     """Access to items by number. A sequence is indexed. An iterator is advanced, and its items are not kept.
 
     Args:
-        items: The `items` of `attribute_many`.
+        items: The `items` of the call.
+        call: The name of the call, for messages.
 
     Raises:
         ResidscopeError: If it is a single cache, or has no items.
     """
 
-    def __init__(self, items: Any) -> None:
+    def __init__(self, items: Any, call: str = "attribute_many") -> None:
         if is_cache(items):
+            one = call.removesuffix("_many")
             raise ResidscopeError(
-                "items", "`attribute_many` takes many caches, but was given one: use `attribute`, or a list: [cache]."
+                "items", f"`{call}` takes many caches, but was given one: use `{one}`, or a list: [cache]."
             )
         self._items = items
         self._indexed = hasattr(items, "__getitem__") and hasattr(items, "__len__")
         if not self._indexed and not isinstance(items, Iterable):
             raise ResidscopeError(
                 "items",
-                "`attribute_many` takes a list, a sequence or an iterator of caches, but was given "
-                f"{type(items).__name__}.",
+                f"`{call}` takes a list, a sequence or an iterator of caches, but was given {type(items).__name__}.",
             )
         self._iterator: Iterator[Any] | None = None
         self._seen = 0
@@ -87,12 +90,13 @@ def is_cache(value: Any) -> bool:
     return isinstance(value, Mapping) or hasattr(value, "cache_dict")
 
 
-def cache_and_options(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]]:
+def cache_and_options(item: Any, answers: Any, known: Sequence[str] = OPTIONS) -> tuple[Any, Any, dict[str, Any]]:
     """Return the cache, the answers and the options of an item.
 
     Args:
         item: A cache, `(cache, answers)`, `(cache, answers, options)`, or a function that returns one of these.
         answers: The answers for items without their own.
+        known: The options that an item may have.
 
     Raises:
         ResidscopeError: If the item has none of these forms.
@@ -119,10 +123,28 @@ def cache_and_options(item: Any, answers: Any) -> tuple[Any, Any, dict[str, Any]
         raise ResidscopeError(
             "answers", "There are no answers: pass `answers=` for all items, or (cache, answers) as the item."
         )
-    if not isinstance(options, Mapping) or not set(options) <= set(_OPTIONS):
-        known = ", ".join(f'"{name}"' for name in _OPTIONS)
-        raise ResidscopeError("items", f"The third element of an item is a dictionary of options: {known}.")
+    if not isinstance(options, Mapping) or not set(options) <= set(known):
+        listed = ", ".join(f'"{name}"' for name in known)
+        raise ResidscopeError("items", f"The third element of an item is a dictionary of options: {listed}.")
     return item, answers, dict(options)
+
+
+@contextmanager
+def naming_answers(*, are_common: bool) -> Generator[None, None, None]:
+    """Add to the error about the number of answers how each item can have its own.
+
+    Args:
+        are_common: Whether the answers are those for all items.
+    """
+    try:
+        yield
+    except ResidscopeError as error:
+        if error.code == "answers-length" and are_common:
+            raise ResidscopeError(
+                error.code,
+                f"{error} To give each item its own: `zip(caches, answers)`, or (cache, answers) as the item.",
+            ) from error
+        raise
 
 
 def _kinds(parts: list[Any]) -> str:

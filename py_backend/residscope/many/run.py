@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from residscope.attribution.attribute import attribute
 from residscope.cache.positions import Positions
 from residscope.errors import ResidscopeError
-from residscope.many.accumulator import Accumulator, ItemFacts, ItemResult, ResultLayout
-from residscope.many.checkpoint import Checkpoint, check_question, read
-from residscope.many.fingerprint import model_fingerprint, question, tokenizer_fingerprint, what_differs
-from residscope.many.items import END, Items, cache_and_options
-from residscope.many.processes import Processes, files_of_processes
+from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, copied
+from residscope.many.engine import Call, Schedule, run_call
+from residscope.many.fingerprint import model_fingerprint, question, tokenizer_fingerprint
+from residscope.many.items import cache_and_options, naming_answers
 from residscope.many.result import AttributionSummary, ManyAttribution, result_of
 from residscope.terms import By, NormConvention
 
@@ -127,188 +121,17 @@ def attribute_many(
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
-    if on_error not in ("raise", "skip"):
-        raise ResidscopeError("on-error", f'`on_error="{on_error}"` is not known: use "raise" or "skip".')
-    options_text = question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep)
-    source, processes = Items(items), Processes(accelerator)
-    path = Path(fspath(resume)).expanduser() if isinstance(resume, str | PathLike) else None
-    resumed = _resumed(resume, path, options_text, keep == "values", processes)
-    if resumed.results:
-        source.check_again()
-    is_alone = processes.count == 1
-    own = resumed if is_alone else Accumulator(options_text, resumed.keeps_values, resumed.layout)
+    schedule = Schedule(resume, on_error, progress, total, accelerator, split)
     attribute_cache = partial(attribute, by=by, position=position, norm=norm, layers=layers, heads=heads, model=model)
-    run = _Run(
-        source,
+    call = Call(
+        "attribute_many",
+        question(answers, by=by, position=position, norm=norm, layers=layers, heads=heads, keep=keep),
+        keep == "values",
         partial(_attribute_item, attribute_cache, answers, model),
-        resumed,
-        own,
-        Checkpoint(processes.own(path)),
-        on_error == "skip",
-        range(processes.rank, sys.maxsize, processes.count),
-        split,
+        result_of,
+        _NEVER_SKIPPED,
     )
-    shown = progress and processes.rank == 0
-    accumulators = processes.together(lambda: run.run_all(source.count if total is None else total, shown))
-    if is_alone:
-        return result_of(own)
-    union = resumed.joined(accumulators)
-    _merge_files(path, union, processes)
-    return result_of(union)
-
-
-def _resumed(
-    resume: Resume, path: Path | None, options_text: dict[str, str], keeps_values: bool, processes: Processes
-) -> Accumulator:
-    """The results that are already done. They are the same in all processes."""
-    fresh = Accumulator(options_text, keeps_values)
-    if isinstance(resume, ManyAttribution | AttributionSummary):
-        accumulator = resume._accumulator  # pyright: ignore[reportPrivateUsage]
-        if accumulator is None:
-            raise ResidscopeError(
-                "resume", "`resume=` takes the unmodified `.partial` of an interrupted `attribute_many`."
-            )
-        check_question(accumulator.question, options_text, "The result in `resume`")
-        return fresh.joined([accumulator])
-    if path is None:
-        if resume is not None:
-            raise ResidscopeError(
-                "resume", f"`resume=` takes a file's name or `.partial`, but was given {type(resume).__name__}."
-            )
-        return fresh
-    Checkpoint(path)  # if the file cannot be written, this raises now, not after the work
-
-    def read_files() -> list[Accumulator]:
-        return [read(file, options_text) for file in [path, *files_of_processes(path)] if file.exists()]
-
-    resumed = fresh.joined(itertools.chain.from_iterable(processes.together(read_files)))
-    resumed.skipped.clear()  # skipped items are tried again
-    _merge_files(path, resumed, processes)
-    return resumed
-
-
-def _merge_files(path: Path | None, union: Accumulator, processes: Processes) -> None:
-    """Save the results of all processes in one file. Only then delete the files of single processes."""
-    if path is None:
-        return
-
-    def save() -> None:
-        if files and processes.rank == 0:
-            Checkpoint(path).save(union)
-
-    def delete() -> None:
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    found = processes.together(lambda: files_of_processes(path))  # each host may see only its own files
-    files = [*itertools.chain.from_iterable(found)]
-    processes.together(save)
-    processes.together(delete)
-
-
-@dataclass
-class _Run:
-    """Attributes the items of this process, one after another.
-
-    Attributes:
-        source: The items.
-        make: Computes the result of an item. It takes the item out of a list.
-        resumed: The results that were resumed.
-        own: The results of this process. For a single process, `resumed` itself.
-        checkpoint: The file in which `own` is saved.
-        skips: Whether items that cannot be attributed are left out.
-        numbers: The numbers of this process's items.
-        split: Whether the processes share the items.
-    """
-
-    source: Items
-    make: Callable[[list[Any]], tuple[ResultLayout, ItemResult]]
-    resumed: Accumulator
-    own: Accumulator
-    checkpoint: Checkpoint
-    skips: bool
-    numbers: range
-    split: bool
-
-    def run_all(self, total: int | None, shown: bool) -> Accumulator:
-        """Attribute the remaining items with a progress bar. If an exception ends this, it gets `.partial`."""
-        from tqdm.auto import tqdm
-
-        done = sum(number in self.numbers for number in self.resumed.results)
-        if total is not None and self.split:
-            total = len(range(self.numbers.start, total, self.numbers.step))
-        bar = tqdm(total=total, initial=done, unit=" items", desc="attribute_many", disable=not shown)
-        try:
-            self.run_items(bar)
-            self.checkpoint.save(self.own)
-        except BaseException as error:
-            self.save_on_error(error)
-            raise
-        finally:
-            bar.close()
-        return self.own
-
-    def run_items(self, bar: Any) -> None:
-        """Attribute the remaining items."""
-        done = frozenset(self.resumed.results)
-        models = {result.facts.model for result in self.resumed.results.values()}
-        tokenizers = {result.facts.tokenizer for result in self.resumed.results.values()} - {()}
-        prompts = 0
-        for place, number in enumerate(self.numbers):
-            if number in done:
-                continue
-            # In a list that `make` empties, so that this function does not keep the item alive.
-            item = [self.source.take(number if self.split else place)]
-            if item[0] is END:
-                break
-            try:
-                layout, result = self.make(item)
-                if len(models) == 1 and result.facts.model not in models:
-                    raise ResidscopeError(
-                        "resume",
-                        "The resumed results were made with another model, or its weights have changed since then: "
-                        "give `resume` another name.",
-                    )
-                if len(tokenizers) == 1 and result.facts.tokenizer not in tokenizers:
-                    difference = what_differs(tokenizers.pop(), result.facts.tokenizer)
-                    raise ResidscopeError(
-                        "resume",
-                        f"The resumed results were made with another tokenizer: {difference}. Restore it, or give "
-                        "`resume` another name.",
-                    )
-                models.clear()  # only the first item is compared; if later items have other models, a note says so
-                tokenizers.clear()
-                self.own.add(number, layout, result)
-                prompts += result.prompts
-            except ResidscopeError as error:
-                if not self.skips or error.code in _NEVER_SKIPPED:
-                    raise ResidscopeError(error.code, f"Item {number}: {error}") from error
-                self.own.skipped[number] = str(error)
-            except Exception as error:
-                _add_note(error, f"This was item {number} of `attribute_many`.")
-                raise
-            self.checkpoint.save_if_due(self.own)
-            bar.set_postfix_str(f"{prompts} prompts", refresh=False)
-            bar.update()
-        if self.split:
-            self.source.check_reaches(self.resumed.next_number)
-
-    def save_on_error(self, error: BaseException) -> None:
-        """Save the results, and attach them to the exception as `.partial`."""
-        union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
-        count, path = len(union.results), self.checkpoint.path
-        if count == 0:
-            return
-        self.checkpoint.save(self.own)
-        with suppress(Exception):
-            error.partial = result_of(union)  # pyright: ignore[reportAttributeAccessIssue]
-        where = (
-            f"saved in {str(path)!r}, and the same call continues after them"
-            if path is not None
-            else "in this exception's `.partial` (in a notebook `sys.last_value.partial`), and "
-            "`attribute_many(…, resume=…)` with it continues after them"
-        )
-        _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.")
+    return run_call(call, items, schedule)
 
 
 def _attribute_item(
@@ -316,28 +139,13 @@ def _attribute_item(
 ) -> tuple[ResultLayout, ItemResult]:
     """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it alive."""
     cache, wanted, options = cache_and_options(holder.pop(), answers)
-    try:
+    with naming_answers(are_common=wanted is answers):
         result = attribute_cache(cache, wanted, **options)
-    except ResidscopeError as error:
-        if error.code == "answers-length" and wanted is answers:
-            raise ResidscopeError(
-                error.code,
-                f"{error} To give each item its own: `zip(caches, answers)`, or (cache, answers) as the item.",
-            ) from error
-        raise
-    measured, constant, unexplained, values = (
-        tensor.detach().cpu().clone()  # a copy, because a view would keep the whole tensor alive
-        for tensor in (result.measured, result.constant, result.unexplained, result.values)
-    )
+    layout = ResultLayout.of(result)
+    columns = {name: copied(getattr(result, name)) for name in layout.columns}
     facts = ItemFacts(
         result.measured_from, result.own, result.tolerance, tuple(result.notes), model_fingerprint(cache, model),
         tokenizer_fingerprint(cache, model, answers),
     )  # fmt: skip
     prompts = result.values.shape[result.axes.index("batch")]
-    return ResultLayout.of(result), ItemResult(prompts, measured, constant, unexplained, values, facts)
-
-
-def _add_note(error: BaseException, note: str) -> None:
-    add: Callable[[str], None] | None = getattr(error, "add_note", None)  # Python 3.11
-    if add is not None:
-        add(note)
+    return layout, ItemResult(prompts, columns, copied(result.values), facts)

@@ -19,15 +19,15 @@ from msgspec import Meta
 from residscope.many.accumulator import ItemFacts, ResultLayout
 from residscope.terms import By, Component, ComponentTable
 
-FORMAT = "residscope attribute_many 2"
+_ATTRIBUTIONS, _ABLATIONS = "residscope attribute_many 2", "residscope ablate_many 1"
 
 _FREE_BYTES, _MAX_RATIO = 16_000_000, 16
 """Unpacked, a file may have `_FREE_BYTES` plus `_MAX_RATIO` times its own size. An uncompressed file always fits."""
 
 _COMPONENT_AXES = (("component", "batch"), ("component", "batch", "pos"))
+_EFFECT_AXES = (("component", "batch", "effect"), ("set", "batch", "effect"))
 _SOURCE_AXES = (("source", "head", "batch"), ("source", "destination", "head", "batch"))
 _BLOCK_BYTES = 1 << 20
-_ARRAYS_BY_PROMPT = ("measured", "constant", "unexplained")
 _ARRAYS_BY_ITEM = ("items", "prompts", "facts")
 _DTYPE_BYTES = {"<f2": 2, "<f4": 4, "<f8": 8, "<i4": 4, "<i8": 8, "|u1": 1}
 _FLOAT_DTYPES, _EXACT_DTYPES, _INTEGER_DTYPES, _BYTE_DTYPES = ("<f2", "<f4", "<f8"), ("<f8",), ("<i4", "<i8"), ("|u1",)
@@ -45,7 +45,7 @@ class InconsistentFileError(ValueError):
 class LayoutHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A `ResultLayout` in a file's header."""
 
-    by: By
+    by: By | Literal["ablation"]
     components: ComponentTable
     axes: tuple[str, ...]
     sizes: tuple[Count, ...]
@@ -65,9 +65,10 @@ class LayoutHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             InconsistentFileError: If the header is not consistent.
         """
-        known = _SOURCE_AXES if self.by == "source" else _COMPONENT_AXES
+        known = {"source": _SOURCE_AXES, "ablation": _EFFECT_AXES}.get(self.by, _COMPONENT_AXES)
         _require(self.axes in known and len(self.sizes) == len(self.axes) - 2, "its axes")
         _require(len(self.heads) == (self.sizes[-1] if self.by == "source" else 0), "its heads")
+        _require(self.by != "ablation" or (self.sizes == (3,) and self.parts is None), "its effects")
         try:
             rows = self.components.components()
         except (ValueError, IndexError):
@@ -77,10 +78,15 @@ class LayoutHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ResultLayout(self.by, rows, self.axes, self.sizes, self.heads, self.parts, self.grid)
 
 
+def form_of(by: str) -> str:
+    """The name of the format of such results."""
+    return _ABLATIONS if by == "ablation" else _ATTRIBUTIONS
+
+
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The header of a file."""
 
-    form: Literal["residscope attribute_many 2"]
+    form: Literal["residscope attribute_many 2", "residscope ablate_many 1"]
     question: dict[str, str]
     layout: LayoutHeader = msgspec.field(name="frame")
     facts: list[ItemFacts]
@@ -107,9 +113,12 @@ def contents(path: Path) -> SavedFile:
         raise FileNotFoundError("it is not a file")
     with _LimitedReader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
         names = _names(archive, _FREE_BYTES + _MAX_RATIO * path.stat().st_size)
+        _require("header" in names, "its arrays")
         header = msgspec.json.decode(bytes(_array(archive, "header", _BYTE_DTYPES, (None,))), type=Header)
         layout, sums = header.layout.layout(), "mean" in names
-        _require(("values" in names) != sums, "its arrays")
+        own = {"mean", "squares"} if sums else {"values"}
+        _require(names == {"header", *_ARRAYS_BY_ITEM, *layout.columns} | own, "its arrays")
+        _require(header.form == form_of(layout.by), "its form")
         _require(header.question.get("by") == f'"{layout.by}"', "its question")
         _require(header.question.get("keep") == ('"summary"' if sums else '"values"'), "its question")
         _require(
@@ -119,9 +128,8 @@ def contents(path: Path) -> SavedFile:
         _check_numbers(arrays, len(header.facts))
         prompts = sum(arrays["prompts"].tolist())
         _require(header.count == (prompts if sums else 0), "its number of prompts")
-        whole = [len(layout.components), *layout.sizes]
-        whole.insert(layout.prompt_axis, prompts)
-        arrays |= {name: _array(archive, name, _FLOAT_DTYPES, whole[1:]) for name in _ARRAYS_BY_PROMPT}
+        whole, column = layout.shape(prompts), layout.column_shape(prompts)
+        arrays |= {name: _array(archive, name, _FLOAT_DTYPES, column) for name in layout.columns}
         without_prompts = whole[: layout.prompt_axis] + whole[layout.prompt_axis + 1 :]
         summary = {"mean": (_EXACT_DTYPES, without_prompts), "squares": (_EXACT_DTYPES, without_prompts)}
         expected = summary if sums else {"values": (_FLOAT_DTYPES, whole)}
@@ -138,11 +146,9 @@ class _LimitedReader(io.BufferedReader):
 
 
 def _names(archive: zipfile.ZipFile, room: int) -> set[str]:
-    """The names of the arrays. Raises unless these are exactly the expected names, each once."""
+    """The names of the arrays. Raises unless each is there once, and unpacked they have at most `room` bytes."""
     listed = [info.filename.removesuffix(".npy") for info in archive.infolist() if info.filename.endswith(".npy")]
-    required, others = {"header", *_ARRAYS_BY_ITEM, *_ARRAYS_BY_PROMPT}, [{"values"}, {"mean", "squares"}]
     _require(len(listed) == len(archive.infolist()) and len(set(listed)) == len(listed), "its arrays")
-    _require(required <= set(listed) and set(listed) - required in others, "its arrays")
     plain = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     _require(
         all(info.compress_type in plain and not info.flag_bits & 1 for info in archive.infolist()), "how it is packed"

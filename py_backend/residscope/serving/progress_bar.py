@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from residscope.compute.progress import Progress
+from residscope.compute.progress import Progress, progress_bar
 
 AFTER = 1.0
 """After this many seconds the bar is shown, if the work needs as many again; after twice as many, always."""
@@ -36,9 +36,9 @@ class LateBar:
         if not self._shown or not progress.total or (self._bar is None and self._is_soon(progress)):
             return
         if self._bar is None:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=progress.total, initial=progress.done, desc=self._name, unit=" answers", leave=False)
+            self._bar = progress_bar(
+                total=progress.total, initial=progress.done, desc=self._name, unit=" answers", leave=False
+            )
         self._bar.total = progress.total
         self._bar.update(progress.done - self._bar.n)
 

@@ -1,0 +1,218 @@
+"""The results of `ablate_many`: an `Ablation` of all prompts, or only the effects' mean and spread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from residscope.base.packages import pandas
+from residscope.base.signed import signed
+from residscope.causes.ablation import EFFECTS, Ablation, Effect
+from residscope.causes.ranking import farthest
+from residscope.errors import ResidscopeError
+from residscope.many.accumulator import Accumulator, ItemFacts, Spread, joined_values
+from residscope.many.notes import notes_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EffectSpread:
+    """Mean and spread of effects over prompts.
+
+    Attributes:
+        spread: Mean and squares, `[row, effect]`.
+        shape: The shape of the rows in results: `[layer, head]`, `[head]`, `[layer]`, or none for one set.
+        kind: The dtype of results.
+    """
+
+    spread: Spread
+    shape: tuple[int, ...]
+    kind: Any
+
+    def mean(self, effect: Effect) -> Float[Tensor, "*component"]:
+        """The mean of an effect."""
+        return self._of(self.spread.mean, effect)
+
+    def std(self, effect: Effect) -> Float[Tensor, "*component"]:
+        """The standard deviation of an effect (0 for a single prompt)."""
+        return self._of(self.spread.std, effect)
+
+    def sem(self, effect: Effect) -> Float[Tensor, "*component"]:
+        """The standard error of the mean (NaN for a single prompt)."""
+        count = self.spread.count
+        return self._of(self.spread.std / count**0.5 if count > 1 else self.spread.std * float("nan"), effect)
+
+    def _of(self, values: Tensor, effect: Effect) -> Tensor:
+        if effect not in EFFECTS:
+            raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
+        return values[:, EFFECTS.index(effect)].reshape(self.shape).to(self.kind)
+
+    def frame(self, labels: list[str]) -> Any:
+        """A pandas table: a row for each component, and for each effect its mean, `std` and `sem`."""
+        pd = pandas()
+        columns: dict[str, Any] = {}
+        for effect in EFFECTS:
+            for name, of in (("", self.mean), (" std", self.std), (" sem", self.sem)):
+                columns[effect + name] = of(effect).flatten().numpy()
+        return pd.DataFrame(columns, index=pd.Index(labels, name="component"))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ManyAblation(Ablation):
+    """An `Ablation` of the prompts of all items, in the items' order, on the CPU.
+
+    It has all methods of an `Ablation`.
+
+    Attributes:
+        items: For each prompt, the number of its item.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
+    """
+
+    items: list[int] = field(default_factory=list[int])
+    skipped: dict[int, str] = field(default_factory=dict[int, str])
+    _accumulator: Accumulator | None = None
+    _effects: EffectSpread | None = None
+
+    def mean(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
+        """Return the mean of an effect over prompts, in the axes of `total` without prompts."""
+        return self._spread.mean(effect)
+
+    def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
+        """Return the standard deviation of an effect over prompts (0 for a single prompt)."""
+        return self._spread.std(effect)
+
+    def sem(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
+        """Return the standard error of the mean, if prompts are independent of each other (NaN for a single one)."""
+        return self._spread.sem(effect)
+
+    @property
+    def _spread(self) -> EffectSpread:
+        assert self._effects is not None
+        return self._effects
+
+    def to_frame(self, prompt: int | None = None) -> Any:
+        """Return a pandas table: a row for each component, with its effects.
+
+        Args:
+            prompt: The prompt; None: the mean over prompts, and for each effect its standard deviation (`std`) and the
+                standard error of the mean (`sem`).
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        return self._spread.frame(self.labels) if prompt is None else super().to_frame(prompt)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AblationSummary:
+    """Mean and spread of effects over the prompts of all items, without the effects in each prompt.
+
+    Attributes:
+        average: The mean over prompts, as an `Ablation` of one prompt.
+        count: The number of prompts.
+        before: `[batch]`, the target in the unchanged run of each prompt.
+        items: For each prompt, the number of its item.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
+    """
+
+    average: Ablation
+    count: int
+    before: Float[Tensor, " batch"]
+    items: list[int]
+    skipped: dict[int, str]
+    _accumulator: Accumulator
+    _spread: EffectSpread
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the components."""
+        return self.average.labels
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know about these numbers, in sentences."""
+        return self.average.notes
+
+    def mean(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
+        """Return the mean of an effect over prompts: `[layer, head]`, or as `ablate` without its last axis."""
+        return self._spread.mean(effect)
+
+    def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
+        """Return the standard deviation of an effect over prompts (0 for a single prompt)."""
+        return self._spread.std(effect)
+
+    def sem(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
+        """Return the standard error of the mean, if prompts are independent of each other (NaN for a single one)."""
+        return self._spread.sem(effect)
+
+    def top(self, k: int = 3, effect: Effect = "total") -> list[tuple[str, float]]:
+        """Return the k components whose mean effect is farthest from 0, as pairs (name, effect), the farthest first."""
+        return farthest(self.labels, self.mean(effect).flatten(), k)
+
+    def to_frame(self) -> Any:
+        """Return a pandas table: a row for each component, and for each effect its mean, `std` and `sem`.
+
+        Raises:
+            ResidscopeError: If pandas is not installed, or cannot be imported.
+        """
+        return self._spread.frame(self.labels)
+
+    def to_plotly(self, kind: Literal["heatmap", "bars", "scatter"] | None = None, *, effect: Effect = "total") -> Any:
+        """Return a plotly figure of the mean (see `Ablation.to_plotly`)."""
+        return self.average.to_plotly(kind, effect=effect)
+
+    def __repr__(self) -> str:
+        """Return a readable summary."""
+        return f"AblationSummary({self.count} prompts; the mean: {self.average!r})"
+
+
+def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
+    """Return the combined result of the items that are done.
+
+    Raises:
+        ResidscopeError: If there are none.
+    """
+    layout, results = accumulator.done()
+    facts = [result.facts for result in results.values()]
+    before = joined_values(results.values(), "before", layout)
+    count = len(before)
+    shape = {"set": (), "component": layout.grid or (len(layout.components),)}[layout.axes[0]]
+    kind = "head" if layout.components[0].kind == "head" else "layer"
+    rows = {0: (), 1: (kind,), 2: ("layer", "head")}[len(shape)]
+    words = "; ".join(dict.fromkeys(item.measured_from for item in facts))
+    common: dict[str, Any] = {
+        "components": layout.components,
+        "axes": (*rows, "batch"),
+        "replaced_by": words,
+        "replayed": _replayed(before, facts),
+        "notes": notes_of(accumulator, results),
+        "model": re.sub(" [0-9a-f]{12}$", "", facts[0].model),
+    }
+    listed: dict[str, Any] = {
+        "items": [number for number, result in results.items() for _ in range(result.prompts)],
+        "skipped": dict(sorted(accumulator.skipped.items())),
+    }
+    if accumulator.keeps_values:
+        values = joined_values(results.values(), "values", layout)
+        spread = EffectSpread(Spread.of(values, 1), shape, values.dtype)
+        parts = {effect: values[..., at].reshape(*shape, count) for at, effect in enumerate(EFFECTS)}
+        return ManyAblation(**parts, before=before, **common, **listed, _accumulator=accumulator, _effects=spread)
+    assert accumulator.spread is not None
+    spread = EffectSpread(accumulator.spread, shape, before.dtype)
+    means = {str(effect): spread.mean(effect)[..., None] for effect in EFFECTS}
+    average = Ablation(**means, before=before.mean(0, keepdim=True), **common)
+    return AblationSummary(average, count, before, **listed, _accumulator=accumulator, _spread=spread)
+
+
+def _replayed(before: Tensor, facts: Sequence[ItemFacts]) -> str:
+    """How the replays of all items compare with their caches, in words."""
+    value = float(before.mean())
+    rounded = [item.replayed for item in facts if item.replayed]
+    mean = "" if len(before) == 1 else " (mean over prompts)"
+    ending = "" if not rounded else f"{rounded[0]}" if len(facts) == 1 else f", in {len(rounded)} items up to rounding"
+    return f"replayed: {signed(value, abs(value))}{mean}, as cached{ending}"

@@ -1,0 +1,162 @@
+"""`npm run docs`: replay and effects on every family, and the heads of a task, direct against total.
+
+The families are written to `effects.md`. In `causes.md`, what is between two marks is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import torch
+
+import residscope
+from tests.support import tiny
+from tests.support.cause_families import RIGHT, Row, measured
+
+HEADS = {
+    "L23H3": "writes the name, and later layers build on it",
+    "L29H1": "the last layer: nothing can follow but its MLP",
+    "L23H0": "writes the name, but the model makes good for it",
+    "L23H2": "likewise: without it the answer is even surer",
+    "L20H0": "acts through others only",
+    "L1H4": "likewise",
+}
+"""Heads of the demo model, and what their effects say. `check` tests the words against the numbers."""
+
+LAYERS = (0, 5, 10, 15, 20, 25, 29)
+"""Where the stream is patched for the text."""
+
+
+def main(path: Path) -> None:
+    """Run everything and write both documents."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    text = path.read_text("utf-8")
+    run = residscope.demo.ioi()
+    text = put(text, "heads", heads(run))
+    text = put(text, "stream", stream(run))
+    path.write_text(text, "utf-8")
+    print(path)
+    families = path.with_name("effects.md")
+    families.write_text("\n".join(written({name: measured(name) for name in tiny.FAMILIES})) + "\n", "utf-8")
+    print(families)
+
+
+def put(text: str, name: str, lines: list[str]) -> str:
+    """The document with these lines between the marks of this name."""
+    start, end = f"<!-- {name}: made by npm run docs -->\n", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(start)
+    assert rest
+    return before + start + "\n".join(["", *lines, "", ""]) + end + rest.partition(end)[2]
+
+
+def between(text: str, name: str) -> str:
+    """What is between the marks of this name."""
+    found = re.search(f"<!-- {name}: .*?-->(.*)<!-- end of {name} -->", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A value as it is written in the text."""
+    return f"{float(value):+.{digits}f}".replace("-", "−")
+
+
+def heads(run: Any) -> list[str]:
+    """Total, direct and indirect effects of some heads."""
+    found = residscope.ablate(run.cache, run.answers, list(HEADS), progress=False)
+    total, direct, indirect = (found.of(effect).tolist() for effect in ("total", "direct", "indirect"))
+    check({name: row for name, *row in zip(HEADS, total, direct, indirect, strict=True)})
+    rows = zip(HEADS.items(), total, direct, indirect, strict=True)
+    before = number(found.before.mean(), 2)
+    return [
+        f"On the demo model (mean over the eight prompts; the target is right name − wrong name, {before}):",
+        "",
+        "| head | total | direct | indirect | |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {' | '.join(map(number, row))} | {words} |" for (name, words), *row in rows),
+    ]
+
+
+def check(found: dict[str, list[float]]) -> None:
+    """What the words of `HEADS` say of the numbers (total, direct, indirect)."""
+    total, direct, indirect = found["L23H3"]
+    assert direct < -1
+    assert indirect < 0
+    assert abs(found["L29H1"][2]) < 0.01
+    for name in ("L23H0", "L23H2"):
+        total, direct, indirect = found[name]
+        assert direct < -0.2
+        assert indirect > 0.7 * abs(direct)
+    assert found["L23H2"][0] > 0
+    for name in ("L20H0", "L1H4"):
+        total, direct, _ = found[name]
+        assert abs(direct) < 0.1 * abs(total)
+
+
+def stream(run: Any) -> list[str]:
+    """The stream of the clean run, put into the corrupted one, at two positions."""
+    swapped = run.tokens[:2].flip(0)
+    with torch.no_grad():
+        clean, corrupted = (run.model.run_with_cache(tokens)[1] for tokens in (run.tokens[:2], swapped))
+    [[giver]] = (run.tokens[:2] != swapped).any(0).nonzero().T.tolist()  # the only token that differs
+    where = {"the giver's name": giver, "the last token": run.tokens.shape[1] - 1}
+    lines = [
+        "| position | " + " | ".join(f"layer {layer}" for layer in LAYERS) + " |",
+        "|---" * (len(LAYERS) + 1) + "|",
+    ]
+    for name, at in where.items():
+        found = residscope.patch(
+            corrupted, source=clean, target=run.answers[:2], at="resid_pre", positions=[at], progress=False
+        )
+        values = found.of(normalized=True)
+        assert values[LAYERS[0 if at == giver else -1]] > 0.8  # what the text says
+        assert values[LAYERS[-1 if at == giver else 0]] < 0.2
+        lines.append(f"| {name} ({at}) | " + " | ".join(number(values[layer], 2) for layer in LAYERS) + " |")
+    return lines
+
+
+def written(found: dict[str, Row]) -> list[str]:
+    """The document about the families."""
+    remarks: dict[str, int] = {}
+    lines: list[str] = []
+    for family, row in found.items():
+        numbers = ", ".join(str(remarks.setdefault(note, len(remarks) + 1)) for note in row.said)
+        lines.append(f"| {family} | {row.replay} | {row.heads} | {row.stream} | {numbers} |")
+    replayed = [row for row in found.values() if row.replay != "–"]
+    exact = sum(row.replay == "to the last bit" for row in replayed)
+    counts = {kind: sum(getattr(row, kind) == "agree" for row in found.values()) for kind in ("heads", "stream")}
+    gap = max(row.gap for row in replayed)
+    return [
+        "# Replay and effects, family by family",
+        "",
+        f"On tiny random models of {len(found)} families, on a CPU in float32. Made by `npm run docs`; do not edit.",
+        "",
+        f"- **Replay**: {len(replayed)} families give every cached activation and the target again, {exact} of them",
+        "  to the last bit. In the others nothing is measured, with the reason.",
+        f"- **Heads**: total effects of all heads, zeroed one by one (`ablate`), agree in {counts['heads']} families",
+        "  with the model's own runs under TransformerLens' hooks.",
+        f"- **Stream**: another run's stream before layer 1 (`patch`) agrees in {counts['stream']} families with such",
+        "  a hooked run.",
+        "",
+        f"“Agree”: to {RIGHT:g} of the largest effect. The largest difference is {gap:.1g}.",
+        "",
+        "| family | replay | heads | stream | remarks |",
+        "|---|---|---|---|---|",
+        *lines,
+        "",
+        *(line for note, number in remarks.items() for line in _item(f"{number}. {note}")),
+    ]
+
+
+def _item(text: str) -> list[str]:
+    return wrap(text, 118, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False)
+
+
+if __name__ == "__main__":
+    main(Path(__file__).resolve().parents[2] / "py_backend/docs/causes.md")

@@ -1,0 +1,57 @@
+"""The pages on causes are current: their numbers, their families, and their code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import residscope
+from residscope import demo
+from tests.documents import causes
+from tests.support import tiny
+from tests.support.cause_families import measured
+
+DOCS = Path(__file__).parents[2] / "py_backend/docs"
+TEXT, FAMILIES = ((DOCS / name).read_text("utf-8") for name in ("causes.md", "effects.md"))
+NUMBER = re.compile(r"[+−]\d+\.\d+")
+
+
+def test_the_heads_of_the_task_have_the_effects_that_the_page_says(ioi):
+    written, found = causes.between(TEXT, "heads"), "\n".join(causes.heads(ioi))
+    numbers = [[float(text.replace("−", "-")) for text in NUMBER.findall(page)] for page in (written, found)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-3)
+    assert NUMBER.sub("", written).strip() == NUMBER.sub("", found).strip()
+
+
+def test_every_family_stands_in_the_page():
+    rows = [line.split(" | ")[0].strip("| ") for line in FAMILIES.splitlines() if line.startswith("| ")][1:]
+    assert rows == list(tiny.FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "mamba", "jetmoe", "bert", "glm_moe_dsa", "deepseek_v4"])
+def test_a_family_is_what_the_page_says(name):
+    row = measured(name)
+    [line] = [line for line in FAMILIES.splitlines() if line.startswith(f"| {name} |")]
+    *cells, numbers = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == [name, row.replay, row.heads, row.stream]
+    text = FAMILIES.replace("\n   ", " ")
+    remarks = [re.search(rf"^{number}\. (.*)$", text, re.MULTILINE)[1] for number in re.findall(r"\d+", numbers)]
+    assert remarks == row.said
+
+
+def test_the_code_of_the_page_runs(monkeypatch):
+    model = tiny.boot("llama")
+    tokens, _, _ = tiny.run(model, batch=8)
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens)[1]
+    run = SimpleNamespace(model=model, tokens=tokens, cache=cache, answers=[("w5", "w6"), ("w6", "w5")] * 4)
+    monkeypatch.setattr(demo, "ioi", lambda: run)
+    names: dict[str, Any] = {"residscope": residscope}
+    for code in re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
+        exec(code, names)
+    assert tuple(names["effects"].total.shape) == (3, 4, 8)

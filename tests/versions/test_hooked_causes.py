@@ -1,0 +1,75 @@
+"""Effects in a `HookedTransformer`: those of its own hooked runs, in every structure."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+import residscope
+from residscope import ResidscopeError
+from tests.support import hooked
+
+quiet = {"progress": False, "tokens": hooked.tokens()}  # 2.x: the cache holds no token ids
+
+
+def without_head(z, hook, head, where=slice(None)):  # noqa: ARG001
+    z = z.clone()
+    z[:, where, head] = 0
+    return z
+
+
+def theirs(structure, layer, head, where=slice(None)):
+    """The effect in a run of the model's own with a head set to zero."""
+    model = hooked.model(structure)
+    hook = (f"blocks.{layer}.attn.hook_z", partial(without_head, head=head, where=where))
+    with torch.no_grad():
+        changed = model.run_with_hooks(hooked.tokens(), fwd_hooks=[hook])
+    return (hooked.difference(changed) - hooked.difference(hooked.run(structure)[0]))[:, -1]
+
+
+@pytest.mark.parametrize("structure", hooked.STRUCTURES)
+def test_effects_are_those_of_the_models_own_hooked_runs(structure):
+    _, cache = hooked.run(structure)
+    found = residscope.ablate(cache, hooked.ANSWERS, **quiet)
+    last = residscope.ablate(cache, hooked.ANSWERS, positions="last", **quiet)
+    for layer in range(3):
+        for head in (0, 3):
+            for result, where in ((found, slice(None)), (last, -1)):
+                expected = theirs(structure, layer, head, where)
+                torch.testing.assert_close(result.total[layer, head], expected, atol=2e-5, rtol=1e-4)
+    assert "as cached" in found.replayed
+    if not hooked.model(structure).cfg.output_logits_soft_cap > 0:  # there the row is before the soft-cap
+        rows = residscope.attribute(cache, hooked.ANSWERS).grid
+        torch.testing.assert_close(-found.direct, rows, atol=2e-5, rtol=1e-4)
+    assert not any("whole model" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("structure", ["LN", "gated-grouped", "gemma2", "output-norms"])
+def test_patches_and_estimates(structure):
+    from transformer_lens import patching
+
+    model, (logits, cache) = hooked.model(structure), hooked.run(structure)
+    with torch.no_grad():
+        _, other = model.run_with_cache(hooked.tokens().flip(1))
+    options = {"positions": "each", **quiet}
+    for at in ("resid_pre", "attn_out", "mlp_out"):
+        own = getattr(patching, f"get_act_patch_{at}")
+        with torch.no_grad():
+            expected = own(model, hooked.tokens(), other, lambda out: hooked.difference(out)[:, -1].mean())
+        found = residscope.patch(cache, other, hooked.ANSWERS, at=at, **options)
+        before = hooked.difference(logits)[:, -1].mean()
+        torch.testing.assert_close(found.effects.mean(-1) + before, expected, atol=2e-5, rtol=1e-4)
+    step = 2**-8
+    near = {name: part + step * (other[name] - part) for name, part in cache.items() if part.is_floating_point()}
+    measured = residscope.patch(cache, type(cache)(near, model), hooked.ANSWERS, **quiet)
+    found = residscope.estimate(cache, other, hooked.ANSWERS, tokens=hooked.tokens())
+    assert (measured.effects / step - found.effects).norm() / found.effects.norm() < 0.03
+
+
+def test_a_cache_that_holds_no_token_ids_says_so():
+    cache = hooked.run("RMS")[1]
+    kept = {name: part for name, part in cache.items() if "embed" not in name}
+    with pytest.raises(ResidscopeError, match=r"Pass them: `tokens=`"):
+        residscope.ablate(type(cache)(kept, cache.model), hooked.ANSWERS, progress=False)
