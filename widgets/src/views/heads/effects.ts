@@ -8,6 +8,7 @@ import type { Effect, Effects, ReplacedBy } from "../../state/effects";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 
+const ANOTHER = "Choosing another one runs your model, between cells.";
 const RUNS_THE_MODEL = "This runs your model, between cells.";
 /** The effects in the order of the switch, with their tooltips. */
 export const EFFECTS: [Effect, string][] = [
@@ -58,8 +59,9 @@ export function measuredWords(effects: Effects, isSaved: boolean, isWhole = fals
   const button = (words: string, act: () => void): TemplateResult | typeof nothing =>
     isSaved
       ? nothing
-      : html`<button type="button" class="rs-act" title=${act === start ? RUNS_THE_MODEL : "Stop the runs"} @click=${act}>${words}</button>`;
-  if (effects.refusal.value !== null) return html`<span>not measured</span>`;
+      : html`<button type="button" class="rs-act" title=${act === start ? RUNS_THE_MODEL : "Stop the runs"}
+          @click=${act}>${words}</button>`;
+  if (effects.refusal.value !== null) return html`<span>not measured</span> ${button("try again", start)}`;
   switch (effects.state.value) {
     case "measuring": {
       const behind = effects.behind.value;
@@ -106,7 +108,8 @@ function replacedBy(store: Store): TemplateResult {
     });
   };
   const names = (Object.keys(REPLACED_BY) as ReplacedBy[]).filter(isThere);
-  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. Choosing another one runs your model, between cells."><span class="rs-replaced-word">replaced</span> by <span
+  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${ANOTHER}"><span
+      class="rs-replaced-word">replaced</span> by <span
       class="rs-choice"><select aria-label="What takes the place of a head’s output" .value=${value}
         ?disabled=${store.isSaved.value} @change=${choose}>${names.map(
           (name) => html`<option value=${name} ?selected=${name === value}>${REPLACED_BY[name][0]}</option>`,
