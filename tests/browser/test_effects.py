@@ -84,7 +84,7 @@ def test_total_and_direct_effects_by_a_click(lab: Lab) -> None:
     before = lab.python(STATE)
     panel.get_by_role("button", name="total", exact=True).click()
     lab.becomes("panel.effect", "total")
-    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ replayed")
+    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ replayed", timeout=MEASURES)
     for layer, head in ((23, 3), (29, 1), (23, 0)):  # the strongest ones are measured first
         is_measured(panel, f"L{layer}H{head}")
         shown = numbers(panel, f"L{layer}H{head}")

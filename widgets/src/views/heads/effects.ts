@@ -23,6 +23,12 @@ const REPLACED_BY: Record<ReplacedBy, [string, string]> = {
   other: ["compared run", "A head’s output is replaced by what it is in the compared run"],
 };
 
+/** Whether an effect can be chosen: a saved page has none, unless it was saved with one. */
+export function choosable(store: Store): (effect: Effect) => boolean {
+  const isStored = store.effect.peek() !== "direct";
+  return (effect) => effect === "direct" || !store.isSaved.value || isStored;
+}
+
 /** The user chooses an effect: this starts the runs that it needs. */
 export function chooseEffect(store: Store, effect: Effect): void {
   batch(() => {
@@ -43,7 +49,7 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     const found = heads.found.value?.reply;
     const isWhole = effect === "estimate" && (heads.found.value?.estimate.some(Number.isFinite) ?? false);
     render(
-      html`<p class="rs-effects-state" role="status">${measuredWords(heads, store.isSaved.value, isWhole)}</p>
+      html`<p class="rs-effects-state" role=${heads.isMeasuring.value ? nothing : "status"}>${measuredWords(heads, store.isSaved.value, isWhole)}</p>
         <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
       parent,
     );
@@ -120,13 +126,14 @@ function replacedBy(store: Store): TemplateResult {
 export function mountEffectSwitch(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const names = element("span", "rs-switch rs-effect-switch", { role: "group", "aria-label": "Effect of each head" });
   parent.append(names);
+  const isThere = choosable(store);
   watch(signal, () => {
     parent.hidden = store.score.value !== null || store.feeds.value !== null;
     const shown = store.effectShown.value;
     render(
       EFFECTS.map(
         ([name, tip]) => html`<button type="button" data-effect=${name} aria-pressed=${shown === name} title=${tip}
-          ?disabled=${store.isSaved.value && name !== "direct" && store.effect.value === "direct"}
+          ?disabled=${!isThere(name)}
           @click=${() => chooseEffect(store, name)}>${name}</button>`,
       ),
       names,
