@@ -1,4 +1,5 @@
-// What the head map shows: each head's contribution, a measured effect, or a score. The last picture stays until the next one is there.
+// What the head map shows: each head's contribution, a measured effect, or a score. The last picture stays until the
+// next one is there.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { parseHead, plain, signed } from "../base/format";
 import { endsOf, isBeyond } from "../draw/clipped";

@@ -70,6 +70,11 @@ export function effects(
   return other === "other" ? { ...request, against } : request;
 }
 
+/** Whether the head map shows an effect for which the model is run, not a score or what feeds a head. */
+export function isCaused({ effect, score, feeds }: Selected): boolean {
+  return effect !== "direct" && score === null && feeds === null;
+}
+
 /** The run of the model without some heads; null if it is not compared with one. */
 export function without({ against }: Selected): Of<"without"> | null {
   return against?.without?.length ? { kind: "without", against } : null;
@@ -259,7 +264,7 @@ export function choices(shown: Selected): Ask[] {
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
     ...BYS.flatMap((by) => comparison(shown, by) ?? []),
-    ...(shown.effect === "direct" ? [] : [effects(shown, "heads")]),
+    ...(isCaused(shown) ? [effects(shown, "heads")] : []),
   ];
 }
 

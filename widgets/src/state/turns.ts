@@ -9,6 +9,8 @@ export type Behind = "cell" | "kernel";
 
 /** After this time without an answer, a view says what it waits for. */
 const SAYS_AFTER_MS = 400;
+/** The same if it is not known whether a cell is running: then a single step of the runs may take this long, too. */
+const UNKNOWN_AFTER_MS = 2000;
 /** Where nobody makes the kernel take its turns, the view asks again after this time, and cells come in between. */
 const PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
@@ -34,9 +36,11 @@ export async function inTurns<K extends Run>(
   let [before, idle] = ["", 0];
   while (!signal.aborted) {
     const wait = child(signal);
+    const since = Date.now();
     const says = (): void => {
       const isRunning = client.transport.isCellRunning?.();
-      if (isRunning !== false) behind(isRunning ? "cell" : "kernel");
+      if (isRunning) behind("cell");
+      else if (isRunning === undefined && Date.now() - since >= UNKNOWN_AFTER_MS) behind("kernel");
       later(SAYS_AFTER_MS, wait.signal, says);
     };
     later(SAYS_AFTER_MS, wait.signal, says);

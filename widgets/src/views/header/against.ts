@@ -17,6 +17,7 @@ import type { CachesReply } from "../../wire/protocol.gen";
 /** The most runs in the list; the others are found by typing. */
 const MOST = 9;
 const RUNS: Run[] = ["first", "second", "difference"];
+const COMPARE_WITH = "Compare with another prompt, another cache, or a run without some heads";
 let boxes = 0;
 
 /** A head that the second run is without. */
@@ -28,12 +29,12 @@ function chip(store: Store, head: string): TemplateResult {
 
 /** Whether the run without these heads has been made. */
 function whatIf(store: Store): TemplateResult | typeof nothing {
-  const { isRunning, isMissing, behind } = store.runs.whatIf;
+  const { isRunning, isMissing, refusal, behind } = store.runs.whatIf;
   if (isRunning.value) {
     const waits = { cell: "waits for the running cell", kernel: "waits for the kernel" };
     return html`<span class="rs-run-state" role="status">${behind.value ? waits[behind.value] : "running …"}</span>`;
   }
-  if (!isMissing.value || store.isSaved.value) return nothing;
+  if ((!isMissing.value && refusal.value === null) || store.isSaved.value) return nothing;
   return html`<button type="button" class="rs-act" title="This runs your model, between cells"
       @click=${() => store.runs.whatIf.start()}>run again</button>`;
 }
@@ -131,7 +132,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
       html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}"
           aria-haspopup="listbox" aria-expanded=${open.value}
           aria-label=${second === undefined ? "Compare with another run" : `Compared with ${second}`}
-          title=${why === null ? "Compare with another prompt, another cache, or a run without some heads" : legibleSentence(why)}
+          title=${why === null ? COMPARE_WITH : legibleSentence(why)}
           @click=${start}>${
             isPlain
               ? html`<span class="rs-against-word"></span> ${second === undefined ? "…" : html`<b>${second}</b>`}`

@@ -109,8 +109,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             "adds up: ",
             "",
           )} title=${[starred(text), replayed, scoreMeaning(store)].filter((part) => part !== "").join(". ")} @click=${() =>
-            (open.value =
-              !open.value)}><span class="rs-badge-long">${text}${replayed ? ` · ${replayed}` : nothing}</span>${mark}</button>`,
+            (open.value = !open.value)}><span
+            class="rs-badge-long">${text}${replayed ? ` · ${replayed}` : nothing}</span>${mark}</button>`,
       status,
     );
   });

@@ -8,6 +8,7 @@ import type { Effect, Effects, ReplacedBy } from "../../state/effects";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 
+const ANOTHER = "Choosing another one runs your model, between cells.";
 const RUNS_THE_MODEL = "This runs your model, between cells.";
 /** The effects in the order of the switch, with their tooltips. */
 export const EFFECTS: [Effect, string][] = [
@@ -21,6 +22,12 @@ const REPLACED_BY: Record<ReplacedBy, [string, string]> = {
   mean: ["mean over prompts", "A head’s output is replaced by its mean over the prompts"],
   other: ["compared run", "A head’s output is replaced by what it is in the compared run"],
 };
+
+/** Whether an effect can be chosen: a saved page has none, unless it was saved with one. */
+export function choosable(store: Store): (effect: Effect) => boolean {
+  const isStored = store.effect.peek() !== "direct";
+  return (effect) => effect === "direct" || !store.isSaved.value || isStored;
+}
 
 /** The user chooses an effect: this starts the runs that it needs. */
 export function chooseEffect(store: Store, effect: Effect): void {
@@ -42,7 +49,7 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     const found = heads.found.value?.reply;
     const isWhole = effect === "estimate" && (heads.found.value?.estimate.some(Number.isFinite) ?? false);
     render(
-      html`<p class="rs-effects-state" role="status">${measuredWords(heads, store.isSaved.value, isWhole)}</p>
+      html`<p class="rs-effects-state" role=${heads.isMeasuring.value ? nothing : "status"}>${measuredWords(heads, store.isSaved.value, isWhole)}</p>
         <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
       parent,
     );
@@ -58,8 +65,9 @@ export function measuredWords(effects: Effects, isSaved: boolean, isWhole = fals
   const button = (words: string, act: () => void): TemplateResult | typeof nothing =>
     isSaved
       ? nothing
-      : html`<button type="button" class="rs-act" title=${act === start ? RUNS_THE_MODEL : "Stop the runs"} @click=${act}>${words}</button>`;
-  if (effects.refusal.value !== null) return html`<span>not measured</span>`;
+      : html`<button type="button" class="rs-act" title=${act === start ? RUNS_THE_MODEL : "Stop the runs"}
+          @click=${act}>${words}</button>`;
+  if (effects.refusal.value !== null) return html`<span>not measured</span> ${button("try again", start)}`;
   switch (effects.state.value) {
     case "measuring": {
       const behind = effects.behind.value;
@@ -106,7 +114,8 @@ function replacedBy(store: Store): TemplateResult {
     });
   };
   const names = (Object.keys(REPLACED_BY) as ReplacedBy[]).filter(isThere);
-  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. Choosing another one runs your model, between cells."><span class="rs-replaced-word">replaced</span> by <span
+  return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${ANOTHER}"><span
+      class="rs-replaced-word">replaced</span> by <span
       class="rs-choice"><select aria-label="What takes the place of a head’s output" .value=${value}
         ?disabled=${store.isSaved.value} @change=${choose}>${names.map(
           (name) => html`<option value=${name} ?selected=${name === value}>${REPLACED_BY[name][0]}</option>`,
@@ -117,13 +126,14 @@ function replacedBy(store: Store): TemplateResult {
 export function mountEffectSwitch(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const names = element("span", "rs-switch rs-effect-switch", { role: "group", "aria-label": "Effect of each head" });
   parent.append(names);
+  const isThere = choosable(store);
   watch(signal, () => {
     parent.hidden = store.score.value !== null || store.feeds.value !== null;
     const shown = store.effectShown.value;
     render(
       EFFECTS.map(
         ([name, tip]) => html`<button type="button" data-effect=${name} aria-pressed=${shown === name} title=${tip}
-          ?disabled=${store.isSaved.value && name !== "direct" && store.effect.value === "direct"}
+          ?disabled=${!isThere(name)}
           @click=${() => chooseEffect(store, name)}>${name}</button>`,
       ),
       names,

@@ -44,7 +44,8 @@ export function rankLine(
   const at = (v: number): number => (own + other > 0 ? ((v * sign + other) / (own + other)) * 100 : 0);
   return html`<span class="rs-name">${name}</span>
     <span class="rs-track ${dots && spread?.each ? "rs-with-dots" : ""}">
-      <i class="${sign < 0 ? "rs-minus" : "rs-plus"} ${isEstimate ? "rs-estimate" : ""}" style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
+      <i class="${sign < 0 ? "rs-minus" : "rs-plus"} ${isEstimate ? "rs-estimate" : ""}"
+        style="margin-left:${at(0)}%;width:${at(value) - at(0)}%"></i>
       ${other > 0 ? html`<b class="rs-origin" style="left:${at(0)}%"></b>` : nothing}
       ${
         spread && Number.isFinite(spread.std)

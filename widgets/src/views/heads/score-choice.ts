@@ -10,7 +10,7 @@ import type { Values } from "../../state/selectable";
 import type { Score, Store } from "../../state/store";
 import { feedsWords } from "../../state/trail-words";
 import { strongest } from "../attention/attention-words";
-import { chooseEffect, EFFECTS, mountEffectSwitch } from "./effects";
+import { choosable, chooseEffect, EFFECTS, mountEffectSwitch } from "./effects";
 
 type Feeds = NonNullable<Values["feeds"]>;
 const FEEDS: [Feeds["by"], string][] = [
@@ -37,6 +37,7 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
   parent.before(effects, held);
   mountEffectSwitch(effects, store, signal);
   hold.follow(store, signal);
+  const isThere = choosable(store);
   watch(signal, () => render(store.score.value === null ? hold.button("the head map") : nothing, held));
   watch(signal, () => {
     const score = store.score.value;
@@ -68,7 +69,7 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
     render(
       html`<select aria-label="What colours the head map" title=${tip} .value=${chosen} @change=${choose}>
         <optgroup label="the effect of each head">
-          ${EFFECTS.filter(([name]) => name === effect || !store.isSaved.value || store.effect.value !== "direct").map(
+          ${EFFECTS.filter(([name]) => isThere(name)).map(
             ([name, tip]) =>
               html`<option value=${optionOf(name)} title=${tip} ?selected=${chosen === optionOf(name)}>${
                 name === "direct" ? "what each adds" : name === "estimate" ? "estimate" : `${name} effect`

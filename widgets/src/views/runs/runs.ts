@@ -1,5 +1,5 @@
-// Two compared runs, head by head: what each head adds in A (across) and in B (up); or direct and total effects. A click
-// pins a head, a dragged frame pins the heads in it.
+// Two compared runs, head by head: what each head adds in A (across) and in B (up); or direct and total effects. A
+// click pins a head, a dragged frame pins the heads in it.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";
@@ -191,7 +191,8 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
       "aria-label",
       at !== null && words(at) !== ""
         ? `${at} ${words(at)}`
-        : `${isCaused.value ? "Direct and total effect of each head" : "What each head adds in both runs"}. They differ most in ${strongest.join("; ")}. Arrow keys go on from ` +
+        : `${isCaused.value ? "Direct and total effect of each head" : "What each head adds in both runs"}. ` +
+            `They differ most in ${strongest.join("; ")}. Arrow keys go on from ` +
             "there, Enter pins.",
     );
   });

@@ -98,14 +98,14 @@ export function mountStream(
   watch(signal, () => {
     if (!inSight.value) return render(nothing, status);
     const ends = signed(limit.value, limit.value);
+    const scale = divergingGradient(store.theme.value);
     render(
-      html`<p class="rs-effects-state" role="status">${measuredWords(stream, store.isSaved.value)}</p>
+      html`<p class="rs-effects-state" role=${stream.isMeasuring.value ? nothing : "status"}>${measuredWords(stream, store.isSaved.value)}</p>
         <div class="rs-effects-row">${replayed(found.value?.reply.replayed ?? "", store.isSaved.value)}
           ${
             limit.value > 0
-              ? html`<span class="rs-stream-scale" aria-hidden="true">${ends.replace("+", "−")}<i style="background-image:${divergingGradient(
-                  store.theme.value,
-                ).replace("to top", "to right")}"></i>${ends}</span>`
+              ? html`<span class="rs-stream-scale" aria-hidden="true">${ends.replace("+", "−")}<i
+                  style="background-image:${scale.replace("to top", "to right")}"></i>${ends}</span>`
               : nothing
           }</div>`,
       status,
@@ -171,7 +171,8 @@ export function mountStream(
     tip.replaceChildren(element("b", "", {}, `layer ${at.row}`), ` ${words(at)}`);
     const end = columns * cellWidth - tip.offsetWidth;
     tip.style.left = `${Math.max(0, Math.min(end, (at.column + 0.5) * cellWidth - tip.offsetWidth / 2))}px`;
-    tip.style.top = `${at.row < rows / 2 ? (at.row + 1) * cellHeight + 4 : at.row * cellHeight - tip.offsetHeight - 4}px`;
+    const isUpper = at.row < rows / 2;
+    tip.style.top = `${isUpper ? (at.row + 1) * cellHeight + 4 : at.row * cellHeight - tip.offsetHeight - 4}px`;
   });
 
   const said = ({ row, column }: Cell): string => `before layer ${row} at ${store.tokenName(column)}`;
@@ -182,8 +183,8 @@ export function mountStream(
       "aria-label",
       at
         ? `The stream ${said(at)}: ${words(at)}`
-        : `The stream at ${rows} layers and ${columns} positions. Arrow keys read the cells, Enter reads the model at ` +
-            "a position.",
+        : `The stream at ${rows} layers and ${columns} positions. Arrow keys read the cells, Enter reads the model ` +
+            "at a position.",
     );
   });
   const choose = (to: Cell | null): void => {
