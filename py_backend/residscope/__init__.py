@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from residscope import demo as demo
     from residscope.attribution import targets as targets
     from residscope.attribution.attribute import Attribution, attribute
+    from residscope.attribution.next_tokens import NextTokens, next_tokens
     from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
     from residscope.causes.ablate import ablate
@@ -46,6 +47,7 @@ __all__ = [
     "AttributionSummary",
     "Comparison",
     "ManyAttribution",
+    "NextTokens",
     "Pairs",
     "Panel",
     "Patching",
@@ -65,6 +67,7 @@ __all__ = [
     "effects",
     "estimate",
     "inspect",
+    "next_tokens",
     "pairs",
     "patch",
     "scores",
@@ -86,6 +89,7 @@ _PLACES = {
     "AttributionSummary": "many.result",
     "Comparison": "comparison.result",
     "ManyAttribution": "many.result",
+    "NextTokens": "attribution.next_tokens",
     "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
     "Patching": "causes.patching",
@@ -103,6 +107,7 @@ _PLACES = {
     "effects": "causes.estimate",
     "estimate": "causes.estimate",
     "inspect": "hosts.panel",
+    "next_tokens": "attribution.next_tokens",
     "pairs": "attribution.pairs",
     "patch": "causes.patch",
     "scores": "patterns.scores",
