@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from residscope import demo as demo
     from residscope.attribution import targets as targets
     from residscope.attribution.attribute import Attribution, attribute
+    from residscope.attribution.next_tokens import NextTokens, next_tokens
     from residscope.attribution.pairs import Pairs, pairs
     from residscope.attribution.token_lens import TokenLens, token_lens
     from residscope.causes.ablate import ablate
@@ -50,6 +51,7 @@ __all__ = [
     "Comparison",
     "ManyAblation",
     "ManyAttribution",
+    "NextTokens",
     "Pairs",
     "Panel",
     "Patching",
@@ -70,6 +72,7 @@ __all__ = [
     "effects",
     "estimate",
     "inspect",
+    "next_tokens",
     "pairs",
     "patch",
     "scores",
@@ -93,6 +96,7 @@ _PLACES = {
     "Comparison": "comparison.result",
     "ManyAblation": "many.ablation_result",
     "ManyAttribution": "many.result",
+    "NextTokens": "attribution.next_tokens",
     "Pairs": "attribution.pairs",
     "Panel": "hosts.panel",
     "Patching": "causes.patching",
@@ -111,6 +115,7 @@ _PLACES = {
     "effects": "causes.estimate",
     "estimate": "causes.estimate",
     "inspect": "hosts.panel",
+    "next_tokens": "attribution.next_tokens",
     "pairs": "attribution.pairs",
     "patch": "causes.patch",
     "scores": "patterns.scores",

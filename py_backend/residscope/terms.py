@@ -111,6 +111,16 @@ class StreamDirection(msgspec.Struct, frozen=True, tag_field="kind", tag="direct
     at: Name
 
 
+class NextToken(msgspec.Struct, frozen=True):
+    """At each position, the logit of the token that really follows it; each position has its own answer.
+
+    Attributes:
+        versus: `"runner-up"`: minus the logit of the most likely other token there. None: the plain logit.
+    """
+
+    versus: Literal["runner-up"] | None = None
+
+
 class Through(msgspec.Struct, frozen=True):
     """A head, and the source that it reads. `source=None` is every source (only in Python, and only as the last)."""
 
@@ -127,6 +137,7 @@ class Target(msgspec.Struct, frozen=True):
         direction: The key of a direction at the output of the final norm.
         own: Whether it is the default, made from the model's own two top predictions.
         inner: A target inside the model, instead of logits.
+        next_token: At each position the token that follows it, instead of the same contrasts at all of them.
         through: What heads contribute to the target, each by what it reads from one source: the first head writes to
             the target itself, each other one to what the head before it reads at its source.
     """
@@ -136,6 +147,7 @@ class Target(msgspec.Struct, frozen=True):
     own: bool = False
     inner: AttentionScore | NeuronInput | StreamDirection | None = None
     through: Annotated[list[Through], Meta(max_length=64)] = []
+    next_token: NextToken | None = None
 
 
 class Against(msgspec.Struct, frozen=True):

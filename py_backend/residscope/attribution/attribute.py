@@ -10,9 +10,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.decompose import Query, decompose
+from residscope.attribution.decompose import Query
 from residscope.attribution.inner_targets import Output
 from residscope.attribution.on_padding import check_not_on_padding, shared_places
+from residscope.attribution.own_targets import decomposed
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
@@ -107,7 +108,7 @@ def attribute(
             target = targets.resolve(answers)
             check_asked(view, target, where, position)
             query = Query(target, by, where, norm, layers, heads)
-            result = decompose(view, targets, query, output)
+            result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:

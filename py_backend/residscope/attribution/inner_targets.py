@@ -6,7 +6,7 @@ They are small objects without a model. `targets.Targets.resolve` checks them ag
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from residscope.terms import NeuronPart, Position, Side, Versus
 
@@ -24,7 +24,7 @@ class InnerTarget:
         """The call that makes it, without arguments that are the default."""
         given = [(field, getattr(self, field.name)) for field in fields(self)]
         changed = [(field.name, value) for field, value in given if field.default is MISSING or value != field.default]
-        name = {"Score": "attention"}.get(type(self).__name__, type(self).__name__.lower())
+        name = {"Score": "attention", "Next": "next_token"}.get(type(self).__name__, type(self).__name__.lower())
         return f"targets.{name}({', '.join(f'{key}={value!r}' for key, value in changed)})"
 
 
@@ -62,6 +62,27 @@ class Score(InnerTarget):
     source: int
     versus: Versus = "most"
     side: Side = "query"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Next(InnerTarget):
+    """At each position, the token that follows it."""
+
+    versus: Literal["runner-up"] | None = None
+
+
+def next_token(versus: Literal["runner-up"] | None = None) -> Next:
+    """At each position, the logit of the token that really follows it: what wrote each token of an answer.
+
+    Args:
+        versus: `"runner-up"`: minus the logit of the most likely other token at that position. None: the plain logit.
+
+    Returns:
+        A target for `attribute`. With `position="all"` each position has its own answer, and all are computed in one
+        pass: `.values` is `[component, batch, pos]`. The last real token of a prompt, and padding, have no next token:
+        their values are NaN. At one position it is that token's logit, as if it were given as an answer.
+    """
+    return Next(versus)
 
 
 def neuron(neuron: Any, part: NeuronPart = "pre") -> Neuron:

@@ -20,11 +20,13 @@ from residscope.attribution.inner_targets import (
     Direction,
     InnerTarget,
     Neuron,
+    Next,
     Output,
     Score,
     attention,
     direction,
     neuron,
+    next_token,
     output,
 )
 from residscope.base.arrays import tensor_of, unreadable_kind
@@ -42,6 +44,7 @@ from residscope.terms import (
     Contrast,
     NeuronInput,
     NeuronPart,
+    NextToken,
     StreamDirection,
     Target,
     Through,
@@ -62,6 +65,7 @@ __all__ = [
     "explain",
     "is_array",
     "neuron",
+    "next_token",
     "output",
 ]
 
@@ -148,6 +152,12 @@ class Targets:
 
     def _checked(self, target: Target) -> Target:
         """Check a target in the normal form, such as a view sends: this model must have its tokens."""
+        if target.next_token is not None:
+            if target.through or target.inner is not None or target.contrasts or target.direction is not None:
+                raise ResidscopeError(
+                    "answers", "The next token stands alone: it cannot be combined with another target."
+                )
+            return target
         if target.inner is not None:
             check_inner(self.view, target.inner)
             if isinstance(target.inner, StreamDirection):
@@ -253,6 +263,10 @@ class Targets:
             if given.part not in get_args(NeuronPart):
                 raise ResidscopeError("neuron", f'`part={given.part!r}` is not known: use "pre", "gate" or "up".')
             return Target([], inner=NeuronInput(*parse_neuron(given.neuron), given.part))
+        if isinstance(given, Next):
+            if given.versus not in (None, "runner-up"):
+                raise ResidscopeError("answers", f'`versus={given.versus!r}` is not known: use "runner-up" or None.')
+            return Target([], next_token=NextToken(given.versus))
         if isinstance(given, Direction):
             place, vector = parse_point(given.at), _unpacked(given.vector)
             if not is_array(vector) or unreadable_kind(vector) is not None or not tensor_of(vector).is_floating_point():
@@ -261,6 +275,10 @@ class Targets:
             return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
         if isinstance(given, Output):
             of, (layer, head) = self.resolve(given.of), parse(given.head)
+            if of.next_token is not None:
+                raise ResidscopeError(
+                    "answers", "What a head contributes to each position's next token cannot be asked: name the token."
+                )
             source = None if given.source is None else position_in(self.view, "source", given.source)
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
         assert isinstance(given, Score)
@@ -475,6 +493,8 @@ def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, 
             return Direction(key if directions is None else directions[key], at)
         case None:
             pass
+    if target.next_token is not None:
+        return Next(target.next_token.versus)
     written = [one(contrast) for contrast in target.contrasts]
     alone = len(written) == 1 and not (isinstance(written[0], tuple) and any(isinstance(s, list) for s in written[0]))
     return written[0] if alone else written

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from residscope.attribution.decompose import Query, decompose
+from residscope.attribution.decompose import Query
+from residscope.attribution.own_targets import decomposed
 from residscope.attribution.result import Attribution
 from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
@@ -76,12 +77,12 @@ class RequestContext:
         try:
             given = key_of(self.logits)
         except NoKeyError:
-            return decompose(self.view, self.targets, query, self.logits)
+            return decomposed(self.view, self.targets, query, self.logits)
         at = None if where is None else tuple(where.tolist())
         key = ("decomposed", by, msgspec.msgpack.encode(target), at, norm, layers, given)
         found: Attribution | None = self.view.memo.get(*key)
         if found is None:
-            found = decompose(self.view, self.targets, query, self.logits)
+            found = decomposed(self.view, self.targets, query, self.logits)
             size = size_of(found.values)
             if size <= _MOST_BYTES:
                 self.view.memo.put(*key, value=found, size=size)

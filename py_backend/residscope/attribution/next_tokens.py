@@ -1,0 +1,136 @@
+"""The token that really follows each position, and how the model predicted it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.targets import Targets
+from residscope.cache import positions
+from residscope.cache.cells import cells_of
+from residscope.cache.unembedding import written_logits
+from residscope.cache.view import CacheView
+from residscope.compute.precision import working
+from residscope.compute.progress import report_progress
+from residscope.compute.torch_context import in_torch_context
+from residscope.errors import ResidscopeError
+from residscope.session.change_notes import seen, steadily
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """The token that follows each position, and how the model predicted it. At positions without one, see `real`.
+
+    Attributes:
+        ids: Its id; 0 where there is none.
+        real: Whether there is one: the position and the next one are both real tokens of the prompt.
+        log_prob: The logarithm of the probability that the model gave it; NaN where there is none.
+        rank: How many tokens the model found likelier; −1 where there is none.
+        runner_up: The id of the most likely other token.
+    """
+
+    ids: Int[Tensor, "batch pos"]
+    real: Bool[Tensor, "batch pos"]
+    log_prob: Float[Tensor, "batch pos"]
+    rank: Int[Tensor, "batch pos"]
+    runner_up: Int[Tensor, "batch pos"]
+
+
+def next_tokens(
+    cache: Any,
+    *,
+    logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+) -> NextTokens:
+    """The token that really follows each position, and how the model predicted it.
+
+    Args:
+        cache: An `ActivationCache`. The model is not run.
+        logits: The model's output, if the cache does not hold it.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
+        model: The model, if `cache.model` no longer exists.
+
+    Raises:
+        ResidscopeError: If there are no token ids, or neither logits nor the final stream.
+    """
+    tracked = seen(cache, model)
+
+    def work() -> NextTokens:
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
+
+        def computed() -> NextTokens:
+            return predicted(Targets.of(view), None if logits is None else view.whole_logits(logits))
+
+        return in_torch_context(view.stream.device, computed)
+
+    return steadily(cache, model, tracked, work)
+
+
+def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
+    """The tokens that follow, and how the model predicted them.
+
+    Raises:
+        ResidscopeError: If there are no token ids, or neither logits nor the final stream.
+    """
+    import torch
+
+    view, (ids, real) = targets.view, following(targets.view)
+    log_prob = torch.full(ids.shape, float("nan"), device=ids.device)
+    rank, runner_up = torch.full_like(ids, -1), torch.zeros_like(ids)
+    for prompt in range(view.batch):
+        for start in range(0, view.n_pos, _BLOCK):
+            report_progress()
+            part = slice(start, start + _BLOCK)
+            rows = targets.output(_logits(view, prompt, part, logits)).to(ids.device)
+            own = rows.gather(-1, ids[prompt, part, None])
+            here = real[prompt, part]
+            log_prob[prompt, part] = (own[:, 0] - rows.logsumexp(-1)).float().masked_fill(~here, float("nan"))
+            rank[prompt, part] = (rows > own).sum(-1).masked_fill(~here, -1)
+            runner_up[prompt, part] = rows.scatter(-1, ids[prompt, part, None], float("-inf")).argmax(-1)
+    return NextTokens(ids, real, log_prob, rank, runner_up)
+
+
+_BLOCK = 256
+"""Positions of which all logits are read at once."""
+
+
+def _logits(view: CacheView, prompt: int, part: slice, given: Tensor | None) -> Float[Tensor, "pos d_vocab"]:
+    """What the unembedding wrote at some positions of a prompt."""
+    if given is not None:
+        return working(given[prompt, part])
+    name = view.first("unembed.hook_out", "hook_unembed")
+    if name is not None:
+        return working(view.get(name)[prompt, part])
+    return written_logits(cells_of(view, prompt, part), None)[:, 0]
+
+
+def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+    """The id of the token after each position, and whether there is one.
+
+    Raises:
+        ResidscopeError: If the cache shows no token ids.
+    """
+    import torch
+
+    tokens = view.tokens
+    if tokens is None:
+        raise ResidscopeError(
+            "tokens",
+            "Which token follows is not known, because the cache holds no token ids (`embed.hook_in`), and they do not "
+            "follow from `hook_embed`. Pass them: `tokens=`.",
+        )
+    tokens = tokens.to(device=view.like.device, dtype=torch.long)
+    ids = tokens.roll(-1, 1)
+    at = torch.arange(view.n_pos, device=tokens.device)
+    first, last = (
+        torch.tensor(ends(view), device=tokens.device)[:, None] for ends in (positions.first, positions.last)
+    )
+    real = (first <= at) & (at < last)
+    return ids.masked_fill(~real, 0), real

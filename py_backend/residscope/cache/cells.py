@@ -1,0 +1,38 @@
+"""A cache whose prompts are the positions of another one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from residscope.cache.view import CacheView
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(None)) -> CacheView:
+    """Every position as a prompt of one position: a view of the same activations. Those between positions are left out.
+
+    Args:
+        view: The cache.
+        prompt: A prompt; None is all.
+        part: Its positions.
+    """
+    held: dict[str, Tensor] = {}
+    for name in view.activations:
+        if name.startswith("rotary_emb.") or name.rpartition(".")[2] in _BETWEEN:
+            continue
+        tensor = view.get(name)
+        if tensor.ndim < 2 or tuple(tensor.shape[:2]) != (view.batch, view.n_pos):
+            continue
+        tensor = tensor if prompt is None else tensor[prompt : prompt + 1, part]
+        held[name] = tensor.reshape(-1, 1, *tensor.shape[2:])
+    like = SimpleNamespace(cache_dict=held, model=view.model, has_batch_dim=True)
+    cells = CacheView(like, model=view.model)
+    cells.facts, cells.padding_is_real = view.facts, True
+    return cells
+
+
+_BETWEEN = frozenset(("hook_pattern", "hook_attn_scores", "hook_cos", "hook_sin"))
+"""Activations of pairs of positions."""
