@@ -101,7 +101,7 @@ def test_total_and_direct_effects_by_a_click(opened: tuple[Lab, Locator]) -> Non
 
 
 def test_the_mean_over_the_prompts_of_the_demo(lab: Lab) -> None:
-    lab.open(lab.write_notebook("mean.ipynb", SETUP, INSPECT))
+    lab.open(lab.write_notebook("mean.ipynb", SETUP, "panel = residscope.inspect(cache, answers=run.answers)"))
     lab.run_all()
     panel = lab.panel()
     settled(panel)

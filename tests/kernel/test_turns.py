@@ -143,7 +143,7 @@ def test_vs_code_takes_a_turn_with_each_of_its_requests(client):
     [row] = value(
         client, "__import__('msgspec').to_builtins(__import__('residscope').serving.dispatcher.listed().caches)"
     )
-    ask = effects(client, position=2)
+    ask, reply = effects(client, position=2), {}
     for number in range(500):
         question = {"id": f"v{number}", "ask": ask, "cache": row["ref"]}
         outputs = run(client, expression(f"token{number}", [question]))

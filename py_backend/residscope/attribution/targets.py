@@ -212,6 +212,12 @@ class Targets:
         Source: TransformerLens' `tokens_to_residual_directions`, with sets of tokens, the bias and a logit scale, in
         working precision.
         """
+        if target.next_token is not None:
+            raise ResidscopeError(
+                "next-token",
+                "Each position has its own next token, so this needs one token for all positions: name it. "
+                '`residscope.attribute` and `position="all"` take `targets.next_token()`.',
+            )
         if target.direction is not None:
             u = self.given_direction(target.direction)
             return u, u.new_zeros(u.shape[0])

@@ -147,9 +147,10 @@ def hook_state(model: Any) -> tuple[object, ...]:
     found: list[object] = []
     for number, part in enumerate(all_modules(model)):
         for name in ("_forward_hooks", "_forward_pre_hooks"):
-            held = vars(part).get(name)
-            if held:
-                found.append((number, name, *(key for key, hook in list(held.items()) if not isinstance(hook, _Hook))))
+            held = list((vars(part).get(name) or {}).items())  # a copy, because a run may be adding ours now
+            theirs = [key for key, hook in held if not isinstance(hook, _Hook)]
+            if theirs:
+                found.append((number, name, *theirs))
     return tuple(found)
 
 

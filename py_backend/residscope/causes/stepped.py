@@ -161,7 +161,7 @@ def _largest_first(into: Measured) -> list[int]:
     """The rows that are not measured yet, those with the largest estimates first."""
     assert into.total is not None
     guess = into.direct if into.estimate is None else into.estimate
-    size = into.total.new_zeros(len(into.total)) if guess is None else guess.mean(-1).abs().nan_to_num(0.0)
+    size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nan_to_num(0.0).mean(-1)
     order: list[int] = size.argsort(descending=True, stable=True).tolist()
     unknown = into.total.isnan().all(-1).tolist()
     return [row for row in order if unknown[row]]

@@ -23,16 +23,23 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
+NO_OWN_TARGETS = (
+    "The views show one answer for all positions, not each position's own next token: name a token. In Python, "
+    '`residscope.attribute(…, targets.next_token(), position="all")` gives the rows for each position.'
+)
+
 _MOST_BYTES = 16_000_000
 """A decomposition of more bytes than this is not memoised."""
 
 
 def check_one_source(target: Target) -> None:
-    """Refuse a target whose rows have an axis for the sources: views show one value for each row.
+    """Refuse a target whose rows have an axis for the sources or the positions: views show one value for each row.
 
     Raises:
-        ResidscopeError: If a head of the target reads all sources.
+        ResidscopeError: If a head of the target reads all sources, or each position has its own target.
     """
+    if target.next_token is not None:
+        raise ResidscopeError("next-token", NO_OWN_TARGETS)
     if any(through.source is None for through in target.through):
         raise ResidscopeError(
             "source",

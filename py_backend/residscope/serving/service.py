@@ -227,8 +227,6 @@ class Service:
             self._jobs.cancel(ask.id)
             return GivenUp(), []
         if isinstance(ask, MeasureEffects | RunWithout):
-            if not looked:
-                self._jobs.run_short(self._look)
             if isinstance(ask, MeasureEffects):
                 return self._runs.effects(ask, gives_turns=gives_turns)
             return self._runs.without(ask, gives_turns=gives_turns), []

@@ -45,12 +45,16 @@ export const Through = v.object({
   head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   source: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000))),
 });
+export const NextToken = v.object({
+  versus: v.exactOptional(v.nullable(v.picklist(["runner-up"]))),
+});
 export const Target = v.object({
   contrasts: v.pipe(v.array(Contrast), v.maxLength(65536)),
   direction: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   own: v.exactOptional(v.boolean()),
   inner: v.exactOptional(v.nullable(v.variant("kind", [AttentionScore, NeuronInput, StreamDirection]))),
   through: v.exactOptional(v.pipe(v.array(Through), v.maxLength(64))),
+  next_token: v.exactOptional(v.nullable(NextToken)),
 });
 export const Attribute = v.object({
   kind: v.picklist(["attribute"]),

@@ -82,6 +82,7 @@ export interface Attribute {
  *         direction: The key of a direction at the output of the final norm.
  *         own: Whether it is the default, made from the model's own two top predictions.
  *         inner: A target inside the model, instead of logits.
+ *         next_token: At each position the token that follows it, instead of the same contrasts at all of them.
  *         through: What heads contribute to the target, each by what it reads from one source: the first head writes to
  *             the target itself, each other one to what the head before it reads at its source.
  */
@@ -97,6 +98,7 @@ export interface Target {
    * @maxItems 64
    */
   through?: Through[];
+  next_token?: NextToken | null;
 }
 /**
  * Mean logit of `answer` minus mean logit of `distractor` (no distractor: the plain logit of `answer`).
@@ -154,6 +156,15 @@ export interface Through {
   layer: number;
   head: number;
   source: number | null;
+}
+/**
+ * At each position, the logit of the token that really follows it; each position has its own answer.
+ *
+ *     Attributes:
+ *         versus: `"runner-up"`: minus the logit of the most likely other token there. None: the plain logit.
+ */
+export interface NextToken {
+  versus?: "runner-up" | null;
 }
 /**
  * One decomposition of two runs. The buffers of the reply are float32 [component].
@@ -1066,4 +1077,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "b5190fd7d872";
+export const WIRE = "3af791ad0c11";
