@@ -76,10 +76,7 @@ class Measurement:
     @property
     def replayed(self) -> str:
         """How the replay compares with the cache, in words: `replayed: +4.724, as cached`."""
-        value, gap = float(self.before.mean()), self.replay.gap
-        mean = "" if self.view.batch == 1 else " (mean over prompts)"
-        exact = "as cached" if gap == 0 else f"as cached, up to rounding ({gap:.1g} of an activation's size)"
-        return f"replayed: {signed(value, abs(value))}{mean}, {exact}"
+        return replayed_words(self.before, self.replay.gap)
 
     def site(self, kind: SiteKind, layer: int) -> Site | None:
         """A site; None if this layer has none."""
@@ -100,6 +97,20 @@ class Measurement:
                 "module whose output it is.",
             )
         return found
+
+
+def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str:
+    """How an unchanged run compares with the cache.
+
+    Args:
+        before: The target in it, `[batch]`.
+        gap: The largest difference from the cache, relative to an activation's size.
+        prompt: The prompt whose target is named; None: the mean.
+    """
+    value = float(before.mean() if prompt is None else before[prompt])
+    mean = " (mean over prompts)" if prompt is None and len(before) > 1 else ""
+    exact = "as cached" if gap == 0 else f"as cached, up to rounding ({gap:.1g} of an activation's size)"
+    return f"replayed: {signed(value, abs(value))}{mean}, {exact}"
 
 
 def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from residscope.attribution.targets import Targets
 from residscope.causes.direct import DirectPaths
 from residscope.causes.estimate import estimated
-from residscope.causes.measurement import Measurement, chosen_positions
+from residscope.causes.measurement import Measurement, chosen_positions, replayed_words
 from residscope.causes.patch import cells
 from residscope.causes.replacement import Replacement
 from residscope.causes.replay import Replay
@@ -41,7 +41,7 @@ class Measured:
         shape: The rows as a grid: layers × heads, or layers × positions.
         done: How many rows were measured.
         before: The target in the unchanged run, `[batch]`.
-        replayed: How the unchanged run compares with the cache, in words.
+        gap: The largest difference of the unchanged run from the cache, relative to an activation's size.
         replaced_by: What takes the place of the activations, in words.
         notes: What to know about these numbers.
     """
@@ -53,9 +53,13 @@ class Measured:
     shape: tuple[int, int] = (0, 0)
     done: int = 0
     before: Float[Tensor, " batch"] | None = None
-    replayed: str = ""
+    gap: float = 0.0
     replaced_by: str = ""
     notes: list[str] = field(default_factory=list[str])
+
+    def replayed(self, prompt: int | None) -> str:
+        """How the unchanged run compares with the cache, in words; empty if that is not known yet."""
+        return "" if self.before is None else replayed_words(self.before, self.gap, prompt)
 
     @property
     def count(self) -> int:
@@ -102,7 +106,7 @@ def steps(
     view = targets.view
     kind: SiteKind = "z" if of == "heads" else "resid_pre"
     measurement = Measurement.of(view, target, position, targets)
-    into.before, into.replayed = measurement.before, measurement.replayed
+    into.before, into.gap = measurement.before, measurement.replay.gap
     yield
     replacement = by(measurement.replay)
     into.replaced_by = replacement.words

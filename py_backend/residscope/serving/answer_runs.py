@@ -212,7 +212,7 @@ class RunRequests:
             done=found.done,
             total=found.count,
             before=None if before is None else number(before),
-            replayed=found.replayed,
+            replayed=found.replayed(prompt),
             replaced_by=found.replaced_by,
             prompts=view.batch if prompt is None else 1,
             notes=list(found.notes),
