@@ -156,7 +156,9 @@ def test_a_stop_that_comes_during_a_turn_ends_it(run):
 
     def stop(module, *_):
         if module is block and not threads:
-            threads.append(threading.Thread(target=ask, args=(run, msgspec.structs.replace(request, measure=False))))
+            threads.append(
+                threading.Thread(target=ask, args=(run, msgspec.structs.replace(request, measure=False, stop=True)))
+            )
             threads[0].start()
             threads[0].join(1)  # it waits for the lock of this turn, but has told it to stop
 
@@ -167,7 +169,7 @@ def test_a_stop_that_comes_during_a_turn_ends_it(run):
     with calls(run) as counted:
         turns.take(turn)
         assert counted == []
-    assert ask(run, msgspec.structs.replace(request, measure=False))[0].state == "stopped"
+    assert ask(run, msgspec.structs.replace(request, measure=False, stop=True))[0].state == "stopped"
 
 
 def test_it_stops_and_goes_on_where_it_stopped(run, monkeypatch):
@@ -175,7 +177,7 @@ def test_it_stops_and_goes_on_where_it_stopped(run, monkeypatch):
     request = MeasureEffects(run.target)
     while ask(run, request)[0].done == 0:
         turns.take(ask(run, request)[0].turn)
-    stop = msgspec.structs.replace(request, measure=False)
+    stop = msgspec.structs.replace(request, measure=False, stop=True)
     reply, [total, *_] = ask(run, stop)
     assert (reply.state, reply.turn) == ("stopped", None)
     assert 0 < reply.done < reply.total == np.isfinite(total).size
@@ -267,7 +269,7 @@ def test_a_run_without_heads_is_the_second_run_of_a_comparison(run, by):
     map_reply, _ = run.service.reply(CompareAttention(1, 2, against, 0))
     assert len(map_reply.parts) == 3
     run.service.reply(RunWithout(Against()))  # the comparison has ended: its run is released
-    with pytest.raises(residscope.ResidscopeError, match="made first"):
+    with pytest.raises(residscope.ResidscopeError, match="run again"):
         run.service.reply(compare)
 
 
@@ -302,3 +304,89 @@ def test_the_code_of_a_picture_gives_its_values(run, shown, kind):
     else:
         order = np.sort(grid.ravel())
         np.testing.assert_allclose([value for _, value in names["values"]], [*order[:-3:-1], *order[:2]], atol=1e-5)
+
+
+def test_another_cache_of_the_same_name_is_measured_again(run):
+    request = MeasureEffects(run.target, replaced_by="other", against=Against("other"))
+    first = measured(run, request)[1][0]
+    with torch.no_grad():
+        _, run.names["other"] = run.model.run_with_cache(run.tokens.roll(2, 1))
+    assert ask(run, request)[0].state == "waiting"
+    truth = residscope.ablate(run.cache, PAIR, replace=run.names["other"], progress=False).total.mean(-1)
+    second = measured(run, request)[1][0]
+    np.testing.assert_allclose(second, truth, atol=1e-5)
+    assert np.abs(second - first).max() > 1e-2
+
+
+def test_what_failed_is_made_again_when_it_is_asked_again(run):
+    request = MeasureEffects(run.target, replaced_by="other", against=Against("later"))
+    with pytest.raises(residscope.ResidscopeError, match="no activation cache `later`"):
+        measured(run, request)
+    run.names["later"] = run.other
+    assert measured(run, request)[0].state == "done"
+
+
+def test_the_stream_has_no_effect_at_padding(run):
+    tokens = run.tokens.clone()
+    tokens[0, -3:] = 0
+    with torch.no_grad():
+        _, cache = run.model.run_with_cache(tokens)
+        _, run.names["other"] = run.model.run_with_cache(tokens.roll(1, 0))
+    run.service = Service(cache)
+    request = MeasureEffects(run.target, "stream", "other", Against("other"))
+    truth = residscope.patch(cache, run.names["other"], PAIR, at="resid_pre", positions="each", progress=False)
+    _, [total, *_] = measured(run, request)
+    np.testing.assert_allclose(total, truth.effects.nanmean(-1), atol=1e-5)
+    assert np.isnan(measured(run, msgspec.structs.replace(request, prompt=0))[1][0][:, -3:]).all()
+
+
+def test_a_stop_while_it_begins_loses_nothing(run, monkeypatch):
+    from residscope.causes.sweep import Sweep
+    from residscope.compute.progress import WorkCancelledError
+
+    request, usual, left = MeasureEffects(run.target), Sweep.directs, [1]
+
+    def cancelled(self, patches):
+        if left:
+            left.pop()
+            raise WorkCancelledError
+        return usual(self, patches)
+
+    monkeypatch.setattr(Sweep, "directs", cancelled)
+    assert measured(run, request)[0].state == "stopped"
+    reply, [_, _, estimate] = measured(run, request)
+    assert (reply.state, reply.done) == ("done", reply.total)
+    assert not np.isnan(estimate).any()
+
+
+def test_what_a_hook_reads_may_not_change_during_the_runs(run, monkeypatch):
+    monkeypatch.setattr("residscope.serving.measuring.TURN", 0.0)
+    scale = [1.0]
+    run.model.blocks[1].register_forward_hook(lambda _m, _a, output: _scaled(output, scale[0]))
+    request = MeasureEffects(run.target)
+    while ask(run, request)[0].done == 0:
+        turns.take(ask(run, request)[0].turn)
+    scale[0] = 2.0
+    with pytest.raises(residscope.ResidscopeError, match="does not give the cached activations"):
+        measured(run, request)
+
+
+def _scaled(output, factor):
+    return (output[0] * factor, *output[1:]) if isinstance(output, tuple) else output * factor
+
+
+def test_asking_what_is_known_stops_nothing(run):
+    request = MeasureEffects(run.target)
+    turns.take(ask(run, request)[0].turn)
+    assert ask(run, msgspec.structs.replace(request, measure=False))[0].state != "stopped"
+    run.service.reply(WritePage(Shown(run.target, effect="total")))
+    assert measured(run, request)[0].state == "done"
+
+
+def test_a_run_without_heads_stays_while_effects_are_measured(run):
+    against = Against(without=["L0H1"])
+    while (reply := run.service.reply(RunWithout(against), gives_turns=True)[0]).state == "waiting":
+        turns.take(reply.turn)
+    for position in range(1, 7):
+        ask(run, MeasureEffects(run.target, position=position))
+    assert run.service.reply(Compare("head", run.target, against, 0))[0].second.measured is not None

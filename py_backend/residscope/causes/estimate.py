@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from residscope.cache.positions import Positions
-from residscope.causes.hooks import hooks
+from residscope.causes.hooks import has_backward_hooks, hooks
 from residscope.causes.measurement import Measurement
 from residscope.causes.patch import Found, cells, patching
 from residscope.causes.patching import Patching
@@ -133,6 +133,8 @@ def estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replace
     import torch
 
     sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
+    if has_backward_hooks(measurement.view.model):
+        measurement.notes.append("There are hooks on the model that run backwards: they may change the estimates.")
     rows: list[Tensor] = []
     for site, slope in zip(sites, _gradients(measurement, sites), strict=True):
         report_progress()

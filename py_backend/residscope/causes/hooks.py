@@ -146,7 +146,7 @@ def hook_state(model: Any) -> tuple[object, ...]:
     """Which hooks are on a model. It differs if the user has added or removed one."""
     found: list[object] = []
     for number, part in enumerate(all_modules(model)):
-        for name in ("_forward_hooks", "_forward_pre_hooks"):
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             held = list((vars(part).get(name) or {}).items())  # a copy, because a run may be adding ours now
             theirs = [key for key, hook in held if not isinstance(hook, _Hook)]
             if theirs:
@@ -171,6 +171,13 @@ def _is_users(hook: Any) -> bool:
     """Whether a hook is neither ours nor one with which the libraries record what they compute."""
     library = str(getattr(hook, "__module__", "")).partition(".")[0]
     return not isinstance(hook, _Hook) and library not in ("transformers", "transformer_lens")
+
+
+def has_backward_hooks(model: Any) -> bool:
+    """Whether hooks run backwards in a model: they may change gradients."""
+    return any(
+        vars(part).get("_backward_hooks") or vars(part).get("_backward_pre_hooks") for part in all_modules(model)
+    )
 
 
 def is_hooked(module: Any) -> bool:

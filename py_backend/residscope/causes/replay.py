@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.padding import padding
+from residscope.cache.padding import detected_padding
 from residscope.cache.view import CacheView
 from residscope.causes import refusals
 from residscope.causes.arguments import Arguments, NotPlainError, recorded
@@ -114,7 +114,7 @@ def _masks(view: CacheView) -> list[Any]:
 
     if view.attention_mask is not None:
         return [view.attention_mask, None]  # a mask may also only say which tokens are real
-    found = padding(view)
+    found = detected_padding(view)  # also if it counts as real here: the model may have been given a mask
     if not found.count:
         return [None]
     at = torch.arange(view.n_pos, device="cpu")

@@ -15,7 +15,7 @@ from residscope.causes.estimate import estimated
 from residscope.causes.measurement import Measurement, chosen_positions, replayed_words
 from residscope.causes.patch import cells
 from residscope.causes.replacement import Replacement
-from residscope.causes.replay import Replay
+from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import SiteKind
 from residscope.causes.sweep import Patch, Sweep
 from residscope.errors import ResidscopeError
@@ -39,7 +39,8 @@ class Measured:
         estimate: Estimates of the total effects, from one backward pass.
         patches: What is replaced in each row.
         shape: The rows as a grid: layers × heads, or layers × positions.
-        done: How many rows were measured.
+        known: The rows that were measured.
+        is_estimated: Whether all rows were estimated, or cannot be.
         before: The target in the unchanged run, `[batch]`.
         gap: The largest difference of the unchanged run from the cache, relative to an activation's size.
         replaced_by: What takes the place of the activations, in words.
@@ -51,7 +52,8 @@ class Measured:
     estimate: Float[Tensor, "row batch"] | None = None
     patches: list[Patch] = field(default_factory=list[Patch])
     shape: tuple[int, int] = (0, 0)
-    done: int = 0
+    known: set[int] = field(default_factory=set[int])
+    is_estimated: bool = False
     before: Float[Tensor, " batch"] | None = None
     gap: float = 0.0
     replaced_by: str = ""
@@ -60,6 +62,11 @@ class Measured:
     def replayed(self, prompt: int | None) -> str:
         """How the unchanged run compares with the cache, in words; empty if that is not known yet."""
         return "" if self.before is None else replayed_words(self.before, self.gap, prompt)
+
+    @property
+    def done(self) -> int:
+        """How many rows were measured."""
+        return len(self.known)
 
     @property
     def count(self) -> int:
@@ -120,26 +127,37 @@ def steps(
     notes = [*measurement.notes, *replacement.notes]
     direct = DirectPaths(measurement, kind, "frozen") if of == "heads" else None
     sweep = Sweep(measurement, kind, replacement, where, direct)
-    into.notes = list(dict.fromkeys(notes + (direct.notes if direct else [])))
+    notes += direct.notes if direct else []
+    into.notes += [note for note in notes if note not in into.notes]
+    real = where.T[[0 if patch.position is None else patch.position for patch in patches]]  # [row, batch]
+    padding = ~real.to(view.like.device) if of == "stream" else None
     if into.total is None:
+        direct_effects = sweep.directs(patches)
         into.shape = (view.n_layers, view.n_heads if of == "heads" else view.n_pos)
-        into.total, _ = sweep.unmeasured(len(patches))
-        into.direct = sweep.directs(patches)
-        into.patches = patches
+        into.patches, into.direct, into.total = patches, direct_effects, sweep.unmeasured(len(patches))[0]
         yield
-        into.estimate = _estimates(measurement, kind, where, replacement, patches, into)
+    if not into.is_estimated:
+        guess = _estimates(measurement, kind, where, replacement, patches, into)
+        into.estimate, into.is_estimated = _masked(guess, padding), True
         yield
     sweep.direct = None  # they are known
-    assert into.direct is not None
     left = _largest_first(into)
     total, own = sweep.unmeasured(len(left))
     for rows in sweep.steps([patches[row] for row in left], total, own, most):
         places = [left[row] for row in rows]
-        into.total[places] = total[rows]
-        into.done += len(rows)
+        measured = _masked(total[rows], None if padding is None else padding[places])
+        assert measured is not None
+        into.total[places] = measured
+        into.known.update(places)
         yield
     if sweep.runner.why_whole:
         into.notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
+    replay(view)  # still the cached run: nothing that the hooks of the user read was changed meanwhile
+
+
+def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:
+    """Values without those at padding, where nothing was replaced."""
+    return values if values is None or padding is None else values.masked_fill(padding, float("nan"))
 
 
 def _estimates(
@@ -157,6 +175,7 @@ def _estimates(
             raise
         into.notes.append(f"There are no estimates: {error}")
         return None
+    into.notes += [note for note in measurement.notes if note not in into.notes]
     place: dict[Any, int] = {patch: at for at, patch in enumerate(cells(measurement, kind, each=kind == "resid_pre"))}
     return found[[place[patch] for patch in patches]]
 
@@ -167,5 +186,4 @@ def _largest_first(into: Measured) -> list[int]:
     guess = into.direct if into.estimate is None else into.estimate
     size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nan_to_num(0.0).mean(-1)
     order: list[int] = size.argsort(descending=True, stable=True).tolist()
-    unknown = into.total.isnan().all(-1).tolist()
-    return [row for row in order if unknown[row]]
+    return [row for row in order if row not in into.known]

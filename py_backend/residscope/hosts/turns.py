@@ -12,7 +12,6 @@ import asyncio
 import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from residscope.serving import turns
@@ -39,11 +38,8 @@ def _is_cell_running() -> bool:
     A message can be answered while a cell runs in two ways: the cell itself handles messages, or it is asynchronous and
     waits. Without IPython (marimo), messages are answered between cells.
     """
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name in _RUN_CELL:
-            return True
-        frame = frame.f_back
+    if turns.in_cell(inspect.currentframe()):
+        return True
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:  # no event loop is running on this thread
@@ -51,15 +47,11 @@ def _is_cell_running() -> bool:
     return any(_runs_cell(task.get_coro()) for task in tasks)
 
 
-_RUN_CELL = frozenset(("run_cell", "run_cell_async"))
-"""The methods of IPython's shell that run a cell."""
-
-
 def _runs_cell(awaited: Any) -> bool:
     """Whether a suspended coroutine, or one that it waits for, runs a cell."""
     while awaited is not None:
         code = getattr(awaited, "cr_code", None) or getattr(awaited, "gi_code", None)
-        if code is not None and code.co_name in _RUN_CELL:
+        if code is not None and code.co_name in turns.RUN_CELL:
             return True
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     return False

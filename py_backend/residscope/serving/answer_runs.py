@@ -20,13 +20,14 @@ from residscope.causes.without import as_cache, changed_run
 from residscope.errors import ResidscopeError
 from residscope.serving import turns
 from residscope.serving.measuring import Measuring, Pace, SteppedRun
+from residscope.session.change_tracking import track
 from residscope.session.class_kinds import peek
 from residscope.session.discovery import named
 from residscope.terms import Against, Padding
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, WithoutReply
 
-_RUN_FIRST = "This run was not made yet, or the cache was changed since: it is made first."
+_RUN_FIRST = "There is no run without these heads yet, or the cache was changed since. Press “run again”."
 _NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."
 _INTERRUPTED = "The run was interrupted. Make it again."
 _ONE_PROMPT = "A prompt is put into one prompt, not into the mean over all: choose a prompt."
@@ -76,7 +77,7 @@ class RunRequests:
                 raise ResidscopeError("against", _NO_OTHER)
             if ask.prompt is None and ask.against.cache is None and not ask.against.without:
                 raise ResidscopeError("prompt", _ONE_PROMPT)
-        at = self._conditions(ask.padding)
+        at = self._conditions(ask.padding, ask.against)
         key = self._key_of(ask, at)
 
         def make(into: Measured, pace: Pace) -> Iterator[None]:
@@ -87,18 +88,20 @@ class RunRequests:
 
         run = self.measuring.find(key)
         if not ask.measure:
-            if run is not None:
+            if run is not None and ask.stop:
                 run.stop()
-        elif run is None:
-            run = self.measuring.begin(key, self._stepped(Measured(), make, at, ask.padding))
+        elif run is None or run.is_over:
+            run = self.measuring.begin(key, self._stepped(Measured(), make, at, ask.padding, ask.against))
         else:
             run.go_on()
-        self._take_turn(run, gives_turns)
+        if ask.measure:
+            self._take_turn(run, gives_turns)
         return self._alone(lambda: self._effects(ask, run))
 
     def known(self, ask: MeasureEffects) -> tuple[EffectsReply, Buffers]:
         """What is known of the effects, for a picture that is saved. Nothing is begun."""
-        return self._effects(ask, self.measuring.find(self._key_of(ask, self._conditions(ask.padding))))
+        at = self._conditions(ask.padding, ask.against)
+        return self._effects(ask, self.measuring.find(self._key_of(ask, at)), tells=False)
 
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
         """Whether there is a run without these heads; a turn is taken if none is given from outside."""
@@ -111,7 +114,7 @@ class RunRequests:
             return self._run_without(ask.against, ask.padding, into)
 
         run = self.measuring.find(key)
-        if run is None:
+        if run is None or run.is_over:
             self.measuring.drop("without")  # it may be as large as the cache
             at = self._conditions(ask.padding)
             run = self.measuring.begin(key, self._stepped(WhatIf(), make, at, ask.padding))
@@ -141,24 +144,43 @@ class RunRequests:
         return run.result.cache
 
     # --- what the runs need -------------------------------------------------------------------------------------------
-    def _conditions(self, padding: Padding) -> Hashable:
+    def _conditions(self, padding: Padding, against: Against | None = None) -> Hashable:
         """What a run depends on: if it differs, what was measured is of another run."""
-        return self._state(), hook_state(self._opened(padding).model)
+        return self._state(), hook_state(self._opened(padding).model), self._other_state(against, padding)
+
+    def _other_state(self, against: Against | None, padding: Padding) -> Hashable:
+        """The state of the run whose activations are put in."""
+        if against is None:
+            return None
+        if against.without:
+            run = self.measuring.find(self._key_without(against, padding))
+            return None if run is None else run.token
+        other = None if against.cache is None else named(against.cache)
+        if other is None:
+            return None
+        known = track(other, self._opened(padding).model if peek(other, "model") is None else None)
+        return known.id, known.current_state
 
     def _key_of(self, ask: MeasureEffects, conditions: Hashable) -> Hashable:
         """What was measured of all prompts at once is the same request for each of them."""
-        asked = msgspec.structs.replace(ask, prompt=None, measure=True)
+        asked = msgspec.structs.replace(ask, prompt=None, measure=True, stop=False)
         return "effects", conditions, msgspec.msgpack.encode(asked)
 
     def _key_without(self, against: Against, padding: Padding) -> Hashable:
         return "without", self._conditions(padding), msgspec.msgpack.encode(against)
 
     def _stepped(
-        self, result: Any, make: Callable[[Any, Pace], Iterator[None]], at: Hashable, padding: Padding
+        self,
+        result: Any,
+        make: Callable[[Any, Pace], Iterator[None]],
+        at: Hashable,
+        padding: Padding,
+        against: Against | None = None,
     ) -> SteppedRun[Any]:
-        return SteppedRun(
-            result, lambda: self._opened(padding).model, make, self._alone, lambda: self._conditions(padding) == at
-        )
+        def is_same() -> bool:
+            return self._conditions(padding, against) == at
+
+        return SteppedRun(result, lambda: self._opened(padding).model, make, self._alone, is_same)
 
     def _take_turn(self, run: SteppedRun[Any] | None, gives_turns: bool) -> None:
         if run is not None and run.state == "waiting" and not gives_turns and turns.is_granted():
@@ -193,11 +215,14 @@ class RunRequests:
         into.cache, into.notes = as_cache(values, self._cache(), view.model), notes
 
     # --- the reply ----------------------------------------------------------------------------------------------------
-    def _effects(self, ask: MeasureEffects, run: SteppedRun[Any] | None) -> tuple[EffectsReply, Buffers]:
+    def _effects(
+        self, ask: MeasureEffects, run: SteppedRun[Any] | None, *, tells: bool = True
+    ) -> tuple[EffectsReply, Buffers]:
         view = self._opened(ask.padding)
         prompt = view.check_prompt(ask.prompt)
         if run is not None:
-            run.settle()
+            if tells:
+                run.settle()
             if run.error is not None:
                 raise run.error
         found: Measured = Measured() if run is None else run.result

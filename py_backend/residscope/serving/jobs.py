@@ -40,24 +40,40 @@ class FairLock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: set[object] = set()
+        self._owner: int | None = None
 
     def run(self, work: Callable[[], T]) -> T:
-        """Wait for the lock, then do the work and return its result."""
+        """Wait for the lock, then do the work and return its result.
+
+        Raises:
+            ResidscopeError: If this thread has the lock: a hook of the user asks something during a run of the model.
+        """
+        if self._owner == threading.get_ident():
+            raise ResidscopeError("busy", "Another request about this cache is being answered here. Ask after it.")
         me = object()
         try:
             self._waiting.add(me)
             with self._lock:
                 self._waiting.discard(me)
-                return work()
+                return self._owned(work)
         finally:
             self._waiting.discard(me)
+
+    def _owned(self, work: Callable[[], T]) -> T:
+        try:
+            self._owner = threading.get_ident()
+            return work()
+        finally:
+            self._owner = None
 
     def yield_to_waiting(self) -> None:
         """Release the lock for waiting work, then take it again. Never called on the main thread."""
         if self._waiting:
+            self._owner = None
             self._lock.release()
             time.sleep(0.0005)  # without this, the same thread would take the lock again first
             self._lock.acquire()
+            self._owner = threading.get_ident()
 
 
 class Job:

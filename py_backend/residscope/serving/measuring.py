@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections import OrderedDict
@@ -24,7 +25,7 @@ _STEP = 0.08
 """Seconds that a step may take: at most twice as many."""
 
 _MOST = 4
-"""The most results that are kept for one cache."""
+"""The most measurements of effects that are kept for one cache."""
 
 _ALL: weakref.WeakSet[Measuring] = weakref.WeakSet()
 
@@ -70,6 +71,8 @@ class SteppedRun(Generic[R]):
     _steps: Iterator[None] | None = None
     _is_cancelled: bool = False
     _is_told: bool = False
+    _forgets: bool = False
+    _is_running: bool = False
 
     def __post_init__(self) -> None:
         turns.register(self.token, self)
@@ -94,18 +97,28 @@ class SteppedRun(Generic[R]):
         """Take note of a stop, before a view is told the state. Called when no step is under way."""
         if self._is_cancelled and self.state == "waiting":
             self._end("stopped")
-        self._is_told = self.state == "stopped"
+        self._is_told = self.state in ("stopped", "failed")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it failed, and a view knows why: the next request makes it again."""
+        return self.state == "failed" and self._is_told
 
     def forget_steps(self) -> None:
-        """Release what is needed between two turns, such as the cache. The next turn begins where this one ended."""
-        self._steps = None
+        """Release what is needed between two turns, such as the cache. The next turn begins where this one ended.
+
+        This may be called on another thread during a turn, which then releases it at its end.
+        """
+        self._forgets = True
+        if not self._is_running:
+            self._steps = None
 
     def _turn(self) -> None:
         if self.state != "waiting" or self._is_cancelled:
             return
         try:
             if not self.is_same():
-                raise ResidscopeError("changed", _CHANGED)
+                raise ResidscopeError("run-changed", _CHANGED)
             model = self.model()
             device = next(iter(model.parameters())).device if hasattr(model, "parameters") else "cpu"
             with listening(_Listener(self)):
@@ -118,17 +131,27 @@ class SteppedRun(Generic[R]):
         except ResidscopeError as error:
             self.error = error
             self._end("failed")
-        except Exception as error:  # in a hook of the user, for example
+        except BaseException as error:  # in a hook of the user, for example
             self.error = ResidscopeError("run", f"The run of the model failed: {type(error).__name__}: {error}")
             self._end("failed")
 
     def _work(self) -> None:
-        if self._steps is None:
-            self._steps = self.make(self.result, self._pace)
+        try:
+            self._forgets, self._is_running = False, True
+            self._take_steps()
+        finally:
+            self._is_running = False
+            if self._forgets:
+                self._steps = None
+
+    def _take_steps(self) -> None:
+        steps = self._steps
+        if steps is None:
+            steps = self._steps = self.make(self.result, self._pace)
         end = time.monotonic() + TURN
         while self.state == "waiting" and not self._is_cancelled:
             start, done = time.monotonic(), getattr(self.result, "done", 0)
-            if next(self._steps, _END) is _END:
+            if next(steps, _END) is _END:
                 self._end("done")
             now = time.monotonic()
             self._pace.measure(now - start, getattr(self.result, "done", 0) - done)
@@ -156,7 +179,7 @@ class _Listener:
 
 
 class Measuring:
-    """The runs of one cache. At most one of them is not finished.
+    """The runs of one cache. What runs need between two turns is kept of the latest one only.
 
     Args:
         cache_id: `id` of the cache.
@@ -165,36 +188,50 @@ class Measuring:
     def __init__(self, cache_id: int) -> None:
         self.cache_id = cache_id
         self._runs: OrderedDict[Hashable, SteppedRun[Any]] = OrderedDict()
+        self._lock = threading.Lock()  # requests arrive on several threads
         _ALL.add(self)
 
     def find(self, key: Hashable) -> SteppedRun[Any] | None:
         """The run of a request, if there is one."""
-        return self._runs.get(key)
+        with self._lock:
+            run = self._runs.get(key)
+            if run is not None:
+                self._runs.move_to_end(key)
+            return run
 
     def begin(self, key: Hashable, run: SteppedRun[Any]) -> SteppedRun[Any]:
         """Keep a new run; what another run needs between two turns is released."""
-        for other in self._runs.values():
-            other.forget_steps()
-        self._runs[key] = run
-        while len(self._runs) > _MOST:
-            self._runs.popitem(last=False)
-        return run
+        with self._lock:
+            for other in self._runs.values():
+                other.forget_steps()
+            self._runs[key] = run
+            effects = [key for key in self._runs if _kind(key) == "effects"]
+            for oldest in effects[: max(0, len(effects) - _MOST)]:
+                self._runs.pop(oldest).stop()
+            return run
 
     def drop(self, kind: str) -> None:
         """Release the runs whose keys begin with this word."""
-        for key in [key for key in self._runs if isinstance(key, tuple) and key[0] == kind]:
-            self._runs.pop(key).stop()
+        with self._lock:
+            for key in [key for key in self._runs if _kind(key) == kind]:
+                self._runs.pop(key).stop()
 
     def forget(self) -> None:
         """Release everything."""
-        for run in self._runs.values():
-            run.stop()
-        self._runs.clear()
+        with self._lock:
+            for run in self._runs.values():
+                run.stop()
+            self._runs.clear()
 
     def pause(self) -> None:
         """Release what runs need between two turns."""
-        for run in self._runs.values():
-            run.forget_steps()
+        with self._lock:
+            for run in self._runs.values():
+                run.forget_steps()
+
+
+def _kind(key: Hashable) -> object:
+    return key[0] if isinstance(key, tuple) else None
 
 
 def pause_others(cache_ids: set[int]) -> None:

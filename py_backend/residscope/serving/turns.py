@@ -7,9 +7,11 @@ for a view.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -33,8 +35,28 @@ def register(token: str, taker: Taker) -> None:
 def take(token: str) -> None:
     """Take the turn that this token names. Nothing happens if nobody waits for it, or on another thread."""
     taker = _takers.get(token)
-    if taker is not None and threading.current_thread() is threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if taker is not None and is_main and not _is_cell_on_other_thread():
         taker.step()
+
+
+RUN_CELL = frozenset(("run_cell", "run_cell_async"))
+"""The methods of IPython's shell that run a cell."""
+
+
+def _is_cell_on_other_thread() -> bool:
+    """Whether another thread runs a cell, as a console on a subshell does."""
+    frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+    return any(in_cell(frame) for thread, frame in frames.items() if thread != threading.get_ident())
+
+
+def in_cell(frame: FrameType | None) -> bool:
+    """Whether a frame, or one that called it, runs a cell."""
+    while frame is not None:
+        if frame.f_code.co_name in RUN_CELL and "IPython" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -143,7 +143,8 @@ class MeasureEffects(Request, frozen=True, tag="effects"):
         of: What is replaced.
         replaced_by: What takes its place.
         against: The compared run, for `"other"`.
-        measure: Whether to go on measuring. False: stop, and reply what is known.
+        measure: Whether to go on measuring. False: only reply what is known.
+        stop: Whether to make no more runs. With `measure`, this has no meaning.
     """
 
     target: Target
@@ -153,6 +154,7 @@ class MeasureEffects(Request, frozen=True, tag="effects"):
     prompt: Number | None = None
     position: Position = "last"
     measure: bool = True
+    stop: bool = False
 
 
 class RunWithout(Request, frozen=True, tag="without"):

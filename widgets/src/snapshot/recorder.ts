@@ -146,7 +146,7 @@ export class Recorder extends Relay {
 /** A request of effects as the views declare it: whether it went on measuring makes no other picture. */
 function asDeclared(ask: Ask): Ask {
   if (ask.kind !== "effects") return ask;
-  const { measure: _, ...declared } = ask;
+  const { measure: _, stop: __, ...declared } = ask;
   return declared;
 }
 

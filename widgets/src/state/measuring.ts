@@ -49,10 +49,10 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
     refusal.value = error.message;
     state.value = "refused";
   };
-  const know = async (ask: EffectsAsk, ended: AbortSignal): Promise<void> => {
+  const know = async (ask: EffectsAsk, ended: AbortSignal, stop = false): Promise<void> => {
     try {
       // A saved page has the reply to the request as questions.ts declares it.
-      const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false });
+      const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false, stop });
       if (ended.aborted) return;
       // A kernel that is just running the model may not know what it has measured before: then that stays.
       if (result.reply.total > 0 || !found.peek()) found.value = foundOf(result, store);
@@ -97,12 +97,13 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       behind.value = null;
       if (!isSame) effects.forget();
       // The kernel ends the runs of the selection before.
-      if (!isSame && wasMeasuring && latest) client.quietly({ ...latest, measure: false }).catch(() => undefined);
+      if (!isSame && wasMeasuring && latest) client.quietly({ ...latest, measure: false, stop: true }).catch(() => undefined);
       [before, latest] = [key, ask];
       if (!ask) return;
       if (starting && !store.isSaved.value) return void run(ask, present.signal);
-      if (wasMeasuring && isSame) state.value = "stopped";
-      void know(ask, present.signal);
+      const isStopped = wasMeasuring && isSame;
+      if (isStopped) state.value = "stopped";
+      void know(ask, present.signal, isStopped);
     });
   });
 }
