@@ -98,6 +98,7 @@ export const MeasureEffects = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   measure: v.exactOptional(v.boolean()),
+  stop: v.exactOptional(v.boolean()),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const RunWithout = v.object({
@@ -670,6 +671,7 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "replaced_by": "zero",
     "position": "last",
     "measure": true,
+    "stop": false,
     "padding": "found"
   },
   "without": {

@@ -226,7 +226,8 @@ export interface CompareAttention {
  *         of: What is replaced.
  *         replaced_by: What takes its place.
  *         against: The compared run, for `"other"`.
- *         measure: Whether to go on measuring. False: stop, and reply what is known.
+ *         measure: Whether to go on measuring. False: only reply what is known.
+ *         stop: Whether to make no more runs. With `measure`, this has no meaning.
  */
 export interface MeasureEffects {
   kind: "effects";
@@ -237,6 +238,7 @@ export interface MeasureEffects {
   prompt?: number | null;
   position?: number | "last";
   measure?: boolean;
+  stop?: boolean;
   padding?: "found" | "none";
 }
 /**
@@ -1077,4 +1079,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "3af791ad0c11";
+export const WIRE = "c07ab688f51d";
