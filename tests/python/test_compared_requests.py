@@ -21,6 +21,8 @@ from residscope.wire.protocol import Compare, CompareAttention, ListCaches, Ques
 from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")
+REST = {"without": [], "replaced_by": "zero"}
+"""What `panel.against` has beside another cache and prompt."""
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_a_panel_lists_the_caches_that_it_can_be_compared_with(run):
 def test_against_is_set_from_python_in_words(run, given, plain):
     panel = Panel(Service(run.cache, "cache"), PAIR)
     panel.against = given
-    assert panel.against == plain
+    assert panel.against == (None if plain is None else plain | REST)
     assert panel.shown.against == msgspec.convert(plain, Against | None)
     panel.close()
 
@@ -174,9 +176,9 @@ def test_against_is_set_from_python_in_words(run, given, plain):
 def test_against_takes_a_cache_itself(run):
     panel = Panel(Service(run.cache, "cache"), PAIR)
     panel.against = run.other
-    assert panel.against == {"cache": 'runs["clean"]', "prompt": None}
+    assert panel.against == {"cache": 'runs["clean"]', "prompt": None} | REST
     panel.against = run.other, 1
-    assert panel.against == {"cache": 'runs["clean"]', "prompt": 1}
+    assert panel.against == {"cache": 'runs["clean"]', "prompt": 1} | REST
     panel.close()
 
 

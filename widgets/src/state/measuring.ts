@@ -97,7 +97,8 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       behind.value = null;
       if (!isSame) effects.forget();
       // The kernel ends the runs of the selection before.
-      if (!isSame && wasMeasuring && latest) client.quietly({ ...latest, measure: false, stop: true }).catch(() => undefined);
+      if (!isSame && wasMeasuring && latest)
+        client.quietly({ ...latest, measure: false, stop: true }).catch(() => undefined);
       [before, latest] = [key, ask];
       if (!ask) return;
       if (starting && !store.isSaved.value) return void run(ask, present.signal);
