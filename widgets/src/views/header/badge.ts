@@ -97,6 +97,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             title="Notes on these values: click to read them">${count}<i>${
               count === 1 ? " note" : " notes"
             }</i></span>`;
+    const tip = [starred(text), replayed, scoreMeaning(store)].filter((part) => part !== "").join(". ");
     render(
       html`<button type="button"
           class="rs-badge-text rs-${
@@ -108,8 +109,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
           }" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace(
             "adds up: ",
             "",
-          )} title=${[starred(text), replayed, scoreMeaning(store)].filter((part) => part !== "").join(". ")} @click=${() =>
-            (open.value = !open.value)}><span
+          )} title=${tip} @click=${() => (open.value = !open.value)}><span
             class="rs-badge-long">${text}${replayed ? ` · ${replayed}` : nothing}</span>${mark}</button>`,
       status,
     );

@@ -49,7 +49,11 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     const found = heads.found.value?.reply;
     const isWhole = effect === "estimate" && (heads.found.value?.estimate.some(Number.isFinite) ?? false);
     render(
-      html`<p class="rs-effects-state" role=${heads.isMeasuring.value ? nothing : "status"}>${measuredWords(heads, store.isSaved.value, isWhole)}</p>
+      html`<p class="rs-effects-state" role=${heads.isMeasuring.value ? nothing : "status"}>${measuredWords(
+        heads,
+        store.isSaved.value,
+        isWhole,
+      )}</p>
         <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
       parent,
     );

@@ -100,7 +100,10 @@ export function mountStream(
     const ends = signed(limit.value, limit.value);
     const scale = divergingGradient(store.theme.value);
     render(
-      html`<p class="rs-effects-state" role=${stream.isMeasuring.value ? nothing : "status"}>${measuredWords(stream, store.isSaved.value)}</p>
+      html`<p class="rs-effects-state" role=${stream.isMeasuring.value ? nothing : "status"}>${measuredWords(
+        stream,
+        store.isSaved.value,
+      )}</p>
         <div class="rs-effects-row">${replayed(found.value?.reply.replayed ?? "", store.isSaved.value)}
           ${
             limit.value > 0
