@@ -1,4 +1,4 @@
-"""What the Python tests share: the demo model, booted once, raw and in compatibility mode."""
+"""What the Python tests share: the demo model, raw and in compatibility mode, and tiny models, each booted once."""
 
 from __future__ import annotations
 
@@ -28,3 +28,19 @@ def compatible_ioi():
     model = demo.load()
     model.enable_compatibility_mode()
     return demo.ioi(model)
+
+
+@pytest.fixture(scope="module")
+def booted():
+    """A tiny model of a family with a run: model, tokens, logits and cache, each family once."""
+    from tests.support import tiny
+
+    known = {}
+
+    def get(name):
+        if name not in known:
+            model = tiny.boot(name)
+            known[name] = (model, *tiny.run(model))
+        return known[name]
+
+    return get

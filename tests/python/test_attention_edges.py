@@ -26,20 +26,6 @@ def difference(logits):
     return chosen[:, 0] - chosen[:, 1]
 
 
-@pytest.fixture(scope="module")
-def booted():
-    """Booted families with their run, each once."""
-    known = {}
-
-    def get(name):
-        if name not in known:
-            model = tiny.boot(name)
-            known[name] = (model, *tiny.run(model))
-        return known[name]
-
-    return get
-
-
 def without(pattern, head, edges):
     pattern = pattern.clone()
     for destination, source in edges:
