@@ -144,7 +144,7 @@ def test_a_padded_prompt_has_the_edges_of_the_prompt_alone(booted, side):
     ({"edges": (6, 9), "heads": ["1.1"]}, "outside the prompt"),
     ({"edges": [(6, 2), ("last", 2)], "heads": ["1.1"]}, "twice"),
     ({"edges": "last", "heads": ["1.1"]}, "give pairs"),
-    ({"edges": [(6, "first")], "heads": ["1.1"]}, "is no position"),
+    ({"edges": [(6, "first")], "heads": ["1.1"]}, "is not a position"),
     ({"edges": [], "heads": ["1.1"]}, "give pairs"),
 ])  # fmt: skip
 def test_edges_that_do_not_exist_are_refused_in_a_sentence(booted, options, words):

@@ -41,7 +41,7 @@ class Edge:
         label: Its name: `14 ← 10`, `last ← 10`.
         destination: The destination in each prompt.
         source: The source.
-        there: Whether each prompt has it: its destination is no padding, and its source is not behind it.
+        there: Whether each prompt has it: its destination is not padding, and its source is not behind it.
     """
 
     label: str
@@ -111,7 +111,7 @@ def _destination(view: CacheView, given: Any) -> tuple[Tensor, str, Tensor]:
 
 def _position(view: CacheView, given: Any) -> int:
     if isinstance(given, bool | str) or not hasattr(given, "__index__"):
-        raise ResidscopeError("edges", f"`edges=`: {given!r} is no position: {_FORM}.")
+        raise ResidscopeError("edges", f"`edges=`: {given!r} is not a position: {_FORM}.")
     place = index(given)
     if not -view.n_pos <= place < view.n_pos:
         raise ResidscopeError(

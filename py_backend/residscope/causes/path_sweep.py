@@ -116,7 +116,7 @@ class PathSweep(Sweep):
         for layer, reads in self._reads.items():
             if reads.gate is not None:
                 self.notes.append(
-                    f"The heads of layer {layer} gate what they have read (`{reads.gate}`). The gate is no part of a "
+                    f"The heads of layer {layer} gate what they have read (`{reads.gate}`). The gate is not part of a "
                     "path, unless the model computes it with the query."
                 )
         into: dict[int, list[Tensor]] = {layer: [] for layer in layers}
