@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import residscope
-from residscope.attribution import attribute, component_vectors
+from residscope.attribution import component_vectors, own_targets
 from residscope.compute.memo import CACHES, NoKeyError, ResultStore, key_of, unique_id
 from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
@@ -59,9 +59,9 @@ def test_what_was_asked_before_is_not_computed_again_and_is_the_askers_own(monke
     model = boot("gpt2")
     _, logits, cache = run(model)
     asked: list[object] = []
-    decompose = attribute.decompose
+    decompose = own_targets.decompose
     monkeypatch.setattr(
-        attribute, "decompose", lambda *given, **named: asked.append(given) or decompose(*given, **named)
+        own_targets, "decompose", lambda *given, **named: asked.append(given) or decompose(*given, **named)
     )
 
     def ask(**more: Any) -> Any:
