@@ -148,15 +148,15 @@ def unique_id(value: Any) -> str:
     known = _ids.get(id(value))
     if known is None or known[0]() is not value:
         try:
-            known = weakref.ref(value, partial(_forget, id(value))), uuid4().hex[:12]
+            known = weakref.ref(value, partial(_forget, _ids, id(value))), uuid4().hex[:12]
         except TypeError as error:
             raise NoKeyError from error
         _ids[id(value)] = known
     return known[1]
 
 
-def _forget(key: int, _gone: object) -> None:
-    _ids.pop(key, None)
+def _forget(ids: dict[int, Any], key: int, _gone: object) -> None:
+    ids.pop(key, None)
 
 
 _MAX_COMPARED = 10_000

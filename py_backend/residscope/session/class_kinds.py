@@ -83,9 +83,9 @@ def kind_of(cls: type) -> Kind:
     if known is None:
         known = _classify(cls)
 
-        def forget(_gone: object, key: int = key) -> None:
-            KINDS.pop(key, None)
-            _classes.pop(key, None)
+        def forget(_gone: object, key: int = key, registers: tuple[dict[int, Any], ...] = (KINDS, _classes)) -> None:
+            for register in registers:  # as an argument, because Python clears the modules at its end
+                register.pop(key, None)
 
         _classes[key] = weakref.ref(cls, forget)
         KINDS[key] = known

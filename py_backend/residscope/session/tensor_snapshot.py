@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,9 +35,10 @@ class Snapshot:
             with suppress(TypeError):  # other objects may not allow weak references
                 self._references.append(weakref.ref(tensor, self._mark_deleted))
 
-    def _mark_deleted(self, _tensor: object) -> None:
+    def _mark_deleted(self, _tensor: object, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         self._deleted = True
-        self._on_deleted()
+        if not ending():  # at Python's end, the functions that this would call are already gone
+            self._on_deleted()
 
     @property
     def counted(self) -> bool:
