@@ -353,15 +353,21 @@ def head_directions(
         why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
         raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
     # `flatten` and `unflatten`, because this is done for each layer, and `rearrange` takes as long as the product
-    direction = _projected(view, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, W_O.shape[:2])
+    direction = _projected(readout, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, W_O.shape[:2])
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
 
-def _projected(view: CacheView, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
+_MANY = 256
+"""The projections on more directions than this are not memoised."""
+
+
+def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
     """`project`, memoised, because the projection of a layer's weight is the same at every position."""
-    if vector.device.type != "cpu":  # computing the key would take longer than the product
+    if readout.repeats is not None:
+        return readout.repeats.expand(project(weight, vector[readout.repeats.first]))
+    if vector.device.type != "cpu" or len(distinct(vector)) > _MANY:  # the key would take as long as the product
         return project(weight, vector)
-    return _once_for(view, ("layer", layer), vector, lambda: project(weight, vector))
+    return _once_for(readout.view, ("layer", layer), vector, lambda: project(weight, vector))
 
 
 def _once_for(view: CacheView, what: tuple[Hashable, ...], vector: Tensor, make: Callable[[], T]) -> T:
@@ -392,7 +398,10 @@ def neuron_directions(
     if W_out is None:
         why = why_unread(view, layer, "mlp") or f"Layer {layer} has no MLP of plain neurons."
         raise ResidscopeError("no-neurons", why)
-    direction = project(W_out, functional.vector)
+    if readout.repeats is None:
+        direction = project(W_out, functional.vector)
+    else:
+        direction = readout.repeats.expand(project(W_out, functional.vector[readout.repeats.first]))
     return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
 
 
@@ -543,7 +552,8 @@ def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["a
     """The contribution of a sublayer's bias and of the bias of its output norm (the functional's constant)."""
     bias, norm_bias = bias_of(readout, layer, part)
     if bias is not None:
-        added = (distinct(functional.vector) * bias.to(functional.vector)).sum(-1)
+        vectors, bias = distinct(functional.vector), bias.to(functional.vector)
+        added = (vectors * bias).sum(-1) if len(vectors) <= _MANY else vectors @ bias
         return functional.constant + added[:, None] / functional.divisor
     return None if norm_bias is None else functional.constant
 

@@ -16,7 +16,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.cells import cells_of
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.terms import Contrast, NextToken, Target
+from residscope.terms import Contrast, NextToken, Target, Token
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -79,12 +79,8 @@ def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken,
     cells = cells_of(view)
     each = Targets(cells, targets.vocabulary, targets.directions)
     flat = None if logits is None else logits.reshape(-1, 1, logits.shape[-1])
-    token = targets.vocabulary.token
-    names = {
-        id: token(id) for id in set(ids.flatten().tolist() + ([] if second is None else second.flatten().tolist()))
-    }
-    others = [[]] * ids.numel() if second is None else [[names[id]] for id in second.flatten().tolist()]
-    contrasts = [Contrast([names[id]], other) for id, other in zip(ids.flatten().tolist(), others, strict=True)]
+    others = [[]] * ids.numel() if second is None else [[Token(id, "")] for id in second.flatten().tolist()]
+    contrasts = [Contrast([Token(id, "")], other) for id, other in zip(ids.flatten().tolist(), others, strict=True)]
     where = torch.zeros(cells.batch, dtype=torch.long)
     found = decompose(cells, each, replace(query, target=Target(contrasts), where=where), flat)
     gone = ~real.flatten()

@@ -23,7 +23,7 @@ from residscope.cache.points import FINAL, Point
 from residscope.cache.structure import Structure, embeds_otherwise, output_factor
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
-from residscope.compute.projection import distinct, dots, lengths
+from residscope.compute.projection import Repeats, distinct, dots, lengths, repeats
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -148,7 +148,8 @@ class Readout:
     def by(self, functional: Functional) -> Readout:
         """A readout of what this run wrote by another functional, such as that of another run."""
         other = copy(self)
-        other.__dict__.pop("products", None)  # of this functional
+        for of_this_functional in ("products", "repeats"):
+            other.__dict__.pop(of_this_functional, None)
         other.functional = functional
         return other
 
@@ -197,6 +198,11 @@ class Readout:
         """The largest length of the products x ⊙ g / s of an activation `name`, whose sums are its contributions."""
         products = lengths(self.view.raw(name, self.positions), self.functional.vector)
         return (products / self.functional.divisor).abs().max()
+
+    @cached_property
+    def repeats(self) -> Repeats | None:
+        """Which prompts have equal directions, here and at the output of each sublayer."""
+        return repeats(self.functional.vector)
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
         """The functional of a sublayer's output, before its output path into the stream."""

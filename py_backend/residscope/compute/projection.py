@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from einops import einsum, rearrange
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 _BLOCK = 1000000
@@ -119,6 +119,42 @@ def project(
 def distinct(direction: Float[Tensor, "batch d"]) -> Float[Tensor, "some d"]:
     """Return the directions without repeats. If one direction was expanded to all prompts, return only that one."""
     return direction[:1] if direction.shape[0] > 1 and direction.stride(0) == 0 else direction
+
+
+_MANY = 64
+"""From this many prompts on, equal directions are looked for."""
+
+
+class Repeats(NamedTuple):
+    """Which prompts have equal directions.
+
+    Attributes:
+        first: One prompt of each direction.
+        place: For each prompt, the place of its direction among those of `first`.
+    """
+
+    first: Int[Tensor, " some"]
+    place: Int[Tensor, " batch"]
+
+    def expand(self, values: Float[Tensor, "some *part"]) -> Float[Tensor, "batch *part"]:
+        """Return the values of each prompt, from those of the prompts of `first`."""
+        return values[self.place]
+
+
+def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
+    """Return which of many directions are equal, in every bit. None if hardly any are, or if there are few."""
+    import torch
+
+    count = direction.shape[0]
+    if count < _MANY or direction.stride(0) == 0 or direction.device.type != "cpu":
+        return None
+    # Equal directions have equal dot products with any vector. Those that are equal by chance are sorted out below.
+    probe = torch.linspace(0.5, 1.5, direction.shape[1], dtype=direction.dtype).cos()
+    sums, place = (direction * probe).sum(-1).unique(return_inverse=True)
+    if len(sums) > count * 3 // 4:
+        return None
+    first = place.new_full((len(sums),), count).scatter_reduce(0, place, torch.arange(count), "amin")
+    return Repeats(first, place) if torch.equal(direction[first][place], direction) else None
 
 
 def _blocks(batch: int, positions: int, size: int) -> Iterator[tuple[slice, slice]]:
