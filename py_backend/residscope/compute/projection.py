@@ -136,7 +136,7 @@ class Repeats(NamedTuple):
     first: Int[Tensor, " some"]
     place: Int[Tensor, " batch"]
 
-    def expand(self, values: Float[Tensor, "some *part"]) -> Float[Tensor, "batch *part"]:
+    def expand(self, values: Float[Tensor, "some unit"]) -> Float[Tensor, "batch unit"]:
         """Return the values of each prompt, from those of the prompts of `first`."""
         return values[self.place]
 
