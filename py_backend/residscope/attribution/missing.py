@@ -1,4 +1,4 @@
-"""Names, and notes on, the rows that a decomposition lacks because activations were not cached."""
+"""Rows that a decomposition lacks because activations were not cached: their names, and notes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def later_note(structure: Structure) -> str:
 
 
 def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
-    """Activations by the ends of their names, with their layers unless every layer is meant."""
+    """Names of activations without the layer, and with their layers unless all layers are missing."""
     layers: dict[str, list[int]] = {}
     for name in names:
         of_name = layers.setdefault(ending(name), [])
@@ -129,5 +129,5 @@ def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
 
 
 def _unchecked(view: CacheView, rows: Rows, part: Literal["attn", "mlp"]) -> list[int]:
-    """The split layers whose sublayer output was not cached. The sum of their rows cannot be checked."""
+    """The split layers whose sublayer output was not cached. There the sum of the rows cannot be checked."""
     return [layer for layer in rows.split if not view.has(f"blocks.{layer}.hook_{part}_out")]

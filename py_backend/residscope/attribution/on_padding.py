@@ -1,4 +1,4 @@
-"""Refuses targets inside the model that are read on padding, where a head's attention is not that of the prompt."""
+"""Refuses targets inside the model that are read on padding: there, attention is not that of the prompt."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check_not_on_padding(
     Args:
         view: The cache.
         target: The target.
-        where: The destination in each prompt, of a target that a head contributes to; None is every position.
-        prompt: The prompt that is shown; None is all of them.
+        where: The destination in each prompt, if the target is a head's contribution. None: every position.
+        prompt: The prompt that is shown. None: all prompts.
 
     Raises:
         ResidscopeError: If a destination or a source is padding in one of these prompts.
@@ -45,7 +45,7 @@ def check_not_on_padding(
 
 
 def shared_places(view: CacheView, target: Target) -> list[str]:
-    """A note if a source that is one index for all prompts is another place in each, after padding on the left.
+    """Return a note if one index of a source is another token in each prompt, because padding is on the left.
 
     Args:
         view: The cache.
