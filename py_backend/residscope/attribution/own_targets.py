@@ -28,7 +28,6 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
 
     Raises:
         ResidscopeError: As for `decompose`. Also if a position has no next token.
-        ResidscopeError: As for `decompose`; or if a position has no next token.
     """
     own = query.target.next_token
     if own is None:

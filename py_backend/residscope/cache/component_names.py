@@ -33,8 +33,8 @@ def parse(head: Any) -> tuple[int, int]:
 def parse_heads(heads: Any) -> list[tuple[int, int]]:
     """Return the layers and indices of one or several heads.
 
+    Raises:
         ResidscopeError: If one of them is not a head or is named twice, or if there is none.
-        ResidscopeError: If one of them is not a head, is named twice, or there is none.
     """
     single = isinstance(heads, str) or _place(heads, _HEAD) is not None or not hasattr(heads, "__iter__")
     found = [parse(head) for head in ([heads] if single else heads)]
