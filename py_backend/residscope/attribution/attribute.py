@@ -78,7 +78,7 @@ def attribute(
         model: The model, if `cache.model` was deleted.
 
     Returns:
-        The decomposition, with rows + constant + unexplained = measured, in logits, or in the unit of the target (a neuron's
+        The decomposition (rows + constant + unexplained = measured), in logits or in the unit of the target (a neuron's
         input, an attention score). `.values` is `[component, batch]`, with `position="all"` `[component, batch, pos]`.
         For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`, and
         the sum over sources is the head's contribution. For a target inside the model, `measured` is the cached value,
