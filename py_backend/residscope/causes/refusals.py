@@ -1,4 +1,4 @@
-"""Why a run cannot be the cached one, in sentences. Only reasons that can be shown are named."""
+"""Errors for runs that differ from the cached run. They name only reasons that can be shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_before(view: CacheView) -> Tensor:
-    """Check what can be known before a run, and return the token ids on the model's device.
+    """Check what is known before a run. Return the token ids on the model's device.
 
     Raises:
         ResidscopeError: If there are no token ids, the model draws random numbers, or the cache is cut.
@@ -45,13 +45,13 @@ def check_before(view: CacheView) -> Tensor:
 
 
 def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any]) -> ResidscopeError:
-    """The error for a run that is not the cached one.
+    """Return the error for a run that is not the cached one.
 
     Args:
         view: The cache.
         gap: The largest difference, relative to the size of an activation.
         final: The final stream of the run.
-        masks: The attention masks that were tried; None is none.
+        masks: The attention masks that were tried. None in this list: no mask.
     """
     reasons = [*_weights(view), *_hooks(view), *_training(view), *_kinds(view, final)]
     if view.other_tokens:
@@ -75,7 +75,7 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
 
 
 def not_compared() -> ResidscopeError:
-    """The error for a cache that holds nothing to compare a run with."""
+    """Return the error for a cache that holds nothing to compare a run with."""
     return ResidscopeError(
         "replay",
         "Whether a run is the cached one cannot be checked: the cache holds none of the activations that are "
@@ -102,7 +102,7 @@ def _training(view: CacheView) -> list[str]:
 
 
 def _hooks(view: CacheView) -> list[str]:
-    """Which hooks of the user are on the model now. If there are none, the cached run may have had some."""
+    """Names the user's hooks on the model. If there are none, the cached run may have had some."""
     named = [name for name, part in view.model.named_modules() if getattr(part, "fwd_hooks", None)]
     if not named:
         return []
@@ -111,7 +111,7 @@ def _hooks(view: CacheView) -> list[str]:
 
 
 def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
-    """Whether the cached run computed in another precision than the run now."""
+    """A reason if the cached run was computed in another precision than this run."""
     endings = ("hook_resid_pre", "hook_resid_post", "hook_z", "hook_attn_out", "hook_mlp_out")
     kinds = {tensor.dtype for name, tensor in view.activations.items() if name.endswith(endings)}
     if final is None or kinds <= {final.dtype}:
