@@ -349,21 +349,21 @@ class HeadScore:
             scores = self.scores.reader.name("hook_attn_scores")
             lacks = f"`{scores}` holds the pattern" if self.view.has(scores) else f"`{scores}` is not in this cache"
             notes.append(
-                f"`measured` was computed from the cached queries and keys, because {lacks}: a pattern shows a score "
-                'only up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
+                f"`measured` was computed from the cached queries and keys, because {lacks}. A pattern shows a score "
+                'only up to a constant. For a comparison with another source (`versus="most"`), the pattern is used.'
             )
         if rule.slope:
             notes.append(
-                f"The position of the source adds to the scores of {head}, as in ALiBi, or because a hook adds it: "
-                f"measured in the cache, {rule.slope:+.4g} for each position. This is the row `position_bias`."
+                f"The scores of {head} have a position bias (ALiBi, or a hook), measured in the cache: "
+                f"{rule.slope:+.4g} for each position of the source. This is the row `position_bias`."
             )
         if rule.cap:
             notes.append(
-                f"The model soft-caps its attention scores at {rule.cap:g}: the rows of components explain the score "
-                "before the cap, and what the cap changes is the row `soft_cap`."
+                f"The model soft-caps its attention scores at {rule.cap:g}. The rows of components explain the score "
+                "before the cap. The change by the cap is the row `soft_cap`."
             )
         if rule.scale is None:
-            notes.append(f"The scale of the scores of {head} differs between destinations: this one's is used.")
+            notes.append(f"The scores of {head} have another scale at each destination: that of this one is used.")
         return notes + self._mean_note() + self._pattern_note()
 
     def _mean_note(self) -> list[str]:
@@ -379,7 +379,7 @@ class HeadScore:
         return [
             f"The attention of {name(self.target.layer, self.target.head)} to the tokens adds up to "
             f"{float(paid[most]):.3g}{where}, not to 1 (an attention sink, or a hook that edited the pattern). For the "
-            "mean, it is divided by its sum."
+            "mean, this attention is divided by its sum."
         ]
 
     def _pattern_note(self) -> list[str]:
@@ -400,8 +400,8 @@ class HeadScore:
         where = f" in prompt {most}" if self.view.batch > 1 else ""
         return [
             "The pattern in this cache is not the softmax of its scores: log A differs by "
-            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed one of them, or "
-            "the model does more between them."
+            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed the scores or the "
+            "pattern, or the model has another step between them."
         ]
 
     @property

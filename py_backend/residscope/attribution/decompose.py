@@ -214,7 +214,7 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
         what = "the contribution of another head to it" if target.through else what
         raise ResidscopeError(
             "attention",
-            f"Compared with the mean, the key side of a score is read at all sources: {what} cannot be computed. "
+            f"On the key side, a score compared with the mean is read at all sources, so {what} cannot be computed. "
             'Compare with one source (`versus="most"`), or use `side="query"`.',
         )
     view = score.view
@@ -263,8 +263,8 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
         check_finite(view, values, result.unexplained)
     if float(result.unexplained.abs().max()) > tolerance:
         result.notes.append(
-            f"{float(result.unexplained.abs().max()):.2g} of the value is not the sum of the rows at all sources. "
-            'Compared with one source (`versus="most"`) the notes say where this arises.'
+            f"{float(result.unexplained.abs().max()):.2g} of the value is not explained by the rows at all sources. "
+            'With one other source (`versus="most"`), the notes say where this part arises.'
         )
 
     def by_functional(_: Functional) -> Tensor:

@@ -161,4 +161,4 @@ def _differing(targets: Targets, source: int) -> list[str]:
     count = 1 if tokens is None else len(set(tokens[:, source].tolist()))
     if count == 1:
         return []
-    return [f"Source {source} is not the same token in all prompts, but {count} tokens: their values are averaged."]
+    return [f"Source {source} is {count} different tokens in these prompts: their values are averaged."]

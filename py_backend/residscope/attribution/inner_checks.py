@@ -60,7 +60,7 @@ def position_in(view: CacheView, argument: str, given: Any) -> int:
         raise ResidscopeError(
             "position",
             f"`{argument}={cut(repr(given), 80)}` is not a position: give one number{words}. It is used for all "
-            "prompts: for another one in each prompt, run the prompts by themselves.",
+            "prompts. To use another position in each prompt, run the prompts separately.",
         ) from None
     return _inside(view, argument, position) % view.n_pos
 

@@ -51,7 +51,7 @@ def check_cached(view: CacheView, by: By, *, frozen: bool) -> None:
     others = [name for name in activations_for(view, by) if not view.has(name)]
     refusal = not_cached(*others, *([] if stream in others else ["ln_final.hook_scale"]))
     if by == "accumulated" and not others:  # a run that stopped early has points, but not the end of the stream
-        message = f'{refusal} None of this is needed if the norm is recomputed at each point: `norm="recomputed"`.'
+        message = f'{refusal} If the norm is recomputed at each point (`norm="recomputed"`), none of this is needed.'
         refusal = ResidscopeError(refusal.code, message)
     raise refusal
 
@@ -80,8 +80,8 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
             )
     if by == "accumulated" and structure.point not in rows.components and structure.point.layer is not None:
         notes.append(
-            f"The stream at the target's point `{structure.point.label}` is not in this cache: the last point is "
-            f"`{rows.components[-1].label}`, which is before it."
+            f"The stream at the target's point `{structure.point.label}` is not in this cache. The last cached point "
+            f"before it is `{rows.components[-1].label}`."
         )
     elif by == "accumulated" and structure.point not in rows.components:
         notes.append(

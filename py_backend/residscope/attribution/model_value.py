@@ -114,7 +114,7 @@ def output_notes(targets: Targets, target: Target, measured: Measured) -> list[s
             notes.append(_SCALED.format(output.scale))
         if target.direction is None and output.cap > 0:
             notes.append(
-                f"The model soft-caps its logits at {output.cap:g}: this is what the head contributes before the cap."
+                f"The model soft-caps its logits at {output.cap:g}: the head's contribution is given before the cap."
             )
         return notes
     if measured.value is None:

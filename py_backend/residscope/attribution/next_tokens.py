@@ -124,8 +124,8 @@ def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "
     if tokens is None:
         raise ResidscopeError(
             "tokens",
-            "Which token follows is not known, because the cache holds no token ids (`embed.hook_in`), and they do not "
-            "follow from `hook_embed`. Pass them: `tokens=`.",
+            "The token that follows is not known: the cache holds no token ids (`embed.hook_in`), and they cannot be "
+            "recovered from `hook_embed`. Pass `tokens=`.",
         )
     tokens = tokens.to(device=view.like.device, dtype=torch.long)
     ids = tokens.roll(-1, 1)

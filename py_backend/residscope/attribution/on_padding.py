@@ -36,7 +36,7 @@ def check_not_on_padding(
             if begin <= places[at] <= end:
                 continue
             in_prompt = f" in prompt {at}" if view.batch > 1 else ""
-            others = ", or attribute the prompts of other lengths by themselves" if view.batch > 1 else ""
+            others = ", or attribute prompts of different lengths separately" if view.batch > 1 else ""
             raise ResidscopeError(
                 "position",
                 f"The {what} is padding{in_prompt} (its tokens are {begin} to {end}): choose a token of the prompt"
@@ -59,8 +59,8 @@ def shared_places(view: CacheView, target: Target) -> list[str]:
     other = next(prompt for prompt, begin in enumerate(first) if begin != first[0])
     source = sources[0] % view.n_pos
     return [
-        "A source is one position of the row for all prompts, and with padding on the left these begin at different "
-        f"ones: source {source} is token {source - first[0]} of prompt 0, but token {source - first[other]} of prompt "
+        "One source index is used for all prompts, but with padding on the left they begin at different positions: "
+        f"source {source} is token {source - first[0]} of prompt 0, but token {source - first[other]} of prompt "
         f"{other} (counted from 0)."
     ]
 

@@ -39,7 +39,7 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
     if query.by == "source":
         raise ResidscopeError(
             "position",
-            "The sources of each position's own next token are not computed for all positions at once: give one "
+            '`by="source"` cannot be computed at all positions at once for each position\'s own next token: give one '
             'position, or use `by="head"`.',
         )
     return _everywhere(view, targets, query, own, logits)

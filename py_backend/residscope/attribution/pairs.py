@@ -135,7 +135,7 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
     if float(unexplained.abs().max()) > tolerance:
         notes.append(
             f"{float(unexplained.abs().max()):.2g} of the score is not the sum of the pairs. The notes of `attribute` "
-            "for either side of this target say where it arises."
+            "for either side of this target say where this part arises."
         )
     return Pairs(
         values,

@@ -318,21 +318,21 @@ def reasons(
     last = contribution_at(readout, readout.stream)
     if last is None:
         notes.append(
-            f"The cache has no `{readout.stream}`, so where the rest arises cannot "
-            "be determined. Some models normalise the stream itself after each sublayer, and no fixed direction can "
-            "undo that."
+            f"The cache has no `{readout.stream}`, so it cannot be determined "
+            "where the rest arises. Some models normalise the stream itself after each sublayer, which no fixed "
+            "direction can undo."
         )
     elif gap(target, last) > tolerance and not final:
         notes.append(
-            f"{gap(target, last):.2g} arises after the point `{structure.point.label}`. What reads the stream there "
-            "does more than the norm and the linear layer that Residscope knows, its weights were changed since the "
-            "cache was made (training, another checkpoint), or a hook changed what it read."
+            f"{gap(target, last):.2g} arises after the point `{structure.point.label}`. Possible causes: the layer "
+            "that reads the stream does more than a norm and a linear map; its weights were changed since the cache "
+            "was made (training, another checkpoint); a hook changed its input."
         )
     elif gap(target, last) > tolerance:
         notes.append(
-            f"{gap(target, last):.2g} arises after the last layer. Between `hook_resid_post` and the logits this model "
-            "does more than a final norm and an unembedding, its weights there were changed since the cache was made "
-            "(training, another checkpoint), or the measured value comes from another run."
+            f"{gap(target, last):.2g} arises after the last layer. Possible causes: this model does more between "
+            "`hook_resid_post` and the logits than a final norm and an unembedding; the weights there were changed "
+            "since the cache was made (training, another checkpoint); the measured value comes from another run."
         )
     inside: dict[int, float] = {}
     apart: dict[int, float] = {}
@@ -352,8 +352,8 @@ def reasons(
             missing(*sublayers)
     if inside:
         notes.append(
-            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: what is added to the stream there is not "
-            "only the cached outputs of attention and MLP."
+            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: more is added to the stream there than the "
+            "cached outputs of attention and MLP."
         )
     if apart:
         notes.append(
@@ -365,7 +365,7 @@ def reasons(
         entered = gap(_sum_of(readout, [start]), _sum_of(readout, embeddings))
         if entered > tolerance / 4:
             notes.append(
-                f"{entered:.2g} arises before layer 0: what enters it is not the sum of the cached embeddings "
+                f"{entered:.2g} arises before layer 0: the stream there is not the sum of the cached embeddings "
                 "(`hook_embed` and so on)."
             )
     if in_training(view.model):
@@ -373,9 +373,9 @@ def reasons(
     if not notes and unknown:
         some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        return [f"Where it arises cannot be determined: the cache does not hold {some}{more}. Cache them to find out."]
+        return [f"It cannot be determined where this arises: the cache lacks {some}{more}. Cache them to find out."]
     return notes or [
-        "It arises at no single place (all were compared): the model itself rounds more than the precision of this "
+        "It arises at no single place (all were compared): the model rounds more than the precision of this "
         "cache suggests (TF32, autocast, or a cache that was converted to a wider dtype)."
     ]
 

@@ -119,7 +119,7 @@ class StreamTarget:
             return []
         at = sorted(set(own.tolist()))
         which = f"position {at[0]}" if len(at) == 1 else "one position of each prompt"
-        return [f"This target is read at {which} only: what heads write at other positions contributes 0 to it."]
+        return [f"This target is read only at {which}. What heads write at other positions contributes 0."]
 
     @cached_property
     def _measured(self) -> tuple[Readout, Tensor | None]:

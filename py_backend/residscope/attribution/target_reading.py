@@ -343,7 +343,7 @@ def _before_norm(
     raw = view.rows(held, None)
     if raw.ndim != 4 or raw.shape[2] != groups:
         raise ResidscopeError(
-            "head-inputs", f"The norm on the values of layer {layer} is not a norm of each head's value by itself."
+            "head-inputs", f"The norm on the values of layer {layer} does not normalise each head's value separately."
         )
     scale = norm.scale(raw[:, :, group])
     bias = zero if norm.bias is None else attends * (unit @ norm.bias)[:, None]

@@ -131,7 +131,7 @@ class Targets:
         if _has_target(answers):
             raise ResidscopeError(
                 "answers",
-                "A target inside the model stands alone, not in a list, a set or a pair, and is read in all prompts: "
+                "A target inside the model cannot be part of a list, a set or a pair. It is read in all prompts: "
                 "attribute one target at a time.",
             )
         answers = _unpacked(answers)
@@ -155,7 +155,7 @@ class Targets:
         if target.next_token is not None:
             if target.through or target.inner is not None or target.contrasts or target.direction is not None:
                 raise ResidscopeError(
-                    "answers", "The next token stands alone: it cannot be combined with another target."
+                    "answers", "The next token cannot be combined with another target."
                 )
             return target
         if target.inner is not None:
@@ -215,7 +215,7 @@ class Targets:
         if target.next_token is not None:
             raise ResidscopeError(
                 "next-token",
-                "Each position has its own next token, so this needs one token for all positions: name it. "
+                "Each position has its own next token, but this needs one token for all positions: name a token. "
                 '`residscope.attribute` and `position="all"` take `targets.next_token()`.',
             )
         if target.direction is not None:
@@ -283,7 +283,7 @@ class Targets:
             of, (layer, head) = self.resolve(given.of), parse(given.head)
             if of.next_token is not None:
                 raise ResidscopeError(
-                    "answers", "What a head contributes to each position's next token cannot be asked: name the token."
+                    "answers", "`targets.output` needs one token for all positions, not each next token: name a token."
                 )
             source = None if given.source is None else position_in(self.view, "source", given.source)
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])

@@ -102,6 +102,6 @@ def _unread(view: CacheView, layer: int, side: SideName) -> ResidscopeError:
     kind = type(getattr(view.model.blocks[layer], "attn", None)).__name__
     return ResidscopeError(
         "attention",
-        f"The weights of the {WORDS[side]} in layer {layer} (`{kind}`) cannot be read head by head, so that its "
-        "attention scores cannot be attributed. Attention patterns and logits still can.",
+        f"The weights of the {WORDS[side]} in layer {layer} (`{kind}`) cannot be read for each head, so attention "
+        "scores of this layer cannot be attributed. Its attention patterns, and logits, can be.",
     )

@@ -69,9 +69,9 @@ class HeadReader:
         view = self.view
         if not hasattr(view.model.blocks[self.layer], "attn"):
             others = [layer for layer, block in enumerate(view.model.blocks) if hasattr(block, "attn")]
-            hint = f" Choose a head of {named_layers(others)}." if others else " No layer of this model has."
+            hint = f" Choose a head of {named_layers(others)}." if others else " No layer of this model has attention."
             raise ResidscopeError(
-                "no-heads", f"Layer {self.layer} has no attention, so that there are no attention scores.{hint}"
+                "no-heads", f"Layer {self.layer} has no attention, so there are no attention scores.{hint}"
             )
         known = view.first(self.name("hook_pattern"), self.name("hook_attn_scores"))
         if known is None:
@@ -126,7 +126,7 @@ class HeadReader:
         if units % self.width or self.heads % max(units // self.width, 1):
             raise ResidscopeError(
                 "attention",
-                f"The keys of layer {self.layer} have {units} numbers at each position, which do not divide into "
+                f"The keys of layer {self.layer} have {units} numbers at each position, which cannot be divided into "
                 f"{self.heads} heads of width {self.width}: its attention scores cannot be attributed.",
             )
         return units // self.width
@@ -156,7 +156,7 @@ class HeadReader:
         if units.shape[-1] % self.count(side) or each < self.width:
             raise ResidscopeError(
                 "attention",
-                f"`{self.name(f'hook_{side}')}` does not divide into {self.count(side)} heads of width {self.width}: "
+                f"`{self.name(f'hook_{side}')}` cannot be divided into {self.count(side)} heads of width {self.width}: "
                 "the attention scores of this layer cannot be attributed.",
             )
         units = rearrange(units, "batch read (head unit) -> batch read head unit", unit=each)
@@ -230,9 +230,9 @@ class HeadReader:
             factor = float((written * target).sum() / written.pow(2).sum().clamp(min=1e-30))
         raise ResidscopeError(
             "attention",
-            f"The {WORDS[side]} in this cache (`{name}`) are not what the weights make of the stream before layer "
+            f"The {WORDS[side]} in this cache (`{name}`) do not follow from the weights and the stream before layer "
             f"{self.layer} (relative error {error:.2g}): the weights have changed since the cache was made, a hook "
-            "changed them, or the model does more there. Make the cache again with the weights as they are now.",
+            "changed the activations, or the model does more there. Make the cache again with the present weights.",
         )
 
     # --- scores ------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
         raise ResidscopeError(
             "head-inputs",
             f"The values of layer {layer} are not one linear map of what attention reads (as in latent attention, or "
-            "where layers share them): what was written before this layer cannot be followed through them.",
+            "if layers share values): the outputs of earlier components cannot be followed through them.",
         )
     return ValueMap(matrix, bias)
 

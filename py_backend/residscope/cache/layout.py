@@ -57,7 +57,7 @@ def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
         if name in held and _kind(name) is not None and (kind := _unreadable(held[name])) is not None:
             raise ResidscopeError(
                 "unreadable",
-                f"`{name}` is a {kind}, and Residscope reads plain tensors. Replace it by one, or run the model again.",
+                f"`{name}` is a {kind}, but Residscope reads plain tensors. Replace it, or run the model again.",
             )
     if not found:
         name, kind = next(iter(others.items()), ("", "nothing"))

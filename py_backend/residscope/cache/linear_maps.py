@@ -161,7 +161,7 @@ def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[T
             error = _relative_error(_caller(copied, view, rows.shape[-1], rows.device), found.matrix, found.bias, rows)
     except _UnreadError as failure:
         return str(unreadable_layer(module, str(failure)))
-    why = f"is not the linear map that it is on test vectors (relative error {error:.2g} on its inputs in this run)"
+    why = f"is linear on test vectors, but not on its inputs in this run (relative error {error:.2g})"
     return None if error <= _MOST_ROUNDING else str(unreadable_layer(module, why))
 
 

@@ -30,9 +30,9 @@ class Evidence:
 
 
 _OWN_END = " The first of them may be a prompt's own end of text: that prompt then ends one token later."
-_NOT_OWN_END = " One more may be padding: that is so if these prompts have no end of text of their own."
+_NOT_OWN_END = " One more token is padding if these prompts have no end of text of their own."
 _OWN_BOS = " The last of them may be a prompt's own BOS."
-_NOT_OWN_BOS = " One more may be padding: that is so if these prompts have no BOS."
+_NOT_OWN_BOS = " One more token is padding if these prompts have no BOS."
 
 
 def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, padded_left: bool) -> Evidence:

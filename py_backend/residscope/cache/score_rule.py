@@ -119,8 +119,8 @@ class HeadScores:
         if int(known.sum(-1).min()) < 3:
             raise ResidscopeError(
                 "attention",
-                "The scale of this head's scores differs between destinations, and at this one there are fewer than "
-                "3 sources to find it from: choose a later destination.",
+                "The scores of this head have another scale at each destination, and this one has fewer than 3 "
+                "sources to find it from: choose a later destination.",
             )
         a, b = _centred(products, known), _centred(truth, known)
         return ((a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)).squeeze(-1)
@@ -149,16 +149,16 @@ def _find(reader: HeadReader) -> Rule:
         if hidden:
             raise ResidscopeError(
                 "attention",
-                f"Nearly all scores of L{reader.layer}H{reader.head} are at the soft-cap of the model ({hidden[0]:g}), "
-                "where the scores before it cannot be found: they cannot be attributed. Choose another head, or a "
+                f"Nearly all scores of L{reader.layer}H{reader.head} are at the model's soft-cap ({hidden[0]:g}). The "
+                "scores before the cap cannot be found, so they cannot be attributed. Choose another head, or a "
                 "longer prompt.",
             )
         raise ResidscopeError(
             "attention",
-            f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
-            f"knows (norms, rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
-            f"{0.0 if best is None else best.error:.2g} in the scores): its scores cannot be attributed. Patterns and "
-            "contributions to logits can be shown.",
+            f"The scores of L{reader.layer}H{reader.head} follow none of the rules that Residscope knows (norms, "
+            f"rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
+            f"{0.0 if best is None else best.error:.2g}), so they cannot be attributed. Patterns, and contributions to "
+            "logits, can be shown.",
         )
     memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
     return best

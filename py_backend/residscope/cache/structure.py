@@ -47,7 +47,7 @@ _SCALED = " (the model scales them or adds something else, or a hook did)"
 
 TRAINING = (
     "The model is in training mode. If it was already when this cache was made, dropout may have changed the outputs "
-    "of its components at random, which may explain the following. Call `model.eval()` and make the cache again."
+    "of components at random. This may explain the following. Call `model.eval()` and make the cache again."
 )
 
 

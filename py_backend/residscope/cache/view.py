@@ -139,7 +139,7 @@ class CacheView:
         if name in self._others:
             raise ResidscopeError(
                 "missing-activation",
-                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it by the tensor alone.",
+                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it by a tensor.",
             )
         if name not in self.activations:
             raise not_cached(name)

@@ -176,8 +176,8 @@ def _before(sweep: PathSweep, patches: list[Patch], *, named: bool) -> list[Patc
         late = next(patch for patch in patches if not sweep.sends(patch.layer))
         raise ResidscopeError(
             "path",
-            f"There is no path from {_named(late)} to {words(sweep.ends)}: only components of earlier layers write to "
-            "what a head reads.",
+            f"There is no path from {_named(late)} to {words(sweep.ends)}: a head reads only what components of "
+            "earlier layers write.",
         )
     return kept
 
@@ -254,7 +254,7 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
         if isinstance(sweep, PathSweep):
             notes, path = notes + sweep.notes, words(sweep.ends)
         if sweep.runner.why_whole:
-            notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
+            notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
         return Ablation(
             total,
             direct,

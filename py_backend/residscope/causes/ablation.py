@@ -82,7 +82,7 @@ class Ablation:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         if self.path and effect != "total":
             raise ResidscopeError(
-                "effect", f"Along the path to {self.path} there is only one effect, `.total`: no {effect} part of it."
+                "effect", f"Only the total effect is defined along the path to {self.path}: there is no {effect} effect."
             )
         values: Tensor = getattr(self, effect)
         return in_prompt(values, prompt)

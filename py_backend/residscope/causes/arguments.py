@@ -153,7 +153,7 @@ def _check_readable(value: Any) -> None:
     known = (type(None), bool, int, float, str, torch.Tensor, torch.dtype, torch.device, torch.Size, _Past)
     if isinstance(value, known) or (isinstance(value, Mapping) and not value):
         return
-    raise NotPlainError(f"the model passes from block to block an object of its own (`{type(value).__name__}`)")
+    raise NotPlainError(f"the model passes an object of its own (`{type(value).__name__}`) from block to block")
 
 
 def mapped(tree: Any, change: Callable[[_Path, Any], Any], path: _Path = ()) -> Any:

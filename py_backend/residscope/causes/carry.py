@@ -75,7 +75,7 @@ class Carry:
                 raise ResidscopeError(
                     "path",
                     f"A path through the stream before layer {at} cannot be followed: with the outputs of attention "
-                    f"and MLP held, layer {at - 1} does not pass on what is added before it.",
+                    f"and MLP held, layer {at - 1} does not pass on what earlier layers add.",
                 )
 
     def _frozen(self, layer: int, added: Tensor | None) -> list[tuple[Place, Edit]]:

@@ -199,8 +199,8 @@ class EdgeSweep(Sweep):
             if read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, site.layer))):
                 raise ResidscopeError(
                     "edges",
-                    f"What {name(site.layer, head)} reads is not its pattern times its values in this model, so that "
-                    "no single edge can be taken out.",
+                    f"What {name(site.layer, head)} reads is not its pattern times its values in this model, so no "
+                    "single edge can be taken out.",
                 )
             self._read[key] = read
         return self._read[key]

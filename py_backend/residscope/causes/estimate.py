@@ -120,7 +120,7 @@ def effects(
             values[rows] = sweep.each([patches[row] for row in rows], shown=progress, name="effects")[0]
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
-                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+                measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
             return values, rows
 
         return found
@@ -134,7 +134,7 @@ def estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replace
 
     sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
     if has_backward_hooks(measurement.view.model):
-        measurement.notes.append("There are hooks on the model that run backwards: they may change the estimates.")
+        measurement.notes.append("There are backward hooks on the model, which may change the estimates.")
     rows: list[Tensor] = []
     for site, slope in zip(sites, _gradients(measurement, sites), strict=True):
         report_progress()

@@ -94,7 +94,7 @@ class Measurement:
             raise ResidscopeError(
                 "causes",
                 f"`{name}` is not in this cache, or a run of this model cannot be changed there: no layer calls a "
-                "module whose output it is.",
+                "module with this output.",
             )
         return found
 
@@ -133,9 +133,9 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
             if number == 0 and len(gaps) > 1 and gaps[1] <= tolerance:
                 raise ResidscopeError(
                     "replay",
-                    f"The target, read from the final stream of a run, is what the model computes now, but differs "
-                    f"from the cached value by {gap:.2g}: the final norm or the unembedding was changed since the "
-                    "cache was made, or a hook on them added or removed. Make the cache again.",
+                    f"The target, read from the final stream of a new run, is the model's present value, but differs "
+                    f"from the cached value by {gap:.2g}: the final norm or the unembedding, or a hook on them, was "
+                    "changed since the cache was made. Make the cache again.",
                 )
             raise ResidscopeError(
                 "replay",

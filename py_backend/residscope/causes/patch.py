@@ -96,7 +96,7 @@ def patch(
                 found = sweep.each(patches, shown=progress, name="patch")[0], range(len(patches))
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
-                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+                measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
             return found
 
         return measured
@@ -229,7 +229,7 @@ def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, li
     view = CacheView(source, model=measurement.view.model)
     same = measurement.where
     if view.batch == 1 and measurement.view.batch > 1:
-        return None, ["The source is one prompt for all: the target in it, and normalised effects, are not given."]
+        return None, ["The source is one prompt for all prompts: its target and normalised effects are not given."]
     own = real_positions.last(view)
     targets = Targets(view, measurement.targets.vocabulary, measurement.targets.directions)
     reading = target_reading(targets, measurement.target, same)
@@ -237,7 +237,7 @@ def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, li
     if found.value is None:
         return None, ["The source holds neither logits nor the final stream: its target is not known."]
     differ = real_positions.last(measurement.view) != own and same.tolist() == real_positions.last(measurement.view)
-    notes = ["In the source the target is read at the same positions, which are not all its last ones."] * differ
+    notes = ["In the source the target is read at the same positions, but some prompts end elsewhere there."] * differ
     return found.value[:, 0].to(measurement.before), notes
 
 

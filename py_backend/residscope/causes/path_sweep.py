@@ -100,8 +100,8 @@ class PathSweep(Sweep):
         several = len({one.layer for one in receivers}) > 1
         if runner.chain is None and several:
             raise ResidscopeError(
-                "path", f"`path=` can name heads of one layer only here, because {runner.why_whole}: what passes from "
-                "block to block is not known to be only the stream."
+                "path", f"`path=` can only name heads of one layer here, because {runner.why_whole}: blocks may pass "
+                "more than the stream to each other."
             )  # fmt: skip
         for layer in layers:
             if of.site(self._out, layer) is None:

@@ -65,7 +65,7 @@ class RunReadout:
             )
         if where is None:
             raise ResidscopeError(
-                "position", 'Causes are measured at one position of each prompt: give it, not `position="all"`.'
+                "position", 'Causes are measured at one position of each prompt, not with `position="all"`: give one.'
             )
         view = targets.view
         readout = target_reading(targets, target, where).readout()

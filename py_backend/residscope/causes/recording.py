@@ -41,7 +41,7 @@ def recorded_run(replay: Replay, change: Change) -> tuple[dict[str, Tensor], lis
     notes: list[str] = []
     if left_out:
         shown = ", ".join(f"`{name}`" for name in left_out[:3]) + ", …" * (len(left_out) > 3)
-        notes.append(f"The new run has no {shown}: a run of the model does not give them as they are in the cache.")
+        notes.append(f"The new run has no {shown}: not even an unchanged run gives them as they are in the cache.")
     return values, notes
 
 

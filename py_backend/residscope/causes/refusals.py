@@ -26,8 +26,8 @@ def check_before(view: CacheView) -> Tensor:
     if dropout:
         raise ResidscopeError(
             "replay",
-            f"The model is in training mode, and its dropout (`{type(dropout[0]).__name__}`) draws random numbers: no "
-            "run is the cached one. Call `model.eval()`, make the cache again, and measure then.",
+            f"The model is in training mode, and its dropout (`{type(dropout[0]).__name__}`) draws random numbers, so "
+            "no run equals the cached one. Call `model.eval()`, make the cache again, and then measure.",
         )
     cut = view.cut()
     if cut is not None:
@@ -36,8 +36,8 @@ def check_before(view: CacheView) -> Tensor:
     if tokens is None:
         raise ResidscopeError(
             "replay",
-            "The run cannot be repeated: the cache holds no token ids (`embed.hook_in`), and they do not follow from "
-            "`hook_embed`. Pass them: `tokens=`. A run from embeddings (`inputs_embeds`) cannot be repeated.",
+            "The run cannot be repeated: the cache holds no token ids (`embed.hook_in`), and they cannot be recovered "
+            "from `hook_embed`. Pass `tokens=`. A run from embeddings (`inputs_embeds`) cannot be repeated.",
         )
     weight = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
     device = view.stream.device if weight is None or weight.device.type == "meta" else weight.device
@@ -69,7 +69,7 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
     return ResidscopeError(
         "replay",
         "The model, run again on the cache's tokens, does not give the cached activations (they differ by up to "
-        f"{gap:.2g} of their size): an effect measured now would not be one in this cache. {likely} Make the cache "
+        f"{gap:.2g} of their size). So an effect measured now would not hold for this cache. {likely} Make the cache "
         "again.",
     )
 

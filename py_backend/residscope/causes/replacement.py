@@ -78,8 +78,8 @@ def _mean(view: CacheView, argument: str) -> Replacement:
     if view.batch == 1:
         raise ResidscopeError(
             argument,
-            f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache, but it holds only '
-            "one: the mean is the activation itself. Cache several prompts, or use another cache.",
+            f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache. But the cache '
+            "holds only one prompt, so nothing would change. Cache several prompts, or use another cache.",
         )
     at = torch.arange(view.n_pos, device="cpu")
     first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
@@ -94,7 +94,7 @@ def _mean(view: CacheView, argument: str) -> Replacement:
 
     notes: list[str] = []
     if bool((count < view.batch).any()):
-        notes.append("The mean at a position is that of the prompts that are not padding there.")
+        notes.append("The mean at a position is over the prompts that are not padding there.")
     alone = (count == 1).nonzero().flatten().tolist()
     if alone:
         notes.append(f"At position {alone[0]} only one prompt is not padding: its mean is its own activation.")
@@ -121,7 +121,8 @@ def of_other_cache(
         raise ResidscopeError(
             argument,
             f"The other cache holds {other.batch} prompts of {other.n_pos} positions, and this one {view.batch} of "
-            f"{view.n_pos}. Positions are taken by index, so both need as many; prompts likewise, or one for all.",
+            f"{view.n_pos}. Positions are matched by index, so the other cache needs the same number of positions, and "
+            "the same number of prompts or one.",
         )
 
     def of(site: Site) -> Tensor:
@@ -136,7 +137,7 @@ def of_other_cache(
     mine = list(zip(positions.first(view), positions.last(view), strict=True))
     theirs = list(zip(positions.first(other), positions.last(other), strict=True))[prompts.start : prompts.stop]
     if mine != theirs if len(theirs) == len(mine) else set(mine) != set(theirs):
-        notes.append("The prompts of both caches begin or end at different positions, which are taken by index.")
+        notes.append("The prompts of both caches begin or end at different positions. Positions are matched by index.")
     words = "the other cache's activation" if prompt is None else f"the activation of prompt {prompt}"
     return Replacement(words, of, notes)
 

@@ -149,7 +149,7 @@ class Runner:
         if self._few:
             return None
         if self._hooked:
-            self.why_whole = "there are hooks on the model, which may tell its prompts apart"
+            self.why_whole = "there are hooks on the model, which may treat its prompts differently"
             return None
         try:
             return self._tested()
@@ -254,4 +254,4 @@ def check(blocks: Tensor, whole: Tensor, clean: Tensor, layer: int) -> None:
     error = (mine - own).norm() / effect
     step = step_of(whole.dtype)
     if not bool(error <= max(1e-3, 32 * step)):
-        raise NotPlainError(f"block {layer}, called by itself, does not give what it gives in the model")
+        raise NotPlainError(f"block {layer}, called by itself, gives another result than in the model")

@@ -151,7 +151,7 @@ def steps(
         into.known.update(places)
         yield
     if sweep.runner.why_whole:
-        into.notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
+        into.notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
     replay(view)  # check that nothing changed that the user's hooks read: the run must still be the cached one
 
 

@@ -120,8 +120,8 @@ class Alignment:
 
 
 _HOW = (
-    'give `align=`, pairs of positions `[(first, second), …]`, or `align="by token"` for the tokens that both have in '
-    "the same order."
+    'give `align=`, pairs of positions `[(first, second), …]`, or `align="by token"` for the tokens that both prompts '
+    "have in the same order."
 )
 
 

@@ -59,7 +59,7 @@ def target_notes(
     notes: list[str] = []
     if targets[0].contrasts != targets[1].contrasts:
         notes.append(
-            "The two runs have different answers: what changes with the answer is part of how it is read (`read`)."
+            "The two runs have different answers. The part of the difference that comes from this is in `read`."
         )
     if scores[0] is not None and scores[1] is not None:
         notes += _versus_note(scores[0], scores[1], alignment)

@@ -125,8 +125,8 @@ def chosen_prompts(
         if first.batch != second.batch:
             raise ResidscopeError(
                 "prompts",
-                f"The first run has {first.batch} prompts and the second {second.batch}: compare runs with equally "
-                "many, or one prompt of each (`prompt=`, `with_prompt=`).",
+                f"The first run has {first.batch} prompts and the second {second.batch}: compare runs with the same "
+                "number of prompts, or one prompt of each (`prompt=`, `with_prompt=`).",
             )
         return None, None
     if prompt is None and first.batch > 1:

@@ -216,6 +216,6 @@ def _check_all_sources(alignment: Alignment) -> None:
     if not alignment.is_index:
         raise ResidscopeError(
             "align",
-            "Compared with the mean, the key side of a score is read at all sources, so that the two runs need the "
-            'same length and no `align=`. Compare with one source (`versus="most"`), or use `side="query"`.',
+            "On the key side, a score that is compared with the mean is read at all sources. So the two runs need the "
+            'same length, without `align=`. Compare with one source (`versus="most"`), or use `side="query"`.',
         )

@@ -34,15 +34,15 @@ def at_destination(target: Target, position: Position, ends: Sequence[int]) -> T
     if target.through:
         raise ResidscopeError(
             "position",
-            f"The destination of {head} belongs to the target that is shown, so that `position=` cannot be set. Set "
+            f"The destination of {head} belongs to the target that is shown, so `position=` cannot be set. Set "
             "`panel.target`, or go to another step of the trail: `panel.step`.",
         )
     first = min(ends) if position == "last" else position
     if score.source > first:
         raise ResidscopeError(
             "position",
-            f"The target is why {head} reads source {score.source}, which it cannot read at the destination {first}: a "
-            "source is never after its destination. Choose a later position, or set `panel.target`.",
+            f"The target is the attention score of {head} for source {score.source}, which is after the destination "
+            f"{first}: a head reads only earlier positions. Choose a later position, or set `panel.target`.",
         )
     versus = "most" if isinstance(score.versus, int) and score.versus > first else score.versus
     to: Position = "last" if position == last else position

@@ -174,7 +174,7 @@ class Panel(Selected, anywidget.AnyWidget):
         try:
             return msgspec.convert(msgspec.to_builtins(given), Against | None)
         except (msgspec.ValidationError, TypeError) as error:
-            raise ResidscopeError("against", f"`against` is not what this panel knows: {error}.") from error
+            raise ResidscopeError("against", f"`against` has an unknown form: {error}.") from error
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:

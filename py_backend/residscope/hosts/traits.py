@@ -108,7 +108,7 @@ class Plain(traitlets.TraitType[Any, Any]):
         try:
             return msgspec.to_builtins(msgspec.convert(msgspec.to_builtins(value), self._kind))
         except (msgspec.ValidationError, TypeError) as error:
-            raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
+            raise ResidscopeError(str(self.name), f"`{self.name}` has an unknown form: {error}.") from error
 
 
 class ComparedRun(traitlets.TraitType[Any, Any]):

@@ -30,7 +30,7 @@ from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, W
 _RUN_FIRST = "There is no run without these heads yet, or the cache was changed since. Press “run again”."
 _NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."
 _INTERRUPTED = "The run was interrupted. Make it again."
-_ONE_PROMPT = "A prompt is put into one prompt, not into the mean over all: choose a prompt."
+_ONE_PROMPT = "The activations of one prompt cannot be put into the mean over all prompts: choose a prompt."
 
 
 @dataclass

@@ -49,7 +49,7 @@ class FairLock:
             ResidscopeError: If this thread has the lock. (A hook of the user sent a request during a run of the model.)
         """
         if self._owner == threading.get_ident():
-            raise ResidscopeError("busy", "Another request about this cache is being answered here. Ask after it.")
+            raise ResidscopeError("busy", "Another request about this cache is being answered here. Send it later.")
         me = object()
         try:
             self._waiting.add(me)
@@ -183,7 +183,7 @@ class JobQueue:
             jobs.append(self._job(id, None, work))
             while not jobs[0].wait():
                 on_progress(Progress(jobs[0].done, jobs[0].total))
-            return _result(jobs[0], "This was closed before it was done.")
+            return _result(jobs[0], "The panel was closed before this was done.")
         finally:
             self.cancel(id)
             while jobs:  # An interrupt's traceback holds this list in a reference cycle. If a thread were in it,
@@ -215,7 +215,7 @@ class JobQueue:
         with self._lock:
             if self._jobs.get(id) is job:
                 del self._jobs[id]
-        return _result(job, "This was cancelled: nobody asked for it for a while. Ask again.")
+        return _result(job, "This request was cancelled, because it was not sent again for a while. Send it again.")
 
     def _job(self, id: str, question: Hashable, work: Callable[[], Any]) -> Job:
         with self._lock:

@@ -398,7 +398,7 @@ class Service:
             found = self._panel()
             if found is None:
                 raise ResidscopeError(
-                    "answers", "The panel of this cache is gone, or shows the model's own target now."
+                    "answers", "The panel of this cache is closed, or now shows the model's own target."
                 )
             panel, target = found
             targets.adopt(target, panel.targets())

@@ -23,7 +23,7 @@ WEIGHTS_CHANGED = (
     "setting uses them): the activations are from the old model, the weights from the new one."
 )
 OTHER_MODEL = (
-    "This cache was first seen with another model than this one: if their weights differ, the activations do not "
+    "This cache was first seen with another model. If the weights of the two models differ, the activations do not "
     "belong to these weights."
 )
 UNSTEADY = (
