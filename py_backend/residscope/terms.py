@@ -1,6 +1,7 @@
-"""The terms of the field as types: targets, decompositions, weightings, scores, components. Imports no module of ours.
+"""The terms of the field as types: targets, decompositions, weightings, scores, components.
 
-They are `msgspec` structures and literals, because views and kernels exchange them directly (`wire/protocol.py`).
+This module imports no other module of Residscope. The types are `msgspec` structures and literals, because views and
+kernels exchange them directly (`wire/protocol.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-# Larger than any view needs, and small enough to answer. Limits that depend on the model are checked where a request
-# is answered.
+# Larger than any view needs. Limits that depend on the model are checked where a request is answered.
 _MOST = 1_000_000_000
 
 MOST_OF_NAME = 200
@@ -45,11 +45,11 @@ FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources
 """The kind of plotly figure for a decomposition."""
 
 Run = Literal["first", "second", "difference"]
-"""Of two compared runs: the one that is shown, the one that it is compared with, or the second minus the first."""
+"""Of two compared runs: the shown run, the run it is compared with, or the difference (second minus first)."""
 
 Effect = Literal["direct", "total", "indirect", "estimate"]
-"""What a component adds to the target: through the stream alone; in runs without it; the difference of both; what a
-gradient estimates of the total effect."""
+"""What a component adds to the target. Direct: through the stream alone. Total: measured by runs without the component.
+Indirect: total minus direct. Estimate: the total effect as a gradient estimates it."""
 
 ReplacedBy = Literal["zero", "mean", "other"]
 """What takes the place of an activation in a run: zero, the mean over prompts, or the activation of a compared run."""
@@ -81,8 +81,8 @@ NeuronPart = Literal["pre", "gate", "up"]
 linear factor of a gated MLP (`up`)."""
 
 Versus = Number | Literal["most", "mean"] | None
-"""What a source is compared with: another source, the source that the head reads most of the others (`"most"`), what
-it reads on average (`"mean"`), or nothing (None: the raw score)."""
+"""What the score of a source is compared with: the score of another source (its index, or `"most"` for the source with
+the most attention apart from this one), the head's mean score (`"mean"`), or nothing (None: the raw score)."""
 
 
 class AttentionScore(msgspec.Struct, frozen=True, tag_field="kind", tag="attention"):
@@ -97,7 +97,7 @@ class AttentionScore(msgspec.Struct, frozen=True, tag_field="kind", tag="attenti
 
 
 class NeuronInput(msgspec.Struct, frozen=True, tag_field="kind", tag="neuron"):
-    """What an MLP neuron reads, before its activation function."""
+    """A number that an MLP neuron computes from the MLP's input (see `NeuronPart`)."""
 
     layer: Number
     index: Number
@@ -105,14 +105,14 @@ class NeuronInput(msgspec.Struct, frozen=True, tag_field="kind", tag="neuron"):
 
 
 class StreamDirection(msgspec.Struct, frozen=True, tag_field="kind", tag="direction"):
-    """A direction at a point of the stream (`"8_pre"`, `"8_mid"`, `"final_post"`), by its key in the kernel."""
+    """The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps."""
 
     key: Name
     at: Name
 
 
 class NextToken(msgspec.Struct, frozen=True):
-    """At each position, the logit of the token that really follows it; each position has its own answer.
+    """At each position, the logit of the token that really follows. So each position has its own answer.
 
     Attributes:
         versus: `"runner-up"`: minus the logit of the most likely other token there. None: the plain logit.
@@ -122,7 +122,7 @@ class NextToken(msgspec.Struct, frozen=True):
 
 
 class Through(msgspec.Struct, frozen=True):
-    """A head, and the source that it reads. `source=None` is every source (only in Python, and only as the last)."""
+    """A head of a path, and the source that it reads. `source=None`: all sources (only in Python, only as the last)."""
 
     layer: Number
     head: Number
@@ -130,16 +130,16 @@ class Through(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What is attributed: one contrast for all prompts, or one for each; or the key of a direction in the kernel.
+    """What is attributed: contrasts of logits (one for all prompts, or one for each), or another number in the model.
 
     Attributes:
         contrasts: Contrasts of logits; empty if the target is another one.
         direction: The key of a direction at the output of the final norm.
-        own: Whether it is the default, made from the model's own two top predictions.
+        own: Whether this is the default target, made from the model's two most likely tokens.
         inner: A target inside the model, instead of logits.
-        next_token: At each position the token that follows it, instead of the same contrasts at all of them.
-        through: What heads contribute to the target, each by what it reads from one source: the first head writes to
-            the target itself, each other one to what the head before it reads at its source.
+        next_token: At each position the token that follows, instead of the same contrasts at all positions.
+        through: The heads of a path to the target, each with the source that it reads. The first head writes to the
+            target. Each further head writes to what the head before it reads at its source.
     """
 
     contrasts: Annotated[list[Contrast], Meta(max_length=65_536)]
@@ -154,10 +154,11 @@ class Against(msgspec.Struct, frozen=True):
     """The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
 
     Attributes:
-        cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
-        prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
-        without: Heads (`"L23H3"`). If there are any, the other run is this cache's, with them replaced.
-        replaced_by: What takes the place of their output.
+        cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
+        prompt: The prompt of the other run. None (only for another cache): the same prompt as in the shown run, or the
+            mean over prompts if that is shown.
+        without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
+        replaced_by: What takes the place of these heads' output.
     """
 
     cache: Name | None = None
@@ -167,15 +168,15 @@ class Against(msgspec.Struct, frozen=True):
 
 
 class InnerFacts(msgspec.Struct, frozen=True):
-    """What a target inside the model is in this cache, for the prompt that is shown (the first, for the mean).
+    """Facts on a target inside the model, for the prompt that is shown (for the first prompt if the mean is shown).
 
     Attributes:
-        point: The point of the stream that it is read from (`"23_pre"`): later components are not in it.
-        destination: The position where it is read, or the destination of an attention score.
-        source: The source, if it has one.
-        versus: The source that it is compared with, if there is one.
-        attention: The attention that the head pays to the source.
-        versus_attention: The attention that it pays to the source that it is compared with.
+        point: The point of the stream where the target is read (`"23_pre"`). Only earlier components contribute.
+        destination: The position where the target is read, or the destination of an attention score.
+        source: The source, if the target has one.
+        versus: The source that `source` is compared with, if any.
+        attention: The attention that the head pays to `source`.
+        versus_attention: The attention that the head pays to `versus`.
     """
 
     point: str
@@ -210,8 +211,8 @@ ComponentKind = Literal[
     "source",
     "position_bias", "soft_cap", "biases",
 ]  # fmt: skip
-"""An embedding; a sublayer or a bias; a head or neuron; a point of the stream; a source position; of an attention score
-what its position bias adds, what its soft-cap takes, or what biases add."""
+"""What a component is: an embedding, a sublayer or a bias, a head or neuron, a point of the stream, or a source. An
+attention score also has the terms of its position bias, its soft-cap and biases."""
 
 WITHOUT_LAYER: frozenset[ComponentKind] = frozenset(
     ("embed", "pos_embed", "final_post", "source", "position_bias", "soft_cap", "biases")
@@ -222,12 +223,12 @@ _LETTERS = {"head": "H", "neuron": "N"}
 
 
 class Component(msgspec.Struct, frozen=True, gc=False):
-    """A component: what a row of a decomposition stands for.
+    """What a row of a decomposition stands for.
 
     Attributes:
-        kind: Its kind, in TransformerLens' words.
-        layer: Its layer; None if it belongs to no layer.
-        index: The index of a head or neuron in its layer, or the position of a source; None for other kinds.
+        kind: The kind, in TransformerLens' words.
+        layer: The layer. None if the component belongs to no layer.
+        index: The index of a head or neuron in its layer, or the position of a source. None for other kinds.
     """
 
     kind: ComponentKind
@@ -236,9 +237,9 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def label(self) -> str:
-        """Its name: `L0H0`, `L0N0`, `0_attn_out`, `0_pre`, `embed`; a source by its position.
+        """The component's name: `L0H0`, `L0N0`, `0_attn_out`, `0_pre`, `embed`. For a source: its position.
 
-        `widgets/src/wire/components.ts` has the same rule.
+        `widgets/src/wire/components.ts` does the same.
         """
         if self.kind in _LETTERS:
             return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
@@ -255,7 +256,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has a layer and an index exactly if its kind needs them; data from a file may not."""
+        """Whether layer and index are set exactly if the kind needs them. In data from a file they may not be."""
         has_layer = self.kind not in WITHOUT_LAYER
         has_index = self.kind in _LETTERS or self.kind == "source"
         return (self.layer is not None) == has_layer and (self.index is not None) == has_index
@@ -270,7 +271,7 @@ class ComponentTable(msgspec.Struct, frozen=True):
 
     Attributes:
         kinds: The kinds that occur.
-        kind: For each component, the place of its kind in `kinds`.
+        kind: For each component, the index of its kind in `kinds`.
         layer: For each component, its layer.
         index: For each component, its index.
     """
@@ -298,7 +299,7 @@ class ComponentTable(msgspec.Struct, frozen=True):
 
         Raises:
             ValueError: If its columns differ in length.
-            IndexError: If a place is outside `kinds`.
+            IndexError: If an index is outside `kinds`.
         """
         columns = zip(self.kind, self.layer, self.index, strict=True)
         return [Component(self.kinds[kind], layer, index) for kind, layer, index in columns]

@@ -290,7 +290,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
     panel.target = " Mary"
     panel.close()
     assert panels() is None
-    assert ask({}, "resolve", name=None)["failure"]["message"].startswith("The panel of this cache is gone")
+    assert ask({}, "resolve", name=None)["failure"]["message"].startswith("The panel of this cache is closed")
 
 
 def test_a_direction_is_held_as_it_was_when_it_was_chosen_and_once(ioi, ask):

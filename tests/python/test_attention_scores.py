@@ -133,7 +133,7 @@ def test_padding_on_the_left_changes_nothing(family, pad):
         own = residscope.attribute(alone, targets.attention((2, 1), 3, 2, 1, side), by="layer")
         assert gap(padded) <= 1e-5
         assert "source 5 is token 5 of prompt 0, but token 2 of prompt 1" in " ".join(padded.notes)
-        assert not any("one position of the row" in note for note in own.notes)
+        assert not any("One source index is used" in note for note in own.notes)
         torch.testing.assert_close(padded.values[:, 1], own.values[:, 0], atol=1e-4, rtol=1e-4)
     with pytest.raises(ResidscopeError, match=r"is padding in prompt 1"):
         residscope.attribute(cache, targets.attention((2, 1), 6, 1), by="layer", attention_mask=mask)
@@ -194,7 +194,7 @@ def test_scores_at_their_soft_cap_are_attributed_before_it(factor):
             block.attn.q.original_component.weight.mul_(factor)
     cache = tiny.run(model)[2]
     if factor == 1e6:
-        with pytest.raises(ResidscopeError, match="are at the soft-cap of the model"):
+        with pytest.raises(ResidscopeError, match="are at the model's soft-cap"):
             scored(cache)
         return
     capped = cache["blocks.2.attn.hook_attn_scores"][:, 1, 6].double()

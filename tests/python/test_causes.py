@@ -463,7 +463,7 @@ def test_hooks_of_the_user_that_tell_prompts_apart_see_the_batch_as_it_was_cache
         expected = torch.stack([hooked(model, tokens, *head, where=where, count=4) - before for head in heads])
         found = residscope.ablate(cache, ANSWERS, **options)
         torch.testing.assert_close(found.total.reshape(expected.shape), expected, rtol=1e-3, atol=1e-5)
-    assert "which may tell its prompts apart" in " ".join(found.notes)
+    assert "which may treat its prompts differently" in " ".join(found.notes)
     another = residscope.ablate(cache, ANSWERS, replace=tokens[:1].flip(1))
     assert bool(another.total.isfinite().all())
 
@@ -503,7 +503,7 @@ def test_a_changed_unembedding_is_named():
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     next(model.unembed.parameters()).data[5] += 1
-    with pytest.raises(ResidscopeError, match="the final norm or the unembedding was changed since"):
+    with pytest.raises(ResidscopeError, match="the final norm or the unembedding, or a hook on them, was changed since"):
         residscope.ablate(cache, ANSWERS, heads=["0.1"])
 
 

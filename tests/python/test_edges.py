@@ -528,7 +528,7 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     del held["blocks.0.hook_resid_post"]
     result = residscope.attribute(type(cache)(held, cache.model), ANSWERS, by="layer")
     assert result.unexplained.abs().max() > result.tolerance
-    expected = "arises in layer 2: what is added to the stream there is not only"
+    expected = "arises in layer 2: more is added to the stream there than"
     assert any(expected in note for note in result.notes), result.notes
 
 

@@ -152,7 +152,7 @@ def test_changed_weights_are_noted_even_if_they_changed_before_the_cache_was_tra
                     weight.add_(0.3 * torch.randn_like(weight))
         for by in ("head", "layer", "accumulated", "source"):
             found = residscope.attribute(cache, (5, 6), by=by, heads="1.1" if by == "source" else None)
-            assert any("its weights there were changed since the cache was made" in note for note in found.notes)
+            assert any("the weights there were changed since the cache was made" in note for note in found.notes)
             if by != "source":
                 torch.testing.assert_close(found.measured, logits[:, -1, 5] - logits[:, -1, 6])
                 assert float(found.unexplained.abs().max()) > found.tolerance

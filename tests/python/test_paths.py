@@ -16,7 +16,7 @@ ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 NO_HEADS = {"mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma", "rwkv", "jetmoe"}
 NO_RUNS = {"bert", "modernbert-decoder", "opt-projected", "deepseek_v4", "hrm_text"}  # see `test_causes`
 REFUSED = {
-    "openai-gpt": "does not pass on what is added",  # its norms are in the stream
+    "openai-gpt": "does not pass on what earlier layers add",  # its norms are in the stream
     "glm_moe_dsa": "does not follow from",  # an index of the stream chooses which keys are read
 }
 SHARED = {"gemma4_text-shared"}  # its last layer reads the keys and values of an earlier one

@@ -246,7 +246,7 @@ def test_a_position_that_is_set_while_a_score_is_shown_asks_the_same_there(cache
 @pytest.mark.parametrize(
     ("name", "at", "sentence"),
     [
-        ("query", 1, "why L2H1 reads source 2, which it cannot read at the destination 1"),
+        ("query", 1, "of L2H1 for source 2, which is after the destination 1"),
         ("feeds", 3, "destination of L2H1 belongs to the target that is shown"),
     ],
 )

@@ -123,7 +123,7 @@ def test_attention_scores_are_the_models_own(structure, side):
     for versus, expected in ((None, own[:, 4]), (2, own[:, 4] - own[:, 2])):
         target = residscope.targets.attention("2.1", 6, 4, versus, side)
         if structure == "attn-only-shortformer":  # positions are added to the queries' and keys' inputs alone
-            with pytest.raises(residscope.ResidscopeError, match="are not what the weights make of the stream"):
+            with pytest.raises(residscope.ResidscopeError, match="do not follow from the weights and the stream"):
                 residscope.attribute(cache, target)
             continue
         result = residscope.attribute(cache, target)

@@ -1,1 +1,1 @@
-"""From a target to rows that sum to the number that the model produced."""
+"""Makes rows from a target. The rows sum to the number that the model produced."""

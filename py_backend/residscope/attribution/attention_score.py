@@ -1,8 +1,8 @@
 """An attention score as a functional of the stream before its layer, at the destination or at the source.
 
-score(d, s) = τ · q̂_d · k̂_s. With the keys held fixed it is an affine functional of the stream at the destination, and
-with the queries held fixed one of the stream at the source: either side sums to the whole score. Compared with another
-source s′, the difference is log A(d, s) − log A(d, s′), because both have the same normaliser (and sinks).
+score(d, s) = τ · q̂_d · k̂_s. With fixed keys, the score is an affine functional of the stream at the destination. With
+fixed queries, it is one of the stream at the source. Either side sums to the whole score. If the score is compared with
+another source s′, the difference is log A(d, s) − log A(d, s′), because both have the same normaliser (and sinks).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Reading:
     """An affine functional of what attention reads at one position of each prompt.
 
     Attributes:
-        positions: Where it is read.
-        direction: Its direction, at the output of the norm that attention reads through.
-        offset: What biases add.
+        positions: The position in each prompt.
+        direction: The direction, at the output of the norm that attention reads through.
+        offset: The contribution of biases.
     """
 
     positions: Int[Tensor, " batch"]
@@ -49,7 +49,7 @@ class HeadScore:
 
     Attributes:
         view: The cache.
-        target: Which score.
+        target: The layer, the head, and the positions of the score.
 
     Raises:
         ResidscopeError: If the head cannot attend to the source, or its scores cannot be attributed.
@@ -82,7 +82,7 @@ class HeadScore:
 
     @cached_property
     def versus(self) -> Int[Tensor, " batch"] | None:
-        """The source that it is compared with in each prompt; None without one, or if it is the mean."""
+        """The other source in each prompt. None if the score is not compared, or compared with the mean."""
         import torch
 
         if self.target.versus is None or self.target.versus == "mean":
@@ -115,12 +115,12 @@ class HeadScore:
         return position % count
 
     def only(self, prompts: range) -> HeadScore:
-        """The same score in some prompts; `versus` stays what it is in each."""
+        """The same score in some prompts. In each of them, `versus` stays the same source."""
         return replace(self, view=self.view.only(prompts))
 
     @property
     def reads_all(self) -> bool:
-        """Whether it is read at every position: on the key side, compared with what the head reads on average."""
+        """Whether the score is read at every source: on the key side, compared with the mean."""
         return self.target.side == "key" and self.target.versus == "mean"
 
     def check(self) -> None:
@@ -179,7 +179,7 @@ class HeadScore:
 
     @cached_property
     def key_positions(self) -> Int[Tensor, "batch read"]:
-        """The sources whose keys make the score: the source, the one that it is compared with, or all for the mean."""
+        """The sources whose keys make the score: the source, then the other source. For the mean: all sources."""
         import torch
 
         if self.target.versus == "mean":
@@ -189,7 +189,7 @@ class HeadScore:
 
     @cached_property
     def weights(self) -> Float[Tensor, "batch read"]:
-        """The weight of each of these keys: 1 at the source, −1 at the other, or minus the attention for the mean."""
+        """The weight of each of these keys: 1 at the source, −1 at the other source. For the mean: minus attention."""
         like = self.view.like
         if self.target.versus == "mean":
             import torch
@@ -208,32 +208,32 @@ class HeadScore:
 
     @cached_property
     def compared_key(self) -> Float[Tensor, "batch 1 d_head"]:
-        """The key at the source, minus that which it is compared with."""
+        """The sum of the keys with their weights: the key at the source, minus the other or the mean key."""
         return (self.keys.used * self.weights[..., None]).sum(1, keepdim=True)
 
     # --- functionals -------------------------------------------------------------------------------------------------
     def projected(self, side: Side) -> Projected:
-        """How the stream becomes queries or keys."""
+        """How the stream becomes queries or keys of this head."""
         return self.scores.reader.projected(SIDE[side])
 
     @property
     def query_functional(self) -> Float[Tensor, "batch 1 d_head"]:
-        """The functional of the query that the score is."""
+        """The score as a functional of the query."""
         return self.compared_key * self.scale[:, None, None]
 
     @property
     def query_alone(self) -> Float[Tensor, "batch d_head"]:
-        """The functional of a key: the query at the destination, with the scale of the scores."""
+        """The score as a functional of a key: the query at the destination, times τ."""
         return self.queries.used[:, 0] * self.scale[:, None]
 
     @property
     def key_functionals(self) -> Float[Tensor, "batch read d_head"]:
-        """The functional of the key at each of `key_positions`."""
+        """The score as a functional of the key at each of `key_positions`."""
         return self.query_alone[:, None] * self.weights[..., None]
 
     @cached_property
     def readings(self) -> list[Reading]:
-        """The score as functionals of what attention reads, whose sum it is. Not for the mean on the key side."""
+        """Functionals of what attention reads, which add up to the score. Not for the mean on the key side."""
         side = self.target.side
         found = self.projected(side)
         if side == "query":
@@ -243,7 +243,7 @@ class HeadScore:
         raw = vectors.pull(functionals)
         offset = self.offsets(vectors, functionals, raw, found)
         matrix = found.map.matrix.T.to(raw)
-        # One by one: a product of two rows is shared among threads, which takes far longer on a busy machine.
+        # One at a time: PyTorch shares a product of two rows among threads, which takes far longer on a busy machine.
         directions = [raw[:, i] @ matrix * found.factor for i in range(positions.shape[1])]
         return [Reading(positions[:, i], one, offset[:, i]) for i, one in enumerate(directions)]
 
@@ -255,11 +255,11 @@ class HeadScore:
     def offsets(
         self, vectors: HeadVectors, functionals: Tensor, raw: Tensor, found: Projected
     ) -> Float[Tensor, "batch read"]:
-        """What biases of the projection, and of norms behind it, add to the score at each position."""
+        """What biases of the projection, and of norms after the projection, add to the score at each position."""
         offset = (functionals * vectors.added).sum(-1)
         return offset if found.map.bias is None else offset + raw @ found.map.bias.to(raw)
 
-    # --- what it must equal ------------------------------------------------------------------------------------------
+    # --- the value to explain ----------------------------------------------------------------------------------------
     @cached_property
     def _products(self) -> Float[Tensor, "batch read"]:
         """τ · q̂ · k̂ for each of `key_positions`."""
@@ -267,7 +267,7 @@ class HeadScore:
 
     @cached_property
     def position_bias(self) -> Float[Tensor, " batch"] | None:
-        """What a position bias adds (ALiBi); None without one."""
+        """The contribution of a position bias (ALiBi) to the score. None without a position bias."""
         slope = self.scores.rule.slope
         if not slope:
             return None
@@ -292,7 +292,7 @@ class HeadScore:
 
     @cached_property
     def soft_cap(self) -> Float[Tensor, " batch"] | None:
-        """What a soft-cap of the scores takes; None without one."""
+        """The change of the score by a soft-cap. None without a soft-cap."""
         cap = self.scores.rule.cap
         if not cap:
             return None
@@ -305,7 +305,7 @@ class HeadScore:
 
     @cached_property
     def measured(self) -> Float[Tensor, " batch"]:
-        """The model's own value; if it is not in the cache, that of the cached queries and keys."""
+        """The model's own value. If it is not in the cache (`own`), the value from the cached queries and keys."""
         reader = self.scores.reader
         if not self.own:
             made = (self._products * self.weights).sum(-1)
@@ -319,14 +319,14 @@ class HeadScore:
 
     @cached_property
     def part_values(self) -> list[Float[Tensor, " batch"]]:
-        """The value of each of `readings`. The last one has what remains of `measured`, so that they sum to it."""
+        """The value of each of `readings`. The last is the rest of `measured`, so the values sum to `measured`."""
         values = [self._products[:, i] * self.weights[:, i] for i in range(len(self.readings) - 1)]
         others = sum((*values, *self.extra.values()), start=self.measured * 0)
         return [*values, self.measured - others]
 
     @property
     def measured_from(self) -> str:
-        """Where `measured` is read, in words."""
+        """The activations from which `measured` was read, in words."""
         reader = self.scores.reader
         if not self.own:
             return f"the cached queries and keys ({reader.name('hook_q')}, {reader.name('hook_k')})"
@@ -336,38 +336,38 @@ class HeadScore:
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """The cached activations that the score is made of, and the one that it is measured in."""
+        """The cached activations from which the score and `measured` are computed."""
         reader = self.scores.reader
         names = ("hook_q", "hook_k", reader.truth.rpartition("attn.")[2])
         return tuple(name for name in map(reader.name, names) if self.view.has(name))
 
     def notes(self) -> list[str]:
-        """What to know about this score."""
+        """Notes on this score."""
         rule, notes = self.scores.rule, list[str]()
         head = name(self.target.layer, self.target.head)
         if not self.own:
             scores = self.scores.reader.name("hook_attn_scores")
             lacks = f"`{scores}` holds the pattern" if self.view.has(scores) else f"`{scores}` is not in this cache"
             notes.append(
-                f"`measured` was computed from the cached queries and keys, because {lacks}: a pattern shows a score "
-                'only up to a constant. Compared with another source (`versus="most"`) it is read from the pattern.'
+                f"`measured` was computed from the cached queries and keys, because {lacks}. A pattern shows a score "
+                'only up to a constant. For a comparison with another source (`versus="most"`), the pattern is used.'
             )
         if rule.slope:
             notes.append(
-                f"The position of the source adds to the scores of {head}, as in ALiBi, or because a hook adds it: "
-                f"measured in the cache, {rule.slope:+.4g} for each position. This is the row `position_bias`."
+                f"The scores of {head} have a position bias (ALiBi, or a hook), measured in the cache: "
+                f"{rule.slope:+.4g} for each position of the source. This is the row `position_bias`."
             )
         if rule.cap:
             notes.append(
-                f"The model soft-caps its attention scores at {rule.cap:g}: the rows of components explain the score "
-                "before the cap, and what the cap changes is the row `soft_cap`."
+                f"The model soft-caps its attention scores at {rule.cap:g}. The rows of components explain the score "
+                "before the cap. The change by the cap is the row `soft_cap`."
             )
         if rule.scale is None:
-            notes.append(f"The scale of the scores of {head} differs between destinations: this one's is used.")
+            notes.append(f"The scores of {head} have another scale at each destination: that of this one is used.")
         return notes + self._mean_note() + self._pattern_note()
 
     def _mean_note(self) -> list[str]:
-        """A note if the attention whose mean is taken does not add up to 1."""
+        """A note if the attention that weighs the mean does not add up to 1."""
         if self.target.versus != "mean":
             return []
         paid = self._attention.masked_fill(~self._visible, 0.0).sum(-1)
@@ -379,7 +379,7 @@ class HeadScore:
         return [
             f"The attention of {name(self.target.layer, self.target.head)} to the tokens adds up to "
             f"{float(paid[most]):.3g}{where}, not to 1 (an attention sink, or a hook that edited the pattern). For the "
-            "mean, it is divided by its sum."
+            "mean, this attention is divided by its sum."
         ]
 
     def _pattern_note(self) -> list[str]:
@@ -388,7 +388,7 @@ class HeadScore:
         if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
         weights, paid = self._weighted_pattern
-        # Too little attention has no exact logarithm. In a mean only the source's counts: all others have its weight.
+        # Very small attention has no exact logarithm. In a mean, only the source's attention matters for this.
         floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
         exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
         logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)
@@ -400,13 +400,13 @@ class HeadScore:
         where = f" in prompt {most}" if self.view.batch > 1 else ""
         return [
             "The pattern in this cache is not the softmax of its scores: log A differs by "
-            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed one of them, or "
-            "the model does more between them."
+            f"{float(difference[most]):.2g} from the difference of the scores{where}. A hook changed the scores or the "
+            "pattern, or the model has another step between them."
         ]
 
     @property
     def _weighted_pattern(self) -> tuple[Float[Tensor, "batch read"], Float[Tensor, "batch read"]]:
-        """The weight of each of `key_positions`, and the attention that the head pays to it; masked ones weigh 0."""
+        """The weight of each of `key_positions`, and the attention to it. For the mean, masked sources weigh 0."""
         paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
         weights = self.weights.to(paid)
         return (weights.masked_fill(~self._visible, 0.0) if self.target.versus == "mean" else weights), paid
@@ -414,13 +414,13 @@ class HeadScore:
     # --- rows that no component writes ---------------------------------------------------------------------------
     @property
     def extra(self) -> dict[Component, Float[Tensor, " batch"]]:
-        """Rows of the score that no component of the stream writes: a position bias, and what a soft-cap changes."""
+        """The rows that no component of the stream writes: the position bias, and the change by a soft-cap."""
         found = {Component("position_bias"): self.position_bias, Component("soft_cap"): self.soft_cap}
         return {row: value for row, value in found.items() if value is not None}
 
     # --- what is shown -----------------------------------------------------------------------------------------------
     def facts(self, prompt: int) -> InnerFacts:
-        """What the score is in one prompt."""
+        """Return the facts on the score in one prompt."""
         source, destination = int(self.source[prompt]), int(self.destination[prompt])
         versus = None if self.versus is None else int(self.versus[prompt])
         paid = self._attention[prompt]
@@ -442,11 +442,11 @@ class HeadScore:
 
 @dataclass(frozen=True)
 class ScorePart:
-    """The part of a score that is read at one position: one of its readings.
+    """One of the readings that add up to a score.
 
     Attributes:
         score: The score.
-        index: Which of its readings.
+        index: The index of the reading.
     """
 
     score: HeadScore
@@ -454,10 +454,10 @@ class ScorePart:
 
 
 def only_part(score: HeadScore) -> ScorePart:
-    """The part of a score that is read at a single position.
+    """Return a score that is read at a single position, as its only part.
 
     Raises:
-        ResidscopeError: If it is read at several.
+        ResidscopeError: If the score is read at several positions.
     """
     score.check()
     if score.target.side == "key" and score.target.versus is not None:

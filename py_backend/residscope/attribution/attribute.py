@@ -1,7 +1,7 @@
 """`attribute`: the contribution of each component to the target.
 
 Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row replaces the sum).
-`unexplained` is only rounding if the rows cover everything that the model does; otherwise a note says why.
+`unexplained` is only rounding if the rows cover everything that the model does. Otherwise a note gives the reason.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def attribute(
     """Decompose a number of the model into contributions of its components.
 
     For an answer's logit this is direct logit attribution. A target inside the model (`residscope.targets`) is read at
-    an earlier point of the stream: what a neuron or a direction reads there, or what a head moves from one source. Any
-    cache works: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. Neither the cache, nor the
-    model, nor the grad mode is changed.
+    an earlier point of the stream: the input of a neuron, the projection on a direction, or what a head moves from one
+    source. Any cache works: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. The cache, the model
+    and the grad mode stay unchanged.
 
     Args:
         cache: An `ActivationCache`.
@@ -64,32 +64,32 @@ def attribute(
             target's own point. `"neuron"`: every MLP neuron of `layers`, MLP biases, attention, embeddings.
             `"source"`: the contribution of each source token through each of `heads`.
         position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
-            Neurons and directions are read there. Of `targets.output` it is the destination, so `"all"` is refused. An
-            attention score has its own destination, so any position is refused.
-        logits: The model's output, to measure against, if the cache does not hold it.
+            Neurons and directions are read at this position. For `targets.output` it is the destination, so `"all"` is
+            refused. An attention score has its own destination, so any position is refused.
+        logits: The model's output, if the cache does not hold it. `measured` is then read from these logits.
         norm: For `"accumulated"`: the scale of the norm at the target's point (for logits, the final norm)
             `"frozen"` (the steps are the layer rows), or `"recomputed"` at each point of the stream (what the model
             would predict if it stopped there).
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
-        tokens: Token ids, if the cache does not hold them; used to find padding.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, if `cache.model` no longer exists.
+        tokens: Token ids, if the cache does not hold them. They are used to find padding.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
 
     Returns:
-        The decomposition; rows + constant + unexplained = measured, in logits, or in the units of the target (a
-        neuron's input, an attention score). `.values` is `[component, batch]`, with `position="all"`
-        `[component, batch, pos]`; for `"source"` `[source, head, batch]`, with `position="all"`
-        `[source, destination, head, batch]`, and the sum over sources is the head's own value. For a target inside the
-        model, `measured` is its cached value, rows of components after its point are 0, and `targets.output` without a
-        source has the axes `[component, batch, source]`.
+        The decomposition (rows + constant + unexplained = measured), in logits or in the unit of the target (a neuron's
+        input, an attention score). `.values` is `[component, batch]`, with `position="all"` `[component, batch, pos]`.
+        For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`, and
+        the sum over sources is the head's contribution. For a target inside the model, `measured` is the cached value,
+        and rows of components after the target's point are 0. `targets.output` without a source has the axes
+        `[component, batch, source]`.
 
     Raises:
         ResidscopeError: With a message that says what is wrong and what to do.
 
-    Source: TransformerLens' `logit_attrs`, `decompose_resid`, `stack_head_results`, `stack_neuron_results`,
-    `accumulated_resid`, made exact for unfolded norms; the mathematics of "A Mathematical Framework for Transformer
-    Circuits".
+    Source: TransformerLens' `logit_attrs`, `decompose_resid`, `stack_head_results`, `stack_neuron_results` and
+    `accumulated_resid`, made exact for unfolded norms; "A Mathematical Framework for Transformer Circuits".
     """
     seen_cache = seen(cache, model)
     used_model = model if model is not None else getattr(cache, "model", None)
@@ -121,16 +121,16 @@ def attribute(
 
 
 def check_asked(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, position: Positions) -> None:
-    """Refuse a target that has no value at the positions that were given.
+    """Refuse a target that has no value at the given positions.
 
     Args:
         view: The cache.
         target: The target.
-        where: The position in each prompt; None is every position.
-        position: The same, as the user gave it.
+        where: The position in each prompt. None: every position.
+        position: The position as the user gave it.
 
     Raises:
-        ResidscopeError: If a score is given a position, or a head reads padding.
+        ResidscopeError: If a position was given for an attention score, or a head reads padding.
     """
     if isinstance(target.inner, AttentionScore) and (not isinstance(position, str) or position != "last"):
         raise ResidscopeError(
@@ -142,7 +142,7 @@ def check_asked(view: CacheView, target: Target, where: Int[Tensor, " batch"] | 
 
 
 def with_notes(targets: Targets, result: Attribution, position: Positions, logits: Tensor | None) -> Attribution:
-    """The same decomposition, with notes on how the answers, the position and the logits were understood."""
+    """Return the result with notes on how answers, position and logits were understood."""
     target, view = result.target, targets.view
     unused = [] if logits is None or target is None or target.inner is None else [_LOGITS_UNUSED]
     assumed = positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
@@ -157,9 +157,9 @@ _KEPT = 16_000_000
 
 
 def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None:
-    """A key for the result; None if the arguments have no key.
+    """A key for the result. None if one of the arguments has no key.
 
-    For answers in words, the key contains the tokens that the tokenizer gives for them now.
+    For answers given as texts, the key contains the tokens of these texts in the present tokenizer.
     """
     try:
         key = tuple(map(key_of, (answers, *options)))
@@ -174,7 +174,7 @@ def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None
 
 
 def words_in(value: Any) -> list[str]:
-    """All texts in some answers, in their order; those of a set in alphabetical order."""
+    """Return all texts in some answers, in order. Texts of a set are in alphabetical order."""
     value = value.tolist() if getattr(getattr(value, "dtype", None), "kind", None) in ("O", "U", "S", "T") else value
     if isinstance(value, Output):
         return words_in(value.of)

@@ -1,7 +1,7 @@
-"""The residual vectors behind the rows, at one position of each prompt.
+"""The residual vector of each row, at one position of each prompt.
 
-They do not depend on the target, so with memoised vectors a new target needs only one product. At one position of each
-prompt they are small. For all positions they would take gigabytes, and are never computed.
+The vectors do not depend on the target. If they are memoised, a new target needs only one product. For all positions
+they would take gigabytes, so they are computed only at one position of each prompt.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ LARGEST = 24_000_000
 
 @dataclass(frozen=True)
 class Vectors:
-    """What each row of a plan adds to the stream; for the accumulated stream, the stream itself."""
+    """What each row of a plan adds to the stream. For the accumulated stream: the stream at each point."""
 
     components: list[Component]
     values: Float[Tensor, "batch component d_model"]
     parts: int | None
 
     def rows(self, readout: Readout, *, recomputed: bool) -> Rows:
-        """Their contributions to a target."""
+        """Return the contributions of the vectors to a target."""
         divisor = readout.functional.divisor
         divisor = readout.norm.scale(self.values) * divisor if recomputed else divisor
         contributions = prompt_by_prompt(self.values, readout.functional.vector) / divisor  # [batch, component]
@@ -57,20 +57,20 @@ class Vectors:
 
 
 def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
-    """The rows of a plan, from memoised vectors or from the activations.
+    """Return the rows of a plan, from memoised vectors or from the activations.
 
-    With `again`, the way does not depend on what was read before: equal caches give the same rows to the last bit.
+    If `again`, the method does not depend on earlier requests: equal caches give bitwise equal rows.
     """
     rows = known_rows(readout, plan, again=again) or rows_of(readout, plan)
     return with_steps(readout.view, plan, replace(rows, missing=plan.missing, split=plan.split))
 
 
 def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
-    """The rows of a plan, from memoised vectors; None if those would not save time.
+    """Return the rows of a plan, from memoised vectors. None if the vectors would not save time.
 
-    For a first target the activations are as fast, and for one whose directions are kept they are faster. With the
-    second target of other directions the vectors are computed and kept; with the third, if it is inside the model:
-    another source of the same head has the same directions. At once, if it is known that the rows are read `again`.
+    For the first target, the activations are as fast. For a target whose directions are memoised, they are faster. For
+    the second target with new directions, the vectors are computed and kept. For a target inside the model, this
+    happens at the third: another source of the same head has the same directions. If `again`, it happens at once.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
@@ -87,13 +87,13 @@ def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
 
 
 def size_of_vectors(view: CacheView, plan: Plan) -> int:
-    """The bytes of the vectors of a plan, at one position of each prompt."""
+    """Return the bytes of the vectors of a plan, at one position of each prompt."""
     count = len(plan.terms) + len(plan.split) * (view.n_heads + 1)
     return count * view.batch * int(view.cfg.d_model) * view.like.element_size()
 
 
 def vectors_of(readout: Readout, plan: Plan) -> Vectors:
-    """What each row of a plan adds to the stream, at one position of each prompt. Small ones are kept."""
+    """Return what each row of a plan adds to the stream, at one position of each prompt. Small results are kept."""
     view, key, size = readout.view, _key(readout, plan), size_of_vectors(readout.view, plan)
     known = view.memo.get(*key)
     if isinstance(known, Vectors):

@@ -47,26 +47,26 @@ T = TypeVar("T")
 class Rows:
     """The rows of a decomposition.
 
-    The first `parts` rows are the requested components (heads, neurons); the others are the rest of the model.
-    `missing` names the activations that were not cached, and whose rows are left out.
+    The first `parts` rows are the requested components (heads, neurons). The other rows are the rest of the model.
+    `missing` names the activations that were not cached. Their rows are left out.
     """
 
     components: list[Component]
     values: Float[Tensor, "component batch pos"]
     parts: int | None = None
     step: Float[Tensor, "component 1 1"] | float = 0.0
-    """The relative rounding step of each row, by the precision of its activations; 0 if it was not computed."""
+    """The relative rounding step of each row, from the precision of its activations. 0 if it was not computed."""
     missing: tuple[str, ...] = ()
     split: tuple[int, ...] = ()
     """The layers that are split into heads or neurons."""
 
     @property
     def rest(self) -> list[Component]:
-        """The rows after the requested components; all rows if no layer is split."""
+        """The rows after the requested components. All rows if no layer is split."""
         return self.components[self.parts or 0 :]
 
     def sum(self, layer: int, *kinds: ComponentKind) -> Float[Tensor, "batch pos"] | None:
-        """The sum of a layer's rows, or of those of the given kinds; None if there are none."""
+        """Return the sum of a layer's rows, or of its rows of the given kinds. None if there are no such rows."""
         rows = self._of_layer.get(layer, ())
         places = [i for i in rows if self.components[i].kind in kinds] if kinds else [*rows]
         return self.values[places].sum(0) if places else None
@@ -81,14 +81,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows a decomposition has.
+    """The rows of a decomposition, before they are computed.
 
     Attributes:
         terms: The rows that are sums of activations in the stream.
-        split: The layers that are split into heads or neurons; these rows come first, then the layers' biases.
+        split: The layers that are split into heads or neurons. Their rows come first, then the layers' biases.
         part: Which sublayer is split: attention into heads, or the MLP into neurons.
         recomputed: Whether the final norm's scale is computed again from each row.
-        missing: The activations that were not cached, and whose rows are left out.
+        missing: The activations that were not cached. Their rows are left out.
     """
 
     terms: ComponentTerms
@@ -98,10 +98,10 @@ class Plan:
     missing: tuple[str, ...] = ()
 
     def cached(self, view: CacheView) -> Plan:
-        """The rows of this plan whose activations were cached.
+        """Return the plan with only those rows whose activations were cached.
 
         Raises:
-            ResidscopeError: If there are none; the message names the activations.
+            ResidscopeError: If there are no such rows. The message names the activations.
         """
         lacking = {row: [n for n, _ in terms if not view.has(n)] for row, terms in self.terms.items()}
         missing = tuple(dict.fromkeys([*self.missing, *(name for names in lacking.values() for name in names)]))
@@ -112,7 +112,7 @@ class Plan:
 
 
 def activations_for(view: CacheView, by: By) -> list[str]:
-    """The activations that a decomposition reads in every model."""
+    """Return the activations that a decomposition reads in every model."""
 
     def every(*names: str) -> list[str]:
         return [f"blocks.{layer}.{name}" for name in names for layer in range(view.n_layers)]
@@ -131,7 +131,7 @@ def activations_for(view: CacheView, by: By) -> list[str]:
 
 
 def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
-    """The plan of a decomposition. `wanted` has the layers of the neurons."""
+    """Return the plan of a decomposition. `wanted` are the layers of the neurons."""
     match by:
         case "accumulated":
             return accumulated(structure, recomputed=False)
@@ -154,7 +154,7 @@ def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
 
 
 def stream_points(structure: Structure, *, recomputed: bool = False) -> ComponentTerms:
-    """The points of the stream up to the target's point, cached or not, with the factors of what they carry."""
+    """Return the points of the stream up to the target's point, cached or not, with the factors of later layers."""
     view, carries = structure.view, structure.carries
     points: ComponentTerms = {}
     for layer in range(structure.layers):
@@ -172,12 +172,12 @@ def layers(structure: Structure) -> Plan:
     view, count = structure.view, structure.layers
     added = [structure.cached(layer) for layer in range(count)]
     terms = structure.embeddings()
-    # If components before the first cached point of the stream are missing, all that was written before it is one row.
+    # If a component before the first cached point is missing, everything written before this point is one row.
     start = next((layer for layer in range(count) if view.has(view.before(layer))), 0)
     if start > 0 and not all(structure.has(row) for rows in (terms, *added[:start]) for row in rows.values()):
         whole: Terms = ((view.before(start), structure.carries[start]),)
         terms, added = {Component("pre", start): whole}, added[start:]
-    # embeddings alone are not useful, unless the target is read before layer 0
+    # embeddings alone are useful only if the target is read before layer 0
     if count and not any(structure.has(row) for rows in added for row in rows.values()):
         every = [name for rows in (terms, *added) for row in rows.values() for name, _ in row]
         raise not_cached(*(name for name in every if not view.has(name)))
@@ -240,12 +240,12 @@ BIAS_KIND: dict[Literal["attn", "mlp"], Literal["attn_bias", "mlp_bias"]] = {"at
 
 @cache
 def components_in(layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[Component, ...]:
-    """A layer's heads or neurons; cached, because a layer may have a hundred thousand neurons."""
+    """Return the components of a layer's heads or neurons. Memoised: a layer may have a hundred thousand neurons."""
     return tuple(Component(COMPONENT_KIND[part], layer, index) for index in range(count))
 
 
 def rows_of(readout: Readout, plan: Plan) -> Rows:
-    """The rows of a plan, read from the activations by projection onto the target."""
+    """Return the rows of a plan. The activations are projected onto the target's direction."""
     import torch
 
     split = {"attn": layer_heads, "mlp": layer_neurons}[plan.part]
@@ -270,23 +270,23 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
 
 
 ContributionOf = Callable[["Tensor"], "Tensor"]
-"""From vectors in the stream to their contributions."""
+"""Returns the contributions of vectors in the stream."""
 
 
 def layer_heads(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "head batch pos"], Float[Tensor, "batch pos"] | None]:
-    """The contribution of each head of a layer, and of the attention's bias, if it has one."""
+    """Return the contribution of each head of a layer, and that of the attention's bias, if there is one."""
     direction, divisor, bias = head_directions(readout, layer)
     z = head_outputs(readout.view, readout.positions, layer, tuple(direction.shape[1:]))
     return dots(z, direction) / divisor, bias
 
 
 def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
-    """What `layer_heads` gives for each layer of a plan, in one product; None if it cannot be one.
+    """Compute `layer_heads` for each layer of a plan in one product. None if that is not possible.
 
-    At one position the products of a layer are so small that calling them takes longer than computing them. The
-    directions of a functional's heads are the same at every position, and kept.
+    At one position the products are so small that calling them takes longer than computing them. The directions of the
+    heads for a functional are the same at every position, and kept.
     """
     import torch
 
@@ -325,7 +325,7 @@ _AT_ONCE = 1 << 18
 def layer_neurons(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "neuron batch pos"], Float[Tensor, "batch pos"] | None]:
-    """The contribution of each neuron of a layer, and of the MLP's bias, if it has one."""
+    """Return the contribution of each neuron of a layer, and that of the MLP's bias, if there is one."""
     direction, divisor, bias = neuron_directions(readout, layer)
     post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)
     scaled = post * rearrange(direction, "batch neuron -> batch 1 neuron")
@@ -335,7 +335,7 @@ def layer_neurons(
 def head_outputs(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, cut: tuple[int, ...]
 ) -> Float[Tensor, "batch pos head d_head"]:
-    """`hook_z`, cut into heads as in `W_O`, because the values of latent attention may be wider than its keys."""
+    """Return `hook_z`, cut into heads as in `W_O`: values of latent attention may be wider than its keys."""
     z = view.raw(f"blocks.{layer}.attn.hook_z", positions)
     if tuple(z.shape[-2:]) == cut:
         return z
@@ -346,7 +346,7 @@ def head_outputs(
 def head_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """The direction of each head's `z`, W_O[h] @ g; its divisor; and the contribution of the bias, if there is one."""
+    """Return the direction of each head's `z` (W_O[h] @ g), its divisor, and the contribution of the bias, if any."""
     view, functional = readout.view, readout.writer(layer, "attn")
     W_O = out_weight(view, layer)
     if W_O is None:
@@ -371,18 +371,18 @@ def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> 
 
 
 def _once_for(view: CacheView, what: tuple[Hashable, ...], vector: Tensor, make: Callable[[], T]) -> T:
-    """What is made of a direction, kept."""
+    """A result that depends on a direction, memoised."""
     return view.root.memo.once(_key_for(what, vector), make, size_of)
 
 
 def _key_for(what: tuple[Hashable, ...], vector: Tensor) -> tuple[Hashable, ...]:
-    """A key for a direction. The vectors of many prompts would make a large key, so that it is a digest."""
+    """A key for a direction. It is a digest, because the directions of many prompts would make a large key."""
     digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
     return "projected", *what, vector.dtype, tuple(vector.shape), digest
 
 
 def projected_before(readout: Readout, plan: Plan) -> bool:
-    """Whether the directions of a plan's heads are kept already, such as for another source of the same head."""
+    """Return whether the directions of a plan's heads are memoised, for example for another source of this head."""
     if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
         return False
     vector = readout.writer(plan.split[0], "attn").vector
@@ -392,7 +392,7 @@ def projected_before(readout: Readout, plan: Plan) -> bool:
 def neuron_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch d_mlp"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """The direction of `post`, W_out @ g; its divisor; and the contribution of the MLP's bias, if there is one."""
+    """Return the direction of `post` (W_out @ g), its divisor, and the contribution of the MLP's bias, if any."""
     view, functional = readout.view, readout.writer(layer, "mlp")
     W_out = neuron_weight(view, layer)
     if W_out is None:
@@ -408,7 +408,7 @@ def neuron_directions(
 def contributions_of(
     readout: Readout, contribution: ContributionOf, sums: Collection[Terms], steps_done: int = 0
 ) -> Float[Tensor, "row batch pos"]:
-    """The contribution of each sum of activations; for progress, `steps_done` steps are already done."""
+    """Return the contribution of each sum of activations. For progress, `steps_done` steps are already done."""
     import torch
 
     def read(name: str, factor: float) -> Tensor:
@@ -423,7 +423,7 @@ def contributions_of(
 
 
 def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
-    """The scale of the norm at the target's point, recomputed for each row of a plan."""
+    """Return the scale of the norm at the target's point, recomputed for each row of a plan."""
     import torch
 
     rows = [sum_of(readout.view.rows(n, readout.positions) * f for n, f in terms) for terms in plan.terms.values()]
@@ -431,7 +431,7 @@ def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
 
 
 def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows) -> Rows:
-    """The same rows, with rows of 0 for what comes after the target's point. They stand beside those of their kind."""
+    """Return the rows, with rows of 0 for components after the target's point. Each is placed after its own kind."""
     import torch
 
     if structure.point.layer is None or by == "accumulated":
@@ -452,7 +452,7 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 def _in_order(
     readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows
 ) -> tuple[tuple[Component, ...], list[int], int | None]:
-    """All rows, the place of each in `rows` (after the last one for a row of 0), and how many are requested ones."""
+    """All rows, the index of each in `rows` (len(rows) for a row of 0), and the number of requested components."""
     view, part = structure.view, COMPONENT_OF.get(by)
     parts: list[Component] = []
     biases: list[Component] = []
@@ -481,7 +481,7 @@ COMPONENT_OF: dict[By, Literal["attn", "mlp"]] = {"head": "attn", "neuron": "mlp
 
 
 def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
-    """The same rows, with the rounding step of each."""
+    """Return the rows, with the rounding step of each row."""
     key = ("steps", plan.part, plan.split, tuple(plan.terms.items()), len(rows.components))
     steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.components))))
     if len(steps) == 1:
@@ -490,7 +490,7 @@ def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
 
 
 def _steps(view: CacheView, plan: Plan, count: int) -> list[float]:
-    """The relative rounding step of each of `count` rows; a single one if it is the same for all, as in most caches."""
+    """The relative rounding step of each of `count` rows. A single step if all are equal, as in most caches."""
     name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
     split = {
         layer: max(view.rounding_step(f"blocks.{layer}.{name}"), coarse(view, layer, plan.part)) for layer in plan.split
@@ -511,7 +511,7 @@ def sum_of(terms: Iterable[Tensor]) -> Tensor:
 
 
 def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
-    """The layers whose neurons are requested; None means all layers.
+    """Return the layers whose neurons are requested. None means all layers.
 
     Raises:
         ResidscopeError: If a layer does not exist, or has no neurons.
@@ -543,7 +543,7 @@ def _refusal(structure: Structure, kind: str, otherwise: str) -> str:
 
 
 def bias_of(readout: Readout, layer: int, part: Literal["attn", "mlp"]) -> tuple[Tensor | None, Tensor | None]:
-    """A sublayer's own bias, and the bias of the norm on its output; None for each that does not exist."""
+    """Return a sublayer's own bias, and the bias of the norm on its output. None for a bias that does not exist."""
     norm = readout.output_parameters(layer, part).norm
     return out_bias(readout.view, layer, part), None if norm is None else norm.bias
 
@@ -559,7 +559,7 @@ def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["a
 
 
 def unsplit_notes(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:
-    """Notes on the layers that have no heads or neurons."""
+    """Return notes on the layers that have no heads or neurons."""
     view = structure.view
     part: Literal["attn", "mlp"] = "attn" if by == "head" else "mlp"
     before = [layer for layer in range(structure.layers) if part == "attn" or not structure.ends_within(layer)]

@@ -1,7 +1,7 @@
 """The decompositions behind `attribute`: from a target to rows that sum to it.
 
 Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row replaces the sum).
-`unexplained` is only rounding if the rows cover everything that the model does; otherwise a note says why.
+`unexplained` is only rounding if the rows cover everything that the model does. Otherwise a note gives the reason.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Query:
-    """What is decomposed, and how.
+    """A question: the target, the components and the options.
 
     Attributes:
         target: The target.
-        by: The components.
-        where: A position of each prompt, at which the target is read; None is every position.
+        by: The decomposition.
+        where: The position of each prompt at which the target is read. None: every position.
         norm: The convention for the final norm's scale, for `"accumulated"`.
-        layers: The layers of the neurons, for `"neuron"`; None is all layers.
+        layers: The layers of the neurons, for `"neuron"`. None: all layers.
         heads: The heads whose sources are the rows, for `"source"`.
         again: Whether the rows will be read again, by the functional of another run.
-        like: Structures of other runs: what has to be one row in one of them is one row here, too.
+        like: Structures of other runs. If components are one row in one of them, they are one row here, too.
 
     Raises:
         ResidscopeError: If options contradict each other.
@@ -78,21 +78,21 @@ def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | 
 
     Args:
         view: The cache.
-        targets: Resolves targets in it.
-        query: What is decomposed, and how.
+        targets: Resolves targets for the cache.
+        query: The question.
         logits: The model's output `[batch, pos, d_vocab]`, if it was given.
 
     Raises:
-        ResidscopeError: If something that is needed was not cached, or is not finite.
+        ResidscopeError: If a needed activation was not cached, or is not finite.
     """
     return decomposition(view, targets, query, logits).result
 
 
 def decomposition(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Decomposition:
-    """The same, with rows that can be read again by the functional of another run."""
+    """Decompose a target. The rows of the result can be read again, by the functional of another run."""
     with naming_all(view, query.target, query.by):
         found = _whole(view, targets, query, logits)
-        _ = found.result  # which may need further activations
+        _ = found.result  # this may need further activations
         return found
 
 
@@ -111,9 +111,9 @@ def _whole(view: CacheView, targets: Targets, query: Query, logits: Tensor | Non
 def _decompose(
     view: CacheView, targets: Targets, query: Query, logits: Tensor | None, part: ScorePart | None = None
 ) -> Part:
-    """Decompose a target that is read at one position of each prompt, or at all."""
+    """Decompose a target that is read at one position of each prompt, or at every position."""
     target, by, norm = query.target, query.by, query.norm
-    # If the scale is recomputed at each point, the final one is not needed; a run that stopped early has none.
+    # If the scale is recomputed at each point, the final scale is not needed. A run that stopped early has none.
     frozen = not (by == "accumulated" and norm == "recomputed")
     if not is_inner(target):
         check_cached(view, by, frozen=frozen)
@@ -138,7 +138,7 @@ def _decompose(
         plan = components.accumulated(structure, recomputed=norm == "recomputed")
         rows = read_rows(readout, plan, again=query.again)
         total = rows.values[-1]
-        if readout.structure.point not in rows.components:  # the value is not that of the stream at another point
+        if readout.structure.point not in rows.components:  # the stream at an earlier point does not give the value
             to_explain = None
         largest = gap(to_explain, total)
         finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
@@ -194,7 +194,7 @@ def _decompose(
 
 
 def joined(structure: Structure, others: Sequence[Structure]) -> Structure:
-    """A structure in which one row is also what has to be one row in other runs of the same shape."""
+    """Return a structure in which components are one row if they are one row in any run of the same shape."""
     for other in others:
         structure = replace(
             structure,
@@ -207,14 +207,14 @@ def joined(structure: Structure, others: Sequence[Structure]) -> Structure:
 
 
 def _mean_key(score: HeadScore, query: Query) -> Part:
-    """Decompose a score, compared with the mean, by what was written at all sources."""
+    """Decompose a score that is compared with the mean on the key side: the rows are read at all sources."""
     target, by = query.target, query.by
     if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
         what = f'`by="{by}"`' if query.norm == "frozen" else f'`norm="{query.norm}"`'
         what = "the contribution of another head to it" if target.through else what
         raise ResidscopeError(
             "attention",
-            f"Compared with the mean, the key side of a score is read at all sources: {what} cannot be computed. "
+            f"On the key side, a score compared with the mean is read at all sources, so {what} cannot be computed. "
             'Compare with one source (`versus="most"`), or use `side="query"`.',
         )
     view = score.view
@@ -263,12 +263,12 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
         check_finite(view, values, result.unexplained)
     if float(result.unexplained.abs().max()) > tolerance:
         result.notes.append(
-            f"{float(result.unexplained.abs().max()):.2g} of the value is not the sum of the rows at all sources. "
-            'Compared with one source (`versus="most"`) the notes say where this arises.'
+            f"{float(result.unexplained.abs().max()):.2g} of the value is not explained by the rows at all sources. "
+            'With one other source (`versus="most"`), the notes say where this part arises.'
         )
 
     def by_functional(_: Functional) -> Tensor:
-        raise AssertionError  # this score has a functional for each source
+        raise AssertionError  # this score has another functional at each source
 
     def by_score(other: HeadScore) -> Tensor:
         return read(other).values[..., 0]

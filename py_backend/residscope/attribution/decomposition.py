@@ -1,7 +1,7 @@
-"""A decomposition whose rows can be read again: those of one run by the functional of another.
+"""A decomposition whose rows can be read again: the rows of one run by the functional of another run.
 
-r · g needs the vector that a component wrote in one run, and the gradient with which another run reads the stream. The
-weights and the norms that made the vector are always those of the run that wrote it.
+r · g needs the vector r that a component wrote in one run, and the gradient g with which another run reads the stream.
+The weights and the norms inside r are always those of the run that wrote it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Placed = Callable[["Tensor"], "Tensor"]
-"""Moves the values at another run's positions, `[..., pos]`, to the positions of the run that wrote the rows."""
+"""Moves values from another run's positions, `[..., pos]`, to the positions of the run that wrote the rows."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A decomposition of what is read at one position of each prompt, or at all.
+    """A decomposition of a functional that is read at one position of each prompt, or at every position.
 
     Attributes:
         result: The decomposition.
         functional: Reads the target from the stream.
-        divisor: What each row is divided by, `[batch, pos]`; for recomputed norms `[component, batch, pos]`.
-        structure: From which activations the rows were made; None if they are sources.
-        read: The rows by another functional, in the shape of `result.values`. The norm of a row is not recomputed.
-        score: The score that is read at all sources at once, whose functional differs from source to source.
-        read_by_score: The rows by another such score.
+        divisor: The number that each row is divided by, `[batch, pos]`. For recomputed norms `[component, batch, pos]`.
+        structure: The structure from which the rows were made. None if the rows are sources.
+        read: Returns the rows by another functional, in the shape of `result.values`. A row's norm is not recomputed.
+        score: The score, if it is read at all sources at once. It then has another functional at each source.
+        read_by_score: Returns the rows by another such score.
     """
 
     result: Attribution
@@ -64,7 +64,7 @@ class Part:
         return self.read(Functional(vector, unit, unit * 0)) / self._fitted(divisor)
 
     def _fitted(self, values: Tensor) -> Tensor:
-        """Values by `[..., batch, pos]`, with the axes of the result."""
+        """Values `[..., batch, pos]`, reshaped to the axes of the result."""
         axes = self.result.axes
         if "destination" in axes:  # [source, destination, head, batch]
             return values.T[:, None, :]
@@ -104,5 +104,5 @@ class Decomposition:
 
     @property
     def structures(self) -> list[Structure]:
-        """From which activations the rows of each part were made."""
+        """The structures from which the rows of each part were made."""
         return [part.structure for part in self.parts if part.structure is not None]

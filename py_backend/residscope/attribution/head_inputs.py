@@ -1,4 +1,4 @@
-"""What the heads of a layer read: their pattern, the values at each source, and the gate, if there is one."""
+"""What the heads of a layer read: their pattern, the values at each source, and the gate, if any."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class HeadInputs:
     Attributes:
         pattern: The attention from each destination to each source, in the cached precision, because it is large and
             often only a block of it is needed. `part` converts a block to the working precision.
-        v: The value at each source (in grouped-query models several heads share one `v`).
-        z: The head's output; None if it was not cached.
-        gate: The factor at each destination; None if there is no gate, or if its activation function was not found.
+        v: The value at each source. In grouped-query models several heads share one `v`.
+        z: The head's output. None if it was not cached.
+        gate: The factor at each destination. None if there is no gate, or its activation function was not found.
     """
 
     pattern: Float[Tensor, "batch head destination source"]
@@ -37,11 +37,11 @@ class HeadInputs:
     gate: Float[Tensor, "batch head destination #d_head"] | None
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
-        """A block of the pattern: some heads, destinations and sources."""
+        """Return a block of the pattern: some heads, destinations and sources."""
         return working(self.pattern[:, heads, rows, columns])
 
     def unexplained(self) -> float:
-        """The largest error of gate · (pattern @ v), relative to the largest `z`; 0 if `z` was not cached.
+        """The largest error of gate · (pattern @ v), relative to the largest `z`. 0 if `z` was not cached.
 
         In a long prompt only some destinations, evenly spaced, are compared.
         """
@@ -57,17 +57,17 @@ ALL = slice(None)
 """All heads, destinations, or sources."""
 
 SAMPLE = 128
-"""The most destinations that are compared."""
+"""At most this many destinations are compared."""
 
 
 def spread(size: int) -> slice:
-    """At most `SAMPLE` of `size` destinations, evenly spaced, including the last."""
+    """Return at most `SAMPLE` of `size` destinations, evenly spaced, including the last."""
     step = -(-size // SAMPLE)
     return slice((size - 1) % step, None, step)
 
 
 def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
-    """The activations that determine what a layer's heads read."""
+    """Return the names of the activations that determine what a layer's heads read."""
     endings = ("hook_pattern", "hook_v", "v_norm.hook_out", "hook_z")
     names = tuple(f"blocks.{layer}.attn.{ending}" for ending in endings)
     gate = gate_name(view, layer)
@@ -75,15 +75,15 @@ def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
 
 
 def source_count(view: CacheView, layer: int) -> int:
-    """The number of sources in a layer's patterns; after a key/value cache or a prefix, more than positions."""
+    """Return the number of sources in a layer's patterns. After a key/value cache or a prefix it exceeds `n_pos`."""
     return int(view.get(f"blocks.{layer}.attn.hook_pattern").shape[-1])
 
 
 def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
-    """All patterns of a layer; they must have the same destinations and sources.
+    """Return all patterns of a layer. They must have the same destinations and sources.
 
     Raises:
-        ResidscopeError: If they were not cached, or only for some positions (`pos_slice`).
+        ResidscopeError: If the patterns were not cached, or only for some positions (`pos_slice`).
     """
     patterns = view.get(f"blocks.{layer}.attn.hook_pattern")
     if tuple(patterns.shape[-2:]) != (view.n_pos, view.n_pos):
@@ -105,9 +105,9 @@ def some_pattern(
     *,
     square: bool = True,
 ) -> Float[Tensor, "batch head destination source"]:
-    """The patterns of some heads at one destination of each prompt, or at all, in the cached precision.
+    """Return the patterns of some heads in the cached precision, at one destination of each prompt, or at all.
 
-    With `square`, they must have the same destinations and sources. Neighbouring heads are a view, without a copy.
+    With `square`, destinations and sources must be the same. The patterns of neighbouring heads are not copied.
 
     Raises:
         ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
@@ -120,7 +120,7 @@ def some_pattern(
 
 
 def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
-    """Some of the heads; neighbouring heads are a view, without a copy."""
+    """Some of the heads. Neighbouring heads are a view, not a copy."""
     start = heads[0] if heads else 0
     if list(heads) == list(range(start, start + len(heads))):
         return tensor[:, :, start : start + len(heads)]
@@ -140,17 +140,17 @@ def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
 def head_inputs(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, heads: Sequence[int], cut: tuple[int, int]
 ) -> HeadInputs:
-    """What some heads of a layer read.
+    """Return what some heads of a layer read.
 
     Args:
         view: The cache.
-        positions: One destination per prompt, or None for all.
+        positions: One destination per prompt. None: all destinations.
         layer: The layer.
         heads: The heads' indices.
         cut: The number and the width of the layer's heads in `W_O`.
 
     Raises:
-        ResidscopeError: If a head does not exist, or `pattern` or `v` was not cached for all positions; for gated
+        ResidscopeError: If a head does not exist, or `pattern` or `v` was not cached for all positions. For gated
             heads, also if the gate or `z` was not cached.
     """
     check_heads(layer, heads, cut[0])
@@ -178,7 +178,7 @@ def head_inputs(
 
 
 def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
-    """A note on heads that gate what they have read."""
+    """Return a note on heads that multiply what they have read by a gate."""
     names = {layer: name for layer in sorted(set(layers)) if (name := gate_name(view, layer))}
     if not names:
         return []
@@ -189,12 +189,12 @@ def gated(view: CacheView, layers: Iterable[int]) -> list[str]:
 
 
 def is_gated(view: CacheView, layer: int) -> bool:
-    """Whether this layer's heads gate what they have read."""
+    """Return whether this layer's heads multiply what they have read by a gate."""
     return gate_name(view, layer) is not None
 
 
 def gate_name(view: CacheView, layer: int) -> str | None:
-    """The activation that gates this layer's heads between pattern @ v and `hook_z`, if the model has one.
+    """Return the activation that gates this layer's heads between pattern @ v and `hook_z`. None without a gate.
 
     A filtered cache may not hold it, so the module is checked, too.
     """
@@ -205,7 +205,7 @@ def gate_name(view: CacheView, layer: int) -> str | None:
 
 
 def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Callable[[Tensor], Tensor] | None:
-    """The activation function of the gate; None if no known function fits.
+    """The activation function of the gate. None if no known function fits.
 
     The cache holds the gate before its activation function. The right function is the one for which
     gate · (pattern @ v) is `hook_z`.
@@ -226,7 +226,7 @@ def _gate(raw: Tensor, read: Tensor, z: Tensor, step: float) -> Callable[[Tensor
 def _values(
     view: CacheView, layer: int, heads: Sequence[int], cut: tuple[int, int]
 ) -> Float[Tensor, "batch head source d_head"]:
-    """The values at each source: the `v` of each head's group, after its norm if the model has one."""
+    """The values at each source: `v` of each head's group, after the norm on values if the model has one."""
     name = view.first(f"blocks.{layer}.attn.v_norm.hook_out") or f"blocks.{layer}.attn.hook_v"
     v = view.get(name)
     if v.ndim == 4 and view.has(

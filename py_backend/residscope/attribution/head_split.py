@@ -1,4 +1,4 @@
-"""Checks whether a layer's attention output is the sum of its heads: only then are contributions known."""
+"""Checks whether a layer's attention output is the sum of its heads. Only then are the heads' contributions known."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checked:
-    """The results of earlier checks, whether the heads of layers add up.
+    """The results of earlier checks whether the heads of layers add up.
 
     Attributes:
         known: Whether the layers were compared with the stream.
-        structure: The fields of `structure.Structure` except its view; None if there was nothing to compare with.
+        structure: The fields of `structure.Structure` except `view`. None if there was nothing to compare with.
         tolerance: Differences up to this count as rounding.
-        notes: What is unexplained, and why.
+        notes: Notes on the unexplained rest and its cause.
         splits: For each layer, whether the heads add up to the attention output.
     """
 
@@ -48,11 +48,11 @@ def check_split(
     Args:
         view: The cache.
         layers: The heads' layers.
-        checked: Earlier results; new results are added.
+        checked: Earlier results. New results are added.
         read: Returns the readout, and the measured value minus the constant.
 
     Returns:
-        Notes on what stays unexplained because the model does more after its layers.
+        Notes on the rest that is unexplained because the model does more after its layers.
     """
     if not checked.known:
         _check_layers(*read(), checked)
@@ -76,7 +76,7 @@ def check_split(
 
 
 def adds_up(view: CacheView, layer: int) -> bool | None:
-    """Whether a layer's heads and bias sum to its attention output, at some positions; None if unknown.
+    """Return whether a layer's heads and bias sum to its attention output, at some positions. None if unknown.
 
     No target is needed: the vectors themselves are compared.
     """
@@ -85,13 +85,13 @@ def adds_up(view: CacheView, layer: int) -> bool | None:
 
 
 def projection_adds_up(view: CacheView, layer: int) -> bool | None:
-    """The same for the output of attention's own projection, before a norm or anything else that the block applies."""
+    """Return the same for the output of attention's projection, before a norm or other step of the block."""
     run = view.root
     return run.memo.once(("projects", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.attn.o.hook_out"),))[0]
 
 
 _SOME = 8
-"""How many prompts, and how many of their positions, are compared."""
+"""The number of prompts, and of positions in each, that are compared."""
 
 
 def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
@@ -123,7 +123,7 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
 
 
 def _in_stream(view: CacheView, where: Tensor, layer: int, written: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-    """The projected heads and `hook_attn_out`, both as they are added to the stream."""
+    """The projected heads and `hook_attn_out`, each in the form in which the block adds it to the stream."""
     no_target = view.like.new_zeros(view.batch, int(view.cfg.d_model))
     readout = Readout(view, where, no_target, no_target[:, 0], frozen=False)
     path = readout.output_path(layer, "attn")
@@ -134,7 +134,7 @@ def _in_stream(view: CacheView, where: Tensor, layer: int, written: Tensor, adde
 
 
 def unchecked(view: CacheView, layers: Iterable[int]) -> list[str]:
-    """A note on layers for which the cache does not show whether the heads add up to the attention output."""
+    """Return a note on layers for which the cache does not show whether heads add up to the attention output."""
     unknown = [layer for layer in layers if out_weight(view, layer) is not None and adds_up(view, layer) is None]
     if not unknown:
         return []
@@ -149,7 +149,7 @@ def unchecked(view: CacheView, layers: Iterable[int]) -> list[str]:
 
 
 def _check_layers(readout: Readout, measured: Tensor | None, checked: Checked) -> None:
-    """Compare the layers with the stream: this is the same for every head."""
+    """Compare the layers with the stream. The result is the same for every head."""
     try:
         result = reconcile(
             readout,
@@ -158,7 +158,7 @@ def _check_layers(readout: Readout, measured: Tensor | None, checked: Checked) -
             measured,
         )
     except ResidscopeError as error:
-        if error.code != "missing-activation":  # a filtered cache has nothing to compare with
+        if error.code != "missing-activation":  # a filtered cache may not have the stream
             raise
     else:
         structure, checked.tolerance = result.structure, result.tolerance

@@ -1,7 +1,7 @@
 """The tokens that a head writes: the logits of its output, and of its output for a single source.
 
-Source: "A Mathematical Framework for Transformer Circuits" (the OV circuit), for the vectors of this run: norms are
-frozen at their cached scales, so that each logit is the head's row of `attribute` for that token.
+Source: "A Mathematical Framework for Transformer Circuits" (the OV circuit). Here it is applied to vectors of this run,
+with norms frozen at their cached scales. So each logit is the head's row of `attribute` for that token.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class WrittenTokens:
 
 @dataclass(frozen=True)
 class HeadTokens:
-    """What a head writes at a destination, for one prompt or as the mean over prompts.
+    """The tokens that a head writes at a destination, for one prompt or as the mean over prompts.
 
     Attributes:
-        output: What its output writes.
+        output: The tokens written by the head's output.
         source: The position of the source that is read.
-        of_source: What it would write if its attention to this source were 1, and 0 to all others; None if that cannot
-            be determined (`notes` say why).
-        notes: What to know about these numbers, in sentences.
+        of_source: The tokens that the head would write with attention 1 to this source and 0 to all others. None if
+            they cannot be determined (`notes` give the reason).
+        notes: Notes on these numbers, in sentences.
     """
 
     output: WrittenTokens
@@ -72,22 +72,22 @@ def head_tokens(
     source: int | None = None,
     k: int = 5,
 ) -> HeadTokens:
-    """The tokens for which a head's output has the highest and the lowest logits.
+    """Return the tokens for which a head's output has the highest and the lowest logits.
 
-    Each logit is the contribution of the head to that logit: through the output path of its layer, the final norm at
-    its cached scale, the unembedding and its factor, without biases that belong to no head.
+    Each logit is the contribution of the head to this logit: through the output path of its layer, the final norm at
+    the cached scale, the unembedding and the logit scale. Biases that belong to no head are not included.
 
     Args:
-        targets: The cache, and its vocabulary.
+        targets: The cache and its vocabulary.
         place: Layer and index of the head.
-        prompt: The prompt, or None for the mean over prompts.
+        prompt: The prompt. None: the mean over prompts.
         position: The destination.
-        source: A source; None is the one to which the head pays the most attention.
-        k: How many tokens of each end are listed.
+        source: The source. None: the source with the most attention.
+        k: The number of tokens of each end.
 
     Raises:
-        ResidscopeError: If there is no such head or position, if the head's output is not known, or if the heads of its
-            layer do not add up to the layer's output.
+        ResidscopeError: If there is no such head or position, if the head's output is not known, or if the heads of
+            the layer do not add up to the layer's output.
     """
     whole, (layer, head) = targets.view, place
     whole.check_head(layer, head)
@@ -127,7 +127,7 @@ _NOT_FROM_SOURCES = (
 def _written(
     targets: Targets, readout: Readout, layer: int, z: Float[Tensor, "batch d_head"], W_O: Tensor, k: int
 ) -> WrittenTokens:
-    """The logits of a head's `z`, as the mean over the prompts of the readout. Only one vector meets the vocabulary."""
+    """The logits of a head's `z`, as the mean over prompts. The mean is taken before the unembedding."""
     vectors = einsum(z, W_O.to(z), "batch d_head, d_head d_model -> batch d_model")
     vectors = readout.output_path(layer, "attn").push(rearrange(vectors, "batch d_model -> 1 batch d_model"))[0]
     norm, divisor = readout.norm, readout.functional.divisor
@@ -156,9 +156,9 @@ def _output_notes(targets: Targets) -> list[str]:
 
 
 def _differing(targets: Targets, source: int) -> list[str]:
-    """A note if the source is not the same token in all prompts."""
+    """A note if prompts have different tokens at the source."""
     tokens = targets.view.tokens
     count = 1 if tokens is None else len(set(tokens[:, source].tolist()))
     if count == 1:
         return []
-    return [f"Source {source} is not the same token in all prompts, but {count} tokens: their values are averaged."]
+    return [f"Source {source} is {count} different tokens in these prompts: their values are averaged."]

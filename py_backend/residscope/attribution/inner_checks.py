@@ -1,4 +1,4 @@
-"""Checks of targets inside the model: whether the model has what they name, and whether it comes before their point."""
+"""Checks targets inside the model: whether the model has the named parts, and whether they come before the point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Inner = AttentionScore | NeuronInput | StreamDirection
 
 
 _WORDS = {"destination": ' or "last"', "versus": ', "most", "mean" or None'}
-"""What an argument may be other than a number."""
+"""Values that an argument may have besides a number."""
 
 
 def is_inner(target: Target) -> bool:
@@ -28,7 +28,7 @@ def is_inner(target: Target) -> bool:
 
 
 def point_of(view: CacheView, inner: Inner | None) -> Point:
-    """The point where a target is read, before the heads that it goes through."""
+    """Return the point where a target is read, without the heads of a path (`through`)."""
     match inner:
         case None:
             return FINAL
@@ -41,15 +41,15 @@ def point_of(view: CacheView, inner: Inner | None) -> Point:
 
 
 def position_in(view: CacheView, argument: str, given: Any) -> int:
-    """A position as a person writes it, counted from the start.
+    """Return a position that a user wrote, counted from the start.
 
     Args:
         view: The cache.
         argument: The name of the argument: `source`, `destination` or `versus`.
-        given: What was given for it.
+        given: The value that the user wrote.
 
     Raises:
-        ResidscopeError: If it is not a number, or outside the prompt.
+        ResidscopeError: If it is not a number, or is outside the prompt.
     """
     try:
         if isinstance(given, bool):
@@ -60,13 +60,13 @@ def position_in(view: CacheView, argument: str, given: Any) -> int:
         raise ResidscopeError(
             "position",
             f"`{argument}={cut(repr(given), 80)}` is not a position: give one number{words}. It is used for all "
-            "prompts: for another one in each prompt, run the prompts by themselves.",
+            "prompts. To use another position in each prompt, run the prompts separately.",
         ) from None
     return _inside(view, argument, position) % view.n_pos
 
 
 def check_inner(view: CacheView, inner: Inner) -> None:
-    """Refuse a target that this model does not have."""
+    """Refuse a target inside the model that this model does not have."""
     match inner:
         case NeuronInput():
             check_neuron(view, inner.layer, inner.index, inner.part)
@@ -77,7 +77,7 @@ def check_inner(view: CacheView, inner: Inner) -> None:
 
 
 def check_through(view: CacheView, target: Target) -> None:
-    """Refuse heads that do not write before the point where they would be read."""
+    """Refuse heads that do not write before the point where their output would be read."""
     count = Structure(view, point=point_of(view, target.inner).place).layers
     where, last = "the target is read", len(target.through) - 1
     for step, through in enumerate(target.through):

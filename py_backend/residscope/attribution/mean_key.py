@@ -1,9 +1,10 @@
-"""The key side of a score compared with the mean: what was written at all sources, each with its weight.
+"""The key side of a score compared with the mean: it reads all sources, each with its weight.
 
-Σ_t c_t · u_t · k_t with c = 1 at the source minus the attention. The functional at source t is W · u_t / s_t. Without a
-rotation its direction is the same at every source, so that an activation is first summed over sources. With one it
-differs from source to source, but lies in the d_head dimensions of the head's keys: the output of heads is multiplied
-with the u_t of all sources, which gives [d_model, d_head], and then with the weights.
+The score is Σ_t c_t · u_t · k_t, where c_t is 1 at the source (0 elsewhere), minus the attention to t. The functional
+at source t is W · u_t / s_t. Without a rotation its direction is the same at every source, so an activation is first
+summed over sources. With a rotation the functional differs between sources, but lies in the d_head dimensions of the
+head's keys. The output of heads is then first multiplied with the u_t of all sources, which gives [d_model, d_head],
+and then with the weights.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def mean_key_readout(score: HeadScore) -> Readout:
-    """A readout of the key at the source alone, for the structure of the layers before."""
+    """Return a readout of the key at the source alone, which is used to find the structure."""
     found = score.projected("key")
     raw = score.keys.pull(score.key_functionals)
     import torch
@@ -44,7 +45,7 @@ def mean_key_readout(score: HeadScore) -> Readout:
 
 
 def mean_key_constant(score: HeadScore) -> Float[Tensor, " batch"]:
-    """What biases add: of the projection, of norms on the keys, and of the norm that attention reads through."""
+    """Return the contribution of biases: of the projection, of norms on keys, and of the norm that attention reads."""
     found, norm = score.projected("key"), score.scores.reader.norm
     raw = score.keys.pull(score.key_functionals)
     constant = score.offsets(score.keys, score.key_functionals, raw, found).sum(-1)
@@ -54,13 +55,13 @@ def mean_key_constant(score: HeadScore) -> Float[Tensor, " batch"]:
 
 
 def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadScore | None = None) -> Rows:
-    """The rows of a plan for the keys of all sources.
+    """Return the rows of a plan, read at all sources.
 
     Args:
         score: The score in the run that wrote the rows.
-        readout: The output paths of its layers.
+        readout: Has the output paths of the score's layers.
         plan: The rows.
-        read_by: The same score in another run of this length, by whose functional they are read.
+        read_by: The same score in another run of this length. If given, the rows are read by its functional.
     """
     import torch
 
@@ -86,7 +87,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadS
 
 
 def mean_key_vectors(score: HeadScore, readout: Readout, plan: Plan) -> Float[Tensor, "batch component d_head"]:
-    """What each row of a plan puts into the key at the source, minus into those of all sources by the attention."""
+    """Return what each row of a plan adds to the key at the source, minus the attention-weighted mean over sources."""
     import torch
 
     view, reader = score.view, score.scores.reader
@@ -134,7 +135,7 @@ def mean_key_vectors(score: HeadScore, readout: Readout, plan: Plan) -> Float[Te
 
 
 def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
-    """The projection of keys, with the weight and the centring of the norm that attention reads through."""
+    """The projection of keys, together with the weight and the centring of the norm that attention reads through."""
     found, norm = score.projected("key"), score.scores.reader.norm
     weight = found.map.matrix.to(score.view.like) * found.factor
     weight = weight if norm.weight is None else weight * norm.weight[:, None]
@@ -142,9 +143,9 @@ def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
 
 
 def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], Float[Tensor, "batch pos key"]]:
-    """The functional at each source, divided by its scale, as a product: weights, and units of each source.
+    """The functional at each source, divided by the norm's scale, as a product of weights and one vector per source.
 
-    The sources after the last one that has a weight are left out.
+    Sources after the last one with a weight are left out.
     """
     reader, weight = score.scores.reader, _weight(score)
     apart = score.keys.pull_apart(score.query_alone)
@@ -166,7 +167,7 @@ def _heads(
 ) -> tuple[Float[Tensor, "head batch"], Float[Tensor, " batch"] | None]:
     """The contribution of each head of a layer, and of the attention's bias, to the keys of the head `reader`.
 
-    Without a `reader`, what is read is another run's, and nothing is kept.
+    Without a `reader`, the rows are read by another run's functional, and nothing is memoised.
     """
     view, path = readout.view, readout.output_path(layer, "attn")
     W_O, count = out_weight(view, layer), units.shape[1]
@@ -178,10 +179,10 @@ def _heads(
         norm, scale = path.norm
         weights = weights if norm.weight is None else weights * norm.weight[:, None]
         weights, units = norm.centre(weights.mT).mT, units / scale[:, :count, None]
-    # [head d_head, d_head of the keys]: small, whatever the length of the prompt
+    # [head d_head, d_head of the keys]: small for prompts of any length
     made = partial(_through, W_O, weights)
     size = W_O.shape[0] * W_O.shape[1] * weights.shape[-1]
-    # With a rotation it is the same for all sources and destinations.
+    # With a rotation, `through` is the same for all sources and destinations.
     if reader is not None and units.shape[-1] > 1 and size <= _KEPT:
         key = ("written into keys", *reader, layer, path.factor, weights.dtype)
         through = view.root.memo.once(key, made, size_of)
@@ -198,11 +199,11 @@ def _heads(
 
 
 _KEPT = 200_000
-"""At most this many values of a layer are kept for the next question about the same head."""
+"""At most this many values of a layer are memoised, for the next question about the same head."""
 
 
 def _through(W_O: Tensor, weights: Tensor) -> Float[Tensor, "batch unit key"]:
-    """What a unit of `z` in each head writes into the keys."""
+    """What one unit of each head's `z` writes into the keys."""
     return W_O.flatten(0, 1).to(weights) @ weights
 
 

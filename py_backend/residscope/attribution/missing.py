@@ -1,4 +1,4 @@
-"""Names, and notes on, the rows that a decomposition lacks because activations were not cached."""
+"""Rows that a decomposition lacks because activations were not cached: their names, and notes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check_cached(view: CacheView, by: By, *, frozen: bool) -> None:
     others = [name for name in activations_for(view, by) if not view.has(name)]
     refusal = not_cached(*others, *([] if stream in others else ["ln_final.hook_scale"]))
     if by == "accumulated" and not others:  # a run that stopped early has points, but not the end of the stream
-        message = f'{refusal} None of this is needed if the norm is recomputed at each point: `norm="recomputed"`.'
+        message = f'{refusal} If the norm is recomputed at each point (`norm="recomputed"`), none of this is needed.'
         refusal = ResidscopeError(refusal.code, message)
     raise refusal
 
@@ -80,8 +80,8 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
             )
     if by == "accumulated" and structure.point not in rows.components and structure.point.layer is not None:
         notes.append(
-            f"The stream at the target's point `{structure.point.label}` is not in this cache: the last point is "
-            f"`{rows.components[-1].label}`, which is before it."
+            f"The stream at the target's point `{structure.point.label}` is not in this cache. The last cached point "
+            f"before it is `{rows.components[-1].label}`."
         )
     elif by == "accumulated" and structure.point not in rows.components:
         notes.append(
@@ -116,7 +116,7 @@ def later_note(structure: Structure) -> str:
 
 
 def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
-    """Activations by the ends of their names, with their layers unless every layer is meant."""
+    """Names of activations without the layer, and with their layers unless all layers are missing."""
     layers: dict[str, list[int]] = {}
     for name in names:
         of_name = layers.setdefault(ending(name), [])
@@ -129,5 +129,5 @@ def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
 
 
 def _unchecked(view: CacheView, rows: Rows, part: Literal["attn", "mlp"]) -> list[int]:
-    """The split layers whose sublayer output was not cached. The sum of their rows cannot be checked."""
+    """The split layers whose sublayer output was not cached. There the sum of the rows cannot be checked."""
     return [layer for layer in rows.split if not view.has(f"blocks.{layer}.hook_{part}_out")]

@@ -25,12 +25,12 @@ class Measured:
     """The model's own value for a target.
 
     Attributes:
-        value: `[batch, pos]`, in logits. None if the cache holds nothing from which it can be read.
-        cap_change: `[batch, pos]`, by how much a soft-cap changes the value (0 if there is no soft-cap).
+        value: `[batch, pos]`, in logits. None if the cache holds nothing from which the value can be read.
+        cap_change: `[batch, pos]`, the change of the value by a soft-cap. 0 without a soft-cap.
         source: Where the value was read, in words.
         own: Whether the value comes from the model's output or from the input of the unembedding. If not, it was
-            computed from the final stream with the final norm and the unembedding. Anything else that the model does
-            is then missing.
+            computed from the final stream with the final norm and the unembedding, and lacks any other step of the
+            model.
     """
 
     value: Float[Tensor, "batch pos"] | None
@@ -40,7 +40,7 @@ class Measured:
 
 
 def model_value(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
-    """Read the target from the given logits. Without them, from the cached logits, or else from the final stream."""
+    """Read the target's value: from the given logits, or from the cached logits, or from the final stream."""
     view, positions = readout.view, readout.positions
     zero = readout.functional.constant * 0
     output = targets.output
@@ -58,7 +58,7 @@ def model_value(readout: Readout, targets: Targets, target: Target, logits: Tens
 
     values, source, own = written(targets, target, positions)
     value = None if values is None else targets.mixed(target, output(values)).to(zero)
-    # Σ α · cap · tanh(x / cap) is not linear in the stream: the rows explain Σ α · x, and the cap's change is separate.
+    # Σ α · cap · tanh(x / cap) is not linear in the stream. The rows explain Σ α · x. The cap's change is separate.
     cap_change = zero
     if value is not None and values is not None and output.cap > 0:
         cap_change = value - targets.mixed(target, values * output.scale).to(zero)
@@ -81,7 +81,7 @@ _NOTHING = "nothing: the cache holds neither logits nor the final residual strea
 def written(
     targets: Targets, target: Target, positions: Int[Tensor, " batch"] | None
 ) -> tuple[Float[Tensor, "batch pos token"] | None, str, bool]:
-    """Return the unembedding's output for the target's tokens, where it was read, and `Measured.own`."""
+    """Return the unembedding's output for the target's tokens, the place where it was read, and `Measured.own`."""
     view = targets.view
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
@@ -105,7 +105,7 @@ _SCALED = "The model multiplies its logits by {:.4g}; the rows and the constant 
 
 
 def output_notes(targets: Targets, target: Target, measured: Measured) -> list[str]:
-    """Return notes on how this model computes logits from its stream, and on where `measured` comes from."""
+    """Return notes on the steps between stream and logits in this model, and on the origin of `measured`."""
     if target.inner is not None:
         return []
     notes, output = odd_final_norm(targets.view), targets.output
@@ -114,7 +114,7 @@ def output_notes(targets: Targets, target: Target, measured: Measured) -> list[s
             notes.append(_SCALED.format(output.scale))
         if target.direction is None and output.cap > 0:
             notes.append(
-                f"The model soft-caps its logits at {output.cap:g}: this is what the head contributes before the cap."
+                f"The model soft-caps its logits at {output.cap:g}: the head's contribution is given before the cap."
             )
         return notes
     if measured.value is None:

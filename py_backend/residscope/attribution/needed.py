@@ -1,4 +1,4 @@
-"""Names all activations that a target inside the model needs and the cache lacks, not only the first one."""
+"""If activations are missing for a target inside the model, names all of them, not only the first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from residscope.terms import AttentionScore, By, StreamDirection, Target
 
 @contextmanager
 def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None, None]:
-    """If an activation was not cached, name in the refusal all that this question needs.
+    """If an activation was not cached, name in the error all activations that this question needs.
 
     Args:
         view: The cache.
@@ -34,7 +34,7 @@ def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None,
 
 
 def _needed(view: CacheView, target: Target, by: By) -> list[str]:
-    """What the target and the rows are read from. Of activations that can replace each other, the first."""
+    """The activations that target and rows are read from. If activations can replace each other, the first is named."""
     point, names = point_of(view, target.inner), list[str]()
     if isinstance(target.inner, AttentionScore):
         attention = f"blocks.{target.inner.layer}.attn"
@@ -55,6 +55,6 @@ def _needed(view: CacheView, target: Target, by: By) -> list[str]:
 
 
 def _scale(view: CacheView, point: Point) -> list[str]:
-    """The scale of a point's norm, unless the stream is there, from which it can be computed."""
+    """The scale of a point's norm. Nothing if the cached stream gives the scale."""
     divides = point.parameters(view).divides
     return [point.scale_name] if divides and not point.has_scale(view) and not view.has(point.stream(view)) else []

@@ -1,4 +1,4 @@
-"""The token that really follows each position, and how the model predicted it."""
+"""The token that really follows each position, and the model's prediction of this token."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NextTokens:
-    """The token that follows each position, and how the model predicted it. At positions without one, see `real`.
+    """The token that follows each position, and the model's prediction of this token.
 
     Attributes:
-        ids: Its id; 0 where there is none.
-        real: Whether there is one: the position and the next one are both real tokens of the prompt.
-        log_prob: The logarithm of the probability that the model gave it; NaN where there is none.
-        rank: How many tokens the model found likelier; −1 where there is none.
+        ids: The token's id. 0 where no token follows.
+        real: Whether a token follows: this position and the next one are both real tokens of the prompt.
+        log_prob: The natural logarithm of the token's probability. NaN where no token follows.
+        rank: The number of tokens that the model found likelier. −1 where no token follows.
         runner_up: The id of the most likely other token.
     """
 
@@ -48,14 +48,15 @@ def next_tokens(
     attention_mask: Any = None,
     model: Any = None,
 ) -> NextTokens:
-    """The token that really follows each position, and how the model predicted it.
+    """Return the token that really follows each position, and the model's prediction of this token.
 
     Args:
         cache: An `ActivationCache`. The model is not run.
         logits: The model's output, if the cache does not hold it.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, if `cache.model` no longer exists.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
 
     Raises:
         ResidscopeError: If there are no token ids, or neither logits nor the final stream.
@@ -74,7 +75,7 @@ def next_tokens(
 
 
 def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
-    """The tokens that follow, and how the model predicted them.
+    """Return the tokens that follow, and the model's predictions of them.
 
     Raises:
         ResidscopeError: If there are no token ids, or neither logits nor the final stream.
@@ -98,11 +99,11 @@ def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
 
 
 _BLOCK = 256
-"""Positions of which all logits are read at once."""
+"""The number of positions whose logits are computed at once."""
 
 
 def _logits(view: CacheView, prompt: int, part: slice, given: Tensor | None) -> Float[Tensor, "pos d_vocab"]:
-    """What the unembedding wrote at some positions of a prompt."""
+    """The output of the unembedding at some positions of a prompt."""
     if given is not None:
         return working(given[prompt, part])
     name = view.first("unembed.hook_out", "hook_unembed")
@@ -112,10 +113,10 @@ def _logits(view: CacheView, prompt: int, part: slice, given: Tensor | None) -> 
 
 
 def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-    """The id of the token after each position, and whether there is one.
+    """Return the id of the token after each position, and whether there is one.
 
     Raises:
-        ResidscopeError: If the cache shows no token ids.
+        ResidscopeError: If the token ids are not known.
     """
     import torch
 
@@ -123,8 +124,8 @@ def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "
     if tokens is None:
         raise ResidscopeError(
             "tokens",
-            "Which token follows is not known, because the cache holds no token ids (`embed.hook_in`), and they do not "
-            "follow from `hook_embed`. Pass them: `tokens=`.",
+            "The token that follows is not known: the cache holds no token ids (`embed.hook_in`), and they cannot be "
+            "recovered from `hook_embed`. Pass `tokens=`.",
         )
     tokens = tokens.to(device=view.like.device, dtype=torch.long)
     ids = tokens.roll(-1, 1)

@@ -1,4 +1,4 @@
-"""Refuses targets inside the model that are read on padding, where a head's attention is not that of the prompt."""
+"""Refuses targets inside the model that are read on padding: there, attention is not that of the prompt."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check_not_on_padding(
     Args:
         view: The cache.
         target: The target.
-        where: The destination in each prompt, of a target that a head contributes to; None is every position.
-        prompt: The prompt that is shown; None is all of them.
+        where: The destination in each prompt, if the target is a head's contribution. None: every position.
+        prompt: The prompt that is shown. None: all prompts.
 
     Raises:
         ResidscopeError: If a destination or a source is padding in one of these prompts.
@@ -36,7 +36,7 @@ def check_not_on_padding(
             if begin <= places[at] <= end:
                 continue
             in_prompt = f" in prompt {at}" if view.batch > 1 else ""
-            others = ", or attribute the prompts of other lengths by themselves" if view.batch > 1 else ""
+            others = ", or attribute prompts of different lengths separately" if view.batch > 1 else ""
             raise ResidscopeError(
                 "position",
                 f"The {what} is padding{in_prompt} (its tokens are {begin} to {end}): choose a token of the prompt"
@@ -45,7 +45,7 @@ def check_not_on_padding(
 
 
 def shared_places(view: CacheView, target: Target) -> list[str]:
-    """A note if a source that is one index for all prompts is another place in each, after padding on the left.
+    """Return a note if one index of a source is another token in each prompt, because padding is on the left.
 
     Args:
         view: The cache.
@@ -59,8 +59,8 @@ def shared_places(view: CacheView, target: Target) -> list[str]:
     other = next(prompt for prompt, begin in enumerate(first) if begin != first[0])
     source = sources[0] % view.n_pos
     return [
-        "A source is one position of the row for all prompts, and with padding on the left these begin at different "
-        f"ones: source {source} is token {source - first[0]} of prompt 0, but token {source - first[other]} of prompt "
+        "One source index is used for all prompts, but with padding on the left they begin at different positions: "
+        f"source {source} is token {source - first[0]} of prompt 0, but token {source - first[other]} of prompt "
         f"{other} (counted from 0)."
     ]
 

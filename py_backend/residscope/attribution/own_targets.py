@@ -1,7 +1,7 @@
-"""Targets of which each position has its own: the token that follows there.
+"""Targets that differ between positions: at each position, the token that follows.
 
-All positions are decomposed in one pass. Each position becomes a prompt of one position: the same activations in
-another shape, without a copy. Then every position may have its own direction, as every prompt may.
+All positions are decomposed in one pass. Each position becomes a prompt of one position, by a view of the same
+activations. Then every position may have its own direction, as every prompt may.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
-    """`decompose`, also for a target of which each position has its own.
+    """Call `decompose`, also for a target that differs between positions.
 
     Raises:
-        ResidscopeError: As for `decompose`; or if a position has no next token.
+        ResidscopeError: As for `decompose`. Also if a position has no next token.
     """
     own = query.target.next_token
     if own is None:
@@ -39,17 +39,17 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
     if query.by == "source":
         raise ResidscopeError(
             "position",
-            "The sources of each position's own next token are not computed for all positions at once: give one "
+            '`by="source"` cannot be computed at all positions at once for each position\'s own next token: give one '
             'position, or use `by="head"`.',
         )
     return _everywhere(view, targets, query, own, logits)
 
 
 def at_position(targets: Targets, own: NextToken, where: Int[Tensor, " batch"], logits: Tensor | None) -> Target:
-    """The same target at one position of each prompt, as contrasts.
+    """Return the target at one position of each prompt, as contrasts.
 
     Raises:
-        ResidscopeError: If a prompt has no next token there.
+        ResidscopeError: If a prompt has no next token at this position.
     """
     ids, real = following(targets.view)
     prompts, places = range(targets.view.batch), where.tolist()
@@ -71,7 +71,7 @@ def at_position(targets: Targets, own: NextToken, where: Int[Tensor, " batch"], 
 
 
 def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken, logits: Tensor | None) -> Attribution:
-    """Every position with its own direction."""
+    """Decompose every position with its own direction."""
     import torch
 
     ids, real = following(view)

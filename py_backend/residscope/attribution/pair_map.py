@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """An attention score by pairs of components: what one wrote at the destination meets what another wrote at sources.
+    """An attention score by pairs: a component that wrote at the destination, and one that wrote at the source.
 
-    Σ over all pairs + unexplained = measured. The sum of a row is the component's row of the query side, that of a
-    column its row of the key side. Scores are before the softmax; they have no unit (a difference is a log ratio of
-    attention, in nats).
+    The sum over all pairs + unexplained = measured. The sum over a row of the map is the component's row of the query
+    side, the sum over a column that of the key side. Scores are before the softmax. A single score has no unit; a
+    difference of two is a log ratio of attention, in nats.
 
     Attributes:
         values: `[query component, key component, batch]`.
-        query: The components at the destination, along the first axis. `biases` is what biases add to the query.
+        query: The components at the destination, along the first axis. `biases` is the part of the query from biases.
         key: The components at the source, along the second axis.
         measured: `[batch]`, the model's own score, or its difference from that of another source.
         unexplained: `[batch]`, measured − the sum of all pairs.
         measured_from: Where `measured` was read, in words.
         tolerance: Values of `unexplained` up to this are rounding.
-        notes: What to know about these numbers, in sentences.
-        own: Whether `measured` is the model's own output.
-        target: Which score.
+        notes: Notes on these numbers, in sentences.
+        own: Whether `measured` is the model's own value.
+        target: The attention score that is decomposed.
         model: The model's name.
     """
 
@@ -52,16 +52,16 @@ class Pairs:
 
     @property
     def query_labels(self) -> list[str]:
-        """The names along the first axis."""
+        """The labels along the first axis."""
         return [row.label for row in self.query]
 
     @property
     def key_labels(self) -> list[str]:
-        """The names along the second axis."""
+        """The labels along the second axis."""
         return [row.label for row in self.key]
 
     def of(self, prompt: int | None = None) -> Float[Tensor, "query key"]:
-        """The map of one prompt, or the mean over prompts.
+        """Return the map of one prompt, or the mean over prompts.
 
         Raises:
             ResidscopeError: If there is no such prompt.
@@ -74,11 +74,11 @@ class Pairs:
         return self.values[..., prompt]
 
     def top(self, k: int = 5, prompt: int | None = None) -> list[tuple[str, str, float]]:
-        """The k pairs farthest from 0, as tuples (query component, key component, value).
+        """Return the k pairs farthest from 0, as tuples (query component, key component, value).
 
         Args:
-            k: How many.
-            prompt: The prompt; None is the mean over prompts.
+            k: The number of pairs.
+            prompt: The prompt. None: the mean over prompts.
         """
         values = self.of(prompt)
         flat = values.flatten()
@@ -87,10 +87,10 @@ class Pairs:
         return [(self.query[i // width].label, self.key[i % width].label, float(flat[i])) for i in chosen]
 
     def to_frame(self, prompt: int | None = None) -> Any:
-        """A pandas table: a row for each component at the destination, a column for each at the source.
+        """Return a pandas table: a row for each component at the destination, a column for each one at the source.
 
         Args:
-            prompt: The prompt; None is the mean over prompts.
+            prompt: The prompt. None: the mean over prompts.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -101,11 +101,11 @@ class Pairs:
         return pd.DataFrame(self.of(prompt).cpu().numpy(), index=index, columns=columns)
 
     def to_csv(self, path: str | PathLike[str] | None = None, prompt: int | None = None) -> str | None:
-        """The table of `to_frame` as CSV.
+        """Return or write the table of `to_frame` as CSV.
 
         Args:
-            path: Where to write it; by default the text is returned.
-            prompt: The prompt; None is the mean over prompts.
+            path: The file to write. By default the text is returned.
+            prompt: The prompt. None: the mean over prompts.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -113,11 +113,11 @@ class Pairs:
         return self.to_frame(prompt).to_csv(path)
 
     def to_plotly(self, prompt: int | None = None, *, k: int = 16) -> Any:
-        """A plotly figure of the strongest components of each side: blue adds to the score, orange takes away.
+        """Return a plotly figure of the strongest components of each side. Blue: positive. Orange: negative.
 
         Args:
-            prompt: The prompt; None is the mean over prompts.
-            k: How many components of each side, by the largest value in their row or column.
+            prompt: The prompt. None: the mean over prompts.
+            k: The number of components of each side, chosen by the largest value in their row or column.
 
         Returns:
             A `plotly.graph_objects.Figure`.

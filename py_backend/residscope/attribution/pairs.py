@@ -1,7 +1,7 @@
 """`pairs`: an attention score as a sum over pairs of components.
 
-score = Σ_ij τ · q̂_i · k̂_j. Here q̂_i is what component i puts into the query at the destination, and k̂_j is what
-component j puts into the key at the source, with the scale of every norm frozen. Biases are a component of each side.
+score = Σ_ij τ · q̂_i · k̂_j. Here q̂_i is the part of component i in the query at the destination, and k̂_j the part of
+component j in the key at the source. The scale of every norm is frozen. The biases are one component of each side.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["Pairs", "pairs"]
 By = Literal["head", "layer"]
 
 BIASES = Component("biases")
-"""What biases of the projection, and of norms before and after it, add to a query or key."""
+"""What biases add to a query or key: those of the projection, and of norms before and after the projection."""
 
 
 def pairs(
@@ -59,16 +59,17 @@ def pairs(
 ) -> Pairs:
     """Attribute an attention score to pairs of components: one writes at the destination, one at the source.
 
-    The sum of a row is the component's row of `attribute` with `side="query"`, and that of a column its row with
-    `side="key"`.
+    The sum over a row is the component's row of `attribute` with `side="query"`. The sum over a column is the
+    component's row with `side="key"`.
 
     Args:
         cache: An `ActivationCache`.
         target: An attention score, `residscope.targets.attention(…)`. Its side does not matter.
         by: `"head"` (heads, MLPs, embeddings) or `"layer"` (sublayers and embeddings).
-        tokens: Token ids, if the cache does not hold them; used to find padding.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, if `cache.model` no longer exists.
+        tokens: Token ids, if the cache does not hold them. They are used to find padding.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
 
     Returns:
         The pairs. `.values` is `[query component, key component, batch]`.
@@ -95,7 +96,7 @@ def pairs(
 
 
 def pairs_of(view: CacheView, target: Target, by: By = "head", prompt: int | None = None) -> Pairs:
-    """`pairs` for a resolved target; of padding, only `prompt` is judged, if it is given."""
+    """Return `pairs` for a resolved target. If `prompt` is given, only this prompt is checked for padding."""
     inner = target.inner
     if not isinstance(inner, AttentionScore) or target.through:
         raise ResidscopeError("attention", "Pairs are only for an attention score: `residscope.targets.attention(…)`.")
@@ -134,7 +135,7 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
     if float(unexplained.abs().max()) > tolerance:
         notes.append(
             f"{float(unexplained.abs().max()):.2g} of the score is not the sum of the pairs. The notes of `attribute` "
-            "for either side of this target say where it arises."
+            "for either side of this target say where this part arises."
         )
     return Pairs(
         values,
@@ -152,7 +153,7 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
 
 
 def _structure(score: HeadScore, by: By) -> tuple[Structure, Rows]:
-    """The structure for which the rows of both sides sum to the stream, and the rows of the last side."""
+    """The structure with which the rows of both sides sum to the stream, and the rows of the last side."""
     found: list[Structure] = []
     rows: list[Rows] = []
     for readout in _readouts(score):
@@ -193,7 +194,7 @@ def _readouts(score: HeadScore) -> list[Readout]:
 def _sides(
     score: HeadScore, plan: Plan
 ) -> tuple[list[Component], Float[Tensor, "batch component d_head"], Float[Tensor, "batch component d_head"]]:
-    """What each component puts into the query, and into the key (compared with that of the other source)."""
+    """What each component adds to the query, and to the key (minus the other source's key, if there is one)."""
     import torch
 
     names, queries = _written(score, "query", score.destination, plan)
@@ -222,7 +223,7 @@ def _keyed(score: HeadScore) -> HeadScore:
 def _written(
     score: HeadScore, side: Side, positions: Int[Tensor, " batch"], plan: Plan
 ) -> tuple[list[Component], Float[Tensor, "batch component d_head"]]:
-    """What each component puts into the projection's output at one position of each prompt."""
+    """What each component adds to the output of the projection, at one position of each prompt."""
     found, reader = score.projected(side), score.scores.reader
     nothing = score.view.like.new_zeros(score.view.batch, int(score.view.cfg.d_model))
     readout = Readout(score.view, positions, nothing, nothing[:, 0], point=reader.point)
@@ -235,7 +236,7 @@ def _written(
 
 
 def _biases(score: HeadScore, side: Side) -> Float[Tensor, "batch d_head"] | None:
-    """What biases put into the query, or into the key (compared with that of the other source). None without any."""
+    """What biases add to the query, or to the key (minus the other source's key). None without biases."""
     found, norm = score.projected(side), score.scores.reader.norm
     vectors = score.queries if side == "query" else score.keys
     raw = vectors.raw.new_zeros(vectors.raw.shape[-1])

@@ -1,4 +1,4 @@
-"""The contribution of each component at each position to the target there: a map component × position."""
+"""A map component × position: the contribution of each component to the target at each position."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PositionMap:
-    """Rows in logits; `measured` is the model's own value at each position, NaN if it is not known.
+    """A map in logits. `measured` is the model's own value at each position, or NaN if that is not known.
 
-    For `by="layer"`, Σ rows + constant = measured; for `by="accumulated"`, last row + constant = measured.
+    For `by="layer"`, the sum of the rows + constant = measured. For `by="accumulated"`, last row + constant = measured.
     """
 
     components: list[Component]
@@ -49,16 +49,16 @@ def position_map(
     norm: NormConvention = "frozen",
     heads: Sequence[str] = (),
 ) -> PositionMap:
-    """The contribution of each component at each position.
+    """Return the contribution of each component at each position.
 
     Args:
         targets: Resolves the target.
-        target: The target; it is the same at all positions.
+        target: The target. It is the same at all positions.
         by: `"layer"`, `"accumulated"`, or the named heads.
-        prompt: The prompt, or None for the mean over prompts.
+        prompt: The prompt. None: the mean over prompts.
         logits: The model's output, if it was given.
         norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.
-        heads: For `"head"`: their names, one row each.
+        heads: For `"head"`: their labels. Each head is one row.
 
     Raises:
         ResidscopeError: For the same reasons as `attribute`.

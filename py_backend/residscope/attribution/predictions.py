@@ -1,4 +1,4 @@
-"""The model's predictions, and the default target, which is made from them."""
+"""The model's predictions, and the default target, which consists of predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predicted(view: CacheView, position: Position, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
-    """Return all logits at one position of each prompt. If none are given, they come from the cache or the stream.
+    """Return all logits at one position of each prompt: those given, or else from the cache or from the stream.
 
     Args:
         view: The cache.
@@ -43,7 +43,7 @@ def suggestions(
 
 
 def top_two(view: CacheView, given: Tensor | None = None) -> Target:
-    """Return the model's two top predictions for each prompt, at its last real token."""
+    """Return the target of the model's two top predictions for each prompt, at the last real token."""
     top = predicted(view, "last", given).topk(2, dim=-1).indices.tolist()
     token = Vocabulary(view.model).token
     return Target([Contrast([token(first)], [token(second)]) for first, second in top], own=True)

@@ -1,13 +1,13 @@
-"""How a residual vector becomes a part of a target: norm, centring, cached scale, and the target's direction.
+"""How a residual vector contributes to a target: norm, centring, cached scale, and the target's direction.
 
-A target is an affine functional of what is read at a point of the stream: at the end, through the final norm and the
-unembedding, for logits; at an earlier point for what a neuron, a head or a direction reads there.
+A target is an affine functional of what is read at a point of the stream. For logits, this is the end of the stream,
+read through the final norm and the unembedding. For a neuron, a head or a direction, it is an earlier point.
 
-With its scale frozen at the cached value a norm is affine, y = (x − centre(x)) / s ⊙ w + c. A direction at its output
-can be pulled back to its input: g = w ⊙ u, centred for LayerNorm, and x contributes x · g / s. The same pull-back works
-for norms that some blocks apply to their own output before they add it to the stream (Gemma 2, OLMo 2, …).
+A norm with its scale frozen at the cached value is affine: y = (x − centre(x)) / s ⊙ w + c. So a direction u at the
+norm's output can be pulled back to the input: g = w ⊙ u, centred for LayerNorm, and x contributes x · g / s. The same
+pull-back works for norms between a sublayer's output and the stream (Gemma 2, OLMo 2, …).
 See "A Mathematical Framework for Transformer Circuits" and TransformerLens' `ActivationCache.apply_ln_to_stack`. That
-method leaves out w, because it expects w to be folded into W_U; this is the general form.
+method leaves out w, because it expects w to be folded into W_U. Here w is included.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Functional:
-    """An affine functional of the stream: r at (batch, pos) contributes r · vector / divisor; `constant` is added once.
+    """An affine functional of the stream: r at (batch, pos) contributes r · vector / divisor. Add `constant` once.
 
     Attributes:
         vector: The direction of each prompt.
-        divisor: The frozen scale of each prompt and position.
-        constant: What the biases between the stream and the target add, in logits.
+        divisor: The frozen scale at each prompt and position.
+        constant: The contribution of the biases between the stream and the target, in logits.
     """
 
     vector: Float[Tensor, "batch d_model"]
@@ -45,11 +45,11 @@ class Functional:
     constant: Float[Tensor, "batch pos"]
 
     def __call__(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
-        """The contributions of residual vectors, in logits (without the constant)."""
+        """Return the contributions of residual vectors, in logits (without the constant)."""
         return dots(rows, self.vector) / self.divisor
 
     def through(self, norm: Norm, scale: Float[Tensor, "batch pos"]) -> Functional:
-        """This functional at the input of `norm`, with its scale frozen; the norm's bias is added to the constant."""
+        """Return this functional at the input of `norm` with frozen scale. The norm's bias goes into the constant."""
         vector, constant = distinct(self.vector), self.constant
         if norm.bias is not None:
             constant = constant + (vector @ norm.bias)[:, None] / self.divisor
@@ -59,18 +59,18 @@ class Functional:
 
 @dataclass(frozen=True)
 class OutputPath:
-    """What a sublayer's output passes before it is added to the stream.
+    """The steps between a sublayer's output and the stream.
 
     Attributes:
         factor: A constant factor.
-        norm: The norm, with its cached scale; None if there is none.
+        norm: The norm, with its cached scale. None without a norm.
     """
 
     factor: float
     norm: tuple[Norm, Float[Tensor, "batch pos"]] | None
 
     def pull(self, functional: Functional) -> Functional:
-        """A functional of the stream, pulled back to the sublayer's output; its constant is that of the norm's bias."""
+        """Return a functional of the stream, pulled back to the sublayer's output. Its constant: the norm's bias."""
         vector = functional.vector
         if self.factor != 1:
             vector = (distinct(vector) * self.factor).expand(vector.shape)
@@ -79,7 +79,7 @@ class OutputPath:
         return before if self.norm is None else before.through(*self.norm)
 
     def push(self, vectors: Float[Tensor, "component batch d_model"]) -> Float[Tensor, "component batch d_model"]:
-        """What vectors add to the stream, at one position of each prompt, without the norm's bias."""
+        """Return what vectors add to the stream, at one position of each prompt, without the norm's bias."""
         vectors = vectors if self.factor == 1 else vectors * self.factor
         if self.norm is None:
             return vectors
@@ -89,11 +89,11 @@ class OutputPath:
 
 
 class OutputParameters(NamedTuple):
-    """What a sublayer's output passes before it is added to the stream, without what the cache or the point adds.
+    """The parameters of an output path, read from the model, without anything that depends on the cache or the point.
 
     Attributes:
         factor: A constant factor of the model.
-        name: The name of the norm in the block; None if there is none.
+        name: The name of the norm in the block. None without a norm.
         norm: The norm's parameters.
     """
 
@@ -108,15 +108,15 @@ class Readout:
     Args:
         view: The cache.
         positions: One position per prompt, or None for every position.
-        directions: The target's functional of what is read at the point (the norm's output), u.
-        offset: What is added to the target there, β, such as the unembedding's bias; for each prompt, or also for each
-            position that is read.
-        frozen: Whether the norm's scale is frozen at its cached value. If not, `recomputed` computes one for each
+        directions: The target as a functional of what is read at the point (the norm's output), u.
+        offset: The number β that is added to the target, such as the unembedding's bias: for each prompt, or for each
+            prompt and each position that is read.
+        frozen: Whether the norm's scale is frozen at its cached value. If not, `recomputed` computes a scale for each
             vector, and `functional` has only the direction and the constant.
         point: The point of the stream, and its norm.
-        weights: A factor of u for each prompt and position that is read; None is 1.
+        weights: A factor of u for each prompt and position that is read. None: 1.
         measured_in: The activations that hold the target's value. None: the logits.
-        floor: Differences up to this are not reported; 0: up to a share of what is summed (`rounding`).
+        floor: Differences up to this are not reported. 0: the limit is a share of what is summed (`rounding`).
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Readout:
     ) -> None:
         self.view, self.positions, self.point, self.measured_in = view, positions, point, measured_in
         self.floor = floor
-        # the usual structure; `reconcile` corrects it if the cache disagrees
+        # the usual structure; `reconcile` corrects the structure if the cache differs
         self.structure = Structure(view, entered=embeds_otherwise(view), point=point.place)
         self.directions, self.offset = directions, offset
         self.norm = point.parameters(view)
@@ -146,7 +146,7 @@ class Readout:
         self.functional = at_output.through(self.norm, self._scale)
 
     def by(self, functional: Functional) -> Readout:
-        """A readout of what this run wrote by another functional, such as that of another run."""
+        """Return a readout of this run's rows by another functional, such as that of another run."""
         other = copy(self)
         for of_this_functional in ("products", "repeats"):
             other.__dict__.pop(of_this_functional, None)
@@ -154,7 +154,7 @@ class Readout:
         return other
 
     def output_path(self, layer: int, part: Literal["attn", "mlp"]) -> OutputPath:
-        """The output path of a sublayer into the stream.
+        """Return the output path of a sublayer.
 
         Some models normalise the output (Gemma 2, OLMo 2, …) or multiply it (Granite's residual multiplier).
         """
@@ -168,7 +168,7 @@ class Readout:
         return OutputPath(factor, (norm, view.rows(f"{prefix}.hook_scale", self.positions).squeeze(-1)))
 
     def output_parameters(self, layer: int, part: Literal["attn", "mlp"]) -> OutputParameters:
-        """What a sublayer's output passes before it is added to the stream, as the model's modules show it."""
+        """Return the parameters of a sublayer's output path, read from the model's modules."""
         view, behind = self.view, self.norms_outputs
 
         def read() -> OutputParameters:
@@ -182,12 +182,12 @@ class Readout:
 
     @property
     def stream(self) -> str:
-        """The name of the stream's activation at the point."""
+        """The name of the stream's activation at the target's point."""
         return self.point.stream(self.view)
 
     @cached_property
     def products(self) -> Float[Tensor, ""]:
-        """`products_at` the point. If its stream was not cached, of coordinates that have the size of the scale."""
+        """`products_at` the point. If the stream there was not cached, all coordinates are assumed to have size s."""
         if self.view.has(self.stream):
             return self.products_at(self.stream)
         length = distinct(self.functional.vector).norm(dim=-1)
@@ -195,7 +195,7 @@ class Readout:
         return (length * weights).max()
 
     def products_at(self, name: str) -> Float[Tensor, ""]:
-        """The largest length of the products x ⊙ g / s of an activation `name`, whose sums are its contributions."""
+        """Return the largest length of x ⊙ g / s in the activation `name`. Contributions are sums of this vector."""
         products = lengths(self.view.raw(name, self.positions), self.functional.vector)
         return (products / self.functional.divisor).abs().max()
 
@@ -205,7 +205,7 @@ class Readout:
         return repeats(self.functional.vector)
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:
-        """The functional of a sublayer's output, before its output path into the stream."""
+        """Return the functional of a sublayer's output, before the output path."""
         return self.output_path(layer, part).pull(self.functional)
 
     @cached_property
@@ -214,5 +214,5 @@ class Readout:
         return self.view.memo.once(("norms outputs",), lambda: (norms_outputs(self.view),))[0]
 
     def recomputed(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
-        """The contributions of residual vectors if the norm's scale is computed from each of them."""
+        """Return the contributions of residual vectors. The norm's scale is computed from each vector."""
         return dots(rows, self.functional.vector) / (self.norm.scale(working(rows)) * self.functional.divisor)

@@ -1,6 +1,6 @@
 """Compares the sum of the rows with the residual stream, layer by layer.
 
-Where they differ, it finds which rows must be read from the stream instead, or why something stays unexplained.
+Where they differ, a row is read from the stream instead, or a note gives the cause of the unexplained rest.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Reconciled:
         rows: The rows.
         tolerance: Differences up to this between the rows' sum and the measured value count as rounding.
         stream_tolerance: Differences up to this between the rows' sum and the stream count as rounding.
-        unexplained: The largest difference between the rows' sum and the measured value; 0 if that value is not known,
+        unexplained: The largest difference between the rows' sum and the measured value. 0 if that value is not known,
             or if rows are missing.
         finite: Whether the sums and differences are finite.
     """
@@ -70,7 +70,7 @@ def reconcile(
     measured: Float[Tensor, "batch pos"] | None = None,
     logits: Tensor | None = None,
 ) -> Reconciled:
-    """Make rows that sum to the expected value, and find the structure for which they do.
+    """Make rows that sum to the expected value, and find the structure with which they do.
 
     The usual structure fits most models, and then one comparison is enough. If it does not, the structure is read from
     the cache layer by layer, and the rows are made again.
@@ -78,12 +78,12 @@ def reconcile(
     Args:
         readout: Reads the target from the stream.
         build: Makes the rows from a structure.
-        expected: What the rows must sum to; None if it is not known.
+        expected: The value that the rows must sum to. None if it is not known.
         measured: The measured value minus the constant, if it is known.
         logits: The logits from which the measured value was read, if the user gave them.
     """
     rows = build(readout.structure)
-    if rows.missing:  # an incomplete sum equals nothing known: compare what was cached layer by layer
+    if rows.missing:  # an incomplete sum has no known value: compare only the cached parts, layer by layer
         expected = measured = None
     result, difference = _compared(readout, readout.structure, rows, expected, measured, logits)
     if _agrees(result, difference) or not result.finite:
@@ -97,15 +97,15 @@ def reconcile(
 
 
 def _agrees(result: Reconciled, difference: float) -> bool:
-    """Whether the rows are complete, and sum to what is expected and to the measured value."""
+    """Whether the rows are complete, and sum to the expected and to the measured value."""
     return difference <= result.stream_tolerance and not result.rows.missing
 
 
 def _most_products(readout: Readout) -> Tensor | None:
-    """The largest length of the products at any cached point of the stream; None if no such point was cached.
+    """The largest length of the products at any cached point of the stream. None if no such point was cached.
 
-    Coordinates may be far larger there than at the target's point, where others have cancelled them. It takes longer,
-    and is needed only if there seems to be a difference.
+    At an earlier point, coordinates may be far larger than at the target's point, and cancelled later. This takes
+    longer, so it is used only if there seems to be a difference.
     """
     import torch
 
@@ -123,9 +123,9 @@ def _compared(
     logits: Tensor | None,
     products: Tensor | None = None,
 ) -> tuple[Reconciled, float]:
-    """Compare rows with the measured value, and return their difference from the expected sum.
+    """Compare rows with the measured value. Also return the difference of their sum from the expected value.
 
-    All numbers are read from the GPU in one transfer. `products` is by default their length at the target's point.
+    All numbers are read from the GPU in one transfer. By default, `products` is their length at the target's point.
     """
     import torch
 
@@ -139,7 +139,7 @@ def _compared(
     numbers = [*differences, added, whole, *sums, readout.products if products is None else products]
     difference, unexplained, row_rounding, size, summed, constant, length = torch.stack(numbers).tolist()
     finite = all(map(math.isfinite, (difference, unexplained, size)))
-    # Each row is rounded on its own: a row of low precision does not reduce the precision of the others.
+    # Each row has its own rounding: one row of low precision does not make the others less precise.
     row_rounding *= 1.0 if uneven else float(rows.step)
     base = readout.view.rounding_step(*_ends(readout))
 
@@ -160,7 +160,7 @@ def _compared(
 
 
 def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], logits: Tensor | None = None) -> float:
-    """The largest difference that counts as rounding when the stream itself is compared with the measured value.
+    """Return the largest difference that counts as rounding between the stream and the measured value.
 
     Args:
         readout: Reads the target from the stream.
@@ -182,7 +182,7 @@ def stream_tolerance(readout: Readout, compared: Float[Tensor, "batch pos"], log
 
 
 def _ends(readout: Readout) -> tuple[str, ...]:
-    """The activations that all rows share: the stream at the point, and the scale of the norm there."""
+    """The activations that all rows share: the stream at the point, and the scale of the norm at the point."""
     return readout.stream, readout.point.scale_name
 
 
@@ -201,10 +201,10 @@ def _logits_step(readout: Readout, logits: Tensor | None) -> float:
 
 
 def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tolerance: float) -> Structure:
-    """The structure for which the rows sum to the stream, layer by layer.
+    """Return the structure with which the rows sum to the stream, layer by layer.
 
-    Each layer's rows are compared with what the layer adds to the stream in the cache, and the heads or neurons of a
-    sublayer with its output. A layer whose activations were not cached stays as it was.
+    Each layer's rows are compared with what the layer adds to the cached stream. The heads or neurons of a sublayer
+    are compared with the sublayer's output. A layer whose activations were not cached is not changed.
 
     Args:
         readout: Reads the target from the stream.
@@ -239,7 +239,7 @@ def corrected_structure(readout: Readout, structure: Structure, rows: Rows, tole
 
 
 def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: float) -> bool:
-    """Whether a layer's heads and bias sum to its attention output; also True if that output was not cached."""
+    """Return whether a layer's heads and bias sum to its attention output. True if that output was not cached."""
     heads, bias = layer_heads(readout, layer)
     total = heads.sum(0) if bias is None else heads.sum(0) + bias
     output = structure.sublayers(layer).get(Component("attn_out", layer), ())
@@ -248,13 +248,13 @@ def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: 
 
 
 def differ_clearly(stream: Tensor | None, rows: Tensor | None, tolerance: float, step: float) -> bool:
-    """Whether rows differ from the cache by clearly more than rounding (which is larger than expected with TF32).
+    """Return whether rows differ from the cache by clearly more than rounding. TF32 rounds more than expected.
 
     Args:
         stream: The value in the cache.
         rows: The sum of the rows.
         tolerance: Differences up to this count as rounding.
-        step: The relative rounding step of what is compared.
+        step: The relative rounding step of the compared values.
     """
     size = 0.0 if stream is None else float(stream.abs().max())
     return gap(stream, rows) > max(tolerance, max(2e-3, 4 * step) * size)
@@ -271,7 +271,7 @@ def _names(sums: Collection[Terms]) -> list[str]:
 
 
 def _sum_of(readout: Readout, sums: Collection[Terms]) -> Tensor | None:
-    """The contribution of these terms together; None if an activation was not cached."""
+    """The contribution of the sum of these terms. None if an activation was not cached."""
     known = all(readout.view.has(name) for name in _names(sums))
     return contributions_of(readout, readout.functional, sums).sum(0) if known else None
 
@@ -283,7 +283,7 @@ def reasons(
     tolerance: float,
     rows: Rows | None = None,
 ) -> list[str]:
-    """Why the rows do not sum to the target: what the model does between, inside and after its layers.
+    """Return why the rows do not sum to the target: what the model does between, inside and after its layers.
 
     Rounding is given as the reason only if every place was compared and no place differs.
 
@@ -292,7 +292,7 @@ def reasons(
         structure: The structure from which the rows were made.
         target: The measured value minus the constant.
         tolerance: Differences up to this count as rounding.
-        rows: The rows whose sum is compared; None if they are points of the stream.
+        rows: The rows whose sum is compared. None if the rows are points of the stream.
     """
     view = readout.view
     unknown: dict[str, None] = {}
@@ -318,21 +318,21 @@ def reasons(
     last = contribution_at(readout, readout.stream)
     if last is None:
         notes.append(
-            f"The cache has no `{readout.stream}`, so where the rest arises cannot "
-            "be determined. Some models normalise the stream itself after each sublayer, and no fixed direction can "
-            "undo that."
+            f"The cache has no `{readout.stream}`, so it cannot be determined "
+            "where the rest arises. Some models normalise the stream itself after each sublayer, which no fixed "
+            "direction can undo."
         )
     elif gap(target, last) > tolerance and not final:
         notes.append(
-            f"{gap(target, last):.2g} arises after the point `{structure.point.label}`. What reads the stream there "
-            "does more than the norm and the linear layer that Residscope knows, its weights were changed since the "
-            "cache was made (training, another checkpoint), or a hook changed what it read."
+            f"{gap(target, last):.2g} arises after the point `{structure.point.label}`. Possible causes: the layer "
+            "that reads the stream does more than a norm and a linear map; its weights were changed since the cache "
+            "was made (training, another checkpoint); a hook changed its input."
         )
     elif gap(target, last) > tolerance:
         notes.append(
-            f"{gap(target, last):.2g} arises after the last layer. Between `hook_resid_post` and the logits this model "
-            "does more than a final norm and an unembedding, its weights there were changed since the cache was made "
-            "(training, another checkpoint), or the measured value comes from another run."
+            f"{gap(target, last):.2g} arises after the last layer. Possible causes: this model does more between "
+            "`hook_resid_post` and the logits than a final norm and an unembedding; the weights there were changed "
+            "since the cache was made (training, another checkpoint); the measured value comes from another run."
         )
     inside: dict[int, float] = {}
     apart: dict[int, float] = {}
@@ -352,8 +352,8 @@ def reasons(
             missing(*sublayers)
     if inside:
         notes.append(
-            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: what is added to the stream there is not "
-            "only the cached outputs of attention and MLP."
+            f"{max(inside.values()):.2g} arises in {named_layers(inside)}: more is added to the stream there than the "
+            "cached outputs of attention and MLP."
         )
     if apart:
         notes.append(
@@ -365,7 +365,7 @@ def reasons(
         entered = gap(_sum_of(readout, [start]), _sum_of(readout, embeddings))
         if entered > tolerance / 4:
             notes.append(
-                f"{entered:.2g} arises before layer 0: what enters it is not the sum of the cached embeddings "
+                f"{entered:.2g} arises before layer 0: the stream there is not the sum of the cached embeddings "
                 "(`hook_embed` and so on)."
             )
     if in_training(view.model):
@@ -373,9 +373,9 @@ def reasons(
     if not notes and unknown:
         some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        return [f"Where it arises cannot be determined: the cache does not hold {some}{more}. Cache them to find out."]
+        return [f"It cannot be determined where this arises: the cache lacks {some}{more}. Cache them to find out."]
     return notes or [
-        "It arises at no single place (all were compared): the model itself rounds more than the precision of this "
+        "It arises at no single place (all were compared): the model rounds more than the precision of this "
         "cache suggests (TF32, autocast, or a cache that was converted to a wider dtype)."
     ]
 
@@ -387,16 +387,16 @@ _PERHAPS = (
 
 
 def contribution_at(readout: Readout, name: str) -> Tensor | None:
-    """The contribution of the stream at an activation `name`; None if it was not cached."""
+    """Return the contribution of the stream at an activation `name`. None if it was not cached."""
     return readout.functional(readout.view.raw(name, readout.positions)) if readout.view.has(name) else None
 
 
 def gap(one: Tensor | None, other: Tensor | None) -> float:
-    """The largest absolute difference; 0 if one of them is not known."""
+    """Return the largest absolute difference. 0 if one of the values is not known."""
     return 0.0 if one is None or other is None else float((one - other).abs().max())
 
 
 def expected_sum(readout: Readout, measured: Float[Tensor, "batch pos"] | None) -> Float[Tensor, "batch pos"] | None:
-    """What the rows must sum to: the stream at the point, or, if it was not cached, `measured`."""
+    """Return the value that the rows must sum to: the stream at the point. If it was not cached, `measured`."""
     stream = contribution_at(readout, readout.stream)
     return measured if stream is None else stream

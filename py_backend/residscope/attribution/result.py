@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One decomposition of a logit, a logit difference, a direction, or another target. All values are in its units.
+    """One decomposition of a logit, a logit difference, a direction, or another target. All values are in its unit.
 
     With `position="all"` every tensor has one more axis, the position (see `axes`).
 
     Attributes:
-        values: `[component, batch]`, the contribution of each row in each prompt; for `by="source"`
+        values: `[component, batch]`, the contribution of each row in each prompt. For `by="source"`
             `[source, head, batch]`.
-        components: The rows along the first axis, each with its kind, layer and index; for `by="source"` the positions.
-        measured: `[batch]`, the model's own value; NaN if there is nothing to read it from. For `by="source"`
-            `[head, batch]`, the contribution of each head by its `hook_z`.
-        constant: `[batch]`, what biases and a soft-cap add between the stream and the target: of logits, the biases of
-            the final norm and of the unembedding.
+        components: The rows along the first axis, each with its kind, layer and index. For `by="source"` the positions.
+        measured: `[batch]`, the model's own value. NaN if the cache holds nothing to read it from. For `by="source"`
+            `[head, batch]`, the contribution of each head, computed from `hook_z`.
+        constant: `[batch]`, the contribution of biases and a soft-cap between the stream and the target. For logits,
+            the biases of the final norm and of the unembedding.
         unexplained: `[batch]`, measured − Σ rows − constant.
         by: The decomposition.
         measured_from: Where `measured` was read, in words.
         tolerance: Values of `unexplained` up to this are rounding, for this cache's precision.
-        notes: What to know about these numbers, in sentences; also why something is unexplained.
-        own: Whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
+        notes: Notes on these numbers, in sentences. They also say why a part is unexplained.
+        own: Whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
         axes: The names of the axes of `values`.
         heads: For `by="source"`, the heads along the second-last axis of `values`: `["L9H9", …]`.
-        missing: Activations that were not cached, and whose rows are left out. Each row is still exact, but the rows
-            are not complete, and `unexplained` contains the missing ones. For `by="accumulated"`, the missing points.
-        target: What was attributed, each answer as its tokens; None if items with different targets are combined.
+        missing: Activations that were not cached. Their rows are left out. The other rows are exact, but their sum
+            lacks the missing rows, which are part of `unexplained`. For `by="accumulated"`, the missing points.
+        target: The target, each answer as its tokens. None if items with different targets are combined.
         model: The model's name.
     """
 
@@ -66,17 +66,17 @@ class Attribution:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The names along the first axis, TransformerLens' own: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`, …."""
+        """The labels along the first axis, as in TransformerLens: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`, …."""
         return [row.label for row in self.components]
 
     @property
     def parts(self) -> int:
-        """How many of the first rows are the requested components (heads, neurons); the other rows follow them."""
+        """The number of requested components (heads, neurons). They are the first rows; the other rows follow."""
         return len(self.components) if self._parts is None else self._parts
 
     @property
     def grid(self) -> Float[Tensor, "layer head *each"]:
-        """The head rows as `[layer, head, batch]`; NaN in a layer that has no attention heads."""
+        """The head rows as `[layer, head, batch]`. NaN in a layer that has no attention heads."""
         if self._grid is None:
             raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
         layers, heads = self._grid
@@ -86,16 +86,16 @@ class Attribution:
         return grid.unflatten(0, self._grid)
 
     def mean(self) -> Float[Tensor, "component ..."]:
-        """The rows averaged over prompts, in logits."""
+        """Return the mean of each row over prompts, in logits."""
         return self.values.mean(self.axes.index("batch"))
 
     def std(self) -> Float[Tensor, "component ..."]:
-        """The standard deviation of each row over prompts, in logits (0 for a single prompt)."""
+        """Return the standard deviation of each row over prompts, in logits. 0 for a single prompt."""
         axis = self.axes.index("batch")
         return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
 
     def to_frame(self) -> Any:
-        """A pandas table in logits: the rows by label, a column per prompt (and per position or head, if any).
+        """Return a pandas table in logits: a row per label, a column per prompt (and per position or head, if any).
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -114,10 +114,10 @@ class Attribution:
         return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str | None:
-        """The table of `to_frame` as CSV, in logits.
+        """Return or write the table of `to_frame` as CSV, in logits.
 
         Args:
-            path: Where to write it; by default the text is returned.
+            path: The file to write. By default the text is returned.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -135,21 +135,21 @@ class Attribution:
         rows: Sequence[str] | None = None,
         names: tuple[str, str] = ("this", "other"),
     ) -> Any:
-        """A plotly figure, in logits: blue adds, orange takes away.
+        """Return a plotly figure, in logits. Blue: positive. Orange: negative.
 
         Args:
-            kind: `"heatmap"` (layer × head of `by="head"`; with `position="all"` component × position, or, of sources,
-                destination × source), `"lens"` (a line, `by="accumulated"`, the constant added), `"layers"` (bars),
-                `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each prompt),
-                `"sides"` (the strongest rows of any kind, and beside them those of `other`), or `"scatter"` (against
-                `other`). By default the kind that suits `by`.
-            prompt: The prompt; None is the mean over prompts.
+            kind: `"heatmap"` (layer × head for `by="head"`; with `position="all"` component × position, or destination
+                × source for sources), `"lens"` (a line, for `by="accumulated"`, with the constant added), `"layers"`
+                (bars), `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each
+                prompt), `"sides"` (the strongest rows of any kind, beside the same rows of `other`), or `"scatter"`
+                (against `other`). By default the kind that suits `by`.
+            prompt: The prompt. None: the mean over prompts.
             other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run. For
                 `"sides"`: one or several others, such as the key side of an attention score.
-            k: For `"ranking"`: the number of rows of each sign; for `"sides"`: the number of rows.
+            k: For `"ranking"`: the number of rows of each sign. For `"sides"`: the number of rows.
             tokens: Texts of the prompt's tokens, as labels of positions. They are always drawn as plain text.
-            rows: For a heatmap component × position, and for `"prompts"`: the labels of the rows that are drawn; by
-                default all of a heatmap, and the strongest for `"prompts"` (the last one of the logit lens).
+            rows: The labels of the rows to draw, for a heatmap component × position and for `"prompts"`. By default a
+                heatmap has all rows, and `"prompts"` the strongest (for the logit lens, the last one).
             names: For `"scatter"`: the titles of the two axes.
 
         Returns:
@@ -163,13 +163,13 @@ class Attribution:
         return attribution_figure(self, kind, prompt, other=other, k=k, tokens=tokens, rows=rows, names=names)
 
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
-        """The k most positive and the k most negative rows, strongest first.
+        """Return the k most positive and the k most negative rows, strongest first.
 
         With `by="head"` only heads are ranked, with `by="neuron"` only neurons.
 
         Args:
-            k: How many of each sign.
-            prompt: The prompt; None is the mean over prompts. Positions and heads are always averaged over.
+            k: The number of rows of each sign.
+            prompt: The prompt. None: the mean over prompts. Values are always averaged over positions and heads.
         """
         means = of_prompt(self, self.values[: self.parts], prompt).reshape(self.parts, -1).mean(1)
         return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
@@ -189,7 +189,7 @@ class Attribution:
 
 
 def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
-    """Values of one prompt, or their mean over prompts; `values` may lack some of the first axes of the result.
+    """Return the values of one prompt, or their mean over prompts. `values` may lack some first axes of the result.
 
     Raises:
         ResidscopeError: If there is no such prompt.
@@ -204,7 +204,7 @@ def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor
 
 
 def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:
-    """The rows of the k largest positive values, then those of the k largest negative ones, strongest first."""
+    """Return the rows of the k largest positive values, then of the k largest negative values, strongest first."""
     k = min(max(k, 0), len(values))
     best, worst = values.topk(k), values.topk(k, largest=False)
     rows = [i for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True) if value > 0]

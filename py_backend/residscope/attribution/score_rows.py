@@ -1,4 +1,4 @@
-"""Puts the decompositions of a score's parts together: the score is their sum."""
+"""Combines the decompositions of a score's parts, whose sum is the score."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
 
 
 def _notes(parts: Sequence[Attribution], score: HeadScore) -> list[str]:
-    """The notes of all parts. A note that is not the same for all of them says which source it is about."""
+    """The notes of all parts. If a note does not hold for all parts, it names its source."""
     notes: list[str] = []
     for i, part in enumerate(parts):
         places = sorted(set(score.key_positions[:, i].tolist())) if len(parts) > 1 else []
@@ -78,7 +78,7 @@ def _with_extra(
 
 
 def united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int | None]:
-    """The sum of the rows. If a layer is split in one part and one row in another, it has the rows of both."""
+    """Return the sum of the rows. If a layer is split in only one of the parts, the sum has both kinds of rows."""
     import torch
 
     first, *others = parts

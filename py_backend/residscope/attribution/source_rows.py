@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def source_rows(readout: Readout, heads: Any, to_explain: Tensor | None) -> Part:
-    """The source contributions of heads; `measured` is the contribution of each head by its `z`."""
+    """Return the source contributions of heads. `measured` is the contribution of each head, from `hook_z`."""
     view = readout.view
     named = wanted_heads(view, heads)
     wanted = [(layer, head) for layer, head in named if layer < readout.structure.layers]
@@ -35,7 +35,7 @@ def source_rows(readout: Readout, heads: Any, to_explain: Tensor | None) -> Part
     notes = changed(view) + check_split(view, layers, Checked(), lambda: (readout, to_explain))
     values, measured = sources(readout, wanted)  # [source, destination, head, batch], [destination, head, batch]
     unexplained = measured - values.sum(0)
-    check_finite(view, unexplained)  # NaN or infinity in a value remains in the sum
+    check_finite(view, unexplained)  # NaN or infinity in any value remains in this difference
     step = view.rounding_step(*(name for at in layers for name in read_names(view, at)))
     tolerance = source_tolerance(step, values, 0, readout.floor)
     notes += gated(view, layers) + unchecked(view, layers) + odd_final_norm(view)
@@ -70,7 +70,7 @@ def source_rows(readout: Readout, heads: Any, to_explain: Tensor | None) -> Part
 
 
 def _with_zeros(values: Tensor, places: list[int]) -> Tensor:
-    """Values by head, `[..., head, batch]`, in another order; a place after the last head is 0."""
+    """Values by head, `[..., head, batch]`, in another order. The index after the last head stands for 0."""
     import torch
 
     zero = values.new_zeros(*values.shape[:-2], 1, values.shape[-1])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def sources(
     readout: Readout, heads: Sequence[tuple[int, int]]
 ) -> tuple[Float[Tensor, "source destination head batch"], Float[Tensor, "destination head batch"]]:
-    """The source contributions of each head, and the head's contribution by its `z`, which is the sum over sources.
+    """Return the source contributions of each head, and the head's contribution from `z`, which is their sum.
 
     The axis `destination` has length 1 if the readout is for one position of each prompt.
 
@@ -34,7 +34,7 @@ def sources(
         heads: Layers and indices of heads.
 
     Returns:
-        Logits.
+        Both in logits.
 
     Raises:
         ResidscopeError: If there is no such head, or `pattern`, `v` or `z` was not cached for all positions.
@@ -65,7 +65,7 @@ class SourceContributions:
         read: What the heads read.
         unit: The direction of each head's `z`, W_O g.
         divisor: The frozen scale s.
-        measured: The contribution of each head at each destination by its `z`; its source contributions sum to it.
+        measured: The contribution of each head at each destination, from `z`. The source contributions sum to it.
     """
 
     read: HeadInputs
@@ -75,11 +75,11 @@ class SourceContributions:
 
     @cached_property
     def full_weight(self) -> Float[Tensor, "batch head source"]:
-        """The contribution of each source's value if its attention weight is 1, before division by s."""
+        """The contribution of each source's value if attention to it were 1, before division by s."""
         return _dot(self.read.v, self.unit)
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
-        """The source contributions of some heads, for some destinations and sources."""
+        """Return the source contributions of some heads, for some destinations and sources."""
         pattern = self.read.part(heads, rows, columns)
         if self.read.gate is None:
             contributions = pattern * self.full_weight[:, heads, None, columns]
@@ -91,7 +91,7 @@ class SourceContributions:
 
 
 def source_contributions(readout: Readout, layer: int, heads: Sequence[int]) -> SourceContributions:
-    """The source contributions of heads of a layer, computed only when `part` is called."""
+    """Return the source contributions of heads of a layer. They are computed only when `part` is called."""
     direction, divisor, _ = head_directions(readout, layer)
     return contributions_along(readout.view, readout.positions, direction, divisor, layer, heads)
 
@@ -104,7 +104,7 @@ def contributions_along(
     layer: int,
     heads: Sequence[int],
 ) -> SourceContributions:
-    """`source_contributions`, for callers that already have the directions of the layer's `z` and the divisor."""
+    """Return `source_contributions`, given the directions of the layer's `z` and the divisor."""
     check_heads(layer, heads, direction.shape[1])
     read = head_inputs(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
     z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # raises if it was not cached
@@ -113,7 +113,7 @@ def contributions_along(
 
 
 _SMALL = 2**15
-"""Below this number of elements PyTorch itself uses a single thread."""
+"""For fewer elements, PyTorch uses a single thread anyway."""
 
 
 def _dot(
@@ -129,7 +129,7 @@ def _dot(
 
 
 def not_from_sources(size: float) -> str:
-    """A note on the part of a head's contribution that does not come from its sources."""
+    """Return a note on the part of a head's contribution that does not come from its sources."""
     return (
         f"{size:.2g} of a head's contribution is not pattern @ v: this attention changes `hook_z` after it has read "
         "the sources, or it also reads from something else."
@@ -137,10 +137,10 @@ def not_from_sources(size: float) -> str:
 
 
 def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:
-    """Heads as a person writes them, `["9.9", "L9H6", (10, 7)]`, alone or in a list.
+    """Return heads that a user named, `["9.9", "L9H6", (10, 7)]`, one alone or several in a list.
 
     Raises:
-        ResidscopeError: If the list is empty, or an entry is not a head, or not a head of this model.
+        ResidscopeError: If the list is empty, or an entry is not a head of this model.
     """
     heads = heads.tolist() if hasattr(heads, "tolist") else heads
     alone = isinstance(heads, str) or (isinstance(heads, tuple) and all(hasattr(n, "__index__") for n in heads))

@@ -1,4 +1,4 @@
-"""A target in one cache, and the functional that reads it from the stream of any of its prompts."""
+"""A target in one cache, and the functional that reads the target from the stream of some prompts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """The target of contributions, read from the stream. Results are memoised with the cache.
+    """A target of contributions, read from the stream. Results are memoised with the cache.
 
     Attributes:
         targets: Resolves the target.
         target: The target.
-        where: A position of each prompt, at which layers are compared with the stream; None for all positions. A head
-            that the target goes through writes to it there.
+        where: The position of each prompt at which layers are compared with the stream. None: all positions. If the
+            target goes through heads, the first of them writes to the target at this position.
     """
 
     targets: Targets
@@ -46,18 +46,18 @@ class StreamTarget:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """What identifies this target among others in the same cache."""
+        """A key that identifies this target among others for the same cache."""
         return msgspec.msgpack.encode(self.target), None if self.where is None else tuple(self.where.tolist())
 
     @property
     def functional(self) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
-        """The target's functional of the final norm's output."""
+        """The target as a functional of the final norm's output."""
         return self._memo.once(("functional",), lambda: self.targets.functional(self.target), size_of)
 
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
-        """Reads the target from the stream of some prompts, at one position of each, or at all positions.
+        """Return a readout for some prompts, at one position of each, or at all positions.
 
-        A target that is read at a position of its own reads nothing at other positions.
+        If the target is read at its own position, it reads nothing at other positions.
         """
         if is_inner(self.target):
             return self._inner(prompts, where).readout()
@@ -74,29 +74,29 @@ class StreamTarget:
 
     @property
     def point(self) -> Component:
-        """The place in the stream where the target is read."""
+        """The point of the stream where the target is read."""
         through = self.target.through
         return Component("pre", through[-1].layer) if through else point_of(self.targets.view, self.target.inner).place
 
     def is_before(self, layer: int) -> bool:
-        """Whether the attention of a layer writes before the point where the target is read."""
+        """Return whether the attention of a layer writes before the point where the target is read."""
         return layer < Structure(self.targets.view, point=self.point).layers
 
     @property
     def has_own_position(self) -> bool:
-        """Whether the target is read at a position of its own, whatever position is asked for."""
+        """Whether the target is read at its own position, independent of the requested position."""
         return isinstance(self.target.inner, AttentionScore) or bool(self.target.through)
 
     def head_directions(
         self, prompts: range, layer: int, where: Int[Tensor, " batch"] | None = None
     ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
-        """The direction of the `z` of each head in a layer, and the divisor."""
+        """Return the direction of the `z` of each head in a layer, and the divisor."""
         own = self.key[1] if self.has_own_position else None
         key = ("head directions", prompts, layer, None if where is None else tuple(where.tolist()), own)
         return self._memo.once(key, lambda: head_directions(self.readout(prompts, where), layer)[:2], size_of)
 
     def check(self, layer: int) -> list[str]:
-        """Refuse a layer whose heads do not add up to its output; return notes on what stays unexplained.
+        """Refuse a layer whose heads do not add up to its output. Return notes on what stays unexplained.
 
         Raises:
             ResidscopeError: Also if the layer is not before the point where the target is read.
@@ -108,18 +108,18 @@ class StreamTarget:
                 "read: their contributions are 0. The pattern and the value weighting do not depend on the target.",
             )
         where = None if self.where is None else tuple(self.where.tolist())
-        # One object for all heads, so that the layers are compared only once.
+        # One object for all heads, so that layers are compared only once.
         checked = self._memo.once(("checked", where), Checked)
         return check_split(self.targets.view, [layer], checked, lambda: self._measured) + self._only_at()
 
     def _only_at(self) -> list[str]:
-        """A note on a target that is read at a position of its own."""
+        """A note on a target that is read at its own position only."""
         own = self._measured[0].positions if self.has_own_position else None
         if own is None:
             return []
         at = sorted(set(own.tolist()))
         which = f"position {at[0]}" if len(at) == 1 else "one position of each prompt"
-        return [f"This target is read at {which} only: what heads write at other positions contributes 0 to it."]
+        return [f"This target is read only at {which}. What heads write at other positions contributes 0."]
 
     @cached_property
     def _measured(self) -> tuple[Readout, Tensor | None]:

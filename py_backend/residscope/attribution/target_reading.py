@@ -1,8 +1,8 @@
-"""How a target is read from the stream: the functional at its point, and the value that the model has there.
+"""How a target is read from the stream: the functional at its point, and the model's value there.
 
-Logits and directions at the end are read at the destination. A target inside the model is read at its own point. Each
-head that a target goes through moves it to what that head reads at its source: A[d, s] · W_V W_O g, where g reads the
-target at the destination d.
+Logits and directions at the end are read at the destination. A target inside the model is read at its own point. If
+the target goes through a head, it is read at this head's source instead: A[d, s] · W_V W_O g, where g reads the target
+at the destination d.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ Explained = tuple[Readout, "Tensor | None"]
 
 @dataclass(frozen=True)
 class TargetReading:
-    """How a target is read at its point: value = (what is read there) · directions · weights + offset.
+    """How a target is read: value = (what is read at the point) · directions · weights + offset.
 
     Attributes:
         view: The cache.
         point: The point, and the norm there.
-        positions: The position of each prompt that is read; None is every position.
-        directions: The functional of what is read, u.
+        positions: The position of each prompt that is read. None: every position.
+        directions: The target as a functional u of what is read.
         offset: What biases add, β, for each prompt, or for each position that is read.
-        weights: A factor of u for each position that is read; None is 1.
-        measured_in: The activations that hold the value; None: the logits.
-        value: The value in the cache at the positions that are read; None if it was not cached. Logits are measured by
+        weights: A factor of u for each position that is read. None: 1.
+        measured_in: The activations that hold the target's value. None: the logits.
+        value: The cached value at the positions that are read. None if it was not cached. Logits are measured by
             `model_value` instead.
         source: Where the value was read, in words.
-        axis: What the positions that are read are, if there are several.
-        floor: Differences up to this are not reported; 0: up to a share of what is summed (`rounding`).
-        notes: What to know about the target.
+        axis: The kind of the positions that are read, if there are several.
+        floor: Differences up to this are not reported. 0: the limit is a share of what is summed (`rounding`).
+        notes: Notes on the target.
     """
 
     view: CacheView
@@ -75,7 +75,7 @@ class TargetReading:
     notes: list[str] = field(default_factory=list[str])
 
     def readout(self, *, frozen: bool = True) -> Readout:
-        """Reads the target from the stream."""
+        """Return the readout of this target."""
         return Readout(
             self.view,
             self.positions,
@@ -89,7 +89,7 @@ class TargetReading:
         )
 
     def everywhere(self) -> TargetReading:
-        """The same target, read at every position: with weight 0 where nothing that is written reaches it."""
+        """Return the same target, read at every position. Positions that it does not read have weight 0."""
         if self.positions is None:
             return self
         here = self.view.like.new_zeros(self.view.batch, self.view.n_pos)
@@ -100,7 +100,7 @@ class TargetReading:
         return replace(self, positions=None, weights=weights, offset=here * offset, value=value)
 
     def at(self, where: Int[Tensor, " batch"]) -> TargetReading:
-        """The same target, of which only what is written at one position of each prompt is read."""
+        """Return the same target, read at only one position of each prompt."""
         if self.positions is not None or self.weights is None:
             return replace(self, positions=where)
 
@@ -119,18 +119,18 @@ def target_reading(
     logits: Tensor | None = None,
     part: ScorePart | None = None,
 ) -> TargetReading:
-    """How a target is read.
+    """Return how a target is read.
 
     Args:
         targets: Resolves targets.
         target: The target.
-        where: The destination in each prompt; None is every position.
+        where: The destination in each prompt. None: every position.
         logits: The model's output, if it was given.
-        part: For an attention score, the part of it that is read at one position.
+        part: For an attention score: the part that is read at one position.
 
     Raises:
-        ResidscopeError: If an activation that is needed was not cached, a weight cannot be read, or the target has no
-            value at these positions.
+        ResidscopeError: If a needed activation was not cached, a weight cannot be read, or the target has no value at
+            these positions.
     """
     view = targets.view
     reading = _base(targets, target, where, part)
@@ -151,12 +151,12 @@ def target_reading(
                 return readout, None
             return readout, measured.value - measured.cap_change - readout.functional.constant
 
-        # One object for all sources of the outer target's heads, so that the layers are compared only once.
+        # One object for all sources of the outer target's heads, so that layers are compared only once.
         key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))
         checked = Checked() if logits is not None else view.memo.once(key, Checked)
         about = sentence(in_words(outer))
         notes = reading.notes + [f"{about}: {note}" for note in check_split(view, [through.layer], checked, explained)]
-        # A score may be read at several positions. What is written after one of them does not reach that part: it is 0.
+        # A score may be read at several positions. What is written after such a position does not reach that part.
         latest = reading.positions if part is None or step else part.score.latest
         reading = _through(view, readout, through, notes, latest)
         outer = msgspec.structs.replace(target, through=target.through[: step + 1])
@@ -166,7 +166,7 @@ def target_reading(
 def measured_value(
     reading: TargetReading, readout: Readout, targets: Targets, target: Target, logits: Tensor | None
 ) -> Measured:
-    """The value that the model has for a target, and where it was read."""
+    """Return the model's value for a target, and where it was read."""
     if reading.measured_in is None:
         return model_value(readout, targets, target, logits)
     zero = readout.functional.constant.new_zeros(readout.functional.constant.shape)
@@ -179,7 +179,7 @@ def measured_value(
 
 
 def reading_notes(reading: TargetReading, measured: Measured) -> list[str]:
-    """Notes on a target inside the model, and on what `measured` is."""
+    """Return notes on a target inside the model, and on the origin of `measured`."""
     notes = list(reading.notes)
     if reading.measured_in is None or measured.own:
         return notes
@@ -196,7 +196,7 @@ def reading_notes(reading: TargetReading, measured: Measured) -> list[str]:
 def _base(
     targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, part: ScorePart | None
 ) -> TargetReading:
-    """How the target that no head has moved is read."""
+    """How the target is read without the heads of a path."""
     view = targets.view
     match target.inner:
         case None:
@@ -255,7 +255,7 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
 def _through(
     view: CacheView, outer: Readout, through: Through, notes: list[str], latest: Int[Tensor, " batch"]
 ) -> TargetReading:
-    """What a head contributes to a target, by what it reads at its source; `latest` is the last destination."""
+    """A head's contribution to a target, read at the head's source. `latest` is the last destination."""
     layer, head = through.layer, through.head
     direction, divisor, _ = head_directions(outer, layer)
     found = contributions_along(view, outer.positions, direction, divisor, layer, [head])
@@ -287,7 +287,7 @@ def _through(
 
 
 def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value: Tensor, source: int) -> TargetReading:
-    """The same, read at one source of each prompt."""
+    """The same target, read at one source of each prompt."""
     import torch
 
     source = source % reading.view.n_pos
@@ -304,7 +304,7 @@ def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value:
 def _before_values(
     view: CacheView, through: Through, shape: tuple[int, ...], unit: Tensor, attends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The direction of what attention reads, before it computes the head's values; its weights; and what biases add."""
+    """The functional of what attention reads, behind the head's values: its direction, its weights, and its offset."""
     layer, (count, width) = through.layer, shape
     latent = latent_values(view, layer, through.head, (count, width))
     if latent is not None:
@@ -329,9 +329,9 @@ def _before_values(
 def _before_norm(
     view: CacheView, layer: int, group: int, groups: int, unit: Tensor, attends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The direction of the values before their own norm, if there is one, its weights, and what the norm's bias adds.
+    """The functional of values before the norm on values, if there is one: its direction, its weights, and its offset.
 
-    The norm's scale is frozen at its cached value, at each source.
+    The norm's scale at each source is frozen at the cached value.
     """
     attention = view.model.blocks[layer].attn
     zero = attends.new_zeros(attends.shape)
@@ -343,7 +343,7 @@ def _before_norm(
     raw = view.rows(held, None)
     if raw.ndim != 4 or raw.shape[2] != groups:
         raise ResidscopeError(
-            "head-inputs", f"The norm on the values of layer {layer} is not a norm of each head's value by itself."
+            "head-inputs", f"The norm on the values of layer {layer} does not normalise each head's value separately."
         )
     scale = norm.scale(raw[:, :, group])
     bias = zero if norm.bias is None else attends * (unit @ norm.bias)[:, None]
@@ -352,7 +352,7 @@ def _before_norm(
 
 
 def _check_source(view: CacheView, through: Through, attends: Tensor, destinations: Int[Tensor, " batch"]) -> None:
-    """Refuse a source after the destination, which the head does not read."""
+    """Refuse a source after the destination, because the head does not read it."""
     if through.source is None:
         return
     source = through.source % view.n_pos

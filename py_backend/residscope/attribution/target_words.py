@@ -8,16 +8,16 @@ from residscope.cache.vocabulary import quote
 from residscope.terms import AttentionScore, Component, NeuronInput, Position, StreamDirection, Target
 
 _NAMED = 3
-"""The most tokens of one side that are named."""
+"""At most this many tokens of one side are named."""
 
 
 def in_words(target: Target) -> str:
-    """A target in a few words."""
+    """Return a target in a few words."""
     return inside(target, of_logits(target))
 
 
 def of_logits(target: Target) -> str:
-    """The contrasts of a target in a few words: `“·Mary” − “·John”`, `8 pairs`; or `a direction`."""
+    """Return the contrasts of a target in a few words: `“·Mary” − “·John”`, `8 pairs`; or `a direction`."""
     if target.direction is not None:
         return "a direction"
     if len(target.contrasts) > 1:
@@ -30,11 +30,11 @@ def of_logits(target: Target) -> str:
 
 
 def inside(target: Target, logits: str) -> str:
-    """A target that may be inside the model, in words.
+    """Return a target in words, also if it is inside the model.
 
     Args:
         target: The target.
-        logits: Its contrasts in words.
+        logits: The target's contrasts in words.
     """
     words = logits if target.inner is None else _of_inner(target.inner)
     for through in target.through:
@@ -44,12 +44,12 @@ def inside(target: Target, logits: str) -> str:
 
 
 def sentence(words: str) -> str:
-    """Words as the beginning of a sentence."""
+    """Return words as the beginning of a sentence."""
     return words[:1].upper() + words[1:]
 
 
 def unit_of(target: Target | None) -> str:
-    """The unit of a target's rows."""
+    """Return the unit of a target's rows."""
     match None if target is None else target.inner:
         case AttentionScore():
             return "attention score"
@@ -74,7 +74,7 @@ def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
 
 
 def _of_attention(score: AttentionScore) -> str:
-    """The question that an attention score answers; `(by its key)` if it is not asked by the query."""
+    """The question that an attention score answers. Ends with `(by its key)` on the key side."""
     by = " (by its key)" if score.side == "key" else ""
     head, source = name(score.layer, score.head), _named(score.source)
     if score.versus is None:

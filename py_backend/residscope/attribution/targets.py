@@ -1,8 +1,8 @@
-"""From answers in any form that a user may write to one linear functional for each prompt.
+"""Turns answers, in any form that a user may write, into one linear functional for each prompt.
 
 The normal form is `terms.Target`: token contrasts, one for all prompts or one per prompt, the key of a direction, or a
 target inside the model. `functional` turns contrasts and directions at the end into u and β, so that target = (final
-norm's output) · u + β. `target_reading` does it for targets inside the model.
+norm's output) · u + β. `target_reading` does the same for targets inside the model.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Targets:
     Attributes:
         view: The cache.
         vocabulary: The tokens of its model.
-        directions: The directions that were given as tensors, by their keys.
-        notes: How answers were understood, where that is not obvious.
+        directions: The directions that were given as tensors, by key.
+        notes: How answers were understood, if that is not obvious.
     """
 
     view: CacheView
@@ -99,7 +99,7 @@ class Targets:
 
     @classmethod
     def of(cls, view: CacheView, directions: dict[str, Any] | None = None) -> Targets:
-        """The resolver for one cache.
+        """Return the resolver for one cache.
 
         It has its own vocabulary, because the user may change the tokenizer at any time.
         """
@@ -107,7 +107,7 @@ class Targets:
 
     @cached_property
     def output(self) -> LogitsOutput:
-        """What the model does to the output of its unembedding."""
+        """The scale and the soft-cap between the unembedding's output and the model's logits."""
         return LogitsOutput.of(self.view.model)
 
     def resolve(self, answers: Any) -> Target:
@@ -131,7 +131,7 @@ class Targets:
         if _has_target(answers):
             raise ResidscopeError(
                 "answers",
-                "A target inside the model stands alone, not in a list, a set or a pair, and is read in all prompts: "
+                "A target inside the model cannot be part of a list, a set or a pair. It is read in all prompts: "
                 "attribute one target at a time.",
             )
         answers = _unpacked(answers)
@@ -151,11 +151,11 @@ class Targets:
         return Target([self._contrast(answers)])
 
     def _checked(self, target: Target) -> Target:
-        """Check a target in the normal form, such as a view sends: this model must have its tokens."""
+        """Check a target in the normal form, for example one that a view sent: this model must have its tokens."""
         if target.next_token is not None:
             if target.through or target.inner is not None or target.contrasts or target.direction is not None:
                 raise ResidscopeError(
-                    "answers", "The next token stands alone: it cannot be combined with another target."
+                    "answers", "The next token cannot be combined with another target."
                 )
             return target
         if target.inner is not None:
@@ -186,7 +186,7 @@ class Targets:
         return target
 
     def only(self, target: Target, prompts: range) -> tuple[Targets, Target]:
-        """The same target for a range of the prompts only."""
+        """Return the same target for only a range of the prompts."""
         part = slice(prompts.start, prompts.stop)
         key = target.inner.key if isinstance(target.inner, StreamDirection) else target.direction
         directions = {} if key is None else {key: self.given_direction(key)[part]}
@@ -195,7 +195,7 @@ class Targets:
         return Targets(self.view.only(prompts), self.vocabulary, directions), few
 
     def adopt(self, target: Target, other: Targets) -> None:
-        """Take over the direction of a target that was resolved elsewhere, for another panel of the same cache."""
+        """Keep the direction of a target that was resolved by another panel of the same cache."""
         key = target.inner.key if isinstance(target.inner, StreamDirection) else target.direction
         if key is not None:
             self._keep(key, other.given_direction(key))
@@ -207,7 +207,7 @@ class Targets:
             self.directions[key] = direction
 
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
-        """The u and β of logits or of a direction: target = (final norm's output) · u + β (before a soft-cap).
+        """Return u and β for logits or a direction: target = (final norm's output) · u + β (before a soft-cap).
 
         Source: TransformerLens' `tokens_to_residual_directions`, with sets of tokens, the bias and a logit scale, in
         working precision.
@@ -215,7 +215,7 @@ class Targets:
         if target.next_token is not None:
             raise ResidscopeError(
                 "next-token",
-                "Each position has its own next token, so this needs one token for all positions: name it. "
+                "Each position has its own next token, but this needs one token for all positions: name a token. "
                 '`residscope.attribute` and `position="all"` take `targets.next_token()`.',
             )
         if target.direction is not None:
@@ -231,7 +231,7 @@ class Targets:
         return u.expand(self.view.batch, -1), beta.expand(self.view.batch)
 
     def chosen(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos token"]:
-        """The logits of the target's tokens."""
+        """Return the logits of the target's tokens."""
         if logits.shape[-1] < self.vocabulary.size:
             raise ResidscopeError(
                 "logits-shape",
@@ -244,17 +244,17 @@ class Targets:
         )  # float8 cannot be gathered
 
     def mixed(self, target: Target, logits: Float[Tensor, "batch pos token"]) -> Float[Tensor, "batch pos"]:
-        """The target, from the logits of its tokens: Σ α · logit."""
+        """Return the target, given the logits of its tokens: Σ α · logit."""
         return (logits * self.weights(target)[1].to(logits.device)[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
-        """Token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
+        """Return token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
         if not self._last_weights or self._last_weights[0] is not target:
             self._last_weights[:] = [target, _weights(target)]
         return self._last_weights[1]
 
     def given_direction(self, key: str) -> Float[Tensor, "batch d_model"]:
-        """A direction given earlier as a tensor."""
+        """Return a direction that was given earlier as a tensor."""
         if key not in self.directions:
             raise ResidscopeError(
                 "direction",
@@ -283,7 +283,7 @@ class Targets:
             of, (layer, head) = self.resolve(given.of), parse(given.head)
             if of.next_token is not None:
                 raise ResidscopeError(
-                    "answers", "What a head contributes to each position's next token cannot be asked: name the token."
+                    "answers", "`targets.output` needs one token for all positions, not each next token: name a token."
                 )
             source = None if given.source is None else position_in(self.view, "source", given.source)
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
@@ -407,11 +407,11 @@ def _weights(target: Target) -> tuple[Tensor, Tensor]:
 
 
 def explain(text: str, model: Any) -> str:
-    """How a model's tokenizer splits a string, and what to use as a target if it is not one token.
+    """Return how a model's tokenizer splits a string, and what to use as a target if it is not one token.
 
     Args:
-        text: Such as `" Mary"`; words inside a sentence begin with a space.
-        model: A model with a tokenizer, or a cache that knows its model.
+        text: A text such as `" Mary"`. Words inside a sentence begin with a space.
+        model: A model with a tokenizer, or a cache with such a model.
 
     Raises:
         ResidscopeError: If the model has no tokenizer.
@@ -423,18 +423,18 @@ def explain(text: str, model: Any) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is a torch tensor, a numpy array, or one of their scalars."""
+    """Return whether a value is a torch tensor, a numpy array, or a scalar of either."""
     return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")
 
 
 def _unpacked(answers: Any) -> Any:
-    """Columns of tables and numpy arrays as lists; directions stay arrays."""
+    """Columns of tables and numpy arrays as lists. Directions stay arrays."""
     if isinstance(answers, range):
         return list(answers)
     if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
         answers = answers.to_numpy()
     kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's dtypes have no `kind`
-    if kind is None or isinstance(answers, str):  # a torch tensor, or no array; numpy has its own string type
+    if kind is None or isinstance(answers, str):  # a torch tensor, or not an array; numpy has its own string type
         return answers
     return answers.astype("float64") if kind == "f" else _entries(answers)  # in a byte order that torch can read
 
@@ -462,24 +462,24 @@ def _entries(answers: Any) -> list[Any]:
 
 
 def _short(value: Any) -> str:
-    """The `repr` of a value, cut to a readable length."""
+    """The `repr` of a value, shortened."""
     return cut(repr(value), 80)
 
 
 def _kind(value: Any) -> str:
-    """A hint for a value of the wrong kind; empty if there is none."""
+    """A hint for a value of the wrong kind. Empty if there is none."""
     if isinstance(value, Mapping):
         return ", but a dict"
     return " (write `list(…)` around it)" if isinstance(value, Iterator) else ""
 
 
 def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, Any] | None = None) -> Any:
-    """A target in the form that a user would write: `" Mary"`, `(" Mary", " John")`, a set, or one for each prompt."""
+    """Return a target in the form that a user would write: `" Mary"`, `(" Mary", " John")`, a set, one per prompt."""
 
     def side(tokens: list[Token]) -> Any:
-        # The text only if it encodes to this very token, else the id.
+        # The text only if it encodes to exactly this token, otherwise the id.
         names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
-        # A set, because a list could mean one answer per prompt; but a repeated token counts twice, so it needs a list.
+        # A set, because a list could mean one answer per prompt. A repeated token counts twice, so it needs a list.
         return names[0] if len(names) == 1 else set(names) if len(set(names)) == len(names) else names
 
     def one(contrast: Contrast) -> Any:

@@ -1,4 +1,4 @@
-"""`token_lens`: what the model would predict at each position if its layers ended at a point of the residual stream.
+"""`token_lens`: what the model would predict at each position if its layers ended at some point of the stream.
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); TransformerLens' `accumulated_resid(apply_ln=True)`,
 made exact for norms that are not folded, and with the model's logit scale and soft-cap.
@@ -52,12 +52,12 @@ class TokenLens:
         tokens: The texts of the likeliest tokens, likeliest first: `tokens[point][position][k]`.
         ids: `[point, position, k]`, their ids.
         probabilities: `[point, position, k]`, 0 to 1.
-        answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, that of the
-            likeliest. None if the target is a direction, which has no answer token.
-        rank: `[point, position]`, the answer's rank. 1 is the likeliest token. For the mean over prompts, it is the
-            median of the prompts' ranks (of the two ranks in the middle, the better one).
+        answer_probability: `[point, position]`, the answer's probability (if a prompt has several answers, of the
+            likeliest). None if the target is a direction, which has no answer token.
+        rank: `[point, position]`, the answer's rank. 1 is the likeliest token. For the mean over prompts: the median of
+            the prompts' ranks (the better one of two middle ranks).
         norm: Whether the final norm's scale is `"frozen"` or `"recomputed"` at each point.
-        notes: What a reader of the values should know, in sentences.
+        notes: Notes on these values, in sentences.
         target: The target whose answers are compared.
         model: The model's name.
     """
@@ -75,7 +75,7 @@ class TokenLens:
     model: str = ""
 
     def to_frame(self) -> Any:
-        """Return a pandas table of the likeliest tokens' texts, with a row for each point, a column for each position.
+        """Return a pandas table of the likeliest tokens' texts: a row for each point, a column for each position.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -127,7 +127,7 @@ def token_lens(
 ) -> TokenLens:
     """Compute what the model would predict if its layers ended at points of the residual stream (logit lens).
 
-    Final norm, unembedding, logit scale and soft-cap are those of the model.
+    The final norm, the unembedding, the logit scale and the soft-cap are the model's.
 
     Args:
         cache: An `ActivationCache`.
@@ -137,9 +137,9 @@ def token_lens(
         k: The number of tokens in each cell.
         points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all.
         positions: Positions, or None for all.
-        norm: Whether the final norm's scale is `"recomputed"` at each point (what the model would predict there), or
-            `"frozen"` at its value at the end.
-        logits: The model's output. It is needed if the cache does not hold it and no answers are given.
+        norm: The scale of the final norm: `"recomputed"` at each point (what the model would predict there), or
+            `"frozen"` at its value at the end of the stream.
+        logits: The model's output. Needed if the cache does not hold it and no answers are given.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
@@ -256,7 +256,7 @@ class _Cells:
 def _column(
     reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
 ) -> list[_Cells]:
-    """The cells of each point. They are kept, because a view may request more points later."""
+    """The cells of each point. They are memoised, because a view may request more points later."""
     key = ("lens", reader.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
     memo = reader.view.memo.part(*key)
     known: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
@@ -286,7 +286,7 @@ def _cells(
             ids = ids[:, None, None].expand(*logits.shape[:3], -1)
             answer_shares.append(shares.gather(-1, ids).amax(-1))
             best = logits.gather(-1, ids).amax(-1)
-            # From the logits, because very small probabilities are all 0. 32 bits are enough for the count.
+            # From the logits, because very small probabilities are all 0. 32 bits are enough for this count.
             ranks.append(1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long())
         part = shares[0] if len(prompts) == 1 else shares.sum(0)
         total = part if total is None else total.add_(part)
@@ -335,7 +335,7 @@ class Reader:
         return self._output(self._unembedded(rows.to(self._W_U.device)))
 
     def output_notes(self, position: int) -> list[str]:
-        """Return a note if the end of the stream does not give the model's output. The first prompt is compared."""
+        """Return a note if the stream's end does not give the model's output. Only the first prompt is compared."""
         name = self.view.first("unembed.hook_out", "hook_unembed")
         if name is None:
             return [
@@ -421,6 +421,6 @@ def _positions_from_start(view: CacheView, wanted: Any) -> list[int]:
         return list(range(view.n_pos))
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     wanted = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
-    if any(isinstance(at, str) for at in wanted):  # "last" may differ between prompts
+    if any(isinstance(at, str) for at in wanted):  # "last" may be another position in each prompt
         raise ResidscopeError("position", "The token lens' positions are numbers, such as `positions=[0, 1]` or −1.")
     return [int(resolved[0]) for at in wanted if (resolved := resolve(view, at)) is not None]

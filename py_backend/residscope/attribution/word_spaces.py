@@ -1,7 +1,7 @@
 """Checks whether answers lack the leading space of a word inside a sentence. This is a common mistake with tokens.
 
-The result is only a note, because a word at the start of a line has no space. There is a note if the same word with a
-space is also one token, and the model gives it a much higher probability at the position of the target.
+The result is only a note, because a word at the start of a line has no space. The note appears if the same word with a
+space is also one token, and has a much higher probability at the target's position.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def without_space(
     Args:
         targets: Resolves targets for the cache.
         target: What is attributed.
-        where: The position in each prompt. None means every position, and only the last real token is checked.
+        where: The position in each prompt. None: every position (only the last real token is checked).
         logits: The model's output, if the user passed it.
     """
     if target.own or target.direction is not None or target.inner is not None:
@@ -66,7 +66,7 @@ def _log_ratio(
     where: Int[Tensor, " batch"] | None,
     logits: Tensor | None,
 ) -> float:
-    """The mean logit of the words with a space, minus the mean logit of those without. 0 if it is not known."""
+    """The mean logit of the words with a space, minus that of the words without. 0 if it is not known."""
     try:
         tokens = [token for pair in pairs.values() for token in pair]
         logits_of: list[list[float]] = _logits(targets, tokens, where, logits)[:_MOST].tolist()

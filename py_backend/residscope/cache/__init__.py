@@ -1,1 +1,1 @@
-"""One `ActivationCache` and its model: names, shapes, weights, norms, tokens, padding. It does not know targets."""
+"""One `ActivationCache` and its model: names, shapes, weights, norms, tokens, padding. No module here uses a target."""

@@ -1,4 +1,4 @@
-"""How a head's queries and keys are projected: through which norm, and with which weights, read off the modules."""
+"""How a head's queries and keys are projected: the weight and the bias, read off the modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HeadMap:
     """The projection of one head's queries or keys: x @ matrix + bias.
 
     Attributes:
-        matrix: The weight, a part of the layer's own where that is possible.
+        matrix: The weight, where possible a view of the layer's own weight.
         bias: The bias, if any.
     """
 
@@ -36,15 +36,15 @@ class HeadMap:
 
 
 def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int, width: int) -> HeadMap:
-    """The projection of a head's queries or keys.
+    """Return the projection of a head's queries or keys.
 
     Args:
         view: The cache.
         layer: The layer.
         side: Queries or keys.
         index: The head, or the key/value head.
-        count: How many there are.
-        width: Their width.
+        count: The number of heads, or of key/value heads.
+        width: The width of one head's queries or keys.
 
     Raises:
         ResidscopeError: If the weights cannot be read. The message names the layer.
@@ -60,7 +60,7 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
         )
         matrix = rearrange(found.matrix, "d_model units -> units d_model")
         return _cut(matrix, found.bias, index, count, width, view, layer, side)
-    for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` has the groups' own weights as `_W_K`
+    for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` has one weight per group as `_W_K`
         weight, bias = (_attribute(attention, f"{prefix}{kind}_{letter}") for kind in ("W", "b"))
         if weight is not None and weight.ndim == 3 and weight.shape[0] == count and weight.shape[-1] == width:
             weight = stored_values(module if module is not None else attention, f"W_{letter}", weight)
@@ -90,7 +90,7 @@ def _cut(
     layer: int,
     side: SideName,
 ) -> HeadMap:
-    """One head's part. Where each head has more units than its width (a gate), they are its first."""
+    """The part of one head. If a head has more units than its width (a gate), its queries come first."""
     if units.shape[0] % count or units.shape[0] // count < width:
         raise _unread(view, layer, side)
     start = index * (units.shape[0] // count)
@@ -102,6 +102,6 @@ def _unread(view: CacheView, layer: int, side: SideName) -> ResidscopeError:
     kind = type(getattr(view.model.blocks[layer], "attn", None)).__name__
     return ResidscopeError(
         "attention",
-        f"The weights of the {WORDS[side]} in layer {layer} (`{kind}`) cannot be read head by head, so that its "
-        "attention scores cannot be attributed. Attention patterns and logits still can.",
+        f"The weights of the {WORDS[side]} in layer {layer} (`{kind}`) cannot be read for each head, so attention "
+        "scores of this layer cannot be attributed. Its attention patterns, and logits, can be.",
     )

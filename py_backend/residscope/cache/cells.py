@@ -1,4 +1,4 @@
-"""A cache whose prompts are the positions of another one."""
+"""A cache in which each position of another cache is a prompt."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(None)) -> CacheView:
-    """Every position as a prompt of one position: a view of the same activations. Those between positions are left out.
+    """Return a view of the same activations in which each position is a prompt of one position.
+
+    Activations of pairs of positions are left out.
 
     Args:
         view: The cache.
-        prompt: A prompt; None is all.
-        part: Its positions.
+        prompt: The prompt. None: all prompts.
+        part: The positions of this prompt.
     """
     held: dict[str, Tensor] = {}
     for name in view.activations:

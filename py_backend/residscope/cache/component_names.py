@@ -1,4 +1,4 @@
-"""Reads the names that users write: of a head `"L9H9"`, `"9.9"` or `(9, 9)`, of a point of the stream `"3_pre"`.
+"""Reads names that users write: `"L9H9"`, `"9.9"` or `(9, 9)` for a head, `"3_pre"` for a point of the stream.
 
 Only this module reads names. All other code uses a `Component` and its label.
 """
@@ -34,7 +34,7 @@ def parse_heads(heads: Any) -> list[tuple[int, int]]:
     """Return the layers and indices of one or several heads.
 
     Raises:
-        ResidscopeError: If one of them is not a head, is named twice, or there is none.
+        ResidscopeError: If one of them is not a head or is named twice, or if there is none.
     """
     single = isinstance(heads, str) or _place(heads, _HEAD) is not None or not hasattr(heads, "__iter__")
     found = [parse(head) for head in ([heads] if single else heads)]
@@ -59,7 +59,7 @@ def parse_neuron(neuron: Any) -> tuple[int, int]:
 
 
 def _place(given: Any, form: re.Pattern[str]) -> tuple[int, int] | None:
-    """A layer and an index, from a name of this form or from a pair of numbers. None if it is neither."""
+    """A layer and an index, from a name of this form or from a pair of numbers. None for anything else."""
     given = given.tolist() if hasattr(given, "tolist") else given
     match = form.fullmatch(given.strip()) if isinstance(given, str) else None
     pair = match.groups() if match else given

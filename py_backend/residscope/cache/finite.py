@@ -1,4 +1,4 @@
-"""Refuses results with NaN or infinity, and names the place in the cache where they come from."""
+"""Refuses results with NaN or infinity, and names the place in the cache with the first such value."""
 
 from __future__ import annotations
 

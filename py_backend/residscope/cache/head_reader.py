@@ -1,4 +1,4 @@
-"""What one head's scores are made of in a cache: queries, keys, their projections, and the scores or the pattern."""
+"""Reads one head's queries, keys, their projections, and its scores or pattern from a cache."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MASKED = -1e4
 
 
 class Projected(NamedTuple):
-    """How what attention reads becomes a head's queries or keys: `y @ matrix * factor + bias`.
+    """How a head's queries or keys are made from what attention reads, y: `y @ matrix * factor + bias`.
 
     Attributes:
         map: The projection.
-        factor: A factor that the model applies to what it projects, found by comparing with the cache.
+        factor: The factor by which the model multiplies y @ matrix, found by comparison with the cache.
     """
 
     map: HeadMap
@@ -69,9 +69,9 @@ class HeadReader:
         view = self.view
         if not hasattr(view.model.blocks[self.layer], "attn"):
             others = [layer for layer, block in enumerate(view.model.blocks) if hasattr(block, "attn")]
-            hint = f" Choose a head of {named_layers(others)}." if others else " No layer of this model has."
+            hint = f" Choose a head of {named_layers(others)}." if others else " No layer of this model has attention."
             raise ResidscopeError(
-                "no-heads", f"Layer {self.layer} has no attention, so that there are no attention scores.{hint}"
+                "no-heads", f"Layer {self.layer} has no attention, so there are no attention scores.{hint}"
             )
         known = view.first(self.name("hook_pattern"), self.name("hook_attn_scores"))
         if known is None:
@@ -126,22 +126,22 @@ class HeadReader:
         if units % self.width or self.heads % max(units // self.width, 1):
             raise ResidscopeError(
                 "attention",
-                f"The keys of layer {self.layer} have {units} numbers at each position, which do not divide into "
+                f"The keys of layer {self.layer} have {units} numbers at each position, which cannot be divided into "
                 f"{self.heads} heads of width {self.width}: its attention scores cannot be attributed.",
             )
         return units // self.width
 
     def index(self, side: SideName) -> int:
-        """The head's place among the queries, or that of its group among the keys."""
+        """The index of the head among the queries, or of its group among the keys."""
         return self.head if side == "q" else self.head * self.groups // self.heads
 
     def count(self, side: SideName) -> int:
-        """How many heads have queries, or keys."""
+        """The number of heads that have queries, or keys."""
         return self.heads if side == "q" else self.groups
 
     # --- queries and keys --------------------------------------------------------------------------------------------
     def raw(self, side: SideName, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read d_head"]:
-        """What the projection gives: from the cache, else from the stream and the weights."""
+        """The output of the projection: cached, or computed from the stream and the weights."""
         name = self.name(f"hook_{side}")
         if self.view.has(name):
             return self.every(side, positions)[:, :, self.index(side)]
@@ -156,7 +156,7 @@ class HeadReader:
         if units.shape[-1] % self.count(side) or each < self.width:
             raise ResidscopeError(
                 "attention",
-                f"`{self.name(f'hook_{side}')}` does not divide into {self.count(side)} heads of width {self.width}: "
+                f"`{self.name(f'hook_{side}')}` cannot be divided into {self.count(side)} heads of width {self.width}: "
                 "the attention scores of this layer cannot be attributed.",
             )
         units = rearrange(units, "batch read (head unit) -> batch read head unit", unit=each)
@@ -168,12 +168,12 @@ class HeadReader:
 
     @cached_property
     def point(self) -> Point:
-        """The point of the stream, and the norm, through which attention reads it."""
+        """The point of the stream that attention reads, and the norm through which it is read."""
         return attention_point(self.view, self.layer)
 
     @cached_property
     def norm(self) -> Norm:
-        """The norm that attention reads through; one that divides by nothing if it reads the stream itself."""
+        """The norm through which attention reads. If there is none, a norm that does not divide."""
         return self.point.parameters(self.view)
 
     def stream(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read d_model"]:
@@ -181,13 +181,13 @@ class HeadReader:
         return gather(self.view.get(self.point.stream(self.view)), positions)
 
     def scale(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read"]:
-        """The scale of the norm that attention reads through."""
+        """The scale of the norm through which attention reads."""
         if not self.point.has_scale(self.view):
             return self.norm.scale(self.stream(positions))
         return gather(self.view.get(self.point.scale_name), positions).squeeze(-1)
 
     def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
-        """What is projected: the stream, behind the norm."""
+        """The input of the projection: the stream after the norm, whose scale is frozen."""
         norm = self.norm
         if not norm.divides:
             return x
@@ -196,15 +196,15 @@ class HeadReader:
         return x if norm.bias is None else x + norm.bias
 
     def project(self, found: Projected, x: Tensor, positions: Int[Tensor, "batch read"]) -> Tensor:
-        """The queries or keys that the projection gives for the stream."""
+        """The queries or keys that the projection makes of vectors of the stream."""
         units = self.read(x, positions) @ found.map.matrix.to(x) * found.factor
         return units if found.map.bias is None else units + found.map.bias.to(units)
 
     def projected(self, side: SideName) -> Projected:
-        """How the stream becomes this head's queries or keys, checked against the cached ones.
+        """Return how the stream becomes this head's queries or keys, checked against the cached ones.
 
         Raises:
-            ResidscopeError: If the cached queries or keys are not what the weights make of the stream.
+            ResidscopeError: If the cached queries or keys do not follow from the stream and the weights.
         """
         run = replace(self, view=self.view.root)
         # The weights themselves are not kept, because the user may change or free them.
@@ -212,7 +212,7 @@ class HeadReader:
         return Projected(self.map(side), factor)
 
     def _factor(self, side: SideName) -> float:
-        """A factor that the model applies to what it projects, as the cache shows it."""
+        """The factor by which the model multiplies y @ matrix: 1, unless the cache shows another one."""
         name, weights = self.name(f"hook_{side}"), self.map(side)
         if not self.view.has(name):
             return 1.0
@@ -230,17 +230,17 @@ class HeadReader:
             factor = float((written * target).sum() / written.pow(2).sum().clamp(min=1e-30))
         raise ResidscopeError(
             "attention",
-            f"The {WORDS[side]} in this cache (`{name}`) are not what the weights make of the stream before layer "
+            f"The {WORDS[side]} in this cache (`{name}`) do not follow from the weights and the stream before layer "
             f"{self.layer} (relative error {error:.2g}): the weights have changed since the cache was made, a hook "
-            "changed them, or the model does more there. Make the cache again with the weights as they are now.",
+            "changed the activations, or the model does more there. Make the cache again with the present weights.",
         )
 
     # --- scores ------------------------------------------------------------------------------------------------------
     @cached_property
     def truth(self) -> str:
-        """The activation that scores are taken from: the cached scores, or else the pattern, whose logarithm is read.
+        """The name of the activation that scores are taken from: `hook_attn_scores`, or else `hook_pattern`.
 
-        `hook_attn_scores` of some models holds the pattern. It is recognised by its values.
+        Of a pattern the logarithm is read. In some models `hook_attn_scores` holds the pattern, as its values show.
         """
         run = replace(self, view=self.view.root)
         return run.view.memo.once(("truth", self.layer), lambda: (run._truth(),))[0]
@@ -249,7 +249,7 @@ class HeadReader:
         scores, pattern = self.name("hook_attn_scores"), self.name("hook_pattern")
         if not self.view.has(scores):
             return pattern
-        few = slice(None, None, max(1, self.view.n_pos // _SOME))  # of a long prompt, some destinations
+        few = slice(None, None, max(1, self.view.n_pos // _SOME))  # only some destinations of a long prompt
         held = self.view.get(scores)[:_PROMPTS, :, few]
         rows = working(held)
         positive = bool((rows >= 0).all()) and bool(rows.isfinite().all())
@@ -263,7 +263,7 @@ class HeadReader:
 
     @property
     def from_pattern(self) -> bool:
-        """Whether scores are only known up to a constant for each destination, as logarithms of the pattern."""
+        """Whether scores are logarithms of the pattern, so that a constant for each destination is unknown."""
         return self.truth.endswith("hook_pattern")
 
     def scores(
@@ -277,7 +277,7 @@ class HeadReader:
         return rows.masked_fill(~known, 0.0), known
 
     def attention(self, destinations: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read source"]:
-        """The attention that the head pays at some destinations."""
+        """The attention that the head pays to each source at some destinations."""
         name = self.name("hook_pattern")
         if self.view.has(name):
             return self._rows(name, destinations)
@@ -293,7 +293,7 @@ class HeadReader:
         return padding(self.view)
 
     def visible(self, destinations: Int[Tensor, "batch read"]) -> Bool[Tensor, "batch read source"]:
-        """Which sources the head may read: those that are not masked and not padding."""
+        """Which sources the head may read: neither masked nor padding."""
         import torch
 
         rows = self._rows(self.truth, destinations)
@@ -317,7 +317,7 @@ class HeadReader:
 
 
 def smallest_attention(kind: object) -> float:
-    """Attention up to this is too small for its logarithm to be known."""
+    """Attention of at most this much is too small for a useful logarithm."""
     import torch
 
     return 6e-5 if kind is torch.float16 else 1e-30
@@ -336,12 +336,12 @@ _PROMPTS = 4
 
 
 def prompts_of(view: CacheView) -> range:
-    """Some prompts, the first ones."""
+    """The first few prompts."""
     return range(min(view.batch, _PROMPTS))
 
 
 def sampled(view: CacheView, most: int) -> Int[Tensor, "batch read"]:
-    """Real positions of each prompt, evenly spread, the last one among them."""
+    """Real positions of each prompt, evenly spread, with the last real one."""
     import torch
 
     ends = padding(view)

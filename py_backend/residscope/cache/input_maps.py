@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class ValueMap(NamedTuple):
-    """What heads read as their values: y @ weight[group] + bias[group].
+    """How heads read their values from the normed stream y: y @ weight[group] + bias[group].
 
     Several heads share a group in models with grouped queries.
 
     Attributes:
-        weight: The weight.
+        weight: The weight of each group.
         bias: The bias, if any.
     """
 
@@ -35,7 +35,7 @@ class ValueMap(NamedTuple):
 
 
 class LatentValues(NamedTuple):
-    """How latent attention reads its values: norm(y @ down + down_bias) @ up + up_bias, for one head.
+    """How one head of latent attention reads its values: norm(y @ down + down_bias) @ up + up_bias.
 
     Attributes:
         down: The weight of the latent vector, which all heads share.
@@ -83,7 +83,7 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
         width: The width of one head.
 
     Raises:
-        ResidscopeError: If attention has no single map for it, or the map cannot be read. The message says why.
+        ResidscopeError: If attention has no single linear map to its values, or the map cannot be read.
     """
     attention = getattr(view.model.blocks[layer], "attn", None)
     module = getattr(attention, "v", None)
@@ -104,19 +104,19 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
         raise ResidscopeError(
             "head-inputs",
             f"The values of layer {layer} are not one linear map of what attention reads (as in latent attention, or "
-            "where layers share them): what was written before this layer cannot be followed through them.",
+            "if layers share values): the outputs of earlier components cannot be followed through them.",
         )
     return ValueMap(matrix, bias)
 
 
 def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]) -> LatentValues | None:
-    """Return how a head of latent attention reads its values. None for any other attention.
+    """Return how a head of latent attention reads its values. None for other attention.
 
     Args:
         view: The cache.
         layer: The layer.
         head: The head.
-        shape: The number of heads, and the width of their values.
+        shape: The number of heads, and the width of one head's values.
 
     Raises:
         ResidscopeError: If a map cannot be read. The message says why.
@@ -130,7 +130,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
     rank, columns = up.matrix.shape[0], up.matrix.shape[1] // count
     if down.matrix.shape[1] < rank or columns < width:
         return None
-    # Each head has the part of its key that is not rotated, and then its value.
+    # The columns of each head are the part of its key that is not rotated, and then its value.
     own = slice(head * columns + columns - width, (head + 1) * columns)
     return LatentValues(
         down.matrix[:, :rank],
@@ -143,7 +143,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: Any) -> LinearMap:
-    """The map of a layer, from its own weight if it is of a known class."""
+    """The linear map of a layer. The layer is called to find it unless its class is known."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     layer_class = wrapped(module)
     if not plain or not hasattr(layer_class, "out_features"):
@@ -188,7 +188,7 @@ def neuron_map(view: CacheView, layer: int, index: int, part: NeuronPart) -> Neu
         matrix, bias = _attribute(mlp, f"W_{side}"), _attribute(mlp, f"b_{side}")
         if matrix is not None:
             matrix = stored_values(module if module is not None else mlp, "weight", matrix)
-        if module is None and gated:  # a `HookedTransformer` adds the bias of a gated MLP after it has multiplied
+        if module is None and gated:  # a `HookedTransformer` adds the bias of a gated MLP after the product
             bias = None
     if matrix is None or tuple(matrix.shape) != (int(view.cfg.d_model), count):
         raise ResidscopeError(

@@ -1,7 +1,7 @@
 """Everything except weights that decides what a model's layers compute: their classes, attributes and settings.
 
 Switching an adapter off, setting a scale or replacing a `forward` changes what the model computes without changing any
-weight. All is read from the modules' own dictionaries, so that none of the user's code runs.
+weight. Everything is read from the modules' own dictionaries, so no code of the user runs.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _SETTINGS = (
     "attn_only", "positional_embedding_type",
 )  # fmt: skip
 _WRAPPED_SETTINGS = ("final_logit_softcapping", "logits_soft_cap", "logits_scaling")
-"""Settings of the Hugging Face model's own configuration, which it reads when it runs."""
+"""Settings in the Hugging Face model's configuration that the model reads when it runs."""
 _TRANSFORM = "apply_output_logits_transform"
 _READ = (
     "o", "q", "k", "v", "qkv", "in", "gate", "dense_in", "dense_gate", "out", "embed", "unembed", "ln1", "ln2",
     "ln1_post", "ln2_post", "ln_final", "q_norm", "k_norm", "qk_norm", "v_norm",
 )  # fmt: skip
-"""TransformerLens' names of the layers whose map or norm results depend on."""
+"""TransformerLens' names of the layers whose linear maps or norms are read for results."""
 
 _UNREAD = frozenset(("pos_embed", "W_pos"))
 """Layers and weights that no result depends on, because their outputs are in the cache.
@@ -54,7 +54,7 @@ _DEEP, _LONG = 4, 64
 """Containers of at most `_LONG` items are compared down to the depth `_DEEP`, others only by their length."""
 
 VOLATILE: Any = object()
-"""Stands for a value that changes with every call of the layer, such as a counter of calls. It equals any value."""
+"""A value that changes with every call of the layer, such as a counter of calls. It equals any value."""
 
 _volatile: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
@@ -78,7 +78,7 @@ def differ(one: LayerState, other: LayerState) -> bool:
 
 
 class Layers:
-    """The modules of a model whose attributes results depend on. It holds them by weak references."""
+    """The modules of a model whose attributes results depend on, kept as weak references."""
 
     def __init__(self, modules: list[tuple[str, Any]]) -> None:
         own = attributes()
@@ -101,7 +101,7 @@ class Layers:
         self._last: _Compared | None = None
 
     def state(self, model: Any) -> tuple[LayerState, tuple[bool, ...]]:
-        """Return the present state of the modules and the model's settings, and which modules are in training mode.
+        """Return the present state of modules and settings, and for each module whether it is in training mode.
 
         An unchanged state is the same object as before.
         """
@@ -109,7 +109,7 @@ class Layers:
         try:
             modules = list(map(weakref.ref.__call__, self._references))
             held = list(map(own, modules))
-        except TypeError:  # one of them was deleted
+        except TypeError:  # a module was deleted
             pairs = [(watched, watched.module()) for watched in self._watched]
             present = [(watched, module) for watched, module in pairs if module is not None]
             if len(present) == len(pairs):
@@ -136,9 +136,9 @@ class _Watched(NamedTuple):
     """A module whose attributes are compared.
 
     Attributes:
-        module: A weak reference to it.
-        place: Its path.
-        whole: Whether all of its attributes are compared, unless its class is a known one.
+        module: A weak reference to the module.
+        place: The module's path.
+        whole: Whether all attributes are compared, unless the module's class is a known one.
         names: The attributes that are compared in any case.
     """
 
@@ -148,7 +148,7 @@ class _Watched(NamedTuple):
     names: tuple[str, ...]
 
     def put_into(self, found: _Held, module: Any, held: dict[str, Any], *, whole: bool) -> None:
-        """Add its present attributes to `found`, all of them if `whole`."""
+        """Add the module's present attributes to `found`: all of them if `whole`."""
         if "forward" in held:
             found.put((self.place, "forward"), held["forward"])
         if whole:
@@ -160,15 +160,15 @@ class _Watched(NamedTuple):
 
 
 class _Compared:
-    """What was read of the modules, so that the next look need not read modules of known classes one by one.
+    """What the last look read of the modules, so that modules of known classes need not be read one by one again.
 
-    It holds classes and numbers, but no other object of the user.
+    It keeps classes and numbers, but no other object of the user.
 
     Attributes:
-        others: Indices of the modules that are read at each look, and whether all of their attributes are.
-        plain: The state of all other modules, and the classes of all.
+        others: Indices of the modules that are read at each look, and whether all of their attributes are read.
+        plain: The state of all other modules, and the classes of all modules.
         found: The state of `others` and of the settings at the last look.
-        state: Both together.
+        state: `plain` and `found` together.
     """
 
     def __init__(self, watched: list[_Watched], modules: list[Any], held: list[dict[str, Any]]) -> None:
@@ -195,8 +195,8 @@ class _Compared:
 
     def matches(self, modules: list[Any], held: list[dict[str, Any]]) -> bool:
         """Return whether classes and plain attributes are still the same objects."""
-        # By identity, which runs none of the user's code. Classes and numbers that are kept cannot be confused with
-        # others at the same address.
+        # Compared by identity, so no code of the user runs. Kept classes and numbers cannot be confused with other
+        # objects at the same address.
         return (
             self._known == _plain()
             and all(map(is_, map(type, modules), self._kinds))
@@ -303,7 +303,7 @@ class _Held:
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
             return unique_id(value)
-        except NoKeyError:  # without weak references; its address is unique while the module holds it
+        except NoKeyError:  # no weak references; its address is unique while the module keeps it
             return id(value)
 
 

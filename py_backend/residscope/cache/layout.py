@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Layout(NamedTuple):
-    """The names and shapes of a cache. It keeps no activation alive.
+    """The names and shapes of a cache. A layout does not keep activations in memory.
 
     Attributes:
         names: All keys of the cache, in order.
         left_out: Keys of entries that are not tensors.
-        others: Names of these entries, each with its type in words.
+        others: Names of the entries that are not tensors, each with its type in words.
         arrays: Names of NumPy arrays, which are read as tensors.
         has_saes: Whether SAEs are attached to the model.
         has_batch_dim: Whether activations have an axis of prompts.
@@ -57,7 +57,7 @@ def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
         if name in held and _kind(name) is not None and (kind := _unreadable(held[name])) is not None:
             raise ResidscopeError(
                 "unreadable",
-                f"`{name}` is a {kind}, and Residscope reads plain tensors. Replace it by one, or run the model again.",
+                f"`{name}` is a {kind}, but Residscope reads plain tensors. Replace it, or run the model again.",
             )
     if not found:
         name, kind = next(iter(others.items()), ("", "nothing"))
@@ -78,7 +78,7 @@ def layout_of(
         held: All entries of the cache.
         activations: Its tensors (from `split`).
         others: The types of its other entries (from `split`).
-        has_batch_dim: The cache's own attribute. None if it has none.
+        has_batch_dim: The cache's own attribute. None if the cache has none.
         cfg: The model's configuration.
 
     Raises:
@@ -100,7 +100,7 @@ def holds_every_prompt(name: str) -> bool:
 
 
 def _extent(activations: Mapping[str, Tensor], has_batch_dim: bool) -> tuple[int, int]:
-    """The number of prompts and of positions, read off the most reliable activation in the cache."""
+    """The number of prompts and of positions, read from the activation whose shape is most reliable."""
     known = {name: kind for name, kind in ((name, _kind(name)) for name in activations) if kind is not None}
     for name, kind in sorted(known.items(), key=lambda known: known[1].order):
         tensor = activations[name]
@@ -117,7 +117,7 @@ def _extent(activations: Mapping[str, Tensor], has_batch_dim: bool) -> tuple[int
 
 
 def _check_shapes(activations: Mapping[str, Tensor], has_batch_dim: bool, batch: int, n_pos: int) -> None:
-    """Refuse a cache without prompts or positions, and one that mixes runs of different lengths or models.
+    """Refuse a cache without prompts or positions, or with activations from different runs or models.
 
     Only activations whose axes are the same in every model are checked.
     """
@@ -229,7 +229,7 @@ _STREAM, _SCALE, _Z, _PATTERN, _QKV, _OTHER = range(6)
 
 
 def _sae_outputs(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Activations that an SAE replaced: what the model goes on with is cached as `NAME.hook_sae_output`."""
+    """The outputs of SAEs, under the names of the activations that they replaced (cached as `NAME.hook_sae_output`)."""
     spliced = ((name.removesuffix(_SAE), tensor) for name, tensor in activations.items() if name.endswith(_SAE))
     return {name: tensor for name, tensor in spliced if name not in activations}
 

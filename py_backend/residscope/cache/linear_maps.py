@@ -33,7 +33,7 @@ _BLOCK = 16_000_000
 
 
 class _UnreadError(Exception):
-    """Why a layer's map cannot be read, in words that follow "what it does"."""
+    """The reason why a layer's map cannot be read, in words that follow "what it does"."""
 
 
 _MOST_ROUNDING = 2**-8
@@ -42,7 +42,7 @@ that also quantise their input have larger errors."""
 
 
 _ROWS = 64
-"""Number of test vectors. Several, as in a prompt, because some layers compute a single vector differently."""
+"""Number of test vectors. They are several, as in a prompt, because some layers compute a single vector differently."""
 
 _LARGE = 32
 """The layer is also tested with vectors that are this many times longer, because some layers clip their input."""
@@ -58,7 +58,7 @@ class LinearMap:
     Attributes:
         matrix: The weight.
         bias: The bias, if any.
-        made: Whether the matrix was computed here. False if it is the layer's own weight.
+        made: Whether the matrix was computed here. False if the matrix is the layer's own weight.
         rounding: The relative error of this map on the test vectors: the layer's own rounding.
     """
 
@@ -69,7 +69,7 @@ class LinearMap:
 
     @property
     def size(self) -> int:
-        """Bytes that keeping this map takes."""
+        """Bytes of memory that this map takes."""
         return self.matrix.nbytes if self.made else 0
 
 
@@ -134,13 +134,13 @@ def layer_output(module: Any, view: CacheView, rows: Float[Tensor, "row input"])
 
 
 def _is_offloaded(layer: Any) -> bool:
-    """Whether a layer is of a known class and its weight is kept elsewhere between runs."""
+    """Whether a layer of a known class has a weight that is kept elsewhere between runs."""
     weight = getattr(layer, "weight", None)
     return type(layer) in known_layers() and weight is not None and weight.is_meta
 
 
 def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
-    """Return why a layer does not apply its map to its inputs of a run, as a sentence. None if it does.
+    """Return why a layer does not apply its map to its inputs in a run, as a sentence. None if it does.
 
     Args:
         module: The layer, or the bridge's component for it.
@@ -153,7 +153,7 @@ def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[T
     sizes, layer = rows.abs().amax(-1), wrapped(module)
     if _is_offloaded(layer):
         return None
-    # The largest inputs, which a layer may clip, and some others.
+    # The largest inputs, which the layer may clip, and some others.
     tested = torch.cat([sizes.topk(min(_ROWS // 2, len(rows))).indices, _spread(len(rows), sizes.device)])
     try:
         with _copy_of(layer) as copied:
@@ -161,12 +161,12 @@ def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[T
             error = _relative_error(_caller(copied, view, rows.shape[-1], rows.device), found.matrix, found.bias, rows)
     except _UnreadError as failure:
         return str(unreadable_layer(module, str(failure)))
-    why = f"is not the linear map that it is on test vectors (relative error {error:.2g} on its inputs in this run)"
+    why = f"is linear on test vectors, but not on its inputs in this run (relative error {error:.2g})"
     return None if error <= _MOST_ROUNDING else str(unreadable_layer(module, why))
 
 
 def _spread(count: int, device: Any) -> Tensor:
-    """Evenly spread indices of rows, half of the number of test vectors."""
+    """Evenly spread indices of rows, half as many as there are test vectors."""
     import torch
 
     return torch.linspace(0, count - 1, min(_ROWS // 2, count), device=device).round().long()
@@ -174,7 +174,7 @@ def _spread(count: int, device: Any) -> Tensor:
 
 @contextmanager
 def _copy_of(layer: Any) -> Generator[Any, None, None]:
-    """A copy of a layer that may be called: random numbers that it draws and state that it keeps do not matter.
+    """A copy of a layer that may be called. The random generators are restored afterwards.
 
     Raises:
         _UnreadError: If the layer must not be called, or cannot be copied.
@@ -265,7 +265,7 @@ def random_state_restored(device: Any) -> Generator[None, None, None]:
 
 
 def _measure_map(layer: Any, original: Any, view: CacheView, width: Any) -> LinearMap:
-    """Compute the map of a copied layer from its outputs, and check on random vectors that the layer is linear."""
+    """Compute the map of a copied layer from the layer's outputs, and test on random vectors whether it is linear."""
     import torch
 
     if not isinstance(width, int):
@@ -293,13 +293,13 @@ def _measure_map(layer: Any, original: Any, view: CacheView, width: Any) -> Line
 
 
 def _relative_error(call: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tensor | None, rows: Tensor) -> float:
-    """The error of the map, compared with the layer's outputs for these rows, relative to the size of rows @ matrix."""
+    """The relative difference between the map's and the layer's outputs for these rows, except rounding of the bias."""
     output = call(rows)
     expected, rounding = working(rows.to(output.dtype)) @ working(matrix), 0.0
     difference = expected - working(output)
     if bias is not None:
         difference = difference + working(bias)
-        rounding = step_of(output.dtype) * float(bias.norm()) * len(rows) ** 0.5  # matters if the bias is far larger
+        rounding = step_of(output.dtype) * float(bias.norm()) * len(rows) ** 0.5  # matters for a very large bias
     return max(float(difference.norm()) - rounding, 0.0) / max(float(expected.norm()), 1e-30)
 
 
@@ -315,7 +315,7 @@ def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
 
 
 def _caller(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Tensor], Tensor]:
-    """A function that calls the layer on rows, in the first precision that the layer accepts."""
+    """A function that calls the layer on rows, in the first dtype that the layer accepts."""
     import torch
 
     kinds = [view.stream.dtype, *(t.dtype for t in tensors_of(layer)), torch.float32]
@@ -348,7 +348,7 @@ def _forward(layer: Any, batch: Tensor) -> Tensor:
 
 
 def _check_callable(layer: Any) -> None:
-    """Refuse a layer whose weights are not there, whose output is random, or that has hooks inside it."""
+    """Refuse a layer that has no values in its weights, a random output, or hooks inside it."""
     import torch
 
     if not callable(getattr(layer, "forward", None)):

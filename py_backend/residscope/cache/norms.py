@@ -25,7 +25,7 @@ class Norm:
         weight: The weight. None if it is folded into the next layer, or absent.
         bias: The bias. None if it is folded into the next layer, or absent.
         eps: The constant that is added to the variance.
-        divides: Whether it is a norm at all. Some models have an identity module in its place.
+        divides: Whether the module is a norm at all. Some models have an identity module in its place.
     """
 
     centres: bool
@@ -36,7 +36,7 @@ class Norm:
 
     @classmethod
     def of(cls, module: Any, view: CacheView) -> Norm:
-        """Read a norm off its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
+        """Read a norm's parameters from its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
         from torch.nn import Identity
 
         inner = getattr(module, "original_component", module)
@@ -64,7 +64,7 @@ class Norm:
 
 
 def _centres(module: Any, view: CacheView) -> bool:
-    """Whether a norm subtracts the mean. A bridge declares it for each norm, older models for all but the last one."""
+    """Whether a norm subtracts the mean. A bridge declares this for each norm, older models for all except the last."""
     known = getattr(module, "uses_rms_norm", None)
     if known is not None:
         return not known
@@ -73,7 +73,7 @@ def _centres(module: Any, view: CacheView) -> bool:
 
 
 def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, behind: bool) -> str | None:
-    """Return the name of the norm that a sublayer's output passes before it is added. None if there is none.
+    """Return the name of the norm between a sublayer's output and the stream. None if there is none.
 
     Args:
         view: The cache.
@@ -111,7 +111,7 @@ def norms_outputs(view: CacheView) -> bool:
     known = [f"blocks.0.{name}" for name in ("ln1.hook_normalized", "hook_attn_out")]
     if not all(map(view.has, known)):
         return False
-    # If the norm comes after attention, its output is what is added to the stream.
+    # If the norm comes after attention, the norm's output is what is added to the stream.
     normalized, added = (working(view.get(name)[0, -1]) for name in known)
     norm = Norm.of(block.ln1, view)
     output = normalized if norm.weight is None else normalized * norm.weight
@@ -131,7 +131,7 @@ def norms_outputs(view: CacheView) -> bool:
 
 
 _MOST_TOLERANCE = 0.1
-"""With a larger relative tolerance the comparison decides nothing."""
+"""The largest relative tolerance with which the comparison can decide."""
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
@@ -145,7 +145,7 @@ def _odd_final_norm(view: CacheView) -> list[str]:
 
     module = getattr(view.model, "ln_final", None)
     layer = getattr(module, "original_component", None)
-    # A bridge either calls the wrapped layer, or computes the norm from the parameters itself, as we do.
+    # A bridge either calls the wrapped layer, or computes the norm from the parameters, as this module does.
     computes_itself = not getattr(module, "use_native_layernorm_autograd", True) and not getattr(
         getattr(module, "config", None), "layer_norm_folding", False
     )
@@ -160,7 +160,7 @@ def _odd_final_norm(view: CacheView) -> list[str]:
         rows = flat[:: max(1, len(flat) // 64)]
     try:
         output = layer_output(module, view, rows)
-    except ResidscopeError:  # such as a norm that needs further inputs
+    except ResidscopeError:  # for example a norm that needs further inputs
         return []
     expected = norm.centre(rows) / norm.scale(rows)[:, None]
     expected = expected if norm.weight is None else expected * norm.weight

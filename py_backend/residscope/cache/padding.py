@@ -2,17 +2,17 @@
 
 All other code takes the first and the last real token of each prompt from here. The evidence, in this order:
 
-1. `attention_mask=`, if it was given. It is final. A row is real from its first 1 to its last 1. Zeros between them
-   are treated as real, with a note.
+1. `attention_mask=`, if it was given. It is final. A prompt is real from its first 1 to its last 1. Zeros between
+   them are treated as real, with a note.
 2. The mask that shows in the cached attention patterns. No token attends to a masked token, in any layer or head.
    - Leading padding: no real token attends to it. It must repeat one token, or its rows must attend to everything
-     equally or to nothing. This is not so in packed texts.
+     equally or to nothing. Packed texts do not fulfil this.
    - Trailing padding: no padding token attends to itself or to another padding token, and the first one attends to
-     the last real token. This is not so with a sliding window.
+     the last real token. With a sliding window this is not so.
    - Sharp attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each head
      of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
-   - If one prompt of the batch shows a mask, the whole batch was run with one. Prompts without masked tokens are then
-     real from end to end.
+   - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens
+     are real from end to end.
 3. The padding token at the start or end of a prompt.
    - It is padding if it is neither the end of text nor BOS. Exception: if it is an ordinary token and every prompt
      ends with exactly one, it is real.

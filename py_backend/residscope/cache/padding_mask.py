@@ -36,8 +36,8 @@ class ShownMask:
     """The mask that shows in the cached attention patterns.
 
     Attributes:
-        spans: Where each prompt begins and ends by this mask.
-        is_certain: Whether it is a mask. False if attention may round to 0 there by chance.
+        spans: The first and the last token of each prompt that this mask does not mask.
+        is_certain: Whether this is a mask. False if attention may be rounded to 0 at these tokens by chance.
     """
 
     spans: Spans
@@ -45,7 +45,7 @@ class ShownMask:
 
 
 _CHANCE = 1e-4
-"""Zeros that are more likely than this may be chance."""
+"""Zeros may be chance if their probability is larger than this."""
 
 
 def mask_in_patterns(view: CacheView, rows: list[list[int]] | None) -> ShownMask | None:
@@ -124,7 +124,7 @@ def _one_token(ids: list[int]) -> bool:
 
 
 def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[list[bool]]) -> float:
-    """The probability that unmasked attention is exactly 0 where these spans say it is masked.
+    """The probability that attention without a mask is exactly 0 by chance where these spans suggest a mask.
 
     A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
     token) is exactly 0. One zero is added, because a few tokens are weak evidence. The heads' probabilities are

@@ -159,7 +159,7 @@ def _prompts(count: int, batch: int, *, capital: bool = False) -> str:
 
 
 def _token_name(view: CacheView, rows: list[list[int]] | None, places: list[tuple[int, int]]) -> str:
-    """The text of the token at these places, in backticks. "tokens" if there are several, or no token ids."""
+    """The text of the token at these places, in backticks. "tokens" if they differ, or without token ids."""
     if rows is None:
         return "tokens"
     tokens = {rows[row][at] for row, at in places}

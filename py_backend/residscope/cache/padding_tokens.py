@@ -30,13 +30,13 @@ class Evidence:
 
 
 _OWN_END = " The first of them may be a prompt's own end of text: that prompt then ends one token later."
-_NOT_OWN_END = " One more may be padding: that is so if these prompts have no end of text of their own."
+_NOT_OWN_END = " One more token is padding if these prompts have no end of text of their own."
 _OWN_BOS = " The last of them may be a prompt's own BOS."
-_NOT_OWN_BOS = " One more may be padding: that is so if these prompts have no BOS."
+_NOT_OWN_BOS = " One more token is padding if these prompts have no BOS."
 
 
 def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, padded_left: bool) -> Evidence:
-    """Which tokens at the end of the prompts are padding. `padded_left`: some prompt has padding at its start."""
+    """Return which tokens at the end of prompts are padding. `padded_left`: some prompts are padded at the start."""
     size, inwards = len(rows[0]), [row[::-1] for row in rows]
     runs = [_run(row) for row in inwards]
     end_tokens = [token for token, count in runs if count < size]
@@ -73,7 +73,7 @@ def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, 
 
 
 def start_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf) -> Evidence:
-    """Which tokens at the start of the prompts are padding."""
+    """Return which tokens at the start of the prompts are padding."""
     size, runs = len(rows[0]), [_run(row) for row in rows]
     none = [0] * len(rows)
     pad, bos = special.pad, special.bos
@@ -147,9 +147,9 @@ def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | N
 def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, at_end: bool) -> Evidence:
     """A single token at this end of some prompts, but not of all, that could be padding.
 
-    The evidence for padding is the token itself: 0, with which `pad_sequence` pads; a special token; or a full stop or
-    another sign, if other prompts have a word there. At the end it may also be any token that occurs nowhere else and
-    does not begin a word, if it follows the last token of another prompt, or different tokens in several prompts.
+    The evidence for padding is the token: 0, with which `pad_sequence` pads; a special token; or a full stop or another
+    sign, if other prompts have a word there. At the end it may also be a token that occurs nowhere else and does not
+    begin a word. This token must follow the last token of another prompt, or different tokens in several prompts.
     """
     ends = [row[0] for row in inwards]
     counts = Counter(ends)

@@ -1,8 +1,8 @@
 """Points of the residual stream, and the norms through which they are read.
 
-A sublayer reads y = (x − centre(x)) / s ⊙ w + c at a point x of the stream. Some models read x itself there, because
-they normalise the outputs of the sublayers. Where a sublayer reads is not taken from the model's name or configuration
-if the cache shows it: the point and the norm must give the sublayer's cached input.
+A sublayer reads y = (x − centre(x)) / s ⊙ w + c at a point x of the stream. Some models read x unchanged, because
+they normalise the outputs of the sublayers. If the cache shows what a sublayer reads, the model's name and
+configuration are ignored: the chosen point and norm must give the sublayer's cached input.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ class Point:
     """A point of the stream, and the norm through which it is read.
 
     Attributes:
-        place: The place in the stream: before a layer (`pre`), before its MLP (`mid`), or the end (`final_post`).
-        norm: The path of the norm's module (`blocks.3.ln1`, `ln_final`). None: the stream itself is read.
+        place: The place in the stream: before a layer (`pre`), before the layer's MLP (`mid`), or the end
+            (`final_post`).
+        norm: The path of the norm's module (`blocks.3.ln1`, `ln_final`). None: the stream is read without a norm.
     """
 
     place: Component
     norm: str | None = None
 
     def stream(self, view: CacheView) -> str:
-        """Return the name of the stream's activation. If it was not cached, the norm's input, which is the same."""
+        """Return the name of the stream's activation. If it was not cached, the name of the norm's input (the same)."""
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"
@@ -53,11 +54,11 @@ class Point:
 
     @property
     def scale_name(self) -> str:
-        """The name of the activation that holds the norm's scale; empty without a norm."""
+        """The name of the activation that holds the norm's scale. Empty without a norm."""
         return "" if self.norm is None else f"{self.norm}.hook_scale"
 
     def parameters(self, view: CacheView) -> Norm:
-        """Return the parameters of the norm. Without one, it passes the stream on."""
+        """Return the parameters of the norm. Without a norm, parameters that leave the stream unchanged."""
         module = None
         if self.norm == "ln_final":
             module = getattr(view.model, "ln_final", None)
@@ -66,14 +67,14 @@ class Point:
         return Norm.of(module, view)
 
     def has_scale(self, view: CacheView) -> bool:
-        """Return whether the cache holds one scale for each position, and not one for each input of a head."""
+        """Return whether the cache holds one scale for each position, instead of one for each input of a head."""
         one_each = view.root.batch * view.n_pos
         return _is_by_position(view, self.scale_name) and view.activations[self.scale_name].numel() == one_each
 
     def scale(
         self, view: CacheView, norm: Norm, positions: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "batch read"]:
-        """Return the norm's cached scale. If it was not cached, the same value from the cached stream.
+        """Return the norm's scale: cached, or computed from the cached stream.
 
         Raises:
             ResidscopeError: If neither was cached. The message names the scale.
@@ -88,7 +89,7 @@ class Point:
         return norm.scale(view.rows(name, positions))
 
     def read(self, view: CacheView, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-        """Return what is read of these vectors of the stream, with the norm's scale computed from each of them."""
+        """Return what is read of these vectors of the stream. The norm's scale is computed from each vector."""
         norm = self.parameters(view)
         output = norm.centre(rows) / norm.scale(rows)[:, None]
         output = output if norm.weight is None else output * norm.weight
@@ -100,7 +101,7 @@ FINAL = Point(END, "ln_final")
 
 
 def raw_point(view: CacheView, place: Component) -> Point:
-    """Return a point where the stream itself is read.
+    """Return a point where the stream is read without a norm.
 
     Raises:
         ResidscopeError: If this model has no such point.
@@ -147,7 +148,7 @@ def _is_parallel(view: CacheView, layer: int) -> bool:
 
 
 def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
-    """The path of a block's norm, if it has one that comes before the sublayer."""
+    """The path of a block's norm, if the block has a norm of this name before the sublayer."""
     behind = view.memo.once(("norms outputs",), lambda: (norms_outputs(view),))[0]
     return [] if behind or not hasattr(view.model.blocks[layer], name) else [f"blocks.{layer}.{name}"]
 
@@ -155,13 +156,13 @@ def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
 def _found(
     view: CacheView, layer: int, part: Literal["attn", "mlp"], inputs: tuple[str, ...], candidates: list[Point]
 ) -> Point:
-    """The first point that gives the sublayer's cached input; if the cache does not show it, the first point."""
+    """The first point that gives the sublayer's cached input. If that input was not cached, the first point."""
     run = view.root
     return run.memo.once(("point", part, layer), lambda: _decided(run, layer, inputs, candidates))
 
 
 _SOME = 16
-"""How many rows are compared."""
+"""The number of rows that are compared."""
 
 
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:
@@ -182,7 +183,7 @@ def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: l
 
 
 def _is_by_position(view: CacheView, name: str) -> bool:
-    """Whether an activation was cached for each prompt and position. Some models run their MLPs on flattened ones."""
+    """Whether an activation was cached with axes for prompts and positions. Some models flatten the MLP's input."""
     held = view.activations.get(name)
     extent = (view.root.batch, view.n_pos) if view.has_batch_dim else (view.n_pos,)
     return held is not None and tuple(held.shape[: len(extent)]) == extent

@@ -1,6 +1,6 @@
-"""What queries and keys pass between their projection and the score: norms and rotations, frozen as in the run.
+"""The stages between a head's projection and its scores: norms and rotations of queries and keys, frozen as in the run.
 
-Nothing here reads a model's name. `candidates` lists the rotations that the cache and the modules allow, and
+No code here depends on a model's name. `candidates` lists the rotations that the cache and the modules allow, and
 `score_rule` tries them against the cached scores.
 """
 
@@ -24,8 +24,8 @@ class Rotation:
     Attributes:
         first: The first dimension of each pair.
         second: The second dimension of each pair.
-        cos: The cosines; one row for all prompts, or one for each.
-        sin: The sines. Their sign is the direction of the rotation.
+        cos: The cosines: one row for all prompts, or one for each prompt.
+        sin: The sines. The sign of the sines gives the direction of the rotation.
     """
 
     first: Int[Tensor, " pair"]
@@ -34,7 +34,7 @@ class Rotation:
     sin: Float[Tensor, "#batch pos pair"]
 
     def at(self, prompts: range, positions: Int[Tensor, "#batch read"]) -> Rotation:
-        """The rotation at some positions of some prompts."""
+        """Return the rotation at some positions of some prompts."""
         import torch
 
         tables = (
@@ -49,7 +49,7 @@ class Rotation:
         return self._turned(x, self.sin)
 
     def transpose(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Rotate functionals of rotated vectors back."""
+        """Rotate functionals of rotated vectors back, so that they are functionals of the vectors before rotation."""
         return self._turned(x, -self.sin)
 
     def _turned(self, x: Tensor, sin: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class FrozenNorm:
         centres: Whether it subtracts the mean.
         weight: Its weight for this head, if it has one.
         bias: Its bias for this head, if it has one.
-        scale: What it divides by, at each position.
+        scale: The scale that the norm divides by, at each position.
     """
 
     centres: bool
@@ -78,12 +78,12 @@ class FrozenNorm:
     scale: Float[Tensor, "batch read"]
 
     def apply(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """What it makes of vectors, without its bias."""
+        """Return the norm of `x`, without the norm's bias."""
         x = (x - x.mean(-1, keepdim=True) if self.centres else x) / self._scale(x)
         return x if self.weight is None else x * self.weight
 
     def transpose(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Functionals of its output as functionals of its input."""
+        """Return functionals of the norm's output as functionals of the norm's input."""
         x = x if self.weight is None else x * self.weight
         return (x - x.mean(-1, keepdim=True) if self.centres else x) / self._scale(x)
 
@@ -99,8 +99,8 @@ class HeadVectors:
     """The queries or keys of one head at some positions, as the model uses them in scores.
 
     Attributes:
-        raw: What the projection gives.
-        stages: What they pass after that, in its order.
+        raw: The output of the projection.
+        stages: The norms and rotations after the projection, in the model's order.
     """
 
     raw: Float[Tensor, "batch read d_head"]
@@ -108,12 +108,12 @@ class HeadVectors:
 
     @property
     def used(self) -> Float[Tensor, "batch read d_head"]:
-        """The queries or keys of the scores."""
+        """The queries or keys after all stages, as in the scores."""
         return self.linear(self.raw) + self.added
 
     @property
     def added(self) -> Float[Tensor, "batch read d_head"]:
-        """What biases of norms add to them."""
+        """The part of `used` that comes from the biases of norms."""
         x = self.raw * 0
         for stage in self.stages:
             x = stage.apply(x)
@@ -122,13 +122,13 @@ class HeadVectors:
         return x
 
     def linear(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """What parts of the projection's output become in the score."""
+        """Return terms of the projection's output after all stages, without biases."""
         for stage in self.stages:
             x = stage.apply(x)
         return x
 
     def pull(self, u: Float[Tensor, "batch read d_head"]) -> Float[Tensor, "batch read d_head"]:
-        """A functional of `used` as a functional of parts of the projection's output."""
+        """Return a functional of `used` as a functional of terms of the projection's output."""
         for stage in reversed(self.stages):
             u = stage.transpose(u)
         return u
@@ -136,9 +136,9 @@ class HeadVectors:
     def pull_apart(
         self, u: Float[Tensor, "batch d_head"]
     ) -> tuple[Float[Tensor, "batch d_head"], Float[Tensor, "batch read"]] | None:
-        """A functional that is the same at all positions as one of the projection's output, and its factor at each.
+        """Return a functional of `used` as one functional of the projection's output, times a factor at each position.
 
-        None if they are rotated: then it is another one at each position.
+        None if there is a rotation, because the functional then differs between positions.
         """
         factor = u.new_ones(self.raw.shape[:2])
         for stage in reversed(self.stages):
@@ -152,13 +152,13 @@ class HeadVectors:
 # --- candidates ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class RotationKind:
-    """How a rotation may be made: the table of its angles, which dimensions are a pair, and its direction.
+    """A kind of rotation: the table of its angles, its pairs of dimensions, and its direction.
 
     Attributes:
         table: The place of the table in `tables`.
-        adjacent: Whether neighbouring dimensions are a pair, instead of those half the width apart.
-        at_end: Whether it turns the last dimensions of the head, if it does not turn all.
-        reverse: Whether it turns in the opposite direction.
+        adjacent: Whether neighbouring dimensions are a pair, instead of dimensions half the width apart.
+        at_end: Whether the last dimensions of the head are rotated, if not all are.
+        reverse: Whether the rotation has the opposite direction.
     """
 
     table: str
@@ -168,7 +168,7 @@ class RotationKind:
 
 
 def kinds(names: list[str], tables: dict[str, tuple[Tensor, Tensor]], width: int) -> Iterator[RotationKind]:
-    """The rotations that these tables allow for heads of a width; the usual ones first."""
+    """Yield the rotations that these tables allow for heads of this width, the usual ones first."""
     for name in names:
         partial = 2 * tables[name][0].shape[-1] < width
         for reverse in (False, True):
@@ -178,7 +178,7 @@ def kinds(names: list[str], tables: dict[str, tuple[Tensor, Tensor]], width: int
 
 
 def rotation(kind: RotationKind, tables: dict[str, tuple[Tensor, Tensor]], width: int) -> Rotation:
-    """The rotation of a kind."""
+    """Return the rotation of a kind."""
     import torch
 
     cos, sin = tables[kind.table]
@@ -190,17 +190,17 @@ def rotation(kind: RotationKind, tables: dict[str, tuple[Tensor, Tensor]], width
 
 
 IN_CACHE = "cache"
-"""The place of tables that the cache itself holds."""
+"""The name, in `tables`, of the table that the cache holds."""
 
 
 def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-    """Cosines and sines `[#batch, pos, pair]` that a layer may use, by the place where they were found.
+    """Return cosines and sines `[#batch, pos, pair]` that a layer may use, by the place where they were found.
 
     Args:
         view: The cache.
         layer: The layer.
         width: The width of a head.
-        only: The place of the table that is needed. For that of the cache no module is read.
+        only: The place of the only table that is needed. For the table of the cache no module is read.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]
@@ -226,7 +226,7 @@ def _whole(view: CacheView, name: str) -> Tensor | None:
 
 
 def _halved(table: Tensor) -> Tensor:
-    """One column for each pair, of a table that may hold each angle twice."""
+    """One column for each pair of dimensions. The table may hold each angle twice."""
     import torch
 
     count = table.shape[-1]
@@ -239,7 +239,7 @@ def _halved(table: Tensor) -> Tensor:
 
 
 def _buffer(module: Any, name: str) -> Tensor | None:
-    """A buffer of a module, or of the layer that it wraps; None without one."""
+    """A buffer of a module, or of the layer that a bridge's component wraps. None if neither has it."""
     for owner in (module, getattr(module, "original_component", None)):
         held = getattr(owner, "__dict__", {}).get("_buffers") or {}
         value = held.get(name)
@@ -249,7 +249,7 @@ def _buffer(module: Any, name: str) -> Tensor | None:
 
 
 def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
-    """Tables from the frequencies and tables that modules of the model keep, then from the usual frequencies."""
+    """Tables from frequencies and buffers in the model's modules, and then tables of the usual frequencies."""
     import torch
 
     found: dict[str, tuple[Tensor, Tensor]] = {}
@@ -289,7 +289,7 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
-    """All modules below these, each once, with its path. A bridge holds the model that it wraps a second time."""
+    """All modules below these, each once, with its path. A bridge holds the wrapped model a second time."""
     stack, seen = [("", root) for root in reversed(roots) if hasattr(root, "named_modules")], set[int]()
     while stack:
         path, module = stack.pop()
@@ -302,4 +302,4 @@ def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
 
 
 _MOST_TABLES = 8
-"""The most tables that are tried."""
+"""The largest number of tables that are tried."""

@@ -1,8 +1,8 @@
-"""Which rule makes a head's attention scores from its queries and keys, found by trying rules against the cache.
+"""Finds the rule by which a head makes attention scores from queries and keys, by trying rules against the cache.
 
-score(d, s) = τ · q̂_d · k̂_s + bias(s), soft-capped or not, where q̂ and k̂ are queries and keys after norms and a
-rotation. Each rule is tried on some destinations and sources; only one that gives the model's own scores (or the
-differences of the logarithm of its pattern) is used.
+score(d, s) = τ · q̂_d · k̂_s + bias(s), with or without a soft-cap. q̂ and k̂ are queries and keys after norms and a
+rotation. Each rule is tried on some destinations and sources. A rule is used only if it gives the model's own scores,
+or the differences of the logarithm of the pattern.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ When = Literal["none", "before", "after"]
 
 
 class NormKind(NamedTuple):
-    """How queries and keys are normalised.
+    """How queries and keys are normalised before or after the rotation.
 
     Attributes:
-        when: Not at all, or before or after they are rotated.
-        unit: Whether the norm has no weights that can be read: its scale is the root of the mean square.
-        other_centring: Whether it centres although its class says that it does not, or the reverse.
-        offset: What is added to its weight.
+        when: Whether there is no norm, or a norm before or after the rotation.
+        unit: Whether the norm has no readable weight, and its scale is the root of the mean square.
+        other_centring: Whether the norm's class is wrong on whether the norm subtracts the mean.
+        offset: The number that is added to the norm's weight.
     """
 
     when: When = "none"
@@ -44,7 +44,7 @@ class NormKind(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A rule for the stages that queries and keys pass."""
+    """The kinds of the stages between queries or keys and scores."""
 
     norm: NormKind
     rotation: RotationKind | None
@@ -55,10 +55,10 @@ class Rule:
     """The rule that makes a head's scores.
 
     Attributes:
-        kind: What queries and keys pass.
-        scale: τ; None if it differs between destinations.
-        slope: What the position bias adds for each position of the source (ALiBi); 0 without one.
-        cap: The soft-cap of the scores; 0 without one.
+        kind: The norms and the rotation of queries and keys.
+        scale: τ. None if τ differs between destinations.
+        slope: The number that the position bias adds for each position of the source (ALiBi). 0 without such a bias.
+        cap: The soft-cap of the scores. 0 without one.
         error: The largest error on the destinations and sources that were tried.
         tolerance: The error that counts as rounding.
     """
@@ -73,7 +73,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """The scores of one head, by its queries and keys.
+    """The scores of one head, computed from its queries and keys.
 
     Attributes:
         reader: Reads the head's activations.
@@ -85,26 +85,26 @@ class HeadScores:
 
     @classmethod
     def of(cls, view: CacheView, layer: int, head: int) -> HeadScores:
-        """Find the rule of a head.
+        """Return the head's scores, with the rule that was found.
 
         Raises:
-            ResidscopeError: If no rule gives the scores of the cache, or something that is needed was not cached.
+            ResidscopeError: If no rule gives the scores in the cache, or a needed activation was not cached.
         """
         view.check_head(layer, head)
         run = HeadReader(view.root, layer, head)
-        _ = run.heads  # refuses what has no heads
+        _ = run.heads  # refuses a layer without heads
         rule = run.view.memo.once(("score rule", layer, head), lambda: _find(run))
         return cls(HeadReader(view, layer, head), rule)
 
     def vectors(self, side: SideName, positions: Int[Tensor, "batch read"]) -> HeadVectors:
-        """The head's queries or keys at some positions."""
+        """Return the head's queries or keys at some positions."""
         return _vectors(self.reader, self.rule.kind, side, positions)
 
     def scales(self, destination: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """τ at one destination of each prompt.
+        """Return τ at one destination of each prompt.
 
         Raises:
-            ResidscopeError: If it differs between destinations, and this one has too few sources to show it.
+            ResidscopeError: If τ differs between destinations, and this destination has too few sources to find τ.
         """
         like = self.reader.view.like
         if self.rule.scale is not None:
@@ -119,8 +119,8 @@ class HeadScores:
         if int(known.sum(-1).min()) < 3:
             raise ResidscopeError(
                 "attention",
-                "The scale of this head's scores differs between destinations, and at this one there are fewer than "
-                "3 sources to find it from: choose a later destination.",
+                "The scores of this head have another scale at each destination, and this one has fewer than 3 "
+                "sources to find it from: choose a later destination.",
             )
         a, b = _centred(products, known), _centred(truth, known)
         return ((a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)).squeeze(-1)
@@ -128,7 +128,7 @@ class HeadScores:
 
 # --- finding the rule ------------------------------------------------------------------------------------------------
 def _find(reader: HeadReader) -> Rule:
-    """Try rules, those of other heads of the model first."""
+    """Try the rules of other heads of this model first, and then all others."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)
@@ -141,7 +141,7 @@ def _find(reader: HeadReader) -> Rule:
         rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
             best = rule
-        # In a fine precision a wrong rule has a large error. In a coarse one the best of all is taken.
+        # In fine precision a wrong rule has a large error. In coarse precision the rule with the smallest is used.
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
@@ -149,33 +149,33 @@ def _find(reader: HeadReader) -> Rule:
         if hidden:
             raise ResidscopeError(
                 "attention",
-                f"Nearly all scores of L{reader.layer}H{reader.head} are at the soft-cap of the model ({hidden[0]:g}), "
-                "where the scores before it cannot be found: they cannot be attributed. Choose another head, or a "
+                f"Nearly all scores of L{reader.layer}H{reader.head} are at the model's soft-cap ({hidden[0]:g}). The "
+                "scores before the cap cannot be found, so they cannot be attributed. Choose another head, or a "
                 "longer prompt.",
             )
         raise ResidscopeError(
             "attention",
-            f"What L{reader.layer}H{reader.head} makes of its queries and keys is none of the rules that Residscope "
-            f"knows (norms, rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
-            f"{0.0 if best is None else best.error:.2g} in the scores): its scores cannot be attributed. Patterns and "
-            "contributions to logits can be shown.",
+            f"The scores of L{reader.layer}H{reader.head} follow none of the rules that Residscope knows (norms, "
+            f"rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
+            f"{0.0 if best is None else best.error:.2g}), so they cannot be attributed. Patterns, and contributions to "
+            "logits, can be shown.",
         )
     memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
     return best
 
 
 _KNOWN = 6
-"""How many rules are remembered for the next head. Layers of one model may differ (local and global attention)."""
+"""The number of rules that are remembered for the next head. A model may have several (local and global attention)."""
 
 _BELOW_CAP, _ENOUGH = 1e-2, 4
-"""How far below a soft-cap a score is clear, as 1 − (score / cap)², and how many clear scores are needed."""
+"""A score is clear of a soft-cap if 1 − (score / cap)² is larger. `_ENOUGH`: the number of clear scores needed."""
 
 _SOURCES = 48
 _DESTINATIONS = 8
 
 
 def _all(reader: HeadReader) -> Iterator[Kind]:
-    """All rules that the cache and the modules allow, the usual ones first."""
+    """Yield all rules that the cache and the modules allow, the usual ones first."""
     attention = reader.view.model.blocks[reader.layer].attn
     bridged = all(_norm_module(attention, side) is not None for side in ("q", "k"))
     plain = [NormKind("before"), NormKind("after")] * bridged + [NormKind()]
@@ -186,7 +186,7 @@ def _all(reader: HeadReader) -> Iterator[Kind]:
             [(False, False, 1), (False, False, -1), (False, True, 0)] * bridged + [(True, False, 0), (True, True, 0)]
         )
     ]
-    # The tables of the cache come first. To find the others takes longer than to try these.
+    # The tables of the cache come first, because finding other tables takes longer than trying these.
     for only in (IN_CACHE, None):
         found = tables(reader.view, reader.layer, reader.width, only)
         rotations = [None, *kinds(list(found), found, reader.width)]
@@ -197,13 +197,13 @@ def _all(reader: HeadReader) -> Iterator[Kind]:
 
 
 def _tables(reader: HeadReader, kind: RotationKind) -> dict[str, tuple[Tensor, Tensor]]:
-    """The tables among which that of a rotation is, if this layer has it."""
+    """The tables that may hold this rotation's table, if this layer has it."""
     return tables(reader.view, reader.layer, reader.width, kind.table)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Some destinations and sources of a head, on which rules are tried."""
+    """Some destinations and sources of a head, for which rules are tried."""
 
     reader: HeadReader
     destinations: Int[Tensor, "batch read"]
@@ -292,7 +292,7 @@ class _Trial:
         return Rule(kind, scale, slope, cap, error, self._tolerance(size))
 
     def _tolerance(self, size: float) -> float:
-        """Products of long vectors are rounded more. A pattern's logarithm is as coarse as the pattern."""
+        """The error that counts as rounding. It is larger for long vectors, and for a pattern in a coarse dtype."""
         rounding = max(2e-6, 4 * self.step) * size
         pattern = self.reader.view.get(self.reader.truth).dtype
         return rounding + (4 * step_of(pattern) + 1e-6 if self.reader.from_pattern else 0.0)
@@ -316,7 +316,7 @@ class _Trial:
         return best
 
     def _by_destination(self, kind: Kind, products: Tensor, size: float) -> Rule | None:
-        """Temperatures: a scale for each destination."""
+        """A rule with a scale for each destination (a temperature)."""
         known = self.known & (self.known.sum(-1, keepdim=True) >= 3)
         if not bool(known.any()):
             return None
@@ -329,7 +329,7 @@ class _Trial:
 
 
 def _without_repeats(row: Tensor) -> Tensor:
-    """The sorted positions; those that occur again become −1."""
+    """The sorted positions. Repeated positions become −1."""
     import torch
 
     row = row.sort().values
@@ -338,14 +338,14 @@ def _without_repeats(row: Tensor) -> Tensor:
 
 
 def _centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) -> Float[Tensor, "... source"]:
-    """Values minus their mean over the sources that are not masked; 0 at the others."""
+    """Values minus their mean over the sources that are not masked. 0 at masked sources."""
     x = x.masked_fill(~known, 0)
     mean = x.sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
     return (x - mean).masked_fill(~known, 0)
 
 
 def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
-    """τ, by least squares over differences between sources; where there is only one source, over the scores."""
+    """τ, by least squares over differences between sources. With a single source, over the scores."""
     several = bool((known.sum(-1) > 1).any())
     a, b = (_centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
     scale = float((a * b).double().sum() / a.double().pow(2).sum().clamp(min=1e-30))
@@ -359,7 +359,7 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
 def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
     """τ, from soft-capped scores, by least squares over the scores before the cap.
 
-    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²): scores there have less weight, or none.
+    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). So scores there have less or no weight.
     """
     capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
     weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)
@@ -368,7 +368,7 @@ def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float
 
 
 def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
-    """Numbers that the model may have meant, if the scale found is near one: 1, 1/√d_head, or a setting's."""
+    """Numbers near the found scale that the model may use: 1, 1/√d_head, or a number from the settings."""
     attention: Any = reader.view.model.blocks[reader.layer].attn
     owners = (getattr(attention, "original_component", None), attention, reader.view.cfg)
     numbers = [1.0, reader.width**-0.5]
@@ -426,7 +426,7 @@ def _vectors(reader: HeadReader, kind: Kind, side: SideName, positions: Int[Tens
 
 
 def _prompts(view: CacheView) -> range:
-    """The range of the whole cache's prompts that a view holds."""
+    """The range of a view's prompts in the whole cache."""
     start, held = 0, view
     while held.part_of is not None:
         held, prompts = held.part_of
@@ -437,7 +437,7 @@ def _prompts(view: CacheView) -> range:
 def _frozen(
     reader: HeadReader, kind: NormKind, side: SideName, x: Float[Tensor, "batch read d_head"], positions: Tensor
 ) -> FrozenNorm:
-    """A norm on queries or keys, with its scale for these."""
+    """A norm of queries or keys, with the scale of these vectors."""
     attention = reader.view.model.blocks[reader.layer].attn
     module = None if kind.unit else _norm_module(attention, side)
     if module is None:

@@ -31,10 +31,10 @@ Terms = tuple[tuple[str, float], ...]
 """A sum of activations, given as pairs (name, factor)."""
 
 ComponentTerms = dict[Component, Terms]
-"""The rows of a decomposition, and the activations that each is a sum of."""
+"""The rows of a decomposition, each with the activations that it is a sum of."""
 
 OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
-"""The row of a sublayer as a whole."""
+"""The kind of row that shows a sublayer as a whole."""
 
 
 _POSSIBLE_CAUSES = (
@@ -47,7 +47,7 @@ _SCALED = " (the model scales them or adds something else, or a hook did)"
 
 TRAINING = (
     "The model is in training mode. If it was already when this cache was made, dropout may have changed the outputs "
-    "of its components at random, which may explain the following. Call `model.eval()` and make the cache again."
+    "of components at random. This may explain the following. Call `model.eval()` and make the cache again."
 )
 
 
@@ -79,12 +79,12 @@ class Structure:
 
     @property
     def layers(self) -> int:
-        """How many layers write before the point. Of the last of them, only attention does if the point is `mid`."""
+        """The number of layers that write before the point. If the point is `mid`, the last one counts by attention."""
         layer = self.point.layer
         return self.view.n_layers if layer is None else layer + (self.point.kind == "mid")
 
     def ends_within(self, layer: int) -> bool:
-        """Whether the point is between this layer's attention and its MLP."""
+        """Whether the point is between attention and MLP of this layer."""
         return self.point.kind == "mid" and self.point.layer == layer
 
     @property
@@ -93,7 +93,7 @@ class Structure:
         return self.whole, self.entered, self.unsplit_attn, self.unsplit_mlp, self.point, tuple(self.carries)
 
     def embeddings(self) -> ComponentTerms:
-        """The rows of what enters layer 0."""
+        """The rows of the vectors that enter layer 0."""
         carried = self.carries[0]
         if self.entered or self.read_where_it_enters:
             return {Component("embed"): (("blocks.0.hook_resid_pre", carried),)}
@@ -113,7 +113,7 @@ class Structure:
 
     @property
     def read_where_it_enters(self) -> bool:
-        """Whether the stream before layer 0 was cached, but not embeddings that add up to it."""
+        """Whether the stream before layer 0 was cached, but no embeddings that add up to it."""
         if self.projects_embeddings:
             return True
         names = ["hook_embed"] + ["hook_pos_embed"] * (
@@ -150,11 +150,11 @@ class Structure:
         return pieces
 
     def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> ComponentTerms:
-        """The rows of what a layer adds, as far as the cache holds it: its sublayers, otherwise the layer as one row.
+        """The rows of what a layer adds, if cached: one row for each sublayer, otherwise one row for the layer.
 
         Args:
             layer: The layer.
-            without: A sublayer whose rows come from elsewhere, such as `"attn"`. The layer is then never one row.
+            without: A sublayer that the caller splits, such as `"attn"`. The layer is then never one row.
         """
         pieces = self.sublayers(layer)
         before = (self.view.before(layer), -self.carries[layer])
@@ -177,7 +177,7 @@ class Structure:
         return pieces
 
     def later(self, layer: int) -> list[Component]:
-        """The rows of a layer's sublayers that come after the point; they contribute nothing to the target."""
+        """The rows of a layer's sublayers after the point. They contribute nothing to the target."""
         if layer < self.layers - self.ends_within(layer):
             return []
         before = self.sublayers(layer) if self.ends_within(layer) else {}
@@ -188,11 +188,11 @@ class Structure:
         return all(self.view.has(name) for name, _ in terms)
 
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
-        """Everything that a layer adds before the point: minus the stream before it, plus the stream after it."""
+        """All that a layer adds before the point: minus the stream before the layer, plus the stream after it."""
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
         if self.ends_within(layer):
             return before, (f"blocks.{layer}.hook_resid_mid", self.carries[layer])
-        # Before an inner point, some models have the stream only where the next layer reads it.
+        # For a point before the end, some models have the stream only as the input of the next layer.
         after = f"blocks.{layer}.hook_resid_post" if self.point.layer is None else self.view.after(layer)
         return before, (after, self.carries[layer + 1])
 
@@ -200,7 +200,7 @@ class Structure:
     def carries(self) -> list[float]:
         """For each layer, the factor by which it and all later layers before the point multiply the stream.
 
-        It is 1 in most models. One more entry, 1, stands for the stream at the point.
+        The factors are 1 in most models. The last entry, 1, is for the stream at the point.
         """
         blocks, end = list(self.view.model.blocks), self.view.n_layers if self.point.layer is None else self.point.layer
         if not self.view.facts.once(("scaled",), lambda: (any(_scalar(block) is not None for block in blocks),))[0]:
@@ -222,7 +222,7 @@ class Structure:
         return is_before and layer not in self.whole | self.unsplit_mlp and neuron_weight(self.view, layer) is not None
 
     def notes(self) -> list[str]:
-        """Notes on what differs from most models."""
+        """Notes on differences from the usual structure."""
         notes: list[str] = []
         unusual = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
         too_coarse = float8(self.view, unusual)
@@ -379,7 +379,7 @@ def _why_not_in_run(
 def _read(
     view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, unknown: Any, shape: tuple[int, ...] | None
 ) -> _OutputMap:
-    """Read the map off the weights, or off `unknown`, a layer of another kind, by its outputs."""
+    """Read the map off the weights, or off `unknown`, a layer of unknown class, from the layer's outputs."""
     try:
         if unknown is not None:
             found = linear_map_of(unknown, view, None if shape is None else shape[0] * shape[1])

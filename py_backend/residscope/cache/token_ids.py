@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _COLUMNS = 16
-"""This many columns are hashed. The rows that they select are then compared completely."""
+"""This many columns are hashed to find candidates. Then whole rows are compared."""
 
 _known: Any = None
 """Earlier results, by weak reference: hook_embed → (versions, token ids)."""
 
 
 def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
-    """Return the token ids whose embeddings `embed` holds. None if a row matches no token, or several.
+    """Return the token ids whose embeddings are the rows of `embed`. None if a row matches no token, or several.
 
     The match is exact: a row that differs in one bit does not match. Processed weights match, too, because the cache
     was made with the model's present embedding.
@@ -68,5 +68,5 @@ def _fingerprint(rows: Tensor) -> Tensor:
 
 
 def _version(tensor: Tensor) -> int:
-    """The number of changes of a tensor in place. −1 for an inference tensor, which does not count them."""
+    """The number of changes of a tensor in place. −1 for an inference tensor, whose changes are not counted."""
     return -1 if tensor.is_inference() else tensor._version

@@ -26,7 +26,7 @@ def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
 
 
 def token_texts(view: CacheView, prompt: int | None) -> list[str]:
-    """Return the same labels as plain strings, with an asterisk where prompts differ, as in the panel."""
+    """Return the same labels as strings. A string has an asterisk where prompts differ, as in the panel."""
     return [_VARIES if label.varies and not label.text else label.text for label in token_labels(view, prompt)]
 
 

@@ -49,7 +49,7 @@ def _ids(encode: Callable[..., Any], text: str) -> list[int]:
 
 
 def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int]) -> bool:
-    """Whether a text's first token is the BOS that some tokenizers add to every text, even to an empty one."""
+    """Whether a text's first token is a BOS that this tokenizer adds to every text, even to an empty one."""
     if not first or first != [attribute(tokenizer, "bos_token_id")]:
         return False
     try:
@@ -81,7 +81,7 @@ def names_tokens(tokenizer: Any) -> bool:
 
 
 def token_name(tokenizer: Any, id: int) -> str | None:
-    """Return a token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`. None if it has none."""
+    """Return a token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`. None without a name."""
     found = _first_result(tokenizer, _NAMES, id)
     if isinstance(found, bytes):
         return found.decode(errors="replace")
@@ -89,13 +89,13 @@ def token_name(tokenizer: Any, id: int) -> str | None:
 
 
 def id_of_name(tokenizer: Any, name: str) -> int | None:
-    """Return the id of the token with this name. If there is none, some tokenizers return the unknown token."""
+    """Return the id of the token with this name. For an unknown name, some tokenizers return the unknown token."""
     found = _first_result(tokenizer, _IDS, name)
     return found if isinstance(found, int) else None
 
 
 def bytes_of(tokenizer: Any, id: int) -> bytes | None:
-    """Return the bytes of a token. None if it is not known to be made of bytes."""
+    """Return the bytes of a token. None if they are not known."""
     found = _first_result(tokenizer, ("decode_single_token_bytes",), id)
     found = _first_result(tokenizer, _NAMES, id) if found is None else found
     if isinstance(found, bytes):
@@ -131,7 +131,7 @@ def unknown_token(tokenizer: Any) -> int | None:
 
 
 def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
-    """The result of the first of these methods that the tokenizer has. None if it has none, or if it fails."""
+    """The result of the first of these methods that the tokenizer has. None if there is none, or the method fails."""
     for name in methods:
         method = attribute(tokenizer, name)
         if method is not None:
@@ -143,13 +143,13 @@ def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call the function with those options that it accepts."""
+    """Call a function with those of the options that it accepts."""
     underlying = getattr(function, "__func__", function)
     try:
         accepted = _accepted_options.get(underlying)
         if accepted is None:
             accepted = _accepted_options[underlying] = _options(function)
-    except TypeError:  # it cannot be hashed, or has no weak references
+    except TypeError:  # the function cannot be hashed, or allows no weak references
         accepted = _options(function)
     if _ANY_OPTION not in accepted:
         options = {name: value for name, value in options.items() if name in accepted}

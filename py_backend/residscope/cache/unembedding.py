@@ -1,7 +1,7 @@
 """The model's logits: the final norm's output, the unembedding, and the scaling and soft-cap that follow it.
 
 Some models multiply the unembedding's output (Cohere, Granite) or soft-cap it (Gemma 2). A bridge's `unembed.hook_out`
-holds the values *before* that, so the model's logits are a function of it.
+holds the values before these steps, so the model's logits are a function of them.
 """
 
 from __future__ import annotations
@@ -116,10 +116,10 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
 
 
 def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """Return the unembedding's weight and bias, if it reads the normalised residual stream.
+    """Return the unembedding's weight and bias. The unembedding must read the normalised residual stream.
 
     Raises:
-        ResidscopeError: If it reads vectors of another width.
+        ResidscopeError: If the unembedding reads vectors of another width.
     """
     W_U, b_U = unembedding(view)
     if W_U.shape[0] != view.cfg.d_model:
@@ -135,7 +135,7 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
     """Return the weight and the bias of the unembedding, detached.
 
     Raises:
-        ResidscopeError: If the model has none, or its map cannot be read.
+        ResidscopeError: If the model has no unembedding, or its linear map cannot be read.
     """
     module = getattr(view.model, "unembed", None)
     plain = view.facts.once(("plain", "unembed"), lambda: (is_plain(_inner(module)),))[0]

@@ -1,6 +1,6 @@
 """A read-only view of one `ActivationCache`: its activations, shapes, tokens and layers.
 
-It is duck-typed, because TransformerLens 4 removed `HookedTransformer` but kept the names of activations and weights.
+The classes of cache and model are not checked: TransformerLens 4 removed `HookedTransformer`, but kept the names.
 The user's cache is never changed or moved.
 """
 
@@ -32,7 +32,7 @@ class Seen(Protocol):
     Attributes:
         changed: Whether an activation was changed since the cache was first seen.
         weights_changed: Whether the model's weights, or how its layers use them, were changed since then.
-        other_model: Whether the model is another one than the one that the cache was first seen with.
+        other_model: Whether the cache had another model when it was first seen.
     """
 
     changed: bool
@@ -53,14 +53,14 @@ class CacheView:
         model: The model that made the cache. By default `cache.model`.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
-        seen: What change tracking knows about the cache. With it, earlier results are reused.
+        seen: What change tracking knows about the cache. If given, earlier results are reused.
 
     Attributes:
         seen: What change tracking knows about the cache, if it was given.
         memo: Results computed from this cache in its present state.
         facts: Values read off the model's modules in their present state.
         padding_is_real: Whether tokens that look like padding count as real.
-        part_of: The larger view that this one is a part of, and the range of its prompts there.
+        part_of: If this view holds only some prompts: the larger view, and the range of these prompts in it.
 
     Raises:
         ResidscopeError: If `cache` is not an activation cache, is empty, or its model was deleted.
@@ -134,12 +134,12 @@ class CacheView:
             name: Its full name, such as `"blocks.3.attn.hook_z"`.
 
         Raises:
-            ResidscopeError: If it was not cached. The message names it, and a `names_filter` that includes it.
+            ResidscopeError: If the activation was not cached. The message proposes a `names_filter` that includes it.
         """
         if name in self._others:
             raise ResidscopeError(
                 "missing-activation",
-                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it by the tensor alone.",
+                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it by a tensor.",
             )
         if name not in self.activations:
             raise not_cached(name)
@@ -157,7 +157,7 @@ class CacheView:
         return tensor[self._prompts.start : self._prompts.stop]
 
     def only(self, prompts: range) -> CacheView:
-        """Return a view of these prompts only, so that computing with it costs no more than they need."""
+        """Return a view of these prompts only."""
         tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
         part = copy(self)
         part.part_of = self, prompts
@@ -205,10 +205,10 @@ class CacheView:
         return tensor
 
     def whole_logits(self, logits: Tensor) -> Float[Tensor, "batch pos d_vocab"]:
-        """Check the model's output that the user gave, and return it detached, with a batch dimension.
+        """Check logits that the user passed, and return them detached, with a batch dimension.
 
         Raises:
-            ResidscopeError: If its shape does not match the cache's prompts and positions.
+            ResidscopeError: If their shape does not match the cache's prompts and positions.
         """
         try:
             logits = tensor_of(logits).detach()
@@ -230,7 +230,7 @@ class CacheView:
         return logits
 
     def _layers(self) -> int:
-        """The number of layers that the model has now. Some may have been removed, so it can differ from `cfg`.
+        """The number of layers that the model has now. Layers may have been removed since `cfg` was made.
 
         Raises:
             ResidscopeError: If the cache holds activations of a layer that the model does not have.
@@ -261,7 +261,7 @@ class CacheView:
 
     @property
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
-        """The token ids: passed by the user, held by a bridge's cache, or recovered from `hook_embed`. Else None."""
+        """The token ids: passed by the user, cached by a bridge, or recovered from `hook_embed`. Otherwise None."""
         if self._tokens is not None:
             try:
                 self._tokens = tensor_of(self._tokens)
@@ -304,7 +304,7 @@ class CacheView:
         """The attention mask that the user passed, as zeros and ones on the CPU. None without one.
 
         Raises:
-            ResidscopeError: If it is not a mask of this cache's shape.
+            ResidscopeError: If it is not a mask, or has another shape than this cache.
         """
         if self._mask is not None and not isinstance(self._mask, _Checked):
             self._mask = _Checked(_mask(self._mask, self.batch, self.n_pos))
@@ -334,7 +334,7 @@ class CacheView:
             )
 
     def check_layer(self, layer: Any) -> int:
-        """Return the layer's index, counted from the start. Raises if the model does not have it."""
+        """Return the layer's index, counted from the start. Raise a `ResidscopeError` if there is no such layer."""
         try:
             number = index(layer)
         except TypeError:
@@ -366,7 +366,7 @@ class CacheView:
 
     @property
     def like(self) -> Tensor:
-        """An empty tensor on the cache's device and in the working precision, for `tensor.to(view.like)`."""
+        """An empty tensor with the cache's device and the working precision, for `tensor.to(view.like)`."""
         import torch
 
         stream = self.stream
@@ -374,9 +374,9 @@ class CacheView:
         return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
     def rounding_step(self, *names: str) -> float:
-        """Return the coarsest relative rounding step among activations that are summed (autocast mixes several).
+        """Return the coarsest relative rounding step among activations that are summed. Autocast mixes several dtypes.
 
-        The model's weights count, too: a cache that was widened later is as coarse as the model that made it.
+        The model's weights count, too: if a cache was widened later, its values are still as coarse as the model's.
 
         Args:
             names: The activations in the sum. Those that the cache does not hold are ignored.
@@ -390,7 +390,7 @@ class CacheView:
         for name in ("W_E", "W_U"):
             with suppress(Exception):  # some models raise when a weight is read
                 kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
-        # Integers and float8 are storage formats: together with its scale such a weight is finer.
+        # Integers and float8 are storage formats: with its scale, such a weight is finer.
         steps = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
         return max([step_of(self.like.dtype), self._stored_step(), *steps])
 
@@ -413,7 +413,7 @@ class CacheView:
     def before(self, layer: int) -> str:
         """Return the name of the stream before a layer: its `hook_resid_pre`, or the previous `hook_resid_post`.
 
-        If neither was cached, it is the name of the former.
+        If neither was cached, return the name of `hook_resid_pre`.
         """
         own = f"blocks.{layer}.hook_resid_pre"
         return self.first(own, f"blocks.{layer - 1}.hook_resid_post") or own
@@ -526,7 +526,7 @@ def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
 
 
 def not_cached(*names: str) -> ResidscopeError:
-    """The error for activations that were not cached. It names them, and a `names_filter` that includes them."""
+    """Return the error for activations that were not cached. The message proposes a `names_filter` for them."""
     endings: dict[str, list[str]] = {}
     for name in names:
         endings.setdefault(ending(name), []).append(name)

@@ -33,7 +33,7 @@ class Reading:
         text: The text.
         tokens: The text's tokens.
         single: Whether the text is exactly one token.
-        message: A remark about the token, or why the text is not a single token.
+        message: A remark about the token, or the reason why the text is not a single token.
         suggestions: Tokens that the user may mean instead.
     """
 
@@ -82,7 +82,7 @@ class Vocabulary:
         if self.tokenizer is None:
             return f"#{id}"
         name = token_name(self.tokenizer, id)
-        if name is None and names_tokens(self.tokenizer):  # rows of W_U beyond the tokenizer's own vocabulary
+        if name is None and names_tokens(self.tokenizer):  # a row of W_U that the tokenizer has no token for
             return f"#{id}"
         if name is not None and name.startswith("▁"):
             return name.replace("▁", " ")
@@ -105,7 +105,7 @@ class Vocabulary:
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
     def _encode_guess(self, text: str) -> list[int]:
-        """The ids of a text that the user did not write, such as a word with a space. Empty if encoding it fails."""
+        """The ids of a text that the user did not type, such as a word with a space. Empty if encoding fails."""
         try:
             return self.encode(text)
         except ResidscopeError:
@@ -167,9 +167,9 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return `spaced` for each token, by the tokens' names. This is faster, and nearly always the same.
+        """Return almost always the same as `each_spaced`, but faster: the tokens are looked up by their names.
 
-        If the names do not mark spaces, it is first checked whether the vocabulary has any token with a space.
+        If the names do not mark spaces, first check whether the vocabulary has any token with a space.
         """
         bare = [token for token in tokens if token.text[:1].isalnum()]
         if not self._space_mark:
@@ -184,7 +184,7 @@ class Vocabulary:
         ]
 
     def _may_have_spaces(self, bare: list[Token]) -> bool:
-        """Whether one of these words may be a token with a space before it. Their names and one text of all decide."""
+        """Whether the vocabulary may have one of these words with a space. Their names and one encoded text decide."""
         if not bare:
             return False
         if not names_tokens(self.tokenizer):
@@ -206,8 +206,8 @@ class Vocabulary:
         """Return the reading of a text that must be a single token.
 
         Raises:
-            ResidscopeError: If it is several tokens, or not in the vocabulary. The message shows the tokens and
-                suggests others.
+            ResidscopeError: If the text is several tokens, or is not in the vocabulary. The message shows these tokens
+                and suggests others.
         """
         reading = self.check(text)
         if not reading.single:

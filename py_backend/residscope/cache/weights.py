@@ -1,4 +1,4 @@
-"""Reads a model's weights from its modules, also offloaded weights. If a weight cannot be read, a sentence says why."""
+"""Reads a model's weights from its modules, including offloaded weights. If that fails, a sentence says why."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def tensors_of(layer: Any) -> list[Any]:
 
 
 def _offloaded(owner: Any, name: str) -> Tensor | None:
-    """A weight that accelerate keeps elsewhere between runs. None if it does not."""
+    """A weight that accelerate keeps elsewhere between runs. None for other weights."""
     pending = [getattr(wrapped(owner), "_hf_hook", None)]
     while pending:
         hook = pending.pop()
@@ -103,7 +103,7 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
 
 
 def unreadable_layer(module: Any, why: str) -> ResidscopeError:
-    """Return the error for a layer whose linear map cannot be read. It says which layer, why, and what would help.
+    """Return the error for a layer whose linear map cannot be read. The message says which layer, why, and what to do.
 
     Args:
         module: The layer, or the bridge's component for it.
@@ -117,7 +117,7 @@ def unreadable_layer(module: Any, why: str) -> ResidscopeError:
 
 
 def _hint(module: Any, why: str) -> str:
-    """What would help, as a sentence. Empty if `why` already says so, or if the layer shows no known cause."""
+    """What would help, as a sentence. Empty if `why` already says so, or if the layer shows no known reason."""
     layer = wrapped(module)
     if ": " in why or ". " in why or not hasattr(layer, "modules"):
         return ""

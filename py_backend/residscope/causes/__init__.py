@@ -1,1 +1,1 @@
-"""Causes: runs of the user's model in which something is replaced."""
+"""Causes: runs of the user's model in which activations are replaced."""

@@ -1,4 +1,4 @@
-"""`ablate`: what happens to the target if components are taken out of the run."""
+"""`ablate`: the change of the target if components are replaced in the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from residscope.causes.sites import Site
 
 Ablated = Literal["z", "attn_out", "mlp_out"]
-"""What is taken out: the output of heads, or of whole sublayers."""
+"""What is replaced: the output of heads, or of whole sublayers."""
 
 
 def ablate(
@@ -53,56 +53,56 @@ def ablate(
 ) -> Ablation:
     """Run the model with components replaced, and measure by how much the target changes.
 
-    The model is run on the cache's own tokens. First it is run unchanged: this must give the cached activations and the
-    cached target, or nothing is measured. Then each component is replaced by itself, in a run of its own. Blocks before
-    the replaced one are not run again. The model, its hooks, the cache, the grad mode and random generators are left as
-    they were; the user's own hooks on the model run in each run, as in any other.
+    The model is run on the cache's own tokens. First it is run unchanged. If this run does not give the cached
+    activations and the cached target, nothing is measured. Then each component is replaced in a run of its own. Blocks
+    before the replaced component are not run again. The model, its hooks, the cache, the grad mode and random
+    generators are not changed. The user's own hooks on the model act in each run, as usual.
 
     Args:
         cache: An `ActivationCache`.
-        answers: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`. Not a target inside the
-            model.
-        heads: Heads such as `["9.9", "L9H6", (10, 7)]`; None: all heads.
-        path: Where the change is read: it passes only along the direct path to there (path patching). `"L23H3.q"`: the
-            query of this head (`.k`: key, `.v`: value), or several, `["L23H3.q", "L25H1.v"]`. The stream carries it
-            there with all other heads and all MLPs in between held at their cached values; what comes after the
-            receiving head runs as usual. `"logits"`: nothing in between at all. Components that do not come before a
+        answers: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`. A target inside the model is
+            refused.
+        heads: Heads such as `["9.9", "L9H6", (10, 7)]`. None: all heads.
+        path: The end of a path: the change passes only along the direct path to this end (path patching).
+            `"L23H3.q"`: the query of this head (`.k`: key, `.v`: value), or several, `["L23H3.q", "L25H1.v"]`. All
+            other heads and all MLPs between are held at their cached values. What comes after the receiving head runs
+            as usual. `"logits"`: nothing between component and logits changes. Components that do not come before a
             receiver have no such path: NaN. Only `.total` is measured.
-        edges: Attention that is taken out of `heads`, each edge by itself: pairs (destination, source), such as
-            `[(14, 10), ("last", 0)]`; `("last", "each")` is every source of each prompt's last real token. The entry of
-            the head's pattern becomes 0, and the rest of its row stays as it is: it is not renormalised.
-        replace: What takes the place of the activations. `"zero"`. `"mean"`: at each position the mean over the prompts
-            of the cache, padding left out. Another cache: its activations in the same prompt and at the same position;
-            `(cache, 2)`: those of its prompt 2, in all prompts.
-            Token ids `[batch, pos]` (or `[pos]`, for all prompts): those of a run on these tokens.
-        positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions that
-            all prompts share. Padding is never replaced.
+        edges: Attention edges of `heads` that are taken out, each in a run of its own: pairs (destination, source),
+            such as `[(14, 10), ("last", 0)]`. `("last", "each")` means every source of each prompt's last real token.
+            The edge's entry of the head's pattern becomes 0. The other entries are not renormalised.
+        replace: What takes the place of the activations. `"zero"`. `"mean"`: at each position the mean over the cache's
+            prompts, without padding. Another cache: its activations in the same prompt at the same position.
+            `(cache, 2)`: the activations of that cache's prompt 2, for all prompts. Token ids `[batch, pos]` (or
+            `[pos]`, for all prompts): the activations of a run on these tokens.
+        positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions, the
+            same for all prompts. Padding is never replaced.
         of: `"z"`: the outputs of heads. `"attn_out"`, `"mlp_out"`: the outputs of whole sublayers, of `layers`.
-        layers: The layers for `"attn_out"` and `"mlp_out"`; None: all.
+        layers: The layers for `"attn_out"` and `"mlp_out"`. None: all.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         together: Whether all components are replaced at once, in one run.
-        norm: For the direct effect: the scale of the final norm `"frozen"` at its cached value (minus the row of
-            `attribute`; this is the default), or `"recomputed"`. In runs the norm is always recomputed, and so it is
-            with `path="logits"`, unless it is given here.
+        norm: For the direct effect: the scale of the final norm. `"frozen"`: at its cached value, so that the effect is
+            minus the row of `attribute` (the default). `"recomputed"`. Runs always recompute the norm, and so does
+            `path="logits"` unless `norm` is given.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default the padding is found from the
-            tokens. The model is run with and without such a mask; what gives the cached run is used.
-        model: The model, if `cache.model` no longer exists.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected. The model
+            is run with and without such a mask, and the run that equals the cached run is used.
+        model: The model, if `cache.model` was deleted.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
     Returns:
-        The effects, in the target's units: `.total`, `.direct` and `.indirect` are `[layer, head, batch]`, with
+        The effects, in the target's unit: `.total`, `.direct` and `.indirect` are `[layer, head, batch]`, with
         `heads=` `[head, batch]`, for sublayers `[layer, batch]`, with `edges=` `[head, edge, batch]`, with
         `together=True` `[batch]`.
 
     Raises:
-        ResidscopeError: If the run cannot be repeated: the message names the reasons that can be shown (weights
-            changed, hooks, dropout, padding, precision, no token ids). Or if an argument is wrong. An exception that
-            ends the call early, also a KeyboardInterrupt, has what was measured as `.partial`; the rest of it is NaN.
+        ResidscopeError: If an argument is wrong, or the run cannot be repeated. The message then names reasons that can
+            be shown (changed weights, hooks, dropout, padding, precision, no token ids). An exception that ends the
+            call early, also a KeyboardInterrupt, has the effects measured so far as `.partial`; the others are NaN.
 
     Source: Zero, mean and resample ablation, and total = direct + indirect effect: Wang et al., "Interpretability in
-    the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., with the difference that
-    here MLPs in between are held, too.
+    the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., but here MLPs between are
+    held, too.
     """
     if of not in get_args(Ablated):
         raise ResidscopeError("of", f'`of="{of}"` is not known: use "z" (heads), "attn_out" or "mlp_out".')
@@ -169,15 +169,15 @@ def _before(sweep: PathSweep, patches: list[Patch], *, named: bool) -> list[Patc
     """The patches of components that come before a receiver.
 
     Raises:
-        ResidscopeError: If there is none, or one that was named does not.
+        ResidscopeError: If there is none, or a component that the user named does not come before a receiver.
     """
     kept = [patch for patch in patches if sweep.sends(patch.layer)]
     if not kept or (named and len(kept) < len(patches)):
         late = next(patch for patch in patches if not sweep.sends(patch.layer))
         raise ResidscopeError(
             "path",
-            f"There is no path from {_named(late)} to {words(sweep.ends)}: only components of earlier layers write to "
-            "what a head reads.",
+            f"There is no path from {_named(late)} to {words(sweep.ends)}: a head reads only what components of "
+            "earlier layers write.",
         )
     return kept
 
@@ -187,7 +187,7 @@ def _named(patch: Patch) -> str:
 
 
 def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Sequence[int] | None) -> list[Patch]:
-    """What is replaced in each run."""
+    """The patch of each run."""
     view, known = measurement.view, measurement.layers(of)
     if of != "z":
         if layers is None:
@@ -211,7 +211,7 @@ def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Se
 
 
 def _once(patches: list[Patch], name: str) -> list[Patch]:
-    """Refuse what is named twice: there would be fewer rows than names."""
+    """Refuse a component that is named twice: there would be fewer rows than names."""
     twice = next((patch for at, patch in enumerate(patches) if patch in patches[:at]), None)
     if twice is not None:
         raise ResidscopeError(name, f"`{name}=` names {_named(twice)} twice.")
@@ -254,7 +254,7 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
         if isinstance(sweep, PathSweep):
             notes, path = notes + sweep.notes, words(sweep.ends)
         if sweep.runner.why_whole:
-            notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
+            notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
         return Ablation(
             total,
             direct,
@@ -282,7 +282,7 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
 
 
 def _grid(values: Tensor, patches: list[Patch], view: CacheView) -> Tensor:
-    """Values by head as `[layer, head, batch]`; NaN where a layer has no such head."""
+    """Values by head as `[layer, head, batch]`. NaN if a layer has no such head."""
     grid = values.new_full((view.n_layers, view.n_heads, view.batch), float("nan"))
     for row, patch in enumerate(patches):
         assert patch.head is not None

@@ -1,4 +1,4 @@
-"""`Ablation`: what the target loses if components are taken out, in all and along the direct path."""
+"""`Ablation`: the change of the target if components are replaced: total, direct and indirect."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Effect = Literal["total", "direct", "indirect"]
-"""The target after a change minus before; what the direct path alone does; the difference of both."""
+"""Total: the target after a change minus before. Direct: along the direct path alone. Indirect: total − direct."""
 
 EFFECTS: tuple[Effect, ...] = ("total", "direct", "indirect")
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """The effects of replacing components in runs of the model: the target after minus before, in its units.
+    """The effects of replacing components in runs of the model: the target after minus before, in the target's unit.
 
-    A component that the model needs has a negative total effect when its contribution is positive. An indirect effect
-    of the opposite sign shows that later components make good for it (self-repair).
+    If the model needs a component with a positive contribution, its total effect is negative. An indirect effect of the
+    opposite sign shows that later components compensate for the change (self-repair).
 
     Attributes:
-        total: The effect in the run: target after − before. `axes` has its axes. NaN where a layer has no such
-            component.
-        direct: What the direct path alone does: minus the component's row in `attribute` (for `replace="zero"`), with
-            the final norm's scale frozen or recomputed. NaN where it cannot be computed; a note says why.
+        total: The effect in the run: target after − before, with the axes `axes`. NaN if a layer has no such component.
+        direct: The effect along the direct path alone: minus the component's row in `attribute` (for
+            `replace="zero"`), with the final norm's scale frozen or recomputed. NaN if it cannot be computed; a note
+            gives the reason.
         indirect: total − direct.
         before: `[batch]`, the target in the unchanged run.
         components: The components, in the order of `total` without its last axis.
         axes: The names of the axes.
         replaced_by: What took the place of the activations, in words.
-        replayed: How the unchanged run compares with the cache, in words.
-        notes: What to know about these numbers, in sentences.
-        target: What was measured.
+        replayed: The comparison of the unchanged run with the cache, in words.
+        notes: Notes on these numbers, in sentences.
+        target: The target that was measured.
         model: The model's name.
-        path: Where the path ends, such as `L23H3.q`, if only that was measured: `direct` and `indirect` are then NaN.
-        edges: The attention edges that were taken out, such as `14 ← 10`, if there are any; else heads or sublayers
-            were replaced.
+        path: The end of the path, such as `L23H3.q`, if only this path was measured. `direct` and `indirect` are then
+            NaN.
+        edges: The attention edges that were taken out, such as `14 ← 10`. Empty if heads or sublayers were replaced.
     """
 
     total: Float[Tensor, "*component batch"]
@@ -63,36 +63,36 @@ class Ablation:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The names of the components: `L0H0`, `0_attn_out`; of a set that was replaced at once, one name.
+        """The labels of the components: `L0H0`, `0_attn_out`. A set that was replaced at once has one label.
 
-        Edges have the name of their head before them: `L23H3 14 ← 10`.
+        The label of an edge begins with the head: `L23H3 14 ← 10`.
         """
         names = [component.label for component in self.components]
         names = [f"{name} {edge}" for name in names for edge in self.edges] if self.edges else names
         return names if len(self.axes) > 1 else [" + ".join(names)]
 
     def of(self, effect: Effect, prompt: int | None = None) -> Float[Tensor, " component"]:
-        """One effect of each component in one prompt, or its mean over prompts.
+        """Return one effect of each component in one prompt, or its mean over prompts.
 
         Raises:
-            ResidscopeError: If the effect is not one of these, or the prompt is outside the batch; or if only a path
-                was measured, which has no direct part.
+            ResidscopeError: If there is no such effect or prompt, or if only a path was measured, which has no direct
+                effect.
         """
         if effect not in EFFECTS:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         if self.path and effect != "total":
             raise ResidscopeError(
-                "effect", f"Along the path to {self.path} there is only one effect, `.total`: no {effect} part of it."
+                "effect", f"Only the total effect is defined along the path to {self.path}: there is no {effect} effect."
             )
         values: Tensor = getattr(self, effect)
         return in_prompt(values, prompt)
 
     def top(self, k: int = 3, prompt: int | None = None, effect: Effect = "total") -> list[tuple[str, float]]:
-        """Return the k components whose effect is farthest from 0, as pairs (name, effect), the farthest first.
+        """Return the k components with the effects farthest from 0, as pairs (name, effect), the farthest first.
 
         Args:
-            k: How many.
-            prompt: The prompt; None is the mean over prompts.
+            k: The number of components.
+            prompt: The prompt. None: the mean over prompts.
             effect: The effect.
         """
         return farthest(self.labels, self.of(effect, prompt), k)
@@ -100,10 +100,10 @@ class Ablation:
     def to_frame(self, prompt: int | None = None) -> Any:
         """Return a pandas table: a row for each component, with its total, direct and indirect effect.
 
-        Along a path there is only the total effect.
+        If only a path was measured, there is only the total effect.
 
         Args:
-            prompt: The prompt; None is the mean over prompts.
+            prompt: The prompt. None: the mean over prompts.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -117,19 +117,19 @@ class Ablation:
         self, kind: Literal["heatmap", "bars", "scatter"] | None = None, prompt: int | None = None, *,
         effect: Effect = "total",
     ) -> Any:  # fmt: skip
-        """Return a plotly figure: blue adds to the target, orange takes away.
+        """Return a plotly figure. Blue: positive effects. Orange: negative effects.
 
         Args:
-            kind: `"heatmap"` (layer × head), `"bars"` (the components), or `"scatter"` (direct × total: components that
-                the model makes good for lie off the diagonal). By default the first that suits.
-            prompt: The prompt; None is the mean over prompts.
-            effect: The effect that a heatmap or bars show.
+            kind: `"heatmap"` (layer × head), `"bars"` (the components), or `"scatter"` (direct × total: off the
+                diagonal, the model compensates for the component). By default the first that fits.
+            prompt: The prompt. None: the mean over prompts.
+            effect: The effect in a heatmap or in bars.
 
         Returns:
             A `plotly.graph_objects.Figure`.
 
         Raises:
-            ResidscopeError: If plotly is not installed, or the kind does not suit.
+            ResidscopeError: If plotly is not installed, or the kind does not fit.
         """
         from residscope.export.effects import ablation_figure
 

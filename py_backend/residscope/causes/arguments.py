@@ -1,8 +1,8 @@
-"""The arguments with which a model calls one of its blocks, and the same arguments for several copies of the batch.
+"""The arguments with which a model calls one of its blocks, also for several copies of the batch.
 
-Which axis of an argument is the batch's is not guessed: the model ran once with its prompts, and once with its prompts
-twice. An argument that is the same in both does not depend on the batch; one that is twice as long along an axis, and
-holds its values twice there, is repeated along this axis.
+Which axis of an argument is the batch is not guessed: the model ran once with its prompts, and once with its prompts
+twice. If an argument is the same in both runs, it does not depend on the batch. If it is twice as long along an axis,
+and holds its values twice, it is repeated along this axis.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _Path = tuple[Any, ...]
 
 
 class _Past:
-    """Stands for a key/value cache among recorded arguments: the run's own is not kept, because it grows."""
+    """Stands for a key/value cache among recorded arguments. The real one is not kept, because it grows."""
 
 
 _PAST = _Past()
 
 
 class NotPlainError(Exception):
-    """Why blocks cannot be called by themselves, in words that follow "because"."""
+    """The reason why blocks cannot be called by themselves, in words that follow "because"."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Arguments:
     """The arguments of one call of a block.
 
     Attributes:
-        args: The positional arguments; the stream is None there.
-        kwargs: The named arguments; likewise.
-        stream: The place of the stream in them.
-        axes: For each tensor that depends on the batch, the axis along which it is repeated.
+        args: The positional arguments, with None for the stream.
+        kwargs: The named arguments, likewise.
+        stream: The path of the stream in them.
+        axes: For each tensor that depends on the batch, the axis along which the tensor is repeated.
     """
 
     args: tuple[Any, ...]
@@ -51,10 +51,10 @@ class Arguments:
 
         Args:
             block: The block.
-            stream: The stream of so many copies of the batch.
+            stream: The stream of this many copies of the batch.
             copies: The number of copies.
-            repeated: Keeps arguments that recur.
-            past: The key/value cache of the positions before; None: there is none.
+            repeated: Keeps arguments that occur again.
+            past: The key/value cache of earlier positions. None: none.
         """
         import torch
 
@@ -78,10 +78,10 @@ class Arguments:
 
 
 def recorded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, Tensor]:
-    """The arguments of a call, without its key/value cache, and the stream among them.
+    """Return the arguments of a call, without the key/value cache, and the stream.
 
     Raises:
-        NotPlainError: If there is no stream among them.
+        NotPlainError: If there is no stream among the arguments.
     """
     import torch
 
@@ -101,7 +101,7 @@ _STREAMS = ("hidden_states", "resid_pre")
 
 
 def _without_cache(value: Any) -> Any:
-    """The value, or what stands for it if it is a key/value cache, which grows with each call."""
+    """The value. For a key/value cache, which grows with each call, a placeholder."""
     grows = any(callable(getattr(value, name, None)) for name in ("get_seq_length", "append"))
     return _PAST if grows and not isinstance(value, list) else value
 
@@ -111,14 +111,14 @@ def _detached(_path: _Path, value: Any) -> Any:
 
 
 def learned(once: Arguments, twice: Arguments) -> Arguments:
-    """The arguments, with the axes of the batch.
+    """Return the arguments of a call for one batch, with the axes of the batch.
 
     Args:
         once: The arguments of the batch.
         twice: Those of the batch twice, whose second half may hold another stream.
 
     Raises:
-        NotPlainError: If an argument depends on the stream, or differs in another way.
+        NotPlainError: If an argument depends on the stream, or differs in an unknown way.
     """
     import torch
 
@@ -143,7 +143,7 @@ def learned(once: Arguments, twice: Arguments) -> Arguments:
 
 
 def _check_readable(value: Any) -> None:
-    """Refuse an argument that may carry something from block to block which is not seen here.
+    """Refuse an argument that may carry unknown state from block to block.
 
     Raises:
         NotPlainError: If it is an object that is not empty after the run.
@@ -153,11 +153,11 @@ def _check_readable(value: Any) -> None:
     known = (type(None), bool, int, float, str, torch.Tensor, torch.dtype, torch.device, torch.Size, _Past)
     if isinstance(value, known) or (isinstance(value, Mapping) and not value):
         return
-    raise NotPlainError(f"the model passes from block to block an object of its own (`{type(value).__name__}`)")
+    raise NotPlainError(f"the model passes an object of its own (`{type(value).__name__}`) from block to block")
 
 
 def mapped(tree: Any, change: Callable[[_Path, Any], Any], path: _Path = ()) -> Any:
-    """A tree of tuples, lists and dicts, with each of its leaves changed."""
+    """Return a tree of tuples, lists and dicts with each leaf changed."""
     if type(tree) is dict:
         return {name: mapped(value, change, (*path, name)) for name, value in tree.items()}
     if type(tree) in (tuple, list):

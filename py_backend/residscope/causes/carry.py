@@ -1,8 +1,8 @@
-"""What a component writes, carried by the stream to a later layer, with everything in between held as it was.
+"""How the stream carries a component's output to a later layer, if everything between is held at its cached values.
 
-That a model does this is found by testing: noise is added to what components write, in a run in which all that later
-layers add is held at its cached value. The stream before each layer must then differ by this noise, times the factor
-that `Structure` knows.
+This is found by a test: noise is added to the outputs of components, in a run in which everything that later layers add
+is held at its cached value. The stream before each layer must then differ by this noise, times the factor that
+`Structure` gives.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _HELD = ("mixer", "mamba", "ssm", "linear_attn", "conv", "moe", "shared_mlp", "post_per_layer_input_norm")
-"""Further modules of a block that add to the stream, if it has them."""
+"""Other modules of some blocks that add to the stream."""
 
 
 class Carry:
@@ -33,11 +33,11 @@ class Carry:
         measurement: The cached run.
         runner: Makes the runs.
         kind: The sublayers, `"attn_out"` or `"mlp_out"`.
-        layers: Their layers.
-        until: The layer before which the stream is read; the number of layers stands for the end.
+        layers: The layers of these sublayers.
+        until: The layer before which the stream is read. The number of layers means the end of the stream.
 
     Raises:
-        ResidscopeError: If what these sublayers write does not arrive there as expected.
+        ResidscopeError: If the outputs of these sublayers do not arrive as expected.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Carry:
         self._test(sorted(layers), until)
 
     def factor(self, layer: int, until: int) -> float:
-        """What the output of the sublayer of a layer is multiplied by on its way to the stream before `until`."""
+        """Return the factor of the output of a layer's sublayer in the stream before `until`."""
         view = self._measurement.view
         own = output_factor(view, layer, "attn") if self._kind == "attn_out" else 1.0
         return own * self._carries[layer] / self._carries[until]
@@ -75,11 +75,11 @@ class Carry:
                 raise ResidscopeError(
                     "path",
                     f"A path through the stream before layer {at} cannot be followed: with the outputs of attention "
-                    f"and MLP held, layer {at - 1} does not pass on what is added before it.",
+                    f"and MLP held, layer {at - 1} does not pass on what earlier layers add.",
                 )
 
     def _frozen(self, layer: int, added: Tensor | None) -> list[tuple[Place, Edit]]:
-        """Edits that hold all that a layer adds, but for noise in the sublayer that is tested."""
+        """Edits that hold everything that a layer adds. Noise is added to the sublayer that is tested."""
         view, edits = self._measurement.view, list[tuple[Place, Edit]]()
         kinds: tuple[SiteKind, ...] = ("attn_out", "mlp_out")
         for kind in kinds:

@@ -1,4 +1,4 @@
-"""The direct effect of a change: what it adds to the target through the residual stream, with nothing in between."""
+"""The direct effect of a change: what it adds to the target through the stream, with nothing else changed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Written = Callable[["Tensor"], "Tensor"]
-"""What a change of an activation at the target's position, `[copy, batch, *inner]`, adds to the final stream."""
+"""Returns what a change of an activation at the target's position, `[copy, batch, *inner]`, adds to the stream."""
 
 
 @dataclass
 class DirectPaths:
-    """The direct paths from the sites of one kind.
+    """The direct paths from sites of one kind to the target.
 
     Attributes:
-        measurement: The run.
-        kind: The sites.
+        measurement: The cached run.
+        kind: The kind of the sites.
         norm: Whether the final norm's scale is frozen at its cached value, or recomputed.
-        notes: Why some layers have none.
+        notes: Notes on layers without a direct path.
     """
 
     measurement: Measurement
@@ -62,14 +62,14 @@ class DirectPaths:
             self.notes.append(f"Layers without a direct effect: {', '.join(map(str, without))}.")
 
     def effect(self, layer: int, change: Float[Tensor, "copy batch *inner"]) -> Float[Tensor, "copy batch"]:
-        """The direct effect of changes at the target's position; NaN if it cannot be computed."""
+        """Return the direct effect of changes at the target's position. NaN if it cannot be computed."""
         written = self.written(layer, change)
         if written is None:
             return change.new_full(change.shape[:2], float("nan"))
         return self.through_norm(written)
 
     def through_norm(self, written: Float[Tensor, "copy batch d_model"]) -> Float[Tensor, "copy batch"]:
-        """What is added to the target if this is added to the final stream."""
+        """Return what vectors that are added to the final stream add to the target."""
         of, frozen = self.measurement, self.norm == "frozen"
         final = of.readout.pick(of.replay.run.final[None])
         return of.readout.value(final + written, frozen=frozen) - of.readout.value(final, frozen=frozen)
@@ -77,7 +77,7 @@ class DirectPaths:
     def written(
         self, layer: int, change: Float[Tensor, "copy batch *inner"]
     ) -> Float[Tensor, "copy batch d_model"] | None:
-        """What changes at the target's position add to the final stream. None if it is not known."""
+        """Return what changes at the target's position add to the final stream. None if it is not known."""
         view, change = self.measurement.view, working(change).to(self.measurement.view.like)
         if self.kind == "z":
             weight = out_weight(view, layer) if ("head", layer) in self._rows else None

@@ -1,9 +1,9 @@
 """`edges=`: attention from one destination to one source, taken out of a head.
 
-The entry of the pattern becomes 0; the rest of its row stays as it is, not renormalised. What the head reads is a sum
-over sources, so its `z` at the destination loses the pattern's entry times the source's value (times the gate, if
-there is one). That `z` is this sum is checked in the cache. The pattern itself is not touched: in some models the
-pattern's hook is only a copy.
+The edge's entry of the pattern becomes 0. The other entries of the row are not renormalised. What the head reads is a
+sum over sources. So the head's `z` at the destination loses the pattern's entry times the source's value (times the
+gate, if any). A check on the cache shows whether `z` is this sum. The pattern hook is not used, because in some models
+it is only a copy.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Edge:
     """Attention from a destination to a source.
 
     Attributes:
-        label: Its name: `14 ← 10`, `last ← 10`.
+        label: The edge's label: `14 ← 10`, `last ← 10`.
         destination: The destination in each prompt.
         source: The source.
-        there: Whether each prompt has it: its destination is not padding, and its source is not behind it.
+        there: Whether each prompt has the edge: its destination is not padding, and its source is not after it.
     """
 
     label: str
@@ -58,10 +58,10 @@ class EdgePatch(Patch):
 
 
 def edges_of(view: CacheView, given: Any) -> list[Edge]:
-    """The edges that a user names.
+    """Return the edges that a user named.
 
     Raises:
-        ResidscopeError: If these are no edges.
+        ResidscopeError: If these are not edges.
     """
     listed: Any = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(listed, tuple) and not any(isinstance(one, tuple | list) for one in listed):
@@ -90,13 +90,13 @@ def edges_of(view: CacheView, given: Any) -> list[Edge]:
 
 
 def _is_same(edge: Edge, other: Edge) -> bool:
-    """Whether two edges are the same in a prompt."""
+    """Whether two edges are the same in any prompt."""
     both = edge.there & other.there
     return edge.source == other.source and bool((edge.destination == other.destination)[both].any())
 
 
 def _destination(view: CacheView, given: Any) -> tuple[Tensor, str, Tensor]:
-    """The destination in each prompt, its name, and whether it is a real token there."""
+    """The destination in each prompt, its label, and whether it is a real token in each prompt."""
     import torch
 
     if isinstance(given, str) and given == "last":
@@ -125,7 +125,7 @@ def _edge(at: Tensor, shown: str, real: Tensor, source: int) -> Edge:
 
 
 def destinations(view: CacheView, edges: Sequence[Edge]) -> Bool[Tensor, "batch pos"]:
-    """The positions that are changed in each prompt."""
+    """Return the positions that are changed in each prompt."""
     import torch
 
     where = torch.zeros(view.batch, view.n_pos, dtype=torch.bool, device="cpu")
@@ -137,7 +137,7 @@ def destinations(view: CacheView, edges: Sequence[Edge]) -> Bool[Tensor, "batch 
 
 @dataclass
 class EdgeSweep(Sweep):
-    """Runs in which edges are taken out. Its patches are `EdgePatch`."""
+    """Runs in which edges are taken out. The patches are `EdgePatch`."""
 
     _read: dict[tuple[Any, ...], HeadInputs] = field(default_factory=dict[tuple[Any, ...], HeadInputs])
 
@@ -176,7 +176,7 @@ class EdgeSweep(Sweep):
         return _without(total, missing), _without(direct, missing)
 
     def _change(self, site: Site, patch: Patch) -> Float[Tensor, "batch d_head"]:
-        """What the head's `z` at the destination loses with the source."""
+        """The part of the head's `z` at the destination that comes from the source."""
         edge, head = _of(patch), patch.head
         assert head is not None
         read = self._inputs(site, head, edge)
@@ -186,10 +186,10 @@ class EdgeSweep(Sweep):
         return -value * edge.there.to(value.device)[:, None]
 
     def _inputs(self, site: Site, head: int, edge: Edge) -> HeadInputs:
-        """What a head reads at the destination.
+        """What a head reads at the edge's destination.
 
         Raises:
-            ResidscopeError: If its `z` is not the sum over its sources.
+            ResidscopeError: If the head's `z` is not the sum over its sources.
         """
         view, key = self.measurement.view, (site.layer, head, *edge.destination.tolist())
         if key not in self._read:
@@ -199,14 +199,14 @@ class EdgeSweep(Sweep):
             if read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, site.layer))):
                 raise ResidscopeError(
                     "edges",
-                    f"What {name(site.layer, head)} reads is not its pattern times its values in this model, so that "
-                    "no single edge can be taken out.",
+                    f"What {name(site.layer, head)} reads is not its pattern times its values in this model, so no "
+                    "single edge can be taken out.",
                 )
             self._read[key] = read
         return self._read[key]
 
     def _taken(self, patches: Sequence[Patch], changes: Sequence[Tensor], row: int | None) -> Edit:
-        """The change of `z`: of one copy for each patch, or all in one copy, `row`."""
+        """The edit of `z`, with one copy for each patch, or with all patches in the copy `row`."""
         import torch
 
         batch, start = self.measurement.view.batch, self.runner.window.start
@@ -225,7 +225,7 @@ class EdgeSweep(Sweep):
     def _at_target(
         self, site: Site, patches: Sequence[Patch], changes: Sequence[Tensor]
     ) -> Float[Tensor, "patch batch head d_head"]:
-        """By how much each patch changes `z` at the target's position."""
+        """The change of `z` at the target's position by each patch."""
         view, where = self.measurement.view, self.measurement.where.cpu()
         full = view.like.new_zeros(len(patches), view.batch, *site.inner)
         for number, (patch, change) in enumerate(zip(patches, changes, strict=True)):

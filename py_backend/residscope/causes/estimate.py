@@ -1,4 +1,4 @@
-"""`estimate`: attribution patching, an estimate of all effects of patching from one backward pass."""
+"""`estimate`: attribution patching. It estimates all effects of patching by one backward pass."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ def estimate(
 ) -> Patching:
     """Estimate all effects of `patch` at once, from one run forwards and backwards (attribution patching).
 
-    The estimate is the target's gradient at an activation, times the activation's change: what the effect would be if
-    the model were linear between both runs. It is cheap, and good where changes are small. Where a soft-max saturates
-    or a norm changes much it can have the wrong size or sign: measure what matters with `patch` or `ablate`.
+    The estimate is the target's gradient at an activation, times the activation's change. It equals the effect if the
+    model is linear between both runs. It is fast, and good for small changes. If a softmax saturates or a norm changes
+    much, it can have the wrong size or sign: measure important effects with `patch` or `ablate`.
 
-    No parameter's `.grad` is touched: only the difference that is put in has a gradient.
+    No parameter's `.grad` is changed, because only the added change has a gradient.
 
     Args:
         cache: The `ActivationCache` whose run would be changed.
         source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"` or token ids as in
             `ablate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
-        at: What would be replaced; see `patch`.
-        positions: Where; see `patch`. `"each"` costs no more than `"all"`.
+        at: What would be replaced, as in `patch`.
+        positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: Which tokens are real; see `ablate`.
-        model: The model, if `cache.model` no longer exists.
+        attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
+        model: The model, if `cache.model` was deleted.
 
     Returns:
         The estimated effects, with the axes of `patch`. `.measured` is False everywhere.
 
     Raises:
-        ResidscopeError: As for `ablate`; or if the model cannot be differentiated.
+        ResidscopeError: As for `ablate`. Also if the model cannot be differentiated.
 
     Source: Nanda, "Attribution Patching" (2023); Syed et al., "Attribution Patching Outperforms Automated Circuit
     Discovery" (2023).
@@ -85,23 +85,23 @@ def effects(
     model: Any = None,
     progress: bool = True,
 ) -> Patching:
-    """Estimate all effects of `patch`, and measure those that are estimated to be the largest.
+    """Estimate all effects of `patch`, and measure the effects with the largest estimates.
 
     Args:
         cache: The `ActivationCache` whose run is changed.
         source: What is put in, as in `estimate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
-        measure: How many are measured: those with the largest estimates, in the mean over prompts.
-        at: What is replaced; see `patch`.
-        positions: Where; see `patch`.
+        measure: The number of measured effects: those with the largest estimates, as means over prompts.
+        at: What is replaced, as in `patch`.
+        positions: Where it is replaced, as in `patch`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: Which tokens are real; see `ablate`.
-        model: The model, if `cache.model` no longer exists.
+        attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
+        model: The model, if `cache.model` was deleted.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
     Returns:
-        The effects, with the axes of `patch`; `.measured` says which of them were measured. The others are estimates.
+        The effects, with the axes of `patch`. `.measured` shows which effects were measured. The others are estimates.
 
     Raises:
         ResidscopeError: As for `estimate`.
@@ -120,7 +120,7 @@ def effects(
             values[rows] = sweep.each([patches[row] for row in rows], shown=progress, name="effects")[0]
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
-                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+                measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
             return values, rows
 
         return found
@@ -129,12 +129,12 @@ def effects(
 
 
 def estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replacement, *, each: bool) -> Tensor:
-    """Estimates of all patches, `[patch, batch]`, in the order of `cells`."""
+    """Return estimates of all patches, `[patch, batch]`, in the order of `cells`."""
     import torch
 
     sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
     if has_backward_hooks(measurement.view.model):
-        measurement.notes.append("There are hooks on the model that run backwards: they may change the estimates.")
+        measurement.notes.append("There are backward hooks on the model, which may change the estimates.")
     rows: list[Tensor] = []
     for site, slope in zip(sites, _gradients(measurement, sites), strict=True):
         report_progress()

@@ -1,4 +1,4 @@
-"""Our hooks on the user's modules during a run: PyTorch's own, inert on any other thread, and always removed."""
+"""Hooks of Residscope on the user's modules during a run. They act only on their own thread, and are always removed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 Change = Callable[[Any], Any]
-"""Takes the first tensor of a module's output, and returns the tensor that replaces it. None: it stays."""
+"""Takes the first tensor of a module's output, and returns the tensor that replaces it. None: no change."""
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
-"""Takes the arguments of a module, and returns those that replace them. None: they stay."""
+"""Takes the arguments of a module, and returns the arguments that replace them. None: no change."""
 
 
 class Hooks:
     """The hooks of one run.
 
-    A module belongs to all threads. So that a cell which runs the same model on another thread at the same time gets
-    its own values, each hook does nothing there.
+    Modules are shared by all threads. A cell may run the same model on another thread at the same time. On that thread
+    the hooks do nothing, so the cell gets its own values.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Hooks:
 
     @property
     def active(self) -> bool:
-        """Whether the hooks do something on this thread."""
+        """Whether the hooks act on this thread."""
         return self._thread == threading.get_ident()
 
     def before(self, module: Any, change: Before) -> None:
@@ -45,7 +45,7 @@ class Hooks:
         module.register_forward_hook(_After(self, change))
 
     def remove(self) -> None:
-        """Remove them. First they are made inert, in one step."""
+        """Remove the hooks. First they are disabled, in one step."""
         self._thread = None
         for module in self._modules:
             for held in (module._forward_hooks, module._forward_pre_hooks):
@@ -57,9 +57,9 @@ class Hooks:
 
 
 def _forget(module: Any, held: Any, key: int) -> None:
-    """Remove one hook, and what PyTorch keeps about it, as its own handle does.
+    """Remove one hook, and PyTorch's records of it, as PyTorch's own handle does.
 
-    The hook itself goes last: a removal that was interrupted is done again, and still finds it.
+    The hook is removed last. So if an interrupt stops the removal, it can be repeated, and still finds the hook.
     """
     for name in ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"):
         getattr(module, name, {}).pop(key, None)
@@ -70,7 +70,7 @@ _of_this_thread = threading.local()
 
 
 def alive() -> list[Hooks]:
-    """This thread's hooks that were not removed. `keeping_user_state` removes those that an interrupt has left."""
+    """Return this thread's hooks that were not removed. `keeping_user_state` removes those that an interrupt left."""
     if not hasattr(_of_this_thread, "alive"):
         _of_this_thread.alive = []
     return _of_this_thread.alive
@@ -78,7 +78,7 @@ def alive() -> list[Hooks]:
 
 @contextmanager
 def hooks() -> Generator[Hooks, None, None]:
-    """The hooks of one run. They are removed when the block ends, for whatever reason."""
+    """Provide the hooks of one run. They are removed when the block ends, also after an error."""
     own = Hooks()
     try:
         yield own
@@ -87,7 +87,7 @@ def hooks() -> Generator[Hooks, None, None]:
 
 
 def surely(work: Callable[[], T]) -> T:
-    """Call `work`, which may be called twice, to its end. An interrupt during it is raised after it."""
+    """Call `work` to its end, if necessary twice. An interrupt during the call is raised afterwards."""
     interrupted: BaseException | None = None
     while True:
         try:
@@ -120,7 +120,7 @@ class _After(_Hook):
 
 
 def first_tensor(output: Any) -> Any:
-    """The first tensor of a module's output, which is the stream, or what is added to it. None if there is none."""
+    """Return the first tensor of a module's output: the stream, or what is added to it. None if there is none."""
     import torch
 
     if isinstance(output, tuple | list):
@@ -129,7 +129,7 @@ def first_tensor(output: Any) -> Any:
 
 
 def with_first(output: Any, tensor: Any) -> Any:
-    """A module's output, with another first tensor."""
+    """Return a module's output with another first tensor."""
     if isinstance(output, tuple | list):
         rest: Any = output[1:]
         return type(output)([tensor, *rest])
@@ -137,17 +137,17 @@ def with_first(output: Any, tensor: Any) -> Any:
 
 
 def all_modules(model: Any) -> list[Any]:
-    """The modules of a model, and those of the Hugging Face model in it, each once."""
+    """Return the modules of a model and of the Hugging Face model in it, each once."""
     roots: list[Any] = [model, getattr(model, "original_model", None)]
     return list({id(part): part for root in roots if hasattr(root, "modules") for part in root.modules()}.values())
 
 
 def hook_state(model: Any) -> tuple[object, ...]:
-    """Which hooks are on a model. It differs if the user has added or removed one."""
+    """Return which hooks of the user are on a model. The result changes if the user adds or removes a hook."""
     found: list[object] = []
     for number, part in enumerate(all_modules(model)):
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            held = list((vars(part).get(name) or {}).items())  # a copy, because a run may be adding ours now
+            held = list((vars(part).get(name) or {}).items())  # a copy, because a run may be adding hooks now
             theirs = [key for key, hook in held if not isinstance(hook, _Hook)]
             if theirs:
                 found.append((number, name, *theirs))
@@ -155,7 +155,7 @@ def hook_state(model: Any) -> tuple[object, ...]:
 
 
 def has_user_hooks(model: Any) -> bool:
-    """Whether the user's hooks run forwards in a model: they may be made for one batch, prompt by prompt."""
+    """Return whether a model has forward hooks of the user, which may treat the prompts of a batch differently."""
     return any(
         any(_is_users(getattr(handle, "user_hook", None)) for handle in getattr(part, "fwd_hooks", None) or ())
         or any(
@@ -168,18 +168,18 @@ def has_user_hooks(model: Any) -> bool:
 
 
 def _is_users(hook: Any) -> bool:
-    """Whether a hook is neither ours nor one with which the libraries record what they compute."""
+    """Whether a hook is the user's, and not one of Residscope or of a library that records what it computes."""
     library = str(getattr(hook, "__module__", "")).partition(".")[0]
     return not isinstance(hook, _Hook) and library not in ("transformers", "transformer_lens")
 
 
 def has_backward_hooks(model: Any) -> bool:
-    """Whether hooks run backwards in a model: they may change gradients."""
+    """Return whether a model has backward hooks, which may change gradients."""
     return any(
         vars(part).get("_backward_hooks") or vars(part).get("_backward_pre_hooks") for part in all_modules(model)
     )
 
 
 def is_hooked(module: Any) -> bool:
-    """Whether a module, or one in it, has hooks that run forwards."""
+    """Return whether a module, or one in it, has forward hooks."""
     return any(vars(part).get("_forward_hooks") or vars(part).get("_forward_pre_hooks") for part in module.modules())

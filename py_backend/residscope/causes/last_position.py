@@ -1,9 +1,8 @@
-"""Runs that are changed at one position only, the last one that matters: only this position is run.
+"""Runs that are changed only at the last position that matters: only this position is run.
 
-What a decoder computes at earlier positions does not depend on it. Their keys and values are computed once, by the
-model itself, in its own key/value cache. Each block is then called with one position and a copy of this cache. That
-this gives what whole runs give is tested: unchanged, and with noise at this position, against a whole run of all
-positions.
+In a decoder, earlier positions do not depend on it. Their keys and values are computed once, by the model, in its own
+key/value cache. Each block is then called with one position and a copy of this cache. Tests compare this with whole
+runs of all positions: without a change, and with noise at this position.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LastRunner:
-    """Makes runs that are changed at one position.
+    """Makes runs that are changed at one position only.
 
     Args:
         replay: The run that is changed.
@@ -33,10 +32,10 @@ class LastRunner:
 
     Attributes:
         window: The positions that are run.
-        why_whole: Always empty: whole runs are made by `Runner`.
+        why_whole: Always empty, because whole runs are made by `Runner`.
 
     Raises:
-        NotPlainError: If this does not give what whole runs give. Other exceptions have the same meaning.
+        NotPlainError: If the result differs from that of whole runs. Other exceptions mean the same.
     """
 
     why_whole = ""
@@ -61,7 +60,7 @@ class LastRunner:
         self._check_whole(at, added, twice, once)
 
     def changed(self, edits: Sequence[tuple[Site, Edit]], copies: int) -> Tensor:
-        """See `Runner.changed`; of the positions there is only this one."""
+        """See `Runner.changed`. The result has only this one position."""
         batch = self.view.batch
         with hooks() as own:
             for site, edit in edits:
@@ -72,13 +71,13 @@ class LastRunner:
 
     @cached_property
     def copies(self) -> int:
-        """How many copies of the batch are run at once."""
+        """The number of copies of the batch that are run at once."""
         size = sum(tensor.nbytes for tensor in _tensors(self._past).values())
         size += self.view.batch * 30 * int(self.view.cfg.d_model) * self.replay.run.final.element_size()
         return max(1, min(MEMORY // max(size, 1), 1024))
 
     def past(self, copies: int) -> Any:
-        """A copy of the key/value cache of the positions before, for so many copies of the batch."""
+        """Return a copy of the key/value cache of the earlier positions, for this many copies of the batch."""
         import torch
 
         batch = self.view.batch
@@ -88,7 +87,7 @@ class LastRunner:
                 return tensor.clone()
             return torch.cat([tensor] * copies)
 
-        # `deepcopy` takes what `memo` holds for an object instead of copying it.
+        # For an object in `memo`, `deepcopy` takes the entry instead of making a copy.
         memo: dict[int, Any] = {key: repeated(tensor) for key, tensor in _tensors(self._past).items()}
         return deepcopy(self._past, memo)
 
@@ -113,7 +112,7 @@ class LastRunner:
                 raise NotPlainError("with a key/value cache the model gives something else")
 
     def _check_whole(self, at: int, added: Tensor, twice: Run, once: Run) -> None:
-        """Compare noise at this position with a whole run of all positions that has the same noise there."""
+        """Compare noise at this position with a whole run of all positions that has the same noise."""
         import torch
 
         whole = torch.zeros_like(self.replay.run.streams[0])
@@ -127,7 +126,7 @@ class LastRunner:
 
 
 def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0) -> dict[int, Tensor]:
-    """The tensors that an object holds, in its attributes and containers, by their `id`."""
+    """The tensors in an object's attributes and containers, by their `id`."""
     import torch
 
     found = {} if found is None else found
@@ -146,10 +145,10 @@ _DEEPEST = 6
 
 
 def last_runner(replay: Replay, at: int) -> LastRunner | None:
-    """The runner for one position, if its test passes, and no hook of the user may tell positions or prompts apart."""
+    """Return the runner for one position. None if its tests fail, or a hook of the user may depend on the position."""
     if has_user_hooks(replay.view.model):
         return None
     try:
         return LastRunner(replay, at)
-    except Exception:  # models without such a cache, or with another one, raise anything
+    except Exception:  # models with another or no key/value cache may raise anything
         return None

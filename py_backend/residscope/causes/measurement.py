@@ -1,4 +1,4 @@
-"""What every measured cause needs: the replay, the runner, the target, and its value before any change."""
+"""What every measurement needs: the replay, the runner, the target, and the target's value before any change."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Measurement:
 
     Attributes:
         view: The cache.
-        targets: Resolves targets in it.
+        targets: Resolves targets for the cache.
         target: The target.
-        where: The position of each prompt at which it is read.
+        where: The position of each prompt at which the target is read.
         replay: The replayed run.
         readout: Reads the target from the final stream of a run.
         before: The target in the unchanged run, `[batch]`.
-        notes: What to know about the target and the cache.
+        notes: Notes on the target and the cache.
     """
 
     view: CacheView
@@ -51,16 +51,16 @@ class Measurement:
 
     @classmethod
     def of(cls, view: CacheView, answers: Any, position: Positions, targets: Targets | None = None) -> Measurement:
-        """Replay the cached run, and check the target in it.
+        """Replay the cached run, and check the target.
 
         Args:
             view: The cache.
             answers: The target, as in `ablate`.
-            position: Where it is read.
-            targets: Resolves targets in the cache; None: new ones.
+            position: Where the target is read.
+            targets: Resolves targets for the cache. None: new ones.
 
         Raises:
-            ResidscopeError: If the run is not the cached one, or its target is not the cached one or the model's own.
+            ResidscopeError: If the run is not the cached one, or the target is not the cached or the model's own value.
         """
         targets = Targets.of(view) if targets is None else targets
         where = positions.resolve(view, position)
@@ -75,18 +75,18 @@ class Measurement:
 
     @property
     def replayed(self) -> str:
-        """How the replay compares with the cache, in words: `replayed: +4.724, as cached`."""
+        """The comparison of the replay with the cache, in words: `replayed: +4.724, as cached`."""
         return replayed_words(self.before, self.replay.gap)
 
     def site(self, kind: SiteKind, layer: int) -> Site | None:
-        """A site; None if this layer has none."""
+        """Return a site. None if this layer has no such site."""
         return self.replay.sites.get((kind, layer))
 
     def layers(self, kind: SiteKind) -> list[int]:
-        """The layers that have such a site.
+        """Return the layers that have such a site.
 
         Raises:
-            ResidscopeError: If none has.
+            ResidscopeError: If no layer has one.
         """
         found = [layer for layer in range(self.view.n_layers) if self.site(kind, layer) is not None]
         if not found:
@@ -94,18 +94,18 @@ class Measurement:
             raise ResidscopeError(
                 "causes",
                 f"`{name}` is not in this cache, or a run of this model cannot be changed there: no layer calls a "
-                "module whose output it is.",
+                "module with this output.",
             )
         return found
 
 
 def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str:
-    """How an unchanged run compares with the cache.
+    """Return the comparison of an unchanged run with the cache, in words.
 
     Args:
-        before: The target in it, `[batch]`.
+        before: The target in the run, `[batch]`.
         gap: The largest difference from the cache, relative to an activation's size.
-        prompt: The prompt whose target is named; None: the mean.
+        prompt: The prompt whose target is named. None: the mean over prompts.
     """
     value = float(before.mean() if prompt is None else before[prompt])
     mean = " (mean over prompts)" if prompt is None and len(before) > 1 else ""
@@ -114,10 +114,10 @@ def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str
 
 
 def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
-    """Check that the target in the replay is the one in the cache, and the model's own.
+    """Check that the target in the replay is the cached one, and the model's own.
 
     Raises:
-        ResidscopeError: If it is not.
+        ResidscopeError: If they differ.
     """
     view, targets = readout.view, readout.targets
     step = max(view.rounding_step(), step_of(view.stream.dtype))  # the cache may have been converted
@@ -133,9 +133,9 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
             if number == 0 and len(gaps) > 1 and gaps[1] <= tolerance:
                 raise ResidscopeError(
                     "replay",
-                    f"The target, read from the final stream of a run, is what the model computes now, but differs "
-                    f"from the cached value by {gap:.2g}: the final norm or the unembedding was changed since the "
-                    "cache was made, or a hook on them added or removed. Make the cache again.",
+                    f"The target, read from the final stream of a new run, is the model's present value, but differs "
+                    f"from the cached value by {gap:.2g}: the final norm or the unembedding, or a hook on them, was "
+                    "changed since the cache was made. Make the cache again.",
                 )
             raise ResidscopeError(
                 "replay",
@@ -145,14 +145,14 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
 
 
 def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
-    """The positions that are changed in each prompt. Padding is never changed.
+    """Return the positions that are changed in each prompt. Padding is never changed.
 
     Args:
         view: The cache.
         given: `"all"`, `"last"` (each prompt's last real token), a position, or several.
 
     Raises:
-        ResidscopeError: If these are no positions.
+        ResidscopeError: If these are not positions.
     """
     import torch
 

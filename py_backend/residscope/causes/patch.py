@@ -1,4 +1,4 @@
-"""`patch`: another run's activations are put into the cached run (activation patching)."""
+"""`patch`: activation patching, which puts another run's activations into the cached run."""
 
 from __future__ import annotations
 
@@ -46,29 +46,32 @@ def patch(
 ) -> Patching:
     """Run the model with activations of another run put in, one at a time, and measure the target.
 
-    The run is the cache's. With a cache of corrupted prompts and a source of clean ones this shows which activations
-    restore the answer (denoising); the other way round, which ones break it (noising). Both differ.
+    The changed run is that of `cache`. With a cache of corrupted prompts and a source of clean prompts, this shows
+    which activations restore the answer (denoising). With both exchanged, it shows which ones break the answer
+    (noising). The two results differ.
 
     Args:
         cache: The `ActivationCache` whose run is changed.
-        source: The `ActivationCache` whose activations are put in: as many positions, and as many prompts or one.
+        source: The `ActivationCache` whose activations are put in. It needs the same number of positions, and the same
+            number of prompts or one.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
-        at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: of each sublayer. `"resid_pre"`: the stream
-            before each layer.
-        path: Where the change is read: `"L23H3.q"` (the query of this head; `.k`: key, `.v`: value), several of these,
-            or `"logits"`. It passes only along the direct path to there; see `ablate`. This is path patching.
+        at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: the output of each sublayer. `"resid_pre"`: the
+            stream before each layer.
+        path: The end of a path: `"L23H3.q"` (the query of this head; `.k`: key, `.v`: value), several of these, or
+            `"logits"`. The change passes only along the direct path to this end, as in `ablate` (path patching).
             Components that do not come before a receiver have no such path: NaN.
-        positions: Where it is put in: `"all"` (every real position at once), `"last"`, positions that all prompts
-            share, or `"each"`: one position after another, each in runs of its own. Padding is never replaced.
+        positions: The positions whose activations are replaced: `"all"` (all real positions at once), `"last"`,
+            positions (the same for all prompts), or `"each"` (each position in a run of its own). Padding is never
+            replaced.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: Which tokens are real; see `ablate`.
-        model: The model, if `cache.model` no longer exists.
+        attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
+        model: The model, if `cache.model` was deleted.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
     Returns:
-        The effects, in the target's units. `.effects` is `[layer, head, batch]` for heads, else `[layer, batch]`; with
-        `positions="each"` there is an axis `pos` before `batch`.
+        The effects, in the target's unit. `.effects` is `[layer, head, batch]` for heads, otherwise `[layer, batch]`.
+        With `positions="each"` there is an axis `pos` before `batch`.
 
     Raises:
         ResidscopeError: As for `ablate`.
@@ -93,7 +96,7 @@ def patch(
                 found = sweep.each(patches, shown=progress, name="patch")[0], range(len(patches))
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
-                measurement.notes.append(f"Each run was one of the whole model, because {because}.")
+                measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
             return found
 
         return measured
@@ -104,7 +107,7 @@ def patch(
 
 
 Found = tuple["Tensor", Sequence[int]]
-"""Effects `[patch, batch]`, and the patches of which they were measured; the others are estimates."""
+"""Effects `[patch, batch]`, and the patches whose effects were measured. The other effects are estimates."""
 
 Work = Callable[[Measurement, "Bool[Tensor, 'batch pos']", Replacement], Callable[[], Found]]
 
@@ -119,7 +122,7 @@ def patching(
     options: tuple[Any, Any, Any],
     work: Work,
 ) -> Patching:
-    """The frame of `patch`, `estimate` and `effects`: `work` returns a function that returns the effects."""
+    """The common part of `patch`, `estimate` and `effects`. `work` returns a function that returns the effects."""
     if at not in KINDS:
         raise ResidscopeError(
             "at",
@@ -158,7 +161,7 @@ def _is_each(positions: Any) -> bool:
 
 
 def cells(measurement: Measurement, at: SiteKind, *, each: bool) -> list[Patch]:
-    """The patches of a sweep, layer by layer."""
+    """Return the patches of a sweep, layer by layer."""
     places: list[int | None] = list(range(measurement.view.n_pos)) if each else [None]
     found: list[Patch] = []
     for layer in measurement.layers(at):
@@ -222,11 +225,11 @@ def _result(
 
 
 def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, list[str]]:
-    """The target in the source's own run, at its own position; and notes."""
+    """The target in the source's own run, at its own positions, and notes."""
     view = CacheView(source, model=measurement.view.model)
     same = measurement.where
     if view.batch == 1 and measurement.view.batch > 1:
-        return None, ["The source is one prompt for all: the target in it, and normalised effects, are not given."]
+        return None, ["The source is one prompt for all prompts: its target and normalised effects are not given."]
     own = real_positions.last(view)
     targets = Targets(view, measurement.targets.vocabulary, measurement.targets.directions)
     reading = target_reading(targets, measurement.target, same)
@@ -234,12 +237,12 @@ def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, li
     if found.value is None:
         return None, ["The source holds neither logits nor the final stream: its target is not known."]
     differ = real_positions.last(measurement.view) != own and same.tolist() == real_positions.last(measurement.view)
-    notes = ["In the source the target is read at the same positions, which are not all its last ones."] * differ
+    notes = ["In the source the target is read at the same positions, but some prompts end elsewhere there."] * differ
     return found.value[:, 0].to(measurement.before), notes
 
 
 _SMALL = 0.05
-"""A gap of at most this share of the target's size is too small to divide by."""
+"""If source and cache differ by at most this share of the target's size, effects are not normalised."""
 
 
 def _normalized(effects: Tensor, before: Tensor, source: Tensor) -> tuple[Tensor, list[str]]:

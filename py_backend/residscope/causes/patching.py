@@ -1,4 +1,4 @@
-"""`Patching`: what another run's activations do to the target, measured or estimated."""
+"""`Patching`: the effects of another run's activations on the target, measured or estimated."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Patching:
-    """Effects of putting another run's activations into the cached run: the target after minus before, in its units.
+    """Effects of putting another run's activations into the cached run: the target after minus before, in its unit.
 
     Attributes:
-        effects: Target after − before. `axes` has its axes. NaN where a layer has no such activation, and where a
+        effects: Target after − before, with the axes `axes`. NaN if a layer has no such activation, and where a
             position is padding.
         normalized: effects / (target in the source − target in the cache): 0 is the cached run, 1 the source's. NaN in
             prompts in which this gap is too small to divide by. None if there is no source.
         before: `[batch]`, the target in the cached run.
-        source: `[batch]`, the target in the source; None if there is no source.
-        direction: Which run gets what, in words: patching in the other direction gives other numbers.
-        at: What was replaced.
+        source: `[batch]`, the target in the source. None if there is no source.
+        direction: Which run gets which activations, in words. Patching in the other direction gives other numbers.
+        at: The kind of the replaced activations.
         components: The components, in the order of `effects` without positions and prompts.
         axes: The names of the axes.
-        measured: Which effects were measured in runs, in the axes of `effects` without prompts: all of `patch`, none of
-            `estimate`. The others are estimates.
-        replayed: How the unchanged run compares with the cache, in words.
-        notes: What to know about these numbers, in sentences.
-        target: What was measured.
+        measured: Which effects were measured in runs, with the axes of `effects` without prompts: for `patch` all, for
+            `estimate` none. The others are estimates.
+        replayed: The comparison of the unchanged run with the cache, in words.
+        notes: Notes on these numbers, in sentences.
+        target: The target that was measured.
         model: The model's name.
-        path: Where the path ends, such as `L23H3.q`, if the activations were put in only along the path to there.
+        path: The end of the path, such as `L23H3.q`, if the activations were put in only along this path.
     """
 
     effects: Float[Tensor, "*component batch"]
@@ -58,19 +58,19 @@ class Patching:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The names of the components: `L0H0`, `0_attn_out`, `0_pre`; at one position also its number: `0_pre@3`."""
+        """The labels of the components: `L0H0`, `0_attn_out`, `0_pre`. At one position also its index: `0_pre@3`."""
         names = [component.label for component in self.components]
         if "pos" not in self.axes:
             return names
         return [f"{name}@{at}" for name in names for at in range(self.effects.shape[-2])]
 
     def of(self, prompt: int | None = None, *, normalized: bool = False) -> Float[Tensor, " component"]:
-        """The effects in one prompt, or their mean over prompts, in the order of `labels`.
+        """Return the effects in one prompt, or their mean over prompts, in the order of `labels`.
 
-        Normalised effects are averaged over the prompts that have one.
+        The mean of normalised effects is over the prompts that have one.
 
         Raises:
-            ResidscopeError: If there is no such prompt, or nothing to normalise by.
+            ResidscopeError: If there is no such prompt, or no source to normalise by.
         """
         values = self.normalized if normalized else self.effects
         if values is None:
@@ -78,11 +78,11 @@ class Patching:
         return in_prompt(values, prompt)
 
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
-        """Return the k components whose effect is farthest from 0, as pairs (name, effect), the farthest first.
+        """Return the k components with the effects farthest from 0, as pairs (name, effect), the farthest first.
 
         Args:
-            k: How many.
-            prompt: The prompt; None is the mean over prompts.
+            k: The number of components.
+            prompt: The prompt. None: the mean over prompts.
         """
         return farthest(self.labels, self.of(prompt), k)
 
@@ -90,7 +90,7 @@ class Patching:
         """Return a pandas table: a row for each component, with its effect and its normalised effect.
 
         Args:
-            prompt: The prompt; None is the mean over prompts.
+            prompt: The prompt. None: the mean over prompts.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -105,14 +105,14 @@ class Patching:
         """Return a plotly figure: layer × head, layer × position, or bars.
 
         Args:
-            prompt: The prompt; None is the mean over prompts.
+            prompt: The prompt. None: the mean over prompts.
             normalized: Whether to show normalised effects.
 
         Returns:
             A `plotly.graph_objects.Figure`.
 
         Raises:
-            ResidscopeError: If plotly is not installed, or there is nothing to normalise by.
+            ResidscopeError: If plotly is not installed, or there is no source to normalise by.
         """
         from residscope.export.effects import patching_figure
 

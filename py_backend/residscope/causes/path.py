@@ -1,4 +1,4 @@
-"""`path=`: where a path ends, at what heads read (`"L23H3.q"`), or at the logits."""
+"""`path=`: the end of a path, either what heads read (`"L23H3.q"`) or the logits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from residscope.causes.reads import WORDS, Read
 from residscope.errors import ResidscopeError
 
 Ends = tuple["Receiver", ...] | Literal["logits"]
-"""Where a path ends."""
+"""The end of a path."""
 
 _FORM = 'write a head and what it reads, such as `path="L23H3.q"` (or `.k`, `.v`), a list of these, or `path="logits"`'
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """What receives: a head, by its query, key or value."""
+    """The receiver of a path: a head, by its query, key or value."""
 
     layer: int
     head: int
@@ -26,15 +26,15 @@ class Receiver:
 
     @property
     def label(self) -> str:
-        """Its name, `L23H3.q`."""
+        """The receiver's label, `L23H3.q`."""
         return f"{name(self.layer, self.head)}.{self.part}"
 
 
 def ends(view: CacheView, given: Any) -> Ends:
-    """Where a path ends, from what a user writes.
+    """Return the end of a path that a user named.
 
     Raises:
-        ResidscopeError: If it is none, or names what the model does not have.
+        ResidscopeError: If it is not the end of a path, or the model has no such head.
     """
     listed = [given] if isinstance(given, str) or not hasattr(given, "__iter__") else list(given)
     if listed == ["logits"]:
@@ -57,12 +57,12 @@ def ends(view: CacheView, given: Any) -> Ends:
 
 
 def words(given: Ends) -> str:
-    """Where a path ends, in words."""
+    """Return the end of a path in words."""
     return "logits" if isinstance(given, str) else " and ".join(receiver.label for receiver in given)
 
 
 def last_layer(view: CacheView, given: Ends) -> int:
-    """The layer before which a path ends at the latest; the number of layers stands for the logits."""
+    """Return the last layer before which a path ends. The number of layers means the logits."""
     return view.n_layers if given == "logits" else max(receiver.layer for receiver in given)
 
 
@@ -71,7 +71,7 @@ def sharing(view: CacheView, given: Ends, count: dict[int, int]) -> list[str]:
 
     Args:
         view: The cache.
-        given: Where the path ends.
+        given: The end of the path.
         count: The number of heads in each layer.
     """
     notes: list[str] = []

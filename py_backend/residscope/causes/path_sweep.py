@@ -1,11 +1,10 @@
-"""Path patching: what a component sends to a head's query, key or value, or to the logits, and nothing else.
+"""Path patching: the effect of what a component sends to a head's query, key or value, or to the logits.
 
-1. What the component writes changes: its own block is run with its activation replaced, and the change of the
-   sublayer's output is kept.
-2. The stream carries it to the receiver's layer; all that is added in between is held at its cached value.
-3. The receiver's layer is run with this stream, for the receiver's query, key or value, and again with the unchanged
-   stream and only this put in, for the receiver's `z`.
-4. A run with this `z` gives the effect. Everything behind the receiver runs as usual.
+1. The component's block is run with the component's activation replaced. The change of the sublayer's output is kept.
+2. The stream carries this change to the receiver's layer. Everything that is added between is held at its cached value.
+3. The receiver's layer is run with this stream, to get the receiver's query, key or value. The layer is run again with
+   the unchanged stream and only this input put in, to get the receiver's `z`.
+4. A run with this `z` gives the effect. Everything after the receiver runs as usual.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class PathSweep(Sweep):
     """Runs in which a component is replaced only along the path to some receivers.
 
     Attributes:
-        ends: Where the path ends. With `direct`, which the logits allow, the final norm's scale is frozen.
+        ends: The end of the path. If `direct` is set (only for the logits), the final norm's scale is frozen.
     """
 
     ends: Ends = "logits"
@@ -56,7 +55,7 @@ class PathSweep(Sweep):
         self.notes = sharing(of.view, self.ends, heads)
 
     def sends(self, layer: int) -> bool:
-        """Whether a component of this layer comes before a receiver."""
+        """Return whether a component of this layer comes before a receiver."""
         return layer < self.last
 
     def steps(
@@ -67,7 +66,7 @@ class PathSweep(Sweep):
         yield from super().steps(patches, total, direct, most)
 
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
-        """See `Sweep.together`: all components send at once."""
+        """See `Sweep.together`. All components send at once."""
         self._prepare(patches)
         if self.direct is not None:
             total = super().together(patches)[1]
@@ -79,7 +78,7 @@ class PathSweep(Sweep):
         return total, total * float("nan")
 
     def _choose_runner(self, count: int) -> None:
-        """The runner was chosen by `_prepare`: a path to a head is many runs of few blocks."""
+        """Does nothing: `_prepare` chose the runner. A path to a head needs many runs of few blocks."""
 
     def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         select = self._select(site, patches)
@@ -92,7 +91,7 @@ class PathSweep(Sweep):
         return total, total * float("nan")
 
     def _prepare(self, patches: Sequence[Patch]) -> None:
-        """Test the path, and record the unchanged outputs of the sublayers that send."""
+        """Test the path, and record the unchanged outputs of the sending sublayers."""
         of, layers = self.measurement, sorted({patch.layer for patch in patches})
         if self.direct is not None or self._ready:
             return
@@ -101,8 +100,8 @@ class PathSweep(Sweep):
         several = len({one.layer for one in receivers}) > 1
         if runner.chain is None and several:
             raise ResidscopeError(
-                "path", f"`path=` can name heads of one layer only here, because {runner.why_whole}: what passes from "
-                "block to block is not known to be only the stream."
+                "path", f"`path=` can only name heads of one layer here, because {runner.why_whole}: blocks may pass "
+                "more than the stream to each other."
             )  # fmt: skip
         for layer in layers:
             if of.site(self._out, layer) is None:
@@ -131,12 +130,12 @@ class PathSweep(Sweep):
         return site
 
     def _sent(self, layer: int, select: Tensor) -> Float[Tensor, "copy batch pos d_model"]:
-        """By how much the sublayer's output changes if the chosen activations are replaced, nothing else before."""
+        """The change of the sublayer's output if only the chosen activations are replaced."""
         site, out = self._site(layer), self._site(layer, self._out)
         into: list[Tensor] = []
         edit = self._edit(select, self.replacement.of(site), [])
         edits: list[tuple[Place, Edit]] = [(site, edit), (out, capture(into))]
-        if site is out:  # its own output is replaced: no run is needed
+        if site is out:  # the sublayer's output is replaced, so no run is needed
             before = self._unchanged[layer]
             into.append(edit(before.repeat(len(select), *[1] * (before.ndim - 1))))
         else:
@@ -146,7 +145,7 @@ class PathSweep(Sweep):
         return changed - working(self._unchanged[layer])[None]
 
     def _received(self, sent: dict[int, Tensor]) -> Float[Tensor, "copy batch"]:
-        """The effect of what the sublayers of some layers send, on the target."""
+        """The effect on the target of what the sublayers of some layers send."""
         of, (some, *_) = self.measurement, sent.values()
         if self.ends == "logits":
             final = of.readout.pick(of.replay.run.final[None])
@@ -175,7 +174,7 @@ class PathSweep(Sweep):
         return of.readout.value(of.readout.pick(final)) - of.before  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def _arriving(self, sent: dict[int, Tensor], until: int) -> Tensor:
-        """What arrives in the stream before a layer."""
+        """What the sent changes add to the stream before a layer."""
         import torch
 
         parts = [part * self._carry.factor(layer, until) for layer, part in sent.items() if layer < until]
@@ -193,12 +192,12 @@ def _put_heads(z: dict[int, Tensor]) -> Edit:
 
 
 def along_path(sweep: PathSweep, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, list[int]]:
-    """The effects of all patches, `[patch, batch]`, and the rows that were measured; the others have no such path.
+    """Return the effects of all patches, `[patch, batch]`, and the measured rows. The other rows have no such path.
 
-    If this is interrupted, the exception gets what is done as `.effects`, as in `Sweep.each`.
+    If this is interrupted, the exception gets the effects so far as `.effects`, as in `Sweep.each`.
 
     Raises:
-        ResidscopeError: If none has such a path.
+        ResidscopeError: If no patch has such a path.
     """
     rows = [row for row, patch in enumerate(patches) if sweep.sends(patch.layer)]
     effects = sweep.unmeasured(len(patches))[0]

@@ -1,4 +1,4 @@
-"""Effects in one prompt, and the largest of them: what `Ablation` and `Patching` have in common."""
+"""Effects in one prompt, and the largest of them. `Ablation` and `Patching` use these functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def in_prompt(effects: Float[Tensor, "*component batch"], prompt: int | None) -> Float[Tensor, " component"]:
-    """Return the effects in one prompt, or their mean over the prompts that have one (the others are NaN).
+    """Return the effects in one prompt, or their mean over prompts. Prompts with NaN are left out of the mean.
 
     Raises:
         ResidscopeError: If the prompt is outside the batch.

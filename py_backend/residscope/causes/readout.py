@@ -1,4 +1,4 @@
-"""The target, read from the final stream of a run, without the vocabulary: only the answers' tokens are computed."""
+"""Reads the target from the final stream of a run. Only the logits of the answers' tokens are computed."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class RunReadout:
 
     Attributes:
         view: The cache.
-        targets: Resolves targets in it.
+        targets: Resolves targets for the cache.
         target: The target.
-        where: The position of each prompt at which it is read.
+        where: The position of each prompt at which the target is read.
         frozen: The readout of the cached run.
         norm: The final norm.
         scale: The cached scale of the final norm, `[batch]`.
-        columns: The functionals of the norm's output: of the target, or, if there is a soft-cap, of each token.
-        offset: What is added to each.
-        weights: The weight of each token in the target; None if the functional is the target's own.
+        columns: Functionals of the norm's output: one for the target. If there is a soft-cap, one for each token.
+        offset: The number that is added to each functional.
+        weights: The weight of each token in the target. None if there is one functional for the target.
     """
 
     view: CacheView
@@ -52,7 +52,7 @@ class RunReadout:
 
     @classmethod
     def of(cls, targets: Targets, target: Target, where: Int[Tensor, " batch"] | None) -> RunReadout:
-        """The readout of a target.
+        """Return the readout of a target.
 
         Raises:
             ResidscopeError: If the target is inside the model, or has no single position in each prompt.
@@ -65,7 +65,7 @@ class RunReadout:
             )
         if where is None:
             raise ResidscopeError(
-                "position", 'Causes are measured at one position of each prompt: give it, not `position="all"`.'
+                "position", 'Causes are measured at one position of each prompt, not with `position="all"`: give one.'
             )
         view = targets.view
         readout = target_reading(targets, target, where).readout()
@@ -82,11 +82,11 @@ class RunReadout:
     def pick(
         self, final: Float[Tensor, "copy batch pos d_model"], window: slice = slice(0, None)
     ) -> Float[Tensor, "copy batch d_model"]:
-        """The final streams at the positions where the target is read, in working precision.
+        """Return the final streams at the positions where the target is read, in working precision.
 
         Args:
             final: The final streams.
-            window: The positions that they are of.
+            window: The positions of these final streams.
         """
         import torch
 
@@ -96,7 +96,7 @@ class RunReadout:
     def value(
         self, stream: Float[Tensor, "copy batch d_model"], *, frozen: bool = False
     ) -> Float[Tensor, "copy batch"]:
-        """The target, with the norm's scale computed from each stream, or frozen at its cached value."""
+        """Return the target. The norm's scale is computed from each stream, or frozen at its cached value."""
         norm, scale = self.norm, self.scale if frozen else self.norm.scale(stream)
         read = norm.centre(stream) / scale[..., None]
         read = read if norm.weight is None else read * norm.weight
@@ -111,7 +111,7 @@ class RunReadout:
         return (read[..., None, :] @ self.columns)[..., 0, :]
 
     def without_inference_tensors(self) -> RunReadout:
-        """The same readout, of tensors that autograd may keep: it keeps none that `torch.inference_mode` made."""
+        """Return the same readout with tensors that autograd can keep, not made in `torch.inference_mode()`."""
 
         def plain(tensor: Tensor | None) -> Any:
             return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
@@ -121,14 +121,14 @@ class RunReadout:
         return replace(self, norm=norm, columns=columns, offset=offset, weights=weights)
 
     def measured(self) -> Float[Tensor, " batch"] | None:
-        """The model's own value in the cache; None if nothing holds it."""
+        """Return the model's own value in the cache. None if nothing cached gives it."""
         reading = target_reading(self.targets, self.target, self.where)
         found = measured_value(reading, self.frozen, self.targets, self.target, None)
         return None if found.value is None else found.value[:, 0]
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the target in runs."""
+        """Return notes on the target in runs."""
         if self.weights is None:
             return []
         return [f"The model soft-caps its logits at {self.targets.output.cap:g}: all values are after the cap."]

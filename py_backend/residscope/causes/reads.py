@@ -1,8 +1,8 @@
 """What a head reads: the queries, keys and values of its layer, as the model computes them in a run.
 
-They are the outputs of `hook_q`, `hook_k` and `hook_v`. That a head's `z` follows from them is found by testing: noise
-in the stream before the layer, and the queries, keys and values that it gives, put into the layer by themselves, must
-give the same `z`.
+They are the outputs of `hook_q`, `hook_k` and `hook_v`. A test shows whether a head's `z` follows from them. First,
+noise is added to the stream before the layer, and the resulting queries, keys and values are recorded. If these alone
+are put into the layer, they must give the same `z`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Read = Literal["q", "k", "v"]
-"""What a head reads by its query, key or value."""
+"""The three inputs of attention in words."""
 
 WORDS: dict[Read, str] = {"q": "query", "k": "key", "v": "value"}
 
 
 @dataclass(frozen=True)
 class ReadSite:
-    """The module whose output is what all heads of a layer read, such as their queries.
+    """The module whose output is one input of all heads of a layer, such as their queries.
 
     Attributes:
         layer: The layer.
         module: The module.
-        name: The name of its activation.
+        name: The name of the activation.
     """
 
     layer: int
@@ -45,12 +45,12 @@ class ReadSite:
     name: str
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """A change of the module's output, from one of the same numbers as `[prompt, number]`."""
+        """Return an edit of the module's output, given an edit of the same numbers as `[prompt, number]`."""
         return lambda output: edit(output.reshape(prompts, -1)).reshape(output.shape)
 
 
 def capture(into: list[Tensor]) -> Edit:
-    """An edit that changes nothing, and records the activation."""
+    """Return an edit that changes nothing, and records the activation."""
 
     def edit(held: Tensor) -> Tensor:
         into.append(held.detach().clone())  # a later module may write into it
@@ -60,12 +60,12 @@ def capture(into: list[Tensor]) -> Edit:
 
 
 def put(value: Tensor) -> Edit:
-    """An edit that puts this activation in the place of the run's own."""
+    """Return an edit that replaces the run's own activation by this one."""
     return lambda held: value.to(held).reshape(held.shape)
 
 
 class Reads:
-    """What the heads of one layer read.
+    """The inputs of the heads of one layer: queries, keys and values.
 
     Args:
         measurement: The cached run.
@@ -75,10 +75,10 @@ class Reads:
     Attributes:
         stream: The stream before the layer.
         z: The heads' `z`.
-        gate: Whether the layer's heads gate what they have read.
+        gate: The name of the gate of the layer's heads, if they have one.
 
     Raises:
-        ResidscopeError: If the layer's heads cannot be made to read something else.
+        ResidscopeError: If the inputs of the layer's heads cannot be changed.
     """
 
     def __init__(self, measurement: Measurement, runner: Runner, layer: int) -> None:
@@ -97,10 +97,10 @@ class Reads:
         self._test()
 
     def check(self, part: Read) -> None:
-        """Check that the layer computes such an input.
+        """Check that this input of the layer can be changed.
 
         Raises:
-            ResidscopeError: If it does not.
+            ResidscopeError: If it cannot.
         """
         if part not in self._sites:
             raise _not_found(self.layer, f"attn.hook_{part}")
@@ -108,7 +108,7 @@ class Reads:
     def of(
         self, parts: Iterable[Read], added: Float[Tensor, "copy batch pos d_model"]
     ) -> dict[Read, Float[Tensor, "prompt number"]]:
-        """What all heads of the layer read if this is added to the cached stream before it."""
+        """Return these inputs of all heads of the layer if `added` is added to the cached stream before the layer."""
         found: dict[Read, list[Tensor]] = {part: [] for part in parts}
         edits: list[tuple[Place, Edit]] = [(self.stream, _add(added))]
         edits += [(self._sites[part], capture(into)) for part, into in found.items()]
@@ -118,7 +118,7 @@ class Reads:
     def z_of(
         self, read: Mapping[Read, Tensor], copies: int, stream: Tensor | None = None
     ) -> Float[Tensor, "prompt pos head d_head"]:
-        """The `z` of all heads if they read this, and the rest as in a run with this stream before the layer."""
+        """Return the `z` of all heads for these inputs. Other inputs are those of a run with this stream."""
         into: list[Tensor] = []
         edits: list[tuple[Place, Edit]] = [(self._sites[part], put(value)) for part, value in read.items()]
         edits += [(self.stream, put(stream))] if stream is not None else []
@@ -126,10 +126,10 @@ class Reads:
         return into[0]
 
     def _test(self) -> None:
-        """See the top of this module. A gate that is computed by itself is put in, too.
+        """Run the test in the docstring of this module. A gate with its own module is put in, too.
 
         Raises:
-            ResidscopeError: If the `z` differs.
+            ResidscopeError: If `z` differs.
         """
         view, before = self._measurement.view, self._measurement.replay.run.streams[self.layer]
         whole: dict[str, tuple[ReadSite, list[Tensor]]] = {site.name: (site, []) for site in self._sites.values()}
@@ -163,7 +163,7 @@ def _add(added: Tensor) -> Edit:
 
 
 def _site(view: CacheView, layer: int, path: str) -> ReadSite | None:
-    """The module of an activation that was cached. None if there is none."""
+    """The module of a cached activation. None if there is none."""
     from torch.nn import Module
 
     name = f"blocks.{layer}.{path}"

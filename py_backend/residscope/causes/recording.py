@@ -1,4 +1,4 @@
-"""Records a run as a cache: what the hook points give, under the names that the user's cache has."""
+"""Records a run as a cache: the outputs of hook points, under the names in the user's cache."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Change = Callable[[Hooks], None]
 
 
 def recorded_run(replay: Replay, change: Change) -> tuple[dict[str, Tensor], list[str]]:
-    """Run the whole model with changes, and record what the cache holds.
+    """Run the whole model with changes, and record the activations that the cache holds.
 
-    The unchanged run is recorded, too. What is not in it as in the cache is left out of the result: the name would mean
-    something else there.
+    The unchanged run is recorded, too. An activation that differs there from the cached one is left out of the result,
+    because its name would mean something else.
 
     Args:
         replay: The cached run.
         change: Adds the hooks that change the run.
 
     Returns:
-        The activations of the changed run, in the shapes, types and on the devices of the cache; and notes.
+        The activations of the changed run, with the shapes, dtypes and devices of the cache, and notes.
 
     Raises:
         ResidscopeError: If the model has no hook points.
@@ -41,12 +41,12 @@ def recorded_run(replay: Replay, change: Change) -> tuple[dict[str, Tensor], lis
     notes: list[str] = []
     if left_out:
         shown = ", ".join(f"`{name}`" for name in left_out[:3]) + ", …" * (len(left_out) > 3)
-        notes.append(f"The new run has no {shown}: a run of the model does not give them as they are in the cache.")
+        notes.append(f"The new run has no {shown}: not even an unchanged run gives them as they are in the cache.")
     return values, notes
 
 
 def _names(replay: Replay) -> frozenset[str]:
-    """The activations that an unchanged run gives as they are in the cache."""
+    """The names of the activations that an unchanged run gives as they are in the cache."""
     cached = replay.view.activations
     same = _record(replay, lambda _: None, lambda name, value: _is_cached(replay.view, value, cached[name]))
     return frozenset(name for name, is_same in same.items() if is_same)
@@ -55,7 +55,7 @@ def _names(replay: Replay) -> frozenset[str]:
 def _record(
     replay: Replay, change: Change, keep: Callable[[str, Tensor], Any], names: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """What `keep` returns for each activation of a run; an activation that is computed several times is left out."""
+    """What `keep` returns for each activation of a run. An activation that is computed several times is left out."""
     points: Any = getattr(replay.view.model, "hook_dict", None)
     if not isinstance(points, dict):
         raise ResidscopeError("replay", "This model has no `hook_dict`, so its run cannot be recorded as a cache.")
@@ -81,7 +81,7 @@ def _record(
 
 
 def _is_cached(view: CacheView, value: Tensor, cached: Tensor) -> bool:
-    """Whether this is the cached activation, up to rounding."""
+    """Whether a value equals the cached activation, up to rounding."""
     if value.numel() != cached.numel():
         return False
     own = cached.detach().reshape(value.shape)
@@ -95,5 +95,5 @@ def _is_cached(view: CacheView, value: Tensor, cached: Tensor) -> bool:
 
 
 def _like(value: Tensor, cached: Tensor) -> Tensor:
-    """The activation in the form of the cached one."""
+    """The value with the cached activation's shape, device and dtype."""
     return value.reshape(cached.shape).to(device=cached.device, dtype=cached.dtype, copy=True)

@@ -1,4 +1,4 @@
-"""Why a run cannot be the cached one, in sentences. Only reasons that can be shown are named."""
+"""Errors for runs that differ from the cached run. They name only reasons that can be shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_before(view: CacheView) -> Tensor:
-    """Check what can be known before a run, and return the token ids on the model's device.
+    """Check what is known before a run. Return the token ids on the model's device.
 
     Raises:
         ResidscopeError: If there are no token ids, the model draws random numbers, or the cache is cut.
@@ -26,8 +26,8 @@ def check_before(view: CacheView) -> Tensor:
     if dropout:
         raise ResidscopeError(
             "replay",
-            f"The model is in training mode, and its dropout (`{type(dropout[0]).__name__}`) draws random numbers: no "
-            "run is the cached one. Call `model.eval()`, make the cache again, and measure then.",
+            f"The model is in training mode, and its dropout (`{type(dropout[0]).__name__}`) draws random numbers, so "
+            "no run equals the cached one. Call `model.eval()`, make the cache again, and then measure.",
         )
     cut = view.cut()
     if cut is not None:
@@ -36,8 +36,8 @@ def check_before(view: CacheView) -> Tensor:
     if tokens is None:
         raise ResidscopeError(
             "replay",
-            "The run cannot be repeated: the cache holds no token ids (`embed.hook_in`), and they do not follow from "
-            "`hook_embed`. Pass them: `tokens=`. A run from embeddings (`inputs_embeds`) cannot be repeated.",
+            "The run cannot be repeated: the cache holds no token ids (`embed.hook_in`), and they cannot be recovered "
+            "from `hook_embed`. Pass `tokens=`. A run from embeddings (`inputs_embeds`) cannot be repeated.",
         )
     weight = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
     device = view.stream.device if weight is None or weight.device.type == "meta" else weight.device
@@ -45,13 +45,13 @@ def check_before(view: CacheView) -> Tensor:
 
 
 def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any]) -> ResidscopeError:
-    """The error for a run that is not the cached one.
+    """Return the error for a run that is not the cached one.
 
     Args:
         view: The cache.
         gap: The largest difference, relative to the size of an activation.
         final: The final stream of the run.
-        masks: The attention masks that were tried; None is none.
+        masks: The attention masks that were tried. None in this list: no mask.
     """
     reasons = [*_weights(view), *_hooks(view), *_training(view), *_kinds(view, final)]
     if view.other_tokens:
@@ -69,13 +69,13 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
     return ResidscopeError(
         "replay",
         "The model, run again on the cache's tokens, does not give the cached activations (they differ by up to "
-        f"{gap:.2g} of their size): an effect measured now would not be one in this cache. {likely} Make the cache "
+        f"{gap:.2g} of their size). So an effect measured now would not hold for this cache. {likely} Make the cache "
         "again.",
     )
 
 
 def not_compared() -> ResidscopeError:
-    """The error for a cache that holds nothing to compare a run with."""
+    """Return the error for a cache that holds nothing to compare a run with."""
     return ResidscopeError(
         "replay",
         "Whether a run is the cached one cannot be checked: the cache holds none of the activations that are "
@@ -102,7 +102,7 @@ def _training(view: CacheView) -> list[str]:
 
 
 def _hooks(view: CacheView) -> list[str]:
-    """Which hooks of the user are on the model now. If there are none, the cached run may have had some."""
+    """Names the user's hooks on the model. If there are none, the cached run may have had some."""
     named = [name for name, part in view.model.named_modules() if getattr(part, "fwd_hooks", None)]
     if not named:
         return []
@@ -111,7 +111,7 @@ def _hooks(view: CacheView) -> list[str]:
 
 
 def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
-    """Whether the cached run computed in another precision than the run now."""
+    """A reason if the cached run was computed in another precision than this run."""
     endings = ("hook_resid_pre", "hook_resid_post", "hook_z", "hook_attn_out", "hook_mlp_out")
     kinds = {tensor.dtype for name, tensor in view.activations.items() if name.endswith(endings)}
     if final is None or kinds <= {final.dtype}:

@@ -26,9 +26,9 @@ class Replacement:
     """What takes the place of a site's activation.
 
     Attributes:
-        words: What it is: `"zero"`, `"the mean over the cache's prompts"`.
-        of: Returns it for a site, `[batch or 1, pos, *inner]`.
-        notes: What to know about it.
+        words: The replacement in words: `"zero"`, `"the mean over the cache's prompts"`.
+        of: Returns the replacement for a site, `[batch or 1, pos, *inner]`.
+        notes: Notes on the replacement.
     """
 
     words: str
@@ -37,16 +37,16 @@ class Replacement:
 
 
 def replacement(replay: Replay, given: Any, kinds: list[Site], name: str = "replace") -> Replacement:
-    """What takes the place of an activation, from what a user writes.
+    """Return the replacement that a user named.
 
     Args:
         replay: The run that is changed.
         given: `"zero"`, `"mean"`, another cache, one of its prompts `(cache, 2)`, or token ids.
-        kinds: The sites for which it is needed.
-        name: The argument that holds it, for the messages.
+        kinds: The sites that need it.
+        name: The name of the argument, for error messages.
 
     Raises:
-        ResidscopeError: If it is none of these, or does not fit the cache.
+        ResidscopeError: If it is not a replacement, or does not fit the cache.
     """
     view = replay.view
     if isinstance(given, str):
@@ -78,8 +78,8 @@ def _mean(view: CacheView, argument: str) -> Replacement:
     if view.batch == 1:
         raise ResidscopeError(
             argument,
-            f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache, but it holds only '
-            "one: the mean is the activation itself. Cache several prompts, or use another cache.",
+            f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache. But the cache '
+            "holds only one prompt, so nothing would change. Cache several prompts, or use another cache.",
         )
     at = torch.arange(view.n_pos, device="cpu")
     first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
@@ -94,7 +94,7 @@ def _mean(view: CacheView, argument: str) -> Replacement:
 
     notes: list[str] = []
     if bool((count < view.batch).any()):
-        notes.append("The mean at a position is that of the prompts that are not padding there.")
+        notes.append("The mean at a position is over the prompts that are not padding there.")
     alone = (count == 1).nonzero().flatten().tolist()
     if alone:
         notes.append(f"At position {alone[0]} only one prompt is not padding: its mean is its own activation.")
@@ -104,24 +104,25 @@ def _mean(view: CacheView, argument: str) -> Replacement:
 def of_other_cache(
     view: CacheView, other: CacheView, argument: str, *, other_model: bool, prompt: int | None = None
 ) -> Replacement:
-    """The activations of another cache.
+    """The activations of another cache, as a replacement.
 
     Args:
         view: The cache whose run is changed.
         other: The other cache.
-        argument: The argument that holds it, for the messages.
-        other_model: Whether another model made it.
-        prompt: Its prompt that is put into all prompts; None: each prompt gets its own.
+        argument: The name of the argument, for error messages.
+        other_model: Whether another model made the other cache.
+        prompt: The prompt of the other cache that is put into all prompts. None: each prompt gets its own.
 
     Raises:
-        ResidscopeError: If it does not fit.
+        ResidscopeError: If the other cache does not fit.
     """
     prompts = range(other.batch) if prompt is None else range(prompt, prompt + 1)
     if other.n_pos != view.n_pos or len(prompts) not in (1, view.batch):
         raise ResidscopeError(
             argument,
             f"The other cache holds {other.batch} prompts of {other.n_pos} positions, and this one {view.batch} of "
-            f"{view.n_pos}. Positions are taken by index, so both need as many; prompts likewise, or one for all.",
+            f"{view.n_pos}. Positions are matched by index, so the other cache needs the same number of positions, and "
+            "the same number of prompts or one.",
         )
 
     def of(site: Site) -> Tensor:
@@ -136,7 +137,7 @@ def of_other_cache(
     mine = list(zip(positions.first(view), positions.last(view), strict=True))
     theirs = list(zip(positions.first(other), positions.last(other), strict=True))[prompts.start : prompts.stop]
     if mine != theirs if len(theirs) == len(mine) else set(mine) != set(theirs):
-        notes.append("The prompts of both caches begin or end at different positions, which are taken by index.")
+        notes.append("The prompts of both caches begin or end at different positions. Positions are matched by index.")
     words = "the other cache's activation" if prompt is None else f"the activation of prompt {prompt}"
     return Replacement(words, of, notes)
 
@@ -165,12 +166,12 @@ def _other_run(replay: Replay, given: Any, kinds: list[Site], argument: str) -> 
     if bool((tokens < 0).any()) or (words and bool((tokens >= words).any())):
         raise ResidscopeError(argument, f"`{argument}=` holds token ids outside the vocabulary (0 to {words - 1}).")
     tokens, mask = tokens.to(replay.tokens), replay.mask
-    if mask is not None:  # it holds for the other prompts, too, if they are padded at the same places
+    if mask is not None:  # the mask also fits other prompts that are padded at the same places
         padding = mask.to(tokens.device) == 0
         same = torch.equal(tokens.expand(view.batch, -1)[padding], replay.tokens[padding])
         tokens, mask = (tokens.expand(view.batch, -1), mask) if same else (tokens, None)
     if has_user_hooks(view.model):
-        tokens = tokens.expand(view.batch, -1)  # hooks of the user may be made for as many prompts
+        tokens = tokens.expand(view.batch, -1)  # the user's hooks may need this number of prompts
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
         for site in kinds:

@@ -1,7 +1,7 @@
-"""Replay: the model runs again on the cache's own tokens, and this run must be the one in the cache.
+"""Replay: the model runs again on the cache's own tokens, and this run must give the cached activations.
 
-Without that, a change of the run says nothing about the cache. If the run differs, the error names the reasons that can
-be shown. During the replay our hooks record with which arguments the model calls each block.
+Otherwise, a change of the run shows nothing about the cache. If the run differs, the error names the reasons that can
+be shown. During the replay, hooks record the arguments with which the model calls each block.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Run:
     """What was recorded in one run of the whole model.
 
     Attributes:
-        arguments: The arguments of each block; None if they were not recorded.
+        arguments: The arguments of each block. None if they were not recorded.
         streams: The stream before each block, and after the last one, `[prompt, pos, d_model]`.
-        why_not_plain: Why blocks cannot be called by themselves; empty if nothing was found.
-        logits: The model's own logits at the wanted positions, `[prompt, d_vocab]`; None if they were not wanted.
-        past: The key/value cache after the run; None if none was wanted.
+        why_not_plain: The reason why blocks cannot be called by themselves. Empty if there is none.
+        logits: The model's own logits at the requested positions, `[prompt, d_vocab]`. None if not requested.
+        past: The key/value cache after the run. None if not requested.
     """
 
     arguments: list[Arguments | None]
@@ -50,17 +50,17 @@ class Run:
 
 @dataclass
 class Replay:
-    """A run of the model that is the cached one.
+    """A run of the model that equals the cached run.
 
     Attributes:
         view: The cache.
         tokens: The token ids that were run.
-        mask: The attention mask that was given to the model; None if it was given none.
-        run: What was recorded.
+        mask: The attention mask that was passed to the model. None: no mask.
+        run: The recorded run.
         sites: The sites at which the run can be changed.
-        gap: The largest difference of the replay from the cache, relative to the size of an activation. 0: it is the
-            same to the last bit.
-        compared: How many activations were compared.
+        gap: The largest difference of the replay from the cache, relative to the size of an activation. 0: bitwise
+            equal.
+        compared: The number of activations that were compared.
     """
 
     view: CacheView
@@ -73,11 +73,11 @@ class Replay:
 
 
 def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Replay:
-    """Run the model on the cache's tokens, and check that the run is the cached one.
+    """Run the model on the cache's tokens, and check that the run equals the cached run.
 
     Args:
         view: The cache.
-        where: The position of each prompt at which the model's own logits are wanted. None: they are not wanted.
+        where: The position of each prompt at which the model's own logits are requested. None: no logits.
 
     Raises:
         ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run is not
@@ -98,14 +98,14 @@ def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Repla
 
 
 def tolerance(view: CacheView) -> float:
-    """The largest relative difference from the cache that counts as rounding."""
+    """Return the largest relative difference from the cache that counts as rounding."""
     step = step_of(view.stream.dtype)
     coarse = max(step, view.rounding_step())
     return max(_FINE, 4 * coarse)
 
 
 _FINE = 1e-5
-"""About 80 rounding steps of float32: the same arithmetic in another order, such as on another device."""
+"""About 80 rounding steps of float32. The order of additions may differ, for example on another device."""
 
 
 def _masks(view: CacheView) -> list[Any]:
@@ -113,8 +113,8 @@ def _masks(view: CacheView) -> list[Any]:
     import torch
 
     if view.attention_mask is not None:
-        return [view.attention_mask, None]  # a mask may also only say which tokens are real
-    found = detected_padding(view)  # also if it counts as real here: the model may have been given a mask
+        return [view.attention_mask, None]  # the user may have passed the mask only to Residscope, not to the model
+    found = detected_padding(view)  # even if padding counts as real: the model may have been given a mask
     if not found.count:
         return [None]
     at = torch.arange(view.n_pos, device="cpu")
@@ -133,17 +133,17 @@ def whole_run(
     logits_at: Tensor | None = None,
     past: Any = None,
 ) -> Run:
-    """Run the whole model with our hooks, as far as its last block.
+    """Run the whole model with hooks, up to its last block.
 
     Args:
         view: The cache.
         tokens: The token ids, of any number of prompts.
-        mask: The attention mask, if the model is given one.
-        own: The hooks of this run. Others may have been added before.
+        mask: The attention mask for the model, or None.
+        own: The hooks of this run. The caller may have added some.
         record: Whether to record the blocks' arguments.
         keep: Whether to keep the stream before each block.
-        logits_at: The position of each prompt at which the logits are wanted; None: they are not wanted.
-        past: The key/value cache of the positions before, which grows. NEW: begin one, which is in the result.
+        logits_at: The position of each prompt at which the logits are requested. None: no logits.
+        past: The key/value cache of earlier positions, which grows. NEW: begin one, which is then in the result.
     """
     model, blocks = view.model, list(view.model.blocks)
     run = Run([None] * len(blocks), [None] * (len(blocks) + 1))
@@ -184,14 +184,14 @@ def whole_run(
 
 
 NEW = object()
-"""Stands for a new key/value cache."""
+"""Requests a new key/value cache."""
 
 
 def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:
-    """Let the unembedding read one position of each prompt only. If a hook of the user may read it, all of them.
+    """Let the unembedding read only one position of each prompt. If the unembedding has hooks, it reads all positions.
 
     Returns:
-        A function that returns whether it did.
+        A function that returns whether the unembedding read only one position.
     """
     import torch
 
@@ -214,7 +214,7 @@ def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callab
 
 
 def _try(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None) -> Replay:
-    """One run with one mask, compared with the cache."""
+    """Run the model once with one mask, and compare the run with the cache."""
     calls: dict[int, int] = {}
     gaps: dict[int, float] = {}
     options = candidates(view)
@@ -262,11 +262,11 @@ def _compared(view: CacheView, option: Candidate, number: int, calls: dict[int, 
 
 
 def _gap(output: Tensor, cached: Tensor) -> float:
-    """The largest difference, relative to the activation's size (its root mean square)."""
+    """The largest difference from the cached activation, relative to its size (its root mean square)."""
     mine, own = working(output.detach()).flatten(), working(cached.detach()).flatten().to(output.device)
     if not mine.numel():
         return 0.0
     size = own.pow(2).nanmean().sqrt().clamp(min=1e-30)
-    neither = mine.isnan() & own.isnan()  # such as at padding that attends to nothing
+    neither = mine.isnan() & own.isnan()  # for example at padding that attends to nothing
     gap = float((mine - own).abs().masked_fill(neither, 0).max() / size)
     return gap if gap == gap else float("inf")

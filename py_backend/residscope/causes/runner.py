@@ -1,9 +1,9 @@
 """Runs with changes: the blocks from the changed layer on, with many changed runs as one batch.
 
 The blocks before the changed layer give the same stream in each of these runs, so they are not called again. A block is
-called as the model called it in the replay. Whether that gives what the whole model gives is found by testing: blocks
-called one after another, from a changed stream, must give the streams of a whole run with the same change. If they do
-not (the model passes more from block to block than the stream), whole runs are made instead.
+called in the same way as the model called it in the replay. A test shows whether this gives the same result as the
+whole model: blocks called one after another, from a changed stream, must give the streams of a whole run with the same
+change. If they do not (the model passes more than the stream from block to block), whole runs are made instead.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Edit = Callable[["Tensor"], "Tensor"]
-"""Takes an activation `[prompt, pos, *inner]` of copies of the batch, one after another. Returns the changed one."""
+"""Takes an activation `[prompt, pos, *inner]`, with the copies of the batch one after another. Returns it changed."""
 
 MEMORY = 256_000_000
-"""On a CPU, the bytes that the activations of one block may take. On another device it is a share of what is free."""
+"""On a CPU, the limit of bytes for the activations of one block. Other devices use a share of their free memory."""
 
 _OPERATIONS = 1e10
-"""On a CPU, about so many operations are done in one block at once. More would not be faster, and the work can be
-stopped between two blocks."""
+"""On a CPU, about this many operations are done in one block at once. More would not be faster, and the work can only
+be stopped between two blocks."""
 
 _SHARE = 0.2
 """The share of a device's free memory that the activations of one block may take."""
@@ -39,7 +39,7 @@ _SHARE = 0.2
 
 @dataclass(frozen=True)
 class Chain:
-    """The blocks, and the arguments with which each can be called by itself."""
+    """The blocks of a model, and the arguments with which each block can be called by itself."""
 
     blocks: list[Any]
     arguments: list[Arguments]
@@ -57,11 +57,11 @@ class Chain:
 
         Args:
             layer: The first block that is called.
-            stream: The stream before it, of so many copies of the batch.
+            stream: The stream before this block, for this many copies of the batch.
             copies: The number of copies.
-            each: Is called with each layer and the stream after it.
-            past: The key/value cache of the positions before, of so many copies of the batch.
-            last: The last block that is called; None: the last of the model.
+            each: Called with each layer and the stream after it.
+            past: The key/value cache of earlier positions, for this many copies of the batch.
+            last: The last block that is called. None: the model's last block.
 
         Raises:
             NotPlainError: If a block returns no stream.
@@ -83,11 +83,11 @@ class Runner:
 
     Args:
         replay: The run that is changed.
-        few: Whether so few runs are made that testing the blocks would take longer than whole runs.
+        few: Whether there are only a few runs. Testing the blocks would then take longer than whole runs.
 
     Attributes:
         window: The positions that are run.
-        why_whole: Why whole runs are made; empty if they are not, or if they are few.
+        why_whole: The reason for whole runs. Empty if runs are not whole, or are few.
     """
 
     window = slice(0, None)
@@ -98,13 +98,13 @@ class Runner:
         self._hooked = has_user_hooks(replay.view.model)
 
     def changed(self, edits: Sequence[tuple[Place, Edit]], copies: int, *, last: int | None = None) -> Tensor:
-        """Return the final stream of so many copies of the batch with these changes, `[copy, batch, pos, d_model]`.
+        """Return the final stream of this many copies of the batch with these changes, `[copy, batch, pos, d_model]`.
 
         Args:
-            edits: The sites that are changed, and how. Each edit gets the activation of all copies.
-            copies: The number of copies of the batch, which the edits tell apart.
-            last: The last block that is wanted, if only what edits see there matters: later ones may not be called,
-                and what is returned has no meaning.
+            edits: The sites that are changed, each with an edit. An edit gets the activation of all copies.
+            copies: The number of copies of the batch. The edits treat each copy differently.
+            last: The last block that is needed, if only recorded activations matter. Later blocks may be left out, and
+                the returned stream then has no meaning.
         """
         chain, view = self.chain, self.view
         prompts = copies * view.batch
@@ -123,11 +123,11 @@ class Runner:
 
     @cached_property
     def copies(self) -> int:
-        """How many copies of the batch are run at once, so that their activations fit into the memory for them."""
+        """The number of copies of the batch that are run at once, so that their activations fit in memory."""
         import torch
 
         if self._hooked:
-            return 1  # a hook of the user may tell the prompts of the batch apart
+            return 1  # a hook of the user may treat the prompts of the batch differently
         view, cfg = self.view, self.view.cfg
         width = int(cfg.d_model)
         inner = max(int(getattr(cfg, "d_mlp", None) or 0), 4 * width)
@@ -145,17 +145,17 @@ class Runner:
 
     @cached_property
     def chain(self) -> Chain | None:
-        """The blocks that can be called by themselves. None if they cannot; `why_whole` says why."""
+        """The blocks, if they can be called by themselves. Otherwise None; `why_whole` has the reason."""
         if self._few:
             return None
         if self._hooked:
-            self.why_whole = "there are hooks on the model, which may tell its prompts apart"
+            self.why_whole = "there are hooks on the model, which may treat its prompts differently"
             return None
         try:
             return self._tested()
         except NotPlainError as error:
             self.why_whole = str(error)
-        except Exception as error:  # whatever a block raises that was not made to be called by itself
+        except Exception as error:  # a block that is not made to be called by itself may raise anything
             self.why_whole = f"a block cannot be called by itself ({type(error).__name__})"
         return None
 
@@ -176,7 +176,7 @@ class Runner:
 
 
 def noise(stream: Tensor) -> Tensor:
-    """Noise that is added to the stream before the first block, the same each time."""
+    """Return noise for the stream before the first block, the same in each call."""
     import torch
 
     generator = torch.Generator(device="cpu").manual_seed(0)
@@ -185,7 +185,7 @@ def noise(stream: Tensor) -> Tensor:
 
 
 def perturbing(once: Run, batch: int, added: Tensor) -> Before:
-    """A change of the first block's arguments: something is added to the stream after the first `batch` prompts."""
+    """Return a change of the first block's arguments: `added` is added to the stream, except in the first prompts."""
     import torch
 
     place = once.arguments[0].stream if once.arguments[0] is not None else 0
@@ -202,14 +202,14 @@ def perturbing(once: Run, batch: int, added: Tensor) -> Before:
 
 
 def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callable[[], Any]) -> Chain:
-    """The blocks, compared with a whole run of the batch twice, of which the second half was changed.
+    """Return the blocks, after a comparison with a whole run of the batch twice, whose second half was changed.
 
     Args:
         blocks: The blocks.
         once: The run of the batch.
         twice: The run of the batch twice.
-        added: What was added to the stream before the first block of the second half, after it was recorded.
-        past: Returns a new key/value cache of the positions before, for the batch twice.
+        added: The noise that was added to the stream of the second half before the first block, after recording.
+        past: Returns a new key/value cache of earlier positions, for the batch twice.
 
     Raises:
         NotPlainError: If the blocks cannot be called by themselves.
@@ -228,7 +228,7 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
 
     twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
     chain.run(0, twice.streams[0], 2, compare, past())
-    # Begun later, blocks must not find anything that the run before has left: it had the halves in another order.
+    # Blocks that begin later must not depend on anything left by the run before, which had the halves in another order.
     swapped = [torch.cat([part[batch:], part[:batch]]) for part in twice.streams]
 
     def compare_swapped(layer: int, stream: Tensor) -> None:
@@ -244,14 +244,14 @@ _NOISE = 0.3
 
 
 def check(blocks: Tensor, whole: Tensor, clean: Tensor, layer: int) -> None:
-    """Compare streams after a layer, of the unchanged batch and of the changed one.
+    """Compare streams after a layer, for the unchanged and for the changed batch.
 
     Raises:
-        NotPlainError: If they differ by more than rounding, compared with what the change does.
+        NotPlainError: If they differ by more than rounding, relative to the size of the change.
     """
     mine, own, before = (working(tensor) for tensor in (blocks, whole, clean))
     effect = (own[len(before) :] - before).norm().clamp(min=1e-30)
     error = (mine - own).norm() / effect
     step = step_of(whole.dtype)
     if not bool(error <= max(1e-3, 32 * step)):
-        raise NotPlainError(f"block {layer}, called by itself, does not give what it gives in the model")
+        raise NotPlainError(f"block {layer}, called by itself, gives another result than in the model")

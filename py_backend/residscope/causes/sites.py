@@ -1,7 +1,7 @@
-"""Sites: where a run of the model is changed, such as the `z` of a layer's heads.
+"""Sites: activations at which a run of the model can be changed, such as the `z` of a layer's heads.
 
-A site is the module whose output is the activation. It is found by testing: in the replay the module must be called
-once, and its output must be the activation in the cache.
+A site is the module whose output is the activation. It is found by a test: in the replay, the module must be called
+once, and its output must equal the cached activation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SiteKind = Literal["z", "attn_out", "mlp_out", "resid_pre"]
-"""What is changed: the `z` of heads, the output of a sublayer, or the stream before a layer."""
+"""The kind of activation at a site: the `z` of heads, the output of a sublayer, or the stream before a layer."""
 
 KINDS: tuple[SiteKind, ...] = ("z", "attn_out", "mlp_out", "resid_pre")
 
@@ -32,12 +32,12 @@ _SUBLAYERS: dict[SiteKind, str] = {"attn_out": "attn", "mlp_out": "mlp"}
 
 
 def activation(kind: SiteKind, layer: int) -> str:
-    """The name of a site's activation in the cache."""
+    """Return the name of a site's activation in the cache."""
     return f"blocks.{layer}.{_PATHS[kind]}"
 
 
 class Place(Protocol):
-    """Where a run is changed, or something in it is recorded: the output of a module of one layer."""
+    """The output of a module in one layer, at which a run is changed or recorded."""
 
     @property
     def layer(self) -> int:
@@ -50,20 +50,20 @@ class Place(Protocol):
         ...
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """A change of the module's output, from one of the activation of so many prompts."""
+        """Return an edit of the module's output, given an edit of the activation of this many prompts."""
         ...
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a run is changed.
+    """An activation at which a run can be changed.
 
     Attributes:
-        kind: What is changed there.
+        kind: The kind of the activation.
         layer: The layer.
         module: The module whose output holds the activation.
         inner: The shape of the activation at one position: `(head, d_head)` or `(d_model,)`.
-        factor: The activation divided by the module's output. It is 1 if the module is the hook itself.
+        factor: The activation divided by the module's output. 1 if the module is the hook itself.
     """
 
     kind: SiteKind
@@ -73,7 +73,7 @@ class Site:
     factor: float = 1.0
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """A change of the module's output, from one of the activation `[prompt, pos, *inner]`."""
+        """Return an edit of the module's output, given an edit of the activation `[prompt, pos, *inner]`."""
 
         def changed(output: Tensor) -> Tensor:
             held = output.reshape(prompts, -1, *self.inner)
@@ -86,7 +86,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that may be a site; `factor` as in `Site`."""
+    """A module that may be a site. `factor` is as in `Site`."""
 
     kind: SiteKind
     layer: int
@@ -95,7 +95,7 @@ class Candidate:
 
 
 def candidates(view: CacheView) -> list[Candidate]:
-    """The modules that may be sites, of each site the most likely one first."""
+    """Return the modules that may be sites. For each site, the most likely module comes first."""
     from torch.nn import Module
 
     found: list[Candidate] = []
@@ -118,7 +118,7 @@ def _at(block: Any, path: str) -> Any:
 
 
 def inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...] | None:
-    """The shape of a site's activation at one position. None if it was not cached in this form."""
+    """Return the shape of a site's activation at one position. None if it was not cached in this form."""
     return view.root.memo.once(("inner shape", kind, layer), lambda: (_inner_shape(view.root, kind, layer),))[0]
 
 
@@ -130,14 +130,14 @@ def _inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...]
     width = tensor.numel() // places
     if kind != "z":
         return (width,) if tensor.shape[-1] == width else None
-    # Cut into heads as `W_O` is: the values of latent attention may be wider than its keys, by which the cache is cut.
+    # Cut into heads as in `W_O`: values of latent attention may be wider than its keys, by which the cache is cut.
     W_O = out_weight(view, layer)
     shape = tuple(tensor.shape[-2:]) if W_O is None else tuple(W_O.shape[:2])
     return shape if shape[0] * shape[1] == width else None
 
 
 def held(view: CacheView, kind: SiteKind, layer: int) -> Float[Tensor, "batch pos *inner"]:
-    """A site's activation in the cache, with one entry for each prompt and position.
+    """Return a site's cached activation, with axes for prompts and positions.
 
     Raises:
         ResidscopeError: If it was not cached.

@@ -1,4 +1,4 @@
-"""Effects measured in steps, for a view: first estimates of all of them, then runs, the largest estimates first.
+"""Effects measured in steps, for a view: first estimates of all effects, then runs, the largest estimates first.
 
 Between two steps no hook is on the model, and the user's cells may run.
 """
@@ -31,20 +31,20 @@ Replaced = Literal["heads", "stream"]
 
 @dataclass
 class Measured:
-    """What is known so far.
+    """The results so far.
 
     Attributes:
         total: The total effects, `[row, batch]`: target after − before. NaN: not measured (yet).
-        direct: The direct effects; NaN where they are not known.
+        direct: The direct effects. NaN if they are not known.
         estimate: Estimates of the total effects, from one backward pass.
-        patches: What is replaced in each row.
-        shape: The rows as a grid: layers × heads, or layers × positions.
+        patches: The patch of each row.
+        shape: The shape of the rows as a grid: layers × heads, or layers × positions.
         known: The rows that were measured.
-        is_estimated: Whether all rows were estimated, or cannot be.
+        is_estimated: Whether all rows were estimated, or estimates are not possible.
         before: The target in the unchanged run, `[batch]`.
         gap: The largest difference of the unchanged run from the cache, relative to an activation's size.
         replaced_by: What takes the place of the activations, in words.
-        notes: What to know about these numbers.
+        notes: Notes on these numbers.
     """
 
     total: Float[Tensor, "row batch"] | None = None
@@ -60,21 +60,21 @@ class Measured:
     notes: list[str] = field(default_factory=list[str])
 
     def replayed(self, prompt: int | None) -> str:
-        """How the unchanged run compares with the cache, in words; empty if that is not known yet."""
+        """Return the comparison of the unchanged run with the cache, in words. Empty if it is not known yet."""
         return "" if self.before is None else replayed_words(self.before, self.gap, prompt)
 
     @property
     def done(self) -> int:
-        """How many rows were measured."""
+        """The number of measured rows."""
         return len(self.known)
 
     @property
     def count(self) -> int:
-        """How many effects there are; 0 before that is known."""
+        """The number of effects. 0 until it is known."""
         return len(self.patches)
 
     def grid(self, values: Tensor | None, prompt: int | None) -> Float[Tensor, " cell"] | None:
-        """Values as a flat grid, of one prompt or of the mean over prompts; NaN where there is no row."""
+        """Return values as a flat grid, for one prompt or as the mean over prompts. NaN in cells without a row."""
         if values is None:
             return None
         rows, columns = self.shape
@@ -93,22 +93,22 @@ def steps(
     into: Measured,
     most: Callable[[], int],
 ) -> Iterator[None]:
-    """Measure effects step by step, into a `Measured`. What it holds already is not measured again.
+    """Measure effects step by step, and write them into a `Measured`. Effects that it already has are kept.
 
     Args:
-        targets: Resolves targets in the cache.
+        targets: Resolves targets for the cache.
         target: The target.
-        position: Where it is read.
+        position: Where the target is read.
         of: What is replaced.
-        by: What takes its place, made from the replayed run.
+        by: Returns the replacement, given the replayed run.
         into: The result.
-        most: The most runs of the next step.
+        most: Returns the largest number of runs for the next step.
 
     Yields:
-        After each step, when no hook is on the model.
+        After each step. At this time no hook is on the model.
 
     Raises:
-        ResidscopeError: If the run is not the cached one, or the target or what is replaced does not allow it.
+        ResidscopeError: If the run is not the cached one, or the target or the replaced activations are unsuitable.
     """
     view = targets.view
     kind: SiteKind = "z" if of == "heads" else "resid_pre"
@@ -117,7 +117,7 @@ def steps(
     yield
     replacement = by(measurement.replay)
     into.replaced_by = replacement.words
-    last = int(measurement.where.max())  # what comes after the target has no effect
+    last = int(measurement.where.max())  # later positions have no effect on the target
     patches = [
         patch
         for patch in cells(measurement, kind, each=of == "stream")
@@ -140,7 +140,7 @@ def steps(
         guess = _estimates(measurement, kind, where, replacement, patches, into)
         into.estimate, into.is_estimated = _masked(guess, padding), True
         yield
-    sweep.direct = None  # they are known
+    sweep.direct = None  # direct effects are known by now
     left = _largest_first(into)
     total, own = sweep.unmeasured(len(left))
     for rows in sweep.steps([patches[row] for row in left], total, own, most):
@@ -151,12 +151,12 @@ def steps(
         into.known.update(places)
         yield
     if sweep.runner.why_whole:
-        into.notes.append(f"Each run was one of the whole model, because {sweep.runner.why_whole}.")
-    replay(view)  # still the cached run: nothing that the hooks of the user read was changed meanwhile
+        into.notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
+    replay(view)  # check that nothing changed that the user's hooks read: the run must still be the cached one
 
 
 def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:
-    """Values without those at padding, where nothing was replaced."""
+    """Values, with NaN at padding, where nothing was replaced."""
     return values if values is None or padding is None else values.masked_fill(padding, float("nan"))
 
 
@@ -181,7 +181,7 @@ def _estimates(
 
 
 def _largest_first(into: Measured) -> list[int]:
-    """The rows that are not measured yet, those with the largest estimates first."""
+    """The rows that are not measured yet, with the largest estimates first."""
     assert into.total is not None
     guess = into.direct if into.estimate is None else into.estimate
     size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nan_to_num(0.0).mean(-1)

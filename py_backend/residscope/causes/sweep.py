@@ -1,4 +1,4 @@
-"""Many changed runs: each with one patch, in batches that fit into the memory for them."""
+"""Many runs with one patch each, in batches that fit in memory."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 FEW = 4
-"""So few runs are made as whole runs: testing the blocks would take longer."""
+"""For up to this many runs, whole runs are made, because testing the blocks would take longer."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """What is changed in one run.
+    """The change in one run.
 
     Attributes:
         layer: The layer of the site.
-        head: The head; None if all of the activation is changed.
-        position: The position that is changed; None: all that were chosen.
+        head: The head. None: the whole activation is changed.
+        position: The position that is changed. None: all chosen positions.
     """
 
     layer: int
@@ -41,14 +41,14 @@ class Patch:
 
 @dataclass
 class Sweep:
-    """Runs with one patch each.
+    """Many runs with one patch each.
 
     Attributes:
         measurement: The cached run.
-        kind: The sites that are changed.
+        kind: The kind of the sites that are changed.
         replacement: What takes the place of the activation.
         where: The positions that may be changed in each prompt.
-        direct: Computes direct effects; None: only total effects are wanted.
+        direct: Computes direct effects. None: only total effects are needed.
     """
 
     measurement: Measurement
@@ -61,7 +61,7 @@ class Sweep:
         self.runner: Runner | LastRunner = Runner(self.measurement.replay, few=True)
 
     def _choose_runner(self, count: int) -> None:
-        """Choose how so many runs are made."""
+        """Choose the runner for this number of runs."""
         of = self.measurement
         if count <= FEW:
             return
@@ -74,9 +74,9 @@ class Sweep:
         self.runner = Runner(of.replay)
 
     def each(self, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, Tensor]:
-        """The total and the direct effect of each patch, `[patch, batch]`.
+        """Return the total and the direct effect of each patch, `[patch, batch]`.
 
-        If this is interrupted, the exception gets what is done as `.effects`; the rest of it is NaN.
+        If this is interrupted, the exception gets the effects so far as `.effects`. The others are NaN.
 
         Args:
             patches: The patches.
@@ -100,20 +100,20 @@ class Sweep:
         return total, direct
 
     def unmeasured(self, count: int) -> tuple[Float[Tensor, "patch batch"], Float[Tensor, "patch batch"]]:
-        """Tensors for so many total and direct effects: NaN, until `steps` writes into them."""
+        """Return tensors for this many total and direct effects. They are NaN until `steps` writes into them."""
         total = self.measurement.view.like.new_full((count, self.measurement.view.batch), float("nan"))
         return total, total.clone()
 
     def steps(
         self, patches: Sequence[Patch], total: Tensor, direct: Tensor, most: Callable[[], int] | None = None
     ) -> Iterator[list[int]]:
-        """Measure batch by batch, and yield the rows of each batch. Between two of them no hook is on the model.
+        """Measure batch by batch, and yield the rows of each batch. Between two batches no hook is on the model.
 
         Args:
             patches: The patches, the most urgent first.
-            total: Their total effects are written here, `[patch, batch]`.
-            direct: Their direct effects, likewise.
-            most: The most patches of the next batch.
+            total: The total effects are written into this tensor, `[patch, batch]`.
+            direct: The direct effects, likewise.
+            most: Returns the largest number of patches in the next batch.
         """
         self._choose_runner(len(patches))
         for rows in _batches(patches, lambda: min(self.runner.copies, most() if most else len(patches))):
@@ -124,7 +124,7 @@ class Sweep:
             yield rows
 
     def directs(self, patches: Sequence[Patch]) -> Float[Tensor, "patch batch"]:
-        """The direct effects of patches. They need no run. NaN where they cannot be computed."""
+        """Return the direct effects of patches. They need no run. NaN if they cannot be computed."""
         _, found = self.unmeasured(len(patches))
         by_layer: dict[int, list[int]] = {}
         for row, patch in enumerate(patches):
@@ -140,7 +140,7 @@ class Sweep:
         return found
 
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
-        """The total and the direct effect of all patches in one run, `[batch]`."""
+        """Return the total and the direct effect of all patches in one run, `[batch]`."""
         import torch
 
         of = self.measurement
@@ -174,7 +174,7 @@ class Sweep:
         return total, self.direct.effect(site.layer, change)
 
     def _select(self, site: Site, patches: Sequence[Patch]) -> Bool[Tensor, "patch batch pos *head"]:
-        """Which entries each patch changes."""
+        """Which entries of the activation each patch changes."""
         import torch
 
         select = self.where.expand(len(patches), -1, -1).clone()
@@ -190,7 +190,7 @@ class Sweep:
         return select[..., None] & ((own[:, None] == heads) | (own[:, None] < 0))[:, None, None]
 
     def _edit(self, select: Tensor, value: Tensor, originals: list[Any]) -> Edit:
-        """The change of the activation; the first copy of what it was before is added to `originals`."""
+        """The edit of the activation. The first copy of the unchanged activation is added to `originals`."""
         import torch
 
         batch, window = self.measurement.view.batch, self.runner.window
@@ -206,7 +206,7 @@ class Sweep:
     def _change_at_target(
         self, site: Site, select: Tensor, value: Tensor, before: Tensor, start: int
     ) -> Float[Tensor, "patch batch *inner"]:
-        """By how much each patch changes the activation at the target's position; `before` begins at `start`."""
+        """The change of the activation at the target's position by each patch. `before` begins at `start`."""
         import torch
 
         of = self.measurement
@@ -220,7 +220,7 @@ class Sweep:
 
 
 def _batches(patches: Sequence[Patch], most: Callable[[], int]) -> Iterator[list[int]]:
-    """Yield rows of patches of one layer, as many as can be run at once: the first that is left, and those after it."""
+    """Yield indices of patches of one layer that can be run at once: the first remaining one, and some after it."""
     left: dict[int, list[int]] = {}
     for row, patch in enumerate(patches):
         left.setdefault(patch.layer, []).append(row)

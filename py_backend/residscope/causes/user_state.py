@@ -1,4 +1,4 @@
-"""Leaves what belongs to the user as it was before a run: random generators, the default dtype, modules' attributes."""
+"""Restores what belongs to the user after a run: random generators, the default dtype, modules' attributes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
-    """Call `work`, which runs the model, without gradients and autocast. Then everything is as before.
+    """Call `work`, which runs the model, without gradients and autocast. Then restore the user's state.
 
-    A run may draw random numbers, and some models note the size of a batch in an attribute of a module.
+    A run may draw random numbers, and some models store the batch size in an attribute of a module.
     """
     import torch
 
@@ -43,7 +43,7 @@ def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
 
 
 def _generators() -> list[Callable[[], None]]:
-    """For each random generator, a function that puts its present state back."""
+    """For each random generator, a function that restores its present state."""
     import torch
 
     state, own = torch.get_rng_state(), random.getstate()
@@ -62,7 +62,7 @@ def _generators() -> list[Callable[[], None]]:
 
 
 def _attributes(model: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The modules' attributes that are plain values, such as the size of the batch of the last run."""
+    """The modules' attributes with plain values, such as the batch size of the last run."""
     held: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for module in all_modules(model):
         own = vars(module)

@@ -1,4 +1,4 @@
-"""`without`: the cached run once more, with some heads replaced, as a cache of its own."""
+"""`without`: runs the cached prompts again with some heads replaced, and returns this run as a cache."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def without(
 ) -> Any:
     """Run the model once more with heads replaced, all at once, and return this run as a cache.
 
-    The result is what `run_with_cache` would give with hooks on these heads, with the names that `cache` has. Compare
-    it with the cached run: `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`, or
-    `residscope.inspect` it.
+    The result is what `run_with_cache` returns with hooks on these heads, with the names in `cache`. Compare it with
+    the cached run, `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`, or show it with
+    `residscope.inspect`.
 
     Args:
         cache: An `ActivationCache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`.
-        replace: What takes the place of their output, as in `ablate`.
-        positions: Where, as in `ablate`.
+        replace: What takes the place of the heads' outputs, as in `ablate`.
+        positions: The positions at which they are replaced, as in `ablate`.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: Which tokens are real; see `ablate`.
-        model: The model, if `cache.model` no longer exists.
+        attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
+        model: The model, if `cache.model` was deleted.
 
     Returns:
         A cache of the same class.
@@ -69,7 +69,7 @@ def without(
 def changed_run(
     found: Replay, heads: Sequence[tuple[int, int]], replace: Any, where: Bool[Tensor, "batch pos"]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The activations of a run in which heads are replaced, all at once; and notes.
+    """Return the activations of a run in which heads are replaced, all at once, and notes.
 
     Args:
         found: The cached run.
@@ -106,7 +106,7 @@ def changed_run(
 
 
 def as_cache(values: dict[str, Tensor], like: Any, model: Any) -> Any:
-    """The activations as a cache of the class of another one; of a plain dictionary, as a dictionary."""
+    """Return activations as a cache of the class of `like`. For a plain dictionary, as a dictionary."""
     if not hasattr(like, "cache_dict"):
         return values
     from transformer_lens import ActivationCache

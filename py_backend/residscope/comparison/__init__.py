@@ -1,1 +1,1 @@
-"""Two runs side by side: what was written differently, and how it is read differently."""
+"""Compares two runs: what components wrote differently, and how it is read differently."""

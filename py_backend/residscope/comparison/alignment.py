@@ -1,4 +1,4 @@
-"""Which position of the second run stands beside which one of the first."""
+"""The alignment of two runs: which position of the second run is matched with which position of the first."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, Target
 
 Pairs = list[tuple[int, int]]
-"""Positions of the first run, each with its position in the second; in the order of the first."""
+"""Pairs of a position of the first run and the matched position of the second, in the order of the first."""
 
 Align = Sequence[tuple[int, int]] | Literal["by token"]
-"""Pairs of positions (first run, second run), or `"by token"`: the tokens that both prompts have, in their order."""
+"""Pairs of positions (first run, second run), or `"by token"`: the tokens that both prompts have in the same order."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The positions of the two runs that stand beside each other.
+    """The matched positions of the two runs.
 
     Attributes:
-        pairs: Those of each prompt. None if the lengths differ and nothing was given.
-        lengths: How many positions each run has.
-        is_index: Whether every position stands beside the one of the same index.
-        why: Why there are no pairs, as the beginning of a sentence.
-        notes: How the positions were matched.
+        pairs: The pairs of each prompt. None if the lengths differ and no alignment was given.
+        lengths: The number of positions in each run.
+        is_index: Whether every position is matched with the same index.
+        why: The reason why there are no pairs, as the beginning of a sentence.
+        notes: Notes on how the positions were matched.
     """
 
     pairs: list[Pairs] | None
@@ -42,29 +42,29 @@ class Alignment:
     notes: list[str] = field(default_factory=list[str])
 
     def of_prompt(self, prompt: int) -> dict[int, int]:
-        """The position in the second run of each position in the first, in one prompt."""
+        """Return the matched position in the second run for each position in the first, in one prompt."""
         if self.pairs is None:
             raise ResidscopeError("align", f"{self.why}: {_HOW}")
         return dict(self.pairs[prompt])
 
     def second(self, prompt: int, position: int) -> int:
-        """The position in the second run of a position in the first.
+        """Return the position in the second run that is matched with a position in the first.
 
         Raises:
-            ResidscopeError: If it has none.
+            ResidscopeError: If no position is matched with it.
         """
         found = self.of_prompt(prompt).get(position)
         if found is None:
             raise ResidscopeError(
-                "align", f"Position {position} of the first run has no position beside it in the second: {_HOW}"
+                "align", f"Position {position} of the first run is not matched with a position of the second: {_HOW}"
             )
         return found
 
     def common(self) -> Pairs:
-        """The pairs that all prompts have.
+        """Return the pairs that all prompts have.
 
         Raises:
-            ResidscopeError: If they differ, or there are none.
+            ResidscopeError: If the pairs differ between prompts, or there are none.
         """
         if self.pairs is None:
             raise ResidscopeError("align", f"{self.why}: {_HOW}")
@@ -72,15 +72,15 @@ class Alignment:
         if any(pairs != first for pairs in self.pairs):
             raise ResidscopeError(
                 "align",
-                "The positions that stand beside each other differ from prompt to prompt (in their tokens, or in their "
-                "padding): compare one prompt at a time (`prompt=`), or give `align=` pairs that hold for all.",
+                "The matched positions differ from prompt to prompt (in their tokens, or in their padding): compare "
+                "one prompt at a time (`prompt=`), or give `align=` pairs that hold for all.",
             )
         if not first:
-            raise ResidscopeError("align", f"No position of the first run stands beside one of the second: {_HOW}")
+            raise ResidscopeError("align", f"No position of the first run is matched with one of the second: {_HOW}")
         return first
 
     def left_out(self) -> list[str]:
-        """A note on positions that stand beside none, of those that all prompts have in common."""
+        """Return a note on positions that are not matched, if the pairs are the same in all prompts."""
         pairs = self.common()
         left = [sorted(set(range(count)) - {pair[at] for pair in pairs}) for at, count in enumerate(self.lengths)]
         if not any(left):
@@ -88,11 +88,11 @@ class Alignment:
         which = [
             f"{listed(some)} of the {name} run" for name, some in zip(("first", "second"), left, strict=True) if some
         ]
-        return [f"{len(pairs)} pairs of positions are compared; left out, because nothing stands beside them: "
+        return [f"{len(pairs)} pairs of positions are compared. Positions without a match are left out: "
                 f"{' and '.join(which)}."]  # fmt: skip
 
     def of_target(self, target: Target) -> Target:
-        """The target in the second run: the positions that it names are those beside the first run's."""
+        """Return the target in the second run: its positions are those matched with the first run's."""
         if self.is_index:
             return target
         inner, length = target.inner, self.lengths[0]
@@ -102,7 +102,7 @@ class Alignment:
             if len(found) > 1:
                 raise ResidscopeError(
                     "align",
-                    f"Position {position} stands beside different positions of the second run in different prompts: "
+                    f"Position {position} is matched with different positions of the second run in different prompts: "
                     "compare one prompt at a time (`prompt=`).",
                 )
             return found.pop()
@@ -120,13 +120,13 @@ class Alignment:
 
 
 _HOW = (
-    'give `align=`, pairs of positions `[(first, second), …]`, or `align="by token"` for the tokens that both have in '
-    "the same order."
+    'give `align=`, pairs of positions `[(first, second), …]`, or `align="by token"` for the tokens that both prompts '
+    "have in the same order."
 )
 
 
 def alignment_of(first: Run, second: Run, align: Align | None) -> Alignment:
-    """Which positions stand beside each other: as given, else by index where the lengths agree.
+    """Return the given alignment. If none was given, match positions by index if the lengths agree.
 
     Raises:
         ResidscopeError: If `align` is not an alignment of these prompts.
@@ -162,7 +162,7 @@ def _span(ends: Any, prompt: int) -> tuple[int, int]:
 
 
 def _given(align: Any, lengths: tuple[int, int]) -> Pairs:
-    """Pairs as a person writes them, counted from the start, in the order of the first run."""
+    """Pairs that a user wrote, counted from the start, in the order of the first run."""
     try:
         given = align.tolist() if hasattr(align, "tolist") else align
         pairs = [(index(one), index(two)) for one, two in given]
@@ -190,7 +190,7 @@ def _repeated(values: Iterable[int]) -> int | None:
 
 
 def _by_token(first: Run, second: Run) -> list[Pairs]:
-    """The longest run of tokens, with gaps, that both prompts have in the same order."""
+    """For each prompt, the longest sequence of tokens that both runs have in the same order, possibly with gaps."""
     texts = not same_vocabulary(first.view, second.view)
     rows = [run.tokens(as_texts=texts) for run in (first, second)]
     if rows[0] is None or rows[1] is None:
@@ -209,7 +209,7 @@ def _by_token(first: Run, second: Run) -> list[Pairs]:
 
 
 def _common(one: list[Hashable], two: list[Hashable]) -> Pairs:
-    """A longest common subsequence. It is the same, with its sides exchanged, if the texts are exchanged."""
+    """A longest common subsequence. Exchanging the texts only exchanges the sides of the pairs."""
     shortest = min(len(one), len(two))
     start = next((i for i in range(shortest) if one[i] != two[i]), shortest)
     left = shortest - start
@@ -220,7 +220,7 @@ def _common(one: list[Hashable], two: list[Hashable]) -> Pairs:
 
 
 _MOST_CELLS = 4_000_000
-"""The most cells of the table that finds common tokens: a second of work."""
+"""The largest table for finding common tokens: a second of work."""
 
 
 def _common_middle(one: list[Hashable], two: list[Hashable]) -> Pairs:
@@ -250,7 +250,7 @@ def _common_middle(one: list[Hashable], two: list[Hashable]) -> Pairs:
 
 
 def listed(positions: Sequence[int]) -> str:
-    """Positions in words, not more than eight of them."""
+    """Return positions in words, at most eight of them."""
     some = ", ".join(map(str, positions[:8]))
     more = f" and {len(positions) - 8} more" if len(positions) > 8 else ""
     return f"position{'s' if len(positions) > 1 else ''} {some}{more}"

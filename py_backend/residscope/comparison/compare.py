@@ -1,8 +1,9 @@
 """`compare`: how the target differs between two runs, component by component.
 
-A row is r · g: what a component wrote, read by the target. Both differ between runs. (r₂ − r₁)·ḡ is what was written
-differently, and r̄·(g₂ − g₁) is how it is read differently, with bars for the means of both runs. The sum of both is
-exactly r₂·g₂ − r₁·g₁. It needs r₂·g₁ and r₁·g₂: each run's rows, read by the other's functional.
+A row is r · g: the vector r that a component wrote, read by the target's gradient g. Both differ between runs. The part
+(r₂ − r₁)·ḡ is what was written differently, and r̄·(g₂ − g₁) is how it is read differently, with bars for the means of
+both runs. Their sum is exactly r₂·g₂ − r₁·g₁. It needs r₂·g₁ and r₁·g₂: one run's rows by the gradient of the
+other.
 """
 
 from __future__ import annotations
@@ -49,40 +50,40 @@ def compare(
     other_attention_mask: Any = None,
     other_model: Any = None,
 ) -> Comparison:
-    """Compare two runs: how much each component changes the target, and whether by what it wrote or by how it is read.
+    """Compare two runs: the change of each component's contribution, by what it wrote and by how it is read.
 
     The runs may be of clean and corrupted prompts, of two checkpoints, of a fine-tuned model and its base, or before
-    and after a hook: any two caches of models of the same shape. The model is not run. Prompts are compared one by
-    one, in their order.
+    and after a hook: any two caches of models of the same shape. The model is not run. The first prompt is compared
+    with the first, the second with the second, and so on.
 
     Args:
         cache: The first run, an `ActivationCache`.
         other: The second run. None: another prompt of `cache` (`prompt=0, with_prompt=1`).
-        answers: The target, as in `attribute`, in both runs. By default the two top predictions of the first run. A
-            list has one for each prompt of both runs.
+        answers: The target in both runs, as in `attribute`. By default the two top predictions of the first run. A list
+            has one answer for each prompt, which is used in both runs.
         by: The rows, as in `attribute`.
         position: Where the target is read, as in `attribute`. `"last"` is each prompt's own last real token. Any other
-            position is one of the first run; in the second it is that beside it (`align`).
+            position is one of the first run, and the matched position in the second (`align`).
         prompt: Compare only this prompt of the first run.
-        with_prompt: With this prompt of the second run; by default the same.
-        align: Which positions stand beside each other. By default those of the same index, which needs prompts of the
-            same length. Otherwise pairs `[(first, second), …]`, or `"by token"`: the tokens that both prompts have in
-            the same order. It is used for positions, sources and the positions that a target names.
+        with_prompt: The prompt of the second run. By default the same as `prompt`.
+        align: Which positions are matched. By default positions with the same index, if the prompts have the same
+            length. Otherwise pairs `[(first, second), …]`, or `"by token"`: the tokens that both prompts have in the
+            same order. The alignment is used for positions, for sources, and for the positions of a target.
         norm: As in `attribute`.
         layers: As in `attribute`.
         heads: As in `attribute`.
-        logits: The output of the first run, to measure against, if the cache does not hold it.
+        logits: The output of the first run, if the cache does not hold it. `measured` is then read from these logits.
         tokens: Token ids of the first run, if the cache does not hold them.
         attention_mask: The mask of the first run, `[batch, pos]`.
-        model: The model of the first run, if `cache.model` no longer exists.
+        model: The model of the first run, if `cache.model` was deleted.
         other_logits: The output of the second run.
         other_tokens: Token ids of the second run.
         other_attention_mask: The mask of the second run.
         other_model: The model of the second run.
 
     Returns:
-        The difference, second − first, in the units of the target. `.values` has the shape of `attribute`'s, and is
-        `.written` + `.read`. `.read_total` is how it is read differently, as one number per prompt.
+        The difference, second − first, in the unit of the target. `.values` has the shape of `attribute`'s values, and
+        equals `.written` + `.read`. `.read_total` is the part from different reading, as one number per prompt.
 
     Raises:
         ResidscopeError: With a message that says what is wrong, in which run, and what to do.
@@ -104,7 +105,7 @@ def compare(
 def resolved(
     first: Run, second: Run, answers: Any, prompts: tuple[int | None, int | None] = (None, None)
 ) -> tuple[Target, Target]:
-    """The target in the first run and in the second; `prompts` are those that will be compared."""
+    """Return the target in the first run and in the second. `prompts` are the prompts that will be compared."""
     if answers is None:
         run, target = first.only(prompts[0], Target([]))
         target = top_two(run.view, run.logits)

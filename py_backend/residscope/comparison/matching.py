@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_WRITTEN: tuple[ComponentKind, ...] = ("position_bias", "soft_cap")
-"""Rows that no component writes to the stream."""
+"""Kinds of rows that no component writes to the stream."""
 
 _ZERO_IF_ABSENT: tuple[ComponentKind, ...] = ("attn_bias", "mlp_bias", *NOT_WRITTEN)
-"""A run without such a row has nothing there: it counts as 0. Other rows are absent because they are not known."""
+"""In a run without such a row, the row counts as 0. Other missing rows are left out, because they are not known."""
 
 POSITION_AXES = ("pos", "destination", "source")
 
@@ -27,15 +27,15 @@ class Selection:
     """Some rows of a decomposition, in another order, and some positions.
 
     Attributes:
-        rows: The place of each row; None for a row of 0.
-        places: The places along the axes of positions, in their order; None for all.
+        rows: The index of each row. None for a row of 0.
+        places: The indices along the axes of positions, in their order. None: all.
     """
 
     rows: list[int | None]
     places: list[int] | None
 
     def of(self, values: Tensor, axes: Sequence[str]) -> Tensor:
-        """The selected values of a tensor with these axes."""
+        """Return the selected values of a tensor with these axes."""
         import torch
 
         if self.places is not None:
@@ -52,12 +52,12 @@ class Selection:
 def selections(
     first: Attribution, second: Attribution, pairs: Sequence[tuple[int, int]] | None
 ) -> tuple[Selection, Selection, tuple[list[Component], list[Component]]]:
-    """What of each decomposition is compared, and the rows of it.
+    """Return the parts of each decomposition that are compared, and their rows.
 
     Args:
         first: The decomposition of the first run.
-        second: That of the second run.
-        pairs: The positions that stand beside each other; None: those of the same index.
+        second: The decomposition of the second run.
+        pairs: The matched positions. None: positions with the same index.
     """
     places = [None if pairs is None else [pair[at] for pair in pairs] for at in (0, 1)]
     if first.by == "source":
@@ -80,7 +80,7 @@ def selections(
 
 
 def selected(result: Attribution, selection: Selection, rows: list[Component]) -> Attribution:
-    """A decomposition with these rows and positions only; what the others contribute is in `unexplained`."""
+    """Return a decomposition with only these rows and positions. The rest is part of `unexplained`."""
     values = selection.of(result.values, result.axes)
     measured, constant = (selection.of(part, result.axes[1:]) for part in (result.measured, result.constant))
     total = values[-1] if result.by == "accumulated" else values.sum(0)
@@ -100,7 +100,7 @@ def selected(result: Attribution, selection: Selection, rows: list[Component]) -
 
 
 def left_out(first: Attribution, second: Attribution, rows: list[Component]) -> list[str]:
-    """A note on rows that only one run has."""
+    """Return a note on rows that only one run has."""
     if first.by == "source":
         return []
     known = set(rows)

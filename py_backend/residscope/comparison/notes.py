@@ -1,4 +1,4 @@
-"""Notes on what two runs do not have in common: their tokens, their answers, and what was noted on each of them."""
+"""Notes on differences between two runs: their tokens, their answers, and the notes of each run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from residscope.terms import AttentionScore, Target
 
 
 def named_positions(target: Target) -> list[int]:
-    """The positions that a target names itself."""
+    """Return the positions that are a part of the target."""
     places = [one.source for one in target.through]
     if isinstance(target.inner, AttentionScore):
         places += [at for at in (target.inner.destination, target.inner.source, target.inner.versus) if at is not None]
@@ -20,7 +20,7 @@ def named_positions(target: Target) -> list[int]:
 
 
 def of_runs(one: Sequence[str], two: Sequence[str]) -> list[str]:
-    """The notes of both runs, each with the run that it is about."""
+    """Return the notes of both runs. Each note names its run."""
     both = [f"Both runs: {note}" for note in one if note in two]
     return [
         *both,
@@ -32,7 +32,7 @@ def of_runs(one: Sequence[str], two: Sequence[str]) -> list[str]:
 def token_notes(
     first: Run, second: Run, targets: tuple[Target, Target], where: Pairs, pairs: Pairs | None, axes: Sequence[str]
 ) -> list[str]:
-    """Notes on different tokens at what is compared."""
+    """Return notes on different tokens at the compared positions."""
     notes: list[str] = []
     batch = first.view.batch
     if where:
@@ -55,11 +55,11 @@ def token_notes(
 def target_notes(
     targets: tuple[Target, Target], scores: tuple[HeadScore | None, HeadScore | None], alignment: Alignment
 ) -> list[str]:
-    """Notes on a target that is not the same in both runs."""
+    """Return notes on a target that differs between the runs."""
     notes: list[str] = []
     if targets[0].contrasts != targets[1].contrasts:
         notes.append(
-            "The two runs have different answers: what changes with the answer is part of how it is read (`read`)."
+            "The two runs have different answers. The part of the difference that comes from this is in `read`."
         )
     if scores[0] is not None and scores[1] is not None:
         notes += _versus_note(scores[0], scores[1], alignment)
@@ -67,7 +67,7 @@ def target_notes(
 
 
 def _versus_note(one: HeadScore, two: HeadScore, alignment: Alignment) -> list[str]:
-    """A note if the source that a score is compared with is not the same in both runs."""
+    """A note if a score is compared with another source in the second run than in the first."""
     if one.target.versus != "most" or one.versus is None or two.versus is None:
         return []
     pairs = zip(one.versus.tolist(), two.versus.tolist(), strict=True)
@@ -80,19 +80,19 @@ def _versus_note(one: HeadScore, two: HeadScore, alignment: Alignment) -> list[s
     at, other = int(one.versus[differ[0]]), int(two.versus[differ[0]])
     where = f" in {len(differ)} of {len(one.versus)} prompts" if len(one.versus) > 1 else ""
     return [
-        "The source that is compared with, the one that the head attends to most, is not the same in both runs"
+        "The other source, which is the one with the most attention, is not the same in both runs"
         f"{where}: {at} in the first, {other} in the second. Name one (`versus=…`) to ask the same question of both."
     ]
 
 
 def different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[int, int]]], what: str) -> list[str]:
-    """A note on positions at which the two runs have different tokens.
+    """Return a note on positions at which the two runs have different tokens.
 
     Args:
         first: The first run.
         second: The second run.
         compared: The pairs of positions that are compared, for each prompt.
-        what: What these positions are: "compared position" or "source".
+        what: The kind of these positions: "compared position" or "source".
     """
     texts = not same_vocabulary(first.view, second.view)
     rows = [run.tokens(as_texts=texts) for run in (first, second)]

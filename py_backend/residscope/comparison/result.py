@@ -26,21 +26,21 @@ SHARES: tuple[Share, ...] = ("difference", "written", "read")
 class Comparison(Attribution):
     """The difference of two runs, second − first: a decomposition of the difference of the target.
 
-    It has everything that an `Attribution` has, as differences: `values`, `measured`, `constant` and `unexplained` are
-    those of the second run minus those of the first, and Σ rows + constant + unexplained = measured.
+    It has all attributes of an `Attribution`, as differences: `values`, `measured`, `constant` and `unexplained` are
+    those of the second run minus those of the first. Σ rows + constant + unexplained = measured.
 
-    A row is a product of what a component wrote (r) and of how the target reads it (g: the norm's scale and weights,
-    the unembedding). With bars for means of both runs, r₂·g₂ − r₁·g₁ = (r₂ − r₁)·ḡ + r̄·(g₂ − g₁).
+    A row is a product: the vector r that a component wrote, and the gradient g with which the target reads it (the
+    norm's scale and weights, the unembedding). r₂·g₂ − r₁·g₁ = (r₂ − r₁)·ḡ + r̄·(g₂ − g₁), with bars for means of both.
 
     Attributes:
-        written: (r₂ − r₁)·ḡ: what each component wrote differently, in the shape of `values`.
-        read: r̄·(g₂ − g₁): how what it wrote is read differently, in the shape of `values`; written + read = values.
+        written: (r₂ − r₁)·ḡ: the part from what each component wrote differently, in the shape of `values`.
+        read: r̄·(g₂ − g₁): the part from reading it differently, in the shape of `values`. written + read = values.
         first: The decomposition of the first run, with these rows and positions.
-        second: That of the second run; `values` is `second.values − first.values`.
-        positions: The positions of the first run and those of the second that stand beside them, along the axis of
-            positions or sources; empty if there is no such axis.
-        where: The position of each prompt at which the target is read, in the first run and in the second; empty if it
-            is read at every position.
+        second: The decomposition of the second run. `values` is `second.values − first.values`.
+        positions: Pairs of a position of the first run and the matched position of the second, along the axis of
+            positions or sources. Empty if there is no such axis.
+        where: For each prompt, the position at which the target is read in the first run and in the second. Empty if
+            the target is read at every position.
         tolerance: Values of `unexplained` up to this are rounding: the sum of both runs' tolerances.
     """
 
@@ -51,16 +51,16 @@ class Comparison(Attribution):
     positions: list[tuple[int, int]] = field(default_factory=list)
     where: list[tuple[int, int]] = field(default_factory=list)
     share: Share = "difference"
-    """Which of the two parts `values` is; `part` makes the others."""
+    """The part that `values` is. `part` returns the other parts."""
 
     @property
     def written_total(self) -> Float[Tensor, " *each"]:
-        """What was written differently, of all rows together."""
+        """The part from what was written differently, summed over all rows."""
         return self._total(self.written)
 
     @property
     def read_total(self) -> Float[Tensor, " *each"]:
-        """How it is read differently, of all rows together and of the constant.
+        """The part from how it is read differently, summed over all rows, and the change of the constant.
 
         written_total + read_total + unexplained = measured.
         """
@@ -70,7 +70,7 @@ class Comparison(Attribution):
         return rows[-1] if self.by == "accumulated" else rows.sum(0)  # points of the stream are not summed
 
     def part(self, share: Share) -> Comparison:
-        """This comparison with other `values`: the whole difference, what was written, or how it is read.
+        """Return this comparison with other `values`: the whole difference, or one of its two parts.
 
         `measured`, `constant` and `unexplained` stay those of the whole difference.
 
@@ -83,10 +83,10 @@ class Comparison(Attribution):
         return replace(self, values=values[share], share=share)
 
     def to_frame(self) -> Any:
-        """A pandas table: a row for each component, columns for both runs, the difference, and its two parts.
+        """Return a pandas table: a row for each component, columns for both runs, the difference, and its two parts.
 
-        Below each of these five are the columns of `Attribution.to_frame`: a column per prompt (and per position or
-        head, if any).
+        Each of these five has the columns of `Attribution.to_frame`: a column per prompt (and per position or head, if
+        any).
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -107,17 +107,17 @@ class Comparison(Attribution):
         names: tuple[str, str] = ("first run", "second run"),
         share: Share = "difference",
     ) -> Any:
-        """A plotly figure of the difference: blue where the second run has more, orange where it has less.
+        """Return a plotly figure of the difference. Blue: larger in the second run. Orange: smaller.
 
         Args:
-            kind: As in `Attribution.to_plotly`. `"scatter"` has the first run across and the second up.
-            prompt: The prompt; None is the mean over prompts.
+            kind: As in `Attribution.to_plotly`. `"scatter"` has the first run on the x-axis, the second on the y-axis.
+            prompt: The prompt. None: the mean over prompts.
             other: For `"sides"`: other attributions.
-            k: For `"ranking"`: the number of rows of each sign; for `"sides"`: the number of rows.
+            k: For `"ranking"`: the number of rows of each sign. For `"sides"`: the number of rows.
             tokens: Texts of the tokens of the first run, as labels of positions.
-            rows: The labels of the rows that are drawn.
+            rows: The labels of the rows to draw.
             names: For `"scatter"`: the titles of the two axes.
-            share: `"difference"`, `"written"` (what was written differently) or `"read"` (how it is read differently).
+            share: `"difference"`, `"written"` (the part from different writing) or `"read"` (from different reading).
 
         Returns:
             A `plotly.graph_objects.Figure`.

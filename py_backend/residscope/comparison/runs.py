@@ -1,4 +1,4 @@
-"""The two runs of a comparison: some prompts of a cache, and of another cache or the same one."""
+"""The two runs of a comparison: some prompts of a cache, and some of another cache or of the same cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
     """One of the two runs.
 
     Attributes:
-        targets: Resolves targets in its cache.
+        targets: Resolves targets for the run's cache.
         logits: The model's output, if it was given.
     """
 
@@ -38,7 +38,7 @@ class Run:
         return self.targets.view
 
     def only(self, prompt: int | None, target: Target) -> tuple[Run, Target]:
-        """The run of one prompt, and the target in it; the whole run if `prompt` is None."""
+        """Return the run of one prompt, and its target. The whole run if `prompt` is None."""
         if prompt is None:
             return self, target
         one = range(prompt, prompt + 1)
@@ -47,7 +47,7 @@ class Run:
         return Run(replace(targets, notes=self.targets.notes), logits), target
 
     def tokens(self, *, as_texts: bool) -> list[list[Hashable]] | None:
-        """The token at each position of each prompt, as its id or its text. None if the cache does not show them."""
+        """Return the token at each position of each prompt, as id or text. None if the token ids are not known."""
         tokens = self.view.tokens
         if tokens is None:
             return None
@@ -60,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Given:
-    """A cache as the user gave it, with what was passed with it."""
+    """A cache and the other arguments that the user passed with it."""
 
     cache: Any
     logits: Any = None
@@ -69,7 +69,7 @@ class Given:
     model: Any = None
 
     def other(self, given: Given) -> Given:
-        """The other run's cache; this one, if no other was given. A plain dictionary has this one's model."""
+        """Return the other run's cache, or this one if none was given. A plain dictionary gets this run's model."""
         if given.cache is None:
             return self
         known = given.model is not None or getattr(given.cache, "model", None) is not None
@@ -78,7 +78,7 @@ class Given:
 
 
 def with_runs(given: Given, other: Given, work: Callable[[Run, Run], T]) -> T:
-    """Call `work` with both runs. It is called again if one of the caches changes meanwhile."""
+    """Call `work` with both runs. Call it again if one of the caches changes meanwhile."""
     caches = [(one, seen(one.cache, one.model)) for one in (given, other)]
 
     def opened() -> T:
@@ -106,14 +106,14 @@ def with_runs(given: Given, other: Given, work: Callable[[Run, Run], T]) -> T:
 def chosen_prompts(
     first: CacheView, second: CacheView, prompt: int | None, with_prompt: int | None, *, same: bool
 ) -> tuple[int | None, int | None]:
-    """The prompt of each run; None for each if all prompts are compared, one by one.
+    """Return the prompt of each run. None for each if all prompts are compared, in their order.
 
     Args:
         first: The first cache.
         second: The second cache.
         prompt: The prompt of the first run.
-        with_prompt: That of the second run.
-        same: Whether both runs are of one cache, and no other was given.
+        with_prompt: The prompt of the second run.
+        same: Whether both runs are from one cache, because no other cache was given.
     """
     if same and with_prompt is None:
         raise ResidscopeError(
@@ -125,8 +125,8 @@ def chosen_prompts(
         if first.batch != second.batch:
             raise ResidscopeError(
                 "prompts",
-                f"The first run has {first.batch} prompts and the second {second.batch}: compare runs with equally "
-                "many, or one prompt of each (`prompt=`, `with_prompt=`).",
+                f"The first run has {first.batch} prompts and the second {second.batch}: compare runs with the same "
+                "number of prompts, or one prompt of each (`prompt=`, `with_prompt=`).",
             )
         return None, None
     if prompt is None and first.batch > 1:
@@ -140,7 +140,7 @@ def chosen_prompts(
 
 @contextmanager
 def told_of(which: Literal["first", "second"]) -> Generator[None, None, None]:
-    """Say in a refusal which of the two runs it is about."""
+    """Add to an error in which of the two runs it occurred."""
     try:
         yield
     except ResidscopeError as error:

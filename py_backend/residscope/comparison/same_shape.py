@@ -1,4 +1,4 @@
-"""Refuses runs that cannot be compared: models of other shapes, and answers whose ids mean something else."""
+"""Refuses runs that cannot be compared: models of other shapes, and answers whose ids are other tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_shapes(first: CacheView, second: CacheView) -> None:
     """Refuse models of different shapes.
 
     Raises:
-        ResidscopeError: With a message that names what differs.
+        ResidscopeError: If they differ. The message names the differences.
     """
     sizes = [_sizes(view) for view in (first, second)]
     differ = [name for name in sizes[0] if sizes[0][name] != sizes[1].get(name, sizes[0][name])]
@@ -39,10 +39,10 @@ def _sizes(view: CacheView) -> dict[str, int]:
 
 
 def check_same_ids(target: Target, first: Vocabulary, second: Vocabulary) -> list[str]:
-    """Refuse answers whose ids are other tokens in the second vocabulary; return a note if that is unknown.
+    """Refuse answers whose ids are other tokens in the second vocabulary. Return a note if this is not known.
 
     Raises:
-        ResidscopeError: With a message that names the token.
+        ResidscopeError: If an id is another token. The message names the token.
     """
     ids = {token.id for contrast in target.contrasts for token in (*contrast.answer, *contrast.distractor)}
     if not ids:
@@ -69,5 +69,5 @@ def check_same_ids(target: Target, first: Vocabulary, second: Vocabulary) -> lis
 
 
 def same_vocabulary(first: CacheView, second: CacheView) -> bool:
-    """Whether ids surely mean the same tokens in both, because it is one model."""
+    """Return whether ids certainly mean the same tokens in both runs, because both have the same model."""
     return first.model is second.model

@@ -1,4 +1,4 @@
-"""`compare_attention` and `compare_token_lens`: what two runs attend to, and what they predict layer by layer."""
+"""`compare_attention` and `compare_token_lens`: the attention of two runs, and their predictions layer by layer."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class AttentionComparison(Attention):
 
     Attributes:
         first: The maps of the first run, at these positions.
-        second: Those of the second run.
-        positions: The positions of the first run, and those of the second that stand beside them.
+        second: The maps of the second run, at the matched positions.
+        positions: Pairs of a position of the first run and the matched position of the second.
     """
 
     first: Attention
@@ -51,14 +51,14 @@ class TokenLensComparison:
 
     Attributes:
         points: The points: the first axis.
-        positions: The positions of the first run, and those of the second that stand beside them: the second axis.
+        positions: Pairs of a position of the first run and the matched position of the second: the second axis.
         answer_probability: `[point, position]`, the answer's probability, second − first. None if the target has no
             answer token.
         rank: `[point, position]`, the answer's rank, second − first.
-        same: `[point, position]`, whether the likeliest token is the same in both.
+        same: `[point, position]`, whether the likeliest token is the same in both runs.
         first: The lens of the first run.
-        second: That of the second run.
-        notes: What a reader of the values should know, in sentences.
+        second: The lens of the second run.
+        notes: Notes on these values, in sentences.
     """
 
     points: list[str]
@@ -73,7 +73,7 @@ class TokenLensComparison:
     def to_frame(self) -> Any:
         """Return a pandas table with a row for each point and position.
 
-        Its columns are the likeliest token, and the answer's probability and rank, in both runs.
+        The columns are the likeliest token, and the answer's probability and rank, in both runs.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -120,17 +120,17 @@ def compare_attention(
     other_attention_mask: Any = None,
     other_model: Any = None,
 ) -> AttentionComparison:
-    """Compare what heads attend to in two runs, weighted in one of three ways.
+    """Compare the attention of heads in two runs, weighted in one of three ways.
 
     Args:
         cache: The first run, an `ActivationCache`.
         other: The second run. None: another prompt of `cache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one.
-        prompt: The prompt of the first run; None is the mean over prompts, in both.
-        with_prompt: The prompt of the second run; by default the same.
-        align: Which positions stand beside each other, as in `compare`.
+        prompt: The prompt of the first run. None: the mean over prompts, in both runs.
+        with_prompt: The prompt of the second run. By default the same as `prompt`.
+        align: Which positions are matched, as in `compare`.
         weighting: As in `attention`.
-        answers: The target of `"contribution"`; by default the two top predictions of the first run.
+        answers: The target of `"contribution"`. By default the two top predictions of the first run.
         tokens: Token ids of the first run, if the cache does not hold them.
         attention_mask: The mask of the first run.
         model: The model of the first run, if `cache.model` was deleted.
@@ -228,18 +228,18 @@ def compare_token_lens(
 ) -> TokenLensComparison:
     """Compare what two runs would predict if their layers ended at points of the residual stream (logit lens).
 
-    The lens of one number, the target, is `compare(…, by="accumulated")`.
+    For the lens of the target's value, use `compare(…, by="accumulated")`.
 
     Args:
         cache: The first run, an `ActivationCache`.
         other: The second run. None: another prompt of `cache`.
-        answers: The tokens whose probability and rank are compared; by default the top prediction of the first run.
-        prompt: The prompt of the first run; None is the mean over prompts, in both.
-        with_prompt: The prompt of the second run; by default the same.
-        align: Which positions stand beside each other, as in `compare`.
+        answers: The tokens whose probability and rank are compared. By default the top prediction of the first run.
+        prompt: The prompt of the first run. None: the mean over prompts, in both runs.
+        with_prompt: The prompt of the second run. By default the same as `prompt`.
+        align: Which positions are matched, as in `compare`.
         k: The number of tokens in each cell.
-        points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all that both caches hold.
-        positions: Positions of the first run, or None for all that stand beside one of the second.
+        points: Points such as `["3_pre", "3_mid", "final_post"]`. None: all points that both caches hold.
+        positions: Positions of the first run. None: all positions with a match in the second run.
         norm: As in `token_lens`.
         logits: The output of the first run.
         tokens: Token ids of the first run, if the cache does not hold them.
@@ -271,7 +271,7 @@ def compare_token_lens(
             pairs = [(at % count, beside.get(at % count, -1)) for at in listed]
             for at, other_at in pairs:
                 if other_at < 0:
-                    alignment.second(0, at)  # refuses it
+                    alignment.second(0, at)  # raises the error
         elif not alignment.is_index:
             notes += alignment.left_out()
         notes += alignment.notes
@@ -318,7 +318,7 @@ def _bools(rows: list[list[bool]]) -> Bool[Tensor, "point position"]:
 def _paired(
     first: Run, second: Run, prompt: int | None, with_prompt: int | None, align: Align | None, *, same: bool
 ) -> tuple[tuple[int | None, int | None], Alignment, list[str]]:
-    """The prompt of each run, which of their positions stand beside each other, and notes on their tokens."""
+    """The prompt of each run, their matched positions, and notes on their tokens."""
     check_shapes(first.view, second.view)
     prompts = chosen_prompts(first.view, second.view, prompt, with_prompt, same=same)
     nothing = Target([])
@@ -330,7 +330,7 @@ def _paired(
 
 
 def _at(maps: Attention, places: list[int], view: CacheView, prompt: int | None) -> Attention:
-    """The same maps, at some positions only, in this order. Padding that is left out is not in their mean."""
+    """The same maps, at only some positions, in this order. The mean does not include padding that is left out."""
     whole = mean_of_padded(view, prompt)
     notes = [note for note in maps.notes if note not in whole]
     notes += mean_of_padded(view, prompt, range(min(places), max(places) + 1))

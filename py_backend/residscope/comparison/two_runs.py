@@ -33,9 +33,9 @@ class _Side:
     Attributes:
         name: "first" or "second".
         run: The run.
-        target: The target in it.
-        where: The position of each prompt; None is every position.
-        position: The same, as the user gave it.
+        target: The target in this run.
+        where: The position of each prompt. None: every position.
+        position: The position as the user gave it.
     """
 
     name: Literal["first", "second"]
@@ -45,7 +45,7 @@ class _Side:
     position: Positions
 
     def decomposed(self, query: Query) -> _Decomposed:
-        """The decomposition of this run."""
+        """Return the decomposition of this run."""
         run, where = self.run, self.where
         asked = replace(query, target=self.target, where=where, again=True)
         with told_of(self.name):
@@ -56,7 +56,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Decomposed:
-    """A decomposition of one of the runs, and the result with all its notes."""
+    """A decomposition of one of the runs, and its result with all notes."""
 
     side: _Side
     found: Decomposition
@@ -66,14 +66,14 @@ class _Decomposed:
 def compared(
     one: tuple[Run, Target], two: tuple[Run, Target], query: Query, position: Positions, align: Align | None
 ) -> Comparison:
-    """Compare a target in two runs with equally many prompts.
+    """Compare a target in two runs with the same number of prompts.
 
     Args:
         one: The first run, and the target in it.
-        two: The second run.
-        query: The rows.
+        two: The second run, and the target in it.
+        query: The decomposition.
         position: Where the target is read in the first run.
-        align: Which positions stand beside each other.
+        align: Which positions are matched.
     """
     (first, target), (second, other) = one, two
     vocabularies = first.targets.vocabulary, second.targets.vocabulary
@@ -107,7 +107,7 @@ def compared(
 
 
 def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:
-    """The same decompositions; what has to be one row in one run (a layer, a sublayer) is one row in both."""
+    """The same decompositions, with the same rows: components that are one row in one run are one row in both."""
     every = [structure for one in found for structure in one.found.structures]
     alike = replace(query, like=every)
     return [
@@ -119,7 +119,7 @@ def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:
 
 
 def _beside(second: Run, position: Positions, where: Tensor | None, alignment: Alignment) -> Tensor | None:
-    """Where the target is read in the second run."""
+    """Where the target is read in the second run: at the matched positions."""
     import torch
 
     if where is None or isinstance(position, str):
@@ -132,7 +132,7 @@ def _beside(second: Run, position: Positions, where: Tensor | None, alignment: A
 def _difference(
     found: Sequence[_Decomposed], pairs: Pairs | None, alignment: Alignment, notes: list[str], where: Pairs
 ) -> Comparison:
-    """Second − first, and its two parts."""
+    """The difference, second − first, with its two parts."""
     one, two = found[0].result, found[1].result
     crossed = [
         found[0].found.read_by(found[1].found, lambda values: _placed(values, pairs, alignment.lengths[0])),
@@ -141,7 +141,7 @@ def _difference(
     pick_one, pick_two, rows = selections(one, two, pairs)
     by_other = pick_one.of(crossed[0], one.axes), pick_two.of(crossed[1], two.axes)
     first, second = selected(one, pick_one, rows[0]), selected(two, pick_two, rows[1])
-    device = first.values.device  # of both
+    device = first.values.device  # for both runs
     second_values, by_first = second.values.to(device), by_other[1].to(device)
     values, turned = second_values - first.values, by_first - by_other[0]
     written, read = (values + turned) / 2, (values - turned) / 2
@@ -181,7 +181,7 @@ def _difference(
 
 
 def _all_pairs(result: Attribution, pairs: Pairs | None, alignment: Alignment) -> Pairs:
-    """The positions along the axes of positions; none without such an axis."""
+    """The pairs of positions along the axes of positions. Empty without such an axis."""
     if not any(axis in POSITION_AXES for axis in result.axes):
         return []
     return alignment.common() if pairs is None else pairs
@@ -192,7 +192,7 @@ def _exchanged(pairs: Pairs | None) -> Pairs | None:
 
 
 def _placed(values: Tensor, pairs: Pairs | None, length: int) -> Tensor:
-    """Values at another run's positions, at the positions of this run; 1 where nothing stands beside them."""
+    """Values at another run's positions, moved to the matched positions of this run. 1 at positions without a match."""
     if pairs is None:
         return values
     placed = values.new_ones(*values.shape[:-1], length)
@@ -205,17 +205,17 @@ def _both(one: str, two: str) -> str:
 
 
 def _places(target: Target, where: Tensor | None, beside: Tensor | None) -> Pairs:
-    """Where the target is read in each prompt; empty if at every position, or at positions that it names itself."""
+    """Where the target is read in each prompt. Empty if it is read at every position, or at its own positions."""
     if where is None or beside is None or isinstance(target.inner, AttentionScore):
         return []
     return list(zip(where.tolist(), beside.tolist(), strict=True))
 
 
 def _check_all_sources(alignment: Alignment) -> None:
-    """Refuse runs of different lengths, for a score that is read at all sources at once."""
+    """Refuse runs of different lengths for a score that is read at all sources at once."""
     if not alignment.is_index:
         raise ResidscopeError(
             "align",
-            "Compared with the mean, the key side of a score is read at all sources, so that the two runs need the "
-            'same length and no `align=`. Compare with one source (`versus="most"`), or use `side="query"`.',
+            "On the key side, a score that is compared with the mean is read at all sources. So the two runs need the "
+            'same length, without `align=`. Compare with one source (`versus="most"`), or use `side="query"`.',
         )

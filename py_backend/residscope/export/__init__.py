@@ -1,4 +1,4 @@
-"""Exports: plotly figures, CircuitsVis views, Python code for what is shown, and stand-alone pages.
+"""Exports: plotly figures, CircuitsVis views, Python code for the shown pictures, and stand-alone pages.
 
 The modules are imported only when they are needed, because plotly and CircuitsVis are optional.
 """

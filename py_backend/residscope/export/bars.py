@@ -11,7 +11,7 @@ from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import QUIET, axis, colours, farthest, figure, target_words
 
 _MOST_TICKS = 20
-"""Up to this many prompts, every prompt has its number on the axis."""
+"""For at most this many prompts, the axis has the number of every prompt."""
 _ROW_COLOURS = ["#2f8779", "#8a8f94", "#0a4844", "#8cc1b3", "#4d5257", "#c4c8cb"]
 """Colours of several rows. They differ from the colours for positive and negative values."""
 _PLACES = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}
@@ -19,7 +19,7 @@ _PLACES = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}
 
 
 def layers(shown: Shown) -> Any:
-    """Bars by layer: layer i fills [i, i + 1], attention the first half, MLP the second; embeddings fill [−1, 0]."""
+    """Draw bars by layer. Layer i fills [i, i + 1]: attention the left half, MLP the right. Embeddings fill [−1, 0]."""
     rows = shown.result.components
     values: list[float] = shown.values.tolist()
     before = [row for row in rows if row.layer is None]
@@ -58,7 +58,7 @@ def layers(shown: Shown) -> Any:
 
 
 def ranking(shown: Shown) -> Any:
-    """The rows with the largest contributions: the positive ones first, then the negative ones."""
+    """Draw the rows with the largest contributions: the positive ones first, then the negative ones."""
     rows = shown.values[: shown.result.parts]
     chosen = strongest(rows, shown.k)
     labels = [shown.result.components[i].label for i in chosen]
@@ -85,11 +85,11 @@ def ranking(shown: Shown) -> Any:
 
 
 _WIDE = 420
-"""The width of one of several rankings beside each other, in pixels."""
+"""The width in pixels of each ranking, if several are side by side."""
 
 
 def sides(shown: Shown) -> Any:
-    """The strongest rows of any kind, and beside them those of others, each with the sum of all other rows."""
+    """Draw the strongest rows of any kind, beside the same rows of others. Each also has the sum of all other rows."""
     every = (shown.result, *shown.others)
     traces: list[dict[str, Any]] = []
     titles: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def sides(shown: Shown) -> Any:
 
 
 def prompts(shown: Shown) -> Any:
-    """A bar for each prompt: of the given rows, or of the strongest row. For the logit lens: of the target itself."""
+    """Draw a bar for each prompt: for the given rows, or the strongest row. For the logit lens: for the target."""
     result = shown.result
     lens = result.by == "accumulated"
     strongest_row = result.components[int(result.values[: result.parts].mean(1).abs().argmax())]

@@ -1,7 +1,7 @@
 """CircuitsVis' views of the attention in a cache.
 
-CircuitsVis writes the tokens as JSON into a `<script>` of its page, where a token `</script>` would end the script and
-the text after it could run. Here every `<` of a token is escaped.
+CircuitsVis writes the tokens as JSON into a `<script>` of its page. There, a token `</script>` would end the script,
+and text after this token could run. Here every `<` of a token is escaped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def to_circuitsvis(
     answers: Any = None,
     **given: Any,
 ) -> Any:
-    """Attention of heads in a CircuitsVis view, directly from a cache.
+    """Return a CircuitsVis view of heads' attention, directly from a cache.
 
     Each time the view is shown, CircuitsVis uses the network: it requests a web page, with a time-out of one second,
     and then its JavaScript from a CDN. Without a network it puts all of its JavaScript, 1.3 MB, into the output.
@@ -38,13 +38,13 @@ def to_circuitsvis(
     Args:
         cache: An `ActivationCache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`.
-        prompt: The prompt; None is the mean over prompts.
+        prompt: The prompt. None: the mean over prompts.
         view: `"patterns"` (`attention_patterns`: tokens to hover over, one colour per head) or `"heads"`
             (`attention_heads`: a map with values).
-        weighting: `"pattern"`, `"value"` (attention × ‖v W_O‖) or `"contribution"` (logits; signed, only with
-            `view="heads"`). `"patterns"` draws from 0 to 1 and writes no numbers, so `"value"` is divided by its
-            largest.
-        answers: What is attributed, as in `residscope.attribute`; needed for `"contribution"`.
+        weighting: `"pattern"`, `"value"` (attention × ‖v W_O‖) or `"contribution"` (signed logits, only with
+            `view="heads"`). `"patterns"` draws values from 0 to 1 without numbers, so `"value"` is divided by its
+            largest value.
+        answers: The target of `"contribution"`, as in `residscope.attribute`.
         given: `tokens=`, `attention_mask=` and `model=`, as in `residscope.attention`.
 
     Returns:
@@ -80,13 +80,13 @@ def to_circuitsvis(
         negativeColor=ORANGE,
         positiveColor=BLUE,
         tokens=tokens,
-        # In a causal model there is nothing above the diagonal; in other models there may be.
+        # A causal model has no attention above the diagonal. Other models may have some.
         maskUpperTri=not bool(values.triu(1).any()),
     )
 
 
 def _as_lists(values: Tensor) -> list[Any]:
-    """The values, rounded to six decimals: this halves the page, and no one can see the difference."""
+    """The values, rounded to six decimals. This halves the size of the page, and the difference is invisible."""
     return values.cpu().double().round(decimals=6).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Writes the Python code that computes exactly what a picture shows, as a person would write it."""
+"""Writes Python code that computes exactly what a picture shows, as a person would write it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NO_HEAD = "No head is shown: click a head in the head map, then copy the code."
 
 
 def code(targets: Targets, request: WriteCode, given: Given) -> str:
-    """Code that runs in a new cell. It puts the array that is shown into `values`, and a plotly figure into `figure`.
+    """Return code for a new cell. It assigns the shown array to `values`, and a plotly figure to `figure`.
 
     Args:
-        targets: Resolves the target, for the cache.
-        request: Which picture, and what is selected.
-        given: The cache, and the arguments that were given with it.
+        targets: Resolves targets for the cache.
+        request: The picture and the selection.
+        given: The cache, and the other arguments that were given with it.
 
     Raises:
         ResidscopeError: If the target cannot be resolved, there is no such prompt, or no head is shown.
@@ -131,7 +131,7 @@ def _attention(script: Script) -> list[str]:
 
 
 def _attention_values(shown: Shown) -> str:
-    """The array of the attention tab: one map if heads are shown as text, else one map per head."""
+    """The array of the attention tab: one map per head, or one map if heads are shown as text."""
     if shown.presentation != "text" or len(shown.heads) < 2:
         return "attribution.values  # [head, destination, source]"
     how = "sum" if shown.weighting == "contribution" else "mean"
@@ -186,7 +186,7 @@ def _prompts(script: Script) -> list[str]:
 
 
 def _heads_in(script: Script) -> str:
-    """The heads that are shown; all heads of the model or of a layer are written as a comprehension."""
+    """The heads that are shown. All heads of the model or of a layer are written as a comprehension."""
     shown, view = script.request.shown, script.view
     pairs = [parse(head) for head in shown.heads]
     layers, every = sorted({layer for layer, _ in pairs}), list(range(view.n_heads))
@@ -210,7 +210,7 @@ def _all_heads(view: CacheView) -> str:
 
 
 _SIDES = 8
-"""How many rows of each side are drawn."""
+"""The number of rows of each side that are drawn."""
 
 
 def _why(script: Script) -> list[str]:

@@ -14,7 +14,7 @@ _VALUES: dict[Run, str] = {"first": "comparison.first", "second": "comparison.se
 
 
 def lens(script: Script, against: Against) -> list[str]:
-    """Two curves, in the same order as the runs."""
+    """Return code for two curves, in the order of the runs."""
     norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
     return [
         _comparison(script, against, "accumulated", norm),
@@ -26,7 +26,7 @@ def lens(script: Script, against: Against) -> list[str]:
 
 
 def layers(script: Script, against: Against) -> list[str]:
-    """The rows of both runs."""
+    """Return code for the rows of both runs."""
     return [
         _comparison(script, against, "layer", {}),
         f"values = [run.values{_prompt(script, '.mean(1)', '[:, 0]')} "
@@ -37,7 +37,7 @@ def layers(script: Script, against: Against) -> list[str]:
 
 
 def heads(script: Script, against: Against) -> list[str]:
-    """The map of one run, or of the difference."""
+    """Return code for the map of one run, or of the difference."""
     run = script.request.shown.run
     of, which = _VALUES[run], _prompt(script, ".mean(-1)", "[..., 0]")
     return [
@@ -48,7 +48,7 @@ def heads(script: Script, against: Against) -> list[str]:
 
 
 def ranking(script: Script, against: Against) -> list[str]:
-    """The heads that differ most; of one run, those that add most and take away most."""
+    """Return code for the heads that differ most. For a single run: the heads with the largest contributions."""
     shown = script.request.shown
     of, k = _VALUES[shown.run], shown.top_k
     if shown.run != "difference":
@@ -68,7 +68,7 @@ def ranking(script: Script, against: Against) -> list[str]:
 
 
 def runs(script: Script) -> list[str]:
-    """The heads of both runs, as points."""
+    """Return code for the heads of both runs, as points."""
     against = script.request.shown.against
     if against is None:
         raise ResidscopeError("against", "Nothing is compared yet: choose a run, then copy the code.")
@@ -96,7 +96,7 @@ def _comparison(script: Script, against: Against, by: str, norm: dict[str, str])
 
 
 def other_cache(script: Script, against: Against) -> str | None:
-    """An expression for the other cache; None if both runs are of one cache."""
+    """Return an expression for the other cache. None if both runs are from one cache."""
     if against.without:
         options = [] if against.replaced_by == "zero" else [f"replace={literal(against.replaced_by)}"]
         options += script.named("tokens", "attention_mask", "model")
@@ -112,7 +112,7 @@ def other_cache(script: Script, against: Against) -> str | None:
 
 
 def _other_mask(script: Script, against: Against) -> dict[str, str]:
-    """If padding counts as real tokens, the mask of the other cache is written as lists of ones, too."""
+    """If padding counts as real tokens, the mask of the other cache, as lists of ones."""
     cache = None if against.cache is None else named(against.cache)
     if cache is None or script.request.shown.padding != "none":
         return {}
@@ -125,7 +125,7 @@ def _prompt(script: Script, mean: str, one: str) -> str:
 
 
 def _words(script: Script) -> str:
-    """Which run the values are of, for the comment after them."""
+    """The run and the prompts of the values, for the comment after them."""
     words = {"first": "the first run", "second": "the second run", "difference": "second − first"}
     of_both = script.request.picture in ("lens", "layers", "runs")
     mean = f", the mean over {script.view.batch} prompts" if script.prompt is None and script.view.batch > 1 else ""

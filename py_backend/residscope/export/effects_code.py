@@ -1,4 +1,4 @@
-"""Writes the code of the pictures of effects that were measured in runs."""
+"""Writes the code of pictures of measured effects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ADDS = "what each head adds; the figure shows the target without it, minus with
 
 
 def heads(script: Script) -> list[str]:
-    """The map of one effect of each head."""
+    """Return code for the map of one effect of each head."""
     sign, of = _sign(script), _tensor(script)
     which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
     return [
@@ -23,7 +23,7 @@ def heads(script: Script) -> list[str]:
 
 
 def ranking(script: Script) -> list[str]:
-    """The heads with the largest effects of both signs."""
+    """Return code for the heads with the largest positive and negative effects."""
     k = script.request.shown.top_k
     prompt = "" if script.prompt is None else f", {script.prompt}"
     values = f"{_sign(script)}effects.of({_effect(script)}{prompt})"
@@ -40,7 +40,7 @@ def ranking(script: Script) -> list[str]:
 
 
 def scatter(script: Script) -> list[str]:
-    """Direct and total effect of each head."""
+    """Return code for the direct and the total effect of each head."""
     prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
     which = ".mean(-1)" if script.prompt is None else f"[..., {script.prompt}]"
     sign = _sign(script)
@@ -74,7 +74,7 @@ def _source(script: Script) -> str:
 
 
 def _sign(script: Script) -> str:
-    """Views show what a head adds: minus what is measured when it is taken out."""
+    """A minus if needed: views show what a head adds, which is minus the measured effect of replacing it."""
     return "" if script.request.shown.replaced_by == "other" else "-"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def usual_figure(by: By) -> tuple[FigureKind, str]:
-    """The kind of figure that a decomposition has if none is named, and its title."""
+    """Return the default kind of figure for a decomposition, and its title."""
     match by:
         case "accumulated":
             return "lens", "Logit lens"
@@ -57,7 +57,7 @@ class Shown:
         return of_prompt(self.result, self.result.values, self.prompt)
 
     def titled(self, suffix: str = "", what: str | None = None, note: str = "") -> str:
-        """The title of the figure; below it the target and the model."""
+        """Return the title of the figure, with the target and the model below it."""
         target = target_words(self.result.target, self.prompt)
         return titled((self.title if what is None else what) + suffix, target, name(self.result.model), note)
 
@@ -68,7 +68,7 @@ class Shown:
 
     @property
     def title(self) -> str:
-        """What is shown, and for which prompts."""
+        """The decomposition in words, and the prompts that are shown."""
         count = self.result.values.shape[self.result.axes.index("batch")]
         which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
         target, title = self.result.target, usual_figure(self.result.by)[1]
@@ -79,7 +79,7 @@ class Shown:
         return title + (f", {which}" if count > 1 else "")
 
     def position_names(self, count: int) -> list[str]:
-        """A name for each position: its token, or its number."""
+        """Return a name for each position: its token, or its number."""
         if self.tokens is None:
             return [str(position) for position in range(count)]
         if len(self.tokens) != count:
@@ -90,10 +90,10 @@ class Shown:
 
 
 def checked_labels(result: Attribution, rows: Sequence[str]) -> list[str]:
-    """The given labels, after a check that each of them is a row.
+    """Return the labels, after a check that each of them is a row.
 
     Raises:
-        ResidscopeError: If there is no row of that name.
+        ResidscopeError: If there is no row with one of these labels.
     """
     unknown = [label for label in rows if label not in result.labels]
     if unknown:

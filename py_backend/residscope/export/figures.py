@@ -28,7 +28,7 @@ from residscope.export.palette import (
 from residscope.terms import FigureKind
 
 _LABELLED = 8
-"""This many points of a scatter plot have their names next to them."""
+"""In a scatter plot, this many points have their labels next to them."""
 
 
 def attribution_figure(

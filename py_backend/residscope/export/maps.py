@@ -58,7 +58,7 @@ def attention_figure(attention: Attention) -> Any:
         return _side_by_side(values, attention.heads, position_names, title(), colour, sources)
     step = Part.of(values.shape[-1]).step
     suffix = ""
-    if step > 1:  # as in the panel: so many cells would freeze a browser
+    if step > 1:  # as in the panel, because a browser cannot draw so many cells
         ends = [(start, min(start + step, len(position_names)) - 1) for start in range(0, len(position_names), step)]
         position_names = [f"{start}–{end}" if end > start else str(start) for start, end in ends]
         values, suffix = down_sampled(values, step), f": the value farthest from zero in each {step} × {step} cells"
@@ -144,7 +144,7 @@ def _answer(lens: TokenLens, y: int, x: int) -> str:
 
 
 def source_maps(values: Tensor, heads: list[str], position_names: Callable[[int], list[str]], title: str) -> Any:
-    """Source contributions at each destination: `values` is `[source, destination, head]`."""
+    """Return a figure of source contributions at each destination. `values` is `[source, destination, head]`."""
     names = position_names(values.shape[0])
     by_head = rearrange(values, "source destination head -> head destination source")
     return _side_by_side(by_head, heads, names, title, diverging(limit(values), "logits"))
@@ -158,7 +158,7 @@ def _side_by_side(
     colour: dict[str, Any],
     sources: list[str] | None = None,
 ) -> Any:
-    """A map for each head of `[head, destination, source]`, at most four in a row."""
+    """A map for each head of `[head, destination, source]`, with at most four maps in a row."""
     sources = position_names if sources is None else sources
     across = min(_MAPS_PER_ROW, len(heads))
     down = -(-len(heads) // across)
@@ -173,7 +173,7 @@ def _side_by_side(
         left, top = column / across, 1 - row / down
         right, bottom = left + 0.9 / across, top - 0.65 / down
         layout[f"xaxis{number}"] = axis("from (source)", sources, domain=[left, right], anchor=y, tickangle=-60)
-        # All maps have the same tokens: only the first map of each row has them on its axis.
+        # All maps have the same tokens, so only the first map of each row has them on its axis.
         named = axis("to (destination)", position_names) if column == 0 else axis("", [])
         layout[f"yaxis{number}"] = named | {"domain": [bottom, top], "anchor": x, "autorange": "reversed"}
         hover = [

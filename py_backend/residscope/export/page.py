@@ -54,10 +54,10 @@ _PAGE = """<!doctype html>
 
 
 def page(snapshot: Snapshot) -> str:
-    """A snapshot as a stand-alone HTML page.
+    """Return a snapshot as a stand-alone HTML page.
 
-    The page contains the licences of all code in it, as text. The data is base64, so that no token can close its
-    element. The page's content security policy allows only the one script, by its hash.
+    The page contains the licences of all code in it, as text. The data is base64, so that no token can close the
+    element with the data. The page's content security policy allows only this one script, by its hash.
 
     Raises:
         ResidscopeError: If the front end is not built.
@@ -81,12 +81,12 @@ def page(snapshot: Snapshot) -> str:
 
 
 def title(name: str, shown: Shown) -> str:
-    """The page's title: the cache, and what is attributed."""
+    """Return the page's title: the cache and the target."""
     return f"{fit(name)}: {_target_words(shown.target, shown.prompt)} · Residscope"
 
 
 def file_name(name: str, shown: Shown, prompts: int) -> str:
-    """A name for the page's file, from the cache, the target and the prompt, as for exported pictures."""
+    """Return a name for the page's file, from the cache, the target and the prompt, as for exported pictures."""
     target = shown.target
     several = len(target.contrasts) > 1
     contrasts = target.contrasts if shown.prompt is None or not several else [target.contrasts[shown.prompt]]
@@ -107,7 +107,7 @@ def _answers(contrast: Contrast) -> list[str]:
 
 
 def _safe(part: str) -> str:
-    """Only letters, digits, - and _, which every file system accepts, and at most `_MOST_BYTES` bytes."""
+    """The letters, digits, - and _ of a text, which every file system accepts, up to `_MOST_BYTES` bytes."""
     text = re.sub(r"[^\w-]+", "-", normalize("NFC", part)).strip("-")
     return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip("-")
 

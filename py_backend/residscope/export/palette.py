@@ -1,4 +1,4 @@
-"""The look of figures: the panel's colours, and text that plotly cannot read as markup."""
+"""The look of figures: the panel's colours, and texts that plotly does not read as markup."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _MOST_ANSWERS = 4
 
 
 def plotly() -> Any:
-    """`plotly.graph_objects`.
+    """Import and return `plotly.graph_objects`.
 
     Raises:
-        ResidscopeError: If it is not installed, or cannot be imported.
+        ResidscopeError: If plotly is not installed, or cannot be imported.
     """
     with importing("plotly", "A figure", '`pip install "residscope[figures]"` (or `pip install plotly`)'):
         import plotly.graph_objects as go
@@ -44,7 +44,7 @@ def plotly() -> Any:
 
 
 def token(text: str, most: int = 14) -> str:
-    """A token as it is drawn: white space is visible, a long token is cut short, and markup is escaped."""
+    """Return a token for drawing: white space is visible, a long token is cut short, and markup is escaped."""
     return isolated(plain(cut(text, most).translate(_VISIBLE))) or "∅"
 
 
@@ -52,40 +52,40 @@ _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def token_names(texts: Sequence[str]) -> list[str]:
-    """A prompt's tokens as they are drawn. A repeated token has its position as a subscript: `·John₂` and `·John₁₀`."""
+    """Return a prompt's tokens for drawing. A repeated token has its position as a subscript: `·John₂`, `·John₁₀`."""
     drawn = [token(text) for text in texts]
     count = Counter(drawn)
     return [text + str(at).translate(_SUBSCRIPT) if count[text] > 1 else text for at, text in enumerate(drawn)]
 
 
 def name(text: str) -> str:
-    """A name that the user gave, as it is drawn: made legible, and markup escaped."""
+    """Return a name from the user for drawing: legible, and with markup escaped."""
     return plain(shown(text))
 
 
 def plain(text: str) -> str:
-    """The same text, with markup escaped."""
+    """Return a text with markup escaped."""
     return text.translate(_AS_TEXT)
 
 
 def colours(values: Sequence[float]) -> list[str]:
-    """Blue for positive values, orange for negative ones."""
+    """Return blue for positive values, orange for negative values."""
     return [BLUE if value >= 0 else ORANGE for value in values]
 
 
 def farthest(values: Sequence[float]) -> float:
-    """The largest absolute value. It determines how many decimals all of the values have."""
+    """Return the largest absolute value. It determines the number of decimals of all these values."""
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
 def limit(rows: Any) -> float:
-    """The end of a scale that is symmetric about zero: the largest finite absolute value."""
+    """Return the end of a scale that is symmetric about zero: the largest finite absolute value."""
     finite = rows[rows.isfinite()]
     return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
 
 
 def clipped(rows: Any) -> float:
-    """The end of the scale of a map `[component, position]`, chosen so that one outlier does not make the rest pale.
+    """Return the end of the scale of a map `[component, position]`, such that one outlier does not make the rest pale.
 
     Each position counts by its largest absolute value. The first position is left out, because it is often an attention
     sink. The scale ends at the 99th percentile of these values, but not below the last position's value. If no value is
@@ -101,7 +101,7 @@ def clipped(rows: Any) -> float:
 
 
 def beyond(rows: Any, end: float) -> dict[str, Any]:
-    """Arguments for `cells` that draw a dot in each cell beyond the colour scale; empty if there is none."""
+    """Return arguments for `cells` that draw a dot in each cell beyond the colour scale. Empty if there is none."""
     far = rows.isfinite() & (rows.abs() > end)
     if not bool(far.any()):
         return {}
@@ -109,7 +109,7 @@ def beyond(rows: Any, end: float) -> dict[str, Any]:
 
 
 def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
-    """A colour axis centred at zero. If some of `rows` lie beyond it, its ends are labelled "≤ −…" and "≥ +…"."""
+    """Return a colour axis centred at zero. If some `rows` lie beyond it, its ends are labelled "≤ −…" and "≥ +…"."""
     bar = _bar(title)
     low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
     if low or high:
@@ -119,18 +119,18 @@ def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
 
 
 def sequential(end: float, title: str) -> dict[str, Any]:
-    """A colour axis from zero."""
+    """Return a colour axis that begins at zero."""
     return {"colorscale": _SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": _bar(title)}
 
 
 def cells(rows: Any, hover: list[list[str]], **more: Any) -> dict[str, Any]:
-    """A heatmap of a matrix, top row first; NaN cells stay empty."""
+    """Return a heatmap of a matrix, with the first row on top. NaN cells stay empty."""
     z = [[None if value != value else value for value in row] for row in rows.tolist()]
     return {"type": "heatmap", "z": z, "hovertext": hover, "hoverinfo": "text", "coloraxis": "coloraxis"} | more
 
 
 def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
-    """An axis with its title. `names` are the tick labels at 0, 1, 2, …; if there are many, only some are shown."""
+    """Return an axis with its title. `names` are labels at 0, 1, 2, …; of many labels, only some are shown."""
     plain: dict[str, Any] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
     if names is not None:
         every = -(-len(names) // _MOST_TICKS) or 1
@@ -139,7 +139,7 @@ def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[st
 
 
 def target_words(target: Target | None, prompt: int | None) -> str:
-    """What was attributed, in the prompt that is shown: `“·Mary” minus “·John”`; empty if it is unknown."""
+    """Return the target in words, for the shown prompt: `“·Mary” minus “·John”`. Empty if it is unknown."""
     return "" if target is None else inside(target, _of_logits(target, prompt))
 
 
@@ -160,13 +160,13 @@ def _of_logits(target: Target, prompt: int | None) -> str:
 
 
 def titled(what: str, *more: str) -> str:
-    """A title, and in small print below it the target and the model."""
+    """Return a title, with the target and the model below it in small print."""
     beneath = " · ".join(filter(None, more))
     return f'{what}<br><span style="font-size:12px">{beneath}</span>' if beneath else what
 
 
 def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
-    """A plotly figure in the common style."""
+    """Return a plotly figure in the common style."""
     base = {
         "title": {"text": title},
         "template": "simple_white",

@@ -1,4 +1,4 @@
-"""Writes Python code: calls and literals; and checks which names can stand in code."""
+"""Writes Python code (calls, lists, literals), and checks which names can be used in code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH = 100
 
 
 def call(function: str, arguments: Sequence[str]) -> str:
-    """A call on one line, or with one argument per line if that is too long."""
+    """Return a call on one line, or with one argument per line if that is too long."""
     line = f"{function}({', '.join(arguments)})"
     if len(line) <= _WIDTH and "\n" not in line:
         return line
@@ -20,7 +20,7 @@ def call(function: str, arguments: Sequence[str]) -> str:
 
 
 def listed(items: Sequence[str]) -> str:
-    """Expressions as a list, on one line, or with one on each line if that is too long."""
+    """Return expressions as a list, on one line, or with one per line if that is too long."""
     line = f"[{', '.join(items)}]"
     if len(line) < _WIDTH - 20 and "\n" not in line:
         return line
@@ -29,7 +29,7 @@ def listed(items: Sequence[str]) -> str:
 
 
 def literal(value: Any) -> str:
-    """A target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
+    """Return a target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
     match value:
         case tuple():
             return f"({', '.join(literal(item) for item in value)})"
@@ -50,7 +50,7 @@ def _quoted(text: str) -> str:
 
 
 def is_addressable(name: str) -> bool:
-    """Whether a name is a Python expression for a variable, or for something in it: `runs["clean"]`, `model.cache`."""
+    """Return whether a name is an expression for a variable or something in it: `runs["clean"]`, `model.cache`."""
     path = parse_path(name)
     if path is None or path.variable == "residscope":  # the exported code imports this name
         return False

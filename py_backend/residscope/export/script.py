@@ -1,4 +1,4 @@
-"""What the code of every picture needs: the cache, the target and the position, by the user's variable names."""
+"""What the code of every picture needs: cache, target and position, under the user's variable names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """A cache and the arguments given with it. The code names each by the user's variable that holds it."""
+    """A cache and the arguments given with it. The code uses the user's variables that hold them."""
 
     cache: Any
     name: str = "cache"
@@ -37,7 +37,7 @@ class Given:
 
 @dataclass
 class Script:
-    """A request as Python code. `remarks` are comments that say which variables the reader must define."""
+    """A request as Python code. `remarks` are comments that name the variables that the reader must define."""
 
     targets: Targets
     request: WriteCode
@@ -51,7 +51,7 @@ class Script:
 
     @property
     def cache(self) -> str:
-        """An expression for the cache: a variable of the user that holds it now, or a name to fill in."""
+        """An expression for the cache: a variable of the user that holds it now, or a name to replace."""
         cache, given = self.given.cache, self.given.name
         found = next((path for path in names_of(cache) if is_addressable(path) and leads_to(path, cache)), None)
         if found is not None:
@@ -68,7 +68,7 @@ class Script:
         return self.target(self.request.shown.target)
 
     def target(self, target: Target) -> str:
-        """A target as Python code: `(" Mary", " John")`, `residscope.targets.neuron("L5N123", part="pre")`."""
+        """Return a target as Python code: `(" Mary", " John")`, `residscope.targets.neuron("L5N123", part="pre")`."""
         self.targets.resolve(target)  # raises if it is not a target of this model
         written = self._before_heads(target)
         for through in target.through:
@@ -78,7 +78,7 @@ class Script:
         return written
 
     def _before_heads(self, target: Target) -> str:
-        """A target without the heads that contribute to it."""
+        """The target at the end of a path, without the path's heads."""
         match target.inner:
             case None if target.direction is None:
                 return literal(as_answers(Target(target.contrasts), self.targets.vocabulary))
@@ -96,7 +96,7 @@ class Script:
                 return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
 
     def _direction(self, key: str) -> str:
-        """The user's variable that holds a direction, or a name to fill in."""
+        """The user's variable that holds a direction, or a name to replace."""
         direction = self.targets.given_direction(key)
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
@@ -107,14 +107,14 @@ class Script:
 
     @property
     def position(self) -> dict[str, str]:
-        """The argument `position=`; empty for each prompt's last token, which is the default.
+        """The argument `position=`. Empty for each prompt's last token, which is the default.
 
-        An attention score has its own positions.
+        It is also empty for an attention score, which has its own positions.
         """
         return self.position_of(self.request.shown.target, self.request.shown.position)
 
     def position_of(self, target: Target, at: Position) -> dict[str, str]:
-        """The argument `position=` for another target and position."""
+        """Return the argument `position=` for another target and position."""
         if isinstance(target.inner, AttentionScore):
             return {}
         last, prompt = positions.last(self.view), self.prompt
@@ -123,7 +123,7 @@ class Script:
 
     @property
     def for_all_prompts(self) -> dict[str, str]:
-        """The argument `position=` for a picture of all prompts."""
+        """Return the argument `position=` for a picture of all prompts."""
         if isinstance(self.request.shown.target.inner, AttentionScore):
             return {}
         at = self.request.shown.position
@@ -136,7 +136,7 @@ class Script:
 
     @property
     def facts(self) -> CacheFacts:
-        """What the views know about the cache, as far as their requests depend on it."""
+        """The facts about the cache on which the views' requests depend."""
         view = self.view
         last = positions.last(view)
         return CacheFacts(
@@ -156,19 +156,19 @@ class Script:
 
     @property
     def prompt(self) -> int | None:
-        """The prompt that is shown; None is the mean."""
+        """The prompt that is shown. None: the mean over prompts."""
         return self.view.check_prompt(self.request.shown.prompt)
 
     @property
     def prompt_words(self) -> str:
-        """The prompts that the values are of, for the comment after them."""
+        """The prompts of the values, for the comment after them."""
         count = self.view.batch
         if self.prompt is not None:
             return f"prompt {self.prompt}" if count > 1 else "the prompt"
         return f"the mean over {count} prompts" if count > 1 else "the prompt"
 
     def extras(self, *names: str) -> dict[str, str]:
-        """The arguments `logits=`, `tokens=`, `attention_mask=` and `model=`, if they were given.
+        """Return the arguments `logits=`, `tokens=`, `attention_mask=` and `model=`, if they were given.
 
         If padding counts as real tokens, the mask is written as lists of ones, so that the code runs anywhere.
         """
@@ -190,19 +190,19 @@ class Script:
         return found
 
     def remark(self, name: str, what: str) -> None:
-        """Add a comment that says what a variable stands for, if the user has no variable for it."""
+        """Add a comment on what a variable stands for, if the user has no such variable."""
         self.remarks.append(f"# `{name}` stands for {what}.")
 
     def named(self, *names: str) -> list[str]:
-        """`extras` as a list of keyword arguments."""
+        """Return `extras` as a list of keyword arguments."""
         return [f"{name}={value}" for name, value in self.extras(*names).items()]
 
     def attribute(self, by: str, **options: str) -> str:
-        """The line that computes the attribution."""
+        """Return the line that computes the attribution."""
         return call("attribution = residscope.attribute", self._arguments(self.request.shown.target, by, options))
 
     def attributed(self, target: Target, by: str, **options: str) -> str:
-        """The call that computes the attribution of a target."""
+        """Return the call that computes the attribution of a target."""
         return call("residscope.attribute", self._arguments(target, by, options))
 
     def _arguments(self, target: Target, by: str, options: dict[str, str]) -> list[str]:
@@ -211,19 +211,19 @@ class Script:
         return [self.cache, self.target(target), f'by="{by}"', *named]
 
     def figure(self, *arguments: str) -> str:
-        """The line that draws the attribution."""
+        """Return the line that draws the attribution."""
         which = [] if self.prompt is None else [f"prompt={self.prompt}"]
         return call("figure = attribution.to_plotly", [*arguments, *which])
 
 
 def free_name(name: str) -> str:
-    """Return a variable name for the user to fill in; one that the user's namespace does not have yet."""
+    """Return a name for a variable that the user must define. The user's namespace does not have this name yet."""
     names = chain((name, f"shown_{name}"), (f"shown_{name}_{number}" for number in count(2)))
     return next(free for free in names if not is_taken(free))
 
 
 def _variable(is_wanted: Callable[[Any], bool]) -> str | None:
-    """The first of the user's variables that holds the wanted value and whose name can stand in code."""
+    """The first of the user's variables that holds the wanted value, and whose name can be used in code."""
     return next(filter(is_addressable, variables_of(is_wanted)), None)
 
 
@@ -231,7 +231,7 @@ def _same_direction(value: Any, direction: Tensor) -> bool:
     """Whether a value from the user's namespace is the given direction: a tensor with the same numbers."""
     import torch
 
-    cls = type(value)  # compared by identity, because `==` and `in` may call code of a metaclass of the user
+    cls = type(value)  # compared by identity, because `==` and `in` may call code of the user's metaclass
     if (cls is not torch.Tensor and cls is not torch.nn.Parameter) or not value.is_floating_point():
         return False
     shapes = ((direction.shape[-1],), (1, direction.shape[-1]), tuple(direction.shape))

@@ -1,6 +1,6 @@
-"""A snapshot: what a panel shows, and what its views may request next, as plain data that needs no kernel.
+"""A snapshot: what a panel shows, and the next possible requests of its views, as plain data without a kernel.
 
-Requests are stateless, so recorded requests with their replies can take the place of the kernel.
+Requests have no state, so recorded requests with their replies can replace the kernel.
 `widgets/src/snapshot/snapshot.ts` replays them.
 """
 
@@ -25,13 +25,13 @@ from residscope.wire.protocol import AnyReply, AnyRequest, CacheFacts, Describe,
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 
 BUDGET = 8_000_000
-"""Bytes of a snapshot before it is compressed."""
+"""The limit of a snapshot in bytes, before compression."""
 
 OPENING = 1_000_000
 """At most this many bytes of buffers are sent to a new panel before it requests them."""
 
 PATIENCE = 20.0
-"""Seconds after which only what is on screen is still computed."""
+"""After this many seconds, only what is on screen is computed."""
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,13 +44,13 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A panel as plain data; as JSON its buffers are base64.
+    """A panel as plain data. In JSON, the buffers are base64.
 
     Attributes:
         name: The name of the cache.
-        selection: What is selected in it.
-        saved: When it was made, as an ISO date.
-        defaults: For each kind of request, the values of the fields that it leaves out.
+        selection: What is selected in the panel.
+        saved: When the snapshot was made, as an ISO date.
+        defaults: For each kind of request, the values of fields that a request may leave out.
         lacks: What was left out for lack of room or time, in words.
         entries: The requests with their replies.
     """
@@ -72,15 +72,15 @@ def snapshot(
     budget: int | None = None,
     patience: float | None = None,
 ) -> Snapshot:
-    """Record what the views would request: first what is on screen, then what is one click away, while there is room.
+    """Record the requests of the views: first what is on screen, then what is one click away, while there is room.
 
     Args:
         answer: Answers one request.
         cache_name: The cache's name.
         shown: What is selected.
-        holds: How much of what is one click away is included.
-        budget: The size in bytes that the snapshot may have, `BUDGET` by default.
-        patience: Seconds after which only what is on screen is still computed, `PATIENCE` by default.
+        holds: How much is included beyond what is on screen.
+        budget: The limit of the snapshot in bytes. By default `BUDGET`.
+        patience: After this many seconds, only what is on screen is computed. By default `PATIENCE`.
     """
     record = _Record(answer, shown, budget or BUDGET, time.monotonic() + (patience or PATIENCE))
     facts, _ = answer(Describe())
@@ -105,7 +105,7 @@ def snapshot(
 
 
 def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
-    """Only what a new panel requests first, as plain objects with binary buffers. Failures are left out."""
+    """Return only the first requests of a new panel, as plain objects with binary buffers, without failures."""
     facts, _ = answer(Describe())
     assert isinstance(facts, CacheFacts)
     entries: list[Entry] = []
@@ -126,7 +126,7 @@ def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
 
 
 class _Record:
-    """Records requests and replies until the room or the time is used up."""
+    """Records requests and replies until room or time is used up."""
 
     def __init__(self, answer: Answering, shown: Shown, room: int, until: float) -> None:
         self._answer, self._target, self._room, self._until = answer, msgspec.to_builtins(shown.target), room, until
@@ -136,7 +136,7 @@ class _Record:
         self.lacks: list[str] = []
 
     def take(self, what: str | None, requests: Requests) -> None:
-        """Record all of these requests, or none and add `what` to `lacks`. If `what` is None, they are required."""
+        """Record all of these requests, or add `what` to `lacks`. If `what` is None, the requests are required."""
         if what in self.lacks:
             return
         if what and not requests:
@@ -161,12 +161,12 @@ class _Record:
         self.entries.extend(taken.values())
 
     def warm(self, request: AnyRequest, what: str | None) -> None:
-        """Compute several replies at once, for speed. The results stay in the memo; this reply is not recorded."""
+        """Compute several replies at once, for speed. Results stay in the memo. This reply is not recorded."""
         if what not in self.lacks and time.monotonic() < self._until:
             self.entry(_with_padding(request, self._shown))
 
     def entry(self, request: AnyRequest) -> Entry:
-        """One request with its reply; a failure is recorded, too."""
+        """Return a request with its reply, or with its failure."""
         question = {"id": "snapshot", "ask": msgspec.to_builtins(request)}
         answer, buffers = answered(question, lambda decoded: self._answer(decoded.ask))
         failure = msgspec.convert(answer["failure"], Failure) if answer.get("failure") else None
@@ -174,11 +174,11 @@ class _Record:
 
 
 _FEW_ROWS = 100
-"""Rows of the token lens. A request for fewer of them takes nearly as long."""
+"""A request for fewer rows of the token lens takes nearly as long as one for this many."""
 
 
 def _lens_in_one(groups: list[Group]) -> list[AnyRequest]:
-    """One request for the whole token lens, if its tiles are small; else empty."""
+    """One request for the whole token lens, if its tiles are small. Otherwise empty."""
     tiles = [request for _, requests in groups for request in requests if isinstance(request, ReadTokenLens)]
     if not tiles or {(tile.start, tile.stop) for tile in tiles} != {(tiles[0].start, tiles[0].stop)}:
         return []
@@ -188,12 +188,12 @@ def _lens_in_one(groups: list[Group]) -> list[AnyRequest]:
 
 
 def _with_padding(request: AnyRequest, shown: Shown) -> AnyRequest:
-    """The same request, with the selection's padding."""
+    """A request with the selection's padding."""
     return request if request.padding == shown.padding else msgspec.structs.replace(request, padding=shown.padding)
 
 
 def _plain(request: AnyRequest, target: dict[str, Any]) -> dict[str, Any]:
-    """A request as plain objects, without its target if that is the selection's."""
+    """A request as plain objects, without its target if that equals the selection's target."""
     plain: dict[str, Any] = msgspec.to_builtins(request)
     if plain.get("target") == target:
         del plain["target"]
@@ -201,7 +201,7 @@ def _plain(request: AnyRequest, target: dict[str, Any]) -> dict[str, Any]:
 
 
 def _strongest(buffers: Buffers, views: Views) -> tuple[list[str], list[str]]:
-    """The pinned heads and then those in the ranking; and all heads that have a value, the strongest first."""
+    """The pinned heads followed by the ranked heads, and all heads that have a value, strongest first."""
     import numpy as np
 
     shown, facts = views.shown, views.facts
@@ -220,7 +220,7 @@ def _now() -> str:
 
 @cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    """For each kind of request, the values of the fields that it leaves out; a default of None is not listed."""
+    """For each kind of request, the values of fields that a request may leave out. None is not listed."""
     kinds: dict[str, Any] = {kind.__struct_config__.tag: _field_defaults(kind) for kind in get_args(AnyRequest)}
     for kind in ("code", "page"):
         kinds[kind]["shown"] = _field_defaults(Shown)

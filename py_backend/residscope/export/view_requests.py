@@ -56,35 +56,35 @@ from residscope.wire.protocol import (
 
 Requests = list[AnyRequest]
 Group = tuple["str | None", Requests]
-"""Requests that are only useful together, and words for what is missing without them (None: they are on screen)."""
+"""Requests that are only useful together, and what is missing without them, in words (None: they are on screen)."""
 
-# Counts: suggestions of the target editor; points and positions of a tile of the token lens, and the tokens that it
-# lists; heads of the position map; components of a side of the pair map, and tokens that a head writes; heads whose
+# The numbers of: suggestions in the target editor; points and positions in a tile of the token lens, and tokens listed
+# in a tile; heads in the position map; components on a side of the pair map; tokens that a head writes; heads whose
 # attention in two runs is shown.
 _PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views of one selection in one cache."""
+    """The requests of the views for one selection in one cache."""
 
     shown: Shown
     facts: CacheFacts
 
     @property
     def last(self) -> list[int]:
-        """The last position of each prompt: its last real token, or the very last one if padding counts as real."""
+        """The last position of each prompt: its last real token, or the last of all if padding counts as real."""
         last = self.facts.last
         return last if self.shown.padding == "found" else [self.facts.positions - 1] * len(last)
 
     def place(self, prompt: int | None, position: Position) -> tuple[int | None, Position]:
-        """Prompt and position as requests have them: a prompt's last position is named "last"."""
+        """Return prompt and position as in requests: a prompt's last position is "last"."""
         last = set(self.last) if prompt is None else {self.last[prompt]}
         return prompt, "last" if last == {position} else position
 
     @property
     def prompts(self) -> list[int | None]:
-        """All prompts, including None for the mean; the one on screen is first."""
+        """All prompts, and None for the mean. The one on screen is first."""
         several = len(self.facts.last) > 1
         every = [None, *range(len(self.facts.last))] if several else [None, 0]
         return sorted(every, key=lambda prompt: prompt != self.shown.prompt)
@@ -92,7 +92,7 @@ class Views:
     def figures(
         self, prompt: int | None, position: Position, norms: Sequence[NormConvention] = get_args(NormConvention)
     ) -> Requests:
-        """The data of the charts, with the logit lens for each of these norm conventions."""
+        """Return the requests of the charts, with the logit lens for each of these norm conventions."""
         target, at = self.shown.target, self.place(prompt, position)
         return [
             ReadTokens(prompt),
@@ -101,56 +101,56 @@ class Views:
         ]
 
     def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Requests:
-        """A card for each head."""
+        """Return the requests of a card for each head."""
         at = self.place(prompt, self.shown.position)
         requests: Requests = []
         for head in heads:
             request = ReadAttention(*parse(head), self.shown.target, *at, weighting)
             requests.append(request)
-            if Part.of(self.facts.positions).step > 1:  # below a down-sampled map, the row of the destination is shown
+            if Part.of(self.facts.positions).step > 1:  # a down-sampled map also shows the row of the destination
                 row = self._destination(prompt)
                 requests += [] if row is None else [msgspec.structs.replace(request, rows=Span(row, row + 1))]
         return requests
 
     def _destination(self, prompt: int | None) -> int | None:
-        """The destination position, if all prompts have the same."""
+        """The destination position. None if it differs between prompts."""
         last = set(self.last) if prompt is None else {self.last[prompt]}
         if self.shown.position != "last":
             return self.shown.position % self.facts.positions
         return last.pop() if len(last) == 1 else None
 
     def in_small(self, weighting: Weighting) -> Requests:
-        """All heads as thumbnails."""
+        """Return the requests of all heads as thumbnails."""
         target, prompt = self.shown.target, self.shown.prompt
         return [ReadThumbnails(layer, target, prompt, weighting) for layer in range(self.facts.layers)]
 
     def in_one(self, weighting: Weighting) -> Requests:
-        """The attention of all heads, or of a layer's heads, combined; for a long prompt only the destination's row."""
+        """Return the requests of the combined attention of heads. For a long prompt, only of the destination's row."""
         target, prompt = self.shown.target, self.shown.prompt
         at = self._destination(prompt) or 0
         rows = Span(at, at + 1) if Part.of(self.facts.positions).step > 1 else None
         return [BlendAttention(layer, target, prompt, weighting, rows) for layer in [None, *range(self.facts.layers)]]
 
     def each_prompt(self) -> Requests:
-        """The values for each prompt, of the target and of heads: they come with the mean."""
+        """Return the requests for the values in each prompt, which come together with the mean."""
         shown = self.shown
         at = self.place(shown.prompt, shown.position)[1]
         return [Attribute(by, shown.target, None, at) for by in ("accumulated", "head")]
 
     def neurons(self, layer: int | None, prompt: int | None) -> AnyRequest:
-        """The ranking of the neurons of a layer, or of all layers."""
+        """Return the request of the ranking of the neurons of a layer, or of all layers."""
         shown = self.shown
         return RankNeurons(shown.target, layer, shown.top_k, *self.place(prompt, shown.position))
 
     def position_map(self, by: Decomposition, ranked: list[str], prompt: int | None) -> AnyRequest:
-        """The map of what components add at each position."""
+        """Return the request of the map of contributions at each position."""
         shown = self.shown
         norm = shown.norm if by == "accumulated" else "frozen"
         heads = ranked[:_MAPPED] if by == "head" else []
         return MapPositions(by, shown.target, prompt, norm, heads)
 
     def feeding(self) -> AnyRequest | None:
-        """What each head adds to the query, key or value of the head in `feeds`."""
+        """Return the request for what each head adds to the query, key or value of the head in `feeds`."""
         shown, feeds = self.shown, self.shown.feeds
         if feeds is None:
             return None
@@ -163,7 +163,7 @@ class Views:
         return Attribute("head", target, *at)
 
     def comparisons(self, prompt: int | None) -> Requests:
-        """The charts of two runs; none if there is no comparison."""
+        """Return the requests of the charts of two runs. Empty without a comparison."""
         shown = self.shown
         if shown.against is None:
             return []
@@ -172,7 +172,7 @@ class Views:
         return [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
 
     def effects(self, prompt: int | None) -> Requests:
-        """The effects that colour the head map; none if it shows what each head adds directly, or something else."""
+        """Return the requests of the effects in the head map. Empty if it shows direct effects or something else."""
         shown = self.shown
         if shown.effect == "direct" or shown.score is not None or shown.feeds is not None:
             return []
@@ -181,14 +181,14 @@ class Views:
         return [MeasureEffects(shown.target, "heads", shown.replaced_by, against, *at)]
 
     def attention_of_runs(self) -> Requests:
-        """The attention of pinned heads in two runs; none if there is no comparison."""
+        """Return the requests of the attention of pinned heads in two runs. Empty without a comparison."""
         shown = self.shown
         if shown.against is None:
             return []
         return [CompareAttention(*parse(head), shown.against, shown.prompt) for head in shown.heads[:_COMPARED]]
 
     def why(self) -> Requests:
-        """The tab "why": what a target inside the model is made of, and what its head writes."""
+        """Return the requests of the tab "why": the rows of a target inside the model, and what its head writes."""
         shown = self.shown
         target, at = shown.target, self.place(shown.prompt, shown.position)
         inner = target.inner
@@ -212,7 +212,7 @@ class Views:
         return [*requests, tokens]
 
     def heads_own_row(self) -> Requests:
-        """The rows of the target that a head contributes to, one of which is all that this head contributes."""
+        """Return the request for all rows of the target to which a head contributes. One row is this head's."""
         shown, through = self.shown, self.shown.target.through
         if not through or through[-1].source is None:
             return []
@@ -220,9 +220,9 @@ class Views:
         return [Attribute("head", behind, *self.place(shown.prompt, shown.position))]
 
     def moved(self) -> AnyRequest | None:
-        """What the head of an attention score then adds to the target of the nearest step before, if it writes to it.
+        """Return the request for what the head of an attention score adds to the target of an earlier step.
 
-        Steps that are about this head itself are passed over.
+        It is the nearest earlier step that is not about this head itself. None if the head does not write to it.
         """
         shown, inner = self.shown, self.shown.target.inner
         if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
@@ -242,11 +242,11 @@ class Views:
         return Attribute("head", target, *self.place(shown.prompt, before.position))
 
     def suggestions(self, prompt: int | None) -> AnyRequest:
-        """The suggestions of the target editor."""
+        """Return the request of the suggestions in the target editor."""
         return Suggest(*self.place(prompt, self.shown.position), _PREDICTIONS)
 
     def code(self, picture: Picture, ranked: list[str]) -> AnyRequest:
-        """The code of a picture, with its own tab selected and the heads that it shows."""
+        """Return the request of the code of a picture, with its own tab and the shown heads selected."""
         shown = self.shown
         tab = picture if picture in get_args(Tab) else shown.tab
         heads = shown.heads
@@ -254,15 +254,15 @@ class Views:
             heads = []
         if picture == "positions" and shown.by == "head":
             heads = ranked[:_MAPPED]
-        feeding = self.feeding() if picture == "heads" else None  # then the map is that of another target
+        feeding = self.feeding() if picture == "heads" else None  # the map then shows another target
         target = feeding.target if isinstance(feeding, Attribute) else shown.target
         fields = {"tab": tab, "heads": heads, "target": target, "feeds": None}
-        if feeding is not None:  # what feeds a head is shown of one run, and directly
+        if feeding is not None:  # this map is of one run, and of direct effects
             fields |= {"against": None, "effect": "direct"}
         return WriteCode(picture, msgspec.structs.replace(shown, **fields))
 
     def token_lens(self, points: list[Component]) -> Requests:
-        """The token lens in tiles, the deepest first."""
+        """Return the requests of the token lens in tiles, the deepest first."""
         names = [point.label for point in points]
         rows = [names[at : at + _TALL] for at in range(0, len(names), _TALL)]
         end = self.facts.positions
@@ -275,17 +275,17 @@ class Views:
 
 
 def _chosen(target: Target) -> Target:
-    """The target, whoever chose it."""
+    """The target without the mark whether it is the default."""
     return msgspec.structs.replace(target, own=False)
 
 
 def _through(target: Target, layer: int, head: int, source: int) -> Target:
-    """What a head contributes to a target, by what it reads from a source."""
+    """The contribution of a head to a target, by what the head reads from a source."""
     return msgspec.structs.replace(target, through=[*target.through, Through(layer, head, source)], own=False)
 
 
 def _is_about_head(target: Target, score: AttentionScore) -> bool:
-    """Whether the target is what this head contributes, or is this head's attention score."""
+    """Whether the target is a contribution of this head, or this head's attention score."""
     of = target.through[-1] if target.through else target.inner
     return isinstance(of, Through | AttentionScore) and (of.layer, of.head) == (score.layer, score.head)
 
@@ -295,7 +295,7 @@ def _of_side(target: Target, inner: AttentionScore, side: Side) -> Target:
 
 
 def _read_at(target: Target, position: Position) -> Position | None:
-    """The position at which a target reads the stream; None if it is read at each source."""
+    """The position at which a target reads the stream. None if it reads at every source."""
     if target.through:
         return target.through[-1].source
     if isinstance(target.inner, AttentionScore):
@@ -320,13 +320,13 @@ def _layer_of(target: Target) -> float:
 
 
 def on_screen(views: Views, norms: Sequence[NormConvention] = get_args(NormConvention)) -> Requests:
-    """What every view needs: the data of the charts, and what they are coloured and ranked by."""
+    """Return the requests that every view needs: the data of the charts, their colours and their order."""
     shown = views.shown
     return [Describe(), *views.figures(shown.prompt, shown.position, norms), *choices(views)]
 
 
 def choices(views: Views) -> Requests:
-    """What the charts are coloured and ranked by."""
+    """Return the requests that colour and order the charts."""
     shown = views.shown
     requests: Requests = []
     if shown.score:
@@ -339,7 +339,7 @@ def choices(views: Views) -> Requests:
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
-    """What the open tab requests in addition to the charts and the pinned heads."""
+    """Return the requests of the open tab, without those of the charts and the pinned heads."""
     shown = views.shown
     match shown.tab:
         case "attention":
@@ -358,12 +358,12 @@ def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list
 
 
 def without_mid(points: list[Component]) -> list[Component]:
-    """The points of the logit lens without those after each layer's attention."""
+    """Return the points of the logit lens without those after each layer's attention."""
     return [point for point in points if point.kind != "mid"]
 
 
 def at_once(views: Views) -> Requests:
-    """What a new panel requests first, in this order."""
+    """Return the first requests of a new panel, in this order."""
     shown = views.shown
     cards = shown.tab == "attention" and shown.presentation == "matrix"
     requests = views.attention(shown.heads if cards else [], shown.prompt, shown.weighting)
@@ -373,14 +373,14 @@ def at_once(views: Views) -> Requests:
 def wanted(
     views: Views, ranked: list[str], strongest: list[str], points: list[Component], holds: Holds = "all"
 ) -> Iterator[Group]:
-    """The other requests, in groups: first the open tab, then what is one click away.
+    """Yield the other requests, in groups: first the open tab, then what is one click away.
 
     Args:
         views: The views.
         ranked: The pinned heads, then those in the ranking.
         strongest: All heads, the strongest first.
         points: The logit lens' points.
-        holds: How much is wanted. What is left out because of it becomes a group without requests.
+        holds: How much is included. What is left out for this reason becomes a group without requests.
     """
     shown = views.shown
     current = views.prompts[0]
@@ -405,7 +405,7 @@ _LENS, _SMALL, _ONE = "some of the token lens", "some thumbnails of heads", "som
 
 
 def _of_other_steps(views: Views, ranked: list[str], points: list[Component]) -> Iterator[Group]:
-    """What the other steps of the trail show: their charts, and the open tab."""
+    """The requests of the other steps of the trail: their charts and the open tab."""
     shown = views.shown
     for number, step in enumerate(shown.trail):
         if number == shown.step:
@@ -418,7 +418,7 @@ def _of_other_steps(views: Views, ranked: list[str], points: list[Component]) ->
 
 
 def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iterator[Group]:
-    """What is one click away: all heads and all prompts."""
+    """The requests that are one click away: all heads and all prompts."""
     shown = views.shown
     current, *others = views.prompts
     maps: list[Decomposition] = ["layer", "accumulated", "head"]
@@ -436,7 +436,7 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
 
 
 def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
-    """Slow and less used requests: token lens, head scores and neurons. They take as long as all others together."""
+    """Slow requests that are used less: token lens, head scores and neurons. They take as long as all the others."""
     shown, facts = views.shown, views.facts
     current, *others = views.prompts
     for some in (without_mid(points), points):
@@ -449,7 +449,7 @@ def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
 
 
 def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Group]:
-    """The other positions, and the data of the menus."""
+    """The requests of the other positions and of the menus."""
     current = views.prompts[0]
     for position in range(views.facts.positions):
         yield "some positions", views.figures(current, position)
@@ -467,5 +467,5 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
 
 
 def _each(what: str, requests: Requests) -> Iterator[Group]:
-    """Each request as a group of its own: some may be recorded without the others."""
+    """Each request as its own group, so that some may be recorded without the others."""
     return ((what, [request]) for request in requests)

@@ -2,8 +2,8 @@
 
 A host reads this file and makes the kernel run `exec(<this text>, {"__name__": "residscope-attach"})`, silently and
 without history, on a subshell if there is one. So this code must find Residscope before it can use other modules of it.
-The host reads the result from `sys.modules`: `residscope.__version__`, and `residscope.hosts.comm.WIRE` if attaching
-succeeded.
+The host reads the result from `sys.modules`: `residscope.__version__`, and, if attaching succeeded,
+`residscope.hosts.comm.WIRE`.
 
 This code runs when a notebook is opened, and opening a notebook must not run any code of the notebook's folder. The
 folder is the working directory and is on `sys.path`. So nothing is imported from it while this code runs (see
@@ -40,7 +40,7 @@ def attach() -> None:
         with SafeImports():
             _attach()
     except Exception:
-        # `residscope` is another package, or broken. `residscope.hosts.comm` then has no WIRE, and the host says so.
+        # `residscope` is another package, or broken. `residscope.hosts.comm` then has no WIRE, and the host reports it.
         pass
 
 
@@ -50,7 +50,7 @@ def _attach() -> None:
 
     import_module("IPython.display")  # the host's next expression uses it from `sys.modules`
     spec = find_spec("residscope")
-    # It is searched without importing, because `residscope` may be another thing: a folder on the path, or a script.
+    # The spec is searched without importing, because `residscope` may be another folder on the path, or a script.
     folders = spec and spec.origin and spec.submodule_search_locations
     if folders and PathFinder.find_spec("residscope.hosts", folders):
         import_module("residscope.hosts.comm").attach()

@@ -1,7 +1,7 @@
 """The Jupyter comm of a sidebar. Each message holds a `protocol.Question`, and each reply its `protocol.Answer`.
 
-The kernel sends messages only as replies, within the handler, because ipykernel sends a comm's next message to the
-shell that last published on it.
+The kernel sends messages only as replies, within the handler. Otherwise ipykernel would send them to the shell that
+last published on the comm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asks the same of a head at another destination, as a click on a token does while an attention score is shown."""
+"""Moves an attention score to another destination, when the user clicks on another token."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from residscope.terms import AttentionScore, Position, Target
 
 
 def at_destination(target: Target, position: Position, ends: Sequence[int]) -> Target:
-    """The same attention score at another destination; the target itself if it is another one, or already there.
+    """Return the same attention score at another destination. Any other target is returned unchanged.
 
-    What the source is compared with stays the same, unless it is after this destination.
+    The score is compared with the same other source, unless that source is after the new destination.
 
     Args:
         target: The target that is shown.
-        position: The destination, counted from the start; "last" only if prompts end at different positions.
+        position: The destination, counted from the start. "last" only if prompts end at different positions.
         ends: The last position of each prompt.
 
     Raises:
-        ResidscopeError: If the destination belongs to the target, or is before its source.
+        ResidscopeError: If the target has a fixed destination, or the new destination is before its source.
     """
     score = target.inner
     last = ends[0] if len(set(ends)) == 1 else "last"
@@ -34,15 +34,15 @@ def at_destination(target: Target, position: Position, ends: Sequence[int]) -> T
     if target.through:
         raise ResidscopeError(
             "position",
-            f"The destination of {head} belongs to the target that is shown, so that `position=` cannot be set. Set "
+            f"The destination of {head} belongs to the target that is shown, so `position=` cannot be set. Set "
             "`panel.target`, or go to another step of the trail: `panel.step`.",
         )
     first = min(ends) if position == "last" else position
     if score.source > first:
         raise ResidscopeError(
             "position",
-            f"The target is why {head} reads source {score.source}, which it cannot read at the destination {first}: a "
-            "source is never after its destination. Choose a later position, or set `panel.target`.",
+            f"The target is the attention score of {head} for source {score.source}, which is after the destination "
+            f"{first}: a head reads only earlier positions. Choose a later position, or set `panel.target`.",
         )
     versus = "most" if isinstance(score.versus, int) and score.versus > first else score.versus
     to: Position = "last" if position == last else position

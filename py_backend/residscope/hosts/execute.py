@@ -1,9 +1,9 @@
 """Answers a host that can only run code (VS Code). Requests arrive in an expression, and replies are its outputs.
 
-Attaching has loaded this module. The expression takes it from `sys.modules` and calls `answer("[…]", "token")`. The
-expression defines no name, and its value is None, so IPython stores nothing. Each answer is one output, or several
-outputs if it is long. Their MIME type is one that no host displays. Each output contains the token, so that the host
-can distinguish it from outputs of other code.
+Attaching has loaded this module. The expression takes it from `sys.modules` and calls `answer("[…]", "token")`. It
+defines no name, and its value is None, so IPython stores nothing. Each answer is one output, or several outputs if it
+is long. Their MIME type is one that no host displays. Each output contains the token, so that the host can distinguish
+it from outputs of other code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def answer(questions: str, token: str) -> None:
     """
     remaining = _decoded(questions)
     try:
-        with turns.granted():  # this code is a cell of its own
+        with turns.granted():  # this code runs as a cell, so no other cell is running
             while remaining:
                 reply, buffers = _dispatcher.answer(remaining[0])
                 _send(reply, buffers, token)

@@ -1,7 +1,7 @@
-"""The inline panel: Python and the views share a few small traits; everything else is requests.
+"""The inline panel. Python and the views share a few small traits. Everything else is sent as requests and replies.
 
-Synced both ways: `cache_name`, `wire_target`, and all that can be selected (`traits.py`). Only sent to the browser:
-`facts`, the description of the cache, and `opening`, the replies to the first view's requests. Only in Python:
+Synced both ways: `cache_name`, `wire_target`, and everything that can be selected (`traits.py`). Only sent to the
+browser: `facts`, the description of the cache, and `opening`, the replies to the first view's requests. Only in Python:
 `target`, the readable form of `wire_target`. Tensors are never traits.
 """
 
@@ -55,7 +55,7 @@ from residscope.wire.refusals import refusal
 STATIC = Path(__file__).parents[1] / "static"
 
 MIME = "application/vnd.residscope.panel+json"
-"""The MIME type of a panel's last picture in a notebook. The JupyterLab extension writes it; other hosts ignore it."""
+"""The MIME type of a panel's last picture in a notebook. The JupyterLab extension writes it. Other hosts ignore it."""
 
 
 def _built(name: str) -> Path:
@@ -69,37 +69,38 @@ class Panel(Selected, anywidget.AnyWidget):
     """Linked views of one cache, in the cell's output. Made by `residscope.inspect`.
 
     Attributes:
-        heads: The pinned heads, such as `["L23H3"]`; also takes `"23.3"` and `(23, 3)`.
-        prompt: The prompt that is shown, or None for the mean of all.
-        position: The destination position; `"last"` means each prompt's last real token, if these positions differ.
-            While an attention score is shown, setting it asks the same of the head at this destination.
-        target: What is attributed: `" Mary"`, `(" Mary", " John")`, a list of these, one per prompt, or a target inside
-            the model, such as `targets.neuron("L5N123")`. Takes whatever `residscope.attribute` takes as `answers`.
+        heads: The pinned heads, such as `["L23H3"]`. `"23.3"` and `(23, 3)` are accepted, too.
+        prompt: The prompt that is shown, or None for the mean over prompts.
+        position: The destination position. `"last"` means each prompt's last real token, if these positions differ.
+            While an attention score is shown, setting it shows the score at this destination.
+        target: The target: `" Mary"`, `(" Mary", " John")`, a list of these, one per prompt, or a target inside the
+            model, such as `targets.neuron("L5N123")`. All `answers` of `residscope.attribute` are accepted.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
-        top_k: How many heads or neurons of each sign the ranking lists.
+        top_k: The number of heads or neurons of each sign in the ranking.
         ranking: What the ranking lists, `"heads"` or `"neurons"`.
-        layer: The layer whose neurons it lists; None is all layers.
+        layer: The layer of the neurons in the ranking. None: all layers.
         weighting: The weighting of attention: `"pattern"`, `"value"` (times ‖v W_O‖) or `"contribution"`.
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
         tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"`, `"why"` or `"runs"`.
-        padding: Whether what was treated as padding is left out (`"found"`) or counts as real (`"none"`).
-        trail: The targets that were asked one after another, each as in `target`; empty if there is only one. Setting
-            it shows the last of them. Setting `target` to an attention score, an output, a neuron or a direction
-            appends it behind the present target; setting it to logits empties the trail.
-        step: The place of the present target in the trail. Setting it shows another target of the trail.
-        why: What the tab `"why"` shows of an attention score: its `"sides"` or its `"pairs"`.
-        feeds: The head whose feeding heads colour the head map, as plain data; None for no such colouring.
-        against: What the cache is compared with, as plain data; None for nothing. Takes the number of another prompt,
-            the name of another cache (`"corrupted"`), that cache itself, or both, `("corrupted", 2)`; or the same run
-            without some heads, `{"without": ["L23H3"]}`: the view then runs the model.
-        run: What the head map and the ranking show of two compared runs: this one (`"first"`), the other one
-            (`"second"`), or second − first (`"difference"`).
-        effect: The effect of each head that the head map and the ranking show: `"direct"`, or `"total"`, `"indirect"`
-            or `"estimate"`, which the view measures in runs of the model.
-        replaced_by: What takes the place of a head's output in these runs: `"zero"`, `"mean"`, or `"other"` (that of
-            the compared run).
+        padding: Whether detected padding is left out (`"found"`) or counts as real (`"none"`).
+        trail: The targets that were chosen one after another, each as in `target`. Empty if there is only one. Setting
+            the trail shows its last target. Setting `target` to an attention score, an output, a neuron or a direction
+            appends it after the present target. Setting `target` to logits empties the trail.
+        step: The index of the present target in the trail. Setting it shows another target of the trail.
+        why: How the tab `"why"` decomposes an attention score: into its `"sides"` or its `"pairs"`.
+        feeds: The head whose inputs are decomposed in the head map, as plain data. None: the head map shows the target.
+        against: The run that the cache is compared with, as plain data. None: no comparison. Accepted are the number of
+            another prompt, the name of another cache (`"corrupted"`), the other cache itself, or cache and prompt,
+            `("corrupted", 2)`. Also the same run without some heads, `{"without": ["L23H3"]}`: the view then runs the
+            model.
+        run: Which of two compared runs the head map and the ranking show: the shown cache's run (`"first"`), the other
+            one (`"second"`), or second − first (`"difference"`).
+        effect: The effect of each head in the head map and the ranking: `"direct"`, or `"total"`, `"indirect"` or
+            `"estimate"`. The view measures the last three in runs of the model.
+        replaced_by: What takes the place of a head's output in these runs: `"zero"`, `"mean"`, or `"other"` (the output
+            in the compared run).
     """
 
     _esm = _built("panel.js")
@@ -114,25 +115,25 @@ class Panel(Selected, anywidget.AnyWidget):
     def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
         self._service = service
         self._resolved = Target([])
-        self._steps: list[Step] = []  # of the trail; `_readable` are their targets, as a person would write them
+        self._steps: list[Step] = []  # the trail; `_readable` are its targets in the form that a user would write
         self._readable: list[Any] = []
-        self._follows = False  # whether a trait is set because another one was
-        self._received = False  # whether it is set by a view
+        self._follows = False  # whether a trait is set because another trait was set
+        self._received = False  # whether a trait is set by a view
         self._is_made = False
         self._former: Step | None = None  # the target and the position before the present target was set
         self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
-        # Without this, the view would request the description of the cache, and then all data twice, because it could
-        # not know whether `position` is the last one.
+        # Without this, the view could not know whether `position` is the last one. It would request the description of
+        # the cache, and then all data twice.
         self.update_facts()
         super().__init__(cache_name=service.name, target=answers, **state)
         self._is_made = True
         self.on_msg(self._on_message)
 
-    # --- traits: values that come in are checked and normalised ------------------------------------------------------
+    # --- traits: new values are checked and normalised ---------------------------------------------------------------
     def head_name(self, head: Any) -> str:
-        """The name of a head, `"L23H3"`, from any accepted form.
+        """Return the name of a head, `"L23H3"`, from any accepted form.
 
         Raises:
             ResidscopeError: If it is not a head, or not a head of this model.
@@ -146,7 +147,7 @@ class Panel(Selected, anywidget.AnyWidget):
         return None if proposal.value is None else self._service.view().check_layer(proposal.value)
 
     def run_against(self, given: Any) -> Against | None:
-        """The run to compare with, from any accepted form.
+        """Return the run to compare with, from any accepted form.
 
         Raises:
             ResidscopeError: If there is no such prompt or no such cache.
@@ -173,14 +174,14 @@ class Panel(Selected, anywidget.AnyWidget):
         try:
             return msgspec.convert(msgspec.to_builtins(given), Against | None)
         except (msgspec.ValidationError, TypeError) as error:
-            raise ResidscopeError("against", f"`against` is not what this panel knows: {error}.") from error
+            raise ResidscopeError("against", f"`against` has an unknown form: {error}.") from error
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:
         return self._service.view().check_prompt(proposal.value)
 
     def whole_position(self, position: Any) -> int | Literal["last"]:
-        """A position counted from the start; "last" if prompts end at different positions."""
+        """Return a position counted from the start, or "last" if prompts end at different positions."""
         view = self._service.view(self.padding)
         if position == "last":
             last = set(positions.last(view))
@@ -192,13 +193,13 @@ class Panel(Selected, anywidget.AnyWidget):
 
     @traitlets.validate("position")
     def _check_position(self, proposal: Any) -> int | Literal["last"]:
-        """While an attention score is shown, refuse a position at which the same cannot be asked."""
+        """Refuse a position that cannot be the destination of the shown attention score."""
         self._asked_at(proposal.value)
         return proposal.value
 
     @traitlets.observe("position")
     def _ask_there(self, change: Any) -> None:
-        """While an attention score is shown, ask the same of its head at the new destination."""
+        """If an attention score is shown, move it to the new destination."""
         asked = self._asked_at(change.new)
         if asked != self._resolved:
             self.target = asked
@@ -211,22 +212,22 @@ class Panel(Selected, anywidget.AnyWidget):
 
     @traitlets.observe("padding")
     def _count_padding(self, change: Any) -> None:
-        """If the last position was selected, select what is the last position now."""
+        """If the last position was selected, select the new last position."""
         ends = set(positions.last(self._service.view(change.old)))
         if self.position == "last" or ends == {self.position}:
             with self._following():
                 self.position = "last"
 
     def update_facts(self) -> None:
-        """Describe the cache again, if something has changed that its description depends on.
+        """Describe the cache again, if anything has changed that the description depends on.
 
-        For example, setting a padding token moves the last positions; if one of them was selected, it stays selected.
+        For example, setting a padding token changes the last positions. If one of them was selected, it stays selected.
         """
-        with suppress(ResidscopeError):  # the cache is gone: the last description stays
+        with suppress(ResidscopeError):  # if the cache was deleted, the last description stays
             now = self._service.settled()
             if now is not None and now == self._described:
                 return
-            # Set first, because sending `facts` to the browser reads it, and so calls this method again.
+            # Set first, because sending `facts` to the browser reads them, and so calls this method again.
             self._described = now
             before = self._trait_values.get("facts", {})
             facts: dict[str, Any] = msgspec.to_builtins(self._service.reply(Describe())[0])
@@ -241,12 +242,12 @@ class Panel(Selected, anywidget.AnyWidget):
                             self.position = "last"
 
     def readable_target(self, answers: Any) -> Any:
-        """Resolve answers, store the target, and return it as a person would write it."""
+        """Resolve answers, store the target, and return it in the form that a user would write."""
         targets = self._service.targets()
         resolved = self._service.default_target() if answers is None else targets.resolve(answers)
         check_one_source(resolved)
-        # If several traits are set at once, traitlets validates again, now the readable form. This form does not say
-        # that the target is the model's own.
+        # If several traits are set at once, traitlets validates the readable form again. This form does not show
+        # whether the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
             if self._resolved.contrasts or self._resolved.direction or self._resolved.inner:
                 self._former = Step(self._resolved, self._position_of(self._resolved))
@@ -271,23 +272,23 @@ class Panel(Selected, anywidget.AnyWidget):
         return cast("Position", self.position)  # the trait's type is not known to the checker
 
     def _position_of(self, target: Target) -> Position:
-        """The position of a step of the trail: an attention score has its own destination."""
+        """The position of a step of the trail. An attention score has its own destination."""
         if isinstance(target.inner, AttentionScore) and not target.through:
             return target.inner.destination
         return self._selected_position
 
     def _lengthen_trail(self) -> None:
-        """Append a target inside the model behind the former target; drop the trail if the target is logits."""
+        """Append a target inside the model to the trail, after the former target. Logits empty the trail."""
         former, resolved = self._former, self._resolved
         if former is None or not (resolved.inner or resolved.through):
             self.trail, self.step = [], 0
             return
-        # The former target is the present step of the trail, unless the trail is of other targets.
+        # The former target is the present step of the trail, unless the trail has other targets.
         on_trail = self.step < len(self._steps) and self._steps[self.step].target == former.target
         before = self._steps[: self.step] if on_trail else []
         steps = [*before, former, Step(resolved, self._position_of(resolved))]
         with self._following():
-            # The first target says what all others are about.
+            # The first target stays, because all others explain it.
             self.trail = steps[:1] + steps[max(1, len(steps) - MOST_OF_TRAIL + 1) :]
             self.step = len(self._steps) - 1
 
@@ -295,7 +296,7 @@ class Panel(Selected, anywidget.AnyWidget):
         """Resolve a list of targets or of steps, store the steps, and return the targets in their readable form.
 
         Raises:
-            ResidscopeError: If it is not a list, is too long, or holds something that is not a target of this model.
+            ResidscopeError: If it is not a list, is too long, or has an entry that is not a target of this model.
         """
         if not isinstance(given, list | tuple):
             raise ResidscopeError("trail", f"`trail` is a list of targets, not {shown(repr(given))}.")
@@ -323,7 +324,7 @@ class Panel(Selected, anywidget.AnyWidget):
 
     @traitlets.observe("trail")
     def _show_last(self, _change: Any) -> None:
-        """After the trail was set in Python, show its last target. A view sends step and target itself."""
+        """After the trail was set in Python, show its last target. A view sets step and target itself."""
         if self._follows or self._received:
             return
         with self.hold_sync():
@@ -354,7 +355,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self._follows = before
 
     def set_state(self, sync_data: Any) -> None:
-        """Take what a view sends. It has set all that belongs together itself."""
+        """Apply what a view sends. The view has already set everything that belongs together."""
         self._received = True
         try:
             with self._following():
@@ -368,7 +369,7 @@ class Panel(Selected, anywidget.AnyWidget):
             received = msgspec.convert(change.new, Target)
             if received != self._resolved:
                 self.target = received
-        except ValueError as error:  # not a target of this model: keep the former one, and send it to the view
+        except ValueError as error:  # not a target of this model: keep the former one, and send that to the view
             self.wire_target = msgspec.to_builtins(self._resolved)
             if isinstance(error, msgspec.ValidationError):
                 failure = refusal(error, change.new)
@@ -384,7 +385,7 @@ class Panel(Selected, anywidget.AnyWidget):
         if isinstance(question.ask, Presence):
             self._views.update(question.ask)
             return PresenceReply(), []
-        if isinstance(question.ask, ListCaches):  # what this cache can be compared with
+        if isinstance(question.ask, ListCaches):  # the caches that this one can be compared with
             return listed(), []
         reply = self._service.reply(question.ask, question.id, gives_turns=question.gives_turns)
         if not isinstance(reply[0], Working):  # a progress reply must not wait for the running job
@@ -394,7 +395,7 @@ class Panel(Selected, anywidget.AnyWidget):
     # --- exports -----------------------------------------------------------------------------------------------------
     @property
     def shown(self) -> Shown:
-        """All that is selected, as a view sends it: a last position is named "last"."""
+        """Everything that is selected, in the form in which a view sends it. A last position is "last"."""
         last = positions.last(self._service.view(self.padding))
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
@@ -406,19 +407,19 @@ class Panel(Selected, anywidget.AnyWidget):
         return Shown(**fields)
 
     def to_html(self, *, holds: Holds = "heads", progress: bool = True) -> str:
-        """What is shown as a stand-alone HTML page, with what is one click away, as far as there is room.
+        """Return what is shown, and what is one click away (as far as there is room), as a stand-alone HTML page.
 
-        The page works offline, without a kernel and without other files, and sends nothing anywhere. An interrupt ends
+        The page works offline, without a kernel or other files, and sends nothing anywhere. An interrupt ends
         the export at once.
 
         Args:
-            holds: How much of what is one click away is included. `"view"`: the charts and the open tab, with the heads
-                that are pinned or listed. `"heads"`: also all heads, prompts and positions. `"all"`: also the whole
-                token lens, the head scores and each layer's neurons, which takes several times as long.
+            holds: How much is included. `"view"`: the charts and the open tab, with the pinned and listed heads.
+                `"heads"`: also all heads, prompts and positions. `"all"`: also the whole token lens, the head scores
+                and each layer's neurons, which takes several times as long.
             progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
         Raises:
-            ResidscopeError: If `holds` is not one of these, the cache is gone, or the panel is closed before the end.
+            ResidscopeError: If `holds` is not one of these, the cache was deleted, or the panel is closed early.
         """
         if holds not in get_args(Holds):
             known = ", ".join(f'"{one}"' for one in get_args(Holds))
@@ -439,14 +440,14 @@ class Panel(Selected, anywidget.AnyWidget):
             The path of the file.
 
         Raises:
-            ResidscopeError: If no file can be written at `path`; or as in `to_html`.
+            ResidscopeError: If no file can be written at `path`. Also as in `to_html`.
         """
         from residscope.export.page import write
 
         return write(path, self.to_html(holds=holds, progress=progress))
 
     def __repr__(self) -> str:
-        """The panel in one line: its cache, heads, prompt and position."""
+        """Return the panel in one line: its cache, heads, prompt and position."""
         return f"Panel({shown(self.cache_name)}: heads={self.heads}, prompt={self.prompt}, position={self.position})"
 
     def close(self) -> None:
@@ -466,7 +467,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self._shown_in = shell.execution_count
 
     def prepare(self) -> None:
-        """Compute the replies to the first view's requests while the page is still creating it, and send them."""
+        """Compute the replies to the first view's requests while the page is still creating the view. Send them."""
         self._views.expect(self._service.ahead(self.shown))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -479,8 +480,8 @@ class Panel(Selected, anywidget.AnyWidget):
         from IPython.display import publish_display_data
 
         shell = _shell()
-        # `inspect` shows the panel at once, so that it is visible while the rest of the cell runs. As the last
-        # expression of the cell it would be shown a second time.
+        # `inspect` shows the panel at once, so that it is visible while the rest of the cell runs. As the cell's last
+        # expression, the panel would be shown a second time.
         if shell is not None and self._shown_in == shell.execution_count:
             self._shown_in = None
             return
@@ -507,22 +508,23 @@ def inspect(
 
     Args:
         cache: An `ActivationCache` that is already in memory. The model is not run again, and the cache is not changed.
-        answers: What to attribute, as in `residscope.attribute`; by default the model's two top predictions.
-        prompt: The prompt to show first; None is the mean of all.
-        position: The destination position; `"last"` is each prompt's last real token.
+        answers: The target, as in `residscope.attribute`. By default the model's two top predictions.
+        prompt: The prompt to show first. None: the mean over prompts.
+        position: The destination position. `"last"`: each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
-        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it, to check the rows against.
+        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. Rows are compared with it.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`; by default see `docs/padding.md`.
-        model: The model, if `cache.model` is gone.
-        name: A name for the cache; by default the variable's name.
-        show: Whether to show the panel at once. With False, you place it yourself, in a `VBox` for example.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
+        name: A name for the cache. By default the variable's name.
+        show: Whether to show the panel at once. With False, you place it yourself, for example in a `VBox`.
 
     Returns:
-        The panel, whose `heads`, `prompt`, `position` and `target` can be read, set, and linked with ipywidgets.
+        The panel. Its `heads`, `prompt`, `position` and `target` can be read, set, and linked with ipywidgets.
 
     Raises:
-        ResidscopeError: If the cache or an argument cannot be used; the sentence says why and what to do.
+        ResidscopeError: If the cache or an argument cannot be used. The message says why and what to do.
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
     service = Service(cache, name or name_of(cache), **given)
@@ -535,7 +537,7 @@ def inspect(
 
 
 def _as_written(target: Target, targets: Targets) -> Any:
-    """A target as a person would write it; None if it is empty."""
+    """A target in the form that a user would write. None if it is empty."""
     if target.direction is not None:
         return targets.given_direction(target.direction)
     if not (target.contrasts or target.inner):

@@ -1,4 +1,4 @@
-"""The traits of a panel. They are made from the fields of `Shown`: the same names, types, limits and defaults.
+"""The traits of a panel. They are made from the fields of `Shown`, with the same names, types, limits and defaults.
 
 Some traits accept values in several forms, and check them against the panel's model and prompts.
 """
@@ -17,12 +17,12 @@ from residscope.wire.protocol import MOST_OF_TRAIL, Feeds, Shown, Step
 
 
 class Position(traitlets.TraitType[Any, Any]):
-    """A destination position. `"last"` becomes a number where all prompts end at the same position."""
+    """A destination position. `"last"` becomes a number if all prompts end at the same position."""
 
     default_value = "last"
 
     def validate(self, obj: Any, value: Any) -> int | Literal["last"]:
-        """Return the position counted from the start. Raise if it lies outside the prompt."""
+        """Return the position counted from the start. Raise an error if it lies outside the prompt."""
         return obj.whole_position(value)
 
 
@@ -32,7 +32,7 @@ class Answers(traitlets.TraitType[Any, Any]):
     default_value = None
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Return the readable form of the target. Raise if it is not a target of this model."""
+        """Return the readable form of the target. Raise an error if it is not a target of this model."""
         return obj.readable_target(value)
 
 
@@ -66,7 +66,7 @@ class Heads(traitlets.List[str]):
 
 
 class Trail(traitlets.TraitType[Any, Any]):
-    """The targets that were asked one after another, in their readable form. Views get them as steps of the wire."""
+    """The targets that were chosen one after another, in their readable form. Views get them as `protocol.Step`."""
 
     default_value: ClassVar[Any] = []
 
@@ -75,7 +75,7 @@ class Trail(traitlets.TraitType[Any, Any]):
         self.tag(to_json=_wire_trail, from_json=_steps)
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Raise if it is not a list of targets of this model; return their readable forms."""
+        """Return the readable forms of the targets. Raise an error if it is not a list of targets of this model."""
         return obj.readable_trail(value)
 
 
@@ -92,7 +92,7 @@ def _steps(value: Any, _panel: Any) -> list[Step]:
 
 
 class Plain(traitlets.TraitType[Any, Any]):
-    """A structure of the wire as plain data, or as the structure itself.
+    """A structure of the wire, given as plain data or as the structure itself.
 
     Args:
         kind: The type of the structure.
@@ -104,11 +104,11 @@ class Plain(traitlets.TraitType[Any, Any]):
         super().__init__(default)
 
     def validate(self, _obj: Any, value: Any) -> Any:
-        """Raise if it is not such a structure; return it as plain data."""
+        """Return the structure as plain data. Raise an error if it is not such a structure."""
         try:
             return msgspec.to_builtins(msgspec.convert(msgspec.to_builtins(value), self._kind))
         except (msgspec.ValidationError, TypeError) as error:
-            raise ResidscopeError(str(self.name), f"`{self.name}` is not what this panel knows: {error}.") from error
+            raise ResidscopeError(str(self.name), f"`{self.name}` has an unknown form: {error}.") from error
 
 
 class ComparedRun(traitlets.TraitType[Any, Any]):
@@ -117,7 +117,7 @@ class ComparedRun(traitlets.TraitType[Any, Any]):
     default_value = None
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Return the run as plain data. Raise if there is no such prompt or cache."""
+        """Return the run as plain data. Raise an error if there is no such prompt or cache."""
         return msgspec.to_builtins(obj.run_against(value))
 
 
@@ -129,8 +129,8 @@ _SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {
 }
 _PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
-"""Fields without a trait of their own. The target also has a readable form, which is a trait (`Answers`). The rows of
-the position map are known only to the views."""
+"""Fields that get no trait from this module. The target also has a readable form, which is a trait (`Answers`). Only
+views use the rows of the position map."""
 
 
 def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:

@@ -1,9 +1,9 @@
-"""Gives turns to runs of the user's model (`serving.turns`): when the kernel is between two cells.
+"""Gives turns to runs of the user's model (`serving.turns`), between two cells.
 
-JupyterLab and Notebook ask for a turn with a silent request that the kernel queues among the cells:
+JupyterLab and Notebook request a turn by a silent request that the kernel queues among the cells:
 `getattr(sys.modules.get("residscope.hosts.turns"), "take", …)("token")`. It is an execute request, because ipykernel
-answers comm messages even while an asynchronous cell waits. A host that can only send messages gets turns while they
-are answered, if no cell is running.
+answers comm messages even while an asynchronous cell waits. If a host can only send messages, it gets turns while a
+message is answered, if no cell is running.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from residscope.serving import turns
 
 
 def take(token: str) -> None:
-    """Take the turn that this token names; called by the silent request."""
+    """Take the turn with this token. The silent request calls this function."""
     turns.take(token)
 
 
 @contextmanager
 def answering() -> Generator[None, None, None]:
-    """A block that answers a message. It may take a turn, unless a cell is running."""
+    """Provide a block for answering a message. The message may take a turn, unless a cell is running."""
     if _is_cell_running():
         yield
         return
@@ -48,7 +48,7 @@ def _is_cell_running() -> bool:
 
 
 def _runs_cell(awaited: Any) -> bool:
-    """Whether a suspended coroutine, or one that it waits for, runs a cell."""
+    """Whether a suspended coroutine, or one for which it waits, runs a cell."""
     while awaited is not None:
         code = getattr(awaited, "cr_code", None) or getattr(awaited, "gi_code", None)
         if code is not None and code.co_name in turns.RUN_CELL:

@@ -1,7 +1,7 @@
 """Tracks which views show a panel. The cache is kept alive while there is a view.
 
-ipywidgets keeps every panel until the kernel ends. So a panel must release its cache itself when its output was cleared
-or its cell was run again. The first view of a panel gets its first replies together with the panel.
+ipywidgets keeps every panel until the kernel ends. So a panel must release its cache itself after its output was
+cleared or its cell was run again. The first view of a panel gets its first replies together with the panel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from residscope.wire.protocol import Presence
 
 
 class PanelViews:
-    """The views of one panel, as they report themselves.
+    """The views of one panel, as they report their state.
 
     Args:
         cache_reference: The panel's reference to its cache.
@@ -39,7 +39,7 @@ class PanelViews:
     def update(self, presence: Presence) -> None:
         """Note that a view was shown or hidden, or that its page is being closed.
 
-        A page that is closed may be a page that is reloaded. So the cache is not released then.
+        A closed page may be reloaded. So the cache is not released when a page is closed.
         """
         with self._lock:
             shown = presence.state == "shown"

@@ -105,7 +105,7 @@ def ablate_many(
         keep: `"values"`: keep the effects in every prompt. `"summary"`: keep only their mean and spread.
         resume: The name of a file in which results are saved, or the `.partial` of an interrupted call, as in
             `attribute_many`. An item that was interrupted is measured again.
-        on_error: `"skip"` leaves out items in which nothing can be measured, and says so in the notes.
+        on_error: `"skip"` leaves out items in which nothing can be measured, and adds a note.
         progress: Whether to show a progress bar (tqdm).
         total: The number of items for the progress bar, if it is not known.
         accelerator: An `accelerate.Accelerator()`, as in `attribute_many`.
@@ -117,8 +117,8 @@ def ablate_many(
 
     Raises:
         ResidscopeError: If nothing can be measured in an item: the message names the item. If the call differs from the
-            resumed results: the message says in what. Any exception that ends the call early, also a KeyboardInterrupt,
-            has the result of the items before it as `.partial`.
+            resumed results: the message names the difference. Any exception that ends the call early, also a
+            KeyboardInterrupt, has the result of the items before it as `.partial`.
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
@@ -141,7 +141,7 @@ def ablate_many(
 def _ablate_item(
     ablate_cache: Callable[..., Ablation], replace: Any, answers: Any, model: Any, holder: list[Any]
 ) -> tuple[ResultLayout, ItemResult]:
-    """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it alive."""
+    """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it in memory."""
     import torch
 
     cache, wanted, options = cache_and_options(holder.pop(), answers, _OPTIONS)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EffectSpread:
-    """Mean and spread of effects over prompts.
+    """The mean and the spread of effects over prompts.
 
     Attributes:
         spread: Mean and squares, `[row, effect]`.
         shape: The shape of the rows in results: `[layer, head]`, `[head]`, `[layer]`, or none for one set.
-        kind: The dtype of results.
+        kind: The dtype of the results.
     """
 
     spread: Spread
@@ -35,15 +35,15 @@ class EffectSpread:
     kind: Any
 
     def mean(self, effect: Effect) -> Float[Tensor, "*component"]:
-        """The mean of an effect."""
+        """Return the mean of an effect."""
         return self._of(self.spread.mean, effect)
 
     def std(self, effect: Effect) -> Float[Tensor, "*component"]:
-        """The standard deviation of an effect (0 for a single prompt)."""
+        """Return the standard deviation of an effect. 0 for a single prompt."""
         return self._of(self.spread.std, effect)
 
     def sem(self, effect: Effect) -> Float[Tensor, "*component"]:
-        """The standard error of the mean (NaN for a single prompt)."""
+        """Return the standard error of the mean. NaN for a single prompt."""
         count = self.spread.count
         return self._of(self.spread.std / count**0.5 if count > 1 else self.spread.std * float("nan"), effect)
 
@@ -53,7 +53,7 @@ class EffectSpread:
         return values[:, EFFECTS.index(effect)].reshape(self.shape).to(self.kind)
 
     def frame(self, labels: list[str]) -> Any:
-        """A pandas table: a row for each component, and for each effect its mean, `std` and `sem`."""
+        """Return a pandas table: a row for each component, and for each effect its mean, `std` and `sem`."""
         pd = pandas()
         columns: dict[str, Any] = {}
         for effect in EFFECTS:
@@ -66,11 +66,11 @@ class EffectSpread:
 class ManyAblation(Ablation):
     """An `Ablation` of the prompts of all items, in the items' order, on the CPU.
 
-    It has all methods of an `Ablation`.
+    All methods of an `Ablation` are available.
 
     Attributes:
         items: For each prompt, the number of its item.
-        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
     """
 
     items: list[int] = field(default_factory=list[int])
@@ -83,11 +83,11 @@ class ManyAblation(Ablation):
         return self._spread.mean(effect)
 
     def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the standard deviation of an effect over prompts (0 for a single prompt)."""
+        """Return the standard deviation of an effect over prompts. 0 for a single prompt."""
         return self._spread.std(effect)
 
     def sem(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the standard error of the mean, if prompts are independent of each other (NaN for a single one)."""
+        """Return the standard error of the mean, assuming independent prompts. NaN for a single prompt."""
         return self._spread.sem(effect)
 
     @property
@@ -99,7 +99,7 @@ class ManyAblation(Ablation):
         """Return a pandas table: a row for each component, with its effects.
 
         Args:
-            prompt: The prompt; None: the mean over prompts, and for each effect its standard deviation (`std`) and the
+            prompt: The prompt. None: the mean over prompts, and for each effect its standard deviation (`std`) and the
                 standard error of the mean (`sem`).
 
         Raises:
@@ -110,14 +110,14 @@ class ManyAblation(Ablation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AblationSummary:
-    """Mean and spread of effects over the prompts of all items, without the effects in each prompt.
+    """The mean and the spread of effects over the prompts of all items, without the effects in each prompt.
 
     Attributes:
         average: The mean over prompts, as an `Ablation` of one prompt.
         count: The number of prompts.
         before: `[batch]`, the target in the unchanged run of each prompt.
         items: For each prompt, the number of its item.
-        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
     """
 
     average: Ablation
@@ -130,28 +130,28 @@ class AblationSummary:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the components."""
+        """The labels of the components."""
         return self.average.labels
 
     @property
     def notes(self) -> list[str]:
-        """What to know about these numbers, in sentences."""
+        """Notes on these numbers, in sentences."""
         return self.average.notes
 
     def mean(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the mean of an effect over prompts: `[layer, head]`, or as `ablate` without its last axis."""
+        """Return the mean of an effect over prompts, with the axes of `ablate` except the last: `[layer, head]`."""
         return self._spread.mean(effect)
 
     def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the standard deviation of an effect over prompts (0 for a single prompt)."""
+        """Return the standard deviation of an effect over prompts. 0 for a single prompt."""
         return self._spread.std(effect)
 
     def sem(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the standard error of the mean, if prompts are independent of each other (NaN for a single one)."""
+        """Return the standard error of the mean, assuming independent prompts. NaN for a single prompt."""
         return self._spread.sem(effect)
 
     def top(self, k: int = 3, effect: Effect = "total") -> list[tuple[str, float]]:
-        """Return the k components whose mean effect is farthest from 0, as pairs (name, effect), the farthest first."""
+        """Return the k components with mean effects farthest from 0, as pairs (name, effect), the farthest first."""
         return farthest(self.labels, self.mean(effect).flatten(), k)
 
     def to_frame(self) -> Any:
@@ -175,7 +175,7 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
     """Return the combined result of the items that are done.
 
     Raises:
-        ResidscopeError: If there are none.
+        ResidscopeError: If no item is done.
     """
     layout, results = accumulator.done()
     facts = [result.facts for result in results.values()]
@@ -210,7 +210,7 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
 
 
 def _replayed(before: Tensor, facts: Sequence[ItemFacts]) -> str:
-    """How the replays of all items compare with their caches, in words."""
+    """The comparison of all items' replays with their caches, in words."""
     value = float(before.mean())
     rounded = [item.replayed for item in facts if item.replayed]
     mean = "" if len(before) == 1 else " (mean over prompts)"

@@ -21,11 +21,11 @@ class ResultLayout:
 
     Attributes:
         by: The decomposition; "ablation" for effects of `ablate`.
-        components: The components of the rows. The axis `set` is one row, of all components at once.
+        components: The components of the rows. If all components were replaced at once, they are one row.
         axes: The names of the axes of `values`.
         sizes: The sizes of the axes other than `component` and `batch`.
         heads: The heads, for `by="source"`.
-        parts: The number of rows that `by` asks for. Other rows, such as biases, follow them.
+        parts: The number of rows that `by` requests. Other rows, such as biases, follow.
         grid: The number of layers and of heads, if the rows form a grid.
     """
 
@@ -46,17 +46,17 @@ class ResultLayout:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of what each prompt has beside its rows."""
+        """The names of the numbers that each prompt has besides its rows."""
         return ("before",) if self.by == "ablation" else ("measured", "constant", "unexplained")
 
     def shape(self, prompts: int) -> list[int]:
-        """The shape of the values of so many prompts."""
+        """Return the shape of the values for this number of prompts."""
         whole = [1 if self.axes[0] == "set" else len(self.components), *self.sizes]
         whole.insert(self.prompt_axis, prompts)
         return whole
 
     def column_shape(self, prompts: int) -> list[int]:
-        """The shape of a column of so many prompts."""
+        """Return the shape of a column for this number of prompts."""
         return [prompts] if self.by == "ablation" else self.shape(prompts)[1:]
 
     @property
@@ -66,7 +66,7 @@ class ResultLayout:
 
     @property
     def length(self) -> int:
-        """The number of positions. 1 if the values are of one position of each prompt."""
+        """The number of positions. 1 if the values are for one position of each prompt."""
         return len(self.components) if self.by == "source" else next(iter(self.sizes), 1)
 
     def check(self, other: ResultLayout) -> None:
@@ -95,7 +95,7 @@ class ResultLayout:
 
 
 class ItemFacts(NamedTuple):
-    """What an item's result says in addition to its values."""
+    """Facts about an item's result besides its values."""
 
     measured_from: str
     own: bool
@@ -112,9 +112,9 @@ class ItemResult:
 
     Attributes:
         prompts: The number of its prompts.
-        columns: What each prompt has beside its rows, by the names in the layout. See `Attribution` and `Ablation`.
+        columns: The numbers that each prompt has besides its rows, by name. See `Attribution` and `Ablation`.
         values: The rows. None if only mean and spread are kept.
-        facts: What else the result says.
+        facts: Other facts about the result.
     """
 
     prompts: int
@@ -125,15 +125,15 @@ class ItemResult:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and spread over prompts, in float64.
+    """The mean and the spread over prompts, in float64.
 
     Attributes:
         count: Number of prompts.
         mean: The mean of each row.
-        squares: The sum of the squared differences to the mean.
+        squares: The sum of the squared differences from the mean.
 
     Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
-    The mean is subtracted before values are squared, so that no precision is lost if the mean is large.
+    The mean is subtracted before values are squared. So no precision is lost if the mean is large.
     """
 
     count: int
@@ -167,9 +167,9 @@ class Accumulator:
 
     Attributes:
         question: The options of the call as text, so that results of different calls are never combined.
-        keeps_values: Whether the rows of each prompt are kept. False: only their mean and spread.
-        layout: What the results have in common. None if there is no result yet.
-        skipped: The numbers of items that were left out, and why.
+        keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread.
+        layout: The common layout of the results. None if there is no result yet.
+        skipped: The numbers of items that were left out, and the reasons.
     """
 
     question: dict[str, str]
@@ -188,7 +188,7 @@ class Accumulator:
 
     @property
     def spread(self) -> Spread | None:
-        """Mean and spread, if only these are kept."""
+        """The mean and the spread, if only these are kept."""
         self._store_last()
         return self._spread
 
@@ -201,7 +201,7 @@ class Accumulator:
         """Add the result of one item.
 
         Raises:
-            ResidscopeError: If it does not fit the others.
+            ResidscopeError: If it does not fit the other results.
         """
         if self.layout is None:
             self.layout = layout
@@ -211,11 +211,11 @@ class Accumulator:
             own = Spread.of(result.values, layout.prompt_axis)
             spread = own if spread is None else spread.merged(own)
             result = replace(result, values=None)
-        # A single assignment: an interrupt comes before it or after it, so no item is ever added partly.
+        # A single assignment: an interrupt comes either before or after it, so no item is added partly.
         self._last = (number, result, spread)
 
     def _store_last(self) -> None:
-        if self._last is not None:  # if an interrupt stops this, the next call does it again
+        if self._last is not None:  # if an interrupt stops this, the next call repeats it
             number, result, spread = self._last
             self._results[number] = result
             self._spread = spread
@@ -225,7 +225,7 @@ class Accumulator:
         """Return the layout, and the results in the items' order.
 
         Raises:
-            ResidscopeError: If there are none.
+            ResidscopeError: If no item is done.
         """
         if self.layout is None or not self.results:
             why = "".join(f" Item {number}: {message}" for number, message in sorted(self.skipped.items())[:1])
@@ -240,7 +240,7 @@ class Accumulator:
         """Return the union of this accumulator and others. An item that is in several of them counts once.
 
         Raises:
-            ResidscopeError: If they do not fit each other.
+            ResidscopeError: If the accumulators do not fit each other.
         """
         union = Accumulator(
             self.question, self.keeps_values, self.layout, dict(self.skipped), dict(self.results), self.spread

@@ -19,7 +19,7 @@ _MIN_SECONDS = 30.0
 """At least this many seconds pass between two saves."""
 
 _MIN_RATIO = 20
-"""At least this many times the duration of the last save passes before the next one."""
+"""The time between two saves is at least this many times the duration of the last save."""
 
 
 class Checkpoint:
@@ -46,7 +46,7 @@ class Checkpoint:
             self.save(accumulator)
 
     def save(self, accumulator: Accumulator) -> None:
-        """Save now. The file is always complete: a new file replaces the old one after it was fully written."""
+        """Save now. The file is always complete: a new file is written first, and then replaces the old one."""
         if self.path is None or not accumulator.results:
             return
         start = time.monotonic()
@@ -139,10 +139,10 @@ def check_question(saved: dict[str, str], question: dict[str, str], what: str) -
     Args:
         saved: The options of the saved results.
         question: The options of the present call.
-        what: What holds the saved results, as the beginning of a sentence.
+        what: The place of the saved results, as the beginning of a sentence.
 
     Raises:
-        ResidscopeError: If an option differs. The message names the first one that does.
+        ResidscopeError: If an option differs. The message names the first such option.
     """
     calls = _call(saved), _call(question)
     if question and calls[0] != calls[1]:

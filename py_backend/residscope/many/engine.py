@@ -1,4 +1,4 @@
-"""The machine of `attribute_many` and `ablate_many`: one item after another, results saved against interrupts."""
+"""The common part of `attribute_many` and `ablate_many`: item after item, with results saved against interrupts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Call:
     """What a call does with each item.
 
     Attributes:
-        name: Its name: `attribute_many` or `ablate_many`.
-        question: Its options as text (`fingerprint.question`).
-        keeps_values: Whether the rows of each prompt are kept. False: only their mean and spread.
+        name: The name of the called function: `attribute_many` or `ablate_many`.
+        question: The options as text (`fingerprint.question`).
+        keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread.
         make: Computes the result of an item. It takes the item out of a list.
         result_of: Makes the result of all items.
-        never_skipped: The codes of errors in the options. They are the same for every item, so `on_error="skip"` does
-            not apply to them.
+        never_skipped: The codes of errors in the options. Such errors are the same for every item, so
+            `on_error="skip"` does not apply to them.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the items are gone through: the options that results do not depend on. See `attribute_many`."""
+    """The options that results do not depend on. See `attribute_many`."""
 
     resume: Resumable = None
     on_error: Literal["raise", "skip"] = "raise"
@@ -62,7 +62,7 @@ class Schedule:
 
 
 def run_call(call: Call, items: Any, schedule: Schedule) -> Any:
-    """Compute the results of all items that are not done, and return them together with those that are.
+    """Compute the results of all items that are not done. Return them together with the results that are done.
 
     Raises:
         ResidscopeError: See `attribute_many`.
@@ -88,7 +88,7 @@ def run_call(call: Call, items: Any, schedule: Schedule) -> Any:
 
 
 def _resumed(call: Call, resume: Resumable, path: Path | None, processes: Processes) -> Accumulator:
-    """The results that are already done. They are the same in all processes."""
+    """The results that are already done, the same in all processes."""
     fresh = Accumulator(call.question, call.keeps_values)
     if hasattr(resume, "_accumulator"):
         accumulator = resume._accumulator  # pyright: ignore
@@ -104,7 +104,7 @@ def _resumed(call: Call, resume: Resumable, path: Path | None, processes: Proces
                 "resume", f"`resume=` takes a file's name or `.partial`, but was given {type(resume).__name__}."
             )
         return fresh
-    Checkpoint(path)  # if the file cannot be written, this raises now, not after the work
+    Checkpoint(path)  # raises now, not after the work, if the file cannot be written
 
     def read_files() -> list[Accumulator]:
         return [read(file, call.question) for file in [path, *files_of_processes(path)] if file.exists()]
@@ -128,7 +128,7 @@ def _merge_files(path: Path | None, union: Accumulator, processes: Processes) ->
         for file in files:
             file.unlink(missing_ok=True)
 
-    found = processes.together(lambda: files_of_processes(path))  # each host may see only its own files
+    found = processes.together(lambda: files_of_processes(path))  # each host may have only its own files
     files = [*itertools.chain.from_iterable(found)]
     processes.together(save)
     processes.together(delete)
@@ -139,12 +139,12 @@ class _Run:
     """Goes through the items of this process, one after another.
 
     Attributes:
-        call: What is done with each.
+        call: What is done with each item.
         source: The items.
         resumed: The results that were resumed.
         own: The results of this process. For a single process, `resumed` itself.
         checkpoint: The file in which `own` is saved.
-        skips: Whether items without a result are left out.
+        skips: Whether items with errors are left out.
         numbers: The numbers of this process's items.
         split: Whether the processes share the items.
     """
@@ -159,7 +159,7 @@ class _Run:
     split: bool
 
     def run_all(self, total: int | None, shown: bool) -> Accumulator:
-        """Compute the remaining items with a progress bar. If an exception ends this, it gets `.partial`."""
+        """Compute the remaining items with a progress bar. An exception that ends this gets `.partial`."""
         done = sum(number in self.numbers for number in self.resumed.results)
         if total is not None and self.split:
             total = len(range(self.numbers.start, total, self.numbers.step))
@@ -202,7 +202,7 @@ class _Run:
                         f"The resumed results were made with another tokenizer: {difference}. Restore it, or give "
                         "`resume` another name.",
                     )
-                models.clear()  # only the first item is compared; if later items have other models, a note says so
+                models.clear()  # only the first item is compared; a note reports other models of later items
                 tokenizers.clear()
                 self.own.add(number, layout, result)
                 prompts += result.prompts

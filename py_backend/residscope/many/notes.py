@@ -1,4 +1,4 @@
-"""What a reader of the results of many items should know, in sentences."""
+"""Notes on the results of many items, in sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTES_SHOWN = 10
 
 
 def notes_of(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[str]:
-    """The items' notes. Notes that differ only in numbers are merged. A note names its items if it is not about all."""
+    """The items' notes. Notes that differ only in numbers are merged. A note names its items unless it is on all."""
     by_kind: dict[str, dict[str, list[int]]] = {}
     for number, result in results.items():
         for note in result.facts.notes:

@@ -46,10 +46,10 @@ class Processes:
         return path.with_name(f"{path.stem}.process-{self.rank}-of-{self.count}{path.suffix}")
 
     def together(self, work: Callable[[], T]) -> list[T]:
-        """Call `work` in each process, and return the results of all. If it fails in one, all of them raise.
+        """Call `work` in each process, and return all results. If one process fails, all of them raise.
 
         Raises:
-            ResidscopeError: If it failed in another process. The message is the message of that process.
+            ResidscopeError: If `work` failed in another process. The message is that of the other process.
         """
         if self.count == 1:
             return [work()]

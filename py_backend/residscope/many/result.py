@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 class ManyAttribution(Attribution):
     """An `Attribution` of the prompts of all items, in the items' order, on the CPU.
 
-    It has all methods of an `Attribution`: `.mean()`, `.std()`, `.top()`, `.grid`, `.to_frame()`, `.to_csv()`,
+    All methods of an `Attribution` are available: `.mean()`, `.std()`, `.top()`, `.grid`, `.to_frame()`, `.to_csv()`,
     `.to_plotly()`.
 
     Attributes:
         items: For each prompt, the number of its item.
-        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
     """
 
     items: list[int] = field(default_factory=list[int])
@@ -36,16 +36,16 @@ class ManyAttribution(Attribution):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionSummary:
-    """Mean and spread over the prompts of all items, without the rows of each prompt. All values are logits.
+    """The mean and the spread over the prompts of all items, without the rows of each prompt. All values are logits.
 
     Attributes:
         average: The mean over prompts, as an `Attribution` of one prompt.
         count: The number of prompts.
         measured: `[batch]`, the model's own value of the target for each prompt (see `Attribution`).
         constant: `[batch]`, the constant for each prompt (see `Attribution`).
-        unexplained: `[batch]`, what the rows of each prompt leave over (see `Attribution`).
+        unexplained: `[batch]`, the unexplained rest for each prompt (see `Attribution`).
         items: For each prompt, the number of its item.
-        skipped: The numbers of items that were left out (`on_error="skip"`), and why.
+        skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
     """
 
     average: Attribution
@@ -70,7 +70,7 @@ class AttributionSummary:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the values should know, in sentences."""
+        """Notes on these values, in sentences."""
         return self.average.notes
 
     def mean(self) -> Float[Tensor, " component"]:
@@ -78,7 +78,7 @@ class AttributionSummary:
         return self.average.mean()
 
     def std(self) -> Float[Tensor, " component"]:
-        """Return the standard deviation of the rows over prompts (0 for a single prompt)."""
+        """Return the standard deviation of the rows over prompts. 0 for a single prompt."""
         return self._std
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
@@ -130,7 +130,7 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
     """Return the combined result of the items that are done.
 
     Raises:
-        ResidscopeError: If there are none.
+        ResidscopeError: If no item is done.
     """
     layout, results = accumulator.done()
     items = [number for number, result in results.items() for _ in range(result.prompts)]
@@ -152,7 +152,7 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
         values = joined_values(results.values(), "values", layout)
         views = values.split([result.prompts for result in results.values()], layout.prompt_axis)
         for (number, result), view in zip(results.items(), views, strict=True):
-            # A view of `values`, so that they are in memory only once.
+            # A view of `values`, so that the numbers are in memory only once.
             accumulator.results[number] = replace(result, values=view)
         return ManyAttribution(
             values, layout.components, **columns, **common, items=items, skipped=skipped, _accumulator=accumulator

@@ -97,11 +97,11 @@ def attribute_many(
         keep: `"values"`: keep the rows of every prompt. `"summary"`: keep only their mean and spread, for
             decompositions with many rows (neurons, every position). `measured` and `unexplained` are kept for every
             prompt in both cases.
-        resume: The name of a file. Results are saved there every half minute, and when the call ends for any reason. A
-            call that finds the file continues after these results. `resume` may also be the `.partial` of the exception
+        resume: The name of a file. Results are saved there every half minute, and when the call ends for any reason. If
+            the file exists, the call continues after its results. `resume` may also be the `.partial` of the exception
             that ended an interrupted call.
-        on_error: `"skip"` leaves out items that cannot be attributed, and says so in the notes. Errors of an iterator
-            or of a function that makes an item are always raised.
+        on_error: `"skip"` leaves out items that cannot be attributed, and adds a note. Errors of an iterator, or of a
+            function that makes an item, are always raised.
         progress: Whether to show a progress bar (tqdm).
         total: The number of items for the progress bar, if it is not known.
         accelerator: An `accelerate.Accelerator()`, in a script that `accelerate launch` started. Each of n processes
@@ -116,8 +116,8 @@ def attribute_many(
 
     Raises:
         ResidscopeError: If an item cannot be attributed: the message names the item. If the call differs from the
-            resumed results: the message says in what. Any exception that ends the call early, also a KeyboardInterrupt,
-            has the result of the items before it as `.partial`.
+            resumed results: the message names the difference. Any exception that ends the call early, also a
+            KeyboardInterrupt, has the result of the items before it as `.partial`.
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
@@ -137,7 +137,7 @@ def attribute_many(
 def _attribute_item(
     attribute_cache: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]
 ) -> tuple[ResultLayout, ItemResult]:
-    """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it alive."""
+    """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it in memory."""
     cache, wanted, options = cache_and_options(holder.pop(), answers)
     with naming_answers(are_common=wanted is answers):
         result = attribute_cache(cache, wanted, **options)

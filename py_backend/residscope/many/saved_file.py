@@ -1,4 +1,4 @@
-"""Reads a saved file that is not trusted: only the expected arrays, and only if all of it is consistent.
+"""Reads a saved file that is not trusted: only the expected arrays, and only if the whole file is consistent.
 
 The header is read first. It determines which arrays the file must have, and their shapes. An array is not read if its
 own header names another shape.
@@ -22,7 +22,7 @@ from residscope.terms import By, Component, ComponentTable
 _ATTRIBUTIONS, _ABLATIONS = "residscope attribute_many 2", "residscope ablate_many 1"
 
 _FREE_BYTES, _MAX_RATIO = 16_000_000, 16
-"""Unpacked, a file may have `_FREE_BYTES` plus `_MAX_RATIO` times its own size. An uncompressed file always fits."""
+"""The limit of an unpacked file is `_FREE_BYTES` plus `_MAX_RATIO` times the file's size. Uncompressed files fit."""
 
 _COMPONENT_AXES = (("component", "batch"), ("component", "batch", "pos"))
 _EFFECT_AXES = (("component", "batch", "effect"), ("set", "batch", "effect"))
@@ -79,7 +79,7 @@ class LayoutHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def form_of(by: str) -> str:
-    """The name of the format of such results."""
+    """Return the name of the format of such results."""
     return _ABLATIONS if by == "ablation" else _ATTRIBUTIONS
 
 
@@ -146,7 +146,7 @@ class _LimitedReader(io.BufferedReader):
 
 
 def _names(archive: zipfile.ZipFile, room: int) -> set[str]:
-    """The names of the arrays. Raises unless each is there once, and unpacked they have at most `room` bytes."""
+    """The names of the arrays. Each must occur once, and unpacked they must have at most `room` bytes in all."""
     listed = [info.filename.removesuffix(".npy") for info in archive.infolist() if info.filename.endswith(".npy")]
     _require(len(listed) == len(archive.infolist()) and len(set(listed)) == len(listed), "its arrays")
     plain = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -1,1 +1,1 @@
-"""Attention patterns of heads: they are weighted, scored and down-sampled here."""
+"""Attention patterns of heads: weighting, scores and down-sampling."""

@@ -52,7 +52,7 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
 
 
 def _differences(view: CacheView) -> list[str]:
-    """Notes if the cached values do not follow from the weights, because of a hook or changed weights."""
+    """Notes if cached values do not follow from the weights, because of a hook or changed weights."""
     layers = range(view.n_layers)
     differing = {
         "outputs of heads (`hook_attn_out` is not z @ W_O and the bias)": [

@@ -1,8 +1,8 @@
 """Down-samples the maps of long prompts before they are sent.
 
-One value is sent for each block of `step` × `step` cells. It is the mean, or the value farthest from 0: then a single
-bright cell never disappears. If the requested part of a map has at most `MAX_SENT` cells, `step` is 1 and all cells are
-sent.
+One value is sent for each block of `step` × `step` cells. It is the mean, or the value farthest from 0. In the second
+case a single bright cell never disappears. If the requested part of a map has at most `MAX_SENT` cells, `step` is 1 and
+all cells are sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SENT = 512 * 512
-"""At most this many values of one map are sent, which is more than its picture has pixels."""
+"""At most this many values of one map are sent. Its picture has fewer pixels."""
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,14 @@ class Attention:
 
     Attributes:
         values: `[head, destination, source]`. 0 to 1 for `"pattern"`, lengths of vectors in the residual stream for
-            `"value"`, logits with a sign for `"contribution"`.
+            `"value"`, signed logits for `"contribution"`.
         heads: The heads' names, `["L9H9", …]`.
         tokens: The label of each position, as in the panel: the token, "∗" if prompts differ there, or the position if
             the cache holds no token ids.
         weighting: The weighting.
         meaning: The weighting in words, such as "attention × ‖v W_O‖".
         prompt: The prompt, or None for the mean over prompts.
-        notes: What a reader of the values should know, in sentences.
+        notes: Notes on these values, in sentences.
         sources: The label of each source: the same as `tokens`, or indices if there are more sources than positions (a
             key/value cache or a prefix).
         target: The attributed target of `"contribution"`, each answer as its tokens.
@@ -135,16 +135,16 @@ def attention(
         prompt: The prompt, or None for the mean over prompts (of the weighted maps).
         weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
             length of the vector that the source adds at the destination (Kobayashi et al. 2020, "Attention Is Not Only
-            a Weight"). It includes a head's gate at the destination, but not a norm or multiplier after `W_O`.
-            `"contribution"`: the contribution of that vector to the target at that destination, in logits, with its
-            sign: pattern[q, k] · (v[k] · W_O g) / s[q], the rows of `attribute(…, by="source", position="all")`.
+            a Weight"). It includes a head's gate at the destination, but no norm or multiplier after `W_O`.
+            `"contribution"`: the contribution of that vector to the target at that destination, in signed logits:
+            pattern[q, k] · (v[k] · W_O g) / s[q], the rows of `attribute(…, by="source", position="all")`.
         answers: The target of `"contribution"`, as in `attribute`. By default the model's two top predictions at each
             prompt's last token, as in the panel.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
-        logits: The model's output. It is needed if the cache does not hold it and no answers are given.
+        logits: The model's output. Needed if the cache does not hold it and no answers are given.
 
     Returns:
         The maps. `.values` is `[head, destination, source]`.

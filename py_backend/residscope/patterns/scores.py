@@ -63,7 +63,7 @@ class Scores:
         low: The lower end of the score's scale.
         high: The upper end of the score's scale.
         prompt: The prompt, or None for the mean of the prompts' scores.
-        notes: What a reader of the values should know, in sentences.
+        notes: Notes on these values, in sentences.
         model: The model's name.
     """
 
@@ -131,8 +131,8 @@ def scores(
 
     Args:
         cache: An `ActivationCache`.
-        score: `"previous"`, `"duplicate"`, `"induction"`: the share of the attention that goes to the token before, to
-            earlier occurrences of the same token, to the tokens after these (0 to 1). `"first"`: attention to the first
+        score: `"previous"`, `"duplicate"`, `"induction"`: the share of the attention to the token before, to earlier
+            occurrences of the same token, to the tokens after these (0 to 1). `"first"`: attention to the first
             token (0 to 1). `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV circuit's
             eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in `docs/scores.md`.
         prompt: The prompt, or None for the mean of the prompts' scores.
@@ -165,7 +165,7 @@ def scores(
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
-    """Compute `scores` for callers that have a view already (the service)."""
+    """Compute `scores` for a caller that already has a view (the service)."""
     labels = [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     if score == "copying":
         values, notes = copying.copying(view)
@@ -188,7 +188,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
 
 
 def _without_attention(view: CacheView) -> list[int]:
-    """The layers whose attention is not in the cache. Raises if the cache has the attention of no layer."""
+    """The layers whose attention is not in the cache. Raises an error if no layer has any."""
     without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
     if len(without) == view.n_layers:
         raise without[0]
@@ -206,10 +206,10 @@ def _spans(view: CacheView, score: Score) -> dict[int, range]:
 def _by_prompt(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores. If the patterns of all prompts are small, all scores are computed at once and kept."""
+    """The prompts' scores. If the patterns of all prompts are small, all scores are computed at once and memoised."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        with suppress(ResidscopeError, NoKeyError):  # another prompt may be the reason, or tokens without a key
+        with suppress(ResidscopeError, NoKeyError):  # another prompt may be unreadable, or tokens may have no key
             tokens = key_of(view.tokens if view.given_tokens else None)
             key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
             values = view.memo.once(key, lambda: _compute_by_prompt(view, score, every, without), size_of)
@@ -220,7 +220,7 @@ def _by_prompt(
 def _compute_by_prompt(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores, NaN in layers without attention.
+    """The prompts' scores. NaN in layers without attention.
 
     Prompts with the same real positions are computed together, as many as fit in memory.
     """

@@ -1,8 +1,8 @@
 """Attention maps of heads in three weightings: the pattern, value-weighted, and contribution-weighted.
 
-The pattern shows where a head attends. It does not show how much the head moves from there, or whether that matters for
-the target: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical Framework
-for Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
+The pattern shows where a head attends. It does not show how much the head moves from a source, or how this affects the
+target: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical Framework for
+Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ MEANINGS: dict[Weighting, str] = {
     "contribution": "contribution to the target, logits",
 }
 CELLS = 4_000_000
-"""At most this many values are computed at once, which takes a few arrays of 16 MB."""
+"""At most this many values are computed at once. This takes a few arrays of 16 MB."""
 STRIP = 250_000
-"""The same while maps are down-sampled. Arrays of this size fit in the processor's cache."""
+"""The same limit for down-sampled maps. Arrays of this size fit in the processor's cache."""
 WeightedRows = Callable[[slice, slice], "Tensor"]
 """Returns the maps `[batch, head, row, column]` of a slice of heads and a slice of rows."""
 
@@ -67,7 +67,7 @@ class WeightedAttention:
         weighting: The weighting.
         prompt: The prompt, or None for the mean.
         stream_target: The target, for contributions.
-        notes: What a reader of the maps should know. Computing maps adds notes.
+        notes: Notes on the maps. Computing maps adds notes.
     """
 
     view: CacheView
@@ -86,7 +86,7 @@ class WeightedAttention:
     def map_blocks(
         self, layer: int, heads: Sequence[int], part: Part | None = None
     ) -> Iterator[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
-        """Yield the maps of heads of one layer, with the indices of the heads. A block has as many as fit in memory.
+        """Yield the maps of heads of one layer, with the heads' indices, in blocks that fit in memory.
 
         Args:
             layer: The layer.
@@ -103,14 +103,14 @@ class WeightedAttention:
             yield few_heads, torch.cat(list(strips), dim=1)
 
     def _every(self, layer: int) -> Part:
-        """All destinations and sources. A pattern may have more sources, from a key/value cache or a prefix."""
+        """All destinations and sources. A key/value cache or a prefix adds sources to the pattern."""
         every = Part.of(self.view.n_pos)
         return replace(every, columns=range(source_count(self.view, layer))) if self.weighting == "pattern" else every
 
     def down_sampled_maps(
         self, layer: int, heads: Sequence[int], part: Part, step: int, pool: Pool = "peak"
     ) -> list[tuple[Sequence[int], Float[Tensor, "head row column"]]]:
-        """Return down-sampled maps, computed strip by strip, so that whole maps are never in memory."""
+        """Return down-sampled maps, computed in strips, so that whole maps are never in memory."""
         import torch
 
         return on_one_thread(
@@ -131,7 +131,7 @@ class WeightedAttention:
         return self.down_sampled_maps(layer, [head], part, part.step, pool)[0][1][0]
 
     def _together(self, layer: int, part: Part) -> tuple[Tensor, list[str]] | None:
-        """The maps of all heads of a layer, with their notes. They are kept. None if each must be computed alone."""
+        """The maps of all heads of a layer, with their notes, memoised. None if each must be computed alone."""
         import torch
 
         heads = range(self.view.n_heads)
@@ -145,7 +145,7 @@ class WeightedAttention:
             try:
                 maps = torch.cat([maps for _, maps in every.down_sampled_maps(layer, heads, part, 1)])
                 found = () if every._unexplained else (maps, every.notes)  # a note on unexplained is about one head
-            except ResidscopeError:  # another head of the layer may be the reason
+            except ResidscopeError:  # another head of the layer may have raised it
                 found = ()
             memo.put(layer, value=found, size=size_of(found[0]) if found else 0)
         return found or None
@@ -159,7 +159,7 @@ class WeightedAttention:
     def _strips(
         self, layer: int, heads: Sequence[int], part: Part, budget: int, step: int = 1
     ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
-        """A few heads at a time, with their maps in strips of at most `budget` cells.
+        """Yield a few heads at a time, with their maps in strips of at most `budget` cells.
 
         A strip consists of whole blocks of `step` rows.
         """
@@ -202,7 +202,7 @@ class WeightedAttention:
         few: Sequence[int],
         strips: Iterator[Sequence[int]],
     ) -> Iterator[Tensor]:
-        """The mean over prompts of a few of these heads, strip by strip."""
+        """The mean over prompts of the maps of a few of these heads, strip by strip."""
         for rows in strips:
             maps = None
             for weighted_rows in weighted:
@@ -215,7 +215,7 @@ class WeightedAttention:
                 yield maps
 
     def pattern_row(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """Return how much one destination attends to each source: a row of the pattern, the mean over prompts."""
+        """Return a head's attention from one destination to each source, as the mean over prompts."""
         prompts = self.prompts
         rows = some_pattern(self.view.only(prompts), where[prompts.start : prompts.stop], layer, [head])
         row = working(rows)[:, 0, 0].mean(0)
@@ -274,7 +274,7 @@ class WeightedAttention:
         return Lengths(inputs, W_O[list(heads)])
 
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
-        """The contributions of all sources. It is checked whether they add up to the heads' contributions."""
+        """The contributions of all sources. The method checks whether they add up to the heads' contributions."""
         contributions, floor = found.part(heads, rows, columns), floor_of(self._stream_target.target)
         unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
         if unexplained > source_tolerance(self._step(layer), contributions, -1, floor):
@@ -306,8 +306,8 @@ _CHANGED_BEFORE_W_O = (
 class Lengths:
     """pattern[q, k] · ‖v[k] W_O‖: the length of the vector that a source adds at a destination.
 
-    It is computed as ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. x is v[k], or
-    gate[q] · v[k] if the head has a gate.
+    Computed as ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. x is v[k], or gate[q] · v[k]
+    if the head has a gate.
 
     Attributes:
         inputs: The heads' patterns, values and gates.
@@ -344,7 +344,7 @@ class Lengths:
         return W @ W.transpose(-1, -2)
 
     def _exact(self, x: Tensor) -> Tensor:
-        """In float64, because squares are summed and float32 would lose small lengths. MPS has no float64."""
+        """`x` in float64, because squares are summed, and float32 would lose small lengths. MPS has no float64."""
         import torch
 
         return x if x.device.type == "mps" else x.to(torch.float64)

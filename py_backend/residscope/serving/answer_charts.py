@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PER_PROMPT = 500_000
-"""With a mean, at most this many values are sent in addition, so that a view can show each prompt's values."""
+"""With a mean over prompts, up to this many values for single prompts are sent, too, for views that show them."""
 
 
 def attribution(context: RequestContext, request: Attribute) -> tuple[AttributionReply, Buffers]:
-    """A decomposition of the target into components."""
+    """Answer with a decomposition of the target into components."""
     import torch
 
     view, targets = context.view, context.targets
@@ -41,7 +41,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     except ResidscopeError as error:
         if request.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
-        # The heads have no separate outputs. The map stays empty, the note says why, and the rows are the layers.
+        # The heads have no separate outputs. The map stays empty, the note has the reason, and the rows are layers.
         try:
             result, refusal = context.decomposed(target, "layer", where), str(error)
         except ResidscopeError:
@@ -59,7 +59,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         measured=optional(result.measured),
         constant=float(in_view(result.constant)),
         unexplained=optional(result.unexplained),
-        # In the mean over prompts, errors of opposite signs would cancel: the worst prompt is judged instead.
+        # In the mean over prompts, errors of opposite signs would cancel. So the worst prompt is shown instead.
         worst=number(result.unexplained.abs().max()) if prompt is None else optional(result.unexplained),
         tolerance=result.tolerance,
         measured_from=result.measured_from,
@@ -74,7 +74,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         inner=inner_facts(view, target, where, prompt or 0),
     )
     values = result.values
-    if request.by == "head":  # the whole map; layers without attention are NaN
+    if request.by == "head":  # the whole map, with NaN in layers without attention
         parts = 0 if refusal else result.parts
         shape = (view.n_layers * view.n_heads, view.batch)
         heads = values.new_full(shape, math.nan) if refusal else result.grid.flatten(0, 1)
@@ -91,7 +91,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
 
 
 def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply, Buffers]:
-    """The strongest neurons of a layer, or of all layers."""
+    """Answer with the strongest neurons of a layer, or of all layers."""
     view, targets = context.view, context.targets
     prompt = view.check_prompt(request.prompt)
     where = positions.resolve(view, request.position)
@@ -128,7 +128,7 @@ def _on_padding(view: CacheView, position: Position) -> list[str]:
 
 
 def _of_prompt(per_prompt: Tensor, prompt: int | None) -> Tensor:
-    """The values of one prompt, or the mean over prompts; the prompts are the last axis."""
+    """The values of one prompt, or the mean over prompts. Prompts are the last axis."""
     return per_prompt.mean(-1) if prompt is None else per_prompt[..., prompt]
 
 

@@ -61,13 +61,13 @@ T = TypeVar("T")
 def comparison(
     context: RequestContext, request: Compare, key: Key, what_if: Any = None
 ) -> tuple[ComparisonReply, Buffers]:
-    """A decomposition of the target in the run that is shown, and in another one.
+    """Answer with a decomposition of the target in the shown run and in another run.
 
     Args:
-        context: The cache that is shown.
+        context: The shown cache.
         request: The request.
-        key: The key of the request and of what was given with the cache; None if it has none.
-        what_if: The cache of a run without some heads, if that is compared with.
+        key: The key of the request and of the arguments given with the cache. None if they have no key.
+        what_if: The cache of a run without some heads, if this is the other run.
     """
     return _of_two(context, request.against, what_if, key, lambda second: _reply(context, second, request))
 
@@ -75,7 +75,7 @@ def comparison(
 def attention(
     context: RequestContext, request: CompareAttention, key: Key, what_if: Any = None
 ) -> tuple[AttentionComparisonReply, Buffers]:
-    """The attention pattern of one head in both runs; see `comparison`."""
+    """Answer with the attention pattern of one head in both runs. Arguments as in `comparison`."""
     return _of_two(context, request.against, what_if, key, lambda second: _maps(context, second, request))
 
 
@@ -86,10 +86,10 @@ def _of_two(
     key: Key,
     make: Callable[[RequestContext], tuple[T, Buffers]],
 ) -> tuple[T, Buffers]:
-    """Call `make` with the run that is compared with.
+    """Call `make` with the context of the other run.
 
     The reply depends on the states of both caches. It is memoised for both together, and computed again if the other
-    cache changes meanwhile; the service does the same for the first one.
+    cache changes meanwhile. For the shown cache, the service does the same.
     """
     memo = context.view.memo
 
@@ -108,7 +108,7 @@ def _of_two(
             f"There is no activation cache `{name}` in the notebook: run the cell that makes it, or compare with "
             "another run.",
         )
-    model = context.view.model if peek(cache, "model") is None else None  # the model of its run was deleted
+    model = context.view.model if peek(cache, "model") is None else None  # the other cache's model was deleted
     other = track(cache, model)
 
     def work() -> tuple[T, Buffers]:
@@ -117,8 +117,8 @@ def _of_two(
         second = RequestContext(Targets.of(view, context.targets.directions), None)
         return in_torch_context(view.stream.device, lambda: make(second))
 
-    # In the memo of the other cache, this lasts as long as its present state, and so do the replies with it in their
-    # keys.
+    # The memo of the other cache keeps this as long as the cache's state does not change. So replies with this in their
+    # keys are kept as long.
     state: str = other.memo[0].once(("state",), lambda: uuid4().hex)
     return kept(state, lambda: steady(lambda quick: other.compare(cache, model, quick=quick), work, other))
 
@@ -131,7 +131,7 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
     result, prompt, refusal = _compared(first, second, request)
     values = [result.first.values, result.second.values, result.written, result.read]
     components = result.components
-    if request.by == "head":  # the whole map; layers without attention are NaN
+    if request.by == "head":  # the whole map, with NaN in layers without attention
         view, parts = first.view, 0 if refusal else result.parts
         cells = view.n_layers * view.n_heads
         empty = values[0].new_full((cells, values[0].shape[-1]), math.nan)
@@ -156,7 +156,7 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
 def _compared(
     first: RequestContext, second: RequestContext, request: Compare
 ) -> tuple[Comparison, int | None, str | None]:
-    """The comparison, the prompt of the first run, and why there are no heads: then the rows are those of layers."""
+    """The comparison, the prompt of the first run, and the reason why there are no heads (then rows are layers)."""
     prompt, other_prompt = _prompts(first, second, request)
     target = first.targets.resolve(request.target)
     with told_of("second"):
@@ -178,7 +178,7 @@ def _compared(
     except ResidscopeError as error:
         if request.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise
-        # The heads have no separate outputs. The map stays empty, the note says why, and the rows are the layers.
+        # The heads have no separate outputs. The map stays empty, the note has the reason, and the rows are layers.
         try:
             return by("layer"), prompt, str(error)
         except ResidscopeError:
@@ -188,7 +188,7 @@ def _compared(
 def _prompts(
     first: RequestContext, second: RequestContext, request: Compare | CompareAttention
 ) -> tuple[int | None, int | None]:
-    """The prompt of each run; None for each if all prompts are compared, one by one."""
+    """The prompt of each run. None for each if all prompts are compared, in their order."""
     against = request.against
     if against.cache is None and against.prompt is None and not against.without:
         raise ResidscopeError("against", _ITSELF)
@@ -227,13 +227,13 @@ def _maps(
 
 
 def _tokens(one: Run, two: Run) -> list[str]:
-    """A note if the runs have different tokens: then a cell is of two pairs of tokens."""
+    """A note if the runs have different tokens: then a cell belongs to two pairs of tokens."""
     every = [[(at, at) for at in range(one.view.n_pos)]] * one.view.batch
     return different_tokens(one, two, every, "positions that are compared")
 
 
 def _sum(run: Attribution) -> RunSum:
-    """What the rows of a run add up to; in the mean over prompts, the worst prompt is judged."""
+    """The sum of a run's rows. `worst` is the largest unexplained rest of all prompts."""
 
     def mean(values: Tensor) -> float | None:
         return number(values.mean())

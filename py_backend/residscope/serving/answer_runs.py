@@ -1,4 +1,4 @@
-"""Answers the requests that run the user's model: effects of replacing something, and a run without some heads."""
+"""Answers the requests that run the user's model: effects of replacing activations, and a run without some heads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, W
 _RUN_FIRST = "There is no run without these heads yet, or the cache was changed since. Press “run again”."
 _NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."
 _INTERRUPTED = "The run was interrupted. Make it again."
-_ONE_PROMPT = "A prompt is put into one prompt, not into the mean over all: choose a prompt."
+_ONE_PROMPT = "The activations of one prompt cannot be put into the mean over all prompts: choose a prompt."
 
 
 @dataclass
@@ -38,9 +38,9 @@ class WhatIf:
     """A run without some heads.
 
     Attributes:
-        cache: Its activations; None until it was made.
-        replayed: How the unchanged run compares with the cache, in words.
-        notes: What to know about it.
+        cache: The run as a cache. None until the run is done.
+        replayed: The comparison of the unchanged run with the cache, in words.
+        notes: Notes on the run.
     """
 
     cache: Any = None
@@ -49,12 +49,12 @@ class WhatIf:
 
 
 class RunRequests:
-    """The runs of one cache that its views asked for.
+    """The runs that views requested for one cache.
 
     Args:
         opened: Opens the cache in its present state.
-        targets: Resolves targets in it.
-        state: The state of cache, weights and settings, compared just now.
+        targets: Resolves targets for the cache.
+        state: Returns the state of cache, weights and settings, compared just now.
         alone: Does some work while no other request about this cache is computed.
         cache: Returns the user's cache.
     """
@@ -71,7 +71,7 @@ class RunRequests:
         self._cache, self.measuring = cache, Measuring(id(cache()))
 
     def effects(self, ask: MeasureEffects, *, gives_turns: bool) -> tuple[EffectsReply, Buffers]:
-        """What is known of the effects so far; a turn is taken if none is given from outside."""
+        """Answer with the effects that are known so far. Take a turn, unless the view gives turns."""
         if ask.replaced_by == "other":
             if ask.against is None:
                 raise ResidscopeError("against", _NO_OTHER)
@@ -99,14 +99,14 @@ class RunRequests:
         return self._alone(lambda: self._effects(ask, run))
 
     def known(self, ask: MeasureEffects) -> tuple[EffectsReply, Buffers]:
-        """What is known of the effects, for a picture that is saved. Nothing is begun."""
+        """Answer with the effects that are known so far, for a saved picture. Nothing is started."""
         at = self._conditions(ask.padding, ask.against)
         return self._effects(ask, self.measuring.find(self._key_of(ask, at)), tells=False)
 
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
-        """Whether there is a run without these heads; a turn is taken if none is given from outside."""
+        """Answer whether there is a run without these heads. Take a turn, unless the view gives turns."""
         key = self._key_without(ask.against, ask.padding)
-        if not ask.against.without:  # no such run is wanted any more
+        if not ask.against.without:  # the view needs no such run any more
             self.measuring.drop("without")
             return WithoutReply("done", None, "", [])
 
@@ -131,10 +131,10 @@ class RunRequests:
         return WithoutReply("waiting", run.token, found.replayed, found.notes)
 
     def what_if(self, against: Against, padding: Padding) -> Any:
-        """The cache of a run without some heads; None if the comparison is with another run.
+        """Return the cache of a run without some heads. None if the comparison is with another run.
 
         Raises:
-            ResidscopeError: If it was not made yet.
+            ResidscopeError: If this run has not been made yet.
         """
         if not against.without:
             return None
@@ -145,7 +145,7 @@ class RunRequests:
 
     # --- what the runs need -------------------------------------------------------------------------------------------
     def _conditions(self, padding: Padding, against: Against | None = None) -> Hashable:
-        """What a run depends on: if it differs, what was measured is of another run."""
+        """The state that a run depends on. If it changes, earlier measurements belong to another run."""
         return self._state(), hook_state(self._opened(padding).model), self._other_state(against, padding)
 
     def _other_state(self, against: Against | None, padding: Padding) -> Hashable:
@@ -162,7 +162,7 @@ class RunRequests:
         return known.id, known.current_state
 
     def _key_of(self, ask: MeasureEffects, conditions: Hashable) -> Hashable:
-        """What was measured of all prompts at once is the same request for each of them."""
+        """The key of a measurement. All prompts are measured at once, so the key is the same for each of them."""
         asked = msgspec.structs.replace(ask, prompt=None, measure=True, stop=False)
         return "effects", conditions, msgspec.msgpack.encode(asked)
 
@@ -187,7 +187,7 @@ class RunRequests:
             run.step()
 
     def _source(self, ask: MeasureEffects, view: CacheView) -> Callable[[Replay], Replacement]:
-        """What takes the place of the activations."""
+        """A function that makes the replacement of the activations."""
         if ask.replaced_by != "other":
             return lambda found: replacement(found, ask.replaced_by, [], "replaced_by")
         against = ask.against

@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALWAYS = 128
-"""Up to this many positions, the contribution-weighted map is sent with every head."""
+"""For at most this many positions, the contribution-weighted map is sent with every head."""
 
 LENS_TOKENS = 250_000
-"""A window of the token lens may list at most this many tokens in all; a view requests some thousands."""
+"""The largest number of tokens in a requested window of the token lens. Views request some thousands."""
 
 WIDE = 16_384
 """Maps of at most this many cells are sent as float32: those of short prompts, and one row of a long prompt."""
 
 
 def attention(context: RequestContext, request: ReadAttention) -> tuple[AttentionReply, Buffers]:
-    """One head's maps, or a part of them, and its source contributions at the destination."""
+    """Answer with one head's maps, or a part of them, and its source contributions at the destination."""
     view, prompt = context.view, context.view.check_prompt(request.prompt)
     part = Part.of(view.n_pos, request.rows, request.columns)
     parts: list[AttentionBuffer] = []
@@ -88,7 +88,7 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
         notes += [note for note in maps.notes if note not in notes]
         if whole is not None:
             add("contribution", whole)
-    except ResidscopeError as error:  # the attention pattern can still be shown; the note says what is missing
+    except ResidscopeError as error:  # the attention pattern can still be shown, with the error as a note
         notes.append(str(error))
     if request.weighting == "value":
         try:
@@ -109,7 +109,7 @@ def _span(requested: Span | None, positions: range) -> Span | None:
 
 
 def packed_map(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]:
-    """Return a map as a buffer: float32 if it is small, else float16, scaled so that it does not overflow."""
+    """Return a map as a buffer: float32 if the map is small, otherwise float16, scaled to avoid overflow."""
     below = is_triangle(values)
     sent = triangle(values) if below else values
     if values.numel() <= WIDE:
@@ -121,7 +121,7 @@ def packed_map(what: Weighting, values: Tensor) -> tuple[AttentionBuffer, bytes]
 
 
 def _source_contributions(maps: WeightedAttention, request: ReadAttention, whole: Tensor | None) -> Tensor:
-    """Source contributions at the requested destination `[source]`, taken from the whole map if there is one."""
+    """Source contributions at the requested destination `[source]`, taken from the whole map if it is known."""
     where = maps.stream_target.where if maps.stream_target else None
     if where is None:
         raise ResidscopeError("position", "A destination is needed.")
@@ -132,7 +132,7 @@ def _source_contributions(maps: WeightedAttention, request: ReadAttention, whole
 
 
 def thumbnails(context: RequestContext, request: ReadThumbnails) -> tuple[ThumbnailsReply, Buffers]:
-    """Thumbnails of all heads of a layer."""
+    """Answer with thumbnails of all heads of a layer."""
     import torch
 
     view, layer = context.view, context.view.check_layer(request.layer)
@@ -154,14 +154,14 @@ def thumbnails(context: RequestContext, request: ReadThumbnails) -> tuple[Thumbn
 
 
 def blend(context: RequestContext, request: BlendAttention) -> tuple[BlendReply, Buffers]:
-    """The attention of many heads combined in one map, computed a layer at a time."""
+    """Answer with the attention of many heads combined in one map, computed layer by layer."""
     view = context.view
     maps = context.maps(request.weighting, request.target, request.prompt)
     part = Part.of(view.n_pos, request.rows, request.columns)
     total, count = view.like.new_zeros(len(part.rows), len(part.columns)), 0
     failures: dict[int, ResidscopeError] = {}
     for layer in range(view.n_layers) if request.layer is None else [view.check_layer(request.layer)]:
-        of_layer = total.new_zeros(())  # a layer that fails half way must not count
+        of_layer = total.new_zeros(())  # added to `total` only if the whole layer succeeds
         try:
             for _, values in maps.map_blocks(layer, range(_head_count(view, layer)), part):
                 of_layer = of_layer + values.sum(0)
@@ -182,20 +182,20 @@ def blend(context: RequestContext, request: BlendAttention) -> tuple[BlendReply,
 
 
 def _head_count(view: CacheView, layer: int) -> int:
-    """The number of heads of a layer; `n_heads` if the layer's pattern is not cached."""
+    """The number of heads of a layer. `n_heads` if the layer's pattern is not cached."""
     pattern = view.activations.get(f"blocks.{layer}.attn.hook_pattern")
     return view.n_heads if pattern is None else int(pattern.shape[-3])
 
 
 def scores(context: RequestContext, request: ScoreHeads) -> tuple[ScoresReply, Buffers]:
-    """A score for each head, of one known kind of head."""
+    """Answer with a score for each head: how much it behaves like one known kind of head."""
     found = score_heads(context.view, request.score, context.view.check_prompt(request.prompt))
     reply = ScoresReply(request.score, found.meaning, found.low, found.high, found.notes)
     return reply, [float32(found.values)]
 
 
 def position_rows(context: RequestContext, request: MapPositions) -> tuple[PositionsReply, Buffers]:
-    """The position map: component × position."""
+    """Answer with the position map: component × position."""
     prompt, target = context.view.check_prompt(request.prompt), context.targets.resolve(request.target)
     _check_each_once(request.heads, "heads")
     found = position_map(context.targets, target, request.by, prompt, context.logits, request.norm, request.heads)
@@ -206,11 +206,11 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
 
 
 def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensReply:
-    """A window of the token lens."""
+    """Answer with a window of the token lens."""
     view, target = context.view, request.target
     if (
         target.contrasts or target.direction is not None or target.inner is not None
-    ):  # without a target the reply has no rank of the answer
+    ):  # without a target, the reply has no rank of an answer
         target = context.targets.resolve(target)
     window = range(max(request.start, 0), min(request.stop, view.n_pos))
     if not window:
@@ -242,7 +242,7 @@ def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensRepl
 
 
 def _check_each_once(names: list[str], code: str) -> None:
-    """Refuse repeated names, so that a request never has more rows than the model."""
+    """Refuse repeated names. So a request never has more rows than the model."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -11,7 +11,7 @@ from residscope.wire.protocol import HeadTokensReply, PairsReply, ReadHeadTokens
 
 
 def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buffers]:
-    """An attention score by pairs of components: the strongest of each side, and all others together."""
+    """Answer with an attention score by pairs of components: the strongest on each side, and the sum of all others."""
     import torch
 
     view = context.view
@@ -36,7 +36,7 @@ def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buff
 
 
 def head_tokens(context: RequestContext, request: ReadHeadTokens) -> HeadTokensReply:
-    """The tokens that a head writes, and those that it would write for one source."""
+    """Answer with the tokens that a head writes, and the tokens that it would write for one source."""
     view = context.view
     prompt, place = view.check_prompt(request.prompt), (request.layer, request.head)
     found = written.head_tokens(context.targets, place, prompt, request.position, request.source, request.k)

@@ -19,7 +19,7 @@ from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import AnyReply, CacheRef, CacheRow, CachesReply, GiveUp, ListCaches, Question
 
 KERNEL = uuid4().hex[:12]
-"""Identifies this run of the kernel: it changes with every restart."""
+"""Identifies this kernel process. It changes with every restart."""
 
 _CHANGED = "This cache was changed after this picture was made: read it again."
 
@@ -28,8 +28,8 @@ class Dispatcher:
     """Answers requests about the caches in the user's namespace, over any transport.
 
     Args:
-        guard: A context in which the list of caches is computed. A host requests the list even when a notebook has only
-            been opened and the user has run nothing, so nothing may be imported from the notebook's folder meanwhile.
+        guard: A context in which the list of caches is computed. A host requests the list as soon as a notebook is
+            opened, before the user has run anything. So nothing may be imported from the notebook's folder then.
     """
 
     def __init__(self, guard: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
@@ -42,9 +42,9 @@ class Dispatcher:
             message: A `protocol.Question` as plain objects.
 
         Returns:
-            A `protocol.Answer` as plain objects, and its buffers. Only the user's KeyboardInterrupt is raised.
+            A `protocol.Answer` as plain objects, and its buffers. No error is raised except KeyboardInterrupt.
         """
-        # A request about a cache comes after the user's cells, whose tokenizer may import from the folder.
+        # Requests about a cache come only after the user's cells have run. Their tokenizer may import from the folder.
         with nullcontext() if _about_a_cache(message) else self._guard():
             return answered(message, self._reply)
 
@@ -54,7 +54,7 @@ class Dispatcher:
         if question.cache is None:
             raise ResidscopeError("protocol", "This request names no cache: reload the page.")
         tracked = _tracked(question.cache)
-        if isinstance(question.ask, GiveUp):  # also if the cache was changed: its result is not wanted then
+        if isinstance(question.ask, GiveUp):  # even if the cache has changed: nobody needs the result then
             return _service(tracked).reply(question.ask)
         _check_unchanged(tracked, question.cache, weights=True)
         try:
@@ -64,13 +64,13 @@ class Dispatcher:
             if error.code == "unsteady":
                 _check_unchanged(tracked, question.cache)
             raise
-        # A running cell may have changed the cache during the computation, after which `steady` has looked at it again.
+        # A running cell may have changed the cache during the computation. `steady` has then compared it again.
         _check_state(tracked.state, question.cache)
         return reply
 
 
 def listed() -> CachesReply:
-    """All caches in the user's namespace."""
+    """Return all caches in the user's namespace."""
     return _rows(search())
 
 
@@ -90,7 +90,7 @@ def _rows(searched: Search) -> CachesReply:
     for found in searched.found:
         try:
             rows.append(row(found.cache, found.names, track(found.cache, seen=weights)))
-        except Exception as error:  # one unreadable cache, or one that a cell is changing, must not hide the others
+        except Exception as error:  # an unreadable cache, or one that a cell is changing, must not hide the others
             notes.append(f"`{found.names[0]}` could not be read ({type(error).__name__}: {error}).")
     return CachesReply(KERNEL, rows, notes)
 
@@ -106,7 +106,8 @@ def _check_unchanged(tracked: TrackedCache, ref: CacheRef, *, weights: bool = Fa
     """Compare the cache, and with `weights` also its model's weights (slower), with the state in a request.
 
     Raises:
-        ResidscopeError: If it is gone, or its activations have changed. (For changed weights, the reply has a note.)
+        ResidscopeError: If the cache was deleted, or its activations have changed. (If weights changed, the reply has
+            a note.)
     """
     cache = tracked.cache
     if cache is None:
@@ -120,7 +121,7 @@ def _check_state(state: str, ref: CacheRef) -> None:
 
 
 def _service(tracked: TrackedCache) -> Service:
-    """The service for a cache, made for its first request; it is dropped together with the cache."""
+    """The service for a cache, created at its first request. It is deleted together with the cache."""
     if "service" not in tracked.kept:
         cache = tracked.cache
         if cache is None:

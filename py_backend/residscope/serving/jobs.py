@@ -1,10 +1,10 @@
 """Jobs: long work that reports its progress, lets short requests run in between, and can be cancelled.
 
-A job runs in its own thread, and its code calls `report_progress` now and then. The requester gets the progress after a
-moment, and sends the same request again. To cancel the job, it sends a cancel request, or does not ask again.
+A job runs in its own thread, and its code calls `report_progress` regularly. The requester gets the progress after a
+moment, and sends the same request again. A job is cancelled by a cancel request, or if the request is not sent again.
 
 An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread. So no line may leave a state
-that only the next line would undo: locks are held by `with`, and every counter is reduced in a `finally`.
+that needs the next line to be undone: locks are held by `with`, and every counter is reduced in a `finally`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from residscope.errors import ResidscopeError
 T = TypeVar("T")
 
 MOMENT = 0.1
-"""Seconds that a request waits for its reply before it gets the progress instead."""
+"""A request waits this many seconds for its reply. Then it gets the progress instead."""
 
 MOST = 64
-"""At most this many jobs exist at once, each in its own thread."""
+"""The largest number of jobs at the same time, each in its own thread."""
 
 PATIENCE = 5.0
-"""Seconds after which a job is cancelled if nobody asks for it."""
+"""A job is cancelled if its request is not sent again within this many seconds."""
 
 LAST = 0.15
-"""Seconds that an interrupted caller waits for its job to end."""
+"""An interrupted caller waits this many seconds for its job to end."""
 
 
 class FairLock:
-    """Runs one piece of work at a time; a long job lets waiting work run in between."""
+    """Runs one piece of work at a time. A long job lets waiting work run in between."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,10 +46,10 @@ class FairLock:
         """Wait for the lock, then do the work and return its result.
 
         Raises:
-            ResidscopeError: If this thread has the lock: a hook of the user asks something during a run of the model.
+            ResidscopeError: If this thread has the lock. (A hook of the user sent a request during a run of the model.)
         """
         if self._owner == threading.get_ident():
-            raise ResidscopeError("busy", "Another request about this cache is being answered here. Ask after it.")
+            raise ResidscopeError("busy", "Another request about this cache is being answered here. Send it later.")
         me = object()
         try:
             self._waiting.add(me)
@@ -80,15 +80,15 @@ class Job:
     """One piece of work.
 
     Args:
-        question: The request that it answers.
+        question: The request that this job answers.
         work: Computes the result.
-        lock: The lock in which it runs.
-        is_wanted: Whether its cache still exists.
+        lock: The lock in which the work runs.
+        is_wanted: Returns whether the cache still exists.
 
     Attributes:
-        question: The request that it answers.
+        question: The request that this job answers.
         done: The number of steps that are done.
-        total: The number of all steps; 0 if it is unknown.
+        total: The number of all steps. 0 if it is unknown.
     """
 
     def __init__(
@@ -111,21 +111,21 @@ class Job:
 
     @property
     def forgotten(self) -> bool:
-        """Whether it has ended, and nobody fetched the result."""
+        """Whether the job has ended, and its result was not fetched."""
         return self._ended.is_set() and time.monotonic() - self._asked > PATIENCE
 
     def result(self) -> Any:
-        """The result of the work; raises what the work raised."""
+        """Return the result of the work, or raise its error."""
         if self._error is not None:
             raise self._error
         return self._result
 
     def cancel(self) -> None:
-        """Make it end at its next step."""
+        """Make the job end at its next step."""
         self._cancelled = True
 
     def end(self) -> None:
-        """Cancel it, and wait until it has ended, but not for long: its next step may be far away."""
+        """Cancel the job, and wait a limited time until it has ended. The next step may take long."""
         self._cancelled = True
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -154,7 +154,7 @@ class JobQueue:
     """Runs the requests about one cache, one at a time.
 
     Args:
-        is_wanted: Whether the cache still exists.
+        is_wanted: Returns whether the cache still exists.
     """
 
     def __init__(self, is_wanted: Callable[[], bool]) -> None:
@@ -168,14 +168,14 @@ class JobQueue:
         return self._fair_lock.run(work)
 
     def run_to_end(self, work: Callable[[], T], on_progress: Callable[[Progress], None]) -> T:
-        """Run long work to its end and return its result. An interrupt, or `cancel_all`, ends it early.
+        """Run long work to its end, and return its result. An interrupt or `cancel_all` ends it early.
 
         Args:
             work: Computes the result.
-            on_progress: Called with the progress now and then.
+            on_progress: Called regularly with the progress.
 
         Raises:
-            ResidscopeError: If it was cancelled; or what the work raised.
+            ResidscopeError: If the job was cancelled, or the work raised this error.
         """
         id, jobs = uuid4().hex, list[Job]()
         try:
@@ -183,7 +183,7 @@ class JobQueue:
             jobs.append(self._job(id, None, work))
             while not jobs[0].wait():
                 on_progress(Progress(jobs[0].done, jobs[0].total))
-            return _result(jobs[0], "This was closed before it was done.")
+            return _result(jobs[0], "The panel was closed before this was done.")
         finally:
             self.cancel(id)
             while jobs:  # An interrupt's traceback holds this list in a reference cycle. If a thread were in it,
@@ -194,28 +194,28 @@ class JobQueue:
         return id in self._jobs
 
     def run_long(self, id: str, question: Hashable, work: Callable[[], T]) -> T | Progress:
-        """The result of a job if it ends within a moment, else its progress: then the request is sent again.
+        """Return the result of a job, or its progress if it takes longer. The request is then sent again.
 
         Args:
             id: Identifies the job when the request is sent again.
-            question: The whole request: another request with this id never gets this result.
+            question: The whole request. Another request with this id never gets this job's result.
             work: Computes the result.
 
         Raises:
-            ResidscopeError: If another request has a job with this id, which goes on; if the job was cancelled; or what
-                the work raised.
+            ResidscopeError: If another request has a job with this id (which continues), if this job was cancelled, or
+                if the work raised this error.
         """
         job = self._job(id, question, work)
         try:
             if not job.wait():
                 return Progress(job.done, job.total)
-        except KeyboardInterrupt:  # a user who interrupts the wait does not want the result
+        except KeyboardInterrupt:  # an interrupt of the wait also cancels the job
             self.cancel(id)
             raise
         with self._lock:
             if self._jobs.get(id) is job:
                 del self._jobs[id]
-        return _result(job, "This was cancelled: nobody asked for it for a while. Ask again.")
+        return _result(job, "This request was cancelled, because it was not sent again for a while. Send it again.")
 
     def _job(self, id: str, question: Hashable, work: Callable[[], Any]) -> Job:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Runs of the user's model that views asked for, made step by step in turns (see `turns`)."""
+"""Runs of the user's model that views requested. They are made step by step, in turns (see `turns`)."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from residscope.serving import turns
 R = TypeVar("R")
 
 TURN = 0.1
-"""Seconds that a turn takes, as far as one step of the work is not longer."""
+"""The length of a turn in seconds. A single long step may exceed it."""
 
 _STEP = 0.08
-"""Seconds that a step may take: at most twice as many."""
+"""The intended length of a step in seconds. If a step takes more than twice as long, the next one is smaller."""
 
 _MOST = 4
-"""The most measurements of effects that are kept for one cache."""
+"""The largest number of measurements of effects that are kept for one cache."""
 
 _ALL: weakref.WeakSet[Measuring] = weakref.WeakSet()
 
 
 class Pace:
-    """How many runs one step makes. More at once are quicker, but the next cell must not wait long."""
+    """Decides how many runs one step makes. Larger steps are more efficient, but the next cell must not wait long."""
 
     def __init__(self) -> None:
         self._most = 2
 
     def most(self) -> int:
-        """The most runs of the next step."""
+        """Return the largest number of runs in the next step."""
         return self._most
 
     def measure(self, seconds: float, runs: int) -> None:
-        """Learn from a step: it made so many runs in so many seconds."""
+        """Adapt to a step that made this many runs in this many seconds."""
         if runs and seconds > 2 * _STEP:
             self._most = max(1, self._most // 2)
         elif runs == self._most and seconds < _STEP:
@@ -50,13 +50,13 @@ class Pace:
 
 @dataclass(eq=False)
 class SteppedRun(Generic[R]):
-    """Work of several steps, and its result so far.
+    """Work in several steps, and its result so far.
 
     Attributes:
         result: The result so far.
-        state: Whether it waits for its turn, is done, was stopped, or cannot be done.
-        error: Why it cannot be done.
-        token: Names its turns.
+        state: Whether the work waits for its turn, is done, was stopped, or failed.
+        error: Why it failed.
+        token: The name of its turns.
     """
 
     result: R
@@ -85,29 +85,29 @@ class SteppedRun(Generic[R]):
             self._end("stopped")
 
     def stop(self) -> None:
-        """Make no more runs. A step that is under way ends at its next block."""
+        """Make no more runs. A running step ends at its next block."""
         self._is_cancelled = True
 
     def go_on(self) -> None:
-        """Go on after a stop that a view was told. One that it does not know yet, such as an interrupt, holds."""
+        """Continue after a stop, if a view has been told about it. Otherwise, as after an interrupt, stay stopped."""
         if self.state == "stopped" and self._is_told:
             self.state, self._is_cancelled, self._is_told = "waiting", False, False
 
     def settle(self) -> None:
-        """Take note of a stop, before a view is told the state. Called when no step is under way."""
+        """Carry out a stop, and note that a view is told the state. Called when no step is running."""
         if self._is_cancelled and self.state == "waiting":
             self._end("stopped")
         self._is_told = self.state in ("stopped", "failed")
 
     @property
     def is_over(self) -> bool:
-        """Whether it failed, and a view knows why: the next request makes it again."""
+        """Whether the work failed, and a view has been told why. The next request then begins again."""
         return self.state == "failed" and self._is_told
 
     def forget_steps(self) -> None:
-        """Release what is needed between two turns, such as the cache. The next turn begins where this one ended.
+        """Release what is needed between two turns, such as the cache. The next turn continues where this one ended.
 
-        This may be called on another thread during a turn, which then releases it at its end.
+        If another thread calls this during a turn, the turn releases it at its end.
         """
         self._forgets = True
         if not self._is_running:
@@ -167,7 +167,7 @@ _CHANGED = "The model, its hooks or the cache were changed while it was measured
 
 
 class _Listener:
-    """Stops a step that was cancelled."""
+    """Stops a cancelled step at its next report."""
 
     def __init__(self, run: SteppedRun[Any]) -> None:
         self._run = run
@@ -179,7 +179,7 @@ class _Listener:
 
 
 class Measuring:
-    """The runs of one cache. What runs need between two turns is kept of the latest one only.
+    """The runs for one cache. Only the latest run keeps what it needs between two turns.
 
     Args:
         cache_id: `id` of the cache.
@@ -192,7 +192,7 @@ class Measuring:
         _ALL.add(self)
 
     def find(self, key: Hashable) -> SteppedRun[Any] | None:
-        """The run of a request, if there is one."""
+        """Return the run of a request, if there is one."""
         with self._lock:
             run = self._runs.get(key)
             if run is not None:
@@ -200,7 +200,7 @@ class Measuring:
             return run
 
     def begin(self, key: Hashable, run: SteppedRun[Any]) -> SteppedRun[Any]:
-        """Keep a new run; what another run needs between two turns is released."""
+        """Keep a new run. Release what another run needs between two turns."""
         with self._lock:
             for other in self._runs.values():
                 other.forget_steps()
@@ -235,7 +235,7 @@ def _kind(key: Hashable) -> object:
 
 
 def pause_others(cache_ids: set[int]) -> None:
-    """Release what the runs of all other caches need between two turns: the user has no such cache any more."""
+    """For all other caches, which the user no longer has: release what their runs need between two turns."""
     for measuring in list(_ALL):
         if measuring.cache_id not in cache_ids:
             measuring.pause()

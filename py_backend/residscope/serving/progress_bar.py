@@ -8,15 +8,15 @@ from typing import Any
 from residscope.compute.progress import Progress, progress_bar
 
 AFTER = 1.0
-"""After this many seconds the bar is shown, if the work needs as many again; after twice as many, always."""
+"""After this many seconds the bar is shown if the work will take as long again. After twice as many, always."""
 
 
 class LateBar:
-    """Shows a progress bar if the work takes longer, and removes it when the work ends.
+    """Shows a progress bar if work takes long, and removes it when the work ends.
 
     Args:
         name: The text before the bar.
-        shown: Whether to show it at all.
+        shown: Whether a bar may be shown at all.
     """
 
     def __init__(self, name: str, *, shown: bool) -> None:
@@ -43,7 +43,7 @@ class LateBar:
         self._bar.update(progress.done - self._bar.n)
 
     def _is_soon(self, progress: Progress) -> bool:
-        """Whether it is too early for a bar, or the work will soon end: a bar in a notebook takes half a second."""
+        """Whether it is too early for a bar, or the work will end soon. A bar in a notebook takes half a second."""
         taken = time.monotonic() - self._start
         ends = taken * (progress.total - progress.done) < AFTER * progress.done
         return taken < AFTER or (ends and taken < 2 * AFTER)

@@ -1,4 +1,4 @@
-"""A cache in its present state, with what every handler needs."""
+"""A cache in its present state, for the handlers of requests."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NO_OWN_TARGETS = (
 )
 
 _MOST_BYTES = 16_000_000
-"""A decomposition of more bytes than this is not memoised."""
+"""A larger decomposition, in bytes, is not memoised."""
 
 
 def check_one_source(target: Target) -> None:
-    """Refuse a target whose rows have an axis for the sources or the positions: views show one value for each row.
+    """Refuse a target whose rows have an axis of sources or positions, because views show one value for each row.
 
     Raises:
-        ResidscopeError: If a head of the target reads all sources, or each position has its own target.
+        ResidscopeError: If a head of the target reads all sources, or each position has another target.
     """
     if target.next_token is not None:
         raise ResidscopeError("next-token", NO_OWN_TARGETS)
@@ -50,7 +50,7 @@ def check_one_source(target: Target) -> None:
 
 @dataclass(frozen=True)
 class RequestContext:
-    """A cache in its present state, with what every handler needs.
+    """A cache in its present state, for the handlers of requests.
 
     Attributes:
         targets: Resolves targets for this cache.
@@ -66,7 +66,7 @@ class RequestContext:
         return self.targets.view
 
     def stream_target(self, target: Target, position: Position = "last") -> StreamTarget:
-        """The path from the stream to a target. At this position, the layers are checked against the stream."""
+        """Return the target, read from the stream. Layers are compared with the stream at this position."""
         where = positions.resolve(self.view, position)
         return StreamTarget(self.targets, self.targets.resolve(target), where)
 
@@ -78,7 +78,7 @@ class RequestContext:
         norm: NormConvention = "frozen",
         layers: int | None = None,
     ) -> Attribution:
-        """`decompose` for all prompts at once, memoised, so that the next prompt's values are already there."""
+        """Call `decompose` for all prompts at once, memoised, so that values for the next prompt are already there."""
         check_one_source(target)
         query = Query(target, by, where, norm, layers)
         try:
@@ -96,6 +96,6 @@ class RequestContext:
         return found
 
     def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> WeightedAttention:
-        """Attention in one weighting."""
+        """Return attention in one weighting."""
         stream_target = self.stream_target(target) if weighting == "contribution" else None
         return WeightedAttention(self.view, weighting, self.view.check_prompt(prompt), stream_target)

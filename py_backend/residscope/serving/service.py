@@ -1,4 +1,4 @@
-"""Turns a request into a reply. Every request gets one: numbers as binary buffers, or a failure with a sentence."""
+"""Answers requests about one cache: with numbers in binary buffers, or with a failure and its reason in a sentence."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ class Service:
 
     Args:
         cache: The user's `ActivationCache`.
-        name: The name of its variable.
-        logits: The model's output, if the cache does not have it.
-        tokens: Token ids, if the cache does not have them.
-        model: The model, if `cache.model` is gone.
-        attention_mask: 1 for each real token and 0 for padding, if known.
-        tight: Whether to keep the cache alive.
+        name: The name of the cache's variable.
+        logits: The model's output, if the cache does not hold it.
+        tokens: Token ids, if the cache does not hold them.
+        model: The model, if `cache.model` was deleted.
+        attention_mask: 1 for each real token, 0 for padding, if known.
+        keeps_alive: Whether to keep the cache alive.
 
     Attributes:
         hold: The reference to the cache, and to the model and logits that were given.
@@ -122,7 +122,7 @@ class Service:
         _ = view.attention_mask
         self._directions: dict[str, Any] = {}
         self._tracked = track(cache, model)
-        # Handlers may run on a subshell thread while the user's cell runs; only one request is computed at a time.
+        # Handlers may run on a subshell thread while the user's cell runs. Only one request is computed at a time.
         self._jobs = JobQueue(self.hold.there)
         self._runs = RunRequests(
             self._open,
@@ -137,14 +137,14 @@ class Service:
         )  # a state of the cache, and the most bytes that a request may read in it
 
     def view(self, counted: Padding = "found") -> CacheView:
-        """A new view of the cache, which may have changed since the last request."""
+        """Return a new view of the cache, which may have changed since the last request."""
         held = self.hold.get()
         view = CacheView(held.cache, model=held.model, tokens=self.tokens, attention_mask=self.attention_mask)
         view.padding_is_real = counted == "none"
         return view
 
     def _open(self, counted: Padding) -> CacheView:
-        """The same with what is known about the cache, compared just now."""
+        """A view of the cache with the results of change tracking, compared just now."""
         held = self.hold.get()
         given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
         view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
@@ -155,13 +155,13 @@ class Service:
         return self._runs.what_if(ask.against, ask.padding)
 
     def targets(self, view: CacheView | None = None) -> Targets:
-        """Resolves answers for the cache in its present state."""
+        """Return the resolver of targets for the cache in its present state."""
         return Targets.of(view or self.view(), self._directions)
 
     def settled(self) -> object:
-        """A value that differs if the cache, its weights or its model's settings have changed; None if that is unknown.
+        """Return a value that differs after a change of the cache, its weights or the model's settings.
 
-        The cache is not compared again here: the last request did that.
+        None if this is unknown. The cache is not compared again here, because the last request did that.
         """
         held = self.hold.get()
         try:
@@ -170,11 +170,11 @@ class Service:
             return None
 
     def choose(self, target: Target) -> None:
-        """Tell the other views of this cache what is attributed here."""
+        """Store the target, so that other views of this cache can offer it."""
         self._tracked.kept["panel"] = (weakref.ref(self), target)
 
     def _panel(self) -> tuple[Service, Target] | None:
-        """The inline panel of the same cache, and the target that the user chose there; None if there is none."""
+        """The inline panel of the same cache, and the target that the user chose there. None if there is none."""
         reference, target = self._tracked.kept.get("panel", (lambda: None, None))
         panel: Service | None = reference()
         if panel is None or panel is self or target.own or not (target.contrasts or target.direction or target.inner):
@@ -196,7 +196,7 @@ class Service:
             message: A `protocol.Question` as plain objects.
 
         Returns:
-            A `protocol.Answer` as plain objects, and its buffers. Only the user's KeyboardInterrupt is raised.
+            A `protocol.Answer` as plain objects, and its buffers. No error is raised except KeyboardInterrupt.
         """
         return answered(
             message, lambda question: self.reply(question.ask, question.id, gives_turns=question.gives_turns)
@@ -211,17 +211,17 @@ class Service:
         looked: bool = False,
         gives_turns: bool = False,
     ) -> tuple[AnyReply, Buffers]:
-        """Answer one request, after those before it; for a long job, return its progress.
+        """Answer one request, after the requests before it. For a long job, return the progress.
 
         Args:
             ask: The request.
             id: Identifies the request when it is sent again. Without an id it is computed to its end.
-            about: The state of the cache that the request is about, if it names one.
+            about: The state of the cache to which the request refers, if any.
             looked: Whether the cache was just checked for changes.
             gives_turns: Whether the view makes the kernel take turns (`protocol.Question`).
 
         Raises:
-            ResidscopeError: If it cannot be answered; the sentence says why.
+            ResidscopeError: If the request cannot be answered. The message says why.
         """
         if isinstance(ask, GiveUp):
             self._jobs.cancel(ask.id)
@@ -237,22 +237,22 @@ class Service:
         return self._jobs.run_short(partial(self._answer, ask, looked))
 
     def finish(self, ask: AnyRequest, on_progress: Callable[[Progress], None]) -> tuple[AnyReply, Buffers]:
-        """Answer one long request, computed to its end; an interrupt, or `release`, ends it early.
+        """Answer one long request, computed to its end. An interrupt or `release` ends it early.
 
         Args:
             ask: The request.
-            on_progress: Called with the progress now and then.
+            on_progress: Called regularly with the progress.
 
         Raises:
-            ResidscopeError: If it cannot be answered; the sentence says why.
+            ResidscopeError: If the request cannot be answered. The message says why.
         """
         return self._jobs.run_to_end(partial(self._answer, ask, False), on_progress)
 
     def ahead(self, shown: Shown) -> dict[str, Any]:
-        """The first requests of a view with this selection, and their replies; empty if computing them may take long.
+        """Return the first requests of a view with this selection, and their replies. Empty if this may take long.
 
         Returns:
-            An `export.snapshot.Snapshot` of what is on screen as plain objects, or an empty dictionary.
+            An `export.snapshot.Snapshot` of what is on screen, as plain objects, or an empty dictionary.
         """
         from residscope.export.snapshot import opening
 
@@ -260,7 +260,7 @@ class Service:
             before = self._look().current_state
             if not self._large():
                 made = opening(partial(self.reply, looked=True), self.name, shown)
-                return made if self._tracked.current_state == before else {}  # else its entries are of different states
+                return made if self._tracked.current_state == before else {}  # entries must have the same state
         return {}
 
     def _look(self, quick: bool = False) -> TrackedCache:
@@ -298,7 +298,7 @@ class Service:
         return self._handle(view, ask) if key is None else view.memo.once(key, lambda: self._handle(view, ask), size_of)
 
     def _handle(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
-        """Call the handler of a request. Its cost, and whether its reply is kept, are declared with the request."""
+        """Call the handler of a request. The request's class declares its cost, and whether its reply is kept."""
         match ask:
             case Describe():
                 return self._facts(view), []
@@ -352,7 +352,7 @@ class Service:
     def default_target(self) -> Target:
         """The model's two top predictions for each prompt at its last real token.
 
-        Without logits, and without a stream to compute them from, the target is empty; attention can still be shown.
+        Without logits or a stream that gives them, the target is empty. Attention can still be shown.
         """
         view = self.view()
         try:
@@ -379,7 +379,7 @@ class Service:
         return RequestContext(self.targets(view), self._logits(view))
 
     def _key(self, ask: AnyRequest) -> tuple[Hashable, ...] | None:
-        """The memo key of a request; None if the given arguments have no key."""
+        """The memo key of a request. None if the given arguments have no key."""
         try:
             given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
         except NoKeyError:
@@ -398,14 +398,14 @@ class Service:
             found = self._panel()
             if found is None:
                 raise ResidscopeError(
-                    "answers", "The panel of this cache is gone, or shows the model's own target now."
+                    "answers", "The panel of this cache is closed, or now shows the model's own target."
                 )
             panel, target = found
             targets.adopt(target, panel.targets())
             given = target
         else:
             given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
-        # Resolved twice: targets that a view sends are checked more strictly than those from Python.
+        # Resolved twice: targets from a view are checked more strictly than those from Python.
         return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
@@ -425,7 +425,7 @@ class Service:
         return PageReply(file_name(self.name, ask.shown, view.batch)), [page(held).encode()]
 
     def _check(self, view: CacheView, shown: Shown) -> None:
-        """Raise if the selection is not one of this cache, before its many pictures are computed for a page."""
+        """Raise an error if the selection does not fit this cache, before many pictures are computed for a page."""
         self.targets(view).resolve(shown.target)
         view.check_prompt(shown.prompt)
         positions.resolve(view, shown.position)
@@ -441,4 +441,4 @@ class Service:
 
 
 _LARGE = 2_000_000_000
-"""With more bytes of activations and weights than this, a request may take long."""
+"""If activations and weights have more bytes than this, a request may take long."""

@@ -1,8 +1,8 @@
-"""Finds the user's variables that fit as answers for a cache, by class and shape. The target menu lists them.
+"""Finds the user's variables that may be answers for a cache, by class and shape. The target menu lists them.
 
-None of the user's code runs (see `discovery`). An object is read only if its class is exactly one of Python, PyTorch or
-NumPy, because a subclass may override how it is read. Of its contents only texts, whole numbers, and pairs and sets of
-these are read.
+No code of the user runs (see `discovery`). An object is read only if its class is exactly one of Python, PyTorch or
+NumPy, because a subclass may override how it is read. Only texts, whole numbers, and pairs and sets of these are read
+from an object.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAX_CHECKED = 5_000
 """At most this many lists, tuples, arrays and tensors are checked."""
 
 _FIRST_ENTRIES = 4
-"""For the list, only this many first entries of a variable (and of their sides) are checked. All entries are checked
-when the user chooses the variable."""
+"""Only this many first entries of a variable (and of each side of a pair) are checked for the list. All entries are
+checked when the user chooses the variable."""
 
 _MAX_TOKEN_LENGTH = 64
 """A list with longer texts holds prompts, not tokens."""
@@ -36,7 +36,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Fit(NamedTuple):
-    """What a variable that fits holds: a description, such as `[8, 2] ids`, and the answers for `Targets.resolve`."""
+    """A variable that fits: its description, such as `[8, 2] ids`, and its answers for `Targets.resolve`."""
 
     description: str
     answers: Any
@@ -81,13 +81,13 @@ def answers_in(name: str, batch: int, d_model: int) -> Any:
 
 
 _Check = Callable[[Any, int | None], Fit | None]
-"""Checks whether an object fits. The second argument is how many entries are checked (None: all)."""
+"""Returns the fit of an object, or None. The second argument is the number of entries that are checked (None: all)."""
 
 
 def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], Any, _Check]]:
     """The user's variables of the classes that can fit.
 
-    Each comes with a function that returns its name, and with a function that checks whether it fits.
+    With each variable comes a function that returns its name, and a function that checks whether it fits.
     """
     fit = partial(_fit_of_array, batch=batch, d_model=d_model)
     classes: list[tuple[type, _Check]] = [(list, partial(_fit_of_list, batch=batch)), (tuple, _fit_of_tuple)]
@@ -127,7 +127,7 @@ def _fit_of_array(value: Any, most: int | None, batch: int, d_model: int) -> Fit
 
 
 def _kind(array: Any) -> str | None:
-    """What a tensor or an array holds: ids, floats or texts. None for anything else."""
+    """What the entries of a tensor or an array are: ids, floats or texts. None for anything else."""
     kind = getattr(array.dtype, "kind", None)
     if kind is not None:  # an array of NumPy
         return {"i": "ids", "u": "ids", "f": "floats", "U": "texts", "T": "texts", "O": "texts"}.get(kind)
@@ -152,7 +152,7 @@ def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = Tr
 
 
 def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
-    """A copy of a pair, because the user's code may change the pair between the check and its use."""
+    """A copy of a pair. The user's code may change the pair itself after the check."""
     most = MOST_OF_SIDE + 1 if most is None else most
     return tuple(list(islice(side, most)) if _is_collection(side) else side for side in pair[:3])
 

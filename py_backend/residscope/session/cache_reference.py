@@ -59,7 +59,7 @@ class CacheReference:
         return Referenced(*values)
 
     def there(self) -> bool:
-        """Return whether cache, model and logits still exist, and the reference was not released."""
+        """Return whether the cache, the model and the logits still exist, and the reference was not released."""
         try:
             self.get()
         except ResidscopeError:
@@ -81,7 +81,7 @@ class CacheReference:
 
 
 def _weak(value: Any) -> Callable[[], Any]:
-    """A function that returns the value without keeping it alive, and `_DELETED` once it was deleted."""
+    """A function that returns the value without keeping it alive. After the deletion it returns `_DELETED`."""
     if value is None:
         return lambda: None
     try:

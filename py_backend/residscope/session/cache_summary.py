@@ -38,7 +38,7 @@ def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
     Args:
         cache: The cache.
         names: The cache's names in the user's namespace.
-        tracked: The tracked cache. It must have been compared with the present state.
+        tracked: The tracked cache, already compared with the present state.
     """
     state, facts = tracked.kept.get("facts", ("", None))
     if state != tracked.state:
@@ -55,7 +55,7 @@ def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
 
 
 def summary(cache: Any) -> str:
-    """Return a one-line summary of a cache, which is printed."""
+    """Return a summary of a cache in one line, for printing."""
     row = _row_without_names(cache)
     if row.problem:
         return row.problem
@@ -73,13 +73,13 @@ def _row_without_names(cache: Any) -> CacheRow:
             return msgspec.structs.replace(empty, **common_facts(view))
     except ResidscopeError as error:
         return msgspec.structs.replace(empty, problem=str(error))
-    except Exception as error:  # such as a cache without tensors, or an unusual configuration
+    except Exception as error:  # for example a cache without tensors, or with an unusual configuration
         why = f"Residscope cannot read this cache: {type(error).__name__}: {error}"
         return msgspec.structs.replace(empty, problem=why)
 
 
 def _metadata_copy(cache: Any) -> Any:
-    """A copy of the attributes that the facts need, read from the dictionaries of the cache and its model."""
+    """A copy of the attributes that the row needs, read from the dictionaries of the cache and its model."""
     copy = SimpleNamespace(cache_dict=dict.copy(peek(cache, "cache_dict")), model=None)
     if (has_batch_dim := peek(cache, "has_batch_dim")) is not None:
         copy.has_batch_dim = has_batch_dim

@@ -12,7 +12,7 @@ from residscope.session.discovery import search, variable_name
 def caches() -> dict[str, Any]:
     """Return every `ActivationCache` in the user's namespace, by its name.
 
-    Variables are searched, and lists, tuples, deques, dicts and objects in them, two levels deep:
+    Variables are searched, and also lists, tuples, deques, dicts and objects in them, two levels deep:
     `{"cache": …, 'runs["clean"]': …}`. A cache with several names is listed under the first. Nothing is computed, and
     no property of any object runs.
     """
@@ -20,7 +20,7 @@ def caches() -> dict[str, Any]:
 
 
 class _Caches(dict[str, Any]):
-    """Caches by name. When it is printed, each cache is one line with its names and shape, not its activations."""
+    """Caches by name. Printed, each cache is one line with its names and its shape, not its activations."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         super().__init__({name: cache.cache for name, cache in found.items()})
@@ -33,5 +33,5 @@ class _Caches(dict[str, Any]):
 
 
 def name_of(cache: Any) -> str:
-    """Return the first name of `cache` in the user's namespace. "cache" if it has no name, or there is no notebook."""
+    """Return the first name of `cache` in the user's namespace. "cache" if there is no name, or no notebook."""
     return variable_name(cache) or "cache"

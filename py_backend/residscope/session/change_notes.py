@@ -1,6 +1,6 @@
 """Notes on caches whose activations or weights were changed since the cache was first seen.
 
-This module also repeats a computation if they change during it, so that no result mixes two states.
+This module also repeats a computation if cache or weights change during it. So no result mixes two states.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS_CHANGED = (
     "setting uses them): the activations are from the old model, the weights from the new one."
 )
 OTHER_MODEL = (
-    "This cache was first seen with another model than this one: if their weights differ, the activations do not "
+    "This cache was first seen with another model. If the weights of the two models differ, the activations do not "
     "belong to these weights."
 )
 UNSTEADY = (
@@ -58,14 +58,14 @@ def weights_changed(view: CacheView) -> list[str]:
 
 
 _SHORT_COMPUTATION = 0.05
-"""After a computation of fewer seconds, only the counters are compared. Comparing values would take as long as it."""
+"""After a shorter computation (in seconds), only the counters are compared: values would take as long to compare."""
 
 
 def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compared: TrackedCache | None = None) -> T:
-    """Return the result of `make`. If the cache changes while `make` runs, it is called again.
+    """Return the result of `make`. If the cache changes while `make` runs, `make` is called again.
 
     Args:
-        compare: Compares the cache and its model's weights with their last state. With True, only the counters.
+        compare: Compares the cache and its model's weights with their last state. If passed True, only the counters.
         make: Computes the result.
         compared: The result of `compare`, if it was called just now.
 
@@ -88,7 +88,7 @@ def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compa
 
 
 def steadily(cache: Any, model: Any, compared: TrackedCache | None, make: Callable[[], T]) -> T:
-    """Call `steady` for a public function, which takes a cache and perhaps a model, and has just called `seen`."""
+    """Call `steady` for a public function that has just called `seen` for this cache and model."""
     if compared is None and not isinstance(cache, dict):
         return make()
     known = compared or track(cache, model)

@@ -1,9 +1,9 @@
 """Identifies caches, and tracks whether a cache or its model's weights changed since Residscope first saw it.
 
-Changes of activations are noticed by metadata only: which tensors there are, and PyTorch's version counter of each.
-For weights, some values of each are compared, too (`samples`), because optimizers change weights without counting. Also
-compared is how the layers use the weights (`layer_state`). Nothing is kept alive: tensors are identified by their
-addresses. A weak reference reports when a tensor is deleted, because its address may then be used again.
+Changes of activations are noticed by metadata only: the set of tensors, and PyTorch's version counter of each tensor.
+For weights, some values of each weight are compared, too (`samples`), because optimizers change weights without
+counting. The way in which layers use the weights is also compared (`layer_state`). Nothing is kept alive: tensors are
+identified by their addresses. A weak reference reports when a tensor is deleted, because its address may be reused.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class TrackedCache:
         id: Identifies the cache. No other cache ever has this id.
         since: When the cache was first seen, on the clock of `time.monotonic`.
         state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
-        changed: Whether an activation was replaced, written to or removed since then. Adding one is not a change.
+        changed: Whether an activation was replaced, written to or removed since then. Adding one does not count.
         weights_changed: Whether the weights of the cache's present model, or how the layers use them, differ from those
             at the first comparison.
-        other_model: Whether the present model is another one than at the first comparison.
+        other_model: Whether the cache had another model at the first comparison.
         kept: Values that other modules keep here as long as the cache exists.
     """
 
@@ -67,7 +67,7 @@ class TrackedCache:
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """Two memos: of results for the present state of cache, weights and settings, and of values from the modules.
+        """Two memos: results for the present state of cache, weights and settings, and values from the modules.
 
         If PyTorch does not count changes of the tensors, nothing is kept: the memos are new and empty each time.
         """
@@ -83,14 +83,14 @@ class TrackedCache:
             return Memo(), facts
         if self.cache is not None:
             return Memo(CACHES, (self.id, self.state, settings)), facts
-        # A plain dictionary: its deletion cannot be noticed, so its results are kept in this object, not in CACHES.
+        # For a plain dictionary, whose deletion cannot be noticed, results are kept in this object, not in CACHES.
         if self._uncached[0] != (self.state, settings):
             self._uncached = (self.state, settings), Memo()
         return self._uncached[1], facts
 
     @property
     def current_state(self) -> tuple[object, ...]:
-        """What results depend on, at the last comparison: the states of activations, weights and settings."""
+        """The state that results depend on, at the last comparison: activations, weights and settings."""
         weights = None if self._weights is None else self._weights()
         try:
             settings = None if weights is None else weights.settings()
@@ -107,7 +107,7 @@ class TrackedCache:
     def compare(
         self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False
     ) -> TrackedCache:
-        """Compare the last known state with the present cache and model, and return this object.
+        """Compare the last known state with the present cache and model. Return this object.
 
         Args:
             cache: The cache.

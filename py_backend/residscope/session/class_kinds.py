@@ -1,4 +1,4 @@
-"""How the instances of each class are read without running the user's code. It is determined once for each class."""
+"""Determines, once for each class, how its instances are read without running the user's code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NOTHING = object()
-"""There is no such attribute, element or variable."""
+"""Returned if there is no such attribute, element or variable."""
 
 
 @dataclass(frozen=True, eq=False)

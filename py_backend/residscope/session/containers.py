@@ -42,7 +42,8 @@ def with_caches(
 
     Args:
         groups: For each kind of container, the indices of the variables, and the containers.
-        variables: The addresses of the variables' values, which are searched anyway. None: leave out inner containers.
+        variables: The addresses of the variables' values, which are searched in any case. None: leave out inner
+            containers.
 
     Returns:
         The containers that hold such an object, the containers inside them, and whether some were not fully searched.
@@ -54,14 +55,14 @@ def with_caches(
     inner: list[Inner] = []
     is_cut = False
     for kind, containers in by_kind.items():
-        # First the classes of all elements at once, which is fast. Most namespaces hold no cache or container there.
+        # First the classes of all elements at once, which is fast. Most namespaces have no cache or container there.
         nothing: tuple[list[int], list[int]] = [], []
         wanted, nested = unchanging(partial(_classes_in, kind, containers, most), nothing)
         if wanted:
             opened += unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most), [])
         if nested and variables is not None:
             outer = unchanging(partial(_holding, set(nested), kind, groups[kind][0], containers, most), [])
-            share = max(INNER // max(len(outer), 1), 1)  # the same for each, so that a large one does not use it all
+            share = max(INNER // max(len(outer), 1), 1)  # equal shares, so that one large container does not use up all
             for place, _, container in outer[:INNER]:
                 found = unchanging(partial(_containers_in, set(nested), kind, container, share + 1), [])
                 inner += [Inner(place, kind, key, value) for key, value in found[:share] if id(value) not in variables]
@@ -130,7 +131,7 @@ def _share(sizes: list[int]) -> int | None:
 
 
 def labelled(kind: Kind, container: Any, name: str) -> list[tuple[str, Any]]:
-    """The caches in a container, with the expressions that give them."""
+    """The caches in a container, each with the Python expression that gives it."""
 
     def read() -> list[tuple[Any, Any]]:
         return [(key, element) for key, element in islice(_items(kind, container), ELEMENTS) if is_cache(element)]
@@ -151,7 +152,7 @@ def key_text(key: Any) -> str:
 
 
 def unchanging(read: Callable[[], _T], otherwise: _T) -> _T:
-    """Read containers that another thread may be changing. Returns `otherwise` if that fails again and again."""
+    """Read containers while another thread may change them. If this fails repeatedly, return `otherwise`."""
     for _ in range(8):
         try:
             return read()

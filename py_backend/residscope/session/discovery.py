@@ -1,4 +1,4 @@
-"""Finds the caches in the user's namespace: in variables, and in lists, tuples, deques, dicts and objects, two deep.
+"""Finds the caches in the user's namespace: in variables, and two levels deep in containers and objects.
 
 None of the user's code runs: no property, no `__getattr__`, no `__class__`, no `__iter__`, `__len__`, `__eq__` or
 `__hash__` of a class or metaclass. Therefore classes are read by `type` and compared by identity. Attributes are read
@@ -35,7 +35,7 @@ class Found:
     Variables come first. Then come names that are one step away from a variable (`runs["clean"]`, `model.cache`), then
     those that are two steps away (`runs["clean"].cache`). `Out[5]` is used only if there is no other name.
 
-    A key that is not an identifier is written with its dictionary, so that it cannot be confused with another:
+    A key that is not an identifier is written with its dictionary, so that the name is not ambiguous:
     `globals()["a b"]`, `vars(model)["a.b"]`.
     """
 
@@ -153,7 +153,7 @@ def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[]
 def leads_to(name: str, value: Any) -> bool:
     """Return whether this name gives this object in the user's notebook, without running the user's code.
 
-    So there is no property and no user-defined method on the way, and the name does not belong to another object.
+    The path has no property and no user-defined method, and the name does not belong to another object.
     """
     path = expressions.parse_path(name)
     if path is None:

@@ -1,4 +1,4 @@
-"""What results depend on beside activations and weights: tokenizer, configuration and mode of the model."""
+"""The model's tokenizer, configuration and mode, on which results depend besides activations and weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padd
 
 
 def settings_of(model: Any) -> tuple[object, ...]:
-    """Return what results depend on in addition to activations and weights: tokenizer, configuration and mode.
+    """Return what results depend on besides activations and weights: tokenizer, configuration and mode.
 
-    For the tokenizer these are its identity, special tokens, padding side and number of tokens. If two tokens swap
-    their ids, this is not noticed here. Requests with texts are kept by the token ids that the texts have at that time.
+    For the tokenizer these are its identity, special tokens, padding side and number of tokens. A swap of two tokens'
+    ids is not noticed here, but results for texts are kept by token ids.
 
     Raises:
-        NoKeyError: If the tokenizer cannot be identified, or raises.
+        NoKeyError: If the tokenizer cannot be identified, or raises an error.
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     inner = getattr(getattr(model, "original_model", None), "config", None)

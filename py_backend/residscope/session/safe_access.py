@@ -10,21 +10,21 @@ from residscope.session.containers import unchanging
 
 
 def element_of(container: Any, key: Any) -> Any:
-    """The element under a key, unless the container's class overrides the `__getitem__` of its built-in base."""
+    """The element under a key. `NOTHING` if the container's class overrides the `__getitem__` of its built-in base."""
     base = kind_of(type(container)).base
     if base is None or of_class(type(container), "__getitem__") is not class_dict(base)["__getitem__"]:
         return NOTHING
     if base is not dict:
         return base.__getitem__(container, key) if type(key) is int and 0 <= key < base.__len__(container) else NOTHING
 
-    def read() -> Any:  # without hashing the key, because another key's `__eq__` may be user code
+    def read() -> Any:  # without hashing the key, because `__eq__` of another key may be user code
         return next((element for k, element in dict.items(container) if type(k) is type(key) and k == key), NOTHING)
 
     return unchanging(read, NOTHING)
 
 
 def attribute_of(owner: Any, name: str) -> Any:
-    """An attribute from an object's own dictionary or slots, unless its class overrides the attribute lookup."""
+    """An attribute from an object's own dictionary or slots. `NOTHING` if its class overrides the attribute lookup."""
     cls = type(owner)
     if not any(of_class(cls, "__getattribute__") is class_dict(b).get("__getattribute__") for b in _PLAIN):
         return NOTHING

@@ -1,4 +1,4 @@
-"""The state of tensors at one time, by which changes are noticed: identities, PyTorch's counters and addresses."""
+"""The state of tensors at one time, for noticing changes: identities, PyTorch's counters and addresses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Snapshot:
         return None not in self.key[2]
 
     def matches(self, key: TensorKey, extra: object = None) -> bool:
-        """Return whether the present tensors, which have this key, are the same and unchanged."""
+        """Return whether the tensors that now have this key are the same tensors, unchanged."""
         return not self._deleted and extra == self.extra and key == self.key
 
     def is_prefix_of(self, key: TensorKey, extra: object) -> bool:

@@ -25,8 +25,8 @@ class WeightsState:
     """The last seen state of a model's weights and layers.
 
     `written` counts how many times the weights were found changed. `state` counts how many times the weights or the
-    layers were found changed. `facts` keeps values that were read from the modules. They may refer to weights, so they
-    are dropped when a weight is deleted or changes.
+    layers were found changed. `facts` keeps values that were read from the modules. These may refer to weights, so
+    they are dropped when a weight is deleted or changed.
     """
 
     def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
@@ -44,7 +44,7 @@ class WeightsState:
         self._samples = Samples([])
 
     def compare(self, model: Any, quick: bool = False) -> int:
-        """Compare with the present weights and layers, and return `state`. `quick`: compare only the counters."""
+        """Compare with the present weights and layers. Return `state`. `quick`: compare only the counters."""
         self._settings_are_current = False
         modules = self._known_modules
         tensors = None if modules is None else modules.weights(quick=quick)
@@ -64,7 +64,7 @@ class WeightsState:
             written = self._samples.changed(tensors)
         layers, self._training = modules.layers.state(model)
         layers_changed = differ(layers, self.layers)
-        if layers != self.layers:  # an equal state is kept, because comparing the same object is faster
+        if layers != self.layers:  # an equal state is not replaced, because comparing the same object is faster
             self.layers = layers
         if written or layers_changed:
             self.facts = Memo()
@@ -80,7 +80,7 @@ class WeightsState:
         The settings are read at the first call after `compare`.
 
         Raises:
-            NoKeyError: If they cannot be determined.
+            NoKeyError: If the settings cannot be determined.
         """
         if not self._settings_are_current:
             now = self._training, settings_of(self.model())
@@ -105,9 +105,9 @@ _PARAMETERS = "_parameters"
 
 
 class _Modules:
-    """The modules of a model. They are kept, so that they need not be searched at every comparison.
+    """The modules of a model, kept so that they need not be searched at every comparison.
 
-    They are weak references: some modules refer to the model, which must not be kept alive.
+    They are weak references, because some modules refer to the model, which must not be kept alive.
     """
 
     def __init__(self, found: list[tuple[str, Any]]) -> None:
@@ -144,14 +144,14 @@ class _Modules:
         """
         try:
             held = list(map(attributes(), map(weakref.ref.__call__, self._with_weights if quick else self._modules)))
-        except TypeError:  # one of them was deleted
+        except TypeError:  # a module was deleted
             return None
         if not quick and _ids(_entries(held, "_modules")) != self._inner:
             return None
         weights = _entries(held, _PARAMETERS)
         ids = _ids(weights)
         if self._last is None or ids != self._last[0]:
-            # The first place of each weight; several modules may hold the same one.
+            # The first place of each weight. Several modules may share a weight.
             places = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
             places.pop(id(None), None)
             self._last = ids, _picker(sorted(places.values()))
@@ -193,5 +193,5 @@ def _ids(things: list[Any]) -> tuple[int, ...]:
 
 
 def new_id() -> str:
-    """An id that no other cache or model ever has."""
+    """A new id. No other cache or model ever has this id."""
     return uuid4().hex[:12]

@@ -32,18 +32,18 @@ _INTERRUPTED = "The kernel was interrupted during this computation. Try again."
 _log = logging.getLogger("residscope")
 
 _reading = threading.Lock()
-"""msgspec 0.22 prepares a type at its first use; if two threads do so at the same time, the process crashes."""
+"""msgspec 0.22 prepares a type at its first use. If two threads do this at the same time, the process crashes."""
 
 
 def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]) -> Reply:
-    """Answer a message; every error becomes a failure.
+    """Answer a message. Every error becomes a failure.
 
     Args:
         message: A `protocol.Question` as plain objects, or anything else.
-        reply: Answers the request, or raises.
+        reply: Answers the request, or raises an error.
 
     Returns:
-        A `protocol.Answer` as plain objects, and its buffers. It raises only the user's KeyboardInterrupt.
+        A `protocol.Answer` as plain objects, and its buffers. No error is raised except KeyboardInterrupt.
     """
     id = _id(message)
     try:
@@ -64,7 +64,7 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
     except Exception as error:  # so that every request gets a reply
         _log.exception("A request failed: %.1000r", message)
         failure = Failure("internal", f"Residscope failed on this request: {type(error).__name__}: {error}")
-    # The message may quote what was sent, including half characters.
+    # The message may quote text that was sent, including half characters.
     failure = Failure(failure.code, encodable(failure.message))
     return msgspec.to_builtins(Answer(id, failure=failure)), []
 
@@ -72,12 +72,12 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
 def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[str, Any], Buffers], None]) -> None:
     """Answer a message, and send the answer.
 
-    If the user interrupts the kernel, the client gets a failure, and then the interrupt is raised again for the kernel
-    (ipykernel logs it; a running cell ends).
+    If the user interrupts the kernel, the client gets a failure. Then the interrupt is raised again for the kernel
+    (ipykernel logs it, and a running cell ends).
 
     Args:
         message: As in `answered`.
-        answer: Answers it, as `answered` does.
+        answer: Answers the message, as `answered` does.
         send: Sends the answer.
     """
     try:
@@ -88,7 +88,7 @@ def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[s
 
 
 def interrupted(message: Any) -> Reply:
-    """The failure for a message during which the user interrupted the kernel."""
+    """Return the failure for a message during which the user interrupted the kernel."""
     return msgspec.to_builtins(Answer(_id(message), failure=Failure("interrupted", _INTERRUPTED))), []
 
 
@@ -98,29 +98,29 @@ def _id(message: Any) -> str:
 
 
 def number(value: Tensor) -> float | None:
-    """A number for the wire; None if it is not finite, because JSON has no NaN."""
+    """Return a number for the wire. None if it is not finite, because JSON has no NaN."""
     result = float(value)
     return result if math.isfinite(result) else None
 
 
 def float32(tensor: Tensor) -> bytes:
-    """A tensor as a buffer of float32."""
+    """Return a tensor as a buffer of float32."""
     return tensor.float().cpu().contiguous().numpy().tobytes()
 
 
 def float16(tensor: Tensor) -> bytes:
-    """A tensor as a buffer of float16."""
+    """Return a tensor as a buffer of float16."""
     return tensor.half().cpu().contiguous().numpy().tobytes()
 
 
 def scaled(tensor: Tensor) -> tuple[float, bytes]:
-    """A tensor's largest absolute value (1 if all are 0), and the tensor in units of it, as a buffer of float16."""
+    """Return a tensor's largest absolute value (1 if all are 0), and the tensor divided by it, as float16 buffer."""
     scale = float(tensor.abs().max()) or 1.0
     return scale, float16(tensor / scale)
 
 
 def int8(tensor: Tensor) -> tuple[float, Tensor]:
-    """A tensor's largest absolute value, and the tensor in 127ths of it, as whole numbers."""
+    """Return a tensor's largest absolute value, and the tensor in 127ths of this value, as whole numbers."""
     import torch
 
     limit = float(tensor.abs().max())

@@ -36,20 +36,19 @@ from residscope.terms import (
     Weighting,
 )
 
-# The limits are larger than any view needs, and small enough to answer. Limits that depend on the model are checked
-# where the request is answered.
+# The limits are larger than any view needs. Limits that depend on the model are checked where a request is answered.
 MOST_OF_ID = 200
 """The most characters of an id."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=MOST_OF_ID)]
-"""Identifies a request in its reply, and if the request is sent again. The client chooses it; no two clients use the
-same id."""
+"""Identifies a request in its reply, and when the request is sent again. The client chooses the id. No two clients use
+the same id."""
 
 HeadNames = Annotated[list[Name], Meta(max_length=16_384)]
-"""Some heads; the limit is enough for all heads of a large model."""
+"""Names of heads. The limit is enough for all heads of a large model."""
 
 Listed = Annotated[int, Meta(ge=1, le=50)]
-"""How many entries are listed."""
+"""The number of listed entries."""
 
 Presentation = Literal["matrix", "text", "all"]
 Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs"]
@@ -61,14 +60,14 @@ Picture = Literal[
 
 # --- requests -------------------------------------------------------------------------------------------------------
 class Request(msgspec.Struct, frozen=True, tag_field="kind", kw_only=True):
-    """A request of a view. `prompt=None` is the mean over prompts."""
+    """A request of a view. `prompt=None` means the mean over prompts."""
 
     padding: Padding = "found"
 
     takes_long: ClassVar[Literal["never", "large caches", "always"]] = "never"
-    """Whether the reply may take long; then it is a job, with progress, and can be cancelled."""
+    """Whether the reply may take long. The request is then a job with progress, which can be cancelled."""
     is_kept: ClassVar[bool] = False
-    """Whether the reply is memoised, because the pointer may return to a head, or two views may show the same."""
+    """Whether the reply is memoised, because a view may request it again, or two views may show the same."""
 
 
 class Describe(Request, frozen=True, tag="describe"):
@@ -76,13 +75,13 @@ class Describe(Request, frozen=True, tag="describe"):
 
 
 class ReadTokens(Request, frozen=True, tag="tokens"):
-    """The tokens of one prompt, or those that all prompts have in common."""
+    """The tokens of one prompt, or the tokens that all prompts have in common."""
 
     prompt: Number | None = None
 
 
 class Attribute(Request, frozen=True, tag="attribute"):
-    """One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
+    """One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
 
     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
     many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
@@ -102,8 +101,8 @@ class Attribute(Request, frozen=True, tag="attribute"):
 class Compare(Request, frozen=True, tag="compare"):
     """One decomposition of two runs. The buffers of the reply are float32 [component].
 
-    Buffer 0 has the values of the first run (the one that is shown), buffer 1 those of the second. Their difference,
-    second minus first, is buffer 2 plus buffer 3: what was written differently, and how it is read differently.
+    Buffer 0 has the values of the first run (the shown one), buffer 1 those of the second. Their difference, second
+    minus first, is buffer 2 (what was written differently) plus buffer 3 (how it is read differently).
     """
 
     takes_long = "large caches"
@@ -117,9 +116,9 @@ class Compare(Request, frozen=True, tag="compare"):
 
 
 class CompareAttention(Request, frozen=True, tag="compare-attention"):
-    """The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
+    """The attention pattern of one head in two runs, and their difference. The reply lists its three buffers.
 
-    The maps are down-sampled as in `ReadAttention`. Of the difference, each block shows its cell farthest from zero.
+    The maps are down-sampled as in `ReadAttention`. For the difference, each block shows its cell farthest from zero.
     """
 
     takes_long = "large caches"
@@ -131,20 +130,20 @@ class CompareAttention(Request, frozen=True, tag="compare-attention"):
 
 
 class MeasureEffects(Request, frozen=True, tag="effects"):
-    """What replacing heads, or the stream at one layer and position, does to the target in runs of the user's model.
+    """Effects on the target, in runs of the user's model, of replacing heads, or the stream at a layer and position.
 
-    Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has what
-    is known so far, and is sent again until nothing is left. The buffers are float32 [layer × head], or [layer ×
-    position] for the stream: the total effect, the direct effect, and the estimate of the total effect. NaN where a
-    value is not known (yet). For `"zero"` and `"mean"` they are what the component adds: minus the change of the
-    target. For `"other"` they are the change of the target.
+    Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has the
+    effects that are known so far. The view sends the request again until nothing is left to measure. The buffers are
+    float32 [layer × head], or [layer × position] for the stream: the total effect, the direct effect, and the estimate
+    of the total effect. NaN means not known (yet). For `"zero"` and `"mean"`, values are what the component adds: minus
+    the change of the target. For `"other"`, they are the change of the target.
 
     Attributes:
         of: What is replaced.
         replaced_by: What takes its place.
         against: The compared run, for `"other"`.
-        measure: Whether to go on measuring. False: only reply what is known.
-        stop: Whether to make no more runs. With `measure`, this has no meaning.
+        measure: Whether to continue measuring. If not, the reply only has what is known.
+        stop: Whether to make no more runs. Ignored with `measure`.
     """
 
     target: Target
@@ -168,7 +167,7 @@ class ReadAttention(Request, frozen=True, tag="attention"):
 
     The reply always contains `"pattern"` and the map of the requested weighting, and also `"contribution"` if it is
     small. `rows` and `columns` limit the map to some destinations and sources. A map with more than 512 × 512 cells is
-    down-sampled: each block of `step` × `step` cells becomes one, in the way that `pool` says. A single destination or
+    down-sampled: each block of `step` × `step` cells becomes one cell, by the method `pool`. A single destination or
     source is never down-sampled.
     """
 
@@ -186,7 +185,7 @@ class ReadAttention(Request, frozen=True, tag="attention"):
 
 
 class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
-    """All heads of a layer, each at most `side` cells wide (each block shows its cell farthest from zero).
+    """The maps of all heads of a layer, each at most `side` cells wide. Each block shows its cell farthest from zero.
 
     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
     """
@@ -201,7 +200,7 @@ class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
 
 
 class BlendAttention(Request, frozen=True, tag="blend"):
-    """The mean over all heads of a layer (None: of the model); for contributions, the sum.
+    """The mean of the maps of all heads of a layer (None: of the model). For contributions, the sum.
 
     `part` describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
     """
@@ -217,7 +216,7 @@ class BlendAttention(Request, frozen=True, tag="blend"):
 
 
 class ScoreHeads(Request, frozen=True, tag="scores"):
-    """A score of each head; buffer 0 is float32 [layer × head], NaN if it cannot be determined."""
+    """A score of each head. Buffer 0 is float32 [layer × head], NaN if a score cannot be determined."""
 
     takes_long = "large caches"
 
@@ -226,7 +225,7 @@ class ScoreHeads(Request, frozen=True, tag="scores"):
 
 
 class MapPositions(Request, frozen=True, tag="positions"):
-    """The contribution of each component at each position, to the target there.
+    """The contribution of each component at each position, to the target at this position.
 
     `heads` names the rows of `by="head"`. Buffer 0 is float32 [component, position].
     Buffer 1 is float32 [position], the measured value (NaN: not known).
@@ -259,7 +258,7 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
 
 
 class RankNeurons(Request, frozen=True, tag="neurons"):
-    """The strongest MLP neurons of one layer (None: of all), k of each sign; buffer 0 is float32 [component]."""
+    """The strongest MLP neurons of one layer (None: all layers), k of each sign. Buffer 0 is float32 [component]."""
 
     takes_long = "large caches"
 
@@ -271,10 +270,10 @@ class RankNeurons(Request, frozen=True, tag="neurons"):
 
 
 class ReadPairs(Request, frozen=True, tag="pairs"):
-    """The attention score of the target by pairs of components: the k strongest of its query side and its key side.
+    """The attention score of the target by pairs of components: the k strongest on the query side and on the key side.
 
-    Buffer 0 of the reply is float32 [query + 1, key + 1]. The last row and the last column are all other components
-    together, so the cells sum to the whole.
+    Buffer 0 of the reply is float32 [query + 1, key + 1]. The last row and the last column are the sums of all
+    other components, so the cells sum to the whole score.
     """
 
     takes_long = "large caches"
@@ -286,9 +285,9 @@ class ReadPairs(Request, frozen=True, tag="pairs"):
 
 
 class ReadHeadTokens(Request, frozen=True, tag="head-tokens"):
-    """The tokens that a head's output at a position raises and lowers most, and what its W_OV writes for one source.
+    """The tokens whose logits a head's output at a position raises and lowers most, and the same for one source alone.
 
-    `source=None` is the source that the head reads most there.
+    `source=None` means the source with the most attention from this position.
     """
 
     takes_long = "large caches"
@@ -338,10 +337,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Feeds(msgspec.Struct, frozen=True):
-    """A colouring of the head map: which earlier heads feed one head, where it reads one source.
+    """A colouring of the head map: what each earlier head adds to the input of one head, which reads one source.
 
-    `by` says through what: the head's query or its key (what each head adds to its attention score), or its value (what
-    each head adds to its source contribution).
+    `by` is this input: the head's query or key (values add up to its attention score), or its value (values add up to
+    its source contribution).
     """
 
     layer: Number
@@ -351,19 +350,19 @@ class Feeds(msgspec.Struct, frozen=True):
 
 
 MOST_OF_TRAIL = 32
-"""The most steps of a trail."""
+"""The largest number of steps of a trail."""
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """Everything that is selected in a view, and so determines its pictures.
+    """Everything that is selected in a view. It determines the view's pictures.
 
     Attributes:
-        trail: The steps from the first target to the last one that was asked. `trail[step]` is what is shown: its
-            target is `target`. Empty if there is only one target.
-        step: The place of the present step in the trail.
-        why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
-        feeds: Colours the head map by what feeds a head; None: not.
-        against: The run that the shown one is compared with; None: no comparison.
+        trail: The targets that were chosen one after another. The present step is `trail[step]`, with the target
+            `target`. Empty if there is only one target.
+        step: The index of the present step in the trail.
+        why: How the tab "why" decomposes an attention score: into two sides, or into pairs of components.
+        feeds: Colours the head map by what feeds a head. None: no such colouring.
+        against: The run that the shown one is compared with. None: no comparison.
         run: Which of the two runs the head map and the ranking show, or their difference.
         effect: Which effect of the heads the head map and the ranking show.
         replaced_by: What takes the place of a head's output in the runs that measure effects.
@@ -403,7 +402,7 @@ class WriteCode(Request, frozen=True, tag="code"):
 
 
 class WritePage(Request, frozen=True, tag="page"):
-    """The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8."""
+    """The view as a stand-alone HTML page. Buffer 0 of the reply is the text of the page, UTF-8."""
 
     takes_long = "always"
 
@@ -416,7 +415,7 @@ class ListCaches(Request, frozen=True, tag="caches"):
 
 
 class Presence(Request, frozen=True, tag="presence"):
-    """Reports that an inline panel's view is on a page, was removed from it, or that its page closes or reloads."""
+    """Reports that an inline panel's view was shown or removed, or that its page closes or reloads."""
 
     view: Id
     state: Literal["shown", "hidden", "away"]
@@ -460,14 +459,14 @@ AnyRequest = (
 
 # --- replies --------------------------------------------------------------------------------------------------------
 class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
-    """A reply of the kernel; it has the same kind as its request."""
+    """A reply of the kernel, of the same kind as its request."""
 
 
 class CacheFacts(Reply, frozen=True, tag="describe"):
     """Facts about the cache and its model.
 
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
-    the number of padding tokens that were found. It and `last` do not depend on the `padding` of the request.
+    the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
     """
 
     name: str
@@ -495,11 +494,11 @@ class TokensReply(Reply, frozen=True, tag="tokens"):
 class AttributionReply(Reply, frozen=True, tag="attribute"):
     """A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
 
-    For `head` the first layers × heads rows are the map; they are NaN in a layer without attention heads. If no layer
-    has heads, `refusal` says why, and the rows are those of `layer`.
+    For `head` the first layers × heads rows are the map, with NaN in a layer without attention heads. If no layer has
+    heads, `refusal` is the reason, and the rows are those of `layer`.
 
-    `missing` names the kinds of rows that were not cached ("MLPs"): then the rows are exact, but not complete.
-    `own` says whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
+    `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
+    `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
     has nothing to measure against. `inner` describes a target inside the model.
     """
@@ -522,9 +521,9 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
 
 
 class RunSum(msgspec.Struct, frozen=True):
-    """What the rows of a run, or of the difference of two runs, add up to: see `AttributionReply`.
+    """The sums of the rows of a run, or of the difference of two runs, as in `AttributionReply`.
 
-    `tolerance` and `worst` are of the run; of a difference they are of both runs together.
+    For a difference, `tolerance` and `worst` are for both runs together.
     """
 
     measured: float | None
@@ -537,10 +536,10 @@ class RunSum(msgspec.Struct, frozen=True):
 
 
 class ComparisonReply(Reply, frozen=True, tag="compare"):
-    """Two runs row by row: of each, Σ rows + constant + unexplained = measured; their differences likewise.
+    """Two runs row by row. For each, and for their difference, Σ rows + constant + unexplained = measured.
 
-    For `head` and `missing` see `AttributionReply`. `read` is the sum of all that is read differently: the part of the
-    measured difference that no component wrote. It includes the constant.
+    For `head` and `missing` see `AttributionReply`. `read` is the part of the measured difference that comes from
+    reading the rows differently, summed over all rows. It includes the constant.
     """
 
     by: By
@@ -558,10 +557,10 @@ class ComparisonReply(Reply, frozen=True, tag="compare"):
 class AttentionBuffer(msgspec.Struct, frozen=True):
     """Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
 
-    A map is float16, or float32 if it is `wide`. Of a `triangle` only the cells at and below the diagonal are sent, row
-    by row; the others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+    A map is float16, or float32 if it is `wide`. For a `triangle`, only the cells on and below the diagonal are sent,
+    row by row. The others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
-    at the requested destination (for the mean over prompts, at each prompt's own).
+    at the requested destination (for the mean over prompts, at each prompt's own destination).
     """
 
     what: Literal["pattern", "value", "contribution", "reads", "brings"]
@@ -573,7 +572,7 @@ class AttentionBuffer(msgspec.Struct, frozen=True):
 class AttentionReply(Reply, frozen=True, tag="attention"):
     """Attention of one head, in one prompt or averaged over prompts.
 
-    Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
+    The maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
     """
 
     layer: int
@@ -588,7 +587,7 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
 
 
 class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
-    """Attention of one head in two runs: `parts` describe the pattern of the first run, of the second, and B − A.
+    """Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
 
     Each map has ⌈positions / step⌉² values.
     """
@@ -602,19 +601,19 @@ class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
 
 
 class EffectsReply(Reply, frozen=True, tag="effects"):
-    """Effects so far; see `MeasureEffects`.
+    """The effects so far (see `MeasureEffects`).
 
     Attributes:
         of: What is replaced.
-        state: Whether nothing is left to measure, more is (`waiting` for a turn), or measuring was stopped.
-        turn: While it waits, what names the turn for `residscope.hosts.turns.take`.
-        done: How many effects were measured.
-        total: How many there are; 0 before that is known.
-        before: The target in the unchanged run; None before it is known.
-        replayed: How the unchanged run compares with the cache, in words; empty before it is known.
+        state: Whether all is measured (`done`), measuring waits for a turn (`waiting`), or it was stopped.
+        turn: While it waits, the token of the turn for `residscope.hosts.turns.take`.
+        done: The number of measured effects.
+        total: The number of all effects. 0 before it is known.
+        before: The target in the unchanged run. None before it is known.
+        replayed: The comparison of the unchanged run with the cache, in words. Empty before it is known.
         replaced_by: What takes the place of the activation, in words.
-        prompts: How many prompts the values are the mean of.
-        notes: What to know about these numbers.
+        prompts: The number of prompts in the mean.
+        notes: Notes on these numbers.
     """
 
     of: Literal["heads", "stream"]
@@ -630,7 +629,7 @@ class EffectsReply(Reply, frozen=True, tag="effects"):
 
 
 class WithoutReply(Reply, frozen=True, tag="without"):
-    """Whether there is a run without these heads, and how its unchanged run compares with the cache."""
+    """Whether there is a run without these heads, and how the unchanged run compares with the cache."""
 
     state: Literal["waiting", "done"]
     turn: str | None
@@ -639,10 +638,10 @@ class WithoutReply(Reply, frozen=True, tag="without"):
 
 
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
-    """Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
+    """Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
 
-    A limit is None if there is no such head, or it was not cached, or its source contributions cannot be determined
-    (`notes` say why). Then its cells are 0.
+    A limit is None if there is no such head, its pattern was not cached, or its source contributions cannot be
+    determined (`notes` give the reason). Its cells are then 0.
     """
 
     layer: int
@@ -653,7 +652,7 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
 
 
 class BlendReply(Reply, frozen=True, tag="blend"):
-    """The attention of many heads in one map; for `rows`, `columns` and `step` see `AttentionReply`."""
+    """The attention of many heads in one map. For `rows`, `columns` and `step` see `AttentionReply`."""
 
     positions: int
     heads: int
@@ -665,7 +664,7 @@ class BlendReply(Reply, frozen=True, tag="blend"):
 
 
 class ScoresReply(Reply, frozen=True, tag="scores"):
-    """A score for each head. `meaning` says in a sentence what it measures; `low` and `high` are its limits."""
+    """A score for each head. `meaning` is what it measures, in a sentence. `low` and `high` are its limits."""
 
     score: Score
     meaning: str
@@ -675,9 +674,9 @@ class ScoresReply(Reply, frozen=True, tag="scores"):
 
 
 class PositionsReply(Reply, frozen=True, tag="positions"):
-    """A map component × position; Σ rows + constant = the measured value (for `accumulated` the last row + constant).
+    """A map component × position. Σ rows + constant = the measured value (for `accumulated` the last row + constant).
 
-    `missing` names the kinds of rows that were not cached: then the other rows do not sum to it.
+    `missing` names the kinds of rows that were not cached. The other rows then do not sum to the measured value.
     """
 
     by: By
@@ -708,7 +707,8 @@ class TokenLensReply(Reply, frozen=True, tag="token-lens"):
 class NeuronsReply(Reply, frozen=True, tag="neurons"):
     """The strongest neurons, positive before negative, strongest first.
 
-    `total` is the sum over all `count` neurons of `layers` layers; `total` + `bias` is the contribution of their MLPs.
+    `total` is the sum over all `count` neurons of `layers` layers. `total` + `bias` is the contribution of their
+    MLPs.
     """
 
     components: ComponentTable
@@ -723,7 +723,7 @@ class PairsReply(Reply, frozen=True, tag="pairs"):
     """An attention score by pairs of components, the strongest of each side first.
 
     `query_others` and `key_others` are the numbers of components in the last row and the last column. `measured` is the
-    number that all cells sum to, as cached.
+    cached score, to which all cells sum.
     """
 
     query: ComponentTable
@@ -735,17 +735,17 @@ class PairsReply(Reply, frozen=True, tag="pairs"):
 
 
 class TokenValue(msgspec.Struct, frozen=True):
-    """A token, and what is added to its logit."""
+    """A token, and the number that is added to its logit."""
 
     token: Token
     value: float
 
 
 class HeadTokensReply(Reply, frozen=True, tag="head-tokens"):
-    """What a head writes, in logits, through the final norm as cached.
+    """The tokens that a head writes, in logits, with the final norm's scale as cached.
 
-    `output_top` and `output_bottom` are of its output at the position; `source_top` and `source_bottom` are of W_OV
-    applied to what it reads at `source`, without the attention that it pays to it.
+    `output_top` and `output_bottom` are for the head's output at the position. `source_top` and `source_bottom` are for
+    W_OV applied to what the head reads at `source`, as if its attention to this source were 1.
     """
 
     layer: int
@@ -765,7 +765,7 @@ class Suggestions(Reply, frozen=True, tag="suggest"):
 
 
 class TokenCheck(Reply, frozen=True, tag="check"):
-    """How a text is tokenised. `single` says whether it is exactly one token; if not, `message` says why."""
+    """How a text is tokenised. `single`: whether it is exactly one token. If not, `message` gives the reason."""
 
     text: str
     tokens: list[Token]
@@ -781,14 +781,14 @@ class TargetReply(Reply, frozen=True, tag="target"):
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A variable with possible answers, by the Python expression for it; `words` describe it, such as `[8, 2] ids`."""
+    """A variable with possible answers. `name` is a Python expression, `words` a description such as `[8, 2] ids`."""
 
     name: str
     words: str
 
 
 class AnswersReply(Reply, frozen=True, tag="answers"):
-    """Possible answers, in the namespace's order; `panel` describes the target of an inline panel, if there is one."""
+    """Possible answers, in the namespace's order. `panel` describes the target of an inline panel, if there is one."""
 
     variables: list[Variable]
     panel: str | None
@@ -810,7 +810,7 @@ class CodeReply(Reply, frozen=True, tag="code"):
 
 
 class PageReply(Reply, frozen=True, tag="page"):
-    """A page; `name` is the suggested name of its file."""
+    """A page. `name` is the suggested name of its file."""
 
     name: str
 
@@ -818,8 +818,8 @@ class PageReply(Reply, frozen=True, tag="page"):
 class CacheRef(msgspec.Struct, frozen=True):
     """One cache of a kernel, in one state.
 
-    `state` is `CACHE.WEIGHTS.ADDED`: these change with the activations, with the model's weights, and when something is
-    added to the cache.
+    `state` is `CACHE.WEIGHTS.ADDED`. The parts change when activations change, when the model's weights change, and
+    when something is added to the cache.
     """
 
     id: Name
@@ -830,8 +830,8 @@ class CacheRow(msgspec.Struct, frozen=True):
     """One cache in the namespace, described from metadata only.
 
     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
-    since Residscope first saw it; `changed` and `weights_changed` say whether it and its model's weights were changed
-    since then. `problem` says why it cannot be inspected.
+    since Residscope first saw it. `changed` and `weights_changed`: whether the cache, or its model's weights, were
+    changed since then. `problem` is the reason if the cache cannot be inspected.
     """
 
     ref: CacheRef
@@ -852,7 +852,7 @@ class CacheRow(msgspec.Struct, frozen=True):
 
 
 class CachesReply(Reply, frozen=True, tag="caches"):
-    """All caches, in the namespace's order. `kernel` changes at every restart; `notes` say what was left out."""
+    """All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out."""
 
     kernel: str
     caches: list[CacheRow]
@@ -906,20 +906,21 @@ AnyReply = (
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a request could not be answered: a stable code, and a sentence that says what to do."""
+    """The reason why a request could not be answered: a stable code, and a sentence that says what to do."""
 
     code: str
     message: str
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A request in its envelope. `cache` says which cache is meant, if the channel serves several.
+    """A request in its envelope. `cache` names the cache, if the channel serves several.
 
-    `gives_turns` says that the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
+    `gives_turns`: whether the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
     not, the kernel takes a turn while it answers such a request, if no cell is running.
 
-    A request about a cache that was changed since then is refused (`changed`), so that no picture mixes two states. If
-    only the weights were changed, a note says so, because a model may be in training while it is inspected.
+    If the cache is no longer in the state that `cache` names, the request is refused (`changed`). So no picture mixes
+    two states. If only the weights were changed, the reply has a note, because a model may be trained while it is
+    inspected.
     """
 
     id: Id
@@ -937,13 +938,13 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def schema() -> dict[str, object]:
-    """The JSON schema of the whole wire, from which the TypeScript types are generated."""
+    """Return the JSON schema of the whole wire, from which the TypeScript types are generated."""
     roots, components = msgspec.json.schema_components([Question, Answer], ref_template="#/$defs/{name}")
     return {"title": "Wire", "anyOf": list(roots), "$defs": components}
 
 
 def wire() -> str:
-    """A digest of the schema: two sides with the same digest understand each other."""
+    """Return a digest of the schema. Two sides with the same digest understand each other."""
     from hashlib import sha256
 
     return sha256(msgspec.json.encode(schema(), order="sorted")).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Failures for messages that are not valid; for what is too long or too large, they name the limit."""
+"""Failures for messages that are not valid. If something is too long or too large, the message names the limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BOUND = re.compile(
 
 
 def refusal(error: msgspec.ValidationError, message: Any) -> Failure:
-    """The failure for a message that the protocol does not allow.
+    """Return the failure for a message that the protocol does not allow.
 
     Args:
         error: The validation error.
@@ -40,7 +40,7 @@ def refusal(error: msgspec.ValidationError, message: Any) -> Failure:
 
 
 def _at(message: Any, place: str) -> Any:
-    """The value at a place such as `ask.points[3]`; None if it does not exist."""
+    """The value at a place such as `ask.points[3]`. None if it does not exist."""
     for name, number in re.findall(r"(\w+)|\[(\d+)\]", place):
         try:
             message = message[name or int(number)]

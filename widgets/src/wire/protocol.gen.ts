@@ -3,13 +3,14 @@
 export type Wire = Question | Answer;
 
 /**
- * A request in its envelope. `cache` says which cache is meant, if the channel serves several.
+ * A request in its envelope. `cache` names the cache, if the channel serves several.
  *
- *     `gives_turns` says that the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
+ *     `gives_turns`: whether the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
  *     not, the kernel takes a turn while it answers such a request, if no cell is running.
  *
- *     A request about a cache that was changed since then is refused (`changed`), so that no picture mixes two states. If
- *     only the weights were changed, a note says so, because a model may be in training while it is inspected.
+ *     If the cache is no longer in the state that `cache` names, the request is refused (`changed`). So no picture mixes
+ *     two states. If only the weights were changed, the reply has a note, because a model may be trained while it is
+ *     inspected.
  */
 export interface Question {
   id: string;
@@ -51,7 +52,7 @@ export interface Describe {
   padding?: "found" | "none";
 }
 /**
- * The tokens of one prompt, or those that all prompts have in common.
+ * The tokens of one prompt, or the tokens that all prompts have in common.
  */
 export interface ReadTokens {
   kind: "tokens";
@@ -59,7 +60,7 @@ export interface ReadTokens {
   padding?: "found" | "none";
 }
 /**
- * One decomposition, for one prompt or averaged; buffer 0 of the reply is float32 [component].
+ * One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
  *
  *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
  *     many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
@@ -75,16 +76,16 @@ export interface Attribute {
   padding?: "found" | "none";
 }
 /**
- * What is attributed: one contrast for all prompts, or one for each; or the key of a direction in the kernel.
+ * What is attributed: contrasts of logits (one for all prompts, or one for each), or another number in the model.
  *
  *     Attributes:
  *         contrasts: Contrasts of logits; empty if the target is another one.
  *         direction: The key of a direction at the output of the final norm.
- *         own: Whether it is the default, made from the model's own two top predictions.
+ *         own: Whether this is the default target, made from the model's two most likely tokens.
  *         inner: A target inside the model, instead of logits.
- *         next_token: At each position the token that follows it, instead of the same contrasts at all of them.
- *         through: What heads contribute to the target, each by what it reads from one source: the first head writes to
- *             the target itself, each other one to what the head before it reads at its source.
+ *         next_token: At each position the token that follows, instead of the same contrasts at all positions.
+ *         through: The heads of a path to the target, each with the source that it reads. The first head writes to the
+ *             target. Each further head writes to what the head before it reads at its source.
  */
 export interface Target {
   /**
@@ -133,7 +134,7 @@ export interface AttentionScore {
   side?: "key" | "query";
 }
 /**
- * What an MLP neuron reads, before its activation function.
+ * A number that an MLP neuron computes from the MLP's input (see `NeuronPart`).
  */
 export interface NeuronInput {
   kind: "neuron";
@@ -142,7 +143,7 @@ export interface NeuronInput {
   part?: "gate" | "pre" | "up";
 }
 /**
- * A direction at a point of the stream (`"8_pre"`, `"8_mid"`, `"final_post"`), by its key in the kernel.
+ * The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps.
  */
 export interface StreamDirection {
   kind: "direction";
@@ -150,7 +151,7 @@ export interface StreamDirection {
   at: string;
 }
 /**
- * A head, and the source that it reads. `source=None` is every source (only in Python, and only as the last).
+ * A head of a path, and the source that it reads. `source=None`: all sources (only in Python, only as the last).
  */
 export interface Through {
   layer: number;
@@ -158,7 +159,7 @@ export interface Through {
   source: number | null;
 }
 /**
- * At each position, the logit of the token that really follows it; each position has its own answer.
+ * At each position, the logit of the token that really follows. So each position has its own answer.
  *
  *     Attributes:
  *         versus: `"runner-up"`: minus the logit of the most likely other token there. None: the plain logit.
@@ -169,8 +170,8 @@ export interface NextToken {
 /**
  * One decomposition of two runs. The buffers of the reply are float32 [component].
  *
- *     Buffer 0 has the values of the first run (the one that is shown), buffer 1 those of the second. Their difference,
- *     second minus first, is buffer 2 plus buffer 3: what was written differently, and how it is read differently.
+ *     Buffer 0 has the values of the first run (the shown one), buffer 1 those of the second. Their difference, second
+ *     minus first, is buffer 2 (what was written differently) plus buffer 3 (how it is read differently).
  */
 export interface Compare {
   kind: "compare";
@@ -186,10 +187,11 @@ export interface Compare {
  * The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
  *
  *     Attributes:
- *         cache: The other cache, by its name in the user's namespace (`runs["clean"]`); None: the same cache.
- *         prompt: Its prompt. None (only of another cache): the prompt that is shown, or the mean if that is shown.
- *         without: Heads (`"L23H3"`). If there are any, the other run is this cache's, with them replaced.
- *         replaced_by: What takes the place of their output.
+ *         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
+ *         prompt: The prompt of the other run. None (only for another cache): the same prompt as in the shown run, or the
+ *             mean over prompts if that is shown.
+ *         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
+ *         replaced_by: What takes the place of these heads' output.
  */
 export interface Against {
   cache?: string | null;
@@ -201,9 +203,9 @@ export interface Against {
   replaced_by?: "mean" | "zero";
 }
 /**
- * The attention pattern of one head in two runs, and their difference; the reply lists its three buffers.
+ * The attention pattern of one head in two runs, and their difference. The reply lists its three buffers.
  *
- *     The maps are down-sampled as in `ReadAttention`. Of the difference, each block shows its cell farthest from zero.
+ *     The maps are down-sampled as in `ReadAttention`. For the difference, each block shows its cell farthest from zero.
  */
 export interface CompareAttention {
   kind: "compare-attention";
@@ -214,20 +216,20 @@ export interface CompareAttention {
   padding?: "found" | "none";
 }
 /**
- * What replacing heads, or the stream at one layer and position, does to the target in runs of the user's model.
+ * Effects on the target, in runs of the user's model, of replacing heads, or the stream at a layer and position.
  *
- *     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has what
- *     is known so far, and is sent again until nothing is left. The buffers are float32 [layer × head], or [layer ×
- *     position] for the stream: the total effect, the direct effect, and the estimate of the total effect. NaN where a
- *     value is not known (yet). For `"zero"` and `"mean"` they are what the component adds: minus the change of the
- *     target. For `"other"` they are the change of the target.
+ *     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has the
+ *     effects that are known so far. The view sends the request again until nothing is left to measure. The buffers are
+ *     float32 [layer × head], or [layer × position] for the stream: the total effect, the direct effect, and the estimate
+ *     of the total effect. NaN means not known (yet). For `"zero"` and `"mean"`, values are what the component adds: minus
+ *     the change of the target. For `"other"`, they are the change of the target.
  *
  *     Attributes:
  *         of: What is replaced.
  *         replaced_by: What takes its place.
  *         against: The compared run, for `"other"`.
- *         measure: Whether to go on measuring. False: only reply what is known.
- *         stop: Whether to make no more runs. With `measure`, this has no meaning.
+ *         measure: Whether to continue measuring. If not, the reply only has what is known.
+ *         stop: Whether to make no more runs. Ignored with `measure`.
  */
 export interface MeasureEffects {
   kind: "effects";
@@ -254,7 +256,7 @@ export interface RunWithout {
  *
  *     The reply always contains `"pattern"` and the map of the requested weighting, and also `"contribution"` if it is
  *     small. `rows` and `columns` limit the map to some destinations and sources. A map with more than 512 × 512 cells is
- *     down-sampled: each block of `step` × `step` cells becomes one, in the way that `pool` says. A single destination or
+ *     down-sampled: each block of `step` × `step` cells becomes one cell, by the method `pool`. A single destination or
  *     source is never down-sampled.
  */
 export interface ReadAttention {
@@ -278,7 +280,7 @@ export interface Span {
   stop: number;
 }
 /**
- * All heads of a layer, each at most `side` cells wide (each block shows its cell farthest from zero).
+ * The maps of all heads of a layer, each at most `side` cells wide. Each block shows its cell farthest from zero.
  *
  *     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
  */
@@ -292,7 +294,7 @@ export interface ReadThumbnails {
   padding?: "found" | "none";
 }
 /**
- * The mean over all heads of a layer (None: of the model); for contributions, the sum.
+ * The mean of the maps of all heads of a layer (None: of the model). For contributions, the sum.
  *
  *     `part` describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
  */
@@ -307,7 +309,7 @@ export interface BlendAttention {
   padding?: "found" | "none";
 }
 /**
- * A score of each head; buffer 0 is float32 [layer × head], NaN if it cannot be determined.
+ * A score of each head. Buffer 0 is float32 [layer × head], NaN if a score cannot be determined.
  */
 export interface ScoreHeads {
   kind: "scores";
@@ -316,7 +318,7 @@ export interface ScoreHeads {
   padding?: "found" | "none";
 }
 /**
- * The contribution of each component at each position, to the target there.
+ * The contribution of each component at each position, to the target at this position.
  *
  *     `heads` names the rows of `by="head"`. Buffer 0 is float32 [component, position].
  *     Buffer 1 is float32 [position], the measured value (NaN: not known).
@@ -353,7 +355,7 @@ export interface ReadTokenLens {
   padding?: "found" | "none";
 }
 /**
- * The strongest MLP neurons of one layer (None: of all), k of each sign; buffer 0 is float32 [component].
+ * The strongest MLP neurons of one layer (None: all layers), k of each sign. Buffer 0 is float32 [component].
  */
 export interface RankNeurons {
   kind: "neurons";
@@ -365,10 +367,10 @@ export interface RankNeurons {
   padding?: "found" | "none";
 }
 /**
- * The attention score of the target by pairs of components: the k strongest of its query side and its key side.
+ * The attention score of the target by pairs of components: the k strongest on the query side and on the key side.
  *
- *     Buffer 0 of the reply is float32 [query + 1, key + 1]. The last row and the last column are all other components
- *     together, so the cells sum to the whole.
+ *     Buffer 0 of the reply is float32 [query + 1, key + 1]. The last row and the last column are the sums of all
+ *     other components, so the cells sum to the whole score.
  */
 export interface ReadPairs {
   kind: "pairs";
@@ -378,9 +380,9 @@ export interface ReadPairs {
   padding?: "found" | "none";
 }
 /**
- * The tokens that a head's output at a position raises and lowers most, and what its W_OV writes for one source.
+ * The tokens whose logits a head's output at a position raises and lowers most, and the same for one source alone.
  *
- *     `source=None` is the source that the head reads most there.
+ *     `source=None` means the source with the most attention from this position.
  */
 export interface ReadHeadTokens {
   kind: "head-tokens";
@@ -443,15 +445,15 @@ export interface WriteCode {
   padding?: "found" | "none";
 }
 /**
- * Everything that is selected in a view, and so determines its pictures.
+ * Everything that is selected in a view. It determines the view's pictures.
  *
  *     Attributes:
- *         trail: The steps from the first target to the last one that was asked. `trail[step]` is what is shown: its
- *             target is `target`. Empty if there is only one target.
- *         step: The place of the present step in the trail.
- *         why: What the tab "why" shows: the two sides of an attention score, or its pairs of components.
- *         feeds: Colours the head map by what feeds a head; None: not.
- *         against: The run that the shown one is compared with; None: no comparison.
+ *         trail: The targets that were chosen one after another. The present step is `trail[step]`, with the target
+ *             `target`. Empty if there is only one target.
+ *         step: The index of the present step in the trail.
+ *         why: How the tab "why" decomposes an attention score: into two sides, or into pairs of components.
+ *         feeds: Colours the head map by what feeds a head. None: no such colouring.
+ *         against: The run that the shown one is compared with. None: no comparison.
  *         run: Which of the two runs the head map and the ranking show, or their difference.
  *         effect: Which effect of the heads the head map and the ranking show.
  *         replaced_by: What takes the place of a head's output in the runs that measure effects.
@@ -494,10 +496,10 @@ export interface Step {
   position?: number | "last";
 }
 /**
- * A colouring of the head map: which earlier heads feed one head, where it reads one source.
+ * A colouring of the head map: what each earlier head adds to the input of one head, which reads one source.
  *
- *     `by` says through what: the head's query or its key (what each head adds to its attention score), or its value (what
- *     each head adds to its source contribution).
+ *     `by` is this input: the head's query or key (values add up to its attention score), or its value (values add up to
+ *     its source contribution).
  */
 export interface Feeds {
   layer: number;
@@ -506,7 +508,7 @@ export interface Feeds {
   by: "key" | "query" | "value";
 }
 /**
- * The view as a stand-alone HTML page; buffer 0 of the reply is its text, UTF-8.
+ * The view as a stand-alone HTML page. Buffer 0 of the reply is the text of the page, UTF-8.
  */
 export interface WritePage {
   kind: "page";
@@ -522,7 +524,7 @@ export interface ListCaches {
   padding?: "found" | "none";
 }
 /**
- * Reports that an inline panel's view is on a page, was removed from it, or that its page closes or reloads.
+ * Reports that an inline panel's view was shown or removed, or that its page closes or reloads.
  */
 export interface Presence {
   kind: "presence";
@@ -541,8 +543,8 @@ export interface GiveUp {
 /**
  * One cache of a kernel, in one state.
  *
- *     `state` is `CACHE.WEIGHTS.ADDED`: these change with the activations, with the model's weights, and when something is
- *     added to the cache.
+ *     `state` is `CACHE.WEIGHTS.ADDED`. The parts change when activations change, when the model's weights change, and
+ *     when something is added to the cache.
  */
 export interface CacheRef {
   id: string;
@@ -590,7 +592,7 @@ export interface Answer {
  * Facts about the cache and its model.
  *
  *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
- *     the number of padding tokens that were found. It and `last` do not depend on the `padding` of the request.
+ *     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -614,7 +616,7 @@ export interface CacheFacts {
  *
  *     Attributes:
  *         kinds: The kinds that occur.
- *         kind: For each component, the place of its kind in `kinds`.
+ *         kind: For each component, the index of its kind in `kinds`.
  *         layer: For each component, its layer.
  *         index: For each component, its index.
  */
@@ -662,11 +664,11 @@ export interface TokenLabel {
 /**
  * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
  *
- *     For `head` the first layers × heads rows are the map; they are NaN in a layer without attention heads. If no layer
- *     has heads, `refusal` says why, and the rows are those of `layer`.
+ *     For `head` the first layers × heads rows are the map, with NaN in a layer without attention heads. If no layer has
+ *     heads, `refusal` is the reason, and the rows are those of `layer`.
  *
- *     `missing` names the kinds of rows that were not cached ("MLPs"): then the rows are exact, but not complete.
- *     `own` says whether `measured` is the model's own output; if not, it was computed from the final stream in the cache.
+ *     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
+ *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
  *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
  *     has nothing to measure against. `inner` describes a target inside the model.
  */
@@ -689,15 +691,15 @@ export interface AttributionReply {
   inner?: InnerFacts | null;
 }
 /**
- * What a target inside the model is in this cache, for the prompt that is shown (the first, for the mean).
+ * Facts on a target inside the model, for the prompt that is shown (for the first prompt if the mean is shown).
  *
  *     Attributes:
- *         point: The point of the stream that it is read from (`"23_pre"`): later components are not in it.
- *         destination: The position where it is read, or the destination of an attention score.
- *         source: The source, if it has one.
- *         versus: The source that it is compared with, if there is one.
- *         attention: The attention that the head pays to the source.
- *         versus_attention: The attention that it pays to the source that it is compared with.
+ *         point: The point of the stream where the target is read (`"23_pre"`). Only earlier components contribute.
+ *         destination: The position where the target is read, or the destination of an attention score.
+ *         source: The source, if the target has one.
+ *         versus: The source that `source` is compared with, if any.
+ *         attention: The attention that the head pays to `source`.
+ *         versus_attention: The attention that the head pays to `versus`.
  */
 export interface InnerFacts {
   point: string;
@@ -708,10 +710,10 @@ export interface InnerFacts {
   versus_attention?: number | null;
 }
 /**
- * Two runs row by row: of each, Σ rows + constant + unexplained = measured; their differences likewise.
+ * Two runs row by row. For each, and for their difference, Σ rows + constant + unexplained = measured.
  *
- *     For `head` and `missing` see `AttributionReply`. `read` is the sum of all that is read differently: the part of the
- *     measured difference that no component wrote. It includes the constant.
+ *     For `head` and `missing` see `AttributionReply`. `read` is the part of the measured difference that comes from
+ *     reading the rows differently, summed over all rows. It includes the constant.
  */
 export interface ComparisonReply {
   kind: "compare";
@@ -727,9 +729,9 @@ export interface ComparisonReply {
   missing?: string[];
 }
 /**
- * What the rows of a run, or of the difference of two runs, add up to: see `AttributionReply`.
+ * The sums of the rows of a run, or of the difference of two runs, as in `AttributionReply`.
  *
- *     `tolerance` and `worst` are of the run; of a difference they are of both runs together.
+ *     For a difference, `tolerance` and `worst` are for both runs together.
  */
 export interface RunSum {
   measured: number | null;
@@ -743,7 +745,7 @@ export interface RunSum {
 /**
  * Attention of one head, in one prompt or averaged over prompts.
  *
- *     Its maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
+ *     The maps have ⌈rows / step⌉ × ⌈columns / step⌉ values (None: all positions), each for `step` × `step` cells.
  */
 export interface AttentionReply {
   kind: "attention";
@@ -760,10 +762,10 @@ export interface AttentionReply {
 /**
  * Describes one buffer: a map [destination, source] in units of `scale`, or one row of it, float32 [source].
  *
- *     A map is float16, or float32 if it is `wide`. Of a `triangle` only the cells at and below the diagonal are sent, row
- *     by row; the others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
+ *     A map is float16, or float32 if it is `wide`. For a `triangle`, only the cells on and below the diagonal are sent,
+ *     row by row. The others are 0. `"value"` is attention × ‖v W_O‖. `"contribution"` is the source contribution to the
  *     target at the destination, in logits. `"reads"` and `"brings"` are the rows of the pattern and of the contribution
- *     at the requested destination (for the mean over prompts, at each prompt's own).
+ *     at the requested destination (for the mean over prompts, at each prompt's own destination).
  */
 export interface AttentionBuffer {
   what: "brings" | "contribution" | "pattern" | "reads" | "value";
@@ -772,7 +774,7 @@ export interface AttentionBuffer {
   triangle?: boolean;
 }
 /**
- * Attention of one head in two runs: `parts` describe the pattern of the first run, of the second, and B − A.
+ * Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
  *
  *     Each map has ⌈positions / step⌉² values.
  */
@@ -786,19 +788,19 @@ export interface AttentionComparisonReply {
   step?: number;
 }
 /**
- * Effects so far; see `MeasureEffects`.
+ * The effects so far (see `MeasureEffects`).
  *
  *     Attributes:
  *         of: What is replaced.
- *         state: Whether nothing is left to measure, more is (`waiting` for a turn), or measuring was stopped.
- *         turn: While it waits, what names the turn for `residscope.hosts.turns.take`.
- *         done: How many effects were measured.
- *         total: How many there are; 0 before that is known.
- *         before: The target in the unchanged run; None before it is known.
- *         replayed: How the unchanged run compares with the cache, in words; empty before it is known.
+ *         state: Whether all is measured (`done`), measuring waits for a turn (`waiting`), or it was stopped.
+ *         turn: While it waits, the token of the turn for `residscope.hosts.turns.take`.
+ *         done: The number of measured effects.
+ *         total: The number of all effects. 0 before it is known.
+ *         before: The target in the unchanged run. None before it is known.
+ *         replayed: The comparison of the unchanged run with the cache, in words. Empty before it is known.
  *         replaced_by: What takes the place of the activation, in words.
- *         prompts: How many prompts the values are the mean of.
- *         notes: What to know about these numbers.
+ *         prompts: The number of prompts in the mean.
+ *         notes: Notes on these numbers.
  */
 export interface EffectsReply {
   kind: "effects";
@@ -814,7 +816,7 @@ export interface EffectsReply {
   notes: string[];
 }
 /**
- * Whether there is a run without these heads, and how its unchanged run compares with the cache.
+ * Whether there is a run without these heads, and how the unchanged run compares with the cache.
  */
 export interface WithoutReply {
   kind: "without";
@@ -824,10 +826,10 @@ export interface WithoutReply {
   notes: string[];
 }
 /**
- * Thumbnails of all heads of a layer, `side` × `side` cells each; `limits` is each head's largest absolute value.
+ * Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
  *
- *     A limit is None if there is no such head, or it was not cached, or its source contributions cannot be determined
- *     (`notes` say why). Then its cells are 0.
+ *     A limit is None if there is no such head, its pattern was not cached, or its source contributions cannot be
+ *     determined (`notes` give the reason). Its cells are then 0.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
@@ -838,7 +840,7 @@ export interface ThumbnailsReply {
   notes: string[];
 }
 /**
- * The attention of many heads in one map; for `rows`, `columns` and `step` see `AttentionReply`.
+ * The attention of many heads in one map. For `rows`, `columns` and `step` see `AttentionReply`.
  */
 export interface BlendReply {
   kind: "blend";
@@ -851,7 +853,7 @@ export interface BlendReply {
   step?: number;
 }
 /**
- * A score for each head. `meaning` says in a sentence what it measures; `low` and `high` are its limits.
+ * A score for each head. `meaning` is what it measures, in a sentence. `low` and `high` are its limits.
  */
 export interface ScoresReply {
   kind: "scores";
@@ -862,9 +864,9 @@ export interface ScoresReply {
   notes: string[];
 }
 /**
- * A map component × position; Σ rows + constant = the measured value (for `accumulated` the last row + constant).
+ * A map component × position. Σ rows + constant = the measured value (for `accumulated` the last row + constant).
  *
- *     `missing` names the kinds of rows that were not cached: then the other rows do not sum to it.
+ *     `missing` names the kinds of rows that were not cached. The other rows then do not sum to the measured value.
  */
 export interface PositionsReply {
   kind: "positions";
@@ -896,7 +898,8 @@ export interface LensCell {
 /**
  * The strongest neurons, positive before negative, strongest first.
  *
- *     `total` is the sum over all `count` neurons of `layers` layers; `total` + `bias` is the contribution of their MLPs.
+ *     `total` is the sum over all `count` neurons of `layers` layers. `total` + `bias` is the contribution of their
+ *     MLPs.
  */
 export interface NeuronsReply {
   kind: "neurons";
@@ -911,7 +914,7 @@ export interface NeuronsReply {
  * An attention score by pairs of components, the strongest of each side first.
  *
  *     `query_others` and `key_others` are the numbers of components in the last row and the last column. `measured` is the
- *     number that all cells sum to, as cached.
+ *     cached score, to which all cells sum.
  */
 export interface PairsReply {
   kind: "pairs";
@@ -923,10 +926,10 @@ export interface PairsReply {
   notes: string[];
 }
 /**
- * What a head writes, in logits, through the final norm as cached.
+ * The tokens that a head writes, in logits, with the final norm's scale as cached.
  *
- *     `output_top` and `output_bottom` are of its output at the position; `source_top` and `source_bottom` are of W_OV
- *     applied to what it reads at `source`, without the attention that it pays to it.
+ *     `output_top` and `output_bottom` are for the head's output at the position. `source_top` and `source_bottom` are for
+ *     W_OV applied to what the head reads at `source`, as if its attention to this source were 1.
  */
 export interface HeadTokensReply {
   kind: "head-tokens";
@@ -940,7 +943,7 @@ export interface HeadTokensReply {
   notes: string[];
 }
 /**
- * A token, and what is added to its logit.
+ * A token, and the number that is added to its logit.
  */
 export interface TokenValue {
   token: Token;
@@ -961,7 +964,7 @@ export interface Prediction {
   probability: number;
 }
 /**
- * How a text is tokenised. `single` says whether it is exactly one token; if not, `message` says why.
+ * How a text is tokenised. `single`: whether it is exactly one token. If not, `message` gives the reason.
  */
 export interface TokenCheck {
   kind: "check";
@@ -979,7 +982,7 @@ export interface TargetReply {
   target: Target;
 }
 /**
- * Possible answers, in the namespace's order; `panel` describes the target of an inline panel, if there is one.
+ * Possible answers, in the namespace's order. `panel` describes the target of an inline panel, if there is one.
  */
 export interface AnswersReply {
   kind: "answers";
@@ -988,7 +991,7 @@ export interface AnswersReply {
   notes: string[];
 }
 /**
- * A variable with possible answers, by the Python expression for it; `words` describe it, such as `[8, 2] ids`.
+ * A variable with possible answers. `name` is a Python expression, `words` a description such as `[8, 2] ids`.
  */
 export interface Variable {
   name: string;
@@ -1011,14 +1014,14 @@ export interface CodeReply {
   code: string;
 }
 /**
- * A page; `name` is the suggested name of its file.
+ * A page. `name` is the suggested name of its file.
  */
 export interface PageReply {
   kind: "page";
   name: string;
 }
 /**
- * All caches, in the namespace's order. `kernel` changes at every restart; `notes` say what was left out.
+ * All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
  */
 export interface CachesReply {
   kind: "caches";
@@ -1030,8 +1033,8 @@ export interface CachesReply {
  * One cache in the namespace, described from metadata only.
  *
  *     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
- *     since Residscope first saw it; `changed` and `weights_changed` say whether it and its model's weights were changed
- *     since then. `problem` says why it cannot be inspected.
+ *     since Residscope first saw it. `changed` and `weights_changed`: whether the cache, or its model's weights, were
+ *     changed since then. `problem` is the reason if the cache cannot be inspected.
  */
 export interface CacheRow {
   ref: CacheRef;
@@ -1071,7 +1074,7 @@ export interface Working {
   total: number;
 }
 /**
- * Why a request could not be answered: a stable code, and a sentence that says what to do.
+ * The reason why a request could not be answered: a stable code, and a sentence that says what to do.
  */
 export interface Failure {
   code: string;
@@ -1079,4 +1082,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "c07ab688f51d";
+export const WIRE = "ae29d680b9ac";
