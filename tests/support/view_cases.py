@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from residscope.export.view_requests import Requests, Views, choices, of_the_tab
+from residscope.export.open_tabs import of_the_tab
+from residscope.export.view_requests import Requests, Views, choices
 from residscope.terms import (
     Against,
     AttentionScore,
