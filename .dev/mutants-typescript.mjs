@@ -34,20 +34,15 @@ const known = () => (existsSync(KNOWN) ? JSON.parse(readFileSync(KNOWN, "utf8"))
 const ALIVE = ["Survived", "NoCoverage"];
 const EQUIVALENT = inRoot("tests", "mutants", "typescript.json");
 
-/** The files that match the patterns. A pattern may have "*" only in the file name. */
+const SOURCES = "widgets/src";
+
+/** The files that match the patterns, which all begin with `SOURCES`. "*" is part of a name, "**" is any folders. */
 function filesOf(patterns) {
+  const files = readdirSync(inRoot(SOURCES), { recursive: true }).map((file) => `${SOURCES}/${file}`);
   return patterns.flatMap((pattern) => {
-    const folder = dirname(pattern);
-    const name = new RegExp(
-      `^${pattern
-        .slice(folder.length + 1)
-        .replaceAll(".", "\\.")
-        .replaceAll("*", ".*")}$`,
-    );
-    return readdirSync(inRoot(folder))
-      .filter((file) => name.test(file))
-      .sort()
-      .map((file) => `${folder}/${file}`);
+    const parts = pattern.split(/(\*\*\/|\*)/).map((part) => ({ "**/": "(.*/)?", "*": "[^/]*" })[part] ?? part);
+    const whole = new RegExp(`^${parts.join("").replaceAll(".ts", "\\.ts")}$`);
+    return files.filter((file) => whole.test(file)).sort();
   });
 }
 

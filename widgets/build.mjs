@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import { licencesOf, noticeOf, RECORD } from "./licences.mjs";
+import { folders, stylesheet } from "./styles.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = process.env.RESIDSCOPE_STATIC ?? join(here, "..", "py_backend", "residscope", "static");
@@ -47,7 +48,7 @@ const [inPanel, inPage, , inLibrary, inNodeMade] = await Promise.all([
     return made;
   }),
   build({ ...common, entryPoints: [join(here, "src", "entry", "standalone.ts")], format: "esm", outfile: standalone }),
-  build({ ...common, entryPoints: [join(here, "src", "styles", "panel.css")], outfile: styles }),
+  build({ ...common, entryPoints: [stylesheet], plugins: [folders], outfile: styles }),
   build({ ...common, entryPoints: [join(here, "src", "entry", "index.ts")], format: "esm", outfile: library }),
   build({ ...common, entryPoints: [join(here, "src", "entry", "node.ts")], format: "esm", outfile: inNode }),
 ]);

@@ -10,6 +10,7 @@ export const FILES = [
   "widgets/src/state/store.ts",
   "widgets/src/**/*-words.ts",
   "widgets/src/export/*.ts",
+  "widgets/src/views/*/*-export.ts",
 ];
 export const REPORT = "test-results/mutants/typescript.json";
 

@@ -45,6 +45,8 @@ MODULES: dict[str, list[str]] = {
     "many/ablation_result": ["ablate_many"],
     "many/accumulator": MANY,
     "export/view_requests": ["view_requests", *EXPORT, "panel"],
+    "export/open_tabs": ["view_requests", *EXPORT, "panel"],
+    "export/page_requests": ["view_requests", *EXPORT, "panel"],
     "export/bars": EXPORT,
     "export/circuitsvis_views": EXPORT,
     "export/code": EXPORT,

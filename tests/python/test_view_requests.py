@@ -25,7 +25,9 @@ PAIR = ("w5", "w9")
 NORMS, BYS = ("frozen", "recomputed"), ("layer", "accumulated", "head")
 WEIGHTINGS = ("pattern", "value", "contribution")
 SCORES = ("previous", "first", "duplicate", "induction", "entropy", "copying")
-PICTURES = ("lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts")
+TABS = ("attention", "positions", "token-lens", "prompts")
+"""Those whose code can always be written."""
+PICTURES = ("lens", "layers", "heads", "ranking", *TABS)
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]
 POINTS = ["0_pre", "0_mid", "1_pre", "1_mid", "2_pre", "2_mid", "final_post"]
 FIELDS = {
@@ -230,7 +232,7 @@ def test_a_page_holds_the_code_of_each_picture_with_the_heads_that_are_in_it(odd
     page = saved(odd.cache, "heads", prompt=0, heads=["L1H2"], top_k=1, **selection)
     names = list(dict.fromkeys(["L1H2", *listed(odd, 0)]))
     shown = msgspec.to_builtins(page.selection)
-    tabs = {picture: {"tab": picture} for picture in ("attention", "positions", "token-lens", "prompts")}
+    tabs = {picture: {"tab": picture} for picture in TABS}
     heads = {"prompts": {"heads": []}, "positions": {"heads": names} if "by" in selection else {}}
     found = {ask["picture"]: ask["shown"] for ask in asks(page) if ask["kind"] == "code"}
     assert found == {

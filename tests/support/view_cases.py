@@ -1,4 +1,4 @@
-"""Selections, and the requests of the views for them by `export/view_requests.py`. TypeScript must make the same.
+"""Selections, and the requests of the views for them in Python. TypeScript must make the same.
 
 `python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
 """
@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from residscope.export.view_requests import Requests, Views, choices, of_the_tab
+from residscope.export.open_tabs import of_the_tab
+from residscope.export.view_requests import Requests, Views, choices
 from residscope.terms import (
     Against,
     AttentionScore,
@@ -114,7 +115,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
 
 
 def asked(views: Views) -> dict[str, Requests]:
-    """Return the requests, by the names of the functions of `widgets/src/state/questions.ts`."""
+    """Return the requests, by the names of the functions in `widgets/src`."""
     shown = views.shown
     return {
         "charts": [Describe(), *views.figures(shown.prompt, shown.position, [shown.norm])],

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { folders, stylesheet } from "../styles.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = join(tmpdir(), "residscope-dev");
@@ -12,11 +13,7 @@ mkdirSync(out, { recursive: true });
 const common = { bundle: true, target: ["es2022", "chrome111"], logLevel: "warning", sourcemap: "inline" };
 async function rebuild() {
   await build({ ...common, entryPoints: [join(here, "harness.ts")], format: "esm", outfile: join(out, "harness.js") });
-  await build({
-    ...common,
-    entryPoints: [join(here, "..", "src", "styles", "panel.css")],
-    outfile: join(out, "panel.css"),
-  });
+  await build({ ...common, entryPoints: [stylesheet], plugins: [folders], outfile: join(out, "panel.css") });
   copyFileSync(join(here, "index.html"), join(out, "index.html"));
 }
 const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };

@@ -2,10 +2,8 @@
 // are recorded; the sums that are expected are computed here from their buffers.
 import { describe, expect, it, vi } from "vitest";
 import { recordedKernel } from "../dev/recorded-kernel";
-import { settingOf, shownPictures } from "../src/export/shown-pictures";
+import { settingOf } from "../src/export/shown-pictures";
 import { headsFigure } from "../src/export/svg/heads";
-import { scatterFigure } from "../src/export/svg/scatter";
-import { tableOf } from "../src/export/tables";
 import { SNAPSHOT_EVENT, type SnapshotRequest } from "../src/snapshot/recorder";
 import type { Entry, Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
@@ -20,6 +18,7 @@ import type { Ask } from "../src/wire/client";
 import type { CacheRow } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
 import { all, key, open, text } from "./open";
+import { figure, picturesOf, tableOf } from "./pictures";
 
 const LAST = {
   by: "head",
@@ -352,9 +351,9 @@ describe("the scatter of two runs", () => {
     const [head] = scatter.heads;
     expect([...table.rows][0]).toEqual([head?.name, head?.first, head?.second, head?.value]);
     const compared = { first: "cache", second: "clean", run: "first" } as const;
-    const figure = scatterFigure({ ...picture, pinned: ["L1H1"] }, { ...setting, compared });
-    expect(figure.match(/<circle /g)?.length).toBe(6);
-    for (const words of ["A: cache", "B: clean", "L1H1"]) expect(figure).toContain(words);
+    const svg = figure({ ...picture, pinned: ["L1H1"] }, { ...setting, compared });
+    expect(svg.match(/<circle /g)?.length).toBe(6);
+    for (const words of ["A: cache", "B: clean", "L1H1"]) expect(svg).toContain(words);
   });
 });
 
@@ -471,7 +470,7 @@ describe("what is exported of a comparison", () => {
     written: Float32Array.of(0.5, 0, -3, 0),
     read: 0,
   };
-  const picture = (name: string) => shownPictures(store).find((one) => one.picture.picture === name)?.picture;
+  const picture = (name: string) => picturesOf(store).find((one) => one.picture === name);
 
   it.each([
     ["difference", [0.5, 0, -3, 0], "B − A of what each adds to the logit difference", 3],

@@ -4,9 +4,8 @@ import { describe, expect, it, vi } from "vitest";
 import { measuredKernel } from "../dev/measured-kernel";
 import { recordedKernel, SHAPE } from "../dev/recorded-kernel";
 import { transportOver } from "../src/entry/anywidget";
-import { settingOf, shownPictures } from "../src/export/shown-pictures";
+import { settingOf } from "../src/export/shown-pictures";
 import { headsFigure } from "../src/export/svg/heads";
-import { tableOf } from "../src/export/tables";
 import { SNAPSHOT_EVENT, type SnapshotRequest } from "../src/snapshot/recorder";
 import type { Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
@@ -17,6 +16,7 @@ import type { EffectsReply } from "../src/wire/protocol.gen";
 import { isTurn, isTurnKernel, takeTurn, turnCode } from "../src/wire/turns";
 import { storeOf } from "./made";
 import { all, key, open, text } from "./open";
+import { picturesOf, tableOf } from "./pictures";
 
 const COUNT = SHAPE.layers * SHAPE.heads;
 const cell = (root: HTMLElement, head: string): string =>
@@ -216,7 +216,7 @@ describe("the values of an effect", () => {
     const store = storeOf(["a", "b", "c"], [2, 0.5], { layers: 1, heads: 2 });
     store.effect.value = "total";
     store.effects.heads.found.value = found;
-    const shown = shownPictures(store).find(({ picture }) => picture.picture === "heads")?.picture;
+    const shown = picturesOf(store).find(({ picture }) => picture === "heads");
     if (shown?.picture !== "heads") throw new Error("no map");
     const table = tableOf(shown, settingOf(store));
     expect(table.columns).toEqual(["layer", "head", "value", "estimated", "total", "direct", "indirect", "estimate"]);

@@ -4,16 +4,15 @@ import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { everything } from "../src/draw/plane";
 import { csv, shortest } from "../src/export/csv";
-import type { Picture, Setting } from "../src/export/pictures";
+import type { Setting } from "../src/export/pictures";
 import { pixelSize, withResolution } from "../src/export/png";
 import { fileName } from "../src/export/save";
 import { fileParts } from "../src/export/shown-pictures";
-import { figure } from "../src/export/svg/figure";
 import { cut } from "../src/export/svg/xml";
-import { tableOf } from "../src/export/tables";
 import { Store } from "../src/state/store";
 import type { Contrast } from "../src/wire/protocol.gen";
 import { all, key, open, SHAPE, text } from "./open";
+import { figure, type Picture, tableOf } from "./pictures";
 
 const HOSTILE = [
   "<img src=x onerror=alert(1)>",

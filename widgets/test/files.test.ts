@@ -3,12 +3,11 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
 import { csv, type Field, shortest } from "../src/export/csv";
-import { offer, offered, type Picture, type PromptsPicture, type Setting } from "../src/export/pictures";
+import { offer, offered, type Setting } from "../src/export/pictures";
 import { pixelSize, png, withResolution } from "../src/export/png";
 import { copy, download, fileName, safe, saveWith } from "../src/export/save";
-import { figure } from "../src/export/svg/figure";
-import { tableOf } from "../src/export/tables";
 import { Store } from "../src/state/store";
+import { exported, figure, type Picture, tableOf } from "./pictures";
 
 afterEach(() => {
   saveWith(null);
@@ -717,7 +716,7 @@ describe("pixels", () => {
 
 it("a picture is read where its view offers it, of this store, and the last offer counts", () => {
   const [store, other] = [new Store(), new Store()];
-  const picture: PromptsPicture = { picture: "prompts", head: null, quantity: "logit", mean: 0, std: 0, rows: [] };
+  const picture = exported({ picture: "prompts", head: null, quantity: "logit", mean: 0, std: 0, rows: [] });
   expect(offered(store, "prompts")).toBeNull();
   offer(store, "prompts", () => picture);
   offer(store, "positions", () => null);

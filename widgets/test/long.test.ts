@@ -3,13 +3,12 @@ import { downSampled, enlargedKernel } from "../dev/enlarged-kernel";
 import { blockOf, covers, cropped, everything, finer, indexOf, stepOf } from "../src/draw/plane";
 import type { Traits } from "../src/entry/anywidget";
 import { settingOf, shownPictures } from "../src/export/shown-pictures";
-import { figure } from "../src/export/svg/figure";
-import { tableOf } from "../src/export/tables";
 import { Store } from "../src/state/store";
 import { unpacked } from "../src/views/attention/attention-data";
 import { strongest } from "../src/views/attention/attention-words";
 import { labelled } from "../src/views/attention/card-labels";
 import { all, key, open, text } from "./open";
+import { figure, tableOf } from "./pictures";
 
 const POSITIONS = 520;
 const SHAPE = { layers: 1, heads: 2, positions: POSITIONS, prompts: 1 };

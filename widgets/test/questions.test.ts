@@ -7,6 +7,7 @@ import { keyOf } from "../src/snapshot/snapshot";
 import * as questions from "../src/state/questions";
 import { show } from "../src/state/selection";
 import { Store } from "../src/state/store";
+import { ofTheTab } from "../src/views/tabs";
 import type { Ask } from "../src/wire/client";
 import { DEFAULTS } from "../src/wire/protocol.check.gen";
 import type { CacheFacts, Shown } from "../src/wire/protocol.gen";
@@ -22,7 +23,7 @@ describe.each(cases)("what is asked of $name", ({ shown, facts, ranked, points, 
     charts: questions.charts(whole.shown),
     choices: questions.choices(whole.shown),
     cards: questions.cards(whole, store.heads.value),
-    ofTheTab: questions.ofTheTab(whole),
+    ofTheTab: ofTheTab(whole),
     inSmall: questions.inSmall(whole),
     inOne: questions.inOne(whole),
     lensTiles: questions.lensTiles(whole, whole.points),

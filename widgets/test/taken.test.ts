@@ -3,15 +3,16 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { columnsOf, componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
 import { exportPage, exportPicture, type Format, stopPage } from "../src/export/actions";
-import { type Offers, offer, type PictureName } from "../src/export/pictures";
+import { offer, type PictureName } from "../src/export/pictures";
 import { saveWith } from "../src/export/save";
 import { fileParts, settingOf, shownPictures } from "../src/export/shown-pictures";
 import { holdOf } from "../src/state/held-scale";
 import { RUN_AXES } from "../src/state/scatter";
-import { NEURONS, SCORES, Store, type Tab } from "../src/state/store";
+import { NEURONS, SCORES, Store } from "../src/state/store";
 import { Client } from "../src/wire/client";
 import type { CacheFacts, Contrast, Question, Target } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, storeOf } from "./made";
+import { exported, type Offers, picturesOf } from "./pictures";
 
 const TOKENS = ["a", " b", "a"];
 const shownIn = (store: Store) => shownPictures(store).map(({ title, picture }) => [title, picture] as const);
@@ -49,9 +50,9 @@ const OFFERS: Offers = {
   },
   runs: { picture: "runs", axes: RUN_AXES, heads: [], low: -1, high: 1, pinned: [] },
 };
-const offering = <K extends Tab>(store: Store, tab: K, picture: Offers[K] = OFFERS[tab]): void => {
+const offering = <K extends keyof Offers>(store: Store, tab: K, picture: Offers[K] = OFFERS[tab]): void => {
   store.tab.value = tab;
-  offer(store, tab, () => picture);
+  offer(store, tab, () => exported(picture));
 };
 /** A store with everything in sight: heads, layers and lens. */
 function full(given: Partial<CacheFacts> = {}): Store {
@@ -210,8 +211,7 @@ describe("in sight", () => {
       reply: { kind: "scores", score: "copying", meaning: "m", low: -1, high: 1, notes: [] },
       values: Float32Array.of(1, 2, 3, 4),
     };
-    const score = () =>
-      shownPictures(store).flatMap(({ picture }) => (picture.picture === "heads" ? [picture.score] : []))[0];
+    const score = () => picturesOf(store).flatMap((picture) => (picture.picture === "heads" ? [picture.score] : []))[0];
     expect(score()).toBeNull();
     store.score.value = "copying";
     expect(score()).toMatchObject({
@@ -227,7 +227,7 @@ describe("in sight", () => {
     expect(score()).toBeNull();
   });
 
-  it.each<[Tab, number, string]>([
+  it.each<[keyof Offers, number, string]>([
     ["attention", 2, "Attention L0H0, L1H1"],
     ["attention", 3, "Attention L0H0, L1H1, L2H2"],
     ["attention", 4, "Attention"],

@@ -5,9 +5,9 @@ import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { starred } from "../src/base/format";
 import { settingOf } from "../src/export/shown-pictures";
-import { whyFigure } from "../src/export/svg/why";
 import { storeOf } from "./made";
 import { all, key, open, text } from "./open";
+import { figure } from "./pictures";
 
 const honest = recordedKernel();
 const LABELS = ["L0H0", "L0H1", "L1H0", "L1H1", "L2H0", "L2H1", "embed", "0_mlp_out", "1_mlp_out", "2_mlp_out"];
@@ -127,8 +127,8 @@ describe("why a head reads a token", () => {
     const made = (title: string, quantity: string) => ({ title, note: "", quantity, total: 1, rows: [], all: [] });
     const columns = [made("Query side", "score"), made("Key side", "score"), made("What it moves", "contribution")];
     const setting = { ...settingOf(storeOf(["a", "b"])), quantity: "score" };
-    const figure = whyFigure({ picture: "why", columns, pairs: null }, setting);
-    expect(figure).toContain("the score, by the query and by the key; and what the head then moves");
+    const svg = figure({ picture: "why", columns, pairs: null }, setting);
+    expect(svg).toContain("the score, by the query and by the key; and what the head then moves");
   });
 
   it("is a step of the trail: back and forward by keys, and what it moves is the next", async () => {

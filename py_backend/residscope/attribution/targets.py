@@ -154,9 +154,7 @@ class Targets:
         """Check a target in the normal form, for example one that a view sent: this model must have its tokens."""
         if target.next_token is not None:
             if target.through or target.inner is not None or target.contrasts or target.direction is not None:
-                raise ResidscopeError(
-                    "answers", "The next token cannot be combined with another target."
-                )
+                raise ResidscopeError("answers", "The next token cannot be combined with another target.")
             return target
         if target.inner is not None:
             check_inner(self.view, target.inner)

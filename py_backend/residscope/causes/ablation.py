@@ -82,7 +82,8 @@ class Ablation:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         if self.path and effect != "total":
             raise ResidscopeError(
-                "effect", f"Only the total effect is defined along the path to {self.path}: there is no {effect} effect."
+                "effect",
+                f"Only the total effect is defined along the path to {self.path}: there is no {effect} effect.",
             )
         values: Tensor = getattr(self, effect)
         return in_prompt(values, prompt)

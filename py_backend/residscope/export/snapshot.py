@@ -17,7 +17,8 @@ import msgspec
 from residscope.cache.component_names import name
 from residscope.compute.progress import report_progress, silent
 from residscope.errors import ResidscopeError
-from residscope.export.view_requests import Group, Requests, Views, at_once, on_screen, wanted
+from residscope.export.page_requests import at_once, wanted
+from residscope.export.view_requests import Group, Requests, Views, on_screen
 from residscope.terms import ComponentTable
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import AnyReply, AnyRequest, CacheFacts, Describe, Failure, Holds, ReadTokenLens, Shown

@@ -5,7 +5,7 @@ The views themselves use `widgets/src/state/questions.ts`; `tests/wire/view_requ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -20,7 +20,6 @@ from residscope.terms import (
     NeuronInput,
     NormConvention,
     Position,
-    Score,
     Side,
     Span,
     StreamDirection,
@@ -36,10 +35,8 @@ from residscope.wire.protocol import (
     Compare,
     CompareAttention,
     Describe,
-    Holds,
     MapPositions,
     MeasureEffects,
-    Picture,
     RankNeurons,
     ReadAttention,
     ReadHeadTokens,
@@ -50,8 +47,6 @@ from residscope.wire.protocol import (
     ScoreHeads,
     Shown,
     Suggest,
-    Tab,
-    WriteCode,
 )
 
 Requests = list[AnyRequest]
@@ -61,7 +56,7 @@ Group = tuple["str | None", Requests]
 # The numbers of: suggestions in the target editor; points and positions in a tile of the token lens, and tokens listed
 # in a tile; heads in the position map; components on a side of the pair map; tokens that a head writes; heads whose
 # attention in two runs is shown.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, _MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
+_PREDICTIONS, _TALL, _WIDE, _LISTED, MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
 
 
 @dataclass(frozen=True)
@@ -146,7 +141,7 @@ class Views:
         """Return the request of the map of contributions at each position."""
         shown = self.shown
         norm = shown.norm if by == "accumulated" else "frozen"
-        heads = ranked[:_MAPPED] if by == "head" else []
+        heads = ranked[:MAPPED] if by == "head" else []
         return MapPositions(by, shown.target, prompt, norm, heads)
 
     def feeding(self) -> AnyRequest | None:
@@ -245,22 +240,6 @@ class Views:
         """Return the request of the suggestions in the target editor."""
         return Suggest(*self.place(prompt, self.shown.position), _PREDICTIONS)
 
-    def code(self, picture: Picture, ranked: list[str]) -> AnyRequest:
-        """Return the request of the code of a picture, with its own tab and the shown heads selected."""
-        shown = self.shown
-        tab = picture if picture in get_args(Tab) else shown.tab
-        heads = shown.heads
-        if picture == "prompts":  # the picture shows the target itself
-            heads = []
-        if picture == "positions" and shown.by == "head":
-            heads = ranked[:_MAPPED]
-        feeding = self.feeding() if picture == "heads" else None  # the map then shows another target
-        target = feeding.target if isinstance(feeding, Attribute) else shown.target
-        fields = {"tab": tab, "heads": heads, "target": target, "feeds": None}
-        if feeding is not None:  # this map is of one run, and of direct effects
-            fields |= {"against": None, "effect": "direct"}
-        return WriteCode(picture, msgspec.structs.replace(shown, **fields))
-
     def token_lens(self, points: list[Component]) -> Requests:
         """Return the requests of the token lens in tiles, the deepest first."""
         names = [point.label for point in points]
@@ -338,134 +317,6 @@ def choices(views: Views) -> Requests:
     return requests + views.comparisons(shown.prompt) + views.effects(shown.prompt)
 
 
-def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
-    """Return the requests of the open tab, without those of the charts and the pinned heads."""
-    shown = views.shown
-    match shown.tab:
-        case "attention":
-            return list(_each(_SMALL, views.in_small(shown.weighting) if shown.presentation == "all" else []))
-        case "positions":
-            no_heads = shown.by == "head" and not ranked
-            return [] if no_heads else [(None, [views.position_map(shown.by, ranked, shown.prompt)])]
-        case "token-lens":
-            return list(_each(_LENS, views.token_lens(without_mid(points))))
-        case "prompts":
-            return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
-        case "why":
-            return list(_each("some of what the target is made of", [*views.why(), *views.heads_own_row()]))
-        case "runs":  # the scatter plot shows the comparison of heads, which the charts request
-            return list(_each("the attention of some heads in two runs", views.attention_of_runs()))
-
-
 def without_mid(points: list[Component]) -> list[Component]:
     """Return the points of the logit lens without those after each layer's attention."""
     return [point for point in points if point.kind != "mid"]
-
-
-def at_once(views: Views) -> Requests:
-    """Return the first requests of a new panel, in this order."""
-    shown = views.shown
-    cards = shown.tab == "attention" and shown.presentation == "matrix"
-    requests = views.attention(shown.heads if cards else [], shown.prompt, shown.weighting)
-    return requests + on_screen(views, [shown.norm])
-
-
-def wanted(
-    views: Views, ranked: list[str], strongest: list[str], points: list[Component], holds: Holds = "all"
-) -> Iterator[Group]:
-    """Yield the other requests, in groups: first the open tab, then what is one click away.
-
-    Args:
-        views: The views.
-        ranked: The pinned heads, then those in the ranking.
-        strongest: All heads, the strongest first.
-        points: The logit lens' points.
-        holds: How much is included. What is left out for this reason becomes a group without requests.
-    """
-    shown = views.shown
-    current = views.prompts[0]
-    yield from of_the_tab(views, ranked, points)
-    yield from _each("the attention of some pinned heads", views.attention(shown.heads, current, shown.weighting))
-    yield from _each("the attention of some heads", views.attention(ranked, current, shown.weighting))
-    for least, groups in (
-        ("heads", _of_other_steps(views, ranked, points)),
-        ("heads", _of_all_heads(views, ranked, strongest)),
-        ("all", _of_all_layers(views, points)),
-        ("heads", _other_positions_and_menus(views, ranked)),
-    ):
-        if _LEVELS.index(holds) >= _LEVELS.index(least):
-            yield from groups
-        else:
-            yield from ((what, []) for what in dict.fromkeys(what for what, _ in groups))
-
-
-_LEVELS: tuple[Holds, ...] = get_args(Holds)
-_STEPS = "some of the other steps of the trail"
-_LENS, _SMALL, _ONE = "some of the token lens", "some thumbnails of heads", "some attention combined over heads"
-
-
-def _of_other_steps(views: Views, ranked: list[str], points: list[Component]) -> Iterator[Group]:
-    """The requests of the other steps of the trail: their charts and the open tab."""
-    shown = views.shown
-    for number, step in enumerate(shown.trail):
-        if number == shown.step:
-            continue
-        selected = {"target": step.target, "position": step.position, "step": number}
-        other = Views(msgspec.structs.replace(shown, **selected), views.facts)
-        yield _STEPS, other.figures(shown.prompt, step.position)
-        for _, requests in of_the_tab(other, ranked, points):
-            yield _STEPS, requests
-
-
-def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iterator[Group]:
-    """The requests that are one click away: all heads and all prompts."""
-    shown = views.shown
-    current, *others = views.prompts
-    maps: list[Decomposition] = ["layer", "accumulated", "head"]
-    for prompt in others:
-        yield "some prompts", views.figures(prompt, shown.position)
-    yield from _each("the attention of some heads", views.attention(strongest, current, shown.weighting))
-    for weighting in get_args(Weighting):
-        yield from _each("the other weightings of attention", views.attention(ranked, current, weighting))
-    for prompt in others:
-        requests = views.attention(ranked, prompt, shown.weighting)
-        yield from _each("the attention in some of the other prompts", requests)
-    yield from _each("some position maps", [views.position_map(by, ranked, at) for at in views.prompts for by in maps])
-    yield from _each(_SMALL, views.in_small(shown.weighting))
-    yield from _each(_ONE, views.in_one(shown.weighting))
-
-
-def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
-    """Slow requests that are used less: token lens, head scores and neurons. They take as long as all the others."""
-    shown, facts = views.shown, views.facts
-    current, *others = views.prompts
-    for some in (without_mid(points), points):
-        yield from _each(_LENS, views.token_lens(some))
-    yield from _each("some head scores", [ScoreHeads(score, at) for at in views.prompts for score in get_args(Score)])
-    neurons = [(layer, current) for layer in [None, *range(facts.layers)]] + [
-        (shown.layer, prompt) for prompt in others
-    ]
-    yield from _each("some layers' neurons", [views.neurons(*place) for place in neurons])
-
-
-def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Group]:
-    """The requests of the other positions and of the menus."""
-    current = views.prompts[0]
-    for position in range(views.facts.positions):
-        yield "some positions", views.figures(current, position)
-    yield from _each("the model's predictions", [views.suggestions(at) for at in views.prompts])
-    for weighting in get_args(Weighting):
-        yield from _each(_SMALL, views.in_small(weighting))
-    asked = views.shown.target.inner is not None or bool(views.shown.target.through)
-    pictures: list[Picture] = [
-        picture
-        for picture in get_args(Picture)
-        if (picture != "why" or asked)
-        and (picture != "runs" or views.shown.against is not None or views.shown.effect != "direct")
-    ]
-    yield from _each("the code", [views.code(picture, ranked) for picture in pictures])
-
-
-def _each(what: str, requests: Requests) -> Iterator[Group]:
-    """Each request as its own group, so that some may be recorded without the others."""
-    return ((what, [request]) for request in requests)

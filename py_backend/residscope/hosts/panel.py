@@ -83,7 +83,7 @@ class Panel(Selected, anywidget.AnyWidget):
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
-        tab: The view below: `"attention"`, `"positions"`, `"token-lens"`, `"prompts"`, `"why"` or `"runs"`.
+        tab: The view below the charts, by the words on its tab, in small letters: `"attention"`, or `"token-lens"`.
         padding: Whether detected padding is left out (`"found"`) or counts as real (`"none"`).
         trail: The targets that were chosen one after another, each as in `target`. Empty if there is only one. Setting
             the trail shows its last target. Setting `target` to an attention score, an output, a neuron or a direction

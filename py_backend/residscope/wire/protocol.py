@@ -53,9 +53,7 @@ Listed = Annotated[int, Meta(ge=1, le=50)]
 Presentation = Literal["matrix", "text", "all"]
 Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs"]
 Holds = Literal["view", "heads", "all"]
-Picture = Literal[
-    "lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts", "why", "runs"
-]
+Picture = Literal["lens", "layers", "heads", "ranking", Tab]
 
 
 # --- requests -------------------------------------------------------------------------------------------------------

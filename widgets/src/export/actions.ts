@@ -7,13 +7,11 @@ import type { Store } from "../state/store";
 import type { Client } from "../wire/client";
 import type { Shown } from "../wire/protocol.gen";
 import { csv } from "./csv";
-import type { Picture, PictureName, Setting } from "./pictures";
+import type { PictureName, Setting, ShownPicture } from "./pictures";
 import { png } from "./png";
 import { copy, download, fileName, safe } from "./save";
 import { fileParts, settingOf, shownPictures } from "./shown-pictures";
-import { figure } from "./svg/figure";
 import { cut } from "./svg/xml";
-import { tableOf } from "./tables";
 
 export type Format = "code" | "csv" | "svg" | "png";
 
@@ -36,16 +34,16 @@ export async function exportPicture(
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
     throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
   // Read now: the menu may be older.
-  const picture = shownPictures(store).find((shown) => shown.picture.picture === what)?.picture;
+  const picture = find(store, what);
   if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);
-  const name = `${fileName(...fileParts(store), picture.picture)}.${format}`;
+  const name = `${fileName(...fileParts(store), what)}.${format}`;
   return saved(name, await fileOf(format, picture, setting), within);
 }
 
-async function fileOf(format: Exclude<Format, "code">, picture: Picture, setting: Setting): Promise<Blob> {
-  if (format === "csv") return new Blob(csv(tableOf(picture, setting)), { type: "text/csv;charset=utf-8" });
-  const svg = figure(picture, setting);
+async function fileOf(format: Exclude<Format, "code">, picture: ShownPicture, setting: Setting): Promise<Blob> {
+  if (format === "csv") return new Blob(csv(picture.table(setting)), { type: "text/csv;charset=utf-8" });
+  const svg = picture.figure(setting);
   return format === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : png(svg);
 }
 
@@ -59,18 +57,8 @@ async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Out
   };
 }
 
-/** The heads that a picture shows. They may differ from the pinned heads: a preview, the top heads, the head in focus. */
-function headsIn(picture: Picture | undefined): Pick<Shown, "heads"> {
-  switch (picture?.picture) {
-    case "attention":
-      return { heads: picture.maps.flatMap(({ name, of }) => of ?? [name]) };
-    case "positions":
-      return picture.by === "head" ? { heads: picture.labels } : {};
-    case "prompts":
-      return { heads: picture.head === null ? [] : [picture.head] };
-    default:
-      return {};
-  }
+function find(store: Store, what: PictureName): ShownPicture | undefined {
+  return shownPictures(store).find(({ picture }) => picture.picture === what);
 }
 
 /** A head map that is coloured by what feeds a head is the map of another target. */
@@ -82,11 +70,9 @@ function fedTarget(picture: PictureName, shown: Selected): Pick<Shown, "target" 
 
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {
   const whole = shownOf(store);
-  const shown = {
-    ...whole,
-    ...fedTarget(picture, whole),
-    ...headsIn(shownPictures(store).find((shown) => shown.picture.picture === picture)?.picture),
-  };
+  // The heads in the picture may differ from the pinned heads: a preview, the top heads, the head in focus.
+  const heads = find(store, picture)?.heads ?? whole.heads;
+  const shown = { ...whole, ...fedTarget(picture, whole), heads };
   const code = client.ask({ kind: "code", picture, shown }).then(({ reply }) => reply.code);
   const copied = await copy(code, within);
   const words = await code;

@@ -1,12 +1,11 @@
-// The data of each picture that can be exported, as plain values. A view that keeps its data to itself offers them
-// here; shown-pictures.ts collects the pictures on screen.
-import type { Frame } from "../draw/plane";
+// What a picture needs so that it can be exported, and the data of the charts. The views below the charts have their
+// own data, and offer their pictures here; shown-pictures.ts collects the pictures on screen.
 import type { Run } from "../state/comparison";
 import type { Caused, Found } from "../state/effects";
-import type { Pair } from "../state/ranked";
-import type { Store, Weighting } from "../state/store";
+import type { Store, Tab } from "../state/store";
 import type { Component } from "../wire/components";
-import type { LensCell, MapPositions, WriteCode } from "../wire/protocol.gen";
+import type { WriteCode } from "../wire/protocol.gen";
+import type { Table } from "./csv";
 
 export type PictureName = WriteCode["picture"];
 
@@ -92,118 +91,55 @@ export interface RankingPicture {
   of: "heads" | "neurons";
   rows: Valued[];
 }
-/** Positions `rows` × `columns`, in blocks of `step` × `step`: 1 unless the prompt is long. */
-export interface AttentionMap extends Frame {
-  /** "L9H9", or the description of a blend. */
-  name: string;
-  /** The heads of a blend. */
-  of?: string[];
-  /** The contribution of the head. */
-  value: number | null;
-  /** The weightings that are available, each [destination, source]. */
-  maps: Partial<Record<Weighting, Float32Array>>;
-  /** The source contributions at the destination, for the sources in `columns`. */
-  sourceContributions: Float32Array | null;
-}
-export interface AttentionPicture {
-  picture: "attention";
-  weighting: Weighting;
-  maps: AttentionMap[];
-  ownRange: boolean;
-  /** The value that stands for a block of cells. */
-  pool: "peak" | "mean";
-}
-export interface PositionsPicture {
-  picture: "positions";
-  by: MapPositions["by"];
-  labels: string[];
-  positions: number;
-  /** [component, position] */
-  values: Float32Array;
-  /** The model's own value at each position; NaN if it is not known. */
-  own: Float32Array;
-  /** The colour scale is ± this; values may lie beyond. */
-  limit: number;
-}
-export interface TokenLensPicture {
-  picture: "token-lens";
-  points: string[];
-  start: number;
-  /** [point][position − start] */
-  cells: (LensCell | null)[][];
-}
-export interface PromptsPicture {
-  picture: "prompts";
-  /** The head whose contributions are shown; null for the target itself. */
-  head: string | null;
-  /** The quantity for one prompt: "logit difference". */
-  quantity: string;
-  mean: number;
-  std: number;
-  /** In the order on screen. */
-  rows: { prompt: number; value: number }[];
-}
-/** What a target inside the model is made of: columns that are sums, or the pairs of an attention score. */
-export interface WhyPicture {
-  picture: "why";
-  columns: {
-    title: string;
-    note: string;
-    /** What the rows sum to, as a noun: "difference of attention scores". */
-    quantity: string;
-    total: number;
-    /** The lines on screen; the last one may be all others together. */
-    rows: { name: string; value: number }[];
-    /** Every component, strongest first. */
-    all: { name: string; value: number }[];
-  }[];
-  /** The last row and the last column are all others together; null if the columns are shown. */
-  pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
-}
-/** What each head adds in two compared runs; or its direct and its total effect. */
-export interface RunsPicture {
-  picture: "runs";
-  /** The names of the axes, and of their difference: A, B, B − A. */
-  axes: readonly [string, string, string];
-  /** Those that differ most first. */
-  heads: Pair[];
-  /** The ends of both axes. */
-  low: number;
-  high: number;
-  pinned: string[];
-}
-export type Picture =
-  | LensPicture
-  | LayersPicture
-  | HeadsPicture
-  | RankingPicture
-  | AttentionPicture
-  | PositionsPicture
-  | TokenLensPicture
-  | PromptsPicture
-  | WhyPicture
-  | RunsPicture;
 
-/** The pictures whose data only their view has. */
-export interface Offers {
-  attention: AttentionPicture;
-  positions: PositionsPicture;
-  "token-lens": TokenLensPicture;
-  prompts: PromptsPicture;
-  why: WhyPicture;
-  runs: RunsPicture;
-}
-type Readers = { [K in keyof Offers]?: () => Offers[K] | null };
-
-const offers = new WeakMap<Store, Readers>();
-
-/** A view registers how to read its picture; `read` returns null while there is none. */
-export function offer<K extends keyof Offers>(store: Store, name: K, read: () => Offers[K] | null): void {
-  const readers = offers.get(store) ?? {};
-  readers[name] = read as Readers[K];
-  offers.set(store, readers);
+// --- how a picture is exported ---------------------------------------------------------------------------------------
+/** The data of a picture, as plain values. */
+export interface PictureData {
+  readonly picture: PictureName;
 }
 
-export function offered<K extends keyof Offers>(store: Store, name: K): Offers[K] | null {
-  return offers.get(store)?.[name]?.() ?? null;
+/** How pictures of one kind are exported. */
+export interface PictureKind<P extends PictureData> {
+  /** The title in the menu. */
+  readonly title: (picture: P) => string;
+  /** One row for each mark; labels are those of TransformerLens. */
+  readonly table: (picture: P, setting: Setting) => Table;
+  /** SVG text at print size, always in light colours. */
+  readonly figure: (picture: P, setting: Setting) => string;
+  /** The heads that the picture shows; null, or left out, if the code needs the pinned heads. */
+  readonly heads?: (picture: P) => string[] | null;
+}
+
+/** A picture on screen, and its exports. */
+export interface ShownPicture {
+  readonly picture: PictureData;
+  readonly title: string;
+  readonly table: (setting: Setting) => Table;
+  readonly figure: (setting: Setting) => string;
+  readonly heads: string[] | null;
+}
+
+export function shownAs<P extends PictureData>(kind: PictureKind<P>, picture: P): ShownPicture {
+  return {
+    picture,
+    title: kind.title(picture),
+    table: (setting) => kind.table(picture, setting),
+    figure: (setting) => kind.figure(picture, setting),
+    heads: kind.heads?.(picture) ?? null,
+  };
+}
+
+/** Reads the picture of a view; null while there is none. */
+export type ReadPicture = () => ShownPicture | null;
+
+const offers = new WeakMap<Store, Map<Tab, ReadPicture>>();
+
+/** Registers how to read the picture of a view below the charts. */
+export function offer(store: Store, tab: Tab, read: ReadPicture): void {
+  const readers = offers.get(store) ?? new Map<Tab, ReadPicture>();
+  offers.set(store, readers.set(tab, read));
+}
+
+export function offered(store: Store, tab: Tab): ShownPicture | null {
+  return offers.get(store)?.get(tab)?.() ?? null;
 }

@@ -13,22 +13,16 @@ import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/s
 import { inView, isInside, label, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
 import { componentsOf } from "../wire/components";
-import { type HeadsPicture, offered, type Picture, type Row, type Setting, type Valued } from "./pictures";
-
-/** A picture on screen, and its title in the menu. */
-export interface ShownPicture {
-  title: string;
-  picture: Picture;
-}
-
-const NAMES = {
-  attention: "Attention",
-  positions: "Positions",
-  "token-lens": "Token lens",
-  prompts: "Prompts",
-  why: "Why",
-  runs: "Runs",
-} as const;
+import { HEADS, LAYERS, LENS, RANKING } from "./charts";
+import {
+  type HeadsPicture,
+  offered,
+  type Row,
+  type Setting,
+  type ShownPicture,
+  shownAs,
+  type Valued,
+} from "./pictures";
 
 export function shownPictures(store: Store): ShownPicture[] {
   const pictures: ShownPicture[] = [];
@@ -41,17 +35,10 @@ export function shownPictures(store: Store): ShownPicture[] {
     // With the constant, as in the chart, so that the last point is the target itself.
     const compared = withRuns(store, "lens", valued(lens));
     const points = compared.map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
-    pictures.push({ title: "Logit lens", picture: { picture: "lens", points, norm: store.norm.value } });
+    pictures.push(shownAs(LENS, { picture: "lens", points, norm: store.norm.value }));
   }
   const layers = kept("layers", store.layerRows.value);
-  if (layers)
-    pictures.push({
-      title: "Layers",
-      picture: {
-        picture: "layers",
-        rows: withRuns(store, "layers", valued(layers)),
-      },
-    });
+  if (layers) pictures.push(shownAs(LAYERS, { picture: "layers", rows: withRuns(store, "layers", valued(layers)) }));
   const count = facts.layers * facts.heads;
   const isOther = store.runs.shown.value !== null && store.runs.shown.value !== "first";
   const rows = kept("heads", isOther ? kept(COMPARED.heads, store.runs.rows.value) : store.headRows.value);
@@ -60,7 +47,7 @@ export function shownPictures(store: Store): ShownPicture[] {
   const caused = causedIn(store);
   const feeding = kept(FEEDS, store.feeding.value);
   const fed = feeds.value && feeding?.feeds === feeds.value ? feeding.rows : null;
-  if (caused) pictures.push({ title: "Heads", picture: caused });
+  if (caused) pictures.push(shownAs(HEADS, caused));
   else if (named && store.effectShown.value === "direct" && (feeds.value === null || fed)) {
     const { rows, std } = fed ?? named;
     const scores = kept(SCORES, store.scores.value);
@@ -68,9 +55,8 @@ export function shownPictures(store: Store): ShownPicture[] {
       scores && scores.reply.score === store.score.value
         ? { ...scores.reply, name: scores.reply.score, values: scores.values }
         : null;
-    pictures.push({
-      title: "Heads",
-      picture: {
+    pictures.push(
+      shownAs(HEADS, {
         picture: "heads",
         layers: facts.layers,
         heads: facts.heads,
@@ -80,8 +66,8 @@ export function shownPictures(store: Store): ShownPicture[] {
         pinned: store.heads.value,
         ...(feeds.value ? { feeds: feedsWords(store, feeds.value) } : {}),
         ...(feeds.value || score ? { limit: addedRange(store, limitOf(rows.subarray(0, count))).high } : onMap(store)),
-      },
-    });
+      }),
+    );
   }
   const effect = caused?.measured?.effect;
   const ranking =
@@ -93,21 +79,16 @@ export function shownPictures(store: Store): ShownPicture[] {
           : null
       : kept(NEURONS, neurons(store));
   if (ranking)
-    pictures.push({
-      title: `Top ${store.ranking.value}`,
-      picture: {
+    pictures.push(
+      shownAs(RANKING, {
         picture: "ranking",
         of: store.ranking.value,
         rows: ranking,
         ...(effect && store.ranking.value === "heads" ? { effect } : {}),
-      },
-    });
+      }),
+    );
   const lower = offered(store, store.tab.value);
-  if (lower) {
-    const names =
-      lower.picture === "attention" && lower.maps.length <= 3 ? ` ${lower.maps.map((map) => map.name).join(", ")}` : "";
-    pictures.push({ title: NAMES[lower.picture] + names, picture: lower });
-  }
+  if (lower) pictures.push(lower);
   return pictures;
 }
 

@@ -1,41 +1,23 @@
 // The tabs below the charts. One view is visible at a time, and only this one sends requests to the kernel.
 import { computed } from "@preact/signals-core";
-import { html, nothing, render } from "lit-html";
+import { html, render } from "lit-html";
 import { element, watch } from "../base/lifetime";
-import type { Store, Tab } from "../state/store";
-import type { Client } from "../wire/client";
-import { mountAttention } from "./attention/attention";
+import { offer } from "../export/pictures";
+import type { Scene } from "../state/questions";
+import type { Tab } from "../state/store";
+import type { Ask } from "../wire/client";
+import { attention } from "./attention/attention";
 import type { AttentionRoom } from "./attention/attention-room";
-import { mountPositions } from "./positions/positions";
-import { mountPrompts } from "./prompts/prompts";
-import { mountRuns } from "./runs/runs";
-import { mountTokenLens } from "./token-lens/token-lens";
-import { mountWhy } from "./why/why";
+import { positions } from "./positions/positions";
+import { prompts } from "./prompts/prompts";
+import { runs } from "./runs/runs";
+import type { TabView } from "./tab-view";
+import { tokenLens } from "./token-lens/token-lens";
+import { why } from "./why/why";
 
-/** A view below the charts. `controls` is an element next to the tabs. */
-export type LowerView = (
-  parent: HTMLElement,
-  controls: HTMLElement,
-  store: Store,
-  client: Client,
-  signal: AbortSignal,
-) => void;
-
-type Mount = (parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal) => void;
-const alone =
-  (mount: LowerView): Mount =>
-  (parent, controls, { store, client }, signal) =>
-    mount(parent, controls, store, client, signal);
-
-const VIEWS: Record<Tab, [string, string, Mount]> = {
-  attention: ["Attention", "Where heads look, and what they contribute", mountAttention],
-  positions: ["Positions", "What each component adds at each position", alone(mountPositions)],
-  "token-lens": ["Token lens", "The likeliest tokens at each layer and position", alone(mountTokenLens)],
-  prompts: ["Prompts", "How the values vary from prompt to prompt", alone(mountPrompts)],
-  why: ["Why", "Why a head reads a token, and what was written there", alone(mountWhy)],
-  runs: ["Runs", "Two compared runs, or direct and total effects, head by head", alone(mountRuns)],
-};
-const TABS = (Object.keys(VIEWS) as Tab[]).map((tab) => [tab, ...VIEWS[tab]] as const);
+/** In the order of the tabs. */
+const VIEWS: Record<Tab, TabView> = { attention, positions, "token-lens": tokenLens, prompts, why, runs };
+const TABS = Object.keys(VIEWS) as Tab[];
 let panels = 0;
 
 export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
@@ -45,7 +27,7 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   const row = element("div", "rs-lower-title", {}, tabs);
   parent.append(row);
 
-  for (const [tab, , , mount] of TABS) {
+  for (const tab of TABS) {
     const controls = element("div", "rs-lower-controls");
     const view = element("div", `rs-tabpanel rs-${tab}`, {
       role: "tabpanel",
@@ -57,37 +39,31 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
     watch(signal, () => {
       controls.hidden = view.hidden = store.tab.value !== tab;
     });
-    mount(view, controls, room, signal);
+    offer(store, tab, VIEWS[tab].mount(view, controls, room, signal));
   }
 
-  // With a single prompt there is no tab of prompts, though Python or the previous cache may have chosen it.
+  const isThere = (tab: Tab): boolean => VIEWS[tab].isThere?.(store) ?? true;
+  // Python or the previous cache may have chosen a tab that this cache does not have.
   watch(signal, () => {
-    if (store.facts.value?.prompts === 1 && store.tab.value === "prompts") store.tab.value = "attention";
+    if (store.facts.value !== null && !isThere(store.tab.value)) store.tab.value = "attention";
   });
-  // Without a comparison, and without an effect for which the model is run, there is no tab of runs.
-  const hasRuns = computed(() => store.against.value !== null || store.effect.value !== "direct");
-  watch(signal, () => {
-    if (!hasRuns.value && store.tab.value === "runs") store.tab.value = "attention";
-  });
-  const isThere = (tab: Tab): boolean =>
-    tab === "prompts" ? (store.facts.value?.prompts ?? 1) > 1 : tab !== "runs" || hasRuns.value;
-  const there = computed(() => TABS.filter(([tab]) => isThere(tab)));
+  const there = computed(() => TABS.filter(isThere));
   watch(signal, () => {
     const chosen = store.tab.value;
     render(
       there.value.map(
-        ([tab, name, tip]) => html`<button type="button" role="tab" id=${`${id}-${tab}-tab`} title=${tip}
+        (tab) => html`<button type="button" role="tab" id=${`${id}-${tab}-tab`} title=${VIEWS[tab].tip}
             aria-controls=${`${id}-${tab}`}
         aria-selected=${chosen === tab} tabindex=${chosen === tab ? 0 : -1} data-tab=${tab}
-            @click=${() => (store.tab.value = tab)}>${name}</button>`,
-      ) ?? nothing,
+            @click=${() => (store.tab.value = tab)}>${VIEWS[tab].name}</button>`,
+      ),
       tabs,
     );
   });
   tabs.addEventListener(
     "keydown",
     (event) => {
-      const names = there.peek().map(([tab]) => tab);
+      const names = there.peek();
       const at = names.indexOf(store.tab.peek());
       const last = names.length - 1;
       const to = { ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at === 0 ? last : at - 1, Home: 0, End: last }[
@@ -101,4 +77,14 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
     },
     { signal },
   );
+}
+
+/** The requests of the open tab, in addition to those of the charts and of the pinned heads. */
+export function ofTheTab(scene: Scene): Ask[] {
+  return VIEWS[scene.shown.tab].requests(scene);
+}
+
+/** Requests for options within the open tab. */
+export function withinTheTab(scene: Scene): Ask[] {
+  return VIEWS[scene.shown.tab].options(scene);
 }

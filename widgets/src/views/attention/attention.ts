@@ -2,22 +2,29 @@
 
 import { element, watch } from "../../base/lifetime";
 import { everything } from "../../draw/plane";
-import { type AttentionMap, type AttentionPicture, offer } from "../../export/pictures";
+import { type ReadPicture, type ShownPicture, shownAs } from "../../export/pictures";
+import { inOne, inSmall } from "../../state/questions";
 import type { Presentation, Store } from "../../state/store";
+import type { TabView } from "../tab-view";
 import { mountAllHeads } from "./all-heads";
 import { mountCards } from "./attention-cards";
 import { mountAttentionControls } from "./attention-controls";
+import { ATTENTION } from "./attention-export";
+import type { AttentionMap, AttentionPicture } from "./attention-picture";
 import type { AttentionRoom } from "./attention-room";
 import { mountAttentionText, type ReadTextPicture } from "./attention-text";
 import type { Seen } from "./card-cursor";
 import { mountReadAhead } from "./read-ahead";
 
-export function mountAttention(
-  parent: HTMLElement,
-  controls: HTMLElement,
-  room: AttentionRoom,
-  signal: AbortSignal,
-): void {
+export const attention: TabView = {
+  name: "Attention",
+  tip: "Where heads look, and what they contribute",
+  requests: (scene) => (scene.shown.presentation === "all" ? inSmall(scene) : []),
+  options: (scene) => (scene.shown.presentation === "text" ? inOne(scene) : []),
+  mount,
+};
+
+function mount(parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadPicture {
   const { store } = room;
   const places: Record<Presentation, HTMLElement> = {
     matrix: element("div", "rs-cards"),
@@ -35,7 +42,7 @@ export function mountAttention(
   const enlarged = mountAllHeads(places.all, room, signal);
   mountReadAhead(room, room.inSight("matrix", "text", "all"), signal);
 
-  offer(store, "attention", () => {
+  return () => {
     const presentation = store.presentation.peek();
     const shown = text();
     if (presentation === "text") return shown ? asPicture(store, shown.picture.weighting, ofText(store, shown)) : null;
@@ -49,12 +56,13 @@ export function mountAttention(
           all.map((one) => ofCard(store, one)),
         )
       : null;
-  });
+  };
 }
 
 // --- for exports -----------------------------------------------------------------------------------------------------
-function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): AttentionPicture {
-  return { picture: "attention", weighting, maps, ownRange: store.ownRange.peek(), pool: store.pool.peek() };
+function asPicture(store: Store, weighting: AttentionPicture["weighting"], maps: AttentionMap[]): ShownPicture {
+  const [ownRange, pool] = [store.ownRange.peek(), store.pool.peek()];
+  return shownAs(ATTENTION, { picture: "attention", weighting, maps, ownRange, pool });
 }
 
 function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "attention" | "pane">): AttentionMap {

@@ -6,7 +6,7 @@ import { type Look, paintMatrix } from "../../draw/matrix";
 import type { Plane } from "../../draw/plane";
 import { type Part, panBy, partOf, type Zoom } from "../../draw/zoom";
 
-/** CSS pixels, as in attention.css. */
+/** CSS pixels, as in styles/views/attention.css. */
 const SIDE = 40;
 
 export function mountMiniMap(

@@ -5,19 +5,21 @@ import { plural, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { clippedLimit, endsOf, isBeyond } from "../../draw/clipped";
 import { divergingGradient } from "../../draw/colours";
-import { offer } from "../../export/pictures";
+import { type ReadPicture, shownAs } from "../../export/pictures";
 import { holdOf } from "../../state/held-scale";
 import { asking } from "../../state/query";
 import { positionMap, rankedHeads } from "../../state/questions";
-import type { Store } from "../../state/store";
 import { isSet } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
-import { type Client, float32 } from "../../wire/client";
+import { float32 } from "../../wire/client";
 import { componentsOf } from "../../wire/components";
 import type { MapPositions } from "../../wire/protocol.gen";
+import type { AttentionRoom } from "../attention/attention-room";
 import { missingWords } from "../header/badge-words";
+import type { TabView } from "../tab-view";
 import { mountPositionMap } from "./position-map";
 import type { PositionPicture } from "./position-picture";
+import { POSITIONS } from "./positions-export";
 
 type By = NonNullable<MapPositions["by"]>;
 /** The texts and the tooltips of the buttons that choose the rows. */
@@ -27,13 +29,20 @@ const BUTTONS: Record<By, [text: string, tooltip: string]> = {
   head: ["heads", "The pinned heads and the top heads"],
 };
 
-export function mountPositions(
+export const positions: TabView = {
+  name: "Positions",
+  tip: "What each component adds at each position",
+  requests: ({ shown, ranked }) => (shown.by === "head" && ranked.length === 0 ? [] : [positionMap(shown, ranked)]),
+  options: () => [],
+  mount,
+};
+
+function mount(
   parent: HTMLElement,
   controls: HTMLElement,
-  store: Store,
-  client: Client,
+  { store, client }: AttentionRoom,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   const inSight = computed(() => store.tab.value === "positions");
   /** The pinned heads, then the top heads. */
   const heads = computed(() => rankedHeads(store));
@@ -130,10 +139,12 @@ export function mountPositions(
     );
   });
 
-  offer(store, "positions", () => {
+  mountPositionMap(picture, store, shown, signal);
+  return () => {
     const complete = request.trouble.value !== null || request.waiting.peek() ? null : shown.value;
     return (
-      complete && {
+      complete &&
+      shownAs(POSITIONS, {
         picture: "positions",
         by: complete.by,
         labels: componentsOf(complete.reply.components).map(({ label }) => label),
@@ -141,10 +152,9 @@ export function mountPositions(
         values: complete.values,
         own: complete.own,
         limit: complete.limit,
-      }
+      })
     );
-  });
-  mountPositionMap(picture, store, shown, signal);
+  };
 }
 
 function countBeyond({ values, limit }: PositionPicture): number {

@@ -5,23 +5,34 @@ import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
-import { offer } from "../../export/pictures";
-import type { Store } from "../../state/store";
+import { type ReadPicture, shownAs } from "../../export/pictures";
+import { ofEachPrompt, tokens } from "../../state/questions";
 import { quantity } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
-import type { Client } from "../../wire/client";
+import type { AttentionRoom } from "../attention/attention-room";
 import { plusMinus } from "../heads/spread";
+import type { TabView } from "../tab-view";
 import { mountPromptList } from "./prompt-list";
 import { type PromptSpread, promptSpread } from "./prompt-spread";
 import { PromptTexts } from "./prompt-texts";
+import { PROMPTS } from "./prompts-export";
 
-export function mountPrompts(
+export const prompts: TabView = {
+  name: "Prompts",
+  tip: "How the values vary from prompt to prompt",
+  isThere: ({ facts }) => (facts.value?.prompts ?? 1) > 1,
+  requests: ({ shown, facts }) =>
+    facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [],
+  options: ({ facts }) => Array.from({ length: facts.prompts }, (_, prompt) => tokens({ prompt })),
+  mount,
+};
+
+function mount(
   parent: HTMLElement,
   controls: HTMLElement,
-  store: Store,
-  client: Client,
+  { store, client }: AttentionRoom,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   /** Whether the bars show the target, although a head is in focus. */
   const showsTarget = state(false);
   const isSorted = state(false);
@@ -74,21 +85,21 @@ export function mountPrompts(
       ? prompts.sort((a, b) => value(b) - value(a) || Number(Number.isNaN(value(a))) - Number(Number.isNaN(value(b))))
       : prompts;
   });
-  offer(store, "prompts", () => {
+  mountPromptList(picture, store, { spread, order, texts: new PromptTexts(client, signal), inSight }, signal);
+  return () => {
     const shown = trouble.value !== null || waiting.peek() ? null : spread.value;
     const each = shown?.each;
     if (!shown || !each) return null;
     const rows = order.value.map((prompt) => ({ prompt, value: each[prompt] ?? NaN }));
-    return {
+    return shownAs(PROMPTS, {
       picture: "prompts",
       head: shown.head,
       quantity: quantity(store.target.value, null),
       mean: shown.mean,
       std: shown.std,
       rows,
-    };
-  });
-  mountPromptList(picture, store, { spread, order, texts: new PromptTexts(client, signal), inSight }, signal);
+    });
+  };
 }
 
 /** The mean and the standard deviation: "+1.73 ± 0.41". */

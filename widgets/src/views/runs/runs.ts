@@ -4,14 +4,17 @@ import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { offer } from "../../export/pictures";
+import { type ReadPicture, shownAs } from "../../export/pictures";
+import { attentionOfRuns, COMPARED_HEADS, effects } from "../../state/questions";
 import { nearestTo, type Scatter, type Spot, scatterOf, scatterOfEffects, spotOf, within } from "../../state/scatter";
 import type { Store } from "../../state/store";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import { stepAlong } from "../../ui/roving";
-import type { Client } from "../../wire/client";
+import type { AttentionRoom } from "../attention/attention-room";
 import { readWords } from "../heads/read-words";
+import type { TabView } from "../tab-view";
 import { mountRunAttention } from "./run-attention";
+import { RUNS } from "./runs-export";
 import { mountStream } from "./stream";
 
 /** How near the pointer must be to a head, and how far it is dragged before a frame is drawn; in percent of the plot. */
@@ -33,13 +36,22 @@ const SHOWS: [Shows, string, string][] = [
   ],
 ];
 
-export function mountRuns(
+export const runs: TabView = {
+  name: "Runs",
+  tip: "Two compared runs, or direct and total effects, head by head",
+  isThere: ({ against, effect }) => against.value !== null || effect.value !== "direct",
+  // The scatter plot shows the comparison of heads, which the charts request.
+  requests: ({ shown }) => shown.heads.slice(0, COMPARED_HEADS).flatMap((head) => attentionOfRuns(shown, head) ?? []),
+  options: ({ shown }) => [effects(shown, "stream")],
+  mount,
+};
+
+function mount(
   parent: HTMLElement,
   controls: HTMLElement,
-  store: Store,
-  client: Client,
+  { store, client }: AttentionRoom,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   const shows = state<Shows>("heads");
   const views = { heads: element("div"), attention: element("div"), stream: element("div") };
   parent.append(views.heads, views.attention, views.stream);
@@ -63,13 +75,14 @@ export function mountRuns(
       controls,
     );
   });
-  mountScatter(views.heads, store, signal);
+  const read = mountScatter(views.heads, store, signal);
   const shown = (name: Shows) => computed(() => store.tab.value === "runs" && chosen.value === name);
   mountRunAttention(views.attention, store, client, shown("attention"), signal);
   mountStream(views.stream, store, client, shown("stream"), signal);
+  return read;
 }
 
-function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): ReadPicture {
   const caption = element("div", "rs-caption");
   const trouble = element("p", "rs-view-trouble", { role: "note" });
   const field = element("div", "rs-scatter-field", {
@@ -117,12 +130,6 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
       notes: compared?.difference.reply.notes ?? [],
     };
   });
-  offer(store, "runs", () => {
-    const shown = scatter.value;
-    if (!shown) return null;
-    return { picture: "runs", ...shown, pinned: store.heads.value };
-  });
-
   const frame = state<{ from: Spot; to: Spot } | null>(null);
   const words = (name: string): string => {
     const head = scatter.value?.heads.find((one) => one.name === name);
@@ -265,4 +272,5 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): v
     },
     { signal },
   );
+  return () => scatter.value && shownAs(RUNS, { picture: "runs", ...scatter.value, pinned: store.heads.value });
 }

@@ -4,25 +4,33 @@ import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
 import { sequentialGradient } from "../../draw/colours";
-import { offer } from "../../export/pictures";
-import { lensPoints, lensTile, withoutMid } from "../../state/questions";
-import type { Store } from "../../state/store";
+import { type ReadPicture, shownAs } from "../../export/pictures";
+import { lensPoints, lensTile, lensTiles, withoutMid } from "../../state/questions";
 import { targetKey } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
-import type { Client } from "../../wire/client";
 import type { LensCell } from "../../wire/protocol.gen";
+import type { AttentionRoom } from "../attention/attention-room";
+import type { TabView } from "../tab-view";
 import { type CellPlace, MAX_RANK, mountLensGrid } from "./lens-grid";
 import { type LensReading, mountReading } from "./lens-reading";
 import { type LensSelection, LensTiles } from "./lens-tiles";
 import { answerName, cellSentence } from "./lens-words";
+import { TOKEN_LENS } from "./token-lens-export";
 
-export function mountTokenLens(
+export const tokenLens: TabView = {
+  name: "Token lens",
+  tip: "The likeliest tokens at each layer and position",
+  requests: (scene) => lensTiles(scene, withoutMid(scene.points)),
+  options: (scene) => lensTiles(scene, scene.points),
+  mount,
+};
+
+function mount(
   parent: HTMLElement,
   controls: HTMLElement,
-  store: Store,
-  client: Client,
+  { store, client }: AttentionRoom,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   const inSight = computed(() => store.tab.value === "token-lens");
   const withMid = state(false);
   const cursor = state<CellPlace | null>(null);
@@ -58,24 +66,6 @@ export function mountTokenLens(
     untracked(() => tiles.request(isNeeded ? selection : null, visibleCells.peek()));
   });
 
-  // Only visible cells can be exported, because only they were requested.
-  offer(store, "token-lens", () => {
-    void tiles.version.value;
-    const {
-      rows: [top, bottom],
-      columns: [left, right],
-    } = visibleCells.value;
-    const currentCell = (row: number, column: number): LensCell | null => {
-      const loaded = tiles.cell(points.value, row, column);
-      return loaded?.isCurrent ? loaded.cell : null;
-    };
-    const rows = Array.from({ length: Math.max(0, bottom - top) }, (_, i) => top + i);
-    const columns = Array.from({ length: Math.max(0, right - left) }, (_, i) => left + i);
-    const cells = rows.map((row) => columns.map((column) => currentCell(row, column)));
-    return cells.flat().some((cell) => cell !== null)
-      ? { picture: "token-lens", points: rows.map((row) => points.value[row] ?? ""), start: left, cells }
-      : null;
-  });
   mountTrouble(
     trouble,
     picture,
@@ -140,4 +130,27 @@ export function mountTokenLens(
       store.hoveredLayer.value = read?.point.layer ?? null;
     });
   });
+  // Only visible cells can be exported, because only they were requested.
+  return () => {
+    void tiles.version.value;
+    const {
+      rows: [top, bottom],
+      columns: [left, right],
+    } = visibleCells.value;
+    const currentCell = (row: number, column: number): LensCell | null => {
+      const loaded = tiles.cell(points.value, row, column);
+      return loaded?.isCurrent ? loaded.cell : null;
+    };
+    const rows = Array.from({ length: Math.max(0, bottom - top) }, (_, i) => top + i);
+    const columns = Array.from({ length: Math.max(0, right - left) }, (_, i) => left + i);
+    const cells = rows.map((row) => columns.map((column) => currentCell(row, column)));
+    return cells.flat().some((cell) => cell !== null)
+      ? shownAs(TOKEN_LENS, {
+          picture: "token-lens",
+          points: rows.map((row) => points.value[row] ?? ""),
+          start: left,
+          cells,
+        })
+      : null;
+  };
 }

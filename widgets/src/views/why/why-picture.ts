@@ -1,10 +1,10 @@
 // What the tab "why" shows, as plain values for exports.
 
 import { plural } from "../../base/format";
-import type { WhyPicture } from "../../export/pictures";
 import type { Store } from "../../state/store";
 import { quantity, scoreIn } from "../../state/target";
 import type { WhyData } from "./why-data";
+import type { WhyPicture } from "./why-export";
 import { linesOf, nameOf } from "./why-lines";
 
 /** Null while there is nothing to show. */

@@ -4,21 +4,22 @@ import { computed, signal as state } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { offer } from "../../export/pictures";
+import { type ReadPicture, shownAs } from "../../export/pictures";
 import { isOutdated } from "../../state/loader";
-import { PAIRED } from "../../state/questions";
-import type { Store } from "../../state/store";
+import { PAIRED, whyOf } from "../../state/questions";
 import { isInside, readAt, scoreIn } from "../../state/target";
 import { ask, askNeuron, askWhy, instead } from "../../state/trail";
 import { mountTrouble } from "../../ui/caption";
-import type { Client } from "../../wire/client";
 import type { Component } from "../../wire/components";
+import type { AttentionRoom } from "../attention/attention-room";
 import { written as attentionWords } from "../attention/attention-scale";
 import { strongest } from "../attention/attention-words";
+import type { TabView } from "../tab-view";
 import { askHead } from "./ask-head";
 import { type Acts, FEW, mountColumns } from "./why-columns";
 import { mountControls } from "./why-controls";
 import { type Column, whyData } from "./why-data";
+import { WHY } from "./why-export";
 import { mountPairs } from "./why-pairs";
 import { whyPicture } from "./why-picture";
 import { mountWritten } from "./why-written";
@@ -26,13 +27,20 @@ import { mountWritten } from "./why-written";
 /** The sources that can be asked about at first. */
 const OFFERED = 4;
 
-export function mountWhy(
+export const why: TabView = {
+  name: "Why",
+  tip: "Why a head reads a token, and what was written there",
+  requests: ({ shown, last }) => whyOf(shown, last),
+  options: () => [],
+  mount,
+};
+
+function mount(
   parent: HTMLElement,
   controls: HTMLElement,
-  store: Store,
-  client: Client,
+  { store, client }: AttentionRoom,
   signal: AbortSignal,
-): void {
+): ReadPicture {
   const k = state(PAIRED);
   const many = state(false);
   const failed = state<string | null>(null);
@@ -128,7 +136,9 @@ export function mountWhy(
     );
   });
   watch(signal, () => void (store.tab.value === "why" || (many.value = false)));
-  offer(store, "why", () =>
-    data.waiting.peek() || data.trouble.peek() !== null ? null : whyPicture(store, data, many.peek() ? 20 : FEW),
-  );
+  return () => {
+    const shown =
+      data.waiting.peek() || data.trouble.peek() !== null ? null : whyPicture(store, data, many.peek() ? 20 : FEW);
+    return shown && shownAs(WHY, shown);
+  };
 }

@@ -1,15 +1,41 @@
-// Two compared runs, head by head: A across, B up, and the line of heads that add the same in both.
+// How two compared runs are exported, head by head. The figure: A across, B up, and the line of heads that add the same
+// in both.
 import { signed } from "../../base/format";
+import { RUNS as COLUMNS } from "../../export/charts";
+import type { PictureKind, Setting } from "../../export/pictures";
+import { axisNames, type Box, number, runLines, withUnit } from "../../export/svg/axes";
+import { GREY, INK, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "../../export/svg/sheet";
+import type { Pair } from "../../state/ranked";
 import { RUN_AXES, spotOf } from "../../state/scatter";
-import type { RunsPicture, Setting } from "../pictures";
-import { axisNames, type Box, number, runLines, withUnit } from "./axes";
-import { GREY, INK, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
+
+/** What each head adds in two compared runs; or its direct and its total effect. */
+export interface RunsPicture {
+  picture: "runs";
+  /** The names of the axes, and of their difference: A, B, B − A. */
+  axes: readonly [string, string, string];
+  /** Those that differ most first. */
+  heads: Pair[];
+  /** The ends of both axes. */
+  low: number;
+  high: number;
+  pinned: string[];
+}
+
+export const RUNS: PictureKind<RunsPicture> = {
+  title: () => "Runs",
+  // The difference of two runs is second − first.
+  table: ({ axes, heads }) => ({
+    columns: ["head", ...(axes[0] === RUN_AXES[0] ? [...COLUMNS, "difference"] : axes)],
+    rows: heads.map(({ name, first, second, value }) => [name, first, second, value]),
+  }),
+  figure,
+};
 
 const LEFT = 36;
 /** So many heads that differ most have their names beside them. */
 const NAMED = 8;
 
-export function scatterFigure(picture: RunsPicture, setting: Setting): string {
+function figure(picture: RunsPicture, setting: Setting): string {
   const { heads, low, high, pinned, axes } = picture;
   const sheet = new Sheet(SINGLE);
   const isOfRuns = axes[0] === RUN_AXES[0];

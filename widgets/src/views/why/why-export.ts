@@ -1,16 +1,51 @@
-// What a target inside the model is made of: a column of signed bars for each sum, or the pair map.
+// How the tab "why" is exported. The figure: a column of signed bars for each sum, or the pair map.
 import { signed } from "../../base/format";
 import { divergingRgb, limitOf } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
-import type { Setting, WhyPicture } from "../pictures";
-import { DOUBLE, hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "./sheet";
+import type { Field, Table } from "../../export/csv";
+import type { PictureKind, Setting } from "../../export/pictures";
+import { DOUBLE, hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "../../export/svg/sheet";
+
+/** What a target inside the model is made of: columns that are sums, or the pairs of an attention score. */
+export interface WhyPicture {
+  picture: "why";
+  columns: {
+    title: string;
+    note: string;
+    /** What the rows sum to, as a noun: "difference of attention scores". */
+    quantity: string;
+    total: number;
+    /** The lines on screen; the last one may be all others together. */
+    rows: { name: string; value: number }[];
+    /** Every component, strongest first. */
+    all: { name: string; value: number }[];
+  }[];
+  /** The last row and the last column are all others together; null if the columns are shown. */
+  pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
+}
+
+export const WHY: PictureKind<WhyPicture> = { title: () => "Why", table, figure };
+
+function table({ columns, pairs }: WhyPicture): Table {
+  if (pairs)
+    return {
+      columns: ["query", "key", "value"],
+      rows: pairs.rows.flatMap((query, q) =>
+        pairs.columns.map((key, k): Field[] => [query, key, pairs.values[q * pairs.columns.length + k] ?? NaN]),
+      ),
+    };
+  return {
+    columns: ["sum", "component", "value"],
+    rows: columns.flatMap(({ title, all }) => all.map(({ name, value }): Field[] => [title, name, value])),
+  };
+}
 
 const LINE = 10;
 const BETWEEN = 14;
 /** The room of the last slanted label to the right of its column. */
 const SLANTED = 26;
 
-export function whyFigure(picture: WhyPicture, setting: Setting): string {
+function figure(picture: WhyPicture, setting: Setting): string {
   return picture.pairs ? pairsFigure(picture.pairs, setting) : columnsFigure(picture.columns, setting);
 }
 

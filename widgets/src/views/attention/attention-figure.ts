@@ -5,12 +5,13 @@ import { plain, side, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
 import { isMasked } from "../../draw/matrix";
 import { blocks, length, within } from "../../draw/plane";
+import type { Setting } from "../../export/pictures";
+import { type Colours, colourOf, flatColourBar, tokenLabels, withUnit } from "../../export/svg/axes";
+import { pixels } from "../../export/svg/pixels";
+import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet } from "../../export/svg/sheet";
+import { cut, widthOf } from "../../export/svg/xml";
 import type { Weighting } from "../../state/store";
-import type { AttentionMap, AttentionPicture, Setting } from "../pictures";
-import { type Colours, colourOf, flatColourBar, tokenLabels, withUnit } from "./axes";
-import { pixels } from "./pixels";
-import { hex, INK, MARGIN, MINUS, MUTED, PLUS, RULE, Sheet } from "./sheet";
-import { cut, widthOf } from "./xml";
+import type { AttentionMap, AttentionPicture } from "./attention-picture";
 
 const PANEL = (60 * 72) / 25.4;
 const LABELS = 44;

@@ -1,0 +1,20 @@
+// A view below the charts. `tabs.ts` has the list of them.
+import type { ReadPicture } from "../export/pictures";
+import type { Scene } from "../state/questions";
+import type { Store } from "../state/store";
+import type { Ask } from "../wire/client";
+import type { AttentionRoom } from "./attention/attention-room";
+
+export interface TabView {
+  /** The text and the tooltip of the tab. */
+  readonly name: string;
+  readonly tip: string;
+  /** Whether there is such a tab; always, if this is left out. */
+  readonly isThere?: (store: Store) => boolean;
+  /** What the view requests, in addition to the requests for the charts and the pinned heads. */
+  readonly requests: (scene: Scene) => Ask[];
+  /** What it requests for options within it. */
+  readonly options: (scene: Scene) => Ask[];
+  /** Creates the view. `controls` is an element next to the tabs. Returns a function that reads its picture. */
+  readonly mount: (parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal) => ReadPicture;
+}
