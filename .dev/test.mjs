@@ -57,6 +57,7 @@ const steps = [
       }),
   },
   { name: "versions", beside: "python", begin: () => begin(process.execPath, [inRoot(".dev", "versions.mjs")]) },
+  { name: "site", model: true, work: () => inPython("tests.documents.site") },
   { name: "browser", model: true, work: testInBrowser },
 ];
 

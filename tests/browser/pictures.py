@@ -20,7 +20,7 @@ from tests.support.lab import Lab
 from tests.support.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "widgets/pictures"
+FOLDER = ROOT / "py_backend/docs/pictures"
 GALLERY = ROOT / "py_backend/docs/gallery.md"
 SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache = run.cache"
 INSPECT = "panel = residscope.inspect(cache, run.answers, prompt=0, heads=['L23H3', 'L29H0'])"
@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
         page.set_viewport_size({"width": 1440, "height": 1900})
         lab.command("apputils:change-theme", theme=THEMES["light"])
         gallery.take(lab, panel, folder)
-        GALLERY.write_text(gallery.page("../../widgets/pictures"))
+        GALLERY.write_text(gallery.page("pictures"))
         sidebar(lab, folder)
         partial(lab, folder)
         server.shut_down_kernels()

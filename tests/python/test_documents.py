@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import residscope
 
 ROOT = Path(__file__).parents[2]
 FEATURES = (ROOT / "py_backend/docs/features.md").read_text("utf-8")
@@ -29,3 +33,38 @@ def test_a_feature_names_tests_that_are_there(feature: str) -> None:
 def test_a_file_of_tests_that_is_named_holds_tests(path: str) -> None:
     files = [*(ROOT / path).iterdir()] if path.endswith("/") else [ROOT / path]
     assert any(re.search(r"^def test_|\bit\(", file.read_text("utf-8"), re.MULTILINE) for file in files)
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+DOCS = ROOT / "py_backend/docs"
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.split()) <= 700
+    wrong = [url for url in LINK.findall(README) if "://" not in url and not (ROOT / url).exists()]
+    assert not wrong
+
+
+def test_each_command_that_is_named_is_there() -> None:
+    scripts = json.loads((ROOT / "package.json").read_text("utf-8"))["scripts"]
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / ".github").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"npm run ([\w:]+)", page.read_text("utf-8"))}
+    assert len(named) > 10
+    assert named <= {*scripts}
+
+
+def test_the_reference_has_each_public_name() -> None:
+    listed = re.findall(r"^::: residscope\.[\w.]*?(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+    assert {*residscope.__all__} - {*listed} == {"demo", "targets"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "py_backend/docs/in-python.md"])
+def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = residscope.demo.ioi()
+    panel = residscope.inspect(run.cache, run.answers, show=False)
+    names: dict[str, Any] = {"residscope": residscope, "panel": panel, "cache": run.cache, "answers": run.answers}
+    names |= {"clean": run.cache, "corrupted": run.cache}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL):
+        exec(compile(block, page, "exec"), names)

@@ -1,6 +1,6 @@
 """`npm run pictures:vscode`: pictures of VS Code on the demo model, and how long a click takes there.
 
-Pictures go to widgets/pictures/vscode-*.png; the times are printed, and never asserted.
+Pictures go to py_backend/docs/pictures/vscode-*.png; the times are printed, and never asserted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.lab import CHROMIUM_FLAGS
 from tests.support.sidebar import cell, cells
 from tests.support.window import FOLLOWS, Code, CodeServer, kernels
 
-PICTURES = Path(__file__).resolve().parents[2] / "widgets" / "pictures"
+PICTURES = Path(__file__).resolve().parents[2] / "py_backend/docs/pictures"
 VSIX = Path(os.environ["RESIDSCOPE_VSIX"])
 CELLS = ("from residscope import demo\nrun = demo.ioi()\nmodel, cache = run.model, run.cache", "print(cache)")
 CLICKS = """async (view, heads) => {
