@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import html
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ LIVE = {
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Put live pages and error codes into the text. Live pages may not be there (`npm run site -- quick`)."""
     name, words = LIVE.get(page.file.src_uri, ("", ""))
-    if name and (Path(config["docs_dir"]) / "live" / f"{name}.html").exists():
+    if name and (_live(config) / f"{name}.html").exists():
         frame = (
             f'<figure class="live"><iframe src="live/{name}.html" title="{words}" loading="lazy"></iframe>'
             f'<figcaption>{words}. This is the view itself: click it. <a href="live/{name}.html">On a page of its own.'
@@ -32,6 +33,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
         package = Path(config["docs_dir"]).parent / "residscope"
         markdown = markdown.replace("<!-- errors -->", _errors(package))
     return markdown
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Copy the live pages into the site."""
+    if _live(config).exists():
+        shutil.copytree(_live(config), Path(config["site_dir"]) / "live", dirs_exist_ok=True)
+
+
+def _live(config: Any) -> Path:
+    return Path(config["site_dir"]).parent / "live"
 
 
 def error_codes(package: Path) -> dict[str, list[str]]:

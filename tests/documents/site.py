@@ -1,4 +1,4 @@
-"""`npm run site`: builds the documentation site into dist/site, with live pages of the demo model, and checks its links.
+"""`npm run site`: builds the documentation into dist/site, with live pages of the demo model, and checks its links.
 
 python -m tests.documents.site [quick]
 
@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG, DOCS, SITE = ROOT / ".dev/site/mkdocs.yml", ROOT / "py_backend/docs", ROOT / "dist/site"
-LIVE = DOCS / "live"
+CONFIG, SITE = ROOT / ".dev/site/mkdocs.yml", ROOT / "dist/site"
+LIVE = ROOT / "dist/live"
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def live_pages() -> dict[str, Path]:
     """Write a stand-alone page of the demo model for each chapter that has one."""
     import residscope
 
-    LIVE.mkdir(exist_ok=True)
+    LIVE.mkdir(parents=True, exist_ok=True)
     run = residscope.demo.ioi()
     deep = [(23, 3), (29, 0)]
 
