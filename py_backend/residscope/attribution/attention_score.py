@@ -363,7 +363,9 @@ class HeadScore:
                 "before the cap. The change by the cap is the row `soft_cap`."
             )
         if rule.scale is None:
-            notes.append(f"The scores of {head} have another scale at each destination: that of this one is used.")
+            notes.append(
+                f"The scale of the scores of {head} differs between destinations: the one at this destination is used."
+            )
         return notes + self._mean_note() + self._pattern_note()
 
     def _mean_note(self) -> list[str]:

@@ -119,8 +119,8 @@ class HeadScores:
         if int(known.sum(-1).min()) < 3:
             raise ResidscopeError(
                 "attention",
-                "The scores of this head have another scale at each destination, and this one has fewer than 3 "
-                "sources to find it from: choose a later destination.",
+                "The scale of this head's scores differs between destinations, and this destination has fewer than 3 "
+                "sources, too few to find the scale: choose a later destination.",
             )
         a, b = _centred(products, known), _centred(truth, known)
         return ((a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)).squeeze(-1)
