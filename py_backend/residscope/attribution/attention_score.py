@@ -156,7 +156,7 @@ class HeadScore:
                 )
 
     def _check_destination(self) -> None:
-        """Refuse a destination on the padding before a prompt, which attends to none of its tokens."""
+        """Refuse a destination on the padding before a prompt: it attends to no token of the prompt."""
         first = self.scores.reader.ends.first
         for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
             if at < begin:
@@ -189,7 +189,7 @@ class HeadScore:
 
     @cached_property
     def weights(self) -> Float[Tensor, "batch read"]:
-        """The weight of each of these keys: 1 at the source, −1 at the other source. For the mean: minus attention."""
+        """The weight of each of these keys: 1 at the source, −1 at the other source or minus attention for the mean."""
         like = self.view.like
         if self.target.versus == "mean":
             import torch
@@ -390,7 +390,7 @@ class HeadScore:
         if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
         weights, paid = self._weighted_pattern
-        # Very small attention has no exact logarithm. In a mean, only the source's attention matters for this.
+        # Very small attention has no exact logarithm. In a mean this matters only at the source: others weigh little.
         floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
         exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
         logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)

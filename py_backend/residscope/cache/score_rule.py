@@ -33,7 +33,7 @@ class NormKind(NamedTuple):
     Attributes:
         when: Whether there is no norm, or a norm before or after the rotation.
         unit: Whether the norm has no readable weight, and its scale is the root of the mean square.
-        other_centring: Whether the norm's class is wrong on whether the norm subtracts the mean.
+        other_centring: Whether centring is the opposite of what the norm's class declares.
         offset: The number that is added to the norm's weight.
     """
 
@@ -231,7 +231,7 @@ class _Trial:
         return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
 
     def shows_what_is_before(self, cap: float) -> bool:
-        """Whether enough scores are so far below a soft-cap that the scores before it can be found."""
+        """Whether enough scores are so far below a soft-cap that the scores before the cap can be found."""
         below = (1 - (self.truth / cap).pow(2)).masked_fill(~self.known, 0)
         return int((below > _BELOW_CAP).sum()) >= _ENOUGH
 
