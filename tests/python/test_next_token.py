@@ -1,4 +1,4 @@
-"""Each position's own next token. Truth: one question for each position, and the model's own logits."""
+"""Each position's own next token. Expected: one question for each position, and the model's own logits."""
 
 from __future__ import annotations
 
