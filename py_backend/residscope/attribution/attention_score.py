@@ -1,7 +1,7 @@
 """An attention score as a functional of the stream before its layer, at the destination or at the source.
 
 score(d, s) = τ · q̂_d · k̂_s. With fixed keys, the score is an affine functional of the stream at the destination. With
-fixed queries, it is one of the stream at the source. Either side sums to the whole score. If the score is compared with
+fixed queries, it is such a functional at the source. Either side sums to the whole score. If the score is compared with
 another source s′, the difference is log A(d, s) − log A(d, s′), because both have the same normaliser (and sinks).
 """
 
@@ -390,7 +390,8 @@ class HeadScore:
         if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
         weights, paid = self._weighted_pattern
-        # Very small attention has no exact logarithm. In a mean this matters only at the source: others weigh little.
+        # Very small attention has no exact logarithm. In a mean, this matters only at the source: the weights of other
+        # sources are then also small.
         floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
         exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
         logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)

@@ -302,7 +302,7 @@ class _Held:
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
             return unique_id(value)
-        except NoKeyError:  # no weak references; its address is unique while the module keeps it
+        except NoKeyError:  # allows no weak references; its address is unique while the module keeps the object
             return id(value)
 
 

@@ -141,7 +141,7 @@ def _find(reader: HeadReader) -> Rule:
         rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
             best = rule
-        # In fine precision a wrong rule has a large error. In coarse precision the rule with the smallest is used.
+        # In fine precision a wrong rule has a large error. In coarse precision the smallest error decides.
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
@@ -168,7 +168,7 @@ _KNOWN = 6
 """The number of rules that are remembered for the next head. A model may have several (local and global attention)."""
 
 _BELOW_CAP, _ENOUGH = 1e-2, 4
-"""A score is clear of a soft-cap if 1 − (score / cap)² is larger. `_ENOUGH`: the number of clear scores needed."""
+"""Scores with 1 − (score / cap)² above `_BELOW_CAP` are clear of the soft-cap. `_ENOUGH` of them are needed."""
 
 _SOURCES = 48
 _DESTINATIONS = 8
@@ -359,7 +359,7 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
 def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
     """τ, from soft-capped scores, by least squares over the scores before the cap.
 
-    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). So scores there have less or no weight.
+    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). Such scores have less or no weight.
     """
     capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
     weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)

@@ -1,4 +1,4 @@
-"""The tokenizer's special tokens, read each time, because they may be set later."""
+"""The tokenizer's special tokens. They are read at each use, because they may be set later."""
 
 from __future__ import annotations
 

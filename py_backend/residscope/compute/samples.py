@@ -60,7 +60,7 @@ class Samples:
     def changed(self, tensors: list[Tensor]) -> bool:
         """Read the elements, and return whether any differs from the last time. True at the first time.
 
-        If a device cannot be read, the elements count as changed once, and once more when it can be read again.
+        If a device cannot be read, the elements count as changed once, and once more when the device can be read again.
         """
         import torch
 
