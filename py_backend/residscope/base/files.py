@@ -14,7 +14,7 @@ from typing import IO
 def atomic_write(path: Path) -> Generator[IO[bytes]]:
     """Open a new file, which replaces `path` when it is completely written. If writing fails, the new file is deleted.
 
-    Until then, the new file has an unpredictable name in the same folder, and the user's default permissions. If
+    During writing, the new file has an unpredictable name in the same folder, and the user's default permissions. If
     `path` is a link, the link is replaced, and its target stays unchanged.
 
     Raises:
