@@ -115,7 +115,7 @@ class NextToken(msgspec.Struct, frozen=True):
     """At each position, the logit of the token that really follows. So each position has its own answer.
 
     Attributes:
-        versus: `"runner-up"`: minus the logit of the most likely other token there. None: the plain logit.
+        versus: `"runner-up"`: minus the logit of the most likely other token at this position. None: the plain logit.
     """
 
     versus: Literal["runner-up"] | None = None
@@ -195,7 +195,7 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class TokenLabel(msgspec.Struct, frozen=True):
-    """A token at a position. If prompts differ there, `text` is empty and `varies` lists some of the tokens."""
+    """A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens."""
 
     text: str
     id: int | None = None

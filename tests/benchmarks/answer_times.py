@@ -1,14 +1,14 @@
-"""`npm run bench:sidebar`: from the click on a head to its drawn picture, idle and beside each kind of running cell.
+"""`npm run bench:sidebar`: the time from a click on a head to its drawn picture, idle and during each kind of cell.
 
-In a real JupyterLab, on the demo model, all times by the browser's clock. Two ways of clicking:
+The times are measured in a real JupyterLab, on the demo model, by the browser's clock. There are two kinds of clicks:
 
-- cold: a head that the pointer was never on, so nothing of it was asked for before;
-- by hand: the pointer comes to it over the two heads beside it, 40 ms on each, and presses 100 ms after it has come.
+- cold: on a head that the pointer has never touched, so that none of its data were requested before
+- by hand: the pointer crosses the two neighbouring heads, 40 ms on each, and clicks after 100 ms on the head
 
-Beside them the plain round trip of an empty request on a comm of the same kernel, in turn with the clicks. Each is told
-twice: as it comes (the picture's pixels are in its canvas; the reply is there), and once the browser has painted the
-frame after that, which is what eyes see: an animation frame, and then a task, which comes when the frame is done. The
-goal compares painted with painted: both wait for the screen alike. Prints a table; never asserts a time.
+The round trip of an empty request on a comm of the same kernel is measured in turn with the clicks. Each time is
+measured twice: when the result arrives (the pixels are in the canvas, or the reply is there), and when the browser has
+painted the next frame (an animation frame, and the task after it). The goal compares painted times. Prints a table, and
+never asserts a time.
 
 python -m tests.benchmarks.answer_times [--json FILE] [--only idle]
 """
@@ -32,7 +32,7 @@ from tests.support.lab import CHROMIUM_FLAGS, Lab
 from tests.support.server import Server
 
 Times = dict[str, list[list[float]]]
-"""By kind of gesture, each one's milliseconds: as it comes, and painted."""
+"""For each kind of gesture, the milliseconds of each: until it arrives, and until it is painted."""
 
 ROUNDS = 3
 ANEW = "cache{} = type(cache)(dict(cache.cache_dict), run.model)"
@@ -45,7 +45,7 @@ BUSY = {
     "pure Python loop": "n += 1",
 }
 
-# The clicks are the browser's own events. A picture is drawn when the card is there, and has its own numbers.
+# The clicks are events of the browser. A picture is drawn when the card is there and has its own numbers.
 SHARED = """
     const side = document.getElementById("residscope-sidebar");
     const painted = () => new Promise(done => requestAnimationFrame(() => {
@@ -165,12 +165,12 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """For the table of all benchmarks: beside an idle kernel."""
+    """Return rows for the table of all benchmarks: with an idle kernel."""
     return as_rows(measured(["idle"]))
 
 
 def as_rows(table: dict[str, Times]) -> list[Row]:
-    """The goal's rows: painted beside painted, at the median."""
+    """Return the rows of the goal: medians of painted times."""
     found: list[Row] = []
     for name, times in table.items():
         empty = [summary([time[at] for time in times["empty"]])[0] for at in (0, 1)]
@@ -196,7 +196,7 @@ def as_rows(table: dict[str, Times]) -> list[Row]:
 
 
 def measured(kinds: list[str]) -> dict[str, Times]:
-    """The times beside kinds of cells, in a JupyterLab and a browser of their own."""
+    """Return the times during each kind of cell, in a separate JupyterLab and browser."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Server.started(Path(folder)) as server,
@@ -210,12 +210,12 @@ def measured(kinds: list[str]) -> dict[str, Times]:
 
 
 def chromium() -> str | None:
-    """The browser."""
+    """Return the browser."""
     return os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
-    """One row for every kind of cell that runs meanwhile."""
+    """Return one row for each kind of cell that runs meanwhile."""
     lab.open(lab.write_notebook("times.ipynb", SETUP))
     lab.run_all()
     lab.open_sidebar()
@@ -224,7 +224,7 @@ def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
     for name in kinds:
         for _ in range(ROUNDS):
             number += 1
-            lab.run_cell(ANEW.format(number))  # of which nothing was seen yet, on either side
+            lab.run_cell(ANEW.format(number))  # a cache of which nothing was shown or computed yet
             lab.inspect(f"cache{number}")
             work = BUSY[name]
             if work:
@@ -240,13 +240,13 @@ def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
 
 
 def heads() -> dict[str, list[Any]]:
-    """Ways over the upper half of the map, none beside another, and heads to click cold in the lower half."""
+    """Return routes over the upper half of the map, not side by side, and heads in the lower half to click cold."""
     ways = [[f"L{layer}H{head + step}" for step in range(3)] for layer in range(0, 16, 2) for head in (0, 5)]
     return {"cold": [f"L{layer}H{head}" for layer in range(18, 30) for head in range(0, 9, 2)], "ways": ways}
 
 
 def summary(times: list[float]) -> tuple[float, float]:
-    """The median and the 95th percentile."""
+    """Return the median and the 95th percentile."""
     return statistics.median(times), statistics.quantiles(times, n=20)[-1]
 
 

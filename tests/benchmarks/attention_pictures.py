@@ -1,7 +1,7 @@
-"""Attention pictures: from the call to the painted picture, in one headless Chromium, beside CircuitsVis.
+"""Attention pictures: the time from the call to the painted picture, in headless Chromium, compared with CircuitsVis.
 
-Residscope's views run as they do in a notebook, over a kernel service in this process; messages and buffers travel over
-HTTP. CircuitsVis' page is put into the same page as notebooks do it. Prints a table; never asserts a time.
+Residscope's views run as in a notebook, over a kernel service in this process. Messages and buffers are sent over HTTP.
+CircuitsVis' page is put into the same page, as notebooks do it. Prints a table, and never asserts a time.
 
 python -m tests.benchmarks.attention_pictures
 """
@@ -34,7 +34,7 @@ STATIC = ROOT / "py_backend/residscope/static"
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
 PATIENCE = int(os.environ.get("RESIDSCOPE_PATIENCE", "120")) * 1000
-"""Milliseconds after which the other side is said to have drawn nothing."""
+"""After this many milliseconds, the other side counts as having drawn nothing."""
 
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/panel.css">
 <div id="root" style="width: 1200px"></div><div id="other"></div>
@@ -80,7 +80,7 @@ window.drawnThumbs = () => {
 entry.render({ model, el: document.getElementById("root"), signal: new AbortController().signal });
 </script>"""
 
-# Moves the pointer over a matrix, a step a frame, as a hand would; gives the intervals between frames.
+# Moves the pointer over a matrix, one step per frame, like a hand. Returns the intervals between frames.
 HOVER = """async count => {
     const canvas = document.querySelector(".rs-cards .rs-matrix");
     canvas.scrollIntoView({ block: "center" });
@@ -97,7 +97,7 @@ HOVER = """async count => {
     }
     return times;
 }"""
-# Frames without any work between them: what this machine is able to.
+# Frames without any work in between: the limit of this machine.
 IDLE = """async count => {
     const times = [];
     let last = await frame();
@@ -108,8 +108,8 @@ IDLE = """async count => {
     }
     return times;
 }"""
-# As a notebook puts HTML into an output: its scripts run. It makes its canvases at once, and paints them one by one: a
-# painted one has the picture's size, and no more a canvas' own.
+# Puts HTML into an output as a notebook does: its scripts run. CircuitsVis makes its canvases at once, and paints them
+# one by one. A painted canvas has the size of the picture, not the initial size.
 OTHER = """([count, side]) => {
     const start = async () => {
         const other = document.body.appendChild(document.createElement("div"));
@@ -165,7 +165,7 @@ class Bench:
                 self.send_header("content-type", f"{kind}; charset=utf-8")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                with suppress(BrokenPipeError, ConnectionResetError):  # a page that was left
+                with suppress(BrokenPipeError, ConnectionResetError):  # the page was left
                     self.wfile.write(body)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -173,7 +173,7 @@ class Bench:
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def html(self) -> str:
@@ -188,13 +188,13 @@ class Bench:
         return PAGE.replace("TRAITS", json.dumps(traits))
 
     def open(self, service: Any) -> None:
-        """A panel over a cache, drawn, with nothing pinned."""
+        """Open a panel for a cache, and wait until it is drawn, with nothing pinned."""
         self.service = service
         self.page.goto(self.address)
         self.page.wait_for_function("() => document.querySelector('.residscope')?.dataset.state === 'ready'")
 
     def timed(self, script: str, arg: Any) -> tuple[float, int]:
-        """Seconds from here to the painted picture, which `script` gives the time of; and the bytes that travelled."""
+        """Return the seconds until the picture is painted (as `script` measures it), and the number of sent bytes."""
         self.sent, start = 0, time.time()
         return self.page.evaluate(script, arg) / 1000 - start, self.sent
 
@@ -205,7 +205,7 @@ THUMBS = "async () => { model.set('presentation', 'all'); return painted(drawnTh
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """In a headless Chromium."""
+    """Provide a bench in headless Chromium."""
     path = os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
@@ -218,7 +218,7 @@ def bench() -> Iterator[Bench]:
 
 
 def service(positions: int, layers: int, heads: int) -> Any:
-    """Over a random model's cache; its attention is spread evenly over some tokens, as trained heads' is."""
+    """Return a service for a random model's cache. Attention is spread evenly over some tokens, as in trained heads."""
     from transformer_lens.model_bridge import TransformerBridge
 
     from residscope.serving.service import Service
@@ -240,13 +240,13 @@ def service(positions: int, layers: int, heads: int) -> Any:
 
 
 def theirs(running: Bench, positions: int, heads: int, limit: int) -> tuple[float, int] | str:
-    """CircuitsVis' `attention_patterns` of the same patterns: seconds and bytes, or why there is no picture."""
+    """Return seconds and bytes of CircuitsVis' `attention_patterns` for the same patterns, or why there is none."""
     from circuitsvis.attention import attention_patterns
 
     held = running.service.hold.get().cache
     pattern = torch.cat([held["pattern", layer][0] for layer in range(held.model.cfg.n_layers)])[:heads]
     tokens = [f" w{at % 60}" for at in range(positions)]
-    # What of the page is not the program, which the browser would have to get once only.
+    # The part of the page that is not the program. A browser would have to load the program only once.
     program = len((Path(sys.modules["circuitsvis"].__file__ or "").parent / "dist/cdn/iife.js").read_bytes())
     page = running.browser.new_page()
     try:
@@ -326,7 +326,7 @@ def rows() -> list[Row]:
 
 
 def _long(running: Bench, held: Any, positions: int, beside: str) -> list[Row]:
-    """One head of a long prompt: its picture, and the frames while the pointer moves over it."""
+    """Return rows for one head of a long prompt: its picture, and the frames while the pointer moves over it."""
     times: list[tuple[float, int]] = []
     for _ in range(3):
         running.open(held)
@@ -334,7 +334,7 @@ def _long(running: Bench, held: Any, positions: int, beside: str) -> list[Row]:
     spent, size = sorted(times)[1]
     moved: list[float] = running.page.evaluate(HOVER, 240)
     idle: list[float] = running.page.evaluate(IDLE, 240)
-    # Of 4096 tokens its page would be some 200 MB of JSON.
+    # For 4096 tokens, CircuitsVis' page would be about 200 MB of JSON.
     other = theirs(running, positions, 1, PATIENCE // 2) if positions < 2000 else "not tried"
     taken = other if isinstance(other, str) else f"{spoken(other[0])}, {other[1] / 1e6:.1f} MB"
     work = f"attention, 1 head × {positions}"

@@ -1,4 +1,4 @@
-"""Attribution beside TransformerLens' own functions, on models of known shapes with random weights.
+"""Attribution compared with TransformerLens' own functions, on models of known shapes with random weights.
 
 python -m tests.benchmarks.attribution [NAME …]
 """
@@ -23,13 +23,13 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work, done three ways.
+    """One piece of work, done in several ways.
 
     Attributes:
-        new: Residscope, with a target that was never asked for.
-        again: Residscope, with a target that was.
-        other: What is beside it.
-        read: One read of the activations that it needs at least.
+        new: Residscope, with a new target.
+        again: Residscope, with a target that was requested before.
+        other: The other library.
+        read: One read of the activations that are needed at least.
     """
 
     new: Work
@@ -39,7 +39,7 @@ class Case:
 
 
 def main() -> None:
-    """Print the table; with `--memory CASE SIDE` what a child process is asked for."""
+    """Print the table. With `--memory CASE SIDE`, do the work of a child process."""
     if "--memory" in sys.argv:
         print(json.dumps(_grown(*sys.argv[-2:])))
         return
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def rows(only: set[str] | None = None) -> list[Row]:
-    """All rows, or those of the named cases."""
+    """Return all rows, or those of the named cases."""
     made = {"heads-last": _heads_last, "heads-all": _heads_all, "heads-many": _heads_many, "neurons": _neurons}
     made |= {"sources": _sources}
     found: list[Row] = []
@@ -60,7 +60,7 @@ def rows(only: set[str] | None = None) -> list[Row]:
 
 # --- the cases -------------------------------------------------------------------------------------------------------
 def case(name: str) -> Case:
-    """Model, cache and the works of a case."""
+    """Return the model, the cache and the works of a case."""
     import torch
 
     import residscope
@@ -93,7 +93,7 @@ def case(name: str) -> Case:
         return (found[:, 0] - found[:, 1]) * model.ln_final.weight
 
     def heads() -> Any:
-        own = type(cache)(dict(cache.cache_dict), model)  # theirs adds `hook_result` to it
+        own = type(cache)(dict(cache.cache_dict), model)  # TransformerLens adds `hook_result` to it
         stack = own.stack_head_results(layer=-1, **where)
         stack = own.apply_ln_to_stack(stack, layer=-1, **where)
         return torch.einsum("c b ... d, b d -> c b ...", stack, directions())
@@ -147,7 +147,7 @@ def _heads_last() -> list[Row]:
 
 
 def _first_of_all() -> Work:
-    """The first question to a cache, of which nothing is known but what its model is made of."""
+    """Ask the first question to a cache, of which only facts about its model are known."""
     import residscope
     from tests.benchmarks import shapes
 
@@ -216,7 +216,7 @@ def _row(work: str, beside: str, ours: float, theirs: float, goal: float, note: 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 def _memory(name: str, work: str, goal: float) -> Row:
-    """Peak memory above what was there before, of a child process for each side."""
+    """Return the peak memory above the initial memory, of a child process for each side."""
 
     def child(side: str) -> float:
         command = [sys.executable, "-m", "tests.benchmarks.attribution", "--memory", name, side]
@@ -231,7 +231,7 @@ def _memory(name: str, work: str, goal: float) -> Row:
 
 
 def _grown(name: str, side: str) -> float:
-    """By how many bytes this process grew at most while it worked, after a first time on something small."""
+    """Return by how many bytes this process grew at most while it worked, after a first run on a small case."""
     import residscope
     from tests.benchmarks import shapes
 

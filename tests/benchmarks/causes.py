@@ -1,6 +1,6 @@
-"""Ablation of heads, patching and estimates, beside the model's own hooked runs, one by one.
+"""Ablation of heads, patching and estimates, compared with the model's own hooked runs.
 
-Processor time of the process is compared, because wall time depends on what else the machine does.
+Processor time of the process is compared, because wall time depends on the other load of the machine.
 
 python -m tests.benchmarks.causes
 """
@@ -16,8 +16,8 @@ import torch
 from tests.benchmarks.table import Row, markdown, spoken
 
 EVERY = 5
-"""All positions of the demo model: heads of every fifth layer, since all of them take minutes. The replay and the test
-of the blocks, which are part of the time, weigh more then."""
+"""For all positions of the demo model: the heads of every fifth layer, because all heads take minutes. So the replay
+and the test of the blocks, which are part of the time, have more weight here."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """Effects of heads at every position and at the last one, the stream at each position, and the estimate."""
+    """Return rows: heads at every position and at the last one, the stream at each position, and the estimate."""
     import residscope
     from tests.benchmarks import shapes
 
@@ -104,7 +104,7 @@ def _taken(work: Callable[[], object]) -> float:
 
 
 def _theirs(work: Callable[[], object]) -> float:
-    """The time of one run, from two."""
+    """The time of one run, measured over two."""
     return sum(_taken(work) for _ in range(2)) / 2
 
 

@@ -1,6 +1,6 @@
-"""Two runs compared, beside the attribution of one of them: two prompts of a cache, and two checkpoints.
+"""Two compared runs, against the attribution of one of them: two prompts of a cache, and two checkpoints.
 
-Processor time is compared. Each call is a new question: nothing of the call before is kept for it.
+Processor time is compared. Each call is a new question, for which nothing is memoised.
 
 python -m tests.benchmarks.compare
 """
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """Heads and layers, of the demo model and of GPT-2-small's shape."""
+    """Return rows for heads and layers, of the demo model and of GPT-2-small's shape."""
     import residscope
     from tests.benchmarks import shapes
 
@@ -75,7 +75,7 @@ def _beside(name: str, cache: Any, other: Any, answers: Any, by: str) -> list[Ro
 
 
 def _fresh(cache: Any) -> Any:
-    """The same activations in another cache, about which nothing is known yet."""
+    """The same activations in another cache, for which nothing is memoised yet."""
     return type(cache)(dict(cache.cache_dict), cache.model)
 
 

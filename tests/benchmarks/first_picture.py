@@ -1,14 +1,14 @@
-"""From executing a cell to the first picture on screen, in a real JupyterLab: ours, CircuitsVis', plotly's.
+"""The time from executing a cell to the first picture on screen, in a real JupyterLab: Residscope, CircuitsVis, plotly.
 
-Each cell in turn, several times, in a warm kernel where all libraries are imported: on a page that was just loaded
-(cold), and once more on the same page (warm), the outputs cleared before.
+Each cell is run in turn, several times, in a warm kernel where all libraries are imported: on a page that was just
+loaded (cold), and once more on the same page (warm), after its outputs were cleared.
 
 - `residscope.inspect(cache, answers, heads=[one])`, until its head map is coloured, and until its attention is drawn
-- plotly `imshow` of the same head map, whose figures were computed before, and with the cell computing them
-- CircuitsVis `attention_patterns` of the same head's layer, its JavaScript from the package: what it does offline. That
-  it first looks whether there is a network is left out.
+- plotly `imshow` of the same head map, with values computed before, and with values computed in the cell
+- CircuitsVis `attention_patterns` of the same head's layer, with the JavaScript from the package, as it does offline.
+  Its check for a network is left out.
 
-A picture is there when its marks are in the page, and the browser has painted the frame after that. All times by the
+A picture is there when its marks are in the page, and the browser has painted the next frame. All times are by the
 browser's clock. Never asserts a time.
 
 python -m tests.benchmarks.first_picture [--json FILE]
@@ -50,7 +50,7 @@ CELLS = {
     "plotly, computed in the cell": DRAW.format('residscope.attribute(cache, answers, by="head").grid.mean(-1)'),
     "circuitsvis": 'circuitsvis.attention.attention_patterns(tokens, cache["pattern", 23][0])',
 }
-# What must be in the output for each picture.
+# The element that must be in the output for each picture.
 PICTURES = {
     "residscope": {
         "map": "node.querySelector('.rs-grid .rs-cell')?.style.backgroundColor",
@@ -89,11 +89,11 @@ MEASURE = """async ([code, pictures]) => {
 }"""
 
 Times = dict[str, dict[str, dict[str, list[float]]]]
-"""By page (cold, warm), cell and picture: milliseconds."""
+"""Milliseconds by page (cold, warm), cell and picture."""
 
 
 def measured() -> Times:
-    """In a JupyterLab and a browser of their own."""
+    """Return the times, measured in a separate JupyterLab and browser."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Server.started(Path(folder)) as server,
@@ -112,7 +112,7 @@ def measured() -> Times:
                 for page in times:
                     found: dict[str, float] = lab.evaluate(MEASURE, [code, PICTURES[cell]], 60_000)
                     for picture, taken in found.items():
-                        if turn:  # the first one warms the kernel and the browser's own cache
+                        if turn:  # the first turn warms the kernel and the browser's cache
                             times[page][cell].setdefault(picture, []).append(taken)
             print(f"turn {turn}", file=sys.stderr)
         browser.close()
@@ -120,7 +120,7 @@ def measured() -> Times:
 
 
 def as_rows(times: Times) -> list[Row]:
-    """Ours beside each of the others, on a cold and on a warm page."""
+    """Return rows that compare Residscope with each other library, on a cold and on a warm page."""
     found: list[Row] = []
     others = [
         ("map", "head map", "plotly", f"plotly {version('plotly')} `imshow` of figures that were there"),
@@ -145,7 +145,7 @@ def as_rows(times: Times) -> list[Row]:
 
 
 def rows() -> list[Row]:
-    """For the table of all benchmarks."""
+    """Return rows for the table of all benchmarks."""
     return as_rows(measured())
 
 

@@ -17,11 +17,11 @@ from tests.benchmarks.table import Row, markdown, spoken
 
 SHAPE = "32 layers × 32 heads × 2048 tokens, bfloat16, Llama-3-8B's shape"
 PATTERNS = 6
-"""Layers whose patterns are held: 268 MB each."""
+"""The number of layers whose patterns are in memory: 268 MB each."""
 
 
 def main() -> None:
-    """Print the table; with `--child` the figures themselves."""
+    """Print the table. With `--child`, print the numbers of the child process."""
     if "--child" in sys.argv:
         print(json.dumps(figures()))
         return
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """From a process of its own, whose memory is looked at."""
+    """Return the rows, measured in a separate process, whose memory is observed."""
     command = [sys.executable, "-m", "tests.benchmarks.large", "--child"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -55,7 +55,7 @@ def rows() -> list[Row]:
 
 
 def figures() -> dict[str, Any]:
-    """What each piece of work takes, by time and memory, and how soon it is given up."""
+    """Return the time and memory of each piece of work, and how soon it ends after a cancel request."""
     from residscope.serving.service import Service
     from tests.benchmarks import shapes
 
@@ -102,7 +102,7 @@ def _other(id: int) -> dict[str, Any]:
 
 
 def ask(served: Any, id: str, work: dict[str, Any]) -> int:
-    """Ask until it is there, as a view does; how often it was told how far it is."""
+    """Send a request until its reply is there, as a view does. Return how often the progress came instead."""
     told = -1
     answer: dict[str, Any] = {"reply": {"kind": "working"}}
     while answer.get("reply", {}).get("kind") == "working":

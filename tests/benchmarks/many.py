@@ -1,9 +1,9 @@
-"""10,000 prompts through `attribute_many`: how fast beside the runs alone, how much memory beside holding all caches.
+"""10,000 prompts through `attribute_many`: its time compared with the runs alone, its memory with holding all caches.
 
 python -m tests.benchmarks.many
 
-Each piece of work is done in a process of its own. Extra memory is the peak of its resident memory, less what it was
-after a first batch; so the model, the libraries and one batch's buffers are not counted. (Linux only.)
+Each piece of work is done in a separate process. Extra memory is the peak of its resident memory, minus the memory
+after a first batch. So the model, the libraries and one batch's buffers are not counted. (Linux only.)
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.benchmarks.table import Row, markdown
 
 PROMPTS, BATCH, POSITIONS, VOCAB = 10_000, 100, 16, 1000
 HELD = 1000
-"""So many prompts' caches are held at once for comparison: all of them would take ten times as much."""
+"""The caches of this many prompts are held at once for comparison. All caches would take ten times as much."""
 SIZES = {"d_model": 64, "d_head": 16, "n_layers": 4, "n_heads": 4, "n_ctx": POSITIONS, "d_mlp": 256, "d_vocab": VOCAB}
 SHAPE = "4 layers × 4 heads, d_model 64, 16 tokens a prompt, 100 prompts a batch"
 
 
 def rows() -> list[Row]:
-    """The table's rows."""
+    """Return the table's rows."""
     many, neurons = child("many", PROMPTS), child("neurons", PROMPTS)
     few, held = child("many", HELD), child("hold", HELD)
     library = f"TransformerLens {version('transformer-lens')}"
@@ -74,14 +74,14 @@ def rows() -> list[Row]:
 
 
 def child(work: str, prompts: int) -> dict[str, float]:
-    """What a process of its own says of a piece of work: seconds, those of the model's runs, extra bytes, rows."""
+    """Return the results of a child process: seconds, seconds of the model's runs, extra bytes, rows."""
     command = [sys.executable, "-m", "tests.benchmarks.many", work, str(prompts)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measured(work: str, prompts: int) -> dict[str, float]:
-    """In the child: do the work."""
+    """Do the work, in the child process."""
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -123,7 +123,7 @@ def measured(work: str, prompts: int) -> dict[str, float]:
 
 
 def resident(name: str) -> int:
-    """Bytes of memory of this process, as Linux counts them."""
+    """Return the bytes of memory of this process, as Linux counts them."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def peak() -> float:
-    """The most bytes that this process has held since the peak was last forgotten."""
+    """Return the most bytes that this process has held since `forget_peak` was called."""
     for line in Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else ():
         if line.startswith("VmHWM:"):
             return float(line.split()[1]) * 1024
@@ -16,6 +16,6 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Begin again, where the system can."""
+    """Begin to measure the peak again, if the system allows."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")

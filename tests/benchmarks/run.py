@@ -1,6 +1,6 @@
-"""`npm run bench`: what things cost, each beside something else in the same run. Prints a table; never asserts a time.
+"""`npm run bench`: the costs of Residscope, each compared with something else in the same run.
 
-Each part runs in a process of its own, one after another.
+Prints a table, and never asserts a time. Each part runs in a separate process, one after another.
 
 python -m tests.benchmarks.run [--json FILE] [PART …]
 """
@@ -38,7 +38,7 @@ def main() -> None:
     """Measure everything, or the named parts, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # what a child process is asked for
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # for the child process
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default all")
     arguments = parser.parse_args()
     if arguments.part:
@@ -58,21 +58,21 @@ def main() -> None:
 
 
 def measured(part: str) -> list[Row]:
-    """One part's rows, from a process of its own."""
+    """Return the rows of one part, from a separate process."""
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "tests.benchmarks.run", "--part", part, "--json", str(file)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if ended.returncode != 0:  # one part that fails hides no other
+        if ended.returncode != 0:  # a failing part must not hide the others
             print(ended.stdout[-3000:], file=sys.stderr)
             return [Row(part, "", "", "", "failed", "", None, "see above")]
         return [Row(**row) for row in json.loads(file.read_text())]
 
 
 def machine() -> dict[str, object]:
-    """What this ran on."""
+    """Return a description of this machine."""
     names = ("torch", "transformer-lens", "circuitsvis", "plotly", "jupyterlab", "anywidget")
     known = {name: version(name) for name in names}
     return {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version(), **known}

@@ -1,4 +1,4 @@
-"""Models of well-known shapes with random weights, and caches of theirs."""
+"""Models of well-known shapes with random weights, and caches of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-ROOT = TemporaryDirectory(prefix="residscope-shapes-")  # goes with the process
+ROOT = TemporaryDirectory(prefix="residscope-shapes-")  # deleted when the process ends
 THREADS = 2
 
 
 @cache
 def gpt2_small() -> Any:
-    """12 layers × 12 heads, d_model 768, d_mlp 3072, 50,257 tokens; norm weights and biases moved off their start."""
+    """12 layers × 12 heads, d_model 768, d_mlp 3072, 50,257 tokens. Norm weights and biases differ from their start."""
     from transformer_lens.model_bridge import TransformerBridge
 
     torch.manual_seed(0)
@@ -34,9 +34,9 @@ def gpt2_small() -> Any:
 
 
 def run(model: Any, batch: int, positions: int) -> tuple[Any, torch.Tensor]:
-    """A cache of random prompts, and a pair of answers for each prompt, `[batch, 2]`.
+    """Return a cache of random prompts, and a pair of answers for each prompt, `[batch, 2]`.
 
-    The logits are left out where they alone would take gigabytes.
+    The logits are left out if they alone would take gigabytes.
     """
     torch.manual_seed(1)
     tokens = torch.randint(0, model.cfg.d_vocab, (batch, positions))
@@ -48,7 +48,7 @@ def run(model: Any, batch: int, positions: int) -> tuple[Any, torch.Tensor]:
 
 
 def _tokenizer(size: int, folder: Path) -> None:
-    """A word for each id: a bridge loads a tokenizer from the model's folder."""
+    """A tokenizer with a word for each id. A bridge loads it from the model's folder."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -63,7 +63,8 @@ def _tokenizer(size: int, folder: Path) -> None:
 def llama3_8b() -> Any:
     """32 layers × 32 heads, d_model 4096, 8 key-value heads, 128,256 tokens, bfloat16.
 
-    All layers share one layer's random weights: 8 billion of them would fill this machine, and no kernel knows.
+    All layers share one layer's random weights, because 8 billion weights would not fit in memory. This does not
+    change the cost.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -104,10 +105,10 @@ def llama3_8b() -> Any:
 
 
 def llama3_cache(model: Any, positions: int, patterns: int) -> Any:
-    """A cache of one prompt as such a model makes it, with patterns and values of the first few layers only.
+    """Return a cache of one prompt like that of such a model, with patterns and values of only the first few layers.
 
-    A run of the model would take this machine half an hour. What attention writes is `z` @ `W_O`, and the stream is the
-    sum of what was written.
+    A run of the model would take half an hour on a small machine. So the output of attention is computed as `z` @
+    `W_O`, and the stream as the sum of all outputs.
     """
     from transformer_lens import ActivationCache
 

@@ -1,4 +1,4 @@
-"""What is loaded and sent: the import, the wheel, the bundle; each request's reply on the demo model.
+"""The sizes of what is loaded and sent: the import, the wheel, the bundle, and each request's reply on the demo model.
 
 python -m tests.benchmarks.sizes
 """
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """Import, wheel, bundle, replies."""
+    """Return rows on import, wheel, bundle and replies."""
     return [_import(), _wheel(), _bundle(), *_replies()]
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark says: one row for each piece of work, beside something else, and the goal. Nothing here asserts."""
+"""The table of a benchmark: one row for each piece of work, with a comparison and a goal. Nothing here asserts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        work: What was done, and its shape.
-        beside: What was done beside it in the same run, with its version.
-        ours: What Residscope took: "3.1 ms".
-        theirs: What the other side took.
-        figure: What the goal is about: "12 ×".
+        work: The work and its shape.
+        beside: The work that it is compared with in the same run, with its version.
+        ours: The cost with Residscope: "3.1 ms".
+        theirs: The cost on the other side.
+        figure: The number that the goal is about: "12 ×".
         goal: The goal in words: "≥ 6 ×".
-        met: Whether it was reached; None where there is none.
-        note: What a reader should know.
+        met: Whether the goal was reached. None without a goal.
+        note: A remark for readers.
     """
 
     work: str
@@ -35,7 +35,7 @@ class Row:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table."""
+    """Return the rows as a Markdown table."""
     heads = ("work", "beside", "Residscope", "the other", "figure", "goal", "")
     marks = {True: "✓", False: "✗", None: ""}
     lines = [[r.work, r.beside, r.ours, r.theirs, f"**{r.figure}**", r.goal, marks[r.met]] for r in rows]
@@ -45,21 +45,21 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows for JSON."""
+    """Return the rows for JSON."""
     return [asdict(row) for row in rows]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes, once."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def side_by_side(times: int, *works: Callable[[], object], each: int = 1) -> list[float]:
-    """The median times of pieces of work in seconds, run in turn so that a busy machine slows all alike.
+    """Return the median times of pieces of work in seconds. They run in turn, so that a busy machine slows all alike.
 
-    Each is run once before, uncounted; in its turn it is run `each` times, as somebody does who works with it.
+    Each runs once without being counted. In its turn, each runs `each` times, as in real work.
     """
     for work in works:
         work()
@@ -71,7 +71,7 @@ def side_by_side(times: int, *works: Callable[[], object], each: int = 1) -> lis
 
 
 def spoken(taken: float) -> str:
-    """A time in words: "0.35 ms", "12 ms", "1.4 s"."""
+    """Return a time in words: "0.35 ms", "12 ms", "1.4 s"."""
     for factor, unit in ((1, "s"), (1e3, "ms")):
         if taken * factor >= 1:
             return f"{taken * factor:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Targets inside the model: why a head reads a source, what it moves, and what a neuron reads.
+"""Targets inside the model: why a head reads a source, what the head moves, and what a neuron reads.
 
 python -m tests.benchmarks.why [--large]
 """
@@ -20,7 +20,7 @@ HEAD, DESTINATION, SOURCE = "L10H7", 1000, 500
 
 
 def main() -> None:
-    """Print the table; with `--child SHAPE` the numbers themselves."""
+    """Print the table. With `--child SHAPE`, print the numbers of the child process."""
     if "--child" in sys.argv:
         print(json.dumps(_large() if sys.argv[-1] == "large" else _small()))
         return
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """Each shape in a process of its own, whose memory is measured."""
+    """Return rows of each shape, from a separate process whose memory is measured."""
     small, large = _child("small"), _child("large")
     made: list[Row] = []
     for name, (new, again, logits, extra) in small.items():
@@ -51,7 +51,7 @@ def _child(shape: str) -> dict[str, list[float]]:
 
 
 def _works(cache: Any, answers: Any, head: str, destination: int, source: int) -> dict[str, Callable[[int], object]]:
-    """Each piece of work, for a source that changes with each call, so that each is a new target."""
+    """Return each piece of work. Its source changes with each call, so that each call has a new target."""
     import residscope
     from residscope import targets
 

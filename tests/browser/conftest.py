@@ -1,7 +1,7 @@
 """A real JupyterLab and a real browser.
 
-`server` is one JupyterLab for the whole session, in throw-away folders; `lab` is a fresh browser page on it, with the
-helpers of `lab.py`, that fails the test when the page reported an error of ours.
+`server` is one JupyterLab for the whole session, in temporary folders. `lab` is a new browser page of this server, with
+the helpers of `lab.py`. A test fails if its page reports an error of Residscope.
 """
 
 import os
@@ -26,7 +26,7 @@ PICTURES = Path("test-results")
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """Where kernels come from that start at once; see `nursery.py`."""
+    """Starts kernels quickly; see `nursery.py`."""
     if not AVAILABLE:
         yield None
         return
@@ -38,7 +38,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, nursery: Path | None) -> Iterator[Server]:
-    """JupyterLab, ready; `server.root` is its folder of notebooks."""
+    """A running JupyterLab; `server.root` is its folder of notebooks."""
     with Server.started(tmp_path_factory.mktemp("jupyterlab"), nursery) as running:
         yield running
 
@@ -59,7 +59,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of its own; a picture of it is kept in `test-results/` when the test fails."""
+    """A new page. If the test fails, a picture of the page is kept in `test-results/`."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
     page = context.new_page()
     errors: list[str] = []
@@ -84,7 +84,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
 @pytest.fixture
 def lab(page: Page, server: Server) -> Iterator[Lab]:
-    """JupyterLab in a page, as on its first day; the kernels that the test started end with it."""
+    """JupyterLab in a page, with its initial settings. The kernels that the test started end after the test."""
     server.forget_settings()
     yield Lab(page, server)
     server.shut_down_kernels()
@@ -92,7 +92,7 @@ def lab(page: Page, server: Server) -> Iterator[Lab]:
 
 @pytest.fixture
 def small(lab: Lab) -> Lab:
-    """A notebook whose kernel holds one small cache, and the sidebar beside it."""
+    """A notebook whose kernel has one small cache, and the sidebar beside the notebook."""
     lab.open(lab.write_notebook("small.ipynb", TINY))
     lab.open_sidebar()
     lab.run_all()
@@ -104,5 +104,5 @@ FAILED_BEFORE = pytest.StashKey[int]()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remember how many tests had failed, so that `page` can tell whether its own did."""
+    """Store how many tests had failed, so that `page` can tell whether this test failed."""
     item.config.stash[FAILED_BEFORE] = item.session.testsfailed

@@ -37,7 +37,7 @@ def _cell(head: str) -> Look:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: what is selected, where the pointer is, which part of the panel is taken, and what to say of it."""
+    """One picture: the selection, the place of the pointer, the part of the panel that is taken, and the caption."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""What axe-core finds in every view, light and dark, narrow and wide; and the keyboard's way through them."""
+"""The findings of axe-core in every view, light and dark, narrow and wide, and the order of focus by keyboard."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ START: dict[str, Any] = {
 
 
 def findings(view: Locator) -> list[str]:
-    """What axe-core finds in a view that is serious or worse, each with the element it is about."""
+    """The serious or worse findings of axe-core in a view, each with its element."""
     results = view.evaluate("view => window.axe.run(view, { resultTypes: ['violations'] })")
     return [
         f"{found['id']} ({found['impact']}): {found['help']}: {node['html'][:160]} {node['failureSummary'][:200]}"
@@ -63,7 +63,7 @@ def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
         expect(panel).to_have_attribute("data-theme", "dark" if "Dark" in theme else "light", timeout=FOLLOWS)
         for state in STATES:
             lab.python("0", before="".join(f"panel.{name} = {value!r}\n" for name, value in {**START, **state}.items()))
-            # The state has arrived when the panel has heard of it, and what it asks for has been answered.
+            # The panel has received the state, and has the replies to the requests that follow.
             lab.until(lambda: lab.python("panel.tab"), lambda tab, state=state: tab == state.get("tab", "attention"))
             lab.ready(panel)
             found += [f"{theme} {state}: {finding}" for finding in findings(panel)]

@@ -1,4 +1,4 @@
-"""The attention tab in a real JupyterLab on the real demo model: numbers against the cache, gestures, its box."""
+"""The attention tab in a real JupyterLab on the real demo model: its numbers are the cache's, its gestures, its box."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.sidebar import FOLLOWS, token_names
 
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0, heads=['L23H3', 'L29H0'])"
 CELLS = [(14, 10), (14, 4), (8, 2), (3, 3)]
-# What is expected, from TransformerLens' cache and weights: three query heads share a key-value head in this model.
+# Expected values, from TransformerLens' cache and weights. Three query heads share a key-value head in this model.
 LENGTH = (
     "(cache['pattern', {0}][0, {1}, {2}, {3}] * (cache['v', {0}][0, {3}, {1} // 3] @ run.model.W_O[{0}, {1}]).norm())"
 )
 SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'], position='all').values[{3}, {2}, 0, 0]"
-# Keeps changing the size of what the panel stands in, a little every frame, for ten seconds: its width, and its height,
-# which a host such as VS Code takes from the content it has just measured. Says which sizes the box was seen to have:
-# its height, and by how much it is narrower than its host.
+# Changes the size of the panel's host a little in every frame, for ten seconds: its width, and its height, which a host
+# such as VS Code takes from the content that it has just measured. Returns the observed sizes of the box: its height,
+# and the difference between the widths of host and box.
 WATCH = """(box) => new Promise((resolve) => {
     const host = box.closest(".residscope").parentElement;
     const column = box.closest(".rs-lower");
@@ -83,7 +83,7 @@ def point_at(panel: Locator, head: str, q: int, k: int, positions: int = 15) -> 
 
 
 def painted(strip: Locator) -> list[float]:
-    """How much of each token is read, as the strip says."""
+    """How much of each token is read, by the text of the strip."""
     return strip.get_by_role("option").evaluate_all("all => all.map(one => Number(one.dataset.attention))")
 
 
@@ -121,7 +121,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
                 assert number(said, r"value-weighted ([\d.]+)") == pytest.approx(
                     figure(lab, LENGTH, 23, 3, q, k), rel=0.06
                 )
-    # The same by keyboard, in the strip of sources; and the row that is pointed at, in both cards.
+    # The same by keyboard, in the strip of sources. Both cards show the row under the pointer.
     strip = card(panel, "L29H0").get_by_label("What each source contributes through L29H0")
     strip.focus()
     lab.page.keyboard.press("End")
@@ -130,7 +130,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
     assert number(said, r"contributes ([+−][\d.]+)") == pytest.approx(figure(lab, SOURCES, 29, 0, 14, 14), abs=0.006)
     point_at(panel, "L23H3", 8, 2)
     expect(card(panel, "L29H0").locator(".rs-reads")).to_contain_text("“·shops” reads ")
-    # The strip shows that row of that head; once the pointer has left, the pinned head's own again.
+    # The strip shows that row of that head. When the pointer has left, it shows the row of the pinned head again.
     strip_of_tokens = panel.get_by_role("listbox", name="Destination position")
     for layer, head, q in ((23, 3, 8), (29, 0, 11), (29, 0, 14)):
         if q < 14:
@@ -182,7 +182,7 @@ def test_a_card_is_enlarged_zoomed_and_told_with_its_own_scale(opened: tuple[Lab
 
 
 def shades(panel: Locator) -> list[dict[str, Any]]:
-    """What each token of the text is called, and how dark it is."""
+    """The name of each token of the text, and how dark the token is."""
     return panel.locator(".rs-word").evaluate_all(
         """words => words.map(word => {
             const ground = getComputedStyle(word.querySelector(".rs-word-text")).backgroundColor;
@@ -226,7 +226,7 @@ def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(ope
     expect(sentence(panel)).to_contain_text(f"(L23H3 {pair[0]:.2f}, L29H0 {pair[1]:.2f})")
     switch(panel, "Direction", "is read by")
     compare(f"({mean})[:, 10]")
-    panel.get_by_role("button", name="L29H0", exact=True).click()  # leaves it out
+    panel.get_by_role("button", name="L29H0", exact=True).click()  # without this head
     expect(line).to_contain_text("L23H3: “·John₁₀” is read by ")
     compare("cache['pattern', 23][0, 3, :, 10]")
     words.nth(10).click()  # unlocks
@@ -251,7 +251,7 @@ def test_thumbnails_are_named_enlarged_and_pinned(opened: tuple[Lab, Locator]) -
     everything = panel.get_by_role("group", name="All heads", exact=True)
     expect(everything.locator(".rs-thumb")).to_have_count(270)
     far = everything.locator('[data-head="L28H1"]')
-    expect(far).to_have_attribute("aria-label", "L28H1, attention thumbnail")  # out of sight: not asked for
+    expect(far).to_have_attribute("aria-label", "L28H1, attention thumbnail")  # not in view, so not requested
     maps = {
         "Attention": "cache['pattern', 23][0, 1]",
         "Value-weighted": "cache['pattern', 23][0, 1] * (cache['v', 23][0, :, 0] @ run.model.W_O[23, 1]).norm(dim=-1)",

@@ -1,7 +1,7 @@
-"""Two runs compared: chosen by clicks, and by keys alone; in the panel, and in the sidebar.
+"""Two compared runs, chosen by clicks and by keyboard, in the panel and in the sidebar.
 
-Truth: float64 by hand, from TransformerLens' cache and weights: the norm of this model only scales, and its heads write
-z @ W_O.
+Expected: computed in float64 from TransformerLens' cache and weights. The norm of this model only scales, and its heads
+write z @ W_O.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ first, second = heads(cache, 2), heads(cache, 1)
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel at prompt 2; what is expected is in its kernel."""
+    """A notebook with a drawn panel at prompt 2. The expected values are in its kernel."""
     lab.open(lab.write_notebook("compare.ipynb", SETUP, BY_HAND, INSPECT))
     lab.run_all()
     panel = lab.panel()
@@ -48,7 +48,7 @@ def opened(lab: Lab) -> tuple[Lab, Locator]:
 
 
 def numbers(panel: Locator, head: str) -> list[float]:
-    """The numbers of a cell: what is shown, then those of A and B."""
+    """The numbers of a cell: the shown number, then those of A and B."""
     label = panel.locator(f'[role=gridcell][data-head="{head}"]').get_attribute("aria-label") or ""
     return [float(found.replace("−", "-")) for found in re.findall(r"[+−][\d.]+", label)]
 
@@ -76,7 +76,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     gaps = {f"L{layer}H{head}": second[layer][head] - first[layer][head] for layer in range(30) for head in range(9)}
     assert names == sorted(gaps, key=lambda name: -abs(gaps[name]))[: len(names)]
 
-    # How it is read: all that is not written differently, here summed over heads and checked for one head in Python.
+    # The part from different reading is the rest. Here it is summed over heads; for one head it is checked in Python.
     values = lab.python(
         "[float(residscope.compare(cache, answers=(' Mary', ' John'), prompt=2, with_prompt=1).written["
         "23 * 9 + 3, 0]), written(23, 3, 2, 1)]"
@@ -91,7 +91,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
         assert numbers(panel, "L29H1")[0] == pytest.approx(rows[29][1], abs=6e-3)
     assert lab.python("panel.run") == "first"
 
-    # Linked: a pinned head stays, another prompt is compared with the same one.
+    # A pinned head stays, and another prompt is compared with the same prompt.
     panel.locator("[data-run=difference]").click()
     panel.locator('[role=gridcell][data-head="L23H3"]').click()
     panel.get_by_role("button", name="Next prompt").click()
@@ -104,7 +104,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     settled(panel)
     expect(badge).to_contain_text("the model’s own logit difference")
     lab.becomes("panel.against", None)
-    lab.python("0", before="panel.against = 1")  # from Python
+    lab.python("0", before="panel.against = 1")  # set from Python
     settled(panel)
     expect(badge).to_contain_text("the difference of the two runs’")
 
@@ -140,7 +140,7 @@ def test_another_cache_by_keys_alone_and_what_becomes_of_it(opened: tuple[Lab, L
     lab.becomes("panel.run", "second")
     assert numbers(panel, "L23H3")[0] == pytest.approx(lab.python("float(heads(corrupted, 2)[23, 3])"), abs=6e-3)
 
-    # A changed second run is not taken for the one that it was; one that is gone is said.
+    # A change of the second run is noticed. If the run was deleted, a message says so.
     change = (
         "with torch.no_grad(): _, third = run.model.run_with_cache(run.tokens.roll(3, 0))\n"
         "for name, tensor in corrupted.cache_dict.items(): tensor.copy_(third[name])"
@@ -187,7 +187,7 @@ def test_the_two_runs_head_by_head_and_in_the_sidebar_after_a_reload(lab: Lab) -
     first, second = lab.python(f"[float(run['pattern', {layer}][0, {index}, 14, 0]) for run in (cache, corrupted)]")
     expect(view.locator(".rs-sentence")).to_contain_text(f"{first:.2f} in A, {second:.2f} in B")
 
-    # A reload restores the comparison, as it restores the rest of the layout.
+    # A reload restores the comparison together with the layout.
     lab.page.reload()
     view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)
     expect(view.get_by_role("button", name="Compared with corrupted")).to_be_visible(timeout=FOLLOWS)

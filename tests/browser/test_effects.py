@@ -1,6 +1,6 @@
 """Effects that are measured in runs of the user's model, and runs without some heads: in the panel and the sidebar.
 
-Truth: TransformerLens' own `run_with_hooks`, which sets the output of a head to zero.
+Expected: TransformerLens' own `run_with_hooks`, which sets the output of a head to zero.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STATE = (
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel of one prompt; what is expected is in its kernel."""
+    """A notebook with a drawn panel of one prompt. The expected values are in its kernel."""
     lab.open(lab.write_notebook("effects.ipynb", SETUP, ONE, BY_HAND, INSPECT))
     lab.run_all()
     panel = lab.panel()
@@ -55,7 +55,7 @@ def opened(lab: Lab) -> tuple[Lab, Locator]:
 
 
 def words(panel: Locator, head: str) -> str:
-    """What the cell of a head says."""
+    """The text of a head's cell."""
     return panel.locator(f'[role=gridcell][data-head="{head}"]').get_attribute("aria-label") or ""
 
 
@@ -72,7 +72,7 @@ def is_measured(panel: Locator, head: str, timeout: float = MEASURES) -> None:
 
 
 def progress(panel: Locator) -> Locator:
-    """The line that says how far the runs are."""
+    """The line with the progress of the runs."""
     return panel.locator(".rs-heads .rs-effects-state")
 
 
@@ -90,7 +90,7 @@ def test_total_and_direct_effects_by_a_click(opened: tuple[Lab, Locator]) -> Non
     panel.get_by_role("button", name="stop", exact=True).click()
     assert lab.python(STATE) == before
 
-    # The ranking follows; the direct effects are back at once, and nothing more is run.
+    # The ranking shows the same values. Direct effects are shown again at once, and no further run is made.
     top = panel.locator(".rs-ranking .rs-name").first.inner_text()
     assert numbers(panel, top)["total"] >= numbers(panel, "L23H3")["total"]
     direct = numbers(panel, "L23H3")["direct"]
@@ -119,7 +119,7 @@ def test_measuring_can_be_stopped_and_goes_on(opened: tuple[Lab, Locator]) -> No
     panel.get_by_role("button", name="stop", exact=True).click()
     expect(progress(panel)).to_contain_text("measured", timeout=1000)
     expect(panel.get_by_role("button", name="go on")).to_be_visible()
-    # The user's next cell runs at once, and the panel does not go on by itself.
+    # The user's next cell runs at once, and the panel does not continue without a click.
     lab.run_cell("after_the_stop = 1")
     lab.becomes("after_the_stop", 1)
     said = progress(panel).inner_text()
@@ -128,7 +128,7 @@ def test_measuring_can_be_stopped_and_goes_on(opened: tuple[Lab, Locator]) -> No
     assert progress(panel).inner_text() == said
     assert "(estimate)" in words(panel, "L0H0")
 
-    # Another position ends it, too, and nothing is run for it.
+    # A change of the position also ends the measurement, and no run is made for the new position.
     panel.get_by_role("button", name="go on").click()
     expect(progress(panel)).to_contain_text("measuring")
     panel.locator(".rs-token").nth(10).click()
@@ -171,7 +171,7 @@ def test_a_run_without_heads_stands_beside_the_cache(opened: tuple[Lab, Locator]
     wanted = lab.python("difference(without((23, 3)))")
     assert float(measured[1].replace("−", "-")) == pytest.approx(wanted, abs=2e-3)
 
-    # A second head by the key; the first one is put back; the last one ends the comparison.
+    # A second head is left out by a key, the first one is restored, and restoring the last one ends the comparison.
     panel.locator('[role=gridcell][data-head="L29H1"]').click()
     panel.locator('[role=gridcell][data-head="L29H1"]').focus()
     lab.page.keyboard.press("t")
@@ -190,7 +190,7 @@ def test_in_the_sidebar_its_turns_are_not_cells_and_a_reload_runs_nothing(lab: L
     lab.open(lab.write_notebook("sidebar.ipynb", SETUP, ONE, BY_HAND))
     lab.open_sidebar()
     lab.run_all()
-    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)  # this one, and `run.cache`
+    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)  # this cache, and `run.cache`
     view = lab.inspect("cache")
     listed = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
     lab.page.evaluate(
@@ -211,7 +211,7 @@ def test_in_the_sidebar_its_turns_are_not_cells_and_a_reload_runs_nothing(lab: L
     assert numbers(view, "L23H3")["total"] == pytest.approx(wanted, abs=2e-3)
     asked = lab.page.evaluate("() => window.asked")
     assert asked.count("effects") > 1
-    assert asked.count("caches") <= 1  # its turns are not taken for cells
+    assert asked.count("caches") <= 1  # its turns do not count as cells
 
     lab.page.reload()
     view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)

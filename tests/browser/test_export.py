@@ -1,4 +1,4 @@
-"""The export menu in JupyterLab: files as a browser saves them, and code that gives what is shown."""
+"""The export menu in JupyterLab: files that the browser saves, and code that computes the shown values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_menu(panel: Locator) -> Locator:
 
 
 def saved(lab: Lab, menu: Locator, button: str) -> tuple[str, bytes]:
-    """What the browser saves when a button of the menu is pressed: its name and content."""
+    """The file that the browser saves when a button of the menu is pressed: its name and content."""
     with lab.page.expect_download() as download:
         menu.get_by_role("button", name=button, exact=True).click()
     name = download.value.suggested_filename
@@ -70,7 +70,7 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
     rows = records(data)
     assert [(int(r["layer"]), int(r["head"])) for r in rows] == [(i, j) for i in range(30) for j in range(9)]
     flat = [v for row in grid for v in row]
-    # A first question is read off the activations, later ones off vectors that were kept: another order of sums.
+    # The first request reads the activations. Later requests read memoised vectors, so the order of sums differs.
     assert [float(r["value"]) for r in rows] == pytest.approx(flat, rel=0, abs=1e-6 * max(map(abs, flat)))
 
     rows = records(saved(lab, menu, "Attention L23H3, L29H0: CSV")[1])
@@ -99,9 +99,9 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
     width, height = struct.unpack(">II", data[16:24])
     assert width == pytest.approx(85 / 25.4 * 600, abs=2)  # one column of a paper
     assert width * height <= 16_000_000
-    resolution = data[33:54]  # the chunk behind the first one: dots a metre, across and up
+    resolution = data[33:54]  # the second chunk: dots per metre, horizontally and vertically
     assert resolution[:8] == b"\0\0\0\x09pHYs"
-    dots = round(width / 0.085)  # so that a word processor makes it 85 mm wide
+    dots = round(width / 0.085)  # so that it is 85 mm wide in a word processor
     assert struct.unpack(">IIB", resolution[8:17]) == (dots, dots, 1)
     assert struct.unpack(">I", resolution[17:])[0] == zlib.crc32(resolution[4:17])
 
@@ -125,7 +125,7 @@ def test_copied_code_gives_in_a_new_cell_what_is_shown(shown: tuple[Lab, Locator
         lab.run_cell(code)
         values: Any = lab.python("__import__('torch').as_tensor(values).flatten().tolist()")
         largest = max(1.0, *map(abs, expected))
-        close = {"rel": 1e-3 if column == "attention" else 1e-5, "abs": 1e-6 * largest}  # attention travels as float16
+        close = {"rel": 1e-3 if column == "attention" else 1e-5, "abs": 1e-6 * largest}  # attention is sent as float16
         assert values == pytest.approx(expected, **close), code
 
 
@@ -143,7 +143,7 @@ def test_esc_is_taken_back_in_the_panel_and_not_in_the_notebook(shown: tuple[Lab
     said = panel.locator(".rs-sentence")
     panel.get_by_role("option").nth(10).click()
     lab.becomes("panel.position", 10)
-    lab.page.keyboard.press("Escape")  # the token first
+    lab.page.keyboard.press("Escape")  # first the token is unlocked
     lab.becomes("panel.position", 14)
     expect(said).to_have_text("Cleared: position 10, “·John₁₀”. Ctrl+Z restores it.")
     lab.page.keyboard.press("Escape")

@@ -1,4 +1,4 @@
-"""A notebook that came with files beside it is opened while the sidebar is: none of them is run."""
+"""A notebook with files beside it is opened while the sidebar is open: none of the files is run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_opening_a_notebook_runs_nothing_that_lies_beside_it(lab: Lab) -> None:
     expect(answered.first).to_be_visible(timeout=FOLLOWS)
     assert not mark.exists(), mark.read_text()
     expect(sidebar.get_by_text("This kernel has no activation cache yet")).to_be_visible()
-    # It was attached to beside these very files.
+    # The sidebar is attached to the kernel, in the folder with these files.
     assert lab.python("[__import__('os').path.realpath('.'), '' in __import__('sys').path]") == [
         str(folder.resolve()),
         True,

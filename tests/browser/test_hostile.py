@@ -1,4 +1,4 @@
-"""Tokens and names that a careless page would run, or be covered by: text in its own box, and nothing runs."""
+"""Tokens and names that could inject code or cover other text: they stay in their boxes, and nothing runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATES = [
 
 
 def nothing_ran(page: Page) -> None:
-    """No token became an element, and none was run."""
+    """No token became an element, and no code in a token was run."""
     assert page.evaluate("() => window.hacked") is None
     assert page.locator("img[src='x'], svg[onload]").count() == 0
 
@@ -87,7 +87,7 @@ panel = residscope.inspect(cache, name="\\u202ep" + "\\u0336\\u0301" * 225)
 del cache
 """
 BESIDE = ".rs-badge-text, .rs-cache-facts, .rs-target, .rs-at, .rs-facts .rs-dotted"
-"""What stands beside a name."""
+"""The elements beside a name."""
 
 
 DIFFERENCE = """async pictures => {
@@ -100,7 +100,7 @@ DIFFERENCE = """async pictures => {
     }));
     return one.reduce((most, value, i) => Math.max(most, Math.abs(value - other[i])), 0);
 }"""
-"""By how much two pictures differ at most, of 255; an edge between two pixels is not painted twice alike."""
+"""The largest difference of two pictures, of 255. An edge between two pixels is not painted the same each time."""
 
 
 def drawn(page: Page, box: dict[str, float]) -> str:
@@ -110,7 +110,7 @@ def drawn(page: Page, box: dict[str, float]) -> str:
 
 
 def stays_in_its_box(page: Page, name: Locator, around: Locator) -> None:
-    """A name has few marks, no control characters, and not a pixel of it is outside its box, or on the badge."""
+    """A name has few marks and no control characters. None of its pixels is outside its box or on the badge."""
     text = name.inner_text()
     assert not re.search(r"[\u0000-\u001f\u200b-\u200f\u202a-\u202e]", text), ascii(text)
     assert not re.search(r"[\u0300-\u036f\u0e31-\u0e4e\u20d0-\u20f0]{5}", text), ascii(text)
@@ -135,7 +135,7 @@ WHOLE_OR_CUT = """b => {
     const cut = clipped && textWrapMode === "nowrap" && textOverflow === "ellipsis";
     return cut || (b.scrollWidth <= b.clientWidth && b.scrollHeight <= b.clientHeight + 1);
 }"""
-"""A name that has one line only, that of the narrow header, is cut off with an ellipsis; any other is whole."""
+"""A name with only one line, as in the narrow header, is cut off with an ellipsis. Any other name is whole."""
 
 
 AT_ITS_CENTRE = """badge => {

@@ -1,4 +1,4 @@
-"""Opening a stranger's notebook runs nothing, asks nobody but the server, and never holds the page up."""
+"""Opening an untrusted notebook runs nothing, sends requests only to the server, and never blocks the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.sidebar import FOLLOWS
 pytestmark = pytest.mark.alone
 ANSWERS_WITHIN = 2_000  # milliseconds
 
-# Opens a notebook on a kernel that is there, and reports what came of it once its output is drawn.
+# Opens a notebook on a running kernel, and returns the result when the notebook's output is drawn.
 OPEN = """async ([path, kernel]) => {
     const { commands, shell } = window.jupyterapp;
     delete window.hacked;
@@ -77,14 +77,14 @@ def hostile() -> dict[str, Hostile]:
 
 @pytest.fixture
 def asked(page: Page) -> list[str]:
-    """The addresses that the page asks for."""
+    """The addresses that the page requests."""
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))
     return addresses
 
 
 def kernel_of(lab: Lab) -> Any:
-    """A kernel for all of them, so that none of them needs to start one."""
+    """A kernel for all notebooks, so that no notebook needs to start one."""
     lab.open(lab.write_notebook("first.ipynb", "1"))
     return lab.page.evaluate(
         "() => { const { id, name } = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;"
@@ -93,7 +93,7 @@ def kernel_of(lab: Lab) -> Any:
 
 
 def sign(lab: Lab, path: str) -> None:
-    """Trust a notebook as its user would."""
+    """Trust a notebook, as a user does."""
     notary = NotebookNotary(data_dir=str(lab.server.data))
     notary.sign(reads((lab.server.root / path).read_text(), 4))
     notary.store.close()
@@ -111,10 +111,10 @@ def test_a_hostile_notebook_does_no_harm(
         (lab.server.root / path).write_text(notebook.text())
         if trusted:
             if notebook.live and not notebook.drawn:
-                continue  # a live widget in a trusted notebook is JupyterLab's own to run
+                continue  # JupyterLab itself runs a live widget in a trusted notebook
             sign(lab, path)
         asked.clear()
-        # ipywidgets restores a notebook's widgets only beside a kernel of its own.
+        # ipywidgets restores a notebook's widgets only if the notebook has its own kernel.
         found = lab.evaluate(OPEN, [path, None if notebook.live else kernel], timeout=60_000)
         late = lab.page.evaluate(CLOSE)
         wrong += [f"{name}: {what}" for what in faults(found, notebook, trusted, late)]
@@ -123,7 +123,7 @@ def test_a_hostile_notebook_does_no_harm(
 
 
 def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) -> Iterator[str]:
-    """What is not as it must be."""
+    """The differences from the expected state."""
     if found["trusted"] != trusted:
         yield f"trusted is {found['trusted']}"
     if found["hacked"] or late:
@@ -184,7 +184,7 @@ def test_code_and_pages_are_never_taken_from_a_notebook(lab: Lab, hostile: dict[
 
 
 def test_trust_brings_the_live_panel_and_nothing_before(lab: Lab, hostile: dict[str, Hostile]) -> None:
-    """No picture, then a broken one, copied and pasted: all wait for trust."""
+    """No picture, then a broken one, copied and pasted: each waits until the notebook is trusted."""
     kernel_of(lab)
     path = lab.server.root / "later.ipynb"
     path.write_text(hostile["widget, no picture"].text())
@@ -195,7 +195,7 @@ def test_trust_brings_the_live_panel_and_nothing_before(lab: Lab, hostile: dict[
         lab.command(command)
     expect(words).to_have_count(2)
     assert lab.page.evaluate("() => window.hacked") is None
-    # Its picture becomes one, then none again.
+    # Its output becomes a picture, and then has no picture again.
     whole = hostile["honest"].data
     for data, count in ((whole, 1), (hostile["size, 1e308 layers"].data, 2)):
         lab.page.evaluate(

@@ -1,6 +1,6 @@
-"""What is pointed at and what is read are seen together: token strip, sentence and head map, in every layout.
+"""What the pointer is on and what it shows are visible together: token strip, sentence and head map, in every layout.
 
-Truth: where the browser drew each, cut by the window and by every box around it; TransformerLens' own pattern.
+Expected: the places where the browser drew them, cut by the window and by every box around; TransformerLens' pattern.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEADS = ("L23H3", "L29H0", "L2H5")
 
 
 def all_in_sight(view: Locator) -> dict[str, float]:
-    """The part of map, strip and sentence that can be seen."""
+    """The visible part of map, strip and sentence."""
     parts = {
         "map": view.get_by_role("grid", name="Head map"),
         "strip": view.get_by_role("listbox", name="Destination position"),
@@ -28,7 +28,7 @@ def all_in_sight(view: Locator) -> dict[str, float]:
 
 
 def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
-    """Point at a head: the strip bears its own attention, and the sentence names it."""
+    """Point at a head: the strip shows this head's attention, and the sentence names the head."""
     cell(view, head).hover()
     strip = view.get_by_role("listbox", name="Destination position")
     expect(strip).to_have_attribute("data-head", head, timeout=FOLLOWS)
@@ -40,7 +40,7 @@ def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
 
 
 def widen(lab: Lab, width: int) -> None:
-    """Drag the sidebar's edge until it is so wide."""
+    """Drag the sidebar's edge until the sidebar has this width."""
     box = lab.sidebar.bounding_box()
     assert box
     by = width - box["width"]
@@ -70,7 +70,7 @@ def test_in_the_sidebar(ioi: Lab, size: str) -> None:
         for head in HEADS:
             reads(ioi, view, head)
             assert min(all_in_sight(view).values()) >= 0.98, (wide, head, all_in_sight(view))
-    # Keys step from head to head, and come back to where all three are seen.
+    # Keys move from head to head, and back to a place where all three are visible.
     view.get_by_role("tablist", name="Views").scroll_into_view_if_needed()
     ioi.page.keyboard.press("Alt+Shift+J")
     ioi.until(lambda: min(all_in_sight(view).values()), lambda seen: seen >= 0.98)
@@ -105,7 +105,7 @@ def test_in_the_notebook_and_in_the_main_area(ioi: Lab, size: str, place: str) -
 
 
 def test_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
-    """From the notebook to the third head read: nothing is scrolled, nothing else is clicked."""
+    """From opening the notebook to reading the third head: no scrolling, and no other click."""
     ioi.page.set_viewport_size({"width": 1280, "height": 720})
     ioi.page.evaluate(
         "() => { window.scrolled = 0; document.addEventListener('scroll', () => { window.scrolled += 1; }, true); }"

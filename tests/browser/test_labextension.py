@@ -1,4 +1,4 @@
-"""The prebuilt JupyterLab extension: the example notebook from the palette, the launcher and a folder of one's own."""
+"""The prebuilt JupyterLab extension: the example notebook from the palette, the launcher and another folder."""
 
 import json
 from importlib.resources import files
@@ -11,7 +11,7 @@ SHIPPED = files("residscope.demo") / "example.ipynb"
 
 
 def sources(text: str) -> list[str]:
-    """The cells' sources: what is the same in a copy whose metadata JupyterLab has completed."""
+    """The cells' sources, which are the same in a copy to which JupyterLab has added metadata."""
     return ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
 
 
@@ -25,7 +25,7 @@ def test_palette_opens_a_copy_of_the_example(lab: Lab) -> None:
     lab.wait_for_notebook("residscope-example.ipynb")
     copy = lab.server.root / "residscope-example.ipynb"
     assert sources(copy.read_text()) == sources(SHIPPED.read_text())
-    assert lab.python("__import__('sys').version_info[0]") == 3  # its kernel is there and answers
+    assert lab.python("__import__('sys').version_info[0]") == 3  # its kernel runs and answers
 
 
 def test_launcher_opens_a_copy_in_the_folder_that_is_shown(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled picture, a window of it, what is said, by numbers."""
+"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled picture, a window of it, the numbers in its text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_long_prompt_loses_no_peak_and_is_exact_where_it_is_zoomed(lab: Lab) -
     expect(sentence).to_have_text(
         "L0H1: positions 700–701 read 300–301: strongest attention 0.88 · zoom in for single tokens"
     )
-    for _ in range(24):  # about the pointer, which stays on its cell
+    for _ in range(24):  # zooms in around the pointer, which stays on its cell
         lab.page.keyboard.down("Control")
         lab.page.mouse.wheel(0, -60)
         lab.page.keyboard.up("Control")
@@ -62,7 +62,7 @@ def test_a_long_prompt_loses_no_peak_and_is_exact_where_it_is_zoomed(lab: Lab) -
     lab.page.keyboard.press("End")
     expect(window).to_have_attribute("aria-label", re.compile("to 1023, sources .* to 1023, of 1024"))
 
-    # What stands below the matrix is exact: the last position's strongest sources, not blocks.
+    # The text below the matrix is exact: it names the last position's strongest sources, not blocks.
     lab.page.mouse.move(0, 0)
     best = lab.python("[[int(i), round(float(v), 2)] for v, i in zip(*cache['pattern', 0][0, 1, 1023].topk(2))]")
     for at, value in best:

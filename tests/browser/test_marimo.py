@@ -1,4 +1,4 @@
-"""marimo: the panel as it is, and as a reactive element."""
+"""marimo: the panel alone, and as a reactive element."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebook 7: the same extension, the same panel."""
+"""Notebook 7: the same extension and the same panel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.sidebar import FOLLOWS, TINY, cache_status, cell, cells
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, nursery: Path | None) -> Iterator[Server]:
-    """Notebook 7 in the place of JupyterLab."""
+    """Notebook 7 instead of JupyterLab."""
     with Server.started(tmp_path_factory.mktemp("notebook7"), nursery, program="notebook") as running:
         yield running
 
@@ -55,6 +55,6 @@ def test_a_hostile_notebook_runs_nothing(page: Page, server: Server) -> None:
     (server.root / "hostile.ipynb").write_text(dict(notebooks())["widget, no picture"].text())
     page.goto(f"{server.url}/notebooks/hostile.ipynb?token={server.token}")
     expect(page.locator(".rs-output-words")).to_contain_text("a notebook that is not trusted", timeout=FOLLOWS)
-    lab.wait_for_notebook("hostile.ipynb")  # by now its widgets would have been restored
+    lab.wait_for_notebook("hostile.ipynb")  # until its widgets would be restored
     expect(page.locator(".rs-output-words")).to_be_visible()
     assert page.evaluate("() => window.hacked") is None

@@ -1,6 +1,6 @@
-"""An inline panel in a notebook's output, wherever that is: its colours are the page's, and its room is kept.
+"""An inline panel in a notebook's output, in every host: its colours are the page's, and its size stays.
 
-Truth: WCAG's contrast of the colours that the browser computed, VS Code's own themes, and boxes frame by frame.
+Expected: WCAG's contrast of the colours that the browser computed, VS Code's own themes, and the boxes in each frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support import tiny
 from tests.support.output_page import THEMES, WIDGETS, OutputPage, as_output, in_vscode
 from tests.support.sidebar import FOLLOWS, SEEN, cache_status, cell
 
-# Every text that is seen, with its contrast to what is painted behind it: alpha is composed, from the page's ground on.
+# Every visible text, with its contrast to the colours painted behind it, composed with their alpha from the page up.
 CONTRASTS = """view => {
     const parse = text => {
         const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
@@ -64,7 +64,7 @@ GROUNDS = """view => {
 
 @pytest.fixture(scope="module")
 def run() -> tuple[Any, Any, Any]:
-    """A model, ids and a cache, in this process."""
+    """A model, ids and a cache, in the test's process."""
     model = tiny.boot("llama")
     tokens, _, cache = tiny.run(model)
     return model, tokens, cache
@@ -72,7 +72,7 @@ def run() -> tuple[Any, Any, Any]:
 
 @pytest.fixture
 def output(page: Page, run: tuple[Any, Any, Any]) -> Iterator[OutputPage]:
-    """A page that shows a panel of that cache, once it is opened."""
+    """A page that shows a panel of that cache, after the page is opened."""
     panel = residscope.inspect(run[2], show=False)
     yield OutputPage(page, panel)
     panel.close()
@@ -83,14 +83,14 @@ def rgb(hexadecimal: str) -> str:
 
 
 def readable(view: Locator) -> None:
-    """All that is written is read."""
+    """All text is readable."""
     found = view.evaluate(CONTRASTS)
     assert len(found) > 40
     assert [one for one in found if one[0] < 4.5] == []
 
 
 def explored(view: Locator) -> None:
-    """What is read: a pinned head, one that is pointed at, and how the rows add up."""
+    """The sentences to read: for a pinned head, for one under the pointer, and for the sum of the rows."""
     cell(view, "L1H1").click()
     cell(view, "L2H1").hover()
     expect(view.get_by_role("region", name="Attention L2H1", exact=True)).to_be_visible(timeout=FOLLOWS)
@@ -143,7 +143,7 @@ def test_another_theme_is_followed_while_the_panel_is_open(output: OutputPage) -
     expect(output.view).to_have_attribute("data-theme", "dark")
     now = output.view.evaluate(GROUNDS)
     assert now["ground"] == rgb(dark["colours"]["--vscode-editor-background"])
-    assert now["cell"] != light["cell"]  # what is painted, too
+    assert now["cell"] != light["cell"]  # also the painted colours
 
 
 def test_beside_widgets_that_were_drawn_for_white_the_white_stays(output: OutputPage) -> None:
@@ -160,7 +160,7 @@ def test_beside_widgets_that_were_drawn_for_white_the_white_stays(output: Output
 DARK = """--jp-content-font-color1: #eee; --jp-content-font-color2: #bbb; --jp-layout-color1: #111;
     --jp-border-color2: #555; background: #111"""
 JUPYTER = "data-jp-theme-light"
-# Styles; what JupyterLab says of its theme; the system's; what is expected, and the ground where it is known.
+# Styles; JupyterLab's theme; the system's theme; the expected theme, and the background where it is known.
 OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
     "JupyterLab, dark": (f"{WIDGETS} body {{ {DARK}; }}", "false", "light", "dark", "rgb(17, 17, 17)"),
     "JupyterLab, light, of a dark system": (WIDGETS, "true", "dark", "light", "rgb(255, 255, 255)"),
@@ -214,13 +214,13 @@ def test_the_box_is_as_high_when_it_is_ready_as_at_first_and_with_any_number_of_
         pinned = view.get_by_role("region", name=f"Attention {head}", exact=True)
         expect(pinned).to_be_visible(timeout=FOLLOWS)
         expect(view).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
-        # The one that was pinned just now is seen, and so is what is pointed at beside it.
+        # The head that was just pinned is visible, and so is the head under the pointer beside it.
         assert pinned.evaluate(SEEN) >= 0.98, head
     cell(view, "L2H0").hover()
     preview = view.get_by_role("region", name="Attention L2H0", exact=True)
     expect(preview).to_be_visible(timeout=FOLLOWS)
     assert preview.evaluate(SEEN) >= 0.98
-    cell(view, HEADS[0]).hover()  # a pinned one: it is brought into view
+    cell(view, HEADS[0]).hover()  # a pinned head is scrolled into view
     expect(preview).to_have_count(0)
     assert view.get_by_role("region", name=f"Attention {HEADS[0]}", exact=True).evaluate(SEEN) >= 0.98
     heights = {round(height, 1) for height, _ in output.page.evaluate("() => window.shown")}
@@ -228,7 +228,7 @@ def test_the_box_is_as_high_when_it_is_ready_as_at_first_and_with_any_number_of_
 
 
 # --- what is said while it is scrolled --------------------------------------------------------------------------------
-# Where each control is, and which of them are on top of what is drawn there.
+# The place of each control, and the controls that are on top of a drawing there.
 CONTROLS = """view => {
     const found = {};
     const all = "button, select, input, [role=tab], [role=option], [role=gridcell], canvas";
@@ -266,7 +266,7 @@ def test_a_notice_is_in_sight_wherever_the_panel_is_scrolled_and_moves_and_cover
             output.silent = True
         else:
             output.refused["tokens"] = REFUSAL
-        # As where Python has described the cache again: all is asked again, and nobody has touched a control.
+        # As if Python had described the cache again: all is requested again, without any use of a control.
         output.page.evaluate("() => window.emit('change:facts')")
         expect(notice).to_have_count(1, timeout=FOLLOWS)
         expect(notice).to_contain_text("Waiting for the kernel" if what == "waiting" else "holds no residual stream")
@@ -324,7 +324,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
     expect(view.get_by_role("status")).not_to_contain_text("✓")
     expect(view).to_have_attribute("data-state", "error")
-    # It was a long cell: the kernel answers after all.
+    # It was only a long cell: the kernel answers after it.
     output.answer()
     output.page.clock.run_for(1000)
     output.ready()

@@ -1,4 +1,4 @@
-"""The panel in a real JupyterLab on the real demo model: gestures, what is drawn, and what Python then knows."""
+"""The panel in a real JupyterLab on the real demo model: gestures, what is drawn, and the values in Python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sentence(panel: Locator) -> Locator:
 
 
 def said(panel: Locator) -> list[str]:
-    """What the cells of the head map say."""
+    """The texts of the head map's cells."""
     return (
         panel.get_by_role("grid", name="Head map")
         .get_by_role("gridcell")
@@ -42,7 +42,7 @@ def said(panel: Locator) -> list[str]:
 
 
 def in_python(lab: Lab, expression: str, expected: Any) -> None:
-    """Wait until an expression has a value in the kernel: a gesture travels there on its own time."""
+    """Wait until an expression has a value in the kernel, because a gesture takes some time to arrive there."""
     lab.becomes(f"repr({expression})", repr(expected))
 
 
@@ -119,7 +119,7 @@ def test_a_panel_draws_what_came_with_it_and_asks_nothing(lab: Lab, selection: s
     assert figures
     assert not any("not known" in figure for figure in figures)
 
-    lab.run_cell("panel.show()")  # for a second view the kernel is asked; the page has the code already
+    lab.run_cell("panel.show()")  # the second view sends requests; the page has the code
     second = lab.panel(1)
     assert said(second) == figures
     assert lab.page.evaluate("() => window.asked").count("attribute") == 3
@@ -183,14 +183,14 @@ def test_a_new_target_is_typed_and_checked(opened: tuple[Lab, Locator]) -> None:
     box = panel.get_by_role("combobox", name=re.compile("^Token for"))
     box.fill(" Josephine")
     expect(panel.get_by_text("is 2 tokens in this model")).to_be_visible(timeout=FOLLOWS)
-    box.press("Enter")  # its first token is offered, but not taken for it
+    box.press("Enter")  # its first token is suggested, but not chosen
     expect(panel.get_by_text("is 2 tokens in this model")).to_be_visible()
     assert lab.python("panel.target[0]") == [" Mary", " John"]
     box.fill(" his")
     panel.get_by_role("option", name=re.compile("·his")).first.wait_for(timeout=FOLLOWS)
     box.press("Enter")
     in_python(lab, "panel.target[0]", (" Mary", " his"))
-    in_python(lab, "panel.target[1]", (" John", " Mary"))  # the other prompts keep theirs
+    in_python(lab, "panel.target[1]", (" John", " Mary"))  # other prompts keep their answers
     expected = lab.python("float(residscope.attribute(cache, (' Mary', ' his')).measured[0])")
     expect(panel.get_by_role("status")).to_contain_text(f"{expected:+.3f}", timeout=FOLLOWS)
 
@@ -200,7 +200,7 @@ def test_enter_takes_what_was_typed_however_fast(opened: tuple[Lab, Locator]) ->
     lab.python("0", before="panel.target = (' Sid', ' John')")
     panel.get_by_role("button", name="answer: ·Sid").click()
     box = panel.get_by_role("combobox", name=re.compile("^Token for"))
-    expect(panel.get_by_role("option").first).to_be_visible(timeout=FOLLOWS)  # the predictions are there
+    expect(panel.get_by_role("option").first).to_be_visible(timeout=FOLLOWS)  # the predictions have arrived
     box.press_sequentially(" M")
     box.press("Enter")
     in_python(lab, "panel.target", (" M", " John"))
@@ -287,7 +287,7 @@ def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Loc
         if panel.locator(".rs-cards.rs-more").count() == 0:  # else the cards fill their room
             expect(panel.locator(".rs-cards > .rs-placeholder")).to_be_visible()
         slots = panel.locator(".rs-cards.rs-slots").count()
-        sizes = [size(panel)] if slots or not pinned else []  # beneath the map the empty place is a line
+        sizes = [size(panel)] if slots or not pinned else []  # below the map an empty place is one line
         for head in ("L0H0", "L29H1", "L12H5"):
             cell(panel, head).hover()
             expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
@@ -296,7 +296,7 @@ def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Loc
         assert sizes[1:] == [pytest.approx(sizes[0], abs=0.1)] * (len(sizes) - 1)
         lab.page.mouse.move(0, 0)
         cell(panel, "L0H0").focus()
-        lab.page.keyboard.press("Escape")  # lets go of the pins and the preview
+        lab.page.keyboard.press("Escape")  # removes the pins and the preview
 
 
 def test_the_example_notebook_runs_to_its_end(lab: Lab) -> None:
@@ -324,7 +324,7 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_what_to_do(opened: 
     lab, panel = opened
     expect(panel.get_by_role("status")).to_contain_text("✓")
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-    # Before anything is asked.
+    # Before the first request.
     expect(cache_status(panel)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     expect(cache_status(panel)).to_contain_text("Run the cell again")
     expect(panel.get_by_role("status")).not_to_contain_text("✓")

@@ -29,7 +29,7 @@ def run() -> demo.Ioi:
 
 @pytest.fixture
 def offline(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Saves a panel, and opens its page in a browser without a network; all that it must not do fails the test."""
+    """Save a panel, and open its page in a browser without a network. Errors and requests of the page fail the test."""
     monkeypatch.setattr(snapshot, "PATIENCE", 600.0)
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
     context.set_offline(True)
@@ -89,7 +89,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     assert cells(panel) == grid(run, 0)
     expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.616 · from an earlier picture")
 
-    # A pinned head, one that was never looked at before, and the same in another prompt.
+    # A pinned head, one that was not shown before, and this one in another prompt.
     for prompt, head in ((0, "L23H3"), (0, "L5H2"), (1, "L23H3")):
         if prompt == 1:
             panel.get_by_role("button", name="Next prompt").click()
@@ -112,7 +112,7 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     panel.get_by_role("combobox", name="Norm of the logit lens").select_option("recomputed")
     assert cells(panel) == grid(run, 0, 10)
 
-    # What is not there: said, taken back, and no error.
+    # A view that is not in the page: a message says so, the selection is restored, and there is no error.
     panel.get_by_role("button", name="Swap answer and distractor").click()
     expect(line(page)).to_contain_text("This page was saved without this target; open the cache in a notebook")
     expect(panel.get_by_role("button", name="answer: ·Mary")).to_be_visible()
@@ -146,7 +146,7 @@ def test_every_view_finds_what_it_asks_for_on_a_saved_page(offline: Open) -> Non
         found()
     panel.get_by_role("button", name="Neurons", exact=True).click()
     found()
-    for name in ("Matrix", "Attention"):  # in other prompts there is less
+    for name in ("Matrix", "Attention"):  # other prompts have fewer views
         panel.locator(".rs-lower-controls").get_by_role("button", name=name, exact=True).click()
     panel.get_by_role("button", name="Next prompt").click()
     found()
@@ -174,7 +174,7 @@ def test_hostile_tokens_do_nothing_on_a_saved_page(offline: Open) -> None:
 
 
 def outputs(lab: Lab, path: str) -> list[dict[str, Any]]:
-    """What the notebook's file holds of the outputs of its cells."""
+    """The outputs of the cells in the notebook's file."""
     notebook = json.loads((lab.server.root / path).read_text())
     return [output["data"] for cell in notebook["cells"] for output in cell["outputs"] if "data" in output]
 
@@ -198,9 +198,9 @@ def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
     [data, box] = outputs(lab, path)
     assert MIME not in box
     assert len(json.dumps(data)) < 100_000
-    assert "Residscope" in "".join(data["text/html"])  # for those who only show text
+    assert "Residscope" in "".join(data["text/html"])  # for hosts that only show text
 
-    lab.open(path)  # while the kernel still runs: it is live again
+    lab.open(path)  # the kernel still runs, so the panel is live again
     expect(lab.page.locator(".rs-saved")).to_have_count(0, timeout=FOLLOWS)
     cell(lab.panel(), "L1H1").click()
     lab.becomes("panel.heads", ["L2H1"])

@@ -1,4 +1,4 @@
-"""The sidebar in a real JupyterLab: it attaches to kernels that run, also while a cell does, and lists their caches."""
+"""The sidebar in a real JupyterLab: it attaches to running kernels, also during a cell, and lists their caches."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_kernel_without_the_package_says_what_to_run(lab: Lab) -> None:
     sidebar = lab.open_sidebar()
     expect(sidebar.get_by_role("alert")).to_contain_text("has no Residscope", timeout=FOLLOWS)
     expect(sidebar.get_by_text("%pip install residscope==")).to_be_visible()
-    # What was missing is there now: one click, and it attaches.
+    # Now the missing package is installed: one click attaches.
     root = Path(__file__).parents[2] / "py_backend"
     lab.python("0", before=f"import sys; sys.path.append({str(root)!r}); del sys")
     sidebar.get_by_role("button", name="Try again").click()
@@ -99,20 +99,20 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.caches).to_have_count(1, timeout=FOLLOWS)
     expect(small.caches).to_contain_text("second")
 
-    # Back by the focus: the picture is as it was left. Then by the choice.
+    # Back to this notebook by the focus: the picture is unchanged. Then by the selection menu.
     small.command("docmanager:open", path="small.ipynb")
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible()
     choice = small.sidebar.get_by_role("combobox", name="Kernel")
     choice.select_option("=second.ipynb")
     expect(small.caches).to_contain_text("second")
 
-    # A notebook that is closed: its kernel runs on, and so does what is seen of it.
+    # A notebook is closed: its kernel continues to run, and its cache stays in view.
     small.command("docmanager:open", path="second.ipynb")
     small.command("docmanager:save")
     small.command("application:close")
     expect(small.caches).to_contain_text("second")
     expect(small.chosen).to_have_text("second")
-    expect(small.shown).to_have_attribute("data-state", "ready", timeout=FOLLOWS)  # over a connection of its own
+    expect(small.shown).to_have_attribute("data-state", "ready", timeout=FOLLOWS)  # over its own connection
 
     small.command("console:create", path="", kernelPreference={"name": "tests"}, activate=True)
     choice.select_option("")
@@ -120,7 +120,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.sidebar.get_by_text("This kernel has no activation cache yet").filter(visible=True)).to_be_visible(
         timeout=MODEL
     )
-    # Nobody looks at the closed notebook's kernel any more: it is let go.
+    # No view shows a cache of the closed notebook's kernel any more: the connection is closed.
     expect(small.sidebar.locator(".rs-part")).to_have_count(2)
 
 
@@ -174,7 +174,7 @@ def test_attaches_to_a_kernel_that_is_busy_when_the_page_is_loaded(small: Lab) -
 
 @pytest.fixture
 def old_kernel(server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A kernel without subshells: ipykernel 6, before this environment's own on the path."""
+    """A kernel without subshells: ipykernel 6 comes first on the path."""
     if not (server.data / "kernels" / "old").exists():
         folder = tmp_path_factory.mktemp("ipykernel-6")
         install = [
@@ -210,7 +210,7 @@ def test_a_kernel_without_subshells_says_that_it_waits(lab: Lab, old_kernel: str
 
 
 def heads_asked(lab: Lab) -> Callable[[], list[str]]:
-    """What lists the heads whose attention the page asks the kernel for from now on."""
+    """Return a function that lists the heads whose attention the page requests from now on."""
     lab.evaluate(
         """async () => {
             window.heads = [];
@@ -233,12 +233,12 @@ def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_run
         cell(view, head).hover()
         expect(view.get_by_role("region", name=f"Attention {head}")).not_to_have_class(re.compile("rs-waiting"))
     assert asked() == ["L0H0", "L1H2"]
-    small.interrupt()  # the pointer rests where it is
+    small.interrupt()  # the pointer does not move
     small.until(asked, lambda heads: {"L0H2", "L2H2", "L1H1"} <= set(heads))
-    assert len(asked()) <= 2 + 4 + 4  # its neighbours, the strongest
+    assert len(asked()) <= 2 + 4 + 4  # its neighbours and the strongest heads
     cell(view, "L0H1").hover()
     small.until(asked, lambda heads: {"L0H1", "L1H1", "L0H2"} <= set(heads))
-    heads = asked()  # once: more may be asked for meanwhile
+    heads = asked()  # read once, because more may be requested meanwhile
     assert len(heads) == len(set(heads))
 
 
@@ -332,7 +332,7 @@ def test_the_only_cache_is_in_view_once_the_sidebar_is_opened_and_no_sooner(lab:
     lab.open(lab.write_notebook("small.ipynb", TINY))
     lab.run_all()
     assert lab.python("'residscope' in __import__('sys').modules") is False
-    lab.open_sidebar()  # the one click
+    lab.open_sidebar()  # the only click
     expect(lab.shown.get_by_role("grid", name="Head map")).to_be_visible(timeout=FOLLOWS)
     assert len(cells(lab.ready(lab.shown))) > 0
     expect(lab.sidebar.get_by_role("list", name="Activation caches")).to_be_hidden()
@@ -359,7 +359,7 @@ def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: La
     view = small.inspect("other")
     folded = small.sidebar.get_by_role("list", name="Activation caches")
     expect(folded).to_be_hidden()
-    expect(small.chosen).to_be_focused()  # the row that was clicked is out of sight
+    expect(small.chosen).to_be_focused()  # the clicked row is no longer visible
     expect(view.locator(".rs-count")).to_have_text("2 of 2")
     header = view.locator(".rs-header").bounding_box()
     assert header
@@ -367,7 +367,7 @@ def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: La
     before = view.get_by_role("grid", name="Head map").bounding_box()
     for leave in ("Escape", "elsewhere", "the button"):
         small.open_list()
-        assert view.get_by_role("grid", name="Head map").bounding_box() == before  # it lies over the view
+        assert view.get_by_role("grid", name="Head map").bounding_box() == before  # the list covers the view
         expect(folded.get_by_role("button", name=re.compile("^other"))).to_be_focused()
         if leave == "Escape":
             small.page.keyboard.press("Escape")

@@ -1,4 +1,4 @@
-"""What becomes of a cache that the sidebar shows: it is said, the last picture stays, and nothing is kept alive."""
+"""A cache in the sidebar is deleted or changed: a message says so, the last picture stays, nothing is kept alive."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
     expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
     small.ready(view)
     expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")  # what was selected stays
-    if "weights" in words:  # the activations are still the old model's, and the badge tells
+    if "weights" in words:  # the activations are still the old model's, as the badge says
         expect(view.get_by_role("status")).to_contain_text("rows miss", timeout=FOLLOWS)
     elif "changed" in words:
         assert cells(view) != before
@@ -65,7 +65,7 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
         cell(panel, "L2H1").click()
         expect(panel.get_by_role("region", name="Attention L2H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     before = cells(wide)
-    # The notebook's own hold of it goes, too: what remains is Residscope's, and that is none.
+    # The notebook's reference is deleted, too. Residscope must have no other.
     small.command("docmanager:open", path="small.ipynb")
     small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
     for panel in (view, wide):
@@ -92,7 +92,7 @@ def test_a_restarted_kernel_keeps_the_picture_and_the_new_cache_is_one_click_awa
     expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
     small.ready(view)
     assert cells(view) == pytest.approx(before)
-    assert small.python(HELD)[0] == 1  # one link, to the kernel that is there
+    assert small.python(HELD)[0] == 1  # one connection, to the running kernel
 
 
 def test_a_request_that_was_lost_on_the_way_is_sent_again(lab: Lab) -> None:
@@ -139,7 +139,7 @@ def test_a_variable_that_is_followed_brings_each_new_cache_by_itself(small: Lab)
     expect(pin).to_have_attribute("aria-pressed", "false")
     pin.click()
     expect(pin).to_have_attribute("aria-pressed", "true")
-    # Also where the one in view lives on under another name, and where the kernel was started again.
+    # Also if the cache in view has another name, and if the kernel was restarted.
     for kept in ("", "old = cache\n"):
         before = cells(view)
         small.run_cell(f"{kept}logits, cache = model.run_with_cache((tokens + {len(kept) + 1}) % 50)")

@@ -1,4 +1,4 @@
-"""Where the sidebar stands, its keys and settings, and what is put back after a reload or a dropped connection."""
+"""The places of the sidebar, its keys and settings, and what is restored after a reload or a lost connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_layout_and_selection_are_put_back_and_nothing_leaks_over_a_reload(small
         small.ready(panel)
         for head in heads:
             expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
-    assert len(small.python(OURS)) == 1  # one comm, in spite of the reload; and its old subshell is gone
+    assert len(small.python(OURS)) == 1  # one comm, also after the reload; the old subshell has ended
     small.becomes(f"{ours!r} in {SUBSHELLS}", False)
 
 
@@ -52,7 +52,7 @@ def test_by_the_keyboard_from_the_palette_to_the_next_head(small: Lab) -> None:
         expect(view.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
     small.command("residscope:previous-head")
     expect(view.get_by_role("region", name=f"Attention {order[0]}", exact=True)).to_be_visible(timeout=FOLLOWS)
-    # The list is opened over the view, walked, and left again; then a row's view goes into a place of its own.
+    # The list is opened over the view, used by keys, and closed. Then a row's view gets its own place.
     page.keyboard.press("Enter")
     row = small.caches.get_by_role("button", name=re.compile("^cache"))
     expect(row).to_be_focused()
@@ -103,7 +103,7 @@ def test_a_dropped_connection_is_mended_and_leaves_nothing_in_the_kernel(small: 
     before = small.python(HELD)
     assert before[0] == 1
     for index, head in enumerate(("L0H0", "L0H1", "L1H0")):
-        # Dropped with a question under way: it is asked again.
+        # The connection is lost during a request: the request is sent again.
         small.page.evaluate(
             """head => {
                 document.querySelector(`#residscope-sidebar [data-head=${head}]`).click();

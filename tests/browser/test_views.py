@@ -1,4 +1,4 @@
-"""Head scores, position map, token lens and the spread over prompts, on the real demo model, beside TransformerLens."""
+"""Head scores, position map, token lens, and the spread over prompts, compared with TransformerLens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ids = torch.as_tensor([[model.to_single_token(text) for text in pair] for pair i
 last = cache["resid_post", 29].shape[1] - 1
 """
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
-# By TransformerLens' tensors alone: the model's logits; what a head adds, by its definition in float64; and what the
-# model would say if it stopped at a point of the stream.
+# From TransformerLens' tensors: the model's logits; what a head adds, by its definition in float64; and what the model
+# would predict if it stopped at a point of the stream.
 LOGITS = "model.unembed(model.ln_final(cache['resid_post', 29])).float()"
 WORTH = """
 def worth(layer, head):
@@ -37,7 +37,7 @@ def stopped(stream):
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel, and the figures to hold it against."""
+    """A notebook with a drawn panel, and the expected values."""
     lab.open(lab.write_notebook("views.ipynb", SETUP + WORTH, INSPECT))
     lab.run_all()
     return lab, lab.panel()
@@ -64,7 +64,7 @@ def figure(text: str) -> float:
 
 
 def says(panel: Locator, start: str, expected: float, end: str) -> None:
-    """The sentence, with a figure as good as two digits can be."""
+    """The sentence, with a number that is right up to the rounding of two digits."""
     expect(sentence(panel)).to_contain_text(start, timeout=FOLLOWS)
     text = sentence(panel).inner_text()
     assert figure(text.removeprefix(start)) == pytest.approx(expected, abs=0.0051)
@@ -179,7 +179,7 @@ def positions(lab: Lab, panel: Locator) -> None:
     own = lab.python(f"({LOGITS}[0, :, ids[0, 0]] - {LOGITS}[0, :, ids[0, 1]]).tolist()")
     lab.page.mouse.move(0, 0)
     field.focus()
-    for key in ("ArrowUp", "PageUp", "ArrowUp"):  # from the destination's column to the model's own figure
+    for key in ("ArrowUp", "PageUp", "ArrowUp"):  # from the destination's column to the model's own value
         lab.page.keyboard.press(key)
     says(panel, "The model’s own logit difference at “·to₁₄” (position 14): ", own[14], "")
     lab.page.keyboard.press("ArrowLeft")
@@ -223,7 +223,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
     lab.page.keyboard.press("End")
     for _ in range(3):
         lab.page.keyboard.press("ArrowUp")
-    # From the last point at the destination three up: 28_pre, 29_pre, final_post.
+    # From the last point at the destination, three points up: 28_pre, 29_pre, final_post.
     for point, column, key in [
         ("27_pre", 14, "ArrowDown"),
         ("28_pre", 14, "ArrowDown"),

@@ -1,6 +1,6 @@
-"""Why a head reads a token, and who put there what it moves: from the head map by clicks alone, and by keys alone.
+"""Why a head reads a token, and who wrote what it moves: from the head map by clicks, and by keyboard.
 
-Truth: float64 by hand, from TransformerLens' cache and weights.
+Expected: computed in float64 from TransformerLens' cache and weights.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tests.support.demo_panel import SETUP, settled
 from tests.support.lab import Lab
 
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0)"
-# What L23H3 moves from position 10 to the logit difference at position 14, of a vector in the stream at position 10:
-# three query heads share a key-value head in this model, and its norms only scale.
+# What L23H3 moves from position 10 to the logit difference at position 14, for a vector in the stream at position 10.
+# Three query heads share a key-value head in this model, and its norms only scale.
 BY_HAND = """
 import torch
 ids = [run.model.to_single_token(word) for word in (" Mary", " John")]
@@ -37,7 +37,7 @@ log_ratio = float((reads[10] / reads[0]).log())
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel, no head pinned, one prompt in view; what is expected is in its kernel."""
+    """A notebook with a drawn panel, no pinned head, and one prompt. The expected values are in its kernel."""
     lab.open(lab.write_notebook("why.ipynb", SETUP, BY_HAND, INSPECT))
     lab.run_all()
     panel = lab.panel()
@@ -101,7 +101,7 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
     settled(panel)
     expect(trail.locator("[aria-current=step]")).to_contain_text("L23H3 reads ·John₁₀")
 
-    # A cell of a card, by a click: another source.
+    # Another source, by a click on a cell of a card.
     trail.get_by_role("button", name="Back").click()
     panel.get_by_role("tab", name="Attention").click()
     settled(panel)

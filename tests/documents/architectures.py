@@ -1,4 +1,4 @@
-"""Every decoder family that boots offline: what Residscope leaves over, beside what TransformerLens' own do."""
+"""Every decoder family that boots offline: what Residscope and TransformerLens' functions leave unexplained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(path: Path) -> None:
 
 
 def measured(name: str) -> tuple[list[str], list[str]]:
-    """The cells of a family, and what Residscope says about it."""
+    """Return the cells of a family, and Residscope's notes and errors on it."""
     model = tiny.boot(name)
     _, logits, cache = tiny.run(model)
     said: list[str] = []
@@ -62,17 +62,17 @@ def measured(name: str) -> tuple[list[str], list[str]]:
 
 
 def relative(result: residscope.Attribution) -> float:
-    """What is left over, in parts of the largest row."""
+    """The unexplained rest, relative to the largest row."""
     return float(result.unexplained.abs().max() / result.values.abs().max())
 
 
 def shown(gap: float) -> str:
-    """A gap; bold where it is more than rounding."""
+    """Return a gap as text, in bold if it is more than rounding."""
     return f"{gap:.0e}" if gap < 1e-5 else f"**{gap:.2g}**"
 
 
 def heads_in_layers(heads: Any, layers: Any) -> str:
-    """The largest gap between a layer's heads with their bias and its attention row, in parts of that row."""
+    """The largest gap between a layer's heads with their bias and its attention row, relative to that row."""
     if heads is None or layers is None:
         return "–"
     rows = dict(zip(layers.labels, layers.values, strict=True))
@@ -88,7 +88,7 @@ def heads_in_layers(heads: Any, layers: Any) -> str:
 
 
 def tried(work: Callable[[], float]) -> str:
-    """A gap, or the name of what was raised instead."""
+    """Return a gap, or the name of the error that was raised."""
     try:
         return shown(work())
     except Exception as error:
@@ -96,7 +96,7 @@ def tried(work: Callable[[], float]) -> str:
 
 
 def attribution(model: Any, cache: Any, own: torch.Tensor) -> float:
-    """What TransformerLens' `direct_logit_attribution` leaves over; b_U, which it leaves out by design, is added."""
+    """The unexplained rest of TransformerLens' `direct_logit_attribution`, after adding b_U, which it leaves out."""
     from transformer_lens.tools.analysis.direct_logit_attribution import direct_logit_attribution
 
     result = direct_logit_attribution(model, answer_tokens=ANSWERS[:, 0], incorrect_tokens=ANSWERS[:, 1], cache=cache)
@@ -106,7 +106,7 @@ def attribution(model: Any, cache: Any, own: torch.Tensor) -> float:
 
 
 def compatible(name: str) -> float:
-    """The same in compatibility mode, where it is meant to be used."""
+    """The same in compatibility mode, for which it is made."""
     model = tiny.boot(name, compatible=True)
     _, logits, cache = tiny.run(model)
     own = logits[:, -1].gather(1, ANSWERS)
@@ -114,7 +114,7 @@ def compatible(name: str) -> float:
 
 
 def stack_of_heads(model: Any, cache: Any) -> float:
-    """How far TransformerLens' head results with b_O are off each layer's `attn_out`, in parts of it (raw model)."""
+    """The gap between TransformerLens' head results with b_O and each layer's `attn_out`, as a share (raw model)."""
     cache = type(cache)(dict(cache.items()), model)  # stack_head_results adds to the cache it is given
     stack = cache.stack_head_results(layer=-1, pos_slice=-1).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
     gaps = []
@@ -127,7 +127,7 @@ def stack_of_heads(model: Any, cache: Any) -> float:
 
 
 def references(said: list[str], remarks: dict[str, str]) -> str:
-    """Numbers of remarks, one for each kind of sentence: figures and layers are left out."""
+    """Return numbers of remarks, one for each kind of sentence. Sentences that differ only in numbers are one kind."""
     figures = [
         (r"^[\d.e+-]+ (arises|of a head)", r"… \1"),
         (r"\([\d.e-]+ at most\)", "(… at most)"),
@@ -150,7 +150,7 @@ def references(said: list[str], remarks: dict[str, str]) -> str:
 
 
 def head(families: int, exact: int) -> list[str]:
-    """The words before the table."""
+    """Return the text before the table."""
     lens, transformers = version("transformer-lens"), version("transformers")
     return [
         "# Architectures",
@@ -183,7 +183,7 @@ def head(families: int, exact: int) -> list[str]:
 
 
 def foot(remarks: dict[str, str]) -> list[str]:
-    """What Residscope said, and what could not be built."""
+    """Return Residscope's notes and errors, and the families that could not be built."""
     return [
         "## Remarks: Residscope's notes and errors",
         "",

@@ -1,6 +1,6 @@
-"""`npm run docs`: replay and effects on every family, and the heads of a task, direct against total.
+"""`npm run docs`: replay and effects on every family, and direct against total effects of heads in a task.
 
-The families are written to `effects.md`. In `causes.md`, what is between two marks is written.
+The families are written to `effects.md`. In `causes.md`, only the parts between two marks are written.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ HEADS = {
     "L20H0": "acts through others only",
     "L1H4": "likewise",
 }
-"""Heads of the demo model, and what their effects say. `check` tests the words against the numbers."""
+"""Heads of the demo model, with sentences on their effects. `check` compares the sentences with the numbers."""
 
 LAYERS = (0, 5, 10, 15, 20, 25, 29)
-"""Where the stream is patched for the text."""
+"""The layers at which the stream is patched for the text."""
 
 
 def main(path: Path) -> None:
@@ -48,7 +48,7 @@ def main(path: Path) -> None:
 
 
 def put(text: str, name: str, lines: list[str]) -> str:
-    """The document with these lines between the marks of this name."""
+    """Return the document with these lines between the marks of this name."""
     start, end = f"<!-- {name}: made by npm run docs -->\n", f"<!-- end of {name} -->"
     before, _, rest = text.partition(start)
     assert rest
@@ -56,19 +56,19 @@ def put(text: str, name: str, lines: list[str]) -> str:
 
 
 def between(text: str, name: str) -> str:
-    """What is between the marks of this name."""
+    """Return the text between the marks of this name."""
     found = re.search(f"<!-- {name}: .*?-->(.*)<!-- end of {name} -->", text, re.DOTALL)
     assert found is not None
     return found[1]
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A value as it is written in the text."""
+    """Return a value as it is written in the text."""
     return f"{float(value):+.{digits}f}".replace("-", "−")
 
 
 def heads(run: Any) -> list[str]:
-    """Total, direct and indirect effects of some heads."""
+    """Return total, direct and indirect effects of some heads."""
     found = residscope.ablate(run.cache, run.answers, list(HEADS), progress=False)
     total, direct, indirect = (found.of(effect).tolist() for effect in ("total", "direct", "indirect"))
     check({name: row for name, *row in zip(HEADS, total, direct, indirect, strict=True)})
@@ -84,7 +84,7 @@ def heads(run: Any) -> list[str]:
 
 
 def check(found: dict[str, list[float]]) -> None:
-    """What the words of `HEADS` say of the numbers (total, direct, indirect)."""
+    """Check that the sentences of `HEADS` agree with the numbers (total, direct, indirect)."""
     total, direct, indirect = found["L23H3"]
     assert direct < -1
     assert indirect < 0
@@ -100,7 +100,7 @@ def check(found: dict[str, list[float]]) -> None:
 
 
 def stream(run: Any) -> list[str]:
-    """The stream of the clean run, put into the corrupted one, at two positions."""
+    """Return the effects of the clean run's stream in the corrupted run, at two positions."""
     swapped = run.tokens[:2].flip(0)
     with torch.no_grad():
         clean, corrupted = (run.model.run_with_cache(tokens)[1] for tokens in (run.tokens[:2], swapped))
@@ -115,14 +115,14 @@ def stream(run: Any) -> list[str]:
             corrupted, source=clean, target=run.answers[:2], at="resid_pre", positions=[at], progress=False
         )
         values = found.of(normalized=True)
-        assert values[LAYERS[0 if at == giver else -1]] > 0.8  # what the text says
+        assert values[LAYERS[0 if at == giver else -1]] > 0.8  # as the text says
         assert values[LAYERS[-1 if at == giver else 0]] < 0.2
         lines.append(f"| {name} ({at}) | " + " | ".join(number(values[layer], 2) for layer in LAYERS) + " |")
     return lines
 
 
 def written(found: dict[str, Row]) -> list[str]:
-    """The document about the families."""
+    """Return the document about the families."""
     remarks: dict[str, int] = {}
     lines: list[str] = []
     for family, row in found.items():

@@ -1,4 +1,4 @@
-"""Padding: every way that a tokenizer pads, and whether each figure is that of the prompts run alone."""
+"""Padding: every way in which a tokenizer pads, and whether the values equal those of the prompts run alone."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ ONE = [
 
 
 def row(way: padded.Case, found: list[str]) -> str:
-    """One way, and what came of it."""
+    """Return the row of one way of padding, with its results."""
     special = way.special if way.filling == "pad" else f"{way.special}, filled with {way.filling}"
     told = ["yes" if told else "–" for told in (way.bos, way.eos, way.fixed, way.masked)]
     return f"| {special} | {way.side} | {' | '.join(told)} | {' | '.join(found)} |"
 
 
 def table(fixed: str, rows: list[str]) -> list[str]:
-    """Rows under their heads; `fixed` says what is padded."""
+    """Return rows with their header. `fixed` says what is padded."""
     heads = ["special tokens", "side", "BOS", "EOS", fixed, "mask given to the model", *padded.FIGURES]
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows]
 
 
 def verdict(right: bool, notes: list[str]) -> str:
-    """Whether a figure is right; if it is not, whether a note says what was assumed."""
+    """Return whether a value is right. If it is not, whether a note says what was assumed."""
     return RIGHT if right else NOTED if notes else SILENT
 
 
 def head(verdicts: list[str]) -> list[str]:
-    """What was run, and what came of it."""
+    """Return the text before the tables: what was run, and the results."""
     count = {kind: verdicts.count(kind) for kind in (RIGHT, NOTED, SILENT)}
     return [
         "# Padding",

@@ -11,7 +11,7 @@ from tests.support.point_families import COLUMNS, Row, measured, scores
 from tests.support.score_families import COLUMNS as SCORES
 
 EXACT, RIGHT = 1e-5, 1e-4
-"""In parts of the largest row: below these the rows sum to the value, and a row is what it says."""
+"""Relative to the largest row: smaller gaps count as agreement, of the rows' sum and of each row."""
 
 
 def main(path: Path) -> None:
@@ -24,7 +24,7 @@ def main(path: Path) -> None:
 
 
 def written(found: dict[str, dict[str, Row]]) -> list[str]:
-    """The document."""
+    """Return the document."""
     columns = [*COLUMNS, *SCORES]
     remarks: dict[str, int] = {}
     lines: list[str] = []
@@ -60,7 +60,7 @@ def written(found: dict[str, dict[str, Row]]) -> list[str]:
 
 
 def _is_odd(row: Row) -> bool:
-    """Whether a cell needs a remark."""
+    """Return whether a cell needs a remark."""
     return row.refused or not (row.left < EXACT and (row.off or 0.0) < RIGHT)
 
 

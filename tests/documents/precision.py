@@ -1,4 +1,4 @@
-"""Half precision: how far attributions are off, against float64 with the same rounded weights."""
+"""Half precision: the errors of attributions, compared with float64 with the same rounded weights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HEAD = [
 
 
 def the_demo(dtype: torch.dtype) -> list[str]:
-    """The demo model: eight prompts."""
+    """Return lines for the demo model: eight prompts."""
     run = demo.ioi()
     exact, half = demo.load().to(dtype).to(torch.float64), demo.load().to(dtype)
     caches = [model.run_with_cache(run.tokens)[1] for model in (half, exact)]
@@ -56,7 +56,7 @@ def the_demo(dtype: torch.dtype) -> list[str]:
 
 
 def a_family(name: str, dtype: torch.dtype) -> list[str]:
-    """A tiny random model."""
+    """Return lines for a tiny random model."""
     half, exact = tiny.boot(name).to(dtype), tiny.boot(name).to(dtype).to(torch.float64)
     tokens, _, cache = tiny.run(half)
     truth = exact.run_with_cache(tokens)[1]
@@ -66,7 +66,7 @@ def a_family(name: str, dtype: torch.dtype) -> list[str]:
 def lines(
     name: str, dtype: torch.dtype, half: Any, cache: Any, truth: Any, answers: torch.Tensor, head: str
 ) -> list[str]:
-    """A line for each decomposition."""
+    """Return a line for each decomposition."""
     widened = {key: t.double() if t.is_floating_point() else t for key, t in cache.items()}
     said = []
     for by in WAYS:

@@ -1,7 +1,8 @@
-"""`npm run docs`: the course's section on logit attribution, result by result: its way beside Residscope's.
+"""`npm run docs`: the course's section on logit attribution, result by result, with the course's method and Residscope.
 
-The left figures come from TransformerLens' own functions, in the steps that the course teaches, on a model in
-compatibility mode, which they need. The right ones come from `residscope.attribute`, on that cache and on the raw one.
+The numbers on the left come from TransformerLens' own functions, in the steps of the course, on a model in
+compatibility mode, which these functions need. Those on the right come from `residscope.attribute`, on the same cache
+and on the raw one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main(path: Path) -> None:
 
 
 def head(run: demo.Ioi) -> list[str]:
-    """What was run."""
+    """Return the text on what was run."""
     return [
         "# The tutorial, number by number",
         "",
@@ -49,26 +50,26 @@ def head(run: demo.Ioi) -> list[str]:
 
 
 def version() -> str:
-    """The installed TransformerLens."""
+    """Return the installed version of TransformerLens."""
     from importlib.metadata import version as installed
 
     return installed(transformer_lens.__name__)
 
 
 def directions(run: demo.Ioi) -> torch.Tensor:
-    """The tutorial's logit difference directions, `[batch, d_model]`."""
+    """Return the tutorial's logit difference directions, `[batch, d_model]`."""
     answer, distractor = run.model.tokens_to_residual_directions(run.answer_tokens).unbind(dim=1)
     return answer - distractor
 
 
 def projected(run: demo.Ioi, stack: torch.Tensor) -> torch.Tensor:
-    """The tutorial's `residual_stack_to_logit_diff`, prompt by prompt: `[..., batch]`."""
+    """Return the tutorial's `residual_stack_to_logit_diff` for each prompt: `[..., batch]`."""
     scaled = run.cache.apply_ln_to_stack(stack, layer=-1, pos_slice=-1)
     return (scaled * directions(run)).sum(-1)
 
 
 def difference(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
-    """The logit difference itself, from the logits and from the final residual stream."""
+    """Return the section on the logit difference, from the logits and from the final residual stream."""
     own = folded.logits[:, -1].gather(1, folded.answer_tokens)
     own = own[:, 0] - own[:, 1]
     stream = projected(folded, folded.cache["resid_post", -1][:, -1])
@@ -94,7 +95,7 @@ def difference(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
 def compared(
     title: str, call: str, labels: list[str], theirs: torch.Tensor, mine: torch.Tensor, bare: torch.Tensor
 ) -> list[str]:
-    """A table of rows, and the largest difference of any row in any prompt."""
+    """Return a table of rows, and the largest difference of any row in any prompt."""
     assert theirs.shape == mine.shape == bare.shape
     rows = zip(labels, theirs.mean(-1), mine.mean(-1), bare.mean(-1), strict=True)
     return [
@@ -116,12 +117,12 @@ def compared(
 
 
 def gap(a: torch.Tensor, b: torch.Tensor) -> str:
-    """The largest difference, in logits."""
+    """Return the largest difference, in logits."""
     return f"{float((a - b).abs().max()):.1e}"
 
 
 def lens(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
-    """The logit lens."""
+    """Return the section on the logit lens."""
     stack, labels = folded.cache.accumulated_resid(layer=-1, incl_mid=True, pos_slice=-1, return_labels=True)
     mine, bare = (residscope.attribute(run.cache, run.answers, by="accumulated") for run in (folded, raw))
     assert labels == mine.labels == bare.labels
@@ -130,7 +131,7 @@ def lens(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
 
 
 def layers(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
-    """Layer attribution."""
+    """Return the section on layer attribution."""
     stack, labels = folded.cache.decompose_resid(layer=-1, pos_slice=-1, return_labels=True)
     mine, bare = (residscope.attribute(run.cache, run.answers, by="layer") for run in (folded, raw))
     assert labels == mine.labels == bare.labels
@@ -139,7 +140,7 @@ def layers(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
 
 
 def heads(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
-    """Head attribution."""
+    """Return the section on head attribution."""
     layers, per_layer = folded.model.cfg.n_layers, folded.model.cfg.n_heads
     stack = folded.cache.stack_head_results(layer=-1, pos_slice=-1)
     theirs = rearrange(projected(folded, stack), "(layer head) batch -> layer head batch", layer=layers)
@@ -172,7 +173,7 @@ def heads(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
 
 
 def patterns(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
-    """Attention of the top heads of either sign, in the first prompt, from its last token."""
+    """Return the section on attention of the top heads of either sign, in the first prompt, from its last token."""
     per_layer = folded.model.cfg.n_heads
     means = residscope.attribute(folded.cache, folded.answers).grid.mean(-1).flatten()
     rows = []

@@ -1,7 +1,7 @@
 """`npm run docs`: why a head reads what it reads, number by number, on the demo model.
 
-Two stories: the indirect object identification task, and an induction head. Every number is of this run; which head,
-component and position a sentence names follows from the numbers, too.
+Two stories: the indirect object identification task, and an induction head. All numbers come from this run. The heads,
+components and positions that a sentence names follow from the numbers, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
 
 _LISTED = 6
-"""Rows of a table before all others are summed."""
+"""The number of rows of a table. All other rows are summed."""
 
 
 def main(path: Path) -> None:
@@ -36,7 +36,7 @@ def main(path: Path) -> None:
 
 
 def wrapped(lines: list[str]) -> list[str]:
-    """The same document, each paragraph in lines of at most `_WIDTH` columns."""
+    """Return the document with each paragraph in lines of at most `_WIDTH` columns."""
     found: list[str] = []
     for kind, some in groupby(lines, _kind):
         texts = list(some)
@@ -55,18 +55,18 @@ _WIDTH = 118
 
 
 def _kind(line: str) -> str:
-    """What a line of the document is a part of."""
+    """Return the kind of text to which a line of the document belongs."""
     if line.startswith(("- ", "  ")):
         return "item"
     return "other" if not line or line.startswith(("#", "|", "```")) or line in _CODE else "text"
 
 
 _CODE: set[str] = set()
-"""Lines of code, which stay as they are."""
+"""Lines of code, which are not changed."""
 
 
 def head(run: demo.Ioi) -> list[str]:
-    """What was run."""
+    """Return the text on what was run."""
     return [
         "# Why: two stories, number by number",
         "",
@@ -91,7 +91,7 @@ def head(run: demo.Ioi) -> list[str]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt of a run: its model, cache and tokens."""
+    """One prompt of a run: the model, the cache and the tokens."""
 
     model: Any
     cache: Any
@@ -102,15 +102,15 @@ class Prompt:
         return self.model.to_str_tokens(self.cache["embed.hook_in"][0])
 
     def named(self, at: int) -> str:
-        """A token with its position, as on screen."""
+        """Return a token with its position, as on screen."""
         return f"`{self.tokens[at].replace(' ', '·')}`{str(at).translate(_SUBSCRIPT)}"
 
     def attention(self, layer: int, head: int, destination: int, source: int) -> float:
-        """The attention from a destination to a source."""
+        """Return the attention from a destination to a source."""
         return float(self.cache["pattern", layer][0, head, destination, source])
 
     def written(self, layer: int, head: int, destination: int, source: int) -> HeadTokens:
-        """The tokens that a head writes."""
+        """Return the tokens that a head writes."""
         resolver = Targets.of(CacheView(self.cache))
         return head_tokens(resolver, (layer, head), 0, destination, source, 3)
 
@@ -119,19 +119,19 @@ _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def number(value: Any) -> str:
-    """A value as it is written in the text."""
+    """Return a value as it is written in the text."""
     return f"{float(value):+.2f}".replace("-", "−")
 
 
 def strongest(result: Attribution, count: int = 1) -> list[tuple[str, float]]:
-    """The rows farthest from 0, of any kind, in the first prompt."""
+    """Return the rows farthest from 0, of any kind, in the first prompt."""
     values = result.values[:, 0]
     chosen = values.abs().topk(min(count, len(values))).indices.tolist()
     return [(result.labels[i], float(values[i])) for i in chosen]
 
 
 def table(result: Attribution, title: str) -> list[str]:
-    """The strongest rows, all others together, and the total."""
+    """Return the strongest rows, the sum of all others, and the total."""
     rows = strongest(result, _LISTED)
     rest = float(result.values[:, 0].sum()) - sum(value for _, value in rows)
     count = int((result.values[:, 0] != 0).sum()) - len(rows)  # rows after the point are 0
@@ -143,13 +143,13 @@ def table(result: Attribution, title: str) -> list[str]:
 
 
 def code(*lines: str) -> list[str]:
-    """Lines of Python."""
+    """Return lines of Python code."""
     _CODE.update(lines)
     return ["", "```python", *lines, "```"]
 
 
 def tokens_in_words(entries: Sequence[Any]) -> str:
-    """Tokens with their logits."""
+    """Return tokens with their logits."""
     return ", ".join(f"`{token.text.replace(' ', '·')}` {number(value)}" for token, value in entries)
 
 
@@ -160,7 +160,7 @@ class Task(Prompt):
     answers: Any
 
     def story(self) -> list[str]:
-        """From the logit difference to who wrote what the strongest head moves."""
+        """Return the story from the logit difference to the component that wrote what the strongest head moves."""
         answer, distractor = self.answers[0]
         pair = f"“{answer.replace(' ', '·')}” − “{distractor.replace(' ', '·')}”"
         heads = residscope.attribute(self.cache, self.answers)
@@ -182,7 +182,7 @@ class Task(Prompt):
         early = then.labels.index("1_pre")
         written = self.written(layer, index, d, s)
         assert written.of_source is not None
-        # What the sentences below say.
+        # Checks of the sentences below.
         assert float(sources[s]) > 0.8 * values
         assert abs(strongest(sides["key"])[0][1]) > float(sides["key"].measured[0])
         assert float(then.values[early, 0]) > 0.6 * float(sources[s])
@@ -263,7 +263,7 @@ class Task(Prompt):
         return (layer, index), float(heads.grid[layer, index, 0])
 
     def sentence(self, written: HeadTokens, answer: str, distractor: str) -> str:
-        """What the tokens say about the head, as far as the numbers carry it."""
+        """Return what the tokens show about the head, as far as the numbers support it."""
         assert written.of_source is not None
         top = [token.text for token, _ in written.of_source.top]
         bottom = [token.text for token, _ in written.of_source.bottom]
@@ -274,7 +274,7 @@ class Task(Prompt):
         return "Neither name is at an end of the list: the difference between the two is what counts here."
 
     def together(self, sides: dict[str, Attribution]) -> str:
-        """Whether the strongest rows of both sides pull the same way as the score."""
+        """Return whether the strongest rows of both sides have the same sign as the score."""
         signs = {float(strongest(side)[0][1]) * float(side.measured[0]) > 0 for side in sides.values()}
         return (
             {True: "both raise it", False: "both lower it"}[signs.pop()]
@@ -285,12 +285,12 @@ class Task(Prompt):
 
 @dataclass(frozen=True)
 class Repeated(Prompt):
-    """A sequence of random tokens, twice: what an induction head needs."""
+    """A sequence of random tokens, twice, which an induction head needs."""
 
     length: int
 
     def story(self) -> list[str]:
-        """From the head with the highest induction score to the head that feeds its key."""
+        """Return the story from the head with the highest induction score to the head that feeds its key."""
         scores = residscope.scores(self.cache, "induction")
         name = scores.labels[int(scores.values.flatten().nan_to_num().argmax())]
         layer, index = (int(part) for part in name[1:].split("H"))
@@ -375,7 +375,7 @@ class Repeated(Prompt):
         ]  # fmt: skip
 
     def reading(self, row: str) -> str:
-        """What the strongest row says: whether it is written before any other token was read."""
+        """Return what the strongest row shows: whether it was written before any other token was read."""
         early = row == "embed" or row.startswith("0_")
         if early:
             return "the token itself, before any later layer has changed what stands there."
@@ -387,7 +387,7 @@ def _ordinal(rank: int) -> str:
 
 
 def repeated_tokens(model: Any, length: int = 24) -> Repeated:
-    """A run on random tokens, twice."""
+    """Return a run on random tokens, twice."""
     generator = torch.Generator().manual_seed(0)
     once = torch.randint(1000, 20000, (length,), generator=generator)
     tokens = torch.cat([torch.tensor([model.tokenizer.bos_token_id]), once, once])[None]

@@ -1,4 +1,4 @@
-"""`npm run docs`: writes the documents whose figures come from the running program."""
+"""`npm run docs`: writes the documents whose numbers come from the running program."""
 
 from __future__ import annotations
 

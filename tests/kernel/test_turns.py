@@ -1,6 +1,6 @@
 """In a real kernel: the model is run for a view only between cells, and leaves nothing behind.
 
-What a host sends is copied from it: JupyterLab's silent request, a panel's message, and VS Code's expression.
+The messages are copied from the hosts: JupyterLab's silent request, a panel's message, and VS Code's expression.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def effects(client, **more) -> dict:
 
 
 def send(client, ask: dict, *, gives_turns: bool) -> str:
-    """A panel's message; return its id."""
+    """Send a panel's message. Return its id."""
     id = uuid4().hex
     data = {"method": "custom", "content": {"id": id, "ask": ask, "gives_turns": gives_turns}}
     content = {"comm_id": value(client, "panel.comm.comm_id"), "data": data}
@@ -77,7 +77,7 @@ def wait(client, id: str) -> dict:
 
 
 def test_a_silent_request_takes_its_turn_between_two_cells_and_leaves_no_trace(client):
-    """Also if the first of them is asynchronous and waits: the kernel answers messages then."""
+    """Also if the first cell is asynchronous and waits: the kernel answers messages then."""
     before = {name: value(client, code) for name, code in TRACES.items()}
     ask = effects(client)
     reply = answer(client, send(client, ask, gives_turns=True))
@@ -123,7 +123,7 @@ def test_a_host_that_can_only_send_messages_gets_turns_but_not_while_a_cell_wait
 
 
 def send_raw(client, ask: dict) -> str:
-    """The same while a cell runs: nothing else is asked of the kernel."""
+    """Send the same message while a cell runs. Nothing else is requested from the kernel."""
     id = uuid4().hex
     data = {"method": "custom", "content": {"id": id, "ask": ask}}
     client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": COMM["id"], "data": data}))

@@ -1,4 +1,4 @@
-"""Which modules are mutated, and which tests decide whether a mistake in one is noticed."""
+"""The modules that are mutated, each with the tests that decide whether a mistake in the module is noticed."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ MODULES: dict[str, list[str]] = {
     "export/snapshot": ["view_requests", *EXPORT, "panel"],
     "export/python_source": EXPORT,
 }
-"""Paths below `py_backend/residscope`, and names of files below `tests/python` without `test_` and `.py`."""
+"""Paths below `py_backend/residscope`, each with names of test files in `tests/python`, without `test_` and `.py`."""

@@ -1,14 +1,14 @@
-"""Put mistakes into Residscope, one at a time, and see whether its tests notice.
+"""Put mistakes into Residscope, one at a time, and check whether its tests notice them.
 
-Cosmic Ray makes the mistakes ("mutants"). Of each module a sample is drawn with a seed: first a place, then one of the
-mistakes that can be made there, so that what can be got wrong in many ways does not fill the sample. The tests that
-stand beside the module in `modules.py` run on each, up to the first that fails, in a process that is forked from one
-that has loaded torch and what else takes long.
+Cosmic Ray makes the mistakes ("mutants"). A sample of the mutants of each module is drawn with a seed: first a place,
+then one of the mistakes that can be made at this place. So a place with many possible mistakes does not fill the
+sample. The tests that `modules.py` lists for the module run on each mutant, until one fails. They run in a process
+that is forked from a process which has loaded torch and other slow packages.
 
     npm run mutants -- python                    8 mutants of each module
     npm run mutants -- python --each 20 lens fit
     npm run mutants -- python --all              all, overnight
-    npm run mutants -- python --tests REVISION   the tests as they were then
+    npm run mutants -- python --tests REVISION   the tests of an earlier commit
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ SLOW = (
 
 
 _THE_SAME = {f"core/ReplaceComparisonOperator_{one}" for one in ("Eq_Is", "Is_Eq", "NotEq_IsNot", "IsNot_NotEq")}
-"""Of words, small numbers and None, with which these are used, they make what it was."""
+"""Replacements of `==` by `is`, and similar ones. They change nothing for words, small numbers and None."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake."""
+    """A mutant: one mistake."""
 
     module: str
     line: int
@@ -69,13 +69,13 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Result:
-    """What the tests made of a mutant; without one: of the code as it is.
+    """The result of the tests for a mutant. Without a mutant: for the unchanged code.
 
     Attributes:
-        name: The mutant's, or the test file's.
-        mutant: What was tried.
+        name: The name of the mutant or of the test file.
+        mutant: The mutant. None for the unchanged code.
         outcome: "killed", "survived" or "too slow".
-        seconds: How long they took.
+        seconds: How long the tests took.
         said: The test that failed.
     """
 
@@ -143,7 +143,7 @@ def _mutant(module: str, source: str, line: int, column: int, name: str, occurre
 
 
 def possible(source: str) -> Iterator[tuple[int, int, str, int]]:
-    """All mistakes that Cosmic Ray can make, but for those in what never runs: line, column, which, and its number."""
+    """All mistakes that Cosmic Ray can make, except in code that never runs: line, column, operator, and its number."""
     from cosmic_ray.ast import ast_nodes, get_ast  # pyright: ignore[reportMissingImports]
     from cosmic_ray.plugins import get_operator, operator_names  # pyright: ignore[reportMissingImports]
 
@@ -172,7 +172,7 @@ def _compiles(text: str) -> bool:
 
 
 def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Annotations, what is under `if TYPE_CHECKING`, and the names of types: a mistake there changes nothing."""
+    """Annotations, code under `if TYPE_CHECKING`, and names of types: a mistake in these changes nothing."""
     for node in ast.walk(tree):
         idle: list[ast.AST | None] = []
         match node:
@@ -186,7 +186,7 @@ def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
                 idle = [node]
             case ast.Call(func=ast.Name(id="cast" | "TypeVar"), args=[found, *_]):
                 idle = [found]
-            case ast.keyword(arg="strict"):  # of `zip`: refuses what never comes
+            case ast.keyword(arg="strict"):  # of `zip`: refuses lengths that never occur
                 idle = [node.value]
             case ast.Assign(value=ast.BinOp(op=ast.BitOr()) | ast.Subscript() as found):  # the name of a type
                 idle = [found] if node.col_offset == 0 else []
@@ -199,14 +199,14 @@ def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def _limits(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Constants of a module: it is not a mistake when a limit is one larger or one smaller."""
+    """Constants of a module: a limit that is larger or smaller by one is not a mistake."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
             yield (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)
 
 
 def _diff(source: str, text: str) -> str:
-    """The lines that are not the same."""
+    """The first lines that differ."""
     pairs = zip(source.splitlines(), text.splitlines(), strict=False)
     changed = [(old, new) for old, new in pairs if old != new][:2]
     return "\n".join(f"- {old.strip()}\n+ {new.strip()}" for old, new in changed)
@@ -214,7 +214,7 @@ def _diff(source: str, text: str) -> str:
 
 # --- the tests -------------------------------------------------------------------------------------------------------
 def tested(works: dict[str, list[Mutant]], workers: int, revision: str | None) -> Iterator[Result]:
-    """What the tests make of each mutant, as it comes; of each module first without any."""
+    """Yield the tests' result for each mutant. First, each test file is run without a mutant."""
     there = multiprocessing.get_context("spawn")
     todo: Queue[Any] = there.Queue()
     done: Queue[Any] = there.Queue()
@@ -246,7 +246,7 @@ def tested(works: dict[str, list[Mutant]], workers: int, revision: str | None) -
             for result in ended([(None, [file], 1800.0) for file in files]):
                 if result.outcome == "survived":
                     took[result.name] = result.seconds
-                elif result.outcome != "absent":  # it says nothing of a mutant
+                elif result.outcome != "absent":  # then it cannot test a mutant
                     print(f"test_{result.name}.py is left out: it fails without any mutant.\n{result.said}")
             tasks: list[Any] = []
             for module, mutants in works.items():
@@ -269,7 +269,7 @@ def _next(done: Queue[Any], running: list[Any]) -> Result:
 
 
 def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None) -> None:
-    """One after another, in a tree of its own."""
+    """Test one mutant after another, in a separate copy of the files."""
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "py_backend")}
     shutil.copytree(SOURCE, folder / "py_backend" / "residscope", ignore=shutil.ignore_patterns("__pycache__"))
     if revision is None:
@@ -280,7 +280,7 @@ def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None)
         ).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(folder, filter="data")
-    kept = () if revision else ("pyproject.toml",)  # a revision's tests run by its own settings
+    kept = () if revision else ("pyproject.toml",)  # an earlier commit's tests need that commit's settings
     for name in (*kept, "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
         (folder / name).symlink_to(ROOT / name)
     os.chdir(folder)
@@ -317,9 +317,9 @@ _OUTCOMES = {0: "survived", None: "too slow"}
 
 
 def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
-    """Run test files in a process that has everything slow; its exit status (None: it took too long), time and words.
+    """Run test files in a forked process. Return its exit status (None: it took too long), the time and the output.
 
-    The first that fails ends it.
+    The first failed test ends the run.
     """
     start = time.monotonic()
     with tempfile.TemporaryFile() as out:
@@ -330,7 +330,7 @@ def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
             os.dup2(out.fileno(), 2)
             sys.path[:0] = [str(Path("py_backend").resolve())]
             for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-                del sys.modules[name]  # this program's; the tests' own is that of their tree
+                del sys.modules[name]  # this program's modules; the tests must import those of the copy
             code = 99
             try:
                 import pytest
@@ -376,7 +376,7 @@ def _failed(said: str) -> str:
 
 # --- the table -------------------------------------------------------------------------------------------------------
 def table(results: list[Result]) -> str:
-    """Scores by module, and what survived. What no test can tell from the code stands in python.json."""
+    """Scores by module, and the mutants that survived. python.json lists mutants that are equivalent to the code."""
     same = {(one["module"], one["diff"]) for one in json.loads(Path(__file__).with_name("python.json").read_text())}
     rows = [
         "| module | mutants | killed | too slow | survived | equivalent | score |",

@@ -1,4 +1,4 @@
-"""Effects over many caches: those of all prompts at once, their spread, nothing kept, nothing lost by an interrupt."""
+"""Effects over many caches: equal to those of all prompts at once, their spread, no cache kept, safe interrupts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ close = partial(torch.testing.assert_close, atol=2e-6, rtol=1e-4)
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
 def run(request):
-    """A model, the prompts and answers of a data set, and the effects in all of them at once."""
+    """A model, the prompts and answers of a data set, and the effects for all prompts at once."""
     return of(request.param)
 
 
@@ -244,7 +244,7 @@ def test_what_cannot_be_measured_is_named_or_left_out():
 
 
 def test_two_processes_share_the_items(monkeypatch):
-    """Here one after the other: the second has the results of the first."""
+    """Here one after the other: the second one has the results of the first."""
     run, done = of("llama"), []
 
     def together(_, work):

@@ -1,4 +1,4 @@
-"""Answers in the notebook's variables: which are offered, that none of their code runs, and what they become."""
+"""Answers in the notebook's variables: which variables are offered, their targets, and that no user code runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ask = Any
 
 @pytest.fixture
 def ask(ioi, monkeypatch):
-    """Sends requests to a sidebar's dispatcher about the demo's cache, in a notebook with these `variables`."""
+    """Send requests to a sidebar's dispatcher about the demo's cache, in a notebook with these `variables`."""
 
     def asked(variables: dict[Any, Any], kind: str, **fields: Any) -> dict[str, Any]:
         shell = types.SimpleNamespace(user_ns={"cache": ioi.cache} | variables)
@@ -51,12 +51,12 @@ def first_pair(ioi) -> torch.Tensor:
 
 
 def some(ioi) -> torch.Tensor:
-    """The mean of the answer's and the distractor's logit, minus the distractor's."""
+    """The mean of the answer's and the distractor's logit, minus the distractor's logit."""
     return difference(ioi) / 2
 
 
 def along(direction: Any) -> Any:
-    """The model's final stream along a direction."""
+    """The model's final stream, projected on a direction."""
 
     def measured(ioi) -> torch.Tensor:
         final = ioi.cache["ln_final.hook_normalized"][:, -1] * ioi.model.ln_final.weight
@@ -109,7 +109,7 @@ Pair = namedtuple("Pair", "answer distractor")
 
 
 TOUCHED: list[str] = []
-"""The accesses to the objects below, of which there must be none."""
+"""The accesses to the objects below. There must be none."""
 
 
 class Loud(str):
@@ -241,7 +241,7 @@ def test_a_variable_of_any_name_is_found_by_what_one_would_write(ioi, ask, name)
     (written,) = [written for written, words in found.items() if words == "[8, 2] ids"]
     assert eval(written, dict(variables)) is ioi.answer_tokens
     assert written.isprintable()
-    assert len(found) == 2  # neither IPython's own, nor names that no request can hold whole
+    assert len(found) == 2  # not IPython's own, and no names that are too long for a request
     target = ask(variables, "resolve", name=written)["reply"]["target"]
     assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in target["contrasts"]] == ioi.answer_tokens.tolist()
 
@@ -270,7 +270,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
         return ask({}, "answers")["reply"]["panel"]
 
     panel = residscope.inspect(ioi.cache, show=False)
-    assert panels() is None  # nothing was chosen there, and the panel knows
+    assert panels() is None  # nothing was chosen there
     assert panel.wire_target["own"]
     for chosen, words in (
         ((" Mary", " John"), "“·Mary” − “·John”"),

@@ -1,4 +1,4 @@
-"""The map that a layer applies: with adapters, quantised, offloaded, emptied. Truth: the same model, merged."""
+"""The map that a layer applies: with adapters, quantised, offloaded, emptied. Expected: the same model, merged."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_a_function_in_the_place_of_forward_is_tried_on_the_copy(monkeypatch):
 
 
 class Bent(Scaled):
-    """Nearly linear: a part of its output is not."""
+    """Nearly linear: only a part of its output is not."""
 
     part = 0.0
 
@@ -339,12 +339,12 @@ def test_an_adapter_that_is_turned_up_is_read_again():
         torch.testing.assert_close(value(one), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
     odd.blocks[1].attn.o.original_component.scaling = 1.0
     assert (value(cache) - before).abs().max() > 0.1
-    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # which shows that it was another map
+    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # so it was another map
         value(whole)
 
 
 class DTensor(torch.Tensor):
-    """Stands for PyTorch's class of this name, which needs several processes."""
+    """A stand-in for PyTorch's class of this name, which needs several processes."""
 
 
 def _shard(layer):

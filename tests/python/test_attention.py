@@ -202,7 +202,7 @@ def test_contributions_of_layers_whose_heads_do_not_add_up_are_refused():
 
 @pytest.mark.parametrize("family", GATES)
 def test_a_filtered_cache_does_not_hide_a_gate(family):
-    """Without the gate, or without `hook_z`, which shows how it is applied, the gate is not ignored."""
+    """Without the gate, or without `hook_z`, which shows how the gate is applied, the gate is not ignored."""
     model = tiny.boot(family)
     tokens, _, cache = tiny.run(model)
     head = HEADS.get(family, ["L1H0"])[0]
@@ -218,7 +218,7 @@ def test_a_filtered_cache_does_not_hide_a_gate(family):
 
 
 def test_the_users_default_device_is_no_matter():
-    """A device without values (`meta`): a tensor that is made on it by mistake cannot be read."""
+    """A device without values (`meta`): a tensor that is made on this device by mistake cannot be read."""
     cache = tiny.run(tiny.boot("llama"))[2]
 
     def replies() -> list[object]:
@@ -243,7 +243,7 @@ def test_a_layer_that_is_refused_half_way_adds_nothing_to_the_whole(monkeypatch)
     odd = held["blocks.1.attn.hook_pattern"].clone()
     odd[:, 3] = torch.nan
     cache = ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model)
-    monkeypatch.setattr(weightings, "CELLS", 49)  # a head at a time: three are summed before the fourth is refused
+    monkeypatch.setattr(weightings, "CELLS", 49)  # one head at a time: three are summed before the fourth is refused
     service = Service(cache)
     reply, [buffer] = service.reply(BlendAttention(None, service.targets().resolve(5), None, "pattern"))
     assert (reply.heads, len(reply.notes)) == (8, 1)

@@ -27,7 +27,7 @@ def scored(cache, side="query", versus=4, layer=2, by="layer", **options):
 
 
 def gap(result):
-    """What the rows leave over, in units of the largest row."""
+    """The unexplained rest, relative to the largest row."""
     return float((result.values.sum(0) + result.constant - result.measured).abs().max() / result.values.abs().max())
 
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_attributed_is_refused_in_a_sentence(family):
 
 @pytest.mark.parametrize("layer", [2, 3])
 def test_a_temperature_of_the_queries_is_that_of_their_destination(layer):
-    """Llama 4: layers without a rotation multiply queries by a factor of their position; the others normalise them."""
+    """Llama 4: layers without a rotation multiply queries by a factor of their position. The others normalise them."""
     model = copy.deepcopy(tiny.boot("llama4_text"))
     for block in model.blocks:  # as it is, the factor is 1 before position 8192
         block.attn.original_component.floor_scale, block.attn.original_component.attn_scale = 2, 0.7
@@ -216,7 +216,7 @@ def test_a_model_in_bfloat16_is_right_to_its_rounding():
 
 
 class Lora(nn.Module):
-    """An adapter: a low rank is added to a layer's weight."""
+    """An adapter: adds a product of low rank to a layer's weight."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()

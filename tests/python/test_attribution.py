@@ -35,7 +35,7 @@ def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, posi
 
 @pytest.mark.parametrize("position", [None, "first", 1.5, True, ["last"]], ids=str)
 def test_what_is_not_a_position_is_refused_with_what_is(small, position):
-    """None would be taken for "all" by some and for "last" by others."""
+    """Some users would take None for "all", and others for "last"."""
     cache, answers = small[3:]
     wanted = (
         r'give an index, one for each prompt, "last" \(each prompt\'s last real token\) or "all" \(every position\)'

@@ -1,4 +1,4 @@
-"""Caches as people have them: cut, filtered, rounded, saved, on another device, with gradients, without token ids."""
+"""Caches as users have them: cut, filtered, rounded, saved, on another device, with gradients, without token ids."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_filtered_cache_needs_only_what_is_asked_and_names_what_it_lacks(llama
     result = residscope.attribute(some, ANSWERS, by=by, **options)
     torch.testing.assert_close(result.values, expected.values, atol=1e-5, rtol=1e-4)
     assert bool(result.measured.isfinite().all()) is measured
-    if by in ("layer", "accumulated"):  # the rest is still attributed: see test_partial.py
+    if by in ("layer", "accumulated"):  # the other rows are still computed: see test_partial.py
         return
     _, less = llama.run_with_cache(tokens, names_filter=lambda name: name.endswith((*needed[1:], "hook_q")))
     with pytest.raises(ResidscopeError, match=needed[0]) as error:
@@ -114,7 +114,7 @@ def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coar
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
 def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype):
-    """Against a model in float64 with the same rounded weights. The values are in `py_backend/docs/precision.md`."""
+    """Compared with a model in float64 with the same rounded weights. The values are in `docs/precision.md`."""
     half, exact = tiny.boot(family).to(dtype), tiny.boot(family).to(dtype).to(torch.float64)
     tokens, _, cache = tiny.run(half)
     truth = exact.run_with_cache(tokens)[1]
@@ -133,7 +133,7 @@ def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype
 
 
 def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
-    """On tensors without memory, whose device is checked in every operation: the rows stay where the cache is."""
+    """On tensors without memory, whose device is checked in every operation: the rows stay on the cache's device."""
     from residscope.attribution import components
     from residscope.attribution.model_value import model_value
     from residscope.attribution.readout import Readout
@@ -280,7 +280,7 @@ def test_the_default_dtype_is_the_users_own(llama, run):
 
 # --- dictionaries with other entries ---------------------------------------------------------------------------------
 def _as_dictionary(name: str, plain: dict, tokens: torch.Tensor) -> dict:
-    """A plain dictionary of activations, as people keep them."""
+    """A plain dictionary of activations, as users keep them."""
     return {
         "arrays": lambda: {n: t.numpy() for n, t in plain.items()},
         "arrays that are read-only": lambda: {n: _read_only(t) for n, t in plain.items()},
@@ -365,7 +365,7 @@ def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
     if "attn.hook_pattern" in kept:
         drawn = residscope.attention(held, "1.1", model=model).values[0]
         torch.testing.assert_close(drawn, whole["blocks.1.attn.hook_pattern"][0, 1], atol=1e-6, rtol=1e-5)
-        # The share of attention that goes to the token just before, written out.
+        # The share of attention to the token just before, as a loop.
         before = drawn.diagonal(-1).sum() / drawn.sum()
         found = residscope.scores(held, "previous", model=model).values[1, 1]
         torch.testing.assert_close(found, before, atol=1e-6, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Causes: a replay is the cached run or is refused, effects are those of the model's own hooked runs, and nothing of
+"""Causes: a replay is the cached run or is refused, effects are those of the model's own hooked runs, and no state of
 the user's is left changed."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from residscope.causes.hooks import hooks
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
-WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # more passes from block to block than the stream
+WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # more than the stream passes from block to block
 REFUSED = {  # the reason, of families in which nothing can be measured
     "bert": "does more after its last block",
     "modernbert-decoder": "does more after its last block",
@@ -45,7 +45,7 @@ def without_head(z, hook, head, where=slice(None), value=0.0, count=None):  # no
 
 
 def hooked(model, tokens, layer, head, **options):
-    """The target in a run of the model's own with a head replaced."""
+    """The target in the model's own run with a head replaced."""
     change = partial(without_head, head=head, **options)
     with torch.no_grad():
         return difference(model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", change)]))
@@ -81,7 +81,7 @@ def test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs(name):
 def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(booted, name):
     _, _, _, cache = booted(name)
     found = residscope.ablate(cache, ANSWERS, progress=False)
-    if name != "gemma2":  # there the row is before the soft-cap
+    if name != "gemma2":  # its row is before the soft-cap
         torch.testing.assert_close(-found.direct, residscope.attribute(cache, ANSWERS).grid, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.indirect, found.total - found.direct)
     rows = residscope.attribute(cache, ANSWERS, by="layer")
@@ -162,7 +162,7 @@ def test_estimates_are_the_same_inside_inference_mode(name, padded):
     expected = residscope.estimate(cache, source, ANSWERS, attention_mask=mask).effects
     with torch.inference_mode():
         inside = caches()
-        residscope.attribute(inside[0], ANSWERS)  # which keeps tensors made in this mode
+        residscope.attribute(inside[0], ANSWERS)  # this keeps tensors that were made in this mode
         for pair in ([cache, source], inside):
             found = residscope.estimate(*pair, ANSWERS, attention_mask=mask).effects
             torch.testing.assert_close(found, expected, equal_nan=True)
@@ -476,7 +476,7 @@ def test_hooks_with_which_libraries_record_are_no_hooks_of_the_user(booted):
 def test_a_mask_may_only_say_which_tokens_are_real():
     model = tiny.boot("llama")
     tokens, _, _ = tiny.run(model)
-    tokens[1, -2:] = 2  # the end of text is the padding here, and the model was run without a mask
+    tokens[1, -2:] = 2  # here the end of text is the padding, and the model was run without a mask
     mask = torch.ones_like(tokens)
     mask[1, -2:] = 0
     logits, cache = model.run_with_cache(tokens)

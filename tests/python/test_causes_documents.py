@@ -45,7 +45,7 @@ def test_a_family_is_what_the_page_says(name):
 
 
 SMALLER = {"L23H": "L2H", "L20H0": "L0H1", "(14, 10)": "(6, 3)", "(14, 0)": "(6, 0)"}
-"""Places of the demo model in the code of the page, and places of the tiny model on which it is run here."""
+"""Places of the demo model in the code of the page, and places of the tiny model on which the code is run here."""
 
 
 def test_the_code_of_the_page_runs(monkeypatch):

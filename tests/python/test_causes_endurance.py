@@ -1,4 +1,4 @@
-"""A thousand runs with something replaced, a hundred of them ended early: nothing of them is left."""
+"""A thousand runs with replaced activations, of which a hundred are ended early: they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UsersError(Exception):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tensors are tiny, so that more threads only wait for each other."""
+    """Tensors are tiny, so more threads would only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +39,7 @@ def one_thread():
 
 @contextmanager
 def raising(kind, error, after, model):
-    """Let a call end early: by a signal at a random moment, by the user's hook, or because it was cancelled."""
+    """End a call early: by a signal at a random moment, by the user's hook, or by cancelling it."""
     count, handle = [0], None
 
     def step(*_):
@@ -66,7 +66,7 @@ def raising(kind, error, after, model):
 
 
 def settings(model):
-    """What a run may not change."""
+    """The state that a run must not change."""
     hooks = [
         (name, kind, len(held))
         for name, module in model.named_modules()
@@ -108,7 +108,7 @@ def memory():
     """The bytes of this process in memory, and of all tensors that are alive."""
     gc.collect()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back to the system, so that it is not counted
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # free memory goes back to the system, and is not counted
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     storages = {
         thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()
@@ -140,7 +140,7 @@ class Endurance:
         self.model, self.made, self.dice = model, made, random.Random(seed)
         self.ended = dict.fromkeys((KeyboardInterrupt, UsersError, WorkCancelledError), 0)
         for thread in threading.enumerate():
-            if thread.name.startswith("residscope"):  # of an earlier test, and about to end by itself
+            if thread.name.startswith("residscope"):  # of an earlier test, about to end
                 thread.join(30)
         self.before = settings(model)
         self.durations = [self._taken(call) for call in made * 2][len(made) :]
@@ -151,7 +151,7 @@ class Endurance:
         return time.perf_counter() - start
 
     def go(self, runs, ended):
-        """Make so many runs, and end so many of them early. After each of these, everything is as before."""
+        """Make this many runs, and end this many of them early. After each of these, the state is as before."""
         kinds, left = ["interrupt", "hook", "cancel"], ended
         for number in range(runs):
             at = number % len(self.made)
@@ -186,7 +186,7 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
     usual = signal.signal(signal.SIGALRM, interrupt)
     try:
         endurance = Endurance(model, calls(cache, source, tokens), seed=11)
-        endurance.go(80, 30)  # until everything that is made once is there
+        endurance.go(80, 30)  # until everything that is made only once has been made
         held = memory()
         endurance.go(RUNS, ENDED)
         left = memory()

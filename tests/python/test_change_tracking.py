@@ -1,4 +1,4 @@
-"""Whether a cache or its model's weights were changed since it was first seen, and that nothing is kept alive."""
+"""Changes of a cache or its model's weights since it was first seen are noticed, and nothing is kept alive."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def replace_an_activation(cache):
 
 
 def replace_it_twice(cache):
-    """So that the second may get the address of the first."""
+    """Twice, so that the second one may get the address of the first."""
     for _ in range(2):
         cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
         gc.collect()
@@ -78,7 +78,7 @@ def test_one_more_activation_is_another_state_and_no_change_of_what_was_seen(cac
 
 
 def test_addresses_that_are_used_again_deceive_nobody():
-    """A new tensor gets the address of the one that it replaces, as soon as that one is gone and not before."""
+    """A new tensor may get the address of the replaced tensor as soon as that is deleted."""
     held = ActivationCache({"hook_embed": torch.zeros(3)}, None)
     again = 0
     for _ in range(1000):
@@ -134,7 +134,7 @@ def test_changed_weights_are_told(model, cache, edit):
     assert after.state.split(".")[0] == before.split(".")[0]
     assert after.state != before
     later = tiny.run(model)[2]
-    assert not track(later).weights_changed  # it belongs to the new weights
+    assert not track(later).weights_changed  # it was made with the new weights
 
 
 def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
@@ -190,7 +190,7 @@ def test_on_the_demo_model_fifty_looks_find_nothing_and_one_written_number_is_fo
     cache = copy.copy(ioi.cache)
     cache.cache_dict = dict(ioi.cache.cache_dict)
     last = list(cache.cache_dict)[-1]
-    cache.cache_dict[last] = cache.cache_dict[last].clone()  # the demo's cache is the other tests', too
+    cache.cache_dict[last] = cache.cache_dict[last].clone()  # other tests use the demo's cache, too
     state = track(cache).state
     assert [track(cache).state for _ in range(50)] == [state] * 50
     cache.cache_dict[last].view(-1)[-1] += 1

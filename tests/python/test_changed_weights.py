@@ -133,7 +133,7 @@ OF_AN_ODD_LAYER = {
 
 @pytest.mark.parametrize("edit", PAST_THE_COUNT | OF_AN_ODD_LAYER)
 def test_a_change_that_pytorch_does_not_count_is_seen(edit):
-    """Truth: a copy of the same model, of which nothing can be remembered."""
+    """Expected: a copy of the same model, for which nothing is memoised."""
     path = str(tiny.folder("llama"))
     with torch.inference_mode(edit == "inference mode"):  # then PyTorch never counts changes of its weights
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
@@ -171,7 +171,7 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_each_weight_is_compared_or_no_figure_reads_it(family):
-    """Truth: the same activations with the changed model, in a cache that was never seen before."""
+    """Expected: the same activations with the changed model, in a cache that was never seen before."""
     figures = {
         "head": lambda cache: residscope.attribute(cache, ANSWERS),
         "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron"),
@@ -212,7 +212,7 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
 
 
 def test_of_weights_that_are_never_counted_nothing_is_remembered():
-    """A change of one value that is not among those that are compared."""
+    """A change of a single value that is not sampled."""
     path = str(tiny.folder("llama"))
     with torch.inference_mode():
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
@@ -400,7 +400,7 @@ def test_a_page_and_copied_code_say_it(run, said):
 
 
 def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
-    """As for a panel's page: the weights are compared before it is begun, however soon it is done."""
+    """As for a panel's page: weights are compared before the work begins, even if the work is short."""
     model, cache = run
     service = Service(cache)
     ask = Attribute("head", service.default_target())
@@ -411,7 +411,7 @@ def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
 
 
 def _entries(panel):
-    """What a page holds, as text."""
+    """The content of a page, as text."""
     made = snapshot(panel._service.reply, "cache", panel.shown)
     return msgspec.json.encode([entry.reply for entry in made.entries]).decode()
 

@@ -1,4 +1,4 @@
-"""What CircuitsVis' views are given, and that no token breaks out of their page."""
+"""The arguments of CircuitsVis' views, and that no token breaks out of their page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def llama():
 
 
 def properties(page: str) -> dict:
-    """What a page of CircuitsVis hands its element."""
+    """The properties that a page of CircuitsVis passes to its element."""
     call = page[page.rindex("render(") :]
     return json.loads(call[call.index("{") : call.rindex("}") + 1])
 
@@ -63,7 +63,7 @@ def test_circuitsvis_shows_the_first_prompt_where_none_is_named(llama):
     given = properties(residscope.to_circuitsvis(cache=llama.cache, heads=["0.1"]).cdn_src)
     np.testing.assert_allclose(given["attention"], llama.cache["pattern", 0][0, 1][None], atol=1e-6)
     with pytest.raises(TypeError):
-        residscope.to_circuitsvis(llama.cache, ["0.1"], 1)  # what is said of them is named
+        residscope.to_circuitsvis(llama.cache, ["0.1"], 1)  # the sentence names them
 
 
 @pytest.mark.parametrize("weighting", ["attention", "gradient"])

@@ -30,7 +30,7 @@ def cache_of(model: Any, tokens: torch.Tensor, **options: Any) -> Any:
 
 
 def trained(name: str, spread: float = 0.2) -> Any:
-    """A second checkpoint: the same model, each weight moved by some of its size."""
+    """A second checkpoint: the same model, with each weight moved by a share of its size."""
     model = tiny.boot(name)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -57,7 +57,7 @@ def same(one: torch.Tensor, two: torch.Tensor, size: torch.Tensor) -> None:
 
 
 def is_difference(found: residscope.Comparison) -> None:
-    """The identities that every comparison has to fulfil."""
+    """The identities that hold in every comparison."""
     size = torch.cat([found.first.values.flatten(), found.second.values.flatten()])
     assert torch.equal(found.values, found.second.values - found.first.values)
     same(found.written + found.read, found.values, size)
@@ -102,7 +102,7 @@ def test_written_and_read_sum_to_the_difference(family, what, by):
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 def vectors(brute: Brute) -> dict[str, torch.Tensor]:
-    """What each component wrote to the stream, in float64."""
+    """The vectors that each component wrote to the stream, in float64."""
     brute.contribution = lambda vector: vector.double()  # type: ignore[method-assign]
     found = brute.rows()
     del brute.contribution
@@ -304,7 +304,7 @@ def test_filtered_caches_have_the_rows_that_both_hold():
     assert any("Only one run has some rows: the first run has 1_mlp_out" in note for note in found.notes)
     assert any(note.startswith("Second run: The rows are not complete") for note in found.notes)
     edited = {name: held.clone() for name, held in made["prompts"].items()}
-    edited["blocks.1.attn.hook_z"] *= 1.5  # the heads of this layer do not add up any more: one row in both
+    edited["blocks.1.attn.hook_z"] *= 1.5  # the heads of this layer no longer add up: one row in both
     found = residscope.compare(made["first"], ActivationCache(edited, made["prompts"].model), ANSWERS, by="head")
     assert "L1H0" not in found.labels
     is_difference(found)
@@ -443,6 +443,6 @@ def test_the_token_lens_of_two_runs_is_that_of_each():
     torch.testing.assert_close(found.answer_probability, lenses[1].answer_probability - lenses[0].answer_probability)
     assert torch.equal(found.rank, lenses[1].rank - lenses[0].rank)
     assert torch.equal(found.same, lenses[1].ids[..., 0] == lenses[0].ids[..., 0])
-    assert found.same[:, 0].all()  # the first token is the same, and nothing else is before it
+    assert found.same[:, 0].all()  # the first token is the same, and no other token is before it
     assert len(found.to_frame()) == len(found.points) * 7
     assert repr(found).startswith("TokenLensComparison(")

@@ -1,6 +1,6 @@
-"""What the views ask about two runs: the reply is that of `residscope.compare` for the present states of both caches.
+"""Requests of the views about two runs: they reply as `residscope.compare` does for the present states of both caches.
 
-Truth: `residscope.compare` for whole replies, and TransformerLens' cache and weights for one number, by hand.
+Expected: `residscope.compare` for whole replies. For one number: TransformerLens' cache and weights, by hand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")
 REST = {"without": [], "replaced_by": "zero"}
-"""What `panel.against` has beside another cache and prompt."""
+"""Values of `panel.against` other than another cache and prompt."""
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_of_a_long_prompt_a_block_shows_the_largest_difference_in_it(run, monkey
     sent = np.frombuffer(buffers[2], np.float32)
     square = np.zeros((4, 4))
     square[np.tril_indices(4)] = sent
-    # In the second row, which reads two tokens, both differences are equally large, with opposite signs.
+    # In the second row, which attends to two tokens, both differences are equally large, with opposite signs.
     np.testing.assert_allclose(np.abs(square), np.abs(blocks).max(-1), atol=1e-6)
     assert np.isclose(blocks, square[..., None], atol=1e-6).any(-1).all()
 

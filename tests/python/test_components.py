@@ -1,4 +1,4 @@
-"""What rows are of, and what they are called: in results, on the wire, and where a person writes them."""
+"""The components of rows and their labels: in results, on the wire, and where a user writes them."""
 
 import json
 import pickle
@@ -99,7 +99,7 @@ def test_every_decomposition_says_what_its_rows_are_of(cache, by):
     if by in kinds:
         assert {row.kind for row in found.components[: found.parts]} == {kinds[by]}
     own = found.components
-    own.clear()  # what the user does to it stays theirs
+    own.clear()  # a change by the user changes nothing else
     assert residscope.attribute(cache, (5, 6), by=by, **heads).labels == found.labels
 
 

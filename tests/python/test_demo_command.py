@@ -45,7 +45,7 @@ def test_failures_are_sentences(argv, code, sentence, capsys, tmp_path, monkeypa
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch, ioi) -> list[Any]:  # noqa: ARG001 (the demo model is ready)
-    """What `residscope demo` would start, instead of starting it."""
+    """The command that `residscope demo` would start. It is not started."""
     launches: list[Any] = []
 
     def launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
@@ -104,7 +104,7 @@ def test_demo_into_a_file_is_refused(launched, tmp_path, capsys):
 
 @pytest.fixture
 def planted(tmp_path) -> tuple[Path, Path]:
-    """A folder with links, and a file outside of it to which they lead."""
+    """A folder with links, and a file outside of the folder to which they lead."""
     folder, outside = tmp_path / "mine", tmp_path / "outside"
     folder.mkdir()
     outside.write_text("precious")
@@ -169,7 +169,7 @@ def test_the_notebook_is_clean(notebook):
 
 
 def test_what_the_notebook_says_is_so(notebook, ioi, monkeypatch, capsys):
-    """Run its code, and check the figures and claims of its text."""
+    """Run the notebook's code, and check the numbers and claims of its text."""
     monkeypatch.delenv("RESIDSCOPE_DEMO_MODEL", raising=False)
     monkeypatch.setattr(demo, "ioi", lambda: ioi)
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Results are remembered only as long as nothing changes that they depend on: after a change the values are new.
+"""Results are memoised only while nothing changes that they depend on. After a change the values are new.
 
 Results depend on: activations, weights and their modules, `has_batch_dim` (tested in `test_memo.py`); the tokenizer,
 its special tokens and its vocabulary; the model's configuration, and attributes of its modules in addition to weights;
@@ -56,7 +56,7 @@ def at(logits: torch.Tensor, ends: tuple[int, int], answer: int, other: int | No
 
 
 def says_changed(looked: SimpleNamespace) -> bool:
-    """Whether values of the old cache have the note of a changed model."""
+    """Whether values of the old cache have the note on a changed model."""
     notes = residscope.attribute(looked.cache, (11, 12), by="layer").notes
     return any("weights were changed after this cache was first seen" in note for note in notes)
 
@@ -160,7 +160,7 @@ def test_a_figure_of_a_module_is_known():
         normal = stream / (stream.pow(2).mean(-1, keepdim=True) + eps).sqrt() * norm.weight.detach().double()
         expected = normal @ looked.model.W_U.detach().double()
         assert ask(looked, (11, 12)) == pytest.approx(at(expected, ENDS, 11, 12), abs=1e-4)
-        assert says_changed(looked) == (eps != 1e-6)  # and with 1e-6 it is as in the beginning
+        assert says_changed(looked) == (eps != 1e-6)  # with 1e-6 it is the initial value
 
 
 @pytest.mark.parametrize("write", [lambda held: held.fill_(3.0), lambda held: held.data.fill_(3.0)], ids=["", ".data"])
@@ -199,9 +199,9 @@ def test_copying_is_computed_again_where_the_configuration_changed():
 
 
 def circuits(looked: SimpleNamespace, *, capped: bool) -> torch.Tensor:
-    """The copying score of each head by its whole circuit, token by token, in float64.
+    """The copying score of each head from its whole circuit, token by token, in float64.
 
-    Where a soft-cap follows, the mean over the vocabulary stays in: taken out, it would change predictions.
+    If a soft-cap follows, the mean over the vocabulary is kept, because subtracting it would change predictions.
     """
     model = looked.model
     brute = Brute(model, looked.cache, torch.tensor([[11, 12], [11, 12]]), 4)
@@ -220,7 +220,7 @@ def circuits(looked: SimpleNamespace, *, capped: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_the_process_default_device_changes_nothing(device):
-    """As `torch.set_default_device("cuda")`: given tensors stay on their device, new ones are made on the cache's."""
+    """As with `torch.set_default_device("cuda")`: given tensors stay on their device, new ones are on the cache's."""
     looked = first_look()
     ids, mask = torch.tensor([[11, 12], [13, 14]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     one, other = at(looked.logits, ENDS, 11, 12)[0], at(looked.logits, PADDED_ENDS, 13, 14)[1]
@@ -269,7 +269,7 @@ def test_what_the_model_does_to_its_logits_is_known(change):
 
 
 def test_logits_that_are_written_to_past_pytorchs_count_are_others(monkeypatch):
-    monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # as if they were of a whole vocabulary
+    monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # as if they were for a whole vocabulary
     looked = first_look()
     given = looked.logits.clone()
     asked = {"by": "layer", "position": 2, "logits": given}

@@ -238,7 +238,7 @@ def test_several_threads_may_send_requests(variables, ask):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often the layers were reconciled, a reply was not taken from memory, and attention was computed."""
+    """How often layers were reconciled, a reply was not memoised, and attention was computed."""
     from residscope.attribution import head_split
     from residscope.serving import answer_views
 

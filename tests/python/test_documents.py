@@ -1,4 +1,4 @@
-"""What the documents say of the tests is so."""
+"""What the documents claim about the tests is true."""
 
 from __future__ import annotations
 

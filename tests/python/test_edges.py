@@ -1,6 +1,6 @@
-"""Prompts, positions, layers and heads at their edges: the first, the last, one alone, several in falling order.
+"""Prompts, positions, layers and heads at their limits: the first, the last, a single one, several in falling order.
 
-The truth is another run of the model, of one prompt alone or of a prompt cut short, or what the cache holds.
+Expected: another run of the model, of one prompt alone or of a prompt cut short, or the cached values.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(model):
 
 @pytest.fixture(scope="module")
 def cut(model, run):
-    """The cache of some prompts, cut short; once for each."""
+    """The cache of some prompts, cut short. Each is made once."""
     caches: dict[Any, Any] = {}
 
     def cut(prompts: slice, length: int = 7) -> Any:
@@ -95,7 +95,7 @@ _RUNS_OWN = {"tolerance", "worst", "unexplained"}  # rounding, and how much of i
 
 
 def same(one: Any, other: Any, name: str = "") -> None:
-    """Two replies, but for rounding."""
+    """Whether two replies are equal up to rounding."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one.keys() - _RUNS_OWN:
@@ -120,7 +120,7 @@ def test_a_prompt_in_view_is_that_prompt_run_alone(run, cut, kind, prompt):
         for service, target, which in zip((whole, alone), targets, (prompt, None), strict=True)
     )
     same(msgspec.to_builtins(found), msgspec.to_builtins(true))
-    small = kind.startswith("thumbnails")  # in 127ths: what is rounded may differ by one
+    small = kind.startswith("thumbnails")  # in 127ths: rounded values may differ by one
     for one, other in zip(figures, expected, strict=True):
         one, other = (np.frombuffer(buffer, np.int8 if small else np.float32).astype(float) for buffer in (one, other))
         np.testing.assert_allclose(one, other, atol=1 if small else 2e-5, rtol=1e-4)
@@ -156,7 +156,7 @@ def test_python_gives_the_prompt_run_alone_too(run, cut, prompt):
 @pytest.mark.parametrize("position", [0, 3, 6, -1, -7])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neurons", "predictions"])
 def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, position, prompt):
-    """Nothing that stands behind is read: the models are causal."""
+    """Nothing after this position is read, because the models are causal."""
     whole, short = Service(run[2]), Service(cut(slice(0, 3), position % 7 + 1))
     target = whole.targets().resolve(ANSWERS)
 
@@ -224,7 +224,7 @@ def test_a_position_outside_the_prompt_is_refused_with_those_inside(run, positio
 @pytest.mark.parametrize("prompt", [None, 0, -1])
 @pytest.mark.parametrize("position", ["last", 0, -1])
 def test_one_prompt_of_one_token(model, prompt, position):
-    """The first prompt and position are the last, too; only scores that need a choice are refused."""
+    """The first prompt and position are also the last. Only scores that need a choice of sources are refused."""
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[5]]))
     service = Service(cache)
@@ -272,7 +272,7 @@ def apart(model):
         (None, 6, 6, 6),
         (None, 0, 0, 0),
         (0, "last", "last", 2),
-        (0, 2, "last", 2),  # there it ends
+        (0, 2, "last", 2),  # this prompt ends there
         (0, 6, 6, 6),
         (0, 0, 0, 0),
         (1, 6, "last", 6),
@@ -281,7 +281,7 @@ def apart(model):
     ],
 )
 def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, asked, read):
-    """`asked`: the position that a view names; `read`: the row that is drawn of a long map."""
+    """`asked`: the position that a view requests. `read`: the row of a long map that is drawn."""
     cache, panel = apart
     service = panel._service
     views = Views(Shown(service.targets().resolve(ANSWERS), prompt, position), service.reply(Describe())[0])
@@ -291,7 +291,7 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
     assert (panel.shown.prompt, panel.shown.position) == (prompt, asked)
     code, of_each = (service.reply(WriteCode(picture, views.shown))[0].code for picture in ("layers", "prompts"))
     assert (f"position={position}" in code) == (asked != "last")
-    assert (f"position={position}" in of_each) == (position != "last")  # there all prompts are shown
+    assert (f"position={position}" in of_each) == (position != "last")  # these show all prompts
     names = {"cache": cache}
     exec(compile(code, "cell", "exec"), names)
     at = read if read is not None else [2, 6, 4]
@@ -307,10 +307,10 @@ def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(positi
     panel = residscope.inspect(cache, (5, 6), position=position, show=False)
     assert panel.facts["last"] == [3, 4]
     panel.padding = "none"
-    assert panel.position == (4 if position == "last" else position)  # the end of both, counted so
+    assert panel.position == (4 if position == "last" else position)  # the end of both prompts, counted this way
     panel.padding = "found"
     assert panel.position == position
-    model.tokenizer.pad_token_id = 9  # the ends are elsewhere now
+    model.tokenizer.pad_token_id = 9  # now the prompts end elsewhere
     panel.update_facts()
     assert panel.facts["last"] == [4, 1]
     assert panel.position == position
@@ -378,7 +378,7 @@ def test_heads_stand_in_the_order_in_which_they_are_named(run):
 
 @pytest.mark.parametrize("family", ["llama-multi-query", "gemma2", "qwen3_5_text"])
 def test_heads_of_one_layer_from_the_last_to_the_first(family):
-    """With fewer keys than heads, norms on what is written, and gates on what was read."""
+    """With fewer keys than heads, norms on outputs, and gates on what heads have read."""
     cache = tiny.run(tiny.boot(family))[2]
     heads = [f"L1H{head}" for head in (3, 2, 1, 0)]
     grid = residscope.attribute(cache, ANSWERS).grid[1].flip(0)
@@ -463,7 +463,7 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
     worth = residscope.attribute(half, ANSWERS).grid[0, 3]
     for one, expected in ((cache, None), (half, f"{float(worth.abs().max()) / 2:.2g} of a head's contribution is not")):
         mask = torch.ones(3, 7, dtype=torch.long)
-        mask[1, 5:] = 0  # prompts that end apart are read one by one
+        mask[1, 5:] = 0  # prompts with different ends are read one by one
         panel = residscope.inspect(one, ANSWERS, attention_mask=mask, show=False)
         service = panel._service
         target = service.targets().resolve(ANSWERS)

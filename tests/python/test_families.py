@@ -1,4 +1,4 @@
-"""Every decoder family that TransformerLens boots offline: exact, or exact with a note, or unexplained with its reason,
+"""Every decoder family that TransformerLens boots offline: exact, or exact with a note, or unexplained with a reason,
 or refused in a sentence. What each is stands here; everything that is not named is exact, silently."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REFUSED = {  # family: (code, ways)
 
 
 def refused(name: str, by: str) -> str | None:
-    """The code that a refusal has to begin with."""
+    """The code with which a refusal must begin."""
     code, ways = REFUSED.get(name, ("", ()))
     if by in ways:
         return code
@@ -62,7 +62,7 @@ def expected_notes(name: str, by: str) -> list[str]:
     said += ["no attention heads in"] * (by == "head" and name in HYBRID)
     said += ["no plain neurons in"] * (by == "neuron" and name in SOME_EXPERTS)
     said += ["gate what they have read"] * (by == "source" and name in GATED)
-    if (name, by) == ("openai-gpt", "accumulated"):  # its stream has points, and no end
+    if (name, by) == ("openai-gpt", "accumulated"):  # its stream has points, but no end
         return ["lacks `hook_resid_post` of layer 2", "end of the model is not in this cache"]
     reason, ways = LEFT_OVER.get(name, ("", ()))
     return said + [reason] * (by in ways)
@@ -94,7 +94,7 @@ def test_a_family_is_exact_or_says_why_not(family, by):
         assert result.unexplained.abs().max() > result.tolerance
     else:
         assert result.unexplained.abs().max() <= 2e-6 * max(1.0, float(result.values.abs().max()))
-    if by != "source":  # the model's own figure is the model's own figure
+    if by != "source":  # `measured` is the model's own value
         own = logits[:, -1].gather(1, ANSWERS)
         torch.testing.assert_close(result.measured, own[:, 0] - own[:, 1], atol=1e-5, rtol=1e-5)
 

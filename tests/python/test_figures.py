@@ -1,6 +1,6 @@
-"""What is drawn, read back from the figures: axes, names under the pointer, legends, colours, ends of the scales.
+"""The content of figures: axes, names under the pointer, legends, colours, ends of the scales.
 
-The values of the figures are tested elsewhere; here each mark's name, number and place are those of one value.
+Other tests check the values. Here the name, the number and the place of each mark must belong to one value.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ticks(axis: Any) -> dict[float, str]:
 
 
 def named(texts: Any, values: Any, names: Any) -> None:
-    """Each text under the pointer begins with a name, and its first number behind that is the value."""
+    """Each text under the pointer begins with a name. The first number after the name is the value."""
     values = np.array(values.tolist() if hasattr(values, "tolist") else values, dtype=float)
     size = np.nanmax(np.abs(values))
     texts, names = (np.array(some, dtype=object) for some in (texts, names))
@@ -87,7 +87,7 @@ def test_the_head_map(result, prompt):
     named(map.hovertext, grid, [[f"L{layer}H{head}" for head in range(4)] for layer in range(3)])
     end = float(grid.abs().max())
     assert colours(figure) == ("logits", pytest.approx(-end), pytest.approx(end), DIVERGING)
-    assert figure.layout.coloraxis.colorbar.ticktext is None  # nothing lies beyond its ends
+    assert figure.layout.coloraxis.colorbar.ticktext is None  # no value lies beyond its ends
     assert map.hoverinfo == "text"
     which = "mean of 3 prompts" if prompt is None else f"prompt {prompt}"
     assert figure.layout.title.text.startswith(f"What each attention head adds, {which}<br>")
@@ -202,7 +202,7 @@ def test_a_scatter_of_two_runs(result, prompt):
         assert [number(first), number(second)] == pytest.approx([one, other], abs=0.006)
     far = set((x - y).abs().topk(8).indices.tolist())
     assert list(points.text) == [label if at in far else "" for at, label in enumerate(clean.labels)]
-    assert list(line.x) == list(line.y)  # what is the same in both lies on it
+    assert list(line.x) == list(line.y)  # values that are equal in both lie on this line
     assert -line.x[0] == line.x[1] > max(x.abs().max(), y.abs().max())
     swapped = clean.to_plotly("scatter", prompt, other=corrupted)
     assert titles(swapped) == ("this (logits)", "other (logits)")
@@ -225,7 +225,7 @@ def test_sources_of_heads(result, prompt):
 
 
 def side_by_side(figure: Any, heads: list[str], maps: Any, tokens: list[str]) -> None:
-    """A map for each head, its name above it; destinations downwards, sources across."""
+    """A map for each head, with its name above. Destinations run downwards, sources across."""
     assert [note.text for note in figure.layout.annotations] == heads
     for n, (map, head, note, values) in enumerate(
         zip(figure.data, heads, figure.layout.annotations, maps, strict=True)
@@ -314,7 +314,7 @@ def test_of_many_positions_every_few_bear_their_tokens(result, positions, step):
 
 
 def test_the_scale_of_what_adds_and_takes_away_is_even_on_both_sides(result):
-    """As plotly wants it, too: from 0 to 1."""
+    """In the form that plotly needs: from 0 to 1."""
     places = [place for place, _ in result("head").to_plotly().layout.coloraxis.colorscale]
     assert places == sorted(set(places))
     assert (places[0], places[len(places) // 2], places[-1]) == (0, 0.5, 1)

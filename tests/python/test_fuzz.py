@@ -1,4 +1,4 @@
-"""Ten thousand requests made from the wire's own types, many of them odd: each is answered, soon, changing nothing."""
+"""Ten thousand random requests made from the wire's types, many invalid: each gets a quick answer, without effects."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support import tiny
 
 REQUESTS = 10_000
 SECONDS = 2.0
-"""Of its thread's own time: other programs may keep the machine busy."""
+"""Processor time of the thread, because other programs may keep the machine busy."""
 MEMORY = 64_000
-"""Kilobytes by which the process may grow in the second half, where what is kept of answers is in it."""
+"""Kilobytes by which the process may grow in the second half, when the memos are full."""
 NUMBERS = [0, 1, 2, 3, 5, 6, -1, -2, 7, 63, 64, 10**6, -(10**6), 10**9, 10**9 + 1, -(10**30), 2**63]
 TEXTS = [
     "",
@@ -47,7 +47,7 @@ USUAL = {"prompt": [None, 0, 1, 2], "position": ["last", 0, 3, 6], "layer": [Non
 
 
 class Maker:
-    """Makes values of a type: mostly valid, else extreme, or of another type altogether."""
+    """Makes values of a type: mostly valid, otherwise extreme or of another type."""
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
@@ -59,7 +59,7 @@ class Maker:
         return self.struct(kind)
 
     def struct(self, kind: Any) -> Any:
-        if kind is Target and self.dice.random() < 0.7:  # else hardly any target would be one
+        if kind is Target and self.dice.random() < 0.7:  # otherwise hardly any target would be valid
             count = self.dice.choice([1, 1, 3])
             made = {"contrasts": [self.contrast() for _ in range(count)], "own": self.dice.random() < 0.2}
             if self.dice.random() < 0.3:
@@ -104,7 +104,7 @@ class Maker:
 
 
 def look(service: Service, message: Any) -> str | None:
-    """What came of a request: nothing to say of a reply, else its failure's code."""
+    """The code of the failure. None for a reply."""
     answered, buffers = service.answer(message)
     assert ("reply" in answered) != ("failure" in answered)
     msgspec.json.encode(answered)
@@ -141,7 +141,7 @@ def test_every_request_is_answered_soon_and_leaves_everything_as_it_was(family: 
         slowest = max(slowest, time.thread_time() - began)
         codes[code] = codes.get(code, 0) + 1
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    assert codes[None] > REQUESTS / 4, codes  # else it tries only how requests are refused
+    assert codes[None] > REQUESTS / 4, codes  # otherwise mostly refusals are tested
     assert len(codes) > 6, codes
     assert slowest < SECONDS
     assert peaks[2] - peaks[1] < MEMORY, peaks

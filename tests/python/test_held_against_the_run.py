@@ -50,7 +50,7 @@ def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says
         found = residscope.attention(cache, "1.1", weighting="value")
     except ResidscopeError as error:
         assert "not all of `hook_attn_out`" in str(error)  # noqa: PT017
-    else:  # the projection is right, but something after it is not
+    else:  # the projection is right, but a later step is not
         assert any("not all of `hook_attn_out`" in note for note in found.notes)
     assert residscope.attention(cache, "0.1", weighting="value").notes == []
     assert any("In layer 1 the outputs of heads" in note for note in residscope.scores(cache, "copying").notes)

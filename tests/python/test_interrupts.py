@@ -1,4 +1,4 @@
-"""Whenever an interrupt comes, it is raised, and all settings are restored: nothing is swallowed or left behind."""
+"""Whenever an interrupt comes, it is raised, and all settings are restored."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_interrupt_at_any_moment_is_raised_and_leaves_everything_as_it_was(ca
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # A timer's signal does to the main thread what Ctrl-C does.
+    # A timer's signal has the same effect on the main thread as Ctrl-C.
     usual, interval = signal.signal(signal.SIGALRM, interrupt), sys.getswitchinterval()
     before, raised, answered = state(), 0, 0
     try:

@@ -1,4 +1,4 @@
-"""Work that takes long says how far it is, lets short questions between, and ends when nobody wants it any more."""
+"""Long work reports its progress, lets short requests run in between, and ends when its request is not sent again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(served: Service, id: str, ask: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def until(served: Service, id: str, question: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Ask as a view does, again and again."""
+    """Send a request again and again, as a view does."""
     while True:
         reply, buffers = ask(served, id, question)
         if reply["kind"] != "working":
@@ -71,7 +71,7 @@ def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch
     (worker,) = workers()
     reply, _ = ask(served, "2", {"kind": "give-up", "id": "1"})
     assert reply["kind"] == "give-up"
-    gate.let_through()  # one layer's time later it is gone
+    gate.let_through()  # it ends after one more layer
     worker.join(20)
     assert not worker.is_alive()
     assert not gate.waits.acquire(blocking=False)

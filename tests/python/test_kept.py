@@ -53,7 +53,7 @@ def good(kept, tmp_path) -> Path:
 
 
 def refused(path: Path, **question: Any) -> str:
-    """Check that it is refused as expected, without much memory, and return the message."""
+    """Check that the file is refused as expected, without much memory. Return the message."""
     tracemalloc.start()
     try:
         with pytest.raises(ResidscopeError) as caught:
@@ -296,7 +296,7 @@ def test_another_way_of_packing_is_refused(good, kind):
 
 @pytest.mark.parametrize("member", ["header", "values", "items", "more"])
 def test_a_bomb_is_not_unpacked(good, member):
-    """300 MB in 300 kB: nothing of it is read, and the message names the limit."""
+    """300 MB in 300 kB: nothing of the array is read, and the message names the limit."""
     zeros = np.zeros(75_000_000 if member != "header" else 300_000_000, "<f4" if member != "header" else np.uint8)
     files = unpacked(good) | {f"{member}.npy": array(zeros)}
     del zeros

@@ -1,4 +1,4 @@
-"""Text from outside is fit to be shown: by the rules that the page follows, too, and in all that leaves the kernel."""
+"""Text from outside is made safe to show, by the same rules as in the page, in everything that leaves the kernel."""
 
 from __future__ import annotations
 

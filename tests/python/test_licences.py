@@ -1,4 +1,4 @@
-"""What a bundle holds of others is there with its licence: in the package, exported pages and both extensions."""
+"""Code of others in a bundle comes with its licence: in the package, exported pages and both extensions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ console.log(JSON.stringify(outputs.filter(([, { bytesInOutput }]) => bytesInOutp
 
 
 def others(bundle: str) -> dict[str, str]:
-    """The packages whose code a bundle holds, each with its licence, found without the build's own means."""
+    """The packages whose code is in a bundle, each with its licence, found without the build's own methods."""
     command = ["node", "--input-type=module", "-e", METAFILE, BUNDLES[bundle]]
     paths = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     found: dict[str, str] = {}
@@ -71,7 +71,7 @@ def test_the_package_holds_the_licences_of_what_its_bundles_hold(bundle):
 
 
 class Licences(HTMLParser):
-    """What an element of a page holds, as a browser reads it."""
+    """The content of an element of a page, as a browser reads it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def test_an_exported_page_holds_them_too_and_they_end_nothing(monkeypatch):
     assert_named(read.text, others("page"))
     assert words(OWN["Residscope"]) in words(read.text)
     tags = read.tags
-    assert len(page) - len(read.text) > 10 * len(read.text)  # they are not what makes a page large
+    assert len(page) - len(read.text) > 10 * len(read.text)  # licences are a small part of a page
 
     hostile = "</pre></template><script>alert(1)</script>--><!-- ]]>"
     built = residscope.export.page._built

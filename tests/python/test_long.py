@@ -21,7 +21,7 @@ WEIGHTINGS = ["pattern", "value", "contribution"]
 
 
 def brute(values: torch.Tensor, step: int, pool: str) -> torch.Tensor:
-    """Cell by cell, in float64."""
+    """The same, cell by cell, in float64."""
     rows = []
     for top in range(0, values.shape[0], step):
         row = []

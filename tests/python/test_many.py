@@ -1,4 +1,4 @@
-"""Many caches in one call: the same values as one by one, no cache kept, nothing lost, whatever ends the call."""
+"""Many caches in one call: the same values as one by one, no cache kept, and nothing lost if the call ends early."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_what_is_resumed_must_fit(pairs, change, said, tmp_path):
     path = tmp_path / "kept.npz"
     caches = [cache for cache, _ in pairs]
     same: dict[str, Any] = {"answers": ANSWERS, "resume": path}
-    same |= {"by": "accumulated"} if "norm" in change else {}  # only a lens has another one
+    same |= {"by": "accumulated"} if "norm" in change else {}  # only a lens has another convention
     many(caches[:2], **same)
     if "model" in change:
         other = tiny.boot("native", compatible=True) if change["model"] == "compatible" else tiny.boot("native-rms")
@@ -285,7 +285,7 @@ TOKENIZERS = {
 @pytest.mark.parametrize("what", TOKENIZERS)
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_what_is_resumed_must_have_the_same_tokenizer(what, on_error, tmp_path):
-    """It decides what is padding, and which token a word is."""
+    """The tokenizer decides what is padding, and which token a word is."""
     change, said = TOKENIZERS[what]
     path, model = tmp_path / "kept.npz", tiny.boot("native")
     caches = [many_worker.item(model, number)[0] for number in range(4)]

@@ -1,6 +1,6 @@
-"""Effects that a view asks for: measured in turns, on the main thread, and never otherwise.
+"""Effects that a view requests: they are measured in turns on the main thread, and never otherwise.
 
-Truth: `residscope.ablate` and `patch` (themselves held against hooked runs), and TransformerLens' own hooks.
+Expected: `residscope.ablate` and `patch` (compared with hooked runs elsewhere), and TransformerLens' own hooks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def ask(run, request, *, gives_turns=True):
 
 
 def measured(run, request, most=500):
-    """Ask, and give turns until nothing is left."""
+    """Send the request, and give turns until nothing is left."""
     for _ in range(most):
         reply, buffers = ask(run, request)
         if reply.state != "waiting":
@@ -60,7 +60,7 @@ def measured(run, request, most=500):
 
 @contextmanager
 def calls(run):
-    """How often the first block is called meanwhile. Not by a hook on it: that would make another run of it."""
+    """How often the first block is called meanwhile. A hook on it would not do, because it would change the run."""
     found: list[int] = []
     block = run.model.blocks[0]
     handle = register_module_forward_hook(lambda module, *_: found.append(1) if module is block else None)
@@ -110,7 +110,7 @@ def test_the_stream_at_each_position(run):
     request = MeasureEffects(run.target, "stream", "other", Against("other"), prompt=1, position=4)
     _, [total, direct, estimate] = measured(run, request)
     np.testing.assert_allclose(total[:, :5], truth.effects[..., 1][:, :5], atol=1e-5)
-    assert np.isnan(total[:, 5:]).all()  # what comes after the target
+    assert np.isnan(total[:, 5:]).all()  # positions after the target
     assert not np.isnan(estimate[:, :5]).any()
     assert np.isnan(direct).all()
 
@@ -128,7 +128,7 @@ def test_the_largest_estimates_are_measured_first(run, monkeypatch):
     guess = residscope.estimate(run.cache, "zero", PAIR).effects
     size = guess.abs().mean(-1).flatten()  # also if prompts differ in sign
     n_heads = run.model.cfg.n_heads
-    assert seen[0] // n_heads == int(size.argmax()) // n_heads  # heads of one layer go together
+    assert seen[0] // n_heads == int(size.argmax()) // n_heads  # heads of one layer are measured together
 
 
 def test_nothing_is_run_unless_it_is_a_turn(run):
@@ -149,7 +149,7 @@ def test_nothing_is_run_unless_it_is_a_turn(run):
 
 
 def test_a_stop_that_comes_during_a_turn_ends_it(run):
-    """As from a sidebar, on another thread: the run's own hooks do not make it another run."""
+    """As from a sidebar, on another thread. The run's own hooks do not count as a change of the run."""
     request = MeasureEffects(run.target)
     turn = ask(run, request)[0].turn
     block, threads = run.model.blocks[1], []
@@ -160,7 +160,7 @@ def test_a_stop_that_comes_during_a_turn_ends_it(run):
                 threading.Thread(target=ask, args=(run, msgspec.structs.replace(request, measure=False, stop=True)))
             )
             threads[0].start()
-            threads[0].join(1)  # it waits for the lock of this turn, but has told it to stop
+            threads[0].join(1)  # it waits for the lock of this turn, but has already stopped the turn
 
     handle = register_module_forward_hook(stop)
     turns.take(turn)

@@ -1,4 +1,4 @@
-"""A result is reused only while it is true: for the same cache, state, weights and request."""
+"""A result is reused only while it is valid: for the same cache, state, weights and request."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_view_is_answered_from_memory_only_while_that_is_true():
     assert answer(Service(cache)) is first  # another view of the same cache
     assert answer(padded) != first  # read one token earlier
     masked = answer(Service(cache, attention_mask=torch.ones_like(tokens).index_fill(1, torch.tensor([6]), 0)))
-    torch.testing.assert_close(  # by its own settings, not by another view's result
+    torch.testing.assert_close(  # with its own settings, not another view's result
         torch.frombuffer(bytearray(masked), dtype=torch.float32),
         residscope.attribute(cache, 5, position=5).mean(),
     )
@@ -279,5 +279,5 @@ def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
         unique_id(1)
     del thing
     gc.collect()
-    later = [Thing() for _ in range(100)]  # one of them may get its address
+    later = [Thing() for _ in range(100)]  # one of them may get the same address
     assert of not in {unique_id(one) for one in later}

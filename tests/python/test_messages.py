@@ -1,6 +1,6 @@
-"""The wire as it is today, message by message: what differs from `tests/texts/messages.json` is a change of the wire.
+"""The present wire, message by message: a difference from `tests/texts/messages.json` is a change of the wire.
 
-Written again by `npm run record`, and then to be read before it is committed.
+`npm run record` writes the file again. Read the changes before you commit them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_what_the_pages_tests_are_answered_is_still_what_python_answers():
 
 
 def alike(found: Any, expected: Any, where: str) -> None:
-    """The same, but for the last digits of numbers."""
+    """Whether two messages are equal up to the last digits of numbers."""
     assert type(found) is type(expected), where
     if isinstance(found, dict):
         assert list(found) == list(expected), where

@@ -1,4 +1,4 @@
-"""A name in exported code is the very way to what it stands for; what else a user's objects are called is not run."""
+"""A name in exported code leads to exactly the object that it stands for. No other code of the user's objects runs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def llama():
 
 @pytest.fixture
 def planted():
-    """What was run that is not Residscope's."""
+    """Records code of the user that was run."""
     return []
 
 
 @pytest.fixture
 def notebook(monkeypatch, planted):
-    """The variables of a notebook; a test fills them. One is a function that must never be called."""
+    """The variables of a notebook. A test fills them. One is a function that must never be called."""
     import IPython.core.getipython
 
     variables: dict[str, object] = {"run": lambda: planted.append("run")}
@@ -50,7 +50,7 @@ def written(given: Service, prompt: int | None = 1) -> str:
 
 
 def ran(monkeypatch, code: str, namespace: dict[str, object]) -> tuple[object, dict[str, object], np.ndarray]:
-    """What the code in a fresh cell hands to `attribute`, the cache and the rest, and the array that it gives."""
+    """What the code passes to `attribute` in a fresh cell (the cache and other arguments), and the resulting array."""
     given: list[tuple[object, dict[str, object]]] = []
     attribute = residscope.attribute
 
@@ -65,9 +65,9 @@ def ran(monkeypatch, code: str, namespace: dict[str, object]) -> tuple[object, d
 
 
 class Holder:
-    """An object of the user's."""
+    """An object of the user."""
 
-    cache = None  # a default, which what an instance holds covers
+    cache = None  # a default that an instance's own attribute hides
 
     def __init__(self, **held):
         object.__getattribute__(self, "__dict__").update(held)
@@ -109,7 +109,7 @@ WAYS = {
     "key True": (lambda c, _: {"runs": {True: c}}, "runs[True]"),
     "a second way": (lambda c, _: {"x) #": c, "runs": {"clean": c}}, 'runs["clean"]'),
     "a second variable": (lambda c, _: {"x) #": c, "y": c}, "y"),
-    # What cannot be named stands as `cache`.
+    # A cache without a name is written as `cache`.
     "bracket and comment": (lambda c, _: {"x) #": c}, None),
     "call": (lambda c, _: {"run()": c}, None),
     "two statements": (lambda c, _: {"run();x": c}, None),

@@ -1,4 +1,4 @@
-"""Each position's own next token. Truth: one question for each position, and the model's own logits."""
+"""Each position's own next token. Expected: one question for each position, and the model's own logits."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_has_no_next_token_is_refused():
         residscope.attribute(cache, targets.next_token())
     with pytest.raises(ResidscopeError, match="one position"):
         residscope.attribute(cache, targets.next_token(), by="source", position="all")
-    with pytest.raises(ResidscopeError, match="name the token"):
+    with pytest.raises(ResidscopeError, match="name a token"):
         residscope.attribute(cache, targets.output("L1H1", of=targets.next_token()), position=3)
     held = {name: cache[name] for name in cache if name not in ("embed.hook_in", "hook_embed", "embed.hook_out")}
     with pytest.raises(ResidscopeError, match="holds no token ids"):

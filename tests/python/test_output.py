@@ -1,7 +1,7 @@
-"""What few models have at their outputs, and none of the tiny families: made here, and held against their own logits.
+"""Unusual outputs of models, which no tiny family has: they are made here, and compared with the model's own logits.
 
-A norm with a bias on what a layer writes; logits that are multiplied and capped, too; a bias of the unembedding that is
-multiplied with them; a scale that only the Hugging Face configuration knows; layers that scale the whole stream.
+A norm with a bias on a layer's output; logits that are multiplied and also capped; a bias of the unembedding that is
+multiplied, too; a scale that only the Hugging Face configuration has; layers that scale the whole stream.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CAP = 0.5
 
 
 def biased_norms(model: Any) -> float:
-    """Each norm on an output adds a bias of its own."""
+    """Each norm on an output adds its own bias."""
     generator = torch.Generator().manual_seed(5)
     for block in model.blocks:
         for name in ("ln1_post", "ln2_post"):
@@ -41,7 +41,7 @@ def biased_norms(model: Any) -> float:
 
 
 def capped(model: Any) -> float:
-    """What the Hugging Face model has multiplied, it caps."""
+    """The Hugging Face model caps its logits after multiplying them."""
     inner, forward = model.original_model, type(model.original_model).forward
 
     def cap(*args: Any, **options: Any) -> Any:
@@ -65,7 +65,7 @@ def all_of_it(model: Any) -> float:
 
 
 def untold(model: Any) -> float:
-    """As an older bridge: only the Hugging Face model knows the scale."""
+    """As in an older bridge: only the Hugging Face model has the scale."""
     model.adapter = SimpleNamespace()
     return 1 / 3
 
@@ -83,7 +83,7 @@ ODD: dict[str, tuple[str, Callable[[Any], float]]] = {
 
 @pytest.fixture(scope="module", params=ODD)
 def odd(request):
-    """Its name, the model, its logits and cache, and what it multiplies its logits by."""
+    """Its name, the model, its logits and cache, and the factor of its logits."""
     family, make = ODD[request.param]
     torch.manual_seed(0)
     model = deepcopy(tiny.boot(family))
@@ -145,7 +145,7 @@ def test_sources_add_up_to_their_heads(odd):
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
 def test_heads_behind_a_norm_with_a_bias_are_known_to_add_up(family):
-    """Also where the layer multiplies what was added, the bias with it."""
+    """Also if the layer multiplies what was added, including the bias."""
     model = deepcopy(tiny.boot(family))
     biased_norms(model)
     _, logits, cache = tiny.run(model)
@@ -189,7 +189,7 @@ def test_without_cached_logits_the_figure_is_the_same(odd, held):
 
 
 def test_logits_that_are_given_where_no_end_of_the_stream_was_cached(odd):
-    """What the cap changes is told by them alone."""
+    """The change by the cap is then known only from these logits."""
     _, model, logits, cache, _ = odd
     ends = ("blocks.2.hook_resid_post", "ln_final.hook_in", "ln_final.hook_out", "ln_final.hook_normalized")
     some = {name: t for name, t in cache.items() if not name.startswith((*ends, "unembed", "hook_unembed"))}
@@ -208,7 +208,7 @@ SCALARS = (0.5, -1.5, 0.8)
 
 @pytest.fixture(scope="module")
 def scaled():
-    """Each layer multiplies the whole stream by a factor of its own."""
+    """Each layer multiplies the whole stream by its own factor."""
     model = deepcopy(tiny.boot("gemma4_text"))
     for block, scalar in zip(model.blocks, SCALARS, strict=True):
         block.original_component.layer_scalar.fill_(scalar)
@@ -216,7 +216,7 @@ def scaled():
 
 
 def without_the_rest(model: Any, tokens: torch.Tensor, layer: int, *, mid: bool) -> torch.Tensor:
-    """The end of the stream where what comes behind a point adds nothing."""
+    """The end of the stream if everything after a point adds nothing."""
     parts = ("hook_attn_out", "hook_mlp_out", "post_per_layer_input_norm.hook_out")
     behind = [f"blocks.{at}.{part}" for at in range(layer, 3) for part in parts][mid:]
     kept: dict[str, torch.Tensor] = {}
@@ -231,7 +231,7 @@ def without_the_rest(model: Any, tokens: torch.Tensor, layer: int, *, mid: bool)
 
 
 def held_norm(cache: Any) -> torch.Tensor:
-    """What the final norm, an RMSNorm, multiplied each figure of the stream by in this run."""
+    """The factor by which the final norm, an RMSNorm, multiplied each number of the stream in this run."""
     return cache["ln_final.hook_out"].double() / cache["blocks.2.hook_resid_post"].double()
 
 

@@ -1,4 +1,4 @@
-"""A package that is missing is told from one that is there and fails: the second one is not said to be the first."""
+"""A missing package is distinguished from an installed package that fails: the error does not call it missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NMS = "operator torchvision::nms does not exist"
 
 
 class Failing(importlib.abc.MetaPathFinder):
-    """Whoever imports a package meets an error, as in an environment whose packages do not fit each other."""
+    """An import of the package raises an error, as in an environment with incompatible packages."""
 
     def __init__(self, package: str, error: Exception) -> None:
         self.package, self.error = package, error
@@ -30,7 +30,7 @@ class Failing(importlib.abc.MetaPathFinder):
 
 
 def importing(monkeypatch: pytest.MonkeyPatch, package: str, error: Exception) -> None:
-    """Let the import of a package, which may be loaded already, meet an error."""
+    """Make the import of a package fail, even if it is already loaded."""
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Failing(package, error), *sys.meta_path])
@@ -117,7 +117,7 @@ def test_the_demo_says_what_is_the_matter_with_transformer_lens(
 
 
 def test_a_model_whose_code_cannot_be_imported_names_what_is_behind_it(monkeypatch, tmp_path) -> None:
-    """transformers imports a model's code when it is asked for, and says only that it could not."""
+    """transformers imports a model's code only when the model is requested, and its error hides the cause."""
 
     def boot(_name: str) -> None:
         try:

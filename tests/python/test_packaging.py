@@ -1,4 +1,4 @@
-"""What `import residscope` costs, and what comes with the package."""
+"""The cost of `import residscope`, and the contents of the package."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def test_import_is_light() -> None:
     seconds, loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")[:2]
     print(f"import residscope: {seconds} s")
     assert loaded == ""
-    assert float(seconds) < 1  # 0.15 is the aim; a busy machine is no failure
+    assert float(seconds) < 1  # the goal is 0.15; a busy machine must not fail the test
 
 
 def test_the_bundles_are_there() -> None:
@@ -38,7 +38,7 @@ def test_the_bundles_are_there() -> None:
 
 
 def test_there_is_one_version_number() -> None:
-    """`residscope.__version__`; a release changes it, and what this test then names."""
+    """`residscope.__version__`. A release changes it, and the places that this test then names."""
     import residscope
 
     folders = (".", "widgets", "extension/jupyterlab", "extension/vscode")

@@ -1,4 +1,4 @@
-"""Padding: the truth is each prompt run alone. A value is right, or has a note; none is silently wrong."""
+"""Padding. Expected: each prompt run alone. A value is right or has a note; none is wrong without a note."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_no_figure_of_padded_prompts_is_silently_wrong():
 
 
 def told(notes):
-    """Whether notes say how many tokens of which text are at which end, and what to pass."""
+    """Whether notes name the number and text of the tokens, their end of the prompts, and what to pass."""
     said = re.search(r"\d+ (trailing|leading|`)", " ".join(notes))
     return said is not None and "pass `attention_mask=`" in " ".join(notes)
 
@@ -194,7 +194,7 @@ def test_runs_at_the_start(model, rows, special, side, first, said):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
 def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special, side):
-    """Neither prompt has its own end of text or BOS, so all of these tokens are padding, whatever token it is."""
+    """Neither prompt has its own end of text or BOS, so all of these tokens are padding, for any token."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side

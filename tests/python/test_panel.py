@@ -1,4 +1,4 @@
-"""The panel's traits and requests, without a browser: what Python sets, what a view asks, what comes back."""
+"""The panel's traits and requests, without a browser: values set in Python, requests of a view, and their replies."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def panel(ioi):
 
 @pytest.fixture
 def ask(panel, monkeypatch):
-    """Sends a request as a view would, and returns the panel's reply and buffers."""
+    """Send a request as a view would. Return the panel's reply and buffers."""
     sent = []
     monkeypatch.setattr(panel, "send", lambda content, buffers: sent.append((content, buffers)))
 
     def ask(kind, **fields):
-        with torch.enable_grad():  # a handler's thread has a grad mode of its own
+        with torch.enable_grad():  # a handler's thread has its own grad mode
             panel._on_message(panel, {"id": "7", "ask": {"kind": kind, **fields}}, [])
         content, buffers = sent.pop()
         assert content["id"] == "7"
         msgspec.convert(content, Answer)
-        json.dumps(content, allow_nan=False)  # what the wire can carry
+        json.dumps(content, allow_nan=False)  # it must be valid JSON
         return content["reply"] if content.get("reply") else content["failure"], buffers
 
     return ask
@@ -108,7 +108,7 @@ def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, p
 
 
 def asked(family: str, kind: str, **fields):
-    """What a panel on a tiny model of this family is answered: the reply or the failure, and the buffers."""
+    """The reply or the failure of a panel on a tiny model of this family, and the buffers."""
     panel = residscope.inspect(tiny.run(tiny.boot(family))[2], (5, 6), show=False)
     request = {"kind": kind, "target": panel.wire_target, **fields}
     answer, buffers = panel._service.answer({"id": "1", "ask": request})
@@ -139,7 +139,7 @@ def test_neurons_of_a_mixture_of_experts_are_refused():
 
 
 def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
-    """Position, lens convention and given logits reach the mathematics."""
+    """Position, lens convention and given logits are used in the computation."""
     target = panel.wire_target
     at = residscope.attribute(ioi.cache, ioi.answers, position=10)
     reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)
@@ -160,7 +160,7 @@ def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
     reply, _ = ask("attribute", by="head", target=target)
     assert reply["measured_from"] == "the given logits"
     assert abs(reply["unexplained"]) < 1e-4  # the two errors cancel in the mean …
-    assert reply["worst"] == pytest.approx(3, abs=1e-3)  # … and are told all the same
+    assert reply["worst"] == pytest.approx(3, abs=1e-3)  # … but `worst` shows them
     assert reply["worst"] > reply["tolerance"]
 
 
@@ -372,7 +372,7 @@ def test_what_a_view_asks_first_goes_along_once(panel, ask, selection):
     ask("presence", view="one", state="shown")
     assert panel.opening == {}
 
-    panel.prepare()  # a view is there, and asks
+    panel.prepare()  # a view exists, and sends the requests itself
     assert panel.opening == {}
 
 
@@ -407,13 +407,13 @@ def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
         time.sleep(0.01)
     assert panel.opening == {}
     monkeypatch.setattr(Service, "reply", lambda *_: 1 / 0)
-    panel.prepare()  # the view asks, and is told
+    panel.prepare()  # the view sends the request, and gets the failure
     assert panel.opening == {}
     panel.close()
 
 
 def test_all_that_can_be_selected_is_a_trait_and_described():
-    """`Shown` is the table: its fields, limits and defaults are the panel's."""
+    """`Shown` is the table of what can be selected: its fields, limits and defaults are the panel's."""
     shown = {field.name: field for field in msgspec.structs.fields(Shown)}
     shared = set(shown) - {"target", "by"}
     assert {*Panel.class_trait_names(sync=True)} >= shared

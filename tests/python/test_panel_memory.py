@@ -1,4 +1,4 @@
-"""What an inline panel keeps alive, and how it is with caches that are only like one or were changed."""
+"""What an inline panel keeps alive, and its behaviour with objects like caches, and with changed caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import tiny
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A panel of a cache that nobody else holds, its cache, and what a view tells it."""
+    """A panel of a cache that nothing else keeps alive, its cache, and a function that sends a view's messages."""
     monkeypatch.setattr("residscope.hosts.visibility.PanelViews.release_seconds", 0.05)
     _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")))
     panel = residscope.inspect(cache, (5, 6), show=False)
@@ -45,10 +45,10 @@ def let_go(alive, seconds=3.0) -> bool:
 @pytest.mark.parametrize(
     ("told", "kept"),
     [
-        ([], True),  # nobody has shown it yet: it is on its way to the page
+        ([], True),  # no view has shown it yet
         ([("a", "shown")], True),
         ([("a", "shown"), ("a", "hidden")], False),
-        ([("a", "shown"), ("a", "away")], True),  # a reload: the view comes back
+        ([("a", "shown"), ("a", "away")], True),  # a reload: the view is shown again
         ([("a", "shown"), ("b", "shown"), ("a", "hidden")], True),
         ([("a", "shown"), ("b", "shown"), ("a", "hidden"), ("b", "hidden")], False),
         ([("a", "shown"), ("a", "hidden"), ("b", "shown")], True),  # its cell was moved
@@ -68,7 +68,7 @@ def test_a_panel_keeps_its_cache_alive_while_it_is_shown(shown, told, kept):
     assert "Run the cell that makes it" in answer["failure"]["message"]
     with pytest.raises(ResidscopeError, match="was deleted"):
         panel.heads = ["L0H0"]
-    tell("z", "shown")  # nothing to hold on to, and nothing to fail
+    tell("z", "shown")  # there is no cache left, and no error
     panel.close()
     with pytest.raises(ResidscopeError, match="was closed"):
         panel.heads = ["L0H0"]
@@ -110,7 +110,7 @@ def test_what_was_given_with_a_cache_is_let_go_with_it(given):
 
 
 class Lazy(Mapping):
-    """A mapping that is no dictionary."""
+    """A mapping that is not a dictionary."""
 
     def __init__(self, held):
         self.held = held

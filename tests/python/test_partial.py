@@ -1,4 +1,4 @@
-"""Filtered caches: what is exact is told, with the figures of the whole run; what is not there is named."""
+"""Filtered caches: exact rows have the values of the whole run, and missing rows are named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(request):
 
 
 def part(run, names: tuple[str, ...], *, plain: bool = False):
-    """A cache of these activations alone; or a plain dictionary of one prompt's, without a batch dimension."""
+    """A cache of only these activations, or a dictionary of one prompt's activations, without a batch dimension."""
     model, tokens, _, _ = run
     with torch.no_grad():
         if plain:
@@ -46,7 +46,7 @@ def part(run, names: tuple[str, ...], *, plain: bool = False):
 
 
 def told_by_hand(found, model, whole, **others) -> None:
-    """Held against a decomposition by hand, in float64, and the model's own logits; `others` are vectors of rows."""
+    """Compared with a float64 decomposition without Residscope, and the model's logits. `others`: vectors of rows."""
     brute = Brute(model, whole, ANSWERS, 6)
     true = brute.rows() | {label: brute.contribution(vectors[:, 6]) for label, vectors in others.items()}
     assert len(found.labels) == len(set(found.labels))
@@ -60,7 +60,7 @@ def told_by_hand(found, model, whole, **others) -> None:
 
 
 def refused(call, *named: str) -> None:
-    """Refused in a sentence that names what is missing, and a filter that would have it."""
+    """Refused in a sentence that names the missing activations, and a filter that includes them."""
     with pytest.raises(ResidscopeError) as error:
         call()
     assert error.value.code == "missing-activation"
@@ -78,7 +78,7 @@ def test_attention_is_what_was_cached_or_named_as_missing(run, kept, plain):
     if any("hook_pattern" in name for name in FILTERS[kept]):
         found = residscope.attention(some, ["1.1", "1.3"], prompt=0, model=model).values
         true = whole["pattern", 1][0, [1, 3]]
-        assert torch.equal(found, true) or plain  # a run of one prompt rounds otherwise
+        assert torch.equal(found, true) or plain  # a run of one prompt rounds differently
         torch.testing.assert_close(found, true, atol=1e-6, rtol=1e-5)
         shares = residscope.scores(some, "previous", prompt=0, model=model).values[1]
         torch.testing.assert_close(shares, whole["pattern", 1][0].diagonal(-1, -2, -1).sum(-1) / 7)
@@ -265,13 +265,13 @@ def test_a_view_is_answered_or_told_what_is_missing(run, kept):
     if kept in ("z and scale", "one layer"):
         assert {"MLPs", "embeddings"} <= set(answer["reply"]["missing"])
         assert answer["reply"]["refusal"] is None
-    elif kept == "resid_post":  # the layers add up all the same
+    elif kept == "resid_post":  # the layers still add up
         assert "hook_z" in answer["reply"]["refusal"]
         assert answer["reply"]["missing"] == []
     else:
         assert answer["failure"]["code"] == "missing-activation"
         assert "hook_z" in answer["failure"]["message"]
-    for chosen in (target, {"contrasts": []}):  # attention is there to be seen without a target, too
+    for chosen in (target, {"contrasts": []}):  # attention can be shown without a target, too
         answer, buffers = ask(kind="attention", layer=1, head=1, target=chosen)
         if any("hook_pattern" in name for name in FILTERS[kept]):
             assert answer["reply"]["parts"][0]["what"] == "pattern"

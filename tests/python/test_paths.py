@@ -1,5 +1,5 @@
-"""Path patching: what a head sends to another head's query, key or value, or to the logits, is what the model's own
-hooked runs give with everything else in between frozen."""
+"""Path patching: the effect along a path to a head's query, key or value, or to the logits, is that of the model's own
+hooked runs with everything else between frozen."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def recorded(into):
 
 
 class Brute:
-    """The model's own hooked runs, of heads in this cache."""
+    """The model's own hooked runs, for heads in this cache."""
 
     def __init__(self, model, tokens, cache):
         self.model, self.tokens, self.cache = model, tokens, cache.cache_dict
@@ -79,7 +79,7 @@ class Brute:
             return difference(self.model.run_with_hooks(self.tokens, fwd_hooks=[(f"blocks.{n}", h) for n, h in hooks]))
 
     def frozen(self, sender, until, value=0.0):
-        """The sender's `z` is changed, and all that later layers or any MLP add before `until` is frozen."""
+        """The sender's `z` is changed. Everything that later layers or any MLP add before `until` is frozen."""
         layer, head = sender
         hooks = [(f"{layer}.attn.hook_z", changed(value, self.count[layer], head))]
         for at in range(layer, until):
@@ -91,7 +91,7 @@ class Brute:
         return hooks
 
     def along(self, sender, receivers, value=0.0):
-        """The target's change if only this path is taken. Receivers are of one layer."""
+        """The target's change if only this path changes. All receivers are in one layer."""
         parts, z = {}, {}
         for layer, _, part in receivers:
             parts[part] = []
@@ -183,7 +183,7 @@ def test_several_receivers_receive_at_once_each_by_its_own_input(booted, name):
 
 @pytest.mark.parametrize("name", ["gpt2", "falcon-sequential"])
 def test_a_receiver_in_a_later_layer_reads_the_senders_change_and_not_what_the_first_receiver_makes_of_it(booted, name):
-    """One key for each head: hooks on `hook_v` alone are an oracle for receivers in two layers."""
+    """One key for each head: hooks on `hook_v` alone give the expected values for receivers in two layers."""
     model, tokens, _, cache = booted(name)
     brute, read = Brute(model, tokens, cache), {1: [], 2: []}
     for layer, into in read.items():

@@ -1,4 +1,4 @@
-"""Figures for plotly: they hold the same numbers, named, scaled and titled, and no markup of a token's."""
+"""Plotly figures: they have the same numbers, names, scales and titles, and no markup from tokens."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_one_outlier_does_not_pale_a_map_of_positions(llama, first, end):
     figure = replace(found, values=values).to_plotly(prompt=0)
     colours, far = figure.layout.coloraxis, abs(first) > 6
     assert (colours.cmin, colours.cmax) == (-end, end)
-    assert numbers(figure.data[0].z)[1][0] == pytest.approx(first, nan_ok=True)  # the true number, whatever its colour
+    assert numbers(figure.data[0].z)[1][0] == pytest.approx(first, nan_ok=True)  # true also beyond the scale
     dots = [[y, x] for y, row in enumerate(figure.data[0].text or []) for x, dot in enumerate(row) if dot]
     assert dots == ([[1, 0]] if far else [])
     assert ("a dot: beyond the colours, which end at ±4.00" in figure.layout.title.text) == far

@@ -1,5 +1,5 @@
-"""Targets inside the model: what neurons, directions and heads read. Truth: the model's own forward, with a component
-taken out (`tests.support.point_families`, which has a table of all families)."""
+"""Targets inside the model: what neurons, directions and heads read. Expected: the model's forward, with a component
+removed (`tests.support.point_families` has a table of all families)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_rows_sum_to_the_cached_value_and_taking_a_component_out_changes_it_by_i
     for column, found in measured(family, most=1 if family in FAMILIES[4:] else 3).items():
         assert not found.refused, found.said
         assert found.left <= 2e-6, (column, found.said)
-        if (family, column) != ("gemma4_text", "output"):  # its values pass a norm of their own
+        if (family, column) != ("gemma4_text", "output"):  # there is a norm on its values
             assert found.off is not None, column
             assert found.off <= 1e-4, column
 
@@ -120,7 +120,7 @@ def test_the_contributions_of_earlier_heads_are_a_map_too(small):
     head = residscope.attention(cache, "L0H1", weighting="contribution", answers=second, prompt=1)
     sources = residscope.attribute(cache, second, by="source", heads=["L0H1"])
     torch.testing.assert_close(head.values[0, 4], sources.values[:, 0, 1], atol=1e-6, rtol=1e-4)
-    assert not head.values[0, [0, 1, 2, 3, 5, 6]].any()  # what is written elsewhere does not reach its source
+    assert not head.values[0, [0, 1, 2, 3, 5, 6]].any()  # other positions do not reach its source
     with pytest.raises(ResidscopeError, match="heads of layer 2 do not write before the point `1_mid`"):
         residscope.attention(cache, "L2H1", weighting="contribution", answers=T.neuron("L1N3"))
 
@@ -195,12 +195,12 @@ SHIFT = torch.linspace(0, 1, 24) ** 2  # not removed by a norm that subtracts th
 
 
 def about(notes):
-    """Notes without their numbers that have the unit of the target."""
+    """Notes that have the unit of the target, without their numbers."""
     return [re.sub(r"[\d.]+(e[+-]\d+)? (?=arises|of a head)", "", note) for note in notes]
 
 
 def scaled(cache, u, at, scale, by="head"):
-    """A direction, and what a head contributes to it, at some scale: notes, and what is unexplained."""
+    """A direction, and a head's contribution to it, at some scale. Returns notes and the unexplained rest."""
     at_point = T.direction(u * scale, at)
     results = [residscope.attribute(cache, target, by=by) for target in (at_point, T.output("L1H1", at_point, 2))]
     return [(about(one.notes), float(one.unexplained.abs().max()) / scale, one.tolerance / scale) for one in results]

@@ -20,7 +20,7 @@ STRAYS = {
 
 
 def _broken(names: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A cache in which one head's output is not what the model used, without attention's own output."""
+    """A cache in which one head's output differs from what the model used, without attention's own output."""
     edited = {name: tensor.clone() for name, tensor in names.items()}
     del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
     z = edited["blocks.1.attn.hook_z"]
@@ -136,7 +136,7 @@ def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
     row = result.values[result.labels.index("1_pre")]
     torch.testing.assert_close(row, (stream.T * way).sum(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(result.measured, logits.gather(1, ANSWERS).diff(dim=1)[:, 0].neg())
-    for by in ("layer", "accumulated"):  # heads must not add up so coarsely: a message says so
+    for by in ("layer", "accumulated"):  # here heads need not add up: a message says so
         assert residscope.attribute(held, ANSWERS, by=by).values.isfinite().all()
 
 

@@ -1,4 +1,4 @@
-"""For random models: values add up, agree with float64, and do not depend on the other prompts of the batch."""
+"""For random models: values add up, equal float64, and do not depend on the other prompts of the batch."""
 
 from __future__ import annotations
 

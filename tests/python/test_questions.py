@@ -1,4 +1,4 @@
-"""One question never gets another's answer, whoever carries it: an inline panel, a sidebar's comm, or VS Code."""
+"""A request never gets the reply to another request, over any transport: inline panel, sidebar comm, VS Code."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.support.gate import Gate, workers
 
 Answer = tuple[dict[str, Any], list[bytes]]
 Tell = Callable[[Any], Answer]
-"""Sends a whole message, and gives its answer and buffers."""
+"""Sends a whole message. Returns its answer and buffers."""
 
 
 class Sidebar(BaseComm):
-    """The kernel's end of a comm, which keeps what it sends."""
+    """The kernel's side of a comm. It keeps the messages that it sends."""
 
     def __init__(self) -> None:
         self.sent: list[Answer] = []
@@ -53,7 +53,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(params=["panel", "comm", "executed"])
 def tell(request: pytest.FixtureRequest, cache: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tell]:
-    """Asks over one transport, about this cache."""
+    """Send requests about this cache over one transport."""
     if request.param == "panel":
         panel = residscope.inspect(cache, 5, show=False)
         sent: list[Answer] = []
@@ -111,7 +111,7 @@ def ask(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
 
 
 def until(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
-    """Ask as a view does, again and again."""
+    """Send a request again and again, as a view does."""
     while True:
         reply, buffers = ask(tell, id, question)
         if reply["kind"] != "working":
@@ -119,7 +119,7 @@ def until(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
 
 
 def expected(cache: Any, question: dict[str, Any]) -> Any:
-    """The figures, worked out from a copy of the cache that no view has asked about."""
+    """The expected values, computed from a copy of the cache that no view has used."""
     apart = type(cache)(dict(cache.cache_dict), cache.model)
     token = question["target"]["contrasts"][0]["answer"][0]["id"]
     position = question.get("position")
@@ -191,7 +191,7 @@ def test_another_question_under_a_known_id_is_refused_and_disturbs_nothing(tell,
 
 
 def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, monkeypatch):
-    """Long work that began before the cache was changed is not the answer about what it is now."""
+    """Long work that began before a change of the cache must not be the reply about the changed cache."""
     monkeypatch.setattr(
         "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
     )
@@ -205,7 +205,7 @@ def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, mo
     assert dispatcher.answer(before)[0]["reply"]["kind"] == "working"
     gate.reached()
     with torch.no_grad():
-        cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
+        cache["blocks.0.attn.hook_z"].mul_(1)  # counts as a change
     after = before | {"cache": listed()}
     gate.let_through(99)
     (worker,) = workers()
@@ -224,12 +224,12 @@ def z_changes(cache: Any) -> None:
 
 def weights_change(cache: Any) -> None:
     for layer in range(3):
-        cache.model.original_model.transformer.h[layer].attn.c_proj.weight[:6].mul_(-1.5)  # of each first head
+        cache.model.original_model.transformer.h[layer].attn.c_proj.weight[:6].mul_(-1.5)  # first head of each layer
 
 
 @pytest.mark.parametrize("change", [z_changes, weights_change])
 def test_an_answer_is_of_one_state(tell, cache, change, monkeypatch, request):
-    """A cell may change the cache or the weights between two slices of long work: it is begun again, or refused."""
+    """A cell may change the cache or the weights during long work. The work then begins again, or is refused."""
     question = attribution("head")
     gate = Gate(monkeypatch)
     ask(tell, "a", question)
@@ -291,7 +291,7 @@ SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("what", SLICES)
 def test_what_python_is_given_is_of_one_state(cache, what, monkeypatch):
-    """Another thread may change the weights or the cache between two slices."""
+    """Another thread may change the weights or the cache during the work."""
     owner, name, after, call = SLICES[what]
     given, calls = getattr(owner, name), []
 
@@ -340,8 +340,8 @@ def test_what_a_panel_is_opened_with_is_of_one_state(cache, monkeypatch):
 
     monkeypatch.setattr(answer_charts, "attribution", work)
     with torch.no_grad():
-        cache["blocks.0.hook_resid_mid"].mul_(1)  # nothing is remembered
-    assert panel._service.ahead(panel.shown) == {}  # the view asks for itself
+        cache["blocks.0.hook_resid_mid"].mul_(1)  # nothing is memoised
+    assert panel._service.ahead(panel.shown) == {}  # the view sends its own requests
     assert not left
     panel.close()
 
@@ -357,7 +357,7 @@ def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monk
     gate.reached()
     (worker,) = workers()
     with torch.no_grad():
-        cache["blocks.0.attn.hook_z"].mul_(1)  # written to, as far as anybody can tell
+        cache["blocks.0.attn.hook_z"].mul_(1)  # counts as a change
     answer, _ = dispatcher.answer({"id": "c", "ask": {"kind": "give-up", "id": "a"}, "cache": ref})
     assert answer["reply"]["kind"] == "give-up"
     gate.let_through()
@@ -379,7 +379,7 @@ def test_an_id_that_names_nothing_is_refused_in_a_sentence(tell, id):
 
 @pytest.mark.parametrize("moment", [0.0, 0.1])
 def test_what_python_asks_is_done_to_its_end_however_large_the_cache(cache, monkeypatch, moment):
-    """Python's own calls have no id under which to ask again."""
+    """Python's own calls have no id with which they could be sent again."""
     panel = residscope.inspect(cache, (5, 6), show=False)
     small = panel.to_html()
     monkeypatch.setattr(service, "_LARGE", 0)
@@ -394,7 +394,7 @@ def test_what_python_asks_is_done_to_its_end_however_large_the_cache(cache, monk
 
 
 def contents(page: str) -> Any:
-    """What a page holds, without when it was made."""
+    """The content of a page, without the time when it was made."""
     import gzip
     import re
 

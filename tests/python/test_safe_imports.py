@@ -64,7 +64,7 @@ def test_the_working_directory_is_left_out_in_every_spelling(folder, monkeypatch
 
 
 def test_other_folders_are_still_searched(folder, monkeypatch):
-    """A folder and an archive outside the working directory, and a subfolder of it that `sys.path` has."""
+    """A folder and an archive outside the working directory, and a subfolder of it that is on `sys.path`."""
     for place, name in ((folder.parent / "elsewhere", "from_elsewhere"), (folder / "source", "from_source")):
         place.mkdir()
         (place / f"{name}.py").write_text("")

@@ -1,4 +1,4 @@
-"""Head scores: TransformerLens' own function head by head, and the definitions written out as loops."""
+"""Head scores, compared with TransformerLens' own function for each head, and with the definitions as loops."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def test_the_scale_of_entropy_ends_where_the_longest_real_prompt_is_read_evenly(
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0]])
     assert residscope.scores(cache, "entropy", attention_mask=mask).high == math.log2(5)
     assert residscope.scores(cache, "entropy", 1, attention_mask=mask).high == math.log2(3)
-    assert residscope.scores(cache, "entropy").high == math.log2(5)  # by what was treated as padding
+    assert residscope.scores(cache, "entropy").high == math.log2(5)  # with the detected padding
 
 
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
-    """Its whole computation on one prompt of the demo model: tokens, cache, layers and heads."""
+    """All of its computation on one prompt of the demo model: tokens, cache, layers and heads."""
     tokens = ioi.tokens[2]
     cache = ActivationCache({n: t[2] for n, t in ioi.cache.items() if n.endswith("pattern")}, ioi.model, False)
     for score, name in NAMES.items():
@@ -111,7 +111,7 @@ def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_a
 
 @pytest.mark.parametrize("family", ["gemma2", "olmo2", "granite", "native-rms"])
 def test_copying_is_told_by_the_whole_circuit(family):
-    """Vocabulary × vocabulary in float64, every norm as a matrix."""
+    """Vocabulary × vocabulary in float64, with every norm as a matrix."""
     model = tiny.boot(family)
     mine = residscope.scores(tiny.run(model)[2], "copying").values
 

@@ -1,6 +1,6 @@
-"""Every tensor has the shape that its annotation names: the properties and some families, once more under that check.
+"""Every tensor has the shape of its annotation: the properties and some families, once more with this check.
 
-It is a run of its own, for it makes each call slower. `RESIDSCOPE_SHAPES=1 pytest tests/python/…` checks any other.
+This is a separate run, because the check makes each call slower. `RESIDSCOPE_SHAPES=1 pytest …` checks other tests.
 """
 
 import os

@@ -21,7 +21,7 @@ TARGET = {"contrasts": [{"answer": [TOKEN], "distractor": []}]}
 
 @pytest.fixture
 def ask(monkeypatch) -> Ask:
-    """Sends a request about a tiny cache to a sidebar's dispatcher. Returns the reply or the failure."""
+    """Send a request about a tiny cache to a sidebar's dispatcher. Return the reply or the failure."""
     cache = tiny.run(tiny.boot("gpt2"), batch=2)[2]
     shell = types.SimpleNamespace(user_ns={"mine": cache})
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)

@@ -1,4 +1,4 @@
-"""Every way of writing an answer means the same; what cannot be meant is refused in a sentence."""
+"""Every way of writing an answer gives the same target. What has no clear meaning is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
     no_logits = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers)
     torch.testing.assert_close(no_logits.measured, reference.measured, atol=1e-4, rtol=0)
     assert no_logits.measured_from == "the final stream, with the final norm and the unembedding"
-    assert not no_logits.own  # it is the model's own only as far as this model does nothing else
+    assert not no_logits.own  # this is right only because this model has no other step
     assert "Pass `logits=` to check against that" in no_logits.notes[0]
     assert residscope.attribute(without("unembed.hook_out", "hook_unembed"), ioi.answers).own
     checked = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers, logits=ioi.logits)
@@ -250,7 +250,7 @@ def test_a_cache_without_batch_dimension_is_read_as_one_prompt():
 
 # --- answers as people hold them -------------------------------------------------------------------------------------
 def two_prompts():
-    """Two prompts, and each one's own w20 − w21 and w21 − w20 as the model's logits have them."""
+    """Two prompts, and the values of w20 − w21 and w21 − w20 for each prompt, from the model's logits."""
     model = tiny.boot("llama")
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7], [1, 9, 10, 11]]))
@@ -259,7 +259,7 @@ def two_prompts():
 
 @pytest.mark.parametrize("side", [list, lambda words: words[0], set])
 def test_two_lists_as_long_as_the_batch_are_not_taken_for_sets(side):
-    """`(["A1", "A2"], ["B1", "B2"])` may be two columns or two sets: which one is never guessed."""
+    """`(["A1", "A2"], ["B1", "B2"])` may be two columns or two sets. Neither is assumed."""
     cache, last = two_prompts()
     with pytest.raises(ResidscopeError) as error:
         residscope.attribute(cache, (["w20", "w21"], side(["w21", "w20"])))
@@ -281,7 +281,7 @@ def frame():
 
 
 def held(name: str):
-    """Answers, in one of the forms people hold them in."""
+    """Answers, in one of the forms in which users have them."""
     import numpy as np
 
     table = frame()

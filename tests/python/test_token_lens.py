@@ -1,4 +1,4 @@
-"""The token lens: its end is what the model says, its middle what TransformerLens and the model's own modules say."""
+"""The token lens: its end equals the model's predictions, its middle those of TransformerLens and the modules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def small(request):
 
 
 def check(result, probabilities: torch.Tensor, answers: torch.Tensor | None = None, near: float = 2e-5) -> None:
-    """A lens of one point against all probabilities `[position, d_vocab]`."""
+    """Compare a lens of one point with all probabilities `[position, d_vocab]`."""
     top = probabilities.topk(result.probabilities.shape[-1])
     torch.testing.assert_close(result.probabilities[0].double(), top.values.double(), atol=near, rtol=1e-3)
     own = probabilities.gather(-1, result.ids[0])
@@ -83,7 +83,7 @@ def test_on_a_folded_model_it_is_transformer_lens_accumulated_resid(family, norm
 
 def test_it_is_transformer_lens_own_logit_lens(small):
     _, _, _, _, cache = small
-    cache.model.eval()  # theirs asks for it
+    cache.model.eval()  # TransformerLens' function requires this
     result = residscope.token_lens(cache, ANSWERS[0, 0].item(), prompt=0)
     mid = any(point.endswith("mid") for point in result.points)
     options = {"positions": None, "incl_mid": mid, "return_type": "probs"}
@@ -127,7 +127,7 @@ def test_of_answer_sets_of_unequal_size_each_prompts_own_counts_and_no_other_tok
     _, logits, cache = tiny.run(tiny.boot("llama"))
     order = logits[:, -1].argsort()  # of each prompt, the least likely token first
     answers = [{int(order[0, 0]), int(order[0, 1])}, {int(order[1, 0])}, {int(order[2, 0])}]
-    assert all(0 not in ids for ids in answers)  # so that token 0 is likelier than what is asked for
+    assert all(0 not in ids for ids in answers)  # so that token 0 is likelier than the answers
     result = residscope.token_lens(cache, [(ids, 3) for ids in answers], points="final_post", positions=-1)
     likeliest = logits[:, -1].softmax(-1)[range(3), [order[0, 1], order[1, 0], order[2, 0]]]
     assert float(result.answer_probability) == pytest.approx(float(likeliest.mean()), rel=1e-3, abs=0)

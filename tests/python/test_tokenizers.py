@@ -1,4 +1,4 @@
-"""Answers as texts, with tokenizers of every kind: the token is what was written, or a note or an error says more."""
+"""Answers as texts, with tokenizers of every kind: the token is as written, or a note or an error tells."""
 
 from __future__ import annotations
 
@@ -157,12 +157,12 @@ def test_words_without_their_space_are_noted_where_the_model_expects_one(ioi):
         assert said(answered["reply"]["notes"]) == expected
         panel.close()
     ids = torch.tensor([[ioi.model.to_single_token(name) for name in bare]] * 8)
-    assert said(residscope.attribute(ioi.cache, ids).notes)  # `to_single_token("Mary")` is where it often comes from
+    assert said(residscope.attribute(ioi.cache, ids).notes)  # often from `to_single_token("Mary")`
     assert not said(residscope.attribute(ioi.cache, Service(ioi.cache).default_target()).notes)  # the model's own
 
 
 def test_a_word_at_the_start_of_a_line_is_not_noted(ioi):
-    """The model itself expects a word without a space there, by its own logits."""
+    """At the start, the model expects a word without a space, by its own logits."""
     tokens = ioi.model.to_tokens("List of names:\nJohn\nMary\nJohn\nMary\nJohn\n")
     with torch.no_grad():
         logits, cache = ioi.model.run_with_cache(tokens)
@@ -192,7 +192,7 @@ LETTERS = "".join(chr(48 + i) for i in range(tiny.VOCAB))
 
 
 class Letters:
-    """As in character-level notebooks: `encode` and `decode`, nothing else."""
+    """As in character-level notebooks: only `encode` and `decode`."""
 
     def encode(self, text):
         return [LETTERS.index(letter) for letter in text]
@@ -219,7 +219,7 @@ class Tik(Letters):
 
 
 class Partly(Letters):
-    """Names tokens, but knows only some of them."""
+    """Names tokens, but only some of them."""
 
     pad_token_id = eos_token_id = bos_token_id = None
 
@@ -233,7 +233,7 @@ class Partly(Letters):
 
 
 def rust():
-    """The `tokenizers` library's own, unwrapped."""
+    """The tokenizer of the `tokenizers` library, without a wrapper."""
     return Tokenizer(models.WordLevel({letter: id for id, letter in enumerate(LETTERS)}, unk_token="0"))
 
 
@@ -271,7 +271,7 @@ def test_a_tokenizer_that_fails_is_named_in_the_sentence(tokenizer, text, words)
 
 
 class _Strict:
-    """Knows whole words alone, has no names, and refuses any other text."""
+    """Has only whole words and no names, and refuses any other text."""
 
     words = ("<s>", "Mary", " Mary", "John", " John")
 

@@ -1,6 +1,6 @@
-"""What a saved page holds: the requests that its views make, of what is in view and one gesture further.
+"""The requests in a saved page: those of the open view, and those that are one click away.
 
-What views ask stands in `widgets/src/state/questions.ts`: here it is written out by hand.
+The views' requests are in `widgets/src/state/questions.ts`. Here they are written out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LACKS = {
 
 
 def run(positions: int, shorter: int) -> SimpleNamespace:
-    """Two prompts, the second so much shorter."""
+    """Two prompts, of which the second is shorter by this much."""
     model = tiny.boot("llama")
     tokens = torch.arange(5, 5 + 2 * positions).remainder(40).add(5).reshape(2, positions)
     tokens[1, positions - shorter :] = 0
@@ -84,7 +84,7 @@ def saved(cache: Any, holds: str, **selection: Any) -> Snapshot:
 
 
 def requests(page: Snapshot) -> set[tuple[Any, ...]]:
-    """Kind and fields of all requests; each is there once, has been answered, and counts padding as the page does."""
+    """Kind and fields of all requests. Each occurs once, has a reply, and counts padding as the page does."""
     assert not [entry.failure for entry in page.entries if entry.failure]
     assert {entry.ask["padding"] for entry in page.entries} == {page.selection.padding}
     listed = [(ask["kind"], *(fixed(ask[field]) for field in FIELDS[ask["kind"]])) for ask in asks(page)]
@@ -120,13 +120,13 @@ def maps(prompts: Any, norm: str, heads: list[str]) -> set[tuple[Any, ...]]:
 
 
 def lens(points: list[str], prompt: int | None, positions: int) -> set[tuple[Any, ...]]:
-    """In tiles of four points, of one breadth up to 32 positions."""
+    """In tiles of four points, all equally wide, up to 32 positions."""
     tiles = [tuple(points[at : at + 4]) for at in range(0, len(points), 4)]
     return {("token-lens", tile, 0, positions, 10, "recomputed", prompt) for tile in tiles}
 
 
 def listed(run: Any, prompt: int | None, position: Position = "last", padding: str = "found") -> list[str]:
-    """The head that adds most, and the one that takes away most."""
+    """The head with the largest contribution, and the one with the most negative one."""
     real = {"attention_mask": torch.ones(2, 6)} if padding == "none" else {}
     heads = residscope.attribute(run.cache, PAIR, position=position, **real)
     return [name for name, _ in heads.top(1, prompt)]
@@ -219,7 +219,7 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
 
 @pytest.mark.parametrize(("position", "asked"), [("last", "last"), (2, 2)])
 def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, position, asked):
-    """Of the whole, which is shown first, and of the head that is pointed at."""
+    """For the target, which is shown first, and for the head under the pointer."""
     page = saved(odd.cache, "view", tab="prompts", prompt=1, position=position)
     wanted = {("attribute", by, "frozen", None, asked) for by in ("accumulated", "head")}
     assert wanted == {one for one in requests(page) if one[0] == "attribute" and one[2:] == ("frozen", None, asked)}
@@ -228,7 +228,7 @@ def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, po
 
 @pytest.mark.parametrize("selection", [{}, {"tab": "token-lens", "by": "head", "weighting": "value"}])
 def test_a_page_holds_the_code_of_each_picture_with_the_heads_that_are_in_it(odd, selection):
-    """On the picture's own tab, for what is selected there is part of the request."""
+    """For the picture's own tab, because the selection there is part of the request."""
     page = saved(odd.cache, "heads", prompt=0, heads=["L1H2"], top_k=1, **selection)
     names = list(dict.fromkeys(["L1H2", *listed(odd, 0)]))
     shown = msgspec.to_builtins(page.selection)
@@ -250,7 +250,7 @@ def test_a_wide_token_lens_comes_in_tiles():
 
 
 def test_the_views_are_held_to_the_same_by_a_file_that_is_current():
-    """After a change: `python -m tests.support.view_cases`."""
+    """After a change, run `python -m tests.support.view_cases`."""
     assert view_cases.FILE.read_text() == view_cases.text()
 
 
@@ -271,7 +271,7 @@ TARGET = Target([Contrast([Token(5, "w5")], [Token(9, "w9")])])
     ],
 )
 def test_of_a_long_prompt_a_page_holds_what_the_destination_reads(positions, shown, row):
-    """Its maps come down-sampled, and that line cell by cell."""
+    """Its maps are down-sampled, but the destination's row has all cells."""
     found = Views(shown, facts(positions, positions - 1)).attention(["L0H3"], None, "value")
     place = shown.position
     whole = ReadAttention(0, 3, TARGET, None, place, "value")
@@ -298,7 +298,7 @@ def test_where_long_prompts_end_apart_their_mean_has_no_destination():
     ],
 )
 def test_of_a_long_prompt_all_heads_in_one_are_a_line(shown, line):
-    """The text shows what one token reads: the destination, or the first where it is no single one."""
+    """The text shows what one token reads: the destination, or the first token if there is no single destination."""
     found = Views(shown, facts(600, 599, 300, layers=2)).in_one("value")
     assert found == [BlendAttention(layer, TARGET, shown.prompt, "value", rows=line) for layer in (None, 0, 1)]
 

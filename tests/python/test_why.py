@@ -1,4 +1,4 @@
-"""Targets inside the model on their way to the screen: what the kernel answers, the panel, copied code, the page."""
+"""Targets inside the model in views: replies of the kernel, the panel, copied code, the page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WORDS = {
 
 @pytest.fixture(scope="module")
 def cache():
-    """Of three prompts of seven tokens."""
+    """A cache of three prompts of seven tokens."""
     return tiny.run(tiny.boot("llama"))[2]
 
 
@@ -160,7 +160,7 @@ def test_what_is_not_read_at_every_position_has_no_position_map(cache, service, 
     reply, _ = answered(service, "attention", target=target, **source)
     late = name in ("path", "feeds", "up")
     kinds = [part["what"] for part in reply["parts"]]
-    if name == "key":  # its two sources are read by different functionals
+    if name == "key":  # its two sources have different functionals
         assert any("several positions" in note for note in reply["notes"])
     elif late and name != "up":
         assert any("do not write before the point `1_pre`" in note for note in reply["notes"])

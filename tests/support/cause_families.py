@@ -1,4 +1,4 @@
-"""Replay and effects on a family: what is measured, against the model's own hooked runs, or why nothing is."""
+"""Replay and effects on a family: measured effects compared with the model's own hooked runs, or the refusal."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 RIGHT = 1e-4
-"""In parts of the largest effect: a smaller difference from the model's own hooked run is rounding."""
+"""Differences from the model's own hooked run, as shares of the largest effect. A smaller one is rounding."""
 
 
 @dataclass
 class Row:
-    """What becomes of a family.
+    """The result for a family.
 
     Attributes:
         replay: "to the last bit", "up to rounding", or "–" if nothing was run or compared.
         heads: "agree", "differ", or "refused".
-        stream: The same for the stream before layer 1, with that of another run put in.
-        gap: The largest difference from hooked runs, in parts of the largest effect.
+        stream: The same for the stream before layer 1, replaced by that of another run.
+        gap: The largest difference from hooked runs, as a share of the largest effect.
         said: Refusals and notes.
     """
 

@@ -1,4 +1,4 @@
-"""Runs the code that "Copy code" gives, and makes the arrays that it must give from what the kernel answers."""
+"""Runs the code that "Copy code" gives, and makes the expected arrays from the kernel's replies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def written(service: Service, picture: str, shown: Shown) -> str:
 
 
 def drawn(figure) -> np.ndarray:
-    """All figures that marks stand for."""
+    """Return the values of all marks in a figure."""
     marks = [trace for trace in figure.data if trace.hoverinfo != "skip"]
     held = [mark.z if mark.type == "heatmap" else mark.x if mark.orientation == "h" else mark.y for mark in marks]
     return np.concatenate([numbers(values).ravel() for values in held])
 
 
 def ran(code: str, **namespace):
-    """The array that a code makes in a fresh cell where `namespace` is known."""
+    """Return the array `values` that code gives in a fresh cell with this namespace."""
     assert code.splitlines()[-1] == "figure"
     names = set(namespace)
     exec(compile(code, "cell", "exec"), namespace)
@@ -42,7 +42,7 @@ def ran(code: str, **namespace):
     assert added <= {"attribution", "values", "figure"}
     assert namespace["figure"].to_json()
     values = np.asarray(namespace["values"])
-    # Of each cell of the token lens one token is drawn; and a text lays heads over each other that are drawn apart.
+    # The figure shows only the likeliest token of each cell of the token lens, and each head of a text by itself.
     shown = values[..., 0] if "attribution.probabilities" in code else values
     if "the sum over heads" not in code and "the mean over heads" not in code:
         np.testing.assert_allclose(np.sort(drawn(namespace["figure"])), np.sort(shown, None), atol=1e-5, rtol=1e-5)
@@ -50,7 +50,7 @@ def ran(code: str, **namespace):
 
 
 def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
-    """The array that the service's replies for the same selection hold."""
+    """Return the array in the service's replies for the same selection."""
     view, where = service.view(), {"prompt": shown.prompt, "position": shown.position}
     shape = (view.n_layers, view.n_heads)
 
@@ -96,7 +96,7 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
 
 
 def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """The maps as they travel, of short prompts in float32 and a triangle, and how coarse that is."""
+    """Return the maps as they are sent (of short prompts in float32, as a triangle), and their rounding steps."""
     maps, steps = [], []
     for head in shown.heads:
         layer, index = head[1:].split("H")

@@ -1,7 +1,7 @@
-"""Targets inside the model, on every decoder family: what the rows leave over, and whether a row is what it says.
+"""Targets inside the model, on every decoder family: the unexplained rest, and whether each row is right.
 
-The truth is the model's own forward. A component is taken out of what a neuron or a head reads, with the scale of the
-norm there held as it was; the value then changes by the component's row.
+The expected values come from the model's own forward. A component is removed from what a neuron or a head reads, while
+the norm's scale is frozen. The value must then change by the component's row.
 
 `python -m tests.support.point_families [families]` prints the table.
 """
@@ -31,13 +31,13 @@ T = residscope.targets
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for one target.
+    """The result for one target.
 
     Attributes:
-        left: What the rows leave over, in parts of the largest row.
-        off: The largest difference between a row and what taking it out changes, in parts of the largest row. None if
-            nothing could be taken out.
-        said: The notes, or the sentence of the refusal.
+        left: The largest unexplained rest, relative to the largest row.
+        off: The largest difference between a row and the change when its component is removed, relative to the largest
+            row. None if nothing could be removed.
+        said: The notes, or the message of the refusal.
         refused: Whether the target was refused.
     """
 
@@ -58,21 +58,21 @@ class Row:
 
 
 class Truth:
-    """The model's own forward, with a component taken out of what a sublayer reads.
+    """The model's own forward, with a component removed from what a sublayer reads.
 
     Args:
         model: A bridge.
         tokens: The tokens of the run.
         logits: The model's output.
         cache: The cache of the run.
-        most: How many components are taken out at most, the last ones; None is all.
+        most: The largest number of components that are removed (the last ones). None: all.
     """
 
     def __init__(self, model: Any, tokens: torch.Tensor, logits: torch.Tensor, cache: Any, most: int | None) -> None:
         self.model, self.tokens, self.logits, self.cache, self.most = model, tokens, logits, cache, most
 
     def components(self, layer: int, *, mid: bool) -> dict[str, torch.Tensor]:
-        """What was written before a layer's attention or MLP, by row; empty if it does not sum to the stream."""
+        """What was written before a layer's attention or MLP, by row. Empty if it does not sum to the stream."""
         cache = self.cache
         if "blocks.0.hook_resid_pre" not in cache:
             return {}
@@ -102,7 +102,7 @@ class Truth:
         return dict(list(found.items())[-(self.most or len(found)) :]) if summed else {}
 
     def reads(self, layer: int, part: str) -> tuple[str | None, str]:
-        """The norm whose output a sublayer reads (None: the stream itself), and the activation that it reads."""
+        """The norm whose output a sublayer reads (None: no norm), and the activation that the sublayer reads."""
         name = f"blocks.{layer}.{part}.hook_in"
         for norm in ("ln2", "ln1"):
             held = (
@@ -113,7 +113,7 @@ class Truth:
         return None, name
 
     def without(self, layer: int, part: str, position: int, component: torch.Tensor, read: str) -> torch.Tensor:
-        """An activation of a run in which a sublayer reads the stream without a component, at one position."""
+        """An activation in a run in which a sublayer reads the stream without a component, at one position."""
         norm, name = self.reads(layer, part)
         kept: dict[str, torch.Tensor] = {}
         hooks: list[tuple[str, Callable[..., Any]]] = []
@@ -144,7 +144,7 @@ class Truth:
         return kept["read"]
 
     def _norm(self, path: str) -> tuple[bool, torch.Tensor | None, float]:
-        """Whether a norm subtracts the mean, its bias and its eps: seen from outside, by what its own forward does."""
+        """Whether a norm subtracts the mean, its bias and its eps. All are found from its outputs."""
         _, layer, name = path.split(".")
         module = copy.deepcopy(getattr(self.model.blocks[int(layer)], name).original_component).double()
         width = int(self.model.cfg.d_model)
@@ -154,7 +154,7 @@ class Truth:
             if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
                 return False, None, 0.0
             bias, centres = (there + back) / 2, torch.allclose(lifted, there, rtol=1e-4, atol=1e-4)
-            # A vector far shorter than eps: its output is smaller than that of a long one, by √(its variance / eps).
+            # For a vector far shorter than eps, the output is smaller by a factor of √(its variance / eps).
             small = (module(x * 1e-10) - bias).norm() / (there - bias).norm()
         spread = (x - x.mean() if centres else x).pow(2).mean() * 1e-20
         return centres, bias[0, 0], float(spread * (1 / small**2 - 1)) if small > 0 else 0.0
@@ -164,7 +164,7 @@ class Truth:
 
 
 def measured(name: str, most: int | None = None) -> dict[str, Row]:
-    """What was found for a family, by target. `most` limits how many components are taken out."""
+    """Return the results for a family, by target. `most` limits the number of removed components."""
     model = tiny.boot(name)
     tokens, logits, cache = tiny.run(model)
     if not hasattr(model, "blocks"):
@@ -177,7 +177,7 @@ def measured(name: str, most: int | None = None) -> dict[str, Row]:
 
 
 def scores(name: str) -> dict[str, Row]:
-    """What was found for the attention scores of a family: each side by itself, and compared with another source."""
+    """Return the results for the attention scores of a family: each side, and compared with another source."""
     found = score_columns(name)
     if "refused" in found:
         return dict.fromkeys(SCORES, Row(said=(found["refused"],), refused=True))
@@ -187,7 +187,7 @@ def scores(name: str) -> dict[str, Row]:
 
 
 def _layer(model: Any) -> int:
-    """The second layer with attention, or the second one."""
+    """The second layer with attention. If there is none, `LAYER`."""
     attends = [layer for layer, block in enumerate(model.blocks) if hasattr(block, "attn")]
     return attends[1] if len(attends) > 1 else LAYER
 
@@ -198,7 +198,7 @@ def neuron(truth: Truth, layer: int) -> Row:
 
 
 def up(truth: Truth, layer: int) -> Row:
-    """A gated neuron's other factor; where there is no gate, the same neuron at a position of its own."""
+    """A gated neuron's linear factor. Without a gate: the same neuron at another position."""
     layer = _layer_of_neurons(truth, layer)
     if f"blocks.{layer}.mlp.hook_pre_linear" not in truth.cache:
         return _neuron(truth, layer, "pre", position=2)
@@ -218,7 +218,7 @@ def _neuron(truth: Truth, layer: int, part: str, position: int = LAST) -> Row:
 
 
 def _layer_of_neurons(truth: Truth, layer: int) -> int:
-    """This layer, or the first one that is no mixture of experts."""
+    """This layer, or the first layer with plain neurons if it has none."""
     plain = [
         at
         for at, block in enumerate(truth.model.blocks)
@@ -228,7 +228,7 @@ def _layer_of_neurons(truth: Truth, layer: int) -> int:
 
 
 def output(truth: Truth, layer: int) -> Row:
-    """What a head contributes to a logit difference, through one source."""
+    """A head's contribution to a logit difference, through one source."""
     target = T.output((layer, HEAD), of=ANSWERS, source=SOURCE)
     result = residscope.attribute(truth.cache, target, by="layer")
     rows = dict(zip(result.labels, result.values, strict=True))
@@ -247,7 +247,7 @@ def output(truth: Truth, layer: int) -> Row:
 
 
 def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
-    """How the head's source contribution changes with its value: by hand, in float64."""
+    """The derivative of the head's source contribution by its value, computed in float64 without Residscope."""
     own_norms = ("v_norm.hook_out", "hook_kv_latent")  # not linear: they have a scale of their own
     if any(f"blocks.{layer}.attn.{norm}" in truth.cache for norm in own_norms):
         return None
@@ -268,7 +268,7 @@ def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
 
 
 def direction(truth: Truth, layer: int) -> Row:
-    """A direction in the stream itself, before a layer and within it."""
+    """A direction in the stream, before a layer and inside it."""
     u = torch.randn(int(truth.model.cfg.d_model), generator=torch.Generator().manual_seed(2))
     mid = f"blocks.{layer}.hook_resid_mid" in truth.cache
     worst, gaps, said = 0.0, list[float](), list[str]()
@@ -287,7 +287,7 @@ COLUMNS: dict[str, Callable[[Truth, int], Row]] = {"neuron": neuron, "up": up, "
 
 
 def _some(components: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The components that have a row of their own."""
+    """The components that have their own row."""
     return ((label, component) for label, component in components.items() if label in rows)
 
 

@@ -225,7 +225,7 @@ def to_the_end(service: Any, ask: dict[str, Any]) -> tuple[dict[str, Any], list[
 
 
 def _requests_inside() -> list[dict[str, Any]]:
-    """What the views ask of targets inside the model, as steps of a trail."""
+    """The requests of the views for targets inside the model, as steps of a trail."""
     from residscope.export.open_tabs import of_the_tab
     from residscope.export.view_requests import Views, on_screen
     from residscope.serving.service import Service

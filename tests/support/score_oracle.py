@@ -1,8 +1,8 @@
 """Attention scores without Residscope: gradients and interventions through the model's own modules.
 
-Every norm that a score passes is pinned: it stays the model's own, but its scale is held at the value of the run. What
-a norm multiplies by is read off its outputs for test vectors. Then a score is affine in the stream at the destination,
-and in that at the source: its gradient there is exact, and taking a vector out changes it by that vector's row.
+Every norm before a score is pinned: it stays the model's own module, but its scale is held at the value of the run. The
+norm's factors are found from its outputs for test vectors. Then a score is affine in the stream at the destination, and
+in the stream at the source. So its gradient is exact, and removing a vector changes the score by that vector's row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Pinned:
     maps: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
 
     def modules(self) -> list[torch.nn.Module]:
-        """The norms that queries and keys pass, the outermost module of each."""
+        """The norms before queries and keys, the outermost module of each."""
         found, inside = [], set()
         attention = self.block.attn
         named = [("ln1", self.block.ln1)] if hasattr(self.block, "ln1") else []
@@ -40,7 +40,7 @@ class Pinned:
 
     @contextmanager
     def held(self):
-        """While this is entered, each of these norms is affine in its input."""
+        """Within this block, each of these norms is affine in its input."""
         with ExitStack() as stack:
             for module in self.modules():
                 handle = module.register_forward_hook(self._hook)
@@ -69,7 +69,7 @@ _probed: set[int] = set()
 
 @torch.no_grad()
 def _affine(module: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """A norm's weight and bias, and whether it centres, from what it makes of test vectors."""
+    """A norm's weight and bias, and whether it subtracts the mean, found from its outputs for test vectors."""
     _probed.add(id(module))
     try:
         generator = torch.Generator().manual_seed(0)
@@ -149,7 +149,7 @@ class Run:
         return value.detach(), gradient
 
     def without(self, vectors: torch.Tensor, position: torch.Tensor, source: int, versus: torch.Tensor) -> torch.Tensor:
-        """By how much log A(d, source) − log A(d, versus) falls if vectors are taken out at one position.
+        """Return the decrease of log A(d, source) − log A(d, versus) if vectors are removed at one position.
 
         Call `gradient` first: the scales are those of its run.
         """

@@ -71,5 +71,5 @@ def test_patches_and_estimates(structure):
 def test_a_cache_that_holds_no_token_ids_says_so():
     cache = hooked.run("RMS")[1]
     kept = {name: part for name, part in cache.items() if "embed" not in name}
-    with pytest.raises(ResidscopeError, match=r"Pass them: `tokens=`"):
+    with pytest.raises(ResidscopeError, match=r"Pass `tokens=`"):
         residscope.ablate(type(cache)(kept, cache.model), hooked.ANSWERS, progress=False)

@@ -1,4 +1,4 @@
-"""Kernels that come and go, as the real Jupyter extension lets them, and what is said of it: each in a real VS Code."""
+"""Kernels start and end, as the real Jupyter extension allows, and messages say so: each in a real VS Code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.sidebar import TINY, cache_status, cell, cells
 from tests.support.window import FOLLOWS, Code
 
 DIED = "The kernel has died"
-# All that a place has said, since it was watched.
+# All texts of an element, since it was watched.
 WATCH = """node => {
     window.said = [];
     const note = () => window.said.push(node.innerText.trim());
@@ -25,7 +25,7 @@ WATCH = """node => {
 
 
 def waiting(code: Code, name: str) -> Callable[[], None]:
-    """Write a notebook with a cell that waits, and a function that lets it end."""
+    """Write a notebook with a cell that waits, and return a function that lets the cell end."""
     stop = code.server.root / "stop"
     wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.02)"
     code.server.write_notebook(name, f"{wait}\n{TINY}")
@@ -56,7 +56,7 @@ def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, co
     history = link.evaluate("() => window.said")
     assert any("Attaching" in words for words in history), history
     assert not [words for words in history if DIED in words]
-    assert not [words for words in badge.evaluate("() => window.badges") if "✓" in words]  # of a kernel that is gone
+    assert not [words for words in badge.evaluate("() => window.badges") if "✓" in words]  # of an ended kernel
     view.get_by_role("button", name="Show the new one").click()
     small.drawn(view)
 
@@ -107,7 +107,7 @@ def test_a_tab_whose_cache_is_not_there_says_so(small: Code) -> None:
 
 
 def test_a_pointer_that_rests_makes_two_requests_at_most(small: Code) -> None:
-    """Each is a flip of the notebook's toolbar."""
+    """Each request changes the notebook's toolbar for a moment."""
     view = small.inspect("cache")
     counts = [still(small)]
     for head in ("L1H1", "L1H2", "L2H2"):
@@ -116,12 +116,12 @@ def test_a_pointer_that_rests_makes_two_requests_at_most(small: Code) -> None:
         counts.append(still(small))
     made = [after - before for before, after in pairwise(counts)]
     print("requests of each hover:", made)
-    assert made[0] == 2, made  # itself, and all that is read ahead
+    assert made[0] == 2, made  # the head itself, and all that is read ahead
     assert max(made) <= 2, made
 
 
 def still(code: Code) -> int:
-    """How many requests there were, once there are no more: longer than a pointer rests before something is asked."""
+    """Wait until no more requests are sent, longer than the pointer's delay. Return their number."""
     seen: list[int] = []
 
     def settled(requests: int) -> bool:

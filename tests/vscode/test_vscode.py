@@ -85,7 +85,7 @@ def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
     assert cells(view) == before
     stop.touch()
     code.until(code.runs, lambda runs: runs.running == 0)
-    # The cell that ran again has bound another cache to the name.
+    # The cell that ran again has assigned another cache to the name.
     expect(cache_status(view)).to_contain_text("now another cache", timeout=FOLLOWS)
     stop.unlink()
 
@@ -119,7 +119,7 @@ def test_the_wide_view_and_the_sidebar_come_back_after_a_reload(small: Code) -> 
     small.command("Residscope: Open in an Editor Tab")
     wide = small.drawn(small.tab_view)
     assert cells(wide) == cells(view)
-    # The extension's window, and its kernel with it, goes and comes.
+    # The extension's window and its kernel end, and start again.
     small.command("Developer: Reload Window")
     expect(small.page.locator("iframe.webview")).to_have_count(0)
     small.ready()
@@ -155,7 +155,7 @@ def test_without_the_jupyter_extension(page: Page, without_jupyter: CodeServer) 
 
 
 def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
-    """The views in an output. What carries a live widget there is the Jupyter extension's: this is a saved page."""
+    """The views in an output. The Jupyter extension carries live widgets in an output, so this is a saved page."""
     lines = ("import residscope", "from IPython.display import HTML, display", "panel = residscope.inspect(cache)")
     code.server.write_notebook("inline.ipynb", TINY, "\n".join([*lines, "display(HTML(panel.to_html()))"]))
     requests: list[str] = []
@@ -187,7 +187,7 @@ def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
     )
     assert _rgb(colours[1]) == colours[0]
     assert requests
-    # VS Code gives an extension's files to its pages under this name; a service worker answers, no network.
+    # VS Code gives an extension's files to its pages under this name. A service worker answers, without a network.
     served = re.compile(r"127\.0\.0\.1|localhost|.*\.vscode-resource\.vscode-cdn\.net")
     assert not [url for url in requests if (host := urlsplit(url).hostname) and not served.fullmatch(host)]
 

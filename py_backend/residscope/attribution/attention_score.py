@@ -1,7 +1,7 @@
 """An attention score as a functional of the stream before its layer, at the destination or at the source.
 
 score(d, s) = τ · q̂_d · k̂_s. With fixed keys, the score is an affine functional of the stream at the destination. With
-fixed queries, it is one of the stream at the source. Either side sums to the whole score. If the score is compared with
+fixed queries, it is such a functional at the source. Either side sums to the whole score. If the score is compared with
 another source s′, the difference is log A(d, s) − log A(d, s′), because both have the same normaliser (and sinks).
 """
 
@@ -156,7 +156,7 @@ class HeadScore:
                 )
 
     def _check_destination(self) -> None:
-        """Refuse a destination on the padding before a prompt, which attends to none of its tokens."""
+        """Refuse a destination on the padding before a prompt: it attends to no token of the prompt."""
         first = self.scores.reader.ends.first
         for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
             if at < begin:
@@ -189,7 +189,7 @@ class HeadScore:
 
     @cached_property
     def weights(self) -> Float[Tensor, "batch read"]:
-        """The weight of each of these keys: 1 at the source, −1 at the other source. For the mean: minus attention."""
+        """The weight of each of these keys: 1 at the source, −1 at the other source or minus attention for the mean."""
         like = self.view.like
         if self.target.versus == "mean":
             import torch
@@ -363,7 +363,9 @@ class HeadScore:
                 "before the cap. The change by the cap is the row `soft_cap`."
             )
         if rule.scale is None:
-            notes.append(f"The scores of {head} have another scale at each destination: that of this one is used.")
+            notes.append(
+                f"The scale of the scores of {head} differs between destinations: the one at this destination is used."
+            )
         return notes + self._mean_note() + self._pattern_note()
 
     def _mean_note(self) -> list[str]:
@@ -388,7 +390,8 @@ class HeadScore:
         if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
         weights, paid = self._weighted_pattern
-        # Very small attention has no exact logarithm. In a mean, only the source's attention matters for this.
+        # Very small attention has no exact logarithm. In a mean, this matters only at the source: the weights of other
+        # sources are then also small.
         floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
         exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
         logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)

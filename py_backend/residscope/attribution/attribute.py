@@ -67,9 +67,9 @@ def attribute(
             Neurons and directions are read at this position. For `targets.output` it is the destination, so `"all"` is
             refused. An attention score has its own destination, so any position is refused.
         logits: The model's output, if the cache does not hold it. `measured` is then read from these logits.
-        norm: For `"accumulated"`: the scale of the norm at the target's point (for logits, the final norm)
-            `"frozen"` (the steps are the layer rows), or `"recomputed"` at each point of the stream (what the model
-            would predict if it stopped there).
+        norm: For `"accumulated"`: the norm's scale at the target's point (for logits, that of the final norm).
+            `"frozen"`: the steps between points equal the rows of `"layer"`. `"recomputed"`: computed at each point
+            of the stream (what the model would predict if it stopped there).
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.

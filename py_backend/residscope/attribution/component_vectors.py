@@ -68,9 +68,9 @@ def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
 def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
     """Return the rows of a plan, from memoised vectors. None if the vectors would not save time.
 
-    For the first target, the activations are as fast. For a target whose directions are memoised, they are faster. For
-    the second target with new directions, the vectors are computed and kept. For a target inside the model, this
-    happens at the third: another source of the same head has the same directions. If `again`, it happens at once.
+    Computing from the activations is as fast for the first target, and faster if the target's directions are memoised.
+    Otherwise the vectors are computed and kept: for the second target, or for the third one inside the model, because
+    another source of the same head has the same directions. If `again`, they are computed at once.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:

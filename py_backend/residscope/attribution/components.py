@@ -285,7 +285,7 @@ def layer_heads(
 def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
     """Compute `layer_heads` for each layer of a plan in one product. None if that is not possible.
 
-    At one position the products are so small that calling them takes longer than computing them. The directions of the
+    At one position the products are so small that the calls take longer than the arithmetic. The directions of the
     heads for a functional are the same at every position, and kept.
     """
     import torch

@@ -1,7 +1,7 @@
 """A decomposition whose rows can be read again: the rows of one run by the functional of another run.
 
 r · g needs the vector r that a component wrote in one run, and the gradient g with which another run reads the stream.
-The weights and the norms inside r are always those of the run that wrote it.
+The weights and the norms inside r are always those of the run in which r was written.
 """
 
 from __future__ import annotations

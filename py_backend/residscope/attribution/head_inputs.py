@@ -75,7 +75,7 @@ def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
 
 
 def source_count(view: CacheView, layer: int) -> int:
-    """Return the number of sources in a layer's patterns. After a key/value cache or a prefix it exceeds `n_pos`."""
+    """Return the number of sources in a layer's patterns. With a key/value cache or a prefix, it exceeds `n_pos`."""
     return int(view.get(f"blocks.{layer}.attn.hook_pattern").shape[-1])
 
 
@@ -105,7 +105,7 @@ def some_pattern(
     *,
     square: bool = True,
 ) -> Float[Tensor, "batch head destination source"]:
-    """Return the patterns of some heads in the cached precision, at one destination of each prompt, or at all.
+    """Return some heads' patterns in the cached precision, at one destination of each prompt or at all destinations.
 
     With `square`, destinations and sources must be the same. The patterns of neighbouring heads are not copied.
 
@@ -196,7 +196,7 @@ def is_gated(view: CacheView, layer: int) -> bool:
 def gate_name(view: CacheView, layer: int) -> str | None:
     """Return the activation that gates this layer's heads between pattern @ v and `hook_z`. None without a gate.
 
-    A filtered cache may not hold it, so the module is checked, too.
+    A filtered cache may lack this activation, so the module is checked, too.
     """
     attention = getattr(view.model.blocks[layer], "attn", None)
     names = {name: f"blocks.{layer}.attn.{name}" for name in ("gate.hook_out", "hook_q_gate", "hook_gate")}

@@ -116,7 +116,7 @@ def later_note(structure: Structure) -> str:
 
 
 def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
-    """Names of activations without the layer, and with their layers unless all layers are missing."""
+    """Names of activations, each with the layers in which it is missing (unless it is missing in all)."""
     layers: dict[str, list[int]] = {}
     for name in names:
         of_name = layers.setdefault(ending(name), [])

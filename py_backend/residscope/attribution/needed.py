@@ -1,4 +1,4 @@
-"""If activations are missing for a target inside the model, names all of them, not only the first."""
+"""Names all missing activations for a target inside the model, not only the first one."""
 
 from __future__ import annotations
 

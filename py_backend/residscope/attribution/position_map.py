@@ -54,7 +54,7 @@ def position_map(
     Args:
         targets: Resolves the target.
         target: The target. It is the same at all positions.
-        by: `"layer"`, `"accumulated"`, or the named heads.
+        by: `"layer"`, `"accumulated"`, or `"head"` (only the heads in `heads`).
         prompt: The prompt. None: the mean over prompts.
         logits: The model's output, if it was given.
         norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predicted(view: CacheView, position: Position, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
-    """Return all logits at one position of each prompt: those given, or else from the cache or from the stream.
+    """Return all logits at one position of each prompt: `given`, or else the cached logits or those of the stream.
 
     Args:
         view: The cache.

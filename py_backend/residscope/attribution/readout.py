@@ -187,7 +187,7 @@ class Readout:
 
     @cached_property
     def products(self) -> Float[Tensor, ""]:
-        """`products_at` the point. If the stream there was not cached, all coordinates are assumed to have size s."""
+        """`products_at` the point. If the point's stream was not cached, all coordinates are taken to have size s."""
         if self.view.has(self.stream):
             return self.products_at(self.stream)
         length = distinct(self.functional.vector).norm(dim=-1)

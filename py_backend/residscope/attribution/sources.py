@@ -34,7 +34,7 @@ def sources(
         heads: Layers and indices of heads.
 
     Returns:
-        Both in logits.
+        The source contributions, and the heads' contributions, in logits.
 
     Raises:
         ResidscopeError: If there is no such head, or `pattern`, `v` or `z` was not cached for all positions.

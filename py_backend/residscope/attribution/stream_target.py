@@ -57,7 +57,7 @@ class StreamTarget:
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
         """Return a readout for some prompts, at one position of each, or at all positions.
 
-        If the target is read at its own position, it reads nothing at other positions.
+        If the target is read at its own position, the readout reads nothing at other positions.
         """
         if is_inner(self.target):
             return self._inner(prompts, where).readout()

@@ -304,7 +304,7 @@ def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value:
 def _before_values(
     view: CacheView, through: Through, shape: tuple[int, ...], unit: Tensor, attends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The functional of what attention reads, behind the head's values: its direction, its weights, and its offset."""
+    """The target as a functional of what attention reads, through the head's values: direction, weights and offset."""
     layer, (count, width) = through.layer, shape
     latent = latent_values(view, layer, through.head, (count, width))
     if latent is not None:
@@ -329,7 +329,7 @@ def _before_values(
 def _before_norm(
     view: CacheView, layer: int, group: int, groups: int, unit: Tensor, attends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The functional of values before the norm on values, if there is one: its direction, its weights, and its offset.
+    """The target as a functional of values before the norm on values, if there is one: direction, weights and offset.
 
     The norm's scale at each source is frozen at the cached value.
     """

@@ -70,7 +70,7 @@ def _log_ratio(
     try:
         tokens = [token for pair in pairs.values() for token in pair]
         logits_of: list[list[float]] = _logits(targets, tokens, where, logits)[:_MOST].tolist()
-    except ResidscopeError:  # the model's prediction there is not known
+    except ResidscopeError:  # the model's prediction at this position is not known
         return 0.0
     first_column = {id: 2 * column for column, id in enumerate(pairs)}
     shared = len(target.contrasts) == 1

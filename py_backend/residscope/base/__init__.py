@@ -1,1 +1,1 @@
-"""Small tools for texts, files, optional packages and arrays; they know nothing about models."""
+"""Small tools for texts, files, optional packages and arrays. They do not depend on models."""

@@ -12,9 +12,9 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path) -> Generator[IO[bytes]]:
-    """Open a new file, which replaces `path` after it was completely written. If writing fails, it is deleted.
+    """Open a new file, which replaces `path` when it is completely written. If writing fails, the new file is deleted.
 
-    Before that, the new file has an unpredictable name in the same folder, and the user's default permissions. If
+    During writing, the new file has an unpredictable name in the same folder, and the user's default permissions. If
     `path` is a link, the link is replaced, and its target stays unchanged.
 
     Raises:

@@ -68,7 +68,7 @@ def legible(text: str) -> str:
 
 
 def cut(text: str, limit: int = 60) -> str:
-    """Return the first `limit` characters, as a reader counts them. `…` is the last one if something was cut off."""
+    """Return the first `limit` characters, as a reader counts them. The last one is `…` if the text was cut."""
     start = text[: _READ_PER_CHARACTER * limit]
     readable = legible(start)
     kept: list[str] = []

@@ -35,7 +35,7 @@ SIGNS: dict[Theme, Signs] = {
     "light": {"plus": "#1a5ba8", "minus": "#a8490c"},
     "dark": {"plus": "#83bdf8", "minus": "#f3a768"},
 }
-"""The same colours stand in `widgets/src/styles/theme.css`; `widgets/test/colours.test.ts` compares them."""
+"""The same colours are in `widgets/src/styles/theme.css`. `widgets/test/colours.test.ts` compares them."""
 
 # Blue is for positive values, orange for negative values: colour-blind readers can distinguish the two. Teal is for
 # values without a sign.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_finite(view: CacheView, *results: Tensor | None) -> None:
-    """Raise if a result is not finite. The message says where the cache is not finite."""
+    """Raise an error if a result is not finite. The message says where the cache is not finite."""
     if not all(bool(result.isfinite().all()) for result in results if result is not None):
         place = view.first_not_finite() or "its values overflow when they are summed"
         raise ResidscopeError(

@@ -240,7 +240,7 @@ class HeadReader:
     def truth(self) -> str:
         """The name of the activation that scores are taken from: `hook_attn_scores`, or else `hook_pattern`.
 
-        Of a pattern the logarithm is read. In some models `hook_attn_scores` holds the pattern, as its values show.
+        For a pattern, the logarithm is used. In some models `hook_attn_scores` holds the pattern, as its values show.
         """
         run = replace(self, view=self.view.root)
         return run.view.memo.once(("truth", self.layer), lambda: (run._truth(),))[0]

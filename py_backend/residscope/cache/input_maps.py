@@ -54,7 +54,7 @@ class LatentValues(NamedTuple):
     up_bias: Float[Tensor, " d_head"] | None
 
     def scale(self, view: CacheView) -> Float[Tensor, "batch pos"]:
-        """Return the norm's cached scale; if it was not cached, the same value from the cached latent vector."""
+        """Return the norm's scale: cached, or computed from the cached latent vector."""
         if view.has(f"{self.norm_name}.hook_scale"):
             return view.rows(f"{self.norm_name}.hook_scale", None).squeeze(-1)
         return self.norm.scale(view.rows(f"{self.norm_name}.hook_in", None))
@@ -66,7 +66,7 @@ class NeuronMap(NamedTuple):
     Attributes:
         weight: The weight.
         bias: The bias; 0 if there is none.
-        names: The activations that hold its value, the best first. The neuron is an index of their last axis.
+        names: The activations that hold the neuron's value, the best first. The neuron is an index of the last axis.
     """
 
     weight: Float[Tensor, " d_model"]
@@ -198,7 +198,7 @@ def neuron_map(view: CacheView, layer: int, index: int, part: NeuronPart) -> Neu
 
 
 def check_neuron(view: CacheView, layer: int, index: int, part: NeuronPart) -> int:
-    """Return the number of neurons of a layer, and refuse a neuron or a part that it does not have."""
+    """Refuse a neuron or a part that a layer does not have. Return the layer's number of neurons."""
     view.check_layer(layer)
     weight = neuron_weight(view, layer)
     if weight is None:

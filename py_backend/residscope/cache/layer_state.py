@@ -45,8 +45,7 @@ _READ = (
 _UNREAD = frozenset(("pos_embed", "W_pos"))
 """Layers and weights that no result depends on, because their outputs are in the cache.
 
-Any name that is neither here nor in `_READ` counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` checks
-this.
+Any other name counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` checks this.
 """
 
 _WRAPPED = ("_original_component", "original_component")
@@ -63,8 +62,8 @@ def is_read(place: str, name: str) -> bool:
     """Return whether results may depend on a weight.
 
     Args:
-        place: The path of its module, such as `.blocks.0.attn.q`.
-        name: Its name in the module.
+        place: The path of the weight's module, such as `.blocks.0.attn.q`.
+        name: The weight's name in the module.
     """
     return name not in _UNREAD and _UNREAD.isdisjoint(place.split("."))
 
@@ -303,7 +302,7 @@ class _Held:
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
             return unique_id(value)
-        except NoKeyError:  # no weak references; its address is unique while the module keeps it
+        except NoKeyError:  # allows no weak references; its address is unique while the module keeps the object
             return id(value)
 
 
@@ -358,7 +357,7 @@ _names: list[frozenset[str]] = []
 
 
 def _usual() -> frozenset[str]:
-    """Names that every module has, and those that TransformerLens and accelerate add."""
+    """Attribute names that every module has, and names that TransformerLens and accelerate add."""
     if not _names:
         from torch.nn import Module
 

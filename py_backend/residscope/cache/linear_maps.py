@@ -48,7 +48,7 @@ _LARGE = 32
 """The layer is also tested with vectors that are this many times longer, because some layers clip their input."""
 
 _MOST_COPIED = 4_000_000_000
-"""A layer of more bytes is not copied, so its map cannot be read."""
+"""A layer with more bytes is not copied, so its map cannot be read."""
 
 
 @dataclass(frozen=True)

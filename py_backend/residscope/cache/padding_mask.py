@@ -1,4 +1,4 @@
-"""The mask over padding: the one that was given, and the one that shows in the cached attention patterns."""
+"""The mask over padding: given by the user, or shown by the cached attention patterns."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ WAS_NOT_MASKED = ". A model that was run without a mask has attended to it, and 
 
 
 def holes_note(count: int, batch: int) -> list[str]:
-    """A note on zeros between ones of a mask that was given."""
+    """Return a note on zeros between ones in `attention_mask=`."""
     if not count:
         return []
     return [

@@ -38,7 +38,7 @@ class Point:
     norm: str | None = None
 
     def stream(self, view: CacheView) -> str:
-        """Return the name of the stream's activation. If it was not cached, the name of the norm's input (the same)."""
+        """Return the name of the stream's activation. If it was not cached, the norm's input, which is the same."""
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"

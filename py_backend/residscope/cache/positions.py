@@ -37,7 +37,7 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
     """Return one index for each prompt, counted from the start. None for `"all"`.
 
     Raises:
-        ResidscopeError: If a position is outside the prompt, or the number of positions is not that of the prompts.
+        ResidscopeError: If a position is outside the prompt, or the number of positions is not that of prompts.
     """
     import torch
 

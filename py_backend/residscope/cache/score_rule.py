@@ -33,7 +33,7 @@ class NormKind(NamedTuple):
     Attributes:
         when: Whether there is no norm, or a norm before or after the rotation.
         unit: Whether the norm has no readable weight, and its scale is the root of the mean square.
-        other_centring: Whether the norm's class is wrong on whether the norm subtracts the mean.
+        other_centring: Whether centring is the opposite of what the norm's class declares.
         offset: The number that is added to the norm's weight.
     """
 
@@ -119,8 +119,8 @@ class HeadScores:
         if int(known.sum(-1).min()) < 3:
             raise ResidscopeError(
                 "attention",
-                "The scores of this head have another scale at each destination, and this one has fewer than 3 "
-                "sources to find it from: choose a later destination.",
+                "The scale of this head's scores differs between destinations, and this destination has fewer than 3 "
+                "sources, too few to find the scale: choose a later destination.",
             )
         a, b = _centred(products, known), _centred(truth, known)
         return ((a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)).squeeze(-1)
@@ -141,7 +141,7 @@ def _find(reader: HeadReader) -> Rule:
         rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
             best = rule
-        # In fine precision a wrong rule has a large error. In coarse precision the rule with the smallest is used.
+        # In fine precision a wrong rule has a large error. In coarse precision the smallest error decides.
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
@@ -168,7 +168,7 @@ _KNOWN = 6
 """The number of rules that are remembered for the next head. A model may have several (local and global attention)."""
 
 _BELOW_CAP, _ENOUGH = 1e-2, 4
-"""A score is clear of a soft-cap if 1 − (score / cap)² is larger. `_ENOUGH`: the number of clear scores needed."""
+"""Scores with 1 − (score / cap)² above `_BELOW_CAP` are clear of the soft-cap. `_ENOUGH` of them are needed."""
 
 _SOURCES = 48
 _DESTINATIONS = 8
@@ -231,7 +231,7 @@ class _Trial:
         return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
 
     def shows_what_is_before(self, cap: float) -> bool:
-        """Whether enough scores are so far below a soft-cap that the scores before it can be found."""
+        """Whether enough scores are so far below a soft-cap that the scores before the cap can be found."""
         below = (1 - (self.truth / cap).pow(2)).masked_fill(~self.known, 0)
         return int((below > _BELOW_CAP).sum()) >= _ENOUGH
 
@@ -359,7 +359,7 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
 def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
     """τ, from soft-capped scores, by least squares over the scores before the cap.
 
-    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). So scores there have less or no weight.
+    Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). Such scores have less or no weight.
     """
     capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
     weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)

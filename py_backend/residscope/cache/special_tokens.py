@@ -1,4 +1,4 @@
-"""The tokenizer's special tokens, read each time, because they may be set later."""
+"""The tokenizer's special tokens. They are read at each use, because they may be set later."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, view: CacheView) -> SpecialTokens:
-        """Read them from the tokenizer of the cache's model."""
+        """Read special tokens and settings from the tokenizer of the cache's model."""
         tokenizer = getattr(view.model, "tokenizer", None)
         pad, bos, eos = (_id(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id"))
         added = attribute(tokenizer, "added_tokens_decoder")

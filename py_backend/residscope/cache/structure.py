@@ -79,7 +79,7 @@ class Structure:
 
     @property
     def layers(self) -> int:
-        """The number of layers that write before the point. If the point is `mid`, the last one counts by attention."""
+        """The number of layers that write before the point. For `mid`, only the attention of the last layer does."""
         layer = self.point.layer
         return self.view.n_layers if layer is None else layer + (self.point.kind == "mid")
 

@@ -1,4 +1,4 @@
-"""The label of each position: its token, or what all prompts have in common there."""
+"""The label of each position: its token, or what all prompts have in common at this position."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def token_texts(view: CacheView, prompt: int | None) -> list[str]:
 
 
 def mean_of_padded(view: CacheView, prompt: int | None, window: range | None = None) -> list[str]:
-    """Return notes on padding, or on possible padding, in a mean over prompts at each position (of the window)."""
+    """Return notes on a mean over prompts that includes padding, or possible padding, at positions of the window."""
     if prompt is not None or view.batch == 1:
         return []
     return padding_in_mean(view, prompt, window) or positions.assumed(view)

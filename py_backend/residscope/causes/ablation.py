@@ -83,7 +83,7 @@ class Ablation:
         if self.path and effect != "total":
             raise ResidscopeError(
                 "effect",
-                f"Only the total effect is defined along the path to {self.path}: there is no {effect} effect.",
+                f"Along the path to {self.path} there is only one effect, `.total`, and no {effect} effect.",
             )
         values: Tensor = getattr(self, effect)
         return in_prompt(values, prompt)

@@ -115,7 +115,7 @@ def learned(once: Arguments, twice: Arguments) -> Arguments:
 
     Args:
         once: The arguments of the batch.
-        twice: Those of the batch twice, whose second half may hold another stream.
+        twice: The arguments of the batch twice. The second half of this batch may have another stream.
 
     Raises:
         NotPlainError: If an argument depends on the stream, or differs in an unknown way.

@@ -1,8 +1,8 @@
 """Runs that are changed only at the last position that matters: only this position is run.
 
-In a decoder, earlier positions do not depend on it. Their keys and values are computed once, by the model, in its own
-key/value cache. Each block is then called with one position and a copy of this cache. Tests compare this with whole
-runs of all positions: without a change, and with noise at this position.
+In a decoder, earlier positions do not depend on later ones. The keys and values of earlier positions are computed once,
+by the model, in its own key/value cache. Each block is then called with one position and a copy of this cache. Tests
+compare such runs with whole runs of all positions: without a change, and with noise at this position.
 """
 
 from __future__ import annotations

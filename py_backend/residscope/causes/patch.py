@@ -47,8 +47,8 @@ def patch(
     """Run the model with activations of another run put in, one at a time, and measure the target.
 
     The changed run is that of `cache`. With a cache of corrupted prompts and a source of clean prompts, this shows
-    which activations restore the answer (denoising). With both exchanged, it shows which ones break the answer
-    (noising). The two results differ.
+    which activations restore the answer (denoising). With a clean cache and a corrupted source, it shows which
+    activations break the answer (noising). The two results differ.
 
     Args:
         cache: The `ActivationCache` whose run is changed.

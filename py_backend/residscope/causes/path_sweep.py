@@ -2,8 +2,8 @@
 
 1. The component's block is run with the component's activation replaced. The change of the sublayer's output is kept.
 2. The stream carries this change to the receiver's layer. Everything that is added between is held at its cached value.
-3. The receiver's layer is run with this stream, to get the receiver's query, key or value. The layer is run again with
-   the unchanged stream and only this input put in, to get the receiver's `z`.
+3. The receiver's layer is run with this stream, to get the receiver's query, key or value. Then the layer is run with
+the unchanged stream, and with only this query, key or value put in, to get the receiver's `z`.
 4. A run with this `z` gives the effect. Everything after the receiver runs as usual.
 """
 

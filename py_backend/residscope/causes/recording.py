@@ -21,8 +21,8 @@ Change = Callable[[Hooks], None]
 def recorded_run(replay: Replay, change: Change) -> tuple[dict[str, Tensor], list[str]]:
     """Run the whole model with changes, and record the activations that the cache holds.
 
-    The unchanged run is recorded, too. An activation that differs there from the cached one is left out of the result,
-    because its name would mean something else.
+    The unchanged run is recorded, too. If this gives an activation that differs from the cached one, the activation is
+    left out of the result, because its name would mean something else.
 
     Args:
         replay: The cached run.

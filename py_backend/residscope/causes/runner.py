@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Edit = Callable[["Tensor"], "Tensor"]
-"""Takes an activation `[prompt, pos, *inner]`, with the copies of the batch one after another. Returns it changed."""
+"""Takes an activation `[prompt, pos, *inner]`, with the copies of the batch one after another. Returns one like it."""
 
 MEMORY = 256_000_000
 """On a CPU, the limit of bytes for the activations of one block. Other devices use a share of their free memory."""
@@ -228,7 +228,7 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
 
     twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
     chain.run(0, twice.streams[0], 2, compare, past())
-    # Blocks that begin later must not depend on anything left by the run before, which had the halves in another order.
+    # The run before had the halves in another order. Blocks that begin later must not depend on anything left by it.
     swapped = [torch.cat([part[batch:], part[:batch]]) for part in twice.streams]
 
     def compare_swapped(layer: int, stream: Tensor) -> None:

@@ -152,7 +152,7 @@ def steps(
         yield
     if sweep.runner.why_whole:
         into.notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
-    replay(view)  # check that nothing changed that the user's hooks read: the run must still be the cached one
+    replay(view)  # what the user's hooks read may have changed meanwhile: the run must still be the cached one
 
 
 def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:

@@ -17,7 +17,7 @@ NOT_WRITTEN: tuple[ComponentKind, ...] = ("position_bias", "soft_cap")
 """Kinds of rows that no component writes to the stream."""
 
 _ZERO_IF_ABSENT: tuple[ComponentKind, ...] = ("attn_bias", "mlp_bias", *NOT_WRITTEN)
-"""In a run without such a row, the row counts as 0. Other missing rows are left out, because they are not known."""
+"""If a run lacks a row of these kinds, the row counts as 0. Other missing rows are left out: they are not known."""
 
 POSITION_AXES = ("pos", "destination", "source")
 

@@ -51,7 +51,7 @@ class Comparison(Attribution):
     positions: list[tuple[int, int]] = field(default_factory=list)
     where: list[tuple[int, int]] = field(default_factory=list)
     share: Share = "difference"
-    """The part that `values` is. `part` returns the other parts."""
+    """What `values` is: the whole difference or a part. `part` returns the others."""
 
     @property
     def written_total(self) -> Float[Tensor, " *each"]:

@@ -1,1 +1,1 @@
-"""Helpers for computing with PyTorch: products, precision, memos, progress. They know nothing about caches."""
+"""Helpers for computing with PyTorch: products, precision, memos, progress. They do not depend on caches."""

@@ -23,7 +23,7 @@ _MIN_BYTES = 1_000
 class ResultStore:
     """Values by key. If they take more than `limit` bytes, the least recently used ones are dropped.
 
-    `cachetools.LRUCache` would not do: garbage collection may drop a cache's entries between any two lines of `put`.
+    `cachetools.LRUCache` is not suitable: garbage collection may drop a cache's entries between any two lines of `put`.
     An `LRUCache` would then have a wrong size, or would list keys that no longer exist.
     """
 

@@ -52,7 +52,7 @@ def prompt_by_prompt(
 def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch d"]) -> Float[Tensor, "batch pos"]:
     """Return the length of the elementwise product of each row with its prompt's direction.
 
-    The products are those that `dots` adds up, so the rounding of its sums scales with this.
+    `dots` adds up these products. So the rounding errors of `dots` scale with this length.
     """
     import torch
 
@@ -85,7 +85,7 @@ _of_this_thread = threading.local()
 
 
 def _buffer(like: Tensor, size: int) -> Tensor:
-    """Memory for a block. The thread uses it again, because allocating it takes longer than computing the product."""
+    """Memory for a block. The thread reuses it, because allocating takes longer than computing the product."""
     buffer: Tensor | None = getattr(_of_this_thread, "buffer", None)
     if buffer is None or buffer.dtype != like.dtype or len(buffer) < size or buffer.is_inference():
         buffer = like.new_empty(max(size, _BLOCK))

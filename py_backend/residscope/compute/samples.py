@@ -21,7 +21,7 @@ MAX_SAMPLES = 64
 """At most this many elements of a tensor are read. A tensor of no more elements is read completely."""
 
 _MAX_TENSORS = 2048
-"""At most this many tensors are read. If there are more, a fixed random selection is read, so that it stays fast."""
+"""At most this many tensors are read. If there are more, only a fixed random selection is read, which is fast."""
 
 _MAX_WHOLE_VECTOR = 1024
 """A vector of at most this many elements is read completely. Selecting a few of its elements would take longer."""
@@ -60,7 +60,7 @@ class Samples:
     def changed(self, tensors: list[Tensor]) -> bool:
         """Read the elements, and return whether any differs from the last time. True at the first time.
 
-        If a device cannot be read, the elements count as changed once, and once more when it can be read again.
+        If a device cannot be read, the elements count as changed once, and once more when the device can be read again.
         """
         import torch
 

@@ -1,7 +1,8 @@
 """Runs computations with fixed PyTorch settings, which do not depend on the settings of the user's code.
 
-The settings are saved and restored in the same frame, in a `finally`, by functions written in C. No interrupt can come
-between them. In a context manager an interrupt could, and the user's thread would stay without gradients.
+The settings are saved and restored in the same frame, in a `finally`, by functions written in C. So they are restored
+after every interrupt. An interrupt inside a context manager could prevent this, and the user's thread would stay
+without gradients.
 """
 
 from __future__ import annotations

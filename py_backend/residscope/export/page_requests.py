@@ -31,7 +31,7 @@ def wanted(
         ranked: The pinned heads, then those in the ranking.
         strongest: All heads, the strongest first.
         points: The logit lens' points.
-        holds: How much is wanted. What is left out because of it becomes a group without requests.
+        holds: How much is wanted. A group that is not wanted is given without requests.
     """
     shown = views.shown
     current = views.prompts[0]
@@ -118,8 +118,8 @@ def _code(views: Views, picture: Picture, ranked: list[str]) -> AnyRequest | Non
         case "lens" | "layers" | "ranking":
             return WriteCode(picture, shown)
         case "heads":
-            feeding = views.feeding()  # then the map is that of another target
-            if isinstance(feeding, Attribute):  # what feeds a head is shown of one run, and directly
+            feeding = views.feeding()  # if any, the head map shows what feeds a head
+            if isinstance(feeding, Attribute):  # such a map is of one run, with direct effects
                 shown = msgspec.structs.replace(shown, target=feeding.target, against=None, effect="direct")
             return WriteCode(picture, shown)
         case tab:

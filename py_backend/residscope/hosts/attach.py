@@ -62,8 +62,8 @@ class SafeImports:
     """A context in which this thread imports nothing from the working directory.
 
     Modules that are loaded stay loaded. `sys.path` does not change, and other threads import as before. In
-    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It replaces that finder, because if an inserted
-    stand-in were removed, another thread that is iterating over the list would skip a finder. Other finders are used as
+    `sys.meta_path`, a stand-in replaces Python's finder for `sys.path`. It is not inserted as another entry: removing
+    an entry could make another thread, which is iterating over the list, skip a finder. Other finders are used as
     before: an environment may have them for packages in special places.
     """
 

@@ -1,7 +1,7 @@
 """Tracks which views show a panel. The cache is kept alive while there is a view.
 
 ipywidgets keeps every panel until the kernel ends. So a panel must release its cache itself after its output was
-cleared or its cell was run again. The first view of a panel gets its first replies together with the panel.
+cleared or its cell was run again. The replies to the first view's requests are sent together with the panel.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def patterns(
 
 
 def _pattern_function(score: Score) -> Any:
-    """The function of TransformerLens. If its release has none, the function of this module, which does the same."""
+    """The function of TransformerLens. If the installed release has none, this module's own, which does the same."""
     try:
         from transformer_lens import head_detector
 

@@ -117,8 +117,8 @@ def _of_two(
         second = RequestContext(Targets.of(view, context.targets.directions), None)
         return in_torch_context(view.stream.device, lambda: make(second))
 
-    # The memo of the other cache keeps this as long as the cache's state does not change. So replies with this in their
-    # keys are kept as long.
+    # The other cache's memo has one `state` for as long as that cache does not change. The key of the reply includes
+    # `state`, so the reply is used only for as long.
     state: str = other.memo[0].once(("state",), lambda: uuid4().hex)
     return kept(state, lambda: steady(lambda quick: other.compare(cache, model, quick=quick), work, other))
 

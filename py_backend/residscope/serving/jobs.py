@@ -186,8 +186,8 @@ class JobQueue:
             return _result(jobs[0], "The panel was closed before this was done.")
         finally:
             self.cancel(id)
-            while jobs:  # An interrupt's traceback holds this list in a reference cycle. If a thread were in it,
-                jobs.pop().end()  # the garbage collector would run Python code for it, which swallows an interrupt.
+            while jobs:  # An interrupt's traceback holds this list in a reference cycle. To free a job's thread, the
+                jobs.pop().end()  # garbage collector would run Python code of the thread, which swallows an interrupt.
 
     def has(self, id: str) -> bool:
         """Whether there is a job with this id."""

@@ -89,7 +89,7 @@ class SteppedRun(Generic[R]):
         self._is_cancelled = True
 
     def go_on(self) -> None:
-        """Continue after a stop, if a view has been told about it. Otherwise, as after an interrupt, stay stopped."""
+        """Continue after a stop that a view was told about. After other stops, such as an interrupt, stay stopped."""
         if self.state == "stopped" and self._is_told:
             self.state, self._is_cancelled, self._is_told = "waiting", False, False
 

@@ -66,7 +66,7 @@ class RequestContext:
         return self.targets.view
 
     def stream_target(self, target: Target, position: Position = "last") -> StreamTarget:
-        """Return the target, read from the stream. Layers are compared with the stream at this position."""
+        """Return the target, read from the stream. Layers are compared with the stream at `position`."""
         where = positions.resolve(self.view, position)
         return StreamTarget(self.targets, self.targets.resolve(target), where)
 
@@ -78,7 +78,7 @@ class RequestContext:
         norm: NormConvention = "frozen",
         layers: int | None = None,
     ) -> Attribution:
-        """Call `decompose` for all prompts at once, memoised, so that values for the next prompt are already there."""
+        """Call `decompose` for all prompts at once, memoised, so that a request for the next prompt is fast."""
         check_one_source(target)
         query = Query(target, by, where, norm, layers)
         try:

@@ -215,7 +215,7 @@ class Service:
 
         Args:
             ask: The request.
-            id: Identifies the request when it is sent again. Without an id it is computed to its end.
+            id: Identifies the request when it is sent again. A request without an id is computed to its end.
             about: The state of the cache to which the request refers, if any.
             looked: Whether the cache was just checked for changes.
             gives_turns: Whether the view makes the kernel take turns (`protocol.Question`).

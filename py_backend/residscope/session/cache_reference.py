@@ -1,4 +1,4 @@
-"""The reference that a view has to a cache. It keeps the cache alive, or it is weak."""
+"""A reference from a view to a cache. It either keeps the cache alive or is weak."""
 
 from __future__ import annotations
 

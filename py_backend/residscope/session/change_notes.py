@@ -1,6 +1,6 @@
 """Notes on caches whose activations or weights were changed since the cache was first seen.
 
-This module also repeats a computation if cache or weights change during it. So no result mixes two states.
+This module also repeats a computation if cache or weights change meanwhile. So no result mixes two states.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compa
     """Return the result of `make`. If the cache changes while `make` runs, `make` is called again.
 
     Args:
-        compare: Compares the cache and its model's weights with their last state. If passed True, only the counters.
+        compare: Compares cache and weights with their last state. Its argument: whether to compare only the counters.
         make: Computes the result.
         compared: The result of `compare`, if it was called just now.
 
     Raises:
-        ResidscopeError: If the cache changes each time, or if `make` raises it.
+        ResidscopeError: If the cache changes each time, or if `make` raises this error.
     """
     before, what = (compared or compare(False)).current_state, ""
     for _ in range(_MAX_ATTEMPTS):

@@ -98,7 +98,7 @@ def _classify(cls: type) -> Kind:
         if any(b is base for b in bases):
             return Kind(base=base)
     own = [(b, class_dict(b)) for b in bases]
-    # A property of a class may hide the real `__dict__`. In classes written in C (functions, modules) it is different.
+    # A property of a class may hide the real `__dict__`. Classes written in C (functions, modules) do not count here.
     owner = next((b for b, attributes in own if _gives_a_dictionary(b, attributes)), None)
     slots = tuple((weakref.ref(b), names) for b, attributes in own if (names := _slots(b, attributes)))
     if (owner is None and not slots) or any(b is type for b in bases):

@@ -534,7 +534,7 @@ class RunSum(msgspec.Struct, frozen=True):
 
 
 class ComparisonReply(Reply, frozen=True, tag="compare"):
-    """Two runs row by row. For each, and for their difference, Σ rows + constant + unexplained = measured.
+    """Two runs row by row. For each run, and for the difference, Σ rows + constant + unexplained = measured.
 
     For `head` and `missing` see `AttributionReply`. `read` is the part of the measured difference that comes from
     reading the rows differently, summed over all rows. It includes the constant.
@@ -914,7 +914,7 @@ class Question(msgspec.Struct, frozen=True):
     """A request in its envelope. `cache` names the cache, if the channel serves several.
 
     `gives_turns`: whether the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
-    not, the kernel takes a turn while it answers such a request, if no cell is running.
+    not, the kernel takes a turn while it answers a request that needs one, if no cell is running.
 
     If the cache is no longer in the state that `cache` names, the request is refused (`changed`). So no picture mixes
     two states. If only the weights were changed, the reply has a note, because a model may be trained while it is

@@ -6,7 +6,7 @@ export type Wire = Question | Answer;
  * A request in its envelope. `cache` names the cache, if the channel serves several.
  *
  *     `gives_turns`: whether the view makes the kernel take the turns in which the model is run (`EffectsReply.turn`). If
- *     not, the kernel takes a turn while it answers such a request, if no cell is running.
+ *     not, the kernel takes a turn while it answers a request that needs one, if no cell is running.
  *
  *     If the cache is no longer in the state that `cache` names, the request is refused (`changed`). So no picture mixes
  *     two states. If only the weights were changed, the reply has a note, because a model may be trained while it is
@@ -162,7 +162,7 @@ export interface Through {
  * At each position, the logit of the token that really follows. So each position has its own answer.
  *
  *     Attributes:
- *         versus: `"runner-up"`: minus the logit of the most likely other token there. None: the plain logit.
+ *         versus: `"runner-up"`: minus the logit of the most likely other token at this position. None: the plain logit.
  */
 export interface NextToken {
   versus?: "runner-up" | null;
@@ -653,7 +653,7 @@ export interface TokensReply {
   tokens: TokenLabel[];
 }
 /**
- * A token at a position. If prompts differ there, `text` is empty and `varies` lists some of the tokens.
+ * A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens.
  */
 export interface TokenLabel {
   text: string;
@@ -710,7 +710,7 @@ export interface InnerFacts {
   versus_attention?: number | null;
 }
 /**
- * Two runs row by row. For each, and for their difference, Σ rows + constant + unexplained = measured.
+ * Two runs row by row. For each run, and for the difference, Σ rows + constant + unexplained = measured.
  *
  *     For `head` and `missing` see `AttributionReply`. `read` is the part of the measured difference that comes from
  *     reading the rows differently, summed over all rows. It includes the constant.
@@ -1082,4 +1082,4 @@ export interface Failure {
 }
 
 /** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
-export const WIRE = "ae29d680b9ac";
+export const WIRE = "922a59934748";
