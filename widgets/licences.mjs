@@ -1,18 +1,17 @@
-// The licences of others' code, as far as it really is in a bundle: read off what esbuild says of it. For both build
-// scripts.
+// The licences of the packages whose code is in a bundle, according to esbuild's metafile. For both build scripts.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 
-/** What a library's build leaves beside it: whoever bundles the library bundles these, too. */
+/** The build of a library writes this file next to it: the licences that apply wherever the library is bundled. */
 export const RECORD = "licences.json";
 const LICENCE = /^(licen[cs]e|copying|notice)([.-].*)?$/i;
 const PACKAGE = /^.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+(?=[\\/])/;
 
 /**
- * The packages in bundles, each with its licence, in the order of their names.
+ * The packages in bundles, each with its licence, sorted by name.
  *
- * @param metafiles esbuild's, whose paths count from `folder`.
- * @throws If a package has no licence text: it must not be given to anybody then.
+ * @param metafiles esbuild's metafiles; their paths are relative to `folder`. @throws If a package has no licence text,
+ * because then it must not be distributed.
  */
 export function licencesOf(metafiles, folder) {
   const found = new Map();
@@ -65,7 +64,8 @@ export function noticeOf(licences) {
 }
 
 /**
- * JupyterLab's own list, which its builder writes, with what it does not see: what is inside of our library.
+ * The list that JupyterLab's builder writes, completed by the packages inside our library, which the builder cannot
+ * find.
  *
  * @throws If a package in it has no licence text.
  */

@@ -21,7 +21,7 @@ last = cache["resid_post", 29].shape[1] - 1
 """
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
 # By TransformerLens' tensors alone: the model's logits; what a head adds, by its definition in float64; and what the
-# model would say if it stopped at a point of the stream.
+# model would predict if it stopped at a point of the stream.
 LOGITS = "model.unembed(model.ln_final(cache['resid_post', 29])).float()"
 WORTH = """
 def worth(layer, head):

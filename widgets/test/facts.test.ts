@@ -66,7 +66,7 @@ describe("the badge in words", () => {
     [
       "has rows that do not sum to what is said of them",
       { measured: 9.999, unexplained: 0, worst: 0, tolerance: 1e9 },
-      "The rows and the constant add up to +2.000, but +9.999 came with them: these numbers do not belong together.",
+      "The rows and the constant add up to +2.000, but the same reply says +9.999: it contradicts itself.",
     ],
     [
       "has a tolerance that would let anything pass",

@@ -771,13 +771,13 @@ describe("the badge", () => {
       "figures that are written beside the larger one",
       [499.5],
       { measured: 1, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to +500.00, but +1.00 came with them: these numbers do not belong together.",
+      "The rows and the constant add up to +500.00, but the same reply says +1.00: it contradicts itself.",
     ],
     [
       "the same, the other way",
       [0.5],
       { measured: -500, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to +1.00, but −500.00 came with them: these numbers do not belong together.",
+      "The rows and the constant add up to +1.00, but the same reply says −500.00: it contradicts itself.",
     ],
     [
       "“nothing: ” elsewhere than at its start",

@@ -33,7 +33,7 @@ export async function exportPicture(
   // The caption describes the selection, so the picture must belong to the selection.
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
     throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
-  // Read now: the menu may be older.
+  // The picture is read now, because the menu may be older.
   const picture = find(store, what);
   if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);

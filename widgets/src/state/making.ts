@@ -59,7 +59,7 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
     });
   });
 
-  // The comparison shows that the run is there: then the kernel says how it was checked, and runs nothing.
+  // The comparison shows that the run exists. So the kernel only reports how the run was checked, and runs nothing.
   watch(signal, () => {
     const there = compared.value;
     const ask = without(store.shown);

@@ -37,9 +37,9 @@ export interface MapPicture {
   feeds: Values["feeds"];
   /** The values of both compared runs, [layer × head] each; null if there is one run. */
   runs: { first: Float32Array; second: Float32Array } | null;
-  /** What is known of the effect that the values are; null if they are direct effects, or no effects. */
+  /** What is known of the effect that the values show; null for direct effects, and for other values. */
   measured: { effect: Caused; found: Found } | null;
-  /** Whether nothing is known of this selection yet: the colours are those of the picture before. */
+  /** Whether nothing is known of this selection yet: the colours are those of the previous picture. */
   pending: boolean;
 }
 
@@ -80,7 +80,7 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
   return { score: null, values, ...range, largest: limit, ...added };
 }
 
-/** The effect in view; until something is known of it, the colours of the picture before stay, without values. */
+/** The effect in view. Until something is known of it, the colours of the previous picture stay, without values. */
 function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   const effect = store.effectShown.value;
   if (effect === "direct") return ofRun(store);

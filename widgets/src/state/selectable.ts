@@ -60,7 +60,7 @@ const MOST_LISTED = 50;
 
 const hasDirection = ({ direction, inner }: Target): boolean => !!direction || inner?.kind === "direction";
 
-/** Whether a target can be one of a cache of this shape. */
+/** Whether a cache of this shape can have this target. */
 export function isTargetOf(
   { contrasts, inner, through = [] }: Target,
   { layers, heads, prompts, positions }: Shape,
@@ -80,7 +80,7 @@ export function isTargetOf(
   );
 }
 
-/** The trail, if all its steps can be of a cache of this shape. */
+/** The trail, if a cache of this shape can have all its steps. */
 function fittingSteps(steps: Step[], shape: Shape): Step[] {
   const fits = ({ target, position = "last" }: Step): boolean =>
     isTargetOf(target, shape) &&
@@ -89,7 +89,7 @@ function fittingSteps(steps: Step[], shape: Shape): Step[] {
   return steps.every(fits) ? steps : [];
 }
 
-/** The compared run, if it can be one of a cache of this shape. */
+/** The compared run, if a cache of this shape can have it. */
 function fittingRun(value: Usual["against"], { layers, heads, prompts }: Shape): Usual["against"] {
   if (value === null || ((value.prompt ?? null) !== null && Number(value.prompt) >= prompts)) return null;
   const { without = [] } = value;

@@ -137,7 +137,7 @@ export class Store extends SelectionSignals {
   /** The selected position in the form of a request: an index or "last". */
   readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
   readonly chosen = chosenOf(this, this.chosenPosition);
-  /** The selection, with the field names of the wire. To read a property reads only its own signal. */
+  /** The selection, with the field names of the wire. Reading a property reads only its own signal. */
   readonly shown: Selected = wireSelection(this.chosen);
   /** The steps of the trail, and the index of the current one. */
   readonly path = computed(() => pathOf(this.shown));

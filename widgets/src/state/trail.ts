@@ -53,7 +53,7 @@ export function go(store: Store, at: number): void {
   if (at !== now && at >= 0 && at < steps.length) put(store, steps, at);
 }
 
-/** Begins anew with these logits. */
+/** Begins a new trail with these logits. */
 export function begin(store: Store, target: Target): void {
   if (store.trail.peek().length === 0) store.target.value = target;
   else put(store, [{ target, position: baseOf(store.shown).position }], 0);
@@ -90,7 +90,7 @@ function headOf(target: Target): string | null {
   return of ? headName(of.layer, of.head) : null;
 }
 
-/** "Why here?": why the head reads this source and not the one that it reads most of the others. */
+/** "Why here?": why the head reads this source, and not the one that it reads most among the others. */
 export function askWhy(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (!head) return;
@@ -113,9 +113,9 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
 }
 
 /**
- * Selects a destination position; the selected one again: the last position. An attention score has its own
- * destination: then the same head at the other destination is asked, as a step of its own, unless it cannot read its
- * source there.
+ * Selects a destination position; if it is selected already, selects the last position. An attention score has its own
+ * destination. For such a target, the same head at the new destination becomes a further step, if its source is not
+ * later.
  */
 export function selectPosition(store: Store, at: number): void {
   const target = store.target.peek();
@@ -143,7 +143,9 @@ function atDestination(score: AttentionScore, destination: Position, end: number
   return { ...score, destination, versus: typeof versus === "number" && versus > end ? "most" : versus };
 }
 
-/** "Who put that there?": what wrote at the source what the head moves from there into the present target. */
+/**
+ * "Who put that there?": the head moves something from the source into the present target; which components wrote it?
+ */
 export function askWho(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (head && canAskWho(store, spot)) ask(store, throughHead(store.target.peek(), { ...head, source: spot.source }));

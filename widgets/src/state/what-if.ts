@@ -15,7 +15,7 @@ export class WhatIf {
   readonly replayed = state("");
   /** What to know about the run. */
   readonly notes = state<string[]>([]);
-  /** Counts the runs that were made: then a comparison with one is asked again. */
+  /** Counts the runs that were made. After each, the comparison is requested again. */
   readonly made = state(0);
   /** The last run that was compared with. */
   readonly compared = state<Against | null>(null);

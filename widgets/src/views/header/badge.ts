@@ -57,7 +57,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             measured === null ? "" : ` · ${whose} ${quantity} is ${signed(measured, largest, 1)}`
           }`
         : kind === "contradicts"
-          ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
+          ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} in the same reply`
           : past && kind === "misses"
             ? `${rows} summed to ${signed(sum, largest, 1)}, ${whose} ${quantity} was ` +
               `${signed(measured, largest, 1)} · from an earlier picture`

@@ -150,7 +150,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
   closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
-/** The "follow" button; only over a link, because an inline panel does not know the kernel's variables. */
+/** The "follow" button; only over a link, because an inline panel gets no list of the kernel's variables. */
 function pin(store: Store) {
   if (store.ref.value === null) return nothing;
   const followed = store.follow.value;

@@ -46,7 +46,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
       const kept = data.kept(key, weighting);
       const left = fallsBack();
       if (kept) show(kept);
-      if (kept && left) return; // it is in focus only because another head was unpinned
+      if (kept && left) return; // this head is in focus only because another head was unpinned
       data.read(READING, name, key, weighting).then(
         (attention) => {
           if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
