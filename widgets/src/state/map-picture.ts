@@ -1,7 +1,9 @@
 // What the head map shows: each head's contribution, a measured effect, or a score. The last picture stays until the
 // next one is there.
+
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { parseHead, plain, signed } from "../base/format";
+import { keysOf } from "../base/keys-of";
 import { endsOf, isBeyond } from "../draw/clipped";
 import type { Theme } from "../draw/colours";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
@@ -19,7 +21,7 @@ const NAMES: Record<Score, string> = {
   entropy: "entropy (bits)",
   copying: "copying (OV)",
 };
-export const SCORES = Object.entries(NAMES) as [Score, string][];
+export const SCORES = keysOf(NAMES).map((score) => [score, NAMES[score]] as const);
 
 export interface MapPicture {
   /** Null: the contributions. */
@@ -123,9 +125,7 @@ export function effectWords({ measured, values, largest }: MapPicture, index: nu
     return `about ${signed(value, largest, -1)} (${["estimate", ...more].join("; ")})`;
   }
   const all = { total, direct, indirect: total - direct };
-  const others = (Object.entries(all) as [keyof typeof all, number][])
-    .filter(([name]) => name !== effect)
-    .flatMap(known);
+  const others = keysOf(all).flatMap((name) => (name === effect ? [] : known([name, all[name]])));
   return `${write(effect, value)}${others.length > 0 ? ` (${others.join(", ")})` : ""}`;
 }
 

@@ -195,10 +195,10 @@ export function pairs({ target, prompt }: Selected, k = PAIRED): Of<"pairs"> {
 export function headTokens({ target, prompt, position }: Selected): Of<"head-tokens"> | null {
   const score = scoreIn(target);
   const { through = [] } = target;
-  const last = through.at(-1);
-  if (!score && !last) return null;
+  const of = score ?? through.at(-1);
+  if (!of) return null;
   const at = score ? score.destination : readAt(behindHead(target), position);
-  const { layer, head, source } = (score ?? last) as NonNullable<typeof last>;
+  const { layer, head, source } = of;
   return at === null ? null : { kind: "head-tokens", layer, head, prompt, position: at, source, k: WRITTEN };
 }
 

@@ -1,8 +1,10 @@
 // The table of all that can be selected in a view. From it follow the store's signals, the traits that Python shares,
 // what is sent to the kernel, what a host stores and restores, and how values from outside are checked.
+
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { parseHead } from "../base/format";
+import { keysOf } from "../base/keys-of";
 import * as wire from "../wire/protocol.check.gen";
 import type { CacheRow, Shown, Step, Target } from "../wire/protocol.gen";
 import { isSet, NOTHING } from "./target";
@@ -207,7 +209,7 @@ export type Selected = Required<Shown>;
 
 /** The table with general types, for code that iterates over all rows. */
 const ROWS: { readonly [N in Name]: Selectable<Values[N]> } = SELECTABLE;
-const NAMES = Object.keys(SELECTABLE) as Name[];
+const NAMES = keysOf(SELECTABLE);
 export const KEPT = NAMES.filter((name): name is KeptName => SELECTABLE[name].kept);
 const ON_WIRE = NAMES.filter((name): name is WireNamed => SELECTABLE[name].wireName !== null);
 const SHARED = NAMES.filter((name): name is SharedName => SELECTABLE[name].trait !== null);

@@ -1,7 +1,9 @@
 // The line below the head map while the map shows effects for which the model is run: what the runs replace, how far
 // the runs are, and whether an unchanged run gave the same values as the cache.
+
 import { batch } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
+import { keysOf } from "../../base/keys-of";
 import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Effect, Effects, ReplacedBy } from "../../state/effects";
@@ -117,7 +119,7 @@ function replacedBy(store: Store): TemplateResult {
       store.effects.heads.start();
     });
   };
-  const names = (Object.keys(REPLACED_BY) as ReplacedBy[]).filter(isThere);
+  const names = keysOf(REPLACED_BY).filter(isThere);
   return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${ANOTHER}"><span
       class="rs-replaced-word">replaced</span> by <span
       class="rs-choice"><select aria-label="What takes the place of a head’s output" .value=${value}
