@@ -49,7 +49,8 @@ async function fileOf(format: Exclude<Format, "code">, picture: ShownPicture, se
 
 async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Outcome> {
   const done = await download(name, blob, within);
-  // The page cannot know whether the file was saved: browsers and VS Code may ask for a place, and the user may cancel.
+  // The page cannot find out whether the file was saved: browsers and VS Code may ask for a place, and the user may
+  // cancel.
   const receiver = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
   return {
     message:

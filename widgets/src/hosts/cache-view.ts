@@ -187,7 +187,7 @@ export class Inspection {
     this.#isMounted = true;
   }
 
-  /** The model's default target, or a sentence why there is none; null if another cache will be shown instead. */
+  /** The model's default target, or a sentence that explains why there is none; null if another cache will be shown. */
   async #loadTarget(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
     try {
       const answer = await this.#client.latest("target", { kind: "target" });

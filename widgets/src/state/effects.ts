@@ -49,7 +49,7 @@ export class Effects {
     return reach;
   }
 
-  /** Another selection: nothing is known of it. */
+  /** Forgets all values, because another selection is in view. */
   forget(): void {
     this.found.value = this.refusal.value = null;
     this.state.value = "idle";

@@ -1,4 +1,5 @@
-// Makes the run without some heads, when the user asks for it. A restored selection only says that it is not made yet.
+// Makes the run without some heads, when the user asks for it. For a restored selection, the view only shows that the
+// run has not been made yet.
 import { computed, untracked } from "@preact/signals-core";
 import { child, watch } from "../base/lifetime";
 import { type Ask, type Client, RequestFailed, type Result } from "../wire/client";

@@ -18,7 +18,7 @@ interface Selectable<T, WireName = keyof Shown | null, Trait = string | null, Ke
   readonly first: T;
   /** Checks a value from outside; undefined if it is not valid. */
   readonly read: (value: unknown) => T | undefined;
-  /** Its name in the wire's `Shown`; null if the kernel does not know it. */
+  /** Its name in the wire's `Shown`; null if it is not sent to the kernel. */
   readonly wireName: WireName;
   /** The name of its trait in py_backend/residscope/hosts/panel.py; null if it has none. */
   readonly trait: Trait;
@@ -42,7 +42,7 @@ function wired<Name extends keyof Usual>(
   return { first: wire.UNSELECTED[name], read, wireName: name, trait: name, kept: true, ...more };
 }
 
-/** A value of this view only: the kernel does not know it. */
+/** A value of this view only, which is not sent to the kernel. */
 function own<T>(first: T, read: (value: unknown) => T | undefined): Selectable<T, null, null, true> {
   return { first, read, wireName: null, trait: null, kept: true };
 }

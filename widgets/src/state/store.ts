@@ -204,7 +204,7 @@ export class Store extends SelectionSignals {
     return this.runs.rows.value?.rows.subarray(0, layers * heads) ?? null;
   });
 
-  /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
+  /** Whether the target is settled: one is chosen, or there is none. (Attention can be shown without a target.) */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
 
   /** Why a view is not drawn: a failure, or no target; null if it is drawn. */

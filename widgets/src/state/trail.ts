@@ -19,7 +19,7 @@ import {
   throughHead,
 } from "./target";
 
-/** As MOST_OF_TRAIL in the wire. */
+/** The same as MOST_OF_TRAIL in wire/protocol.py. */
 const MOST = 32;
 
 /** Asks for another target. It becomes the next step; the steps after the present one are dropped. */
@@ -27,7 +27,7 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   const { steps, at } = peek(store);
   if (targetKey(steps[at]?.target ?? NOTHING) === targetKey(target)) return void (store.tab.value = "why");
   const next = [...steps.slice(0, at + 1), { target, position }];
-  if (next.length > MOST) next.splice(1, 1); // the first step says what all others are about
+  if (next.length > MOST) next.splice(1, 1); // all steps are about the logits of the first one
   batch(() => {
     put(store, next, next.length - 1);
     store.tab.value = "why";
@@ -114,7 +114,7 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
 
 /**
  * Selects a destination position; if it is selected already, selects the last position. An attention score has its own
- * destination. For such a target, the same head at the new destination becomes a further step, if its source is not
+ * destination. For such a target, the same head at the new destination becomes a further step, unless its source is
  * later.
  */
 export function selectPosition(store: Store, at: number): void {
@@ -137,7 +137,7 @@ export function canSelect(store: Store, at: number): boolean {
   return score !== null && score.source <= at;
 }
 
-/** The score at another destination. What it is compared with stays the same, if it is not after this destination. */
+/** The score at another destination. The token that it is compared with stays, unless that token is later. */
 function atDestination(score: AttentionScore, destination: Position, end: number): AttentionScore {
   const { versus = "most" } = score;
   return { ...score, destination, versus: typeof versus === "number" && versus > end ? "most" : versus };

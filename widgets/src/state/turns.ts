@@ -4,10 +4,10 @@ import { child, later } from "../base/lifetime";
 import type { Ask, Client, ReplyTo, Result } from "../wire/client";
 
 type Run = "effects" | "without";
-/** What a run waits for, if it waits for long: a cell of the user, or for a reason that the host does not know. */
+/** What a run waits for, if it waits for long: a cell of the user, or something that the host cannot determine. */
 export type Behind = "cell" | "kernel";
 
-/** After this time without an answer, a view says what it waits for. */
+/** After this time without an answer, a view shows what it waits for. */
 const SAYS_AFTER_MS = 400;
 /** The same if it is not known whether a cell is running: then a single step of the runs may take this long, too. */
 const UNKNOWN_AFTER_MS = 2000;

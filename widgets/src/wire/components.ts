@@ -14,7 +14,7 @@ export interface Component {
   readonly label: string;
 }
 
-/** What a sublayer is called where there is little room. */
+/** The short names of the sublayers, for places with little room. */
 export const SUBLAYERS: Partial<Record<ComponentKind, string>> = {
   attn_out: "attn",
   mlp_out: "mlp",
@@ -32,7 +32,7 @@ export function labelOf({ kind, layer, index }: Omit<Component, "label">): strin
   return layer === null ? kind : `${layer}_${kind}`;
 }
 
-/** "0_attn", where there is little room. */
+/** The short label, such as "0_attn", for places with little room. */
 export function shortLabelOf({ kind, layer, label }: Component): string {
   if (kind === "final_post") return "final";
   const part = SUBLAYERS[kind];

@@ -102,7 +102,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
       toggle();
     };
     // A message about the cache's status covers the facts, which keep their place so that nothing moves. In a narrow
-    // header the message has a line of its own.
+    // header the message has its own line.
     render(
       html`<div class="rs-name-line">
           ${

@@ -1,5 +1,5 @@
 // The tokens that the head in focus reads at the destination, and what each contributes. The token strip and the
-// sentence show it, whichever tab below is open.
+// sentence show this, for every tab below.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
