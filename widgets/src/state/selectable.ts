@@ -1,5 +1,5 @@
-// The table of all that can be selected in a view. From it follow the store's signals, the traits that Python shares,
-// what is sent to the kernel, what a host stores and restores, and how values from outside are checked.
+// The table of all that can be selected in a view. All other declarations are derived from it: the store's signals, the
+// traits shared with Python, what is sent to the kernel, what a host stores, and the checks of values from outside.
 
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { safeParse } from "valibot";

@@ -187,7 +187,7 @@ export interface Edited {
  * Sets one side. If each prompt has its own contrast and one prompt is in view, only that prompt's contrast changes. In
  * the mean, all contrasts change, and as soon as they are equal they become one contrast.
  *
- * If the target is the model's top token − its second, and the top token is edited in the mean, second tokens that
+ * The target may be the model's top token − its second. If its top token is edited in the mean, second tokens that
  * differ between prompts are dropped: "·Mary − each prompt's second" would make no sense. A distractor that all prompts
  * share is visible, so it is kept.
  */

@@ -1,5 +1,5 @@
-// The three weightings: their names and meanings, how their values are written and coloured, and the limit of the
-// colour scale, which all pictures on screen share unless each has its own.
+// The three weightings: their names and meanings, and how their values are written and coloured. All pictures on screen
+// share the limit of the colour scale, unless each has its own.
 
 import { computed, signal as state } from "@preact/signals-core";
 import { signed } from "../../base/format";

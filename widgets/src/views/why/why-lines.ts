@@ -1,5 +1,5 @@
-// The rows of a column: the components that add most to a target inside the model or take most from it, and all others
-// together, so that the lines always sum to the whole.
+// The rows of a column: the components that add most to a target inside the model or take most from it. The last line
+// is all others together, so the lines always sum to the whole.
 import type { Attribution } from "../../state/store";
 import { isBefore } from "../../state/target";
 import { type Component, componentsOf } from "../../wire/components";
