@@ -44,11 +44,11 @@ function checked(licence) {
   if (licence.text.trim() !== "") return licence;
   throw new Error(
     `${licence.name} ${licence.version} is bundled, and has no licence text in its folder: ` +
-      "use another package, or one that has.",
+      "use another package, or a version with a licence text.",
   );
 }
 
-/** All of them as one text; packages of the same licence text share it. */
+/** All licences as one text. Packages with the same licence text share one entry. */
 export function noticeOf(licences) {
   const texts = new Map();
   for (const { name, version, licence, text } of licences) {
@@ -60,7 +60,8 @@ export function noticeOf(licences) {
   const parts = [...texts.values()].map(
     ({ names, licence, text }) => `${names.join(", ")}${licence && ` (${licence})`}\n\n${text}\n`,
   );
-  return ["Residscope holds code of these packages, under their licences.\n", ...parts].join(`\n${"-".repeat(80)}\n`);
+  const head = "Residscope contains code of these packages, under their licences.\n";
+  return [head, ...parts].join(`\n${"-".repeat(80)}\n`);
 }
 
 /**
