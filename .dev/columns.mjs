@@ -16,9 +16,9 @@ const GENERATED = [
   /^py_backend\/docs\/(architectures|padding|points|precision|tutorial|why)\.md$/, // by `npm run docs`
 ];
 
-const PRAGMA = /\s*# (pyright|type|noqa|fmt)\b.*$/; // must be on the line that it is about
+const PRAGMA = /\s*# (pyright|type|noqa|fmt)\b.*$/; // the comment must be on the line that it is about
 
-const REGEXP = /^\s*(return )?\/.*\/[a-z]*(\.test\()?[,;]?$/; // cannot be divided into two lines
+const REGEXP = /^\s*(return )?\/.*\/[a-z]*(\.test\()?[,;]?$/; // a regular expression cannot be divided
 
 /** The numbers of the lines that are too long. Characters are counted, not bytes. */
 function tooLong(file) {

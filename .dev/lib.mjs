@@ -45,7 +45,10 @@ export function environment(extra = {}) {
   return { ...env, VIRTUAL_ENV: venv, RESIDSCOPE_PYTHON: python, PATH: path, ...extra };
 }
 
-/** Runs a program in the repository and shows its output. Fails if the exit status is not 0. `called` names it then. */
+/**
+ * Runs a program in the repository and shows its output. Fails if the exit status is not 0. `called` is the program's
+ * name in the message.
+ */
 export function run(
   command,
   args,

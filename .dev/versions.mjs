@@ -29,7 +29,7 @@ import {
 } from "./lib.mjs";
 import { setUpPython } from "./python.mjs";
 
-/** A part of the tests of effects: bridges of an older release. All of them take minutes. */
+/** Some of the tests of effects, for bridges of an older release. All tests of effects would take minutes. */
 const causes = [
   "test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs[gpt2]",
   "test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs[llama]",

@@ -29,7 +29,7 @@ import {
 import { setUp } from "./setup.mjs";
 
 const CODE_SERVER = "4.139.1";
-const NODE = "24.19.0"; // for code-server, which needs another version than this repository
+const NODE = "24.19.0"; // for code-server, which needs a different version of Node than this repository
 const VSCE = "3.9.2";
 const home = inRoot(".code-server");
 const packageFolder = inRoot("dist");

@@ -13,7 +13,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 const out = process.env.RESIDSCOPE_STATIC ?? join(here, "..", "py_backend", "residscope", "static");
 mkdirSync(out, { recursive: true });
 
-/** Every panel brings the same code: a page evaluates the first one's, and the others find it warm. */
+/**
+ * Every panel contains the same code. The page evaluates the code of the first panel; the other panels use the result.
+ */
 function once(code) {
   const key = `Symbol.for("residscope ${createHash("sha256").update(code).digest("hex").slice(0, 16)}")`;
   const once = `if (!globalThis[${key}]) {\n${code}globalThis[${key}] = made.default;\n}\n`;
@@ -35,7 +37,7 @@ const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
 const styles = join(out, "panel.css");
 const library = join(here, "lib", "index.js");
-const inNode = join(here, "lib", "node.js"); // for a host that runs outside of a page
+const inNode = join(here, "lib", "node.js"); // for the part of a host that runs outside a page
 const [inPanel, inPage, , inLibrary, inNodeMade] = await Promise.all([
   build({
     ...common,

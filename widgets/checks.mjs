@@ -1,5 +1,5 @@
-// From the JSON schema of the wire to valibot's checks, in TypeScript. Only the words that msgspec writes are known;
-// another one is an error, never passed over.
+// Writes valibot's checks in TypeScript from the JSON schema of the wire. It supports only the keywords that msgspec
+// writes; any other keyword is an error.
 
 const COMMENTS = new Set(["title", "description", "default", "discriminator"]);
 
@@ -14,7 +14,7 @@ export function checks(schema) {
   };
   for (const name of Object.keys(definitions)) write(name);
   return `// Generated from py_backend/residscope/wire/protocol.py by \`npm run protocol\`. Do not edit.
-// What does not fit is refused, and what the schema does not name is left out.
+// Values that do not match the schema are refused. Fields that the schema does not name are left out.
 import * as v from "valibot";
 import type { Shown as Selected } from "./protocol.gen";
 
@@ -23,10 +23,12 @@ ${[...written.values()].join("")}
 export const REQUESTS = ${byKind(definitions.Question.properties.ask)};
 export const REPLIES = ${byKind(definitions.Answer.properties.reply.anyOf.find(({ type }) => type !== "null"))};
 
-/** What each kind of request means by a field that it leaves out; null is left out everywhere. */
+/**
+ * For each kind of request, the values of the fields that it leaves out. A field that is null can always be left out.
+ */
 export const DEFAULTS: Record<string, Record<string, unknown>> = ${JSON.stringify(defaults(definitions), null, 2)};
 
-/** What is selected where nobody has selected anything. */
+/** The selection before the user has selected anything. */
 export const UNSELECTED: Required<Omit<Selected, "target">> = ${JSON.stringify(unselected(definitions), null, 2)};
 `;
 }
@@ -74,7 +76,7 @@ function expression(schema, named) {
       minLength: "minLength",
       maxLength: "maxLength",
     }[word];
-    if (!bound) throw new Error(`checks.mjs does not know "${word}" of a JSON schema.`);
+    if (!bound) throw new Error(`checks.mjs does not support the keyword "${word}" of a JSON schema.`);
     bounds.push(`v.${bound}(${JSON.stringify(value)})`);
   }
   const bounded = (check, ...more) =>
@@ -110,6 +112,6 @@ function expression(schema, named) {
       return `v.object({\n${fields.join("")}})`;
     }
     default:
-      throw new Error(`checks.mjs does not know the type "${type}" of a JSON schema.`);
+      throw new Error(`checks.mjs does not support the type "${type}" of a JSON schema.`);
   }
 }

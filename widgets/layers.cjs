@@ -1,7 +1,7 @@
-// The import rule of src/, for dependency-cruiser: a folder imports only from folders below it, and nothing in a
-// circle. What only a type needs counts, too.
+// The import rule of src/, for dependency-cruiser: a folder imports only from folders below it, and there are no
+// cycles. Imports of types count, too.
 
-/** From top to bottom; those in one row know nothing of each other. */
+/** From top to bottom. Folders in the same row do not import each other. */
 const FLOORS = [
   ["entry"],
   ["hosts"],

@@ -1,18 +1,17 @@
-// The licences of others' code, as far as it really is in a bundle: read off what esbuild says of it. For both build
-// scripts.
+// The licences of the packages whose code is in a bundle, according to esbuild's metafile. For both build scripts.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 
-/** What a library's build leaves beside it: whoever bundles the library bundles these, too. */
+/** The build of a library writes this file next to it: the licences that apply wherever the library is bundled. */
 export const RECORD = "licences.json";
 const LICENCE = /^(licen[cs]e|copying|notice)([.-].*)?$/i;
 const PACKAGE = /^.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+(?=[\\/])/;
 
 /**
- * The packages in bundles, each with its licence, in the order of their names.
+ * The packages in bundles, each with its licence, sorted by name.
  *
- * @param metafiles esbuild's, whose paths count from `folder`.
- * @throws If a package has no licence text: it must not be given to anybody then.
+ * @param metafiles esbuild's metafiles; their paths are relative to `folder`. @throws If a package has no licence text,
+ * because then it must not be distributed.
  */
 export function licencesOf(metafiles, folder) {
   const found = new Map();
@@ -45,11 +44,11 @@ function checked(licence) {
   if (licence.text.trim() !== "") return licence;
   throw new Error(
     `${licence.name} ${licence.version} is bundled, and has no licence text in its folder: ` +
-      "use another package, or one that has.",
+      "use another package, or a version with a licence text.",
   );
 }
 
-/** All of them as one text; packages of the same licence text share it. */
+/** All licences as one text. Packages with the same licence text share one entry. */
 export function noticeOf(licences) {
   const texts = new Map();
   for (const { name, version, licence, text } of licences) {
@@ -61,11 +60,13 @@ export function noticeOf(licences) {
   const parts = [...texts.values()].map(
     ({ names, licence, text }) => `${names.join(", ")}${licence && ` (${licence})`}\n\n${text}\n`,
   );
-  return ["Residscope holds code of these packages, under their licences.\n", ...parts].join(`\n${"-".repeat(80)}\n`);
+  const head = "Residscope contains code of these packages, under their licences.\n";
+  return [head, ...parts].join(`\n${"-".repeat(80)}\n`);
 }
 
 /**
- * JupyterLab's own list, which its builder writes, with what it does not see: what is inside of our library.
+ * The list that JupyterLab's builder writes, completed by the packages inside our library, which the builder cannot
+ * find.
  *
  * @throws If a package in it has no licence text.
  */

@@ -1,4 +1,4 @@
-// Writes what both sides have from Python. With --check: says whether all is current.
+// Writes the files that TypeScript gets from Python. With --check, it only reports files that are out of date.
 // py_backend/residscope/wire/protocol.py → src/wire/protocol.gen.ts (types), src/wire/protocol.check.gen.ts (checks of
 // what comes from outside); py_backend/residscope/base/look.py → src/base/look.gen.ts (colours and marks).
 import { execFileSync } from "node:child_process";
@@ -13,7 +13,7 @@ const repo = dirname(here);
 const venv = join(repo, ".venv", "bin", "python");
 const python = process.env.RESIDSCOPE_PYTHON ?? (existsSync(venv) ? venv : "python3");
 
-/** What a module of the package prints about itself. */
+/** The JSON that a module of the package prints. */
 const told = (module) =>
   JSON.parse(
     execFileSync(python, ["-m", `residscope.${module}`], {
@@ -28,11 +28,14 @@ const types =
     additionalProperties: false,
     bannerComment: "// Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.",
     unreachableDefinitions: true,
-    ignoreMinAndMaxItems: true, // or else short lists become tuples
+    ignoreMinAndMaxItems: true, // otherwise short lists become tuples
     style: { printWidth: 120 },
   })) +
   `
-/** What tells one wire from another: \`residscope.wire.protocol.wire()\` of the kernel that understands this. */
+/**
+ * Identifies the version of the wire: the value of \`residscope.wire.protocol.wire()\` in a kernel that this page works
+ * with.
+ */
 export const WIRE = "${schema.$comment}";
 `;
 
@@ -42,9 +45,9 @@ const written = (value) =>
     .replace(/\[\s+(\S+),\s+(\S+)\s+\]/g, "[$1, $2]")
     .replaceAll("\u00a0", "\\u00a0");
 const look = `// Generated from py_backend/residscope/base/look.py by \`npm run protocol\`. Do not edit.
-/** Where on the scale, from 0 to 1, and the colour there. */
+/** A point of the scale, from 0 to 1, and its colour. */
 export type Stop = readonly [at: number, hex: string];
-/** What stands for white space where it must be seen. */
+/** The visible marks for white space. */
 export const MARKS: Record<string, string> = ${written(MARKS)};
 /** The colours of text and lines for positive and negative values. */
 export const SIGNS: Record<"light" | "dark", { plus: string; minus: string }> = ${written(SIGNS)};
@@ -62,7 +65,7 @@ for (const [name, text] of [
   const current = existsSync(file) ? readFileSync(file, "utf8") : "";
   if (current === text) continue;
   if (process.argv.includes("--check")) {
-    console.error(`widgets/src/${name} is not what Python gives: run \`npm run protocol\`.`);
+    console.error(`widgets/src/${name} does not match the Python code: run \`npm run protocol\`.`);
     process.exitCode = 1;
   } else writeFileSync(file, text);
 }

@@ -1,8 +1,8 @@
-// Mutation testing of what decides a number, a word or a file: Stryker puts a mistake into the code, and a test must
-// fail. Run by .dev/mutants-typescript.mjs, in the folder of the repository (tests read tests/texts/, beside this
+// Mutation testing of the code that decides numbers, words and files: Stryker puts a mistake into the code, and a test
+// must fail. Run by .dev/mutants-typescript.mjs, in the folder of the repository (tests read tests/texts/, beside this
 // workspace).
 
-/** What is mutated; the paths are the repository's. */
+/** The mutated files; the paths begin at the repository. */
 export const FILES = [
   "widgets/src/draw/colours.ts",
   "widgets/src/base/format.ts",

@@ -1,10 +1,10 @@
-// Stryker tries every mutant of a file. This plugin of it, a checker, passes those over that are not in the sample: the
-// list of keys in the file that RESIDSCOPE_MUTANTS names; without it all are tried.
+// Stryker tries every mutant of a file. This plugin, a checker, skips the mutants that are not in the sample. The
+// environment variable RESIDSCOPE_MUTANTS names a file with the keys of the sample; without it, all mutants are tried.
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { declareClassPlugin, PluginKind } from "@stryker-mutator/api/plugin";
 
-/** Where a mutant is, lines and columns counted from 0, and what it is. */
+/** The place of a mutant (lines and columns are counted from 0), and its replacement. */
 export function keyOf({ fileName, location: { start, end }, mutatorName, replacement }) {
   const file = relative(process.cwd(), fileName).replaceAll("\\", "/");
   return [file, `${start.line}:${start.column}-${end.line}:${end.column}`, mutatorName, replacement].join(" ");

@@ -1,5 +1,5 @@
-// JupyterLab's builder lists the licences of what it bundles. The views come to it as one library, whose own parts it
-// does not see: they are added.
+// JupyterLab's builder lists the licences of the packages that it bundles. It treats the views as one library and
+// cannot find the packages inside. This script adds them.
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";

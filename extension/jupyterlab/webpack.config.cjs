@@ -1,4 +1,4 @@
-/** A notebook is JSON: `import("….ipynb")` gives its content. A Python file is a text. */
+/** `import("….ipynb")` gives the content of a notebook, which is JSON. A Python file is imported as text. */
 module.exports = {
   module: {
     rules: [

@@ -148,8 +148,8 @@ def test_a_forged_sum_is_taken_again(lab: Lab, hostile: dict[str, Hostile]) -> N
     kernel = kernel_of(lab)
     for name, badge in {
         "honest": "rows summed to +… · from an earlier picture",
-        "forged, a tick": "rows sum to +0.016, not to the +9.999 that came with them",
-        "forged, a tolerance": "rows sum to +0.016, not to the +9.999 that came with them",
+        "forged, a tick": "rows sum to +0.016, not to the +9.999 in the same reply",
+        "forged, a tolerance": "rows sum to +0.016, not to the +9.999 in the same reply",
     }.items():
         path = lab.server.root / "forged.ipynb"
         path.write_text(hostile[name].text())

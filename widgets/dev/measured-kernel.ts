@@ -1,5 +1,5 @@
-// A fake kernel that measures effects batch by batch, one batch a request, and makes runs without some heads. Its
-// numbers are made up: the direct effects are the contributions that the wrapped kernel replies.
+// A fake kernel that measures effects in batches, one batch per request, and makes runs without some heads. Its numbers
+// are made up: the direct effects are the contributions that the wrapped kernel replies.
 import type { Ask } from "../src/wire/client";
 import type { EffectsReply } from "../src/wire/protocol.gen";
 import type { Kernel } from "./fake-model";
@@ -8,7 +8,7 @@ interface Options {
   layers: number;
   heads: number;
   positions: number;
-  /** How many values a turn measures. */
+  /** The number of values that a turn measures. */
   batch?: number;
   /** Requests in which nothing happens before the first turn. */
   idle?: number;

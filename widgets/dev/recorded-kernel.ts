@@ -16,7 +16,7 @@ const LAST = SHAPE.positions - 1;
 
 /**
  * The key of a request. A target of logits is not part of it: the recorded values are the reply for every such target.
- * Targets inside the model are kept apart. What was not recorded of them has the reply of a target of logits.
+ * Targets inside the model have their own keys. If their reply was not recorded, they get the reply for logits.
  */
 function key(ask: Entry["ask"], isOfLogits = false): string {
   const { target, ...rest } = ask as Ask & { target?: Target };

@@ -1,4 +1,4 @@
-// Creates the views and their layout. Knows the store and the client, but not the host.
+// Creates the views and their layout. It uses the store and the client, and does not depend on the host.
 
 import { isInText, isPlainKey, isUndo, keepKeys, trailStepOf } from "./base/keyboard";
 import { element, watch } from "./base/lifetime";
@@ -63,7 +63,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
 
   const room = new AttentionRoom(store, client);
   mountHeader(header, store, client, signal);
-  mountLower(lower, room, signal); // first: its request is sent before the other views paint a gesture
+  mountLower(lower, room, signal); // first: it sends its request before other views paint
   const focus = mountReading(room, signal);
   mountTokens(tokens, store, focus, signal);
   mountSentence(says, store, focus, signal);
@@ -77,7 +77,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   keepInSight(says, root, signal);
   load(store, client, signal);
   makeRuns(store, client, signal);
-  // A view that nobody can see lets the kernel rest. (Older browsers cannot say.)
+  // While nobody can see the view, the kernel measures nothing. (Older browsers do not report this.)
   const isHidden = (): boolean => root.checkVisibility?.() === false;
   measure(
     store.effects.heads,
@@ -106,7 +106,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     if (store.trailAdditions.value === 0) return;
     for (const node of [lower, header]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
-  // What had the focus may be hidden at another step of the trail: then keys would go to the notebook.
+  // The element with the focus may be hidden at another step of the trail. Without this, keys would go to the notebook.
   watch(signal, () => {
     void store.path.value;
     void store.trailAdditions.value;
@@ -125,7 +125,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
       const isCommand = isPlainKey(event) && !isInText(event) && !(event.target instanceof HTMLSelectElement);
       if (event.key === "t" && isCommand) {
         event.preventDefault();
-        // A comparison with another run is not replaced by a key.
+        // The key does not replace a comparison with another run.
         const isOther = store.against.peek() !== null && !store.against.peek()?.without?.length;
         return isOther ? undefined : takeOut(store, toTakeOut(store));
       }

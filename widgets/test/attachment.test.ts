@@ -9,7 +9,7 @@ let life: AbortController;
 let told: string[];
 let attachment: Attachment;
 
-/** An attempt that settles when it is told to. */
+/** An attempt that settles when the test calls `settle`. */
 function attempt(busy = false): { settle: (outcome: LinkState | null | Error) => Promise<void>; signal: AbortSignal } {
   let settle: (outcome: LinkState | null | Error) => void = () => undefined;
   void attachment.attempt({
@@ -47,7 +47,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-it("tells that it is attached before the state does, and after a moment what holds it up", async () => {
+it("reports that it is attached before the state changes, and after a moment what it waits for", async () => {
   const { settle } = attempt(true);
   vi.advanceTimersByTime(599);
   expect(told).toEqual(["attaching busy=false"]);
@@ -59,37 +59,37 @@ it("tells that it is attached before the state does, and after a moment what hol
   expect(attachment.state).toBe(READY);
 });
 
-it("gives up an attempt for a newer one, whatever comes of the older", async () => {
+it("ends an attempt when a newer one starts, whatever the result of the older one", async () => {
   const first = attempt(true);
   const second = attempt();
   expect(first.signal.aborted).toBe(true);
   await first.settle(READY);
   vi.advanceTimersByTime(5_000);
-  expect(told).toEqual(["attaching busy=false"]); // the first one's moment is over, too
+  expect(told).toEqual(["attaching busy=false"]); // the time of the first one is over, too
   await second.settle(READY);
   expect(told.slice(1)).toEqual(["renewed", "ready"]);
   expect(second.signal.aborted).toBe(false);
 });
 
-it("says why it could not attach, and nothing where the host says it in another way", async () => {
+it("reports why it could not attach, unless the host reports it in another way", async () => {
   await attempt().settle(new Error("no way"));
   expect(attachment.state).toEqual({ kind: "refused", words: "Residscope could not attach to this kernel: no way" });
   await attempt().settle(null);
   expect(told.at(-1)).toBe("attaching busy=false");
 });
 
-it("loses what was attached: whoever listens until then no longer does, and hears of it before the state", async () => {
+it("loses an attached kernel: its listeners are removed, and are called before the state changes", async () => {
   const { settle, signal } = attempt();
   await settle(READY);
   attachment.lose({ kind: "attaching", busy: false });
   expect(signal.aborted).toBe(true);
   expect(told.slice(-2)).toEqual(["lost", "attaching busy=false"]);
   expect(attachment.renew().aborted).toBe(false);
-  attachment.set({ kind: "attaching", busy: false }); // as it is already
+  attachment.set({ kind: "attaching", busy: false }); // the state that it already has
   expect(told.at(-2)).toBe("lost");
 });
 
-it("attaches to nothing after its end", () => {
+it("attaches to no kernel after its end", () => {
   const { signal } = attempt();
   life.abort();
   expect(signal.aborted).toBe(true);
@@ -98,7 +98,7 @@ it("attaches to nothing after its end", () => {
   expect(told).toEqual(["attaching busy=false"]);
 });
 
-it("waits until a kernel was idle on end", () => {
+it("waits until a kernel was idle without a break", () => {
   const end = new AbortController();
   let [idle, calls] = [true, 0];
   whenIdleFor(
@@ -146,7 +146,7 @@ it("listens to Lumino's signals, VS Code's events and our own listeners until a 
   expect([slots.size, own.size]).toEqual([0, 0]);
 });
 
-it("remembers the latest 50 notebooks, under the names they have now", () => {
+it("remembers the latest 50 notebooks, under their present names", () => {
   let stored: unknown;
   const memory = new Memory((all) => (stored = all));
   for (let i = 0; i < 51; i += 1) memory.set({ path: `${i}`, name: "cache", selection: null });
@@ -160,13 +160,13 @@ it("remembers the latest 50 notebooks, under the names they have now", () => {
   expect([again.all.length, again.get("1")?.name, again.get("2")?.name]).toEqual([50, "newer", "cache"]);
 });
 
-it.each([undefined, null, 7, "text", [7], { path: {} }])("remembers nothing where nothing was stored: %j", (stored) => {
+it.each([undefined, null, 7, "text", [7], { path: {} }])("remembers nothing if nothing was stored: %j", (stored) => {
   const memory = new Memory(() => undefined);
   memory.load(stored);
   expect(memory.all).toEqual([]);
 });
 
-it("reads what an object holds by path as it reads a list", () => {
+it("reads an object with paths as keys like a list", () => {
   const memory = new Memory(() => undefined);
   memory.load({ "a.ipynb": { path: "a.ipynb", name: "cache", selection: { tab: "nonsense", topK: 7 } } });
   expect(memory.get("a.ipynb")?.selection).toMatchObject({ tab: "attention", topK: 7 });

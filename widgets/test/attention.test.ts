@@ -78,7 +78,7 @@ describe("words", () => {
     expect(flat(cellSentence(store, ATTENTION, ATTENTION, weighting, "L9H9", q, k))).toBe(words),
   );
 
-  it("tell only attention where nothing more is known, and other destinations nothing of this one's", () => {
+  it("have only the attention if nothing more is known, and do not use values of another destination", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe(
       "L9H9: “·Mary” (destination 1) reads “<bos>” (source 0): attention 0.25",
@@ -86,7 +86,7 @@ describe("words", () => {
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
   });
 
-  it("tell the destination that was asked for, until another one's figures are there", () => {
+  it("are about the requested destination until the values of another one are there", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
     store.position.value = 1;
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe(
@@ -99,7 +99,7 @@ describe("words", () => {
     store.position.value = "last";
   });
 
-  it("tell what a token reads and what reads it, strongest first", () => {
+  it("list what a token reads and what reads it, the strongest first", () => {
     expect([...lineOf(PATTERN, 3, "reads", 1)]).toEqual([0.25, 0.75, NaN]);
     expect([...lineOf(PATTERN, 3, "read-by", 1)]).toEqual([NaN, 0.75, Math.fround(0.79)]);
     expect(lineWords(store, "pattern", "reads", 2, lineOf(PATTERN, 3, "reads", 2), 2)).toBe(
@@ -132,7 +132,7 @@ describe("words", () => {
 });
 
 describe("scales", () => {
-  it("are shared by all pictures of a weighting in sight, or each picture's own", () => {
+  it("are shared by all visible pictures of a weighting, or are each picture's own", () => {
     const store = new Store();
     const limits = new Limits(store);
     limits.report("a", "value", 3);
@@ -145,7 +145,7 @@ describe("scales", () => {
     expect([limits.of("pattern", 0.3), limits.of("value", 2), limits.of("contribution", 1)]).toEqual([0.3, 2, 1]);
   });
 
-  it("write numbers as long as they need to be", () => {
+  it("write numbers with as many digits as needed", () => {
     expect([3.16, 0.2, 12.34, 0, 3e-6].map(length)).toEqual(["3.2", "0.20", "12.3", "0.0", "<0.0001"]);
     expect([2, 0.5, 0.012].map(decimals)).toEqual([1, 2, 3]);
     expect([
@@ -170,13 +170,13 @@ describe("zoom", () => {
     expect(partOf({ left: 6.4, top: 5.6, span: 4.2 }, 16)).toEqual({ left: 6, top: 6, span: 4 });
     expect(partOf(null, 16)).toEqual(start);
   });
-  it("follows the keyboard's cell", () => {
+  it("follows the cell chosen with the keyboard", () => {
     expect(bringIntoSight({ left: 0, top: 0, span: 4 }, 16, 7, 2)).toEqual({ left: 0, top: 4, span: 4 });
   });
 });
 
 describe("superposition", () => {
-  it("is the mean of heads, and of contributions the sum", () => {
+  it("is the mean of the heads; for contributions, the sum", () => {
     const maps = [Float32Array.of(1, 0.5), Float32Array.of(0, 1)];
     expect([...superpose(maps, "pattern")]).toEqual([0.5, 0.75]);
     expect([...superpose(maps, "contribution")]).toEqual([1, 1.5]);
@@ -186,7 +186,7 @@ describe("superposition", () => {
 });
 
 describe("thumbnails", () => {
-  it("that come while they are out of sight are there when they are looked at again", async () => {
+  it("that arrive while the view is hidden are there when it is shown again", async () => {
     const store = storeOf("a", "b");
     const end = new AbortController();
     let answer = (): void => undefined;
@@ -218,11 +218,11 @@ describe("the attention tab", () => {
   const shaded = (root: HTMLElement): number[] =>
     words(root).flatMap((w, i) => (w.querySelector<HTMLElement>(".rs-word-text")?.style.backgroundColor ? [i] : []));
 
-  it("shades what a token reads; a click, clear or Esc ends a lock and keeps the pins", async () => {
+  it("shades what a token reads; a click, clear or Esc ends the lock and keeps the pins", async () => {
     const { root, model, settled } = await open({ heads: ["L0H0", "L1H1"], presentation: "text" });
     await settled();
     expect(line(root)).toMatch(/^mean of L0H0 and L1H1: “[^”]+” reads /);
-    expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the panel's destination
+    expect(shaded(root)).toEqual([0, 1, 2, 3, 4, 5]); // the destination of the panel
     words(root)[2]?.dispatchEvent(new Event("pointerover", { bubbles: true }));
     expect(shaded(root)).toEqual([0, 1, 2]);
     const unlock = [
@@ -238,11 +238,11 @@ describe("the attention tab", () => {
       expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
     }
     expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
-    key(words(root)[2], "Escape"); // nothing is locked: the panel's own
+    key(words(root)[2], "Escape"); // nothing is locked, so this is the panel's destination
     expect(model.state.heads).toEqual([]);
   });
 
-  it("shades what reads a token, by the heads that are switched on, or by all of them", async () => {
+  it("shades what reads a token, for the heads that are switched on, or for all heads", async () => {
     const { root, model, settled } = await open({
       heads: ["L0H0", "L1H1"],
       presentation: "text",
@@ -287,7 +287,7 @@ describe("the attention tab", () => {
     ]);
   });
 
-  it("asks once for a head that the pointer passes, though card and strip both show it", async () => {
+  it("sends one request for a head that the pointer passes, although card and strip both show the head", async () => {
     const { root, model, settled } = await open({ heads: [] }, recordedKernel(), () => 15);
     await settled();
     model.asked.length = 0;
@@ -304,7 +304,7 @@ describe("the attention tab", () => {
     expect(way.map((head) => asked.filter((one) => one === head).length)).toEqual([1, expect.toBeOneOf([0, 1]), 1]);
   });
 
-  it("keeps the last picture until that of another weighting is there", async () => {
+  it("keeps the last picture until the picture of another weighting is there", async () => {
     const honest = recordedKernel();
     let wait = 0;
     const { root, settled, model } = await open(
@@ -333,7 +333,7 @@ describe("the attention tab", () => {
     await vi.waitFor(() => expect(canvas?.getAttribute("aria-label")).toMatch(/^Value-weighted of L0H0/));
     expect(card?.classList.contains("rs-waiting")).toBe(false);
     model.set("weighting", "pattern");
-    expect(canvas?.getAttribute("aria-label")).toMatch(/^Attention of L0H0/); // kept: at once
+    expect(canvas?.getAttribute("aria-label")).toMatch(/^Attention of L0H0/); // kept maps are drawn at once
   });
 
   it.each(["matrix", "text", "all"] as const)(
@@ -386,19 +386,19 @@ describe("the attention tab", () => {
     expect([model.state.heads, card?.isConnected, document.activeElement?.className]).toEqual([[], false, place]);
   });
 
-  it("asks only for what is in sight", async () => {
+  it("requests only what is visible", async () => {
     const { model, settled } = await open({ heads: ["L0H0"], tab: "positions", presentation: "text" });
     await settled();
     const asked = (): string[] =>
       model.asked
         .map(({ ask }) => ask.kind)
         .filter((kind) => kind === "attention" || kind === "thumbnails" || kind === "blend");
-    expect(asked()).toEqual(["attention"]); // the token strip's, in whichever tab
+    expect(asked()).toEqual(["attention"]); // the request of the token strip, in every tab
     model.set("tab", "attention");
     expect(asked()).toEqual(["attention", "attention"]);
   });
 
-  it("shows tokens as text, cut where they are endless", async () => {
+  it("shows tokens as text, and cuts very long ones", async () => {
     const hostile = ["<img src=x onerror=alert(1)>", "שלום", "🙂", "\n", "y".repeat(10_000), "</span><b>"];
     const honest = recordedKernel();
     const kernel: Kernel = (ask) =>

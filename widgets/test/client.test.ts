@@ -39,7 +39,7 @@ function setup(more: Partial<Transport> = {}) {
 }
 type Sent = ReturnType<typeof setup>;
 const flush = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
-/** What has become of a promise by now. */
+/** The present state of a promise. */
 function fate(promise: Promise<unknown>): () => string {
   let now = "waits";
   promise.then(
@@ -59,7 +59,7 @@ describe("latest", () => {
     expect(texts(sent)).toEqual(["a"]);
     await expect(b).resolves.toBeNull();
     reply(0, "a");
-    await expect(a).resolves.toBeNull(); // stale: overtaken by c
+    await expect(a).resolves.toBeNull(); // outdated: replaced by c
     expect(texts(sent)).toEqual(["a", "c"]);
     reply(1, "c");
     expect((await c)?.reply.text).toBe("c");
@@ -81,7 +81,7 @@ describe("latest", () => {
     expect(texts(sent)).toEqual(["a", "b"]);
   });
 
-  it("lets the next one through when an answer never came", () => {
+  it("sends the next one if an answer never comes", () => {
     vi.useFakeTimers();
     const { sent, check } = setup();
     void check("a");
@@ -99,7 +99,7 @@ describe("what takes long", () => {
     return { ...made, working };
   };
 
-  it("is asked for again with the same id until it is there, and says how far it is", async () => {
+  it("is requested again with the same id until it is there, and reports its progress", async () => {
     const { sent, client, reply, check, working } = setupLong();
     const a = check("a");
     working(0, 2);
@@ -112,7 +112,7 @@ describe("what takes long", () => {
     expect(client.progress.value).toBeNull();
   });
 
-  it("is given up for a newer question, which need not wait for it", async () => {
+  it("is cancelled for a newer request, which does not wait for it", async () => {
     const { sent, client, reply, check, working } = setupLong();
     const a = check("a");
     working(0, 2);
@@ -120,14 +120,14 @@ describe("what takes long", () => {
     await expect(a).resolves.toBeNull();
     expect(texts(sent)).toEqual(["a", "a", "give-up", "b"]);
     expect(sent[2]?.ask).toEqual({ kind: "give-up", id: sent[0]?.id });
-    working(1, 4); // too late: nobody asks again
+    working(1, 4); // too late: the client sends nothing
     expect(sent.length).toBe(4);
     reply(3, "b");
     expect((await b)?.reply.text).toBe("b");
     expect(client.progress.value).toBeNull();
   });
 
-  it("is given up at the cache that was asked about, whichever is shown by then", async () => {
+  it("is cancelled in the cache that the request was about, even if another one is shown by then", async () => {
     const { sent, about, check, working } = setupLong();
     about.cache = { id: "one", state: "1.1.0" };
     const a = check("a");
@@ -143,10 +143,10 @@ describe("what takes long", () => {
     ]);
   });
 
-  it("is given up when its view is left", async () => {
+  it("is cancelled when its view is left", async () => {
     const { sent, client, check, working } = setupLong();
     const a = check("a");
-    client.leave("box"); // not known to take long: it will be there in a moment
+    client.leave("box"); // not known to be a long job, so its reply will come soon
     working(0, 2);
     client.leave("box");
     await expect(a).resolves.toBeNull();
@@ -155,7 +155,7 @@ describe("what takes long", () => {
 });
 
 describe("ask", () => {
-  it("matches answers by id, in any order, and ignores strangers", async () => {
+  it("matches answers by id, in any order, and ignores unknown ids", async () => {
     const { sent, client, reply, deliver } = setup();
     const [a, b] = [client.ask({ kind: "check", text: "a" }), client.ask({ kind: "check", text: "b" })];
     expect(new Set(sent.map((q) => q.id)).size).toBe(2);
@@ -174,7 +174,7 @@ describe("ask", () => {
     expect(ids[0]).not.toBe(ids[1]);
   });
 
-  it("makes up ids that no other page makes up, whatever its random numbers", () => {
+  it("creates ids that no other page creates, whatever its random numbers", () => {
     vi.spyOn(Math, "random").mockReturnValue(0.5);
     const { client, sent } = setup();
     void client.ask({ kind: "describe" });
@@ -228,7 +228,7 @@ describe("ask", () => {
     expect(client.inFlight.value).toBe(0);
   });
 
-  it("fails what waits when the kernel side is gone or the view closes", async () => {
+  it("lets waiting requests fail when the kernel side is gone or the view closes", async () => {
     const gone = setup();
     const asked = gone.client.ask({ kind: "describe" });
     gone.lose();
@@ -256,7 +256,7 @@ describe("the newest of a view", () => {
   it.each([
     [30_000, ["a"]],
     [30_001, ["a", "b"]],
-  ])("waits for a lost answer no longer than half a minute: after %i ms", (ms, expected) => {
+  ])("waits for a lost answer for at most half a minute: after %i ms", (ms, expected) => {
     vi.useFakeTimers();
     const { sent, check } = setup();
     void check("a");
@@ -265,7 +265,7 @@ describe("the newest of a view", () => {
     expect(texts(sent)).toEqual(expected);
   });
 
-  it("is there, whatever comes of the one that it did not wait for", async () => {
+  it("arrives, whatever the result of the older one", async () => {
     vi.useFakeTimers();
     const { sent, check, reply, deliver } = setup();
     const a = fate(check("a"));
@@ -281,11 +281,11 @@ describe("the newest of a view", () => {
     reply(2, "c");
     await flush();
     expect(c()).toBe("there");
-    void check("d"); // nothing is under way any more
+    void check("d"); // nothing is in flight any more
     expect(texts(sent)).toEqual(["a", "b", "c", "d"]);
   });
 
-  it("is asked for after one that was overtaken and failed, and that failure is nobody's", async () => {
+  it("is requested after an older one that failed, and that failure is not reported", async () => {
     vi.useFakeTimers();
     const { sent, check, deliver } = setup();
     const [a, b] = [fate(check("a")), fate(check("b"))];
@@ -294,12 +294,12 @@ describe("the newest of a view", () => {
     expect([a(), b(), texts(sent)]).toEqual(["null", "waits", ["a", "b"]]);
   });
 
-  it("is dropped when its view is left while something long is under way, and another view's is not", async () => {
+  it("is dropped when its view is left during a long job; the request of another view is not", async () => {
     vi.useFakeTimers();
     const { sent, client, check, deliver } = setup();
-    client.leave("box"); // nothing is under way
+    client.leave("box"); // nothing is in flight
     const [a, other] = [fate(check("a")), fate(client.latest("other", { kind: "check", text: "o" }))];
-    client.leave("box"); // not known to be long
+    client.leave("box"); // not known to be a long job
     for (const index of [0, 1]) deliver({ id: sent[index]?.id, reply: { kind: "working", done: 1, total: 0 } });
     client.leave("box");
     await flush();
@@ -316,11 +316,11 @@ describe("the newest of a view", () => {
   });
 });
 
-describe("requests that nobody waits for", () => {
+describe("requests in advance", () => {
   const spare = (made: Sent, signal = new AbortController().signal) =>
     fate(made.client.spare({ kind: "check", text: "s" }, signal));
 
-  it("are sent once nothing is under way, one after the other, and are not counted", async () => {
+  it("are sent when nothing else is in flight, one after the other, and are not counted", async () => {
     vi.useFakeTimers();
     const made = setup();
     const { sent, client, reply } = made;
@@ -339,7 +339,7 @@ describe("requests that nobody waits for", () => {
     expect(two()).toBe("there");
   });
 
-  it("wait for a kernel that has the user's work to do, and for one that is there again", async () => {
+  it("wait for a kernel that runs the user's cells, and for one that was lost and is there again", async () => {
     vi.useFakeTimers();
     const occupied = state(true);
     const made = setup({ occupied });
@@ -353,7 +353,7 @@ describe("requests that nobody waits for", () => {
     expect(texts(made.sent)).toEqual(["s"]);
   });
 
-  it("come to nothing where they fail, and where nobody wants them any more", async () => {
+  it("give null if they fail, and if they are no longer wanted", async () => {
     vi.useFakeTimers();
     const made = setup();
     const one = spare(made);
@@ -378,7 +378,7 @@ describe("requests that nobody waits for", () => {
     expect(texts(made.sent)).toEqual(["s", "describe"]);
   });
 
-  it("go several at a time, each with its own answer", async () => {
+  it("are sent several at a time, each with its own answer", async () => {
     vi.useFakeTimers();
     const { sent, client, reply, deliver } = setup();
     const asked = client.spareAll(
@@ -404,7 +404,7 @@ describe("silence", () => {
     return setup({ isSilenceLoss: isLoss });
   };
 
-  it("has what was asked asked again, once; after as long again it is said, and an answer ends it", async () => {
+  it("makes the client send a request again, once; then it is reported, and an answer ends it", async () => {
     const { sent, client, reply } = silent();
     const [a, b] = [fate(client.ask({ kind: "check", text: "a" })), fate(client.ask({ kind: "check", text: "b" }))];
     vi.advanceTimersByTime(SILENCE_MS - 1);
@@ -422,14 +422,14 @@ describe("silence", () => {
     reply(0, "a");
     await flush();
     expect([a(), b(), client.unanswered.value, client.heard.value]).toEqual(["there", "waits", false, 1]);
-    vi.advanceTimersByTime(SILENCE_MS); // of the other one, counted again
+    vi.advanceTimersByTime(SILENCE_MS); // for the other request, which is counted again
     expect(texts(sent).slice(4)).toEqual(["b"]);
     reply(1, "b");
     vi.advanceTimersByTime(3 * SILENCE_MS);
     expect([sent.length, client.unanswered.value]).toEqual([5, false]);
   });
 
-  it("is counted from the first question, and again from each word of the kernel", () => {
+  it("is measured from the first request, and again from each message of the kernel", () => {
     const { sent, client, deliver } = silent();
     void client.ask({ kind: "check", text: "a" });
     vi.advanceTimersByTime(SILENCE_MS / 2);
@@ -443,7 +443,7 @@ describe("silence", () => {
     expect(texts(sent)).toEqual(["a", "b", "a", "a", "b"]);
   });
 
-  it("says nothing without a sign of loss, if the host reports losses, or after a close or loss", async () => {
+  it("is not reported without a sign of loss, if the host reports losses, or after a close or loss", async () => {
     let isLoss = false;
     const { sent, client } = silent(() => isLoss);
     void client.ask({ kind: "check", text: "a" });
@@ -467,7 +467,7 @@ describe("silence", () => {
     expect(fates.map((one) => one())).toEqual(["closed", "lost"]);
   });
 
-  it("that was said is not said beside a loss", () => {
+  it("that was reported is not reported together with a loss", () => {
     const { client, lose } = silent();
     client.ask({ kind: "describe" }).catch(() => undefined);
     vi.advanceTimersByTime(2 * SILENCE_MS);
@@ -500,7 +500,7 @@ describe("a question", () => {
     expect(sent.map(({ id }) => id.split("-")[1])).toEqual(["1", "2", "2", "3"]);
   });
 
-  it("that takes long is told of until the last of them is there", async () => {
+  it("that takes long is reported until the last of them is there", async () => {
     const { sent, client, reply, deliver } = setup();
     const [a, b] = [client.ask({ kind: "check", text: "a" }), client.ask({ kind: "check", text: "b" })];
     const working = (index: number, done: number): void =>
@@ -526,7 +526,7 @@ describe("a question", () => {
     },
   );
 
-  it("is answered once: what comes again, or too late, is nobody's", async () => {
+  it("is answered once: a second answer, or a late one, is ignored", async () => {
     const { client, reply, sent } = setup();
     const asked = client.ask({ kind: "check", text: "a" });
     reply(0, "a");
@@ -534,7 +534,7 @@ describe("a question", () => {
     expect([(await asked).reply.text, client.heard.value, sent.length]).toEqual(["a", 1, 1]);
   });
 
-  it("is refused in words that hide nothing, and its rows have names that hide nothing", async () => {
+  it("is refused in words that are safe to show, and its rows have names that are safe to show", async () => {
     const { sent, client, deliver } = setup();
     const refused = client.ask({ kind: "describe" });
     deliver({ id: sent[0]?.id, failure: { code: "x", message: "a\u202eb" } });
@@ -563,7 +563,7 @@ describe("a question", () => {
   it.each<[string, (made: Sent) => void, string, string]>([
     ["the kernel is gone", ({ lose }) => lose(), "lost", "The kernel side of this view is gone."],
     ["the view is closed", ({ end }) => end.abort(), "closed", "The view was closed."],
-  ])("is refused where %s", async (_, happen, code, message) => {
+  ])("is refused if %s", async (_, happen, code, message) => {
     vi.useFakeTimers();
     const made = setup();
     const asked = [made.client.ask({ kind: "describe" }), made.client.ask({ kind: "check", text: "a" })];
@@ -575,7 +575,7 @@ describe("a question", () => {
     expect(made.client.heard.value).toBe(0);
   });
 
-  it("is sent again when the kernel is there again, and asked as before", async () => {
+  it("is sent again, unchanged, when the kernel is there again", async () => {
     vi.useFakeTimers();
     const made = setup();
     made.lose();
@@ -586,7 +586,7 @@ describe("a question", () => {
     made.renew();
     expect(made.client.lost.value).toBe(false);
     const asked = made.client.ask({ kind: "check", text: "a" });
-    made.renew(); // by another way
+    made.renew(); // over another transport
     expect([texts(made.sent), made.sent[0]?.id === made.sent[1]?.id]).toEqual([["a", "a"], true]);
     made.reply(0, "a");
     expect((await asked).reply.text).toBe("a");
@@ -610,7 +610,7 @@ it("a request that cannot be sent again to a renewed kernel fails, and the kerne
 });
 
 describe("buffers", () => {
-  it("that are not there are empty, and a number that is cut off is none", () => {
+  it("that are missing are empty, and a number that is cut off is left out", () => {
     expect([float32(undefined), words16(undefined)]).toEqual([new Float32Array(0), new Uint16Array(0)]);
     const bytes = Uint8Array.of(9, 1, 0, 2, 0, 3, 0, 4, 0);
     const [even, odd] = [new DataView(bytes.buffer, 0, 5), new DataView(bytes.buffer, 1, 7)];

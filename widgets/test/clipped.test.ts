@@ -27,18 +27,18 @@ describe("the end of the position map's colours", () => {
     ["of nothing is zero", map(0, 0), 2, 1, 0],
   ])("%s", (_, values, columns, last, end) => expect(clippedLimit(values, columns, last)).toBe(Math.fround(end)));
 
-  it("does not count padding: the first position is the first that is none", () => {
+  it("does not count padding: the first position is the first real token", () => {
     expect(clippedLimit(map(900, 80, 1, 2), 4, 3, (column) => column === 0)).toBe(2);
   });
 
-  it("says at which side values lie beyond", () => {
+  it("shows at which end values lie beyond it", () => {
     expect(endsOf(Float32Array.of(-3, 2, NaN), { low: -2, high: 2 }, String)).toEqual(["≤ -2", "2"]);
     expect(endsOf(Float32Array.of(-1, 3), { low: -2, high: 2 }, String)).toEqual(["-2", "≥ 2"]);
   });
 });
 
 describe("a range that is held", () => {
-  it("is the one it had, for each picture its own, until it is let go", () => {
+  it("stays as it was, for each picture its own, until the hold ends", () => {
     const hold = new Hold();
     const range = (name: string, high: number): number => hold.range(name, { low: -high, high }).high;
     expect(range("layer", 1)).toBe(1);
@@ -51,7 +51,7 @@ describe("a range that is held", () => {
     expect([range("layer", 0), range("layer", 3), range("layer", 4)]).toEqual([0, 3, 3]);
   });
 
-  it("stays while prompts change, says so in the legend, and another target lets go", async () => {
+  it("stays while prompts change, and is marked in the legend; another target ends the hold", async () => {
     const { root, model, settled } = await open({ prompt: 0, tab: "positions" });
     await settled();
     const scale = (): string =>
@@ -79,7 +79,7 @@ describe("a range that is held", () => {
 });
 
 describe("a sentence that may not fit", () => {
-  it("keeps each part whole, and is its own title", () => {
+  it("keeps each part whole, and has all parts in its title", () => {
     const node = document.createElement("p");
     fitWords(node, ["“·to” reads “·Mary” 0.79", ", “, 0.5” 0.10"]);
     expect([...node.children].map((part) => part.textContent)).toEqual(["“·to” reads “·Mary” 0.79", ", “, 0.5” 0.10"]);

@@ -1,4 +1,4 @@
-// The scales as the colour-blind see them: simulated after Machado, Oliveira and Fernandes (2009), severity 1, and
+// The scales as colour-blind readers see them: simulated as in Machado, Oliveira and Fernandes (2009), severity 1, and
 // measured in CIELAB.
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
@@ -67,7 +67,7 @@ const apart = (a: Rgb, b: Rgb, sight: Matrix): number => {
   return Math.hypot(p[0] - q[0], p[1] - q[1], p[2] - q[2]);
 };
 
-// The colours as they are seen, from −limit over zero to +limit, and from 0 to 1; between two of them they are mixed.
+// The seen colours, from −limit over zero to +limit, and from 0 to 1. Colours between two of them are interpolated.
 const STOPS = [-1, -0.8, -0.6, -0.3, -0.2, -0.12, -0.04, 0, 0.04, 0.12, 0.2, 0.3, 0.6, 0.8, 1];
 const SHARES = [0, 0.03, 0.12, 0.2, 0.35, 0.5, 0.65, 0.8, 1];
 describe.each([
@@ -90,7 +90,7 @@ describe.each([
     expect(listed(SHARES.map((value) => sequentialRgb(value, theme)))).toBe(sequential);
   });
 
-  it("end where the scale ends, and are nothing's where there is no scale or no value", () => {
+  it("end where the scale ends, and are missing if there is no scale or no value", () => {
     const [least = "", most = "", zero] = [
       diverging.split(", ")[0],
       diverging.split(", ").at(-1),
@@ -117,7 +117,7 @@ describe.each([
     );
   });
 
-  it("have the picture's order in legends: upwards from negative to positive, rightwards from low to high", () => {
+  it("have the picture's order in legends: upwards from negative to positive, or from low on the left to high", () => {
     const stops = (gradient: string): string[] => gradient.slice(gradient.indexOf("(") + 1, -1).split(", ");
     expect(stops(divergingGradient(theme))).toEqual([
       "to top",
@@ -170,14 +170,14 @@ it.each<[number[], number]>([
 });
 
 describe.each(["light", "dark"] as const)("%s colours", (theme) => {
-  it.each(Object.entries(SIGHT))("tell what adds from what takes away (%s)", (_, sight) => {
+  it.each(Object.entries(SIGHT))("distinguish what adds from what takes away (%s)", (_, sight) => {
     for (const size of [0.15, 0.3, 0.6, 1])
       expect(apart(divergingRgb(size, 1, theme), divergingRgb(-size, 1, theme), sight)).toBeGreaterThan(
         size < 0.3 ? 10 : 20,
       );
   });
 
-  it.each(Object.entries(SIGHT))("tell more from less on every scale (%s)", (_, sight) => {
+  it.each(Object.entries(SIGHT))("distinguish more from less on every scale (%s)", (_, sight) => {
     const scales = [
       (t: number) => sequentialRgb(t, theme),
       (t: number) => divergingRgb(t, 1, theme),

@@ -1,5 +1,5 @@
-// Two runs compared: what of the reply is shown where, from the choice in the header to the exported table. The replies
-// are recorded; the sums that are expected are computed here from their buffers.
+// Two compared runs: where each part of the reply is shown, from the choice in the header to the exported table. The
+// replies are recorded. The expected sums are computed here from the buffers.
 import { describe, expect, it, vi } from "vitest";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { settingOf } from "../src/export/shown-pictures";
@@ -69,7 +69,7 @@ describe("a comparison", () => {
     expect(comparison.read).toBeCloseTo(whole - written, 5);
   });
 
-  it("is judged by its own rows: a difference that they do not add up to is said", () => {
+  it("is checked with its own rows: a difference that they do not add up to is reported", () => {
     const { reply, buffers } = recordedComparison();
     const difference = { ...reply.difference, measured: (reply.difference.measured ?? 0) + 1 };
     expect(verdict(comparisonOf({ reply: { ...reply, difference }, buffers }).difference).kind).toBe("contradicts");
@@ -95,7 +95,7 @@ describe("a comparison", () => {
     ["value along the direction", "values"],
   ])("of %s is one of %s", (one, many) => expect(several(one)).toBe(many));
 
-  it("can be with each other prompt and each other cache; one of another shape is listed and refused", () => {
+  it("is possible with each other prompt and each other cache; a cache of another shape is listed and refused", () => {
     const rows = [
       cacheRow(["cache", "same"]),
       cacheRow(['runs["clean"]', "clean"]),
@@ -145,7 +145,7 @@ describe("what is restored from outside", () => {
     const found = read("against", given);
     expect(found && Object.fromEntries(Object.entries(found).filter(([, value]) => value !== null))).toEqual(wanted);
   });
-  it("a run that there is not", () => expect(read("run", "third")).toBe("difference"));
+  it("a run that does not exist", () => expect(read("run", "third")).toBe("difference"));
 });
 
 describe("a panel that compares", () => {
@@ -221,7 +221,7 @@ describe("a panel that compares", () => {
     expect([model.get("prompt"), model.get("against")]).toEqual([0, { cache: null, prompt: 1 }]);
   });
 
-  it("says why it cannot be compared, where the picture would be, and keeps the run itself", async () => {
+  it("shows the reason in place of the picture if a comparison is not possible, and keeps the shown run", async () => {
     const kernel = recordedKernel();
     const message = "The two models have different shapes: the first has 3 layers, the second 5.";
     const { root, settled } = await open({ against: { cache: "large", prompt: null } }, (ask) =>
@@ -229,7 +229,7 @@ describe("a panel that compares", () => {
     );
     await settled();
     expect(text(root.querySelector(".rs-map-refusal"))).toBe(message);
-    // Said once: the other charts show the run itself.
+    // The reason is shown once: the other charts show the first run.
     const troubles = all(root, ".rs-axes .rs-view-trouble").filter((node) => !node.hidden);
     expect(troubles.map(text)).toEqual([]);
     expect(all(root, ".rs-lens .rs-line").length).toBe(1);
@@ -324,7 +324,7 @@ describe("the scatter of two runs", () => {
     expect(text(root.querySelector(".rs-sentence"))).toContain("Pinned 6 heads in the frame");
   });
 
-  it("is walked with the arrow keys, from the head that differs most, and pins with Enter", async () => {
+  it("is read with the arrow keys, from the head that differs most; Enter pins", async () => {
     const { model, field, root } = await opened();
     key(field, "ArrowRight");
     key(field, "ArrowRight");
@@ -376,7 +376,7 @@ describe("attention in two runs", () => {
       }
   });
 
-  it("says of a cell what both runs read", () => {
+  it("has a sentence about a cell with the values of both runs", () => {
     const store = storeOf(["a", "b", "c", "d", "e", "f"]);
     const found = maps();
     const at = (plane: number): number => found.planes[plane]?.values[5 * 6 + 2] ?? NaN;
@@ -387,7 +387,7 @@ describe("attention in two runs", () => {
     );
   });
 
-  it("shows the pinned heads, walked by keys and linked to the strip", async () => {
+  it("shows the pinned heads, can be read with keys, and is linked to the strip", async () => {
     const { root, settled } = await open({ against: { cache: null, prompt: 1 }, tab: "runs", heads: ["L1H1", "L0H0"] });
     await settled();
     const choice = all(root, '[aria-label="What is compared"] button');
@@ -406,7 +406,7 @@ describe("attention in two runs", () => {
     expect(root.querySelector('[data-head="L1H1"][role=gridcell]')?.className).toContain("rs-hover");
   });
 
-  it("says why it cannot be shown, in the place of the head", async () => {
+  it("shows in place of the head why there is no picture", async () => {
     const kernel = recordedKernel();
     const message = "The prompts of the two runs differ in their length.";
     const { root, settled } = await open(
@@ -435,7 +435,7 @@ describe("a stored picture of a comparison", () => {
   };
   const entryOf = (picture: Snapshot, kind: string) => picture.entries.find(({ ask }) => ask.kind === kind);
 
-  it("has its replies, and is accepted", async () => {
+  it("contains its replies, and is accepted", async () => {
     const picture = await taken();
     const kinds = picture.entries.map(({ ask }) => ask.kind);
     expect(kinds.filter((kind) => kind === "compare").length).toBe(3);

@@ -1,4 +1,4 @@
-// Rows of a reply: what they are of, and what they are called.
+// The rows of a reply: their components and their labels.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/texts/components.json";
 import { componentsOf, isWhole, shortLabelOf } from "../src/wire/components";
@@ -14,7 +14,7 @@ const table = (given: Partial<ComponentTable> = {}): ComponentTable => ({
 
 describe("a row", () => {
   it.each(cases as [[ComponentTable["kinds"][number], number | null, number | null], string, string][])(
-    "of %j is called %s, and %s where there is little room",
+    "of %j is called %s, and %s if there is little room",
     ([kind, layer, index], label, short) => {
       const columns = { kinds: [kind], kind: [0], layer: [layer], index: [index] };
       const [row] = componentsOf(columns);
@@ -23,15 +23,16 @@ describe("a row", () => {
       expect(isWhole(columns)).toBe(true);
     },
   );
-  it("is made once", () => {
+  it("is created once", () => {
     const columns = table();
     expect(componentsOf(columns)).toBe(componentsOf(columns));
   });
-  it("is legible, whatever a kernel says", () => {
+  it("has a label that is safe to show, whatever the kernel sends", () => {
     const odd = table({ kinds: ["a\u200bb" as "head"], kind: [0, 7], layer: [null, "\u202e" as unknown as number] });
     expect(componentsOf(odd).map(({ label }) => label)).toEqual(["a‹U+200B›b", "‹U+202E›_?"]);
   });
-  it("is none where there is no table", () => expect([componentsOf(null), componentsOf(undefined)]).toEqual([[], []]));
+  it("does not exist if there is no table", () =>
+    expect([componentsOf(null), componentsOf(undefined)]).toEqual([[], []]));
 });
 
 describe("a table from outside", () => {
@@ -43,7 +44,7 @@ describe("a table from outside", () => {
     ["a head without an index", { index: [null, null] }],
     ["an embedding of a layer", { layer: [2, 0] }],
     ["an embedding with an index", { index: [0, 0] }],
-  ])("is not whole with %s", (_, given) => {
+  ])("is not complete with %s", (_, given) => {
     expect(isWhole(table())).toBe(true);
     expect(isWhole(table(given))).toBe(false);
   });

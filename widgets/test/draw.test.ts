@@ -39,8 +39,8 @@ describe("colours", () => {
   it("take the largest absolute value as their limit", () => expect(limitOf([0.5, -2, NaN, Infinity])).toBe(2));
 });
 
-describe("bars of what sources bring", () => {
-  it("are the tallest that fall on a pixel, up for what adds and down for what takes away", () => {
+describe("bars of source contributions", () => {
+  it("show the tallest value of each pixel, up for what adds and down for what takes away", () => {
     const canvas = document.createElement("canvas");
     const fillRect = vi.fn();
     vi.spyOn(canvas, "getContext").mockReturnValue({ scale: vi.fn(), fillRect } as unknown as RenderingContext);
@@ -55,7 +55,7 @@ describe("bars of what sources bring", () => {
 });
 
 describe("axis", () => {
-  it("puts a bar under the lens' step that it makes", () => {
+  it("puts a bar next to its step of the lens", () => {
     const attention = bars(rowsOf("embed", "pos_embed", "0_attn_out", "0_mlp_out"))[2];
     expect([attention?.from, attention?.to]).toEqual(["0_pre", "0_mid"].map((name) => lensX(componentOf(name), 1)));
     expect(percent(lensX(componentOf("final_post"), 1), 1)).toBe(100);

@@ -1,5 +1,6 @@
-// Effects for which the model is run: what is asked and when, what cells, ranking and exports show of them, and that
-// nothing is run unless the user asks for it. The kernel is made up; tests/browser/test_effects.py has a real one.
+// Effects for which the model is run: the requests and their times, and how cells, ranking and exports show the
+// effects. The model is never run unless the user asks for it. The kernel is a fake; tests/browser/test_effects.py has
+// a real one.
 import { describe, expect, it, vi } from "vitest";
 import { measuredKernel } from "../dev/measured-kernel";
 import { recordedKernel, SHAPE } from "../dev/recorded-kernel";
@@ -33,7 +34,7 @@ const asked = (panel: Awaited<ReturnType<typeof opened>>, kind: string) =>
   panel.model.asked.filter(({ ask }) => ask.kind === kind).map(({ ask }) => ask);
 
 describe("an effect for which the model is run", () => {
-  it("fills in while it is measured, and says what is measured and what is estimated", async () => {
+  it("appears while it is measured, and shows what is measured and what is estimated", async () => {
     const panel = await opened({ effect: "direct" }, { idle: 1 });
     await panel.settled();
     const direct = cell(panel.root, "L1H0");
@@ -56,7 +57,7 @@ describe("an effect for which the model is run", () => {
     expect(panel.kernel.runs()).toBe(runs);
   });
 
-  it("is stopped at once: the last request measures nothing, and nothing follows it", async () => {
+  it("is stopped at once: the last request measures nothing, and no request follows", async () => {
     const panel = await opened({}, { batch: 1 });
     await panel.settled();
     button(panel.root, "total")?.click();
@@ -71,7 +72,7 @@ describe("an effect for which the model is run", () => {
     await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
   });
 
-  it("ends when the selection changes, and of the next one only what is known is asked", async () => {
+  it("ends when the selection changes; for the next selection, only known values are requested", async () => {
     const panel = await opened({}, { batch: 1 });
     await panel.settled();
     button(panel.root, "total")?.click();
@@ -94,7 +95,7 @@ describe("an effect for which the model is run", () => {
     expect(asked(panel, "effects").every((ask) => "measure" in ask && ask.measure === false)).toBe(true);
   });
 
-  it("is refused in the kernel’s words, and one click leads back", async () => {
+  it("is refused in the kernel’s words, and one click shows the direct effects again", async () => {
     const panel = await opened({}, { refusal: "The run cannot be repeated: the weights were changed." });
     await panel.settled();
     button(panel.root, "total")?.click();
@@ -115,7 +116,7 @@ describe("an effect for which the model is run", () => {
     expect(all(panel.root, ".rs-cell.rs-estimate")).toHaveLength(COUNT);
   });
 
-  it("is kept in a stored picture, which can run nothing and says so", async () => {
+  it("is kept in a stored picture, which cannot run the model and shows this", async () => {
     const panel = await opened({}, { batch: 1 });
     await panel.settled();
     button(panel.root, "total")?.click();
@@ -132,7 +133,7 @@ describe("an effect for which the model is run", () => {
 });
 
 describe("a run without some heads", () => {
-  it("is made when the user asks, then compared; the last head that is put back ends it", async () => {
+  it("is made when the user asks, then compared; putting back the last head ends it", async () => {
     const panel = await opened({ heads: ["L1H1", "L2H0"] });
     await panel.settled();
     key(panel.root.querySelector('[role="gridcell"][data-head="L1H1"]'), "t");
@@ -170,11 +171,11 @@ describe("a run without some heads", () => {
 });
 
 describe("a turn", () => {
-  it.each(["", "a b", '")', "x".repeat(101), "a\n"])("is not taken for what is no token: %j", (token) => {
+  it.each(["", "a b", '")', "x".repeat(101), "a\n"])("accepts only a token, not %j", (token) => {
     expect(() => turnCode(token)).toThrow();
   });
 
-  it("is a silent request that a sidebar knows, and is given only where there is a kernel", async () => {
+  it("is a silent request that a sidebar recognises, and exists only if there is a kernel", async () => {
     const sent: { header: { msg_id: string }; content: Record<string, unknown> }[] = [];
     const kernel = {
       clientId: "c",

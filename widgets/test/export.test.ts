@@ -152,7 +152,7 @@ const PICTURES: { picture: Picture; marks: [string, number]; lines: number }[] =
   },
 ];
 
-/** RFC 4180, by its grammar. */
+/** Parses CSV by the grammar of RFC 4180. */
 function parsed(source: string): string[][] {
   const records: string[][] = [[]];
   for (const [, quoted, plain, end] of source.matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|$)/g)) {
@@ -161,7 +161,7 @@ function parsed(source: string): string[][] {
   }
   return records.slice(0, -1);
 }
-/** As csv.ts says that it is undone. */
+/** Removes the apostrophe, as csv.ts describes. */
 const bare = (field: string): string => (/^'+\s*[=+\-@]/.test(field) ? field.slice(1) : field);
 
 describe("CSV", () => {
@@ -182,7 +182,7 @@ describe("CSV", () => {
     });
   });
 
-  it("writes the shortest decimals that are the same float32, and nothing for what is not known", () => {
+  it("writes the shortest decimals that are the same float32, and nothing for unknown values", () => {
     expect([0.1, 1 / 3, 16777216, 1e-45, -0].map((v) => shortest(Math.fround(v)))).toEqual([
       "0.1",
       "0.33333334",
@@ -233,7 +233,7 @@ describe("figures", () => {
     },
   );
 
-  it("show control characters by their signs and cut what is long", () => {
+  it("show control characters as visible signs, and cut long texts", () => {
     expect(
       figure({ picture: "prompts", head: "a\u0000b", quantity: "logit", mean: NaN, std: NaN, rows: [] }, setting),
     ).toContain("a‹U+0000›b");
@@ -245,13 +245,13 @@ describe("figures", () => {
   });
 });
 
-it("says in a PNG how large it is", () => {
+it("write their size into a PNG", () => {
   const bytes = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
   const [header, rest] = [
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55",
     "0000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082",
   ];
-  const chunk = "000000097048597300005c4600005c460114944341"; // 23622 dots a metre, as Python’s zlib sums it
+  const chunk = "000000097048597300005c4600005c460114944341"; // 23622 dots per metre, checksum by zlib
   expect(withResolution(bytes(header + rest), 600)).toEqual(bytes(header + chunk + rest));
 });
 
@@ -261,7 +261,7 @@ it.each([
   [{ contrasts: [each(" Mary", " John"), each(" John", " Mary")] }, null, 2, ["cache", "own answers", "mean of 2"]],
   [{ contrasts: [each(" Mary")] }, 7, 9, ["cache", "Mary", "prompt7"]],
   [{ contrasts: [], direction: "d" }, 0, 2, ["cache", "d", "prompt0"]],
-])("calls files by cache, target and prompt: %j, prompt %s of %s", (target, prompt, prompts, parts) => {
+])("names files by cache, target and prompt: %j, prompt %s of %s", (target, prompt, prompts, parts) => {
   const store = new Store();
   store.facts.value = {
     kind: "describe",
@@ -315,7 +315,7 @@ describe("the menu", () => {
     return { ...panel, saved, button, menu, press, said: () => text(menu?.querySelector(".rs-export-said")) };
   }
 
-  it("lists what is in sight, walks by arrows, and gives the focus back", async () => {
+  it("lists what is visible, is used with arrow keys, and gives the focus back", async () => {
     const { button, menu, model } = await opened();
     expect(all(menu ?? document.body, '[role="rowheader"]').map(text)).toEqual([
       "Logit lens",
@@ -338,7 +338,7 @@ describe("the menu", () => {
     expect(model.state.heads).toEqual(["L1H1"]); // the first Esc closes the menu only
   });
 
-  it("saves numbers, figures and the page, and says so", async () => {
+  it("saves numbers, figures and the page, and reports it", async () => {
     const { press, saved, menu, said, root } = await opened();
     press("Heads: CSV");
     await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
@@ -396,7 +396,7 @@ describe("the menu", () => {
     );
   });
 
-  it("copies code, or shows it where the clipboard is closed", async () => {
+  it("copies code, or shows it if the clipboard may not be used", async () => {
     const { press, said, menu, model } = await opened();
     vi.stubGlobal("navigator", {});
     press("Heads: Code");
@@ -424,7 +424,7 @@ describe("the menu", () => {
     vi.unstubAllGlobals();
   });
 
-  it("saves no earlier selection's figures under a new one's caption", async () => {
+  it("never saves values of an earlier selection under the caption of a new one", async () => {
     const honest = recordedKernel();
     const { root, press, said, saved, menu, model } = await opened((ask) =>
       "prompt" in ask && ask.prompt === 1 ? { failure: { code: "missing", message: "Keep hook_z." } } : honest(ask),
@@ -441,7 +441,7 @@ describe("the menu", () => {
     await vi.waitFor(() => expect(said()).toBe("cache-Mary-John-prompt0-heads.csv given to the browser to save"));
   });
 
-  it("stops a page that takes long, and says that there is none", async () => {
+  it("stops a page that takes long, and reports that there is none", async () => {
     const honest = recordedKernel();
     let rounds = 0;
     const { menu, said, saved, model } = await opened((ask) =>
@@ -457,7 +457,7 @@ describe("the menu", () => {
     expect(saved).toEqual([]);
   });
 
-  it("says a refusal in the kernel's words", async () => {
+  it("shows a refusal in the kernel's words", async () => {
     const honest = recordedKernel();
     const { press, said } = await opened((ask) =>
       ask.kind === "code" ? { failure: { code: "x", message: "This cannot be written as code." } } : honest(ask),
@@ -467,7 +467,7 @@ describe("the menu", () => {
   });
 });
 
-it("a figure marks what lies beyond its colours, and says where they end", () => {
+it("a figure marks values beyond its colours, and shows where the colours end", () => {
   const picture = {
     picture: "positions",
     by: "layer",

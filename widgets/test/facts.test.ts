@@ -1,4 +1,4 @@
-// What the panel says about its figures: the badge, its notes, and what a cache does not hold.
+// What the panel shows about its values: the badge, its notes, and what a cache does not contain.
 import { describe, expect, it } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import { type Options, recordedKernel } from "../dev/recorded-kernel";
@@ -66,7 +66,7 @@ describe("the badge in words", () => {
     [
       "has rows that do not sum to what is said of them",
       { measured: 9.999, unexplained: 0, worst: 0, tolerance: 1e9 },
-      "The rows and the constant add up to +2.000, but +9.999 came with them: these numbers do not belong together.",
+      "The rows and the constant add up to +2.000, but the same reply says +9.999: it contradicts itself.",
     ],
     [
       "has a tolerance that would let anything pass",
@@ -86,7 +86,7 @@ describe("the badge in words", () => {
     ).toBe(words);
   });
 
-  it("opens with the notes, each once, whose number stands on the badge", async () => {
+  it("opens with the notes, each once; their number is on the badge", async () => {
     const { root, settled } = await over({ notes: ["One `thing`.", "Another."] }); // in all three decompositions
     await settled();
     expect(names(all(root, '[role="status"] [role="img"]'))).toEqual(["2 notes"]);
@@ -101,8 +101,8 @@ describe("the badge in words", () => {
   });
 });
 
-describe("a cache that Python describes otherwise", () => {
-  it("is asked again for all that is in view, at the prompts’ new ends", async () => {
+describe("a cache with a new description from Python", () => {
+  it("is requested again for everything in view, at the prompts’ new ends", async () => {
     const { model, settled } = await open({ prompt: null, position: 5 });
     await settled();
     const described = recordedKernel()({ kind: "describe" }) as { reply: NonNullable<Traits["facts"]> };
@@ -117,8 +117,8 @@ describe("a cache that Python describes otherwise", () => {
   });
 });
 
-describe("what is not there", () => {
-  it("heads of layers without attention: said, not drawn, not pinned, not added", async () => {
+describe("what is missing", () => {
+  it("heads of layers without attention: named, not drawn, not pinned, not added", async () => {
     const { root, model, settled } = await over({ mixers: [1] });
     await settled();
     const cells = all(root, '[role="gridcell"]');
@@ -150,7 +150,7 @@ describe("what is not there", () => {
   it.each([
     [true, true],
     [false, false],
-  ])("token ids: the strip says so (has_tokens %s)", async (tokens, hidden) => {
+  ])("token ids: the strip shows it (has_tokens %s)", async (tokens, hidden) => {
     const { root, settled } = await over({ tokens });
     await settled();
     const note = root.querySelector<HTMLElement>(".rs-strip-note");

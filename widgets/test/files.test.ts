@@ -1,4 +1,4 @@
-// What leaves the page: tables, their text, names of files, pixels.
+// Exports: tables, their text, file names, pixels.
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
@@ -59,7 +59,7 @@ describe("a field of CSV", () => {
     expect(csv({ columns: ["a", "b"], rows: [[field, field]] })).toEqual([`a,b\r\n${text},${text}\r\n`]);
     expect(csv({ columns: ["a"], rows: [[field], [field]] })).toEqual([`a\r\n${text}\r\n${text}\r\n`]);
   });
-  it("of a header is written as any other", () =>
+  it("of a header is written like any other", () =>
     expect(csv({ columns: ["a,b", "=c", "d"], rows: [] })).toEqual(['"a,b",\'=c,d\r\n']));
 
   it.each<[number, string]>([
@@ -83,7 +83,7 @@ describe("a field of CSV", () => {
     [0.1, "0.1"],
     [16777217, "16777217"],
     [-1 / 3, "-0.3333333333333333"],
-  ])("%s, which is none, is written as it is: %s", (value, text) => expect(shortest(value)).toBe(text));
+  ])("%s, which is not a float32, is written as it is: %s", (value, text) => expect(shortest(value)).toBe(text));
 
   it.each([
     [0, [1]],
@@ -94,7 +94,7 @@ describe("a field of CSV", () => {
     [10_001, [10_000, 2]],
     [19_999, [10_000, 10_000]],
     [20_000, [10_000, 10_000, 1]],
-  ])("%i rows come in parts of %j lines, with none lost between them", (count, lines) => {
+  ])("%i rows are written in parts of %j lines, and no row is lost", (count, lines) => {
     const parts = csv({ columns: ["n"], rows: Array.from({ length: count }, (_, i) => [i]) });
     expect(parts.map((part) => part.match(/\r\n/g)?.length)).toEqual(lines);
     expect(parts.join("")).toBe(["n", ...Array.from({ length: count }, (_, i) => String(i)), ""].join("\r\n"));
@@ -458,7 +458,7 @@ describe("a figure's legends and axes", () => {
       { ...everything(3), step: 2, maps: { pattern: new Float32Array(4).fill(1) } },
       ["down-sampled: each cell is the strongest of 2 × 2"],
     ],
-  ])("say which part they show, and draw each mark of it: %s", (_, part, words) => {
+  ])("name the part that they show, and draw each of its marks: %s", (_, part, words) => {
     const svg = drawn(attention("peak", map(part)));
     expect(
       texts(svg).flatMap((node) =>
@@ -472,7 +472,7 @@ describe("a figure's legends and axes", () => {
     expect(bottom > top).toBe((part?.rows?.stop ?? 0) - (part?.rows?.start ?? 0) > 1);
   });
 
-  it("have little at the left and much at the right where they lie down", () => {
+  it("have low values at the left and high values at the right if they are horizontal", () => {
     const svg = drawn(attention("peak", map()));
     const bar = svg.querySelector("linearGradient");
     expect([
@@ -535,7 +535,7 @@ describe("saving", () => {
     expect(revoked.mock.calls).toEqual([["blob:made"]]);
   });
 
-  it("is left to a host that saves by itself, and says what it says", async () => {
+  it("is done by a host that saves files itself, with the host's result", async () => {
     const given: [string, string][] = [];
     let answer = true;
     saveWith(async (name, blob) => {
@@ -558,7 +558,7 @@ describe("saving", () => {
   class Item {
     constructor(readonly items: Record<string, Promise<Blob>>) {}
   }
-  it("copies a text that comes later", async () => {
+  it("copies a text that becomes ready later", async () => {
     const items: Item[] = [];
     vi.stubGlobal("ClipboardItem", Item);
     vi.stubGlobal("navigator", { clipboard: { write: async ([item]: Item[]) => void (item && items.push(item)) } });
@@ -570,7 +570,7 @@ describe("saving", () => {
       ["text/plain"],
     ]);
   });
-  it("copies it as text where only that may be written", async () => {
+  it("copies it as text if only text may be written", async () => {
     const texts: string[] = [];
     vi.stubGlobal("navigator", { clipboard: { writeText: async (words: string) => void texts.push(words) } });
     const command = vi.fn(() => true);
@@ -592,7 +592,7 @@ describe("saving", () => {
       false,
     ],
   ])(
-    "copies it the old way where nothing else is allowed, if the page %s, and gives the focus back",
+    "copies it with the old API if nothing else is allowed, if the page %s, and gives the focus back",
     async (_, allowed, done) => {
       vi.stubGlobal("navigator", {});
       const seen: unknown[] = [];
@@ -617,7 +617,7 @@ describe("saving", () => {
       expect([document.querySelector("textarea"), document.activeElement]).toEqual([null, button]);
     },
   );
-  it("tells the text's own failure as such", async () => {
+  it("reports a failure of the text itself", async () => {
     vi.stubGlobal("navigator", {});
     await expect(copy(Promise.reject(new Error("refused")), document.body)).rejects.toThrow("refused");
     vi.stubGlobal("ClipboardItem", Item);
@@ -641,7 +641,7 @@ describe("pixels", () => {
     expect(pixelSize(width, height)).toEqual({ width: wide, height: high });
   });
 
-  it("say how large the picture is, and leave its own chunks as they are", () => {
+  it("get the size of the picture, and keep their other chunks", () => {
     const data = Uint8Array.from({ length: 40 }, (_, i) => i);
     for (const dpi of [600, 72, 1]) {
       const made = withResolution(data, dpi);
@@ -686,7 +686,7 @@ describe("pixels", () => {
     });
     return seen;
   };
-  it("are drawn at 600 a inch, all of the figure, and nothing else of it is changed", async () => {
+  it("are drawn at 600 per inch, for the whole figure, with no other change", async () => {
     const seen = browser(true, new Blob([new Uint8Array(40)], { type: "image/png" }));
     const blob = await png(SVG);
     expect(seen).toEqual([
@@ -701,12 +701,12 @@ describe("pixels", () => {
     const bytes = new DataView(await blob.arrayBuffer());
     expect([blob.type, bytes.byteLength, bytes.getUint32(41)]).toEqual(["image/png", 61, Math.round(600 / 0.0254)]);
   });
-  it("say how many of them make an inch, where 600 were too many", async () => {
+  it("state how many of them make an inch, if 600 would be too many", async () => {
     browser(true, new Blob([new Uint8Array(40)], { type: "image/png" }));
     const bytes = new DataView(await (await png(SVG.replace("0 0 72 144", "0 0 2000 1500"))).arrayBuffer());
     expect(bytes.getUint32(41)).toBe(Math.round(4618 / (2000 / 72) / 0.0254));
   });
-  it("are refused in words, with what to take instead", async () => {
+  it("are refused with a sentence that names an alternative", async () => {
     browser(false, null);
     await expect(png(SVG)).rejects.toThrow("This browser cannot draw on a canvas. Save the figure as SVG instead.");
     browser(true, null);
@@ -714,7 +714,7 @@ describe("pixels", () => {
   });
 });
 
-it("a picture is read where its view offers it, of this store, and the last offer counts", () => {
+it("a picture is read from the view that offers it, for each store, and the last offer counts", () => {
   const [store, other] = [new Store(), new Store()];
   const picture = exported({ picture: "prompts", head: null, quantity: "logit", mean: 0, std: 0, rows: [] });
   expect(offered(store, "prompts")).toBeNull();

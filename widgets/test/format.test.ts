@@ -1,4 +1,4 @@
-// Figures as they are written. The kernel's side is held to the same texts: tests/python/test_legible.py.
+// How numbers are written. tests/python/test_legible.py tests the kernel's side with the same texts.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/texts/figures.json";
 import {
@@ -26,7 +26,7 @@ describe("figures", () => {
     expect(plain(value ?? NaN, largest ?? NaN, more)).toBe(text.replace(/^[+−]/, ""));
   });
 
-  it("are coloured as they are written: what reads zero has no colour", () => {
+  it("have the colour of the written number: a written zero has no colour", () => {
     for (const [value, largest, more, text] of TEXTS) {
       const size = Number(text.replace("−", "-").replace("e−", "e-").replaceAll(",", ""));
       expect([text, side(signed(value ?? NaN, largest ?? NaN, more))]).toEqual([
@@ -59,7 +59,7 @@ describe("figures", () => {
     [10_001, 1e7, false],
     [0.4, 9e6, true],
     [0.6, 9e6, false],
-  ])("vanish where they are nothing beside the others: %s beside %s", (value, largest, gone) => {
+  ])("vanish if they are negligible next to the others: %s beside %s", (value, largest, gone) => {
     expect(vanishes(-value, largest)).toBe(gone);
   });
 
@@ -69,7 +69,7 @@ describe("figures", () => {
     [0.006, 2.24, 0, false],
     [0.04, 2.24, -1, true],
     [0.06, 2.24, -1, false],
-  ])("vanish by the decimals they are written with: %s beside %s, and %s more", (value, largest, more, gone) => {
+  ])("vanish according to their decimals: %s beside %s, and %s more", (value, largest, more, gone) => {
     expect([vanishes(value, largest, more), vanishes(-value, largest, more)]).toEqual([gone, gone]);
   });
 
@@ -82,7 +82,7 @@ describe("figures", () => {
     [0.00005, 2.24, "+0.00005"],
     [-0.0049, 2.24, "−0.005"],
     [-0.006, 2.24, "−0.01"],
-  ])("keep the first digit of a small one among large ones, and its sign: %s beside %s", (value, largest, text) =>
+  ])("keep the first digit and the sign of a small number among large ones: %s beside %s", (value, largest, text) =>
     expect(signed(value, largest)).toBe(text),
   );
 
@@ -107,9 +107,8 @@ describe("figures", () => {
     [Infinity, 1, 0, "not known"],
     [-Infinity, 1, 0, "not known"],
     [1, Infinity, 0, "1.00"],
-  ])(
-    "are written with fewer decimals the larger they are: %s beside %s, and %s more: %s",
-    (value, largest, more, text) => expect(plain(value, largest, more)).toBe(text),
+  ])("have fewer decimals if they are larger: %s beside %s, and %s more: %s", (value, largest, more, text) =>
+    expect(plain(value, largest, more)).toBe(text),
   );
 
   it.each([

@@ -1,4 +1,4 @@
-// Every legend, axis and hover name of the panel, read back from what is drawn.
+// Every legend, axis and tooltip of the panel, read from the drawn panel.
 import { describe, expect, it, vi } from "vitest";
 import { css, divergingRgb, sequentialRgb } from "../src/draw/colours";
 import { all, key, open, SHAPE, text } from "./open";
@@ -31,7 +31,7 @@ describe("the head map", () => {
     expect(most?.colour).toBe((most?.value ?? 0) > 0 ? PLUS : MINUS);
   });
 
-  it("counts layers down and heads across", async () => {
+  it("has layers from top to bottom and heads from left to right", async () => {
     const { root, settled } = await open();
     await settled();
     expect(all(root, "h3").map(text)).toContain("Heads layer ↓ × head →");
@@ -85,7 +85,7 @@ describe("the position map", () => {
     expect([rows.length, columns.length]).toEqual(
       [2 * SHAPE.layers, SHAPE.positions].map((count) => expect.toSatisfy((n: number) => n >= count)),
     );
-    key(field, "Home"); // enters at the first row
+    key(field, "Home"); // the cursor begins at the first row
     key(field, "Home");
     for (const [column, press] of [
       [0, "Home"],
@@ -113,7 +113,7 @@ describe("lens and layers", () => {
   it.each([
     [".rs-lens", "Logit lens: logit difference from "],
     [".rs-layers", "Layers, largest: "],
-  ])("count from zero to the right where that adds: %s", async (chart, summary) => {
+  ])("have positive values to the right of zero: %s", async (chart, summary) => {
     const { root, settled } = await open();
     await settled();
     const ticks = all(root, `${chart} .rs-ticks > span`).map((tick) => [
@@ -130,7 +130,7 @@ describe("lens and layers", () => {
     expect(root.querySelector(`${chart} .rs-plot`)?.getAttribute("aria-label")).toContain(summary);
   });
 
-  it("say of each bar what it adds or takes away, and of each point what it comes after", async () => {
+  it("state what each bar adds or takes away, and what each point comes after", async () => {
     const { root, settled } = await open();
     await settled();
     const read = (chart: string): string[] => {

@@ -14,7 +14,7 @@ describe("a text from outside", () => {
   it.each([
     ["with", Intl.Segmenter],
     ["without", undefined],
-  ])("is not longer than can be read, %s a browser that finds its characters", (_, segmenter) => {
+  ])("is cut to a readable length, %s a browser that finds its characters", (_, segmenter) => {
     const own = Intl.Segmenter;
     Object.defineProperty(Intl, "Segmenter", { value: segmenter, configurable: true });
     try {
@@ -25,7 +25,7 @@ describe("a text from outside", () => {
     }
   });
 
-  it("is fit to be shown as a token, too, with its white space", () => {
+  it("is safe to show as a token, too, with its white space", () => {
     expect(visible(` ${TOWER}`)).toBe(`·x${"\u0301".repeat(4)}‹+446›`);
     expect(visible(" \u202egnirts\n")).toBe("·‹U+202E›gnirts↵");
     expect(visible(" \u0301")).toBe("·◌\u0301");

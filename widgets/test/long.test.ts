@@ -15,11 +15,11 @@ const SHAPE = { layers: 1, heads: 2, positions: POSITIONS, prompts: 1 };
 const random = Float32Array.from({ length: 30 * 30 }, (_, i) => (Math.sin(i * 12.9898) * 43758.5453) % 1);
 
 describe("planes", () => {
-  it("are cut so that what travels is never more than 512 × 512", () => {
+  it("are cut so that a reply never has more than 512 × 512 values", () => {
     expect([15, 512, 513, 1024, 4096].map((n) => stepOf(n, n))).toEqual([1, 1, 2, 2, 8]);
     expect([stepOf(1, 4096), stepOf(4096, 1), stepOf(1, 262_145)]).toEqual([1, 1, 2]);
   });
-  it("know which figure a cell is in, and which cells a figure is of, also at the last, smaller blocks", () => {
+  it("map a cell to its value and a value to its cells, also in the last, smaller blocks", () => {
     const plane = { rows: { start: 4, stop: 21 }, columns: { start: 0, stop: 30 }, step: 8 };
     expect([
       indexOf(plane, 4, 0),
@@ -30,7 +30,7 @@ describe("planes", () => {
     ]).toEqual([0, 5, 11, -1, -1]);
     expect(blockOf(plane, 20, 29)).toEqual({ rows: { start: 20, stop: 21 }, columns: { start: 24, stop: 30 } });
   });
-  it("give the part in view", () => {
+  it("contain the visible part", () => {
     const { frame, take } = cropped({ ...everything(30), step: 4 }, { left: 9, top: 17, span: 8 });
     expect(frame).toEqual({ rows: { start: 16, stop: 28 }, columns: { start: 8, stop: 20 }, step: 4 });
     const side = Math.ceil(30 / 4);
@@ -56,7 +56,7 @@ describe("planes", () => {
     );
     expect(covers({ ...frame }, part)).toBe(true);
   });
-  it("are refined where that is of use, with what is around", () => {
+  it("are refined if that helps, with a margin", () => {
     expect(finer({ left: 0, top: 0, span: 4096 }, 4096, 8)).toBeNull();
     expect(finer({ left: 0, top: 0, span: 100 }, 400, 1)).toBeNull();
     const near = finer({ left: 4000, top: 10, span: 96 }, 4096, 8);
@@ -64,7 +64,7 @@ describe("planes", () => {
     const half = finer({ left: 1024, top: 2048, span: 2048 }, 4096, 8);
     expect(half && covers({ ...half, step: 4 }, { left: 1024, top: 2048, span: 2048 })).toBe(true);
   });
-  it("come as triangles, and in units of their scale", () => {
+  it("are sent as triangles, and in units of their scale", () => {
     const square = unpacked(
       { what: "pattern", scale: 2, wide: true, triangle: true },
       new DataView(Float32Array.of(1, 2, 3, 4, 5, 6).buffer),
@@ -74,7 +74,7 @@ describe("planes", () => {
   });
 });
 
-it("the strongest few of a line are those that sorting finds", () => {
+it("the strongest values of a line are the first ones after sorting", () => {
   const line = random.subarray(0, 200).map((value, i) => (i % 7 === 0 ? NaN : value));
   const sorted = [...line.keys()]
     .filter((i) => Math.abs(line[i] ?? 0) > 0)
@@ -83,7 +83,7 @@ it("the strongest few of a line are those that sorting finds", () => {
   expect(strongest(Float32Array.of(0, NaN), 3)).toEqual([]);
 });
 
-it("labels thin out, and the marked ones stay", () => {
+it("only some labels are shown if there are many, and the marked ones always", () => {
   expect(labelled({ start: 100, span: 4000 }, 240, [135, 4099])).toEqual([
     135,
     ...Array.from({ length: 19 }, (_, i) => 300 + i * 200),
@@ -101,7 +101,7 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     return { ...asked, card, matrix, parts, said: () => text(asked.root.querySelector(".rs-sentence")) };
   };
 
-  it("is read in blocks, which it says, and cell by cell where it is zoomed; the mini-map moves", async () => {
+  it("is shown in blocks, with a remark, and cell by cell in a zoom; the mini-map moves", async () => {
     const { card, matrix, parts, said, root } = await opened();
     expect(text(card?.querySelector(".rs-pooled"))).toBe("strongest of 2 × 2");
     expect(card?.querySelector<HTMLElement>(".rs-mini-map")?.hidden).toBe(true);
@@ -114,8 +114,8 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     for (let i = 0; i < 4; i += 1) key(matrix, "+");
     await vi.waitFor(() => expect(card?.querySelector(".rs-pooled")).toBeNull());
     const asked = parts().filter((ask) => ask.rows && ask.columns);
-    expect(asked).toHaveLength(1); // what lies within it is there
-    // 520 / 1.4, and what is around.
+    expect(asked).toHaveLength(1); // a part inside it is there already
+    // 520 / 1.4, and a margin.
     expect(asked[0]).toMatchObject({ rows: { start: 4, stop: 516 }, columns: { start: 4, stop: 516 } });
     key(matrix, "ArrowLeft");
     await vi.waitFor(() => expect(said()).toMatch(/\(destination \d+\) (reads|cannot see)/));
@@ -134,13 +134,13 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     expect(parts().at(-1)).toMatchObject({ pool: "mean" });
   });
 
-  it("says exactly what a row reads: it is asked for, not taken from the blocks", async () => {
+  it("has exact values of a row: they are requested, not taken from the blocks", async () => {
     const { card, parts } = await opened();
     await vi.waitFor(() => expect(text(card?.querySelector(".rs-reads"))).toMatch(/^“.+₅₁₉” reads “.+” 0\.\d\d/));
     expect(parts().some((ask) => ask.rows?.start === 519 && ask.rows.stop === 520 && !ask.columns)).toBe(true);
   });
 
-  it("has only some of its tokens in the page, which follow the keyboard and the slider", async () => {
+  it("has only some of its tokens in the page; they follow the keyboard and the slider", async () => {
     const { root, matrix } = await opened({ presentation: "text" });
     expect(matrix).not.toBeNull();
     for (const [box, option] of [
@@ -162,7 +162,7 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     expect(slider.getAttribute("aria-valuetext")).toBe("positions 200 to 455 of 520");
   });
 
-  it("is shaded in the text by a line that was asked for, heads or a blend", async () => {
+  it("is shaded in the text by a requested line, of heads or of a blend", async () => {
     const { root } = await opened({ presentation: "text" });
     const line = (): string => text(root.querySelector(".rs-text-line"));
     await vi.waitFor(() => expect(line()).toMatch(/^L0H0: “.+₅₁₉” reads /));
@@ -170,7 +170,7 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     await vi.waitFor(() => expect(line()).toMatch(/^mean of all 2 heads: “.+₅₁₉” reads .* 0\.00/));
   });
 
-  it("is exported as it is seen: in blocks with their ends, which the figure says", () => {
+  it("is exported as it is shown: in blocks with their ends, which the figure names", () => {
     const map = Float32Array.from({ length: 900 }, (_, i) =>
       i % 30 > Math.floor(i / 30) ? 0 : Math.abs(random[i] ?? 0),
     );

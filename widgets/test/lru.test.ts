@@ -1,19 +1,19 @@
 import { expect, it } from "vitest";
 import { Lru } from "../src/base/lru";
 
-it("lets go of what was not used for the longest", () => {
+it("removes the least recently used entry", () => {
   const lru = new Lru<string, number>(2);
   lru.set("a", 1);
   lru.set("b", 2);
   expect(lru.get("a")).toBe(1);
   lru.set("c", 3);
   expect([lru.peek("a"), lru.peek("b"), lru.peek("c"), lru.get("b")]).toEqual([1, undefined, 3, undefined]);
-  expect(lru.peek("a")).toBe(1); // a look is no use
+  expect(lru.peek("a")).toBe(1); // peeking does not count as use
   lru.set("d", 4);
   expect(lru.values()).toEqual([3, 4]);
 });
 
-it("counts by size, also of what is replaced or deleted, and keeps what came last however large it is", () => {
+it("counts sizes, also when entries are replaced or deleted, and keeps the newest entry whatever its size", () => {
   const lru = new Lru<string, string>(5, (text) => text.length);
   lru.set("a", "12");
   lru.set("b", "34");

@@ -47,7 +47,7 @@ export function attributionOf(
   return { reply, rows: Float32Array.from(rows), std: std && Float32Array.from(std), perPrompt: null, constants: null };
 }
 
-/** A store of one prompt with these tokens, whose heads add these figures. */
+/** A store of one prompt with these tokens, whose heads have these values. */
 export function storeOf(texts: string[], rows: number[] = [], given: Partial<CacheFacts> = {}): Store {
   const store = new Store();
   store.tokens.value = texts.map((text) => ({ text }));
@@ -57,6 +57,6 @@ export function storeOf(texts: string[], rows: number[] = [], given: Partial<Cac
   return store;
 }
 
-/** A sentence as one text; the figures that are stressed stand between stars. */
+/** A sentence as one text, with stars around the stressed numbers. */
 export const flat = (sentence: Sentence): string =>
   sentence.map((part) => (typeof part === "string" ? part : `*${part.stress}*`)).join("");

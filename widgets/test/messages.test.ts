@@ -1,5 +1,5 @@
-// What Python sends, as `npm run record` has written it down: the page's checks take all of it, and leave
-// nothing out.
+// The messages that Python sends, as `npm run record` has stored them. The page's checks accept all of them, and drop
+// no field.
 import { parse } from "valibot";
 import { expect, it } from "vitest";
 import messages from "../../tests/texts/messages.json";
@@ -21,7 +21,7 @@ it.each(messages.map((message, at) => [`${at} ${message.question.ask.kind}`, mes
   },
 );
 
-it("has as many numbers as the reply says", () => {
+it("has as many numbers as the reply declares", () => {
   for (const { answer, buffers } of messages) {
     const { reply } = parse(Answer, answer);
     const sizes = buffers.map((buffer) => Object.values(buffer as Numbers)[0]?.length);

@@ -31,7 +31,7 @@ const click = (plot: HTMLElement, layer: number): boolean =>
   plot.dispatchEvent(new MouseEvent("click", { clientY: 10 + layer * 28, bubbles: true }));
 
 describe("neurons", () => {
-  it("are asked for only while they are in view", async () => {
+  it("are requested only while they are visible", async () => {
     const { root, model, settled } = await open();
     await settled();
     model.set("prompt", 1);
@@ -48,7 +48,7 @@ describe("neurons", () => {
     expect(asks(model)).toEqual([null]);
   });
 
-  it("are listed with their numbers, over what all of them come to, and say what they add", async () => {
+  it("are listed with their numbers, above the sum of all, with sentences about what they add", async () => {
     const { root, settled } = await open({ ranking: "neurons", layer: 2 }, known);
     await settled();
     expect(names(neurons(root))).toEqual(["L2N1043 +0.52", "L2N7 +0.10", "L2N9 −0.30"]);
@@ -58,7 +58,7 @@ describe("neurons", () => {
       "bias +0.11",
       "MLP of layer 2 +1.72",
     ]);
-    expect(all(view ?? root, "button")).toEqual([]); // nothing that pretends to be pinned
+    expect(all(view ?? root, "button")).toEqual([]); // nothing looks pinned
     const [first, second] = neurons(root);
     first?.focus();
     expect(text(root.querySelector(".rs-sentence"))).toBe(
@@ -71,7 +71,7 @@ describe("neurons", () => {
     expect(root.querySelector(".rs-axes.rs-has-active")).toBeNull();
   });
 
-  it.each(["mouse", "keyboard"])("of a layer are chosen in the layer chart, and let go again (%s)", async (by) => {
+  it.each(["mouse", "keyboard"])("of a layer are chosen in the layer chart, and released again (%s)", async (by) => {
     const { root, model, settled } = await open({ heads: ["L0H0"] });
     await settled();
     const plot = layersPlot(root);
@@ -80,7 +80,7 @@ describe("neurons", () => {
       key(plot, "End");
       key(plot, "Enter");
     };
-    click(plot, 2.25); // its attention: nothing to list
+    click(plot, 2.25); // the attention of this layer: it has no neurons to list
     expect(model.state.ranking).toBe("heads");
     choose();
     await settled();
@@ -90,12 +90,12 @@ describe("neurons", () => {
     expect([model.state.ranking, model.state.layer]).toEqual(["neurons", null]);
     choose();
     key(plot, "Escape");
-    expect([model.state.layer, model.state.heads]).toEqual([null, ["L0H0"]]); // the layer goes before the pins
+    expect([model.state.layer, model.state.heads]).toEqual([null, ["L0H0"]]); // the layer is cleared before the pins
     key(plot, "Escape");
     expect(model.state.heads).toEqual([]);
   });
 
-  it("of a layer are chosen by stepping, round both ends", async () => {
+  it("of a layer are chosen by stepping, which wraps around at both ends", async () => {
     const { root, model, settled } = await open({ ranking: "neurons" });
     await settled();
     const [back, forth] = all(root, '[aria-label="Layer of the neurons"] button');
@@ -107,7 +107,7 @@ describe("neurons", () => {
     expect(model.state.layer).toBe(0);
   });
 
-  it("that cannot be distinguished are refused in the card, and the panel goes on", async () => {
+  it("that cannot be distinguished are refused in the card, and the panel still works", async () => {
     const { root, model, settled } = await open({ ranking: "neurons", layer: 1 }, honest);
     await settled();
     await vi.waitFor(() =>

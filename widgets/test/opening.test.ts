@@ -1,4 +1,4 @@
-// What the kernel sends along with a panel is drawn without asking, once.
+// The replies that the kernel sends together with a panel are drawn without a request, once.
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget, recordedKernel } from "../dev/recorded-kernel";
 import type { Opening } from "../src/snapshot/prefetched";
@@ -8,7 +8,7 @@ const kernel = recordedKernel();
 const kinds = (asked: { ask: { kind: string } }[]): string[] => asked.map(({ ask }) => ask.kind);
 const cells = (root: HTMLElement): (string | null)[] => names(all(root, ".rs-heads [role=gridcell]"));
 
-/** The answers to all that a panel asks first, and what it looks like then. */
+/** The answers to all first requests of a panel, and how the panel looks with them. */
 async function recorded(): Promise<{ opening: Opening; cells: (string | null)[] }> {
   const { root, model, settled, close } = await open({ heads: ["L1H1"] });
   await settled();
@@ -41,7 +41,7 @@ describe("an opening", () => {
     const before = model.asked.length;
     model.set("prompt", 0);
     await settled();
-    expect(kinds(model.asked.slice(before))).toContain("attribute"); // the cache may be another by now
+    expect(kinds(model.asked.slice(before))).toContain("attribute"); // the cache may have changed
   });
 
   it("answers what was asked already, while the kernel is busy", async () => {

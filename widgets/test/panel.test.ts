@@ -5,7 +5,7 @@ import { type Attribution, Store } from "../src/state/store";
 import { all, key, names, open, text } from "./open";
 
 describe("panel", () => {
-  it("draws what the kernel says, names every head, and adds up", async () => {
+  it("draws the kernel's values, names every head, and adds up", async () => {
     const { root, settled } = await open();
     await settled();
     expect(root.dataset["state"]).toBe("ready");
@@ -22,7 +22,7 @@ describe("panel", () => {
     [2.24, "2.24", "0.00"],
     [1834, "1834", "0"],
   ])(
-    "writes figures of up to %s to the digits that they need, and nothing without a sign",
+    "writes numbers of up to %s with the digits that they need, and zero without a sign",
     async (largest, most, least) => {
       const plain = recordedKernel();
       const { root, settled } = await open({ heads: ["L0H0", "L0H1"] }, (ask) => {
@@ -82,7 +82,7 @@ describe("panel", () => {
     expect(root.querySelector('[role="option"]')?.textContent).toBe("<img·src=x·onerror=alert(1)>");
   });
 
-  it("pins from map and ranking, in Python too; the preview turns into the pinned card where it stands", async () => {
+  it("pins from map and ranking, in Python too; the preview becomes the pinned card in the same place", async () => {
     const { root, model, settled } = await open();
     await settled();
     const cell = root.querySelector<HTMLElement>('[aria-label^="L2H1"]');
@@ -108,7 +108,7 @@ describe("panel", () => {
     expect(names(all(root, ".rs-card[role=region]"))).toEqual(["Attention L0H1"]);
   });
 
-  it("says how many tokens were treated as padding, and one click counts them as real, and back", async () => {
+  it("shows how many tokens were treated as padding; a click counts them as real, another undoes it", async () => {
     const plain = recordedKernel();
     const { root, model, settled } = await open({}, (ask) => {
       const answer = plain(ask);
@@ -137,7 +137,7 @@ describe("panel", () => {
     expect(model.get("padding")).toBe("found");
   });
 
-  it("locks a token and lets it go", async () => {
+  it("locks a token and unlocks it", async () => {
     const { root, model, settled } = await open();
     await settled();
     const option = root.querySelector<HTMLElement>('[data-position="2"]');
@@ -147,7 +147,7 @@ describe("panel", () => {
     expect(model.state.position).toBe("last");
   });
 
-  it("takes Esc back with Ctrl+Z, step by step, and says what came back; not in a text field", async () => {
+  it("undoes Esc with Ctrl+Z, step by step, and reports what was restored; not in a text field", async () => {
     const { root, model, settled } = await open({ heads: ["L0H1", "L1H0"], position: 2, ranking: "neurons", layer: 1 });
     await settled();
     const said = (): string => text(root.querySelector(".rs-sentence"));
@@ -165,7 +165,7 @@ describe("panel", () => {
     for (const place of [line, token, cell]) key(place, "Escape");
     expect(said()).toBe("Cleared: L0H1 and L1H0. Ctrl+Z restores them.");
     expect(state()).toEqual([[], "last", null, []]);
-    cell?.click(); // a head that is pinned meanwhile stays
+    cell?.click(); // a head that was pinned in the meantime stays
     expect(undo(cell, { ctrlKey: true, shiftKey: true })).toBe(true); // nobody’s
     expect(undo(cell)).toBe(false);
     expect(said()).toBe("Restored: L0H1 and L1H0. Ctrl+Z goes one step further back.");
@@ -184,7 +184,7 @@ describe("panel", () => {
     expect(model.state.heads).toEqual([]);
   });
 
-  it("brings back what the cache in view has", async () => {
+  it("restores what exists in the cache in view", async () => {
     const store = new Store();
     const facts = {
       kind: "describe" as const,
@@ -207,7 +207,7 @@ describe("panel", () => {
     store.escape(false);
     store.position.value = 10;
     store.escape(true);
-    store.facts.value = { ...facts, layers: 1, positions: 8 }; // a smaller one was taken
+    store.facts.value = { ...facts, layers: 1, positions: 8 }; // a smaller cache was chosen
     store.undo();
     expect([store.heads.value, store.position.value, store.sentence.value]).toEqual([
       ["L0H1"],
@@ -216,11 +216,11 @@ describe("panel", () => {
     ]);
   });
 
-  it("takes Python's naming of the last position for no lock, and asks nothing twice for it", async () => {
+  it("does not treat the last position set from Python as a lock, and requests nothing twice for it", async () => {
     const { root, model, settled } = await open();
     await settled();
     const asked = model.asked.length;
-    model.set("position", 5); // panel.py answers None with the position where it can
+    model.set("position", 5); // panel.py answers None with the position if it can
     await settled();
     expect(model.asked.length).toBe(asked);
     expect(root.querySelector(".rs-locked")).toBeNull();
@@ -246,7 +246,7 @@ describe("panel", () => {
     expect(model.state.wire_target.contrasts[0]).not.toEqual(both[0]);
   });
 
-  it("takes a variable of the notebook as the whole target, and says what was read otherwise, or refused", async () => {
+  it("takes a variable of the notebook as the target, and reports what was read differently, or refused", async () => {
     const listed = ["names", "prompts", "direction", "<b>x", "y1", "y2"].map((name) => ({ name, words: "2 tokens" }));
     const { root, model, settled } = await open({}, recordedKernel({ variables: listed }));
     await settled();
@@ -266,7 +266,7 @@ describe("panel", () => {
     expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type part of the name.");
     typed(input, "PROMPT");
     expect(rows()).toEqual(["prompts2 tokens"]);
-    key(input, "Enter"); // what is typed is a token, and none here: only a hand chooses a variable
+    key(input, "Enter"); // typed text means a token, and this is none: only the user chooses a variable
     const before = model.state.wire_target;
     all(root, '[role="group"] .rs-option')[0]?.click();
     await vi.waitFor(() =>
@@ -288,7 +288,7 @@ describe("panel", () => {
     expect(model.state.wire_target.direction).toBe("direction-1");
   });
 
-  it("says why each view cannot be drawn in that view’s own place, and never over the controls", async () => {
+  it("shows why a view cannot be drawn in place of that view, and never over the controls", async () => {
     const honest = recordedKernel();
     let refuse = false;
     const { root, model, settled } = await open({}, (ask) =>
@@ -313,12 +313,12 @@ describe("panel", () => {
     );
     expect(root.querySelector(".rs-notices")?.textContent).toBe("");
     await vi.waitFor(() => expect(root.dataset["state"]).toBe("ready"));
-    // The figures are no longer said to be this selection's.
+    // The values are no longer described as those of this selection.
     expect(names(all(root, '[role="gridcell"]'))).toEqual(before.map((name) => `${name?.split(" ")[0]} not known`));
     expect(root.querySelector('[role="status"]')?.textContent).toBe("the rows cannot be added up");
   });
 
-  it("says that it waits when the kernel is silent", async () => {
+  it("shows that it waits when the kernel is silent", async () => {
     const { root } = await open({}, recordedKernel(), () => Infinity);
     expect(root.dataset["state"]).toBe("loading");
     await vi.waitFor(() => expect(root.textContent).toContain("Waiting for the kernel"), 3000);

@@ -10,7 +10,7 @@ const button = (root: HTMLElement, name: string): HTMLElement | undefined =>
   all(root, ".rs-positions ~ *, button").find((b) => text(b) === name);
 
 describe("position map", () => {
-  it("asks nothing until it is in sight; its cells can be read; a column sets the destination", async () => {
+  it("requests nothing until it is visible; its cells can be read; a column sets the destination", async () => {
     const { root, model, settled } = await open();
     await settled();
     const asked = (): number => model.asked.filter(({ ask }) => ask.kind === "positions").length;
@@ -47,7 +47,7 @@ describe("position map", () => {
     expect(model.state.heads).toEqual(["L1H1", other]);
   });
 
-  it("says which convention the lens' rows follow", async () => {
+  it("names the norm convention of the lens' rows", async () => {
     const { root, settled } = await open({ tab: "positions", norm: "recomputed" });
     await settled();
     button(root, "lens")?.click();
@@ -56,7 +56,7 @@ describe("position map", () => {
     );
   });
 
-  it("says a refusal in its own place", async () => {
+  it("shows a refusal in its own place", async () => {
     const honest = recordedKernel();
     const { root, settled } = await open({ tab: "positions" }, (ask) =>
       ask.kind === "positions" ? { failure: { code: "missing", message: "Keep `hook_mlp_out`." } } : honest(ask),
@@ -70,7 +70,7 @@ describe("position map", () => {
 });
 
 describe("labels", () => {
-  it("are thinned out so that they do not touch, the marked ones always there", () => {
+  it("are left out so that they do not touch; the marked ones are always there", () => {
     expect(shownLabels(6, 20, [null])).toEqual([0, 1, 2, 3, 4, 5]);
     const few = shownLabels(100, 5, [50, 99]);
     expect(few).toContain(50);
@@ -78,13 +78,13 @@ describe("labels", () => {
     const sorted = [...few].sort((a, b) => a - b);
     expect(Math.min(...sorted.slice(1).map((at, i) => (at - (sorted[i] ?? 0)) * 5))).toBeGreaterThanOrEqual(12);
   });
-  it("of rows stand where layers begin, and at the row that is read", () => {
+  it("of rows are at the first row of a layer, and at the hovered row", () => {
     const labels = ["embed", ...Array.from({ length: 30 }, (_, l) => [`${l}_attn_out`, `${l}_mlp_out`]).flat()];
     const rows = rowTicks(rowsOf(...labels), 5.5, 40);
     expect(rows).toContain(40);
     expect(rows.filter((i) => i !== 40).every((i) => labels[i]?.endsWith("_attn_out"))).toBe(true);
   });
-  it("cut long tokens, characters whole, and keep right-to-left text inside its quotes", () => {
+  it("cut long tokens at whole characters, and keep right-to-left text inside its quotes", () => {
     const long = visible("🙂".repeat(10_000));
     expect([...long]).toHaveLength(60);
     expect(long.endsWith("🙂…")).toBe(true);

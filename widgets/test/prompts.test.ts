@@ -15,7 +15,7 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
   }));
 
 describe("spread over prompts", () => {
-  it("is no view of one prompt: then the first tab stands there, and can be reached", async () => {
+  it("is no view for one prompt: the first tab is shown instead, and can be focused", async () => {
     const { root, model, settled } = await open({ tab: "prompts" }, enlargedKernel({ ...SHAPE, prompts: 1 }));
     await settled();
     expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual([
@@ -24,7 +24,7 @@ describe("spread over prompts", () => {
     ]);
   });
 
-  it("lists what each prompt has, in order or by value, and asks for the texts in view only", async () => {
+  it("lists the value of each prompt, in order or by value, and requests only the visible texts", async () => {
     const { root, model } = await open({ prompt: null, tab: "prompts" }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     expect(rows(root).map((row) => row.prompt)).toEqual(Array.from({ length: 14 }, (_, i) => i));
@@ -41,7 +41,7 @@ describe("spread over prompts", () => {
     expect(texts.length).toBeLessThanOrEqual(28);
   }, 20_000);
 
-  it("shows the head in focus; Enter opens a prompt, the list stays, and again goes back to the mean", async () => {
+  it("shows the head in focus; Enter opens a prompt, the list stays, and Enter again shows the mean", async () => {
     const { root, model } = await open({ prompt: null, tab: "prompts" }, enlargedKernel(SHAPE));
     await vi.waitFor(() => expect(rows(root)).not.toEqual([]), { timeout: 5000 });
     root.querySelector('.rs-cell[data-head="L1H1"]')?.dispatchEvent(new Event("pointerover", { bubbles: true }));
@@ -62,7 +62,7 @@ describe("spread over prompts", () => {
     expect(model.state.prompt).toBeNull();
   }, 20_000);
 
-  it("says so where there are too many prompts to send, and asks nothing while it is out of sight", async () => {
+  it("reports if there are too many prompts to send, and requests nothing while it is hidden", async () => {
     const honest = enlargedKernel(SHAPE);
     const short: Kernel = (ask) => {
       const outcome = honest(ask);
@@ -81,7 +81,7 @@ describe("spread over prompts", () => {
   });
 });
 
-it("the whole spreads as its rows with each prompt's own constant", () => {
+it("the spread of the target includes each prompt's own constant", () => {
   const data = attributionOf([2], { by: "accumulated", labels: ["final_post"], prompts: 2, constant: 12 }, [
     Math.SQRT2,
   ]);
@@ -89,11 +89,11 @@ it("the whole spreads as its rows with each prompt's own constant", () => {
   data.constants = Float32Array.of(10, 14);
   const figures = promptSpreadOf(data, null, 2);
   expect([figures?.mean, figures?.each]).toEqual([14, Float32Array.of(11, 17)]);
-  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // 3 to either side of 14; of the rows alone √2
+  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // 3 on either side of 14; for the rows alone √2
 });
 
 describe("a prompt's text", () => {
-  it("leaves out padding, stays on one line, and of a long one keeps both ends", () => {
+  it("leaves out padding, stays on one line, and keeps both ends of a long text", () => {
     expect(textOf([{ text: "<pad>", padding: true }, { text: "Hi" }, { text: "\n" }, { text: " you" }])).toBe(
       "Hi↵ you",
     );

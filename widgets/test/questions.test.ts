@@ -1,5 +1,5 @@
-// What the views ask, and what a saved page asks for them in Python, is the same. The file is written from Python:
-// `python -m tests.support.view_cases`.
+// The views and, in Python, a saved page make the same requests. Python writes the file: `python -m
+// tests.support.view_cases`.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/wire/view_requests.json";
 import { rowsOf } from "../dev/component-table";
@@ -12,7 +12,7 @@ import type { Ask } from "../src/wire/client";
 import { DEFAULTS } from "../src/wire/protocol.check.gen";
 import type { CacheFacts, Shown } from "../src/wire/protocol.gen";
 
-describe.each(cases)("what is asked of $name", ({ shown, facts, ranked, points, asks }) => {
+describe.each(cases)("the requests for $name", ({ shown, facts, ranked, points, asks }) => {
   const store = new Store();
   show(store, shown as Shown);
   store.facts.value = facts as unknown as CacheFacts;

@@ -8,11 +8,11 @@ const point = (root: HTMLElement, head: string): boolean | undefined =>
   root.querySelector(`.rs-grid [data-head="${head}"]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
 const leave = (root: HTMLElement): boolean | undefined =>
   root.querySelector(".rs-grid")?.dispatchEvent(new Event("pointerleave"));
-/** Longer than it rests before it reads ahead. */
+/** Longer than the pause before it reads ahead. */
 const rested = (): Promise<void> => new Promise((done) => setTimeout(done, 120));
 
 describe("reading ahead", () => {
-  it("asks for the neighbours and the strongest heads one by one, once, and their pictures are there", async () => {
+  it("requests the neighbours and the strongest heads one by one, once, and their pictures are there", async () => {
     const { root, model, settled } = await open();
     await settled();
     let [most, underway] = [0, 0];
@@ -34,12 +34,12 @@ describe("reading ahead", () => {
       .sort((a, b) => Math.abs(Number(b[1])) - Math.abs(Number(a[1])))
       .slice(0, 4)
       .map(([name = ""]) => name);
-    const wanted = new Set(["L1H0", "L0H0", "L1H1", "L2H0", ...strongest]); // itself, what is around it, the strongest
+    const wanted = new Set(["L1H0", "L0H0", "L1H1", "L2H0", ...strongest]); // itself, neighbours, the strongest
     await vi.waitFor(() => expect(asked(model.asked)).toHaveLength(wanted.size));
     expect(new Set(asked(model.asked))).toEqual(wanted);
     expect(asked(model.asked)[0]).toBe("L1H0");
     expect(most).toBe(1);
-    expect(root.dataset["state"]).toBe("ready"); // nobody waits for them
+    expect(root.dataset["state"]).toBe("ready"); // no view waits for them
     leave(root);
     point(root, "L1H1");
     expect(
@@ -50,7 +50,7 @@ describe("reading ahead", () => {
     ).toEqual([["Attention L1H1", false]]);
     await settled();
     await rested();
-    expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // made sure of
+    expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // checked again
     expect(
       asked(model.asked)
         .slice(wanted.size + 1)
@@ -63,7 +63,7 @@ describe("reading ahead", () => {
     await settled();
     point(root, "L0H0");
     await vi.waitFor(() => expect(asked(model.asked)).toHaveLength(2), { interval: 5 });
-    point(root, "L2H1"); // while the first of its neighbours is on the way
+    point(root, "L2H1"); // while the request for the first neighbour is in flight
     leave(root);
     await settled();
     await rested();
@@ -75,11 +75,11 @@ describe("reading ahead", () => {
     expect(model.asked).toHaveLength(before);
   });
 
-  it("asks for nothing out of sight", async () => {
+  it("requests nothing while it is hidden", async () => {
     const { root, model, settled } = await open({ tab: "positions" });
     await settled();
     point(root, "L1H0");
     await rested();
-    expect(asked(model.asked)).toEqual(["L1H0"]); // what the token strip shows, and nothing ahead
+    expect(asked(model.asked)).toEqual(["L1H0"]); // the request of the token strip, and none in advance
   });
 });

@@ -1,4 +1,4 @@
-// Buffers as tests/texts/messages.json has them: numbers, to be read.
+// The buffers in tests/texts/messages.json, which are written as readable numbers.
 
 /** One list of numbers, by its type. */
 export interface Numbers {

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { closeElsewhere } from "../src/ui/popover";
 import { stepAcross, stepAlong, TabStop } from "../src/ui/roving";
 
-it("moves the one stop of the Tab key", () => {
+it("moves the single stop of the Tab key", () => {
   const [one, other] = [document.createElement("i"), document.createElement("i")];
   const stop = new TabStop();
   stop.move(one);
@@ -21,7 +21,7 @@ it.each([
   ["End", 2],
   ["PageUp", undefined],
   ["a", undefined],
-])("leads along a row of three: %s from the middle", (key, to) => {
+])("moves along a row of three: %s from the middle", (key, to) => {
   expect(stepAlong(key, 1, 3)).toBe(to);
 });
 
@@ -45,13 +45,13 @@ it.each([
   expect(stepAcross(event, { row: 1, column: 2 }, 4, 5)).toEqual({ row, column });
 });
 
-it("turns a page of rows, and knows no other key", () => {
+it("moves by a page of rows, and ignores other keys", () => {
   const press = (key: string) =>
     stepAcross(new KeyboardEvent("keydown", { key }), { row: 9, column: 0 }, 20, 1, 4)?.row;
   expect([press("PageUp"), press("PageDown"), press("Enter")]).toEqual([5, 13, undefined]);
 });
 
-it("closes when the focus or a press goes elsewhere, and not with the window", () => {
+it("closes when the focus or a press goes elsewhere, but not when the window loses the focus", () => {
   const end = new AbortController();
   const [inside, outside] = [document.createElement("button"), document.createElement("button")];
   const parent = document.createElement("div");

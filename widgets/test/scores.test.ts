@@ -14,7 +14,7 @@ const choose = (root: HTMLElement, score: string): void => {
 };
 
 describe("head scores", () => {
-  it("colour and name the cells; the ranking keeps what each head adds; the sentence says both", async () => {
+  it("colour and name the cells; the ranking keeps what each head adds; the sentence has both", async () => {
     const { root, model, settled } = await open();
     await settled();
     expect(model.asked.some(({ ask }) => ask.kind === "scores")).toBe(false);
@@ -34,7 +34,7 @@ describe("head scores", () => {
     expect(cells(root)[0]).toMatch(/^L0H0 [+−]\d\.\d+$/);
   });
 
-  it("leave the last picture until they are there, and say a refusal in the map's place only", async () => {
+  it("leave the last picture until they are there, and show a refusal only in place of the map", async () => {
     const honest = recordedKernel();
     let delay = 0;
     const refusing: Kernel = (ask) =>
@@ -48,7 +48,7 @@ describe("head scores", () => {
     model.set("score", "first");
     expect(cells(root)).toEqual(before);
     delay = 0;
-    model.set("score", "induction"); // waits behind the one that never comes
+    model.set("score", "induction"); // waits for an earlier request whose answer never comes
     model.set("score", null);
     model.emit("msg:custom", { id: model.asked.at(-1)?.id, failure: { code: "missing", message: "" } }, []);
     model.set("score", "induction");
@@ -61,7 +61,7 @@ describe("head scores", () => {
 });
 
 describe("the ranking in the mean", () => {
-  it("shows a whisker, a dot a prompt for the line in focus, and says both", async () => {
+  it("shows a whisker, a dot for each prompt of the line in focus, and describes both", async () => {
     const { root, settled } = await open({ prompt: null });
     await settled();
     const line = root.querySelector<HTMLElement>('[aria-label="Top heads"] button');

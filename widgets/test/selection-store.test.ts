@@ -1,4 +1,4 @@
-// The store at its edges: no facts yet, the first and the last, none known, one that is not there.
+// Edge cases of the store: no facts yet, the first and the last, unknown values, a missing head.
 import { describe, expect, it } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import { Store } from "../src/state/store";
@@ -41,7 +41,7 @@ describe("the position that is read", () => {
     store.position.value = position;
     expect([store.locked.value, store.destination.value]).toEqual([locked, destination]);
   });
-  it("is let go by a second click on it, and by one on the last", () => {
+  it("is released by a second click on it, and by a click on the last", () => {
     const store = storeOf(["a", "b", "c"]);
     const after = [0, 0, 1, 2, 2, 0, 1, 1].map((position) => {
       store.togglePosition(position);
@@ -49,7 +49,7 @@ describe("the position that is read", () => {
     });
     expect(after).toEqual([0, "last", 1, "last", "last", 0, 1, "last"]);
   });
-  it("stays where it is locked when padding counts as real, and goes with the last where it was that", () => {
+  it("stays where it is locked when padding counts as real, and stays the last if it was the last", () => {
     const store = storeOf(FOUR, [], { last: [2] });
     const after = ([2, 1, "last", 2, 0] as const).map((position) => {
       [store.position.value, store.padding.value] = [position, "found"];
@@ -77,7 +77,7 @@ describe("what is in view", () => {
     [{ prompts: 2 }, 0, false, "logit difference"],
     [{ prompts: 2 }, 1, false, "logit difference"],
   ])(
-    "is the mean over prompts where there are several and none is chosen: %j, prompt %s",
+    "is the mean over prompts if there are several and none is chosen: %j, prompt %s",
     (facts, prompt, isMean, quantity) => {
       const store = storeOf(FOUR);
       [store.facts.value, store.prompt.value] = [facts && factsOf(facts), prompt];
@@ -85,7 +85,7 @@ describe("what is in view", () => {
     },
   );
 
-  it("is another source when the cache, its state, its padding or its description is another", () => {
+  it("has another key when the cache, its state, its padding or its description changes", () => {
     const store = new Store();
     const seen: string[] = [];
     const steps: (() => void)[] = [
@@ -112,7 +112,7 @@ describe("what is in view", () => {
       "x 2 none  2",
       "y 2 none  2",
     ]);
-    store.cacheName.value = "another"; // what a kernel's cache is called there says nothing of it
+    store.cacheName.value = "another"; // the name of a kernel's cache is not part of the key
     expect(store.dataKey.value).toBe(seen.at(-1));
   });
 
@@ -130,7 +130,7 @@ describe("what is in view", () => {
     expect(store.activeLayer.value).toBe(active);
   });
 
-  it("has each note once, of what is shown only", () => {
+  it("has each note once, and only notes on what is shown", () => {
     const store = new Store();
     const noted = (...notes: string[]) => attributionOf([1], { notes });
     [store.headRows.value, store.layerRows.value, store.lens.value] = [noted("a", "b"), noted("b"), noted("c", "a")];
@@ -176,7 +176,7 @@ describe("what is in view", () => {
       "x",
     ],
     ["a direction", { contrasts: [], direction: "d" }, [["layers", "z"]], true, null],
-  ])("is not drawn, and why: %s", (_, target, problems, settled, why) => {
+  ])("is not drawn, with the reason: %s", (_, target, problems, settled, why) => {
     const store = new Store();
     [store.target.value, store.problems.value] = [target, new Map(problems)];
     expect([store.settled.value, store.reasonNotDrawn("heads")]).toEqual([settled, why]);
@@ -184,8 +184,8 @@ describe("what is in view", () => {
 });
 
 describe("heads", () => {
-  it("have a figure where it is known, and the largest is that of a head", () => {
-    const store = storeOf(FOUR, [0.5, -3, NaN, 0, 99]); // the last row is no head's
+  it("have a value if it is known, and the largest value is that of a head", () => {
+    const store = storeOf(FOUR, [0.5, -3, NaN, 0, 99]); // the last row is not a head
     const names = ["L0H0", "L0H1", "L1H0", "L1H1", "L2H0", "L0H2", "MLP", ""];
     expect(names.map((name) => store.headValue(name))).toEqual([0.5, -3, null, 0, null, null, null, null]);
     expect(store.largest.value).toBe(3);
@@ -202,7 +202,7 @@ describe("heads", () => {
     ["others not cached", ["MLPs"], null, [], true],
     ["refused, but their attention is there", [], "no heads", [], false],
     ["refused, and it is not", [], "no heads", ["attn.hook_pattern"], true],
-  ])("are absent or only not known: %s", (_, missing, refusal, notCached, absent) => {
+  ])("are absent, or only unknown: %s", (_, missing, refusal, notCached, absent) => {
     const store = storeOf(FOUR, [], { missing: notCached });
     store.headRows.value = attributionOf([1, 1, NaN, NaN], { missing, refusal });
     expect(store.isAbsent("L1H0")).toBe(absent);
@@ -215,7 +215,7 @@ describe("heads", () => {
     ]);
   });
 
-  it("are walked by their size, whatever their sign, and round; those that are not known are passed over", () => {
+  it("are stepped through by size, whatever the sign, with wrapping; unknown ones are skipped", () => {
     const store = storeOf(FOUR, [0.5, -3, NaN, 2, 99]);
     const walk = (by: 1 | -1, times: number): (string | null)[] =>
       Array.from({ length: times }, () => {
@@ -230,14 +230,14 @@ describe("heads", () => {
     store.preview.value = "L9H9";
     expect(walk(1, 1)).toEqual(["L0H1"]);
   });
-  it("are not walked where there are none", () => {
+  it("are not stepped through if there are none", () => {
     for (const store of [new Store(), storeOf(FOUR), storeOf(FOUR, [NaN, NaN, NaN, NaN])]) {
       store.step(1);
       store.step(-1);
       expect([store.preview.value, store.hoveredHead.value, store.headMoves.value]).toEqual([null, null, 0]);
     }
   });
-  it("one alone is walked to again and again", () => {
+  it("a single one is reached by every step", () => {
     const store = storeOf(FOUR, [NaN, -1, NaN, NaN]);
     store.step(1);
     store.step(1);
@@ -247,7 +247,7 @@ describe("heads", () => {
 });
 
 describe("names of tokens", () => {
-  it("are their positions where the cache holds none, or none is there yet", () => {
+  it("are their positions if the cache has no tokens, or none are there yet", () => {
     const store = storeOf(["a", "a", "", "b"], [], { has_tokens: false });
     expect([0, 1, 3, 9].map((at) => store.tokenName(at))).toEqual(["#0", "#1", "#3", "#9"]);
     set(store, { has_tokens: true });
@@ -261,7 +261,7 @@ describe("names of tokens", () => {
     store.facts.value = null;
     expect(store.tokenName(3)).toBe("b");
   });
-  it("differ over prompts where they are empty and others are named", () => {
+  it("differ over prompts if they are empty and others are named", () => {
     const store = new Store();
     store.tokens.value = [
       { text: "", varies: [] },
@@ -273,7 +273,7 @@ describe("names of tokens", () => {
 });
 
 describe("Esc", () => {
-  it("lets a layer go first where one is chosen, then what is pinned; each comes back", () => {
+  it("releases a chosen layer first, then the pins; each can be restored", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
     store.toggleLayer(1);
     store.togglePin("L0H1");
@@ -293,7 +293,7 @@ describe("Esc", () => {
     store.undo();
     expect(store.sentence.value).toEqual(["Nothing to restore: Esc has cleared nothing."]);
   });
-  it("lets the first layer go, and it comes back", () => {
+  it("releases the first layer, and it can be restored", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
     store.toggleLayer(0);
     store.escape(false, true);
@@ -301,7 +301,7 @@ describe("Esc", () => {
     store.undo();
     expect([store.layer.value, store.sentence.value]).toEqual([0, ["Restored: layer 0."]]);
   });
-  it("lets a locked token go from the strip only, and nothing else with it", () => {
+  it("unlocks a token only in the strip, and clears nothing else with it", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
     store.togglePosition(0);
     store.togglePin("L0H0");
@@ -313,7 +313,7 @@ describe("Esc", () => {
     store.undo();
     expect([store.position.value, store.heads.value]).toEqual([0, ["L0H0"]]);
   });
-  it("lets all go that is pointed at, and keeps nothing to bring back where nothing was pinned or shown", () => {
+  it("clears what is pointed at, and has nothing to restore if nothing was pinned or shown", () => {
     const store = storeOf(FOUR, [1, 2, 3, 4]);
     [store.hoveredHead.value, store.hoveredToken.value, store.hoveredLayer.value, store.sentence.value] = [
       "L0H0",
@@ -336,7 +336,7 @@ describe("Esc", () => {
     store.undo();
     expect(store.preview.value).toBe("L0H1");
   });
-  it("chooses a layer and lets it go by a second click, also the first, and a layer chosen among heads again", () => {
+  it("chooses a layer and releases it by a second click, also layer 0, and one chosen while heads are ranked", () => {
     const store = new Store();
     const after = [0, 0, 2, 1, 1].map((layer) => {
       store.toggleLayer(layer);

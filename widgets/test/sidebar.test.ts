@@ -81,7 +81,7 @@ it.each([
   ["bound to another", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
   ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
   ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
-])("says when a cache was %s; the picture stays, one click takes the new one", async (_, now, words, label) => {
+])("shows that a cache was %s; the picture stays, and one click takes the new one", async (_, now, words, label) => {
   const { link, show, facts, act, panel, rows, ready } = open();
   await show();
   all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();
@@ -103,7 +103,7 @@ it.each([
   expect(link.asked.at(-1)?.cache).toEqual(now[0]?.ref);
 });
 
-it("becomes the view of the other name where a cache lives on under one, and asks for nothing", async () => {
+it("becomes the view of the other name if a cache still has one, and requests nothing", async () => {
   const { link, show, facts, act, panel } = open();
   await show();
   const [asked, picture] = [link.asked.filter(({ ask }) => ask.kind !== "caches").length, panel()];
@@ -115,14 +115,14 @@ it("becomes the view of the other name where a cache lives on under one, and ask
   expect(link.asked.filter(({ ask }) => ask.kind !== "caches")).toHaveLength(asked);
 });
 
-it("keeps the row and the picture of a deleted cache, and says so", async () => {
+it("keeps the row and the picture of a deleted cache, and shows the status", async () => {
   const { link, show, facts, act, rows, panel } = open();
   await show();
   link.cell();
   await vi.waitFor(() => expect(facts()).toContain("was deleted: no variable refers to it"));
   expect(act()).toBeNull();
   expect(text(rows()[0])).toContain("deleted");
-  all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // asked in vain: no alarm beside the sentence
+  all(panel() as HTMLElement, '[role="gridcell"]')[2]?.click(); // no second message
   await vi.waitFor(() =>
     expect(text(panel()?.querySelector('[aria-label="Attention L1H0"]'))).toContain(
       "was not read before the cache became unavailable",
@@ -131,7 +131,7 @@ it("keeps the row and the picture of a deleted cache, and says so", async () => 
   expect(text(panel()?.querySelector(".rs-alert"))).toBe("");
 });
 
-it("keeps the picture over a restart, and takes the cache that comes back under its name", async () => {
+it("keeps the picture over a restart, and takes the new cache of the same name", async () => {
   const { link, show, facts, act, ready } = open();
   await show();
   link.restart();
@@ -149,18 +149,18 @@ it("keeps the picture over a restart, and takes the cache that comes back under 
   await ready();
 });
 
-it("claims nothing of a kernel that answers again, and was not asked yet what it holds", async () => {
+it("claims nothing about a kernel that answers again and has not listed its caches yet", async () => {
   const { link, show, facts, panel } = open();
   await show();
   link.restart();
   link.isSilent = true;
   link.attach();
-  await new Promise((done) => setTimeout(done)); // the list is on its way
+  await new Promise((done) => setTimeout(done)); // the request for the list is in flight
   expect(facts()).toContain("its kernel does not answer");
   expect(text(panel()?.querySelector('[role="status"]'))).not.toContain("✓");
 });
 
-it("says in a place of its own that its kernel has no cache of this name, and which it has", async () => {
+it("shows in place of the view that the kernel has no cache of this name, and which caches it has", async () => {
   end = new AbortController();
   const link = new FakeLink(recordedKernel());
   link.caches = [{ ...ROW, names: ["second"] }];
@@ -213,7 +213,7 @@ it("keeps a view's picture, without another kernel's replies, and shows it until
   expect(forged.panel()).toBeNull();
 });
 
-it("asks again what was not answered when the link is renewed", async () => {
+it("sends unanswered requests again when the link is renewed", async () => {
   const { link, show, panel, ready } = open();
   await show();
   link.isSilent = true;
@@ -224,7 +224,7 @@ it("asks again what was not answered when the link is renewed", async () => {
   await ready();
 });
 
-it("shows a cache that was clicked while the kernel's connection was exchanged", async () => {
+it("shows a cache that was clicked while the kernel's connection was replaced", async () => {
   const { link, rows, panel, ready } = open();
   await vi.waitFor(() => expect(rows()).toHaveLength(1));
   link.isSilent = true;
@@ -237,7 +237,7 @@ it("shows a cache that was clicked while the kernel's connection was exchanged",
   await ready();
 });
 
-it("puts back what was looked at, once its kernel lists it", async () => {
+it("restores the last view when its kernel lists the cache", async () => {
   const selection = asSelection({ heads: ["L2H1"], prompt: 1, topK: 3 });
   const { link, ready, panel, kept } = open({ path: "a.ipynb", name: "cache", selection });
   link.cell(ROW);
@@ -247,7 +247,7 @@ it("puts back what was looked at, once its kernel lists it", async () => {
   expect(kept.at(-1)).toMatchObject({ name: "cache", selection: { heads: ["L2H1"], prompt: 1, target: null } });
 });
 
-it("asks for a comparison again when the other cache has changed, and only then", async () => {
+it("requests a comparison again when the other cache has changed, and only then", async () => {
   const { link, show, panel, ready } = open();
   const other = { ...ROW, ref: { id: "c9", state: "1.1" }, names: ["clean"] };
   link.cell(ROW, other);
@@ -263,7 +263,7 @@ it("asks for a comparison again when the other cache has changed, and only then"
   const compared = (): number => about(link.asked, "compare").length;
   const attributed = about(link.asked, "attribute").length;
   expect(compared()).toBe(3);
-  link.cell(ROW, other); // a cell that changes neither
+  link.cell(ROW, other); // a cell that changes neither cache
   await ready();
   expect(compared()).toBe(3);
   link.cell(ROW, changed(other, { state: "2.1" }));
@@ -271,7 +271,7 @@ it("asks for a comparison again when the other cache has changed, and only then"
   expect(about(link.asked, "attribute")).toHaveLength(attributed); // this cache has not changed
 });
 
-it("follows a variable: takes each new cache of its name, and leaves the one that lives on under another", async () => {
+it("follows a variable: takes each new cache of its name, even if the old one still has another name", async () => {
   const { link, show, facts, act, panel, root, ready } = open();
   await show();
   all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();
@@ -302,7 +302,7 @@ it.each([
   expect(asSelection({ follow })?.follow).toBe(kept);
 });
 
-it("says what is in the way of attaching, with the line to run", async () => {
+it("shows what prevents attaching, with the line to run", async () => {
   const { link, root } = open();
   link.state.value = { kind: "refused", words: "No Residscope here.", line: "%pip install residscope==1" };
   await vi.waitFor(() => expect(text(root.querySelector(".rs-line code"))).toBe("%pip install residscope==1"));
@@ -318,7 +318,7 @@ it("leaves nothing behind when it is closed", async () => {
   expect(document.querySelector(".rs-sidebar")).toBeNull();
 });
 
-it("keeps of a selection what fits another cache", () => {
+it("keeps the part of a selection that is valid for another cache", () => {
   const one = { contrasts: [{ answer: [{ id: 1, text: "a" }], distractor: [] }], direction: null };
   const selection = {
     ...asSelection({ prompt: 5, position: 5, heads: ["L2H1", "L9H9"], layer: 8 }),

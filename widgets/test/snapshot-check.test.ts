@@ -1,4 +1,5 @@
-// A snapshot from outside: what is not one, or could not be drawn in a moment, is refused before anything is laid out.
+// A snapshot from outside. Data that is not a snapshot, or could not be drawn quickly, is refused before anything is
+// drawn.
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
@@ -30,7 +31,7 @@ beforeAll(async () => {
   whole = JSON.parse(JSON.stringify(picture())) as Json;
 });
 
-/** One path of each form: of a list, its first. */
+/** One path of each form: for a list, its first element. */
 function paths(value: Json, at: Path = []): Path[] {
   const inner = Array.isArray(value)
     ? Object.entries(value.slice(0, at.at(-1) === "entries" ? undefined : 1))
@@ -49,7 +50,7 @@ function changed(at: Path, to: (was: Json) => Json): Json {
   return copy;
 }
 
-/** Where the entry of a kind stands. */
+/** The index of the entry of a kind. */
 const entry = (kind: string, by?: string): number =>
   (whole as { entries: { ask: { kind: string; by?: string } }[] }).entries.findIndex(
     ({ ask }) => ask.kind === kind && (by === undefined || ask.by === by),
@@ -79,9 +80,9 @@ const kindOf = (value: Json | undefined): string =>
   value === null || value === undefined ? "nothing" : Array.isArray(value) ? "list" : typeof value;
 
 describe("a snapshot from outside", () => {
-  it("is taken where it is one", () => expect(checkSnapshot(structuredClone(whole)).trouble).toBeNull());
+  it("is accepted if it is valid", () => expect(checkSnapshot(structuredClone(whole)).trouble).toBeNull());
 
-  it("has the same types wherever it is taken, whatever stands in any place of it", () => {
+  it("has the right types if it is accepted, whatever value any of its fields has", () => {
     const wrong: string[] = [];
     for (const path of paths(whole)) {
       for (const [what, value] of Object.entries(ODD)) {
@@ -190,7 +191,7 @@ describe("a snapshot from outside", () => {
     expect(trouble).toMatch(why);
   });
 
-  it("keeps neither code nor a page nor what has no name here", () => {
+  it("keeps no code, no page, and no unknown field", () => {
     const entries = [
       {
         ask: { kind: "code", picture: "heads", shown: {} },

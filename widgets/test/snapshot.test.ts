@@ -1,4 +1,4 @@
-// A panel's picture as plain data, and the views over it.
+// A panel's picture as plain data, and its views.
 import { describe, expect, it, vi } from "vitest";
 import { demoTarget } from "../dev/recorded-kernel";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
@@ -11,7 +11,7 @@ import { all, names, open, text } from "./open";
 
 const WORDS = { normal: "As it was.", refusal: (what: string) => `Saved without ${what}.` };
 
-/** What a host is given when it asks a panel for its picture; as JSON, as a notebook keeps it. */
+/** The picture that a host gets from a panel, as JSON, as a notebook stores it. */
 function picture(root: HTMLElement): Snapshot | null {
   let taken: Snapshot | null = null;
   root.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail: { put: (snapshot: Snapshot) => (taken = snapshot) } }));
@@ -61,7 +61,7 @@ describe("a panel's picture", () => {
     expect(line()).toBe("As it was.");
   });
 
-  it("takes back a selection that it does not hold, and says so; the view is not in error", async () => {
+  it("undoes a selection for which it has no data, and reports it; the view shows no error", async () => {
     const { root, line } = await reopened();
     const before = cells(root);
     root.querySelector<HTMLElement>("[aria-label='Next prompt']")?.click();
@@ -75,7 +75,7 @@ describe("a panel's picture", () => {
     await vi.waitFor(() => expect(root.dataset["state"]).toBe("ready"));
   });
 
-  it("says which head it does not hold, until another one is looked at", async () => {
+  it("names the head for which it has no data, until another head is shown", async () => {
     const { root, line } = await reopened({ heads: ["L1H1"] });
     cell(root, "L0H0")?.focus();
     await vi.waitFor(() => expect(line()).toBe("Saved without the attention of L0H0."));
@@ -84,7 +84,7 @@ describe("a panel's picture", () => {
     await vi.waitFor(() => expect(line()).toBe("As it was."));
   });
 
-  it("is given only when it is whole, and holds nothing but what is on screen", async () => {
+  it("is given only when it is complete, and contains only what is on screen", async () => {
     let slow = 0;
     const live = await open({ heads: ["L1H1"] }, undefined, () => slow);
     expect(picture(live.root)).toBeNull();
@@ -109,7 +109,7 @@ describe("a record", () => {
   };
   const key = (ask: Ask): string => keyOf(ask, record);
 
-  it("knows a request however much of it is spelled out", () => {
+  it("recognises a request whether or not it has its defaults", () => {
     const short = key({ kind: "attribute", by: "head", target });
     expect(
       key({
@@ -124,7 +124,7 @@ describe("a record", () => {
     expect(keyOf({ kind: "attribute", by: "head" } as unknown as Ask, record)).toBe(short);
   });
 
-  it("tells apart what differs", () => {
+  it("distinguishes requests that differ", () => {
     const other = { contrasts: [{ answer: [{ id: 9, text: " Tom" }], distractor: [] }], direction: null };
     const asks: Ask[] = [
       { kind: "attribute", by: "head", target },
@@ -141,7 +141,7 @@ describe("a record", () => {
     expect(new Set(asks.map(key)).size).toBe(asks.length);
   });
 
-  it("is not taken from what is none", () => {
+  it("is not read from other data", () => {
     for (const value of [
       null,
       1,
@@ -154,7 +154,7 @@ describe("a record", () => {
       expect(checkSnapshot(value).snapshot).toBeNull();
   });
 
-  it("is told in a few lines of text, whatever a name or a token holds", async () => {
+  it("is summarised in a few lines of text, whatever a name or a token contains", async () => {
     const { snapshot } = await reopened({ cache_name: "<img src=x onerror=alert(1)>" });
     const box = document.createElement("div");
     box.innerHTML = summaryOf(snapshot);

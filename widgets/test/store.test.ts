@@ -19,7 +19,7 @@ describe("store", () => {
     expect(store.heads.value).toEqual(["L0H3"]);
   });
 
-  it("keeps the preview when the pointer leaves; Esc drops pins and preview, in the strip also the token", () => {
+  it("keeps the preview when the pointer leaves; Esc clears pins and preview, and in the strip also the token", () => {
     const store = new Store();
     store.hover("L2H0");
     store.hover(null);
@@ -76,17 +76,14 @@ describe("names of tokens", () => {
     [
       [{ text: "שלום" }, { text: "שלום" }],
       ["\u2068שלום\u2069₀", "\u2068שלום\u2069₁"],
-    ], // the mark keeps out of what runs the other way
+    ], // the mark is outside the right-to-left text
     [[], []],
-  ] satisfies [TokenLabel[], string[]][])(
-    "have their position where the same token stands twice",
-    (tokens, expected) => {
-      const store = new Store();
-      store.tokens.value = tokens;
-      expect(tokens.map((_, i) => store.tokenName(i))).toEqual(expected);
-      expect(store.tokenName(tokens.length)).toBe(String(tokens.length)); // none there yet
-    },
-  );
+  ] satisfies [TokenLabel[], string[]][])("have their position if the same token occurs twice", (tokens, expected) => {
+    const store = new Store();
+    store.tokens.value = tokens;
+    expect(tokens.map((_, i) => store.tokenName(i))).toEqual(expected);
+    expect(store.tokenName(tokens.length)).toBe(String(tokens.length)); // no tokens yet
+  });
 });
 
 describe("target", () => {
@@ -113,7 +110,7 @@ describe("target", () => {
     const { target, notice } = edit({ ...each, own: true }, prompt, side, tokens);
     return { contrasts: target.contrasts, notice: notice ?? "", own: target.own };
   };
-  it("never asks for a chosen token minus each prompt’s second, and says what it does instead", () => {
+  it("never requests a chosen token minus each prompt’s second, and reports what it does instead", () => {
     expect(two(null, "answer")).toEqual({
       contrasts: [contrast(" Amy")],
       own: false,
@@ -128,7 +125,7 @@ describe("target", () => {
     expect(two(null, "distractor", []).notice).toContain("its plain logit");
   });
 
-  it("keeps what is in sight as a token, and says where other prompts keep the model’s own", () => {
+  it("keeps a visible distractor, and reports if other prompts keep the model’s own", () => {
     expect(two(1, "answer")).toEqual({
       contrasts: [contrast(" Mary", " Jo"), contrast(" Amy", " Mary")],
       own: false,
@@ -141,7 +138,7 @@ describe("target", () => {
     });
     const alone = { contrasts: [contrast(" Mary", " Jo")], own: true };
     expect(edit(alone, null, "answer", [token(" Amy")]).notice).toBeNull();
-    // Whoever gave each prompt its own distractor keeps it, and sees so.
+    // A distractor that the user gave to each prompt is kept, and visible.
     expect(edit(each, null, "answer", [token(" Amy")])).toEqual({
       target: { contrasts: [contrast(" Amy", " Jo"), contrast(" Amy", " Mary")], direction: null, own: false },
       notice: null,

@@ -1,4 +1,4 @@
-// What is in sight, what a caption says of it, and what the menu does with it and says afterwards.
+// The pictures on screen, their captions, and what the export menu does and reports.
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { columnsOf, componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
@@ -54,7 +54,7 @@ const offering = <K extends keyof Offers>(store: Store, tab: K, picture: Offers[
   store.tab.value = tab;
   offer(store, tab, () => exported(picture));
 };
-/** A store with everything in sight: heads, layers and lens. */
+/** A store in which heads, layers and lens are visible. */
 function full(given: Partial<CacheFacts> = {}): Store {
   const store = storeOf(TOKENS, [], { ...given });
   store.headRows.value = attributionOf(
@@ -68,7 +68,7 @@ function full(given: Partial<CacheFacts> = {}): Store {
 }
 
 describe("in sight", () => {
-  it("are the pictures as they are drawn, each with its spread", () => {
+  it("are the pictures as drawn, each with its spread", () => {
     const store = full();
     expect(shownIn(store)).toEqual([
       [
@@ -168,13 +168,13 @@ describe("in sight", () => {
       (store) => ([store.lens.value, store.layerRows.value, store.headRows.value] = [null, null, null]),
       [],
     ],
-  ])("is what was not refused: %s", (_, change, expected) => {
+  ])("is everything that was not refused: %s", (_, change, expected) => {
     const store = full();
     change(store);
     expect(titles(store)).toEqual(expected);
   });
 
-  it("are the neurons where they are ranked, unless they were refused", () => {
+  it("are the neurons if they are ranked, unless they were refused", () => {
     const store = full();
     store.ranking.value = "neurons";
     store.neurons.value = {
@@ -205,7 +205,7 @@ describe("in sight", () => {
     expect(titles(store).at(-1)).toBe("Heads");
   });
 
-  it("are the heads with the score that colours them, and with no other", () => {
+  it("are the heads with the score that colours them, and no other score", () => {
     const store = full();
     store.scores.value = {
       reply: { kind: "scores", score: "copying", meaning: "m", low: -1, high: 1, notes: [] },
@@ -323,7 +323,7 @@ describe("a caption", () => {
       { cache: "cache", source: [], layers: 0, prompts: 1, place: "at each prompt’s last token" },
     ],
     ["an odd name of a model", { model: "a\u202eb" }, null, null, { source: ["a‹U+202E›b"] }],
-  ])("says where it is from: %s", (_, facts, prompt, position, expected) => {
+  ])("names the source: %s", (_, facts, prompt, position, expected) => {
     const store = storeOf(TOKENS, [], facts ?? {});
     if (facts === null) store.facts.value = null;
     [store.prompt.value, store.position.value] = [prompt, position ?? "last"];
@@ -340,7 +340,7 @@ describe("a caption", () => {
     ["runs", "x", "x"],
     ["", "", "cache"],
     ["", "x", "x"],
-  ])("says the cache's name: known as %j, called %j: %s", (name, called, expected) => {
+  ])("has the cache's name: known as %j, called %j: %s", (name, called, expected) => {
     const store = storeOf(TOKENS, [], { name });
     store.cacheName.value = called;
     expect([settingOf(store).cache, fileParts(store)[0]]).toEqual([expected, expected]);
@@ -392,7 +392,7 @@ describe("a caption", () => {
       "own answers",
     ],
     ["a direction", { contrasts: [], direction: "d 1" }, null, "direction “d·1”", "d 1"],
-  ])("says what is attributed: %s", (_, target, prompt, words, part) => {
+  ])("names what is attributed: %s", (_, target, prompt, words, part) => {
     const store = storeOf(TOKENS, [], { prompts: 2, last: [2, 2] });
     [store.target.value, store.prompt.value] = [target, prompt];
     expect([settingOf(store).target, fileParts(store)]).toEqual([
@@ -402,7 +402,7 @@ describe("a caption", () => {
   });
 });
 
-/** The panel's client over a kernel that answers as it is told to, and what the browser was given. */
+/** The panel's client over a kernel whose answers the test chooses, and what the browser received. */
 function taking(store: Store) {
   const asked: Question[] = [];
   const saved: { name: string; blob: Blob }[] = [];
@@ -439,7 +439,7 @@ describe("the menu", () => {
   it.each<["csv" | "svg", string, string]>([
     ["csv", "text/csv;charset=utf-8", "component,value\r\nembed,0.5\r\n0_attn_out,1\r\n0_mlp_out,\r\n"],
     ["svg", "image/svg+xml", "<svg"],
-  ])("gives the browser a %s file, of its kind, and says so", async (format, type, content) => {
+  ])("gives the browser a %s file, of its kind, and reports it", async (format, type, content) => {
     const { take, saved } = taking(full());
     expect(await take(format, "layers")).toEqual({
       message: `cache-Mary-John-prompt0-layers.${format} given to the browser to save`,
@@ -463,13 +463,13 @@ describe("the menu", () => {
     );
     await expect(taking(full()).take("png", "layers")).rejects.toThrow("drawn");
   });
-  it("says that VS Code has it, there", async () => {
+  it("reports in VS Code that VS Code has the file", async () => {
     document.body.dataset["vscodeThemeKind"] = "vscode-dark";
     expect(await taking(full()).take("csv", "lens")).toEqual({
       message: "cache-Mary-John-prompt0-lens.csv given to VS Code to save",
     });
   });
-  it("says what a host that saves by itself did", async () => {
+  it("reports what a host that saves files itself did", async () => {
     for (const [done, message] of [
       [true, "cache-Mary-John-prompt0-layers.csv saved"],
       [false, "cache-Mary-John-prompt0-layers.csv was not saved"],
@@ -492,7 +492,7 @@ describe("the menu", () => {
       expect([saved, asked.length]).toEqual([[], 1]);
     },
   );
-  it("takes nothing that is not there any more", async () => {
+  it("exports nothing that is no longer there", async () => {
     await expect(taking(full()).take("svg", "positions")).rejects.toThrow(
       "This picture is not drawn yet, or is no longer drawn.",
     );
@@ -555,7 +555,7 @@ describe("the menu", () => {
     ["", "Code copied: "],
     ["a = 1\nimportant = 2", "Code copied: a = 1 …"],
     ["# import\nb", "Code copied: b …"],
-  ])("says which code it copied: %j", async (code, message) => {
+  ])("shows which code it copied: %j", async (code, message) => {
     const { take, answer } = taking(full());
     const written: string[] = [];
     vi.stubGlobal("navigator", { clipboard: { writeText: async (words: string) => void written.push(words) } });
@@ -574,7 +574,7 @@ describe("the menu", () => {
     ["..", "residscope.html"],
     ["x".repeat(300), `${"x".repeat(200)}.html`],
     ["a.htmlx", "a-htmlx.html"],
-  ])("calls the page %j: %s", async (name, file) => {
+  ])("names the page %j: %s", async (name, file) => {
     const { page, answer, saved, asked } = taking(full());
     const done = page();
     expect(asked.map(({ ask }) => ask.kind)).toEqual(["page"]);
@@ -583,7 +583,7 @@ describe("the menu", () => {
     expect(await done).toEqual({ message: `${file} given to the browser to save` });
     expect([saved[0]?.name, saved[0]?.blob.type, await saved[0]?.blob.text()]).toEqual([file, "text/html", "<p>é</p>"]);
   });
-  it("says that no page came, and that one was stopped", async () => {
+  it("reports that the kernel sent no page, and that a page was stopped", async () => {
     const { page, answer, client, saved } = taking(full());
     const none = page();
     answer({ kind: "page", name: "x" });
@@ -595,7 +595,7 @@ describe("the menu", () => {
   });
 });
 
-it("a caption tells no facts of a cache that is not known", () => {
+it("a caption has no facts about an unknown cache", () => {
   const store = new Store();
   store.facts.value = factsOf({ prompts: 1, last: [] });
   expect(settingOf(store)).toMatchObject({ tokens: [], destination: null, target: "nothing", source: ["m"] });

@@ -14,7 +14,7 @@ const grid = (root: HTMLElement): HTMLElement | null => root.querySelector('[rol
 const tiles = (asked: { ask: Ask }[]): Tile[] => asked.flatMap(({ ask }) => (ask.kind === "token-lens" ? [ask] : []));
 
 describe("token lens", () => {
-  it("asks for what is in view only, the last layers first, and more when it is scrolled to", async () => {
+  it("requests only what is visible, the last layers first, and more when the user scrolls", async () => {
     const { root, model } = await open({ tab: "token-lens" }, enlargedKernel(LARGE));
     await vi.waitFor(() => {
       expect(all(root, ".rs-lens-cell").length).toBeGreaterThan(0);
@@ -25,7 +25,7 @@ describe("token lens", () => {
     expect(asked[0]?.points).toEqual(["final_post"]);
     expect(points.has("0_pre")).toBe(false);
     expect(points.size).toBeLessThan(25);
-    expect(Math.min(...asked.map((tile) => tile.start))).toBeGreaterThan(60); // it stands at the last position
+    expect(Math.min(...asked.map((tile) => tile.start))).toBeGreaterThan(60); // the cursor is at the last position
     expect(
       asked.every((tile) => tile.points.length <= 4 && tile.stop - tile.start <= 32 && tile.norm === "recomputed"),
     ).toBe(true);
@@ -43,7 +43,7 @@ describe("token lens", () => {
     const { root, model, settled } = await open({ tab: "token-lens" });
     await settled();
     await vi.waitFor(() => expect(all(root, ".rs-lens-cell[data-rank]").length).toBeGreaterThan(0));
-    key(grid(root), "ArrowUp"); // starts at the last point and the destination
+    key(grid(root), "ArrowUp"); // the cursor begins at the last point and the destination
     const active = (): Element | null => root.querySelector(`#${grid(root)?.getAttribute("aria-activedescendant")}`);
     const cell = active();
     expect(text(root.querySelector(".rs-sentence"))).toMatch(
@@ -57,7 +57,7 @@ describe("token lens", () => {
     expect(model.state.position).toBe(4);
   });
 
-  it("is there again at once when one goes back from a prompt that was refused", async () => {
+  it("is there again at once when the user leaves a prompt that was refused", async () => {
     const honest = recordedKernel();
     const { root, model, settled } = await open({ tab: "token-lens" }, (ask) =>
       ask.kind === "token-lens" && ask.prompt === 1
@@ -72,7 +72,7 @@ describe("token lens", () => {
     expect(view?.hasAttribute("inert")).toBe(false);
   });
 
-  it("has no rank where the target is a direction, and shows tokens as text", async () => {
+  it("has no rank if the target is a direction, and shows tokens as text", async () => {
     const honest = recordedKernel();
     const { root, settled } = await open(
       { tab: "token-lens", wire_target: { contrasts: [], direction: "d1" } },
@@ -100,7 +100,7 @@ describe("token lens", () => {
 });
 
 describe("tiles", () => {
-  it("cover the window, the deepest first, and never reach behind the last position", () => {
+  it("cover the visible part, the deepest first, and never extend beyond the last position", () => {
     const points = Array.from({ length: 10 }, (_, i) => `${i}_pre`);
     const question = { key: "k", points, positions: 40, ask: { target: { contrasts: [] } } };
     const found = tilesIn(question, { rows: [3, 10], columns: [0, 40] }).map((id) => extent(question, id));

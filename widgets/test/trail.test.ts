@@ -61,7 +61,7 @@ describe("the trail", () => {
     expect(words(store)[0]).toBe("·Mary − ·John at ·to");
   });
 
-  it("takes the same question once, and another comparison in its place", () => {
+  it("has the same question once, and replaces it by another comparison", () => {
     const store = made();
     askWhy(store, READS);
     askWhy(store, READS);
@@ -76,7 +76,7 @@ describe("the trail", () => {
     expect([words(store).length, store.stepAt.value]).toEqual([3, 1]); // the later step stays
   });
 
-  it("asks the same head at another destination, as a step of its own, where its source is not later", () => {
+  it("asks the same head at another destination, as a further step, if its source is not later", () => {
     const store = made();
     askWhy(store, { ...READS, source: 1 });
     const { inner } = store.target.value;
@@ -98,7 +98,7 @@ describe("the trail", () => {
     expect([store.destination.value, words(store)[0]]).toEqual([1, "·Mary − ·John at ·Mary"]);
   });
 
-  it("ends with a target from elsewhere, and begins anew with other logits", () => {
+  it("ends with a target from elsewhere, and begins again with other logits", () => {
     const store = made();
     askWhy(store, { ...READS, destination: 2 });
     const other: Target = { contrasts: [{ answer: [{ id: 9, text: " x" }], distractor: [] }] };
@@ -122,7 +122,7 @@ describe("the trail", () => {
 
 describe("a trail from outside", () => {
   const far = innerTarget({ kind: "attention", layer: 4, head: 3, destination: "last", source: 2 });
-  it("is restored with its layout, and dropped where the cache has no such head or token", () => {
+  it("is restored with its layout, and dropped if the cache has no such head or token", () => {
     const store = made();
     askWhy(store, READS);
     const kept = asSelection(JSON.parse(JSON.stringify(selectionOf(store, () => false))));
@@ -188,7 +188,7 @@ describe("what is asked", () => {
 
   it("of a score: both sides, what the head moves, and what it writes", () => {
     const store = made();
-    ask(store, store.target.value); // the present target is no step
+    ask(store, store.target.value); // the present target is not a step
     expect(store.trail.value).toEqual([]);
     askWhy(store, READS);
     const asked = whyOf(shownOf(store), 3);

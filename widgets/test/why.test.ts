@@ -1,4 +1,4 @@
-// The tab "why": what is asked on the way to it, its columns as sums, the pair map, and the keys.
+// The tab "why": the questions that open it, its columns as sums, the pair map, and the keys.
 import { describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import type { Kernel } from "../dev/fake-model";
@@ -180,7 +180,7 @@ describe("why a head reads a token", () => {
     expect(text(root.querySelector(".rs-sentence"))).toBe("6 others in the query with MLP 1 in the key: +0.50");
   });
 
-  it("says what the number equals, whatever the source is compared with", async () => {
+  it("explains what the number equals, whatever the source is compared with", async () => {
     const { root, here, settled } = await opened();
     here?.click();
     await settled();
@@ -206,7 +206,7 @@ describe("why a head reads a token", () => {
     );
   });
 
-  it("is asked of a row that is a head: what it moves here", async () => {
+  it("is asked from the row of a head: what it moves here", async () => {
     const { root, here, settled, model } = await opened();
     here?.click();
     await settled();
@@ -231,7 +231,7 @@ describe("why a head reads a token", () => {
     expect(crumbs(root)).toHaveLength(3);
   });
 
-  it("is asked with w and p, of a neuron by its row, and is offered where nothing was asked", async () => {
+  it("is asked with w and p, for a neuron from its row, and is offered if nothing was asked", async () => {
     const { root, settled, model } = await opened();
     all(root, '[data-tab="why"]')[0]?.click();
     await settled();

@@ -1,4 +1,4 @@
-// What is said of what is under the pointer, word by word.
+// The sentences about the item under the pointer, word for word.
 import { describe, expect, it } from "vitest";
 import { columnsOf, componentOf } from "../dev/component-table";
 import { everything } from "../src/draw/plane";
@@ -150,7 +150,7 @@ describe("a cell of attention", () => {
     expect(cellNumbers(store, attention, attention, weighting, q, k)).toBe(figures);
   });
 
-  it("is written beside the head that adds most", () => {
+  it("is written with the decimals of the head that adds most", () => {
     const [store, attention] = [storeOf(TOKENS, [500, 0, 0, 0]), attentionOf()];
     expect(cellNumbers(store, attention, attention, "pattern", 2, 1)).toBe("0.79, +1.9");
     expect(flat(cellSentence(store, attention, attention, "pattern", "L9H9", 2, 1))).toContain("contributes *+1.9* to");
@@ -199,7 +199,7 @@ describe("a cell of attention", () => {
     store.pool.value = pool;
     expect(flat(cellSentence(store, attentionOf(), POOLED, weighting, "L1H0", q, k))).toBe(words);
   });
-  it("of a block behind the diagonal that is read all the same is told, and so is one that lies on it", () => {
+  it("describes a block above the diagonal that is read nevertheless, and a block on the diagonal", () => {
     const pane = (rows: Pane["rows"], columns: Pane["rows"], at: number): Pane => ({
       rows,
       columns,
@@ -256,10 +256,10 @@ describe("a line of attention", () => {
     expect([...lineOf(PATTERN, 3, direction, token)]).toEqual(masked);
     expect([...unmasked(Float32Array.from(expected), direction, token)]).toEqual(masked);
   });
-  it("has only the maps that are there, and none where cells come in blocks", () => {
+  it("has only the maps that are there, and none if cells are blocks", () => {
     expect(Object.keys(lineIn(attentionOf(BARE), "reads", 1)?.maps ?? {})).toEqual(["pattern"]);
     expect(lineIn(attentionOf({ step: 2 }), "reads", 1)).toBeNull();
-    // What is not there is nothing.
+    // Values that are missing are NaN.
     expect([...lineOf(PATTERN, 4, "reads", 2)]).toEqual([Math.fround(0.085), NaN, NaN, NaN]);
   });
 
@@ -275,7 +275,7 @@ describe("a line of attention", () => {
     [[4, 3, 2, 1], 2, [0, 1]],
     [[2, 1, 2], 3, [0, 2, 1]],
     [[1, 2], 9, [1, 0]],
-  ])("%j: the strongest %i stand at %j", (line, most, places) =>
+  ])("%j: the strongest %i are at %j", (line, most, places) =>
     expect(strongest(Float32Array.from(line), most)).toEqual(places),
   );
 
@@ -306,7 +306,7 @@ describe("a line of attention", () => {
     ] as Parameters<typeof lineParts>;
     expect([lineParts(...args), lineWords(...args)]).toEqual([parts, parts.join("")]);
   });
-  it("names four when four are asked for, and three when nothing is", () => {
+  it("names four values if four are requested, and three by default", () => {
     const line = Float32Array.of(0.4, 0.3, 0.2, 0.1);
     const store = storeOf(["a", "b", "c", "d"]);
     expect([
@@ -315,7 +315,7 @@ describe("a line of attention", () => {
     ]).toEqual([3, 4]);
   });
 
-  it("is looked up in the finest part that has it", () => {
+  it("is taken from the finest part that contains it", () => {
     const [coarse, fine]: [Pane, Pane] = [
       { ...everything(8), step: 4, maps: {} },
       { rows: { start: 4, stop: 8 }, columns: { start: 0, stop: 4 }, step: 1, maps: {} },
@@ -392,7 +392,7 @@ describe("the token lens", () => {
     [store.target.value, store.prompt.value] = [target, prompt];
     expect([answerName(store), answerWords(store, cell)]).toEqual([name, words]);
   });
-  it("has a rank only where both are known", () => {
+  it("has a rank only if both are known", () => {
     const known: [LensCell["answer"], LensCell["rank"]][] = [
       [0.5, 1],
       [0, 0],
@@ -478,7 +478,7 @@ describe("the position map", () => {
       ),
     ).toBe(words);
   });
-  it("is written beside the head that adds most", () => {
+  it("is written with the decimals of the head that adds most", () => {
     const store = storeOf(TOKENS, [500]);
     expect(
       [0, -1].map((row) => flat(positionSentence(store, picture("layer", ["embed"], [0.5, 1, 2]), { row, column: 0 }))),
@@ -574,12 +574,12 @@ describe("the head in focus", () => {
     ["contributions of no source", readingOf([1], []), ["L1H0 adds *+1.50*", "reads <bos> 1.00"]],
   ])("%s", (_, reading, expected) => expect(clauses(reading)).toEqual(expected));
 
-  it("says nothing of another head's reading, of no head, and of one whose figure is not there", () => {
+  it("ignores another head's reading, no head, and a head without a value", () => {
     expect(clauses(readingOf([1, 0, 0, 0, 0]), "L1H1")).toEqual(["L1H1 adds *−2.00*"]);
     expect(clauses(null, "MLP")).toEqual([]);
     expect(clauses(null, "L1H0", storeOf(FIVE))).toEqual(["L1H0"]);
   });
-  it("says its spread over prompts", () => {
+  it("has its spread over prompts", () => {
     const store = storeOf(FIVE, [], { prompts: 2, last: [4, 4] });
     store.headRows.value = attributionOf([0, 0, 1.5, -2], { prompts: 2 }, [0, 0, 0.25, 1]);
     expect([clauses(null, "L1H0", store), clauses(null, "L1H1", store)]).toEqual([
@@ -587,7 +587,7 @@ describe("the head in focus", () => {
       ["L1H1 adds *−2.00* ± 1.00"],
     ]);
   });
-  it("says why there is none", () => {
+  it("shows why there is none", () => {
     const store = storeOf(FIVE, [0, 0, NaN, NaN]);
     expect(clauses(readingOf([1]), "L1H0", store)).toEqual(["L1H0: layer 1 has no attention heads"]);
     store.facts.value = {
@@ -629,7 +629,7 @@ describe("the head in focus", () => {
     expect(clauses(null, "L1H0", undefined, picture)).toEqual(expected);
   });
 
-  it("says a score though nothing is known of the cache yet", () => {
+  it("shows a score although nothing is known of the cache yet", () => {
     const store = storeOf(FIVE);
     store.facts.value = null;
     expect(
@@ -689,7 +689,7 @@ describe("the head in focus", () => {
     expect(flat(sourceSentence(storeOf(FIVE, [0, 0, 1.5, -2]), reading, at))).toBe(words),
   );
 
-  it("writes a source beside the largest of its head, unless that is nothing beside the largest head", () => {
+  it("scales a source by its head's largest, but by at least a hundredth of the largest head", () => {
     const store = storeOf(FIVE, [200, 0, 0, 0]);
     const found = [null, [], [0.5, -3], [0.001]].map((values) => tallest(store, values && Float32Array.from(values)));
     expect(found).toEqual([0, 2, 3, 2]);
@@ -771,13 +771,13 @@ describe("the badge", () => {
       "figures that are written beside the larger one",
       [499.5],
       { measured: 1, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to +500.00, but +1.00 came with them: these numbers do not belong together.",
+      "The rows and the constant add up to +500.00, but the same reply says +1.00: it contradicts itself.",
     ],
     [
       "the same, the other way",
       [0.5],
       { measured: -500, unexplained: 0, worst: 0 },
-      "The rows and the constant add up to +1.00, but −500.00 came with them: these numbers do not belong together.",
+      "The rows and the constant add up to +1.00, but the same reply says −500.00: it contradicts itself.",
     ],
     [
       "“nothing: ” elsewhere than at its start",
@@ -789,7 +789,7 @@ describe("the badge", () => {
   ])("at length: %s", (_, rows, given, words) => expect(said(rows, given)).toBe(words));
 });
 
-it("a sentence on one line has parts that stay whole, all of it as its title, and nothing of the one before", () => {
+it("a sentence on one line has whole parts, all of them in its title, and nothing of the previous sentence", () => {
   const node = document.createElement("p");
   for (const parts of [["“·to” reads “·Mary” 0.79", ", “<bos>” 0.13"], ["<b>", " x"], ["one"], []]) {
     fitWords(node, parts);

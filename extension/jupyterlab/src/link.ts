@@ -99,7 +99,7 @@ export class KernelLink implements Link {
       if (this.state.peek().kind === "attaching") return; // the views send it again when the link is ready
       throw new Error("No kernel is attached.");
     }
-    // A failure needs no action here. Either a reply comes nevertheless, or the loss of the kernel is reported.
+    // A failure needs no action here: either a reply still comes, or the loss of the kernel is reported.
     sendComm(this.#kernel, this.#attached.subshell, "comm_msg", { comm_id: this.#attached.comm, data: question }).catch(
       () => undefined,
     );

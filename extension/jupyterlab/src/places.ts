@@ -105,7 +105,7 @@ export class JupyterPlaces implements Places {
     if (connection.session && !connection.session.isDisposed) return;
     const model = [...this.app.serviceManager.sessions.running()].find((running) => running.path === path);
     if (!model) return connection.link.use(null, NOT_RUNNING);
-    // Without comms: a connection that handles comms closes the comms of widgets that it does not know.
+    // This connection handles no comms. Otherwise it would close the comms of widgets that it did not create.
     const { sessions } = this.app.serviceManager;
     const session = sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
     connection.session = session;

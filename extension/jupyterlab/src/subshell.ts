@@ -10,8 +10,9 @@ const sender = (kernel: Kernel.IKernelConnection) => ({ username: kernel.usernam
 /**
  * Creates a subshell; null if the kernel does not support them.
  *
- * A busy kernel sends its kernel info only after its cell. So a page that was reloaded during the cell does not know
- * whether the kernel supports subshells. It requests one anyway: the control channel is answered during a cell, too.
+ * A busy kernel sends its kernel info only after its cell. So a page that was reloaded during the cell cannot find out
+ * whether the kernel supports subshells. It requests a subshell anyway, because the kernel answers on the control
+ * channel during a cell, too.
  */
 export async function createSubshell(kernel: Kernel.IKernelConnection): Promise<string | null> {
   const supported = kernel.info.then(() => kernel.supportsSubshells);

@@ -5,7 +5,7 @@ import { FileType, Uri, workspace } from "vscode";
 
 /** Only this many pictures are kept, the latest ones. */
 const MAX_PICTURES = 20;
-/** Views make no larger pictures. */
+/** A view's pictures are never larger than this. */
 const MAX_BYTES = 3_000_000;
 
 export class Pictures {

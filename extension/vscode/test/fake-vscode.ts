@@ -42,7 +42,7 @@ export const events = {
   renamed: new EventEmitter<real.FileRenameEvent>(),
 };
 
-/** A file system, in the order in which the files were written. A file's time is its index. */
+/** A file system. The files are in the order in which they were written, and a file's time is its index. */
 export const files = new Map<string, Uint8Array>();
 const contentOf = (uri: Uri): Uint8Array => {
   const bytes = files.get(uri.text);

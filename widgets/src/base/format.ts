@@ -5,7 +5,7 @@ import { MARKS } from "./look.gen";
 // Numbers that are shown together (in a map, a ranking, a chart) have the same number of decimals. The number farthest
 // from zero decides how many. `base/signed.py` does the same in Python; tests/texts/figures.json tests both.
 
-/** Numbers below SMALL or not below LARGE are written with a power of ten, because they would have too many digits. */
+/** Numbers below SMALL, and numbers from LARGE on, would have too many digits. They are written with a power of ten. */
 const [SMALL, LARGE] = [1e-4, 1e7];
 /** A small number among large ones gets up to this many additional decimals, if they show its first digit. */
 const EXTRA_DECIMALS = 2;
@@ -16,7 +16,7 @@ function decimals(largest: number): number {
   return 2 + (largest > 0 ? [0.1, 0.01, 0.001].filter((bound) => largest < bound).length : 0);
 }
 
-/** The larger absolute value of the two; `largest` does not count if it is not finite. */
+/** The larger absolute value of the two numbers. A `largest` that is not finite is ignored. */
 function largerSize(value: number, largest: number): number {
   return Math.max(Math.abs(value), Number.isFinite(largest) ? Math.abs(largest) : 0);
 }
@@ -81,7 +81,7 @@ export function subscript(number: number): string {
   return String(number).replace(/\d/g, (digit) => String.fromCharCode(0x2080 + Number(digit)));
 }
 
-/** Words with tokens in them; if prompts differ in one of these, "∗₁₀", it is said what this mark stands for. */
+/** Words with tokens in them. If one of the tokens is "∗₁₀", because prompts differ there, the mark is explained. */
 export function starred(words: string): string {
   return words.includes("∗")
     ? `${words} (∗ is a token in which the prompts differ; the small number is its position)`

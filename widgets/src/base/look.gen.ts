@@ -1,7 +1,7 @@
 // Generated from py_backend/residscope/base/look.py by `npm run protocol`. Do not edit.
-/** Where on the scale, from 0 to 1, and the colour there. */
+/** A point of the scale, from 0 to 1, and its colour. */
 export type Stop = readonly [at: number, hex: string];
-/** What stands for white space where it must be seen. */
+/** The visible marks for white space. */
 export const MARKS: Record<string, string> = {
   " ": "·",
   "\n": "↵",

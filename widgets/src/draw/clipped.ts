@@ -9,12 +9,11 @@ const EXTENDED = 1.5;
 /**
  * The limit of a diverging scale for `values` [row, column].
  *
- * Each column counts once, by its peak: its largest absolute value. The first column does not count, because models
- * often put many times larger values at the first position. The limit is the 99th percentile of the other peaks, so
- * with up to 100 columns only the first can be clipped. It is at least the peak of the column `last`, which the target
- * is about. (If cells were counted instead, that column could be clipped: it may have less than a hundredth of the
- * cells.) If no value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same
- * rule.
+ * Each column counts once, by its peak: its largest absolute value. The first column does not count, because values at
+ * the first position are often many times larger. The limit is the 99th percentile of the other peaks, so with up to
+ * 100 columns only the first can be clipped. It is at least the peak of the column `last`, which the target is about.
+ * (If cells were counted instead, that column could be clipped: it may have less than a hundredth of the cells.) If no
+ * value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same rule.
  */
 export function clippedLimit(
   values: Float32Array,

@@ -91,7 +91,7 @@ function paintHatch(
   context.rect(x, y, width, height);
   context.clip();
   context.beginPath();
-  // From one origin for all cells, so that the lines run on from cell to cell.
+  // All cells share one origin, so that the lines continue from cell to cell.
   for (let sum = Math.floor((x + y) / 5) * 5; sum < x + y + width + height; sum += 5) {
     context.moveTo(sum - y, y);
     context.lineTo(sum - y - height, y + height);

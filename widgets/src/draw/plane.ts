@@ -74,7 +74,7 @@ export function covers({ rows, columns }: Frame, { left, top, span }: Part): boo
   return rows.start <= top && rows.stop >= top + span && columns.start <= left && columns.stop >= left + span;
 }
 
-/** The blocks of a plane that overlap a part: their frame, and a function that copies their values from the plane's. */
+/** The blocks of a plane that overlap a part: their frame, and a function that copies their values out of the plane. */
 export function cropped(
   plane: Frame,
   { left, top, span }: Part,

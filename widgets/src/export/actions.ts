@@ -33,7 +33,7 @@ export async function exportPicture(
   // The caption describes the selection, so the picture must belong to the selection.
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
     throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
-  // Read now: the menu may be older.
+  // The picture is read now, because the menu may be older.
   const picture = find(store, what);
   if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);
@@ -49,7 +49,8 @@ async function fileOf(format: Exclude<Format, "code">, picture: ShownPicture, se
 
 async function saved(name: string, blob: Blob, within: HTMLElement): Promise<Outcome> {
   const done = await download(name, blob, within);
-  // The page cannot know whether the file was saved: browsers and VS Code may ask for a place, and the user may cancel.
+  // The page cannot find out whether the file was saved: browsers and VS Code may ask for a place, and the user may
+  // cancel.
   const receiver = document.body.dataset["vscodeThemeKind"] === undefined ? "the browser" : "VS Code";
   return {
     message:

@@ -1,8 +1,7 @@
-// Tables as CSV text (RFC 4180): comma, CRLF, a header line, quotes where needed.
-//
-// A number is written as the shortest decimal that reads back as the same float32; NaN is an empty field. A text that a
-// spreadsheet might run as a formula (=, +, - or @ after optional white space) gets an apostrophe in front, and so does
-// such a text that already has one. So removing one apostrophe always restores the text.
+// Tables as CSV text (RFC 4180): comma, CRLF, a header line, quotes where needed. A number is written as the shortest
+// decimal that reads back as the same float32; NaN is an empty field. A text that a spreadsheet might run as a formula
+// (=, +, - or @ after optional white space) gets an apostrophe in front. A text of this kind that begins with
+// apostrophes gets one more. So removing one apostrophe always restores the text.
 
 export type Field = string | number;
 export interface Table {

@@ -46,7 +46,7 @@ export interface Valued {
   runs?: { first: number; second: number };
 }
 
-/** A row of a chart, with what it is of. */
+/** A row of a chart, with its component. */
 export interface Row extends Valued {
   component: Component;
 }
@@ -74,7 +74,10 @@ export interface HeadsPicture {
   pinned: string[];
   /** The values in two compared runs, if there are two. */
   runs?: { first: Float32Array; second: Float32Array };
-  /** The measured effect that the values are, and all that is known; where `total` is NaN, the value is estimated. */
+  /**
+   * The measured effect that the values show, and all that is known of it. Where `total` is NaN, the value is
+   * estimated.
+   */
   measured?: Measured;
   /** The head that the values feed, in words, if they are not of the target. */
   feeds?: string;

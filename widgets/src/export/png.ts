@@ -3,7 +3,7 @@
 const DPI = 600;
 const MOST_PIXELS = 16_000_000;
 
-/** The size in pixels of a figure given in points: 600 dpi, or less if that were too many pixels. */
+/** The size in pixels of a figure given in points: 600 dpi, or less if this would be too many pixels. */
 export function pixelSize(width: number, height: number): { width: number; height: number } {
   const scale = Math.min(DPI / 72, Math.sqrt(MOST_PIXELS / (width * height)));
   return { width: Math.floor(width * scale), height: Math.floor(height * scale) };

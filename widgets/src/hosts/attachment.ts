@@ -1,5 +1,5 @@
 // Attaches to a kernel, in the same way for every host. There is one attempt at a time. A listener gets the state of
-// the link, and is called when a kernel is attached or lost. Each host knows how to reach its kernels.
+// the link, and is called when a kernel is attached or lost. How to reach a kernel is different in each host.
 import { child, later } from "../base/lifetime";
 import type { LinkState } from "./link";
 

@@ -1,5 +1,5 @@
-// One open view of a kernel's cache. It has a panel, whose requests go over the link. It knows the status of the cache,
-// and can show the cache that replaces it.
+// One open view of a kernel's cache. It has a panel, whose requests go over the link. It follows the status of the
+// cache, and can show the cache that replaces it.
 import { batch, computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { coded } from "../base/legible";
 import { child, later, watch } from "../base/lifetime";
@@ -125,7 +125,7 @@ export class Inspection {
     const row = this.#row.value;
     if (!row) return "same";
     if (this.caches.kernel.value !== this.#kernel) return "restarted";
-    if (this.#isUncertain.value) return "waiting"; // only the kernel knows more
+    if (this.#isUncertain.value) return "waiting"; // only the kernel can report more
     const now = this.caches.find(row.ref.id);
     if (!now) return this.caches.named(this.name) ? "rebound" : "gone";
     const [before, after] = [row.ref.state.split("."), now.ref.state.split(".")];
@@ -187,7 +187,7 @@ export class Inspection {
     this.#isMounted = true;
   }
 
-  /** The model's default target, or a sentence why there is none; null if another cache will be shown instead. */
+  /** The model's default target, or a sentence that explains why there is none; null if another cache will be shown. */
   async #loadTarget(row: CacheRow): Promise<{ target: Target; trouble: string | null } | null> {
     try {
       const answer = await this.#client.latest("target", { kind: "target" });

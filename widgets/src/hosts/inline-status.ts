@@ -1,4 +1,4 @@
-// Says in an inline panel that its kernel was lost. A panel gets answers only until its kernel ends or restarts.
+// The message in an inline panel that its kernel was lost. A panel gets answers only until its kernel ends or restarts.
 import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";

@@ -144,7 +144,10 @@ export class Recorder extends Relay {
   }
 }
 
-/** A request of effects as the views declare it: whether it went on measuring makes no other picture. */
+/**
+ * A request of effects as the views declare it. The picture is the same whether the request continued to measure or
+ * not.
+ */
 function asDeclared(ask: Ask): Ask {
   if (ask.kind !== "effects") return ask;
   const { measure: _, stop: __, ...declared } = ask;

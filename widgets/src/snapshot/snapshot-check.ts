@@ -19,10 +19,10 @@ export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; 
 
 /** Real models stay far below these limits. A snapshot within them is drawn quickly. */
 const MAX = {
-  /** Of all texts together, and of one text. */
+  /** The most characters of all texts together, and of one text. */
   characters: 3_000_000,
   letters: 20_000,
-  /** Of the snapshot as JSON: values, and levels of nesting. */
+  /** The most values of the snapshot as JSON, and levels of nesting. */
   values: 400_000,
   depth: 12,
   entries: 1_000,
@@ -108,7 +108,7 @@ function checked(value: unknown): Snapshot {
     const { kind } = ask;
     if (!isRecorded(kind) || reply === undefined) return []; // only a kernel may send code, a page or predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
-    // Most entries are of the selection's target, which is checked once.
+    // Most entries have the selection's target, which is checked once.
     const { target, ...about } = v.parse(
       wire.REQUESTS[kind],
       { ...ask, target: ask["target"] ?? NOTHING },

@@ -1,4 +1,4 @@
-// A decomposition as the views have it.
+// A decomposition in the form that the views use.
 import type { AttributionReply } from "../wire/protocol.gen";
 
 /** A reply with a decomposition, and its values; for the mean over prompts also their spread. */

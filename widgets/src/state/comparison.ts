@@ -1,5 +1,5 @@
-// Two runs row by row: what a reply of `compare` says of each run and of their difference, in the form in which a
-// decomposition of one run is shown. So map, ranking, ledger and badge need no second way to draw.
+// Two runs, row by row. A reply of `compare` becomes three decompositions: of each run, and of their difference. Each
+// has the form of a decomposition of one run, so map, ranking, ledger and badge draw them in the same way.
 import { float32, type Result } from "../wire/client";
 import type { Against, CacheRow, RunSum, Shown } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
@@ -12,7 +12,7 @@ export interface Comparison {
   first: Attribution;
   second: Attribution;
   difference: Attribution;
-  /** What of the difference was written differently, for each row; the rest is read differently. */
+  /** For each row, the part of the difference that is written differently. The rest is read differently. */
   written: Float32Array;
   /** The sum of all that is read differently. */
   read: number;
@@ -65,7 +65,7 @@ export function runNames(
   return apart ? [`${cache}, ${named(prompt)}`, `${other}, ${named(otherPrompt)}`] : [cache, other];
 }
 
-/** Equal for the same run, with or without fields that have their default. */
+/** A key that is equal for the same run, with or without fields that have their default. */
 export function againstKey({ cache = null, prompt = null, without = [], replaced_by = "zero" }: Against): string {
   return JSON.stringify([cache, prompt, without, without.length > 0 ? replaced_by : null]);
 }
@@ -74,9 +74,9 @@ export function againstKey({ cache = null, prompt = null, without = [], replaced
 export interface Choice {
   against: Against;
   name: string;
-  /** What it is, or why it cannot be compared with. */
+  /** What the run is, or why a comparison with it is not possible. */
   words: string;
-  /** Whether it cannot be compared with: another shape, or a cache that cannot be read. */
+  /** Whether a comparison with it is not possible: it has another shape, or its cache cannot be read. */
   refused: boolean;
 }
 

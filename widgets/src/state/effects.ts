@@ -49,7 +49,7 @@ export class Effects {
     return reach;
   }
 
-  /** Another selection: nothing is known of it. */
+  /** Forgets all values, because another selection is in view. */
   forget(): void {
     this.found.value = this.refusal.value = null;
     this.state.value = "idle";
@@ -57,7 +57,7 @@ export class Effects {
   }
 }
 
-/** The values of an effect. Where it is not measured yet, it is what follows from the estimate. */
+/** The values of an effect. Values that are not measured yet are computed from the estimate. */
 export function valuesOf(found: Found, effect: Caused): Float32Array {
   return found.total.map((total, i) => {
     const value = isEstimated(found, effect, i) ? (found.estimate[i] ?? NaN) : total;

@@ -10,7 +10,7 @@ import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
-/** Of how many targets inside the model the facts are kept. */
+/** The number of targets inside the model whose facts are kept. */
 const MOST_INNER = 64;
 
 /**
@@ -149,7 +149,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       store.computing,
       () => {
         store.runs.whatIf.isMissing.value = true;
-        if (!store.runs.whatIf.isRunning.peek()) put(null); // until it is made, the last comparison is not of it
+        if (!store.runs.whatIf.isRunning.peek()) put(null); // the last comparison was with another run
       },
     );
   };

@@ -1,4 +1,5 @@
-// Makes the run without some heads, when the user asks for it. A restored selection only says that it is not made yet.
+// Makes the run without some heads, when the user asks for it. For a restored selection, the view only shows that the
+// run has not been made yet.
 import { computed, untracked } from "@preact/signals-core";
 import { child, watch } from "../base/lifetime";
 import { type Ask, type Client, RequestFailed, type Result } from "../wire/client";
@@ -59,7 +60,7 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
     });
   });
 
-  // The comparison shows that the run is there: then the kernel says how it was checked, and runs nothing.
+  // The comparison shows that the run exists. So the kernel only reports how the run was checked, and runs nothing.
   watch(signal, () => {
     const there = compared.value;
     const ask = without(store.shown);

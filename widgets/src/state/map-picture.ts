@@ -1,7 +1,9 @@
 // What the head map shows: each head's contribution, a measured effect, or a score. The last picture stays until the
 // next one is there.
+
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { parseHead, plain, signed } from "../base/format";
+import { keysOf } from "../base/keys-of";
 import { endsOf, isBeyond } from "../draw/clipped";
 import type { Theme } from "../draw/colours";
 import { css, divergingRgb, limitOf, type Rgb, sequentialRgb } from "../draw/colours";
@@ -19,7 +21,7 @@ const NAMES: Record<Score, string> = {
   entropy: "entropy (bits)",
   copying: "copying (OV)",
 };
-export const SCORES = Object.entries(NAMES) as [Score, string][];
+export const SCORES = keysOf(NAMES).map((score) => [score, NAMES[score]] as const);
 
 export interface MapPicture {
   /** Null: the contributions. */
@@ -37,9 +39,9 @@ export interface MapPicture {
   feeds: Values["feeds"];
   /** The values of both compared runs, [layer × head] each; null if there is one run. */
   runs: { first: Float32Array; second: Float32Array } | null;
-  /** What is known of the effect that the values are; null if they are direct effects, or no effects. */
+  /** What is known of the effect that the values show; null for direct effects, and for other values. */
   measured: { effect: Caused; found: Found } | null;
-  /** Whether nothing is known of this selection yet: the colours are those of the picture before. */
+  /** Whether nothing is known of this selection yet: the colours are those of the previous picture. */
   pending: boolean;
 }
 
@@ -80,7 +82,7 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
   return { score: null, values, ...range, largest: limit, ...added };
 }
 
-/** The effect in view; until something is known of it, the colours of the picture before stay, without values. */
+/** The effect in view. Until something is known of it, the colours of the previous picture stay, without values. */
 function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   const effect = store.effectShown.value;
   if (effect === "direct") return ofRun(store);
@@ -123,9 +125,7 @@ export function effectWords({ measured, values, largest }: MapPicture, index: nu
     return `about ${signed(value, largest, -1)} (${["estimate", ...more].join("; ")})`;
   }
   const all = { total, direct, indirect: total - direct };
-  const others = (Object.entries(all) as [keyof typeof all, number][])
-    .filter(([name]) => name !== effect)
-    .flatMap(known);
+  const others = keysOf(all).flatMap((name) => (name === effect ? [] : known([name, all[name]])));
   return `${write(effect, value)}${others.length > 0 ? ` (${others.join(", ")})` : ""}`;
 }
 

@@ -43,7 +43,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
 
   const failed = (error: unknown): void => {
     behind.value = null;
-    // Anything else means that the connection to the kernel broke: this is said once for all views.
+    // Anything else means that the connection to the kernel broke. The reason is shown once for all views.
     const isRefused = error instanceof RequestFailed || error instanceof NoTurns;
     if (!isRefused || isOutdated(error, store)) return void (state.value = "stopped");
     refusal.value = error.message;
@@ -54,7 +54,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       // A saved page has the reply to the request as questions.ts declares it.
       const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false, stop });
       if (ended.aborted) return;
-      // A kernel that is just running the model may not know what it has measured before: then that stays.
+      // While the kernel runs the model, its reply may lack the earlier values. Then they stay.
       if (result.reply.total > 0 || !found.peek()) found.value = foundOf(result, store);
       state.value = result.reply.state === "done" ? "done" : "stopped";
     } catch (error) {
@@ -96,7 +96,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       present = child(signal);
       behind.value = null;
       if (!isSame) effects.forget();
-      // The kernel ends the runs of the selection before.
+      // The kernel ends the runs for the previous selection.
       if (!isSame && wasMeasuring && latest)
         client.quietly({ ...latest, measure: false, stop: true }).catch(() => undefined);
       [before, latest] = [key, ask];

@@ -1,5 +1,5 @@
-// The path of targets that led to the present one, as far as the trail has it. What is selected from outside may belong
-// to no step of the trail; then the target is the only step.
+// The targets that led to the present one, as far as they are in the trail. What is selected from outside may belong to
+// no step of the trail; then the target is the only step.
 import type { Step, Target } from "../wire/protocol.gen";
 import type { Selected } from "./selectable";
 import { isInside, NOTHING, type Position, targetKey } from "./target";

@@ -34,7 +34,9 @@ export const WIDE = 32;
 export const LISTED = 10;
 /** The most heads in the position map. */
 const MOST_MAPPED = 48;
-/** The strongest components of each side of the pair map, at first; and how many tokens that a head writes are listed. */
+/**
+ * How many components of each side the pair map has at first; and how many of the tokens that a head writes are listed.
+ */
 export const PAIRED = 8;
 const WRITTEN = 5;
 /** The most heads whose attention in two runs is shown. */
@@ -60,7 +62,10 @@ export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
-/** What replacing each head, or the stream at each layer and position, does to the target in runs of the model. */
+/**
+ * How the target changes in runs of the model in which each head, or the stream at each layer and position, is
+ * replaced.
+ */
 export function effects(
   { target, prompt, position, replaced_by, against }: Selected,
   of: "heads" | "stream",
@@ -75,7 +80,7 @@ export function isCaused({ effect, score, feeds }: Selected): boolean {
   return effect !== "direct" && score === null && feeds === null;
 }
 
-/** The run of the model without some heads; null if it is not compared with one. */
+/** The run of the model without some heads; null if the shown run is not compared with such a run. */
 export function without({ against }: Selected): Of<"without"> | null {
   return against?.without?.length ? { kind: "without", against } : null;
 }
@@ -155,8 +160,9 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * What the head of an attention score then adds to the target of the nearest step before that is not about this head
- * itself, if it writes to it. `last` is the last position, if it is known: as an index it means the same as "last".
+ * What the head of an attention score then adds to an earlier target: the target of the last step before this one that
+ * is not about the same head. Null if the head does not write to that target. `last` is the index of the last position,
+ * if it is known; this index means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
@@ -171,7 +177,10 @@ export function moved(shown: Selected, last: number | null): Of<"attribute"> | n
   return { ...contributions(shown, "head"), position, target: throughHead(target, { layer, head, source }) };
 }
 
-/** The rows of the target that a head contributes to, one of which is all that this head contributes. */
+/**
+ * If the target is what a head contributes from a source: the rows of the target that the head contributes to. One of
+ * these rows is everything that this head contributes.
+ */
 export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
   const source = shown.target.through?.at(-1)?.source ?? null;
   return source === null ? null : { ...contributions(shown, "head"), target: behindHead(shown.target) };
@@ -186,10 +195,10 @@ export function pairs({ target, prompt }: Selected, k = PAIRED): Of<"pairs"> {
 export function headTokens({ target, prompt, position }: Selected): Of<"head-tokens"> | null {
   const score = scoreIn(target);
   const { through = [] } = target;
-  const last = through.at(-1);
-  if (!score && !last) return null;
+  const of = score ?? through.at(-1);
+  if (!of) return null;
   const at = score ? score.destination : readAt(behindHead(target), position);
-  const { layer, head, source } = (score ?? last) as NonNullable<typeof last>;
+  const { layer, head, source } = of;
   return at === null ? null : { kind: "head-tokens", layer, head, prompt, position: at, source, k: WRITTEN };
 }
 

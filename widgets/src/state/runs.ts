@@ -25,12 +25,12 @@ export class Runs {
   readonly heads = signal<Comparison | null>(null);
   readonly layers = signal<Comparison | null>(null);
   readonly lens = signal<Comparison | null>(null);
-  /** Changes with the cache that this one is compared with, and with its state, where a host lists them. */
+  /** Changes with the cache that this one is compared with, and with its state, if the host lists the caches. */
   readonly otherState = signal("");
 
-  /** Changes when a comparison has to be asked again, though the selection is the same. */
+  /** Changes when a comparison has to be requested again although the selection is the same. */
   readonly otherKey = computed(() => `${this.otherState.value} ${this.whatIf.made.value}`);
-  /** The run without some heads, if it is the one that is compared with. */
+  /** The run without some heads, if the shown run is compared with one. */
   readonly whatIf = new WhatIf();
 
   constructor(readonly store: Selected) {}
@@ -62,8 +62,8 @@ export class Runs {
   }
 
   /**
-   * Why a chart has no second run; null if it has one, or needs none. What is said of the heads is not repeated: the
-   * other charts then show the first run.
+   * Why a chart has no second run; null if it has one, or needs none. A reason that is shown for the heads is not
+   * repeated: the other charts then show the first run.
    */
   reasonNotDrawn(chart: Chart): string | null {
     if (this.store.against.value === null) return null;
@@ -73,7 +73,7 @@ export class Runs {
     return chart !== "heads" && said === this.store.problems.value.get(COMPARED.heads) ? null : said;
   }
 
-  /** Why map, ranking and badge have no rows; null if they have. */
+  /** Why map, ranking and badge have no rows; null if they have rows. */
   whyNoRows(): string | null {
     return (
       (this.store.run.value === "first" ? null : this.reasonNotDrawn("heads")) ?? this.store.reasonNotDrawn("heads")

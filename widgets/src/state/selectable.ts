@@ -1,8 +1,10 @@
-// The table of all that can be selected in a view. From it follow the store's signals, the traits that Python shares,
-// what is sent to the kernel, what a host stores and restores, and how values from outside are checked.
+// The table of all that can be selected in a view. All other declarations are derived from it: the store's signals, the
+// traits shared with Python, what is sent to the kernel, what a host stores, and the checks of values from outside.
+
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { safeParse } from "valibot";
 import { parseHead } from "../base/format";
+import { keysOf } from "../base/keys-of";
 import * as wire from "../wire/protocol.check.gen";
 import type { CacheRow, Shown, Step, Target } from "../wire/protocol.gen";
 import { isSet, NOTHING } from "./target";
@@ -16,7 +18,7 @@ interface Selectable<T, WireName = keyof Shown | null, Trait = string | null, Ke
   readonly first: T;
   /** Checks a value from outside; undefined if it is not valid. */
   readonly read: (value: unknown) => T | undefined;
-  /** Its name in the wire's `Shown`; null if the kernel does not know it. */
+  /** Its name in the wire's `Shown`; null if it is not sent to the kernel. */
   readonly wireName: WireName;
   /** The name of its trait in py_backend/residscope/hosts/panel.py; null if it has none. */
   readonly trait: Trait;
@@ -40,7 +42,7 @@ function wired<Name extends keyof Usual>(
   return { first: wire.UNSELECTED[name], read, wireName: name, trait: name, kept: true, ...more };
 }
 
-/** A value of this view only: the kernel does not know it. */
+/** A value of this view only, which is not sent to the kernel. */
 function own<T>(first: T, read: (value: unknown) => T | undefined): Selectable<T, null, null, true> {
   return { first, read, wireName: null, trait: null, kept: true };
 }
@@ -60,7 +62,7 @@ const MOST_LISTED = 50;
 
 const hasDirection = ({ direction, inner }: Target): boolean => !!direction || inner?.kind === "direction";
 
-/** Whether a target can be one of a cache of this shape. */
+/** Whether a cache of this shape can have this target. */
 export function isTargetOf(
   { contrasts, inner, through = [] }: Target,
   { layers, heads, prompts, positions }: Shape,
@@ -80,7 +82,7 @@ export function isTargetOf(
   );
 }
 
-/** The trail, if all its steps can be of a cache of this shape. */
+/** The trail, if a cache of this shape can have all its steps. */
 function fittingSteps(steps: Step[], shape: Shape): Step[] {
   const fits = ({ target, position = "last" }: Step): boolean =>
     isTargetOf(target, shape) &&
@@ -89,7 +91,7 @@ function fittingSteps(steps: Step[], shape: Shape): Step[] {
   return steps.every(fits) ? steps : [];
 }
 
-/** The compared run, if it can be one of a cache of this shape. */
+/** The compared run, if a cache of this shape can have it. */
 function fittingRun(value: Usual["against"], { layers, heads, prompts }: Shape): Usual["against"] {
   if (value === null || ((value.prompt ?? null) !== null && Number(value.prompt) >= prompts)) return null;
   const { without = [] } = value;
@@ -207,7 +209,7 @@ export type Selected = Required<Shown>;
 
 /** The table with general types, for code that iterates over all rows. */
 const ROWS: { readonly [N in Name]: Selectable<Values[N]> } = SELECTABLE;
-const NAMES = Object.keys(SELECTABLE) as Name[];
+const NAMES = keysOf(SELECTABLE);
 export const KEPT = NAMES.filter((name): name is KeptName => SELECTABLE[name].kept);
 const ON_WIRE = NAMES.filter((name): name is WireNamed => SELECTABLE[name].wireName !== null);
 const SHARED = NAMES.filter((name): name is SharedName => SELECTABLE[name].trait !== null);

@@ -1,6 +1,8 @@
 // The selection of a view as plain data. A host stores it and restores it later, perhaps for another cache. What can be
 // selected is defined in selectable.ts.
+
 import { batch } from "@preact/signals-core";
+import { keysOf } from "../base/keys-of";
 import type { Shown, Target } from "../wire/protocol.gen";
 import {
   fit,
@@ -65,7 +67,7 @@ function put(store: Store, values: Partial<Values>): void {
     if (value !== undefined) store[name].value = value;
   };
   batch(() => {
-    for (const name of Object.keys(values) as Name[]) one(name, values[name]);
+    for (const name of keysOf(values)) one(name, values[name]);
   });
 }
 

@@ -137,7 +137,7 @@ export class Store extends SelectionSignals {
   /** The selected position in the form of a request: an index or "last". */
   readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
   readonly chosen = chosenOf(this, this.chosenPosition);
-  /** The selection, with the field names of the wire. To read a property reads only its own signal. */
+  /** The selection, with the field names of the wire. Reading a property reads only its own signal. */
   readonly shown: Selected = wireSelection(this.chosen);
   /** The steps of the trail, and the index of the current one. */
   readonly path = computed(() => pathOf(this.shown));
@@ -204,7 +204,7 @@ export class Store extends SelectionSignals {
     return this.runs.rows.value?.rows.subarray(0, layers * heads) ?? null;
   });
 
-  /** Whether a target is chosen, or it is known that there is none (attention can be shown without one). */
+  /** Whether the target is settled: one is chosen, or there is none. (Attention can be shown without a target.) */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
 
   /** Why a view is not drawn: a failure, or no target; null if it is drawn. */

@@ -184,12 +184,12 @@ export interface Edited {
 }
 
 /**
- * Sets one side. With one contrast per prompt and one prompt in view, only that prompt's changes; in the mean, every
- * prompt's does, and they become one contrast for all as soon as they are equal.
+ * Sets one side. If each prompt has its own contrast and one prompt is in view, only that prompt's contrast changes. In
+ * the mean, all contrasts change, and as soon as they are equal they become one contrast.
  *
- * If the target is the model's top token − its second and the top token is edited in the mean, the second tokens are
- * dropped, if prompts differ in them: "·Mary − each prompt's second" would make no sense. One distractor that all
- * prompts share is visible, so it is kept.
+ * The target may be the model's top token − its second. If its top token is edited in the mean, second tokens that
+ * differ between prompts are dropped: "·Mary − each prompt's second" would make no sense. A distractor that all prompts
+ * share is visible, so it is kept.
  */
 export function edit(target: Target, prompt: number | null, side: Side, tokens: Token[]): Edited {
   if (target.contrasts.length === 0 || target.direction) {
@@ -230,7 +230,7 @@ export function canSwap(target: Target): boolean {
   return target.contrasts.length > 0 && target.contrasts.every((c) => c.distractor.length > 0);
 }
 
-/** Answer and distractor change places, in all prompts. */
+/** Swaps answer and distractor, in all prompts. */
 export function swap(target: Target): Target {
   if (!canSwap(target)) return target;
   return {

@@ -15,9 +15,9 @@ export interface StepWords {
 
 export const plainWords = ({ before, name, after }: StepWords): string => before + name + after;
 
-/** What a target inside the model is in the prompt that is shown, if it was answered before. */
+/** The facts about a target inside the model in the prompt that is shown, if a reply had them. */
 export function factsOf(store: Store, target: Target): InnerFacts | null {
-  if (store.isMean.value) return null; // they are of one prompt
+  if (store.isMean.value) return null; // facts are about one prompt
   return store.inner.value.get(innerFactsKey(store, target)) ?? null;
 }
 
@@ -61,8 +61,8 @@ function versusWords(store: Store, target: Target, { versus = "most" }: Attentio
   if (versus === null) return "";
   if (versus === "mean") return " more than on average";
   const other = versus === "most" ? (factsOf(store, target)?.versus ?? null) : versus;
-  // In the mean it is another token in each prompt.
-  if (other === null) return store.isMean.value ? " and not what it reads most of the others" : "";
+  // In the mean, this is a different token in each prompt.
+  if (other === null) return store.isMean.value ? " and not the other token that it reads most" : "";
   return ` and not ${store.tokenName(other)}`;
 }
 

@@ -19,7 +19,7 @@ import {
   throughHead,
 } from "./target";
 
-/** As MOST_OF_TRAIL in the wire. */
+/** The same as MOST_OF_TRAIL in wire/protocol.py. */
 const MOST = 32;
 
 /** Asks for another target. It becomes the next step; the steps after the present one are dropped. */
@@ -27,7 +27,7 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   const { steps, at } = peek(store);
   if (targetKey(steps[at]?.target ?? NOTHING) === targetKey(target)) return void (store.tab.value = "why");
   const next = [...steps.slice(0, at + 1), { target, position }];
-  if (next.length > MOST) next.splice(1, 1); // the first step says what all others are about
+  if (next.length > MOST) next.splice(1, 1); // all steps are about the logits of the first one
   batch(() => {
     put(store, next, next.length - 1);
     store.tab.value = "why";
@@ -53,7 +53,7 @@ export function go(store: Store, at: number): void {
   if (at !== now && at >= 0 && at < steps.length) put(store, steps, at);
 }
 
-/** Begins anew with these logits. */
+/** Begins a new trail with these logits. */
 export function begin(store: Store, target: Target): void {
   if (store.trail.peek().length === 0) store.target.value = target;
   else put(store, [{ target, position: baseOf(store.shown).position }], 0);
@@ -90,7 +90,7 @@ function headOf(target: Target): string | null {
   return of ? headName(of.layer, of.head) : null;
 }
 
-/** "Why here?": why the head reads this source and not the one that it reads most of the others. */
+/** "Why here?": why the head reads this source, and not the one that it reads most among the others. */
 export function askWhy(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (!head) return;
@@ -113,9 +113,9 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
 }
 
 /**
- * Selects a destination position; the selected one again: the last position. An attention score has its own
- * destination: then the same head at the other destination is asked, as a step of its own, unless it cannot read its
- * source there.
+ * Selects a destination position; if it is selected already, selects the last position. An attention score has its own
+ * destination. For such a target, the same head at the new destination becomes a further step, unless its source is
+ * later.
  */
 export function selectPosition(store: Store, at: number): void {
   const target = store.target.peek();
@@ -137,13 +137,15 @@ export function canSelect(store: Store, at: number): boolean {
   return score !== null && score.source <= at;
 }
 
-/** The score at another destination. What it is compared with stays the same, if it is not after this destination. */
+/** The score at another destination. The token that it is compared with stays, unless that token is later. */
 function atDestination(score: AttentionScore, destination: Position, end: number): AttentionScore {
   const { versus = "most" } = score;
   return { ...score, destination, versus: typeof versus === "number" && versus > end ? "most" : versus };
 }
 
-/** "Who put that there?": what wrote at the source what the head moves from there into the present target. */
+/**
+ * "Who put that there?": the head moves something from the source into the present target; which components wrote it?
+ */
 export function askWho(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (head && canAskWho(store, spot)) ask(store, throughHead(store.target.peek(), { ...head, source: spot.source }));

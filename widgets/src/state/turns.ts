@@ -4,17 +4,17 @@ import { child, later } from "../base/lifetime";
 import type { Ask, Client, ReplyTo, Result } from "../wire/client";
 
 type Run = "effects" | "without";
-/** What a run waits for, if it waits for long: a cell of the user, or for a reason that the host does not know. */
+/** What a run waits for, if it waits for long: a cell of the user, or something that the host cannot determine. */
 export type Behind = "cell" | "kernel";
 
-/** After this time without an answer, a view says what it waits for. */
+/** After this time without an answer, a view shows what it waits for. */
 const SAYS_AFTER_MS = 400;
 /** The same if it is not known whether a cell is running: then a single step of the runs may take this long, too. */
 const UNKNOWN_AFTER_MS = 2000;
-/** Where nobody makes the kernel take its turns, the view asks again after this time, and cells come in between. */
+/** If the host cannot make the kernel take turns, the view asks again after this time. Cells can run in between. */
 const PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
-/** So many turns in which nothing happened: the kernel does not take them. */
+/** After this many turns in which nothing happened, the kernel counts as one that takes no turns. */
 const MOST_IDLE = 300;
 
 export class NoTurns extends Error {}
@@ -59,7 +59,7 @@ export async function inTurns<K extends Run>(
       const { transport } = client;
       const [takesTurns, thrifty] = [transport.takeTurn !== undefined, transport.thrifty ?? false];
       if (turn) await transport.takeTurn?.(turn);
-      // The user's cells come first. In VS Code each request waits behind them by itself.
+      // The user's cells come first. In VS Code, each request waits for them anyway.
       const pause = idle > 2 ? Math.min(LONGEST_PAUSE_MS, PAUSE_MS * idle) : takesTurns || thrifty ? 0 : PAUSE_MS;
       if (pause > 0) await new Promise<void>((settle) => setTimeout(settle, pause));
     } finally {

@@ -13,9 +13,9 @@ export class WhatIf {
   readonly behind = state<Behind | null>(null);
   /** How the unchanged run compares with the cache, in the kernel's words; empty if it is not known. */
   readonly replayed = state("");
-  /** What to know about the run. */
+  /** The notes on the run. */
   readonly notes = state<string[]>([]);
-  /** Counts the runs that were made: then a comparison with one is asked again. */
+  /** Counts the runs that were made. After each, the comparison is requested again. */
   readonly made = state(0);
   /** The last run that was compared with. */
   readonly compared = state<Against | null>(null);

@@ -1,4 +1,4 @@
-// The caption of a view below the charts. It says what the view shows and how to read it. A chip has the kernel's
+// The caption of a view below the charts. It explains what the view shows and how to read it. A chip has the kernel's
 // notes.
 import { html, nothing, render } from "lit-html";
 import { legibleSentence } from "../base/legible";

@@ -151,7 +151,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     const [low = 0, high = 0] = scale.value.domain();
     const beyond = (count: number): number[] =>
       scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
-    // More ticks are tried until one of them is on the longer side of zero.
+    // More ticks are tried until one of them is on the side where the axis is longer.
     const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []);
     const shown =
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];

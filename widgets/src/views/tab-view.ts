@@ -9,11 +9,11 @@ export interface TabView {
   /** The text and the tooltip of the tab. */
   readonly name: string;
   readonly tip: string;
-  /** Whether there is such a tab; always, if this is left out. */
+  /** Whether the tab is shown; always, if this is left out. */
   readonly isThere?: (store: Store) => boolean;
   /** What the view requests, in addition to the requests for the charts and the pinned heads. */
   readonly requests: (scene: Scene) => Ask[];
-  /** What it requests for options within it. */
+  /** What the view requests for options within it. */
   readonly options: (scene: Scene) => Ask[];
   /** Creates the view. `controls` is an element next to the tabs. Returns a function that reads its picture. */
   readonly mount: (parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal) => ReadPicture;

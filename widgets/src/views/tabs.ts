@@ -1,6 +1,8 @@
 // The tabs below the charts. One view is visible at a time, and only this one sends requests to the kernel.
+
 import { computed } from "@preact/signals-core";
 import { html, render } from "lit-html";
+import { keysOf } from "../base/keys-of";
 import { element, watch } from "../base/lifetime";
 import { offer } from "../export/pictures";
 import type { Scene } from "../state/questions";
@@ -17,7 +19,7 @@ import { why } from "./why/why";
 
 /** In the order of the tabs. */
 const VIEWS: Record<Tab, TabView> = { attention, positions, "token-lens": tokenLens, prompts, why, runs };
-const TABS = Object.keys(VIEWS) as Tab[];
+const TABS = keysOf(VIEWS);
 let panels = 0;
 
 export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {

@@ -1,5 +1,5 @@
-// Requests over a transport. It handles ids, buffers and "the newest request wins"; it does not know which host carries
-// the messages, or what is drawn.
+// Requests over a transport. It handles ids, buffers and the rule "the newest request wins". It does not depend on the
+// host, or on what is drawn.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { randomId } from "../base/ids";
 import { legible } from "../base/legible";
@@ -27,12 +27,12 @@ export interface Transport {
   onRenewed?(listener: () => void, signal: AbortSignal): void;
   /** Whether the kernel runs the user's code, where that can be determined. */
   readonly occupied?: ReadonlySignal<boolean>;
-  /** Whether the user sees every request to the kernel: then few are sent ahead of need, and together. */
+  /** Whether the user sees every request to the kernel. If so, few are sent in advance, and several go together. */
   readonly thrifty?: boolean;
   /**
-   * Makes the kernel take a turn, in which it runs the user's model for a moment: between cells, never beside one.
-   * Settles after the turn, or if it was cancelled with the cells before it. Undefined if the host cannot do this: then
-   * the kernel takes a turn while it answers.
+   * Makes the kernel take a turn: a moment between two cells, in which it runs the user's model. Settles after the
+   * turn, also if the turn was cancelled together with the cells before it. Undefined if the host cannot do this; then
+   * the kernel runs the model while it answers.
    */
   readonly takeTurn?: ((token: string) => Promise<void>) | undefined;
   /** Whether one of the user's cells is running, as far as the host knows; undefined if it does not know. */
@@ -71,7 +71,10 @@ interface Lane {
 
 /** A lane that waits longer than this (a message was lost) lets the next request through. */
 const PATIENCE_MS = 30_000;
-/** A request without an answer for this long is sent once more; after the same time again, the kernel counts as silent. */
+/**
+ * A request that has no answer after this time is sent once more. After the same time again, the kernel counts as
+ * silent.
+ */
 export const SILENCE_MS = 10_000;
 
 export class Client {
@@ -88,7 +91,7 @@ export class Client {
   /** How padding is treated; sent with every request. */
   padding: () => NonNullable<Shown["padding"]> = () => "found";
   readonly #spare = state(false);
-  /** Whether a request ahead of need would delay nothing: no request is in flight, and the kernel is free. */
+  /** Whether a request in advance would delay nothing: no request is in flight, and the kernel is free. */
   readonly #idle = computed(
     () => !this.#spare.value && this.#inFlight.value === 0 && !this.#lost.value && !this.transport.occupied?.value,
   );
@@ -134,13 +137,14 @@ export class Client {
     return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
-  /** A request that is no reason to show that the view is loading: one of many in a long measurement. */
+  /** A request during which the view does not count as loading: one of many in a long measurement. */
   quietly<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K>> {
     return this.#send(ask, () => undefined);
   }
 
   /**
-   * A request ahead of need, sent when it delays nothing else; null if `signal` aborted before that, or if it failed.
+   * A request in advance. It is sent when it delays nothing else. Null if `signal` aborted before that, or if it
+   * failed.
    */
   async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
     return (await this.spareAll([ask], signal))[0] ?? null;

@@ -1,5 +1,5 @@
-// What the rows of a reply are of. They travel as columns; a label is derived from kind, layer and index, and never
-// read back.
+// The components of a reply's rows. A reply has them as columns. A label is derived from kind, layer and index, and is
+// never parsed.
 
 import { legible } from "../base/legible";
 import type { ComponentTable } from "./protocol.gen";
@@ -14,7 +14,7 @@ export interface Component {
   readonly label: string;
 }
 
-/** What a sublayer is called where there is little room. */
+/** The short names of the sublayers, for places with little room. */
 export const SUBLAYERS: Partial<Record<ComponentKind, string>> = {
   attn_out: "attn",
   mlp_out: "mlp",
@@ -32,7 +32,7 @@ export function labelOf({ kind, layer, index }: Omit<Component, "label">): strin
   return layer === null ? kind : `${layer}_${kind}`;
 }
 
-/** "0_attn", where there is little room. */
+/** The short label, such as "0_attn", for places with little room. */
 export function shortLabelOf({ kind, layer, label }: Component): string {
   if (kind === "final_post") return "final";
   const part = SUBLAYERS[kind];
@@ -41,13 +41,13 @@ export function shortLabelOf({ kind, layer, label }: Component): string {
 
 const known = new WeakMap<ComponentTable, readonly Component[]>();
 
-/** The rows of a reply, made once. What a kernel says is legible, whatever it says. */
+/** The rows of a reply, created once. Labels are made safe to show, because the kernel may send any text. */
 export function componentsOf(table: ComponentTable | null | undefined): readonly Component[] {
   if (!table) return [];
   const found = known.get(table);
   if (found) return found;
   const rows = table.kind.map((at, i): Component => {
-    // SAFETY: a kind that is not there is no kind; its label says so.
+    // SAFETY: a kind that is missing in the table is written as "?" in the label.
     const kind = table.kinds[at] ?? ("?" as ComponentKind);
     const row = { kind, layer: table.layer[i] ?? null, index: table.index[i] ?? null };
     return { ...row, label: legible(labelOf(row)) };
@@ -67,7 +67,9 @@ const WITHOUT_LAYER: ReadonlySet<ComponentKind> = new Set([
 ]);
 const WITH_INDEX: ReadonlySet<ComponentKind> = new Set(["head", "neuron", "source"]);
 
-/** Whether a table from outside is whole: columns of one length, kinds that it has, layers and indices where they belong. */
+/**
+ * Whether a table from outside is complete: columns of one length, known kinds, layers and indices where they belong.
+ */
 export function isWhole({ kinds, kind, layer, index }: ComponentTable): boolean {
   return (
     layer.length === kind.length &&

@@ -13,7 +13,7 @@ export function isReplyTo(request: Question["ask"], reply: NonNullable<Answer["r
   return REPEATED.every((name) => matches(requested.get(name), repeated.get(name)));
 }
 
-/** A parameter that only one side has matches. */
+/** If only one side has a parameter, it counts as equal. */
 function matches(requested: unknown, repeated: unknown): boolean {
   return requested == null || repeated == null || JSON.stringify(requested) === JSON.stringify(repeated);
 }

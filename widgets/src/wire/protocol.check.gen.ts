@@ -1,5 +1,5 @@
 // Generated from py_backend/residscope/wire/protocol.py by `npm run protocol`. Do not edit.
-// What does not fit is refused, and what the schema does not name is left out.
+// Values that do not match the schema are refused. Fields that the schema does not name are left out.
 import * as v from "valibot";
 import type { Shown as Selected } from "./protocol.gen";
 
@@ -645,7 +645,9 @@ export const REPLIES = {
   "working": Working,
 } as const;
 
-/** What each kind of request means by a field that it leaves out; null is left out everywhere. */
+/**
+ * For each kind of request, the values of the fields that it leaves out. A field that is null can always be left out.
+ */
 export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "describe": {
     "padding": "found"
@@ -754,7 +756,7 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   }
 };
 
-/** What is selected where nobody has selected anything. */
+/** The selection before the user has selected anything. */
 export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "prompt": null,
   "position": "last",

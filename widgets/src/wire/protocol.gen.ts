@@ -1081,5 +1081,8 @@ export interface Failure {
   message: string;
 }
 
-/** What tells one wire from another: `residscope.wire.protocol.wire()` of the kernel that understands this. */
+/**
+ * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
+ * with.
+ */
 export const WIRE = "922a59934748";

@@ -1,11 +1,11 @@
 // A turn: a moment in which the kernel runs the user's model. It is a silent request on the main shell, so it comes
-// between two cells. (A comm message would not do: ipykernel 7 handles it while an async cell waits.)
+// between two cells. (A comm message is not enough: ipykernel 7 handles it while an async cell waits.)
 import { randomId } from "../base/ids";
 
 /** The ids of these requests begin with this, so that a sidebar does not take them for the user's cells. */
 const PREFIX = "residscope-turn-";
 
-/** What a turn needs of a kernel's connection in JupyterLab and Notebook. */
+/** The part of a kernel's connection that a turn needs, in JupyterLab and Notebook. */
 export interface TurnKernel {
   readonly clientId: string;
   readonly username: string;

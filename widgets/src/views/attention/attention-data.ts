@@ -113,8 +113,8 @@ export class AttentionStore {
   }
 
   /**
-   * Requests several heads ahead of need, together, when no other request is in flight; returns whether all were
-   * answered. They never replace other maps: if there is no room, they are not kept.
+   * Requests several heads in advance, together, when no other request is in flight; returns whether all were answered.
+   * They never replace other maps: if there is no room, they are not kept.
    */
   async readAhead(heads: string[], weighting: Weighting, signal: AbortSignal): Promise<boolean> {
     const wanted = heads.flatMap((head) => {

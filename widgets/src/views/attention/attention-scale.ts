@@ -1,7 +1,9 @@
-// The three weightings: their names and meanings, how their values are written and coloured, and the limit of the
-// colour scale, which all pictures on screen share unless each has its own.
+// The three weightings: their names and meanings, and how their values are written and coloured. All pictures on screen
+// share the limit of the colour scale, unless each has its own.
+
 import { computed, signal as state } from "@preact/signals-core";
 import { signed } from "../../base/format";
+import { keysOf } from "../../base/keys-of";
 import type { Theme } from "../../draw/colours";
 import { css, divergingRgb, type Rgb, sequentialRgb } from "../../draw/colours";
 import type { Store, Weighting } from "../../state/store";
@@ -13,7 +15,7 @@ export const NAMES: Record<Weighting, string> = {
   value: "Value-weighted",
   contribution: "Contribution",
 };
-export const WEIGHTINGS = Object.keys(NAMES) as Weighting[];
+export const WEIGHTINGS = keysOf(NAMES);
 
 export function meaningOf(weighting: Weighting, store: Store): string {
   switch (weighting) {

@@ -6,7 +6,7 @@ import type { Store } from "../../state/store";
 /** The room of a label along its axis, in CSS pixels; the labels of sources are slanted. */
 const LINE = { source: 15, destination: 12 };
 
-/** The positions that get a label: the sure ones, and as many others as fit, at equal distances. */
+/** The positions that get a label: those in `sure`, and as many others as fit, at equal distances. */
 export function labelled(
   { start, span }: { start: number; span: number },
   side: number,

@@ -89,7 +89,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
   });
 }
 
-/** Asks about the source that the head reads most at the destination. */
+/** A button that asks about the source that the head reads most at the destination. */
 function why(store: Store, shown: Shown | null, name: string): unknown {
   const source = shown?.head === name && shown.attention.reads ? strongest(shown.attention.reads, 1)[0] : undefined;
   if (!shown || source === undefined) return nothing;

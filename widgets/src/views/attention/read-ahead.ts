@@ -1,5 +1,5 @@
-// Requests ahead of need the heads that the pointer may go to next, while no other request is in flight. So their
-// pictures are there when the pointer arrives.
+// Requests in advance the heads that the pointer may go to next, while no other request is in flight. So their pictures
+// are there when the pointer arrives.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { headName, parseHead } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
@@ -10,8 +10,8 @@ import type { AttentionRoom } from "./attention-room";
 /** If the pointer moves on within this time, the kernel should be free for the head it goes to. */
 const REST_MS = 40;
 /**
- * On a thrifty transport, where the user sees each request: a pointer that rests this long does not just pass. Then
- * this many heads are requested together.
+ * On a thrifty transport the user sees each request. There, heads are requested only when the pointer rests this long,
+ * and this many heads are requested together.
  */
 const THRIFTY = { restMs: 400, heads: 4 };
 /** How many of the strongest heads are requested after the neighbours. */

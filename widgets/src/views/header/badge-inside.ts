@@ -1,4 +1,4 @@
-// The badge of a target inside the model: what the rows add up to, and what of the cache that is.
+// The badge of a target inside the model: what the rows add up to, and the value in the cache that this is.
 import { headName, plain, signed } from "../../base/format";
 import type { Store } from "../../state/store";
 import { isInside, scoreIn } from "../../state/target";

@@ -84,8 +84,8 @@ export function explanation(data: Attribution, { whose, quantity }: Whose, dtype
   }
   if (kind === "contradicts")
     return (
-      `${sum} ${signed(rowSum(data), largest, 1)}, but ${signed(measured, largest, 1)} came with them: these ` +
-      "numbers do not belong together."
+      `${sum} ${signed(rowSum(data), largest, 1)}, but the same reply says ${signed(measured, largest, 1)}: ` +
+      "it contradicts itself."
     );
   const judged = many ? "In the worst prompt they leave" : "They leave";
   const why = notes.length > 0 ? "unexplained; why:" : `unexplained, more than ${rounding}.`;

@@ -57,7 +57,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             measured === null ? "" : ` · ${whose} ${quantity} is ${signed(measured, largest, 1)}`
           }`
         : kind === "contradicts"
-          ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} that came with them`
+          ? `${rows} sum to ${signed(sum, largest, 1)}, not to the ${signed(measured, largest, 1)} in the same reply`
           : past && kind === "misses"
             ? `${rows} summed to ${signed(sum, largest, 1)}, ${whose} ${quantity} was ` +
               `${signed(measured, largest, 1)} · from an earlier picture`
@@ -66,7 +66,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
               : kind === "agrees" && inside !== null
                 ? `✓ ${rows} sum to ${inside}`
                 : kind === "unmeasured" && inside !== null
-                  ? `${rows} sum to ${inside.replace(", as cached", "")} · not in the cache to compare with`
+                  ? `${rows} sum to ${inside.replace(", as cached", "")} · the cache does not have it to compare with`
                   : kind === "agrees" && own
                     ? `✓ ${rows} sum to ${signed(sum, largest, 1)} · ${whose} own ${quantity}`
                     : kind === "agrees"
@@ -78,7 +78,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                           ? `rows miss ${signed(unexplained, largest)} of ${whose} ${quantity} ` +
                             `${signed(measured, largest)}`
                           : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
-    // The second run is one of the model: an unchanged one was compared with the cache.
+    // The second run is a run of the model. `replayed` describes how an unchanged run compares with the cache.
     const isWithout = !single && (store.against.value?.without ?? []).length > 0;
     const replayed = isWithout ? store.runs.whatIf.replayed.value : "";
     const short = brief(
@@ -123,7 +123,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { kind, measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
     const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
-    const notes = store.notes.value; // the notes of the head rows come first: they say why rows do not add up
+    const notes = store.notes.value; // the head rows come first: their notes explain gaps
     render(
       html`<p class="rs-words">${prose(
         explanation(data, whoseOf(store.runs.shown.value, store.quantity.value), store.facts.value?.dtype ?? "float32"),

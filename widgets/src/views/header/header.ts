@@ -102,7 +102,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
       toggle();
     };
     // A message about the cache's status covers the facts, which keep their place so that nothing moves. In a narrow
-    // header the message has a line of its own.
+    // header the message has its own line.
     render(
       html`<div class="rs-name-line">
           ${
@@ -150,7 +150,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
   closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
-/** The "follow" button; only over a link, because an inline panel does not know the kernel's variables. */
+/** The "follow" button; only over a link, because an inline panel gets no list of the kernel's variables. */
 function pin(store: Store) {
   if (store.ref.value === null) return nothing;
   const followed = store.follow.value;

@@ -11,7 +11,7 @@ import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 import type { Target, Token } from "../../wire/protocol.gen";
 
-/** The variable a target came from, and messages to show as long as it is the target. */
+/** The variable that the target was read from, and messages that are shown as long as this target is selected. */
 interface Origin {
   key: string;
   from: string | null;
@@ -33,7 +33,7 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
     const contrasts = inView(target, store.prompt.value);
     const tokens = shared(contrasts, side);
     const mixed = tokens === null;
-    // A narrow header hides "each prompt’s", because "mean of 8" next to the target says it, too.
+    // A narrow header hides "each prompt’s", because "mean of 8" next to the target means the same.
     const [whose, what] = !target.own
       ? ["each prompt’s ", side]
       : side === "answer"

@@ -12,7 +12,7 @@ export function mountTrail(parent: HTMLElement, store: Store, signal: AbortSigna
   parent.append(line);
   watch(signal, () => {
     const { steps, at } = store.path.value;
-    // A target inside the model that was set from Python is a step by itself: nothing else in the header names it.
+    // A target inside the model that was set from Python is shown as a single step, because nothing else names it here.
     line.hidden = steps.length < 2 && !isInside(store.target.value);
     if (line.hidden) return render(nothing, line);
     const turn = (to: number, label: string, keys: string, sign: string) => html`<button type="button"

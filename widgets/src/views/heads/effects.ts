@@ -1,7 +1,9 @@
-// The line below the head map while it shows effects for which the model is run: what the runs replace, how far they
-// are, and whether an unchanged run gave the cache again.
+// The line below the head map while the map shows effects for which the model is run: what the runs replace, how far
+// the runs are, and whether an unchanged run gave the same values as the cache.
+
 import { batch } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
+import { keysOf } from "../../base/keys-of";
 import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Effect, Effects, ReplacedBy } from "../../state/effects";
@@ -13,14 +15,14 @@ const RUNS_THE_MODEL = "This runs your model, between cells.";
 /** The effects in the order of the switch, with their tooltips. */
 export const EFFECTS: [Effect, string][] = [
   ["direct", "What each head adds through the stream alone. The model is not run"],
-  ["total", `What each head adds, its effects through later layers included. ${RUNS_THE_MODEL}`],
+  ["total", `What each head adds, including its effects through later layers. ${RUNS_THE_MODEL}`],
   ["indirect", `What each head adds through later layers: total − direct. ${RUNS_THE_MODEL}`],
   ["estimate", `The total effect of each head, estimated by one gradient. ${RUNS_THE_MODEL}`],
 ];
 const REPLACED_BY: Record<ReplacedBy, [string, string]> = {
   zero: ["zero", "A head’s output is replaced by zero"],
   mean: ["mean over prompts", "A head’s output is replaced by its mean over the prompts"],
-  other: ["compared run", "A head’s output is replaced by what it is in the compared run"],
+  other: ["compared run", "A head’s output is replaced by its output in the compared run"],
 };
 
 /** Whether an effect can be chosen: a saved page has none, unless it was saved with one. */
@@ -60,7 +62,7 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
   });
 }
 
-/** How far the runs are, with the button that stops them or goes on. */
+/** How far the runs are, with a button that stops or continues them. */
 export function measuredWords(effects: Effects, isSaved: boolean, isWhole = false): TemplateResult {
   const { done = 0, total = 0 } = effects.found.value?.reply ?? {};
   const count = total > 0 ? `${done} of ${total}` : "";
@@ -97,7 +99,7 @@ export function measuredWords(effects: Effects, isSaved: boolean, isWhole = fals
   }
 }
 
-/** The badge of what is measured: an unchanged run gave the cache again. */
+/** The badge of what is measured: whether an unchanged run gave the same values as the cache. */
 export function replayed(words: string, isPast: boolean): TemplateResult | typeof nothing {
   if (words === "") return nothing;
   const said = words.startsWith("replayed") ? words : `replayed: ${words}`;
@@ -117,7 +119,7 @@ function replacedBy(store: Store): TemplateResult {
       store.effects.heads.start();
     });
   };
-  const names = (Object.keys(REPLACED_BY) as ReplacedBy[]).filter(isThere);
+  const names = keysOf(REPLACED_BY).filter(isThere);
   return html`<label class="rs-replaced-by" title="${REPLACED_BY[value][1]}. ${ANOTHER}"><span
       class="rs-replaced-word">replaced</span> by <span
       class="rs-choice"><select aria-label="What takes the place of a head’s output" .value=${value}

@@ -30,7 +30,7 @@ import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
 
-/** Said of a head whose layer does not write before the point that the target is read from. */
+/** The words for a head whose layer does not write before the point that the target is read from. */
 const LATE = "not before the point";
 
 export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {

@@ -16,7 +16,7 @@ const SUBLAYERS: Record<string, string> = { attn: "attention", mlp: "MLP" };
 export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
   const layers = computed(() => store.facts.value?.layers ?? 0);
-  /** Only what is written before the point that the target is read from. */
+  /** Only the rows that are written before the point that the target is read from. */
   const rows = computed(() => {
     const components = componentsOf(store.layerRows.value?.reply.components);
     return bars(components).filter(({ index }) => isBefore(store.target.value, components[index] ?? BEFORE_ALL));

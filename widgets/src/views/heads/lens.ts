@@ -12,7 +12,7 @@ import { componentsOf } from "../../wire/components";
 
 const NORMS: [Norm, string, string][] = [
   ["frozen", "norm frozen", "The final norm’s scale held fixed: the steps add up with the layers’ bars."],
-  ["recomputed", "recomputed", "The norm recomputed at each point: what the model would say if it stopped there."],
+  ["recomputed", "recomputed", "The norm recomputed at each point: what the model would predict if it stopped there."],
 ];
 
 export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {

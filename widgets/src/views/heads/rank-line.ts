@@ -15,7 +15,7 @@ export interface Reach {
   other: number;
 }
 
-/** A reach that has room for every bar, whisker and dot of a list. */
+/** A reach that is large enough for every bar, whisker and dot of a list. */
 export function reachOf(lines: Ranked[]): Reach {
   const reach = { own: 0, other: 0 };
   const take = (value: number): void => {

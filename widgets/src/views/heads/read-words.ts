@@ -1,4 +1,4 @@
-// How much of a difference of two runs is not written differently, but read differently: one line.
+// One line: how much of a difference of two runs is read differently, not written differently.
 import { signed } from "../../base/format";
 import type { Comparison } from "../../state/comparison";
 import { rowSum } from "../header/ledger";

@@ -80,7 +80,7 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
           ${SCORES.map(([name, words]) => html`<option value=${name} ?selected=${name === score}>${words}</option>`)}
         </optgroup>
         ${
-          of === null || (store.isSaved.value && !feeds) // a saved page has no more than what was shown
+          of === null || (store.isSaved.value && !feeds) // a saved page has only what was shown
             ? nothing
             : html`<optgroup
               label="what feeds ${headName(of.layer, of.head)}, where it reads ${store.tokenName(of.source)}">

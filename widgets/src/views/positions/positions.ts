@@ -1,7 +1,9 @@
 // Position map: the contribution of each component at each position. Rows are sublayers, points of the lens, or heads.
+
 import { computed } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, signed } from "../../base/format";
+import { keysOf } from "../../base/keys-of";
 import { element, watch } from "../../base/lifetime";
 import { clippedLimit, endsOf, isBeyond } from "../../draw/clipped";
 import { divergingGradient } from "../../draw/colours";
@@ -129,7 +131,7 @@ function mount(
           )}"></i>${high}${isHeld ? html` <small>held</small>` : nothing}</div>${hold.button("the position map")}`
       }
         <div class="rs-switch" role="group" aria-label="Rows of the position map">
-          ${(Object.keys(BUTTONS) as By[]).map((by) => {
+          ${keysOf(BUTTONS).map((by) => {
             const [text, tooltip] = BUTTONS[by];
             return html`<button type="button" aria-pressed=${store.mapBy.value === by} title=${tooltip}
             @click=${() => (store.mapBy.value = by)}>${text}</button>`;

@@ -29,7 +29,7 @@ export function mountRunAttention(
   const caption = element("div", "rs-caption");
   const rows = element("div", "rs-run-maps");
   parent.append(caption, rows);
-  /** The pinned heads; without any, the last one that was pointed at. */
+  /** The pinned heads; if there are none, the last one that was pointed at. */
   const heads = computed(() => {
     const pinned = store.heads.value;
     if (pinned.length > 0) return pinned.slice(0, COMPARED_HEADS);
@@ -63,7 +63,7 @@ export function mountRunAttention(
 
 interface Row {
   head: ReadonlySignal<string | null>;
-  /** The last ones while those of another head are requested. */
+  /** The last maps stay while those of another head are requested. */
   shown: ReadonlySignal<RunMaps | null>;
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;

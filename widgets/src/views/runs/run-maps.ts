@@ -1,4 +1,4 @@
-// The attention of a head in two compared runs, from the reply of the kernel, and what a cell of it says.
+// The attention of a head in two compared runs, from the reply of the kernel, and the sentence about a cell.
 import type { Sentence } from "../../base/sentence";
 import { everything, indexOf, type Plane } from "../../draw/plane";
 import type { Store } from "../../state/store";

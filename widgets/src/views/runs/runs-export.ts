@@ -32,7 +32,7 @@ export const RUNS: PictureKind<RunsPicture> = {
 };
 
 const LEFT = 36;
-/** So many heads that differ most have their names beside them. */
+/** This many of the heads that differ most have their names beside them. */
 const NAMED = 8;
 
 function figure(picture: RunsPicture, setting: Setting): string {

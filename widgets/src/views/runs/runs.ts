@@ -20,9 +20,9 @@ import { mountStream } from "./stream";
 /** How near the pointer must be to a head, and how far it is dragged before a frame is drawn; in percent of the plot. */
 const REACH = 4;
 const DRAGGED = 1.5;
-/** A frame pins at most so many heads. */
+/** The most heads that a frame pins. */
 const MOST_FRAMED = 12;
-/** So many heads that differ most have their names beside them. */
+/** This many of the heads that differ most have their names beside them. */
 const NAMED = 5;
 
 type Shows = "heads" | "attention" | "stream";
@@ -32,7 +32,7 @@ const SHOWS: [Shows, string, string][] = [
   [
     "stream",
     "Stream",
-    "What the stream at each layer and position changes, replaced. This runs your model, between cells.",
+    "How the target changes if the stream at a layer and position is replaced. This runs your model, between cells.",
   ],
 ];
 
@@ -120,7 +120,7 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
         up === "total" && found && found.done < found.total ? ` So far ${found.done} of ${found.total}.` : "";
       const words =
         `What each head adds directly (→) and in total (↑${up === "estimate" ? ", estimated" : ""}). Nearer to zero ` +
-        `than the line: the model makes good for a part of it.${count}`;
+        `than the line: the model compensates for a part of it.${count}`;
       return { words, notes: found?.notes ?? [] };
     }
     const compared = store.runs.of("heads");

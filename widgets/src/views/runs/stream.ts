@@ -1,5 +1,5 @@
-// Activation patching's picture: what the target changes by if the stream before a layer, at a position, is replaced by
-// that of the compared run, or by zero. Estimates are hatched; what is measured is solid. Positions after the
+// The picture of activation patching: how the target changes if the stream before a layer, at a position, is replaced
+// by that of the compared run, or by zero. Estimates are hatched; what is measured is solid. Positions after the
 // destination cannot reach the target, and stay empty.
 import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";

@@ -13,7 +13,7 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
   const place = element("div", "rs-ask-here", { role: "group", "aria-label": "Ask about what is read" });
   parent.append(place);
 
-  // Another head, target, prompt or position: what was pointed at before is no longer meant.
+  // With another head, target, prompt or position, the buttons are no longer about what was pointed at before.
   watch(signal, () => {
     void store.reading.value?.head;
     void store.path.value;

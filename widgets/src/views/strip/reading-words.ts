@@ -60,7 +60,7 @@ function inSecond(store: Store, picture: MapPicture | null, { layer, head }: Hea
 
 /** The score of a head: “previous-token 0.87: how much attention goes to the token just before”. */
 function scoreClause(store: Store, name: string, picture: MapPicture): Sentence {
-  // The words have the score's name already.
+  // `words` begins with the score's name.
   const meaning = picture.meaning.replace(/^[\w-]+ score: /, "").replaceAll("`", "");
   const words = cellWords(picture, valueIn(picture, name, store.facts.value?.heads ?? 0));
   return [`${words}${meaning === "" ? "" : `: ${meaning.charAt(0).toLowerCase()}${meaning.slice(1)}`}`];

@@ -1,5 +1,5 @@
 // The tokens that the head in focus reads at the destination, and what each contributes. The token strip and the
-// sentence show it, whichever tab below is open.
+// sentence show this, for every tab below.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
@@ -46,7 +46,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
       const kept = data.kept(key, weighting);
       const left = fallsBack();
       if (kept) show(kept);
-      if (kept && left) return; // it is in focus only because another head was unpinned
+      if (kept && left) return; // this head is in focus only because another head was unpinned
       data.read(READING, name, key, weighting).then(
         (attention) => {
           if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);

@@ -1,6 +1,6 @@
-// The token strip as an attention view: the tint of a token is how much the head in focus reads of it at the
-// destination, the bar below is its contribution. It only sets styles and attributes of existing elements, because it
-// follows every hover.
+// The token strip as an attention view. The tint of a token shows how much the head in focus reads it at the
+// destination; the bar below shows its contribution. This module only sets styles and attributes of existing elements,
+// because it follows every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";

@@ -1,4 +1,4 @@
-// Asks a head in turn: what it moves into a column's target, from the source that contributes most to it.
+// Asks the next question about a head: what it moves into a column's target, from the source that contributes most.
 import { parseHead } from "../../base/format";
 import type { Store } from "../../state/store";
 import { readAt, throughHead } from "../../state/target";
@@ -11,8 +11,8 @@ import type { Asked } from "./why-data";
 const LANE = "why head";
 
 /**
- * What the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves once
- * that is asked, or another question has replaced it; rejects if the kernel cannot tell the source.
+ * What the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves when
+ * this is asked, or another question has replaced it. Rejects if the kernel cannot determine the source.
  */
 export async function askHead(
   store: Store,

@@ -15,7 +15,10 @@ export interface Row {
   values: Float32Array;
 }
 
-/** The request for a head's attention where it writes to the target; null if it writes to no one position of it. */
+/**
+ * The request for a head's attention at the position where it writes to the target; null if there is no single such
+ * position.
+ */
 export function headRow(
   store: Store,
   name: string,
@@ -29,7 +32,10 @@ export function headRow(
   return attention({ ...store.shown, target, position }, name, weighting, rows);
 }
 
-/** The first of these parts of the reply that is one row; in a mean, that may be each prompt's own destination. */
+/**
+ * The first of these parts of the reply that has one row. In a mean, this may be the row of each prompt's own
+ * destination.
+ */
 export function rowIn({ reply, buffers }: Result<"attention">, parts: readonly What[]): Row | null {
   const frame = frameOf(reply);
   for (const what of parts) {

@@ -13,7 +13,7 @@ import { type Line, type Lines, linesOf } from "./why-lines";
 const MORE = 20;
 export const FEW = 7;
 
-/** What a row can be asked: "what L21H5 moves here"; null if it cannot. */
+/** What can be asked about a row: "what L21H5 moves here"; null if nothing can. */
 export interface Acts {
   canAsk: (component: Component) => boolean;
   ask: (component: Component, column: Column) => void;

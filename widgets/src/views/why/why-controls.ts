@@ -48,7 +48,7 @@ export function mountControls(
     render(
       html`<label class="rs-why-versus">compared with <span class="rs-choice"><select
           aria-label="What the source is compared with" .value=${String(versus ?? "none")} @change=${choose}>
-          ${option("most", `${named}${named ? "which" : "what"} it reads most of the others`)}
+          ${option("most", named ? `${named}which it reads most of the others` : "the other token that it reads most")}
           ${option("mean", "what it reads on average")}
           ${option("none", "nothing: the raw score")}
           <optgroup label="another token">${tokens.map((at) => option(String(at), store.tokenName(at)))}</optgroup>
@@ -67,8 +67,8 @@ export function mountControls(
         <div class="rs-switch" role="group" aria-label="What is shown of the score">
           ${(
             [
-              ["sides", "sides", "Query side and key side; each sums to the whole by itself"],
-              ["pairs", "pair map", "Which component of the query goes with which component of the key"],
+              ["sides", "sides", "Query side and key side; each alone sums to the whole"],
+              ["pairs", "pair map", "What each component of the query adds together with each component of the key"],
             ] as const
           ).map(
             ([

@@ -107,7 +107,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     () => (inSight.value ? headTokens(shown) : null),
     ({ reply }) => reply,
   );
-  /** Whether the target has a head. For a neuron it has none, so the tokens of the last step's head are hidden. */
+  /** Whether the target has a head. A neuron has none, so the tokens of the last step's head are hidden. */
   const ofHead = computed(() => inSight.value && headTokens(shown) !== null);
 
   const columns = computed((): Column[] => {

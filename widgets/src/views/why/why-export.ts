@@ -59,7 +59,7 @@ function headingOf(columns: WhyPicture["columns"], quantity: string): string {
 
 function columnsFigure(columns: WhyPicture["columns"], setting: Setting): string {
   const sheet = new Sheet(columns.length > 1 ? DOUBLE : SINGLE);
-  // The sides of a score are in another unit than what its head then moves, whose note names its unit.
+  // The sides of a score and what its head then moves have different units. The note of the latter names its unit.
   const { quantity = setting.quantity } = columns[0] ?? {};
   const top = sheet.heading("Why", headingOf(columns, quantity), captionOf(setting)) + 4;
   const width = (sheet.width - 2 * MARGIN - BETWEEN * (columns.length - 1)) / columns.length;

@@ -1,5 +1,5 @@
-// The rows of a column: the components that add most to a target inside the model or take most from it, and all others
-// together, so that the lines always sum to the whole.
+// The rows of a column: the components that add most to a target inside the model or take most from it. The last line
+// is all others together, so the lines always sum to the whole.
 import type { Attribution } from "../../state/store";
 import { isBefore } from "../../state/target";
 import { type Component, componentsOf } from "../../wire/components";
@@ -37,7 +37,7 @@ const NAMES: Partial<Record<Component["kind"], string>> = {
   biases: "biases",
 };
 
-/** A component in the words of the screen: "MLP 0". */
+/** A component as it is named on screen: "MLP 0". */
 export function nameOf({ kind, layer, label }: Component): string {
   const name = NAMES[kind];
   return name === undefined ? label : layer === null ? name : `${name} ${layer}`;
@@ -50,7 +50,7 @@ export function linesOf({ reply, rows }: Attribution, target: Target, most: numb
   });
   if (reply.constant !== 0) all.push({ component: null, name: "constant", value: reply.constant });
   all.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
-  // One component beside the listed ones is listed, too: its name says more than "1 other".
+  // If only one component would be left over, it is listed, too: its name is more useful than "1 other".
   const listed = all.length === most + 1 ? all : all.slice(0, most);
   const total = all.reduce((sum, { value }) => sum + value, 0);
   const others = {

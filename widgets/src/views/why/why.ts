@@ -1,5 +1,5 @@
-// Why: what the present target inside the model is made of. Of an attention score, the query side and the key side, and
-// what the head then moves; of what a head moves, of a neuron or of a direction, one sum.
+// Why: what the present target inside the model is made of. An attention score has a query side, a key side, and what
+// the head then moves. What a head moves, a neuron and a direction each have one sum.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { parseHead } from "../../base/format";
@@ -76,7 +76,7 @@ function mount(
       ? "Each cell: what a component of the query ↓ and a component of the key → add together. Rows sum to the " +
         "query side, columns to the key side."
       : score.value
-        ? "Either side sums to the whole by itself."
+        ? "Each side alone sums to the whole."
         : "Only what was written before this point adds to it.";
     caption.textContent = words;
   });
