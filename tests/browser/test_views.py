@@ -20,13 +20,8 @@ ids = torch.as_tensor([[model.to_single_token(text) for text in pair] for pair i
 last = cache["resid_post", 29].shape[1] - 1
 """
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
-<<<<<<< ours
 # From TransformerLens' tensors: the model's logits; what a head adds, by its definition in float64; and what the model
 # would predict if it stopped at a point of the stream.
-=======
-# By TransformerLens' tensors alone: the model's logits; what a head adds, by its definition in float64; and what the
-# model would predict if it stopped at a point of the stream.
->>>>>>> theirs
 LOGITS = "model.unembed(model.ln_final(cache['resid_post', 29])).float()"
 WORTH = """
 def worth(layer, head):
