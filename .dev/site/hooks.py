@@ -1,4 +1,4 @@
-"""What the documentation site does that MkDocs does not: live pages of the demo model, and a page of error codes."""
+"""Additions of the documentation site to MkDocs: live pages of the demo model, and a page of error codes."""
 
 from __future__ import annotations
 
