@@ -1,6 +1,7 @@
 """The cost of `import residscope`, and the contents of the package."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,9 @@ def test_there_is_one_version_number() -> None:
     said |= {f"package-lock.json, {name}": locked["packages"][name]["version"] for name in ("", *folders[1:])}
     assert said == dict.fromkeys(said, residscope.__version__)
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    assert f"\n## {residscope.__version__}\n" in changelog
+    assert re.search(rf"^## {re.escape(residscope.__version__)} - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
+    citation = (ROOT / ".github/CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {residscope.__version__}\n" in citation
 
 
 def test_only_public_names_are_listed() -> None:
