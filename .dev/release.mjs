@@ -1,6 +1,6 @@
 /**
- * `npm run release`: builds and checks everything that a release has, from a clean clone of the last commit, and puts it
- * into `dist/release`: wheel, sdist, `.vsix`, documentation, and a list of SHA-256 sums.
+ * `npm run release`: builds and checks everything that a release has, from a clean clone of the last commit. The result
+ * is in `dist/release`: wheel, sdist, `.vsix`, documentation, and a list of SHA-256 sums.
  *
  * It publishes nothing. Before it, `npm test` should pass, and the changelog should have the dated version.
  */

@@ -355,7 +355,7 @@ def spoiled(cache):
 BAD = {
     "NaN": (lambda pairs: spoiled(pairs[1][0]), "The cache holds NaN"),
     "no cache": (lambda _: "a prompt", "needs an ActivationCache, but was given a str"),
-    "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "the cache comes first here"),
+    "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "in an item the cache comes first"),
     "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It must be a cache, "),
     "options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
     "answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),

@@ -395,7 +395,7 @@ describe("attention in two runs", () => {
     await settled();
     const rows = all(root, ".rs-run-head").filter((row) => !row.hidden);
     expect(rows.map((row) => text(row.querySelector("h4")))).toEqual(["L1H1", "L0H0"]);
-    expect(text(all(root, ".rs-runs .rs-caption")[1])).toMatch(/B − A ends at ±0\.\d\d/);
+    expect(text(all(root, ".rs-runs .rs-caption")[1])).toMatch(/Colours of B − A end at ±0\.\d\d/);
     const field = rows[0]?.querySelector<HTMLElement>(".rs-run-row");
     key(field, "ArrowRight");
     key(field, "ArrowRight");

@@ -16,7 +16,10 @@ export class Hub {
   readonly renamed = new EventEmitter<{ from: string; to: string }>();
   readonly #pages = new Set<Page>();
   readonly #connections = new Map<string, Connection>();
-  /** The new paths of renamed notebooks. Their kernels belong to this window, and did not end with an earlier one. */
+  /**
+   * The new paths of notebooks that were renamed in this window. If such a notebook has no kernel, the reason is not
+   * that the window was reloaded.
+   */
   readonly #newPaths = new Set<string>();
 
   constructor(

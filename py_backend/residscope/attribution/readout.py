@@ -70,7 +70,10 @@ class OutputPath:
     norm: tuple[Norm, Float[Tensor, "batch pos"]] | None
 
     def pull(self, functional: Functional) -> Functional:
-        """Return a functional of the stream, pulled back to the sublayer's output. Its constant: the norm's bias."""
+        """Pull a functional of the stream back to the sublayer's output.
+
+        The constant of the result is only what the norm's bias contributes. The functional's own constant is left out.
+        """
         vector = functional.vector
         if self.factor != 1:
             vector = (distinct(vector) * self.factor).expand(vector.shape)
@@ -108,15 +111,16 @@ class Readout:
     Args:
         view: The cache.
         positions: One position per prompt, or None for every position.
-        directions: The target as a functional of what is read at the point (the norm's output), u.
+        directions: u, by which the target reads the output of the norm at the point.
         offset: The number β that is added to the target, such as the unembedding's bias: for each prompt, or for each
             prompt and each position that is read.
-        frozen: Whether the norm's scale is frozen at its cached value. If not, `recomputed` computes a scale for each
-            vector, and `functional` has only the direction and the constant.
+        frozen: Whether the norm's scale is frozen at its cached value. If not, the divisor of `functional` leaves
+            out this scale, and `recomputed` divides by a scale that it computes from each vector.
         point: The point of the stream, and its norm.
         weights: A factor of u for each prompt and position that is read. None: 1.
         measured_in: The activations that hold the target's value. None: the logits.
-        floor: Differences up to this are not reported. 0: the limit is a share of what is summed (`rounding`).
+        floor: A gap between the sum of the rows and the model's value is not reported up to this size. If 0, the limit
+            is a share of what is summed (`rounding`).
     """
 
     def __init__(
@@ -187,7 +191,10 @@ class Readout:
 
     @cached_property
     def products(self) -> Float[Tensor, ""]:
-        """`products_at` the point. If the point's stream was not cached, all coordinates are taken to have size s."""
+        """The largest length of x ⊙ g / s in the stream at the point (see `products_at`).
+
+        If that stream was not cached, each coordinate of x is assumed to be as large as the norm's scale s.
+        """
         if self.view.has(self.stream):
             return self.products_at(self.stream)
         length = distinct(self.functional.vector).norm(dim=-1)
@@ -195,7 +202,7 @@ class Readout:
         return (length * weights).max()
 
     def products_at(self, name: str) -> Float[Tensor, ""]:
-        """Return the largest length of x ⊙ g / s in the activation `name`. Contributions are sums of this vector."""
+        """Return the largest length of the vector x ⊙ g / s, whose sum is a contribution, in the activation `name`."""
         products = lengths(self.view.raw(name, self.positions), self.functional.vector)
         return (products / self.functional.divisor).abs().max()
 

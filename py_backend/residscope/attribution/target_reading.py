@@ -57,7 +57,8 @@ class TargetReading:
             `model_value` instead.
         source: Where the value was read, in words.
         axis: The kind of the positions that are read, if there are several.
-        floor: Differences up to this are not reported. 0: the limit is a share of what is summed (`rounding`).
+        floor: A gap between the sum of the rows and the model's value is not reported up to this size. If 0, the limit
+            is a share of what is summed (`rounding`).
         notes: Notes on the target.
     """
 

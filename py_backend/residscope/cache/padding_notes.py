@@ -90,7 +90,7 @@ def uncertain_mask_note(view: CacheView, spans: Spans, shown: Spans | None) -> l
     it_is = "it is" if len(affected) == 1 else "they are"
     return [
         f"In {_prompts(len(affected), view.batch)} no cached head attends to {_each(counts, 'tokens at the ends')}. "
-        "This may be a mask, or attention so sharp that it is rounded to 0. The tokens count as real, and "
+        "This may be a mask, or their attention may be so small that it is rounded to 0. The tokens count as real, and "
         f"{it_is} read at {_places([spans[at][1] for at in affected])}. If they are padding, {_REMEDY}."
     ]
 
@@ -108,9 +108,9 @@ def contradiction_note(view: CacheView, spans: Spans, shown: ShownMask | None) -
     (first, last), (shown_first, shown_last) = spans[at], shown.spans[at]
     return [
         "`attention_mask=` differs from the mask that the cached attention shows, in "
-        f"{_prompts(len(affected), view.batch)}: prompt {at} is real from position {first} to {last} by "
-        f"`attention_mask=`, but from {shown_first} to {shown_last} by the cached attention. `attention_mask=` was "
-        "used."
+        f"{_prompts(len(affected), view.batch)}: in prompt {at}, the real tokens are positions {first} to {last} "
+        f"according to `attention_mask=`, but {shown_first} to {shown_last} according to the cached attention. "
+        "`attention_mask=` was used."
     ]
 
 
@@ -144,12 +144,13 @@ def possible_note(
     one = len(affected) == 1
     read = ""
     if end == "end":
-        read = f", and {'it is' if one else 'they are'} read there ({_places([spans[at][1] for at, _ in affected])})"
+        whose = "the prompt is" if one else "the prompts are"
+        read = f", and {whose} read at the last of them ({_places([spans[at][1] for at, _ in affected])})"
     remedy = f"{_REMEDY}." if end == "end" else f"pass `attention_mask=`{WAS_NOT_MASKED}"
     return [
         f"{_prompts(len(affected), view.batch, capital=True)} {end}{'s' if one else ''} with "
-        f"{_each([count for _, count in affected], token)}, {evidence.why}: this was treated as real{read}. If it is "
-        f"padding, {remedy}"
+        f"{_each([count for _, count in affected], token)}, {evidence.why}: they were treated as real{read}. If they "
+        f"are padding, {remedy}"
     ]
 
 

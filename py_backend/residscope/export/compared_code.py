@@ -107,7 +107,7 @@ def other_cache(script: Script, against: Against) -> str | None:
     if is_addressable(name) and parse_path(name) is not None and leads_to(name, named(name)):
         return name
     free = free_name("other")
-    script.remark(free, "the ActivationCache that it is compared with")
+    script.remark(free, f"the ActivationCache that `{script.cache}` is compared with")
     return free
 
 

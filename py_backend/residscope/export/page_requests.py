@@ -112,7 +112,7 @@ def _other_positions_and_menus(views: Views, ranked: list[str]) -> Iterator[Grou
 
 
 def _code(views: Views, picture: Picture, ranked: list[str]) -> AnyRequest | None:
-    """The code of a picture, with its own tab selected and the heads that it shows; None if there is no such code."""
+    """The request for a picture's code, as if the picture's own tab were open. None if the picture has no code now."""
     shown = msgspec.structs.replace(views.shown, feeds=None)
     match picture:
         case "lens" | "layers" | "ranking":

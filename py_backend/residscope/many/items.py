@@ -108,8 +108,8 @@ def cache_and_options(item: Any, answers: Any, known: Sequence[str] = OPTIONS) -
         parts: list[Any] = list(item)
         if len(parts) not in (2, 3) or not is_cache(parts[0]):
             hint = (
-                " `run_with_cache` returns (logits, cache): the cache comes first here, and logits are an option, "
-                '(cache, answers, {"logits": logits}).'
+                " `run_with_cache` returns (logits, cache), but in an item the cache comes first, and logits are an "
+                'option: (cache, answers, {"logits": logits}).'
                 if any(is_cache(part) for part in parts[1:])
                 else ""
             )
@@ -131,7 +131,7 @@ def cache_and_options(item: Any, answers: Any, known: Sequence[str] = OPTIONS) -
 
 @contextmanager
 def naming_answers(*, are_common: bool) -> Generator[None, None, None]:
-    """Add to the error about the number of answers how each item can have its own.
+    """If the number of answers is wrong, extend the error: say how to give each item its own answers.
 
     Args:
         are_common: Whether the answers are those for all items.

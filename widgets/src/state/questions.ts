@@ -91,7 +91,7 @@ export function attentionOfRuns({ against, prompt }: Selected, head: string): Of
   return at && against && { kind: "compare-attention", ...at, against, prompt };
 }
 
-/** The values for each prompt; they come with the mean. */
+/** The request for the mean over prompts. Its reply also has the values for each prompt. */
 export function ofEachPrompt({ target, position }: Selected, by: By): Of<"attribute"> {
   return { kind: "attribute", by, target, prompt: null, position, norm: "frozen" };
 }
@@ -160,9 +160,9 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * What the head of an attention score then adds to an earlier target: the target of the last step before this one that
- * is not about the same head. Null if the head does not write to that target. `last` is the index of the last position,
- * if it is known; this index means the same as "last".
+ * For a target that is an attention score: what the score's head writes to an earlier target. The earlier target is
+ * that of the last step before this one that is not about the same head. Null if the head does not write to that target.
+ * `last` is the index of the last position, if it is known; this index means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
@@ -178,8 +178,8 @@ export function moved(shown: Selected, last: number | null): Of<"attribute"> | n
 }
 
 /**
- * If the target is what a head contributes from a source: the rows of the target that the head contributes to. One of
- * these rows is everything that this head contributes.
+ * For a target that is a head's contribution, from one source, to another target: the head rows of that other target.
+ * One of these rows is the head's whole contribution.
  */
 export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
   const source = shown.target.through?.at(-1)?.source ?? null;
@@ -191,7 +191,10 @@ export function pairs({ target, prompt }: Selected, k = PAIRED): Of<"pairs"> {
   return { kind: "pairs", target, prompt, k };
 }
 
-/** What the head of a target inside the model writes; null if there is no such head, or it is read at each source. */
+/**
+ * The tokens that the head of a target inside the model writes. Null if there is no such head, or if the target that
+ * the head writes to is read at each source.
+ */
 export function headTokens({ target, prompt, position }: Selected): Of<"head-tokens"> | null {
   const score = scoreIn(target);
   const { through = [] } = target;
@@ -218,7 +221,7 @@ export function tileAt(points: string[], positions: number, row: number, column:
 /** The points of the lens without those after each layer's attention. */
 export const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
 
-/** The row of the destination, cell by cell, if the map is down-sampled. */
+/** If the map is down-sampled: the rows that are also needed cell by cell, which is that of the destination. */
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {
   const long = stepOf(positions, positions) > 1;
   return long && destination !== null ? { rows: { start: destination, stop: destination + 1 } } : {};
