@@ -161,8 +161,8 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 
 /**
  * For a target that is an attention score: what the score's head writes to an earlier target. The earlier target is
- * that of the last step before this one that is not about the same head. Null if the head does not write to that target.
- * `last` is the index of the last position, if it is known; this index means the same as "last".
+ * that of the last step before this one that is not about the same head. Null if the head does not write to that
+ * target. `last` is the index of the last position, if it is known; this index means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);

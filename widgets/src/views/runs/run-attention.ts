@@ -54,7 +54,8 @@ export function mountRunAttention(
     const words =
       heads.value.length === 0
         ? "Pin a head to see what it attends to in both runs."
-        : `Attention, destination ↓ and source →. Colours of B − A end at ±${limit.value.toFixed(2)}: blue is more in B.` +
+        : `Attention, destination ↓ and source →. Colours of B − A end at ±${limit.value.toFixed(2)}: ` +
+          "blue is more in B." +
           (more > 0 ? ` ${plural(more, "more pinned head")} not shown.` : "");
     return { words, notes: [...new Set(slots.flatMap(({ shown }) => shown.value?.notes ?? []))] };
   });
