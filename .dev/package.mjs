@@ -72,6 +72,8 @@ function checkContents() {
       "The stylesheet of the views": (name) => name.endsWith("panel.css"),
       "The marker for type checkers": called("residscope/py.typed"),
       "The example notebook": called("residscope/demo/example.ipynb"),
+      "The notebook for a model of one's own": called("residscope/demo/your-model.ipynb"),
+      "The notebook beside the course": called("residscope/demo/arena.ipynb"),
       "The JupyterLab extension": (name) => name.endsWith(`${extensionData}package.json`),
       "The entry of the JupyterLab extension": (name) => name.includes(`${extensionData}static/remoteEntry.`),
       "The licences of the packages in the extension": (name) =>

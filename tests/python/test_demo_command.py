@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -197,3 +198,26 @@ def test_what_the_notebook_says_is_so(notebook, ioi, monkeypatch, capsys):
     assert (panel.heads, panel.prompt, panel.position) == (["L23H3", "L29H0"], None, 14)
     names["slider"].value = 10
     assert panel.position == 10
+
+
+@pytest.mark.parametrize("name", cli.OTHER_NOTEBOOKS)
+def test_the_other_notebooks_run_and_agree_with_what_is_beside_them(name, capsys):
+    import nbformat
+
+    notebook = json.loads((Path(cli.__file__).parent / name).read_text("utf-8"))
+    nbformat.validate(notebook)
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    said = capsys.readouterr().out
+    if name == "arena.ipynb":
+        differences = [float(word) for word in re.findall(r"\d\.\d+e-\d+", said)]
+        assert len(differences) == 3
+        assert max(differences) < 1e-4
+        assert "True" in said  # the labels are TransformerLens'
+    else:
+        assert "try “·Joseph”" in said
+        assert names["heads"].unexplained.abs().max() < 1e-4

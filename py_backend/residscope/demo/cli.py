@@ -17,6 +17,7 @@ from residscope.demo.ioi import load, local_folder
 from residscope.demo.model import demo_model_folder
 
 NOTEBOOK = "example.ipynb"
+OTHER_NOTEBOOKS = ("your-model.ipynb", "arena.ipynb")
 
 # Not `-m`, which first searches for JupyterLab in the folder of notebooks. Files of other people may be there.
 _LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp import main; sys.exit(main())"
@@ -101,6 +102,9 @@ def _demo(args: argparse.Namespace, lab_arguments: list[str]) -> int:
         return 0
     folder = args.folder.expanduser().absolute()
     print(_place_notebook(folder))
+    for other in OTHER_NOTEBOOKS:
+        _place_notebook(folder, other)
+    print(f"Beside it: {' and '.join(OTHER_NOTEBOOKS)}.")
     environment = dict(os.environ)
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = model
@@ -126,12 +130,12 @@ def _prepared(name: str | None) -> str:
     return name
 
 
-def _place_notebook(folder: Path) -> str:
-    """Copy the example notebook into `folder`, unless a changed one is there. Return what was done, as a sentence."""
+def _place_notebook(folder: Path, name: str = NOTEBOOK) -> str:
+    """Copy a notebook into `folder`, unless a changed one is there. Return what was done, as a sentence."""
     if folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is not a folder; name another one with --folder.")
-    content = Path(__file__).with_name(NOTEBOOK).read_bytes()
-    notebook = folder / NOTEBOOK
+    content = Path(__file__).with_name(name).read_bytes()
+    notebook = folder / name
     try:
         if notebook.is_symlink() and not notebook.exists():
             raise DemoError(f"{notebook} is a broken link; remove it, or make a new copy elsewhere with --folder.")
