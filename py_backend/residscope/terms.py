@@ -54,6 +54,9 @@ Indirect: total minus direct. Estimate: the total effect as a gradient estimates
 ReplacedBy = Literal["zero", "mean", "other"]
 """What takes the place of an activation in a run: zero, the mean over prompts, or the activation of a compared run."""
 
+Replaced = Literal["heads", "stream"]
+"""What is replaced in runs for a view: the output of each head, or the stream before each layer at each position."""
+
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
 """Whether the padding that was found is left out (`found`), or all tokens count as real (`none`)."""

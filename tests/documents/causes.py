@@ -28,6 +28,14 @@ HEADS = {
 }
 """Heads of the demo model, with sentences on their effects. `check` compares the sentences with the numbers."""
 
+READERS = {
+    "L23H3": "reads the same places, where another name stands now",
+    "L29H1": "likewise",
+    "L23H0": "reads other places, because its query is another",
+    "L24H4": "likewise, and against it what stands there",
+}
+"""Heads of the demo model, and what the parts of their estimates say. `check_parts` tests the words."""
+
 LAYERS = (0, 5, 10, 15, 20, 25, 29)
 """The layers at which the stream is patched for the text."""
 
@@ -40,6 +48,7 @@ def main(path: Path) -> None:
     run = residscope.demo.ioi()
     text = put(text, "heads", heads(run))
     text = put(text, "stream", stream(run))
+    text = put(text, "parts", parts(run))
     path.write_text(text, "utf-8")
     print(path)
     families = path.with_name("effects.md")
@@ -119,6 +128,38 @@ def stream(run: Any) -> list[str]:
         assert values[LAYERS[-1 if at == giver else 0]] < 0.2
         lines.append(f"| {name} ({at}) | " + " | ".join(number(values[layer], 2) for layer in LAYERS) + " |")
     return lines
+
+
+def parts(run: Any) -> list[str]:
+    """Estimates of what some heads read in the clean run, put into the corrupted one."""
+    swapped = run.tokens[:2].flip(0)
+    with torch.no_grad():
+        clean, corrupted = (run.model.run_with_cache(tokens)[1] for tokens in (run.tokens[:2], swapped))
+    kinds = ("z", "q", "k", "v", "pattern")
+    found: dict[str, list[float]] = {name: [] for name in READERS}
+    for at in kinds:
+        estimates = residscope.estimate(corrupted, clean, run.answers[:2], at=at)
+        values = dict(zip(estimates.labels, estimates.of().tolist(), strict=True))
+        for name, row in found.items():
+            row.append(values[name])
+    check_parts(found)
+    return [
+        f"| head | {' | '.join(f'`{kind}`' for kind in kinds)} | |",
+        "|---" * (len(kinds) + 2) + "|",
+        *(f"| {name} | {' | '.join(map(number, row))} | {READERS[name]} |" for name, row in found.items()),
+    ]
+
+
+def check_parts(found: dict[str, list[float]]) -> None:
+    """What the words of `READERS` say of the numbers (z, q, k, v, pattern)."""
+    for name in ("L23H3", "L29H1"):
+        z, *others, v, pattern = found[name]
+        assert abs(v - z) < 0.1 * abs(z)
+        assert max(abs(other) for other in (*others, pattern)) < 0.1 * abs(z)
+    for name in ("L23H0", "L24H4"):
+        _, q, _, v, pattern = found[name]
+        assert abs(q - pattern) < 0.1 * abs(pattern)
+        assert v * q < 0
 
 
 def written(found: dict[str, Row]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.documents import architectures, padding, points, precision, tutorial, why
+from tests.documents import architectures, causes, padding, points, precision, tutorial, why
 
 FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 
@@ -16,3 +16,4 @@ if __name__ == "__main__":
     precision.main(FOLDER / "precision.md")
     architectures.main(FOLDER / "architectures.md")
     points.main(FOLDER / "points.md")
+    causes.main(FOLDER / "causes.md")

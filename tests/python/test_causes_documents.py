@@ -28,6 +28,13 @@ def test_the_heads_of_the_task_have_the_effects_that_the_page_says(ioi):
     assert NUMBER.sub("", written).strip() == NUMBER.sub("", found).strip()
 
 
+def test_what_heads_read_has_the_estimates_that_the_page_says(ioi):
+    written, found = causes.between(TEXT, "parts"), "\n".join(causes.parts(ioi))
+    numbers = [[float(text.replace("−", "-")) for text in NUMBER.findall(page)] for page in (written, found)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-3)
+    assert NUMBER.sub("", written).strip() == NUMBER.sub("", found).strip()
+
+
 def test_every_family_stands_in_the_page():
     rows = [line.split(" | ")[0].strip("| ") for line in FAMILIES.splitlines() if line.startswith("| ")][1:]
     assert rows == list(tiny.FAMILIES)

@@ -139,6 +139,9 @@ def test_models_without_heads_have_no_paths(booted, name):
 def test_path_patching_agrees_with_transformer_lens(booted, part):
     from transformer_lens import patching
 
+    if not hasattr(patching, "get_act_patch_direct_path"):
+        pytest.skip("This release of TransformerLens has no path patching.")
+
     model, tokens, logits, cache = booted("gpt2")
     other = others(model)
     with torch.no_grad():
@@ -293,3 +296,20 @@ def test_the_stream_itself_sends_nothing(booted):
     _, _, _, cache = booted("llama")
     with pytest.raises(ResidscopeError, match="begins at heads or sublayers"):
         residscope.patch(cache, cache, ANSWERS, at="resid_pre", path="L2H1.q", progress=False)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "bloom"])
+def test_in_bfloat16_paths_and_edges_are_those_of_float32_up_to_its_rounding(booted, name):
+    _, tokens, _, cache = booted(name)
+    with torch.no_grad():
+        coarse = tiny.boot(name).to(torch.bfloat16).run_with_cache(tokens)[1]
+    for options in (
+        *({"path": f"L2H1.{part}"} for part in "qkv"),
+        {"path": "logits"},
+        {"heads": ["L1H2"], "edges": ("last", "each")},
+    ):
+        exact, rounded = (residscope.ablate(one, ANSWERS, progress=False, **options) for one in (cache, coarse))
+        there = ~exact.total.isnan()
+        assert torch.equal(there, ~rounded.total.isnan())
+        error = (rounded.total - exact.total)[there].abs().max()
+        assert error < 3 * torch.finfo(torch.bfloat16).eps * exact.before.abs().max(), (options, error)

@@ -68,6 +68,63 @@ def test_patches_and_estimates(structure):
     assert (measured.effects / step - found.effects).norm() / found.effects.norm() < 0.03
 
 
+def kept(value):
+    return lambda own, hook: value  # noqa: ARG005
+
+
+def recorded(into):
+    return lambda own, hook: into.append(own.clone())  # noqa: ARG005
+
+
+def put_head(value, head):
+    def put(z, hook):  # noqa: ARG001
+        z = z.clone()
+        z[:, :, head] = value[:, :, head]
+        return z
+
+    return put
+
+
+SOME = ["LN", "parallel", "gated-grouped", "gemma2", "embedding-norm"]
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+@pytest.mark.parametrize("structure", SOME)
+def test_a_head_sends_to_a_later_one_what_it_sends_with_the_rest_frozen(structure, part):
+    model, (logits, cache) = hooked.model(structure), hooked.run(structure)
+    found = residscope.ablate(cache, hooked.ANSWERS, path=f"L2H1.{part}", **quiet)
+    names = ("blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z")
+    frozen = [(name, kept(cache[name])) for name in names]
+    read, z = [], []
+    with torch.no_grad():
+        model.run_with_hooks(
+            hooked.tokens(),
+            fwd_hooks=[("blocks.0.attn.hook_z", partial(without_head, head=3)), *frozen,
+                       (f"blocks.2.attn.hook_{part}", recorded(read))],
+        )  # fmt: skip
+        model.run_with_hooks(
+            hooked.tokens(),
+            fwd_hooks=[(f"blocks.2.attn.hook_{part}", kept(read[0])), ("blocks.2.attn.hook_z", recorded(z))],
+        )
+        after = model.run_with_hooks(hooked.tokens(), fwd_hooks=[("blocks.2.attn.hook_z", put_head(z[0], 1))])
+    expected = (hooked.difference(after) - hooked.difference(logits))[:, -1]
+    torch.testing.assert_close(found.total[0, 3], expected, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v", "pattern"])
+@pytest.mark.parametrize("structure", SOME)
+def test_a_head_that_reads_another_runs_inputs(structure, part):
+    model, (logits, cache), z = hooked.model(structure), hooked.run(structure), []
+    with torch.no_grad():
+        _, other = model.run_with_cache(hooked.tokens().flip(1))
+        put = (f"blocks.1.attn.hook_{part}", kept(other[f"blocks.1.attn.hook_{part}"]))
+        model.run_with_hooks(hooked.tokens(), fwd_hooks=[put, ("blocks.1.attn.hook_z", recorded(z))])
+        after = model.run_with_hooks(hooked.tokens(), fwd_hooks=[("blocks.1.attn.hook_z", put_head(z[0], 2))])
+    found = residscope.patch(cache, other, hooked.ANSWERS, at=part, **quiet)
+    expected = (hooked.difference(after) - hooked.difference(logits))[:, -1]
+    torch.testing.assert_close(found.effects[1, 2], expected, atol=2e-5, rtol=1e-3)
+
+
 def test_a_cache_that_holds_no_token_ids_says_so():
     cache = hooked.run("RMS")[1]
     kept = {name: part for name, part in cache.items() if "embed" not in name}

@@ -129,9 +129,7 @@ def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "
         )
     tokens = tokens.to(device=view.like.device, dtype=torch.long)
     ids = tokens.roll(-1, 1)
-    at = torch.arange(view.n_pos, device=tokens.device)
-    first, last = (
-        torch.tensor(ends(view), device=tokens.device)[:, None] for ends in (positions.first, positions.last)
-    )
-    real = (first <= at) & (at < last)
+    real = positions.real(view).to(tokens.device)
+    real = real & real.roll(-1, 1)
+    real[:, -1] = False  # nothing follows there
     return ids.masked_fill(~real, 0), real

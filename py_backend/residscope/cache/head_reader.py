@@ -294,8 +294,6 @@ class HeadReader:
 
     def visible(self, destinations: Int[Tensor, "batch read"]) -> Bool[Tensor, "batch read source"]:
         """Which sources the head may read: neither masked nor padding."""
-        import torch
-
         rows = self._rows(self.truth, destinations)
         if self.from_pattern:
             known = rows > smallest_attention(self.view.get(self.truth).dtype)
@@ -303,10 +301,7 @@ class HeadReader:
             known = (rows > MASKED) & rows.isfinite()
             if self.view.has(self.name("hook_pattern")):
                 known &= self._rows(self.name("hook_pattern"), destinations) > 0
-        place = torch.arange(rows.shape[-1], device=rows.device)
-        ends = self.ends
-        first, last = (torch.tensor(end, device=rows.device)[:, None, None] for end in (ends.first, ends.last))
-        return known & (place >= first) & (place <= last)
+        return known & self.ends.mask.to(rows.device)[:, None]
 
     def _rows(self, name: str, destinations: Int[Tensor, "batch read"]) -> Tensor:
         import torch

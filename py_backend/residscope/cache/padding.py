@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from residscope.cache.padding_mask import Spans, mask_in_patterns, spans_of_mask, whole_prompt
 from residscope.cache.padding_notes import (
@@ -55,6 +56,10 @@ from residscope.cache.special_tokens import SpecialTokens
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
 from residscope.compute.memo import NoKeyError, key_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,15 @@ class Padding:
     def count(self) -> int:
         """Number of tokens treated as padding."""
         return sum(self.first) + sum(self.width - 1 - last for last in self.last)
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch pos"]:
+        """Which positions are real, on the CPU."""
+        import torch
+
+        first, last = (torch.tensor(ends, device="cpu")[:, None] for ends in (self.first, self.last))
+        at = torch.arange(self.width, device="cpu")
+        return (first <= at) & (at <= last)
 
     def of(self, prompts: range) -> Padding:
         """Return the padding of these prompts only."""

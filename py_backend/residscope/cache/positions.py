@@ -12,10 +12,10 @@ from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Bool, Int
     from torch import Tensor
 
-__all__ = ["Positions", "assumed", "first", "last", "on_padding", "resolve"]
+__all__ = ["Positions", "assumed", "first", "last", "on_padding", "real", "resolve"]
 
 Positions = int | Sequence[int] | Literal["last", "all"]
 """An index, one index for each prompt, `"last"` (each prompt's last real token) or `"all"` (every position)."""
@@ -31,6 +31,11 @@ def last(view: CacheView) -> list[int]:
 def first(view: CacheView) -> list[int]:
     """Return the position of the first real token of each prompt."""
     return list(padding(view).first)
+
+
+def real(view: CacheView) -> Bool[Tensor, "batch pos"]:
+    """Which positions are not padding, on the CPU."""
+    return padding(view).mask
 
 
 def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | None:

@@ -96,9 +96,11 @@ class HeadScores:
         rule = run.view.memo.once(("score rule", layer, head), lambda: _find(run))
         return cls(HeadReader(view, layer, head), rule)
 
-    def vectors(self, side: SideName, positions: Int[Tensor, "batch read"]) -> HeadVectors:
-        """Return the head's queries or keys at some positions."""
-        return _vectors(self.reader, self.rule.kind, side, positions)
+    def vectors(
+        self, side: SideName, positions: Int[Tensor, "batch read"], other: HeadReader | None = None
+    ) -> HeadVectors:
+        """Return the head's queries or keys at some positions. With `other`, those of another run."""
+        return _vectors(other or self.reader, self.rule.kind, side, positions, self.reader)
 
     def scales(self, destination: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return τ at one destination of each prompt.
@@ -122,7 +124,7 @@ class HeadScores:
                 "The scale of this head's scores differs between destinations, and this destination has fewer than 3 "
                 "sources, too few to find the scale: choose a later destination.",
             )
-        a, b = _centred(products, known), _centred(truth, known)
+        a, b = centred(products, known), centred(truth, known)
         return ((a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)).squeeze(-1)
 
 
@@ -287,7 +289,7 @@ class _Trial:
             made = cap * (made / cap).tanh()
         left = truth - made - slope * place
         if self.reader.from_pattern or slope:
-            left = _centred(left, known)
+            left = centred(left, known)
         error = float(left.masked_fill(~known, 0).abs().max())
         return Rule(kind, scale, slope, cap, error, self._tolerance(size))
 
@@ -302,7 +304,7 @@ class _Trial:
         import torch
 
         known = self.known
-        a, p, t = (_centred(x, known)[known] for x in (products, place, self.truth))
+        a, p, t = (centred(x, known)[known] for x in (products, place, self.truth))
         if len(t) < 4:
             return None
         system = torch.stack([a, p], 1).double()
@@ -320,10 +322,10 @@ class _Trial:
         known = self.known & (self.known.sum(-1, keepdim=True) >= 3)
         if not bool(known.any()):
             return None
-        a, t = _centred(products, known), _centred(self.truth, known)
+        a, t = centred(products, known), centred(self.truth, known)
         scale = (a * t).sum(-1, keepdim=True) / a.pow(2).sum(-1, keepdim=True).clamp(min=1e-30)
         left = self.truth - scale * products
-        left = _centred(left, known) if self.reader.from_pattern else left
+        left = centred(left, known) if self.reader.from_pattern else left
         error = float(left.masked_fill(~known, 0).abs().max())
         return Rule(kind, None, 0.0, 0.0, error, self._tolerance(float(scale.abs().max()) * size))
 
@@ -337,7 +339,7 @@ def _without_repeats(row: Tensor) -> Tensor:
     return row.masked_fill(again, -1)
 
 
-def _centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) -> Float[Tensor, "... source"]:
+def centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) -> Float[Tensor, "... source"]:
     """Values minus their mean over the sources that are not masked. 0 at masked sources."""
     x = x.masked_fill(~known, 0)
     mean = x.sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
@@ -347,12 +349,12 @@ def _centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) 
 def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
     """τ, by least squares over differences between sources. With a single source, over the scores."""
     several = bool((known.sum(-1) > 1).any())
-    a, b = (_centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
+    a, b = (centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
     scale = float((a * b).double().sum() / a.double().pow(2).sum().clamp(min=1e-30))
     for _ in range(12 if cap else 0):  # Gauss-Newton through the soft-cap
         capped = (scale * products / cap).tanh()
-        slope = _centred(products * (1 - capped.pow(2)), known)
-        scale += float((slope * (b - _centred(cap * capped, known))).sum() / slope.pow(2).sum().clamp(min=1e-30))
+        slope = centred(products * (1 - capped.pow(2)), known)
+        scale += float((slope * (b - centred(cap * capped, known))).sum() / slope.pow(2).sum().clamp(min=1e-30))
     return scale
 
 
@@ -406,15 +408,22 @@ def _norm_module(attention: Any, side: SideName) -> Any:
     return next((m for name in (f"{side}_norm", "qk_norm") if (m := getattr(attention, name, None)) is not None), None)
 
 
-def _vectors(reader: HeadReader, kind: Kind, side: SideName, positions: Int[Tensor, "batch read"]) -> HeadVectors:
-    """A head's queries or keys at some positions, with the stages of this kind."""
+def _vectors(
+    reader: HeadReader,
+    kind: Kind,
+    side: SideName,
+    positions: Int[Tensor, "batch read"],
+    turning: HeadReader | None = None,
+) -> HeadVectors:
+    """A head's queries or keys at some positions, with the stages of this kind, rotated as those of `turning` are."""
     raw = reader.raw(side, positions)
     stages: list[Stage] = []
     turn: Stage | None = None
     if kind.rotation is not None:
-        found = _tables(reader, kind.rotation)
-        prompts = range(reader.view.batch) if reader.view.part_of is None else _prompts(reader.view)
-        turn = rotation(kind.rotation, found, reader.width).at(prompts, positions)
+        turning = turning or reader
+        found = _tables(turning, kind.rotation)
+        prompts = range(turning.view.batch) if turning.view.part_of is None else _prompts(turning.view)
+        turn = rotation(kind.rotation, found, turning.width).at(prompts, positions)
     if kind.norm.when == "before":
         stages.append(_frozen(reader, kind.norm, side, raw, positions))
     if turn is not None:

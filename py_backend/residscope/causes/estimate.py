@@ -10,15 +10,16 @@ from residscope.causes.hooks import has_backward_hooks, hooks
 from residscope.causes.measurement import Measurement
 from residscope.causes.patch import Found, cells, patching
 from residscope.causes.patching import Patching
-from residscope.causes.replacement import Replacement
+from residscope.causes.put import Put, some_measured
 from residscope.causes.replay import whole_run
-from residscope.causes.sites import Site, SiteKind, held
+from residscope.causes.sites import Part, Site, SiteKind
 from residscope.causes.sweep import Sweep
+from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
+    from jaxtyping import Int
     from torch import Tensor
 
 
@@ -27,7 +28,7 @@ def estimate(
     source: Any,
     target: Any,
     *,
-    at: SiteKind = "z",
+    at: SiteKind | Part = "z",
     positions: Any = "all",
     position: Positions = "last",
     tokens: Int[Tensor, "batch pos"] | None = None,
@@ -47,26 +48,32 @@ def estimate(
         source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"` or token ids as in
             `ablate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
-        at: What would be replaced, as in `patch`.
-        positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`.
+        at: What would be replaced, as in `patch`. `"q"`, `"k"`, `"v"`: each head by itself reads the source's query,
+            key or value, after its norm, rotated for the position here. `"pattern"`: its whole pattern. With another
+            query or key the soft-max is computed again, not linearly, so a saturated one is no obstacle. Where heads
+            share a key or value (grouped queries), each effect is that of one head that reads it.
+        positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. For `"q"` and
+            `"pattern"` these are destinations, for `"k"` and `"v"` sources.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
 
     Returns:
-        The estimated effects, with the axes of `patch`. `.measured` is False everywhere.
+        The estimated effects, with the axes of `patch`. `.measured` is False everywhere. For `"q"`, `"k"`, `"v"` and
+        `"pattern"` they are `[layer, head, batch]`; NaN, with a note, for heads whose pattern cannot be computed again.
 
     Raises:
-        ResidscopeError: As for `ablate`. Also if the model cannot be differentiated.
+        ResidscopeError: As for `ablate`. Also if the model cannot be differentiated, or if no head's pattern can be
+            computed again from its queries and keys.
 
     Source: Nanda, "Attribution Patching" (2023); Syed et al., "Attribution Patching Outperforms Automated Circuit
-    Discovery" (2023).
+    Discovery" (2023). The soft-max computed again: Kramár et al., "AtP*" (2024).
     """
     each = isinstance(positions, str) and positions == "each"
 
-    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
-        return lambda: (estimated(measurement, at, where, by, each=each), ())
+    def work(measurement: Measurement, put: Put) -> Callable[[], Found]:
+        return lambda: (estimated(measurement, put, each=each), ())
 
     return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
 
@@ -77,7 +84,7 @@ def effects(
     target: Any,
     *,
     measure: int = 20,
-    at: SiteKind = "z",
+    at: SiteKind | Part = "z",
     positions: Any = "all",
     position: Positions = "last",
     tokens: Int[Tensor, "batch pos"] | None = None,
@@ -110,14 +117,17 @@ def effects(
     if isinstance(measure, bool) or not isinstance(measure, int) or measure < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ResidscopeError("measure", f"`measure={measure!r}`: give the number of effects to measure.")
 
-    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
+    def work(measurement: Measurement, put: Put) -> Callable[[], Found]:
+        patches = cells(measurement, put.kind, each=each)
+        there = put.measurable(patches, each=each)
+
         def found() -> Found:
-            values = estimated(measurement, at, where, by, each=each)
-            size = values.mean(-1).abs().nan_to_num(0.0)
-            rows: list[int] = size.topk(min(measure, len(size))).indices.tolist()
-            patches = cells(measurement, at, each=each)
-            sweep = Sweep(measurement, at, by, where)
-            values[rows] = sweep.each([patches[row] for row in rows], shown=progress, name="effects")[0]
+            values = estimated(measurement, put, each=each)
+            size = values[there].mean(-1).abs().nan_to_num(0.0)
+            rows = [there[row] for row in size.topk(min(measure, len(size))).indices.tolist()]
+            sweep = Sweep(measurement, put.kind, put.by, put.where)
+            measured = some_measured(sweep, patches, rows, shown=progress, name="effects")
+            values[rows] = measured[rows]
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
                 measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
@@ -128,24 +138,35 @@ def effects(
     return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
 
 
-def estimated(measurement: Measurement, at: SiteKind, where: Tensor, by: Replacement, *, each: bool) -> Tensor:
+def estimated(measurement: Measurement, put: Put, *, each: bool) -> Tensor:
     """Return estimates of all patches, `[patch, batch]`, in the order of `cells`."""
     import torch
 
-    sites = [measurement.replay.sites[at, layer] for layer in measurement.layers(at)]
+    sites = [measurement.replay.sites[put.kind, layer] for layer in measurement.layers(put.kind)]
     if has_backward_hooks(measurement.view.model):
         measurement.notes.append("There are backward hooks on the model, which may change the estimates.")
     rows: list[Tensor] = []
     for site, slope in zip(sites, _gradients(measurement, sites), strict=True):
         report_progress()
-        new, old = by.of(site).to(slope), held(measurement.view, at, site.layer).to(slope)
-        effect = slope * (new - old)  # [batch, pos, *inner]
-        effect = torch.where(where.to(effect.device)[(..., *[None] * (effect.ndim - 2))], effect, effect.new_zeros(()))
-        effect = effect.sum(-1)  # [batch, pos, *head]
+        slope = working(slope).to(measurement.view.like)
+        if put.reading is not None and put.reading.of_sources and each:
+            effect = put.reading.by_source(site.layer, slope)
+        else:
+            effect = slope * _change(measurement, put, site).to(slope)  # [batch, pos, *inner]
+            chosen = put.where.to(effect.device)[(..., *[None] * (effect.ndim - 2))]
+            effect = torch.where(chosen, effect, effect.new_zeros(()))
+            effect = effect.sum(-1)  # [batch, pos, *head]
         effect = effect if each else effect.sum(1, keepdim=True)
-        order = (2, 1, 0) if at == "z" else (1, 0)
+        order = (2, 1, 0) if put.kind == "z" else (1, 0)
         rows.append(effect.permute(order).flatten(0, -2))  # head by head, position by position
     return torch.cat(rows).to(measurement.view.like)
+
+
+def _change(measurement: Measurement, put: Put, site: Site) -> Tensor:
+    """By how much an activation changes, `[batch, pos, *inner]`."""
+    if put.reading is not None:
+        return put.reading.change(site.layer)
+    return working(put.by.of(site)) - working(site.held(measurement.view)).to(measurement.view.like)
 
 
 def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from residscope.cache.positions import real
 from residscope.causes.arguments import NotPlainError
 from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import NEW, Replay, Run, whole_run
@@ -44,6 +46,7 @@ class LastRunner:
         if at == 0 or replay.run.why_not_plain:
             raise NotPlainError("there is nothing before this position")
         self.replay, self.view, self.window = replay, replay.view, slice(at, at + 1)
+        self._copied: _Copied | None = None
         tokens, mask = replay.tokens, replay.mask
         before = self._run(tokens[:, :at], None if mask is None else mask[:, :at], NEW)
         self._agree(before, slice(0, at))
@@ -72,23 +75,21 @@ class LastRunner:
     @cached_property
     def copies(self) -> int:
         """The number of copies of the batch that are run at once."""
-        size = sum(tensor.nbytes for tensor in _tensors(self._past).values())
+        size = 2 * sum(tensor.nbytes for tensor in _tensors(self._past).values())  # the copy, and what it becomes
         size += self.view.batch * 30 * int(self.view.cfg.d_model) * self.replay.run.final.element_size()
         return max(1, min(MEMORY // max(size, 1), 1024))
 
     def past(self, copies: int) -> Any:
-        """Return a copy of the key/value cache of the earlier positions, for this many copies of the batch."""
-        import torch
+        """Return a copy of the key/value cache of the earlier positions, for this many copies of the batch.
 
-        batch = self.view.batch
-
-        def repeated(tensor: Tensor) -> Tensor:
-            if tensor.ndim < 2 or tensor.shape[0] != batch:
-                return tensor.clone()
-            return torch.cat([tensor] * copies)
-
+        Two such copies share their tensors, unless a run has written into them. Models usually replace these tensors by
+        new ones, so they need not be copied again for each run.
+        """
+        if self._copied is None or self._copied.copies != copies or self._copied.is_written:
+            self._copied = None  # never two at a time
+            self._copied = _Copied.of(self._past, copies, self.view.batch)
         # For an object in `memo`, `deepcopy` takes the entry instead of making a copy.
-        memo: dict[int, Any] = {key: repeated(tensor) for key, tensor in _tensors(self._past).items()}
+        memo: dict[int, Any] = dict(self._copied.tensors)
         return deepcopy(self._past, memo)
 
     def _run(self, tokens: Tensor, mask: Tensor | None, past: Any, perturbed: tuple[Run, Tensor] | None = None) -> Run:
@@ -112,17 +113,60 @@ class LastRunner:
                 raise NotPlainError("with a key/value cache the model gives something else")
 
     def _check_whole(self, at: int, added: Tensor, twice: Run, once: Run) -> None:
-        """Compare noise at this position with a whole run of all positions that has the same noise."""
+        """Compare noise at this position with a whole run of all positions that has the same noise.
+
+        The prompts with most and least padding are enough, because all prompts were compared without noise before.
+        """
         import torch
 
-        whole = torch.zeros_like(self.replay.run.streams[0])
-        whole[:, at] = added[:, 0]
+        lengths = real(self.view).sum(1)
+        some = sorted({int(lengths.argmin()), int(lengths.argmax()), 0})[:_FEW]
+        whole = torch.zeros_like(self.replay.run.streams[0][some])
+        whole[:, at] = added[some, 0]
+        mask = None if self.replay.mask is None else self.replay.mask[some]
         with hooks() as own:
             own.before(self.view.model.blocks[0], perturbing(self.replay.run, 0, whole))
-            run = whole_run(self.view, self.replay.tokens, self.replay.mask, own, record=False, keep=False)
-        batch, clean = self.view.batch, once.streams[-1]
-        mine = torch.cat([clean, twice.streams[-1][batch:]])
+            run = whole_run(self.view, self.replay.tokens[some], mask, own, record=False, keep=False)
+        clean = once.streams[-1][some]
+        mine = torch.cat([clean, twice.streams[-1][self.view.batch :][some]])
         check(mine, torch.cat([clean, run.final[:, self.window]]), clean, len(self.view.model.blocks) - 1)
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """The tensors of a key/value cache, for several copies of the batch.
+
+    Attributes:
+        copies: The number of copies.
+        tensors: The tensors, by the `id` of the original.
+        versions: PyTorch's count of writes into each tensor when it was made. None if PyTorch does not count them.
+    """
+
+    copies: int
+    tensors: dict[int, Tensor]
+    versions: list[int | None]
+
+    @classmethod
+    def of(cls, past: Any, copies: int, batch: int) -> _Copied:
+        import torch
+
+        def repeated(tensor: Tensor) -> Tensor:
+            if tensor.ndim < 2 or tensor.shape[0] != batch:
+                return tensor.clone()
+            return torch.cat([tensor] * copies)
+
+        tensors = {key: repeated(tensor) for key, tensor in _tensors(past).items()}
+        return cls(copies, tensors, [_version(tensor) for tensor in tensors.values()])
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a tensor was written into since then, or whether that is not known."""
+        now = [_version(tensor) for tensor in self.tensors.values()]
+        return None in now or now != self.versions
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version  # inference tensors have none
 
 
 def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0) -> dict[int, Tensor]:
@@ -142,6 +186,9 @@ def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0)
 
 
 _DEEPEST = 6
+
+_FEW = 2
+"""The number of prompts that are compared with a whole run."""
 
 
 def last_runner(replay: Replay, at: int) -> LastRunner | None:

@@ -156,14 +156,12 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
     """
     import torch
 
-    first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
-    at = torch.arange(view.n_pos, device="cpu")[None]
-    real = (first <= at) & (at <= last)
+    real = positions.real(view)
     if isinstance(given, str):
         if given == "all":
             return real
         if given == "last":
-            return at == last
+            return torch.arange(view.n_pos, device="cpu") == torch.tensor(positions.last(view), device="cpu")[:, None]
         raise ResidscopeError("positions", f'`positions="{given}"` is not known: use "all", "last", or positions.')
     if isinstance(given, range | set | frozenset):
         given = sorted(given)

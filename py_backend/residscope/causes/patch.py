@@ -17,8 +17,8 @@ from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.patching import Patching
 from residscope.causes.path import ends, words
 from residscope.causes.path_sweep import PathSweep, along_path
-from residscope.causes.replacement import Replacement, replacement
-from residscope.causes.sites import KINDS, SiteKind
+from residscope.causes.put import Put, put_in, some_measured
+from residscope.causes.sites import KINDS, PARTS, Part, SiteKind
 from residscope.causes.sweep import Patch, Sweep
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
@@ -26,7 +26,7 @@ from residscope.session.change_notes import seen, steadily
 from residscope.terms import Component, ComponentKind
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
+    from jaxtyping import Int
     from torch import Tensor
 
 
@@ -35,7 +35,7 @@ def patch(
     source: Any,
     target: Any,
     *,
-    at: SiteKind = "z",
+    at: SiteKind | Part = "z",
     path: Any = None,
     positions: Any = "all",
     position: Positions = "last",
@@ -56,7 +56,8 @@ def patch(
             number of prompts or one.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: the output of each sublayer. `"resid_pre"`: the
-            stream before each layer.
+            stream before each layer. `"q"`, `"k"`, `"v"`, `"pattern"`: the query, key, value or pattern of each head,
+            by itself; the soft-max is computed again (see `estimate`).
         path: The end of a path: `"L23H3.q"` (the query of this head; `.k`: key, `.v`: value), several of these, or
             `"logits"`. The change passes only along the direct path to this end, as in `ablate` (path patching).
             Components that do not come before a receiver have no such path: NaN.
@@ -80,20 +81,23 @@ def patch(
     activation patching" (2024). TransformerLens' `get_act_patch_*`. Path patching: Wang et al. (2022).
     """
 
-    def work(measurement: Measurement, where: Bool[Tensor, "batch pos"], by: Replacement) -> Callable[[], Found]:
-        patches = cells(measurement, at, each=_is_each(positions))
+    def work(measurement: Measurement, put: Put) -> Callable[[], Found]:
+        patches = cells(measurement, put.kind, each=_is_each(positions))
+        rows = put.measurable(patches, each=_is_each(positions))
         if path is not None:
-            sweep = PathSweep(measurement, at, by, where, ends=ends(measurement.view, path))
+            if put.reading is not None:
+                raise ResidscopeError("path", f'A path begins at heads or sublayers, not at `at="{at}"`.')
+            sweep = PathSweep(measurement, put.kind, put.by, put.where, ends=ends(measurement.view, path))
             along.append(words(sweep.ends))
         else:
-            sweep = Sweep(measurement, at, by, where)
+            sweep = Sweep(measurement, put.kind, put.by, put.where)
 
         def measured() -> Found:
             if isinstance(sweep, PathSweep):
                 found = along_path(sweep, patches, shown=progress, name="patch")
                 measurement.notes.extend(sweep.notes)
             else:
-                found = sweep.each(patches, shown=progress, name="patch")[0], range(len(patches))
+                found = some_measured(sweep, patches, rows, shown=progress, name="patch"), rows
             if sweep.runner.why_whole:
                 because = sweep.runner.why_whole
                 measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
@@ -109,25 +113,26 @@ def patch(
 Found = tuple["Tensor", Sequence[int]]
 """Effects `[patch, batch]`, and the patches whose effects were measured. The other effects are estimates."""
 
-Work = Callable[[Measurement, "Bool[Tensor, 'batch pos']", Replacement], Callable[[], Found]]
+
+Work = Callable[[Measurement, Put], Callable[[], Found]]
 
 
 def patching(
     cache: Any,
     source: Any,
     target: Any,
-    at: SiteKind,
+    at: SiteKind | Part,
     positions: Any,
     position: Positions,
     options: tuple[Any, Any, Any],
     work: Work,
 ) -> Patching:
     """The common part of `patch`, `estimate` and `effects`. `work` returns a function that returns the effects."""
-    if at not in KINDS:
+    if at not in KINDS and at not in PARTS:
+        known = ", ".join(f'"{kind}"' for kind in (*KINDS, *PARTS))
         raise ResidscopeError(
             "at",
-            f'`at="{at}"` is not known: use {", ".join(f"{chr(34)}{k}{chr(34)}" for k in KINDS)}. The stream after a '
-            "layer is the `resid_pre` of the next.",
+            f'`at="{at}"` is not known: use {known}. The stream after a layer is the `resid_pre` of the next.',
         )
     tokens, attention_mask, model = options
     tracked = seen(cache, model)
@@ -138,18 +143,18 @@ def patching(
         def measured() -> Patching:
             measurement = Measurement.of(view, target, position)
             where = chosen_positions(view, "all" if _is_each(positions) else positions)
-            sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]
-            by = replacement(measurement.replay, source, sites, "source")
-            run = work(measurement, where, by)
+            put = put_in(measurement, source, at, where)
+            run = work(measurement, put)
             try:
                 found = run()
             except BaseException as error:
                 with suppress(Exception):
                     done = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
-                    part = _result(measurement, by, source, at, (done, range(len(done))), where, positions)
+                    rows = put.measurable(cells(measurement, put.kind, each=_is_each(positions)), each=False)
+                    part = _result(measurement, put, source, at, (done, rows), where, positions)
                     error.partial = part  # pyright: ignore[reportAttributeAccessIssue]
                 raise
-            return _result(measurement, by, source, at, found, where, positions)
+            return _result(measurement, put, source, at, found, where, positions)
 
         return keeping_user_state(view.model, view.stream.device, measured)
 
@@ -174,20 +179,21 @@ def cells(measurement: Measurement, at: SiteKind, *, each: bool) -> list[Patch]:
 
 def _result(
     measurement: Measurement,
-    by: Replacement,
+    put: Put,
     source: Any,
-    at: SiteKind,
+    at: SiteKind | Part,
     found: Found,
     where: Tensor,
     positions: Any,
 ) -> Patching:
     view, each = measurement.view, _is_each(positions)
-    patches, values, chosen = cells(measurement, at, each=each), found[0], set(found[1])
-    shape = (view.n_layers, *[view.n_heads] * (at == "z"), *[view.n_pos] * each, view.batch)
+    patches, values, chosen = cells(measurement, put.kind, each=each), found[0], set(found[1])
+    by, of_heads = put.by, put.kind == "z"
+    shape = (view.n_layers, *[view.n_heads] * of_heads, *[view.n_pos] * each, view.batch)
     effects = values.new_full(shape, float("nan"))
     measured = effects[..., 0] == 0
     for row, one in enumerate(patches):
-        place = [part for part in (one.layer, one.head if at == "z" else None, one.position) if part is not None]
+        place = [part for part in (one.layer, one.head if of_heads else None, one.position) if part is not None]
         effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen
     if each:
         effects = effects.masked_fill(~where.T.to(effects.device), float("nan"))
@@ -203,9 +209,9 @@ def _result(
             notes += more
             ends = [signed(float(mean), float(mean)) for mean in (measurement.before.mean(), of_source.mean())]
             direction += f" (target from {ends[0]} in the cache to {ends[1]} in the source)"
-    kind: ComponentKind = {"z": "head", "resid_pre": "pre", "attn_out": "attn_out", "mlp_out": "mlp_out"}[at]  # pyright: ignore[reportAssignmentType]
+    kind: ComponentKind = {"z": "head", "resid_pre": "pre", "attn_out": "attn_out", "mlp_out": "mlp_out"}[put.kind]  # pyright: ignore[reportAssignmentType]
     rows = [Component(kind, layer) for layer in range(view.n_layers)]
-    if at == "z":
+    if of_heads:
         rows = [Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     return Patching(
         effects,
@@ -215,7 +221,7 @@ def _result(
         direction,
         at,
         rows,
-        ("layer", *["head"] * (at == "z"), *["pos"] * each, "batch"),
+        ("layer", *["head"] * of_heads, *["pos"] * each, "batch"),
         measured,
         measurement.replayed,
         list(dict.fromkeys(notes)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.base.packages import pandas
 from residscope.causes.ranking import farthest, in_prompt
-from residscope.causes.sites import SiteKind
+from residscope.causes.sites import Part, SiteKind
 from residscope.errors import ResidscopeError
 from residscope.terms import Component, Target
 
@@ -46,7 +46,7 @@ class Patching:
     before: Float[Tensor, " batch"]
     source: Float[Tensor, " batch"] | None
     direction: str
-    at: SiteKind
+    at: SiteKind | Part
     components: list[Component]
     axes: tuple[str, ...]
     measured: Bool[Tensor, "*component"]

@@ -10,22 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.head_inputs import gate_name
 from residscope.cache.view import CacheView
 from residscope.causes.measurement import Measurement
 from residscope.causes.runner import Edit, Runner, noise
-from residscope.causes.sites import Place, Site
+from residscope.causes.sites import Place, Read, Site
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-Read = Literal["q", "k", "v"]
-"""The three inputs of attention in words."""
 
 WORDS: dict[Read, str] = {"q": "query", "k": "key", "v": "value"}
 

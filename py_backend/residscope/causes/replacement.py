@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import Replay, whole_run
-from residscope.causes.sites import Site, held
+from residscope.causes.sites import Source
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
@@ -32,11 +32,11 @@ class Replacement:
     """
 
     words: str
-    of: Callable[[Site], Float[Tensor, "batch pos *inner"]]
+    of: Callable[[Source], Float[Tensor, "batch pos *inner"]]
     notes: list[str] = field(default_factory=list[str])
 
 
-def replacement(replay: Replay, given: Any, kinds: list[Site], name: str = "replace") -> Replacement:
+def replacement(replay: Replay, given: Any, kinds: Sequence[Source], name: str = "replace") -> Replacement:
     """Return the replacement that a user named.
 
     Args:
@@ -73,21 +73,17 @@ def _is_numbers(given: Any) -> bool:
 
 
 def _mean(view: CacheView, argument: str) -> Replacement:
-    import torch
-
     if view.batch == 1:
         raise ResidscopeError(
             argument,
             f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache. But the cache '
             "holds only one prompt, so nothing would change. Cache several prompts, or use another cache.",
         )
-    at = torch.arange(view.n_pos, device="cpu")
-    first, last = (torch.tensor(ends(view), device="cpu")[:, None] for ends in (positions.first, positions.last))
-    real = ((first <= at) & (at <= last)).to(view.like)
+    real = positions.real(view).to(view.like)
     count = real.sum(0)
 
-    def of(site: Site) -> Tensor:
-        values = working(held(view, site.kind, site.layer)).to(view.like)
+    def of(site: Source) -> Tensor:
+        values = working(site.held(view)).to(view.like)
         shape = (view.batch, view.n_pos, *[1] * len(site.inner))
         total = (values * real.reshape(shape)).sum(0) / count.clamp(min=1).reshape(shape[1:])
         return total[None]
@@ -125,8 +121,8 @@ def of_other_cache(
             "the same number of prompts or one.",
         )
 
-    def of(site: Site) -> Tensor:
-        values = held(other, site.kind, site.layer)[prompts.start : prompts.stop]
+    def of(site: Source) -> Tensor:
+        values = site.held(other)[prompts.start : prompts.stop]
         if tuple(values.shape[2:]) != site.inner:
             raise ResidscopeError(argument, "The other cache is from a model of another shape.")
         return values
@@ -142,7 +138,7 @@ def of_other_cache(
     return Replacement(words, of, notes)
 
 
-def _other_run(replay: Replay, given: Any, kinds: list[Site], argument: str) -> Replacement:
+def _other_run(replay: Replay, given: Any, kinds: Sequence[Source], argument: str) -> Replacement:
     import torch
 
     view = replay.view
@@ -184,9 +180,8 @@ def _other_run(replay: Replay, given: Any, kinds: list[Site], argument: str) -> 
     )
 
 
-def _kept(site: Site, values: dict[tuple[str, int], Tensor], prompts: int) -> Callable[[Tensor], None]:
+def _kept(site: Source, values: dict[tuple[str, int], Tensor], prompts: int) -> Callable[[Tensor], None]:
     def keep(output: Tensor) -> None:
-        own = output.detach().reshape(prompts, -1, *site.inner)
-        values[site.kind, site.layer] = own * site.factor if site.factor != 1 else own.clone()
+        values[site.kind, site.layer] = site.read(output.detach(), prompts).clone()
 
     return keep

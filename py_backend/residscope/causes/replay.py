@@ -14,6 +14,7 @@ from residscope.cache.padding import detected_padding
 from residscope.cache.view import CacheView
 from residscope.causes import refusals
 from residscope.causes.arguments import Arguments, NotPlainError, recorded
+from residscope.causes.generators import watched
 from residscope.causes.hooks import Hooks, hooks, is_hooked
 from residscope.causes.sites import Candidate, Site, SiteKind, activation, candidates, held, inner_shape
 from residscope.compute.precision import step_of, working
@@ -110,16 +111,12 @@ _FINE = 1e-5
 
 def _masks(view: CacheView) -> list[Any]:
     """The attention masks with which the model may have been run, the likeliest first."""
-    import torch
-
     if view.attention_mask is not None:
         return [view.attention_mask, None]  # the user may have passed the mask only to Residscope, not to the model
     found = detected_padding(view)  # even if padding counts as real: the model may have been given a mask
     if not found.count:
         return [None]
-    at = torch.arange(view.n_pos, device="cpu")
-    first, last = (torch.tensor(ends, device="cpu")[:, None] for ends in (found.first, found.last))
-    return [None, ((first <= at) & (at <= last)).long()]
+    return [None, found.mask.long()]
 
 
 def whole_run(
@@ -221,7 +218,7 @@ def _try(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | N
     with hooks() as own:
         for number, option in enumerate(options):
             own.after(option.module, _compared(view, option, number, calls, gaps))
-        run = whole_run(view, tokens, mask, own, logits_at=where)
+        run = watched(view.model, lambda: whole_run(view, tokens, mask, own, logits_at=where))
     found = Replay(view, tokens, mask, run)
     best: dict[tuple[SiteKind, int], float] = {}
     for number, option in enumerate(options):

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 SiteKind = Literal["z", "attn_out", "mlp_out", "resid_pre"]
 """The kind of activation at a site: the `z` of heads, the output of a sublayer, or the stream before a layer."""
 
+Read = Literal["q", "k", "v"]
+"""What a head reads by its query, key or value."""
+
+Part = Read | Literal["pattern"]
+"""What makes a head's `z`."""
+
+PARTS: tuple[Part, ...] = ("q", "k", "v", "pattern")
+
 KINDS: tuple[SiteKind, ...] = ("z", "attn_out", "mlp_out", "resid_pre")
 
 _PATHS: dict[SiteKind, str] = {
@@ -54,6 +62,38 @@ class Place(Protocol):
         ...
 
 
+class Source(Protocol):
+    """An activation of one layer that another run has, too."""
+
+    @property
+    def kind(self) -> SiteKind | Part:
+        """What it is."""
+        ...
+
+    @property
+    def layer(self) -> int:
+        """The layer."""
+        ...
+
+    @property
+    def module(self) -> Any:
+        """The module whose output it is."""
+        ...
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Its shape at one position."""
+        ...
+
+    def held(self, view: CacheView) -> Tensor:
+        """The activation in a cache, `[batch, pos, *inner]`."""
+        ...
+
+    def read(self, output: Tensor, prompts: int) -> Tensor:
+        """The activation, from the module's output."""
+        ...
+
+
 @dataclass(frozen=True)
 class Site:
     """An activation at which a run can be changed.
@@ -71,6 +111,19 @@ class Site:
     module: Any
     inner: tuple[int, ...]
     factor: float = 1.0
+
+    def held(self, view: CacheView) -> Float[Tensor, "batch pos *inner"]:
+        """The activation in a cache.
+
+        Raises:
+            ResidscopeError: If it was not cached.
+        """
+        return held(view, self.kind, self.layer)
+
+    def read(self, output: Tensor, prompts: int) -> Float[Tensor, "prompt pos *inner"]:
+        """The activation, from the module's output."""
+        own = output.reshape(prompts, -1, *self.inner)
+        return own * self.factor if self.factor != 1 else own
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
         """Return an edit of the module's output, given an edit of the activation `[prompt, pos, *inner]`."""

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from residscope.attribution.targets import Targets
 from residscope.causes.direct import DirectPaths
 from residscope.causes.estimate import estimated
 from residscope.causes.measurement import Measurement, chosen_positions, replayed_words
 from residscope.causes.patch import cells
+from residscope.causes.put import Put
 from residscope.causes.replacement import Replacement
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import SiteKind
 from residscope.causes.sweep import Patch, Sweep
 from residscope.errors import ResidscopeError
-from residscope.terms import Position, Target
+from residscope.terms import Position, Replaced, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-Replaced = Literal["heads", "stream"]
-"""What is replaced: the output of each head, or the stream before each layer at each position."""
 
 
 @dataclass
@@ -118,11 +116,8 @@ def steps(
     replacement = by(measurement.replay)
     into.replaced_by = replacement.words
     last = int(measurement.where.max())  # later positions have no effect on the target
-    patches = [
-        patch
-        for patch in cells(measurement, kind, each=of == "stream")
-        if patch.position is None or patch.position <= last
-    ]
+    every = cells(measurement, kind, each=of == "stream")
+    patches = [patch for patch in every if patch.position is None or patch.position <= last]
     where = chosen_positions(view, "all")
     notes = [*measurement.notes, *replacement.notes]
     direct = DirectPaths(measurement, kind, "frozen") if of == "heads" else None
@@ -137,7 +132,7 @@ def steps(
         into.patches, into.direct, into.total = patches, direct_effects, sweep.unmeasured(len(patches))[0]
         yield
     if not into.is_estimated:
-        guess = _estimates(measurement, kind, where, replacement, patches, into)
+        guess = _estimates(measurement, Put(kind, where, replacement), every, patches, into)
         into.estimate, into.is_estimated = _masked(guess, padding), True
         yield
     sweep.direct = None  # direct effects are known by now
@@ -161,22 +156,17 @@ def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:
 
 
 def _estimates(
-    measurement: Measurement,
-    kind: SiteKind,
-    where: Tensor,
-    by: Replacement,
-    patches: Sequence[Patch],
-    into: Measured,
+    measurement: Measurement, put: Put, every: Sequence[Patch], patches: Sequence[Patch], into: Measured
 ) -> Tensor | None:
     try:
-        found = estimated(measurement, kind, where, by, each=kind == "resid_pre")
+        found = estimated(measurement, put, each=put.kind == "resid_pre")
     except ResidscopeError as error:
         if error.code != "estimate":
             raise
         into.notes.append(f"There are no estimates: {error}")
         return None
     into.notes += [note for note in measurement.notes if note not in into.notes]
-    place: dict[Any, int] = {patch: at for at, patch in enumerate(cells(measurement, kind, each=kind == "resid_pre"))}
+    place = {patch: at for at, patch in enumerate(every)}
     return found[[place[patch] for patch in patches]]
 
 

@@ -25,6 +25,7 @@ from residscope.terms import (
     Pool,
     Position,
     Prediction,
+    Replaced,
     ReplacedBy,
     Run,
     Score,
@@ -145,7 +146,7 @@ class MeasureEffects(Request, frozen=True, tag="effects"):
     """
 
     target: Target
-    of: Literal["heads", "stream"] = "heads"
+    of: Replaced = "heads"
     replaced_by: ReplacedBy = "zero"
     against: Against | None = None
     prompt: Number | None = None
@@ -614,7 +615,7 @@ class EffectsReply(Reply, frozen=True, tag="effects"):
         notes: Notes on these numbers.
     """
 
-    of: Literal["heads", "stream"]
+    of: Replaced
     state: Literal["waiting", "done", "stopped"]
     turn: str | None
     done: int

@@ -1,0 +1,286 @@
+"""The attention pattern of one head, computed again from its scores, also with other queries or keys.
+
+pattern(d, s) = exp score(d, s) / (Σ exp score(d, ·) + sink). Which sources a destination may read is taken from the
+cached pattern, so no mask or window is known here. The sink is what the cached rows lack to 1; it must be the same
+number at all destinations. A pattern that cannot be computed again is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from residscope.cache.attention_maps import SideName
+from residscope.cache.component_names import name
+from residscope.cache.head_reader import HeadReader
+from residscope.cache.positions import real
+from residscope.cache.score_rule import HeadScores, centred
+from residscope.cache.view import CacheView
+from residscope.compute.precision import step_of, working
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+LARGEST = 4_000_000
+"""So many entries of a pattern are computed at once."""
+
+_MOST_ROWS = 128
+"""In a long prompt so many destinations are compared with the cached pattern."""
+
+
+SIDES: tuple[SideName, SideName] = ("q", "k")
+
+
+def rows_of(view: CacheView) -> Iterator[slice]:
+    """Parts of the destinations, as many as can be computed at once."""
+    each = max(1, LARGEST // (view.batch * view.n_pos))
+    for start in range(0, view.n_pos, each):
+        yield slice(start, start + each)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The queries and keys of one head as its scores use them, and the scale of the scores at each destination."""
+
+    q: Float[Tensor, "batch pos d_head"]
+    k: Float[Tensor, "batch pos d_head"]
+    scale: Float[Tensor, "batch pos"]
+
+
+@dataclass(frozen=True)
+class SoftMax:
+    """The pattern of one head, computed again.
+
+    Attributes:
+        scores: The head's scores.
+        sink: The logarithm of what is added to each sum of exponentials; None without it.
+    """
+
+    scores: HeadScores
+    sink: float | None = None
+
+    @classmethod
+    def of(cls, view: CacheView, layer: int, head: int) -> SoftMax:
+        """Find out how a head's pattern is made, and compare it with the cached one.
+
+        Raises:
+            ResidscopeError: If the rule of the head's scores is not known, its pattern was not cached, or is not the
+                soft-max of its scores.
+        """
+        scores = HeadScores.of(view, layer, head)
+        plain = cls(scores)
+        vectors = plain.vectors()
+        return plain._checked(vectors, plain._sink(vectors))
+
+    @property
+    def view(self) -> CacheView:
+        """The cache."""
+        return self.scores.reader.view
+
+    def vectors(self) -> Vectors:
+        """The head's own queries and keys at all positions."""
+        q, k = (self.scores.vectors(side, self._every).used for side in SIDES)
+        return Vectors(q, k, self._scale(q, k))
+
+    @property
+    def _every(self) -> Int[Tensor, "batch pos"]:
+        import torch
+
+        return torch.arange(self.view.n_pos, device="cpu")[None].expand(self.view.batch, -1)
+
+    def other(self, side: SideName, other: CacheView) -> Float[Tensor, "batch pos d_head"]:
+        """Another run's queries or keys, rotated for the positions of this one.
+
+        Args:
+            side: Which.
+            other: A cache that holds them, in the form of this one.
+        """
+        reader = self.scores.reader
+        other_reader = HeadReader(other, reader.layer, reader.head)
+        return self.scores.vectors(side, self._every, other_reader).used.to(self.view.like)
+
+    def cached(self, rows: slice) -> Float[Tensor, "batch row source"]:
+        """The cached pattern."""
+        reader = self.scores.reader
+        return working(self.view.get(reader.name("hook_pattern"))[:, reader.head, rows]).to(self.view.like)
+
+    def pattern(
+        self, vectors: Vectors, rows: slice, q: Tensor | None = None, k: Tensor | None = None
+    ) -> Float[Tensor, "batch row source"]:
+        """The pattern at some destinations, computed again.
+
+        Args:
+            vectors: The head's own queries and keys.
+            rows: The destinations.
+            q: Other queries.
+            k: Other keys.
+        """
+        own = self.masked(vectors, rows)
+        if q is not None or k is not None:
+            own = self.raw(vectors, rows, q, k).masked_fill(own.isinf(), float("-inf"))
+        return self.normalised(own)
+
+    def normalised(self, scores: Float[Tensor, "batch row source"]) -> Float[Tensor, "batch row source"]:
+        """The soft-max of scores, with the sink. 0 at destinations that read nothing."""
+        total = self.total(scores)
+        return (scores - total[..., None]).exp().masked_fill(total.isinf()[..., None], 0)
+
+    def total(self, scores: Float[Tensor, "batch row source"]) -> Float[Tensor, "batch row"]:
+        """The logarithm of the sum of exponentials, with the sink."""
+        import torch
+
+        total = scores.logsumexp(-1)
+        return total if self.sink is None else torch.logaddexp(total, total.new_tensor(self.sink))
+
+    def each_alone(
+        self, scores: Float[Tensor, "batch row source"], others: Tensor, worth: Tensor
+    ) -> Float[Tensor, "batch row source"]:
+        """What it is worth if one score of a row alone becomes another.
+
+        Args:
+            scores: The scores; −∞ at sources that are not read.
+            others: What each of them becomes.
+            worth: What the attention to each source is worth.
+        """
+        import torch
+
+        total = self.total(scores)[..., None]
+        paid = (scores - total).exp()
+        mean = (paid * worth).sum(-1, keepdim=True)
+        # All others together: the sum of their exponentials, and what they are worth in the mean.
+        rest, rest_worth = total + torch.log1p(-paid), (mean - paid * worth) / (1 - paid)
+        # Of the largest the others may be too little for a difference from 1: they are summed.
+        most = scores.argmax(-1, keepdim=True)
+        without = scores.scatter(-1, most, float("-inf"))
+        left = self.total(without)[..., None]
+        left_worth = ((without - left).exp().nan_to_num(0.0) * worth).sum(-1, keepdim=True)
+        rest, rest_worth = rest.scatter(-1, most, left), rest_worth.scatter(-1, most, left_worth)
+        change = (others - rest).sigmoid() - (scores - rest).sigmoid()
+        return (change * (worth - rest_worth)).masked_fill(scores.isinf(), 0)
+
+    def masked(self, vectors: Vectors, rows: slice) -> Float[Tensor, "batch row source"]:
+        """The head's own scores at some destinations; −∞ at sources that are not read."""
+        scores = self.raw(vectors, rows)
+        return scores.masked_fill(~self._visible(scores, rows), float("-inf"))
+
+    def raw(
+        self, vectors: Vectors, rows: slice, q: Tensor | None = None, k: Tensor | None = None
+    ) -> Float[Tensor, "batch row source"]:
+        """Scores before a mask, up to a constant at each destination."""
+        import torch
+
+        rule = self.scores.rule
+        q, k = vectors.q if q is None else q, vectors.k if k is None else k
+        made = q[:, rows] @ k.transpose(-1, -2) * vectors.scale[:, rows, None]
+        if rule.cap:
+            made = rule.cap * (made / rule.cap).tanh()
+        return made + rule.slope * torch.arange(made.shape[-1], device=made.device).to(made) if rule.slope else made
+
+    def _visible(self, scores: Tensor, rows: slice) -> Bool[Tensor, "batch row source"]:
+        """Which sources are read: those with attention, and those whose attention was too small for its number format.
+
+        A source counts as such if it is so by its score, is no padding, and the layer reads at this distance somewhere.
+        """
+        import torch
+
+        reader = self.scores.reader
+        kind = self.view.get(reader.name("hook_pattern")).dtype
+        own = self.cached(rows)
+        seen, best = own > 0, own.max(-1, keepdim=True)
+        total = scores.gather(-1, best.indices) - best.values.clamp(min=1e-30).log()
+        small = ~seen & (scores - total < float(torch.tensor(torch.finfo(kind).tiny, dtype=torch.float64).log()))
+        if not bool(small.any()):
+            return seen
+        places = torch.arange(self.view.n_pos, device=own.device)
+        distance = places[rows, None] - places
+        near = self._distances.to(own.device)[distance.clamp(min=0)] & (distance >= 0)
+        return seen | (small & near & real(self.view).to(own.device)[:, None])
+
+    @property
+    def _distances(self) -> Bool[Tensor, " pos"]:
+        """At which distances between destination and source the layer reads."""
+        import torch
+
+        reader, view = self.scores.reader, self.view
+
+        def found() -> Tensor:
+            read = torch.zeros(view.n_pos, view.n_pos, dtype=torch.bool, device=view.like.device)
+            for patterns in view.get(reader.name("hook_pattern")):  # one by one, because they are large
+                read |= (patterns > 0).any(0)
+            return torch.stack([read.diagonal(-distance).any() for distance in range(view.n_pos)])
+
+        return view.root.memo.once(("distances read", reader.layer), found)
+
+    def _scale(self, q: Tensor, k: Tensor) -> Float[Tensor, "batch pos"]:
+        """τ at each destination. Where there is one source only, it does not matter, and is 1."""
+        import torch
+
+        if self.scores.rule.scale is not None:
+            return q.new_full(q.shape[:2], self.scores.rule.scale)
+        found: list[Tensor] = []
+        for rows in rows_of(self.view):
+            truth, known = self.scores.reader.scores(self._every[:, rows])
+            a, b = (centred(x, known) for x in (q[:, rows] @ k.transpose(-1, -2), truth))
+            scale = (a * b).sum(-1) / a.pow(2).sum(-1).clamp(min=1e-30)
+            found.append(scale.masked_fill(known.sum(-1) < 2, 1.0))
+        return torch.cat(found, 1).to(q)
+
+    def _sink(self, vectors: Vectors) -> float | None:
+        """The sink, from the rows that lack most.
+
+        Raises:
+            ResidscopeError: If it differs between destinations.
+        """
+        step = self._step
+        most, sinks, errors = 2 * max(1e-5, 2 * step), list["Tensor"](), list["Tensor"]()
+        for rows in rows_of(self.view):
+            scores, paid = self.masked(vectors, rows), self.cached(rows)
+            lacks = 1 - paid.sum(-1)
+            best = paid.max(-1)
+            own = scores.gather(-1, best.indices[..., None])[..., 0] - best.values.clamp(min=1e-30).log()
+            there = (lacks > most) & real(self.view)[:, rows].to(lacks.device) & (best.values > 0)
+            sinks.append((own + lacks.clamp(min=1e-30).log())[there])
+            errors.append((2 * step / lacks + step / best.values)[there])
+        import torch
+
+        sink, error = torch.cat(sinks), torch.cat(errors)
+        if not len(sink):
+            return None
+        least = int(error.argmin())
+        if bool(((sink - sink[least]).abs() > 0.01 + 4 * error + 4 * self._score_error).any()):
+            raise self._refused("what its rows lack to 1 is not one number for all destinations (as a sink would be)")
+        return float(sink[least])
+
+    @property
+    def _step(self) -> float:
+        return step_of(self.view.get(self.scores.reader.name("hook_pattern")).dtype)
+
+    @property
+    def _score_error(self) -> float:
+        rule = self.scores.rule
+        return min(rule.tolerance, 8 * rule.error + 1e-5)
+
+    def _checked(self, vectors: Vectors, sink: float | None) -> SoftMax:
+        """The soft-max with this sink, if it gives the cached pattern."""
+        whole, worst = SoftMax(self.scores, sink), 0.0
+        allowed = 2e-5 + 4 * self._step + 2 * self._score_error
+        step = -(-self.view.n_pos // _MOST_ROWS)
+        for part in rows_of(self.view):
+            rows = slice(part.start, part.stop, step)
+            there = real(self.view)[:, rows]
+            gap = (whole.pattern(vectors, rows) - self.cached(rows)).abs().amax(-1)
+            worst = max(worst, float(gap.masked_fill(~there.to(gap.device), 0).nan_to_num(float("inf")).max()))
+        if worst > allowed:
+            raise self._refused(f"it differs from the soft-max of its scores by up to {worst:.2g}")
+        return whole
+
+    def _refused(self, why: str) -> ResidscopeError:
+        reader = self.scores.reader
+        return ResidscopeError(
+            "soft-max",
+            f"The pattern of {name(reader.layer, reader.head)} cannot be computed again from its queries and keys: "
+            f"{why}. A hook changed it, or the model does more there.",
+        )

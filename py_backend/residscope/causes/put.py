@@ -1,0 +1,75 @@
+"""What `patch`, `estimate` and `effects` put into a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from residscope.causes.measurement import Measurement
+from residscope.causes.replacement import Replacement, replacement
+from residscope.causes.rereading import Rereading
+from residscope.causes.sites import PARTS, Part, SiteKind
+from residscope.causes.sweep import Patch, Sweep
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Put:
+    """What is put into the run.
+
+    Attributes:
+        kind: The sites that are changed.
+        where: The positions at which they are.
+        by: What takes their place.
+        reading: Of what heads read: the change of their `z`.
+    """
+
+    kind: SiteKind
+    where: Bool[Tensor, "batch pos"]
+    by: Replacement
+    reading: Rereading | None = None
+
+    def measurable(self, patches: Sequence[Patch], *, each: bool) -> list[int]:
+        """The rows of patches that can be measured.
+
+        Raises:
+            ResidscopeError: If this is not a change of one `z` at one position for each patch.
+        """
+        refused = {} if self.reading is None else self.reading.refused
+        if self.reading is not None and self.reading.of_sources and each:
+            raise ResidscopeError(
+                "positions",
+                'Keys and values of one position after the other (`positions="each"`) are not measured in runs: '
+                "`estimate` estimates them; or name the position, such as `positions=[3]`.",
+            )
+        return [row for row, one in enumerate(patches) if (one.layer, one.head) not in refused]
+
+
+def some_measured(sweep: Sweep, patches: Sequence[Patch], rows: list[int], *, shown: bool, name: str) -> Tensor:
+    """The effects of all patches, `[patch, batch]`; NaN for those that are not among `rows`."""
+    effects = sweep.unmeasured(len(patches))[0]
+    try:
+        effects[rows] = sweep.each([patches[row] for row in rows], shown=shown, name=name)[0]
+    except BaseException as error:
+        with suppress(Exception):
+            effects[rows] = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
+            error.effects = effects, effects  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+    return effects
+
+
+def put_in(measurement: Measurement, source: Any, at: SiteKind | Part, where: Tensor) -> Put:
+    """What is put in, from what a user writes."""
+    if at in PARTS:
+        reading = Rereading(
+            measurement, at, where, lambda kinds: replacement(measurement.replay, source, kinds, "source")
+        )
+        return Put("z", reading.where, reading.replacement(), reading)
+    sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]
+    return Put(cast(SiteKind, at), where, replacement(measurement.replay, source, sites, "source"))
