@@ -162,12 +162,15 @@ class Against(msgspec.Struct, frozen=True):
             mean over prompts if that is shown.
         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
         replaced_by: What takes the place of these heads' output.
+        align: Which positions are matched: those of the same index, or the tokens that both prompts have in the same
+            order.
     """
 
     cache: Name | None = None
     prompt: Number | None = None
     without: Annotated[list[Name], Meta(max_length=MOST_WITHOUT)] = []
     replaced_by: Literal["zero", "mean"] = "zero"
+    align: Literal["by token"] | None = None
 
 
 class InnerFacts(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ PARTS = {
     "large": "a large model: memory, progress, giving up",
     "attention_pictures": "attention views in a browser, beside CircuitsVis",
     "answer_times": "from a click to its picture in JupyterLab",
+    "effect_times": "from a click to measured effects in JupyterLab, and stopping them",
     "first_picture": "the first picture in JupyterLab, beside CircuitsVis and plotly",
     "causes": "effects of heads and of the stream, beside hooked runs",
     "compare": "two runs compared, beside one attribution",

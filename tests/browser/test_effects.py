@@ -132,7 +132,7 @@ def test_measuring_can_be_stopped_and_goes_on(opened: tuple[Lab, Locator]) -> No
     panel.get_by_role("button", name="go on").click()
     expect(progress(panel)).to_contain_text("measuring")
     panel.locator(".rs-token").nth(10).click()
-    expect(progress(panel).get_by_role("button", name="measure")).to_be_visible()
+    expect(panel.locator(".rs-heads").get_by_role("button", name="measure")).to_be_visible()
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,42 @@ def test_a_run_right_after_it_is_bit_for_bit_the_users(client):
         )
         == []
     )
+
+
+FLAGS = (
+    "[torch.is_grad_enabled(), torch.is_inference_mode_enabled(), model.training, torch.get_num_threads(), "
+    "str(torch.get_default_dtype()), torch.get_rng_state().sum().item(), "
+    "[len(part._forward_hooks) + len(part._forward_pre_hooks) + len(part._backward_hooks) for part in "
+    "model.modules()], [weight.grad is None for weight in model.parameters()].count(False), "
+    "sorted({thread.name for thread in __import__('threading').enumerate()} - {'residscope-switch-interval'})]"
+)
+"""Without the thread that ends by itself, two seconds after the last request."""
+
+
+def test_two_hundred_turns_with_cells_queued_between_them_leave_every_cell_its_own_logits(client):
+    """Ten turns, a cell that runs the model, ten turns, …: all are in the kernel's queue at once."""
+    run(client, "import residscope.serving.measuring as _m\n_before = _m.TURN, _m._STEP\n_m.TURN = _m._STEP = 0.0")
+    run(client, "clean, alike, ends = model(tokens), [], []")
+    watch = (
+        "_end = register_module_forward_hook(lambda module, *_: ends.append(1) if module is model.blocks[-1] else None)"
+    )
+    run(client, watch)
+    try:
+        asks = (effects(client, position=at, replaced_by=by) for at in range(1, 7) for by in ("mean", "zero"))
+        before, turns, reply, ask = value(client, FLAGS), 0, {"state": "done"}, None
+        while turns < 200:
+            ask = ask if reply["state"] == "waiting" else next(asks)
+            reply = answer(client, send(client, ask, gives_turns=True))
+            if not reply["turn"]:
+                continue
+            done = value(client, "len(ends)")
+            queued = [silent(client, TAKE.format(reply["turn"])) for _ in range(10)]
+            cell = client.execute("alike.append(bool((model(tokens) == clean).all()))")
+            assert [wait(client, id)["status"] for id in (*queued, cell)] == ["ok"] * 11
+            assert value(client, "len(ends)") > done + 1  # the turns have run the model, too
+            turns += 10
+        assert value(client, "alike") == [True] * 20
+        assert value(client, FLAGS) == before
+        assert value(client, "len(ends)") > 100
+    finally:
+        run(client, "_end.remove()\n_m.TURN, _m._STEP = _before")

@@ -21,7 +21,7 @@ from residscope.wire.protocol import Compare, CompareAttention, ListCaches, Ques
 from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")
-REST = {"without": [], "replaced_by": "zero"}
+REST = {"without": [], "replaced_by": "zero", "align": None}
 """Values of `panel.against` other than another cache and prompt."""
 
 
@@ -283,7 +283,7 @@ def test_of_a_long_prompt_a_block_shows_the_largest_difference_in_it(run, monkey
 
 
 def test_attention_that_cannot_be_compared_cell_by_cell_is_refused(run, monkeypatch):
-    from residscope.serving import answer_compare
+    from residscope.serving import answer_run_maps
 
     with torch.no_grad():
         run.names["short"] = run.model.run_with_cache(run.tokens[:, :5])[1]
@@ -294,7 +294,7 @@ def test_attention_that_cannot_be_compared_cell_by_cell_is_refused(run, monkeypa
         assert error.value.code == code
     with pytest.raises(residscope.ResidscopeError, match="no head L9H2"):
         service.reply(CompareAttention(9, 2, Against(None, 1), 0))
-    monkeypatch.setattr(answer_compare, "MOST_POSITIONS", 6)
+    monkeypatch.setattr(answer_run_maps, "MOST_POSITIONS", 6)
     with pytest.raises(residscope.ResidscopeError, match="not compared on screen"):
         service.reply(CompareAttention(1, 2, Against(None, 1), 0))
 

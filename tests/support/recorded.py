@@ -88,6 +88,9 @@ def asks() -> list[dict[str, Any]]:
             "against": {"cache": "clean"},
         },  # no such cache
         {"kind": "compare-attention", "layer": 1, "head": 1, "prompt": 0, "against": {"prompt": 1}},
+        {"kind": "pairing", "prompt": 0, "against": {"prompt": 1, "align": "by token"}},
+        {"kind": "compare-token-lens", "points": ["final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
+        | {"prompt": 0, "against": {"prompt": 1}},
         {"kind": "effects", "target": TARGET, "prompt": 0},  # it waits for its turn
         {"kind": "without", "against": {"without": ["L1H0"]}},
         {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
@@ -246,6 +249,21 @@ def _requests_inside() -> list[dict[str, Any]]:
     return list(plain.values())
 
 
+def _of_aligned_runs(heads: list[dict[str, int]]) -> list[dict[str, Any]]:
+    """What the views ask about two prompts, paired by index and by token."""
+    found: list[dict[str, Any]] = [{"kind": "pairing", "prompt": 0, "against": {"prompt": 1}}]
+    for align in (None, "by token"):
+        against = {"prompt": 1} | ({} if align is None else {"align": align})
+        points = [f"{layer}_pre" for layer in range(3)] + ["final_post"]
+        lens = {"kind": "compare-token-lens", "points": points, "start": 0, "stop": 6, "k": 10, "prompt": 0}
+        found.append(lens | {"against": against})
+    against = {"prompt": 1, "align": "by token"}
+    found.append({"kind": "pairing", "prompt": 0, "against": against})
+    found += [{"kind": "compare", "by": by, "prompt": 0, "against": against} for by in get_args(Decomposition)]
+    found += [{"kind": "compare-attention", "prompt": 0, "against": against} | at for at in heads]
+    return found
+
+
 def _requests_of_tests() -> list[dict[str, Any]]:
     every = [{"layer": layer, "head": head} for layer in range(3) for head in range(2)]
     unlisted = [{"kind": "attention", "layer": 0, "head": 0}, {"kind": "attention", "layer": 1, "head": 1}]
@@ -260,6 +278,7 @@ def _requests_of_tests() -> list[dict[str, Any]]:
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution"},
         *({"kind": "compare", "by": by, "prompt": 0, "against": {"prompt": 1}} for by in get_args(Decomposition)),
         *({"kind": "compare-attention", "prompt": 0, "against": {"prompt": 1}} | at for at in every),
+        *_of_aligned_runs(every),
         *({"kind": "effects", "prompt": 0, "replaced_by": by} for by in ("zero", "mean")),
         {"kind": "effects", "prompt": 0, "of": "stream", "replaced_by": "other", "against": {"prompt": 1}},
         {"kind": "without", "against": {"without": ["L1H1"]}},

@@ -98,6 +98,15 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         APART,
         Shown(TARGET, 0, heads=["L1H2"], tab="runs", against=Against("clean", 1)),
     ),
+    "two runs by token": (
+        APART,
+        Shown(TARGET, 0, heads=["L1H2"], tab="runs", against=Against("clean", 1, align="by token")),
+    ),
+    "the token lens of two runs": (APART, Shown(TARGET, 1, tab="token-lens", against=Against(None, 0))),
+    "the token lens of the first of two runs": (
+        APART,
+        Shown(TARGET, 1, tab="token-lens", against=Against(None, 0), run="first"),
+    ),
     "against another cache, all prompts": (TOGETHER, Shown(TARGET, against=Against('runs["clean"]'), run="second")),
     "total effects": (APART, Shown(TARGET, 1, 2, effect="total", replaced_by="mean", against=Against(None, 0))),
     "effects of another run's heads, all prompts": (

@@ -15,6 +15,7 @@ from residscope.cache.view import CacheView
 from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import Site, SiteKind
+from residscope.causes.tape import Tape
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
@@ -38,6 +39,7 @@ class Measurement:
         readout: Reads the target from the final stream of a run.
         before: The target in the unchanged run, `[batch]`.
         notes: Notes on the target and the cache.
+        slopes: The target's gradient at each site, `[batch, pos, *inner]`, if it was computed with the replay.
     """
 
     view: CacheView
@@ -48,9 +50,18 @@ class Measurement:
     readout: RunReadout
     before: Float[Tensor, " batch"]
     notes: list[str] = field(default_factory=list[str])
+    slopes: dict[tuple[SiteKind, int], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: CacheView, answers: Any, position: Positions, targets: Targets | None = None) -> Measurement:
+    def of(
+        cls,
+        view: CacheView,
+        answers: Any,
+        position: Positions,
+        targets: Targets | None = None,
+        *,
+        slopes_at: SiteKind | None = None,
+    ) -> Measurement:
         """Replay the cached run, and check the target.
 
         Args:
@@ -58,6 +69,7 @@ class Measurement:
             answers: The target, as in `ablate`.
             position: Where the target is read.
             targets: Resolves targets for the cache. None: new ones.
+            slopes_at: The sites at which the target's gradient is wanted, too. It may be missing in the result.
 
         Raises:
             ResidscopeError: If the run is not the cached one, or the target is not the cached or the model's own value.
@@ -66,12 +78,24 @@ class Measurement:
         where = positions.resolve(view, position)
         target = targets.resolve(answers)
         readout = RunReadout.of(targets, target, where)
-        again = replay(view, None if target.direction is not None else where)
+        tape = None if slopes_at is None else Tape(slopes_at)
+        again = replay(view, None if target.direction is not None else where, tape)
         before = readout.value(readout.pick(again.run.final[None]))[0]
         notes = targets.notes + changed(view) + readout.notes
         _check_target(readout, again, before)
         notes += positions.assumed(view) if isinstance(position, str) else positions.on_padding(view, position)
-        return cls(view, targets, target, readout.where, again, readout, before, notes)
+        found = cls(view, targets, target, readout.where, again, readout, before, notes)
+        if tape is not None and tape.final is not None:
+            found._differentiate(tape)
+        return found
+
+    def _differentiate(self, tape: Tape) -> None:
+        """Fill `slopes` from the recorded replay."""
+        sites = [site for (kind, _), site in self.replay.sites.items() if kind == tape.kind]
+        readout = self.readout.without_inference_tensors()
+        found = tape.slopes(sites, lambda final: readout.value(readout.pick(final[None]))[0], self.view.batch)
+        if found is not None:
+            self.slopes = {(site.kind, site.layer): slope for site, slope in zip(sites, found, strict=True)}
 
     @property
     def replayed(self) -> str:

@@ -17,6 +17,7 @@ from residscope.causes.arguments import Arguments, NotPlainError, recorded
 from residscope.causes.generators import watched
 from residscope.causes.hooks import Hooks, hooks, is_hooked
 from residscope.causes.sites import Candidate, Site, SiteKind, activation, candidates, held, inner_shape
+from residscope.causes.tape import Tape, can_tape
 from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
 
@@ -73,12 +74,13 @@ class Replay:
     compared: int = 0
 
 
-def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Replay:
+def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None, tape: Tape | None = None) -> Replay:
     """Run the model on the cache's tokens, and check that the run equals the cached run.
 
     Args:
         view: The cache.
         where: The position of each prompt at which the model's own logits are requested. None: no logits.
+        tape: Records the run for gradients, if it equals the cached run to the last bit. Else its `final` stays None.
 
     Raises:
         ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run is not
@@ -86,6 +88,10 @@ def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None) -> Repla
     """
     tokens = refusals.check_before(view)
     masks = _masks(view)
+    if tape is not None:
+        found = _taped(view, tokens, masks[0], where, tape)
+        if found is not None:
+            return found
     tried: list[Replay] = []
     for mask in masks:
         found = _try(view, tokens, mask, where)
@@ -210,7 +216,29 @@ def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callab
     return lambda: bool(done)
 
 
-def _try(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None) -> Replay:
+def _taped(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None, tape: Tape) -> Replay | None:
+    """A replay that is recorded for gradients. None if it is not the cached run to the last bit, or cannot be made."""
+    import torch
+
+    if not can_tape(view.model):
+        return None
+    try:
+        with torch.inference_mode(False), torch.enable_grad():  # autograd keeps no tensor of `inference_mode`
+            own, at = (None if part is None else part.clone() for part in (mask, where))
+            found = _try(view, tokens.clone(), own, at, tape)
+    except RuntimeError:  # a part of the model that cannot be differentiated
+        found = None
+    if found is None or not found.compared or found.gap != 0:
+        tape.final = None
+        tape.added.clear()
+        return None
+    found.tokens, found.mask = tokens, mask
+    return found
+
+
+def _try(
+    view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None, tape: Tape | None = None
+) -> Replay:
     """Run the model once with one mask, and compare the run with the cache."""
     calls: dict[int, int] = {}
     gaps: dict[int, float] = {}
@@ -218,7 +246,13 @@ def _try(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | N
     with hooks() as own:
         for number, option in enumerate(options):
             own.after(option.module, _compared(view, option, number, calls, gaps))
+        if tape is not None:
+            tape.record(own, options)
         run = watched(view.model, lambda: whole_run(view, tokens, mask, own, logits_at=where))
+    if tape is not None:
+        tape.final = run.final
+        run.streams = [None if stream is None else stream.detach() for stream in run.streams]
+        run.logits = None if run.logits is None else run.logits.detach()
     found = Replay(view, tokens, mask, run)
     best: dict[tuple[SiteKind, int], float] = {}
     for number, option in enumerate(options):
@@ -260,6 +294,11 @@ def _compared(view: CacheView, option: Candidate, number: int, calls: dict[int, 
 
 def _gap(output: Tensor, cached: Tensor) -> float:
     """The largest difference from the cached activation, relative to its size (its root mean square)."""
+    import torch
+
+    is_alike = output.dtype == cached.dtype and output.device == cached.device
+    if is_alike and torch.equal(output.detach().flatten(), cached.detach().flatten()):
+        return 0.0
     mine, own = working(output.detach()).flatten(), working(cached.detach()).flatten().to(output.device)
     if not mine.numel():
         return 0.0

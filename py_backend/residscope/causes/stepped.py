@@ -110,9 +110,11 @@ def steps(
     """
     view = targets.view
     kind: SiteKind = "z" if of == "heads" else "resid_pre"
-    measurement = Measurement.of(view, target, position, targets)
+    slopes_at = None if into.is_estimated else kind  # one run serves as the replay and for the estimates
+    measurement = Measurement.of(view, target, position, targets, slopes_at=slopes_at)
     into.before, into.gap = measurement.before, measurement.replay.gap
-    yield
+    if not measurement.slopes:
+        yield
     replacement = by(measurement.replay)
     into.replaced_by = replacement.words
     last = int(measurement.where.max())  # later positions have no effect on the target
@@ -130,10 +132,12 @@ def steps(
         direct_effects = sweep.directs(patches)
         into.shape = (view.n_layers, view.n_heads if of == "heads" else view.n_pos)
         into.patches, into.direct, into.total = patches, direct_effects, sweep.unmeasured(len(patches))[0]
-        yield
+        if not measurement.slopes:
+            yield
     if not into.is_estimated:
         guess = _estimates(measurement, Put(kind, where, replacement), every, patches, into)
         into.estimate, into.is_estimated = _masked(guess, padding), True
+        measurement.slopes.clear()
         yield
     sweep.direct = None  # direct effects are known by now
     left = _largest_first(into)

@@ -44,7 +44,7 @@ class Alignment:
     def of_prompt(self, prompt: int) -> dict[int, int]:
         """Return the matched position in the second run for each position in the first, in one prompt."""
         if self.pairs is None:
-            raise ResidscopeError("align", f"{self.why}: {_HOW}")
+            raise ResidscopeError("align", f"{self.why}: {HOW}")
         return dict(self.pairs[prompt])
 
     def second(self, prompt: int, position: int) -> int:
@@ -56,7 +56,7 @@ class Alignment:
         found = self.of_prompt(prompt).get(position)
         if found is None:
             raise ResidscopeError(
-                "align", f"Position {position} of the first run is not matched with a position of the second: {_HOW}"
+                "align", f"Position {position} of the first run is not matched with a position of the second: {HOW}"
             )
         return found
 
@@ -67,7 +67,7 @@ class Alignment:
             ResidscopeError: If the pairs differ between prompts, or there are none.
         """
         if self.pairs is None:
-            raise ResidscopeError("align", f"{self.why}: {_HOW}")
+            raise ResidscopeError("align", f"{self.why}: {HOW}")
         first = self.pairs[0]
         if any(pairs != first for pairs in self.pairs):
             raise ResidscopeError(
@@ -76,7 +76,7 @@ class Alignment:
                 "one prompt at a time (`prompt=`), or give `align=` pairs that hold for all.",
             )
         if not first:
-            raise ResidscopeError("align", f"No position of the first run is matched with one of the second: {_HOW}")
+            raise ResidscopeError("align", f"No position of the first run is matched with one of the second: {HOW}")
         return first
 
     def left_out(self) -> list[str]:
@@ -119,7 +119,7 @@ class Alignment:
         return msgspec.structs.replace(target, inner=inner, through=through)
 
 
-_HOW = (
+HOW = (
     'give `align=`, pairs of positions `[(first, second), …]`, or `align="by token"` for the tokens that both prompts '
     "have in the same order."
 )
@@ -134,7 +134,7 @@ def alignment_of(first: Run, second: Run, align: Align | None) -> Alignment:
     lengths = first.view.n_pos, second.view.n_pos
     if align is not None and isinstance(align, str):
         if align != "by token":
-            raise ResidscopeError("align", f'`align="{align}"` is not known: {_HOW}')
+            raise ResidscopeError("align", f'`align="{align}"` is not known: {HOW}')
         return Alignment(_by_token(first, second), lengths)
     if align is not None:
         pairs = _given(align, lengths)
@@ -167,7 +167,7 @@ def _given(align: Any, lengths: tuple[int, int]) -> Pairs:
         given = align.tolist() if hasattr(align, "tolist") else align
         pairs = [(index(one), index(two)) for one, two in given]
     except (TypeError, ValueError):
-        raise ResidscopeError("align", f"`align={cut(repr(align), 80)}` is not an alignment: {_HOW}") from None
+        raise ResidscopeError("align", f"`align={cut(repr(align), 80)}` is not an alignment: {HOW}") from None
     for at, name in enumerate(("first", "second")):
         for pair in pairs:
             if not -lengths[at] <= pair[at] < lengths[at]:
@@ -180,7 +180,7 @@ def _given(align: Any, lengths: tuple[int, int]) -> Pairs:
         if twice is not None:
             raise ResidscopeError("align", f"`align=` names position {twice} of the {name} run twice.")
     if not pairs:
-        raise ResidscopeError("align", f"`align=` is empty: {_HOW}")
+        raise ResidscopeError("align", f"`align=` is empty: {HOW}")
     return sorted(pairs)
 
 

@@ -94,17 +94,25 @@ def different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[
         compared: The pairs of positions that are compared, for each prompt.
         what: The kind of these positions: "compared position" or "source".
     """
-    texts = not same_vocabulary(first.view, second.view)
-    rows = [run.tokens(as_texts=texts) for run in (first, second)]
-    if rows[0] is None or rows[1] is None:
-        return []
-    differ = [
-        [at for at, beside in pairs if rows[0][prompt][at] != rows[1][prompt][beside]]
-        for prompt, pairs in enumerate(compared)
-    ]
+    differ = places_that_differ(first, second, compared)
     places = sorted({at for some in differ for at in some})
     if not places:
         return []
     count, prompts = sum(map(bool, differ)), len(differ)
     where = f" in {count} of {prompts} prompts" if prompts > 1 else ""
     return [f"The two runs have different tokens at the {what}{where}: {listed(places)} of the first run."]
+
+
+def places_that_differ(first: Run, second: Run, compared: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
+    """The positions of the first run, in each prompt, beside which the second run has another token.
+
+    There are none if the tokens of a run are not known.
+    """
+    texts = not same_vocabulary(first.view, second.view)
+    rows = [run.tokens(as_texts=texts) for run in (first, second)]
+    if rows[0] is None or rows[1] is None:
+        return [[] for _ in compared]
+    return [
+        [at for at, beside in pairs if rows[0][prompt][at] != rows[1][prompt][beside]]
+        for prompt, pairs in enumerate(compared)
+    ]

@@ -90,6 +90,19 @@ class TokenLensComparison:
                 columns[f"{name} rank"] = lens.rank.flatten().tolist()
         return pd.DataFrame(columns, index=index)
 
+    def to_plotly(self) -> Any:
+        """Return a plotly figure of the difference of the answer's probability.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed, or the target has no answer token.
+        """
+        from residscope.export.maps import compared_lens_figure
+
+        return compared_lens_figure(self)
+
     def __repr__(self) -> str:
         """Return a readable summary."""
         answer = ""

@@ -82,17 +82,52 @@ def runs(script: Script) -> list[str]:
     ]
 
 
+def token_lens(script: Script, against: Against) -> list[str]:
+    """The token lens of the second run, or the difference of the answer's probability."""
+    other = other_cache(script, against)
+    options = _prompts(script, against) | script.extras("tokens", "attention_mask", "model")
+    options |= _other_mask(script, against)
+    caches = [script.cache] if other is None else [script.cache, other]
+    answers = [script.answers if other is not None else f"answers={script.answers}"]
+    named_options = [f"{name}={value}" for name, value in options.items()]
+    if script.request.shown.target.direction is not None:  # it has no answer token
+        answers = []
+    call_ = call("comparison = residscope.compare_token_lens", [*caches, *answers, *named_options])
+    if script.request.shown.run == "second" or not answers:
+        return [
+            call_,
+            f"values = comparison.second.probabilities  # [point, position, k], {_words(script)}; with "
+            "comparison.second.tokens",
+            "figure = comparison.second.to_plotly()",
+        ]
+    return [
+        call_,
+        f"values = comparison.answer_probability  # [point, position], {_words(script)}; with comparison.positions",
+        "figure = comparison.to_plotly()",
+    ]
+
+
 def _comparison(script: Script, against: Against, by: str, norm: dict[str, str]) -> str:
     other = other_cache(script, against)
-    options = {} if script.prompt is None else {"prompt": str(script.prompt)}
-    if against.prompt is not None:
-        options = {"prompt": "0", **options, "with_prompt": str(against.prompt)}
-    options |= script.position | norm | script.extras("logits", "tokens", "attention_mask", "model")
+    options = (
+        _prompts(script, against)
+        | script.position
+        | norm
+        | script.extras("logits", "tokens", "attention_mask", "model")
+    )
     mask = _other_mask(script, against)
     named_options = [f"{name}={value}" for name, value in (options | mask).items()]
     caches = [script.cache] if other is None else [script.cache, other]
     answers = f"answers={script.answers}" if other is None else script.answers
     return call("comparison = residscope.compare", [*caches, answers, f'by="{by}"', *named_options])
+
+
+def _prompts(script: Script, against: Against) -> dict[str, str]:
+    """The arguments that say which prompts, and which of their positions, are compared."""
+    options = {} if script.prompt is None else {"prompt": str(script.prompt)}
+    if against.prompt is not None:
+        options = {"prompt": "0", **options, "with_prompt": str(against.prompt)}
+    return options if against.align is None else options | {"align": literal(against.align)}
 
 
 def other_cache(script: Script, against: Against) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einops import rearrange
 
 from residscope.base.signed import signed
+from residscope.errors import ResidscopeError
 from residscope.export.palette import (
     axis,
     cells,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from residscope.attribution.pair_map import Pairs
     from residscope.attribution.token_lens import TokenLens
+    from residscope.comparison.two_maps import TokenLensComparison
     from residscope.patterns.maps import Attention
     from residscope.patterns.scores import Scores
     from residscope.terms import Weighting
@@ -87,6 +89,31 @@ def token_lens_figure(lens: TokenLens) -> Any:
         yaxis=axis("point of the residual stream", lens.points, autorange="reversed"),
         coloraxis=sequential(1.0, "probability"),
         **size,
+    )
+
+
+def compared_lens_figure(lenses: TokenLensComparison) -> Any:
+    """See `TokenLensComparison.to_plotly`."""
+    values = lenses.answer_probability
+    if values is None:
+        raise ResidscopeError("no-answer", "The target has no answer token whose probability could be compared.")
+    both = list(zip(lenses.first.tokens, lenses.second.tokens, strict=True))
+    hover = [
+        [
+            f"{point}, position {pair[0]} of the first run, {pair[1]} of the second: {value:+.3f}"
+            f"<br>likeliest: {token(both[y][0][x][0])}, {token(both[y][1][x][0])}"
+            for x, (pair, value) in enumerate(zip(lenses.positions, row, strict=True))
+        ]
+        for y, (point, row) in enumerate(zip(lenses.points, values.tolist(), strict=True))
+    ]
+    return figure(
+        [cells(values, hover)],
+        titled("The answer’s probability, second run − first", target_words(lenses.first.target, None)),
+        xaxis=axis("position in the first run", [str(pair[0]) for pair in lenses.positions]),
+        yaxis=axis("point of the residual stream", lenses.points, autorange="reversed"),
+        coloraxis=diverging(limit(values), "probability"),
+        width=260 + 34 * len(lenses.positions),
+        height=180 + 24 * len(lenses.points),
     )
 
 

@@ -163,6 +163,9 @@ def _positions(script: Script) -> list[str]:
 
 
 def _token_lens(script: Script) -> list[str]:
+    shown = script.request.shown
+    if shown.against is not None and shown.run != "first":
+        return compared_code.token_lens(script, shown.against)
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     answers = [script.answers] if script.request.shown.target.direction is None else []
     arguments = [script.cache, *answers, *options, *script.named("tokens", "attention_mask", "model")]

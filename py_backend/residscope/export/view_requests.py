@@ -34,9 +34,11 @@ from residscope.wire.protocol import (
     CacheFacts,
     Compare,
     CompareAttention,
+    CompareTokenLens,
     Describe,
     MapPositions,
     MeasureEffects,
+    PairPositions,
     RankNeurons,
     ReadAttention,
     ReadHeadTokens,
@@ -164,7 +166,8 @@ class Views:
             return []
         at = self.place(prompt, shown.position)
         norms: dict[Decomposition, NormConvention] = {"head": "frozen", "layer": "frozen", "accumulated": shown.norm}
-        return [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
+        requests: Requests = [Compare(by, shown.target, shown.against, *at, norm) for by, norm in norms.items()]
+        return requests if shown.against.without else [*requests, PairPositions(shown.against, prompt)]
 
     def effects(self, prompt: int | None) -> Requests:
         """Return the requests of the effects in the head map. Empty if it shows direct effects or something else."""
@@ -246,11 +249,14 @@ class Views:
         rows = [names[at : at + _TALL] for at in range(0, len(names), _TALL)]
         end = self.facts.positions
         columns = [(start, min(end, start + _WIDE)) for start in range(0, end, _WIDE)]
-        return [
-            ReadTokenLens(row, *column, self.shown.target, _LISTED, self.shown.prompt)
-            for row in reversed(rows)
-            for column in reversed(columns)
-        ]
+        return [self._lens_tile(row, *column) for row in reversed(rows) for column in reversed(columns)]
+
+    def _lens_tile(self, points: list[str], start: int, stop: int) -> AnyRequest:
+        """A tile of the token lens, of both runs if the second one or the difference is shown."""
+        target, prompt, against = self.shown.target, self.shown.prompt, self.shown.against
+        if against is None or self.shown.run == "first":
+            return ReadTokenLens(points, start, stop, target, _LISTED, prompt)
+        return CompareTokenLens(points, start, stop, target, against, _LISTED, prompt)
 
 
 def _chosen(target: Target) -> Target:

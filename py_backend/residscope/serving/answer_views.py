@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from residscope.wire.protocol import (
     AttentionReply,
     BlendAttention,
     BlendReply,
+    CompareTokenLens,
     LensCell,
     MapPositions,
     PositionsReply,
@@ -206,16 +208,20 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
 
 
 def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensReply:
-    """Answer with a window of the token lens."""
-    view, target = context.view, request.target
-    if (
-        target.contrasts or target.direction is not None or target.inner is not None
-    ):  # without a target, the reply has no rank of an answer
-        target = context.targets.resolve(target)
-    window = range(max(request.start, 0), min(request.stop, view.n_pos))
+    """A window of the token lens."""
+    window = lens_window(context, request)
+    prompt = context.view.check_prompt(request.prompt)
+    cells, notes = lens_cells(context, request, request.points, window, prompt)
+    return TokenLensReply(list(request.points), window.start, cells, notes)
+
+
+def lens_window(context: RequestContext, request: ReadTokenLens | CompareTokenLens) -> range:
+    """The positions that a request for the token lens asks for."""
+    window = range(max(request.start, 0), min(request.stop, context.view.n_pos))
     if not window:
         raise ResidscopeError(
-            "position", f"There are no positions {request.start} to {request.stop}: the prompt has {view.n_pos}."
+            "position",
+            f"There are no positions {request.start} to {request.stop}: the prompt has {context.view.n_pos}.",
         )
     _check_each_once(request.points, "points")
     entries = len(request.points) * len(window) * request.k
@@ -225,20 +231,27 @@ def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensRepl
             f"{len(request.points):,} points × {len(window):,} positions × {request.k} tokens are {entries:,} "
             f"entries, and one request may list at most {LENS_TOKENS:,}: request fewer points or positions at once.",
         )
-    found = lens(
-        context.targets,
-        target,
-        request.points,
-        window,
-        view.check_prompt(request.prompt),
-        min(request.k, 50),
-        request.norm,
-    )
+    return window
+
+
+def lens_cells(
+    context: RequestContext,
+    request: ReadTokenLens | CompareTokenLens,
+    points: Sequence[str],
+    places: Sequence[int],
+    prompt: int | None,
+) -> tuple[list[list[LensCell]], list[str]]:
+    """The cells at some points and positions, `[point][position]`, and notes on them."""
+    target = request.target
+    if (
+        target.contrasts or target.direction is not None or target.inner is not None
+    ):  # without a target the reply has no rank of the answer
+        target = context.targets.resolve(target)
+    found = lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm)
     parts: list[Any] = [found.tokens, found.probabilities.tolist()]
     if found.answer_probability is not None and found.rank is not None:
         parts += [found.answer_probability.tolist(), found.rank.tolist()]
-    cells = [[LensCell(*cell) for cell in zip(*row, strict=True)] for row in zip(*parts, strict=True)]
-    return TokenLensReply(found.points, window.start, cells, found.notes)
+    return [[LensCell(*cell) for cell in zip(*row, strict=True)] for row in zip(*parts, strict=True)], found.notes
 
 
 def _check_each_once(names: list[str], code: str) -> None:

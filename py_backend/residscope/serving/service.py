@@ -23,7 +23,7 @@ from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.serving import answer_charts, answer_compare, answer_views, answer_why
+from residscope.serving import answer_charts, answer_compare, answer_run_maps, answer_views, answer_why
 from residscope.serving.answer_runs import RunRequests
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
@@ -49,6 +49,7 @@ from residscope.wire.protocol import (
     CodeReply,
     Compare,
     CompareAttention,
+    CompareTokenLens,
     Describe,
     FindAnswers,
     GivenUp,
@@ -57,6 +58,7 @@ from residscope.wire.protocol import (
     MapPositions,
     MeasureEffects,
     PageReply,
+    PairPositions,
     Presence,
     RankNeurons,
     ReadAttention,
@@ -151,7 +153,7 @@ class Service:
         view.padding_is_real = counted == "none"
         return view
 
-    def _what_if(self, ask: Compare | CompareAttention) -> Any:
+    def _what_if(self, ask: Compare | CompareAttention | CompareTokenLens | PairPositions) -> Any:
         return self._runs.what_if(ask.against, ask.padding)
 
     def targets(self, view: CacheView | None = None) -> Targets:
@@ -309,7 +311,11 @@ class Service:
             case Compare():
                 return answer_compare.comparison(self._context(view), ask, self._key(ask), self._what_if(ask))
             case CompareAttention():
-                return answer_compare.attention(self._context(view), ask, self._key(ask), self._what_if(ask))
+                return answer_run_maps.attention(self._context(view), ask, self._key(ask), self._what_if(ask))
+            case CompareTokenLens():
+                return answer_run_maps.token_lens(self._context(view), ask, self._what_if(ask))
+            case PairPositions():
+                return answer_run_maps.pairing(self._context(view), ask, self._what_if(ask))
             case ReadAttention():
                 return answer_views.attention(self._context(view), ask)
             case ReadThumbnails():

@@ -128,6 +128,28 @@ class CompareAttention(Request, frozen=True, tag="compare-attention"):
     prompt: Number | None = None
 
 
+class CompareTokenLens(Request, frozen=True, tag="compare-token-lens"):
+    """The token lens of two runs. Points and positions are those of the first run; see `ReadTokenLens`."""
+
+    takes_long = "large caches"
+
+    points: Annotated[list[Name], Meta(max_length=4_096)]
+    start: Number
+    stop: Number
+    target: Target
+    against: Against
+    k: Listed = 5
+    prompt: Number | None = None
+    norm: NormConvention = "recomputed"
+
+
+class PairPositions(Request, frozen=True, tag="pairing"):
+    """Which positions of the compared run stand beside those of the run that is shown."""
+
+    against: Against
+    prompt: Number | None = None
+
+
 class MeasureEffects(Request, frozen=True, tag="effects"):
     """Effects on the target, in runs of the user's model, of replacing heads, or the stream at a layer and position.
 
@@ -432,6 +454,8 @@ AnyRequest = (
     | Attribute
     | Compare
     | CompareAttention
+    | CompareTokenLens
+    | PairPositions
     | MeasureEffects
     | RunWithout
     | ReadAttention
@@ -585,10 +609,18 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
     pool: Pool = "peak"
 
 
+class PositionPair(msgspec.Struct, frozen=True):
+    """A position of the first run, and the one of the second run that stands beside it."""
+
+    first: int
+    second: int
+
+
 class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
     """Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
 
-    Each map has ⌈positions / step⌉² values.
+    Each map has ⌈positions / step⌉² values. `positions` counts the pairs of positions. `pairs` lists them, unless all
+    positions are paired by their index.
     """
 
     layer: int
@@ -597,6 +629,28 @@ class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
     parts: list[AttentionBuffer]
     notes: list[str]
     step: int = 1
+    pairs: list[PositionPair] | None = None
+
+
+class PairingReply(Reply, frozen=True, tag="pairing"):
+    """How the positions of two runs are paired.
+
+    Attributes:
+        how: By index; by their place without padding; by the tokens that both have; or not at all, because the lengths
+            differ and no alignment was chosen.
+        pairs: None if the positions are paired by index, or not at all, or differently in different prompts.
+        first_length: How many tokens the (first) compared prompt has in the first run, without padding.
+        second_length: The same in the second run.
+        different: How many pairs have different tokens.
+        has_tokens: Whether the tokens of both runs are known.
+    """
+
+    how: Literal["index", "padding", "token", "none"]
+    pairs: list[PositionPair] | None
+    first_length: int
+    second_length: int
+    different: int
+    has_tokens: bool
 
 
 class EffectsReply(Reply, frozen=True, tag="effects"):
@@ -700,6 +754,20 @@ class TokenLensReply(Reply, frozen=True, tag="token-lens"):
     points: list[str]
     start: int
     cells: list[list[LensCell]]
+    notes: list[str]
+
+
+class TokenLensComparisonReply(Reply, frozen=True, tag="compare-token-lens"):
+    """A range of positions of the token lens in two runs: `first[point][position - start]`, and `second` likewise.
+
+    `beside` has the position of the second run beside each one. It, and the cell, is None if there is none.
+    """
+
+    points: list[str]
+    start: int
+    first: list[list[LensCell]]
+    second: list[list[LensCell | None]]
+    beside: list[int | None]
     notes: list[str]
 
 
@@ -880,6 +948,8 @@ AnyReply = (
     | ComparisonReply
     | AttentionReply
     | AttentionComparisonReply
+    | TokenLensComparisonReply
+    | PairingReply
     | EffectsReply
     | WithoutReply
     | ThumbnailsReply

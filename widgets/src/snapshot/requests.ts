@@ -32,6 +32,8 @@ export const REQUESTS = {
     needed: false,
     words: ({ layer, head }) => `the attention of L${layer}H${head} in two runs`,
   },
+  "compare-token-lens": { recorded: true, needed: true, words: () => "this part of the token lens of two runs" },
+  pairing: { recorded: true, needed: false, words: unnamed },
   effects: {
     recorded: true,
     needed: true,

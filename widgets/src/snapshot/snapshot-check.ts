@@ -11,7 +11,7 @@ import type { Ask } from "../wire/client";
 import { isWhole } from "../wire/components";
 import { isReplyTo } from "../wire/is-reply-to";
 import * as wire from "../wire/protocol.check.gen";
-import type { AttentionBuffer, CacheFacts, Target } from "../wire/protocol.gen";
+import type { AttentionBuffer, CacheFacts, LensCell, PositionPair, Target } from "../wire/protocol.gen";
 import { isRecorded, type RecordedKind } from "./requests";
 import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
@@ -160,6 +160,18 @@ const OTHER_MODEL = "it has a target that its model does not have";
 /** Whether the prompts have this position. They always have “last”. */
 const isPosition = (position: Position, count: number): boolean => position === "last" || isIndex(position, count);
 
+/** Whether a row of the token lens is whole. */
+const areCells = (row: (LensCell | null)[], columns: number): boolean =>
+  row.length === columns && row.every((cell) => cell === null || cell.tokens.length === cell.probabilities.length);
+
+/** Whether these are positions of the first run in their order, each beside one of the second. */
+const arePairs = (pairs: PositionPair[] | null, positions: number): boolean =>
+  pairs === null ||
+  pairs.every(
+    ({ first, second }, i) =>
+      isIndex(first, positions) && first > (pairs[i - 1]?.first ?? -1) && second >= 0 && second < MAX.positions,
+  );
+
 // --- the facts, the selection and each reply -------------------------------------------------------------------------
 function checkFacts({ layers, heads, prompts, positions, last }: CacheFacts): void {
   ensureCount("layers", layers, 1, MAX.layers);
@@ -258,11 +270,27 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       return ensureMatch(bytes.length === 4 && bytes.every((size) => size === rows * 4));
     }
     case "compare-attention": {
-      ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === positions);
-      const frame = checkedFrame(reply, positions);
+      const { pairs = null } = reply;
+      const count = pairs === null ? positions : pairs.length;
+      ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads) && reply.positions === count && count > 0);
+      ensureMatch(arePairs(pairs, positions));
+      const frame = checkedFrame(reply, count);
       ensureMatch(reply.parts.length === 3 && bytes.length === 3);
       return reply.parts.forEach((part, i) => ensureMatch(!isRow(part) && bytes[i] === sizeOf(part, frame)));
     }
+    case "compare-token-lens": {
+      ensureAnswer(reply.start === ask.start);
+      const columns = ask.stop - ask.start;
+      ensureMatch(isIndex(ask.start, positions) && columns > 0 && ask.stop <= positions && bytes.length === 0);
+      ensureMatch(reply.beside.length === columns && reply.beside.every((at) => at === null || at < MAX.positions));
+      return [reply.first, reply.second].forEach((cells) =>
+        ensureMatch(cells.length === reply.points.length && cells.every((row) => areCells(row, columns))),
+      );
+    }
+    case "pairing":
+      return ensureMatch(
+        bytes.length === 0 && arePairs(reply.pairs, positions) && (reply.how !== "none" || reply.pairs === null),
+      );
     case "effects": {
       const count = (ask.of === "stream" ? layers * positions : cells) * 4;
       ensureCount("cells in its map of effects", count / 4, 0, MAX.mapped);
@@ -304,11 +332,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
           ask.stop <= positions &&
           bytes.length === 0 &&
           reply.cells.length === reply.points.length &&
-          reply.cells.every(
-            (row) =>
-              row.length === columns &&
-              row.every(({ tokens, probabilities }) => tokens.length === probabilities.length),
-          ),
+          reply.cells.every((row) => areCells(row, columns)),
       );
     }
     case "neurons":

@@ -65,6 +65,12 @@ export function runNames(
   return apart ? [`${cache}, ${named(prompt)}`, `${other}, ${named(otherPrompt)}`] : [cache, other];
 }
 
+/** The same comparison, with its positions paired in another way. */
+export function aligned(against: Against, align: Against["align"]): Against {
+  const { align: _, ...rest } = against;
+  return align ? { ...rest, align } : rest;
+}
+
 /** A key that is equal for the same run, with or without fields that have their default. */
 export function againstKey({ cache = null, prompt = null, without = [], replaced_by = "zero" }: Against): string {
   return JSON.stringify([cache, prompt, without, without.length > 0 ? replaced_by : null]);

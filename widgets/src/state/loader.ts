@@ -4,8 +4,8 @@ import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
 import { type Comparison, comparisonOf } from "./comparison";
-import { comparison, contributions, feeding, neurons, scores, tokens } from "./questions";
-import { type Chart, COMPARED } from "./runs";
+import { comparison, contributions, feeding, neurons, pairing, scores, tokens } from "./questions";
+import { type Chart, COMPARED, PAIRING } from "./runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
@@ -92,7 +92,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       const ask = question();
       if (ask === null) return null;
       const target = "target" in ask ? targetKey(ask.target) : null;
-      const other = ask.kind === "compare" ? store.runs.otherKey.value : "";
+      const other = ask.kind === "compare" || ask.kind === "pairing" ? store.runs.otherKey.value : "";
       return `${store.dataKey.value} ${other} ${JSON.stringify({ ...ask, target })}`;
     });
     watch(signal, () => {
@@ -153,6 +153,18 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       },
     );
   };
+  watch(signal, () => {
+    if (pairing(store.shown) !== null) return;
+    now(() => ((store.runs.lastPairing.value = null), problem(PAIRING, null)));
+  });
+  follow<"pairing">(
+    PAIRING,
+    () => pairing(store.shown),
+    ({ reply }, ask) => {
+      if (JSON.stringify(ask) === JSON.stringify(pairing(store.shown))) store.runs.lastPairing.value = reply;
+    },
+  );
+
   compared("heads", "head", (c) => (store.runs.heads.value = c));
   compared("layers", "layer", (c) => (store.runs.layers.value = c));
   compared("lens", "accumulated", (c) => (store.runs.lens.value = c));

@@ -62,6 +62,11 @@ export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
+/** Which positions of the compared run stand beside those of the shown one; null if all do, by their index. */
+export function pairing({ against, prompt }: Pick<Selected, "against" | "prompt">): Of<"pairing"> | null {
+  return against && !against.without?.length ? { kind: "pairing", against, prompt } : null;
+}
+
 /**
  * How the target changes in runs of the model in which each head, or the stream at each layer and position, is
  * replaced.
@@ -135,8 +140,15 @@ export function positionMap(shown: Selected, ranked: string[]): Of<"positions"> 
   return { kind: "positions", by, target, prompt, norm, heads: by === "head" ? ranked.slice(0, MOST_MAPPED) : [] };
 }
 
-export function lensTile({ target, prompt }: Pick<Selected, "target" | "prompt">, tile: Tile): Of<"token-lens"> {
-  return { kind: "token-lens", ...tile, target, prompt, k: LISTED, norm: "recomputed" };
+/** A tile of the token lens; of both runs, if the second one or the difference is shown. */
+export function lensTile(
+  { target, prompt, against, run }: Pick<Selected, "target" | "prompt" | "against" | "run">,
+  tile: Tile,
+): Of<"token-lens" | "compare-token-lens"> {
+  const about = { ...tile, target, prompt, k: LISTED, norm: "recomputed" } as const;
+  return against === null || run === "first"
+    ? { kind: "token-lens", ...about }
+    : { kind: "compare-token-lens", ...about, against };
 }
 
 export function suggestions({ prompt, position }: Selected): Of<"suggest"> {
@@ -276,6 +288,7 @@ export function choices(shown: Selected): Ask[] {
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
     ...BYS.flatMap((by) => comparison(shown, by) ?? []),
+    ...[pairing(shown) ?? []].flat(),
     ...(isCaused(shown) ? [effects(shown, "heads")] : []),
   ];
 }

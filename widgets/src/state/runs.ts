@@ -1,6 +1,7 @@
 // The run that is shown, and the one that it is compared with: what the kernel has sent about both, and which of them
 // head map, ranking and badge show. The part of the store that belongs to a comparison.
 import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
+import type { PairingReply } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
 import { type Comparison, type Run, several } from "./comparison";
 import type { Values } from "./selectable";
@@ -20,11 +21,22 @@ interface Selected {
   reasonNotDrawn(lane: string): string | null;
 }
 
+/** The lane of the loader for the pairs of positions. */
+export const PAIRING = "pairing";
+
 export class Runs {
   /** The last comparisons; null until the first one, and while there is none. */
   readonly heads = signal<Comparison | null>(null);
   readonly layers = signal<Comparison | null>(null);
   readonly lens = signal<Comparison | null>(null);
+  /** The last reply about the pairs of positions. */
+  readonly lastPairing = signal<PairingReply | null>(null);
+
+  /** How the positions of the two runs are paired; null if that is not known, or there is no comparison. */
+  readonly pairing = computed(() =>
+    this.store.against.value === null || this.store.problems.value.has(PAIRING) ? null : this.lastPairing.value,
+  );
+
   /** Changes with the cache that this one is compared with, and with its state, if the host lists the caches. */
   readonly otherState = signal("");
 
@@ -34,6 +46,18 @@ export class Runs {
   readonly whatIf = new WhatIf();
 
   constructor(readonly store: Selected) {}
+
+  /**
+   * The position of the second run beside each one of the first that has one; null if all have, by their index, or
+   * none is paired.
+   */
+  readonly beside = computed<ReadonlyMap<number, number> | null>(() => {
+    const pairs = this.pairing.value?.pairs ?? null;
+    return pairs && new Map(pairs.map(({ first, second }) => [first, second]));
+  });
+
+  /** Whether the two runs cannot be compared position by position until they are aligned. */
+  readonly areUnaligned = computed(() => this.pairing.value?.how === "none");
 
   /** Which run the rows are of; null if there is only one. */
   readonly shown = computed<Run | null>(() =>

@@ -9,7 +9,7 @@ import type { Attribution } from "./attribution";
 import { type Effect, Effects, valuesOf } from "./effects";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
-import { COMPARED, Runs } from "./runs";
+import { COMPARED, PAIRING, Runs } from "./runs";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { destinationOf, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
@@ -34,6 +34,7 @@ export const IN_PLACE: ReadonlySet<string> = new Set([
   SCORES,
   FEEDS,
   ...Object.values(COMPARED),
+  PAIRING,
 ]);
 /** A reply with a score for each head. */
 export interface Scores {

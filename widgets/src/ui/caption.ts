@@ -1,6 +1,6 @@
 // The caption of a view below the charts. It explains what the view shows and how to read it. A chip has the kernel's
 // notes.
-import { html, nothing, render } from "lit-html";
+import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence } from "../base/legible";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";
@@ -36,11 +36,12 @@ export function mountTrouble(
   picture: HTMLElement,
   signal: AbortSignal,
   read: () => string | null,
+  act: () => TemplateResult | typeof nothing = () => nothing,
 ): void {
   watch(signal, () => {
     const trouble = read();
     node.hidden = trouble === null;
     picture.toggleAttribute("inert", trouble !== null);
-    render(trouble === null ? nothing : prose(trouble), node);
+    render(trouble === null ? nothing : html`${prose(trouble)}${act()}`, node);
   });
 }

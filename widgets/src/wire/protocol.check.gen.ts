@@ -70,6 +70,7 @@ export const Against = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   without: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(64))),
   replaced_by: v.exactOptional(v.picklist(["mean","zero"])),
+  align: v.exactOptional(v.nullable(v.picklist(["by token"]))),
 });
 export const Compare = v.object({
   kind: v.picklist(["compare"]),
@@ -85,6 +86,24 @@ export const CompareAttention = v.object({
   kind: v.picklist(["compare-attention"]),
   layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  against: Against,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const CompareTokenLens = v.object({
+  kind: v.picklist(["compare-token-lens"]),
+  points: v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(4096)),
+  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  stop: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  target: Target,
+  against: Against,
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const PairPositions = v.object({
+  kind: v.picklist(["pairing"]),
   against: Against,
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
@@ -286,7 +305,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
   gives_turns: v.exactOptional(v.boolean()),
 });
@@ -389,6 +408,10 @@ export const AttentionReply = v.object({
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
   pool: v.exactOptional(v.picklist(["mean","peak"])),
 });
+export const PositionPair = v.object({
+  first: v.pipe(v.number(), v.safeInteger()),
+  second: v.pipe(v.number(), v.safeInteger()),
+});
 export const AttentionComparisonReply = v.object({
   kind: v.picklist(["compare-attention"]),
   layer: v.pipe(v.number(), v.safeInteger()),
@@ -397,6 +420,31 @@ export const AttentionComparisonReply = v.object({
   parts: v.array(AttentionBuffer),
   notes: v.array(v.string()),
   step: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
+  pairs: v.exactOptional(v.nullable(v.array(PositionPair))),
+});
+export const LensCell = v.object({
+  tokens: v.array(v.string()),
+  probabilities: v.array(v.pipe(v.number(), v.finite())),
+  answer: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
+  rank: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+});
+export const TokenLensComparisonReply = v.object({
+  kind: v.picklist(["compare-token-lens"]),
+  points: v.array(v.string()),
+  start: v.pipe(v.number(), v.safeInteger()),
+  first: v.array(v.array(LensCell)),
+  second: v.array(v.array(v.nullable(LensCell))),
+  beside: v.array(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  notes: v.array(v.string()),
+});
+export const PairingReply = v.object({
+  kind: v.picklist(["pairing"]),
+  how: v.picklist(["index","none","padding","token"]),
+  pairs: v.nullable(v.array(PositionPair)),
+  first_length: v.pipe(v.number(), v.safeInteger()),
+  second_length: v.pipe(v.number(), v.safeInteger()),
+  different: v.pipe(v.number(), v.safeInteger()),
+  has_tokens: v.boolean(),
 });
 export const EffectsReply = v.object({
   kind: v.picklist(["effects"]),
@@ -451,12 +499,6 @@ export const PositionsReply = v.object({
   positions: v.pipe(v.number(), v.safeInteger()),
   notes: v.array(v.string()),
   missing: v.exactOptional(v.array(v.string())),
-});
-export const LensCell = v.object({
-  tokens: v.array(v.string()),
-  probabilities: v.array(v.pipe(v.number(), v.finite())),
-  answer: v.exactOptional(v.nullable(v.pipe(v.number(), v.finite()))),
-  rank: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
 });
 export const TokenLensReply = v.object({
   kind: v.picklist(["token-lens"]),
@@ -582,7 +624,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -593,6 +635,8 @@ export const REQUESTS = {
   "attribute": Attribute,
   "compare": Compare,
   "compare-attention": CompareAttention,
+  "compare-token-lens": CompareTokenLens,
+  "pairing": PairPositions,
   "effects": MeasureEffects,
   "without": RunWithout,
   "attention": ReadAttention,
@@ -622,6 +666,8 @@ export const REPLIES = {
   "compare": ComparisonReply,
   "attention": AttentionReply,
   "compare-attention": AttentionComparisonReply,
+  "compare-token-lens": TokenLensComparisonReply,
+  "pairing": PairingReply,
   "effects": EffectsReply,
   "without": WithoutReply,
   "thumbnails": ThumbnailsReply,
@@ -666,6 +712,14 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "padding": "found"
   },
   "compare-attention": {
+    "padding": "found"
+  },
+  "compare-token-lens": {
+    "k": 5,
+    "norm": "recomputed",
+    "padding": "found"
+  },
+  "pairing": {
     "padding": "found"
   },
   "effects": {

@@ -20,6 +20,8 @@ export interface Question {
     | Attribute
     | Compare
     | CompareAttention
+    | CompareTokenLens
+    | PairPositions
     | MeasureEffects
     | RunWithout
     | ReadAttention
@@ -192,6 +194,8 @@ export interface Compare {
  *             mean over prompts if that is shown.
  *         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
  *         replaced_by: What takes the place of these heads' output.
+ *         align: Which positions are matched: those of the same index, or the tokens that both prompts have in the same
+ *             order.
  */
 export interface Against {
   cache?: string | null;
@@ -201,6 +205,7 @@ export interface Against {
    */
   without?: string[];
   replaced_by?: "mean" | "zero";
+  align?: "by token" | null;
 }
 /**
  * The attention pattern of one head in two runs, and their difference. The reply lists its three buffers.
@@ -211,6 +216,33 @@ export interface CompareAttention {
   kind: "compare-attention";
   layer: number;
   head: number;
+  against: Against;
+  prompt?: number | null;
+  padding?: "found" | "none";
+}
+/**
+ * The token lens of two runs. Points and positions are those of the first run; see `ReadTokenLens`.
+ */
+export interface CompareTokenLens {
+  kind: "compare-token-lens";
+  /**
+   * @maxItems 4096
+   */
+  points: string[];
+  start: number;
+  stop: number;
+  target: Target;
+  against: Against;
+  k?: number;
+  prompt?: number | null;
+  norm?: "frozen" | "recomputed";
+  padding?: "found" | "none";
+}
+/**
+ * Which positions of the compared run stand beside those of the run that is shown.
+ */
+export interface PairPositions {
+  kind: "pairing";
   against: Against;
   prompt?: number | null;
   padding?: "found" | "none";
@@ -563,6 +595,8 @@ export interface Answer {
         | ComparisonReply
         | AttentionReply
         | AttentionComparisonReply
+        | TokenLensComparisonReply
+        | PairingReply
         | EffectsReply
         | WithoutReply
         | ThumbnailsReply
@@ -776,7 +810,8 @@ export interface AttentionBuffer {
 /**
  * Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
  *
- *     Each map has ⌈positions / step⌉² values.
+ *     Each map has ⌈positions / step⌉² values. `positions` counts the pairs of positions. `pairs` lists them, unless all
+ *     positions are paired by their index.
  */
 export interface AttentionComparisonReply {
   kind: "compare-attention";
@@ -786,6 +821,58 @@ export interface AttentionComparisonReply {
   parts: AttentionBuffer[];
   notes: string[];
   step?: number;
+  pairs?: PositionPair[] | null;
+}
+/**
+ * A position of the first run, and the one of the second run that stands beside it.
+ */
+export interface PositionPair {
+  first: number;
+  second: number;
+}
+/**
+ * A range of positions of the token lens in two runs: `first[point][position - start]`, and `second` likewise.
+ *
+ *     `beside` has the position of the second run beside each one. It, and the cell, is None if there is none.
+ */
+export interface TokenLensComparisonReply {
+  kind: "compare-token-lens";
+  points: string[];
+  start: number;
+  first: LensCell[][];
+  second: (LensCell | null)[][];
+  beside: (number | null)[];
+  notes: string[];
+}
+/**
+ * The likeliest tokens at one point and position, and the answer's probability and rank (1 is the likeliest).
+ */
+export interface LensCell {
+  tokens: string[];
+  probabilities: number[];
+  answer?: number | null;
+  rank?: number | null;
+}
+/**
+ * How the positions of two runs are paired.
+ *
+ *     Attributes:
+ *         how: By index; by their place without padding; by the tokens that both have; or not at all, because the lengths
+ *             differ and no alignment was chosen.
+ *         pairs: None if the positions are paired by index, or not at all, or differently in different prompts.
+ *         first_length: How many tokens the (first) compared prompt has in the first run, without padding.
+ *         second_length: The same in the second run.
+ *         different: How many pairs have different tokens.
+ *         has_tokens: Whether the tokens of both runs are known.
+ */
+export interface PairingReply {
+  kind: "pairing";
+  how: "index" | "none" | "padding" | "token";
+  pairs: PositionPair[] | null;
+  first_length: number;
+  second_length: number;
+  different: number;
+  has_tokens: boolean;
 }
 /**
  * The effects so far (see `MeasureEffects`).
@@ -885,15 +972,6 @@ export interface TokenLensReply {
   start: number;
   cells: LensCell[][];
   notes: string[];
-}
-/**
- * The likeliest tokens at one point and position, and the answer's probability and rank (1 is the likeliest).
- */
-export interface LensCell {
-  tokens: string[];
-  probabilities: number[];
-  answer?: number | null;
-  rank?: number | null;
 }
 /**
  * The strongest neurons, positive before negative, strongest first.
@@ -1085,4 +1163,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "922a59934748";
+export const WIRE = "762891f28fce";

@@ -49,54 +49,81 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
     parent.hidden = effect === "direct";
     if (effect === "direct") return render(nothing, parent);
     const found = heads.found.value?.reply;
-    const isWhole = effect === "estimate" && (heads.found.value?.estimate.some(Number.isFinite) ?? false);
+    const role = heads.isMeasuring.value ? nothing : "status";
     render(
-      html`<p class="rs-effects-state" role=${heads.isMeasuring.value ? nothing : "status"}>${measuredWords(
-        heads,
-        store.isSaved.value,
-        isWhole,
-      )}</p>
+      html`<p class="rs-effects-state" role=${role}>${stateWords(heads, isWhole(store))}</p>
         <div class="rs-effects-row">${replayed(found?.replayed ?? "", store.isSaved.value)}${replacedBy(store)}</div>`,
       parent,
     );
   });
 }
 
-/** How far the runs are, with a button that stops or continues them. */
-export function measuredWords(effects: Effects, isSaved: boolean, isWhole = false): TemplateResult {
-  const { done = 0, total = 0 } = effects.found.value?.reply ?? {};
-  const count = total > 0 ? `${done} of ${total}` : "";
-  const start = (): void => effects.start();
-  const stop = (): void => effects.stop();
-  const button = (words: string, act: () => void): TemplateResult | typeof nothing =>
-    isSaved
-      ? nothing
-      : html`<button type="button" class="rs-act" title=${act === start ? RUNS_THE_MODEL : "Stop the runs"}
-          @click=${act}>${words}</button>`;
-  if (effects.refusal.value !== null) return html`<span>not measured</span> ${button("try again", start)}`;
+/** How far the runs are, with the button that stops them or goes on. */
+export function measuredWords(effects: Effects, isSaved: boolean): TemplateResult {
+  return html`${stateWords(effects, false)} ${runButton(effects, isSaved, false)}`;
+}
+
+/** How far the runs are. `isWhole`: nothing more is measured for the effect that is shown. */
+function stateWords(effects: Effects, isWhole: boolean): TemplateResult {
+  const count = countOf(effects);
+  const { done = 0 } = effects.found.value?.reply ?? {};
+  if (effects.refusal.value !== null) return html`<span>not measured</span>`;
   switch (effects.state.value) {
     case "measuring": {
       const behind = effects.behind.value;
-      const words =
-        behind === "cell"
-          ? "waits for the running cell"
-          : behind === "kernel"
-            ? "waits for the kernel"
-            : count === ""
-              ? "running the model …"
-              : `measuring ${count}`;
-      const order =
-        behind === null && count !== "" ? html`<span class="rs-effects-order"> · strongest first</span>` : nothing;
-      return html`<span>${words}</span>${order} ${button("stop", stop)}`;
+      if (behind !== null)
+        return html`<span>${behind === "cell" ? "waits for the running cell" : "waits for the kernel"}</span>`;
+      if (count === "") return html`<span>running the model …</span>`;
+      return html`<span>measuring ${count}</span><span class="rs-effects-order"> · strongest first</span>`;
     }
     case "done":
       return html`<span>${done === 1 ? "measured" : `all ${done} measured`}</span>`;
     default:
       if (isWhole) return html`<span>estimated by one gradient</span>`;
-      return done > 0
-        ? html`<span>${count} measured</span> ${button("go on", start)}`
-        : html`<span>not measured</span> ${button("measure", start)}`;
+      return html`<span>${done > 0 ? `${count} measured` : "not measured"}</span>`;
   }
+}
+
+/** "12 of 270"; empty before it is known. */
+function countOf(effects: Effects): string {
+  const { done = 0, total = 0 } = effects.found.value?.reply ?? {};
+  return total > 0 ? `${done} of ${total}` : "";
+}
+
+/** The button that stops the runs, or goes on. */
+function runButton(effects: Effects, isSaved: boolean, isWhole: boolean): TemplateResult | typeof nothing {
+  if (isSaved) return nothing;
+  const start = (): void => effects.start();
+  const button = (words: string, act = start): TemplateResult =>
+    html`<button type="button" class="rs-act" title=${act === start ? RUNS_THE_MODEL : "Stop the runs"}
+        @click=${act}>${words}</button>`;
+  if (effects.refusal.value !== null) return button("try again");
+  switch (effects.state.value) {
+    case "measuring":
+      return button("stop", () => effects.stop());
+    case "done":
+      return nothing;
+    default:
+      return isWhole ? nothing : button((effects.found.value?.reply.done ?? 0) > 0 ? "go on" : "measure");
+  }
+}
+
+/** Above the map, where it is always in sight: the button, and how many effects were measured. */
+export function mountRunButton(parent: HTMLElement, store: Store, signal: AbortSignal): void {
+  const { heads } = store.effects;
+  watch(signal, () => {
+    const act = store.effectShown.value === "direct" ? nothing : runButton(heads, store.isSaved.value, isWhole(store));
+    parent.hidden = act === nothing;
+    const { done = 0, total = 0 } = heads.found.value?.reply ?? {};
+    const count =
+      heads.isMeasuring.value && total > 0 ? html`<span aria-hidden="true">${done}/${total}</span>` : nothing;
+    render(act === nothing ? nothing : html`${count}${act}`, parent);
+  });
+}
+
+/** Whether all that the shown effect needs is there: the estimates come together. */
+function isWhole({ effectShown, effects }: Store): boolean {
+  return effectShown.value === "estimate" && (effects.heads.found.value?.estimate.some(Number.isFinite) ?? false);
 }
 
 /** The badge of what is measured: whether an unchanged run gave the same values as the cache. */

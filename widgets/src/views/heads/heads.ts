@@ -22,10 +22,11 @@ import {
 } from "../../state/map-picture";
 import { FEEDS, SCORES, type Store } from "../../state/store";
 import { isSet, layerOf } from "../../state/target";
+import { alignOffer } from "../../ui/align-offer";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
 import { stepAcross, TabStop } from "../../ui/roving";
-import { mountEffects } from "./effects";
+import { mountEffects, mountRunButton } from "./effects";
 import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
@@ -35,6 +36,7 @@ const LATE = "not before the point";
 
 export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const choice = element("div", "rs-choice");
+  const act = element("span", "rs-effects-act", { hidden: "" });
   const title = element(
     "div",
     "rs-title",
@@ -63,6 +65,8 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   parent.append(title, axes, effects);
   mountEffects(effects, store, signal);
   mountScoreChoice(choice, store, signal);
+  choice.before(act);
+  mountRunButton(act, store, signal);
   mountLayers(layers, store, row, signal);
   mountLens(lens, store, row, signal);
   watch(signal, () => {
@@ -102,7 +106,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
         ? nothing
         : html`${prose(why)}${
             effect === "direct"
-              ? nothing
+              ? alignOffer(store)
               : html` <button type="button" class="rs-act" @click=${back}>show direct effects</button>`
           }`,
       refusal,
@@ -195,6 +199,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
       );
       index += 1;
     }
+    bar.classList.toggle("rs-empty", shown.measured !== null && shown.largest === 0); // nothing is known yet
     colours.style.backgroundImage = levelScale(shown, theme);
     [ends[0].textContent, ends[1].textContent] = endWords(shown);
   });

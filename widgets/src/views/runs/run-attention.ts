@@ -1,7 +1,7 @@
 // The attention of pinned heads in two compared runs: A, B, and B − A, cell by cell. A cell under the pointer, or
 // chosen with the arrow keys, is marked in all three.
 import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
-import { nothing, render } from "lit-html";
+import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { divergingRgb, limitOf, sequentialRgb } from "../../draw/colours";
@@ -10,14 +10,17 @@ import { partOf } from "../../draw/zoom";
 import { asking } from "../../state/query";
 import { attentionOfRuns, COMPARED_HEADS } from "../../state/questions";
 import type { Store } from "../../state/store";
+import { alignOffer } from "../../ui/align-offer";
 import { mountCaption } from "../../ui/caption";
 import { prose } from "../../ui/prose";
 import { stepAcross } from "../../ui/roving";
 import type { Client } from "../../wire/client";
-import { type Cell, cellSentence, MAPS, type RunMaps, runMapsOf } from "./run-maps";
+import { type Cell, cellSentence, MAPS, placeOf, positionOf, type RunMaps, runMapsOf } from "./run-maps";
 
 /** The side of a matrix in CSS pixels, if it cannot be measured. */
 const SIDE = 150;
+/** With more positions, the difference is larger than the two maps. */
+const MANY = 64;
 
 export function mountRunAttention(
   parent: HTMLElement,
@@ -91,9 +94,13 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
   parent.append(node);
 
   const cell = state<Cell | null>(null);
-  const side = state(SIDE);
-  const observer = new ResizeObserver(() => (side.value = Math.round(fields[0]?.canvas.clientWidth ?? 0) || SIDE));
-  for (const { canvas } of fields.slice(0, 1)) observer.observe(canvas);
+  const sides = fields.map(() => state(SIDE));
+  const observer = new ResizeObserver(() =>
+    batch(() => {
+      for (const [at, side] of sides.entries()) side.value = fields[at]?.canvas.clientWidth || SIDE;
+    }),
+  );
+  for (const { canvas } of fields) observer.observe(canvas);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
   watch(signal, () => {
@@ -102,7 +109,8 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
     const failed = trouble.value;
     said.hidden = failed === null;
     maps.hidden = failed !== null || shown.value === null;
-    render(failed === null ? nothing : prose(failed), said);
+    render(failed === null ? nothing : html`${prose(failed)}${alignOffer(store)}`, said);
+    maps.classList.toggle("rs-run-large", (shown.value?.size ?? 0) > MANY);
     node.classList.toggle("rs-waiting", waiting.value && shown.value?.head !== head.value);
     maps.setAttribute(
       "aria-label",
@@ -121,7 +129,7 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
         widest: 1,
       };
       const plane = found.planes[at];
-      if (plane) paintMatrix(canvas, [plane], side.value, look, partOf(null, found.size));
+      if (plane) paintMatrix(canvas, [plane], sides[at]?.value ?? SIDE, look, partOf(null, found.size));
     });
   });
   watch(signal, () => {
@@ -140,7 +148,7 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
     batch(() => {
       cell.value = to;
       store.hoveredHead.value = to === null ? null : (found?.head ?? null);
-      store.hoveredToken.value = to?.column ?? null;
+      store.hoveredToken.value = to && found ? positionOf(found, to.column) : null;
       store.sentence.value = to === null || !found ? null : cellSentence(store, found, to);
     });
   };
@@ -160,7 +168,8 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
     "keydown",
     (event) => {
       const size = shown.peek()?.size ?? 0;
-      const begin = { row: store.destination.peek() ?? size - 1, column: 0 };
+      const found = shown.peek();
+      const begin = { row: found ? placeOf(found, store.destination.peek()) : 0, column: 0 };
       const now = cell.peek();
       const to = stepAcross(event, now ?? begin, size, size);
       if (!to || size === 0) return;

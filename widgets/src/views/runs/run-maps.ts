@@ -3,6 +3,7 @@ import type { Sentence } from "../../base/sentence";
 import { everything, indexOf, type Plane } from "../../draw/plane";
 import type { Store } from "../../state/store";
 import type { Result } from "../../wire/client";
+import type { PositionPair } from "../../wire/protocol.gen";
 import { unpacked } from "../attention/attention-data";
 
 export const MAPS = ["A", "B", "B − A"] as const;
@@ -11,18 +12,31 @@ export interface RunMaps {
   head: string;
   size: number;
   notes: string[];
+  /** The positions of both runs at each row and column; null if each stands beside the one of the same index. */
+  pairs: readonly PositionPair[] | null;
   /** The pattern of A, of B, and B − A. */
   planes: [Plane, Plane, Plane];
 }
 
 export function runMapsOf({ reply, buffers }: Result<"compare-attention">): RunMaps {
-  const { layer, head, positions, notes, step = 1, parts } = reply;
+  const { layer, head, positions, notes, step = 1, parts, pairs = null } = reply;
   const frame = { ...everything(positions), step };
   const plane = (at: number): Plane => {
     const part = parts[at];
     return { ...frame, values: part ? unpacked(part, buffers[at], frame) : new Float32Array(0) };
   };
-  return { head: `L${layer}H${head}`, size: positions, notes, planes: [plane(0), plane(1), plane(2)] };
+  return { head: `L${layer}H${head}`, size: positions, notes, pairs, planes: [plane(0), plane(1), plane(2)] };
+}
+
+/** The position of the first run at a row or column. */
+export function positionOf({ pairs }: RunMaps, place: number): number {
+  return pairs?.[place]?.first ?? place;
+}
+
+/** The row of a position of the first run; the last row if it has none. */
+export function placeOf({ pairs, size }: RunMaps, position: number | null): number {
+  const place = pairs ? pairs.findIndex(({ first }) => first === position) : (position ?? -1);
+  return place < 0 ? size - 1 : place;
 }
 
 export interface Cell {
@@ -31,12 +45,14 @@ export interface Cell {
 }
 
 /** “L23H3: ·to₁₄ reads ·John₁₀ 0.65 in A, 0.43 in B: −0.22”. */
-export function cellSentence(store: Store, { head, planes }: RunMaps, { row, column }: Cell): Sentence {
+export function cellSentence(store: Store, maps: RunMaps, { row, column }: Cell): Sentence {
+  const { head, planes } = maps;
+  const [destination, source] = [row, column].map((place) => store.tokenName(positionOf(maps, place)));
   const [a = NaN, b = NaN, difference = NaN] = planes.map((plane) => plane.values[indexOf(plane, row, column)]);
   const change = Math.abs(difference).toFixed(2);
   const sign = Number(change) === 0 ? "" : difference < 0 ? "−" : "+";
   return [
-    `${head}: ${store.tokenName(row)} reads ${store.tokenName(column)} ${a.toFixed(2)} in A, ${b.toFixed(2)} in B: `,
+    `${head}: ${destination} reads ${source} ${a.toFixed(2)} in A, ${b.toFixed(2)} in B: `,
     { stress: sign + change },
     planes[0].step > 1 ? " (each the strongest of its block)" : "",
   ];

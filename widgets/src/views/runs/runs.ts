@@ -8,6 +8,7 @@ import { type ReadPicture, shownAs } from "../../export/pictures";
 import { attentionOfRuns, COMPARED_HEADS, effects } from "../../state/questions";
 import { nearestTo, type Scatter, type Spot, scatterOf, scatterOfEffects, spotOf, within } from "../../state/scatter";
 import type { Store } from "../../state/store";
+import { alignOffer } from "../../ui/align-offer";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import { stepAlong } from "../../ui/roving";
 import type { AttentionRoom } from "../attention/attention-room";
@@ -36,6 +37,8 @@ const SHOWS: [Shows, string, string][] = [
   ],
 ];
 
+const NOT_SAVED = "The effects of the stream need runs of the model: they are not in a saved page.";
+
 export const runs: TabView = {
   name: "Runs",
   tip: "Two compared runs, or direct and total effects, head by head",
@@ -55,11 +58,13 @@ function mount(
   const shows = state<Shows>("heads");
   const views = { heads: element("div"), attention: element("div"), stream: element("div") };
   parent.append(views.heads, views.attention, views.stream);
-  const isThere = (name: Shows): boolean =>
-    name === "attention" ? store.against.value !== null : name === "heads" || !store.isSaved.value;
-  const chosen = computed(() => (isThere(shows.value) ? shows.value : "heads"));
+  const isThere = (name: Shows): boolean => name !== "attention" || store.against.value !== null;
+  /** The stream's effects are runs of the model, which a saved page does not hold. */
+  const isLeftOut = (name: Shows): boolean => name === "stream" && store.isSaved.value;
+  const chosen = computed(() => (isThere(shows.value) && !isLeftOut(shows.value) ? shows.value : "heads"));
   const choose = (name: Shows): void =>
     batch(() => {
+      if (isLeftOut(name)) return void (store.sentence.value = [NOT_SAVED]);
       shows.value = name;
       if (name === "stream" && store.effects.stream.state.value !== "done") store.effects.stream.start();
     });
@@ -69,7 +74,8 @@ function mount(
       html`<div class="rs-switch" role="group" aria-label="What is compared">${SHOWS.filter(([name]) =>
         isThere(name),
       ).map(
-        ([name, text, tip]) => html`<button type="button" title=${tip} aria-pressed=${chosen.value === name}
+        ([name, text, tip]) => html`<button type="button" title=${isLeftOut(name) ? NOT_SAVED : tip}
+          aria-pressed=${chosen.value === name} aria-disabled=${isLeftOut(name) ? "true" : nothing}
           @click=${() => choose(name)}>${text}</button>`,
       )}</div>`,
       controls,
@@ -105,12 +111,17 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     return compared && scatterOf(compared, facts.layers, facts.heads);
   });
   const largest = computed(() => Math.max(scatter.value?.high ?? 0, -(scatter.value?.low ?? 0)));
-  mountTrouble(trouble, place, signal, () =>
-    store.tab.value !== "runs"
-      ? null
-      : isCaused.value
-        ? store.effects.heads.refusal.value
-        : (store.runs.reasonNotDrawn("heads") ?? store.reasonNotDrawn("heads")),
+  mountTrouble(
+    trouble,
+    place,
+    signal,
+    () =>
+      store.tab.value !== "runs"
+        ? null
+        : isCaused.value
+          ? store.effects.heads.refusal.value
+          : (store.runs.reasonNotDrawn("heads") ?? store.reasonNotDrawn("heads")),
+    () => alignOffer(store),
   );
   mountCaption(caption, store, signal, () => {
     if (isCaused.value) {

@@ -12,6 +12,7 @@ import { fixedWords } from "../../state/trail-words";
 import { prose } from "../../ui/prose";
 import { stepAlong } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
+import { besideWords, mountPairing } from "./pairing";
 import type { Focus } from "./reading";
 import { sourceSentence } from "./reading-words";
 import { paintStrip } from "./strip-attention";
@@ -28,7 +29,9 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   const beside = element("p", "rs-strip-note", { hidden: "" });
   parent.append(strip);
   const stretch = mountStretch(parent, store, "tokens", signal);
-  parent.append(beside);
+  const paired = element("p", "rs-strip-note rs-pairing", { hidden: "" });
+  parent.append(beside, paired);
+  mountPairing(paired, store, signal);
   const drawn = state(0);
   let focused: number | null = null;
 
@@ -62,6 +65,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const tokens = store.tokens.value;
     const destination = store.destination.value;
     const locked = store.locked.value;
+    const pairs = store.runs.beside.value;
     const { start, stop } = stretch.shown.value;
     const tabStop = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
     strip.classList.toggle("rs-long", tokens.length > 64);
@@ -75,15 +79,17 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
           i === locked ? "rs-locked" : "",
           varies.length > 0 ? "rs-varies" : "",
           token.padding ? "rs-padding" : "",
+          pairs !== null && !pairs.has(i) ? "rs-unpaired" : "",
         ].join(" ");
         const tip =
           varies.length > 0
             ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …`
             : `position ${i}${token.padding ? ", padding" : ""}`;
+        const beside = besideWords(store, i);
         const refusal = canSelect(store, i) ? "" : `; ${fixedWords(store)}`;
         return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === tabStop ? 0 : -1}
           aria-selected=${i === destination} aria-disabled=${refusal ? "true" : nothing}
-          aria-label="${says}, position ${i}" title="${tip}${refusal}">${store.tokenText(i)}</div>`;
+          aria-label="${says}, position ${i}${beside}" title="${tip}${beside}${refusal}">${store.tokenText(i)}</div>`;
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
       strip,
     );

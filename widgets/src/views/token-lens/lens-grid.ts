@@ -2,18 +2,15 @@
 // directions, and the page has only its visible cells. The pointer or the arrow keys make a cell active.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { visible } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
-import { css, sequentialRgb } from "../../draw/colours";
-import { inkOn } from "../../draw/ink";
+import type { Run } from "../../state/comparison";
 import type { Store } from "../../state/store";
 import { selectPosition } from "../../state/trail";
 import { stepAcross } from "../../ui/roving";
 import { scrollToShow } from "../../ui/scroll";
 import { measured } from "../../ui/width";
-import type { LensCell } from "../../wire/protocol.gen";
+import { contentsOf } from "./lens-runs";
 import type { LensTiles, VisibleCells } from "./lens-tiles";
-import { hasRank, probability } from "./lens-words";
 
 export interface CellPlace {
   row: number;
@@ -25,6 +22,9 @@ export interface Lens {
   positions: ReadonlySignal<number>;
   inSight: ReadonlySignal<boolean>;
   cursor: Signal<CellPlace | null>;
+  /** Which run the cells show, or the difference; and the end of the scale of differences. */
+  run: ReadonlySignal<Run>;
+  limit: ReadonlySignal<number>;
 }
 
 // Sizes in CSS pixels: the height and the width of a cell, the width of the row names, the height of the tokens above.
@@ -34,8 +34,6 @@ const NAMES_WIDTH = 76;
 const HEADER_HEIGHT = 24;
 /** At most this many rows are visible. */
 const MAX_ROWS = 16;
-/** A cell shows the answer's rank if the rank is at most this number. */
-export const MAX_RANK = 10;
 /** How many grids there have been; makes their ids unique. */
 let grids = 0;
 
@@ -129,6 +127,7 @@ export function mountLensGrid(
     const { rows, columns } = visibleCells.peek();
     void lens.tiles.version.value;
     const theme = store.theme.value;
+    const [run, limit] = [lens.run.value, lens.limit.value];
     const current = cursor.value;
     const names = points.value;
     const destination = store.destination.value;
@@ -149,12 +148,18 @@ export function mountLensGrid(
       const loaded = lens.tiles.cell(names, row, column);
       const isActive = current?.row === row && current.column === column;
       const place = `left:${NAMES_WIDTH + column * x}px;width:${x}px`;
-      const contents = loaded ? contentsOf(loaded.cell, theme) : { style: "", text: "", name: "loading", rank: null };
+      const contents = loaded
+        ? contentsOf(loaded, run, limit, theme)
+        : { style: "", text: "", name: "loading", rank: null, differs: false };
+      const classes = [
+        isActive ? "rs-on" : "",
+        loaded?.isCurrent === false ? "rs-old" : "",
+        contents.rank === 1 ? "rs-first" : "",
+        contents.differs ? "rs-differs" : "",
+      ].join(" ");
       return html`<div role="gridcell" id="${id}-${row}-${column}" aria-colindex=${column + 2} aria-selected=${isActive}
           aria-label=${contents.name}
-        class="rs-lens-cell ${isActive ? "rs-on" : ""} ${loaded?.isCurrent === false ? "rs-old" : ""} ${
-          contents.rank === 1 ? "rs-first" : ""
-        }" data-row=${row} data-column=${column} data-rank=${contents.rank ?? nothing}
+        class="rs-lens-cell ${classes}" data-row=${row} data-column=${column} data-rank=${contents.rank ?? nothing}
         style="${place};${contents.style}"><span dir="auto">${contents.text}</span></div>`;
     };
     render(
@@ -240,19 +245,4 @@ export function mountLensGrid(
     );
   }
   return visibleCells;
-}
-
-function contentsOf(
-  cell: LensCell,
-  theme: Store["theme"]["value"],
-): { style: string; text: string; name: string; rank: number | null } {
-  const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
-  const colour = sequentialRgb(p, theme);
-  const rankWords = hasRank(cell) ? `, answer rank ${cell.rank}` : "";
-  return {
-    style: `background-color:${css(colour)};color:${inkOn(colour)}`,
-    text: visible(top),
-    name: `${visible(top)} ${probability(p)}${rankWords}`,
-    rank: hasRank(cell) && cell.rank <= MAX_RANK ? cell.rank : null,
-  };
 }

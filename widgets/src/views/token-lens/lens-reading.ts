@@ -12,7 +12,13 @@ export interface LensReading {
   cell: LensCell;
   point: Component;
   position: number;
+  /** The same cell in the other run, if both are shown; `cell` is that of A. */
+  second?: LensCell;
+  /** Which run the cell is of, if two are compared. */
+  run?: "A" | "B";
 }
+/** So many tokens of each run are listed, if both are shown. */
+const OF_EACH = 4;
 
 export function mountReading(
   parent: HTMLElement,
@@ -23,9 +29,8 @@ export function mountReading(
   watch(signal, () => {
     const reading = read();
     if (!reading) return render(nothing, parent);
-    const { cell, point, position } = reading;
+    const { cell, point, position, second, run } = reading;
     const answer = answerName(store);
-    const isRanked = hasRank(cell) && answer !== null;
     const line = (
       text: string,
       p: number,
@@ -36,12 +41,21 @@ export function mountReading(
           style="width:${
             100 * Math.max(0, Math.min(1, p))
           }%"></i></span><span class="rs-number">${probability(p)}</span></li>`;
+    const list = (cell: LensCell, count: number): unknown => {
+      const [rank, p] = answer !== null && hasRank(cell) ? [cell.rank, cell.answer] : [0, 0];
+      const shown = cell.tokens.slice(0, count);
+      return html`<ol>${shown.map((text, i) =>
+        line(visible(text), cell.probabilities[i] ?? NaN, i + 1, rank === i + 1),
+      )}
+        ${rank > shown.length && answer !== null ? line(answer, p, rank, true) : nothing}</ol>`;
+    };
+    const head = html`<h4><span>${point.label} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi>${
+      run ? html` <span>in ${run}</span>` : nothing
+    }</h4>`;
     render(
-      html`<h4><span>${point.label} at</span> <bdi class="rs-name">${store.tokenName(position)}</bdi></h4>
-        <ol>${cell.tokens
-          .slice(0, LISTED)
-          .map((text, i) => line(visible(text), cell.probabilities[i] ?? NaN, i + 1, isRanked && cell.rank === i + 1))}
-        ${isRanked && cell.rank > cell.tokens.length ? line(answer, cell.answer, cell.rank, true) : nothing}</ol>`,
+      second
+        ? html`${head}<h5>A</h5>${list(cell, OF_EACH)}<h5>B</h5>${list(second, OF_EACH)}`
+        : html`${head}${list(cell, LISTED)}`,
       parent,
     );
   });

@@ -6,7 +6,14 @@ import { isOutdated } from "../../state/loader";
 import { TALL, type Tile, tileAt, WIDE } from "../../state/questions";
 import type { Store } from "../../state/store";
 import type { Client } from "../../wire/client";
-import type { LensCell, ReadTokenLens } from "../../wire/protocol.gen";
+import type {
+  CompareTokenLens,
+  LensCell,
+  ReadTokenLens,
+  TokenLensComparisonReply,
+  TokenLensReply,
+} from "../../wire/protocol.gen";
+import type { BothCells } from "./lens-runs";
 
 /** At most this many tiles are requested at a time, and at most this many are kept. */
 const MAX_REQUESTS = 2;
@@ -19,13 +26,16 @@ export interface LensSelection {
   /** All points of the lens, from the first. */
   points: string[];
   positions: number;
-  ask: (tile: Tile) => ReadTokenLens;
+  ask: (tile: Tile) => ReadTokenLens | CompareTokenLens;
 }
 interface ReceivedTile {
   key: string;
   start: number;
   /** By point. The cells of a point are in the order of their positions, from `start`. */
   cells: Map<string, LensCell[]>;
+  /** The same cells in the compared run, and their positions there; null if there is one run. */
+  second: Map<string, (LensCell | null)[]> | null;
+  beside: (number | null)[];
 }
 export interface VisibleCells {
   rows: [from: number, to: number];
@@ -59,12 +69,16 @@ export class LensTiles {
   }
 
   /** A cell, and whether it belongs to the present selection. An older cell stays until its new tile arrives. */
-  cell(points: string[], row: number, column: number): { cell: LensCell; isCurrent: boolean } | null {
+  cell(points: string[], row: number, column: number): (BothCells & { isCurrent: boolean }) | null {
     const point = points[row];
     if (point === undefined) return null;
     const tile = this.#tiles.peek(tileId(points, row, column));
     const cell = tile?.cells.get(point)?.[column - tile.start];
-    return tile && cell ? { cell, isCurrent: tile.key === this.#selection?.key } : null;
+    if (!tile || !cell) return null;
+    const isCurrent = tile.key === this.#selection?.key;
+    if (tile.second === null) return { first: cell, isCurrent };
+    const at = column - tile.start;
+    return { first: cell, second: tile.second.get(point)?.[at] ?? null, beside: tile.beside[at] ?? null, isCurrent };
   }
 
   #missing(): string[] {
@@ -89,13 +103,12 @@ export class LensTiles {
     this.#requests.set(lane, `${id} ${selection.key}`);
     let isRefused = false;
     try {
-      const result = await this.client.latest(`token lens ${lane}`, selection.ask(extent(selection, id)));
+      const result = await this.client.latest<"token-lens" | "compare-token-lens">(
+        `token lens ${lane}`,
+        selection.ask(extent(selection, id)),
+      );
       if (result && !this.signal.aborted && selection.key === this.#selection?.key) {
-        this.#tiles.set(id, {
-          key: selection.key,
-          start: result.reply.start,
-          cells: new Map(result.reply.points.map((point, i) => [point, result.reply.cells[i] ?? []])),
-        });
+        this.#tiles.set(id, { key: selection.key, ...received(result.reply) });
         this.notes = result.reply.notes;
         this.trouble.value = null;
         this.version.value += 1;
@@ -111,6 +124,14 @@ export class LensTiles {
       else if (!this.signal.aborted) this.#requestMissing();
     }
   }
+}
+
+function received(reply: TokenLensReply | TokenLensComparisonReply): Omit<ReceivedTile, "key"> {
+  const { points, start } = reply;
+  const byPoint = <T>(cells: T[][]): Map<string, T[]> => new Map(points.map((point, i) => [point, cells[i] ?? []]));
+  return reply.kind === "token-lens"
+    ? { start, cells: byPoint(reply.cells), second: null, beside: [] }
+    : { start, cells: byPoint(reply.first), second: byPoint(reply.second), beside: reply.beside };
 }
 
 /**

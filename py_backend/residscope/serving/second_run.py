@@ -1,0 +1,101 @@
+"""The run that the views compare with: another prompt, or another cache of the user's namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias, TypeVar
+from uuid import uuid4
+
+from residscope.attribution.targets import Targets
+from residscope.cache.view import CacheView
+from residscope.comparison.alignment import HOW
+from residscope.comparison.runs import chosen_prompts
+from residscope.compute.memo import size_of
+from residscope.compute.torch_context import in_torch_context
+from residscope.errors import ResidscopeError
+from residscope.serving.request_context import RequestContext
+from residscope.session.change_notes import steady
+from residscope.session.change_tracking import track
+from residscope.session.class_kinds import peek
+from residscope.session.discovery import named
+from residscope.terms import Against
+from residscope.wire.envelope import Buffers
+
+_ONE_PROMPT = "The mean over all prompts cannot be compared with one prompt: choose a prompt, or end the comparison."
+_ITSELF = "This comparison names neither another cache nor another prompt: choose what to compare with."
+
+_BY_TOKEN = (
+    "“Align by token” compares the tokens that both have in the same order. Without it, select the last token: it is "
+    "compared with the last token of the other run."
+)
+
+Key: TypeAlias = "tuple[Hashable, ...] | None"
+T = TypeVar("T")
+
+
+def of_two(
+    context: RequestContext,
+    against: Against,
+    what_if: Any,
+    key: Key,
+    make: Callable[[RequestContext], tuple[T, Buffers]],
+) -> tuple[T, Buffers]:
+    """Call `make` with the run that is compared with.
+
+    The reply depends on the states of both caches. It is memoised for both together, and computed again if the other
+    cache changes meanwhile; the service does the same for the first one.
+    """
+    memo = context.view.memo
+
+    def kept(state: str, make: Callable[[], tuple[T, Buffers]]) -> tuple[T, Buffers]:
+        return make() if key is None else memo.once(("compared", state, *key), make, lambda reply: size_of(reply[1]))
+
+    name = against.cache
+    cache = what_if
+    if cache is None:
+        if name is None:
+            return kept("", lambda: make(context))
+        cache = named(name)
+    if cache is None:
+        raise ResidscopeError(
+            "against",
+            f"There is no activation cache `{name}` in the notebook: run the cell that makes it, or compare with "
+            "another run.",
+        )
+    model = context.view.model if peek(cache, "model") is None else None  # the model of its run was deleted
+    other = track(cache, model)
+
+    def work() -> tuple[T, Buffers]:
+        view = CacheView(cache, model=model, seen=other)
+        view.padding_is_real = context.view.padding_is_real
+        second = RequestContext(Targets.of(view, context.targets.directions), None)
+        return in_torch_context(view.stream.device, lambda: make(second))
+
+    # In the memo of the other cache, this lasts as long as its present state, and so do the replies with it in their
+    # keys.
+    state: str = other.memo[0].once(("state",), lambda: uuid4().hex)
+    return kept(state, lambda: steady(lambda quick: other.compare(cache, model, quick=quick), work, other))
+
+
+def prompts_of(
+    first: RequestContext, second: RequestContext, against: Against, shown: int | None
+) -> tuple[int | None, int | None]:
+    """The prompt of each run; None for each if all prompts are compared, one by one."""
+    if against.cache is None and against.prompt is None and not against.without:
+        raise ResidscopeError("against", _ITSELF)
+    prompt = first.view.check_prompt(shown)
+    if prompt is None and against.prompt is not None and first.view.batch > 1:
+        raise ResidscopeError("against", _ONE_PROMPT)
+    return chosen_prompts(first.view, second.view, prompt, against.prompt, same=first is second)
+
+
+def on_screen(error: ResidscopeError, against: Against) -> ResidscopeError:
+    """What a person does on screen where Python takes `align=`: the code "align" says that one click helps."""
+    if error.code != "align":
+        return error
+    reason = str(error).removesuffix(f": {HOW}")
+    if against.align is None:
+        return ResidscopeError("align", f"{reason}. {_BY_TOKEN}")
+    if reason == str(error):
+        return ResidscopeError("aligned", reason)
+    return ResidscopeError("aligned", f"{reason}: select a token that has one.")

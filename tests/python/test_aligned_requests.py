@@ -1,0 +1,166 @@
+"""What the views ask about two runs of different lengths, paired by token, and about the token lens of two runs.
+
+Truth: `residscope.compare(…, align="by token")` for whole replies; for single numbers TransformerLens' cache and
+weights, in float64 by hand.
+"""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+import residscope
+from residscope.serving.service import Service
+from residscope.terms import Against
+from residscope.wire.protocol import Compare, CompareAttention, CompareTokenLens, PairPositions, Shown, WriteCode
+from tests.python.test_compared_requests import maps_of
+from tests.support import tiny
+
+PAIR = ("w5", "w9")
+ALIGNED = Against("longer", 0, align="by token")
+BESIDE = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7}
+"""Position 2 of the longer run is another token; the others follow it."""
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A run of three prompts, and one of the first prompt with a token more."""
+    model = tiny.boot("llama")
+    tokens, _, cache = tiny.run(model)
+    with_more = torch.cat([tokens[:1, :2], tokens[:1, 4:5] + 1, tokens[:1, 2:]], 1)
+    with torch.no_grad():
+        _, longer = model.run_with_cache(with_more)
+    names = {"cache": cache, "longer": longer, "model": model, "residscope": residscope}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=names))
+    return types.SimpleNamespace(model=model, tokens=tokens, cache=cache, longer=longer, names=names)
+
+
+def test_the_pairs_are_the_tokens_that_both_have(run):
+    service = Service(run.cache)
+    reply, _ = service.reply(PairPositions(ALIGNED, 0))
+    assert {pair.first: pair.second for pair in reply.pairs} == BESIDE
+    assert (reply.how, reply.first_length, reply.second_length, reply.different) == ("token", 7, 8, 0)
+    unpaired, _ = service.reply(PairPositions(Against("longer", 0), 0))
+    assert (unpaired.how, unpaired.pairs) == ("none", None)
+    other, _ = service.reply(PairPositions(Against(None, 1), 0))
+    differ = int((run.tokens[0] != run.tokens[1]).sum())
+    assert (other.how, other.pairs, other.different) == ("index", None, differ)
+
+
+def test_without_an_alignment_the_code_says_that_one_click_helps(run):
+    service, against = Service(run.cache), Against("longer", 0)
+    target = service.targets().resolve(PAIR)
+    asks = [
+        Compare("head", target, against, 0, 3),
+        CompareAttention(1, 2, against, 0),
+        CompareTokenLens(["1_pre"], 0, 3, target, against, 2, 0),
+    ]
+    for ask in asks:
+        with pytest.raises(residscope.ResidscopeError, match=r"7 and 8 tokens.*“Align by token”") as error:
+            service.reply(ask)
+        assert error.value.code == "align"
+    service.reply(Compare("head", target, against, 0))  # the last tokens are beside each other
+
+
+def test_a_token_without_a_partner_is_refused(run):
+    service = Service(run.longer)
+    run.names["shorter"] = run.cache
+    target = service.targets().resolve(PAIR)
+    with pytest.raises(residscope.ResidscopeError, match=r"Position 2 .* select a token that has one") as error:
+        service.reply(Compare("head", target, Against("shorter", 0, align="by token"), 0, 2))
+    assert error.value.code == "aligned"
+
+
+@pytest.mark.parametrize("position", [1, 3, "last"])
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
+def test_the_charts_are_those_of_compare(run, by, position):
+    service = Service(run.cache)
+    reply, buffers = service.reply(Compare(by, service.targets().resolve(PAIR), ALIGNED, 0, position))
+    truth = residscope.compare(run.cache, run.longer, PAIR, by=by, position=position, prompt=0, align="by token")
+    parts = [truth.first.values, truth.second.values, truth.written, truth.read]
+    for buffer, part in zip(buffers, parts, strict=True):
+        values = np.frombuffer(buffer, np.float32)
+        np.testing.assert_allclose(values[~np.isnan(values)], part[:, 0], atol=1e-5)
+    assert reply.difference.measured == pytest.approx(float(truth.measured), abs=1e-6)
+
+
+def test_the_attention_is_that_of_both_caches_at_the_pairs(run):
+    reply, buffers = Service(run.cache).reply(CompareAttention(1, 2, ALIGNED, 0))
+    assert {pair.first: pair.second for pair in reply.pairs} == BESIDE
+    first, second, difference = maps_of(reply, buffers)
+    places = list(BESIDE.values())
+    truth = run.cache["pattern", 1][0, 2], run.longer["pattern", 1][0, 2][places][:, places]
+    for shown, expected in zip((first, second), truth, strict=True):
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
+    np.testing.assert_allclose(difference, truth[1] - truth[0], atol=1e-6)
+    assert any("position 2 of the second run" in note for note in reply.notes)
+
+
+def test_the_token_lens_of_both_runs_by_hand(run):
+    service, model = Service(run.cache), run.model
+    points = ["1_pre", "final_post"]
+    target = service.targets().resolve(PAIR)
+    reply, _ = service.reply(CompareTokenLens(points, 1, 5, target, ALIGNED, 3, 0))
+    assert reply.beside == [BESIDE[at] for at in range(1, 5)]
+    answer = model.tokenizer.convert_tokens_to_ids(PAIR[0])
+    weight, unembed = model.ln_final.weight.detach().double(), model.W_U.detach().double()
+
+    def probabilities(cache, point, at):
+        layers = model.cfg.n_layers
+        stream = (cache["resid_pre", 1] if point == "1_pre" else cache["resid_post", layers - 1])[0, at].double()
+        scale = (stream.square().mean() + model.cfg.eps).sqrt()
+        return ((stream / scale * weight) @ unembed).softmax(-1)
+
+    for row, point in enumerate(points):
+        for column, at in enumerate(range(1, 5)):
+            cells = (reply.first[row][column], run.cache, at), (reply.second[row][column], run.longer, BESIDE[at])
+            for cell, cache, place in cells:
+                expected = probabilities(cache, point, place)
+                assert cell.answer == pytest.approx(float(expected[answer]), abs=1e-6)
+                assert cell.rank == int((expected > expected[answer]).sum()) + 1
+                assert cell.probabilities == pytest.approx(expected.topk(3).values.tolist(), abs=1e-6)
+
+
+def test_the_token_lens_has_no_cell_where_the_second_run_has_none(run):
+    run.names["shorter"] = run.cache
+    service = Service(run.longer)
+    against = Against("shorter", 0, align="by token")
+    target = service.targets().resolve(PAIR)
+    reply, _ = service.reply(CompareTokenLens(["1_pre"], 0, 8, target, against, 2, 0))
+    assert reply.beside == [0, 1, None, 2, 3, 4, 5, 6]
+    assert [cell is None for cell in reply.second[0]] == [at == 2 for at in range(8)]
+    whole = residscope.compare_token_lens(run.longer, run.cache, PAIR, prompt=0, with_prompt=0, align="by token")
+    row = whole.points.index("1_pre")
+    shown = [b.answer - a.answer for a, b in zip(reply.first[0], reply.second[0], strict=True) if b is not None]
+    assert shown == pytest.approx(whole.answer_probability[row].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("shown_run", ["first", "second", "difference"])
+@pytest.mark.parametrize("picture", ["lens", "layers", "heads", "runs", "token-lens"])
+def test_the_code_gives_what_is_shown(run, picture, shown_run):
+    service = Service(run.cache, "cache")
+    target = service.targets().resolve(PAIR)
+    shown = Shown(target, 0, 3, top_k=3, against=ALIGNED, run=shown_run)
+    code = service.reply(WriteCode(picture, shown))[0].code
+    is_plain = picture == "token-lens" and shown_run == "first"
+    assert ('align="by token"' in code) != is_plain
+    namespace = dict(run.names)
+    exec(compile(code, "cell", "exec"), namespace)
+    assert namespace["figure"].to_json()
+    if picture == "heads":
+        _, [first, second, written, read] = service.reply(Compare("head", target, ALIGNED, 0, 3))
+        floats = [np.frombuffer(buffer, np.float32) for buffer in (first, second, written, read)]
+        rows = {"first": floats[0], "second": floats[1], "difference": floats[2] + floats[3]}[shown_run]
+        np.testing.assert_allclose(namespace["values"].flatten(), rows[: namespace["values"].numel()], atol=1e-5)
+    if picture == "token-lens" and shown_run != "first":
+        reply, _ = service.reply(CompareTokenLens(["1_pre"], 0, 7, target, ALIGNED, 5, 0))
+        values = namespace["values"][namespace["comparison"].points.index("1_pre")]
+        expected = (
+            [cell.probabilities for cell in reply.second[0]]
+            if shown_run == "second"
+            else [b.answer - a.answer for a, b in zip(reply.first[0], reply.second[0], strict=True)]
+        )
+        np.testing.assert_allclose(values, expected, atol=1e-5)
