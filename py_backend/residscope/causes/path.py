@@ -7,7 +7,8 @@ from typing import Any, Literal, cast, get_args
 
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
-from residscope.causes.reads import WORDS, Read
+from residscope.causes.reads import WORDS
+from residscope.causes.sites import Read
 from residscope.errors import ResidscopeError
 
 Ends = tuple["Receiver", ...] | Literal["logits"]

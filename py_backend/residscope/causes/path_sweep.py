@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from residscope.causes.carry import Carry
 from residscope.causes.path import Ends, last_layer, sharing
-from residscope.causes.reads import Read, Reads, capture, put
+from residscope.causes.reads import Reads, capture, put
 from residscope.causes.runner import Edit, Runner
-from residscope.causes.sites import Place, Site, SiteKind, held
+from residscope.causes.sites import Place, Read, Site, SiteKind, held
 from residscope.causes.sweep import FEW, Patch, Sweep
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
