@@ -21,7 +21,7 @@ from tests.support.cause_families import RIGHT, Row, measured
 HEADS = {
     "L23H3": "writes the name, and later layers build on it",
     "L29H1": "the last layer: nothing can follow but its MLP",
-    "L23H0": "writes the name, but the model makes good for it",
+    "L23H0": "writes the name, but the model compensates for it",
     "L23H2": "likewise: without it the answer is even surer",
     "L20H0": "acts through others only",
     "L1H4": "likewise",

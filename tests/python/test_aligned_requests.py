@@ -7,6 +7,7 @@ weights, in float64 by hand.
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,14 +39,19 @@ def run(monkeypatch):
     return types.SimpleNamespace(model=model, tokens=tokens, cache=cache, longer=longer, names=names)
 
 
+def answer_of(service: Service, request: Any) -> tuple[Any, Any]:
+    """The reply of any kind, and its buffers."""
+    return service.reply(request)
+
+
 def test_the_pairs_are_the_tokens_that_both_have(run):
     service = Service(run.cache)
-    reply, _ = service.reply(PairPositions(ALIGNED, 0))
+    reply, _ = answer_of(service, PairPositions(ALIGNED, 0))
     assert {pair.first: pair.second for pair in reply.pairs} == BESIDE
     assert (reply.how, reply.first_length, reply.second_length, reply.different) == ("token", 7, 8, 0)
-    unpaired, _ = service.reply(PairPositions(Against("longer", 0), 0))
+    unpaired, _ = answer_of(service, PairPositions(Against("longer", 0), 0))
     assert (unpaired.how, unpaired.pairs) == ("none", None)
-    other, _ = service.reply(PairPositions(Against(None, 1), 0))
+    other, _ = answer_of(service, PairPositions(Against(None, 1), 0))
     differ = int((run.tokens[0] != run.tokens[1]).sum())
     assert (other.how, other.pairs, other.different) == ("index", None, differ)
 
@@ -60,9 +66,9 @@ def test_without_an_alignment_the_code_says_that_one_click_helps(run):
     ]
     for ask in asks:
         with pytest.raises(residscope.ResidscopeError, match=r"7 and 8 tokens.*“Align by token”") as error:
-            service.reply(ask)
+            answer_of(service, ask)
         assert error.value.code == "align"
-    service.reply(Compare("head", target, against, 0))  # the last tokens are beside each other
+    answer_of(service, Compare("head", target, against, 0))  # the last tokens are beside each other
 
 
 def test_a_token_without_a_partner_is_refused(run):
@@ -70,7 +76,7 @@ def test_a_token_without_a_partner_is_refused(run):
     run.names["shorter"] = run.cache
     target = service.targets().resolve(PAIR)
     with pytest.raises(residscope.ResidscopeError, match=r"Position 2 .* select a token that has one") as error:
-        service.reply(Compare("head", target, Against("shorter", 0, align="by token"), 0, 2))
+        answer_of(service, Compare("head", target, Against("shorter", 0, align="by token"), 0, 2))
     assert error.value.code == "aligned"
 
 
@@ -78,7 +84,7 @@ def test_a_token_without_a_partner_is_refused(run):
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 def test_the_charts_are_those_of_compare(run, by, position):
     service = Service(run.cache)
-    reply, buffers = service.reply(Compare(by, service.targets().resolve(PAIR), ALIGNED, 0, position))
+    reply, buffers = answer_of(service, Compare(by, service.targets().resolve(PAIR), ALIGNED, 0, position))
     truth = residscope.compare(run.cache, run.longer, PAIR, by=by, position=position, prompt=0, align="by token")
     parts = [truth.first.values, truth.second.values, truth.written, truth.read]
     for buffer, part in zip(buffers, parts, strict=True):
@@ -88,7 +94,7 @@ def test_the_charts_are_those_of_compare(run, by, position):
 
 
 def test_the_attention_is_that_of_both_caches_at_the_pairs(run):
-    reply, buffers = Service(run.cache).reply(CompareAttention(1, 2, ALIGNED, 0))
+    reply, buffers = answer_of(Service(run.cache), CompareAttention(1, 2, ALIGNED, 0))
     assert {pair.first: pair.second for pair in reply.pairs} == BESIDE
     first, second, difference = maps_of(reply, buffers)
     places = list(BESIDE.values())
@@ -103,7 +109,7 @@ def test_the_token_lens_of_both_runs_by_hand(run):
     service, model = Service(run.cache), run.model
     points = ["1_pre", "final_post"]
     target = service.targets().resolve(PAIR)
-    reply, _ = service.reply(CompareTokenLens(points, 1, 5, target, ALIGNED, 3, 0))
+    reply, _ = answer_of(service, CompareTokenLens(points, 1, 5, target, ALIGNED, 3, 0))
     assert reply.beside == [BESIDE[at] for at in range(1, 5)]
     answer = model.tokenizer.convert_tokens_to_ids(PAIR[0])
     weight, unembed = model.ln_final.weight.detach().double(), model.W_U.detach().double()
@@ -129,7 +135,7 @@ def test_the_token_lens_has_no_cell_where_the_second_run_has_none(run):
     service = Service(run.longer)
     against = Against("shorter", 0, align="by token")
     target = service.targets().resolve(PAIR)
-    reply, _ = service.reply(CompareTokenLens(["1_pre"], 0, 8, target, against, 2, 0))
+    reply, _ = answer_of(service, CompareTokenLens(["1_pre"], 0, 8, target, against, 2, 0))
     assert reply.beside == [0, 1, None, 2, 3, 4, 5, 6]
     assert [cell is None for cell in reply.second[0]] == [at == 2 for at in range(8)]
     whole = residscope.compare_token_lens(run.longer, run.cache, PAIR, prompt=0, with_prompt=0, align="by token")
@@ -144,19 +150,19 @@ def test_the_code_gives_what_is_shown(run, picture, shown_run):
     service = Service(run.cache, "cache")
     target = service.targets().resolve(PAIR)
     shown = Shown(target, 0, 3, top_k=3, against=ALIGNED, run=shown_run)
-    code = service.reply(WriteCode(picture, shown))[0].code
+    code = answer_of(service, WriteCode(picture, shown))[0].code
     is_plain = picture == "token-lens" and shown_run == "first"
     assert ('align="by token"' in code) != is_plain
     namespace = dict(run.names)
     exec(compile(code, "cell", "exec"), namespace)
     assert namespace["figure"].to_json()
     if picture == "heads":
-        _, [first, second, written, read] = service.reply(Compare("head", target, ALIGNED, 0, 3))
+        _, [first, second, written, read] = answer_of(service, Compare("head", target, ALIGNED, 0, 3))
         floats = [np.frombuffer(buffer, np.float32) for buffer in (first, second, written, read)]
         rows = {"first": floats[0], "second": floats[1], "difference": floats[2] + floats[3]}[shown_run]
         np.testing.assert_allclose(namespace["values"].flatten(), rows[: namespace["values"].numel()], atol=1e-5)
     if picture == "token-lens" and shown_run != "first":
-        reply, _ = service.reply(CompareTokenLens(["1_pre"], 0, 7, target, ALIGNED, 5, 0))
+        reply, _ = answer_of(service, CompareTokenLens(["1_pre"], 0, 7, target, ALIGNED, 5, 0))
         values = namespace["values"][namespace["comparison"].points.index("1_pre")]
         expected = (
             [cell.probabilities for cell in reply.second[0]]
