@@ -153,6 +153,11 @@ class Target(msgspec.Struct, frozen=True):
     next_token: NextToken | None = None
 
 
+def is_chosen(target: Target) -> bool:
+    """Return whether a target is one: before any is chosen, a view has an empty target."""
+    return bool(target.contrasts or target.direction or target.inner or target.next_token)
+
+
 class Against(msgspec.Struct, frozen=True):
     """The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
 
@@ -201,12 +206,16 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class TokenLabel(msgspec.Struct, frozen=True):
-    """A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens."""
+    """A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens.
+
+    `special` is whether the tokenizer has it as a special token, such as the end of a chat's turn.
+    """
 
     text: str
     id: int | None = None
     varies: list[str] = []
     padding: bool = False
+    special: bool = False
 
 
 ComponentKind = Literal[

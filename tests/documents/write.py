@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.documents import architectures, causes, padding, points, precision, tutorial, why
+from tests.documents import architectures, causes, next_token, padding, points, precision, tutorial, why
 
 FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 
@@ -12,6 +12,7 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     tutorial.main(FOLDER / "tutorial.md")
     why.main(FOLDER / "why.md")
+    next_token.main(FOLDER / "next-token.md")
     padding.main(FOLDER / "padding.md")
     precision.main(FOLDER / "precision.md")
     architectures.main(FOLDER / "architectures.md")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 
 import residscope
 from residscope import ResidscopeError, targets
+from residscope.serving import answer_next
+from residscope.serving.service import Service
 from tests.support import tiny
 
 FAMILIES = ("llama", "gpt2", "gemma2", "granite", "deepseek_v3", "mixtral", "cohere", "bloom", "mamba", "qwen3_next",
@@ -76,11 +81,18 @@ def test_what_has_no_next_token_is_refused():
         residscope.attribute(cache, targets.next_token())
     with pytest.raises(ResidscopeError, match="one position"):
         residscope.attribute(cache, targets.next_token(), by="source", position="all")
-    with pytest.raises(ResidscopeError, match="name a token"):
-        residscope.attribute(cache, targets.output("L1H1", of=targets.next_token()), position=3)
+    with pytest.raises(ResidscopeError, match="one destination"):
+        residscope.attribute(cache, targets.output("L1H1", of=targets.next_token(), source=1), position="all")
     held = {name: cache[name] for name in cache if name not in ("embed.hook_in", "hook_embed", "embed.hook_out")}
     with pytest.raises(ResidscopeError, match="holds no token ids"):
         residscope.attribute(held, targets.next_token(), position="all", model=cache.model)
+
+
+def test_what_a_head_contributes_to_the_next_token():
+    tokens, _, cache = cached("llama")
+    own = residscope.attribute(cache, targets.output("L1H1", of=targets.next_token(), source=1), position=3)
+    named = targets.output("L1H1", of=[int(id) for id in tokens[:, 4]], source=1)
+    torch.testing.assert_close(own.values, residscope.attribute(cache, named, position=3).values)
 
 
 def test_neurons_and_logits_that_are_given():
@@ -89,3 +101,189 @@ def test_neurons_and_logits_that_are_given():
     assert found.measured_from == "the given logits"
     one = residscope.attribute(cache, [int(at) for at in tokens[:, 4]], by="neuron", layers=1, position=3)
     torch.testing.assert_close(found.values[..., 3], one.values, atol=1e-5, rtol=1e-5)
+
+
+# --- the requests of the views ----------------------------------------------------------------------------------------
+OWN = {"contrasts": [], "next_token": {"versus": None}}
+OTHER = {"contrasts": [], "next_token": {"versus": "runner-up"}}
+
+
+def answered(service: Service, kind: str, **fields):
+    answer, buffers = service.answer({"id": "1", "ask": {"kind": kind, **fields}})
+    return answer.get("reply") or answer["failure"], [np.frombuffer(buffer, "f4") for buffer in buffers]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "mamba", "native"])
+def test_the_reply_for_the_tokens_is_the_models_own_and_that_of_single_questions(name):
+    tokens, logits, cache = cached(name, pad=True)
+    mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
+    service = Service(cache, attention_mask=mask)
+    reply, (log_prob, rank, layers, heads) = answered(service, "next-tokens", target=OWN, prompt=1)
+    assert (reply["kind"], reply["count"], reply["positions"]) == ("next-tokens", 4, 7)
+    assert reply["adding"] == 4
+    wanted = logits.log_softmax(-1)[1].gather(-1, tokens[1].roll(-1)[:, None])[:4, 0]
+    assert log_prob[:4] == pytest.approx(wanted.numpy(), abs=1e-4)
+    own = logits[1].gather(-1, tokens[1].roll(-1)[:, None])
+    assert rank[:4].tolist() == (1 + (logits[1] > own).sum(-1)[:4]).tolist()
+    assert np.isnan(log_prob[4:]).all()
+    assert np.isnan(rank[4:]).all()
+    assert np.isnan(layers.reshape(-1, 7)[:, 4:]).all()
+    at = 2
+    by = "layer" if name == "mamba" else "head"
+    one = residscope.attribute(cache, int(tokens[1, at + 1]), by=by, position=[at] * 3, attention_mask=mask)
+    for layer in range(cache.model.cfg.n_layers):
+        rows = [i for i, row in enumerate(one.components) if row.layer == layer]
+        assert layers.reshape(-1, 7)[layer, at] == pytest.approx(float(one.values[rows, 1].sum()), abs=1e-4)
+    if by == "head":
+        torch.testing.assert_close(
+            torch.tensor(heads).reshape(*one.grid.shape[:2], 7)[..., at], one.grid[..., 1], atol=1e-5, rtol=1e-5
+        )
+    else:
+        assert heads.size == 0
+
+
+def test_the_reply_for_neurons_is_that_of_single_questions():
+    tokens, _, cache = cached("gpt2")
+    reply, (_, _, rows, heads) = answered(
+        Service(cache), "next-tokens", target=OWN, prompt=0, neurons=["L1N3", "L0N2", "L1N0"]
+    )
+    one = residscope.attribute(cache, [int(id) for id in tokens[:, 5]], by="neuron", position=4)
+    wanted = [float(one.values[one.labels.index(name), 0]) for name in ("L1N3", "L0N2", "L1N0")]
+    assert rows.reshape(3, 7)[:, 4] == pytest.approx(wanted, abs=1e-5)
+    assert (heads.size, reply["adding"]) == (0, None)
+    failure, _ = answered(Service(cache), "next-tokens", target=OWN, prompt=0, neurons=["L1N99999"])
+    assert "no neuron 99999" in failure["message"]
+
+
+def test_too_many_heads_are_sent_one_by_one(monkeypatch):
+    _, _, cache = cached("llama")
+    service = Service(cache)
+    whole, (*_, heads) = answered(service, "next-tokens", target=OWN, prompt=2)
+    monkeypatch.setattr(answer_next, "MOST_BYTES", 100)
+    reply, (*_, empty) = answered(service, "next-tokens", target=OWN, prompt=2, padding="none")  # not the kept reply
+    assert (empty.size, reply["adding"]) == (0, whole["adding"])
+    _, (row, _) = answered(service, "positions", by="head", target=OWN, prompt=2, heads=["L1H2"])
+    assert row == pytest.approx(heads.reshape(3, 4, 7)[1, 2], nan_ok=True)
+    monkeypatch.setattr(answer_next, "MOST_POSITIONS", 6)
+    failure, _ = answered(service, "next-tokens", target=OTHER, prompt=2)
+    assert failure["code"] == "too-large"
+
+
+@pytest.mark.parametrize(("target", "kind"), list(product((OWN, OTHER), ("attribute", "neurons", "attention"))))
+def test_a_request_at_one_position_asks_about_its_own_next_token(target, kind):
+    tokens, logits, cache = cached("llama", pad=True)
+    mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
+    service = Service(cache, attention_mask=mask)
+    fields = {"attribute": {"by": "layer"}, "neurons": {"layer": 1}, "attention": {"layer": 1, "head": 1}}[kind]
+    for prompt, position, at in ((1, "last", 3), (1, 2, 2), (0, 5, 5)):  # position 5 is padding in prompt 1
+        answer, best = int(tokens[prompt, at + 1]), logits[prompt, at].topk(2).indices.tolist()
+        named = {"answer": [{"id": answer, "text": ""}], "distractor": []}
+        if target is OTHER:
+            named["distractor"] = [{"id": best[1] if best[0] == answer else best[0], "text": ""}]
+        asked = answered(service, kind, target=target, prompt=prompt, position=position, **fields)
+        plain = answered(service, kind, target={"contrasts": [named]}, prompt=prompt, position=at, **fields)
+        for found, wanted in zip(asked[1], plain[1], strict=True):
+            assert found == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+        assert asked[0].get("measured") == pytest.approx(plain[0].get("measured"))
+
+
+def test_only_prompts_that_are_shown_must_have_a_next_token():
+    tokens, _, cache = cached("llama", pad=True)
+    mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
+    service = Service(cache, attention_mask=mask)
+    mean, _ = answered(service, "attribute", by="layer", target=OWN, position=5)
+    assert "Position 5 of prompt 1 has no next token" in mean["message"]
+    whole, rows = answered(service, "attribute", by="layer", target=OWN)  # each at its own last one
+    single = [answered(service, "attribute", by="layer", target=OWN, prompt=prompt)[1][0] for prompt in range(3)]
+    assert rows[0] == pytest.approx(np.mean(single, 0), abs=1e-5)
+    assert whole["measured"] is not None
+    mean, (log_prob, rank, *_) = answered(service, "next-tokens", target=OWN)
+    assert (mean["count"], mean["adding"]) == (6 + 4 + 5, 15)
+    assert np.isnan(log_prob).tolist() == [False] * 4 + [True] * 3
+    assert np.isnan(rank).all()
+
+
+def test_positions_and_token_lens_are_about_each_positions_own_token():
+    tokens, logits, cache = cached("llama")
+    service = Service(cache)
+    rows = residscope.attribute(cache, targets.next_token(), by="layer", position="all").values[:, 0]
+    _, (values, measured) = answered(service, "positions", by="layer", target=OWN, prompt=0)
+    assert values.reshape(-1, 7) == pytest.approx(rows.numpy(), abs=1e-5, nan_ok=True)
+    own = logits[0].gather(-1, tokens[0].roll(-1)[:, None])[:, 0]
+    assert measured[:6] == pytest.approx(own[:6].numpy(), abs=1e-4)
+    _, (values, _) = answered(service, "positions", by="head", target=OWN, prompt=0, heads=["L2H1", "L0H3"])
+    grid = residscope.attribute(cache, targets.next_token(), position="all").grid[..., 0, :]
+    assert values.reshape(2, 7) == pytest.approx(torch.stack([grid[2, 1], grid[0, 3]]).numpy(), abs=1e-5, nan_ok=True)
+    reply, _ = answered(
+        service, "token-lens", target=OWN, prompt=0, points=["0_pre", "final_post"], start=4, stop=7, k=3
+    )
+    cells = reply["cells"][1]
+    wanted = logits[0].softmax(-1).gather(-1, tokens[0].roll(-1)[:, None])[:, 0]
+    assert [cell["answer"] for cell in cells[:2]] == pytest.approx(wanted[4:6].tolist(), abs=1e-4)
+    assert [cell["rank"] for cell in cells[:2]] == (1 + (logits[0] > own[:, None]).sum(-1))[4:6].tolist()
+    assert (cells[2]["answer"], cells[2]["rank"]) == (None, None)
+
+
+def test_what_has_one_answer_for_all_is_refused_in_a_sentence():
+    _, _, cache = cached("llama")
+    service = Service(cache)
+    run = {"target": OWN, "prompt": 0}
+    for kind, fields in (("compare", {"by": "layer", "against": {"prompt": 1}}),
+                         ("thumbnails", {"layer": 0, "weighting": "contribution"}),
+                         ("blend", {"layer": 0, "weighting": "contribution"})):  # fmt: skip
+        failure, _ = answered(service, kind, **run, **fields)
+        assert failure["code"] == "next-token"
+        assert "name a token" in failure["message"]
+    assert answered(service, "thumbnails", layer=0, **run)[0]["kind"] == "thumbnails"
+    failure, _ = answered(service, "next-tokens", target={"contrasts": []}, prompt=0)
+    assert failure["code"] == "next-token"
+    with pytest.raises(ResidscopeError, match="index of the first generated token"):
+        Service(cache, generated_from="3")
+    assert answered(Service(cache, generated_from=3), "describe")[0]["generated_from"] == 3
+
+
+def test_the_last_position_of_a_panel_follows_its_target(ioi_panel):
+    panel = ioi_panel
+    last = panel.position
+    panel.target = targets.next_token()
+    assert (panel.position, repr(panel.target)) == (last - 1, "targets.next_token()")
+    panel.target = targets.next_token("runner-up")
+    assert panel.position == last - 1
+    panel.position = 3
+    panel.target = None
+    assert panel.position == 3
+    panel.target = targets.next_token()
+    panel.position = "last"
+    assert panel.position == last - 1
+    panel.target = None
+    assert panel.position == last
+
+
+@pytest.fixture
+def ioi_panel():
+    from residscope.hosts.panel import Panel
+
+    _, _, cache = cached("llama")
+    panel = Panel(Service(cache))
+    yield panel
+    panel.close()
+
+
+@pytest.mark.parametrize("picture", ["heads", "layers", "lens", "ranking", "positions", "token-lens"])
+@pytest.mark.parametrize("position", ["last", 2])
+def test_copied_code_computes_what_is_shown(picture, position):
+    tokens, _, cache = cached("llama", pad=True)
+    mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
+    service = Service(cache, attention_mask=mask)
+    shown = {"target": OTHER, "prompt": 1, "position": position, "tab": "positions"}
+    reply, _ = answered(service, "code", picture=picture, shown=shown)
+    assert 'residscope.targets.next_token(versus="runner-up")' in reply["code"]
+    names = {"cache": cache, "attention_mask": mask}
+    exec(reply["code"].replace("figure = ", "figure = None and "), names)
+    at = 3 if position == "last" else 2
+    if picture == "layers":
+        _, (rows,) = answered(service, "attribute", by="layer", target=OTHER, prompt=1, position=at)
+        assert names["values"].numpy() == pytest.approx(rows, abs=1e-5)
+    if picture == "positions":
+        _, (rows, _) = answered(service, "positions", by="layer", target=OTHER, prompt=1)
+        assert names["values"].numpy() == pytest.approx(rows.reshape(-1, 7), abs=1e-5, nan_ok=True)

@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from residscope.terms import Decomposition, Weighting
+from residscope.terms import Decomposition, Target, Weighting
 from residscope.wire.protocol import AnyRequest
 
 FILE = Path(__file__).parents[1] / "texts" / "messages.json"
@@ -32,6 +32,7 @@ PROMPTS = [["<|im_start|>", " When", name, " and", " Mary", " went"] for name in
 TARGET = {"contrasts": [{"answer": [{"id": 1, "text": " Mary"}], "distractor": [{"id": 2, "text": " John"}]}]}
 READS = {"contrasts": [], "inner": {"kind": "attention", "layer": 2, "head": 1, "destination": 5, "source": 2}}
 MOVES = TARGET | {"through": [{"layer": 2, "head": 1, "source": 2}]}
+NEXT = {"contrasts": [], "next_token": {"versus": None}}
 NEURON = {"contrasts": [], "inner": {"kind": "neuron", "layer": 1, "index": 3}}
 _ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # deleted when the process ends
 
@@ -101,6 +102,7 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "positions", "by": "layer", "target": TARGET, "prompt": 0},
         {"kind": "token-lens", "points": ["0_pre", "final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
         | {"prompt": 0},
+        {"kind": "next-tokens", "target": NEXT, "prompt": 0},
         {"kind": "attribute", "by": "layer", "target": READS, "prompt": 0},
         {"kind": "attribute", "by": "layer", "target": MOVES, "prompt": 1},
         {"kind": "pairs", "target": READS, "prompt": 0, "k": 2},
@@ -249,6 +251,25 @@ def _requests_inside() -> list[dict[str, Any]]:
     return list(plain.values())
 
 
+def _requests_of_next_tokens() -> list[dict[str, Any]]:
+    """What the views ask if each position has its own target, at the last position that has one, and at another."""
+    from residscope.export.open_tabs import of_the_tab
+    from residscope.export.view_requests import Views, on_screen
+    from residscope.serving.service import Service
+    from residscope.wire.protocol import CacheFacts, Describe, Shown
+
+    facts, _ = Service(run()[1]).reply(Describe())
+    assert isinstance(facts, CacheFacts)
+    target = msgspec.convert(NEXT, Target)
+    found: list[dict[str, Any]] = []
+    for position in (4, 1):
+        views = Views(Shown(target, 0, position, top_k=3, tab="positions"), facts)
+        found += map(msgspec.to_builtins, on_screen(views))
+        found += (msgspec.to_builtins(ask) for _, asks in of_the_tab(views, [], []) for ask in asks)
+    plain = {json.dumps(ask, sort_keys=True): ask for ask in found if "target" in ask}
+    return list(plain.values())
+
+
 def _of_aligned_runs(heads: list[dict[str, int]]) -> list[dict[str, Any]]:
     """What the views ask about two prompts, paired by index and by token."""
     found: list[dict[str, Any]] = [{"kind": "pairing", "prompt": 0, "against": {"prompt": 1}}]
@@ -286,6 +307,7 @@ def _requests_of_tests() -> list[dict[str, Any]]:
             {"kind": "compare", "by": by, "prompt": 0, "against": {"without": ["L1H1"]}}
             for by in get_args(Decomposition)
         ),
+        *_requests_of_next_tokens(),
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

@@ -19,6 +19,7 @@ from residscope.terms import (
     Component,
     Contrast,
     NeuronInput,
+    NextToken,
     StreamDirection,
     Target,
     Through,
@@ -32,6 +33,8 @@ TARGET = Target([Contrast([Token(5, " Mary")], [Token(9, " John")])])
 READS = Target([], inner=AttentionScore(4, 3, "last", 2))
 AT_END = Target([], inner=AttentionScore(4, 3, 3, 2))
 MOVES = Target(TARGET.contrasts, through=[Through(4, 3, 2)])
+NEXT = Target([], next_token=NextToken("runner-up"))
+NEXT_MOVES = Target([], through=[Through(4, 3, 2)], next_token=NextToken("runner-up"))
 EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
 NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
@@ -116,6 +119,18 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "effects, but a score is shown": (APART, Shown(TARGET, effect="estimate", score="copying")),
     "against a run without a head": (APART, Shown(TARGET, against=Against(without=["L1H2"]), effect="total")),
     "heads that feed a value": (APART, Shown(MOVES, 0, feeds=Feeds(3, 3, 1, "value"))),
+    "what came next": (APART, Shown(NEXT, 1, tab="positions", by="head")),
+    "what came next, before the last": (APART, Shown(NEXT, 1, 1, heads=["L1H2"], tab="token-lens")),
+    "what came next, all prompts": (APART, Shown(NEXT, tab="prompts")),
+    "what came next, prompts that end together": (TOGETHER, Shown(NEXT, position=4)),
+    "what a head moves to it": (
+        APART,
+        Shown(NEXT_MOVES, 1, 2, tab="why", trail=[Step(NEXT, 2), Step(NEXT_MOVES, 2)], step=1),
+    ),
+    "why a head reads a token before it": (
+        APART,
+        Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEXT, 2), Step(EARLIER, 2)], step=1),
+    ),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
     "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),
     "the mean of long prompts": (LONG, Shown(TARGET, heads=["L2H2"], presentation="text")),

@@ -1,7 +1,7 @@
 // A fake kernel that replays Python's replies about the cache of a tiny model. `npm run record` writes them into
 // recording.json. Only replies about typed text, variables and incomplete caches are made up here.
 import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
-import { isInside, targetKey } from "../src/state/target";
+import { isInside, isNext, targetKey } from "../src/state/target";
 import type { Ask } from "../src/wire/client";
 import { type Component, componentsOf } from "../src/wire/components";
 import type { AttributionReply, Target, Token, Variable } from "../src/wire/protocol.gen";
@@ -16,12 +16,16 @@ const LAST = SHAPE.positions - 1;
 
 /**
  * The key of a request. A target of logits is not part of it: the recorded values are the reply for every such target.
- * Targets inside the model have their own keys. If their reply was not recorded, they get the reply for logits.
+ * Targets inside the model, and those that differ between positions, have their own keys. If their reply was not
+ * recorded, they get the reply for logits.
  */
 function key(ask: Entry["ask"], isOfLogits = false): string {
   const { target, ...rest } = ask as Ask & { target?: Target };
   const about = "position" in rest && rest.position === LAST ? { ...rest, position: "last" } : rest;
-  return (!isOfLogits && target && isInside(target) ? targetKey(target) : "") + keyOf(about as Entry["ask"], RECORDING);
+  return (
+    (!isOfLogits && target && (isInside(target) || isNext(target)) ? targetKey(target) : "") +
+    keyOf(about as Entry["ask"], RECORDING)
+  );
 }
 const ENTRIES = new Map(RECORDING.entries.map((entry) => [key(entry.ask), entry]));
 

@@ -65,7 +65,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   mountHeader(header, store, client, signal);
   mountLower(lower, room, signal); // first: it sends its request before other views paint
   const focus = mountReading(room, signal);
-  mountTokens(tokens, store, focus, signal);
+  mountTokens(tokens, store, client, focus, signal);
   mountSentence(says, store, focus, signal);
   mountAskHere(says, root, store, signal);
   says.append(notice);

@@ -4,6 +4,9 @@ import { demoTarget, recordedKernel } from "../dev/recorded-kernel";
 import { type Attribution, Store } from "../src/state/store";
 import { all, key, names, open, text } from "./open";
 
+/** The variables of the notebook in the list of targets. */
+const FOUND = '[role="group"][aria-labelledby$="found"] .rs-option';
+
 describe("panel", () => {
   it("draws the kernel's values, names every head, and adds up", async () => {
     const { root, settled } = await open();
@@ -237,7 +240,7 @@ describe("panel", () => {
     await settled();
     root.querySelector<HTMLElement>('[aria-label="answer: ·Mary"]')?.click();
     const input = root.querySelector('input[role="combobox"]');
-    await vi.waitFor(() => expect(all(root, ".rs-option")).toHaveLength(8));
+    await vi.waitFor(() => expect(all(root, ".rs-option")).toHaveLength(10));
     key(input, "ArrowDown");
     const chosen = root.querySelector('.rs-option[aria-selected="true"] .rs-name')?.textContent;
     key(input, "Enter");
@@ -250,7 +253,7 @@ describe("panel", () => {
     const listed = ["names", "prompts", "direction", "<b>x", "y1", "y2"].map((name) => ({ name, words: "2 tokens" }));
     const { root, model, settled } = await open({}, recordedKernel({ variables: listed }));
     await settled();
-    const rows = (): string[] => all(root, '[role="group"] .rs-option').map(text);
+    const rows = (): string[] => all(root, FOUND).map(text);
     const open_ = async (): Promise<HTMLInputElement> => {
       root.querySelector<HTMLElement>('[data-side="answer"]')?.click();
       const input = root.querySelector<HTMLInputElement>('input[role="combobox"]');
@@ -268,7 +271,7 @@ describe("panel", () => {
     expect(rows()).toEqual(["prompts2 tokens"]);
     key(input, "Enter"); // typed text means a token, and this is none: only the user chooses a variable
     const before = model.state.wire_target;
-    all(root, '[role="group"] .rs-option')[0]?.click();
+    all(root, FOUND)[0]?.click();
     await vi.waitFor(() =>
       expect(text(root.querySelector(".rs-broken[role=alert]"))).toContain("is 2 tokens in this model"),
     );
@@ -283,7 +286,7 @@ describe("panel", () => {
     root.querySelector<HTMLElement>('[aria-label="Dismiss"]')?.click();
     expect(root.querySelector<HTMLElement>(".rs-target-said")?.hidden).toBe(true);
     input = await open_();
-    all(root, '[role="group"] .rs-option')[2]?.click();
+    all(root, FOUND)[2]?.click();
     await vi.waitFor(() => expect(text(root.querySelector(".rs-target-line"))).toContain("value along direction"));
     expect(model.state.wire_target.direction).toBe("direction-1");
   });

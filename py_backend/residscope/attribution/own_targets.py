@@ -9,18 +9,29 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.next_tokens import following, predicted
+from residscope.attribution.predictions import logits_at
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
+from residscope.cache import positions
 from residscope.cache.cells import cells_of
+from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
+from residscope.compute.memo import NoKeyError, key_of, size_of
+from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import Contrast, NextToken, Target, Token
 
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
+
+
+NONE_LAST = "The last token of each prompt has no next token in the cache: its values, and those of padding, are NaN."
+"""A note for results in Python. Views leave such positions empty."""
 
 
 def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
@@ -33,9 +44,13 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
     if own is None:
         return decompose(view, targets, query, logits)
     if query.where is not None:
-        target = at_position(targets, own, query.where, logits)
+        target = at_position(targets, query.target, query.where, logits)
         found = decompose(view, targets, replace(query, target=target), logits)
         return replace(found, target=query.target)
+    if query.target.through:
+        raise ResidscopeError(
+            "position", "What a head contributes to each next token is read at one destination: give one position."
+        )
     if query.by == "source":
         raise ResidscopeError(
             "position",
@@ -45,29 +60,85 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
     return _everywhere(view, targets, query, own, logits)
 
 
-def at_position(targets: Targets, own: NextToken, where: Int[Tensor, " batch"], logits: Tensor | None) -> Target:
-    """Return the target at one position of each prompt, as contrasts.
+def by_head(targets: Targets, target: Target, logits: Tensor | None) -> Attribution:
+    """Decompose a target that differs between positions by heads, at every position. The result is memoised.
 
     Raises:
-        ResidscopeError: If a prompt has no next token at this position.
+        ResidscopeError: As for `decompose`.
     """
-    ids, real = following(targets.view)
-    prompts, places = range(targets.view.batch), where.tolist()
-    for prompt, at in zip(prompts, places, strict=True):
-        if not bool(real[prompt, at]):
+    query, memo = Query(target, "head", None), targets.view.memo
+    try:
+        key = ("own heads", msgspec.msgpack.encode(target), key_of(logits))
+    except NoKeyError:
+        return decomposed(targets.view, targets, query, logits)
+    found: Attribution | None = memo.get(*key)
+    if found is None:
+        found = decomposed(targets.view, targets, query, logits)
+        memo.put(*key, value=found, size=size_of(found.values))
+    return found
+
+
+def places_of(view: CacheView, target: Target, position: Positions) -> Int[Tensor, " batch"] | None:
+    """Return the position of each prompt at which the views read a target. None for every position.
+
+    If each position has its own target, `"last"` is each prompt's last position that has a next token.
+    """
+    import torch
+
+    if target.next_token is None or not isinstance(position, str) or position != "last":
+        return positions.resolve(view, position)
+    return torch.tensor(last_places(view, target), device="cpu")
+
+
+def last_places(view: CacheView, target: Target) -> list[int]:
+    """Return the last position of each prompt at which the views read a target."""
+    last = positions.last(view)
+    return last if target.next_token is None else [max(at - 1, 0) for at in last]
+
+
+def at_position(
+    targets: Targets,
+    target: Target,
+    where: Int[Tensor, " batch"],
+    logits: Tensor | None,
+    prompt: int | None = None,
+) -> Target:
+    """Return the target at one position of each prompt, with contrasts in place of the next token.
+
+    Args:
+        targets: Resolves targets.
+        target: The target. If it does not differ between positions, it is returned unchanged.
+        where: The position of each prompt.
+        logits: The model's output, if it was given.
+        prompt: The only prompt that is used. A prompt without a next token then gets this prompt's tokens. None: all.
+
+    Raises:
+        ResidscopeError: If a prompt that is used has no next token at this position.
+    """
+    own = target.next_token
+    if own is None:
+        return target
+    view, (ids, real) = targets.view, following(targets.view)
+    here = where.to(ids.device)[:, None]
+    real, answers = real.gather(1, here)[:, 0].tolist(), ids.gather(1, here)
+    for at in range(view.batch) if prompt is None else (prompt,):
+        if not real[at]:
+            which = f" of prompt {at}" if view.batch > 1 else ""
             raise ResidscopeError(
                 "position",
-                f"Position {at} of prompt {prompt} has no next token: it is the last token of the prompt, or padding. "
+                f"Position {int(where[at])}{which} has no next token: it is the last token of the prompt, or padding. "
                 'Give an earlier position, or `position="all"`.',
             )
-    second = None if own.versus is None else predicted(targets, logits).runner_up
+    sides = [answers]
+    if own.versus is not None:
+        rows = working(logits_at(view, where, logits))
+        sides.append(rows.scatter(-1, answers.to(rows.device), float("-inf")).argmax(-1, keepdim=True))
     token = targets.vocabulary.token
-
-    def contrast(prompt: int, at: int) -> Contrast:
-        other = [] if second is None else [token(int(second[prompt, at]))]
-        return Contrast([token(int(ids[prompt, at]))], other)
-
-    return Target([contrast(prompt, at) for prompt, at in zip(prompts, places, strict=True)])
+    shown = [[token(int(id)) for id in side.flatten().tolist()] for side in sides]
+    contrasts = [Contrast([answer], list(other)) for answer, *other in zip(*shown, strict=True)]
+    used = prompt or 0
+    contrasts = [contrast if has else contrasts[used] for contrast, has in zip(contrasts, real, strict=True)]
+    return msgspec.structs.replace(target, contrasts=contrasts, next_token=None, own=False)
 
 
 def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken, logits: Tensor | None) -> Attribution:
@@ -90,7 +161,7 @@ def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken,
         return values.masked_fill(gone.to(values.device), float("nan")).unflatten(-1, shape)
 
     notes = [note for note in found.notes if note not in targets.notes]
-    notes.append(_LAST)
+    notes.append(NONE_LAST)
     return replace(
         found,
         values=placed(found.values),
@@ -101,6 +172,3 @@ def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken,
         target=query.target,
         notes=notes,
     )
-
-
-_LAST = "The last token of each prompt has no next token in the cache: its values, and those of padding, are NaN."

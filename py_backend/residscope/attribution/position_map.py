@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from residscope.attribution.components import layer_heads
-from residscope.attribution.decompose import Query, decompose
+from residscope.attribution.decompose import Query
 from residscope.attribution.missing import lacking, later_note
+from residscope.attribution.own_targets import by_head, decomposed
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.target_reading import measured_value, target_reading
@@ -53,7 +54,7 @@ def position_map(
 
     Args:
         targets: Resolves the target.
-        target: The target. It is the same at all positions.
+        target: The target. Either it is the same at all positions, or each position has its own next token.
         by: `"layer"`, `"accumulated"`, or `"head"` (only the heads in `heads`).
         prompt: The prompt. None: the mean over prompts.
         logits: The model's output, if it was given.
@@ -73,12 +74,30 @@ def position_map(
     if prompt is not None:  # so that the other prompts are not computed
         targets, target = targets.only(target, range(prompt, prompt + 1))
         logits = None if logits is None else logits[prompt : prompt + 1]
+    if by == "head" and target.next_token is not None:
+        return _own_heads(targets, target, heads, logits, notes)
     if by == "head":
         return _heads(targets, target, heads, logits, notes)
     norm = norm if by == "accumulated" else "frozen"
-    result = decompose(targets.view, targets, Query(target, by, None, norm), logits)
+    result = decomposed(targets.view, targets, Query(target, by, None, norm), logits)
     values, measured = result.values.mean(1), result.measured.mean(0)
     return PositionMap(result.components, values, measured, result.notes + notes, lacking(by, result.missing))
+
+
+def _own_heads(
+    targets: Targets, target: Target, heads: Sequence[str], logits: Tensor | None, notes: list[str]
+) -> PositionMap:
+    """Rows of heads, where each position has its own target."""
+    import torch
+
+    view, wanted = targets.view, wanted_heads(targets.view, list(heads)) if heads else []
+    result = by_head(targets, target, logits)
+    grid, measured = result.grid.mean(-2), result.measured.mean(0)
+    for layer, head in wanted:
+        view.check_head(layer, head)
+    rows = [grid[layer, head] for layer, head in wanted]
+    values = torch.stack(rows) if rows else measured.new_zeros(0, view.n_pos)
+    return PositionMap([Component("head", *head) for head in wanted], values, measured, result.notes + notes)
 
 
 def _heads(

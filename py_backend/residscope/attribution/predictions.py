@@ -12,7 +12,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Contrast, Position, Prediction, Target
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
@@ -24,7 +24,13 @@ def predicted(view: CacheView, position: Position, given: Tensor | None) -> Floa
         position: The position.
         given: The model's output `[batch, pos, d_vocab]`, if the user passed it.
     """
-    where = positions.resolve(view, position)
+    return logits_at(view, positions.resolve(view, position), given)
+
+
+def logits_at(
+    view: CacheView, where: Int[Tensor, " batch"] | None, given: Tensor | None
+) -> Float[Tensor, "batch d_vocab"]:
+    """Return all logits at the given position of each prompt, as `predicted` does."""
     logits = view.take(given, where) if given is not None else Output.of(view.model)(written_logits(view, where))
     return logits.squeeze(1)
 

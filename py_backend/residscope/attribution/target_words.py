@@ -5,7 +5,7 @@ from __future__ import annotations
 from residscope.base.legible import cut
 from residscope.cache.component_names import name
 from residscope.cache.vocabulary import quote
-from residscope.terms import AttentionScore, Component, NeuronInput, Position, StreamDirection, Target
+from residscope.terms import AttentionScore, Component, NeuronInput, NextToken, Position, StreamDirection, Target
 
 _NAMED = 3
 """At most this many tokens of one side are named."""
@@ -20,6 +20,8 @@ def of_logits(target: Target) -> str:
     """Return the contrasts of a target in a few words: `“·Mary” − “·John”`, `8 pairs`; or `a direction`."""
     if target.direction is not None:
         return "a direction"
+    if target.next_token is not None:
+        return of_next_token(target.next_token)
     if len(target.contrasts) > 1:
         return f"{len(target.contrasts):,} {'pairs' if any(c.distractor for c in target.contrasts) else 'answers'}"
     if not target.contrasts:
@@ -27,6 +29,11 @@ def of_logits(target: Target) -> str:
     sides = [", ".join(quote(cut(token.text)) for token in side[:_NAMED]) + " …" * (len(side) > _NAMED)
              for side in (target.contrasts[0].answer, target.contrasts[0].distractor) if side]  # fmt: skip
     return " − ".join(sides)
+
+
+def of_next_token(own: NextToken) -> str:
+    """Return each position's own next token in a few words."""
+    return "what came next" if own.versus is None else "what came next − runner-up"
 
 
 def inside(target: Target, logits: str) -> str:

@@ -153,8 +153,10 @@ class Targets:
     def _checked(self, target: Target) -> Target:
         """Check a target in the normal form, for example one that a view sent: this model must have its tokens."""
         if target.next_token is not None:
-            if target.through or target.inner is not None or target.contrasts or target.direction is not None:
+            if target.inner is not None or target.contrasts or target.direction is not None:
                 raise ResidscopeError("answers", "The next token cannot be combined with another target.")
+            if target.through:
+                check_through(self.view, target)
             return target
         if target.inner is not None:
             check_inner(self.view, target.inner)
@@ -279,10 +281,6 @@ class Targets:
             return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
         if isinstance(given, Output):
             of, (layer, head) = self.resolve(given.of), parse(given.head)
-            if of.next_token is not None:
-                raise ResidscopeError(
-                    "answers", "`targets.output` needs one token for all positions, not each next token: name a token."
-                )
             source = None if given.source is None else position_in(self.view, "source", given.source)
             return msgspec.structs.replace(of, through=[*of.through, Through(layer, head, source)])
         assert isinstance(given, Score)

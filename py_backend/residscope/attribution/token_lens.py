@@ -6,10 +6,12 @@ made exact for norms that are not folded, and with the model's logit scale and s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.next_tokens import following
 from residscope.attribution.predictions import top_two
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
@@ -131,7 +133,8 @@ def token_lens(
 
     Args:
         cache: An `ActivationCache`.
-        answers: The tokens whose probability and rank are computed, as in `attribute` (of a pair, the answer). By
+        answers: The tokens whose probability and rank are computed, as in `attribute` (of a pair, the answer), or
+            `targets.next_token()`: at each position the token that follows (NaN and rank 0 where none follows). By
             default the model's top prediction at each prompt's last token.
         prompt: The prompt, or None for the mean over prompts of the probabilities.
         k: The number of tokens in each cell.
@@ -210,8 +213,8 @@ def lens(
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
     reader = Reader(targets.view, norm)
-    has_answer = target.direction is None and bool(target.contrasts)
-    answers = _answers(target, targets.view.batch) if has_answer else None
+    has_answer = target.direction is None and bool(target.contrasts or target.next_token)
+    answers = _answers(targets.view, target) if has_answer else None
     columns = [_column(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
 
     def joined(name: str) -> Tensor:
@@ -254,10 +257,15 @@ class _Cells:
 
 
 def _column(
-    reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
+    reader: Reader,
+    points: Sequence[Component],
+    positions: Sequence[int],
+    answers: Int[Tensor, "batch read token"] | None,
+    k: int,
 ) -> list[_Cells]:
     """The cells of each point. They are memoised, because a view may request more points later."""
-    key = ("lens", reader.norm, k, None if answers is None else tuple(map(tuple, answers.tolist())), tuple(positions))
+    asked = None if answers is None else (answers.shape[1], tuple(answers.flatten().tolist()))
+    key = ("lens", reader.norm, k, asked, tuple(positions))
     memo = reader.view.memo.part(*key)
     known: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
     for point_block in blocks([point for point in points if point not in known], reader.rows // len(positions)):
@@ -269,7 +277,11 @@ def _column(
 
 
 def _cells(
-    reader: Reader, points: Sequence[Component], positions: Sequence[int], answers: Tensor | None, k: int
+    reader: Reader,
+    points: Sequence[Component],
+    positions: Sequence[int],
+    answers: Int[Tensor, "batch read token"] | None,
+    k: int,
 ) -> _Cells:
     """The cells of some points and positions. Prompts are summed in blocks that fit in memory."""
     import torch
@@ -283,11 +295,13 @@ def _cells(
         shares = logits.softmax(-1)
         if answers is not None:
             ids = answers[prompts[0] : prompts[-1] + 1].to(logits.device)
-            ids = ids[:, None, None].expand(*logits.shape[:3], -1)
-            answer_shares.append(shares.gather(-1, ids).amax(-1))
+            ids = (ids if ids.shape[1] == 1 else ids[:, list(positions)])[:, None].expand(*logits.shape[:3], -1)
+            none, ids = ids[..., 0] < 0, ids.clamp(min=0)
+            answer_shares.append(shares.gather(-1, ids).amax(-1).masked_fill(none, math.nan))
             best = logits.gather(-1, ids).amax(-1)
             # From the logits, because very small probabilities are all 0. 32 bits are enough for this count.
-            ranks.append(1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long())
+            rank = 1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long()
+            ranks.append(rank.masked_fill(none, 0))
         part = shares[0] if len(prompts) == 1 else shares.sum(0)
         total = part if total is None else total.add_(part)
     if total is None or not bool(total.isfinite().all()):
@@ -385,13 +399,20 @@ def all_points(view: CacheView) -> list[Component]:
     return points
 
 
-def _answers(target: Target, batch: int) -> Int[Tensor, "batch token"]:
-    """The ids of each prompt's answers, without the distractors."""
+def _answers(view: CacheView, target: Target) -> Int[Tensor, "batch read token"]:
+    """The ids of each prompt's answers, without the distractors.
+
+    One position stands for all. If each position has its own answer, −1 means that there is none.
+    """
     import torch
 
+    if target.next_token is not None:
+        ids, real = following(view)
+        return ids.masked_fill(~real, -1)[..., None]
     rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
     width = max(map(len, rows))
-    return torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu").expand(batch, -1)
+    ids = torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu")
+    return ids.expand(view.batch, -1)[:, None]
 
 
 def is_count(value: Any) -> bool:

@@ -50,6 +50,12 @@ class SpecialTokens:
         return cls(pad, bos, eos, ordinary, adds_eos, adds_bos, tokenizer is not None, left, others)
 
 
+def special_ids(view: CacheView) -> frozenset[int]:
+    """Return the ids of all tokens that the tokenizer calls special. Empty without a tokenizer."""
+    listed = attribute(getattr(view.model, "tokenizer", None), "all_special_ids")
+    return frozenset(id for id in listed if isinstance(id, int)) if isinstance(listed, list | tuple) else frozenset()
+
+
 def _id(tokenizer: Any, name: str) -> int | None:
     value = attribute(tokenizer, name)
     if isinstance(value, bool):

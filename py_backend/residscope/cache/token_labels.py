@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from residscope.cache import positions
+from residscope.cache.special_tokens import special_ids
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
 from residscope.terms import TokenLabel
@@ -17,12 +18,14 @@ def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
     tokens = view.tokens
     if tokens is None:
         return [TokenLabel(str(position)) for position in range(view.n_pos)]
-    text = Vocabulary(view.model).text
+    text, special = Vocabulary(view.model).text, special_ids(view)
     if prompt is None and view.batch > 1:
-        return [_common(column, text) for column in tokens.T.tolist()]
+        return [_common(column, text, special) for column in tokens.T.tolist()]
     row, at = tokens[prompt or 0].tolist(), prompt or 0
     real = range(positions.first(view)[at], positions.last(view)[at] + 1)
-    return [TokenLabel(text(id), id, padding=position not in real) for position, id in enumerate(row)]
+    return [
+        TokenLabel(text(id), id, padding=position not in real, special=id in special) for position, id in enumerate(row)
+    ]
 
 
 def token_texts(view: CacheView, prompt: int | None) -> list[str]:
@@ -49,9 +52,9 @@ def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = 
     return [f"{padded} of {view.batch} prompts are padded: at some positions the mean includes their padding."]
 
 
-def _common(column: list[int], text: Callable[[int], str]) -> TokenLabel:
+def _common(column: list[int], text: Callable[[int], str], special: frozenset[int]) -> TokenLabel:
     """The label of one position in all prompts: their common token, or the tokens that vary."""
     different = list(dict.fromkeys(column))
     if len(different) == 1:
-        return TokenLabel(text(different[0]), different[0])
+        return TokenLabel(text(different[0]), different[0], special=different[0] in special)
     return TokenLabel("", varies=[text(id) for id in different[:12]])

@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 import msgspec
 
-from residscope.attribution.target_words import inside
+from residscope.attribution.target_words import inside, of_next_token
 from residscope.base.files import atomic_write
 from residscope.base.legible import shown as fit
 from residscope.errors import ResidscopeError
@@ -92,6 +92,8 @@ def file_name(name: str, shown: Shown, prompts: int) -> str:
     contrasts = target.contrasts if shown.prompt is None or not several else [target.contrasts[shown.prompt]]
     if target.direction is not None:
         words = target.direction
+    elif target.next_token is not None and not target.through:
+        words = of_next_token(target.next_token)
     elif target.inner is not None or target.through:
         words = inside(target, "-".join(_answers(contrasts[0])) if contrasts else "")
     elif any(contrast != contrasts[0] for contrast in contrasts):
@@ -135,6 +137,8 @@ def _target_words(target: Target, prompt: int | None) -> str:
 def _of_logits(target: Target, prompt: int | None) -> str:
     if target.direction is not None:
         return "value along a direction"
+    if target.next_token is not None:
+        return f"logit of {of_next_token(target.next_token)}"
     if len(target.contrasts) > 1 and prompt is None:
         return "each prompt's logit difference" if target.contrasts[0].distractor else "each prompt's logit"
     contrast = target.contrasts[prompt or 0] if len(target.contrasts) > 1 else target.contrasts[0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from residscope.attribution.target_words import inside
+from residscope.attribution.target_words import inside, of_next_token
 from residscope.base.legible import cut, isolated, shown
 from residscope.base.look import DIVERGING, MARKS, SEQUENTIAL
 from residscope.base.packages import importing
@@ -146,6 +146,8 @@ def target_words(target: Target | None, prompt: int | None) -> str:
 def _of_logits(target: Target, prompt: int | None) -> str:
     if target.direction is not None:
         return "a direction"
+    if target.next_token is not None:
+        return of_next_token(target.next_token)
     if not target.contrasts:
         return ""
     seen = target.contrasts if prompt is None or len(target.contrasts) == 1 else [target.contrasts[prompt]]

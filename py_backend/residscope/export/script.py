@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.own_targets import last_places, places_of
 from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parse_path
@@ -80,6 +81,9 @@ class Script:
     def _before_heads(self, target: Target) -> str:
         """The target at the end of a path, without the path's heads."""
         match target.inner:
+            case None if target.next_token is not None:
+                versus = target.next_token.versus
+                return call("residscope.targets.next_token", [] if versus is None else [f"versus={literal(versus)}"])
             case None if target.direction is None:
                 return literal(as_answers(Target(target.contrasts), self.targets.vocabulary))
             case None:
@@ -117,9 +121,23 @@ class Script:
         """Return the argument `position=` for another target and position."""
         if isinstance(target.inner, AttentionScore):
             return {}
+        if target.next_token is not None:
+            return {"position": self._own_places(target, at)}
         last, prompt = positions.last(self.view), self.prompt
         usual = set(last) if prompt is None else {last[prompt]}
         return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
+
+    def _own_places(self, target: Target, at: Position) -> str:
+        """The positions at which a target is read that differs between positions: of each prompt, one with its own.
+
+        A prompt that is not shown is read at its last one if it is too short.
+        """
+        where = places_of(self.view, target, at)
+        assert where is not None  # a view shows one position
+        places: list[int] = where.tolist()
+        if self.prompt is not None:
+            places = [min(place, end) for place, end in zip(places, last_places(self.view, target), strict=True)]
+        return str(places[0] if len(set(places)) == 1 else places)
 
     @property
     def for_all_prompts(self) -> dict[str, str]:
@@ -127,6 +145,8 @@ class Script:
         if isinstance(self.request.shown.target.inner, AttentionScore):
             return {}
         at = self.request.shown.position
+        if self.request.shown.target.next_token is not None:
+            return {"position": self._own_places(self.request.shown.target, at)}
         return {} if at == "last" or set(positions.last(self.view)) == {at % self.view.n_pos} else {"position": str(at)}
 
     @property

@@ -42,6 +42,7 @@ from residscope.wire.protocol import (
     RankNeurons,
     ReadAttention,
     ReadHeadTokens,
+    ReadNextTokens,
     ReadPairs,
     ReadThumbnails,
     ReadTokenLens,
@@ -69,14 +70,24 @@ class Views:
     facts: CacheFacts
 
     @property
-    def last(self) -> list[int]:
+    def end(self) -> list[int]:
         """The last position of each prompt: its last real token, or the last of all if padding counts as real."""
         last = self.facts.last
         return last if self.shown.padding == "found" else [self.facts.positions - 1] * len(last)
 
+    @property
+    def last(self) -> list[int]:
+        """The last position of each prompt at which the target is read."""
+        return self.end if self.shown.target.next_token is None else [max(at - 1, 0) for at in self.end]
+
     def place(self, prompt: int | None, position: Position) -> tuple[int | None, Position]:
-        """Return prompt and position as in requests: a prompt's last position is "last"."""
+        """Return prompt and position as in requests: a prompt's last position is "last".
+
+        If each position has its own target, it is an index, unless prompts differ there: "last" then is not the last.
+        """
         last = set(self.last) if prompt is None else {self.last[prompt]}
+        if self.shown.target.next_token is not None:
+            return prompt, last.pop() if position == "last" and len(last) == 1 else position
         return prompt, "last" if last == {position} else position
 
     @property
@@ -231,6 +242,8 @@ class Views:
         before = next(earlier, None)
         if before is None:
             return None
+        if before.target.next_token is not None and before.position == "last":  # another position in each prompt
+            return None
         read = _read_at(before.target, before.position)
         if read is None or not inner.layer < _layer_of(before.target):
             return None
@@ -314,6 +327,8 @@ def choices(views: Views) -> Requests:
     """Return the requests that colour and order the charts."""
     shown = views.shown
     requests: Requests = []
+    if shown.target.next_token is not None and not shown.target.through:
+        requests.append(ReadNextTokens(shown.target, shown.prompt))
     if shown.score:
         requests.append(ScoreHeads(shown.score, shown.prompt))
     if shown.ranking == "neurons":

@@ -17,6 +17,7 @@ import anywidget
 import msgspec
 import traitlets
 
+from residscope.attribution.own_targets import last_places
 from residscope.attribution.targets import Targets, as_answers
 from residscope.base.legible import shown
 from residscope.cache import positions
@@ -33,7 +34,7 @@ from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
 from residscope.session.discovery import named, variable_name
-from residscope.terms import Against, AttentionScore, Position, Target
+from residscope.terms import Against, AttentionScore, Position, Target, is_chosen
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     MOST_OF_TRAIL,
@@ -120,6 +121,7 @@ class Panel(Selected, anywidget.AnyWidget):
         self._follows = False  # whether a trait is set because another trait was set
         self._received = False  # whether a trait is set by a view
         self._is_made = False
+        self._moves_end = False  # whether the last position was selected, and is another one for the new target
         self._former: Step | None = None  # the target and the position before the present target was set
         self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
@@ -184,7 +186,7 @@ class Panel(Selected, anywidget.AnyWidget):
         """Return a position counted from the start, or "last" if prompts end at different positions."""
         view = self._service.view(self.padding)
         if position == "last":
-            last = set(positions.last(view))
+            last = set(last_places(view, self._resolved))
             return last.pop() if len(last) == 1 else "last"
         at = positions.resolve(view, position)
         if at is None or len(set(at.tolist())) > 1:
@@ -213,7 +215,7 @@ class Panel(Selected, anywidget.AnyWidget):
     @traitlets.observe("padding")
     def _count_padding(self, change: Any) -> None:
         """If the last position was selected, select the new last position."""
-        ends = set(positions.last(self._service.view(change.old)))
+        ends = set(last_places(self._service.view(change.old), self._resolved))
         if self.position == "last" or ends == {self.position}:
             with self._following():
                 self.position = "last"
@@ -236,7 +238,8 @@ class Panel(Selected, anywidget.AnyWidget):
             elif facts != before:
                 with self.hold_sync():
                     self.set_trait("facts", facts)
-                    was_last = self.position == "last" or {self.position} == set(before["last"])
+                    step = 0 if self._resolved.next_token is None else 1
+                    was_last = self.position == "last" or {self.position} == {at - step for at in before["last"]}
                     if facts["last"] != before["last"] and was_last and self.padding == "found":
                         with self._following():
                             self.position = "last"
@@ -249,8 +252,11 @@ class Panel(Selected, anywidget.AnyWidget):
         # If several traits are set at once, traitlets validates the readable form again. This form does not show
         # whether the target is the model's own.
         if resolved != msgspec.structs.replace(self._resolved, own=False):
-            if self._resolved.contrasts or self._resolved.direction or self._resolved.inner:
+            if is_chosen(self._resolved):
                 self._former = Step(self._resolved, self._position_of(self._resolved))
+            ends = last_places(self._service.view(self.padding), self._resolved)
+            differs = (self._resolved.next_token is None) != (resolved.next_token is None)
+            self._moves_end = differs and self._is_made and (self.position == "last" or set(ends) == {self.position})
             self._resolved = resolved
         self._service.choose(self._resolved)
         return _as_written(self._resolved, targets)
@@ -259,6 +265,10 @@ class Panel(Selected, anywidget.AnyWidget):
     def _send_target(self, _change: Any) -> None:
         with self.hold_sync():
             self.wire_target = msgspec.to_builtins(self._resolved)
+            if self._moves_end:  # the last position has no next token, so it is another one
+                self._moves_end = False
+                with self._following():
+                    self.position = "last"
             if self._follows:
                 return
             if not (self.step < len(self._steps) and self._steps[self.step].target == self._resolved):
@@ -396,7 +406,8 @@ class Panel(Selected, anywidget.AnyWidget):
     @property
     def shown(self) -> Shown:
         """Everything that is selected, in the form in which a view sends it. A last position is "last"."""
-        last = positions.last(self._service.view(self.padding))
+        own = self._resolved.next_token is not None  # then the last position has no target, and "last" is another one
+        last = [] if own else positions.last(self._service.view(self.padding))
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = "last" if set(end) == {self.position} else self.position
@@ -501,6 +512,7 @@ def inspect(
     tokens: Any = None,
     attention_mask: Any = None,
     model: Any = None,
+    generated_from: int | None = None,
     name: str | None = None,
     show: bool = True,
 ) -> Panel:
@@ -517,6 +529,8 @@ def inspect(
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
+        generated_from: The position of the first token that the model generated, if there is one: the length of the
+            prompt in tokens. A mark in the row of tokens sets the answer apart.
         name: A name for the cache. By default the variable's name.
         show: Whether to show the panel at once. With False, you place it yourself, for example in a `VBox`.
 
@@ -527,6 +541,7 @@ def inspect(
         ResidscopeError: If the cache or an argument cannot be used. The message says why and what to do.
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
+    given["generated_from"] = generated_from
     service = Service(cache, name or name_of(cache), **given)
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
     if show:
@@ -540,7 +555,7 @@ def _as_written(target: Target, targets: Targets) -> Any:
     """A target in the form that a user would write. None if it is empty."""
     if target.direction is not None:
         return targets.given_direction(target.direction)
-    if not (target.contrasts or target.inner):
+    if not is_chosen(target):
         return None
     return as_answers(target, targets.vocabulary, targets.directions)
 

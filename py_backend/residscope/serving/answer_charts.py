@@ -30,11 +30,10 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     """Answer with a decomposition of the target into components."""
     import torch
 
-    view, targets = context.view, context.targets
+    view = context.view
     prompt = view.check_prompt(request.prompt)
-    where = positions.resolve(view, request.position)
-    norm = request.norm if request.by == "accumulated" else "frozen"
-    target, refusal = targets.resolve(request.target), None
+    target, where = context.asked(request.target, request.position, prompt)
+    norm, refusal = request.norm if request.by == "accumulated" else "frozen", None
     check_not_on_padding(view, target, where, prompt)
     try:
         result = context.decomposed(target, request.by, where, norm)
@@ -92,10 +91,9 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
 
 def neurons(context: RequestContext, request: RankNeurons) -> tuple[NeuronsReply, Buffers]:
     """Answer with the strongest neurons of a layer, or of all layers."""
-    view, targets = context.view, context.targets
+    view = context.view
     prompt = view.check_prompt(request.prompt)
-    where = positions.resolve(view, request.position)
-    target = targets.resolve(request.target)
+    target, where = context.asked(request.target, request.position, prompt)
     check_not_on_padding(view, target, where, prompt)
     result = context.decomposed(target, "neuron", where, layers=request.layer)
     rows = _of_prompt(result.values, prompt)

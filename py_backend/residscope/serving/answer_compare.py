@@ -14,7 +14,7 @@ from residscope.comparison.runs import Run, told_of
 from residscope.comparison.same_shape import check_shapes
 from residscope.comparison.two_runs import compared
 from residscope.errors import ResidscopeError
-from residscope.serving.request_context import RequestContext, check_one_source
+from residscope.serving.request_context import RequestContext, check_one_answer, check_one_source
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
 from residscope.terms import Component, ComponentTable, Decomposition, Target
 from residscope.wire.envelope import Buffers, float32, number
@@ -42,6 +42,7 @@ def _reply(first: RequestContext, second: RequestContext, request: Compare) -> t
     import torch
 
     check_one_source(request.target)
+    check_one_answer(request.target)
     check_shapes(first.view, second.view)
     result, prompt, refusal = _compared(first, second, request)
     values = [result.first.values, result.second.values, result.written, result.read]

@@ -14,7 +14,7 @@ from residscope.errors import ResidscopeError
 from residscope.patterns.downsampling import Part, down_sampled
 from residscope.patterns.weighting import WeightedAttention
 from residscope.serving.answer_views import lens_cells, lens_window, packed_map
-from residscope.serving.request_context import RequestContext
+from residscope.serving.request_context import RequestContext, check_one_answer
 from residscope.serving.second_run import Key, of_two, on_screen, prompts_of
 from residscope.terms import Against, Target, Weighting
 from residscope.wire.envelope import Buffers
@@ -156,6 +156,7 @@ def _lenses(first: RequestContext, second: RequestContext, request: CompareToken
     run, other, alignment, prompts = _aligned(first, second, request.against, request.prompt)
     beside = dict(_common(alignment, request.against))
     window = lens_window(first, request)
+    check_one_answer(request.target)
     notes = check_same_ids(request.target, first.targets.vocabulary, second.targets.vocabulary)
     one, one_notes = lens_cells(first, request, request.points, window, prompts[0])
     known = {point.label for point in second.view.points()}

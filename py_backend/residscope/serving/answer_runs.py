@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from residscope.attribution.own_targets import at_position, places_of
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import parse_heads
 from residscope.cache.view import CacheView
@@ -30,6 +31,10 @@ from residscope.wire.protocol import EffectsReply, MeasureEffects, RunWithout, W
 _RUN_FIRST = "There is no run without these heads yet, or the cache was changed since. Press “run again”."
 _NO_OTHER = "There is no other run whose activations could be put in: choose one in “against …”."
 _INTERRUPTED = "The run was interrupted. Make it again."
+_APART = (
+    "The prompts end at different positions, and each position has its own target: choose a prompt, or a position that "
+    "all prompts have."
+)
 _ONE_PROMPT = "The activations of one prompt cannot be put into the mean over all prompts: choose a prompt."
 
 
@@ -77,6 +82,7 @@ class RunRequests:
                 raise ResidscopeError("against", _NO_OTHER)
             if ask.prompt is None and ask.against.cache is None and not ask.against.without:
                 raise ResidscopeError("prompt", _ONE_PROMPT)
+        ask = self._asked(ask)
         at = self._conditions(ask.padding, ask.against)
         key = self._key_of(ask, at)
 
@@ -100,8 +106,29 @@ class RunRequests:
 
     def known(self, ask: MeasureEffects) -> tuple[EffectsReply, Buffers]:
         """Answer with the effects that are known so far, for a saved picture. Nothing is started."""
+        ask = self._asked(ask)
         at = self._conditions(ask.padding, ask.against)
         return self._effects(ask, self.measuring.find(self._key_of(ask, at)), tells=False)
+
+    def _asked(self, ask: MeasureEffects) -> MeasureEffects:
+        """The same request about one token. If each position has its own target, it is that of the position.
+
+        Raises:
+            ResidscopeError: If this is another position in each prompt, or a prompt has no next token there.
+        """
+        if ask.target.next_token is None:
+            return ask
+        view = self._opened(ask.padding)
+        targets, prompt = self._targets(view), view.check_prompt(ask.prompt)
+        where = places_of(view, ask.target, ask.position)
+        assert where is not None  # the position of a request is one position
+        at: list[int] = where.tolist()
+        if prompt is None and len(set(at)) > 1:
+            raise ResidscopeError("position", _APART)
+        place = at[prompt or 0]
+        there = where.new_full((view.batch,), place)
+        target = at_position(targets, targets.resolve(ask.target), there, None, prompt)
+        return msgspec.structs.replace(ask, target=target, position=place)
 
     def without(self, ask: RunWithout, *, gives_turns: bool) -> WithoutReply:
         """Answer whether there is a run without these heads. Take a turn, unless the view gives turns."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.own_targets import NONE_LAST, places_of
 from residscope.attribution.position_map import position_map
 from residscope.attribution.token_lens import lens
-from residscope.cache import positions
 from residscope.cache.structure import named_layers
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
@@ -19,7 +19,7 @@ from residscope.patterns.scores import score_heads
 from residscope.patterns.weighting import WeightedAttention
 from residscope.serving.request_context import RequestContext
 from residscope.session.change_notes import cache_changed
-from residscope.terms import ComponentTable, Span, Weighting
+from residscope.terms import ComponentTable, Span, Weighting, is_chosen
 from residscope.wire.envelope import Buffers, float16, float32, int8, scaled
 from residscope.wire.protocol import (
     AttentionBuffer,
@@ -74,12 +74,13 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
     )
     add("pattern", read(patterns))
     if whole_prompt:
-        where = positions.resolve(view, request.position)
+        where = places_of(view, request.target, request.position)
         if where is not None:
             parts.append(AttentionBuffer("reads"))
             buffers.append(float32(patterns.pattern_row(request.layer, request.head, where)))
     try:
-        maps = WeightedAttention(view, "contribution", prompt, context.stream_target(request.target, request.position))
+        stream_target = context.stream_target(request.target, request.position, prompt)
+        maps = WeightedAttention(view, "contribution", prompt, stream_target)
         whole = None
         if view.n_pos <= ALWAYS or request.weighting == "contribution":
             whole = read(maps)
@@ -88,6 +89,8 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
             parts.append(AttentionBuffer("brings"))
             buffers.append(float32(source_contributions))
         notes += [note for note in maps.notes if note not in notes]
+        if request.weighting == "contribution" and request.target.next_token is not None:
+            notes.append(_ONE_TARGET)
         if whole is not None:
             add("contribution", whole)
     except ResidscopeError as error:  # the attention pattern can still be shown, with the error as a note
@@ -104,6 +107,12 @@ def attention(context: RequestContext, request: ReadAttention) -> tuple[Attentio
         _span(request.columns, part.columns), part.step, request.pool,
     )  # fmt: skip
     return reply, buffers
+
+
+_ONE_TARGET = (
+    "Contributions at every destination are to one token: the one that follows the selected destination. What a head "
+    "adds to each position's own next token is in the tokens above, and in the position map."
+)
 
 
 def _span(requested: Span | None, positions: range) -> Span | None:
@@ -201,9 +210,8 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
     prompt, target = context.view.check_prompt(request.prompt), context.targets.resolve(request.target)
     _check_each_once(request.heads, "heads")
     found = position_map(context.targets, target, request.by, prompt, context.logits, request.norm, request.heads)
-    reply = PositionsReply(
-        request.by, ComponentTable.of(found.components), context.view.n_pos, found.notes, found.missing
-    )
+    notes = [note for note in found.notes if note != NONE_LAST]
+    reply = PositionsReply(request.by, ComponentTable.of(found.components), context.view.n_pos, notes, found.missing)
     return reply, [float32(found.values), float32(found.measured)]
 
 
@@ -243,14 +251,16 @@ def lens_cells(
 ) -> tuple[list[list[LensCell]], list[str]]:
     """The cells at some points and positions, `[point][position]`, and notes on them."""
     target = request.target
-    if (
-        target.contrasts or target.direction is not None or target.inner is not None
-    ):  # without a target the reply has no rank of the answer
+    if is_chosen(target):  # without a target the reply has no rank of the answer
         target = context.targets.resolve(target)
     found = lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm)
     parts: list[Any] = [found.tokens, found.probabilities.tolist()]
     if found.answer_probability is not None and found.rank is not None:
-        parts += [found.answer_probability.tolist(), found.rank.tolist()]
+        # Where no token follows, there is no answer.
+        known = found.answer_probability.isfinite().tolist()
+        for values in (found.answer_probability.tolist(), found.rank.tolist()):
+            parts.append([[v if has else None for v, has in zip(*row, strict=True)]
+                          for row in zip(values, known, strict=True)])  # fmt: skip
     return [[LensCell(*cell) for cell in zip(*row, strict=True)] for row in zip(*parts, strict=True)], found.notes
 
 

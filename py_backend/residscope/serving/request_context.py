@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from residscope.attribution.decompose import Query
-from residscope.attribution.own_targets import decomposed
+from residscope.attribution.own_targets import at_position, decomposed, places_of
 from residscope.attribution.result import Attribution
 from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
-from residscope.cache import positions
 from residscope.cache.view import CacheView
 from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.errors import ResidscopeError
@@ -23,9 +22,15 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-NO_OWN_TARGETS = (
-    "The views show one answer for all positions, not each position's own next token: name a token. In Python, "
-    '`residscope.attribute(…, targets.next_token(), position="all")` gives the rows for each position.'
+ONE_ANSWER = (
+    "Two runs are compared by one answer for both, but here each position has its own, the token that came next: name "
+    "a token as the target, or end the comparison."
+)
+
+NO_OWN_MAP = (
+    "Here each position has its own target, the token that came next, but this picture has one target for all "
+    "destinations: choose the weighting “pattern” or “value”, or name a token as the target. The matrix of one head "
+    "shows what it contributes to the token that follows the destination."
 )
 
 _MOST_BYTES = 16_000_000
@@ -33,19 +38,27 @@ _MOST_BYTES = 16_000_000
 
 
 def check_one_source(target: Target) -> None:
-    """Refuse a target whose rows have an axis of sources or positions, because views show one value for each row.
+    """Refuse a target whose rows have an axis of sources, because views show one value for each row.
 
     Raises:
-        ResidscopeError: If a head of the target reads all sources, or each position has another target.
+        ResidscopeError: If a head of the target reads all sources.
     """
-    if target.next_token is not None:
-        raise ResidscopeError("next-token", NO_OWN_TARGETS)
     if any(through.source is None for through in target.through):
         raise ResidscopeError(
             "source",
             "The views show what a head contributes from one source: give `source=`. In Python, "
             "`residscope.attribute` gives the rows for each source.",
         )
+
+
+def check_one_answer(target: Target) -> None:
+    """Refuse a target that differs between positions.
+
+    Raises:
+        ResidscopeError: If each position has its own next token as the target.
+    """
+    if target.next_token is not None:
+        raise ResidscopeError("next-token", ONE_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -65,10 +78,27 @@ class RequestContext:
         """The cache."""
         return self.targets.view
 
-    def stream_target(self, target: Target, position: Position = "last") -> StreamTarget:
+    def asked(
+        self, target: Target, position: Position, prompt: int | None
+    ) -> tuple[Target, Int[Tensor, " batch"] | None]:
+        """Return a target at one position of each prompt, and these positions.
+
+        If each position has its own target, it is that of this position. Then `"last"` is the last position that has a
+        next token, and `prompt` is the only prompt that must have one (None: all).
+        """
+        resolved = self.targets.resolve(target)
+        where = places_of(self.view, resolved, position)
+        if resolved.next_token is None or where is None:
+            return resolved, where
+        try:
+            key = ("asked", msgspec.msgpack.encode(resolved), tuple(where.tolist()), prompt, key_of(self.logits))
+        except NoKeyError:
+            return at_position(self.targets, resolved, where, self.logits, prompt), where
+        return self.view.memo.once(key, lambda: at_position(self.targets, resolved, where, self.logits, prompt)), where
+
+    def stream_target(self, target: Target, position: Position = "last", prompt: int | None = None) -> StreamTarget:
         """Return the target, read from the stream. Layers are compared with the stream at `position`."""
-        where = positions.resolve(self.view, position)
-        return StreamTarget(self.targets, self.targets.resolve(target), where)
+        return StreamTarget(self.targets, *self.asked(target, position, prompt))
 
     def decomposed(
         self,
@@ -96,6 +126,12 @@ class RequestContext:
         return found
 
     def maps(self, weighting: Weighting, target: Target, prompt: int | None) -> WeightedAttention:
-        """Return attention in one weighting."""
+        """Return attention in one weighting.
+
+        Raises:
+            ResidscopeError: For contributions, if the target cannot be resolved, or each position has its own.
+        """
+        if weighting == "contribution" and target.next_token is not None:
+            raise ResidscopeError("next-token", NO_OWN_MAP)
         stream_target = self.stream_target(target) if weighting == "contribution" else None
         return WeightedAttention(self.view, weighting, self.view.check_prompt(prompt), stream_target)

@@ -23,7 +23,7 @@ from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.serving import answer_charts, answer_compare, answer_run_maps, answer_views, answer_why
+from residscope.serving import answer_charts, answer_compare, answer_next, answer_run_maps, answer_views, answer_why
 from residscope.serving.answer_runs import RunRequests
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
@@ -34,7 +34,7 @@ from residscope.session.change_notes import steady
 from residscope.session.change_tracking import TrackedCache, track
 from residscope.session.class_kinds import peek
 from residscope.session.model_settings import settings_of
-from residscope.terms import ComponentTable, Padding, Target
+from residscope.terms import ComponentTable, Padding, Target, is_chosen
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import (
     AnswersReply,
@@ -63,6 +63,7 @@ from residscope.wire.protocol import (
     RankNeurons,
     ReadAttention,
     ReadHeadTokens,
+    ReadNextTokens,
     ReadPairs,
     ReadThumbnails,
     ReadTokenLens,
@@ -97,6 +98,7 @@ class Service:
         tokens: Token ids, if the cache does not hold them.
         model: The model, if `cache.model` was deleted.
         attention_mask: 1 for each real token, 0 for padding, if known.
+        generated_from: The position of the first generated token, if known.
         keeps_alive: Whether to keep the cache alive.
 
     Attributes:
@@ -115,11 +117,13 @@ class Service:
         model: Any = None,
         *,
         attention_mask: Any = None,
+        generated_from: Any = None,
         keeps_alive: bool = True,
     ) -> None:
         self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
         self.name, self.tokens, self.attention_mask = encodable(name), tokens, attention_mask
         view = self.view()
+        self._generated_from = _index_of(view, generated_from)
         self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
         self._directions: dict[str, Any] = {}
@@ -179,7 +183,7 @@ class Service:
         """The inline panel of the same cache, and the target that the user chose there. None if there is none."""
         reference, target = self._tracked.kept.get("panel", (lambda: None, None))
         panel: Service | None = reference()
-        if panel is None or panel is self or target.own or not (target.contrasts or target.direction or target.inner):
+        if panel is None or panel is self or target.own or not is_chosen(target):
             return None
         return (panel, target) if panel.hold.there() else None
 
@@ -328,6 +332,8 @@ class Service:
                 return answer_views.position_rows(self._context(view), ask)
             case ReadTokenLens():
                 return answer_views.token_lens(self._context(view), ask), []
+            case ReadNextTokens():
+                return answer_next.next_tokens(self._context(view), ask)
             case RankNeurons():
                 return answer_charts.neurons(self._context(view), ask)
             case ReadPairs():
@@ -379,6 +385,7 @@ class Service:
             has_tokens=view.tokens is not None,
             padding=decided.count,
             points=ComponentTable.of(view.points()),
+            generated_from=self._generated_from,
         )
 
     def _context(self, view: CacheView) -> RequestContext:
@@ -448,3 +455,21 @@ class Service:
 
 _LARGE = 2_000_000_000
 """If activations and weights have more bytes than this, a request may take long."""
+
+
+def _index_of(view: CacheView, generated_from: Any) -> int | None:
+    """The position of the first generated token, counted from the start.
+
+    Raises:
+        ResidscopeError: If there is no such position.
+    """
+    if generated_from is None:
+        return None
+    if isinstance(generated_from, bool) or not hasattr(generated_from, "__index__"):
+        raise ResidscopeError(
+            "generated-from",
+            f"`generated_from={generated_from!r}` is not a position: give the index of the first generated token, "
+            "which is the length of the prompt in tokens.",
+        )
+    where = positions.resolve(view, generated_from.__index__())
+    return None if where is None else int(where[0])

@@ -278,6 +278,25 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     norm: NormConvention = "recomputed"
 
 
+class ReadNextTokens(Request, frozen=True, tag="next-tokens"):
+    """The token that follows each position: how likely it was, and what each layer and head adds to its logit.
+
+    The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
+    natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
+    [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds; it is empty if
+    it would be larger than 1 MB (then `MapPositions` has single heads). If `neurons` are named (`"L5N123"`), buffer 2
+    is [neuron × position], and buffer 3 is empty. NaN where no token follows, in layers or heads without a value, and
+    for the rank in a mean over prompts.
+    """
+
+    takes_long = "large caches"
+    is_kept = True
+
+    target: Target
+    prompt: Number | None = None
+    neurons: Annotated[list[Name], Meta(max_length=100)] = []
+
+
 class RankNeurons(Request, frozen=True, tag="neurons"):
     """The strongest MLP neurons of one layer (None: all layers), k of each sign. Buffer 0 is float32 [component]."""
 
@@ -464,6 +483,7 @@ AnyRequest = (
     | ScoreHeads
     | MapPositions
     | ReadTokenLens
+    | ReadNextTokens
     | RankNeurons
     | ReadPairs
     | ReadHeadTokens
@@ -490,6 +510,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
 
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
+    `generated_from` is the position of the first generated token, if the user gave it.
     """
 
     name: str
@@ -506,6 +527,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     has_tokens: bool
     padding: int = 0
     points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
+    generated_from: int | None = None
 
 
 class TokensReply(Reply, frozen=True, tag="tokens"):
@@ -739,6 +761,30 @@ class PositionsReply(Reply, frozen=True, tag="positions"):
     missing: list[str] = []
 
 
+class NextTokensReply(Reply, frozen=True, tag="next-tokens"):
+    """How each token was predicted at the position before it.
+
+    Attributes:
+        positions: The number of positions.
+        runner_up: At each position the most likely other token; empty if there is none, and in a mean over prompts.
+        count: The number of positions that have a next token, in all prompts that are shown.
+        adding: At how many of them the rows sum to the measured value. None if nothing is measured there.
+        worst: The largest unexplained value at a position.
+        tolerance: The largest unexplained value that counts as rounding.
+        missing: The kinds of rows that were not cached.
+        notes: Notes on these values.
+    """
+
+    positions: int
+    runner_up: list[str]
+    count: int
+    adding: int | None
+    worst: float | None
+    tolerance: float
+    notes: list[str]
+    missing: list[str] = []
+
+
 class LensCell(msgspec.Struct, frozen=True):
     """The likeliest tokens at one point and position, and the answer's probability and rank (1 is the likeliest)."""
 
@@ -957,6 +1003,7 @@ AnyReply = (
     | ScoresReply
     | PositionsReply
     | TokenLensReply
+    | NextTokensReply
     | NeuronsReply
     | PairsReply
     | HeadTokensReply

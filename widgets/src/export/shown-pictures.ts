@@ -10,7 +10,7 @@ import { addedRange, ofRun } from "../state/map-picture";
 import { mostDifferent, rank } from "../state/ranked";
 import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
-import { inView, isInside, label, shared } from "../state/target";
+import { inView, isInside, isNext, label, nextWords, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
 import { componentsOf } from "../wire/components";
 import { HEADS, LAYERS, LENS, RANKING } from "./charts";
@@ -218,9 +218,11 @@ export function fileParts(store: Store): string[] {
     ? [targetWords(store)]
     : target.direction
       ? [target.direction]
-      : sides.includes(null)
-        ? ["own answers"]
-        : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
+      : isNext(target)
+        ? [nextWords(target)]
+        : sides.includes(null)
+          ? ["own answers"]
+          : sides.flatMap((tokens) => tokens ?? []).map(({ text }) => text.trim());
   return [
     store.cacheName.value || store.facts.value?.name || "cache",
     words.join("-"),
@@ -238,6 +240,7 @@ function againstIn(store: Store): string[] {
 function targetWords(store: Store): string {
   const target = store.target.value;
   if (isInside(target)) return plainWords(stepWords(store, { target, position: store.chosenPosition.value }));
+  if (isNext(target)) return nextWords(target);
   if (target.direction) return `direction “${visible(target.direction)}”`;
   const contrasts = inView(target, store.prompt.value);
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];

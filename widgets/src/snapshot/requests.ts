@@ -62,6 +62,7 @@ export const REQUESTS = {
   scores: { recorded: true, needed: true, words: () => "this score" },
   positions: { recorded: true, needed: true, words: () => "this position map" },
   "token-lens": { recorded: true, needed: true, words: () => "this part of the token lens" },
+  "next-tokens": { recorded: true, needed: true, words: () => "how each token was predicted" },
   pairs: { recorded: true, needed: true, words: () => "this pair map" },
   "head-tokens": {
     recorded: true,

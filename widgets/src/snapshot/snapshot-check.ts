@@ -197,7 +197,12 @@ function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "pr
     isNullOrIndex(prompt, prompts) && isPosition(position, positions) && isNullOrIndex(layer, layers),
     "its selection is not in its cache",
   );
-  ensureCount("contrasts", target.contrasts.length, target.direction || target.inner ? 0 : 1, MAX.contrasts);
+  ensureCount(
+    "contrasts",
+    target.contrasts.length,
+    target.direction || target.inner || target.next_token ? 0 : 1,
+    MAX.contrasts,
+  );
   const targets = [target, ...(selection.trail ?? []).map((step) => step.target)];
   ensure(
     targets.every((one) => isTargetOf(one, shape)) &&
@@ -334,6 +339,14 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
           reply.cells.length === reply.points.length &&
           reply.cells.every((row) => areCells(row, columns)),
       );
+    }
+    case "next-tokens": {
+      ensureAnswer(reply.positions === positions && reply.runner_up.length <= positions);
+      ensureMatch(reply.count >= 0 && (reply.adding ?? 0) <= reply.count && reply.tolerance >= 0);
+      const [logProb, rank, ofLayers, ofHeads] = bytes;
+      ensureMatch(bytes.length === 4 && logProb === positions * 4 && rank === positions * 4);
+      if (ask.neurons?.length) return ensureMatch(ofLayers === ask.neurons.length * positions * 4 && ofHeads === 0);
+      return ensureMatch(ofLayers === layers * positions * 4 && (ofHeads === 0 || ofHeads === cells * positions * 4));
     }
     case "neurons":
       return ensureMatch(

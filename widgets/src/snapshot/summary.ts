@@ -2,7 +2,7 @@
 
 import { signed } from "../base/format";
 import { shown } from "../base/legible";
-import { inView, label, quantity } from "../state/target";
+import { inView, isNext, label, nextWords, quantity } from "../state/target";
 import { float32 } from "../wire/client";
 import { componentsOf } from "../wire/components";
 import type { AttributionReply, CacheFacts } from "../wire/protocol.gen";
@@ -27,7 +27,8 @@ export function summaryOf({ name, selection, entries }: Snapshot): string {
     ),
   ];
   const tokens = words.length > 0 && words.length <= MAX_CONTRASTS ? ` (${words.join("; ")})` : "";
-  const target = quantity(selection.target, prompt) + tokens;
+  const next = isNext(selection.target) ? ` (${nextWords(selection.target)})` : "";
+  const target = quantity(selection.target, prompt) + tokens + next;
   const promptWords =
     prompt === null
       ? (facts?.prompts ?? 1) > 1

@@ -4,9 +4,10 @@ import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
 import { type Comparison, comparisonOf } from "./comparison";
-import { comparison, contributions, feeding, neurons, pairing, scores, tokens } from "./questions";
+import { nextKey } from "./next-tokens";
+import { comparison, contributions, feeding, neurons, nextTokens, pairing, scores, tokens } from "./questions";
 import { type Chart, COMPARED, PAIRING } from "./runs";
-import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "./store";
+import { type Attribution, FEEDS, NEURONS, NEXT, SCORES, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
@@ -169,6 +170,21 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   compared("layers", "layer", (c) => (store.runs.layers.value = c));
   compared("lens", "accumulated", (c) => (store.runs.lens.value = c));
 
+  follow<"next-tokens">(
+    NEXT,
+    () => nextTokens(store.shown),
+    ({ reply, buffers }) => {
+      const [logProb, rank, layers, heads] = [0, 1, 2, 3].map((at) => float32(buffers[at])) as [
+        Float32Array,
+        Float32Array,
+        Float32Array,
+        Float32Array,
+      ];
+      const key = nextKey(store);
+      store.nextTokens.value = { key, reply, logProb, rank, layers, heads: heads.length > 0 ? heads : null };
+    },
+    store.computingScores,
+  );
   follow<"scores">(
     SCORES,
     () => {

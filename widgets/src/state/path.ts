@@ -35,6 +35,6 @@ export function baseOf(shown: Parameters<typeof pathOf>[0]): { target: Target; p
   if (!step) return { target: NOTHING, position: shown.position };
   const { target, position = "last" } = step;
   if (!isInside(target)) return { target, position };
-  const { contrasts, direction = null } = target; // logits through heads
-  return { target: { ...NOTHING, contrasts, direction }, position };
+  const { contrasts, direction = null, next_token = null } = target; // logits through heads
+  return { target: { ...NOTHING, contrasts, direction, next_token }, position };
 }

@@ -11,10 +11,12 @@ import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
 import type { Store } from "./store";
 import {
+  asksEach,
   behindHead,
   innerTarget,
   isAboutHead,
   isInside,
+  isNext,
   layerOf,
   ofSide,
   placed,
@@ -109,6 +111,16 @@ export function neurons({ layer, top_k, target, prompt, position }: Selected): O
   return { kind: "neurons", layer, k: top_k, target, prompt, position };
 }
 
+/** How each token was predicted; null unless each position has its own target. */
+export function nextTokens({ target, prompt }: Selected): Of<"next-tokens"> | null {
+  return asksEach(target) ? { kind: "next-tokens", target, prompt } : null;
+}
+
+/** What one head adds at each position. */
+export function alongPositions({ target, prompt }: Selected, head: string): Of<"positions"> {
+  return { kind: "positions", by: "head", target, prompt, norm: "frozen", heads: [head] };
+}
+
 /** Null if this is not the name of a head. */
 export function attention(
   { target, prompt, position }: Selected,
@@ -181,6 +193,7 @@ export function moved(shown: Selected, last: number | null): Of<"attribute"> | n
   const before = score && stepsBefore(shown).findLast(({ target }) => !isAboutHead(target, score));
   if (!score || !before) return null;
   const { target } = before;
+  if (isNext(target) && (before.position ?? "last") === "last") return null; // another position in each prompt
   const position = placed(before.position ?? "last", last);
   const read = readAt(target, position);
   if (read === null || score.layer >= layerOf(target)) return null;
@@ -284,6 +297,7 @@ export function charts(shown: Selected): Ask[] {
 /** What the charts are coloured and ranked by. */
 export function choices(shown: Selected): Ask[] {
   return [
+    ...[nextTokens(shown) ?? []].flat(),
     ...(shown.score === null ? [] : [scores(shown, shown.score)]),
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),

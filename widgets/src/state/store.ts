@@ -7,11 +7,12 @@ import { limitOf, type Theme } from "../draw/colours";
 import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
 import { type Effect, Effects, valuesOf } from "./effects";
+import { type NextTokens, nextKey } from "./next-tokens";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { COMPARED, PAIRING, Runs } from "./runs";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
-import { destinationOf, isSet, layerOf, type Position, quantity } from "./target";
+import { asksEach, destinationOf, isNext, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type { Attribution };
@@ -25,6 +26,7 @@ export type Score = ScoresReply["score"];
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
+export const NEXT = "next-tokens";
 export const IN_PLACE: ReadonlySet<string> = new Set([
   "heads",
   "layers",
@@ -33,6 +35,7 @@ export const IN_PLACE: ReadonlySet<string> = new Set([
   NEURONS,
   SCORES,
   FEEDS,
+  NEXT,
   ...Object.values(COMPARED),
   PAIRING,
 ]);
@@ -96,6 +99,7 @@ export class Store extends SelectionSignals {
   readonly hoveredHead = signal<string | null>(null);
   readonly hoveredToken = signal<number | null>(null);
   readonly hoveredLayer = signal<number | null>(null);
+  readonly hoveredNeuron = signal<string | null>(null);
   /** The head in the preview slot: the last one hovered. It stays when the pointer leaves; Esc clears it. */
   readonly preview = signal<string | null>(null);
   readonly sentence = signal<Sentence | null>(null);
@@ -107,6 +111,9 @@ export class Store extends SelectionSignals {
   readonly headRows = signal<Attribution | null>(null);
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
+  readonly nextTokens = signal<NextTokens | null>(null);
+  /** Whether the tokens show what the head in focus reads, also if each position has its own target. */
+  readonly stripReads = signal(false);
   /** What each head feeds to one input of a head, and which input that is. */
   readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
   /** What this cache has of each target inside the model. The keys are from `innerFactsKey`. */
@@ -124,19 +131,30 @@ export class Store extends SelectionSignals {
   readonly problems = signal<ReadonlyMap<string, string>>(new Map());
 
   /** The position of the last real token: of the current prompt, or of all prompts if they have the same. */
-  readonly lastPosition: ReadonlySignal<number | null> = computed(() => {
+  readonly endPosition: ReadonlySignal<number | null> = computed(() => {
     const facts = this.facts.value;
     const last = (facts?.last ?? []).map((at) => (facts && this.padding.value === "none" ? facts.positions - 1 : at));
     const prompt = this.prompt.value;
     if (prompt !== null) return last[prompt] ?? null;
     return last.every((p) => p === last[0]) ? (last[0] ?? null) : null;
   });
+  /** The last position at which the target is read. The last token has no next token. */
+  readonly lastPosition = computed(() => {
+    const end = this.endPosition.value;
+    return end !== null && isNext(this.target.value) ? Math.max(end - 1, 0) : end;
+  });
   /** The selected position; null if it is the last one. */
   readonly locked = computed(() =>
     this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value,
   );
-  /** The selected position in the form of a request: an index or "last". */
-  readonly chosenPosition = computed<Position>(() => this.locked.value ?? "last");
+  /**
+   * The selected position in the form of a request: an index or "last". If each position has its own target, "last" is
+   * not the last token; then it is used only if it differs between prompts.
+   */
+  readonly chosenPosition = computed<Position>(() => {
+    const last = isNext(this.target.value) ? this.lastPosition.value : null;
+    return this.locked.value ?? last ?? "last";
+  });
   readonly chosen = chosenOf(this, this.chosenPosition);
   /** The selection, with the field names of the wire. Reading a property reads only its own signal. */
   readonly shown: Selected = wireSelection(this.chosen);
@@ -144,6 +162,13 @@ export class Store extends SelectionSignals {
   readonly path = computed(() => pathOf(this.shown));
   /** The logits that the trail of the current target began with. */
   readonly base = computed(() => baseOf(this.shown).target);
+  /** Whether each position has its own target, and the tokens show what is added to each of them. */
+  readonly asksEach = computed(() => asksEach(this.target.value));
+  /** How each token was predicted, if each position has its own target, and the reply is there. */
+  readonly nextShown = computed(() => {
+    const found = this.nextTokens.value;
+    return this.asksEach.value && found?.key === nextKey(this) ? found : null;
+  });
   /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);

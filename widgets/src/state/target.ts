@@ -11,7 +11,27 @@ export type Side = "answer" | "distractor";
 export const NOTHING: Target = { contrasts: [], direction: null, own: false };
 
 export function isSet(target: Target): boolean {
-  return target.contrasts.length > 0 || !!target.direction || !!target.inner;
+  return target.contrasts.length > 0 || !!target.direction || !!target.inner || !!target.next_token;
+}
+
+/** At each position, the logit of the token that follows; or minus that of the most likely other token. */
+export function nextToken(versus: "runner-up" | null = null): Target {
+  return { contrasts: [], direction: null, own: false, next_token: { versus } };
+}
+
+/** Whether each position has its own target: the token that follows, or what a head contributes to it. */
+export function isNext({ next_token }: Target): boolean {
+  return !!next_token;
+}
+
+/** Whether the tokens are coloured by what is added to each of them, and a click asks what wrote a token. */
+export function asksEach(target: Target): boolean {
+  return isNext(target) && !isInside(target);
+}
+
+/** "what came next", "what came next − runner-up" */
+export function nextWords({ next_token }: Target): string {
+  return next_token?.versus ? "what came next − runner-up" : "what came next";
 }
 
 /** Equal targets have the same key. */
@@ -21,7 +41,8 @@ export function targetKey(target: Target): string {
   const through = (target.through ?? []).map(({ layer, head, source }) => [layer, head, source]);
   const more =
     target.inner || through.length > 0 ? `|${JSON.stringify([innerKey(target.inner ?? null), through])}` : "";
-  return `${target.direction ?? ""}|${logits}${more}`;
+  const next = target.next_token ? `|next ${target.next_token.versus ?? ""}` : "";
+  return `${target.direction ?? ""}|${logits}${next}${more}`;
 }
 
 function innerKey(inner: Inner | null): unknown {
@@ -65,8 +86,8 @@ export function isAboutHead(target: Target, { layer, head }: { layer: number; he
 
 /** What a head contributes to a target, by what it reads from a source. */
 export function throughHead(target: Target, head: Through): Target {
-  const { contrasts, direction = null, inner = null, through = [] } = target;
-  return { contrasts, direction, own: false, inner, through: [...through, head] };
+  const { contrasts, direction = null, inner = null, through = [], next_token = null } = target;
+  return { contrasts, direction, own: false, inner, through: [...through, head], next_token };
 }
 
 /** The target that the last of the heads contributes to, if a target is what a head contributes. */
@@ -170,6 +191,7 @@ export function quantity(target: Target, prompt: number | null): string {
   const inside = insideQuantity(target);
   if (inside !== null) return inside;
   if (target.direction) return "value along the direction";
+  if (target.next_token?.versus) return "logit difference";
   return inView(target, prompt).some((c) => c.distractor.length > 0) ? "logit difference" : "logit";
 }
 

@@ -2,9 +2,10 @@
 
 import { headName } from "../base/format";
 import type { AttentionScore, InnerFacts, Step, Target } from "../wire/protocol.gen";
+import { noQuestion } from "./next-tokens";
 import type { Values } from "./selectable";
 import type { Store } from "./store";
-import { inView, label, type Position, placed, shared, targetKey } from "./target";
+import { inView, isNext, label, nextWords, type Position, placed, shared, targetKey } from "./target";
 
 /** A step in words: what it is about (a head, a neuron, tokens), what comes before this, and after it. */
 export interface StepWords {
@@ -75,7 +76,8 @@ function destinationWords(store: Store, { destination }: AttentionScore): string
 }
 
 /** Why a token cannot be selected as the destination of the present target. */
-export function fixedWords(store: Store): string {
+export function fixedWords(store: Store, at: number): string {
+  if (isNext(store.target.value)) return noQuestion(store, at);
   const { inner, through = [] } = store.target.value;
   if (inner?.kind !== "attention") return "";
   const name = headName(inner.layer, inner.head);
@@ -93,6 +95,7 @@ function placeWords(store: Store, position: Position): string {
 /** "·Mary − ·John" */
 export function logitWords(store: Store, target: Target): string {
   if (target.direction) return "the direction";
+  if (isNext(target)) return nextWords(target);
   const contrasts = inView(target, store.prompt.value);
   const [answer, distractor] = [shared(contrasts, "answer"), shared(contrasts, "distractor")];
   if (!answer || !distractor) return "each prompt’s own answer";

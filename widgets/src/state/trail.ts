@@ -2,12 +2,14 @@
 import { batch } from "@preact/signals-core";
 import { headName, parseHead } from "../base/format";
 import type { AttentionScore, Step, Target } from "../wire/protocol.gen";
+import { hasNext } from "./next-tokens";
 import { baseOf, type Path, pathOf } from "./path";
 import type { Spot } from "./reading";
 import type { Store } from "./store";
 import {
   destinationOf,
   innerTarget,
+  isNext,
   isSet,
   layerOf,
   NOTHING,
@@ -55,8 +57,21 @@ export function go(store: Store, at: number): void {
 
 /** Begins a new trail with these logits. */
 export function begin(store: Store, target: Target): void {
-  if (store.trail.peek().length === 0) store.target.value = target;
-  else put(store, [{ target, position: baseOf(store.shown).position }], 0);
+  const base = baseOf(store.shown);
+  const position = basePosition(store, base);
+  // The last token has no next token: the last position is another one if each position has its own target.
+  const moves = position === "last" && isNext(base.target) !== isNext(target);
+  batch(() => {
+    if (store.trail.peek().length > 0) return put(store, [{ target, position }], 0);
+    store.target.value = target;
+    if (moves) store.position.value = "last";
+  });
+}
+
+/** The position of a step, "last" if its target can be read at no later one. */
+function basePosition(store: Store, { target, position }: { target: Target; position: Position }): Position {
+  const end = store.endPosition.peek();
+  return end !== null && isNext(target) ? placed(position, end - 1) : position;
 }
 
 function peek(store: Store): Path {
@@ -94,6 +109,8 @@ function headOf(target: Target): string | null {
 export function askWhy(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (!head) return;
+  // In the mean over prompts that end apart, each is read before its last token: a score has no such destination.
+  if (spot.destination === null && isNext(store.target.peek())) return;
   const destination = positionOf(store, spot.destination);
   const { source } = spot;
   ask(
@@ -109,7 +126,7 @@ export function canAskWho(store: Store, { head: name, destination }: Spot): bool
   const target = store.target.value;
   if (!head || !isSet(target) || head.layer >= layerOf(target)) return false;
   const read = readAt(target, store.chosenPosition.value);
-  return read !== null && placed(read, store.lastPosition.value) === positionOf(store, destination);
+  return read !== null && placed(read, store.endPosition.value) === positionOf(store, destination);
 }
 
 /**
@@ -132,6 +149,7 @@ export function selectPosition(store: Store, at: number): void {
 /** Whether a position can be selected: the destination of an attention score is at its source or after it. */
 export function canSelect(store: Store, at: number): boolean {
   const target = store.target.value;
+  if (isNext(target) && store.tokens.value.length > 0) return hasNext(store, at);
   if (destinationOf(target) === null) return true;
   const score = scoreIn(target);
   return score !== null && score.source <= at;
@@ -158,5 +176,5 @@ export function askNeuron(store: Store, neuron: { layer: number; index: number }
 
 /** A position as targets have it: the last one is "last". */
 function positionOf(store: Store, position: number | null): Position {
-  return position === null ? "last" : placed(position, store.lastPosition.value);
+  return position === null ? "last" : placed(position, store.endPosition.value);
 }

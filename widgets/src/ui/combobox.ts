@@ -8,7 +8,7 @@ import { child, later, watch } from "../base/lifetime";
 import { isOutdated } from "../state/loader";
 import { suggestions } from "../state/questions";
 import type { Store } from "../state/store";
-import type { Side } from "../state/target";
+import { nextToken, nextWords, type Side } from "../state/target";
 import type { Client } from "../wire/client";
 import type { AnswersReply, Prediction, Target, Token, TokenCheck } from "../wire/protocol.gen";
 import { prose } from "./prose";
@@ -28,6 +28,13 @@ interface Option {
 interface NotebookTarget {
   name: string | null;
   words: string;
+}
+
+/** A whole target in the list, and what choosing it does. */
+interface Whole {
+  label: string;
+  note: string;
+  take: () => void;
 }
 
 /** The most tokens, and the most targets from the notebook, in the list. */
@@ -68,7 +75,8 @@ export function mountCombobox(
   client
     .latest(
       "suggest",
-      untracked(() => suggestions(store.shown)),
+      // If each position has its own target, the last position of another target is a later one.
+      untracked(() => suggestions({ ...store.shown, position: store.locked.value ?? "last" })),
     )
     .then((result) => result && (predictions.value = result.reply.predictions), report);
 
@@ -126,7 +134,28 @@ export function mountCombobox(
     const named = variables.filter(({ name }) => name.toLowerCase().includes(needle));
     return panel === null || needle !== "" ? named : [{ name: null, words: panel }, ...named];
   });
-  const listedTargets = computed(() => matchingTargets.value.slice(0, MAX_TARGETS));
+  const listedTargets = computed(() =>
+    matchingTargets.value.slice(0, MAX_TARGETS).map(
+      ({ name, words }): Whole => ({
+        label: name === null ? "as in the panel" : shown(name, 30),
+        note: legibleSentence(words),
+        take: () => read(name),
+      }),
+    ),
+  );
+  /** Targets that differ between positions. */
+  const ownTargets = computed(() => {
+    if (side !== "answer" || store.facts.value?.has_tokens !== true) return [];
+    const all = [nextToken(), nextToken("runner-up")].map(
+      (target): Whole => ({
+        label: nextWords(target),
+        note: target.next_token?.versus ? "difference" : "logit",
+        take: () => act.take(target, [], null),
+      }),
+    );
+    return all.filter(({ label }) => label.includes(typed.value.trim().toLowerCase()));
+  });
+  const wholes = computed(() => [...ownTargets.value, ...listedTargets.value]);
 
   /**
    * The active option: the first one, unless the typed text is not a token. Then the options are other tokens, and the
@@ -137,7 +166,7 @@ export function mountCombobox(
     const count = options.value.length;
     const { index, isFound } = chosen.value ?? { index: isNoToken && typed.value !== "" ? -1 : 0, isFound: false };
     // A variable is active only if the user chose it, because typed text means a token.
-    return isFound && index < listedTargets.value.length ? count + index : Math.min(index, count - 1);
+    return isFound && index < wholes.value.length ? count + index : Math.min(index, count - 1);
   });
 
   const pick = (index: number): void => {
@@ -148,6 +177,7 @@ export function mountCombobox(
   watch(signal, () => {
     const list = options.value;
     const targets = listedTargets.value;
+    const own = ownTargets.value;
     const more = matchingTargets.value.length - targets.length;
     const index = active.value;
     const option = (
@@ -170,15 +200,18 @@ export function mountCombobox(
         <div role="listbox" id=${id} aria-label="Tokens">
           ${list.map((o, i) => option(i, visible(o.token.text), o.note, () => act.choose(o.token)))}
           ${
+            own.length === 0
+              ? nothing
+              : html`<div role="group" class="rs-found" aria-labelledby="${id}-own"><div role="presentation"
+                  class="rs-found-title" id="${id}-own">At each position</div>
+            ${own.map(({ label, note, take }, i) => option(list.length + i, label, note, take))}</div>`
+          }
+          ${
             targets.length === 0
               ? nothing
               : html`<div role="group" class="rs-found" aria-labelledby="${id}-found"><div role="presentation"
                   class="rs-found-title" id="${id}-found">From the notebook</div>
-            ${targets.map(({ name, words }, i) =>
-              option(list.length + i, name === null ? "as in the panel" : shown(name, 30), legibleSentence(words), () =>
-                read(name),
-              ),
-            )}</div>`
+            ${targets.map(({ label, note, take }, i) => option(list.length + own.length + i, label, note, take))}</div>`
           }
         </div>
         ${more > 0 ? html`<p>${more} more in the notebook: type part of the name.</p>` : nothing}
@@ -212,16 +245,16 @@ export function mountCombobox(
   }
   function keys(event: KeyboardEvent): void {
     const tokens = options.peek();
-    const count = tokens.length + listedTargets.peek().length;
+    const count = tokens.length + wholes.peek().length;
     const index = active.peek();
     if (event.key === "ArrowDown") pick(count > 0 ? (index + 1) % count : 0);
     else if (event.key === "ArrowUp") pick(count > 0 ? (Math.max(index, 0) + count - 1) % count : 0);
     else if (event.key === "Escape") act.close(true);
     else if (event.key === "Enter") {
       const option = tokens[index];
-      const target = index >= 0 ? listedTargets.peek()[index - tokens.length] : undefined;
+      const target = index >= 0 ? wholes.peek()[index - tokens.length] : undefined;
       // Until the check is answered, a prediction is first in the list. Enter still means the typed text.
-      if (target) read(target.name);
+      if (target) target.take();
       else if (typed.peek() !== "" && index <= 0 && check.peek()?.text !== typed.peek()) isEnterPending.value = true;
       else if (option) act.choose(option.token);
     } else return;

@@ -187,6 +187,13 @@ export const ReadTokenLens = v.object({
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const ReadNextTokens = v.object({
+  kind: v.picklist(["next-tokens"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  neurons: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(100))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const RankNeurons = v.object({
   kind: v.picklist(["neurons"]),
   target: Target,
@@ -305,7 +312,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
   gives_turns: v.exactOptional(v.boolean()),
 });
@@ -331,12 +338,14 @@ export const CacheFacts = v.object({
   has_tokens: v.boolean(),
   padding: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
   points: v.exactOptional(ComponentTable),
+  generated_from: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
 });
 export const TokenLabel = v.object({
   text: v.string(),
   id: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
   varies: v.exactOptional(v.array(v.string())),
   padding: v.exactOptional(v.boolean()),
+  special: v.exactOptional(v.boolean()),
 });
 export const TokensReply = v.object({
   kind: v.picklist(["tokens"]),
@@ -507,6 +516,17 @@ export const TokenLensReply = v.object({
   cells: v.array(v.array(LensCell)),
   notes: v.array(v.string()),
 });
+export const NextTokensReply = v.object({
+  kind: v.picklist(["next-tokens"]),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  runner_up: v.array(v.string()),
+  count: v.pipe(v.number(), v.safeInteger()),
+  adding: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  notes: v.array(v.string()),
+  missing: v.exactOptional(v.array(v.string())),
+});
 export const NeuronsReply = v.object({
   kind: v.picklist(["neurons"]),
   components: ComponentTable,
@@ -624,7 +644,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -645,6 +665,7 @@ export const REQUESTS = {
   "scores": ScoreHeads,
   "positions": MapPositions,
   "token-lens": ReadTokenLens,
+  "next-tokens": ReadNextTokens,
   "neurons": RankNeurons,
   "pairs": ReadPairs,
   "head-tokens": ReadHeadTokens,
@@ -675,6 +696,7 @@ export const REPLIES = {
   "scores": ScoresReply,
   "positions": PositionsReply,
   "token-lens": TokenLensReply,
+  "next-tokens": NextTokensReply,
   "neurons": NeuronsReply,
   "pairs": PairsReply,
   "head-tokens": HeadTokensReply,
@@ -759,6 +781,10 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "token-lens": {
     "k": 5,
     "norm": "recomputed",
+    "padding": "found"
+  },
+  "next-tokens": {
+    "neurons": [],
     "padding": "found"
   },
   "neurons": {

@@ -30,6 +30,7 @@ export interface Question {
     | ScoreHeads
     | MapPositions
     | ReadTokenLens
+    | ReadNextTokens
     | RankNeurons
     | ReadPairs
     | ReadHeadTokens
@@ -387,6 +388,26 @@ export interface ReadTokenLens {
   padding?: "found" | "none";
 }
 /**
+ * The token that follows each position: how likely it was, and what each layer and head adds to its logit.
+ *
+ *     The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
+ *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
+ *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds; it is empty if
+ *     it would be larger than 1 MB (then `MapPositions` has single heads). If `neurons` are named (`"L5N123"`), buffer 2
+ *     is [neuron × position], and buffer 3 is empty. NaN where no token follows, in layers or heads without a value, and
+ *     for the rank in a mean over prompts.
+ */
+export interface ReadNextTokens {
+  kind: "next-tokens";
+  target: Target;
+  prompt?: number | null;
+  /**
+   * @maxItems 100
+   */
+  neurons?: string[];
+  padding?: "found" | "none";
+}
+/**
  * The strongest MLP neurons of one layer (None: all layers), k of each sign. Buffer 0 is float32 [component].
  */
 export interface RankNeurons {
@@ -604,6 +625,7 @@ export interface Answer {
         | ScoresReply
         | PositionsReply
         | TokenLensReply
+        | NextTokensReply
         | NeuronsReply
         | PairsReply
         | HeadTokensReply
@@ -627,6 +649,7 @@ export interface Answer {
  *
  *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
  *     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
+ *     `generated_from` is the position of the first generated token, if the user gave it.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -644,6 +667,7 @@ export interface CacheFacts {
   has_tokens: boolean;
   padding?: number;
   points?: ComponentTable;
+  generated_from?: number | null;
 }
 /**
  * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
@@ -688,12 +712,15 @@ export interface TokensReply {
 }
 /**
  * A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens.
+ *
+ *     `special` is whether the tokenizer has it as a special token, such as the end of a chat's turn.
  */
 export interface TokenLabel {
   text: string;
   id?: number | null;
   varies?: string[];
   padding?: boolean;
+  special?: boolean;
 }
 /**
  * A decomposition: Σ rows + constant + unexplained = measured (for `accumulated` the last row, not the sum).
@@ -974,6 +1001,30 @@ export interface TokenLensReply {
   notes: string[];
 }
 /**
+ * How each token was predicted at the position before it.
+ *
+ *     Attributes:
+ *         positions: The number of positions.
+ *         runner_up: At each position the most likely other token; empty if there is none, and in a mean over prompts.
+ *         count: The number of positions that have a next token, in all prompts that are shown.
+ *         adding: At how many of them the rows sum to the measured value. None if nothing is measured there.
+ *         worst: The largest unexplained value at a position.
+ *         tolerance: The largest unexplained value that counts as rounding.
+ *         missing: The kinds of rows that were not cached.
+ *         notes: Notes on these values.
+ */
+export interface NextTokensReply {
+  kind: "next-tokens";
+  positions: number;
+  runner_up: string[];
+  count: number;
+  adding: number | null;
+  worst: number | null;
+  tolerance: number;
+  notes: string[];
+  missing?: string[];
+}
+/**
  * The strongest neurons, positive before negative, strongest first.
  *
  *     `total` is the sum over all `count` neurons of `layers` layers. `total` + `bias` is the contribution of their
@@ -1163,4 +1214,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "762891f28fce";
+export const WIRE = "045d753a10ee";

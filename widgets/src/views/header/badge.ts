@@ -6,6 +6,7 @@ import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { isInside } from "../../state/target";
 import { prose } from "../../ui/prose";
+import { eachWords } from "./badge-each";
 import { insideSum, scoreMeaning } from "./badge-inside";
 import { brief, explanation, lackingIn, missingWords, whoseOf } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
@@ -78,10 +79,11 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                           ? `rows miss ${signed(unexplained, largest)} of ${whose} ${quantity} ` +
                             `${signed(measured, largest)}`
                           : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
+    const each = eachWords(store);
     // The second run is a run of the model. `replayed` describes how an unchanged run compares with the cache.
     const isWithout = !single && (store.against.value?.without ?? []).length > 0;
     const replayed = isWithout ? store.runs.whatIf.replayed.value : "";
-    const short = brief(
+    const briefly = brief(
       kind,
       sum,
       unexplained !== null && Math.abs(unexplained) > data.reply.tolerance ? unexplained : null,
@@ -89,6 +91,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
       past,
       largest,
     );
+    const short = each === null ? briefly : `${briefly} · ${each.short}`;
     const count = store.notes.value.length;
     const mark =
       count === 0
@@ -97,20 +100,26 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
             title="Notes on these values: click to read them">${count}<i>${
               count === 1 ? " note" : " notes"
             }</i></span>`;
-    const tip = [starred(text), replayed, scoreMeaning(store)].filter((part) => part !== "").join(". ");
+    const tip = [starred(text), each?.words ?? "", replayed, scoreMeaning(store)]
+      .filter((part) => part !== "")
+      .join(". ");
     render(
       html`<button type="button"
           class="rs-badge-text rs-${
             kind === "contradicts" || kind === "incomplete"
               ? "misses"
-              : past || (kind === "agrees" && !own)
-                ? "unmeasured"
-                : kind
-          }" aria-expanded=${open.value} data-short=${short} data-figure=${short.replace(
+              : each?.misses
+                ? "misses"
+                : past || (kind === "agrees" && !own)
+                  ? "unmeasured"
+                  : kind
+          }" aria-expanded=${open.value} data-short=${short} data-figure=${briefly.replace(
             "adds up: ",
             "",
           )} title=${tip} @click=${() => (open.value = !open.value)}><span
-            class="rs-badge-long">${text}${replayed ? ` · ${replayed}` : nothing}</span>${mark}</button>`,
+            class="rs-badge-long">${text}${each === null ? nothing : ` · ${each.words}`}${
+              replayed ? ` · ${replayed}` : nothing
+            }</span>${mark}</button>`,
       status,
     );
   });
@@ -123,11 +132,13 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const { kind, measured, unexplained } = verdict(data);
     const missing = store.facts.value?.missing ?? [];
     const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
+    const each = eachWords(store);
     const notes = store.notes.value; // the head rows come first: their notes explain gaps
     render(
       html`<p class="rs-words">${prose(
         explanation(data, whoseOf(store.runs.shown.value, store.quantity.value), store.facts.value?.dtype ?? "float32"),
       )}</p>
+        ${each === null ? nothing : html`<p>${prose(each.whole)}</p>`}
         ${scoreMeaning(store) ? html`<p>${prose(scoreMeaning(store))}</p>` : nothing}
         ${
           store.isSaved.value

@@ -40,15 +40,21 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   watch(signal, () => {
     const destination = store.destination.value;
     const many = (store.facts.value?.prompts ?? 1) > 1;
-    const where = destination === null ? "" : `at ${store.tokenText(destination)}, position ${destination}`;
+    const next = destination !== null && store.asksEach.value ? store.tokenText(destination + 1) : null;
+    const then = next === null ? "" : `: ${next} came next`;
+    const where = destination === null ? "" : `at ${store.tokenText(destination)}, position ${destination}${then}`;
     at.title = starred(where) === where ? "" : starred(where);
     render(
       !store.facts.value
         ? nothing
         : destination !== null
-          ? html`at <b>${store.tokenText(destination)}</b> ${destination}`
+          ? html`at <b>${store.tokenText(destination)}</b> ${destination}${
+              next === null ? nothing : html` → <b>${next}</b>`
+            }`
           : many
-            ? "at each prompt’s last token"
+            ? store.asksEach.value
+              ? "at the token before each prompt’s last"
+              : "at each prompt’s last token"
             : nothing,
       at,
     );

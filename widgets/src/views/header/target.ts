@@ -4,7 +4,19 @@ import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence, shown } from "../../base/legible";
 import { child, element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
-import { canSwap, edit, inView, isSet, label, type Side, shared, swap, targetKey } from "../../state/target";
+import {
+  canSwap,
+  edit,
+  inView,
+  isNext,
+  isSet,
+  label,
+  nextToken,
+  type Side,
+  shared,
+  swap,
+  targetKey,
+} from "../../state/target";
 import { begin } from "../../state/trail";
 import { mountCombobox } from "../../ui/combobox";
 import { closeElsewhere } from "../../ui/popover";
@@ -68,6 +80,29 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
             title=${tip}>${from === null ? "a direction" : shown(from)}</span>
         <button type="button" class="rs-quiet" data-side="answer"
             @click=${() => (open.value = "answer")}>use a token instead</button>`,
+        line,
+      );
+    }
+    if (isNext(target)) {
+      const versus = target.next_token?.versus ?? null;
+      return render(
+        html`<span>logit of</span> <button type="button" class="rs-chip" data-side="answer"
+            aria-label="answer: what came next" aria-haspopup="listbox" aria-expanded=${open.value === "answer"}
+            title="At each position, the token that really follows. Click to choose another answer"
+            @click=${() => (open.value = open.peek() === "answer" ? null : "answer")}><span
+              class="rs-whose">what came </span>next</button>
+          ${
+            versus === null
+              ? html`<button type="button" class="rs-quiet" data-side="distractor"
+                aria-label="minus runner-up" title="At each position, subtract the logit of the most likely other token"
+                @click=${() => begin(store, nextToken("runner-up"))}>minus <span
+                  class="rs-whose">runner-up</span></button>`
+              : html`<span>minus</span> <span class="rs-chip rs-fixed"
+                  title="At each position, the most likely other token">runner-up</span>
+                <button type="button" class="rs-quiet rs-remove" aria-label="Remove the runner-up"
+                  title="Remove the runner-up: attribute the plain logit of what came next"
+                  @click=${() => begin(store, nextToken())}>×</button>`
+          }`,
         line,
       );
     }

@@ -88,6 +88,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
       if (!neuron && store.sentence.value !== said) return void (said = null); // another view has replaced the sentence
       said = neuron ? sentence(neuron, limitOf(ranked.value.map(({ value }) => value)), quantity) : null;
       store.sentence.value = said;
+      store.hoveredNeuron.value = neuron?.name ?? null;
       store.hoveredLayer.value = (neuron && components.value[cursor.value ?? 0]?.layer) ?? null;
     });
   });

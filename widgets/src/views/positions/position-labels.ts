@@ -24,15 +24,18 @@ export function shownLabels(count: number, distance: number, marked: (number | n
 export function columnLabels(store: Store, columns: number, width: number, hovered: number | null): TemplateResult {
   const destination = store.destination.value;
   const tokens = store.tokens.value;
+  const each = store.asksEach.value ? 1 : 0; // then a column is about the token that was written there
   const marked =
     hovered !== null && destination !== null && Math.abs(hovered - destination) * width < LABEL
       ? [hovered]
       : [hovered, destination];
   return html`${shownLabels(columns, width, marked).map((i) => {
     const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${
-      tokens[i]?.padding ? "rs-padding" : ""
+      tokens[i + each]?.padding ? "rs-padding" : ""
     }`;
-    return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * width}px">${store.tokenName(i)}</span>`;
+    if (i + each >= tokens.length && each > 0) return nothing;
+    const name = store.tokenName(i + each);
+    return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * width}px">${name}</span>`;
   })}`;
 }
 

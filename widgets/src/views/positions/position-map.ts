@@ -55,6 +55,12 @@ export function mountPositionMap(
   scroller.style.height = `${TOKENS_HEIGHT + BARS_HEIGHT + ROWS_HEIGHT + 18}px`;
   parent.append(scroller);
 
+  /** If each position has its own target, a column is about the token after it. */
+  const each = (): number => (store.asksEach.value ? 1 : 0);
+  const hoveredColumn = (): number | null => {
+    const token = store.hoveredToken.value;
+    return token === null || token < each() ? null : token - each();
+  };
   const rowAt = (row: number): Component | undefined => componentsOf(picture.peek()?.reply.components)[row];
   const cursor = state<Place | null>(null);
   const width = measured(scroller, 640, signal);
@@ -115,7 +121,7 @@ export function mountPositionMap(
     );
     ownLabel.title =
       `The model’s own ${store.quantity.value} at each position; the tallest bar is ` + `${signed(tallest, tallest)}.`;
-    render(columnLabels(store, size.value.columns, cellWidth, active?.column ?? store.hoveredToken.value), tokens);
+    render(columnLabels(store, size.value.columns, cellWidth, active?.column ?? hoveredColumn()), tokens);
     render(html`${rowLabels(shown?.reply ?? null, cellHeight, active?.row ?? null, isNarrow, store)}`, names);
   });
 
@@ -135,7 +141,7 @@ export function mountPositionMap(
   watch(signal, () => {
     const { rows, columns, cellWidth, cellHeight } = size.value;
     const active = cursor.value;
-    const column = active?.column ?? store.hoveredToken.value ?? columns;
+    const column = active?.column ?? hoveredColumn() ?? columns;
     const destination = store.destination.value ?? columns;
     place(
       highlights.row,
@@ -190,7 +196,7 @@ export function mountPositionMap(
     if (last?.row === next?.row && last?.column === next?.column) return;
     cursor.value = next;
     const row = next && rowAt(next.row);
-    store.hoveredToken.value = next?.column ?? null;
+    store.hoveredToken.value = next === null ? null : next.column + each();
     store.hover(row?.kind === "head" ? row.label : null);
     store.hoveredLayer.value = row?.layer ?? null;
     if (!next) store.sentence.value = null;

@@ -3,6 +3,7 @@
 import { quoted, signed } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
 import { lensMeaning } from "../../state/axis";
+import { hasNext } from "../../state/next-tokens";
 import type { Store } from "../../state/store";
 import { componentsOf } from "../../wire/components";
 import type { PositionPicture } from "./position-picture";
@@ -13,7 +14,10 @@ export function positionSentence(
   { row, column }: { row: number; column: number },
 ): Sentence {
   const where = `at ${quoted(store.tokenName(column))} (position ${column})`;
-  const quantity = store.quantity.value;
+  if (store.asksEach.value && !hasNext(store, column)) return [`Nothing came next ${where}`];
+  const quantity = store.asksEach.value
+    ? `${store.quantity.value} of ${quoted(store.tokenName(column + 1))}, which came next,`
+    : store.quantity.value;
   if (row < 0) {
     const value = own[column] ?? NaN;
     return [`The model’s own ${quantity} ${where}: `, { stress: signed(value, store.largest.value) }];

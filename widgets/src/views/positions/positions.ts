@@ -108,7 +108,11 @@ function mount(
       head: "What each head ↓ adds at each position →.",
     }[by];
     return {
-      words: `${what} Each column shows contributions to the target at that position.${clipped}`,
+      words: `${what} ${
+        store.asksEach.value
+          ? "Each column is about its own token: the one that was written there."
+          : "Each column shows contributions to the target at that position."
+      }${clipped}`,
       notes: shown.value?.reply.notes ?? [],
     };
   });

@@ -9,6 +9,7 @@ import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
 import type { Focus } from "./reading";
 import { attention, tallest } from "./reading-words";
+import { showsEach } from "./strip-next";
 
 /** The height of the tallest bar, in pixels. */
 const TALLEST = 6;
@@ -23,6 +24,7 @@ export function paintStrip(
 ): void {
   watch(signal, () => {
     void drawn.value;
+    if (showsEach(store)) return;
     const found = shown.value;
     const theme = store.theme.value;
     const most = tallest(store, found?.contributions ?? null);
@@ -30,6 +32,7 @@ export function paintStrip(
     strip.dataset["head"] = found?.head ?? "";
     for (const option of strip.querySelectorAll<HTMLElement>("[data-position]")) {
       const at = Number(option.dataset["position"]);
+      option.removeAttribute("data-value");
       const weight = found?.weights[at];
       if (!found || weight === undefined || !Number.isFinite(weight)) {
         option.removeAttribute("data-attention");
@@ -56,7 +59,7 @@ export function paintStrip(
   let pause: AbortController | null = null;
   watch(signal, () => {
     pause?.abort();
-    if (!waiting.value) return strip.classList.remove("rs-waiting");
+    if (!waiting.value || showsEach(store)) return strip.classList.remove("rs-waiting");
     pause = child(signal);
     later(MOMENT_MS, pause.signal, () => strip.classList.add("rs-waiting"));
   });

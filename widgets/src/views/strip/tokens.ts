@@ -12,15 +12,25 @@ import { fixedWords } from "../../state/trail-words";
 import { prose } from "../../ui/prose";
 import { stepAlong } from "../../ui/roving";
 import { mountStretch } from "../../ui/token-window";
+import type { Client } from "../../wire/client";
+import { addedToEach } from "./next-values";
+import { nextSentence, predictedWords } from "./next-words";
 import { besideWords, mountPairing } from "./pairing";
 import type { Focus } from "./reading";
 import { sourceSentence } from "./reading-words";
 import { paintStrip } from "./strip-attention";
+import { mountNextKey, paintNext, showsEach } from "./strip-next";
 
 /** The height of a line of the strip, in pixels. */
 const LINE = 30;
 
-export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
+export function mountTokens(
+  parent: HTMLElement,
+  store: Store,
+  client: Client,
+  focus: Focus,
+  signal: AbortSignal,
+): void {
   const strip = element("div", "rs-tokens", {
     role: "listbox",
     "aria-label": "Destination position",
@@ -32,6 +42,10 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   const paired = element("p", "rs-strip-note rs-pairing", { hidden: "" });
   parent.append(beside, paired);
   mountPairing(paired, store, signal);
+  const added = addedToEach(store, client, signal);
+  mountNextKey(parent, store, added, signal);
+  /** The position that a click on a token selects. If each position has its own target, the one before it. */
+  const placeOf = (token: number): number => (store.asksEach.value ? token - 1 : token);
   const drawn = state(0);
   let focused: number | null = null;
 
@@ -63,8 +77,10 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
 
   watch(signal, () => {
     const tokens = store.tokens.value;
-    const destination = store.destination.value;
-    const locked = store.locked.value;
+    const each = store.asksEach.value ? 1 : 0;
+    const destination = store.destination.value === null ? null : store.destination.value + each;
+    const locked = store.locked.value === null ? null : store.locked.value + each;
+    const answer = store.facts.value?.generated_from ?? null;
     const pairs = store.runs.beside.value;
     const { start, stop } = stretch.shown.value;
     const tabStop = Math.max(start, Math.min(focused ?? destination ?? 0, stop - 1));
@@ -80,16 +96,23 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
           varies.length > 0 ? "rs-varies" : "",
           token.padding ? "rs-padding" : "",
           pairs !== null && !pairs.has(i) ? "rs-unpaired" : "",
+          token.special && !token.padding ? "rs-special" : "",
+          i === answer ? "rs-answer" : "",
         ].join(" ");
         const tip =
           varies.length > 0
             ? `position ${i}, prompts differ: ${varies.map(visible).join(" ")} …`
-            : `position ${i}${token.padding ? ", padding" : ""}`;
+            : `position ${i}${token.padding ? ", padding" : token.special ? ", special token" : ""}${
+                i === answer ? "; the answer begins here" : ""
+              }`;
         const beside = besideWords(store, i);
-        const refusal = canSelect(store, i) ? "" : `; ${fixedWords(store)}`;
+        const predicted = each ? predictedWords(store, i - 1) : "";
+        const refusal = canSelect(store, i - each) ? "" : `; ${fixedWords(store, i - each)}`;
         return html`<div role="option" class=${classes} data-position=${i} tabindex=${i === tabStop ? 0 : -1}
           aria-selected=${i === destination} aria-disabled=${refusal ? "true" : nothing}
-          aria-label="${says}, position ${i}${beside}" title="${tip}${beside}${refusal}">${store.tokenText(i)}</div>`;
+          aria-label="${says}, position ${i}${beside}" title="${tip}${beside}${
+            predicted === "" ? "" : `; ${predicted}`
+          }${refusal}">${store.tokenText(i)}</div>`;
       })}${tokens.length === 0 ? html`<span class="rs-token rs-varies" aria-hidden="true">…</span>` : nothing}`,
       strip,
     );
@@ -97,6 +120,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   });
 
   paintStrip(strip, store, focus, drawn, signal);
+  paintNext(strip, store, added, drawn, signal);
 
   // Hovering changes only two tokens, because there may be thousands.
   let lit: Element | null = null;
@@ -114,7 +138,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   observer.observe(strip);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   watch(signal, () => {
-    const at = store.destination.value;
+    const at = store.destination.value === null ? null : store.destination.value + (store.asksEach.value ? 1 : 0);
     void drawn.value;
     void laid.value;
     const option = at === null ? null : strip.querySelector<HTMLElement>(`[data-position="${at}"]`);
@@ -132,11 +156,13 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     return at === undefined ? null : Number(at);
   };
   const onClick = (at: number): string => {
+    if (store.asksEach.value && at === store.destination.value) return "the token that is asked about";
     if (at === store.destination.value)
       return at === store.locked.value
         ? `the destination; click again to ${scoreIn(store.target.value) ? "ask at" : "go back to"} the last token`
         : "the destination, the last token";
-    if (!canSelect(store, at)) return fixedWords(store);
+    if (!canSelect(store, at)) return fixedWords(store, at);
+    if (store.asksEach.value) return "click to ask what wrote it";
     const score = scoreIn(store.target.value);
     return score
       ? `click to ask the same of ${headName(score.layer, score.head)} here`
@@ -146,7 +172,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
   const light = (at: number | null): void => {
     batch(() => (pointed.value = store.hoveredToken.value = at));
     const reading = focus.reading.peek();
-    if (at !== null && reading && (reading.weights[at] ?? 0) > 0)
+    if (at !== null && reading && !showsEach(store) && (reading.weights[at] ?? 0) > 0)
       store.spot.value = { head: reading.head, destination: reading.destination, source: at };
     if (at === null) store.sentence.value = null;
   };
@@ -158,14 +184,15 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
     const token = at === null ? undefined : store.tokens.value[at];
     if (!token || at === null) return;
     const reading = focus.reading.value;
-    const words =
-      reading && at < reading.weights.length
+    const words = showsEach(store)
+      ? nextSentence(store, at - 1, added.value)
+      : reading && at < reading.weights.length
         ? sourceSentence(store, reading, at)
         : [`“${store.tokenName(at)}” at position ${at}`];
-    const click = onClick(at);
+    const click = showsEach(store) && !canSelect(store, at - 1) ? "" : ` · ${onClick(placeOf(at))}`;
     untracked(() => {
       if (said?.at === at && store.sentence.value !== said.words) return;
-      said = { at, words: [...words, ` · ${click}`] };
+      said = { at, words: click === "" ? words : [...words, click] };
       store.sentence.value = said.words;
     });
   });
@@ -186,7 +213,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
       const at = positionOf(event);
       if (at === null) return;
       focused = at;
-      selectPosition(store, at);
+      selectPosition(store, placeOf(at));
     },
     { signal },
   );
@@ -196,7 +223,7 @@ export function mountTokens(parent: HTMLElement, store: Store, focus: Focus, sig
       const at = positionOf(event);
       if (at === null) return;
       const to = stepAlong(event.key, at, store.tokens.peek().length);
-      if (event.key === "Enter" || event.key === " ") selectPosition(store, at);
+      if (event.key === "Enter" || event.key === " ") selectPosition(store, placeOf(at));
       else if (to !== undefined) goTo(to);
       else return;
       event.preventDefault();

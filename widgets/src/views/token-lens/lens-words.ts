@@ -4,7 +4,7 @@ import { quoted, visible } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
 import { lensMeaning } from "../../state/axis";
 import type { Store } from "../../state/store";
-import { inView, label, shared } from "../../state/target";
+import { inView, isNext, label, shared } from "../../state/target";
 import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 
@@ -18,6 +18,7 @@ export function probability(p: number): string {
 export function answerName(store: Store): string | null {
   const target = store.target.value;
   if (target.direction) return null;
+  if (isNext(target)) return "what came next";
   const contrasts = inView(target, store.prompt.value);
   const tokens = shared(contrasts, "answer");
   if (contrasts.length === 0 || tokens?.length === 0) return null;
@@ -32,6 +33,7 @@ export function hasRank(cell: LensCell): cell is LensCell & { rank: number; answ
 export function answerWords(store: Store, cell: LensCell): string {
   const name = answerName(store);
   if (!hasRank(cell) || name === null) return "";
+  if (isNext(store.target.value)) return `${name} ${probability(cell.answer)}, rank ${cell.rank}`;
   const tokens = shared(inView(store.target.value, store.prompt.value), "answer");
   return `${tokens ? `the answer ${quoted(name)}` : name} ${probability(cell.answer)}, rank ${cell.rank}`;
 }

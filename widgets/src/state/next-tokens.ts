@@ -1,0 +1,54 @@
+// How each token was predicted at the position before it, and what each layer and head adds to it.
+import { parseHead } from "../base/format";
+import type { NextTokensReply, Target, TokenLabel } from "../wire/protocol.gen";
+import { targetKey } from "./target";
+
+/** The parts of the store that are needed here. */
+interface Of<T> {
+  readonly value: T;
+}
+type Tokens = { readonly tokens: Of<TokenLabel[]> };
+
+export interface NextTokens {
+  /** The selection that this belongs to, from `nextKey`. */
+  key: string;
+  reply: NextTokensReply;
+  /** [position]: the natural logarithm of the next token's probability. */
+  logProb: Float32Array;
+  /** [position]: its rank; 1 is the likeliest. */
+  rank: Float32Array;
+  /** [layer × position] */
+  layers: Float32Array;
+  /** [layer × head × position]; null if there are too many. */
+  heads: Float32Array | null;
+}
+
+export function nextKey(store: { dataKey: Of<string>; prompt: Of<number | null>; target: Of<Target> }): string {
+  return `${store.dataKey.value} ${store.prompt.value} ${targetKey(store.target.value)}`;
+}
+
+/** Whether a token follows at this position. */
+export function hasNext({ tokens: { value: tokens } }: Tokens, position: number): boolean {
+  const [here, next] = [tokens[position], tokens[position + 1]];
+  return here !== undefined && next !== undefined && !here.padding && !next.padding;
+}
+
+/** Why a token, the one after this position, has no question. */
+export function noQuestion({ tokens }: Tokens, position: number): string {
+  const token = tokens.value[position + 1];
+  if (token === undefined) return "the last token: nothing came next";
+  return token.padding ? "padding, which the model did not write" : "the first token: nothing came before it";
+}
+
+/** What a head adds to the token after each position; null if this is not there. */
+export function headRow({ heads, layers, reply: { positions } }: NextTokens, name: string): Float32Array | null {
+  const head = parseHead(name);
+  if (!heads || !head) return null;
+  const at = (head.layer * (heads.length / layers.length) + head.head) * positions;
+  return heads.subarray(at, at + positions);
+}
+
+/** What a layer adds to the token after each position. */
+export function layerRow({ layers, reply }: NextTokens, layer: number): Float32Array {
+  return layers.subarray(layer * reply.positions, (layer + 1) * reply.positions);
+}

@@ -1,0 +1,111 @@
+// The token strip if each position has its own target. The tint of a token is what the head, neuron or layer in focus
+// adds to it, else its surprise. The key beside the tokens says which.
+import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
+import { html, nothing, render } from "lit-html";
+import { signed } from "../../base/format";
+import { element, watch } from "../../base/lifetime";
+import { css, divergingGradient, divergingRgb, sequentialGradient, sequentialRgb } from "../../draw/colours";
+import { inkOn } from "../../draw/ink";
+import { hasNext } from "../../state/next-tokens";
+import { NEXT, type Store } from "../../state/store";
+import { prose } from "../../ui/prose";
+import { eachWords } from "../header/badge-each";
+import type { Added } from "./next-values";
+import { predictedWords } from "./next-words";
+
+/** Whether the strip shows what is added to each token, not what the head in focus reads. */
+export function showsEach(store: Store): boolean {
+  return store.asksEach.value && !store.stripReads.value;
+}
+
+export function paintNext(
+  strip: HTMLElement,
+  store: Store,
+  added: ReadonlySignal<Added | null>,
+  drawn: ReadonlySignal<number>,
+  signal: AbortSignal,
+): void {
+  const largest = computed(() => surpriseOf(store));
+  watch(signal, () => {
+    void drawn.value;
+    if (!showsEach(store)) return;
+    const found = store.nextShown.value;
+    const theme = store.theme.value;
+    const shown = added.value;
+    const most = largest.value;
+    strip.classList.toggle("rs-painted", found !== null);
+    strip.dataset["head"] = shown?.name ?? "";
+    for (const option of strip.querySelectorAll<HTMLElement>("[data-position]")) {
+      const at = Number(option.dataset["position"]) - 1;
+      const value = shown ? (shown.values[at] ?? NaN) : -(found?.logProb[at] ?? NaN);
+      option.removeAttribute("data-attention");
+      option.removeAttribute("aria-description");
+      if (!found || !Number.isFinite(value) || !untracked(() => hasNext(store, at))) {
+        option.removeAttribute("data-value");
+        option.style.cssText = "";
+        continue;
+      }
+      const colour = shown ? divergingRgb(value, shown.limit, theme) : sequentialRgb(value / most, theme);
+      option.dataset["value"] = value.toFixed(4);
+      option.setAttribute(
+        "aria-description",
+        [shown ? `${shown.name} adds ${signed(value, shown.limit)}` : "", predictedWords(store, at)]
+          .filter((part) => part !== "")
+          .join("; "),
+      );
+      option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)}`;
+    }
+  });
+}
+
+/** The largest −log p of a token. */
+function surpriseOf(store: Store): number {
+  const { logProb = new Float32Array(0) } = store.nextShown.value ?? {};
+  return logProb.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, -value) : most), 1);
+}
+
+export function mountNextKey(
+  parent: HTMLElement,
+  store: Store,
+  added: ReadonlySignal<Added | null>,
+  signal: AbortSignal,
+): void {
+  const line = element("div", "rs-next-key", { hidden: "" });
+  parent.append(line);
+  watch(signal, () => {
+    line.hidden = !store.asksEach.value;
+    if (line.hidden) return render(nothing, line);
+    const failure = store.problems.value.get(NEXT) ?? null;
+    const each = showsEach(store);
+    const sum = eachWords(store);
+    const shown = added.value;
+    const theme = store.theme.value;
+    const most = surpriseOf(store);
+    const mean = store.isMean.value ? "mean surprise" : "surprise";
+    const [low, high] = shown ? [signed(-shown.limit, shown.limit), signed(shown.limit, shown.limit)] : ["", ""];
+    const toRight = (gradient: string): string => gradient.replace("to top", "to right");
+    const scale = !each
+      ? html`<span class="rs-next-what">what the head in focus reads</span>`
+      : shown
+        ? html`<span class="rs-next-what"><b>${shown.name}</b> adds to each token</span>
+          <span class="rs-scale" role="img"
+            aria-label="colours from ${low} to ${high}"
+          >${low}<i style="background-image:${toRight(divergingGradient(theme))}"></i>${high}</span>`
+        : html`<span class="rs-next-what">${mean}: −log p of each token</span>
+          <span class="rs-scale" role="img" aria-label="colours from 0 to ${most.toFixed(1)}"
+          >0<i style="background-image:${sequentialGradient(theme)}"></i>${most.toFixed(1)}</span>`;
+    const button = (reads: boolean, words: string, tip: string) => html`<button type="button"
+        aria-pressed=${store.stripReads.value === reads} title=${tip}
+        @click=${() => (store.stripReads.value = reads)}>${words}</button>`;
+    render(
+      html`${failure === null ? scale : html`<span class="rs-broken" role="alert">${prose(failure)}</span>`}
+        <span class="rs-switch" role="group" aria-label="Colours of the tokens">${button(
+          false,
+          "each token",
+          "What the head or layer in focus adds to each token; without one, how surprising each token was",
+        )}${button(true, "attention", "What the head in focus reads at the selected position")}</span>
+        <span class="rs-next-sum">${sum === null ? nothing : `${sum.short} add up`}</span>`,
+      line,
+    );
+  });
+}

@@ -1,0 +1,95 @@
+// Each position's own target: the tokens are coloured by what is added to each, or by their surprise.
+import { describe, expect, it, vi } from "vitest";
+import { columnsOf } from "../dev/component-table";
+import type { Kernel } from "../dev/fake-model";
+import { recordedKernel } from "../dev/recorded-kernel";
+import recording from "../dev/recording.json";
+import { type Snapshot, unpacked } from "../src/snapshot/snapshot";
+import { float32 } from "../src/wire/client";
+import { all, key, open, text } from "./open";
+
+const NEXT = { contrasts: [], direction: null, own: false, next_token: { versus: null } };
+const { entries } = recording as unknown as Snapshot;
+const reply = entries.find(({ ask }) => ask.kind === "next-tokens");
+const buffer = (at: number): Float32Array => float32(unpacked(reply?.buffers?.[at] ?? ""));
+
+const values = (root: HTMLElement): (number | null)[] =>
+  all(root, ".rs-tokens [data-position]").map((node) =>
+    node.dataset["value"] === undefined ? null : Number(node.dataset["value"]),
+  );
+const rounded = (row: Float32Array): number[] => [...row.subarray(0, 5)].map((value) => Number(value.toFixed(4)));
+
+describe("what came next", () => {
+  it("colours each token by its surprise, and by what the head under the pointer adds to it", async () => {
+    const { root, settled } = await open({ wire_target: NEXT, prompt: 0 });
+    await settled();
+    await vi.waitFor(() => expect(values(root).slice(1)).toEqual(rounded(buffer(0).map((value) => -value))));
+    expect(values(root)[0]).toBeNull();
+    expect(text(root.querySelector(".rs-next-key"))).toContain("surprise");
+    const cell = root.querySelector<HTMLElement>('[data-head="L1H0"]');
+    cell?.dispatchEvent(new Event("pointerenter", { bubbles: true }));
+    cell?.focus();
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-next-key"))).toContain("L1H0 adds to each token"));
+    expect(values(root).slice(1)).toEqual(rounded(buffer(3).subarray(2 * 6)));
+    expect(text(root.querySelector(".rs-badge"))).toContain("5 of 5 positions add up");
+  });
+
+  it("asks for the head under the pointer if all heads are too many, and keeps its values", async () => {
+    const kernel = recordedKernel();
+    const few: Kernel = (ask) => {
+      if (ask.kind === "positions" && ask.heads?.length === 1) {
+        const components = columnsOf(["L1H0"]);
+        const row = buffer(3).slice(2 * 6, 3 * 6);
+        return {
+          reply: { kind: "positions", by: "head", components, positions: 6, notes: [] },
+          buffers: [row.buffer, row.buffer],
+        };
+      }
+      const answer = kernel(ask);
+      if (ask.kind !== "next-tokens" || !answer || !("buffers" in answer)) return answer;
+      return { ...answer, buffers: [...(answer.buffers ?? []).slice(0, 3), new ArrayBuffer(0)] };
+    };
+    const { root, model, settled } = await open({ wire_target: NEXT, prompt: 0 }, few);
+    await settled();
+    const asked = (): number =>
+      model.asked.filter(({ ask }) => ask.kind === "positions" && ask.heads?.[0] === "L1H0").length;
+    const cell = root.querySelector<HTMLElement>('[data-head="L1H0"]');
+    cell?.focus();
+    await vi.waitFor(() => expect(values(root).slice(1)).toEqual(rounded(buffer(3).subarray(2 * 6))));
+    cell?.blur();
+    cell?.focus();
+    await settled();
+    expect(asked()).toBe(1);
+  });
+
+  it("asks what wrote a token by a click on it, and has no question about the first", async () => {
+    const { root, model, settled } = await open({ wire_target: NEXT, prompt: 0 });
+    await settled();
+    expect(root.querySelector('[aria-selected="true"][data-position]')?.getAttribute("data-position")).toBe("5");
+    root.querySelector<HTMLElement>('[data-position="2"]')?.click();
+    expect(model.state.position).toBe(1);
+    root.querySelector<HTMLElement>('[data-position="0"]')?.click();
+    expect(model.state.position).toBe(1);
+    expect(root.querySelector('[data-position="0"]')?.getAttribute("title")).toContain("nothing came before it");
+    await settled();
+    root.querySelector<HTMLElement>('[data-position="5"]')?.click();
+    expect(model.state.position).toBe("last");
+    await settled();
+    const positions = model.asked.flatMap(({ ask }) => (ask.kind === "attribute" ? [ask.position] : []));
+    expect(positions).toEqual(expect.arrayContaining([4, 1])); // an index: “last” is not the last token here
+  });
+
+  it("is chosen from the list with the keyboard, and its runner-up is subtracted", async () => {
+    const { root, model, settled } = await open({ prompt: 0 });
+    await settled();
+    root.querySelector<HTMLElement>('[data-side="answer"]')?.click();
+    const input = root.querySelector<HTMLInputElement>('input[role="combobox"]') ?? expect.fail();
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-combobox-place"))).toContain("what came next"));
+    key(input, "ArrowUp"); // from the first option to the last
+    key(input, "Enter");
+    expect(model.state.wire_target.next_token).toEqual({ versus: "runner-up" });
+    await settled();
+    root.querySelector<HTMLElement>('[aria-label="Remove the runner-up"]')?.click();
+    expect(model.state.wire_target.next_token).toEqual({ versus: null });
+  });
+});
