@@ -54,7 +54,9 @@ def plan_before(structure: Structure, dictionary: Dictionary) -> Plan:
     at = site.point(view)
     end = (view.n_layers, 0) if structure.point.layer is None else _place(structure.point)
     if (_place(at) if at is not None else _place(Component("mid", site.layer))) > end or (
-        at is None and site.kind == "hook_mlp_out" and site.layer >= structure.layers - structure.ends_within(site.layer)
+        at is None
+        and site.kind == "hook_mlp_out"
+        and site.layer >= structure.layers - structure.ends_within(site.layer)
     ):
         raise ResidscopeError(
             "sae",

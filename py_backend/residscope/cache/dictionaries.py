@@ -270,7 +270,9 @@ class Dictionary:
         if bool(activations.isfinite().all()) and all(bool(one.isfinite().all()) for one in decoded):
             return
         bad = (~self.W_dec.isfinite()).any(1).nonzero().flatten().tolist()
-        where = f"its `W_dec` holds NaN or infinity in feature {bad[0]}" if bad else "its `encode` or `decode` returns it"
+        where = (
+            f"its `W_dec` holds NaN or infinity in feature {bad[0]}" if bad else "its `encode` or `decode` returns it"
+        )
         raise ResidscopeError("sae", f"The {self.name} gives NaN or infinity: {where}. Load the SAE again.")
 
     def check_each_alone(self, rows: Float[Tensor, "row *width"]) -> None:
@@ -282,19 +284,21 @@ class Dictionary:
         Raises:
             ResidscopeError: If vectors that are encoded together have other activations than alone.
         """
+        import torch
+
         some = rows[:: max(1, len(rows) // _COMPARED)][:_COMPARED]
         with as_found(self.sae):
             together = working(self.encode(some))
             alone = [working(self.encode(row[None])[0]) for row in some]
-        for one, other in zip(alone, together, strict=True):
-            on, was = one != 0, other != 0
-            turned = int((on != was).sum())
-            size = float(one.abs().max())
-            differ = float((one - other)[on & was].abs().max()) if bool((on & was).any()) else 0.0
-            if turned > max(2, 0.02 * int(on.sum())) or not differ <= max(1e-2, 16 * step_of(self.W_dec.dtype)) * size:
-                raise ResidscopeError(
-                    "sae",
-                    f"The {self.name} gives a vector other activations if it is encoded alone than together with "
-                    "others. They depend on other positions (a BatchTopK SAE in training, attention over positions) or "
-                    "on chance (dropout): so they belong to no single position. Use its form for inference.",
-                )
+        one, other = torch.stack(alone), together
+        differs = (one - other).abs() > max(1e-2, 16 * step_of(self.W_dec.dtype)) * one.abs().amax(1, keepdim=True)
+        # Rounding may turn a feature at its threshold on or off, and of two equal ones another may be among the k.
+        exact = self.W_dec.device.type == "cpu" and step_of(self.W_dec.dtype) < 1e-6
+        allowed = 2 if exact else max(8, 0.1 * int((one != 0).sum()))
+        if int(differs.sum()) > allowed:
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name} gives a vector other activations if it is encoded alone than together with others. "
+                "They depend on other positions (a BatchTopK SAE in training, attention over positions) or on chance "
+                "(dropout): so they belong to no single position. Use its form for inference.",
+            )

@@ -15,7 +15,9 @@ from residscope.cache.view import CacheView, not_cached
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
-SiteKind = Literal["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z"]
+SiteKind = Literal[
+    "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z"
+]
 
 _SITE = re.compile(rf"blocks\.(\d+)\.({'|'.join(map(re.escape, get_args(SiteKind)))})")
 _HOW = 'Give the name of the activation, too: `sae=(sae, "blocks.5.hook_mlp_out")`.'
