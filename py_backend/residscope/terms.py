@@ -223,9 +223,11 @@ attention score also has the terms of its position bias, its soft-cap and biases
 features, the error of the reconstruction, the decoder's bias, and a transcoder's skip connection."""
 
 WITHOUT_LAYER: frozenset[ComponentKind] = frozenset(
-    ("embed", "pos_embed", "final_post", "source", "position_bias", "soft_cap", "biases")
-    + ("feature", "error", "b_dec", "skip", "other_features")
-)
+    (
+        "embed", "pos_embed", "final_post", "source", "position_bias", "soft_cap", "biases",
+        "feature", "error", "b_dec", "skip", "other_features",
+    )
+)  # fmt: skip
 """The kinds that belong to no layer."""
 
 _LETTERS = {"head": "H", "neuron": "N"}

@@ -1,4 +1,4 @@
-"""Features of SAEs and transcoders as rows. Truth: float64 by hand, autograd, and the SAE's own `encode` and `decode`."""
+"""Features of SAEs and transcoders as rows. Truth: float64 by hand, and the SAE's own `encode` and `decode`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of_sae(result) -> torch.Tensor:
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_features_error_and_bias_are_the_row_of_the_site(booted, name, site, kind):
-    model, _, logits, cache = booted(name)
+    _, _, logits, cache = booted(name)
     at = f"blocks.1.{site}"
     if at not in cache:
         with pytest.raises(ResidscopeError, match=site):
@@ -160,13 +160,9 @@ def test_each_position_has_its_own_next_token(booted):
     every = residscope.attribute(cache, targets.next_token(), by="feature", sae=sae, position="all")
     for at in (0, 3):
         one = residscope.attribute(cache, [int(t) for t in tokens[:, at + 1]], by="feature", sae=sae, position=at)
-        for label in one.labels:
-            torch.testing.assert_close(
-                every.values[every.labels.index(label), :, at],
-                one.values[one.labels.index(label)],
-                atol=1e-5,
-                rtol=1e-5,
-            )
+        for label, value in zip(one.labels, one.values, strict=True):
+            found = every.values[every.labels.index(label), :, at]
+            torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["pre", "up"])
@@ -288,7 +284,7 @@ def hostile():
     together.encode = batch_top_k
     squared = sae(decode=lambda acts: acts.pow(2) @ torch.ones(saes.FEATURES, 24))
 
-    def broken(x):
+    def broken(_):
         raise RuntimeError("out of order")
 
     return {
@@ -333,14 +329,14 @@ def test_options_that_do_not_go_together_are_refused(booted):
     sae = made(saes.Sae, cache, "blocks.1.hook_mlp_out")
     with pytest.raises(ResidscopeError, match="only for the features"):
         residscope.attribute(cache, ANSWERS, by="head", sae=sae)
-    for call in (residscope.attribute, residscope.attribute_many, residscope.compare):
+    calls = (
+        lambda: residscope.attribute(cache, ANSWERS, by="feature"),
+        lambda: residscope.attribute_many([cache], ANSWERS, by="feature", progress=False),
+        lambda: residscope.compare(cache, cache, answers=ANSWERS, by="feature"),
+    )
+    for call in calls:
         with pytest.raises(ResidscopeError, match="needs an SAE or a transcoder"):
-            if call is residscope.attribute_many:
-                call([cache], ANSWERS, by="feature", progress=False)
-            elif call is residscope.compare:
-                call(cache, cache, answers=ANSWERS, by="feature")
-            else:
-                call(cache, ANSWERS, by="feature")
+            call()
     without = {name: cache[name] for name in cache if name != "blocks.1.hook_mlp_out"}
     with pytest.raises(ResidscopeError, match=r"`blocks\.1\.hook_mlp_out` is not in this cache"):
         residscope.attribute(without, ANSWERS, by="feature", sae=sae, model=cache.model)

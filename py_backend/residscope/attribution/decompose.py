@@ -17,7 +17,8 @@ from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.components import Plan, Rows, with_later
 from residscope.attribution.decomposition import Decomposition, Part
-from residscope.attribution.features import expanded, later_only, plan_before
+from residscope.attribution.feature_plan import later_only, plan_before
+from residscope.attribution.features import expanded
 from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.missing import check_cached, later_note, missing_notes

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from residscope.attribution.components import Plan, Rows, head_directions, layers
+from residscope.attribution.components import Rows, head_directions
 from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import differ_clearly
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.dictionary_sites import setting
-from residscope.cache.structure import ComponentTerms, Structure
+from residscope.cache.structure import Structure
 from residscope.cache.view import not_cached
 from residscope.compute.projection import distinct, project
 from residscope.errors import ResidscopeError
@@ -42,65 +42,6 @@ class Expanded:
     rows: Rows
     rounding: float
     notes: list[str]
-
-
-def plan_before(structure: Structure, dictionary: Dictionary) -> Plan:
-    """Return the plan in which the site of a dictionary is one row.
-
-    Raises:
-        ResidscopeError: If the site is after the target's point.
-    """
-    view, site = structure.view, dictionary.site
-    at = site.point(view)
-    end = (view.n_layers, 0) if structure.point.layer is None else _place(structure.point)
-    if (_place(at) if at is not None else _place(Component("mid", site.layer))) > end or (
-        at is None
-        and site.kind == "hook_mlp_out"
-        and site.layer >= structure.layers - structure.ends_within(site.layer)
-    ):
-        raise ResidscopeError(
-            "sae",
-            f"The {dictionary.name} reconstructs what comes after the point `{structure.point.label}`, where the target "
-            "is read: its features contribute 0.",
-        )
-    if at is None:
-        return layers(structure)
-    first = structure.layers if at.layer is None else at.layer
-    carried = 1.0 if at == structure.point else structure.carries[first]
-    terms: ComponentTerms = {at: ((dictionary.written, carried),)}
-    if at.kind == "mid" and not structure.ends_within(first):
-        terms |= _after_mid(structure, first, dictionary.written)
-    for layer in range(first + (at.kind == "mid"), structure.layers):
-        terms |= structure.cached(layer)
-    return Plan(terms).cached(view)
-
-
-def _after_mid(structure: Structure, layer: int, mid: str) -> ComponentTerms:
-    """The rows of what a layer adds after the point between its attention and its MLP."""
-    own = structure.sublayers(layer)
-    rows = {row: terms for row, terms in own.items() if row.kind in ("mlp_out", "per_layer_out")}
-    if layer in structure.whole or not all(map(structure.has, rows.values())):
-        carries = structure.carries
-        rows = {
-            Component("mlp_out", layer): (
-                (structure.view.after(layer), carries[layer + 1]),
-                (mid, -carries[layer]),
-            )
-        }
-    return rows
-
-
-def _place(point: Component) -> tuple[float, int]:
-    return (float("inf"), 0) if point.layer is None else (point.layer, int(point.kind == "mid"))
-
-
-def later_only(structure: Structure, dictionary: Dictionary) -> Structure:
-    """Return the structure without what it says of layers that have no rows, for its notes."""
-    at = dictionary.site.point(structure.view)
-    if at is None:
-        return structure
-    first = structure.view.n_layers if at.layer is None else at.layer
-    return replace(structure, whole=frozenset(n for n in structure.whole if n >= first), entered=False)
 
 
 def expanded(readout: Readout, structure: Structure, rows: Rows, dictionary: Dictionary) -> Expanded:

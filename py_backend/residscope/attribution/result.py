@@ -68,7 +68,7 @@ class Attribution:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The labels along the first axis, as in TransformerLens: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`, `F0`, …."""
+        """The labels along the first axis, as in TransformerLens: `L0H0`, `L0N0`, `0_attn_bias`, `0_attn_out`, …."""
         return [row.label for row in self.components]
 
     @property

@@ -1,9 +1,9 @@
 """Sparse autoencoders (SAEs) and transcoders of any class: what they make of an activation.
 
 An SAE is used as it is. Its nonlinearity is never computed here: activations are its own `encode(x)`, and
-reconstructions its own `decode(a)`. What is checked is that `decode` is linear in the features, so that each feature has
-a contribution of its own: decode(a) = s · (a @ W_dec) + decode(0), where s is 1, or the scale of each vector if the SAE
-normalises its input.
+reconstructions its own `decode(a)`. What is checked is that `decode` is linear in the features, so that each feature
+has a contribution of its own: decode(a) = s · (a @ W_dec) + decode(0), where s is 1, or the scale of each vector if
+the SAE normalises its input.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Dictionary:
         return f"{kind_of_sae(self.sae)} of `{self.site.written}`"
 
     @property
-    def W_dec(self) -> Float[Tensor, "feature width"]:
+    def decoder(self) -> Float[Tensor, "feature width"]:
         """The decoder's weights, as the SAE stores them."""
         return self.sae.W_dec.detach()
 
@@ -134,7 +134,7 @@ class Dictionary:
                     "(`sae.reset_hooks()`).",
                 )
 
-    def codes(self, rows: Float[Tensor, "row *width"]) -> Iterator[tuple[slice, Code]]:
+    def codes(self, rows: Float[Tensor, " row *width"]) -> Iterator[tuple[slice, Code]]:
         """Encode and decode vectors, some at a time. The SAE is as before after each step.
 
         Args:
@@ -146,24 +146,24 @@ class Dictionary:
         Raises:
             ResidscopeError: If `encode` or `decode` fails, or `decode` is not linear in the features.
         """
-        each = max(1, _LARGEST // len(self.W_dec))
+        each = max(1, _LARGEST // len(self.decoder))
         for start in range(0, len(rows), each):
             part = slice(start, min(start + each, len(rows)))
             with as_found(self.sae):
                 code = self._code(rows[part])
             yield part, code
 
-    def encode(self, rows: Float[Tensor, "row *width"]) -> Float[Tensor, "row feature"]:
+    def encode(self, rows: Float[Tensor, " row *width"]) -> Float[Tensor, "row feature"]:
         """Return the activations of features, as the SAE computes them, in its own precision.
 
         Raises:
             ResidscopeError: If `encode` fails, or returns something else.
         """
-        count, features = len(rows), len(self.W_dec)
+        count, features = len(rows), len(self.decoder)
         shape = [1, count, features]
         if rows.ndim == 3 and not self._reshapes:
             rows = rows.flatten(1)
-        given = rows.to(self.W_dec)[None]
+        given = rows.to(self.decoder)[None]
         found = called(self.name, self.sae, "encode", given, f"{shape} activations")
         if tuple(found.shape) != (1, count, features):
             raise ResidscopeError(
@@ -211,7 +211,7 @@ class Dictionary:
             features: The features.
             normalised: Whether each is divided by its length.
         """
-        weights = working(self.W_dec[features.to(self.W_dec.device)]).to(self.like)
+        weights = working(self.decoder[features.to(self.decoder.device)]).to(self.like)
         return weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-30) if normalised else weights
 
     def _linear(
@@ -240,14 +240,14 @@ class Dictionary:
     @property
     def rounding(self) -> float:
         """Differences up to this share of a reconstruction count as rounding (TF32 rounds more than float32)."""
-        return max(2e-3, 4 * step_of(self.W_dec.dtype))
+        return max(2e-3, 4 * step_of(self.decoder.dtype))
 
     def _skip(self, rows: Tensor, reconstruction: Tensor) -> Tensor | None:
         """What the transcoder adds past its features: x @ W_skip.T, if this is what its `forward` adds."""
         weight = tensor_of(getattr(self.sae, "W_skip", None))
         if weight is None:
             return None
-        given = rows.to(self.W_dec)
+        given = rows.to(self.decoder)
         if tuple(weight.shape) != (self.width, given.shape[1]):
             raise ResidscopeError(
                 "sae",
@@ -269,13 +269,13 @@ class Dictionary:
     def _check_finite(self, activations: Tensor, *decoded: Tensor) -> None:
         if bool(activations.isfinite().all()) and all(bool(one.isfinite().all()) for one in decoded):
             return
-        bad = (~self.W_dec.isfinite()).any(1).nonzero().flatten().tolist()
+        bad = (~self.decoder.isfinite()).any(1).nonzero().flatten().tolist()
         where = (
             f"its `W_dec` holds NaN or infinity in feature {bad[0]}" if bad else "its `encode` or `decode` returns it"
         )
         raise ResidscopeError("sae", f"The {self.name} gives NaN or infinity: {where}. Load the SAE again.")
 
-    def check_each_alone(self, rows: Float[Tensor, "row *width"]) -> None:
+    def check_each_alone(self, rows: Float[Tensor, " row *width"]) -> None:
         """Refuse an SAE whose activations at a position depend on other positions, or on chance.
 
         Args:
@@ -291,9 +291,9 @@ class Dictionary:
             together = working(self.encode(some))
             alone = [working(self.encode(row[None])[0]) for row in some]
         one, other = torch.stack(alone), together
-        differs = (one - other).abs() > max(1e-2, 16 * step_of(self.W_dec.dtype)) * one.abs().amax(1, keepdim=True)
+        differs = (one - other).abs() > max(1e-2, 16 * step_of(self.decoder.dtype)) * one.abs().amax(1, keepdim=True)
         # Rounding may turn a feature at its threshold on or off, and of two equal ones another may be among the k.
-        exact = self.W_dec.device.type == "cpu" and step_of(self.W_dec.dtype) < 1e-6
+        exact = self.decoder.device.type == "cpu" and step_of(self.decoder.dtype) < 1e-6
         allowed = 2 if exact else max(8, 0.1 * int((one != 0).sum()))
         if int(differs.sum()) > allowed:
             raise ResidscopeError(
