@@ -107,11 +107,38 @@ class NeuronInput(msgspec.Struct, frozen=True, tag_field="kind", tag="neuron"):
     part: NeuronPart = "pre"
 
 
+class FeatureInput(msgspec.Struct, frozen=True):
+    """What a feature of an SAE or a transcoder reads, before its nonlinearity.
+
+    Attributes:
+        index: The feature.
+        sae: The class of the SAE.
+        read: The activation that the SAE encodes.
+        norm: The norm through which this activation is read off the stream (`"blocks.3.ln2"`). Empty without a norm.
+        unweighted: Whether it is read before the weight and the bias of this norm.
+        offset: What the biases add.
+    """
+
+    index: Number
+    sae: Name
+    read: Name
+    norm: Name
+    unweighted: bool
+    offset: float
+
+
 class StreamDirection(msgspec.Struct, frozen=True, tag_field="kind", tag="direction"):
-    """The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps."""
+    """The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps.
+
+    Attributes:
+        key: The direction.
+        at: The point.
+        feature: The feature whose encoder the direction is. None for any other direction.
+    """
 
     key: Name
     at: Name
+    feature: FeatureInput | None = None
 
 
 class NextToken(msgspec.Struct, frozen=True):

@@ -59,7 +59,7 @@ def attribute(
         cache: An `ActivationCache`.
         answers: A token, a pair `(answer, distractor)`, a list of either (one per prompt), ids `[batch]` or
             `[batch, 2]`, or a direction `[d_model]` (see `targets.Targets.resolve`). Or a target inside the model:
-            `targets.neuron`, `targets.direction`, `targets.output`, `targets.attention`.
+            `targets.neuron`, `targets.feature`, `targets.direction`, `targets.output`, `targets.attention`.
         by: `"head"`: every head, attention biases, MLPs, embeddings. `"layer"`: attention and MLP of each layer,
             embeddings. `"accumulated"`: the residual stream up to each point (the logit lens), at most up to the
             target's own point. `"neuron"`: every MLP neuron of `layers`, MLP biases, attention, embeddings.
