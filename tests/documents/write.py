@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.documents import architectures, causes, padding, points, precision, tutorial, why
+from tests.documents import architectures, causes, padding, points, precision, sae_features, tutorial, why
 
 FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 
@@ -17,3 +17,4 @@ if __name__ == "__main__":
     architectures.main(FOLDER / "architectures.md")
     points.main(FOLDER / "points.md")
     causes.main(FOLDER / "causes.md")
+    sae_features.main(FOLDER / "sae-features.md")

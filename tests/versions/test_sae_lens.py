@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
+from typing import Any
 
 import pytest
-import sae_lens
 import torch
 
 import residscope
 from residscope import ResidscopeError, targets
 from tests.support import hooked
+
+sae_lens: Any = import_module("sae_lens")
 
 FEATURES = 60
 STANDARD = ("Standard", "TopK", "JumpReLU", "Gated")
