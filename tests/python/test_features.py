@@ -254,8 +254,8 @@ def test_results_in_every_form(booted):
         result.link("error")
     hostile = made(saes.TopK, cache, "blocks.1.hook_mlp_out", neuronpedia_id="x/../../evil?<b>")
     assert residscope.attribute(cache, ANSWERS, by="feature", sae=hostile).link(1) is None
-    named = made(saes.TopK, cache, "blocks.1.hook_mlp_out", model_name="gpt2-small")
-    assert any("was trained on “gpt2-small”" in note for note in residscope.attribute(
+    named = made(saes.TopK, cache, "blocks.1.hook_mlp_out", model_name="gpt2-xl")
+    assert any("was trained on “gpt2-xl”" in note for note in residscope.attribute(
         cache, ANSWERS, by="feature", sae=named).notes)  # fmt: skip
 
 
@@ -358,3 +358,24 @@ def test_a_cache_without_earlier_layers_is_enough_for_the_stream_at_a_point(boot
     some = {n: cache[n] for n in cache if "blocks.0.hook_mlp_out" not in n and "blocks.0.hook_resid_mid" not in n}
     found = residscope.attribute(some, ANSWERS, by="feature", sae=late, model=cache.model)
     torch.testing.assert_close(found.values.sum(0) + found.constant, found.measured, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(set(tiny.FAMILIES) - {"openai-gpt"}))  # which normalises the stream itself
+def test_every_family_leaves_over_what_its_layers_leave_over(booted, name):
+    try:
+        _, _, logits, cache = booted(name)
+        layers = residscope.attribute(cache, ANSWERS, by="layer", position="all", logits=logits)
+    except (ResidscopeError, RuntimeError):
+        pytest.skip("this family is refused by layer")
+    site = next((s for s in ("hook_mlp_out", "hook_resid_pre") if f"blocks.1.{s}" in cache), None)
+    if site is None:
+        pytest.skip("this family has none of these activations")
+    sae = made(saes.Sae, cache, f"blocks.1.{site}")
+    options = {"by": "feature", "sae": sae, "position": "all", "logits": logits}
+    if name == "bert":
+        with pytest.raises(ResidscopeError, match="are not what is added to the stream"):
+            residscope.attribute(cache, ANSWERS, **options)
+        return
+    result = residscope.attribute(cache, ANSWERS, **options)
+    torch.testing.assert_close(result.unexplained, layers.unexplained, atol=2e-5, rtol=1e-4)
+    assert "error" in result.labels

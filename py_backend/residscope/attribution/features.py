@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from residscope.attribution.components import Rows, head_directions
 from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import differ_clearly
+from residscope.base.legible import cut
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.dictionary_sites import setting
 from residscope.cache.structure import Structure
@@ -242,12 +243,12 @@ def _notes(readout: Readout, dictionary: Dictionary, found: _Read) -> list[str]:
     of_model = setting(dictionary.sae, "model_name")
     if isinstance(of_model, str) and of_model and _plain(of_model) != _plain(view.model_name):
         notes.append(
-            f"The {name} was trained on “{of_model}”, and this model is “{view.model_name}”: on another model its "
-            "features may mean nothing."
+            f"The {name} was trained on “{cut(of_model)}”, and this model is named “{view.model_name}”. If they are "
+            "not the same model, its features may mean nothing."
         )
     return notes
 
 
 def _plain(name: str) -> str:
-    """A model's name without its organisation, in lower case."""
-    return name.rpartition("/")[2].lower()
+    """A model's name without its organisation, in lower case. TransformerLens has two names for GPT-2."""
+    return name.rpartition("/")[2].lower().replace("gpt2-small", "gpt2")

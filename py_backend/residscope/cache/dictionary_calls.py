@@ -53,7 +53,7 @@ def kept_state(sae: Any) -> KeptState:
         for module in modules
         if getattr(module, "training", False)
         for buffer in (getattr(module, "_buffers", None) or {}).values()
-        if buffer is not None
+        if buffer is not None and not buffer.is_inference()
     ]
     values = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
     return KeptState([(owner, dict(owner)) for owner in owners], values)
