@@ -135,3 +135,33 @@ def test_what_has_no_exact_decomposition_is_refused(booted):
             residscope.attribute(given, targets.feature(sae, feature), by="layer", model=cache.model)
     with pytest.raises(ResidscopeError, match="cannot be part of a list"):
         residscope.attribute(cache, [targets.feature(stream, 1)] * 3, by="layer")
+
+
+def test_many_caches_can_be_resumed_only_with_the_same_sae(booted, tmp_path):
+    _, _, _, cache = booted("llama")
+    sae, other = made(saes.Sae, cache, "blocks.2.hook_resid_pre"), made(saes.Sae, cache, "blocks.2.hook_resid_pre")
+    other.W_enc.data *= 2
+    options = {"by": "layer", "progress": False, "resume": str(tmp_path / "kept")}
+    whole = residscope.attribute_many([cache], targets.feature(sae, 5), **options)
+    again = residscope.attribute_many([cache], targets.feature(sae, 5), **options)
+    torch.testing.assert_close(whole.values, again.values)
+    with pytest.raises(ResidscopeError, match="answers"):
+        residscope.attribute_many([cache], targets.feature(other, 5), **options)
+
+
+def test_views_and_other_questions_take_it_as_a_target(booted):
+    from residscope.serving.service import Service
+    from residscope.wire.protocol import Attribute
+
+    _, _, _, cache = booted("llama")
+    sae = made(saes.Sae, cache, "blocks.2.hook_resid_pre")
+    target = targets.feature(sae, 5)
+    service = Service(cache)
+    reply, _ = service.reply(Attribute("head", service.targets().resolve(target)))
+    own = residscope.attribute(cache, target)
+    assert reply.measured == pytest.approx(float(own.measured.mean()), abs=1e-5)
+    sources = residscope.attribute(cache, target, by="source", heads=["L1H1"]).values.sum(0)[0]
+    torch.testing.assert_close(sources, own.grid[1, 1], atol=1e-5, rtol=1e-5)
+    moved = residscope.attribute(cache, targets.output("L1H1", of=target, source=2), by="layer")
+    torch.testing.assert_close(moved.values.sum(0) + moved.constant, moved.measured, atol=1e-5, rtol=1e-5)
+    assert float(residscope.compare(cache, cache, target, by="layer").values.abs().max()) == 0

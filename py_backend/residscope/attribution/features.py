@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from residscope.attribution.components import Rows, head_directions
 from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import differ_clearly
+from residscope.attribution.rounding import SMALLEST_SHARE
 from residscope.base.legible import cut
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.dictionary_sites import setting
@@ -240,6 +241,9 @@ def _notes(readout: Readout, dictionary: Dictionary, found: _Read) -> list[str]:
             f"Only the strongest {len(found.features):,} features have a row each; all others are summed in "
             "`other_features`. Give one position to see more."
         )
+    if found.rounding > SMALLEST_SHARE * max(float(found.bias.abs().max()), float(found.error.abs().max())):
+        kind = str(dictionary.decoder.dtype).removeprefix("torch.")
+        notes.append(f"The rows leave over up to {found.rounding:.2g}: its own `decode` rounds ({kind}).")
     of_model = setting(dictionary.sae, "model_name")
     if isinstance(of_model, str) and of_model and _plain(of_model) != _plain(view.model_name):
         notes.append(
