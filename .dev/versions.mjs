@@ -39,7 +39,12 @@ const causes = [
 ].map((name) => `tests/python/test_causes.py::${name}`);
 const releases = [
   { release: "2.18.0", newestPython: 12 }, // it needs numpy 1, which has no wheels for newer versions of Python
-  { release: "3.9.0", newestPython: 14, also: ["tests/python/test_applied.py", ...causes] },
+  {
+    release: "3.9.0",
+    newestPython: 14,
+    also: ["tests/python/test_applied.py", ...causes],
+    packages: ["sae-lens==6.54.12"], // it needs TransformerLens < 4
+  },
 ];
 const adapters = "adapters";
 const requirements = ["torch", "einops", "jaxtyping", "msgspec", "pytest"];
@@ -67,7 +72,7 @@ const missing = ({ release, newestPython }) =>
   `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, but this machine has only ` +
   `3.${minorOf([python])}: install python3.${newestPython}, too, to run its tests.`;
 
-function test({ release, also = [] }, [command, ...args], pytest) {
+function test({ release, also = [], packages = [] }, [command, ...args], pytest) {
   const folder = inRoot(".venv-versions", release);
   const pins = `.dev/versions/${release}.txt`;
   const itsPython = pythonOf(folder);
@@ -75,7 +80,7 @@ function test({ release, also = [] }, [command, ...args], pytest) {
   stepIfChanged(
     `TransformerLens ${release}, installed`,
     `versions-${release}`,
-    () => fingerprint([pins], requirements, ask(command, [...args, "-VV"])),
+    () => fingerprint([pins], [...requirements, ...packages], ask(command, [...args, "-VV"])),
     [itsPython],
     () => {
       run(command, [...args, "-m", "venv", "--clear", folder]);
@@ -83,7 +88,10 @@ function test({ release, also = [] }, [command, ...args], pytest) {
       // time and more disk space.
       run(
         itsPython,
-        ["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`, ...requirements],
+        [
+          ...["-m", "pip", "install", "--no-compile", "-c", pins, `transformer-lens==${release}`],
+          ...[...requirements, ...packages],
+        ],
         {
           env,
         },

@@ -36,7 +36,7 @@ Number = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
 Position = Number | Literal["last"]
 """The position of a target: an index, or each prompt's last real token."""
 
-By = Literal["accumulated", "layer", "head", "neuron", "source"]
+By = Literal["accumulated", "layer", "head", "neuron", "source", "feature"]
 Decomposition = Literal["accumulated", "layer", "head"]
 NormConvention = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
@@ -107,11 +107,38 @@ class NeuronInput(msgspec.Struct, frozen=True, tag_field="kind", tag="neuron"):
     part: NeuronPart = "pre"
 
 
+class FeatureInput(msgspec.Struct, frozen=True):
+    """What a feature of an SAE or a transcoder reads, before its nonlinearity.
+
+    Attributes:
+        index: The feature.
+        sae: The class of the SAE.
+        read: The activation that the SAE encodes.
+        norm: The norm through which this activation is read off the stream (`"blocks.3.ln2"`). Empty without a norm.
+        unweighted: Whether it is read before the weight and the bias of this norm.
+        offset: What the biases add.
+    """
+
+    index: Number
+    sae: Name
+    read: Name
+    norm: Name
+    unweighted: bool
+    offset: float
+
+
 class StreamDirection(msgspec.Struct, frozen=True, tag_field="kind", tag="direction"):
-    """The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps."""
+    """The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps.
+
+    Attributes:
+        key: The direction.
+        at: The point.
+        feature: The feature whose encoder the direction is. None for any other direction.
+    """
 
     key: Name
     at: Name
+    feature: FeatureInput | None = None
 
 
 class NextToken(msgspec.Struct, frozen=True):
@@ -225,13 +252,18 @@ ComponentKind = Literal[
     "pre", "mid", "final_post",
     "source",
     "position_bias", "soft_cap", "biases",
+    "feature", "error", "b_dec", "skip", "other_features",
 ]  # fmt: skip
 """What a component is: an embedding, a sublayer or a bias, a head or neuron, a point of the stream, or a source. An
-attention score also has the terms of its position bias, its soft-cap and biases."""
+attention score also has the terms of its position bias, its soft-cap and biases. What an SAE reconstructs has its
+features, the error of the reconstruction, the decoder's bias, and a transcoder's skip connection."""
 
 WITHOUT_LAYER: frozenset[ComponentKind] = frozenset(
-    ("embed", "pos_embed", "final_post", "source", "position_bias", "soft_cap", "biases")
-)
+    (
+        "embed", "pos_embed", "final_post", "source", "position_bias", "soft_cap", "biases",
+        "feature", "error", "b_dec", "skip", "other_features",
+    )
+)  # fmt: skip
 """The kinds that belong to no layer."""
 
 _LETTERS = {"head": "H", "neuron": "N"}
@@ -243,7 +275,8 @@ class Component(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         kind: The kind, in TransformerLens' words.
         layer: The layer. None if the component belongs to no layer.
-        index: The index of a head or neuron in its layer, or the position of a source. None for other kinds.
+        index: The index of a head or neuron in its layer, of a feature in its SAE, or the position of a source. None
+            for other kinds.
     """
 
     kind: ComponentKind
@@ -252,7 +285,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def label(self) -> str:
-        """The component's name: `L0H0`, `L0N0`, `0_attn_out`, `0_pre`, `embed`. For a source: its position.
+        """The component's name: `L0H0`, `L0N0`, `F0`, `0_attn_out`, `0_pre`, `embed`. For a source: its position.
 
         `widgets/src/wire/components.ts` does the same.
         """
@@ -260,6 +293,8 @@ class Component(msgspec.Struct, frozen=True, gc=False):
             return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
         if self.kind == "source":
             return str(self.index)
+        if self.kind == "feature":
+            return f"F{self.index}"
         return self.kind if self.layer is None else f"{self.layer}_{self.kind}"
 
     @property
@@ -273,7 +308,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
     def is_whole(self) -> bool:
         """Whether layer and index are set exactly if the kind needs them. In data from a file they may not be."""
         has_layer = self.kind not in WITHOUT_LAYER
-        has_index = self.kind in _LETTERS or self.kind == "source"
+        has_index = self.kind in _LETTERS or self.kind in ("source", "feature")
         return (self.layer is not None) == has_layer and (self.index is not None) == has_index
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.documents import architectures, causes, next_token, padding, points, precision, tutorial, why
+from tests.documents import (
+    architectures,
+    causes,
+    next_token,
+    padding,
+    points,
+    precision,
+    sae_features,
+    tutorial,
+    why,
+)
 
 FOLDER = Path(__file__).resolve().parents[2] / "py_backend/docs"
 
@@ -18,3 +28,4 @@ if __name__ == "__main__":
     architectures.main(FOLDER / "architectures.md")
     points.main(FOLDER / "points.md")
     causes.main(FOLDER / "causes.md")
+    sae_features.main(FOLDER / "sae-features.md")

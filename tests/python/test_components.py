@@ -13,7 +13,7 @@ from residscope.errors import ResidscopeError
 from residscope.serving.service import Service
 from residscope.terms import By, Component, ComponentKind, ComponentTable
 from residscope.wire.protocol import Attribute, Describe
-from tests.support import tiny
+from tests.support import saes, tiny
 
 CASES = json.loads((Path(__file__).parents[1] / "texts" / "components.json").read_text())
 ROWS = [Component(*place) for place, _, _ in CASES]
@@ -90,8 +90,9 @@ def cache():
 
 @pytest.mark.parametrize("by", By.__args__)
 def test_every_decomposition_says_what_its_rows_are_of(cache, by):
-    heads = {"heads": ["L1H2"]} if by == "source" else {}
-    found = residscope.attribute(cache, (5, 6), by=by, **heads)
+    sae = saes.TopK(24, hook_name="blocks.1.hook_mlp_out")
+    more = {"source": {"heads": ["L1H2"]}, "feature": {"sae": sae}}.get(by, {})
+    found = residscope.attribute(cache, (5, 6), by=by, **more)
     assert [row.label for row in found.components] == found.labels
     assert len(set(found.components)) == len(found.components) == len(found.values)
     assert all(row.is_whole for row in found.components)
@@ -100,7 +101,7 @@ def test_every_decomposition_says_what_its_rows_are_of(cache, by):
         assert {row.kind for row in found.components[: found.parts]} == {kinds[by]}
     own = found.components
     own.clear()  # a change by the user changes nothing else
-    assert residscope.attribute(cache, (5, 6), by=by, **heads).labels == found.labels
+    assert residscope.attribute(cache, (5, 6), by=by, **more).labels == found.labels
 
 
 @pytest.mark.parametrize("by", ["layer", "head", "accumulated"])

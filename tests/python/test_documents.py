@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import residscope
+from tests.support import saes
 
 ROOT = Path(__file__).parents[2]
 FEATURES = (ROOT / "py_backend/docs/features.md").read_text("utf-8")
@@ -66,5 +67,6 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     panel = residscope.inspect(run.cache, run.answers, show=False)
     names: dict[str, Any] = {"residscope": residscope, "panel": panel, "cache": run.cache, "answers": run.answers}
     names |= {"clean": run.cache, "corrupted": run.cache}
+    names |= {"sae": saes.Sae(576, features=1300, hook_name="blocks.8.hook_resid_pre")}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL):
         exec(compile(block, page, "exec"), names)

@@ -43,6 +43,7 @@ def attribute(
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
+    sae: Any = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
     attention_mask: Any = None,
     model: Any = None,
@@ -58,11 +59,12 @@ def attribute(
         cache: An `ActivationCache`.
         answers: A token, a pair `(answer, distractor)`, a list of either (one per prompt), ids `[batch]` or
             `[batch, 2]`, or a direction `[d_model]` (see `targets.Targets.resolve`). Or a target inside the model:
-            `targets.neuron`, `targets.direction`, `targets.output`, `targets.attention`.
+            `targets.neuron`, `targets.feature`, `targets.direction`, `targets.output`, `targets.attention`.
         by: `"head"`: every head, attention biases, MLPs, embeddings. `"layer"`: attention and MLP of each layer,
             embeddings. `"accumulated"`: the residual stream up to each point (the logit lens), at most up to the
             target's own point. `"neuron"`: every MLP neuron of `layers`, MLP biases, attention, embeddings.
-            `"source"`: the contribution of each source token through each of `heads`.
+            `"source"`: the contribution of each source token through each of `heads`. `"feature"`: the error and every
+            active feature of `sae`, its bias, and the rows of `"layer"` that it does not reconstruct.
         position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
             Neurons and directions are read at this position. For `targets.output` it is the destination, so `"all"` is
             refused. An attention score has its own destination, so any position is refused.
@@ -72,6 +74,10 @@ def attribute(
             of the stream (what the model would predict if it stopped there).
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
+        sae: For `"feature"`: an SAE or a transcoder of any class with `encode`, `decode` and `W_dec`, such as those of
+            SAELens. What it encodes and reconstructs is read from its `cfg` (`hook_name`), or given:
+            `(sae, "blocks.5.hook_mlp_out")`, `(transcoder, READ, RECONSTRUCTED)`. It may reconstruct `hook_resid_pre`,
+            `hook_resid_mid`, `hook_resid_post`, `hook_attn_out`, `hook_mlp_out` or `attn.hook_z` of a layer.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
@@ -93,7 +99,7 @@ def attribute(
     """
     seen_cache = seen(cache, model)
     used_model = model if model is not None else getattr(cache, "model", None)
-    key = _key(used_model, answers, by, position, norm, layers, heads, logits, tokens, attention_mask)
+    key = _key(used_model, answers, by, position, norm, layers, heads, sae, logits, tokens, attention_mask)
     known = None if seen_cache is None or key is None else seen_cache.memo[0].get(*key)
     if known is not None:
         return _copy(known)
@@ -107,7 +113,7 @@ def attribute(
             output = None if logits is None else view.whole_logits(logits)
             target = targets.resolve(answers)
             check_asked(view, target, where, position)
-            query = Query(target, by, where, norm, layers, heads)
+            query = Query(target, by, where, norm, layers, heads, sae)
             result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
             size = result.values.numel() * result.values.element_size()

@@ -124,7 +124,7 @@ def activations_for(view: CacheView, by: By) -> list[str]:
             return every("attn.hook_pattern", "attn.hook_v", "attn.hook_z")
         case "neuron":
             return every("mlp.hook_post")
-        case "layer":
+        case "layer" | "feature":
             return every("hook_attn_out", "hook_mlp_out")
         case "accumulated":
             return [] if view.points() else every("hook_resid_post")
@@ -143,6 +143,8 @@ def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
             return heads(structure)
         case "source":
             raise ResidscopeError("by", "The sources of heads are not components of the stream.")
+        case "feature":
+            raise ResidscopeError("sae", 'For `by="feature"`, give the SAE or transcoder: `sae=`.')
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:

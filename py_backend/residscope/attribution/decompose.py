@@ -17,6 +17,8 @@ from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.components import Plan, Rows, with_later
 from residscope.attribution.decomposition import Decomposition, Part
+from residscope.attribution.feature_plan import later_only, plan_before
+from residscope.attribution.features import expanded
 from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.missing import check_cached, later_note, missing_notes
@@ -30,6 +32,8 @@ from residscope.attribution.source_rows import source_rows
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
+from residscope.cache.dictionaries import Dictionary
+from residscope.cache.dictionary_sites import neuronpedia_id
 from residscope.cache.finite import check_finite
 from residscope.cache.structure import Structure
 from residscope.cache.view import CacheView
@@ -53,6 +57,7 @@ class Query:
         norm: The convention for the final norm's scale, for `"accumulated"`.
         layers: The layers of the neurons, for `"neuron"`. None: all layers.
         heads: The heads whose sources are the rows, for `"source"`.
+        sae: The SAE or transcoder whose features are the rows, for `"feature"`.
         again: Whether the rows will be read again, by the functional of another run.
         like: Structures of other runs. If components are one row in one of them, they are one row here, too.
 
@@ -66,11 +71,12 @@ class Query:
     norm: NormConvention = "frozen"
     layers: int | Sequence[int] | None = None
     heads: Any = None
+    sae: Any = None
     again: bool = False
     like: Sequence[Structure] = ()
 
     def __post_init__(self) -> None:
-        _check(self.by, self.norm, self.layers, self.heads)
+        _check(self.by, self.norm, self.layers, self.heads, self.sae)
 
 
 def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
@@ -132,6 +138,7 @@ def _decompose(
         notes = found.result.notes + about
         return replace(found, result=replace(found.result, notes=notes, target=target, model=view.model_name))
     wanted = components.wanted_layers(view, query.layers) if by == "neuron" else []
+    dictionary = Dictionary.of(view, query.sae) if by == "feature" else None
     to_explain = None if measured.value is None else measured.value - constant
     if by == "accumulated":
         structure = readout.structure
@@ -144,23 +151,28 @@ def _decompose(
         finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
         tolerance = stream_tolerance(readout, total, logits)
     else:
-        build = partial(_rows, readout, query, wanted)
+        build = partial(_rows, readout, query, wanted, dictionary=dictionary)
         result = reconcile(readout, build, expected_sum(readout, to_explain), to_explain, logits)
         structure, rows, tolerance, largest = result.structure, result.rows, result.tolerance, result.unexplained
         total, finite = rows.values.sum(0), result.finite
-        plan = _plan(readout, by, wanted, structure)
+        plan = _plan(readout, by, wanted, structure, dictionary)
     if not finite:
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
+    summed, of_sae = rows, list[str]()
+    if dictionary is not None:
+        found = expanded(readout, structure, rows, dictionary)
+        rows, total, of_sae, tolerance = found.rows, found.rows.values.sum(0), found.notes, tolerance + found.rounding
+        structure, largest = later_only(structure, dictionary), gap(to_explain, total)
     unexplained = value - total - constant
-    notes = changed(view) + about + output_notes(targets, target, measured)
+    notes = of_sae + changed(view) + about + output_notes(targets, target, measured)
     notes += structure.notes() + components.unsplit_notes(structure, by, wanted) + missing_notes(structure, by, rows)
     rows, before = with_later(readout, structure, by, wanted, rows), len(rows.components)
     if len(rows.components) > before:
         notes.append(later_note(structure))
     notes += view.memo.once(("cut",), lambda: ([cut for cut in (view.cut(),) if cut],))[0]
     if norm == "frozen" and largest > tolerance:
-        why = reasons(readout, structure, value - constant, tolerance, None if by == "accumulated" else rows)
+        why = reasons(readout, structure, value - constant, tolerance, None if by == "accumulated" else summed)
         notes += [reason for reason in why if reason not in notes]
     columns = (rows.values, value, constant, unexplained)
     columns = columns if where is None else tuple(t.squeeze(-1) for t in columns)
@@ -179,6 +191,7 @@ def _decompose(
         target=target,
         model=view.model_name,
         _parts=rows.parts,
+        neuronpedia="" if dictionary is None else neuronpedia_id(dictionary.sae),
         _grid=(view.n_layers, view.n_heads) if by == "head" else None,
     )
 
@@ -276,17 +289,27 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
     return Part(result, readout.functional, readout.functional.divisor, structure, by_functional, score, by_score)
 
 
-def _rows(readout: Readout, query: Query, wanted: Sequence[int], structure: Structure) -> Rows:
-    """The rows of a decomposition whose rows sum to the target."""
-    return read_rows(readout, _plan(readout, query.by, wanted, structure), again=query.again)
+def _rows(
+    readout: Readout,
+    query: Query,
+    wanted: Sequence[int],
+    structure: Structure,
+    dictionary: Dictionary | None = None,
+) -> Rows:
+    """The rows of a decomposition whose rows sum to the target. What a dictionary reconstructs is one row."""
+    return read_rows(readout, _plan(readout, query.by, wanted, structure, dictionary), again=query.again)
 
 
-def _plan(readout: Readout, by: By, wanted: Sequence[int], structure: Structure) -> Plan:
+def _plan(
+    readout: Readout, by: By, wanted: Sequence[int], structure: Structure, dictionary: Dictionary | None = None
+) -> Plan:
+    if dictionary is not None:
+        return plan_before(structure, dictionary)
     key = ("plan", by, *wanted, structure.key)
     return readout.view.memo.once(key, lambda: components.plan_of(structure, by, wanted))
 
 
-def _check(by: str, norm: str, layers: Any, heads: Any) -> None:
+def _check(by: str, norm: str, layers: Any, heads: Any, sae: Any) -> None:
     """Refuse options that contradict each other."""
     if by not in get_args(By):
         choice = ", ".join(f'"{name}"' for name in get_args(By))
@@ -304,4 +327,11 @@ def _check(by: str, norm: str, layers: Any, heads: Any) -> None:
     if heads is not None and by != "source":
         raise ResidscopeError(
             "heads", f'`heads=` is only for source contributions (`by="source"`), not for `by="{by}"`.'
+        )
+    if (sae is not None) != (by == "feature"):
+        raise ResidscopeError(
+            "sae",
+            '`by="feature"` needs an SAE or a transcoder: `residscope.attribute(…, by="feature", sae=sae)`.'
+            if by == "feature"
+            else f'`sae=` is only for the features of an SAE (`by="feature"`), not for `by="{by}"`.',
         )

@@ -71,7 +71,11 @@ def check_inner(view: CacheView, inner: Inner) -> None:
         case NeuronInput():
             check_neuron(view, inner.layer, inner.index, inner.part)
         case StreamDirection():
-            raw_point(view, parse_point(inner.at))
+            place = raw_point(view, parse_point(inner.at)).place
+            if inner.feature is not None and inner.feature.norm:
+                points = [] if place.layer is None else [f(view, place.layer) for f in (mlp_point, attention_point)]
+                if not any(point.place == place and point.norm == inner.feature.norm for point in points):
+                    raise ResidscopeError("feature", f"No norm of this model is between `{inner.at}` and the feature.")
         case AttentionScore():
             _check_score(view, inner)
 

@@ -45,6 +45,14 @@ class Direction(InnerTarget):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Feature(InnerTarget):
+    """What a feature of an SAE or a transcoder reads, before its nonlinearity."""
+
+    sae: Any
+    feature: Any
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Output(InnerTarget):
     """The contribution of a head to another target, by what the head reads from a source."""
 
@@ -97,6 +105,22 @@ def neuron(neuron: Any, part: NeuronPart = "pre") -> Neuron:
         A target for `attribute`. Rows and constant sum to the cached `mlp.hook_pre` (`"up"`: `mlp.hook_pre_linear`).
     """
     return Neuron(neuron, part)
+
+
+def feature(sae: Any, feature: int | str) -> Feature:
+    """Return a target: what a feature of an SAE or a transcoder reads at a position, before its nonlinearity.
+
+    This is x · W_enc[:, feature] plus biases, which is compared with the SAE's own `encode` where the feature is
+    active. The SAE must encode the stream, or what an MLP or attention reads.
+
+    Args:
+        sae: The SAE or transcoder, as for `sae=` of `attribute`.
+        feature: The feature: `1234` or `"F1234"`.
+
+    Returns:
+        A target for `attribute`. Rows and constant sum to what the feature reads of the cached activation.
+    """
+    return Feature(sae, feature)
 
 
 def direction(vector: Any, at: str = "final_post") -> Direction:

@@ -44,6 +44,7 @@ class Attribution:
             lacks the missing rows, which are part of `unexplained`. For `by="accumulated"`, the missing points.
         target: The target, each answer as its tokens. None if items with different targets are combined.
         model: The model's name.
+        neuronpedia: For `by="feature"`, the id of the SAE on Neuronpedia. Empty if its configuration has none.
     """
 
     values: Float[Tensor, " component *each"]
@@ -61,6 +62,7 @@ class Attribution:
     missing: list[str] = field(default_factory=list)
     target: Target | None = None
     model: str = ""
+    neuronpedia: str = ""
     _parts: int | None = None
     _grid: tuple[int, int] | None = None
 
@@ -71,7 +73,7 @@ class Attribution:
 
     @property
     def parts(self) -> int:
-        """The number of requested components (heads, neurons). They are the first rows; the other rows follow."""
+        """The number of requested components (heads, neurons, the error and features). They are the first rows."""
         return len(self.components) if self._parts is None else self._parts
 
     @property
@@ -84,6 +86,23 @@ class Attribution:
         grid = self.values.new_full((layers * heads, *self.values.shape[1:]), float("nan"))
         grid[[layer * heads + head for layer, head in places]] = self.values[: self.parts]
         return grid.unflatten(0, self._grid)
+
+    def link(self, feature: int | str) -> str | None:
+        """Return the address of a feature's page on Neuronpedia. Nothing is fetched.
+
+        Args:
+            feature: The feature's number, or its label (`"F1234"`).
+
+        Returns:
+            The address. None if the SAE's configuration has no id on Neuronpedia.
+
+        Raises:
+            ResidscopeError: If this is no feature.
+        """
+        number = str(feature).removeprefix("F")
+        if self.by != "feature" or not (number.isascii() and number.isdecimal()):
+            raise ResidscopeError("feature", f'{feature!r} is not a feature of this result: write "F1234" or 1234.')
+        return f"https://www.neuronpedia.org/{self.neuronpedia}/{int(number)}" if self.neuronpedia else None
 
     def mean(self) -> Float[Tensor, "component ..."]:
         """Return the mean of each row over prompts, in logits."""
@@ -165,7 +184,8 @@ class Attribution:
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
         """Return the k most positive and the k most negative rows, strongest first.
 
-        With `by="head"` only heads are ranked, with `by="neuron"` only neurons.
+        With `by="head"` only heads are ranked, with `by="neuron"` only neurons, with `by="feature"` only features and
+        the error.
 
         Args:
             k: The number of rows of each sign.

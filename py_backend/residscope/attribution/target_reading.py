@@ -30,7 +30,7 @@ from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.compute.projection import dots
 from residscope.errors import ResidscopeError
-from residscope.terms import AttentionScore, Component, NeuronInput, StreamDirection, Target, Through
+from residscope.terms import AttentionScore, Component, FeatureInput, NeuronInput, StreamDirection, Target, Through
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -242,7 +242,29 @@ def _score(part: ScorePart) -> TargetReading:
     )
 
 
+def _feature(
+    targets: Targets, direction: StreamDirection, feature: FeatureInput, where: Int[Tensor, " batch"] | None
+) -> TargetReading:
+    view, u = targets.view, targets.given_direction(direction.key)
+    value = None
+    if view.has(feature.read):
+        value = dots(view.raw(feature.read, where), u) + feature.offset
+    return TargetReading(
+        view,
+        Point(parse_point(direction.at), feature.norm or None, feature.unweighted),
+        where,
+        u,
+        u.new_full((len(u),), feature.offset),
+        measured_in=(feature.read,),
+        value=value,
+        source=f"`{feature.read}`, as feature F{feature.index} of the SAE `{feature.sae}` reads it",
+        floor=0.0,
+    )
+
+
 def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, " batch"] | None) -> TargetReading:
+    if direction.feature is not None:
+        return _feature(targets, direction, direction.feature, where)
     view, u = targets.view, targets.given_direction(direction.key)
     point = raw_point(view, parse_point(direction.at))
     stream = point.stream(view)

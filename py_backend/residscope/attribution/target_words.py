@@ -62,8 +62,10 @@ def unit_of(target: Target | None) -> str:
             return "attention score"
         case NeuronInput():
             return "input of the neuron"
-        case StreamDirection():
+        case StreamDirection(feature=None):
             return "along the direction"
+        case StreamDirection():
+            return "input of the feature"
         case None:
             return "logits"
 
@@ -76,8 +78,11 @@ def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
             return f"the linear factor of {_neuron(inner)}"
         case NeuronInput():
             return f"{_neuron(inner)} before its activation"
-        case StreamDirection():
+        case StreamDirection(feature=None):
             return f"a direction at {inner.at}"
+        case StreamDirection(feature=feature):
+            assert feature is not None
+            return f"feature F{feature.index} of `{feature.read}` before its activation"
 
 
 def _of_attention(score: AttentionScore) -> str:

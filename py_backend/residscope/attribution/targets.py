@@ -15,9 +15,11 @@ from uuid import uuid4
 
 import msgspec
 
+from residscope.attribution.feature_target import feature_input
 from residscope.attribution.inner_checks import check_inner, check_through, position_in
 from residscope.attribution.inner_targets import (
     Direction,
+    Feature,
     InnerTarget,
     Neuron,
     Next,
@@ -25,6 +27,7 @@ from residscope.attribution.inner_targets import (
     Score,
     attention,
     direction,
+    feature,
     neuron,
     next_token,
     output,
@@ -42,6 +45,7 @@ from residscope.terms import (
     AttentionScore,
     Component,
     Contrast,
+    FeatureInput,
     NeuronInput,
     NeuronPart,
     NextToken,
@@ -63,6 +67,7 @@ __all__ = [
     "attention",
     "direction",
     "explain",
+    "feature",
     "is_array",
     "neuron",
     "next_token",
@@ -117,7 +122,8 @@ class Targets:
             answers: One answer for all prompts: a token (string or id), a pair `(answer, distractor)` as a tuple, where
                 each side may be a set or a list of tokens (their mean). Or a list of these, one per prompt; a tensor of
                 ids, an array of texts or a pandas table, `[batch]` or `[batch, 2]`; a direction `[d_model]` or
-                `[batch, d_model]` of floats; a target inside the model (`neuron`, `direction`, `output`, `attention`);
+                `[batch, d_model]` of floats; a target inside the model (`neuron`, `feature`, `direction`, `output`,
+                `attention`);
                 a `Target`.
 
         Raises:
@@ -279,6 +285,10 @@ class Targets:
                 raise ResidscopeError("direction", f"`vector={_short(vector)}` is not a tensor of floats [d_model].")
             key = self._direction(tensor_of(vector).detach())
             return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
+        if isinstance(given, Feature):
+            place, direction, facts, notes = feature_input(self.view, given.sae, given.feature)
+            self.notes.extend(note for note in notes if note not in self.notes)
+            return Target([], inner=StreamDirection(self._direction(direction), place.label, facts))
         if isinstance(given, Output):
             of, (layer, head) = self.resolve(given.of), parse(given.head)
             source = None if given.source is None else position_in(self.view, "source", given.source)
@@ -491,6 +501,8 @@ def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, 
             return Neuron(Component("neuron", layer, number).label, part)
         case AttentionScore(layer, head, destination, source, versus, which):
             return Score(name(layer, head), destination, source, versus, which)
+        case StreamDirection(feature=FeatureInput()):
+            return target  # it can be resolved again as long as its direction is kept
         case StreamDirection(key, at):
             return Direction(key if directions is None else directions[key], at)
         case None:

@@ -7,7 +7,7 @@ configuration are ignored: the chosen point and norm must give the sublayer's ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.norms import Norm, norms_outputs
@@ -32,10 +32,12 @@ class Point:
         place: The place in the stream: before a layer (`pre`), before the layer's MLP (`mid`), or the end
             (`final_post`).
         norm: The path of the norm's module (`blocks.3.ln1`, `ln_final`). None: the stream is read without a norm.
+        unweighted: Whether it is read before the norm's weight and bias (`ln1.hook_normalized`).
     """
 
     place: Component
     norm: str | None = None
+    unweighted: bool = False
 
     def stream(self, view: CacheView) -> str:
         """Return the name of the stream's activation. If it was not cached, the norm's input, which is the same."""
@@ -64,7 +66,8 @@ class Point:
             module = getattr(view.model, "ln_final", None)
         elif self.norm is not None:
             module = getattr(view.model.blocks[self.layer], self.norm.rpartition(".")[2], None)
-        return Norm.of(module, view)
+        found = Norm.of(module, view)
+        return replace(found, weight=None, bias=None) if self.unweighted else found
 
     def has_scale(self, view: CacheView) -> bool:
         """Return whether the cache holds one scale for each position, instead of one for each input of a head."""

@@ -30,6 +30,8 @@ def usual_figure(by: By) -> tuple[FigureKind, str]:
             return "ranking", "What each MLP neuron adds"
         case "source":
             return "sources", "What each source token contributes"
+        case "feature":
+            return "ranking", "What each feature adds"
 
 
 _SHARES: dict[Share, str] = {

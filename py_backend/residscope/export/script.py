@@ -17,7 +17,7 @@ from residscope.cache.component_names import name as head_name
 from residscope.cache.view import CacheView
 from residscope.export.python_source import call, is_addressable, literal
 from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
-from residscope.terms import AttentionScore, Component, NeuronInput, Position, StreamDirection, Target
+from residscope.terms import AttentionScore, Component, FeatureInput, NeuronInput, Position, StreamDirection, Target
 from residscope.wire.protocol import CacheFacts, WriteCode
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ class Script:
             case NeuronInput(layer, index, part):
                 neuron = Component("neuron", layer, index).label
                 return call("residscope.targets.neuron", [literal(neuron), f"part={literal(part)}"])
+            case StreamDirection(feature=FeatureInput(index, kind, read)):
+                sae = free_name("sae")
+                self.remark(sae, f"the `{kind}` of `{read}`")
+                return call("residscope.targets.feature", [sae, str(index)])
             case StreamDirection(key, at):
                 return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
 

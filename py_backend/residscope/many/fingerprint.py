@@ -35,12 +35,26 @@ def as_text(value: Any) -> str:
     if isinstance(value, InnerTarget):
         kind, *parts = value.key_parts
         return f"{kind}({', '.join(as_text(part) for part in parts)})"
+    if hasattr(value, "W_dec") and hasattr(value, "encode"):
+        return _sae_as_text(value)
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(as_text(part) for part in value)) + "}"
     if isinstance(value, tuple | list):
         opening, closing = "()" if isinstance(value, tuple) else "[]"
         return opening + ", ".join(as_text(part) for part in value) + closing
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _sae_as_text(sae: Any) -> str:
+    """Return an SAE as its class and a hash of some of its weights."""
+    listed: list[str] = []
+    for name in ("W_dec", "W_enc", "b_dec", "b_enc", "threshold"):
+        weight = getattr(sae, name, None)
+        if weight is not None and hasattr(weight, "detach"):
+            flat = weight.detach().flatten()
+            some = flat[:: max(1, len(flat) // _COMPARED)].float().cpu().tolist()
+            listed.append(f"{name} {list(weight.shape)} {','.join(f'{value:.4g}' for value in some)}")
+    return f"{type(sae).__name__} {_short_hash(listed)}"
 
 
 def _cache_as_text(cache: Any) -> str:

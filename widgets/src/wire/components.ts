@@ -10,7 +10,7 @@ export interface Component {
   readonly kind: ComponentKind;
   readonly layer: number | null;
   readonly index: number | null;
-  /** "L0H0", "L0N0", "0_attn_out", "0_pre", "embed"; a source by its position. */
+  /** "L0H0", "L0N0", "F0", "0_attn_out", "0_pre", "embed"; a source by its position. */
   readonly label: string;
 }
 
@@ -29,6 +29,7 @@ export function labelOf({ kind, layer, index }: Omit<Component, "label">): strin
   const letter = LETTERS[kind];
   if (letter) return `L${layer}${letter}${index}`;
   if (kind === "source") return String(index);
+  if (kind === "feature") return `F${index}`;
   return layer === null ? kind : `${layer}_${kind}`;
 }
 
@@ -64,8 +65,13 @@ const WITHOUT_LAYER: ReadonlySet<ComponentKind> = new Set([
   "position_bias",
   "soft_cap",
   "biases",
+  "feature",
+  "error",
+  "b_dec",
+  "skip",
+  "other_features",
 ]);
-const WITH_INDEX: ReadonlySet<ComponentKind> = new Set(["head", "neuron", "source"]);
+const WITH_INDEX: ReadonlySet<ComponentKind> = new Set(["head", "neuron", "source", "feature"]);
 
 /**
  * Whether a table from outside is complete: columns of one length, known kinds, layers and indices where they belong.

@@ -35,10 +35,19 @@ export const NeuronInput = v.object({
   index: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   part: v.exactOptional(v.picklist(["gate","pre","up"])),
 });
+export const FeatureInput = v.object({
+  index: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  sae: v.pipe(v.string(), v.maxLength(200)),
+  read: v.pipe(v.string(), v.maxLength(200)),
+  norm: v.pipe(v.string(), v.maxLength(200)),
+  unweighted: v.boolean(),
+  offset: v.pipe(v.number(), v.finite()),
+});
 export const StreamDirection = v.object({
   kind: v.picklist(["direction"]),
   key: v.pipe(v.string(), v.maxLength(200)),
   at: v.pipe(v.string(), v.maxLength(200)),
+  feature: v.exactOptional(v.nullable(FeatureInput)),
 });
 export const Through = v.object({
   layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -317,7 +326,7 @@ export const Question = v.object({
   gives_turns: v.exactOptional(v.boolean()),
 });
 export const ComponentTable = v.object({
-  kinds: v.array(v.picklist(["attn_bias","attn_out","biases","embed","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","per_layer_out","pos_embed","position_bias","pre","soft_cap","source"])),
+  kinds: v.array(v.picklist(["attn_bias","attn_out","b_dec","biases","embed","error","feature","final_post","head","layer_out","mid","mixer_out","mlp_bias","mlp_out","neuron","other_features","per_layer_out","pos_embed","position_bias","pre","skip","soft_cap","source"])),
   kind: v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000))),
   layer: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
   index: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
@@ -361,7 +370,7 @@ export const InnerFacts = v.object({
 });
 export const AttributionReply = v.object({
   kind: v.picklist(["attribute"]),
-  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  by: v.picklist(["accumulated","feature","head","layer","neuron","source"]),
   components: ComponentTable,
   measured: v.nullable(v.pipe(v.number(), v.finite())),
   constant: v.pipe(v.number(), v.finite()),
@@ -388,7 +397,7 @@ export const RunSum = v.object({
 });
 export const ComparisonReply = v.object({
   kind: v.picklist(["compare"]),
-  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  by: v.picklist(["accumulated","feature","head","layer","neuron","source"]),
   components: ComponentTable,
   first: RunSum,
   second: RunSum,
@@ -503,7 +512,7 @@ export const ScoresReply = v.object({
 });
 export const PositionsReply = v.object({
   kind: v.picklist(["positions"]),
-  by: v.picklist(["accumulated","head","layer","neuron","source"]),
+  by: v.picklist(["accumulated","feature","head","layer","neuron","source"]),
   components: ComponentTable,
   positions: v.pipe(v.number(), v.safeInteger()),
   notes: v.array(v.string()),

@@ -147,11 +147,36 @@ export interface NeuronInput {
 }
 /**
  * The stream at a point (`"8_pre"`, `"8_mid"`, `"final_post"`), projected on a direction that the kernel keeps.
+ *
+ *     Attributes:
+ *         key: The direction.
+ *         at: The point.
+ *         feature: The feature whose encoder the direction is. None for any other direction.
  */
 export interface StreamDirection {
   kind: "direction";
   key: string;
   at: string;
+  feature?: FeatureInput | null;
+}
+/**
+ * What a feature of an SAE or a transcoder reads, before its nonlinearity.
+ *
+ *     Attributes:
+ *         index: The feature.
+ *         sae: The class of the SAE.
+ *         read: The activation that the SAE encodes.
+ *         norm: The norm through which this activation is read off the stream (`"blocks.3.ln2"`). Empty without a norm.
+ *         unweighted: Whether it is read before the weight and the bias of this norm.
+ *         offset: What the biases add.
+ */
+export interface FeatureInput {
+  index: number;
+  sae: string;
+  read: string;
+  norm: string;
+  unweighted: boolean;
+  offset: number;
 }
 /**
  * A head of a path, and the source that it reads. `source=None`: all sources (only in Python, only as the last).
@@ -682,8 +707,11 @@ export interface ComponentTable {
   kinds: (
     | "attn_bias"
     | "attn_out"
+    | "b_dec"
     | "biases"
     | "embed"
+    | "error"
+    | "feature"
     | "final_post"
     | "head"
     | "layer_out"
@@ -692,10 +720,12 @@ export interface ComponentTable {
     | "mlp_bias"
     | "mlp_out"
     | "neuron"
+    | "other_features"
     | "per_layer_out"
     | "pos_embed"
     | "position_bias"
     | "pre"
+    | "skip"
     | "soft_cap"
     | "source"
   )[];
@@ -735,7 +765,7 @@ export interface TokenLabel {
  */
 export interface AttributionReply {
   kind: "attribute";
-  by: "accumulated" | "head" | "layer" | "neuron" | "source";
+  by: "accumulated" | "feature" | "head" | "layer" | "neuron" | "source";
   components: ComponentTable;
   measured: number | null;
   constant: number;
@@ -778,7 +808,7 @@ export interface InnerFacts {
  */
 export interface ComparisonReply {
   kind: "compare";
-  by: "accumulated" | "head" | "layer" | "neuron" | "source";
+  by: "accumulated" | "feature" | "head" | "layer" | "neuron" | "source";
   components: ComponentTable;
   first: RunSum;
   second: RunSum;
@@ -984,7 +1014,7 @@ export interface ScoresReply {
  */
 export interface PositionsReply {
   kind: "positions";
-  by: "accumulated" | "head" | "layer" | "neuron" | "source";
+  by: "accumulated" | "feature" | "head" | "layer" | "neuron" | "source";
   components: ComponentTable;
   positions: number;
   notes: string[];
@@ -1214,4 +1244,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "045d753a10ee";
+export const WIRE = "ce1de9996672";

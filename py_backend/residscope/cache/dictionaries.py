@@ -1,0 +1,304 @@
+"""Sparse autoencoders (SAEs) and transcoders of any class: what they make of an activation.
+
+An SAE is used as it is. Its nonlinearity is never computed here: activations are its own `encode(x)`, and
+reconstructions its own `decode(a)`. What is checked is that `decode` is linear in the features, so that each feature
+has a contribution of its own: decode(a) = s · (a @ W_dec) + decode(0), where s is 1, or the scale of each vector if
+the SAE normalises its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from residscope.cache.dictionary_calls import as_found, called, kept_state
+from residscope.cache.dictionary_sites import Site, held_as, kind_of_sae, parts_of, setting, site_of
+from residscope.cache.view import CacheView
+from residscope.cache.weights import tensor_of, unusable
+from residscope.compute.precision import step_of, working
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+_LARGEST = 1 << 24
+"""At most this many activations are computed at once: 64 MB in float32."""
+
+_COMPARED = 4
+"""The number of vectors that are encoded alone and together."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an SAE makes of some vectors. All tensors are on the cache's device, in working precision.
+
+    Attributes:
+        features: The features that are active in any of the vectors.
+        activations: Their activations, times the scale with which `decode` multiplies the features of each vector.
+        directions: What each of these features adds to the reconstruction, if its activation is 1.
+        normalised: Whether these are the rows of `W_dec` divided by their length (some TopK SAEs).
+        bias: `decode` without any active feature.
+        reconstruction: `decode(encode(x))`.
+        skip: What a transcoder adds past its features. None without a skip connection.
+    """
+
+    features: Int[Tensor, " feature"]
+    activations: Float[Tensor, "row feature"]
+    directions: Float[Tensor, "feature width"]
+    normalised: bool
+    bias: Float[Tensor, "row width"]
+    reconstruction: Float[Tensor, "row width"]
+    skip: Float[Tensor, "row width"] | None
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """An SAE or a transcoder of one site.
+
+    Attributes:
+        sae: The SAE itself.
+        site: Its site.
+        read: The name under which the cache holds what it encodes.
+        written: The name under which the cache holds what it reconstructs.
+        width: The width of what it reconstructs.
+        like: An empty tensor with the cache's device and working precision.
+    """
+
+    sae: Any
+    site: Site
+    read: str
+    written: str
+    width: int
+    like: Tensor
+
+    @classmethod
+    def of(cls, view: CacheView, given: Any) -> Dictionary:
+        """Return the dictionary for what a user gave as `sae=`.
+
+        Raises:
+            ResidscopeError: If it is no SAE, or is an SAE of another site, model or width.
+        """
+        sae, read, written = parts_of(given)
+        for name in ("encode", "decode"):
+            if not callable(getattr(sae, name, None)):
+                raise ResidscopeError(
+                    "sae", f"`sae=` needs `encode`, `decode` and `W_dec`, but `{type(sae).__name__}` has no `{name}`."
+                )
+        site = site_of(view, sae, read, written)
+        held, encoded = held_as(view, site.written), held_as(view, site.read)
+        found = cls(sae, site, encoded, held, view.get(held)[0, 0].numel(), view.like)
+        found._check_weights(view.get(encoded)[0, 0].numel())
+        found._refuse_hooks()
+        return found
+
+    @property
+    def name(self) -> str:
+        """The SAE in a sentence."""
+        return f"{kind_of_sae(self.sae)} of `{self.site.written}`"
+
+    @property
+    def decoder(self) -> Float[Tensor, "feature width"]:
+        """The decoder's weights, as the SAE stores them."""
+        return self.sae.W_dec.detach()
+
+    def _check_weights(self, width: int) -> None:
+        weight = tensor_of(getattr(self.sae, "W_dec", None))
+        if weight is None:
+            raise ResidscopeError("sae", f"The {self.name} has no tensor `W_dec` [feature, {self.width}].")
+        if (why := unusable(weight)) is not None:
+            raise ResidscopeError("sae", f"The {self.name} cannot be read: its `W_dec` {why}.")
+        if weight.ndim != 2 or weight.shape[1] != self.width:
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name} has a `W_dec` of shape {list(weight.shape)}, but `{self.site.written}` is "
+                f"{self.width} wide (`W_dec` is [feature, width]). It belongs to another model or another activation.",
+            )
+        into = setting(self.sae, "d_in")
+        if isinstance(into, int) and into != width:
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name} encodes vectors of width {into} (`cfg.d_in`), but `{self.read}` is {width} wide. It "
+                "belongs to another model or another activation.",
+            )
+
+    def _refuse_hooks(self) -> None:
+        """Refuse hooks on the SAE: they may change what it does, and they would be called."""
+        modules: Callable[[], Any] | None = getattr(self.sae, "modules", None)
+        for module in modules() if callable(modules) else ():
+            if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
+                raise ResidscopeError(
+                    "sae",
+                    f"There are hooks on the {self.name}, which may change what it does. Remove them "
+                    "(`sae.reset_hooks()`).",
+                )
+
+    def codes(self, rows: Float[Tensor, " row *width"]) -> Iterator[tuple[slice, Code]]:
+        """Encode and decode vectors, some at a time. The SAE is as before after each step.
+
+        Args:
+            rows: What the SAE encodes, `[row, width]`, or for `hook_z` `[row, head, d_head]`.
+
+        Yields:
+            Which rows, and their code.
+
+        Raises:
+            ResidscopeError: If `encode` or `decode` fails, or `decode` is not linear in the features.
+        """
+        each = max(1, _LARGEST // len(self.decoder))
+        for start in range(0, len(rows), each):
+            part = slice(start, min(start + each, len(rows)))
+            with as_found(self.sae):
+                code = self._code(rows[part])
+            yield part, code
+
+    def encode(self, rows: Float[Tensor, " row *width"]) -> Float[Tensor, "row feature"]:
+        """Return the activations of features, as the SAE computes them, in its own precision.
+
+        Raises:
+            ResidscopeError: If `encode` fails, or returns something else.
+        """
+        count, features = len(rows), len(self.decoder)
+        shape = [1, count, features]
+        if rows.ndim == 3 and not self._reshapes:
+            rows = rows.flatten(1)
+        given = rows.to(self.decoder)[None]
+        found = called(self.name, self.sae, "encode", given, f"{shape} activations")
+        if tuple(found.shape) != (1, count, features):
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name}: `encode` returns the shape {list(found.shape)} for vectors of the shape "
+                f"{list(given.shape)}, not {shape}: one activation for each row of `W_dec`.",
+            )
+        return found[0]
+
+    @property
+    def _reshapes(self) -> bool:
+        """Whether the SAE joins the heads of `hook_z` itself (as SAELens does)."""
+        mode = getattr(self.sae, "hook_z_reshaping_mode", None)
+        return mode if isinstance(mode, bool) else setting(self.sae, "reshape_activations") == "hook_z"
+
+    def _decode(self, activations: Tensor) -> Tensor:
+        found = called(self.name, self.sae, "decode", activations[None], f"vectors of width {self.width}")
+        if found.numel() != len(activations) * self.width:
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name}: `decode` returns the shape {list(found.shape)}, but `{self.site.written}` is "
+                f"{self.width} wide.",
+            )
+        return working(found.reshape(-1, self.width)).to(self.like)
+
+    def _code(self, rows: Tensor) -> Code:
+        activations = self.encode(rows)
+        # An SAE that normalises its input keeps the scale until it decodes, and then forgets it.
+        state = kept_state(self.sae)
+        reconstruction = self._decode(activations)
+        state.restore()
+        bias = self._decode(activations.new_zeros(activations.shape))
+        self._check_finite(activations, reconstruction, bias)
+        features = (activations != 0).any(0).nonzero().flatten()
+        active = working(activations[:, features]).to(self.like)
+        scale, normalised, directions = self._linear(active, features, reconstruction, bias)
+        skip = self._skip(rows, reconstruction) if self.site.is_transcoder else None
+        features = features.to(self.like.device)
+        return Code(features, active * scale, directions, normalised, bias, reconstruction, skip)
+
+    def directions(self, features: Int[Tensor, " feature"], *, normalised: bool) -> Float[Tensor, "feature width"]:
+        """Return the decoder's weights of some features, in working precision.
+
+        Args:
+            features: The features.
+            normalised: Whether each is divided by its length.
+        """
+        weights = working(self.decoder[features.to(self.decoder.device)]).to(self.like)
+        return weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-30) if normalised else weights
+
+    def _linear(
+        self, active: Tensor, features: Tensor, reconstruction: Tensor, bias: Tensor
+    ) -> tuple[Tensor, bool, Tensor]:
+        """The scale of each vector, and the direction of each feature, with which `decode` is what it returned."""
+        linear, share = reconstruction - bias, self.rounding
+        sizes = reconstruction.norm(dim=1) + bias.norm(dim=1)
+        worst = 0.0
+        for normalised in (False, True):  # TopK SAEs may treat the decoder as normalised
+            directions = self.directions(features, normalised=normalised)
+            summed = active @ directions
+            square = summed.pow(2).sum(1)
+            scale = ((linear * summed).sum(1) / square.clamp(min=1e-30)).where(square > 0, 1.0)
+            scale = scale if float((scale - 1).abs().max()) > share else scale.new_ones(scale.shape)
+            difference = (linear - scale[:, None] * summed).norm(dim=1)
+            if bool((difference <= share * (sizes + summed.norm(dim=1))).all()):
+                return scale[:, None], normalised, directions
+            worst = worst or float((difference / sizes.clamp(min=1e-30)).max())
+        raise ResidscopeError(
+            "sae",
+            f"The {self.name}: its `decode` is not linear in the features. decode(a) differs from a @ W_dec + decode(0)"
+            f" by up to {worst:.2g} of its length, so features have no contributions of their own.",
+        )
+
+    @property
+    def rounding(self) -> float:
+        """Differences up to this share of a reconstruction count as rounding (TF32 rounds more than float32)."""
+        return max(2e-3, 4 * step_of(self.decoder.dtype))
+
+    def _skip(self, rows: Tensor, reconstruction: Tensor) -> Tensor | None:
+        """What the transcoder adds past its features: x @ W_skip.T, if this is what its `forward` adds."""
+        weight = tensor_of(getattr(self.sae, "W_skip", None))
+        if weight is None:
+            return None
+        given = rows.to(self.decoder)
+        if tuple(weight.shape) != (self.width, given.shape[1]):
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name} has a `W_skip` of shape {list(weight.shape)}, not {[self.width, given.shape[1]]} "
+                "(what it reconstructs, what it encodes).",
+            )
+        skip = working(given @ weight.T.to(given)).to(self.like)
+        if callable(getattr(self.sae, "forward", None)):
+            found = called(self.name, self.sae, "forward", given[None], f"vectors of width {self.width}")
+            whole = working(found.reshape(-1, self.width)).to(self.like)
+            difference = (whole - reconstruction - skip).norm(dim=1)
+            if not bool((difference <= self.rounding * (whole.norm(dim=1) + reconstruction.norm(dim=1))).all()):
+                raise ResidscopeError(
+                    "sae",
+                    f"The {self.name} has a `W_skip`, but its `forward(x)` is not `decode(encode(x)) + x @ W_skip.T`.",
+                )
+        return skip
+
+    def _check_finite(self, activations: Tensor, *decoded: Tensor) -> None:
+        if bool(activations.isfinite().all()) and all(bool(one.isfinite().all()) for one in decoded):
+            return
+        bad = (~self.decoder.isfinite()).any(1).nonzero().flatten().tolist()
+        where = (
+            f"its `W_dec` holds NaN or infinity in feature {bad[0]}" if bad else "its `encode` or `decode` returns it"
+        )
+        raise ResidscopeError("sae", f"The {self.name} gives NaN or infinity: {where}. Load the SAE again.")
+
+    def check_each_alone(self, rows: Float[Tensor, " row *width"]) -> None:
+        """Refuse an SAE whose activations at a position depend on other positions, or on chance.
+
+        Args:
+            rows: Vectors that the SAE encodes.
+
+        Raises:
+            ResidscopeError: If vectors that are encoded together have other activations than alone.
+        """
+        import torch
+
+        some = rows[:: max(1, len(rows) // _COMPARED)][:_COMPARED]
+        with as_found(self.sae):
+            together = working(self.encode(some))
+            alone = [working(self.encode(row[None])[0]) for row in some]
+        one, other = torch.stack(alone), together
+        differs = (one - other).abs() > max(1e-2, 16 * step_of(self.decoder.dtype)) * one.abs().amax(1, keepdim=True)
+        # Rounding may turn a feature at its threshold on or off, and of two equal ones another may be among the k.
+        exact = self.decoder.device.type == "cpu" and step_of(self.decoder.dtype) < 1e-6
+        allowed = 2 if exact else max(8, 0.1 * int((one != 0).sum()))
+        if int(differs.sum()) > allowed:
+            raise ResidscopeError(
+                "sae",
+                f"The {self.name} gives a vector other activations if it is encoded alone than together with others. "
+                "They depend on other positions (a BatchTopK SAE in training, attention over positions) or on chance "
+                "(dropout): so they belong to no single position. Use its form for inference.",
+            )

@@ -1,0 +1,106 @@
+"""Calls the methods of a user's SAE, and leaves the SAE as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from residscope.base.legible import cut
+from residscope.errors import ResidscopeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """The attributes of an object and of all modules in it, and the values of its buffers.
+
+    SAEs keep some things on themselves while they run: the scale of their input, the width of a head.
+
+    Attributes:
+        attributes: Each dictionary of attributes, and its items.
+        buffers: Each buffer of a module in training mode, its version, and its values.
+    """
+
+    attributes: list[tuple[dict[str, Any], dict[str, Any]]]
+    buffers: list[tuple[Tensor, int, Tensor]]
+
+    def restore(self) -> None:
+        """Set all attributes and buffers to what they were."""
+        for now, before in self.attributes:
+            if now.keys() != before.keys() or any(now[name] is not before[name] for name in before):
+                for name in now.keys() - before.keys():
+                    del now[name]
+                now.update(before)
+        for buffer, version, values in self.buffers:
+            if buffer._version != version:
+                buffer.copy_(values)
+
+
+_OWN = ("_parameters", "_buffers", "_modules")
+
+
+def kept_state(sae: Any) -> KeptState:
+    """Return the present state of an SAE."""
+    modules = list(sae.modules()) if callable(getattr(sae, "modules", None)) else [sae]
+    owners = [vars(module) for module in modules if hasattr(module, "__dict__")]
+    owners += [owner[name] for owner in owners for name in _OWN if isinstance(owner.get(name), dict)]
+    buffers = [
+        buffer
+        for module in modules
+        if getattr(module, "training", False)
+        for buffer in (getattr(module, "_buffers", None) or {}).values()
+        if buffer is not None and not buffer.is_inference()
+    ]
+    values = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
+    return KeptState([(owner, dict(owner)) for owner in owners], values)
+
+
+@contextmanager
+def as_found(sae: Any) -> Generator[None, None, None]:
+    """After the block, the SAE and PyTorch's random generators are as before it."""
+    import torch
+
+    weight: Any = sae.W_dec
+    devices = [weight.device] if weight.device.type == "cuda" else []
+    state = kept_state(sae)
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            state.restore()
+
+
+def called(name: str, sae: Any, method: str, given: Tensor, wanted: str) -> Tensor:
+    """Call a method of an SAE, and return the tensor that it returns, detached and dense.
+
+    Args:
+        name: The SAE in a sentence.
+        sae: The SAE.
+        method: The method.
+        given: Its argument.
+        wanted: What it should return, in words.
+
+    Raises:
+        ResidscopeError: If it raises an exception, or returns no tensor of floats.
+    """
+    import torch
+
+    try:
+        found = getattr(sae, method)(given)
+    except Exception as error:
+        kind = str(given.dtype).removeprefix("torch.")
+        raise ResidscopeError(
+            "sae",
+            f"The {name}: `{method}` raises {type(error).__name__}: {cut(str(error), 200)} It was called with "
+            f"{list(given.shape)} numbers ({kind}, on {given.device}).",
+        ) from error
+    if not isinstance(found, torch.Tensor) or not found.is_floating_point():
+        raise ResidscopeError(
+            "sae", f"The {name}: `{method}` returns a `{type(found).__name__}`, not a tensor of {wanted}."
+        )
+    found = found.detach()
+    return found.to_dense() if found.layout != torch.strided else found

@@ -1,0 +1,70 @@
+"""`npm run docs`: the numbers of the page on features of SAEs, from its own code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import residscope
+from tests.documents.causes import number, put
+
+_STRONGEST = 3
+
+
+def main(path: Path) -> None:
+    """Run the code of the page, and write its numbers into it."""
+    text = path.read_text("utf-8")
+    for name, lines in numbers(text).items():
+        text = put(text, name, lines)
+    path.write_text(text, "utf-8")
+    print(path)
+
+
+def numbers(text: str) -> dict[str, list[str]]:
+    """Return what stands between the marks of the page, from a run of its code."""
+    names: dict[str, Any] = {"residscope": residscope}
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(code, names)
+    return {"rows": rows(names), "why": why(names)}
+
+
+def rows(names: dict[str, Any]) -> list[str]:
+    """The rows of prompt 4 that take the place of the MLP."""
+    run, result, values = names["run"], names["result"], names["rows"]
+    layers = residscope.attribute(run.cache, run.answers, by="layer")
+    site = float(layers.values[layers.labels.index("23_mlp_out"), 4])
+    table = dict(zip(result.labels, values.tolist(), strict=True))
+    active = [row.label for row in result.components if row.kind == "feature" and table[row.label] != 0]
+    assert len(active) == 1
+    shown = ["error", *active, "b_dec"]
+    summed = sum(table[label] for label in shown)
+    assert abs(summed - site) < 1e-5
+    assert abs(float(values.sum() + result.constant[4] - result.measured[4])) < 1e-4
+    prompt, place = divmod(int(active[0][1:]), run.tokens.shape[1] - 1)
+    token = run.model.tokenizer.decode([int(run.tokens[prompt, place + 1])]).strip()
+    words = {"error": "what this feature leaves over", "b_dec": "the mean over all tokens of the examples"}
+    words[active[0]] = f"like “{token}” at position {place + 1} of prompt {prompt}"
+    return [
+        "At the last token of prompt 4, the target is right name − wrong name:",
+        "",
+        "| row | contribution | |",
+        "|---|---|---|",
+        *(f"| `{label}` | {number(table[label])} | {words[label]} |" for label in shown),
+        f'| sum | {number(summed)} | the row `23_mlp_out` of `by="layer"`: {number(site)} |',
+        "",
+        *wrap(result.notes[0], 118),
+    ]
+
+
+def why(names: dict[str, Any]) -> list[str]:
+    """The strongest heads for what a feature reads."""
+    found = names["why"]
+    measured, total = float(found.measured.mean()), float((found.values.sum(0) + found.constant).mean())
+    assert abs(measured - total) < 1e-3 * abs(measured)
+    strongest = ", ".join(f"{label} {number(value, 1)}" for label, value in found.top(_STRONGEST)[:_STRONGEST])
+    return [
+        f"At the last token this feature reads {number(measured, 1)} (mean over the prompts). The rows and the",
+        f"constant sum to {number(total, 1)}. The strongest heads: {strongest}.",
+    ]
