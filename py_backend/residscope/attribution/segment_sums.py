@@ -188,7 +188,8 @@ def rolled_up(
         )
     missing = sum(int(part["missing"]) for part in parts)
     if missing:
-        notes.append(f"{missing} positions have no value, because no token follows them: they are left out.")
+        many = "1 position has" if missing == 1 else f"{missing} positions have"
+        notes.append(f"{many} no value, because no token follows: left out of the segments.")
     return SegmentAttribution(
         values,
         axes,

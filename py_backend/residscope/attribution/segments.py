@@ -33,7 +33,8 @@ def segments(
     """Divide a prompt into segments, by its text or by ranges that you give.
 
     The segments cover all real tokens without overlap. Padding is in no segment. Tokens that no rule covers form
-    segments of their own, with the name "…"; special tokens, such as `<bos>`, are apart from these.
+    unnamed segments ("…"). If these are special tokens only, their text is the name; those at the beginning of the
+    prompt, such as `<bos>`, are apart, because many heads attend to them.
 
     Args:
         cache: An `ActivationCache`. The model is not run: only token ids and texts are read.

@@ -145,7 +145,7 @@ def with_rest(segments: list[Segment], first: int, last: int, tokens: TokenText 
         segments: Segments in the order of the text.
         first: The first real position.
         last: The last real position.
-        tokens: The text, which gives special tokens their own segments and names. None if it is not known.
+        tokens: The text, by which special tokens are known. None if it is not known.
     """
     every: list[Segment] = []
     at = first
@@ -156,17 +156,22 @@ def with_rest(segments: list[Segment], first: int, last: int, tokens: TokenText 
 
 
 def _rest(start: int, end: int, tokens: TokenText | None) -> Iterator[Segment]:
-    """The unnamed segments of a range: special tokens apart from other tokens."""
-    while start < end:
-        if tokens is None:
-            yield Segment(REST, start, end, named=False)
-            return
-        own, stop = start - tokens.offset, start + 1
-        while stop < end and tokens.special[stop - tokens.offset] == tokens.special[own]:
-            stop += 1
-        name = tokens.between(own, stop - tokens.offset) if tokens.special[own] else REST
-        yield Segment(shortened(name), start, stop, named=False)
-        start = stop
+    """The unnamed segments of a range. Special tokens at the beginning of the prompt, such as BOS, are apart."""
+    if tokens is None:
+        yield from [Segment(REST, start, end, named=False)] if start < end else []
+        return
+    cut = start
+    while start == tokens.offset and cut < end and tokens.special[cut - tokens.offset]:
+        cut += 1
+    for first, last in ((start, cut), (cut, end)):
+        if first < last:
+            yield Segment(_name_of_rest(tokens, first - tokens.offset, last - tokens.offset), first, last, named=False)
+
+
+def _name_of_rest(tokens: TokenText, start: int, end: int) -> str:
+    """The text of special tokens and white space, otherwise "…"."""
+    plain = (at for at in range(start, end) if not tokens.special[at])
+    return REST if any(tokens.between(at, at + 1).strip() for at in plain) else shortened(tokens.between(start, end))
 
 
 def shortened(text: str) -> str:

@@ -26,7 +26,7 @@ class Segment:
         start: The first position, counted from the start of the row.
         end: The position after the last one.
         named: Whether a rule or the user made it. False for the tokens between, before and after: their name is "…",
-            or their own text if they are special tokens such as `<bos>`.
+            or their own text if they are only special tokens such as `<bos>`.
     """
 
     name: str
