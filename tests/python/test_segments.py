@@ -101,7 +101,7 @@ CHATS = {
         [("user", 0, 4), ("assistant", 4, 7), ("user (2)", 7, 10), ("…", 10, 11)],
     ),
     "a token within a turn": (
-        ["<|im_start|>", "user", "\n", "Hi", "<|im_start|>", " users", " go", "<|im_end|>", "<|im_start|>", "tool", "\n"],
+        ["<|im_start|>", "user", "\n", "Hi", "<|im_start|>", " users", "?", "<|im_end|>", "<|im_start|>", "tool", "\n"],
         [("user", 0, 8), ("tool", 8, 11)],
     ),
 }  # fmt: skip
@@ -331,9 +331,9 @@ def test_what_cannot_be_rolled_up_is_refused(booted):
         every.by_segment(each, reduce="median")
     with pytest.raises(ResidscopeError, match="differ in number or names"):
         every.by_segment([each, residscope.segments(cache, 2, [("b", 0, 4)])])
-    with pytest.raises(ResidscopeError, match="`residscope.segments` returns"):
+    with pytest.raises(ResidscopeError, match="takes what `residscope"):
         every.by_segment([("a", 0, 4)])
-    with pytest.raises(ResidscopeError, match="`residscope.segments` returns"):
+    with pytest.raises(ResidscopeError, match="takes what `residscope"):
         residscope.segment_attention(cache, [("a", 0, 4)])
     with torch.no_grad():
         _, short = model.run_with_cache(tokens[:1, :5])

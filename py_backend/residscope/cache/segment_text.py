@@ -27,7 +27,7 @@ _ROLE_TOKEN = re.compile(rf"\W*({_ROLES})\W*", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)([A-Za-z][\w.-]*)>")
 _THOUGHT = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad")
 _BREAK = re.compile(r"(?P<stop>[.!?…]+|[。！？｡]+)[\"'”’»)\]]*|\n[^\S\n]*\n\s*")
-_NOT_A_STOP = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|Fig|Eq|No|etc|e\.g|i\.e|cf)|\b[A-Z]|^\s*\d+|\n\s*\d+)$")
+_NOT_A_STOP = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|Fig|Eq|e\.g|i\.e|cf)|\b[A-Z]|^\s*\d+|\n\s*\d+)$")
 _LINE_BREAK = re.compile(r"[^\S\n]*\n\s*")
 _LINE_END = re.compile(r"(?:[^\S\n]*\n)+")
 
