@@ -455,7 +455,7 @@ def test_a_panel_shows_a_cache_that_grows_and_keeps_what_is_selected(booted):
     panel.close()
 
 
-def test_a_cache_of_the_same_shape_is_described_anew(booted, monkeypatch):
+def test_a_cache_of_the_same_shape_is_described_anew(booted):
     model = booted("llama")[0]
     panel = residscope.inspect(grown(model, 6), (5, 6), show=False)
     seen = []

@@ -208,7 +208,8 @@ def segment_sums(
         for at, segment in enumerate(segments):
             first, last = max(segment.start, start), min(segment.end, end)
             if first < last:
-                part = strip[:, first - start : last - start].sum(1)
+                own = strip[:, first - start : last - start]
+                part = (own.new_ones(1, own.shape[1]) @ own).squeeze(1)  # faster than a sum along this axis
                 before = rows[at]
                 rows[at] = part if before is None else before + part
         start = end
