@@ -222,8 +222,8 @@ def _turns(tokens: TokenText, eos: int | None, ids: list[int]) -> list[Segment]:
             "No turns were found: a turn begins with a special token and a role, such as `<|im_start|>user`, and this "
             'prompt has none. Give ranges, such as `by=[("question", 0, 12)]`.',
         )
-    befores = [_before_space(tokens, start) for start, _, _ in openings[1:]]
-    closing = {ids[at - 1] for at in befores if tokens.special[at - 1]}
+    before = [_before_space(tokens, start) for start, _, _ in openings[1:]]
+    closing = {ids[at - 1] for at in before if tokens.special[at - 1]}
     closing |= {eos} if eos is not None else set()
     found: list[Segment] = []
     seen: dict[str, int] = {}
