@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from residscope.attribution.attribute import Attribution, attribute
     from residscope.attribution.next_tokens import NextTokens, next_tokens
     from residscope.attribution.pairs import Pairs, pairs
+    from residscope.attribution.segment_sums import SegmentAttribution
+    from residscope.attribution.segments import Segments, segments
     from residscope.attribution.token_lens import TokenLens, token_lens
     from residscope.causes.ablate import ablate
     from residscope.causes.ablation import Ablation
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from residscope.many.run import attribute_many
     from residscope.patterns.maps import Attention, attention
     from residscope.patterns.scores import Scores, scores
+    from residscope.patterns.segment_attention import SegmentAttention, segment_attention
     from residscope.session.caches import caches
 
 __version__ = "0.1.0"
@@ -57,6 +60,9 @@ __all__ = [
     "Patching",
     "ResidscopeError",
     "Scores",
+    "SegmentAttention",
+    "SegmentAttribution",
+    "Segments",
     "TokenLens",
     "TokenLensComparison",
     "ablate",
@@ -76,6 +82,8 @@ __all__ = [
     "pairs",
     "patch",
     "scores",
+    "segment_attention",
+    "segments",
     "targets",
     "to_circuitsvis",
     "token_lens",
@@ -101,6 +109,9 @@ _PLACES = {
     "Panel": "hosts.panel",
     "Patching": "causes.patching",
     "Scores": "patterns.scores",
+    "SegmentAttention": "patterns.segment_maps",
+    "SegmentAttribution": "attribution.segment_sums",
+    "Segments": "cache.segments",
     "TokenLens": "attribution.token_lens",
     "TokenLensComparison": "comparison.two_maps",
     "ablate": "causes.ablate",
@@ -119,6 +130,8 @@ _PLACES = {
     "pairs": "attribution.pairs",
     "patch": "causes.patch",
     "scores": "patterns.scores",
+    "segment_attention": "patterns.segment_attention",
+    "segments": "attribution.segments",
     "to_circuitsvis": "export.circuitsvis_views",
     "token_lens": "attribution.token_lens",
     "without": "causes.without",

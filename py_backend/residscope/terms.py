@@ -57,6 +57,12 @@ ReplacedBy = Literal["zero", "mean", "other"]
 Replaced = Literal["heads", "stream"]
 """What is replaced in runs for a view: the output of each head, or the stream before each layer at each position."""
 
+SegmentBy = Literal["sentence", "line", "turn", "tag"]
+"""A rule that finds segments in a prompt's text."""
+
+Reduce = Literal["sum", "mean"]
+"""How the positions of a segment become one number."""
+
 Pool = Literal["peak", "mean"]
 Padding = Literal["found", "none"]
 """Whether the padding that was found is left out (`found`), or all tokens count as real (`none`)."""

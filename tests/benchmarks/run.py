@@ -23,6 +23,7 @@ from tests.benchmarks.table import Row, markdown
 PARTS = {
     "attribution": "heads, neurons and sources, beside TransformerLens",
     "why": "targets inside the model: sides, pairs, what a head moves",
+    "segments": "a long trace in segments, beside one read of its patterns",
     "large": "a large model: memory, progress, giving up",
     "attention_pictures": "attention views in a browser, beside CircuitsVis",
     "answer_times": "from a click to its picture in JupyterLab",

@@ -60,13 +60,13 @@ def test_the_reference_has_each_public_name() -> None:
     assert {*residscope.__all__} - {*listed} == {"demo", "targets"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "py_backend/docs/in-python.md"])
+@pytest.mark.parametrize("page", ["README.md", "py_backend/docs/in-python.md", "py_backend/docs/segments.md"])
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = residscope.demo.ioi()
     panel = residscope.inspect(run.cache, run.answers, show=False)
     names: dict[str, Any] = {"residscope": residscope, "panel": panel, "cache": run.cache, "answers": run.answers}
-    names |= {"clean": run.cache, "corrupted": run.cache}
+    names |= {"model": run.cache.model, "clean": run.cache, "corrupted": run.cache}
     names |= {"sae": saes.Sae(576, features=1300, hook_name="blocks.8.hook_resid_pre")}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL):
         exec(compile(block, page, "exec"), names)

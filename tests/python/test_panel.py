@@ -421,3 +421,71 @@ def test_all_that_can_be_selected_is_a_trait_and_described():
     assert [name for name in shared if f"\n        {name}: " not in told] == []
     plain = {name: shown[name].default for name in shared - {"heads", "trail"}}
     assert {name: Panel.class_traits()[name].default_value for name in plain} == plain
+
+
+def grown(model, size, prompts=1):
+    torch.manual_seed(3)
+    with torch.no_grad():
+        return model.run_with_cache(torch.randint(3, 60, (prompts, 12))[:, :size])[1]
+
+
+def test_a_panel_shows_a_cache_that_grows_and_keeps_what_is_selected(booted):
+    model = booted("llama")[0]
+    panel = residscope.inspect(grown(model, 6), (5, 6), prompt=0, heads=["L1H1"], show=False)
+    panel.tab, panel.weighting = "positions", "value"
+    first = weakref.ref(panel.cache)
+    wire = panel.wire_target
+    for size in (7, 8):
+        cache = grown(model, size)
+        panel.cache = cache
+        assert (panel.position, panel.facts["positions"], panel.facts["last"]) == (size - 1, size, [size - 1])
+        assert (panel.heads, panel.prompt, panel.tab, panel.weighting) == (["L1H1"], 0, "positions", "value")
+        assert panel.wire_target == wire
+        answer, [buffer, *_] = panel._service.answer(
+            {"id": "1", "ask": {"kind": "attribute", "by": "head", "target": wire}}
+        )
+        assert answer.get("failure") is None
+        expected = residscope.attribute(cache, (5, 6)).values[:, 0]
+        np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5, atol=1e-6)
+    gc.collect()
+    assert first() is None  # former caches are not kept
+    panel.position = 2
+    panel.cache = grown(model, 9)
+    assert panel.position == 2
+    panel.close()
+
+
+def test_a_cache_of_the_same_shape_is_described_anew(booted):
+    model = booted("llama")[0]
+    panel = residscope.inspect(grown(model, 6), (5, 6), show=False)
+    seen = []
+    panel.observe(lambda change: seen.append(dict(change.new)), "facts")
+    panel.cache = grown(model, 6)
+    assert seen == [{}, panel.facts]  # a view asks again when the description changes
+    panel.close()
+
+
+def test_without_a_target_it_is_what_the_new_cache_predicts(booted):
+    model = booted("llama")[0]
+    panel = residscope.inspect(grown(model, 6), show=False)
+    cache = grown(model, 7)
+    panel.cache = cache
+    top = cache["unembed.hook_out"][0, -1].topk(2).indices.tolist()
+    [contrast] = panel.wire_target["contrasts"]
+    assert [contrast["answer"][0]["id"], contrast["distractor"][0]["id"]] == top
+    assert panel.wire_target["own"] is True
+    panel.close()
+
+
+def test_a_cache_that_cannot_be_shown_changes_nothing(booted):
+    model = booted("llama")[0]
+    cache = grown(model, 6, prompts=2)
+    panel = residscope.inspect(cache, [(5, 6), (7, 8)], prompt=1, heads=["L2H3"], show=False)
+    before = (panel.wire_target, panel.position, panel.facts)
+    with pytest.raises(ResidscopeError, match="so nothing changed"):
+        panel.cache = grown(model, 7)
+    with pytest.raises(ResidscopeError, match="needs an ActivationCache"):
+        panel.cache = 3
+    assert panel.cache is cache
+    assert (panel.wire_target, panel.position, panel.facts) == before
+    panel.close()

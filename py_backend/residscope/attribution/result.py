@@ -8,10 +8,12 @@ from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.segment_sums import SegmentAttribution, rolled_up
 from residscope.base.packages import pandas
 from residscope.base.signed import signed
+from residscope.cache.segments import Segments
 from residscope.errors import ResidscopeError
-from residscope.terms import By, Component, FigureKind, Target
+from residscope.terms import By, Component, FigureKind, Reduce, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -193,6 +195,25 @@ class Attribution:
         """
         means = of_prompt(self, self.values[: self.parts], prompt).reshape(self.parts, -1).mean(1)
         return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
+
+    def by_segment(self, segments: Segments | Sequence[Segments], *, reduce: Reduce = "sum") -> SegmentAttribution:
+        """Roll sources or positions up into segments. All sums stay exact.
+
+        Args:
+            segments: What `residscope.segments` returns. The result then has this prompt only. Or a list of these, one
+                for each prompt, whose segments have the same names.
+            reduce: How the positions of a segment (`position="all"`) become one number: their `"sum"` or their
+                `"mean"`. Sources are always summed.
+
+        Returns:
+            The rolled-up attribution. For `by="source"`, `.values` is `[segment, head, batch]`, with `position="all"`
+            `[segment, destination segment, head, batch]`. For other decompositions with `position="all"` it is
+            `[component, batch, segment]`.
+
+        Raises:
+            ResidscopeError: If there are neither sources nor positions, or the segments are another cache's.
+        """
+        return rolled_up(self, self.labels, segments, reduce)
 
     def __repr__(self) -> str:
         """A short summary."""

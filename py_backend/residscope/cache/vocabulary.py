@@ -99,7 +99,7 @@ class Vocabulary:
             return self.token(ids[0])
         # A tokenizer that adds a space to every text never returns the token of a text with a space. So the token is
         # also searched by its name.
-        found = tokens_of_bytes(self.tokenizer, _data(text)) if _BYTES.search(text) else []
+        found = tokens_of_bytes(self.tokenizer, bytes_of_text(text)) if _BYTES.search(text) else []
         found += [id for id in (id_of_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
@@ -226,8 +226,8 @@ def _folded(text: str) -> str:
     return "".join(letter for letter in plain if not unicodedata.combining(letter) and not letter.isspace())
 
 
-def _data(text: str) -> bytes:
-    """The bytes of a text, in which some are written as `⟨E4 BD⟩`."""
+def bytes_of_text(text: str) -> bytes:
+    """Return the bytes of a text, in which some are written as `⟨E4 BD⟩`."""
     parts = _BYTES.split(text)
     return b"".join(bytes.fromhex(part) if at % 2 else part.encode(errors="replace") for at, part in enumerate(parts))
 

@@ -133,6 +133,77 @@ class Panel(Selected, anywidget.AnyWidget):
         self._is_made = True
         self.on_msg(self._on_message)
 
+    # --- another cache -----------------------------------------------------------------------------------------------
+    @property
+    def cache(self) -> Any:
+        """The cache that is shown. Setting it shows another one: see `show_cache`.
+
+        Raises:
+            ResidscopeError: If the cache was deleted.
+        """
+        return self._service.hold.get().cache
+
+    @cache.setter
+    def cache(self, cache: Any) -> None:
+        self.show_cache(cache)
+
+    def show_cache(self, cache: Any, *, logits: Any = None, tokens: Any = None, attention_mask: Any = None) -> None:
+        """Show another cache, such as that of a generation that has grown by a token. The model must have the heads.
+
+        What is selected stays: target, heads, prompt, tab, and colours that are held. A last position becomes the last
+        one of the new cache; another position stays if the new cache has it. If no target was chosen, the target
+        becomes the two top predictions in the new cache. If the new cache cannot be shown, nothing changes.
+
+        Args:
+            cache: The new `ActivationCache`.
+            logits: The model's output, if the new cache does not hold it.
+            tokens: Token ids, if the new cache does not hold them.
+            attention_mask: 1 for each real token, 0 for padding, if known.
+
+        Raises:
+            ResidscopeError: If the cache cannot be read, or what is selected does not exist in it.
+        """
+        service = self._service.succeeding(cache, logits, tokens, attention_mask)
+        try:
+            self._check_selection(service)
+        except ResidscopeError as error:
+            service.release()
+            raise ResidscopeError(
+                error.code, f"The panel cannot show this cache with what is selected, so nothing changed. {error}"
+            ) from error
+        before = self._trait_values["facts"]
+        ends = set(before["last"]) if self.padding == "found" else {before["positions"] - 1}
+        at = self._selected_position
+        is_last = at == "last" or ends == {at} or at >= service.view().n_pos
+        former, self._service = self._service, service
+        self._views.replace(service.hold)
+        former.release()
+        with self.hold_sync(), self._following():
+            if is_last:
+                self.position = "last"
+            if self._resolved.own or not _is_chosen(self._resolved):
+                self.target = None
+            service.choose(self._resolved)
+        # A view asks again when the description changes. If it would be the same, it is withdrawn first.
+        self._described = service.settled()
+        if msgspec.to_builtins(service.reply(Describe())[0]) == before:
+            self.set_trait("facts", {})
+        self._described = None
+        self.update_facts()
+
+    def _check_selection(self, service: Service) -> None:
+        """Refuse a cache that lacks something selected."""
+        view = service.view(self.padding)
+        for head in self.heads:
+            view.check_head(*parse_head(head))
+        view.check_prompt(self.prompt)
+        if self.layer is not None:
+            view.check_layer(self.layer)
+        targets = service.targets()
+        for target in [self._resolved, *(step.target for step in self._steps)]:
+            if _is_chosen(target) and not target.own:
+                targets.resolve(target)
+
     # --- traits: new values are checked and normalised ---------------------------------------------------------------
     def head_name(self, head: Any) -> str:
         """Return the name of a head, `"L23H3"`, from any accepted form.
@@ -549,6 +620,11 @@ def inspect(
         if _shell() is not None:
             panel.prepare()
     return panel
+
+
+def _is_chosen(target: Target) -> bool:
+    """Whether there is a target. Without logits and final stream, there is none by default."""
+    return bool(target.contrasts or target.direction or target.inner or target.next_token)
 
 
 def _as_written(target: Target, targets: Targets) -> Any:

@@ -53,6 +53,13 @@ class PanelViews:
             elif presence.state == "hidden" and not self._shown and self._release_timer is None:
                 self._release_timer = _start_timer(self.release_seconds, self._release)
 
+    def replace(self, cache_reference: CacheReference) -> None:
+        """Use the reference to another cache from now on. It is kept alive if the former one was."""
+        with self._lock:
+            if self._release_timer is None and not self._cache_reference.is_kept_alive:
+                cache_reference.stop_keeping_alive()
+            self._cache_reference = cache_reference
+
     def expect(self, opening: dict[str, Any]) -> None:
         """Send the first replies for the first view, unless a view is already shown."""
         with self._lock:

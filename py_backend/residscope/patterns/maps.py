@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.predictions import top_two
 from residscope.attribution.sources import wanted_heads
-from residscope.attribution.stream_target import StreamTarget
-from residscope.attribution.targets import Targets
-from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
-from residscope.cache import positions
 from residscope.cache.component_names import name
+from residscope.cache.segments import Segments
 from residscope.cache.token_labels import mean_of_padded, token_texts
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
-from residscope.errors import ResidscopeError
+from residscope.patterns.map_target import check_weighting, map_target
+from residscope.patterns.segment_maps import SegmentAttention, rolled_maps
 from residscope.patterns.weighting import MEANINGS, WeightedAttention
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import Target, Weighting
@@ -95,6 +92,21 @@ class Attention:
         _, rows, columns = self.values.shape
         return [(self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i])) for i in chosen]
 
+    def by_segment(self, segments: Segments) -> SegmentAttention:
+        """Roll each map up into a map segment × segment. `residscope.segment_attention` does this without whole maps.
+
+        Args:
+            segments: The segments of this prompt.
+
+        Returns:
+            The maps, `[head, destination, source]`: the mean over the destinations of a segment of the sum over the
+            sources of a segment; for `weighting="contribution"` the sum over both.
+
+        Raises:
+            ResidscopeError: If this is the mean over prompts, or the segments are another prompt's.
+        """
+        return rolled_maps(self, segments)
+
     def _source_label(self, source: int) -> str:
         return (self.sources or self.tokens)[source]
 
@@ -155,9 +167,7 @@ def attention(
     Source: TransformerLens' `hook_pattern`, `hook_v` and `W_O`; Kobayashi et al. (2020); "A Mathematical Framework for
     Transformer Circuits".
     """
-    if not isinstance(weighting, str) or weighting not in MEANINGS:  # pyright: ignore[reportUnnecessaryIsInstance]
-        known = ", ".join(f'"{name}"' for name in MEANINGS)
-        raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')
+    check_weighting(weighting)
     tracked = seen(cache, model)
 
     def work() -> Attention:
@@ -166,13 +176,7 @@ def attention(
         def compute() -> Attention:
             chosen, wanted = view.check_prompt(prompt), wanted_heads(view, heads)
             chosen = 0 if view.batch == 1 else chosen
-            stream_target, target_notes = None, list[str]()
-            if weighting == "contribution":
-                targets = Targets.of(view)
-                given = None if logits is None else view.whole_logits(logits)
-                target = top_two(view, given) if answers is None else targets.resolve(answers)
-                stream_target = StreamTarget(targets, target, positions.resolve(view, "last"))
-                target_notes = targets.notes + without_space(targets, target, stream_target.where, logits)
+            stream_target, target_notes = map_target(view, weighting, answers, logits)
             maps = WeightedAttention(view, weighting, chosen, stream_target)
             values = _in_order(maps, wanted)
             notes = target_notes + maps.notes + mean_of_padded(view, chosen)

@@ -102,6 +102,16 @@ class WeightedAttention:
         for few_heads, strips in self._strips(layer, heads, part or self._every(layer), CELLS):
             yield few_heads, torch.cat(list(strips), dim=1)
 
+    def strips(
+        self, layer: int, heads: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
+        """Yield the whole maps of a few heads at a time, in strips of consecutive rows. No map is ever whole in memory.
+
+        Raises:
+            ResidscopeError: As `map_blocks`.
+        """
+        return self._strips(layer, heads, self._every(layer), CELLS)
+
     def _every(self, layer: int) -> Part:
         """All destinations and sources. A key/value cache or a prefix adds sources to the pattern."""
         every = Part.of(self.view.n_pos)

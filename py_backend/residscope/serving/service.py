@@ -164,6 +164,17 @@ class Service:
         """Return the resolver of targets for the cache in its present state."""
         return Targets.of(view or self.view(), self._directions)
 
+    def succeeding(self, cache: Any, logits: Any = None, tokens: Any = None, attention_mask: Any = None) -> Service:
+        """Return a service of another cache under the same name, with the same model and directions, if any were given.
+
+        Raises:
+            ResidscopeError: If `cache` cannot be read at all.
+        """
+        model = None if getattr(cache, "model", None) is not None else self.hold.get().model
+        other = Service(cache, self.name, logits, tokens, model, attention_mask=attention_mask)
+        other._directions = dict(self._directions)
+        return other
+
     def settled(self) -> object:
         """Return a value that differs after a change of the cache, its weights or the model's settings.
 

@@ -66,6 +66,11 @@ class CacheReference:
             return False
         return True
 
+    @property
+    def is_kept_alive(self) -> bool:
+        """Whether the reference keeps the cache alive now."""
+        return self._strong is not None
+
     def keep_alive(self) -> None:
         """Keep cache, model and logits alive from now on, if they still exist."""
         with suppress(ResidscopeError):

@@ -1,0 +1,107 @@
+"""`segments`: named ranges of a prompt's tokens, from its text or from the user's ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from residscope.cache import positions
+from residscope.cache.segment_text import TokenText, found_segments, with_rest
+from residscope.cache.segments import Segments, given_ranges
+from residscope.cache.special_tokens import SpecialTokens
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+from residscope.session.change_notes import seen, steadily
+from residscope.terms import SegmentBy
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+__all__ = ["Segments", "segments"]
+
+
+def segments(
+    cache: Any,
+    prompt: int = 0,
+    by: SegmentBy | Sequence[tuple[str, int, int]] = "sentence",
+    *,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+) -> Segments:
+    """Divide a prompt into segments, by its text or by ranges that you give.
+
+    The segments cover all real tokens without overlap. Padding is in no segment. Tokens that no rule covers form
+    unnamed segments ("…"). If these are special tokens only, their text is the name; those at the beginning of the
+    prompt, such as `<bos>`, are apart, because many heads attend to them.
+
+    Args:
+        cache: An `ActivationCache`. The model is not run: only token ids and texts are read.
+        prompt: The prompt.
+        by: `"sentence"`: ends at `.`, `!`, `?`, `…` and white space, at `。`, `！`, `？`, and at blank lines.
+            Abbreviations such as "e.g." or "Dr.", initials and the numbers of a list do not end a sentence.
+            `"line"`: ends at line breaks; empty lines belong to the line before.
+            `"turn"`: from a special token with a role (`<|im_start|>user`, `<start_of_turn>user`,
+            `<|start_header_id|>user`, `<|user|>`) to the special token that ends the turn.
+            `"tag"`: the outermost pairs of tags, `<think>…</think>`; `<think>` without an end ends with the prompt.
+            Or triples (name, start, end), where `end` is the position after the last one.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
+
+    Returns:
+        The segments. `.names` are the beginnings of their texts, the roles, the tags, or the given names.
+
+    Raises:
+        ResidscopeError: If there are no such parts in the text, the text is not known, or a range cannot be used.
+    """
+    tracked = seen(cache, model)
+
+    def work() -> Segments:
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
+        return segments_of(view, prompt, by)
+
+    return steadily(cache, model, tracked, work)
+
+
+def segments_of(view: CacheView, prompt: int, by: Any) -> Segments:
+    """Return the segments of a prompt, for a caller that already has a view.
+
+    Args:
+        view: The cache.
+        prompt: The prompt.
+        by: As in `segments`.
+
+    Raises:
+        ResidscopeError: As in `segments`.
+    """
+    chosen = view.check_prompt(prompt)
+    if chosen is None:
+        raise ResidscopeError("prompt", "Segments are those of one prompt: give its number, such as `prompt=0`.")
+    first, last = positions.first(view)[chosen], positions.last(view)[chosen]
+    ids = view.tokens
+    real = None if ids is None else [int(id) for id in ids[chosen, first : last + 1]]
+    notes = positions.assumed(view)
+    text: TokenText | None = None
+    if isinstance(by, str) and by in get_args(SegmentBy):
+        if real is None:
+            raise ResidscopeError(
+                "tokens",
+                "The text of this prompt is not known: the cache holds no token ids (`embed.hook_in`), and they cannot "
+                'be recovered from `hook_embed`. Pass `tokens=`, or give ranges, such as `by=[("question", 0, 12)]`.',
+            )
+        text = TokenText.of(view.model, real, first)
+        found, more = found_segments(text, cast("SegmentBy", by), SpecialTokens.of(view).eos, real)
+        notes = notes + more
+    else:
+        found = given_ranges(by, first, last, view.n_pos, chosen)
+        text = _text_if_known(view, real, first)
+    return Segments(with_rest(found, first, last, text), chosen, view.n_pos, tuple(notes))
+
+
+def _text_if_known(view: CacheView, ids: list[int] | None, first: int) -> TokenText | None:
+    if ids is None or getattr(view.model, "tokenizer", None) is None:
+        return None
+    return TokenText.of(view.model, ids, first)

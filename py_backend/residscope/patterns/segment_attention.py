@@ -1,0 +1,128 @@
+"""`segment_attention`: which segments each head reads, without whole attention maps in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from residscope.attribution.head_inputs import source_count
+from residscope.attribution.sources import wanted_heads
+from residscope.cache.component_names import name
+from residscope.cache.segments import Segments
+from residscope.cache.structure import named_layers
+from residscope.cache.view import CacheView
+from residscope.compute.torch_context import in_torch_context
+from residscope.errors import ResidscopeError
+from residscope.patterns.map_target import check_weighting, map_target
+from residscope.patterns.segment_maps import SegmentAttention, all_notes, check_square, meaning_of, segment_sums
+from residscope.patterns.weighting import MEANINGS, WeightedAttention
+from residscope.session.change_notes import seen, steadily
+from residscope.terms import Weighting
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+__all__ = ["SegmentAttention", "segment_attention"]
+
+
+def segment_attention(
+    cache: Any,
+    segments: Segments,
+    heads: Any = None,
+    *,
+    weighting: Weighting = "pattern",
+    answers: Any = None,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    attention_mask: Any = None,
+    model: Any = None,
+    logits: Float[Tensor, "batch pos d_vocab"] | None = None,
+) -> SegmentAttention:
+    """Compute how much each segment reads each other segment, for each head.
+
+    The result is that of `residscope.attention(…).by_segment(segments)`. Whole maps are never in memory: each is read
+    once, in blocks.
+
+    Args:
+        cache: An `ActivationCache`.
+        segments: The segments of a prompt, from `residscope.segments`. They choose the prompt.
+        heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one. None: all heads.
+        weighting: As in `residscope.attention`. `"pattern"` and `"value"`: the mean over the destinations of a segment
+            of the sum over the sources of a segment. `"contribution"`: the sum over both, in logits.
+        answers: The target of `"contribution"`, as in `residscope.attention`.
+        tokens: Token ids, if the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
+        model: The model, if `cache.model` was deleted.
+        logits: The model's output. Needed if the cache does not hold it and no answers are given.
+
+    Returns:
+        The maps. `.values` is `[head, destination, source]`; `.top(destination, source)` ranks heads for a pair of
+        segments; `.vertical` is how much all later positions read each segment.
+
+    Raises:
+        ResidscopeError: With a message that says what is wrong and what to do.
+    """
+    check_weighting(weighting)
+    if not isinstance(segments, Segments):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ResidscopeError("segments", "`segments` takes what `residscope.segments` returns.")
+    tracked = seen(cache, model)
+
+    def work() -> SegmentAttention:
+        view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
+
+        def compute() -> SegmentAttention:
+            import torch
+
+            view.check_prompt(segments.prompt)
+            wanted, notes = _wanted(view, heads)
+            stream_target, target_notes = map_target(view, weighting, answers, logits)
+            maps = WeightedAttention(view, weighting, segments.prompt, stream_target)
+            found = _by_head(maps, segments, wanted)
+            values, padding = (torch.stack([found[head][at] for head in wanted]) for at in (0, 1))
+            return SegmentAttention(
+                values,
+                [name(*head) for head in wanted],
+                segments,
+                weighting,
+                meaning_of(weighting, MEANINGS[weighting]),
+                padding,
+                all_notes(target_notes + maps.notes + notes, segments, padding),
+                None if stream_target is None else stream_target.target,
+                view.model_name,
+            )
+
+        return in_torch_context(view.stream.device, compute)
+
+    return steadily(cache, model, tracked, work)
+
+
+def _wanted(view: CacheView, heads: Any) -> tuple[list[tuple[int, int]], list[str]]:
+    """The heads, and a note if some layers have no attention in this cache. None: all heads."""
+    if heads is not None:
+        return wanted_heads(view, heads), []
+    found: list[tuple[int, int]] = []
+    without: list[int] = []
+    for layer in range(view.n_layers):
+        pattern = f"blocks.{layer}.attn.hook_pattern"
+        if view.has(pattern):
+            found += [(layer, head) for head in range(view.get(pattern).shape[1])]
+        else:
+            without.append(layer)
+    if not found:
+        view.get("blocks.0.attn.hook_pattern")  # raises with the activation's name
+    return found, [f"No attention was found in {named_layers(without)}."] if without else []
+
+
+def _by_head(
+    maps: WeightedAttention, segments: Segments, wanted: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+    """The maps of heads, and what padding adds. Heads of a layer are computed together."""
+    found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    for layer in sorted({layer for layer, _ in wanted}):
+        pattern = maps.view.get(f"blocks.{layer}.attn.hook_pattern")
+        check_square(segments, pattern.shape[-2], source_count(maps.view, layer))
+        own = sorted({head for of, head in wanted if of == layer})
+        for few, strips in maps.strips(layer, own):
+            values, padding = segment_sums(strips, segments, maps.weighting)
+            found |= {(layer, head): (values[at], padding[at]) for at, head in enumerate(few)}
+    return found
