@@ -300,8 +300,8 @@ def test_a_cached_mask_is_read_whatever_was_masked(model, row, mask, ends, said)
     wanted = residscope.scores(alone[1], "first").values
     torch.testing.assert_close(residscope.scores(cache, "first", 0).values, wanted, atol=1e-5, rtol=0)
     [other] = residscope.attribute(cache, 5, by="layer", attention_mask=torch.ones(2, 6)).notes
-    shown = f"from {ends[0]} to {ends[1]} by the cached attention"
-    assert f"from position 0 to 5 by `attention_mask=`, but {shown}" in other
+    shown = f"{ends[0]} to {ends[1]} according to the cached attention"
+    assert f"positions 0 to 5 according to `attention_mask=`, but {shown}" in other
 
 
 @pytest.mark.parametrize("held", ["all", "a layer", "a head"])
