@@ -176,4 +176,4 @@ def test_an_alignment_is_restored_in_the_sidebar(lab: Lab) -> None:
     expect(view.locator(".rs-pairing")).to_contain_text("paired with B by token", timeout=FOLLOWS)
     assert view.locator(".rs-unpaired").evaluate_all("all => all.map(n => Number(n.dataset.position))") == places
     view.locator(f".rs-tokens [data-position='{places[0]}']").click()
-    expect(view.locator(".rs-map-refusal")).to_contain_text("select a token that has one")
+    expect(view.locator(".rs-map-refusal")).to_contain_text("select a token that is matched")

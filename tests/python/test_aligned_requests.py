@@ -75,7 +75,7 @@ def test_a_token_without_a_partner_is_refused(run):
     service = Service(run.longer)
     run.names["shorter"] = run.cache
     target = service.targets().resolve(PAIR)
-    with pytest.raises(residscope.ResidscopeError, match=r"Position 2 .* select a token that has one") as error:
+    with pytest.raises(residscope.ResidscopeError, match=r"Position 2 .* select a token that is matched") as error:
         answer_of(service, Compare("head", target, Against("shorter", 0, align="by token"), 0, 2))
     assert error.value.code == "aligned"
 

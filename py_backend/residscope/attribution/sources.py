@@ -59,6 +59,8 @@ def sources(
 class SourceContributions:
     """The source contributions of heads of one layer: pattern[q, k] · (v[k] · W_O g) / s[q].
 
+    g is the direction along which the target reads the stream, and s the frozen scale of the norm.
+
     If a head gates what it has read, each source contribution is multiplied by the cached gate at the destination.
 
     Attributes:
@@ -121,7 +123,8 @@ def _dot(
 ) -> Float[Tensor, "batch head pos"]:
     """The product of each row with its head's direction.
 
-    Small tensors avoid a matrix product: its threads would wait for milliseconds while a cell is running.
+    Small tensors are multiplied and summed. A matrix product uses several threads, which may wait for milliseconds
+    while a notebook cell uses the processor.
     """
     if rows.numel() <= _SMALL:
         return (rows * unit[:, :, None]).sum(-1)

@@ -1,6 +1,7 @@
 """A read-only view of one `ActivationCache`: its activations, shapes, tokens and layers.
 
-The classes of cache and model are not checked: TransformerLens 4 removed `HookedTransformer`, but kept the names.
+The classes of cache and model are not checked: TransformerLens 4 has no
+`HookedTransformer`, but its models still have attributes and activations of the same names.
 The user's cache is never changed or moved.
 """
 
@@ -376,7 +377,8 @@ class CacheView:
     def rounding_step(self, *names: str) -> float:
         """Return the coarsest relative rounding step among activations that are summed. Autocast mixes several dtypes.
 
-        The model's weights count, too: if a cache was widened later, its values are still as coarse as the model's.
+        The model's weights count, too: if a cache was converted to a wider dtype later, its values are still rounded
+        as coarsely as the model's.
 
         Args:
             names: The activations in the sum. Those that the cache does not hold are ignored.
@@ -390,7 +392,8 @@ class CacheView:
         for name in ("W_E", "W_U"):
             with suppress(Exception):  # some models raise when a weight is read
                 kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
-        # Integers and float8 are storage formats: with its scale, such a weight is finer.
+        # Integers and float8 are only storage formats: after multiplication by its scale, such a weight is finer than
+        # its dtype, so dtypes of one byte are ignored.
         steps = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
         return max([step_of(self.like.dtype), self._stored_step(), *steps])
 
@@ -439,7 +442,7 @@ class CacheView:
             return None
         return (
             f"The cache holds {self.n_pos} of the prompt's {sources} positions (`pos_slice`, or past "
-            "keys): they are numbered from 0."
+            "keys): the positions that it holds are numbered from 0."
         )
 
     def missing(self) -> list[str]:

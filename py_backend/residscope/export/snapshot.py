@@ -162,7 +162,7 @@ class _Record:
         self.entries.extend(taken.values())
 
     def warm(self, request: AnyRequest, what: str | None) -> None:
-        """Compute several replies at once, for speed. Results stay in the memo. This reply is not recorded."""
+        """Answer one large request in advance, and do not record it. The smaller requests after it find its results."""
         if what not in self.lacks and time.monotonic() < self._until:
             self.entry(_with_padding(request, self._shown))
 
@@ -221,7 +221,7 @@ def _now() -> str:
 
 @cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    """For each kind of request, the values of fields that a request may leave out. None is not listed."""
+    """For each kind of request, the values of fields that a request may leave out, unless the value is None."""
     kinds: dict[str, Any] = {kind.__struct_config__.tag: _field_defaults(kind) for kind in get_args(AnyRequest)}
     for kind in ("code", "page"):
         kinds[kind]["shown"] = _field_defaults(Shown)

@@ -28,7 +28,8 @@ class SegmentAttention:
         segments: The segments.
         weighting: The weighting.
         meaning: What a value is, in words.
-        padding: The same for sources that are padding, in no segment. With `values`, each row is then complete.
+        padding: What each destination reads from padding, which is in no segment. A row of `values` plus this covers
+            all sources.
         notes: Notes on these values, in sentences.
         target: The attributed target of `"contribution"`.
         model: The model's name.
@@ -57,7 +58,7 @@ class SegmentAttention:
         return later / (sizes.sum() - sizes.cumsum(0)).masked_fill_(_last(sizes), float("nan"))
 
     def top(self, destination: int | str, source: int | str, k: int = 3) -> list[tuple[str, float]]:
-        """Return the k heads by which one segment reads another one most, as pairs (head, value), the first farthest.
+        """Return the k heads by which one segment reads another one most, as pairs (head, value), sorted by size.
 
         Args:
             destination: The segment that reads, by its index or its name.

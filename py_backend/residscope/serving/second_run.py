@@ -25,7 +25,7 @@ _ONE_PROMPT = "The mean over all prompts cannot be compared with one prompt: cho
 _ITSELF = "This comparison names neither another cache nor another prompt: choose what to compare with."
 
 _BY_TOKEN = (
-    "“Align by token” compares the tokens that both have in the same order. Without it, select the last token: it is "
+    "“Align by token” matches the tokens that occur in both prompts in the same order. Or select the last token: it is "
     "compared with the last token of the other run."
 )
 
@@ -40,7 +40,7 @@ def of_two(
     key: Key,
     make: Callable[[RequestContext], tuple[T, Buffers]],
 ) -> tuple[T, Buffers]:
-    """Call `make` with the run that is compared with.
+    """Call `make` with the other run of the comparison.
 
     The reply depends on the states of both caches. It is memoised for both together, and computed again if the other
     cache changes meanwhile; the service does the same for the first one.
@@ -71,8 +71,8 @@ def of_two(
         second = RequestContext(Targets.of(view, context.targets.directions), None)
         return in_torch_context(view.stream.device, lambda: make(second))
 
-    # In the memo of the other cache, this lasts as long as its present state, and so do the replies with it in their
-    # keys.
+    # An id of the other cache's present state. It is kept in that cache's memo, which is emptied when the cache
+    # changes: the cache then gets a new id, and replies whose keys have the old one are never used again.
     state: str = other.memo[0].once(("state",), lambda: uuid4().hex)
     return kept(state, lambda: steady(lambda quick: other.compare(cache, model, quick=quick), work, other))
 
@@ -90,7 +90,10 @@ def prompts_of(
 
 
 def on_screen(error: ResidscopeError, against: Against) -> ResidscopeError:
-    """What a person does on screen where Python takes `align=`: the code "align" says that one click helps."""
+    """Return the error with advice for the screen in place of advice about `align=`.
+
+    The code "align" means that a click on “align by token” helps, "aligned" that it does not.
+    """
     if error.code != "align":
         return error
     reason = str(error).removesuffix(f": {HOW}")
@@ -98,4 +101,4 @@ def on_screen(error: ResidscopeError, against: Against) -> ResidscopeError:
         return ResidscopeError("align", f"{reason}. {_BY_TOKEN}")
     if reason == str(error):
         return ResidscopeError("aligned", reason)
-    return ResidscopeError("aligned", f"{reason}: select a token that has one.")
+    return ResidscopeError("aligned", f"{reason}: select a token that is matched.")

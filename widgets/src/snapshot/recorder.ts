@@ -126,7 +126,8 @@ export class Recorder extends Relay {
       const { preview } = this.store;
       const heads = preview.value === null ? shown.heads : [...shown.heads, preview.value];
       const maps = cards(scene, heads);
-      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask); // the user may have chosen this in the view
+      // The view can also show means, if the user chose them.
+      const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask);
       const asks = [
         ...charts(shown),
         ...choices(shown),
@@ -145,8 +146,8 @@ export class Recorder extends Relay {
 }
 
 /**
- * A request of effects as the views declare it. The picture is the same whether the request continued to measure or
- * not.
+ * A request of effects without `measure` and `stop`, as in `state/questions.ts`. These two only control the measuring,
+ * and the picture does not depend on them.
  */
 function asDeclared(ask: Ask): Ask {
   if (ask.kind !== "effects") return ask;

@@ -160,13 +160,13 @@ export const SELECTABLE = {
   /** The score that colours the head map; null: the contributions. */
   score: wired("score"),
   tab: wired("tab"),
-  /** The steps that were asked one after another; empty if there is only one target. */
+  /** The targets that the user chose one after another, each with its position; empty if there is only one target. */
   trail: wired("trail", { fit: (value, shape) => fittingSteps(value, shape) }),
   /** The place of the present step in the trail. */
   stepAt: wired("step", { read: index }),
   /** What the tab "why" shows of an attention score. */
   whyShows: wired("why"),
-  /** The head whose feeding heads colour the head map. */
+  /** The head for which the head map shows what each earlier head adds to its input; null: no such colouring. */
   feeds: wired("feeds", {
     fit: (value, { layers, heads, positions }) =>
       value && value.layer < layers && value.head < heads && value.source < positions ? value : null,

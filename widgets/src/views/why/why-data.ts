@@ -74,7 +74,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     },
     (result, { layer, head }) => ({ head: headName(layer, head), row: rowIn(result, ["pattern", "reads"]) }),
   );
-  /** The contribution of a column's head from all sources (the column has one of them); null if it is not known. */
+  /** The contribution of a column's head from all sources (the column has only one); null if it is not known. */
   const rowOf = ({ target }: Sum): number | null => {
     const head = target.through?.at(-1);
     const found = row.shown.value;
@@ -176,7 +176,7 @@ function wordsOf(
         : typeof other === "number"
           ? `, minus ${store.tokenName(other)}`
           : versus === "most" && store.isMean.value
-            ? ", minus the source that it reads most among the others" // another one in each prompt
+            ? ", minus what the other most-read source offers" // which source this is can differ between prompts
             : "";
     return { title: "Key side", note: `what ${token(score.source)} offers${minus}` };
   }
