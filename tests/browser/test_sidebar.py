@@ -64,7 +64,7 @@ def test_a_kernel_without_the_package_says_what_to_run(lab: Lab) -> None:
     lab.open(lab.write_notebook("bare.ipynb", "x = 1", kernel="bare"))
     sidebar = lab.open_sidebar()
     expect(sidebar.get_by_role("alert")).to_contain_text("has no Residscope", timeout=FOLLOWS)
-    expect(sidebar.get_by_text("%pip install residscope==")).to_be_visible()
+    expect(sidebar.get_by_text("%pip install residscope-")).to_be_visible()
     # Now the missing package is installed: one click attaches.
     root = Path(__file__).parents[2] / "py_backend"
     lab.python("0", before=f"import sys; sys.path.append({str(root)!r}); del sys")

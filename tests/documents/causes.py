@@ -19,7 +19,7 @@ from tests.support import tiny
 from tests.support.cause_families import RIGHT, Row, measured
 
 HEADS = {
-    "L23H3": "writes the name, and later layers build on it",
+    "L23H3": "lowers the wrong name, and later layers build on it",
     "L29H1": "the last layer: nothing can follow but its MLP",
     "L23H0": "writes the name, but the model compensates for it",
     "L23H2": "likewise: without it the answer is even surer",

@@ -103,7 +103,7 @@ describe("attaching", () => {
   it("shows the line to run if the package is missing", async () => {
     kernel.info = { ...OURS, version: null, wire: null };
     await connection.attach();
-    expect(connection.state).toHaveProperty("line", `%pip install residscope==${OURS.version}`);
+    expect(connection.state).toHaveProperty("line", `%pip install residscope-${OURS.version}-py3-none-any.whl`);
   });
 
   it("reports that it waits for a running cell, and is ready after the cell", async () => {

@@ -34,11 +34,12 @@ export function asKernelInfo(value: unknown): KernelInfo {
 
 /** `ready` if the kernel works with a host of this version, else `refused`. `reload` says how to reload the host. */
 export function linkStateFor(kernel: KernelInfo, version: string, reload: string): LinkState {
-  const line = `%pip install residscope==${version}`;
+  // Residscope is not on a package index yet, and another package could take its name there: so a file is named.
+  const line = `%pip install residscope-${version}-py3-none-any.whl`;
   if (!kernel.version) {
     const words =
       `This kernel’s environment (\`${kernel.python ?? "unknown"}\`) has no Residscope. Run this line in the ` +
-      `notebook, then try again:`;
+      `notebook, with the path of the release’s wheel, then try again:`;
     return { kind: "refused", words, line };
   }
   if (!kernel.wire) {
@@ -56,7 +57,7 @@ export function linkStateFor(kernel: KernelInfo, version: string, reload: string
     };
   }
   const difference = `This kernel has Residscope ${kernel.version}, the sidebar is ${version}`;
-  const remedy = "To use the same version, run this line in the notebook and restart the kernel:";
+  const remedy = "To use the same version, run this line, with the path of the wheel, and restart the kernel:";
   if (kernel.wire === WIRE) return { kind: "ready", words: `${difference}. ${remedy}`, line };
   return { kind: "refused", words: `${difference}, and these two versions cannot work together. ${remedy}`, line };
 }
