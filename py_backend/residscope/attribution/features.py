@@ -95,7 +95,7 @@ def expanded(readout: Readout, structure: Structure, rows: Rows, dictionary: Dic
 
 
 def _no_row(structure: Structure, dictionary: Dictionary) -> ResidscopeError:
-    """Why there is no row of what the dictionary reconstructs."""
+    """Why no row of the decomposition can be divided into features."""
     site = dictionary.site
     if site.layer in structure.whole:
         return ResidscopeError(

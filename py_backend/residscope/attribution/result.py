@@ -99,7 +99,7 @@ class Attribution:
             The address. None if the SAE's configuration has no id on Neuronpedia.
 
         Raises:
-            ResidscopeError: If this is no feature.
+            ResidscopeError: If the row is not a feature.
         """
         number = str(feature).removeprefix("F")
         if self.by != "feature" or not (number.isascii() and number.isdecimal()):

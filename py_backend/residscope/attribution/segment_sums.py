@@ -119,7 +119,7 @@ class SegmentAttribution:
 
 
 class Rows(Protocol):
-    """What is read of an `Attribution`."""
+    """What is read of an `Attribution`. `result` imports this module, and explains the names."""
 
     @property
     def values(self) -> Tensor: ...  # noqa: D102

@@ -10,10 +10,10 @@ from residscope.causes.hooks import has_backward_hooks, hooks
 from residscope.causes.measurement import Measurement
 from residscope.causes.patch import Found, cells, patching
 from residscope.causes.patching import Patching
-from residscope.causes.put import Put, some_measured
+from residscope.causes.put import Put
 from residscope.causes.replay import whole_run
 from residscope.causes.sites import Part, Site, SiteKind
-from residscope.causes.sweep import Sweep
+from residscope.causes.sweep import Sweep, some_measured
 from residscope.causes.tape import stoppable
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress

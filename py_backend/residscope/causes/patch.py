@@ -17,9 +17,9 @@ from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.patching import Patching
 from residscope.causes.path import ends, words
 from residscope.causes.path_sweep import PathSweep, along_path
-from residscope.causes.put import Put, put_in, some_measured
+from residscope.causes.put import Put, put_in
 from residscope.causes.sites import KINDS, PARTS, Part, SiteKind
-from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.sweep import Patch, Sweep, some_measured
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily

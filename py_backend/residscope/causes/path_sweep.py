@@ -10,7 +10,6 @@ the unchanged stream, and with only this query, key or value put in, to get the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from residscope.causes.path import Ends, last_layer, sharing
 from residscope.causes.reads import Reads, capture, put
 from residscope.causes.runner import Edit, Runner
 from residscope.causes.sites import Place, Read, Site, SiteKind, held
-from residscope.causes.sweep import FEW, Patch, Sweep
+from residscope.causes.sweep import FEW, Patch, Sweep, some_measured
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
@@ -200,14 +199,6 @@ def along_path(sweep: PathSweep, patches: Sequence[Patch], *, shown: bool, name:
         ResidscopeError: If no patch has such a path.
     """
     rows = [row for row, patch in enumerate(patches) if sweep.sends(patch.layer)]
-    effects = sweep.unmeasured(len(patches))[0]
     if not rows:
         raise ResidscopeError("path", "No component comes before what `path=` names.")
-    try:
-        effects[rows] = sweep.each([patches[row] for row in rows], shown=shown, name=name)[0]
-    except BaseException as error:
-        with suppress(Exception):
-            effects[rows] = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
-            error.effects = effects, effects  # pyright: ignore[reportAttributeAccessIssue]
-        raise
-    return effects, rows
+    return some_measured(sweep, patches, rows, shown=shown, name=name), rows

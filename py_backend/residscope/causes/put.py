@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +10,7 @@ from residscope.causes.measurement import Measurement
 from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.rereading import Rereading
 from residscope.causes.sites import PARTS, Part, SiteKind
-from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.sweep import Patch
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -49,19 +48,6 @@ class Put:
                 "`estimate` estimates them; or name the position, such as `positions=[3]`.",
             )
         return [row for row, one in enumerate(patches) if (one.layer, one.head) not in refused]
-
-
-def some_measured(sweep: Sweep, patches: Sequence[Patch], rows: list[int], *, shown: bool, name: str) -> Tensor:
-    """The effects of all patches, `[patch, batch]`; NaN for those that are not among `rows`."""
-    effects = sweep.unmeasured(len(patches))[0]
-    try:
-        effects[rows] = sweep.each([patches[row] for row in rows], shown=shown, name=name)[0]
-    except BaseException as error:
-        with suppress(Exception):
-            effects[rows] = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
-            error.effects = effects, effects  # pyright: ignore[reportAttributeAccessIssue]
-        raise
-    return effects
 
 
 def put_in(measurement: Measurement, source: Any, at: SiteKind | Part, where: Tensor) -> Put:

@@ -232,3 +232,16 @@ def _batches(patches: Sequence[Patch], most: Callable[[], int]) -> Iterator[list
         left[layer] = left[layer][count:]
         if not left[layer]:
             del left[layer]
+
+
+def some_measured(sweep: Sweep, patches: Sequence[Patch], rows: list[int], *, shown: bool, name: str) -> Tensor:
+    """The effects of all patches, `[patch, batch]`; NaN for those that are not among `rows`."""
+    effects = sweep.unmeasured(len(patches))[0]
+    try:
+        effects[rows] = sweep.each([patches[row] for row in rows], shown=shown, name=name)[0]
+    except BaseException as error:
+        with suppress(Exception):
+            effects[rows] = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
+            error.effects = effects, effects  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+    return effects
