@@ -96,11 +96,11 @@ def test_interrupted_within_an_item_it_goes_on_with_this_item(keep, by_file, mon
     run, path, calls = of("llama"), tmp_path / "kept.npz" if by_file else None, [0]
     wanted, own = many(cut(run), keep=keep), sweep.Sweep._of
 
-    def interrupted(self, site, patches):
+    def interrupted(self, patches):
         calls[0] += 1
         if calls[0] in (8, 13):
             raise KeyboardInterrupt
-        return own(self, site, patches)
+        return own(self, patches)
 
     monkeypatch.setattr(sweep.Sweep, "_of", interrupted)
     resume, ends = path, []

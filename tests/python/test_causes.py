@@ -405,10 +405,10 @@ def test_an_interrupted_call_has_what_was_measured(booted, monkeypatch):
     whole = residscope.ablate(cache, ANSWERS, progress=False)
     done = sweep.Sweep._of
 
-    def interrupted(self, site, patches):
-        if site.layer == 2:
+    def interrupted(self, patches):
+        if any(patch.layer == 2 for patch in patches):
             raise KeyboardInterrupt
-        return done(self, site, patches)
+        return done(self, patches)
 
     monkeypatch.setattr(sweep.Sweep, "_of", interrupted)
     with pytest.raises(KeyboardInterrupt) as error:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from residscope.attribution.head_inputs import ALL, HeadInputs, head_inputs, read_names
 from residscope.cache import positions
@@ -139,6 +139,7 @@ def destinations(view: CacheView, edges: Sequence[Edge]) -> Bool[Tensor, "batch 
 class EdgeSweep(Sweep):
     """Runs in which edges are taken out. The patches are `EdgePatch`."""
 
+    joins_layers: ClassVar[bool] = False
     _read: dict[tuple[Any, ...], HeadInputs] = field(default_factory=dict[tuple[Any, ...], HeadInputs])
 
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
@@ -163,10 +164,12 @@ class EdgeSweep(Sweep):
         direct = self.direct.through_norm(torch.stack(written).sum(0))[0]
         return _without(total, missing), _without(direct, missing)
 
-    def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+    def _of(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         import torch
 
-        of, changes = self.measurement, [self._change(site, patch) for patch in patches]
+        of, site = self.measurement, self.measurement.site("z", patches[0].layer)
+        assert site is not None
+        changes = [self._change(site, patch) for patch in patches]
         final = self.runner.changed([(site, self._taken(patches, changes, None))], len(patches))
         total = of.readout.value(of.readout.pick(final, self.runner.window)) - of.before
         missing = torch.stack([~_of(patch).there for patch in patches])

@@ -17,7 +17,7 @@ from residscope.cache.positions import real
 from residscope.causes.arguments import NotPlainError
 from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import NEW, Replay, Run, whole_run
-from residscope.causes.runner import MEMORY, Chain, Edit, check, noise, perturbing, tested
+from residscope.causes.runner import Chain, Edit, check, noise, perturbing, tested
 from residscope.causes.sites import Site
 from residscope.compute.precision import step_of, working
 
@@ -77,7 +77,7 @@ class LastRunner:
         """The number of copies of the batch that are run at once."""
         size = 2 * sum(tensor.nbytes for tensor in _tensors(self._past).values())  # the copy, and what it becomes
         size += self.view.batch * 30 * int(self.view.cfg.d_model) * self.replay.run.final.element_size()
-        return max(1, min(MEMORY // max(size, 1), 1024))
+        return max(1, min(_MEMORY // max(size, 1), 1024))
 
     def past(self, copies: int) -> Any:
         """Return a copy of the key/value cache of the earlier positions, for this many copies of the batch.
@@ -120,7 +120,7 @@ class LastRunner:
         import torch
 
         lengths = real(self.view).sum(1)
-        some = sorted({int(lengths.argmin()), int(lengths.argmax()), 0})[:_FEW]
+        some = sorted({int(lengths.argmin()), int(lengths.argmax())})
         whole = torch.zeros_like(self.replay.run.streams[0][some])
         whole[:, at] = added[some, 0]
         mask = None if self.replay.mask is None else self.replay.mask[some]
@@ -185,10 +185,10 @@ def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0)
     return found
 
 
-_DEEPEST = 6
+_MEMORY = 512_000_000
+"""The limit of bytes for copies of the key/value cache."""
 
-_FEW = 2
-"""The number of prompts that are compared with a whole run."""
+_DEEPEST = 6
 
 
 def last_runner(replay: Replay, at: int) -> LastRunner | None:

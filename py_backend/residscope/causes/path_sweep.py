@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from residscope.causes.carry import Carry
 from residscope.causes.path import Ends, last_layer, sharing
@@ -36,6 +36,7 @@ class PathSweep(Sweep):
         ends: The end of the path. If `direct` is set (only for the logits), the final norm's scale is frozen.
     """
 
+    joins_layers: ClassVar[bool] = False
     ends: Ends = "logits"
 
     def __post_init__(self) -> None:
@@ -79,7 +80,8 @@ class PathSweep(Sweep):
     def _choose_runner(self, count: int) -> None:
         """Does nothing: `_prepare` chose the runner. A path to a head needs many runs of few blocks."""
 
-    def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+    def _of(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+        site = self._site(patches[0].layer)
         select = self._select(site, patches)
         if self.direct is not None:
             before = held(self.measurement.view, site.kind, site.layer)

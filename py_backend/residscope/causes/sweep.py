@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from residscope.causes.direct import DirectPaths
 from residscope.causes.last_position import LastRunner, last_runner
@@ -49,8 +49,10 @@ class Sweep:
         replacement: What takes the place of the activation.
         where: The positions that may be changed in each prompt.
         direct: Computes direct effects. None: only total effects are needed.
+        joins_layers: Whether patches of several layers can be in one batch.
     """
 
+    joins_layers: ClassVar[bool] = True
     measurement: Measurement
     kind: SiteKind
     replacement: Replacement
@@ -116,11 +118,11 @@ class Sweep:
             most: Returns the largest number of patches in the next batch.
         """
         self._choose_runner(len(patches))
-        for rows in _batches(patches, lambda: min(self.runner.copies, most() if most else len(patches))):
-            some = [patches[row] for row in rows]
-            site = self.measurement.site(self.kind, some[0].layer)
-            assert site is not None
-            total[rows], direct[rows] = self._of(site, some)
+        two_layers = self.joins_layers and isinstance(self.runner, LastRunner)
+        for rows in _batches(
+            patches, lambda: min(self.runner.copies, most() if most else len(patches)), two_layers=two_layers
+        ):
+            total[rows], direct[rows] = self._of([patches[row] for row in rows])
             yield rows
 
     def directs(self, patches: Sequence[Patch]) -> Float[Tensor, "patch batch"]:
@@ -163,15 +165,27 @@ class Sweep:
             return total, total * float("nan")
         return total, self.direct.through_norm(torch.stack(written).sum(0))[0]
 
-    def _of(self, site: Site, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
-        of, originals = self.measurement, list[Any]()
-        select, value = self._select(site, patches), self.replacement.of(site)
-        final = self.runner.changed([(site, self._edit(select, value, originals))], len(patches))
-        total = of.readout.value(of.readout.pick(final, self.runner.window)) - of.before
-        if self.direct is None:
-            return total, total * float("nan")
-        change = self._change_at_target(site, select, value, originals[0], self.runner.window.start)
-        return total, self.direct.effect(site.layer, change)
+    def _of(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+        of, window = self.measurement, self.runner.window
+        by_layer: dict[int, list[int]] = {}
+        for row, patch in enumerate(patches):
+            by_layer.setdefault(patch.layer, []).append(row)
+        changes = [self._change_of_layer(layer, patches, rows) for layer, rows in by_layer.items()]
+        final = self.runner.changed([(each.site, each.edit) for each in changes], len(patches))
+        total = of.readout.value(of.readout.pick(final, window)) - of.before
+        direct = total * float("nan")
+        for each in changes if self.direct is not None else []:
+            change = self._change_at_target(each.site, each.select[each.rows], each.value, each.before[0], window.start)
+            direct[each.rows] = self.direct.effect(each.site.layer, change)
+        return total, direct
+
+    def _change_of_layer(self, layer: int, patches: Sequence[Patch], rows: list[int]) -> _LayerChange:
+        site = self.measurement.site(self.kind, layer)
+        assert site is not None
+        select, before = self._select(site, patches), list[Any]()
+        select[[row for row in range(len(patches)) if row not in set(rows)]] = False
+        value = self.replacement.of(site)
+        return _LayerChange(site, rows, select, value, before, self._edit(select, value, before, rows[0]))
 
     def _select(self, site: Site, patches: Sequence[Patch]) -> Bool[Tensor, "patch batch pos *head"]:
         """Which entries of the activation each patch changes."""
@@ -189,15 +203,22 @@ class Sweep:
         heads = torch.arange(site.inner[0], device="cpu")
         return select[..., None] & ((own[:, None] == heads) | (own[:, None] < 0))[:, None, None]
 
-    def _edit(self, select: Tensor, value: Tensor, originals: list[Any]) -> Edit:
-        """The edit of the activation. The first copy of the unchanged activation is added to `originals`."""
+    def _edit(self, select: Tensor, value: Tensor, originals: list[Any], unchanged: int = 0) -> Edit:
+        """The edit of the activation.
+
+        Args:
+            select: The entries that are changed.
+            value: The new values.
+            originals: Gets the activation before the change.
+            unchanged: A copy of the batch in which nothing was changed before this activation.
+        """
         import torch
 
         batch, window = self.measurement.view.batch, self.runner.window
 
         def edit(held: Tensor) -> Tensor:
-            originals.append(held[:batch].detach())
             copies = held.reshape(-1, batch, *held.shape[1:])
+            originals.append(copies[unchanged].detach())
             chosen = select[:, :, window].to(held.device)[..., None]
             return torch.where(chosen, value[:, window].to(held)[None], copies).reshape(held.shape)
 
@@ -219,8 +240,36 @@ class Sweep:
         return chosen[..., None] * (new - old)
 
 
-def _batches(patches: Sequence[Patch], most: Callable[[], int]) -> Iterator[list[int]]:
-    """Yield indices of patches of one layer that can be run at once: the first remaining one, and some after it."""
+@dataclass(frozen=True)
+class _LayerChange:
+    """What a batch of patches changes in one layer.
+
+    Attributes:
+        site: The site in this layer.
+        rows: The patches of this layer.
+        select: The entries that are changed, by patch. Nothing is selected for patches of other layers.
+        value: The new activation.
+        before: Gets the activation before the change, when the run comes to it.
+        edit: The edit of the activation.
+    """
+
+    site: Site
+    rows: list[int]
+    select: Tensor
+    value: Tensor
+    before: list[Any]
+    edit: Edit
+
+
+def _batches(patches: Sequence[Patch], most: Callable[[], int], *, two_layers: bool) -> Iterator[list[int]]:
+    """Yield indices of patches that can be run at once: the first remaining one, and some after it in its layer.
+
+    Args:
+        patches: The patches.
+        most: Returns the largest number of patches in the next batch.
+        two_layers: Whether the patches of the next layer are added if all of both layers fit. With one position in
+            each run, half as many calls of blocks are worth more than the one block that these patches do not need.
+    """
     left: dict[int, list[int]] = {}
     for row, patch in enumerate(patches):
         left.setdefault(patch.layer, []).append(row)
@@ -228,10 +277,12 @@ def _batches(patches: Sequence[Patch], most: Callable[[], int]) -> Iterator[list
         layer = min(left, key=lambda layer: left[layer][0])
         report_progress()
         count = max(1, most())
-        yield left[layer][:count]
-        left[layer] = left[layer][count:]
+        rows, left[layer] = left[layer][:count], left[layer][count:]
         if not left[layer]:
             del left[layer]
+            if two_layers and len(rows) + len(left.get(layer + 1, [])) <= count:
+                rows += left.pop(layer + 1, [])
+        yield rows
 
 
 def some_measured(sweep: Sweep, patches: Sequence[Patch], rows: list[int], *, shown: bool, name: str) -> Tensor:
