@@ -49,7 +49,7 @@ Run = Literal["first", "second", "difference"]
 
 Effect = Literal["direct", "total", "indirect", "estimate"]
 """What a component adds to the target. Direct: through the stream alone. Total: measured by runs without the component.
-Indirect: total minus direct. Estimate: the total effect as a gradient estimates it."""
+Indirect: total minus direct. Estimate: the total effect, estimated with a gradient."""
 
 ReplacedBy = Literal["zero", "mean", "other"]
 """What takes the place of an activation in a run: zero, the mean over prompts, or the activation of a compared run."""
@@ -85,7 +85,7 @@ class Contrast(msgspec.Struct, frozen=True):
 
 
 Side = Literal["query", "key"]
-"""The side of an attention score that is decomposed. Either side sums to the whole score."""
+"""The side of an attention score that is decomposed. The rows of either side sum to the whole score."""
 
 NeuronPart = Literal["pre", "gate", "up"]
 """The number that is read from a neuron. `pre`: the input of its activation function. In a gated MLP, `gate` means the
@@ -93,7 +93,7 @@ same as `pre`, and `up` is the linear factor."""
 
 Versus = Number | Literal["most", "mean"] | None
 """What the score of a source is compared with. A number: the score of this other source. `"most"`: the score of the
-other source with the most attention. `"mean"`: the head's mean score. None: nothing, the score is raw."""
+other source with the most attention. `"mean"`: the head's mean score. None: the score is not compared."""
 
 
 class AttentionScore(msgspec.Struct, frozen=True, tag_field="kind", tag="attention"):
@@ -172,7 +172,7 @@ class Target(msgspec.Struct, frozen=True):
     """What is attributed: contrasts of logits (one for all prompts, or one for each), or another number in the model.
 
     Attributes:
-        contrasts: Contrasts of logits; empty if the target is another one.
+        contrasts: Contrasts of logits. Empty if the target is of another kind.
         direction: The key of a direction at the output of the final norm.
         own: Whether this is the default target, made from the model's two most likely tokens.
         inner: A target inside the model, instead of logits.
@@ -244,7 +244,7 @@ class Span(msgspec.Struct, frozen=True):
 class TokenLabel(msgspec.Struct, frozen=True):
     """The token at a position. If it differs between prompts, `text` is empty, and `varies` lists some of the tokens.
 
-    `special` is whether it is a special token of the tokenizer, such as the end of a chat's turn.
+    `special` is whether the token is a special token of the tokenizer, such as the end of a chat's turn.
     """
 
     text: str

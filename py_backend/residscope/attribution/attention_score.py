@@ -54,8 +54,8 @@ class HeadScore:
         target: The layer, the head, and the positions of the score.
 
     Raises:
-        ResidscopeError: By properties and methods: if the head cannot attend to the source, or its scores cannot be
-            attributed.
+        ResidscopeError: Raised by properties and methods, if the head cannot attend to the source, or its scores
+            cannot be attributed.
     """
 
     view: CacheView
@@ -123,7 +123,7 @@ class HeadScore:
 
     @property
     def reads_all(self) -> bool:
-        """Whether the score is read at all sources. This is so on the key side, if it is compared with the mean."""
+        """Whether the score is read at all sources: on the key side, for a score that is compared with the mean."""
         return self.target.side == "key" and self.target.versus == "mean"
 
     def check(self) -> None:
@@ -306,7 +306,10 @@ class HeadScore:
 
     @property
     def own(self) -> bool:
-        """Whether `measured` is the model's own value. False for a score without comparison if only A was cached."""
+        """Whether `measured` is the model's own value.
+
+        False for a score that is compared with nothing, if the cache holds only the pattern.
+        """
         return not (self.scores.reader.from_pattern and self.target.versus is None)
 
     @cached_property
@@ -370,7 +373,7 @@ class HeadScore:
             )
         if rule.scale is None:
             notes.append(
-                f"The scale of the scores of {head} differs between destinations: the one at this destination is used."
+                f"The scale of the scores of {head} differs between destinations. The scale at this one is used."
             )
         return notes + self._mean_note() + self._pattern_note()
 

@@ -66,8 +66,8 @@ def attribute(
             `"source"`: the contribution of each source token through each of `heads`. `"feature"`: every active
             feature of `sae`, its error, its bias, and the rows of `"layer"` for all that `sae` does not reconstruct.
         position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
-            Neurons and directions are read at this position. For `targets.output` it is the destination, so `"all"` is
-            refused. An attention score has its own destination, so any position is refused.
+            Neurons and directions are read at this position. For `targets.output`, it is the destination, and `"all"`
+            is refused. An attention score has its own destination, so any position is refused.
         logits: The model's output, if the cache does not hold it. `measured` is then read from these logits.
         norm: For `"accumulated"`: the scale of the norm through which the target is read (for logits, the final norm).
             `"frozen"`: the cached scale for all points. The differences between points then equal the rows of
@@ -87,8 +87,8 @@ def attribute(
     Returns:
         The decomposition (rows + constant + unexplained = measured), in logits or in the unit of the target (a neuron's
         input, an attention score). `.values` is `[component, batch]`, with `position="all"` `[component, batch, pos]`.
-        For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`, and
-        the sum over sources is the head's contribution. For a target inside the model, `measured` is the cached value,
+        For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`. The
+        sum over sources is then the head's contribution. For a target inside the model, `measured` is the cached value,
         and rows of components after the target's point are 0. `targets.output` without a source has the axes
         `[component, batch, source]`.
 

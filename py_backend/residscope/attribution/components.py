@@ -452,7 +452,7 @@ def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
 
 
 def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows) -> Rows:
-    """Return the rows, with rows of 0 for components after the target's point. These follow the rows of their kind."""
+    """Return the rows, and rows of 0 for components after the target's point. These follow the rows of their kind."""
     import torch
 
     if structure.point.layer is None or by == "accumulated":

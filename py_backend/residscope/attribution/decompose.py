@@ -296,7 +296,7 @@ def _rows(
     structure: Structure,
     dictionary: Dictionary | None = None,
 ) -> Rows:
-    """The rows of a decomposition. If a dictionary (an SAE or transcoder) is given, its activation is one row."""
+    """The rows of a decomposition. What a dictionary (an SAE or transcoder) reconstructs is one row."""
     return read_rows(readout, _plan(readout, query.by, wanted, structure, dictionary), again=query.again)
 
 

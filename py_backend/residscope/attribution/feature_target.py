@@ -134,7 +134,7 @@ def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"
 
 
 def _when_on(dictionary: Dictionary, feature: int, off: float) -> list[str]:
-    """A note on when the feature is active. `off` is the largest value at which it is inactive: no note if ≤ 0."""
+    """A note on when the feature is active. `off` is the largest value at which it is inactive."""
     if off <= 1e-6:
         return []
     threshold = tensor_of(getattr(dictionary.sae, "threshold", None))

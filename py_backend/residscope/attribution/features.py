@@ -262,7 +262,7 @@ def _notes(readout: Readout, dictionary: Dictionary, found: _Read) -> list[str]:
     if isinstance(of_model, str) and of_model and _plain(of_model) != _plain(view.model_name):
         notes.append(
             f"The {name} was trained on “{cut(of_model)}”, and this model is named “{view.model_name}”. If they are "
-            "not the same model, its features may mean nothing."
+            "not the same model, the SAE's features may mean nothing."
         )
     return notes
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checked:
-    """The results of earlier checks. Each check compares the sum of a layer's heads with its attention output.
+    """The results of earlier checks of layers and of the sums of their heads.
 
     Attributes:
         known: Whether the layers were compared with the stream.

@@ -75,8 +75,8 @@ def head_tokens(
 ) -> HeadTokens:
     """Return the tokens for which a head's output has the highest and the lowest logits.
 
-    A token's logit here is the head's contribution to it: through the output path of the head's layer, the final norm
-    at the cached scale, the unembedding and the logit scale. Biases that belong to no head are not included.
+    Each number is the head's contribution to the logit of a token, through the output path of the head's layer, the
+    final norm at the cached scale, the unembedding and the logit scale. Biases that belong to no head are not included.
 
     Args:
         targets: The cache and its vocabulary.

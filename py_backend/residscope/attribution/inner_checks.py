@@ -1,6 +1,7 @@
 """Checks targets inside the model.
 
-The model must have the named heads, neurons and points. The heads of a path must write before their output is read.
+The model must have the named heads, neurons and points. A head of a path must write to the stream before the point
+where its output is read.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def output(head: Any, of: Any, source: int | None = None) -> Output:
 def attention(head: Any, destination: Position, source: int, versus: Versus = "most", side: Side = "query") -> Score:
     """Return a target: the attention score of a head from a destination to a source, before the softmax.
 
-    Each side sums to the whole score.
+    The rows of either side sum to the whole score.
 
     Args:
         head: The head, such as `"L23H3"`.

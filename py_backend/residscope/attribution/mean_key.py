@@ -147,7 +147,7 @@ def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
 
 
 def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], Float[Tensor, "batch pos key"]]:
-    """The functional at each source, divided by the norm's scale, as a product: weights @ one vector for each source.
+    """The functional at each source, divided by the norm's scale. It is a matrix for all sources @ a vector for each.
 
     Sources after the last source with a weight other than 0 are left out.
     """

@@ -1,4 +1,4 @@
-"""Names of, and notes on, rows that a decomposition lacks because activations were not cached."""
+"""Names the rows that a decomposition lacks because activations were not cached, and writes notes on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the error for a missing activation name all missing activations of a target inside the model."""
+"""Extends the error for a missing activation, so that it names all missing activations for a target in the model."""
 
 from __future__ import annotations
 

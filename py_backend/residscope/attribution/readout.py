@@ -208,7 +208,7 @@ class Readout:
 
     @cached_property
     def repeats(self) -> Repeats | None:
-        """Which prompts have equal directions. None if hardly any have. The same holds at every sublayer's output."""
+        """Which prompts have equal directions, here and therefore at each sublayer's output. None if only few have."""
         return repeats(self.functional.vector)
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:

@@ -83,7 +83,7 @@ def reconcile(
         logits: The logits from which the measured value was read, if the user gave them.
     """
     rows = build(readout.structure)
-    if rows.missing:  # an incomplete sum cannot be compared: only the cached layers are
+    if rows.missing:  # an incomplete sum can only be compared layer by layer
         expected = measured = None
     result, difference = _compared(readout, readout.structure, rows, expected, measured, logits)
     if _agrees(result, difference) or not result.finite:

@@ -27,10 +27,10 @@ class Attribution:
     With `position="all"` every tensor has one more axis, the position (see `axes`).
 
     Attributes:
-        values: `[component, batch]`, the contribution of each row in each prompt. For `by="source"`
+        values: `[component, batch]`, the contribution of each row in each prompt. For `by="source"`:
             `[source, head, batch]`.
         components: The rows along the first axis, each with its kind, layer and index. For `by="source"`: the sources.
-        measured: `[batch]`, the model's own value. NaN if the cache holds nothing to read it from. For `by="source"`
+        measured: `[batch]`, the model's own value. NaN if the cache holds nothing to read it from. For `by="source"`:
             `[head, batch]`, the contribution of each head, computed from `hook_z`.
         constant: `[batch]`, the contribution of biases and a soft-cap between the stream and the target. For logits,
             the biases of the final norm and of the unembedding.

@@ -283,7 +283,7 @@ def _cells(
     answers: Int[Tensor, "batch read token"] | None,
     k: int,
 ) -> _Cells:
-    """The cells of some points and positions. Prompts are summed in blocks that fit in memory."""
+    """The cells of some points and positions. Probabilities are summed over blocks of prompts that fit in memory."""
     import torch
 
     batch = reader.view.batch

@@ -82,7 +82,7 @@ export interface Attribute {
  * What is attributed: contrasts of logits (one for all prompts, or one for each), or another number in the model.
  *
  *     Attributes:
- *         contrasts: Contrasts of logits; empty if the target is another one.
+ *         contrasts: Contrasts of logits. Empty if the target is of another kind.
  *         direction: The key of a direction at the output of the final norm.
  *         own: Whether this is the default target, made from the model's two most likely tokens.
  *         inner: A target inside the model, instead of logits.
@@ -744,7 +744,7 @@ export interface TokensReply {
 /**
  * The token at a position. If it differs between prompts, `text` is empty, and `varies` lists some of the tokens.
  *
- *     `special` is whether it is a special token of the tokenizer, such as the end of a chat's turn.
+ *     `special` is whether the token is a special token of the tokenizer, such as the end of a chat's turn.
  */
 export interface TokenLabel {
   text: string;
@@ -1245,4 +1245,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "1c5d4fb00f6f";
+export const WIRE = "e95bf5957bca";
