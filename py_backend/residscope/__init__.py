@@ -1,4 +1,4 @@
-"""Residscope: see which components of a transformer write an answer, from the ActivationCache already in memory.
+"""Residscope: see which components of a transformer write an answer, from an ActivationCache in memory.
 
 `import residscope` is fast, because torch and TransformerLens are imported only when a cache is used.
 """

@@ -8,7 +8,7 @@ class ResidscopeError(ValueError):
 
     Attributes:
         code: A stable word for programs, such as `"missing-activation"`.
-        names: The activations that were not cached, if this is the reason.
+        names: The activations that were not cached, if that is the reason for the error.
     """
 
     def __init__(self, code: str, message: str, names: tuple[str, ...] = ()) -> None:

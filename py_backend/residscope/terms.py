@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-# Larger than any view needs. Limits that depend on the model are checked where a request is answered.
+# Larger than any number that a view needs. The code that answers a request checks limits that depend on the model.
 _MOST = 1_000_000_000
 
 MOST_OF_NAME = 200
@@ -22,7 +22,7 @@ MOST_OF_SIDE = 10_000
 """The most tokens of one side of a contrast."""
 
 MOST_WITHOUT = 64
-"""The most heads that are replaced in one run on screen."""
+"""The most heads that are replaced in one run for a view."""
 
 Name = Annotated[str, Meta(max_length=MOST_OF_NAME)]
 """The name of a head, a point of the stream, a direction, a variable or a state."""
@@ -42,14 +42,14 @@ NormConvention = Literal["frozen", "recomputed"]
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
 FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts", "sides"]
-"""The kind of plotly figure for a decomposition."""
+"""The kind of a plotly figure of a decomposition."""
 
 Run = Literal["first", "second", "difference"]
-"""Of two compared runs: the shown run, the run it is compared with, or the difference (second minus first)."""
+"""Of two compared runs: the shown run (first), the other run (second), or second minus first (difference)."""
 
 Effect = Literal["direct", "total", "indirect", "estimate"]
 """What a component adds to the target. Direct: through the stream alone. Total: measured by runs without the component.
-Indirect: total minus direct. Estimate: the total effect as a gradient estimates it."""
+Indirect: total minus direct. Estimate: the total effect, estimated with a gradient."""
 
 ReplacedBy = Literal["zero", "mean", "other"]
 """What takes the place of an activation in a run: zero, the mean over prompts, or the activation of a compared run."""
@@ -64,6 +64,8 @@ Reduce = Literal["sum", "mean"]
 """How the positions of a segment become one number."""
 
 Pool = Literal["peak", "mean"]
+"""What a cell of a downsampled map shows: its value farthest from 0, or its mean."""
+
 Padding = Literal["found", "none"]
 """Whether the padding that was found is left out (`found`), or all tokens count as real (`none`)."""
 
@@ -83,19 +85,19 @@ class Contrast(msgspec.Struct, frozen=True):
 
 
 Side = Literal["query", "key"]
-"""The side of an attention score that is decomposed. Either side sums to the whole score."""
+"""The side of an attention score that is decomposed. The rows of either side sum to the whole score."""
 
 NeuronPart = Literal["pre", "gate", "up"]
-"""What is read of a neuron: its input to the activation function (`pre`; in a gated MLP `gate` is the same), or the
-linear factor of a gated MLP (`up`)."""
+"""The number that is read from a neuron. `pre`: the input of its activation function. In a gated MLP, `gate` means the
+same as `pre`, and `up` is the linear factor."""
 
 Versus = Number | Literal["most", "mean"] | None
-"""What the score of a source is compared with: the score of another source (its index, or `"most"` for the source with
-the most attention apart from this one), the head's mean score (`"mean"`), or nothing (None: the raw score)."""
+"""What the score of a source is compared with. A number: the score of this other source. `"most"`: the score of the
+other source with the most attention. `"mean"`: the head's mean score. None: the score is not compared."""
 
 
 class AttentionScore(msgspec.Struct, frozen=True, tag_field="kind", tag="attention"):
-    """The attention score of a head from a destination to a source, read by its query or by its key."""
+    """The attention score of a head from a destination to a source, decomposed on the query or the key side."""
 
     layer: Number
     head: Number
@@ -106,7 +108,7 @@ class AttentionScore(msgspec.Struct, frozen=True, tag_field="kind", tag="attenti
 
 
 class NeuronInput(msgspec.Struct, frozen=True, tag_field="kind", tag="neuron"):
-    """A number that an MLP neuron computes from the MLP's input (see `NeuronPart`)."""
+    """A number that an MLP neuron computes from the MLP's input. `part` says which number (see `NeuronPart`)."""
 
     layer: Number
     index: Number
@@ -120,8 +122,8 @@ class FeatureInput(msgspec.Struct, frozen=True):
         index: The feature.
         sae: The class of the SAE.
         read: The activation that the SAE encodes.
-        norm: The norm through which this activation is read off the stream (`"blocks.3.ln2"`). Empty without a norm.
-        unweighted: Whether it is read before the weight and the bias of this norm.
+        norm: The norm between the stream and this activation (`"blocks.3.ln2"`). Empty without a norm.
+        unweighted: Whether the activation comes before the weight and the bias of this norm.
         offset: What the biases add.
     """
 
@@ -151,14 +153,15 @@ class NextToken(msgspec.Struct, frozen=True):
     """At each position, the logit of the token that really follows. So each position has its own answer.
 
     Attributes:
-        versus: `"runner-up"`: minus the logit of the most likely other token at this position. None: the plain logit.
+        versus: `"runner-up"`: the logit of the most likely other token at this position is subtracted. None: nothing
+            is subtracted.
     """
 
     versus: Literal["runner-up"] | None = None
 
 
 class Through(msgspec.Struct, frozen=True):
-    """A head of a path, and the source that it reads. `source=None`: all sources (only in Python, only as the last)."""
+    """A head of a path, and the source that it reads. None (only in Python, for the last head): all sources."""
 
     layer: Number
     head: Number
@@ -169,11 +172,11 @@ class Target(msgspec.Struct, frozen=True):
     """What is attributed: contrasts of logits (one for all prompts, or one for each), or another number in the model.
 
     Attributes:
-        contrasts: Contrasts of logits; empty if the target is another one.
+        contrasts: Contrasts of logits. Empty if the target is of another kind.
         direction: The key of a direction at the output of the final norm.
         own: Whether this is the default target, made from the model's two most likely tokens.
         inner: A target inside the model, instead of logits.
-        next_token: At each position the token that follows, instead of the same contrasts at all positions.
+        next_token: The token that follows each position, instead of the same contrasts at all positions.
         through: The heads of a path to the target, each with the source that it reads. The first head writes to the
             target. Each further head writes to what the head before it reads at its source.
     """
@@ -187,12 +190,12 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def is_chosen(target: Target) -> bool:
-    """Return whether a target is one: before any is chosen, a view has an empty target."""
+    """Return whether a target was chosen. Before that, a view has an empty target."""
     return bool(target.contrasts or target.direction or target.inner or target.next_token)
 
 
 class Against(msgspec.Struct, frozen=True):
-    """The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
+    """The run that is compared with the shown run: another prompt, another cache, or the same run without some heads.
 
     Attributes:
         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
@@ -200,8 +203,8 @@ class Against(msgspec.Struct, frozen=True):
             mean over prompts if that is shown.
         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
         replaced_by: What takes the place of these heads' output.
-        align: Which positions are matched: those of the same index, or the tokens that both prompts have in the same
-            order.
+        align: How positions are matched. None: by index. `"by token"`: by the tokens that both prompts have in the
+            same order.
     """
 
     cache: Name | None = None
@@ -212,7 +215,7 @@ class Against(msgspec.Struct, frozen=True):
 
 
 class InnerFacts(msgspec.Struct, frozen=True):
-    """Facts on a target inside the model, for the prompt that is shown (for the first prompt if the mean is shown).
+    """Facts about a target inside the model, in the shown prompt (in the first prompt if the mean is shown).
 
     Attributes:
         point: The point of the stream where the target is read (`"23_pre"`). Only earlier components contribute.
@@ -239,9 +242,9 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class TokenLabel(msgspec.Struct, frozen=True):
-    """A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens.
+    """The token at a position. If it differs between prompts, `text` is empty, and `varies` lists some of the tokens.
 
-    `special` is whether the tokenizer has it as a special token, such as the end of a chat's turn.
+    `special` is whether the token is a special token of the tokenizer, such as the end of a chat's turn.
     """
 
     text: str
@@ -261,8 +264,8 @@ ComponentKind = Literal[
     "feature", "error", "b_dec", "skip", "other_features",
 ]  # fmt: skip
 """What a component is: an embedding, a sublayer or a bias, a head or neuron, a point of the stream, or a source. An
-attention score also has the terms of its position bias, its soft-cap and biases. What an SAE reconstructs has its
-features, the error of the reconstruction, the decoder's bias, and a transcoder's skip connection."""
+attention score also has terms for its position bias, its soft-cap and biases. The activation that an SAE reconstructs
+is divided into features, the error of the reconstruction, the decoder's bias, and a transcoder's skip connection."""
 
 WITHOUT_LAYER: frozenset[ComponentKind] = frozenset(
     (
@@ -293,7 +296,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
     def label(self) -> str:
         """The component's name: `L0H0`, `L0N0`, `F0`, `0_attn_out`, `0_pre`, `embed`. For a source: its position.
 
-        `widgets/src/wire/components.ts` does the same.
+        `widgets/src/wire/components.ts` makes the same names.
         """
         if self.kind in _LETTERS:
             return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
@@ -312,7 +315,7 @@ class Component(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_whole(self) -> bool:
-        """Whether layer and index are set exactly if the kind needs them. In data from a file they may not be."""
+        """Whether layer and index are set if the kind needs them, and only then. Data from a file may be wrong."""
         has_layer = self.kind not in WITHOUT_LAYER
         has_index = self.kind in _LETTERS or self.kind in ("source", "feature")
         return (self.layer is not None) == has_layer and (self.index is not None) == has_index

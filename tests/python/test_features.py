@@ -195,7 +195,7 @@ def test_cache_and_sae_of_different_precision(booted, kind):
     coarse = made(saes.Sae, cache, "blocks.1.hook_mlp_out").to(torch.bfloat16)
     found = residscope.attribute(cache, ANSWERS, by="feature", sae=coarse)
     assert found.unexplained.abs().max() <= found.tolerance < 0.1
-    assert any("its own `decode` rounds (bfloat16)" in note for note in found.notes)
+    assert any("the SAE's own `decode` rounds (bfloat16)" in note for note in found.notes)
     assert not any("`decode` rounds" in note for note in result.notes)
     x = cache["blocks.1.hook_mlp_out"][:, -1]
     with torch.no_grad():

@@ -337,7 +337,7 @@ def test_what_cannot_be_rolled_up_is_refused(booted):
         residscope.segment_attention(cache, [("a", 0, 4)])
     with torch.no_grad():
         _, short = model.run_with_cache(tokens[:1, :5])
-    with pytest.raises(ResidscopeError, match="7 positions, but this has 5"):
+    with pytest.raises(ResidscopeError, match="7 positions, but this one has 5"):
         residscope.attribute(short, (5, 6), by="layer", position="all").by_segment(each)
     with pytest.raises(ResidscopeError, match="prompt 1"):
         residscope.segment_attention(short, each)

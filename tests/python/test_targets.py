@@ -150,7 +150,7 @@ def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
     torch.testing.assert_close(no_logits.measured, reference.measured, atol=1e-4, rtol=0)
     assert no_logits.measured_from == "the final stream, with the final norm and the unembedding"
     assert not no_logits.own  # this is right only because this model has no other step
-    assert "Pass `logits=` to check against that" in no_logits.notes[0]
+    assert "Pass `logits=` to check against the model's output" in no_logits.notes[0]
     assert residscope.attribute(without("unembed.hook_out", "hook_unembed"), ioi.answers).own
     checked = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers, logits=ioi.logits)
     assert checked.own

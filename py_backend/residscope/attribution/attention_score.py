@@ -1,8 +1,10 @@
 """An attention score as a functional of the stream before its layer, at the destination or at the source.
 
-score(d, s) = τ · q̂_d · k̂_s. With fixed keys, the score is an affine functional of the stream at the destination. With
-fixed queries, it is such a functional at the source. Either side sums to the whole score. If the score is compared with
-another source s′, the difference is log A(d, s) − log A(d, s′), because both have the same normaliser (and sinks).
+score(d, s) = τ · q̂_d · k̂_s for destination d and source s. Here q̂ and k̂ are the query and the key after norms and
+rotations, and τ is the scale of the scores. With fixed keys, the score is an affine functional of the stream at the
+destination. With a fixed query, the score is an affine functional of the stream at the source. The rows of either side
+sum to the whole score. The difference between the scores of two sources s and s′ is log A(d, s) − log A(d, s′), because
+the softmax divides both by the same number.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ SIDE: dict[Side, Literal["q", "k"]] = {"query": "q", "key": "k"}
 
 @dataclass(frozen=True)
 class Reading:
-    """An affine functional of what attention reads at one position of each prompt.
+    """An affine functional of the vector that attention reads at one position of each prompt.
 
     Attributes:
         positions: The position in each prompt.
-        direction: The direction, at the output of the norm that attention reads through.
+        direction: The direction, at the output of the norm before attention.
         offset: The contribution of biases.
     """
 
@@ -52,7 +54,8 @@ class HeadScore:
         target: The layer, the head, and the positions of the score.
 
     Raises:
-        ResidscopeError: If the head cannot attend to the source, or its scores cannot be attributed.
+        ResidscopeError: Raised by properties and methods, if the head cannot attend to the source, or its scores
+            cannot be attributed.
     """
 
     view: CacheView
@@ -82,7 +85,7 @@ class HeadScore:
 
     @cached_property
     def versus(self) -> Int[Tensor, " batch"] | None:
-        """The other source in each prompt. None if the score is not compared, or compared with the mean."""
+        """The other source in each prompt. None if the score is not compared, or is compared with the mean."""
         import torch
 
         if self.target.versus is None or self.target.versus == "mean":
@@ -115,12 +118,12 @@ class HeadScore:
         return position % count
 
     def only(self, prompts: range) -> HeadScore:
-        """The same score in some prompts. In each of them, `versus` stays the same source."""
+        """Return the same score for only some prompts. Each of these prompts keeps its other source (`versus`)."""
         return replace(self, view=self.view.only(prompts))
 
     @property
     def reads_all(self) -> bool:
-        """Whether the score is read at every source: on the key side, compared with the mean."""
+        """Whether the score is read at all sources: on the key side, for a score that is compared with the mean."""
         return self.target.side == "key" and self.target.versus == "mean"
 
     def check(self) -> None:
@@ -156,7 +159,7 @@ class HeadScore:
                 )
 
     def _check_destination(self) -> None:
-        """Refuse a destination on the padding before a prompt: it attends to no token of the prompt."""
+        """Refuse a destination in the padding before a prompt, because it attends to no token of the prompt."""
         first = self.scores.reader.ends.first
         for prompt, (begin, at) in enumerate(zip(first, self.destination.tolist(), strict=True)):
             if at < begin:
@@ -189,7 +192,10 @@ class HeadScore:
 
     @cached_property
     def weights(self) -> Float[Tensor, "batch read"]:
-        """The weight of each of these keys: 1 at the source, −1 at the other source or minus attention for the mean."""
+        """The weight of each key of `key_positions`: 1 for the source, −1 for the other source.
+
+        For the mean: minus the attention to each source, plus 1 for the source of the score.
+        """
         like = self.view.like
         if self.target.versus == "mean":
             import torch
@@ -208,7 +214,7 @@ class HeadScore:
 
     @cached_property
     def compared_key(self) -> Float[Tensor, "batch 1 d_head"]:
-        """The sum of the keys with their weights: the key at the source, minus the other or the mean key."""
+        """The weighted sum of the keys: the key at the source, minus the key at the other source or the mean key."""
         return (self.keys.used * self.weights[..., None]).sum(1, keepdim=True)
 
     # --- functionals -------------------------------------------------------------------------------------------------
@@ -223,7 +229,7 @@ class HeadScore:
 
     @property
     def query_alone(self) -> Float[Tensor, "batch d_head"]:
-        """The score as a functional of a key: the query at the destination, times τ."""
+        """The functional that gives a key's score: the query at the destination, times τ."""
         return self.queries.used[:, 0] * self.scale[:, None]
 
     @property
@@ -233,7 +239,7 @@ class HeadScore:
 
     @cached_property
     def readings(self) -> list[Reading]:
-        """Functionals of what attention reads, which add up to the score. Not for the mean on the key side."""
+        """The functionals whose values, together with `extra`, add up to the score. Not used if `reads_all`."""
         side = self.target.side
         found = self.projected(side)
         if side == "query":
@@ -243,7 +249,7 @@ class HeadScore:
         raw = vectors.pull(functionals)
         offset = self.offsets(vectors, functionals, raw, found)
         matrix = found.map.matrix.T.to(raw)
-        # One at a time: PyTorch shares a product of two rows among threads, which takes far longer on a busy machine.
+        # One position at a time: PyTorch would use several threads for two rows, which is slow on a busy machine.
         directions = [raw[:, i] @ matrix * found.factor for i in range(positions.shape[1])]
         return [Reading(positions[:, i], one, offset[:, i]) for i, one in enumerate(directions)]
 
@@ -255,7 +261,7 @@ class HeadScore:
     def offsets(
         self, vectors: HeadVectors, functionals: Tensor, raw: Tensor, found: Projected
     ) -> Float[Tensor, "batch read"]:
-        """What biases of the projection, and of norms after the projection, add to the score at each position."""
+        """What the biases of the projection and of the norms after it add to the score at each position."""
         offset = (functionals * vectors.added).sum(-1)
         return offset if found.map.bias is None else offset + raw @ found.map.bias.to(raw)
 
@@ -300,12 +306,15 @@ class HeadScore:
 
     @property
     def own(self) -> bool:
-        """Whether `measured` is the model's own value. A single score is not, if only the pattern is in the cache."""
+        """Whether `measured` is the model's own value.
+
+        False for a score that is compared with nothing, if the cache holds only the pattern.
+        """
         return not (self.scores.reader.from_pattern and self.target.versus is None)
 
     @cached_property
     def measured(self) -> Float[Tensor, " batch"]:
-        """The model's own value. If it is not in the cache (`own`), the value from the cached queries and keys."""
+        """The model's own value. If `own` is False: the value computed from the cached queries and keys."""
         reader = self.scores.reader
         if not self.own:
             made = (self._products * self.weights).sum(-1)
@@ -319,7 +328,7 @@ class HeadScore:
 
     @cached_property
     def part_values(self) -> list[Float[Tensor, " batch"]]:
-        """The value of each of `readings`. The last is the rest of `measured`, so the values sum to `measured`."""
+        """The value of each reading. The last one is a remainder: the values and `extra` sum to `measured` exactly."""
         values = [self._products[:, i] * self.weights[:, i] for i in range(len(self.readings) - 1)]
         others = sum((*values, *self.extra.values()), start=self.measured * 0)
         return [*values, self.measured - others]
@@ -364,12 +373,12 @@ class HeadScore:
             )
         if rule.scale is None:
             notes.append(
-                f"The scale of the scores of {head} differs between destinations: the one at this destination is used."
+                f"The scale of the scores of {head} differs between destinations. The scale at this one is used."
             )
         return notes + self._mean_note() + self._pattern_note()
 
     def _mean_note(self) -> list[str]:
-        """A note if the attention that weighs the mean does not add up to 1."""
+        """A note if the attention weights of the mean do not add up to 1."""
         if self.target.versus != "mean":
             return []
         paid = self._attention.masked_fill(~self._visible, 0.0).sum(-1)
@@ -390,8 +399,8 @@ class HeadScore:
         if reader.from_pattern or self.target.versus is None or not self.view.has(self._pattern):
             return []
         weights, paid = self._weighted_pattern
-        # Very small attention has no exact logarithm. In a mean, this matters only at the source: the weights of other
-        # sources are then also small.
+        # Very small attention has no exact logarithm. In a mean, this matters only at the source, because other sources
+        # with very small attention have very small weights.
         floor = 2 * smallest_attention(self.view.get(self._pattern).dtype)
         exact = (paid > floor) | (weights <= 0) if self.target.versus == "mean" else paid > floor
         logs = paid.clamp(min=1e-30).log().mul(weights).sum(-1)
@@ -409,7 +418,7 @@ class HeadScore:
 
     @property
     def _weighted_pattern(self) -> tuple[Float[Tensor, "batch read"], Float[Tensor, "batch read"]]:
-        """The weight of each of `key_positions`, and the attention to it. For the mean, masked sources weigh 0."""
+        """The weight of each key position, and the attention to it. For the mean, masked sources have weight 0."""
         paid = self._attention.gather(1, self.key_positions.to(self._attention.device))
         weights = self.weights.to(paid)
         return (weights.masked_fill(~self._visible, 0.0) if self.target.versus == "mean" else weights), paid
@@ -417,13 +426,13 @@ class HeadScore:
     # --- rows that no component writes ---------------------------------------------------------------------------
     @property
     def extra(self) -> dict[Component, Float[Tensor, " batch"]]:
-        """The rows that no component of the stream writes: the position bias, and the change by a soft-cap."""
+        """The rows that no component of the stream writes: the position bias, and the change by the soft-cap."""
         found = {Component("position_bias"): self.position_bias, Component("soft_cap"): self.soft_cap}
         return {row: value for row, value in found.items() if value is not None}
 
     # --- what is shown -----------------------------------------------------------------------------------------------
     def facts(self, prompt: int) -> InnerFacts:
-        """Return the facts on the score in one prompt."""
+        """Return the facts about the score in one prompt."""
         source, destination = int(self.source[prompt]), int(self.destination[prompt])
         versus = None if self.versus is None else int(self.versus[prompt])
         paid = self._attention[prompt]
@@ -457,7 +466,7 @@ class ScorePart:
 
 
 def only_part(score: HeadScore) -> ScorePart:
-    """Return a score that is read at a single position, as its only part.
+    """Return the only part of a score that is read at a single position.
 
     Raises:
         ResidscopeError: If the score is read at several positions.

@@ -52,8 +52,8 @@ def attribute(
 
     For an answer's logit this is direct logit attribution. A target inside the model (`residscope.targets`) is read at
     an earlier point of the stream: the input of a neuron, the projection on a direction, or what a head moves from one
-    source. Any cache works: a raw bridge, compatibility mode, LayerNorm or RMSNorm, folded or not. The cache, the model
-    and the grad mode stay unchanged.
+    source. The cache may come from any model of TransformerLens, with LayerNorm or RMSNorm: a `TransformerBridge`, in
+    compatibility mode or not, or a `HookedTransformer`. The cache, the model and the grad mode stay unchanged.
 
     Args:
         cache: An `ActivationCache`.
@@ -61,21 +61,22 @@ def attribute(
             `[batch, 2]`, or a direction `[d_model]` (see `targets.Targets.resolve`). Or a target inside the model:
             `targets.neuron`, `targets.feature`, `targets.direction`, `targets.output`, `targets.attention`.
         by: `"head"`: every head, attention biases, MLPs, embeddings. `"layer"`: attention and MLP of each layer,
-            embeddings. `"accumulated"`: the residual stream up to each point (the logit lens), at most up to the
-            target's own point. `"neuron"`: every MLP neuron of `layers`, MLP biases, attention, embeddings.
-            `"source"`: the contribution of each source token through each of `heads`. `"feature"`: the error and every
-            active feature of `sae`, its bias, and the rows of `"layer"` that it does not reconstruct.
+            embeddings. `"accumulated"`: the residual stream at each point (the logit lens), up to the point where the
+            target is read. `"neuron"`: every MLP neuron of `layers`, MLP biases, attention, embeddings.
+            `"source"`: the contribution of each source token through each of `heads`. `"feature"`: every active
+            feature of `sae`, its error, its bias, and the rows of `"layer"` for all that `sae` does not reconstruct.
         position: `"last"` (each prompt's last real token), one position, one per prompt, or `"all"` for every position.
-            Neurons and directions are read at this position. For `targets.output` it is the destination, so `"all"` is
-            refused. An attention score has its own destination, so any position is refused.
+            Neurons and directions are read at this position. For `targets.output`, it is the destination, and `"all"`
+            is refused. An attention score has its own destination, so any position is refused.
         logits: The model's output, if the cache does not hold it. `measured` is then read from these logits.
-        norm: For `"accumulated"`: the norm's scale at the target's point (for logits, that of the final norm).
-            `"frozen"`: the steps between points equal the rows of `"layer"`. `"recomputed"`: computed at each point
-            of the stream (what the model would predict if it stopped there).
+        norm: For `"accumulated"`: the scale of the norm through which the target is read (for logits, the final norm).
+            `"frozen"`: the cached scale for all points. The differences between points then equal the rows of
+            `"layer"`. `"recomputed"`: a scale computed from the stream at each point. The values are then what the
+            model would predict if it stopped there.
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
         sae: For `"feature"`: an SAE or a transcoder of any class with `encode`, `decode` and `W_dec`, such as those of
-            SAELens. What it encodes and reconstructs is read from its `cfg` (`hook_name`), or given:
+            SAELens. Its `cfg` (`hook_name`) says which activations it encodes and reconstructs. Or you name them:
             `(sae, "blocks.5.hook_mlp_out")`, `(transcoder, READ, RECONSTRUCTED)`. It may reconstruct `hook_resid_pre`,
             `hook_resid_mid`, `hook_resid_post`, `hook_attn_out`, `hook_mlp_out` or `attn.hook_z` of a layer.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
@@ -86,8 +87,8 @@ def attribute(
     Returns:
         The decomposition (rows + constant + unexplained = measured), in logits or in the unit of the target (a neuron's
         input, an attention score). `.values` is `[component, batch]`, with `position="all"` `[component, batch, pos]`.
-        For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`, and
-        the sum over sources is the head's contribution. For a target inside the model, `measured` is the cached value,
+        For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`. The
+        sum over sources is then the head's contribution. For a target inside the model, `measured` is the cached value,
         and rows of components after the target's point are 0. `targets.output` without a source has the axes
         `[component, batch, source]`.
 
@@ -136,7 +137,7 @@ def check_asked(view: CacheView, target: Target, where: Int[Tensor, " batch"] | 
         position: The position as the user gave it.
 
     Raises:
-        ResidscopeError: If a position was given for an attention score, or a head reads padding.
+        ResidscopeError: If a position was given for an attention score, or a head of the target reads padding.
     """
     if isinstance(target.inner, AttentionScore) and (not isinstance(position, str) or position != "last"):
         raise ResidscopeError(
@@ -165,7 +166,7 @@ _KEPT = 16_000_000
 def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None:
     """A key for the result. None if one of the arguments has no key.
 
-    For answers given as texts, the key contains the tokens of these texts in the present tokenizer.
+    For answers given as texts, the key contains the tokens of these texts in the current tokenizer.
     """
     try:
         key = tuple(map(key_of, (answers, *options)))

@@ -1,7 +1,7 @@
-"""The residual vector of each row, at one position of each prompt.
+"""The vector that each row adds to the residual stream, at one position of each prompt.
 
-The vectors do not depend on the target. If they are memoised, a new target needs only one product. For all positions
-they would take gigabytes, so they are computed only at one position of each prompt.
+The vectors do not depend on the target. If the vectors are memoised, a new target needs only one product. Vectors at
+all positions would take gigabytes, so they are computed only at one position of each prompt.
 """
 
 from __future__ import annotations
@@ -42,14 +42,17 @@ LARGEST = 24_000_000
 
 @dataclass(frozen=True)
 class Vectors:
-    """What each row of a plan adds to the stream. For the accumulated stream: the stream at each point."""
+    """What each row of a plan adds to the stream. For the accumulated stream: the stream at each point.
+
+    `parts` is the number of requested components, as in `Rows`.
+    """
 
     components: list[Component]
     values: Float[Tensor, "batch component d_model"]
     parts: int | None
 
     def rows(self, readout: Readout, *, recomputed: bool) -> Rows:
-        """Return the contributions of the vectors to a target."""
+        """Return the contributions of the vectors to a target. If `recomputed`, each vector gets its own norm scale."""
         divisor = readout.functional.divisor
         divisor = readout.norm.scale(self.values) * divisor if recomputed else divisor
         contributions = prompt_by_prompt(self.values, readout.functional.vector) / divisor  # [batch, component]
@@ -59,7 +62,7 @@ class Vectors:
 def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
     """Return the rows of a plan, from memoised vectors or from the activations.
 
-    If `again`, the method does not depend on earlier requests: equal caches give bitwise equal rows.
+    If `again`, the choice between the two does not depend on earlier requests, so equal caches give bitwise equal rows.
     """
     rows = known_rows(readout, plan, again=again) or rows_of(readout, plan)
     return with_steps(readout.view, plan, replace(rows, missing=plan.missing, split=plan.split))
@@ -68,9 +71,10 @@ def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
 def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
     """Return the rows of a plan, from memoised vectors. None if the vectors would not save time.
 
-    Computing from the activations is as fast for the first target, and faster if the target's directions are memoised.
-    Otherwise the vectors are computed and kept: for the second target, or for the third one inside the model, because
-    another source of the same head has the same directions. If `again`, they are computed at once.
+    For the first target, reading the activations is as fast, so vectors are computed and kept only from the second
+    target on. For targets inside the model, they are computed from the third target on, because the second target is
+    often another source of the same head. If the target's directions are memoised, reading the activations is faster,
+    so no vectors are computed. If `again`, they are computed for the first target, too.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
@@ -87,7 +91,7 @@ def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
 
 
 def size_of_vectors(view: CacheView, plan: Plan) -> int:
-    """Return the bytes of the vectors of a plan, at one position of each prompt."""
+    """Return the size in bytes of the vectors of a plan, at one position of each prompt."""
     count = len(plan.terms) + len(plan.split) * (view.n_heads + 1)
     return count * view.batch * int(view.cfg.d_model) * view.like.element_size()
 

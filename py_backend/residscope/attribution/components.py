@@ -1,6 +1,6 @@
 """The rows of each decomposition: the contribution of each component to the target.
 
-Weights are projected onto the target's direction first, so that no tensor has a `d_model` axis for each head or neuron.
+Weights are projected onto the target's direction first. So no head or neuron needs a vector of length `d_model`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Plan:
         terms: The rows that are sums of activations in the stream.
         split: The layers that are split into heads or neurons. Their rows come first, then the layers' biases.
         part: Which sublayer is split: attention into heads, or the MLP into neurons.
-        recomputed: Whether the final norm's scale is computed again from each row.
+        recomputed: Whether the final norm's scale is computed from each row, instead of the cached scale.
         missing: The activations that were not cached. Their rows are left out.
     """
 
@@ -112,7 +112,7 @@ class Plan:
 
 
 def activations_for(view: CacheView, by: By) -> list[str]:
-    """Return the activations that a decomposition reads in every model."""
+    """Return the names of the activations that a decomposition reads, for any model."""
 
     def every(*names: str) -> list[str]:
         return [f"blocks.{layer}.{name}" for name in names for layer in range(view.n_layers)]
@@ -131,7 +131,7 @@ def activations_for(view: CacheView, by: By) -> list[str]:
 
 
 def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
-    """Return the plan of a decomposition. `wanted` are the layers of the neurons."""
+    """Return the plan of a decomposition. `wanted` are the layers whose neurons are requested."""
     match by:
         case "accumulated":
             return accumulated(structure, recomputed=False)
@@ -148,7 +148,11 @@ def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
 
 
 def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
-    """The stream before each layer, between its sublayers (if there is such a point), and at the target's point."""
+    """Return the plan of the logit lens.
+
+    Its rows are the stream before each layer, between its sublayers (if there is such a point), and at the target's
+    point.
+    """
     view = structure.view
     if not view.points():
         raise not_cached(*(f"blocks.{layer}.hook_resid_post" for layer in range(view.n_layers)))
@@ -156,11 +160,14 @@ def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
 
 
 def stream_points(structure: Structure, *, recomputed: bool = False) -> ComponentTerms:
-    """Return the points of the stream up to the target's point, cached or not, with the factors of later layers."""
+    """Return the points of the stream up to the target's point, cached or not.
+
+    Each is multiplied by the factors of later layers (`Structure.carries`), unless the norm's scale is `recomputed`.
+    """
     view, carries = structure.view, structure.carries
     points: ComponentTerms = {}
     for layer in range(structure.layers):
-        # A recomputed norm cancels any factor. With a frozen scale, the factors of later layers are frozen, too.
+        # Later layers may multiply the stream by a factor. A recomputed scale cancels it, a frozen scale does not.
         carried = 1.0 if recomputed else carries[layer]
         points[Component("pre", layer)] = ((view.before(layer), carried),)
         if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with parallel attention and MLP have none
@@ -170,7 +177,7 @@ def stream_points(structure: Structure, *, recomputed: bool = False) -> Componen
 
 
 def layers(structure: Structure) -> Plan:
-    """The embeddings, and each layer's attention and MLP output."""
+    """Return the plan whose rows are the embeddings, and each layer's attention and MLP output."""
     view, count = structure.view, structure.layers
     added = [structure.cached(layer) for layer in range(count)]
     terms = structure.embeddings()
@@ -179,7 +186,7 @@ def layers(structure: Structure) -> Plan:
     if start > 0 and not all(structure.has(row) for rows in (terms, *added[:start]) for row in rows.values()):
         whole: Terms = ((view.before(start), structure.carries[start]),)
         terms, added = {Component("pre", start): whole}, added[start:]
-    # embeddings alone are useful only if the target is read before layer 0
+    # Embeddings alone are a useful result only if the target is read before layer 0.
     if count and not any(structure.has(row) for rows in added for row in rows.values()):
         every = [name for rows in (terms, *added) for row in rows.values() for name, _ in row]
         raise not_cached(*(name for name in every if not view.has(name)))
@@ -189,7 +196,7 @@ def layers(structure: Structure) -> Plan:
 
 
 def heads(structure: Structure) -> Plan:
-    """Every head (layer-major), each layer's attention bias, then all other sublayers and the embeddings.
+    """Return the plan of every head (layer by layer), the attention biases, other sublayers and the embeddings.
 
     Raises:
         ResidscopeError: If no layer has heads that sum to its output.
@@ -203,7 +210,7 @@ def heads(structure: Structure) -> Plan:
 
 
 def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
-    """Every MLP neuron of the wanted layers, their MLP biases, then all other sublayers and the embeddings.
+    """Return the plan of every MLP neuron of the wanted layers, MLP biases, other sublayers and the embeddings.
 
     Raises:
         ResidscopeError: If no wanted layer has neurons that sum to its output.
@@ -217,7 +224,7 @@ def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
 
 
 def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "mlp"], read: str) -> Plan:
-    """Split a sublayer of the wanted layers; its biases follow, then every other sublayer as one row.
+    """The plan that splits a sublayer of the wanted layers. Every other sublayer is one row.
 
     Raises:
         ResidscopeError: If the activation `read` was cached in none of these layers.
@@ -287,8 +294,8 @@ def layer_heads(
 def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
     """Compute `layer_heads` for each layer of a plan in one product. None if that is not possible.
 
-    At one position the products are so small that the calls take longer than the arithmetic. The directions of the
-    heads for a functional are the same at every position, and kept.
+    At one position, the products are so small that calling PyTorch for each layer takes longer than the arithmetic. The
+    directions of the heads are memoised, because they are the same at every position.
     """
     import torch
 
@@ -337,7 +344,10 @@ def layer_neurons(
 def head_outputs(
     view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, cut: tuple[int, ...]
 ) -> Float[Tensor, "batch pos head d_head"]:
-    """Return `hook_z`, cut into heads as in `W_O`: values of latent attention may be wider than its keys."""
+    """Return `hook_z` with the axes of the heads in `W_O`.
+
+    In latent attention, the cached axes may differ, because values may have another width than keys.
+    """
     z = view.raw(f"blocks.{layer}.attn.hook_z", positions)
     if tuple(z.shape[-2:]) == cut:
         return z
@@ -348,13 +358,16 @@ def head_outputs(
 def head_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """Return the direction of each head's `z` (W_O[h] @ g), its divisor, and the contribution of the bias, if any."""
+    """Return the direction of each head's `z`, its divisor, and the contribution of the bias, if any.
+
+    The direction of head h is W_O[h] @ g, where g is the direction of the attention output.
+    """
     view, functional = readout.view, readout.writer(layer, "attn")
     W_O = out_weight(view, layer)
     if W_O is None:
         why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
         raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
-    # `flatten` and `unflatten`, because this is done for each layer, and `rearrange` takes as long as the product
+    # `flatten` and `unflatten` are used, because `rearrange` would take as long as the product, in each layer.
     direction = _projected(readout, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, W_O.shape[:2])
     return direction, functional.divisor, _bias(readout, layer, functional, "attn")
 
@@ -373,18 +386,21 @@ def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> 
 
 
 def _once_for(view: CacheView, what: tuple[Hashable, ...], vector: Tensor, make: Callable[[], T]) -> T:
-    """A result that depends on a direction, memoised."""
+    """Return the result of `make`, memoised under `what` and the direction `vector`."""
     return view.root.memo.once(_key_for(what, vector), make, size_of)
 
 
 def _key_for(what: tuple[Hashable, ...], vector: Tensor) -> tuple[Hashable, ...]:
-    """A key for a direction. It is a digest, because the directions of many prompts would make a large key."""
+    """A key for a direction. It holds a digest, because the directions of many prompts would make a large key."""
     digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
     return "projected", *what, vector.dtype, tuple(vector.shape), digest
 
 
 def projected_before(readout: Readout, plan: Plan) -> bool:
-    """Return whether the directions of a plan's heads are memoised, for example for another source of this head."""
+    """Return whether the directions of a plan's heads are memoised.
+
+    For example, an earlier target may have been another source of the same head.
+    """
     if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
         return False
     vector = readout.writer(plan.split[0], "attn").vector
@@ -394,7 +410,10 @@ def projected_before(readout: Readout, plan: Plan) -> bool:
 def neuron_directions(
     readout: Readout, layer: int
 ) -> tuple[Float[Tensor, "batch d_mlp"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """Return the direction of `post` (W_out @ g), its divisor, and the contribution of the MLP's bias, if any."""
+    """Return the direction of `post`, its divisor, and the contribution of the MLP's bias, if any.
+
+    The direction is W_out @ g, where g is the direction of the MLP output.
+    """
     view, functional = readout.view, readout.writer(layer, "mlp")
     W_out = neuron_weight(view, layer)
     if W_out is None:
@@ -410,7 +429,7 @@ def neuron_directions(
 def contributions_of(
     readout: Readout, contribution: ContributionOf, sums: Collection[Terms], steps_done: int = 0
 ) -> Float[Tensor, "row batch pos"]:
-    """Return the contribution of each sum of activations. For progress, `steps_done` steps are already done."""
+    """Return the contribution of each sum of activations. `steps_done` is the number of steps already reported."""
     import torch
 
     def read(name: str, factor: float) -> Tensor:
@@ -433,7 +452,7 @@ def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
 
 
 def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows) -> Rows:
-    """Return the rows, with rows of 0 for components after the target's point. Each is placed after its own kind."""
+    """Return the rows, and rows of 0 for components after the target's point. These follow the rows of their kind."""
     import torch
 
     if structure.point.layer is None or by == "accumulated":
@@ -454,7 +473,10 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 def _in_order(
     readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows
 ) -> tuple[tuple[Component, ...], list[int], int | None]:
-    """All rows, the index of each in `rows` (len(rows) for a row of 0), and the number of requested components."""
+    """All components, the index of each in `rows`, and the number of requested components.
+
+    The index of a row of 0 is the number of rows in `rows`.
+    """
     view, part = structure.view, COMPONENT_OF.get(by)
     parts: list[Component] = []
     biases: list[Component] = []
@@ -471,8 +493,8 @@ def _in_order(
         others += later
     own, split = rows.components, rows.parts or 0
     embeddings = [row for row in own[split:] if row.layer is None] if part is not None else []
-    first = own[split : len(own) - len(embeddings)]  # embeddings come last, unless layers are not split
-    count = sum(row.kind in BIAS_KIND.values() for row in first)  # biases come first
+    first = own[split : len(own) - len(embeddings)]  # if a sublayer is split, embeddings come last
+    count = sum(row.kind in BIAS_KIND.values() for row in first)  # `first` begins with biases
     ordered = (*own[:split], *parts, *first[:count], *biases, *first[count:], *others, *embeddings)
     places = {row: place for place, row in enumerate(own)}
     return ordered, [places.get(row, len(own)) for row in ordered], None if part is None else split + len(parts)

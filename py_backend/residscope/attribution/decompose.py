@@ -54,12 +54,12 @@ class Query:
         target: The target.
         by: The decomposition.
         where: The position of each prompt at which the target is read. None: every position.
-        norm: The convention for the final norm's scale, for `"accumulated"`.
-        layers: The layers of the neurons, for `"neuron"`. None: all layers.
-        heads: The heads whose sources are the rows, for `"source"`.
-        sae: The SAE or transcoder whose features are the rows, for `"feature"`.
+        norm: For `"accumulated"`: the convention for the final norm's scale.
+        layers: For `"neuron"`: the layers whose neurons are the rows. None: all layers.
+        heads: For `"source"`: the heads whose sources are the rows.
+        sae: For `"feature"`: the SAE or transcoder whose features are the rows.
         again: Whether the rows will be read again, by the functional of another run.
-        like: Structures of other runs. If components are one row in one of them, they are one row here, too.
+        like: Structures of other runs. Components that share one row in another run share one row here, too.
 
     Raises:
         ResidscopeError: If options contradict each other.
@@ -98,7 +98,7 @@ def decomposition(view: CacheView, targets: Targets, query: Query, logits: Tenso
     """Decompose a target. The rows of the result can be read again, by the functional of another run."""
     with naming_all(view, query.target, query.by):
         found = _whole(view, targets, query, logits)
-        _ = found.result  # this may need further activations
+        _ = found.result  # computed here, because this may need further activations, which the error must also name
         return found
 
 
@@ -119,7 +119,7 @@ def _decompose(
 ) -> Part:
     """Decompose a target that is read at one position of each prompt, or at every position."""
     target, by, norm = query.target, query.by, query.norm
-    # If the scale is recomputed at each point, the final scale is not needed. A run that stopped early has none.
+    # If the scale is recomputed at each point, the final scale is not needed. A run that stopped early lacks it.
     frozen = not (by == "accumulated" and norm == "recomputed")
     if not is_inner(target):
         check_cached(view, by, frozen=frozen)
@@ -145,7 +145,7 @@ def _decompose(
         plan = components.accumulated(structure, recomputed=norm == "recomputed")
         rows = read_rows(readout, plan, again=query.again)
         total = rows.values[-1]
-        if readout.structure.point not in rows.components:  # the stream at an earlier point does not give the value
+        if readout.structure.point not in rows.components:  # an earlier point does not give the target's value
             to_explain = None
         largest = gap(to_explain, total)
         finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
@@ -207,7 +207,7 @@ def _decompose(
 
 
 def joined(structure: Structure, others: Sequence[Structure]) -> Structure:
-    """Return a structure in which components are one row if they are one row in any run of the same shape."""
+    """Return a structure in which components share one row if they do so in `structure` or in one of the others."""
     for other in others:
         structure = replace(
             structure,
@@ -296,7 +296,7 @@ def _rows(
     structure: Structure,
     dictionary: Dictionary | None = None,
 ) -> Rows:
-    """The rows of a decomposition whose rows sum to the target. What a dictionary reconstructs is one row."""
+    """The rows of a decomposition. What a dictionary (an SAE or transcoder) reconstructs is one row."""
     return read_rows(readout, _plan(readout, query.by, wanted, structure, dictionary), again=query.again)
 
 

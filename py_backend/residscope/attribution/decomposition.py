@@ -1,7 +1,7 @@
-"""A decomposition whose rows can be read again: the rows of one run by the functional of another run.
+"""A decomposition whose rows can be read again, by the functional of another run.
 
-r · g needs the vector r that a component wrote in one run, and the gradient g with which another run reads the stream.
-The weights and the norms inside r are always those of the run in which r was written.
+Each row is then r · g. Here r is the vector that a component wrote in one run, and g is the direction along which
+another run reads the stream. The weights and the norms that produced r are those of the run that wrote r.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Part:
         functional: Reads the target from the stream.
         divisor: The number that each row is divided by, `[batch, pos]`. For recomputed norms `[component, batch, pos]`.
         structure: The structure from which the rows were made. None if the rows are sources.
-        read: Returns the rows by another functional, in the shape of `result.values`. A row's norm is not recomputed.
-        score: The score, if it is read at all sources at once. It then has another functional at each source.
-        read_by_score: Returns the rows by another such score.
+        read: Returns the rows by another functional, in the shape of `result.values`. Scales are not recomputed.
+        score: The score, if it is read at all sources at once. It then has a different functional at each source.
+        read_by_score: Returns the rows as the same score in another run reads them. None if `score` is None.
     """
 
     result: Attribution
@@ -47,7 +47,7 @@ class Part:
     read_by_score: Callable[[HeadScore], Tensor] | None = None
 
     def read_by(self, other: Part, placed: Placed) -> Tensor:
-        """The rows of this run, read by another run's functional, in the shape of this run's values."""
+        """Return the rows of this run, read by another run's functional, in the shape of this run's values."""
         import torch
 
         if self.read_by_score is not None and other.score is not None:
@@ -56,7 +56,7 @@ class Part:
         if any(axis in ("pos", "destination", "source") for axis in self.result.axes[1:]):
             divisor = placed(divisor)
         divisor = divisor.to(self.divisor)
-        # The usual case, two runs of one model: the functionals differ only by their scales.
+        # In the usual case (two runs of one model), the functionals differ only by their divisors.
         if torch.equal(own, vector) and not bool((self.divisor.isinf() & ~divisor.isinf()).any()):
             ratio = self.divisor / divisor
             return self.result.values * self._fitted(ratio.where(~(self.divisor.isinf() & divisor.isinf()), 1.0))
@@ -77,7 +77,7 @@ class Decomposition:
 
     Attributes:
         parts: The decomposition of each part.
-        score: The attention score that the parts add up to, if the target is read from one.
+        score: The attention score that is the target, or to which the target's heads write. None for other targets.
     """
 
     parts: Sequence[Part]
@@ -90,7 +90,7 @@ class Decomposition:
         return results[0] if self.score is None else summed(results, self.score)
 
     def read_by(self, other: Decomposition, placed: Placed) -> Tensor:
-        """The rows of this run, read by another run's functional, in the shape of `result.values`.
+        """Return the rows of this run, read by another run's functional, in the shape of `result.values`.
 
         Rows that no component writes (`position_bias`, `soft_cap`) are 0.
         """

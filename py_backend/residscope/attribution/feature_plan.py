@@ -1,4 +1,7 @@
-"""Which activations are rows if an SAE reconstructs one of them: what it reconstructs is one row until it is read."""
+"""Plans the rows of a decomposition by features.
+
+The activation that an SAE reconstructs is planned as one row. `features` later replaces this row by the features.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from residscope.terms import Component
 
 
 def plan_before(structure: Structure, dictionary: Dictionary) -> Plan:
-    """Return the plan in which the site of a dictionary is one row.
+    """Return the plan in which the activation that a dictionary reconstructs (its site) is one row.
 
     Raises:
         ResidscopeError: If the site is after the target's point.
@@ -62,7 +65,7 @@ def _place(point: Component) -> tuple[float, int]:
 
 
 def later_only(structure: Structure, dictionary: Dictionary) -> Structure:
-    """Return the structure without what it says of layers that have no rows, for its notes."""
+    """Return the structure without its findings on layers that have no rows, so that its notes leave them out."""
     at = dictionary.site.point(structure.view)
     if at is None:
         return structure

@@ -1,7 +1,7 @@
 """What a feature of an SAE or a transcoder reads, as a functional of the stream: x · W_enc[:, feature] plus biases.
 
-Nothing is assumed about the SAE's class. Each way in which SAEs use their biases and scales is compared with the SAE's
-own `encode`, at vectors where the feature is active.
+Nothing is assumed about the SAE's class. SAEs use their biases and scales in several ways. Each known way is compared
+with the SAE's own `encode`, at vectors where the feature is active.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SOME = 64
-"""At most this many vectors of the cache are compared."""
+"""About this many vectors of the cache are compared."""
 
 
 def feature_input(
     view: CacheView, given: Any, feature: Any
 ) -> tuple[Component, Float[Tensor, " d_model"], FeatureInput, list[str]]:
-    """Return the point of the stream that a feature reads, its encoder's direction, facts on it, and notes.
+    """Return the point of the stream that a feature reads, its encoder's direction, facts about it, and notes.
 
     Args:
         view: The cache.
@@ -42,8 +42,8 @@ def feature_input(
         feature: The feature, as a user gave it.
 
     Raises:
-        ResidscopeError: If there is no such feature, the SAE does not read the stream, or what the feature reads is no
-            affine function of it.
+        ResidscopeError: If there is no such feature, the SAE does not read the stream, or the feature's value before
+            its nonlinearity is not an affine function of what the SAE encodes.
     """
     dictionary = Dictionary.of(view, given)
     number = _number(dictionary, feature)
@@ -90,13 +90,13 @@ def _point(view: CacheView, dictionary: Dictionary) -> Point:
             return point
     raise ResidscopeError(
         "sae",
-        f"The {dictionary.name} encodes `{name}`, which is not the stream, nor what an MLP or attention reads of it "
-        "through its norm. So what its features read cannot be decomposed into components.",
+        f"The {dictionary.name} encodes `{name}`. This is neither the stream, nor what an MLP or attention reads from "
+        "the stream through a norm. So what its features read cannot be decomposed into components.",
     )
 
 
 def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"]) -> tuple[Tensor, float, list[str]]:
-    """The weight and the bias with which the activation is x · weight + bias where the feature is active, and notes."""
+    """The weight, the bias, and notes. Where the feature is active, its activation is x · weight + bias."""
     import torch
 
     name, like = dictionary.name, dictionary.like
@@ -105,7 +105,7 @@ def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"
         shape = [rows.shape[1], len(dictionary.decoder)]
         raise ResidscopeError("sae", f"The {name} has no `W_enc` {shape}, so what its features read is not known.")
     column = working(encoder[:, feature]).to(like)
-    # A feature that is active nowhere in the cache is active in a vector that is moved far enough along its encoder.
+    # If a feature is never active in the cache, vectors that are moved far along its encoder usually activate it.
     rows = rows.to(like)
     away = column / column.norm().clamp(min=1e-30) * rows.norm(dim=1).mean()
     far = torch.cat([rows[:4] + away * factor for factor in (3.0, 10.0, 30.0)])
@@ -134,7 +134,7 @@ def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"
 
 
 def _when_on(dictionary: Dictionary, feature: int, off: float) -> list[str]:
-    """A note on when the feature is active, if it may be inactive at the value `off` above 0."""
+    """A note on when the feature is active. `off` is the largest value at which it is inactive."""
     if off <= 1e-6:
         return []
     threshold = tensor_of(getattr(dictionary.sae, "threshold", None))
@@ -142,13 +142,13 @@ def _when_on(dictionary: Dictionary, feature: int, off: float) -> list[str]:
         return [f"Feature F{feature} is active only above its threshold, {float(threshold[feature]):.4g}."]
     return [
         f"Feature F{feature} may be inactive although what it reads is above 0 (here up to {off:.3g}): only the k "
-        "largest features are active (TopK), or a gate decides. The rows say what this feature reads, and take the "
-        "choice as given."
+        "largest features are active (TopK), or a gate decides. The rows explain what this feature reads, not whether "
+        "it is active."
     ]
 
 
 def _ways(sae: Any, feature: int, column: Tensor) -> Iterator[tuple[Tensor, float]]:
-    """The ways in which SAEs use their weights and biases: a weight and a bias each."""
+    """The known ways in which SAEs use a feature's weights and biases: for each way, one weight and one bias."""
 
     def entry(name: str) -> float | None:
         found = tensor_of(getattr(sae, name, None))

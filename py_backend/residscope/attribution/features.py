@@ -1,8 +1,9 @@
 """The rows of an SAE or a transcoder: its features, its error and its bias, in the place of what it reconstructs.
 
-Σ features + b_dec + error = the row of the site: the output of a sublayer, of the heads together, or the stream at a
-point. With the stream at a point, this takes the place of all rows before that point. All other rows are those of
-`by="layer"`, so that all rows still sum to the target.
+The site is the activation that the SAE reconstructs: the output of a sublayer, the output of all heads together, or the
+stream at a point. Σ features + b_dec + error (+ the skip connection of a transcoder) = the row of the site. If the site
+is the stream at a point, this row replaces all rows before that point. All other rows are those of `by="layer"`, so
+that all rows still sum to the target.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_VALUES = 1 << 25
-"""At most this many values of features are kept as rows of their own: 128 MB in float32."""
+"""The features' own rows have at most this many values: 128 MB in float32. All other features share one row."""
 
 
 @dataclass(frozen=True)
 class Expanded:
-    """Rows in which those of an SAE take the place of its site's row.
+    """Rows in which the rows of an SAE replace the row of its site.
 
     Attributes:
         rows: The rows: the error, the features (strongest first), and all others.
-        rounding: How much of the target the rounding of `decode` leaves over, at most.
+        rounding: The largest part of the target that the rows leave over because `decode` rounds.
         notes: Notes on the SAE.
     """
 
@@ -47,7 +48,7 @@ class Expanded:
 
 
 def expanded(readout: Readout, structure: Structure, rows: Rows, dictionary: Dictionary) -> Expanded:
-    """Return the rows with those of a dictionary in the place of its site's row.
+    """Return the rows, in which the rows of a dictionary replace the row of its site.
 
     Args:
         readout: Reads the target from the stream.
@@ -95,7 +96,7 @@ def expanded(readout: Readout, structure: Structure, rows: Rows, dictionary: Dic
 
 
 def _no_row(structure: Structure, dictionary: Dictionary) -> ResidscopeError:
-    """Why no row of the decomposition can be divided into features."""
+    """The error that says why no row of the decomposition can be divided into features."""
     site = dictionary.site
     if site.layer in structure.whole:
         return ResidscopeError(
@@ -110,7 +111,7 @@ def _no_row(structure: Structure, dictionary: Dictionary) -> ResidscopeError:
     return ResidscopeError(
         "sae",
         f"The {dictionary.name} has no contribution of its own: this cache lacks components before layer "
-        f"{site.layer}, so that all that was written until there is one row. Cache every `hook_attn_out` and "
+        f"{site.layer}, so everything that was written before it is one row. Cache every `hook_attn_out` and "
         "`hook_mlp_out`.",
     )
 
@@ -118,7 +119,7 @@ def _no_row(structure: Structure, dictionary: Dictionary) -> ResidscopeError:
 def _functional(
     readout: Readout, structure: Structure, dictionary: Dictionary
 ) -> tuple[Functional, Float[Tensor, "batch pos"] | None]:
-    """The functional of what the dictionary reconstructs, and what the bias behind it contributes."""
+    """The functional of the dictionary's site, and the contribution of the attention's bias if the site is `hook_z`."""
     site, functional = dictionary.site, readout.functional
     if site.kind == "attn.hook_z":
         direction, divisor, bias = head_directions(readout, site.layer)
@@ -140,7 +141,18 @@ def _functional(
 
 @dataclass(frozen=True)
 class _Read:
-    """The rows of a dictionary, `[batch, pos]` each."""
+    """The rows of a dictionary, `[batch, pos]` each.
+
+    Attributes:
+        features: The features that have a row of their own.
+        values: Their contributions.
+        error: The contribution of the reconstruction's error.
+        bias: The contribution of the decoder's bias.
+        skip: The contribution of a transcoder's skip connection, if there is one.
+        others: The summed contribution of all other features, if there are any.
+        rounding: The largest part of the target that is left over because `decode` rounds.
+        length: The summed length of the errors, as a share of the summed length of what is reconstructed.
+    """
 
     features: list[int]
     values: Float[Tensor, "feature batch pos"]
@@ -153,7 +165,7 @@ class _Read:
 
 
 def _read(readout: Readout, dictionary: Dictionary, functional: Functional) -> _Read:
-    """Encode what the cache holds at the positions that are read, and project what comes of it."""
+    """Encode the cached activations at the positions that are read, and project the results on the functional."""
     import torch
 
     view, positions = readout.view, readout.positions
@@ -162,7 +174,7 @@ def _read(readout: Readout, dictionary: Dictionary, functional: Functional) -> _
     dictionary.check_each_alone(view.get(dictionary.read).flatten(0, 1))
     vector, divisor = functional.vector, functional.divisor.flatten()
     prompt = torch.arange(view.batch, device=vector.device).repeat_interleave(functional.divisor.shape[1])
-    one_each: list[list[Tensor]] = [[], [], [], []]  # the error, the bias, the skip connection, and what is left over
+    one_each: list[list[Tensor]] = [[], [], [], []]  # the error, the bias, the skip connection, and the rest
     where: list[Tensor] = []
     which: list[Tensor] = []
     active: list[Tensor] = []
@@ -233,8 +245,8 @@ def _notes(readout: Readout, dictionary: Dictionary, found: _Read) -> list[str]:
     """Notes on the SAE: what it leaves over, and what was assumed."""
     view, name = readout.view, dictionary.name
     notes = [
-        f"The {name} leaves an error of {found.length:.0%} of the length of what it reconstructs (row `error`: its "
-        "contribution to the target)."
+        f"The {name} leaves an error of {found.length:.0%} of the length of what it reconstructs. The row `error` is "
+        "the contribution of this error to the target."
     ]
     if found.others is not None:
         notes.append(
@@ -243,12 +255,14 @@ def _notes(readout: Readout, dictionary: Dictionary, found: _Read) -> list[str]:
         )
     if found.rounding > SMALLEST_SHARE * max(float(found.bias.abs().max()), float(found.error.abs().max())):
         kind = str(dictionary.decoder.dtype).removeprefix("torch.")
-        notes.append(f"The rows leave over up to {found.rounding:.2g}: its own `decode` rounds ({kind}).")
+        notes.append(
+            f"The rows leave over up to {found.rounding:.2g} of the target: the SAE's own `decode` rounds ({kind})."
+        )
     of_model = setting(dictionary.sae, "model_name")
     if isinstance(of_model, str) and of_model and _plain(of_model) != _plain(view.model_name):
         notes.append(
             f"The {name} was trained on “{cut(of_model)}”, and this model is named “{view.model_name}”. If they are "
-            "not the same model, its features may mean nothing."
+            "not the same model, the SAE's features may mean nothing."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""What the heads of a layer read: their pattern, the values at each source, and the gate, if any."""
+"""What the heads of a layer read: their patterns, the values at each source, and their gates, if there are any."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SAMPLE = 128
 
 
 def spread(size: int) -> slice:
-    """Return at most `SAMPLE` of `size` destinations, evenly spaced, including the last."""
+    """Return a slice of at most `SAMPLE` of `size` destinations, evenly spaced, including the last."""
     step = -(-size // SAMPLE)
     return slice((size - 1) % step, None, step)
 
@@ -75,12 +75,12 @@ def read_names(view: CacheView, layer: int) -> tuple[str, ...]:
 
 
 def source_count(view: CacheView, layer: int) -> int:
-    """Return the number of sources in a layer's patterns. With a key/value cache or a prefix, it exceeds `n_pos`."""
+    """Return the number of sources in a layer's patterns. With past keys or a prefix, it exceeds `n_pos`."""
     return int(view.get(f"blocks.{layer}.attn.hook_pattern").shape[-1])
 
 
 def whole_pattern(view: CacheView, layer: int) -> Float[Tensor, "batch head destination source"]:
-    """Return all patterns of a layer. They must have the same destinations and sources.
+    """Return all patterns of a layer. All cached positions must be both destinations and sources.
 
     Raises:
         ResidscopeError: If the patterns were not cached, or only for some positions (`pos_slice`).
@@ -107,7 +107,8 @@ def some_pattern(
 ) -> Float[Tensor, "batch head destination source"]:
     """Return some heads' patterns in the cached precision, at one destination of each prompt or at all destinations.
 
-    With `square`, destinations and sources must be the same. The patterns of neighbouring heads are not copied.
+    With `square`, all cached positions must be both destinations and sources. The patterns of neighbouring heads are
+    not copied.
 
     Raises:
         ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
@@ -120,7 +121,7 @@ def some_pattern(
 
 
 def _some(tensor: Float[Tensor, "batch pos head ..."], heads: Sequence[int]) -> Float[Tensor, "batch pos some ..."]:
-    """Some of the heads. Neighbouring heads are a view, not a copy."""
+    """Some of the heads. For neighbouring heads, the result is a view, not a copy."""
     start = heads[0] if heads else 0
     if list(heads) == list(range(start, start + len(heads))):
         return tensor[:, :, start : start + len(heads)]
@@ -132,7 +133,7 @@ def _by_head(tensor: Float[Tensor, "batch pos head unit"]) -> Float[Tensor, "bat
 
 
 def check_heads(layer: int, heads: Iterable[int], count: int) -> None:
-    """Refuse heads that a layer does not have, because layers may differ in their number of heads."""
+    """Refuse heads that a layer does not have. Layers of one model may differ in their number of heads."""
     if any(head >= count for head in heads):
         raise ResidscopeError("head", f"Layer {layer} of this model has only {count} heads.")
 
@@ -162,7 +163,7 @@ def head_inputs(
     name = gate_name(view, layer)
     if name is None:
         return HeadInputs(pattern, v, z, None)
-    if z is None:  # raises, because without `z` the gate's function cannot be found
+    if z is None:  # raises: without `z` the gate's function cannot be found
         z = view.get(f"blocks.{layer}.attn.hook_z")
     raw = rearrange(
         view.rows(name, positions), "batch pos ... -> batch pos (...)"
@@ -194,7 +195,7 @@ def is_gated(view: CacheView, layer: int) -> bool:
 
 
 def gate_name(view: CacheView, layer: int) -> str | None:
-    """Return the activation that gates this layer's heads between pattern @ v and `hook_z`. None without a gate.
+    """Return the name of the activation that gates pattern @ v before `hook_z` in this layer. None without a gate.
 
     A filtered cache may lack this activation, so the module is checked, too.
     """

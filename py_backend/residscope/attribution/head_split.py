@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checked:
-    """The results of earlier checks whether the heads of layers add up.
+    """The results of earlier checks of layers and of the sums of their heads.
 
     Attributes:
         known: Whether the layers were compared with the stream.
-        structure: The fields of `structure.Structure` except `view`. None if there was nothing to compare with.
+        structure: The fields of the corrected `Structure`, except `view`. None if the stream could not be compared.
         tolerance: Differences up to this count as rounding.
-        notes: Notes on the unexplained rest and its cause.
+        notes: Notes on the unexplained rest of the target, and on its cause.
         splits: For each layer, whether the heads add up to the attention output.
     """
 
@@ -43,7 +43,7 @@ class Checked:
 def check_split(
     view: CacheView, layers: Sequence[int], checked: Checked, read: Callable[[], tuple[Readout, Tensor | None]]
 ) -> list[str]:
-    """Refuse heads of layers whose outputs do not simply add up in the stream: their contributions would be wrong.
+    """Refuse heads whose contributions would be wrong, because the outputs of their layer do not add up in the stream.
 
     Args:
         view: The cache.
@@ -52,7 +52,10 @@ def check_split(
         read: Returns the readout, and the measured value minus the constant.
 
     Returns:
-        Notes on the rest that is unexplained because the model does more after its layers.
+        Notes on the unexplained rest of the target, and on its cause.
+
+    Raises:
+        ResidscopeError: If the outputs of one of these layers do not add up.
     """
     if not checked.known:
         _check_layers(*read(), checked)
@@ -85,13 +88,16 @@ def adds_up(view: CacheView, layer: int) -> bool | None:
 
 
 def projection_adds_up(view: CacheView, layer: int) -> bool | None:
-    """Return the same for the output of attention's projection, before a norm or other step of the block."""
+    """Return whether a layer's heads and bias sum to the output of attention's projection. None if unknown.
+
+    After this projection, the block may have a norm or another step.
+    """
     run = view.root
     return run.memo.once(("projects", layer), lambda: (_adds_up(run, layer, f"blocks.{layer}.attn.o.hook_out"),))[0]
 
 
 _SOME = 8
-"""The number of prompts, and of positions in each, that are compared."""
+"""At most this many prompts, and about this many positions in each prompt, are compared."""
 
 
 def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
@@ -116,7 +122,7 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
             if added.shape != written.shape or differ_clearly(added, written.to(added), 0.0, step):
                 return False
     except ResidscopeError as error:
-        if error.code != "missing-activation":  # the norm after attention, whose scale was not cached
+        if error.code != "missing-activation":  # the scale of the norm after attention may not be cached
             raise
         return None
     return True
@@ -158,7 +164,7 @@ def _check_layers(readout: Readout, measured: Tensor | None, checked: Checked) -
             measured,
         )
     except ResidscopeError as error:
-        if error.code != "missing-activation":  # a filtered cache may not have the stream
+        if error.code != "missing-activation":  # a filtered cache may lack the stream
             raise
     else:
         structure, checked.tolerance = result.structure, result.tolerance

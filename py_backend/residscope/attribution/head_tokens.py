@@ -1,7 +1,8 @@
 """The tokens that a head writes: the logits of its output, and of its output for a single source.
 
 Source: "A Mathematical Framework for Transformer Circuits" (the OV circuit). Here it is applied to vectors of this run,
-with norms frozen at their cached scales. So each logit is the head's row of `attribute` for that token.
+with norms frozen at their cached scales. So a token's logit equals the head's row of `attribute` with this token as the
+target.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class HeadTokens:
     Attributes:
         output: The tokens written by the head's output.
         source: The position of the source that is read.
-        of_source: The tokens that the head would write with attention 1 to this source and 0 to all others. None if
-            they cannot be determined (`notes` give the reason).
+        of_source: The tokens that the head would write with attention 1 to this source and 0 to all other sources. None
+            if these tokens cannot be determined (`notes` give the reason).
         notes: Notes on these numbers, in sentences.
     """
 
@@ -74,8 +75,8 @@ def head_tokens(
 ) -> HeadTokens:
     """Return the tokens for which a head's output has the highest and the lowest logits.
 
-    Each logit is the contribution of the head to this logit: through the output path of its layer, the final norm at
-    the cached scale, the unembedding and the logit scale. Biases that belong to no head are not included.
+    Each number is the head's contribution to the logit of a token, through the output path of the head's layer, the
+    final norm at the cached scale, the unembedding and the logit scale. Biases that belong to no head are not included.
 
     Args:
         targets: The cache and its vocabulary.
@@ -83,7 +84,7 @@ def head_tokens(
         prompt: The prompt. None: the mean over prompts.
         position: The destination.
         source: The source. None: the source with the most attention.
-        k: The number of tokens of each end.
+        k: The number of tokens with the highest logits, and of tokens with the lowest logits.
 
     Raises:
         ResidscopeError: If there is no such head or position, if the head's output is not known, or if the heads of
@@ -127,7 +128,7 @@ _NOT_FROM_SOURCES = (
 def _written(
     targets: Targets, readout: Readout, layer: int, z: Float[Tensor, "batch d_head"], W_O: Tensor, k: int
 ) -> WrittenTokens:
-    """The logits of a head's `z`, as the mean over prompts. The mean is taken before the unembedding."""
+    """The tokens that a head's `z` writes, in the mean over prompts. The mean is taken before the unembedding."""
     vectors = einsum(z, W_O.to(z), "batch d_head, d_head d_model -> batch d_model")
     vectors = readout.output_path(layer, "attn").push(rearrange(vectors, "batch d_model -> 1 batch d_model"))[0]
     norm, divisor = readout.norm, readout.functional.divisor
@@ -161,4 +162,4 @@ def _differing(targets: Targets, source: int) -> list[str]:
     count = 1 if tokens is None else len(set(tokens[:, source].tolist()))
     if count == 1:
         return []
-    return [f"Source {source} is {count} different tokens in these prompts: their values are averaged."]
+    return [f"Source {source} is {count} different tokens in these prompts: the values of the prompts are averaged."]

@@ -1,4 +1,8 @@
-"""Checks targets inside the model: whether the model has the named parts, and whether they come before the point."""
+"""Checks targets inside the model.
+
+The model must have the named heads, neurons and points. A head of a path must write to the stream before the point
+where its output is read.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ def is_inner(target: Target) -> bool:
 
 
 def point_of(view: CacheView, inner: Inner | None) -> Point:
-    """Return the point where a target is read, without the heads of a path (`through`)."""
+    """Return the point where a target is read. The heads of a path (`through`) are ignored."""
     match inner:
         case None:
             return FINAL
@@ -66,7 +70,7 @@ def position_in(view: CacheView, argument: str, given: Any) -> int:
 
 
 def check_inner(view: CacheView, inner: Inner) -> None:
-    """Refuse a target inside the model that this model does not have."""
+    """Refuse a target whose neuron, point, head or positions do not exist in this model and cache."""
     match inner:
         case NeuronInput():
             check_neuron(view, inner.layer, inner.index, inner.part)

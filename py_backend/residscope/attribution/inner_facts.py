@@ -1,4 +1,4 @@
-"""Facts on a target inside the model, in one prompt: the point and the positions where it is read."""
+"""Facts about a target inside the model, in one prompt: the point and the positions where it is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def inner_facts(view: CacheView, target: Target, where: Int[Tensor, " batch"] | None, prompt: int) -> InnerFacts | None:
-    """Return the facts on a target in one prompt, at one position. None if the target is not inside the model."""
+    """Return the facts about a target in one prompt, at one position. None if the target is not inside the model."""
     if not is_inner(target):
         return None
     inner, destination = target.inner, 0 if where is None else int(where[prompt])

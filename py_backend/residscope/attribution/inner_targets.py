@@ -1,6 +1,6 @@
-"""Targets inside the model, as a user writes them: the input of a neuron, a direction, or a head's score or output.
+"""Targets that a user writes as objects: the input of a neuron or feature, a direction, or a head's score or output.
 
-They are small objects that do not refer to a model. `targets.Targets.resolve` checks them for a cache.
+These objects do not refer to a model. `targets.Targets.resolve` checks them for a cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from residscope.terms import NeuronPart, Position, Side, Versus
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InnerTarget:
-    """A target inside the model, for `answers=` of `attribute`."""
+    """A target object for `answers=` of `attribute`."""
 
     @property
     def key_parts(self) -> tuple[Any, ...]:
@@ -54,7 +54,7 @@ class Feature(InnerTarget):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Output(InnerTarget):
-    """The contribution of a head to another target, by what the head reads from a source."""
+    """The contribution of a head to another target, through what the head reads from a source."""
 
     head: Any
     of: Any
@@ -74,7 +74,7 @@ class Score(InnerTarget):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Next(InnerTarget):
-    """At each position, the token that follows."""
+    """At each position, the logit of the token that follows."""
 
     versus: Literal["runner-up"] | None = None
 
@@ -83,7 +83,8 @@ def next_token(versus: Literal["runner-up"] | None = None) -> Next:
     """Return a target: at each position, the logit of the token that really follows.
 
     Args:
-        versus: `"runner-up"`: minus the logit of the most likely other token at that position. None: the plain logit.
+        versus: `"runner-up"`: the logit of the most likely other token at that position is subtracted. None: nothing
+            is subtracted.
 
     Returns:
         A target for `attribute`. With `position="all"` each position has its own answer, and all are computed in one
@@ -98,8 +99,8 @@ def neuron(neuron: Any, part: NeuronPart = "pre") -> Neuron:
 
     Args:
         neuron: The neuron, such as `"L5N123"` or `(5, 123)`.
-        part: `"pre"`: the input of the activation function. In a gated MLP, `"gate"` is the same, and `"up"` is the
-            factor by which the activation is multiplied.
+        part: `"pre"`: the input of the activation function. In a gated MLP, `"gate"` means the same as `"pre"`, and
+            `"up"` is the factor by which the activation is multiplied.
 
     Returns:
         A target for `attribute`. Rows and constant sum to the cached `mlp.hook_pre` (`"up"`: `mlp.hook_pre_linear`).
@@ -110,7 +111,7 @@ def neuron(neuron: Any, part: NeuronPart = "pre") -> Neuron:
 def feature(sae: Any, feature: int | str) -> Feature:
     """Return a target: what a feature of an SAE or a transcoder reads at a position, before its nonlinearity.
 
-    This is x · W_enc[:, feature] plus biases, which is compared with the SAE's own `encode` where the feature is
+    This number is x · W_enc[:, feature] plus biases. It is compared with the SAE's own `encode` where the feature is
     active. The SAE must encode the stream, or what an MLP or attention reads.
 
     Args:
@@ -118,7 +119,7 @@ def feature(sae: Any, feature: int | str) -> Feature:
         feature: The feature: `1234` or `"F1234"`.
 
     Returns:
-        A target for `attribute`. Rows and constant sum to what the feature reads of the cached activation.
+        A target for `attribute`. Rows and constant sum to what the feature reads in the cached activation.
     """
     return Feature(sae, feature)
 
@@ -129,8 +130,8 @@ def direction(vector: Any, at: str = "final_post") -> Direction:
     Args:
         vector: The direction, `[d_model]` or one for each prompt, `[batch, d_model]`.
         at: A point of the stream. At `"8_pre"` (before layer 8) and `"8_mid"` (between its attention and its MLP), the
-            stream is projected without a norm. At `"final_post"`, the output of the final norm is projected, which the
-            unembedding reads.
+            stream is projected without a norm. At `"final_post"`, the output of the final norm, which the unembedding
+            reads, is projected.
 
     Returns:
         A target for `attribute`. Rows and constant sum to the projection onto the direction.
@@ -139,14 +140,16 @@ def direction(vector: Any, at: str = "final_post") -> Direction:
 
 
 def output(head: Any, of: Any, source: int | None = None) -> Output:
-    """Return a target: what a head contributes to another target, by what it reads at its source.
+    """Return a target: what a head contributes to another target, through what the head reads at its source.
 
-    The head's attention is frozen at its cached pattern: A[destination, source] · (its value) · W_O · (the target).
+    The head's attention A is frozen at the cached pattern. The value is A[destination, source] · v[source] · W_O · g,
+    where g is the direction along which the other target reads the stream.
 
     Args:
         head: The head, such as `"L23H3"`.
-        of: The target that the head writes to, at the attributed position: answers in any form, or a target inside the
-            model. If `of` is another `output`, the head writes to what that head reads at its source.
+        of: The target that the head writes to: answers in any form, or a target inside the model. The head writes at
+            `position=` of `attribute`. If `of` is another `output`, the head writes to what the head of that `output`
+            reads at its source.
         source: The position that the head reads. None: every source. The rows are then `[component, batch, source]`.
 
     Returns:
@@ -158,19 +161,20 @@ def output(head: Any, of: Any, source: int | None = None) -> Output:
 def attention(head: Any, destination: Position, source: int, versus: Versus = "most", side: Side = "query") -> Score:
     """Return a target: the attention score of a head from a destination to a source, before the softmax.
 
-    Each side sums to the whole score.
+    The rows of either side sum to the whole score.
 
     Args:
         head: The head, such as `"L23H3"`.
         destination: The position that attends, or `"last"`.
         source: The position that is attended to.
         versus: What the source is compared with: another source, `"most"` (the source with the most attention, apart
-            from this one), or `"mean"` (the mean over sources, weighted by attention). Attention sinks may leave less
-            than 1 for the tokens; the weights are then divided by their sum. None: the score is not compared.
-        side: `"query"`: components at the destination. `"key"`: components at the source.
+            from this one), or `"mean"` (the mean over sources, weighted by attention). With attention sinks, the
+            attention to the tokens may sum to less than 1. It is then divided by its sum. None: the score is not
+            compared.
+        side: `"query"`: the rows are components at the destination. `"key"`: components at the source.
 
     Returns:
-        A target for `attribute`. Compared with another source, rows and constant sum to the difference of the two
-        scores, which is log A[destination, source] − log A[destination, versus].
+        A target for `attribute`. If the source is compared with another one, rows and constant sum to the difference
+        of the two scores, which is log A[destination, source] − log A[destination, versus].
     """
     return Score(head, destination, source, versus, side)

@@ -1,10 +1,13 @@
-"""The key side of a score compared with the mean: it reads all sources, each with its weight.
+"""The key side of a score that is compared with the mean. The score is then read at all sources.
 
-The score is Σ_t c_t · u_t · k_t, where c_t is 1 at the source (0 elsewhere), minus the attention to t. The functional
-at source t is W · u_t / s_t. Without a rotation its direction is the same at every source, so an activation is first
-summed over sources. With a rotation the functional differs between sources, but lies in the d_head dimensions of the
-head's keys. The output of heads is then first multiplied with the u_t of all sources, which gives [d_model, d_head],
-and then with the weights.
+The score is Σ_t c_t · u_t · k_t. Here k_t is the key at source t before its rotation, and u_t is the query, rotated
+back accordingly. The weight c_t is 1 at the source of the score and 0 elsewhere, minus the attention to t. With the
+projection W of keys and the norm's scale s_t, the functional at source t is W · u_t / s_t.
+
+Without a rotation, this functional has the same direction at every source, so an activation is first summed over
+sources. With a rotation, the functional differs between sources, but has only d_head dimensions before W. So `z` is
+first multiplied with the u_t and summed over sources, which gives [head · d_head, d_head], and then multiplied with
+W_O · W.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def mean_key_readout(score: HeadScore) -> Readout:
-    """Return a readout of the key at the source alone, which is used to find the structure."""
+    """Return a readout of only the key at the source. It is used to find the structure."""
     found = score.projected("key")
     raw = score.keys.pull(score.key_functionals)
     import torch
@@ -45,7 +48,7 @@ def mean_key_readout(score: HeadScore) -> Readout:
 
 
 def mean_key_constant(score: HeadScore) -> Float[Tensor, " batch"]:
-    """Return the contribution of biases: of the projection, of norms on keys, and of the norm that attention reads."""
+    """Return the contribution of biases: of the projection, of norms on keys, and of the norm before attention."""
     found, norm = score.projected("key"), score.scores.reader.norm
     raw = score.keys.pull(score.key_functionals)
     constant = score.offsets(score.keys, score.key_functionals, raw, found).sum(-1)
@@ -59,9 +62,10 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadS
 
     Args:
         score: The score in the run that wrote the rows.
-        readout: Has the output paths of the score's layers.
+        readout: A readout of this run. It gives the output paths of layers.
         plan: The rows.
-        read_by: The same score in another run of this length. If given, the rows are read by its functional.
+        read_by: The same score in another run with prompts of the same length. If given, the rows are read by the
+            functional of that run.
     """
     import torch
 
@@ -143,9 +147,9 @@ def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
 
 
 def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], Float[Tensor, "batch pos key"]]:
-    """The functional at each source, divided by the norm's scale, as a product of weights and one vector per source.
+    """The functional at each source, divided by the norm's scale. It is a matrix for all sources @ a vector for each.
 
-    Sources after the last one with a weight are left out.
+    Sources after the last source with a weight other than 0 are left out.
     """
     reader, weight = score.scores.reader, _weight(score)
     apart = score.keys.pull_apart(score.query_alone)
@@ -165,9 +169,9 @@ def _heads(
     units: Float[Tensor, "batch pos key"],
     reader: tuple[int, int] | None,
 ) -> tuple[Float[Tensor, "head batch"], Float[Tensor, " batch"] | None]:
-    """The contribution of each head of a layer, and of the attention's bias, to the keys of the head `reader`.
+    """The contribution of each head of a layer, and of the attention's bias, to the score of the head `reader`.
 
-    Without a `reader`, the rows are read by another run's functional, and nothing is memoised.
+    If `reader` is None, the rows are read by another run's functional, and nothing is memoised.
     """
     view, path = readout.view, readout.output_path(layer, "attn")
     W_O, count = out_weight(view, layer), units.shape[1]
@@ -179,7 +183,7 @@ def _heads(
         norm, scale = path.norm
         weights = weights if norm.weight is None else weights * norm.weight[:, None]
         weights, units = norm.centre(weights.mT).mT, units / scale[:, :count, None]
-    # [head d_head, d_head of the keys]: small for prompts of any length
+    # `made` returns [head · d_head, d_head of the keys]. This size does not depend on the prompt's length.
     made = partial(_through, W_O, weights)
     size = W_O.shape[0] * W_O.shape[1] * weights.shape[-1]
     # With a rotation, `through` is the same for all sources and destinations.
@@ -199,11 +203,11 @@ def _heads(
 
 
 _KEPT = 200_000
-"""At most this many values of a layer are memoised, for the next question about the same head."""
+"""At most this many values of a layer are memoised, for the next request about the same head."""
 
 
 def _through(W_O: Tensor, weights: Tensor) -> Float[Tensor, "batch unit key"]:
-    """What one unit of each head's `z` writes into the keys."""
+    """What each unit of each head's `z` writes into the keys."""
     return W_O.flatten(0, 1).to(weights) @ weights
 
 

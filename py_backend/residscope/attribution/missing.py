@@ -1,4 +1,4 @@
-"""Rows that a decomposition lacks because activations were not cached: their names, and notes."""
+"""Names the rows that a decomposition lacks because activations were not cached, and writes notes on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORDS = {
 
 
 def lacking(by: By, missing: Iterable[str]) -> list[str]:
-    """Return the kinds of rows that are missing, in words. None for points of the stream, which are not summed."""
+    """Return the kinds of rows that are missing, in words. Empty for points of the stream, which are not summed."""
     return [] if by == "accumulated" else kinds(missing)
 
 
@@ -105,7 +105,7 @@ def missing_notes(structure: Structure, by: By, rows: Rows) -> list[str]:
 
 
 def later_note(structure: Structure) -> str:
-    """A note that rows after the target's point are 0."""
+    """Return a note that the rows of components after the target's point are 0."""
     layer, count = structure.layers, structure.view.n_layers
     later = [f"the MLP of layer {layer - 1}"] if structure.ends_within(layer - 1) else []
     later += [named_layers(range(layer, count))] if layer < count else []
@@ -116,7 +116,7 @@ def later_note(structure: Structure) -> str:
 
 
 def _listed(view: CacheView, names: Iterable[str]) -> list[str]:
-    """Names of activations, each with the layers in which it is missing (unless it is missing in all)."""
+    """Names of activations, each with the layers that lack it (unless all layers lack it)."""
     layers: dict[str, list[int]] = {}
     for name in names:
         of_name = layers.setdefault(ending(name), [])

@@ -25,12 +25,12 @@ class Measured:
     """The model's own value for a target.
 
     Attributes:
-        value: `[batch, pos]`, in logits. None if the cache holds nothing from which the value can be read.
+        value: `[batch, pos]`, in the target's unit. None if the cache holds nothing from which it can be read.
         cap_change: `[batch, pos]`, the change of the value by a soft-cap. 0 without a soft-cap.
         source: Where the value was read, in words.
-        own: Whether the value comes from the model's output or from the input of the unembedding. If not, it was
-            computed from the final stream with the final norm and the unembedding, and lacks any other step of the
-            model.
+        own: Whether the value was read from the logits, from the input of the unembedding, or, inside the model, from
+            the target's own activation. If not, it was computed from the stream with the model's weights. It then lacks
+            any other step of the model.
     """
 
     value: Float[Tensor, "batch pos"] | None
@@ -40,13 +40,13 @@ class Measured:
 
 
 def model_value(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
-    """Read the target's value: from the given logits, or from the cached logits, or from the final stream."""
+    """Return the target's value, read from the given logits, the cached logits, or else the final stream."""
     view, positions = readout.view, readout.positions
     zero = readout.functional.constant * 0
     output = targets.output
     cached = view.first("unembed.hook_out", "hook_unembed")
     if target.direction is not None or (cached is None and output.cap == 0 and logits is None):
-        # There is no soft-cap, so the functional of the final norm's output gives the value.
+        # No soft-cap applies, so the functional of the final norm's output gives the value.
         vectors = final_vectors(view, positions)
         if vectors is None:
             return Measured(None, zero, _NOTHING, own=False)
@@ -58,7 +58,7 @@ def model_value(readout: Readout, targets: Targets, target: Target, logits: Tens
 
     values, source, own = written(targets, target, positions)
     value = None if values is None else targets.mixed(target, output(values)).to(zero)
-    # Σ α · cap · tanh(x / cap) is not linear in the stream. The rows explain Σ α · x. The cap's change is separate.
+    # Σ α · cap · tanh(x / cap) is not linear in the stream. The rows explain Σ α · x, and `cap_change` is the rest.
     cap_change = zero
     if value is not None and values is not None and output.cap > 0:
         cap_change = value - targets.mixed(target, values * output.scale).to(zero)
@@ -126,7 +126,7 @@ def output_notes(targets: Targets, target: Target, measured: Measured) -> list[s
         notes.append(
             "The cache holds no logits: `measured` was computed from the final residual stream with the "
             "final norm and the unembedding, as their weights are now. It is not the model's own output. Pass "
-            "`logits=` to check against that."
+            "`logits=` to check against the model's output."
         )
     if target.direction is not None:
         return notes

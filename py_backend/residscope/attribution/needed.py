@@ -1,4 +1,4 @@
-"""Names all missing activations for a target inside the model, not only the first one."""
+"""Extends the error for a missing activation, so that it names all missing activations for a target in the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from residscope.terms import AttentionScore, By, StreamDirection, Target
 
 @contextmanager
 def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None, None]:
-    """If an activation was not cached, name in the error all activations that this question needs.
+    """If an activation was not cached, raise an error that names all missing activations that the request needs.
 
     Args:
         view: The cache.
@@ -34,7 +34,7 @@ def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None,
 
 
 def _needed(view: CacheView, target: Target, by: By) -> list[str]:
-    """The activations that target and rows are read from. If activations can replace each other, the first is named."""
+    """The activations from which the target and the rows are read. If one of several is enough, only one is named."""
     point, names = point_of(view, target.inner), list[str]()
     if isinstance(target.inner, AttentionScore):
         attention = f"blocks.{target.inner.layer}.attn"
@@ -55,6 +55,6 @@ def _needed(view: CacheView, target: Target, by: By) -> list[str]:
 
 
 def _scale(view: CacheView, point: Point) -> list[str]:
-    """The scale of a point's norm. Nothing if the cached stream gives the scale."""
+    """The name of the scale of a point's norm. Empty if it was cached, or can be computed from the cached stream."""
     divides = point.parameters(view).divides
     return [point.scale_name] if divides and not point.has_scale(view) and not view.has(point.stream(view)) else []

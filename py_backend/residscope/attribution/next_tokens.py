@@ -29,8 +29,8 @@ class NextTokens:
         ids: The token's id. 0 where no token follows.
         real: Whether a token follows: this position and the next one are both real tokens of the prompt.
         log_prob: The natural logarithm of the token's probability. NaN where no token follows.
-        rank: The number of tokens that the model found likelier. −1 where no token follows.
-        runner_up: The id of the most likely other token.
+        rank: The number of tokens that the model found more likely. −1 where no token follows.
+        runner_up: The id of the most likely token other than the one that follows.
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -131,5 +131,5 @@ def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "
     ids = tokens.roll(-1, 1)
     real = positions.real(view).to(tokens.device)
     real = real & real.roll(-1, 1)
-    real[:, -1] = False  # nothing follows there
+    real[:, -1] = False  # no token follows the last position
     return ids.masked_fill(~real, 0), real

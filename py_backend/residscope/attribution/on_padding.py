@@ -1,4 +1,4 @@
-"""Refuses targets inside the model that are read on padding: there, attention is not that of the prompt."""
+"""Refuses targets inside the model whose destination or source is padding, because padding is no part of the prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_not_on_padding(
     Args:
         view: The cache.
         target: The target.
-        where: The destination in each prompt, if the target is a head's contribution. None: every position.
+        where: The destination in each prompt, used if the target is a head's contribution. None: every position.
         prompt: The prompt that is shown. None: all prompts.
 
     Raises:
@@ -45,7 +45,7 @@ def check_not_on_padding(
 
 
 def shared_places(view: CacheView, target: Target) -> list[str]:
-    """Return a note if one index of a source is another token in each prompt, because padding is on the left.
+    """Return a note if, because of padding on the left, the same source index means a different token in each prompt.
 
     Args:
         view: The cache.
@@ -59,7 +59,7 @@ def shared_places(view: CacheView, target: Target) -> list[str]:
     other = next(prompt for prompt, begin in enumerate(first) if begin != first[0])
     source = sources[0] % view.n_pos
     return [
-        "One source index is used for all prompts, but with padding on the left they begin at different positions: "
+        "One source index is used for all prompts, but because of padding they begin at different positions: "
         f"source {source} is token {source - first[0]} of prompt 0, but token {source - first[other]} of prompt "
         f"{other} (counted from 0)."
     ]

@@ -1,7 +1,7 @@
 """Targets that differ between positions: at each position, the token that follows.
 
-All positions are decomposed in one pass. Each position becomes a prompt of one position, by a view of the same
-activations. Then every position may have its own direction, as every prompt may.
+All positions are decomposed in one pass. For this, a view of the same activations presents each position as a prompt of
+one position (`cells_of`). Each prompt may have its own direction, so each position may have one, too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NONE_LAST = "The last token of each prompt has no next token in the cache: its v
 
 
 def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
-    """Call `decompose`, also for a target that differs between positions.
+    """Decompose a target, which may differ between positions.
 
     Raises:
-        ResidscopeError: As for `decompose`. Also if a position has no next token.
+        ResidscopeError: As for `decompose`. Also if a single position has no next token.
     """
     own = query.target.next_token
     if own is None:
@@ -61,7 +61,7 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
 
 
 def by_head(targets: Targets, target: Target, logits: Tensor | None) -> Attribution:
-    """Decompose a target that differs between positions by heads, at every position. The result is memoised.
+    """Return the decomposition into heads, at every position, of a target that differs between positions. Memoised.
 
     Raises:
         ResidscopeError: As for `decompose`.
@@ -79,7 +79,7 @@ def by_head(targets: Targets, target: Target, logits: Tensor | None) -> Attribut
 
 
 def places_of(view: CacheView, target: Target, position: Positions) -> Int[Tensor, " batch"] | None:
-    """Return the position of each prompt at which the views read a target. None for every position.
+    """Return the position of each prompt at which views read a target. None: every position.
 
     If each position has its own target, `"last"` is each prompt's last position that has a next token.
     """
@@ -91,7 +91,7 @@ def places_of(view: CacheView, target: Target, position: Positions) -> Int[Tenso
 
 
 def last_places(view: CacheView, target: Target) -> list[int]:
-    """Return the last position of each prompt at which the views read a target."""
+    """Return the last position of each prompt at which a view can read a target."""
     last = positions.last(view)
     return last if target.next_token is None else [max(at - 1, 0) for at in last]
 
@@ -110,7 +110,8 @@ def at_position(
         target: The target. If it does not differ between positions, it is returned unchanged.
         where: The position of each prompt.
         logits: The model's output, if it was given.
-        prompt: The only prompt that is used. A prompt without a next token then gets this prompt's tokens. None: all.
+        prompt: The only prompt whose result is used. Other prompts without a next token then get this prompt's tokens.
+            None: all prompts are used.
 
     Raises:
         ResidscopeError: If a prompt that is used has no next token at this position.
@@ -142,7 +143,7 @@ def at_position(
 
 
 def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken, logits: Tensor | None) -> Attribution:
-    """Decompose every position with its own direction."""
+    """Decompose at every position, each with its own direction."""
     import torch
 
     ids, real = following(view)

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Pairs:
     """An attention score by pairs: a component that wrote at the destination, and one that wrote at the source.
 
-    The sum over all pairs + unexplained = measured. The sum over a row of the map is the component's row of the query
-    side, the sum over a column that of the key side. Scores are before the softmax. A single score has no unit; a
-    difference of two is a log ratio of attention, in nats.
+    The sum over all pairs + unexplained = measured. The sum over a row of the map is the component's contribution on
+    the query side. The sum over a column is the component's contribution on the key side. Scores are before the
+    softmax. A single score has no unit. A difference of two scores is a log ratio of attention, in nats.
 
     Attributes:
         values: `[query component, key component, batch]`.
-        query: The components at the destination, along the first axis. `biases` is the part of the query from biases.
+        query: The components at the destination, along the first axis. `biases` is what biases add to the query.
         key: The components at the source, along the second axis.
-        measured: `[batch]`, the model's own score, or its difference from that of another source.
+        measured: `[batch]`, the model's own score, or the difference of the scores of the source and another source.
         unexplained: `[batch]`, measured − the sum of all pairs.
         measured_from: Where `measured` was read, in words.
         tolerance: Values of `unexplained` up to this are rounding.
@@ -70,7 +70,7 @@ class Pairs:
         if prompt is None:
             return self.values.mean(-1)
         if not -count <= prompt < count:
-            raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+            raise ResidscopeError("prompt", f"There is no prompt {prompt}: the prompts are 0 to {count - 1}.")
         return self.values[..., prompt]
 
     def top(self, k: int = 5, prompt: int | None = None) -> list[tuple[str, str, float]]:
@@ -113,7 +113,7 @@ class Pairs:
         return self.to_frame(prompt).to_csv(path)
 
     def to_plotly(self, prompt: int | None = None, *, k: int = 16) -> Any:
-        """Return a plotly figure of the strongest components of each side. Blue: positive. Orange: negative.
+        """Return a plotly figure of the strongest components of each side. Blue is positive, orange is negative.
 
         Args:
             prompt: The prompt. None: the mean over prompts.

@@ -1,7 +1,8 @@
 """`pairs`: an attention score as a sum over pairs of components.
 
-score = Σ_ij τ · q̂_i · k̂_j. Here q̂_i is the part of component i in the query at the destination, and k̂_j the part of
-component j in the key at the source. The scale of every norm is frozen. The biases are one component of each side.
+score = Σ_ij τ · q̂_i · k̂_j. Here q̂_i is what component i adds to the query at the destination, and k̂_j is what
+component j adds to the key at the source. τ is the scale of the scores. The scale of every norm is frozen. The biases
+are one component on each side.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _pairs(score: HeadScore, by: By, target: Target) -> Pairs:
 
 
 def _structure(score: HeadScore, by: By) -> tuple[Structure, Rows]:
-    """The structure with which the rows of both sides sum to the stream, and the rows of the last side."""
+    """The structure with which the rows of both sides sum to the stream, and the rows of the query side."""
     found: list[Structure] = []
     rows: list[Rows] = []
     for readout in _readouts(score):
@@ -176,7 +177,7 @@ def _structure(score: HeadScore, by: By) -> tuple[Structure, Rows]:
 
 
 def _readouts(score: HeadScore) -> list[Readout]:
-    """The readouts of both sides."""
+    """The readouts of both sides, the query side first."""
     point, readouts = score.scores.reader.point, list[Readout]()
     sides: tuple[Side, ...] = ("query", "key")
     for side in sides:

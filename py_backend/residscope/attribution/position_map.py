@@ -1,4 +1,4 @@
-"""A map component × position: the contribution of each component to the target at each position."""
+"""A map of components and positions: the contribution of each component to the target at each position."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PositionMap:
-    """A map in logits. `measured` is the model's own value at each position, or NaN if that is not known.
+    """The contribution of each component to the target at each position, in the target's unit.
 
-    For `by="layer"`, the sum of the rows + constant = measured. For `by="accumulated"`, last row + constant = measured.
+    `measured` is the model's own value at each position, or NaN if that value is not known. For `by="layer"`, the sum
+    of the rows + constant = measured. For `by="accumulated"`, the last row + constant = measured.
     """
 
     components: list[Component]
@@ -54,7 +55,7 @@ def position_map(
 
     Args:
         targets: Resolves the target.
-        target: The target. Either it is the same at all positions, or each position has its own next token.
+        target: The target. It is the same at all positions, or the next token of each position.
         by: `"layer"`, `"accumulated"`, or `"head"` (only the heads in `heads`).
         prompt: The prompt. None: the mean over prompts.
         logits: The model's output, if it was given.
@@ -67,7 +68,7 @@ def position_map(
     if target.through or isinstance(target.inner, AttentionScore):
         raise ResidscopeError(
             "position",
-            f"{sentence(in_words(target))} is read at its own positions, so it has no values at every position: choose "
+            f"{sentence(in_words(target))} is read at fixed positions, so it has no value at other positions: choose "
             "another view, or another target, such as a neuron.",
         )
     notes = assumed(targets.view) + padding_in_mean(targets.view, prompt)

@@ -1,4 +1,4 @@
-"""The model's predictions, and the default target, which consists of predictions."""
+"""The model's predictions, and the default target, which is made from the two most likely tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predicted(view: CacheView, position: Position, given: Tensor | None) -> Float[Tensor, "batch d_vocab"]:
-    """Return all logits at one position of each prompt: `given`, or else the cached logits or those of the stream.
+    """Return all logits at one position of each prompt: given, cached, or else computed from the stream.
 
     Args:
         view: The cache.
@@ -38,7 +38,7 @@ def logits_at(
 def suggestions(
     view: CacheView, prompt: int | None, position: Position, k: int, given: Tensor | None
 ) -> list[Prediction]:
-    """Return the model's top predictions, likeliest first. For the mean over prompts, probabilities are averaged."""
+    """Return the model's top predictions, most likely first. If `prompt` is None, probabilities are averaged."""
     logits = predicted(view, position, given)
     row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
     if not bool(row.isfinite().all()):
@@ -49,7 +49,7 @@ def suggestions(
 
 
 def top_two(view: CacheView, given: Tensor | None = None) -> Target:
-    """Return the target of the model's two top predictions for each prompt, at the last real token."""
+    """Return the default target: in each prompt, the top prediction minus the second one, at the last real token."""
     top = predicted(view, "last", given).topk(2, dim=-1).indices.tolist()
     token = Vocabulary(view.model).token
     return Target([Contrast([token(first)], [token(second)]) for first, second in top], own=True)

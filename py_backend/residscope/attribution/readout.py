@@ -1,11 +1,11 @@
 """How a residual vector contributes to a target: norm, centring, cached scale, and the target's direction.
 
-A target is an affine functional of what is read at a point of the stream. For logits, this is the end of the stream,
-read through the final norm and the unembedding. For a neuron, a head or a direction, it is an earlier point.
+A target is an affine functional of what is read at a point of the stream. For logits, the point is the end of the
+stream, read through the final norm and the unembedding. For a neuron, a head or a direction, it is an earlier point.
 
-A norm with its scale frozen at the cached value is affine: y = (x − centre(x)) / s ⊙ w + c. So a direction u at the
-norm's output can be pulled back to the input: g = w ⊙ u, centred for LayerNorm, and x contributes x · g / s. The same
-pull-back works for norms between a sublayer's output and the stream (Gemma 2, OLMo 2, …).
+A norm with a frozen scale s is affine: y = (x − mean(x)) / s ⊙ w + c. (RMSNorm does not subtract the mean.) So a
+direction u at the norm's output can be pulled back to the input: g = w ⊙ u, centred for LayerNorm. Then x contributes
+x · g / s. The same pull-back works for norms between a sublayer's output and the stream (Gemma 2, OLMo 2, …).
 See "A Mathematical Framework for Transformer Circuits" and TransformerLens' `ActivationCache.apply_ln_to_stack`. That
 method leaves out w, because it expects w to be folded into W_U. Here w is included.
 """
@@ -37,7 +37,7 @@ class Functional:
     Attributes:
         vector: The direction of each prompt.
         divisor: The frozen scale at each prompt and position.
-        constant: The contribution of the biases between the stream and the target, in logits.
+        constant: The contribution of the biases between the stream and the target.
     """
 
     vector: Float[Tensor, "batch d_model"]
@@ -45,11 +45,11 @@ class Functional:
     constant: Float[Tensor, "batch pos"]
 
     def __call__(self, rows: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos"]:
-        """Return the contributions of residual vectors, in logits (without the constant)."""
+        """Return the contributions of residual vectors, without the constant."""
         return dots(rows, self.vector) / self.divisor
 
     def through(self, norm: Norm, scale: Float[Tensor, "batch pos"]) -> Functional:
-        """Return this functional at the input of `norm` with frozen scale. The norm's bias goes into the constant."""
+        """Return this functional at the input of `norm` with a frozen scale. The norm's bias adds to the constant."""
         vector, constant = distinct(self.vector), self.constant
         if norm.bias is not None:
             constant = constant + (vector @ norm.bias)[:, None] / self.divisor
@@ -72,7 +72,7 @@ class OutputPath:
     def pull(self, functional: Functional) -> Functional:
         """Pull a functional of the stream back to the sublayer's output.
 
-        The constant of the result is only what the norm's bias contributes. The functional's own constant is left out.
+        The constant of the result contains only the contribution of the norm's bias, not the functional's own constant.
         """
         vector = functional.vector
         if self.factor != 1:
@@ -82,7 +82,7 @@ class OutputPath:
         return before if self.norm is None else before.through(*self.norm)
 
     def push(self, vectors: Float[Tensor, "component batch d_model"]) -> Float[Tensor, "component batch d_model"]:
-        """Return what vectors add to the stream, at one position of each prompt, without the norm's bias."""
+        """Return what output vectors add to the stream, at one position of each prompt, without the norm's bias."""
         vectors = vectors if self.factor == 1 else vectors * self.factor
         if self.norm is None:
             return vectors
@@ -92,7 +92,7 @@ class OutputPath:
 
 
 class OutputParameters(NamedTuple):
-    """The parameters of an output path, read from the model, without anything that depends on the cache or the point.
+    """The parameters of an output path that depend only on the model, not on the cache or the target's point.
 
     Attributes:
         factor: A constant factor of the model.
@@ -111,7 +111,7 @@ class Readout:
     Args:
         view: The cache.
         positions: One position per prompt, or None for every position.
-        directions: u, by which the target reads the output of the norm at the point.
+        directions: u, the direction of the target at the output of the point's norm.
         offset: The number β that is added to the target, such as the unembedding's bias: for each prompt, or for each
             prompt and each position that is read.
         frozen: Whether the norm's scale is frozen at its cached value. If not, the divisor of `functional` leaves
@@ -119,8 +119,8 @@ class Readout:
         point: The point of the stream, and its norm.
         weights: A factor of u for each prompt and position that is read. None: 1.
         measured_in: The activations that hold the target's value. None: the logits.
-        floor: A gap between the sum of the rows and the model's value is not reported up to this size. If 0, the limit
-            is a share of what is summed (`rounding`).
+        floor: Differences up to this between the sum of the rows and the model's value are not reported. If 0, the
+            limit is a share of the summed numbers (see `rounding`).
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Readout:
     ) -> None:
         self.view, self.positions, self.point, self.measured_in = view, positions, point, measured_in
         self.floor = floor
-        # the usual structure; `reconcile` corrects the structure if the cache differs
+        # This is the structure of most models. If the cache differs, `reconcile` corrects it.
         self.structure = Structure(view, entered=embeds_otherwise(view), point=point.place)
         self.directions, self.offset = directions, offset
         self.norm = point.parameters(view)
@@ -150,7 +150,7 @@ class Readout:
         self.functional = at_output.through(self.norm, self._scale)
 
     def by(self, functional: Functional) -> Readout:
-        """Return a readout of this run's rows by another functional, such as that of another run."""
+        """Return a readout that reads this run's rows by another functional, such as that of another run."""
         other = copy(self)
         for of_this_functional in ("products", "repeats"):
             other.__dict__.pop(of_this_functional, None)
@@ -202,13 +202,13 @@ class Readout:
         return (length * weights).max()
 
     def products_at(self, name: str) -> Float[Tensor, ""]:
-        """Return the largest length of the vector x ⊙ g / s, whose sum is a contribution, in the activation `name`."""
+        """Return the largest length of x ⊙ g / s for x in an activation. The entries sum to x's contribution."""
         products = lengths(self.view.raw(name, self.positions), self.functional.vector)
         return (products / self.functional.divisor).abs().max()
 
     @cached_property
     def repeats(self) -> Repeats | None:
-        """Which prompts have equal directions, here and at the output of each sublayer."""
+        """Which prompts have equal directions, here and therefore at each sublayer's output. None if only few have."""
         return repeats(self.functional.vector)
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:

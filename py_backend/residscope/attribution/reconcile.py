@@ -72,8 +72,8 @@ def reconcile(
 ) -> Reconciled:
     """Make rows that sum to the expected value, and find the structure with which they do.
 
-    The usual structure fits most models, and then one comparison is enough. If it does not, the structure is read from
-    the cache layer by layer, and the rows are made again.
+    The usual structure fits most models, and then one comparison is enough. If it does not fit, the structure is read
+    from the cache layer by layer, and the rows are made again.
 
     Args:
         readout: Reads the target from the stream.
@@ -83,7 +83,7 @@ def reconcile(
         logits: The logits from which the measured value was read, if the user gave them.
     """
     rows = build(readout.structure)
-    if rows.missing:  # an incomplete sum has no known value: compare only the cached parts, layer by layer
+    if rows.missing:  # an incomplete sum can only be compared layer by layer
         expected = measured = None
     result, difference = _compared(readout, readout.structure, rows, expected, measured, logits)
     if _agrees(result, difference) or not result.finite:
@@ -104,8 +104,8 @@ def _agrees(result: Reconciled, difference: float) -> bool:
 def _most_products(readout: Readout) -> Tensor | None:
     """The largest length of the products at any cached point of the stream. None if no such point was cached.
 
-    At an earlier point, coordinates may be far larger than at the target's point, and cancelled later. This takes
-    longer, so it is used only if there seems to be a difference.
+    At an earlier point, coordinates may be far larger than at the target's point, and cancelled later. Reading all
+    points takes longer, so this is done only if the first comparison finds a difference.
     """
     import torch
 
@@ -123,9 +123,9 @@ def _compared(
     logits: Tensor | None,
     products: Tensor | None = None,
 ) -> tuple[Reconciled, float]:
-    """Compare rows with the measured value. Also return the difference of their sum from the expected value.
+    """Compare the sum of the rows with the measured value. Also return its difference from the expected value.
 
-    All numbers are read from the GPU in one transfer. By default, `products` is their length at the target's point.
+    All numbers are read from the GPU in one transfer. If `products` is None, `readout.products` is used.
     """
     import torch
 
@@ -248,7 +248,9 @@ def heads_add_up(readout: Readout, structure: Structure, layer: int, tolerance: 
 
 
 def differ_clearly(stream: Tensor | None, rows: Tensor | None, tolerance: float, step: float) -> bool:
-    """Return whether rows differ from the cache by clearly more than rounding. TF32 rounds more than expected.
+    """Return whether rows differ from the cache by clearly more than rounding.
+
+    The limit is wide, because TF32 rounds more than the dtype of the activations suggests.
 
     Args:
         stream: The value in the cache.
@@ -271,7 +273,7 @@ def _names(sums: Collection[Terms]) -> list[str]:
 
 
 def _sum_of(readout: Readout, sums: Collection[Terms]) -> Tensor | None:
-    """The contribution of the sum of these terms. None if an activation was not cached."""
+    """The summed contribution of all terms. None if an activation was not cached."""
     known = all(readout.view.has(name) for name in _names(sums))
     return contributions_of(readout, readout.functional, sums).sum(0) if known else None
 
@@ -283,7 +285,7 @@ def reasons(
     tolerance: float,
     rows: Rows | None = None,
 ) -> list[str]:
-    """Return why the rows do not sum to the target: what the model does between, inside and after its layers.
+    """Return sentences on why the rows do not sum to the target, and on where in the model the difference arises.
 
     Rounding is given as the reason only if every place was compared and no place differs.
 
@@ -387,7 +389,7 @@ _PERHAPS = (
 
 
 def contribution_at(readout: Readout, name: str) -> Tensor | None:
-    """Return the contribution of the stream at an activation `name`. None if it was not cached."""
+    """Return the contribution of the activation `name` of the stream. None if it was not cached."""
     return readout.functional(readout.view.raw(name, readout.positions)) if readout.view.has(name) else None
 
 

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One decomposition of a logit, a logit difference, a direction, or another target. All values are in its unit.
+    """One decomposition of a logit, a logit difference, or another target. All values are in the target's unit.
 
     With `position="all"` every tensor has one more axis, the position (see `axes`).
 
     Attributes:
-        values: `[component, batch]`, the contribution of each row in each prompt. For `by="source"`
+        values: `[component, batch]`, the contribution of each row in each prompt. For `by="source"`:
             `[source, head, batch]`.
-        components: The rows along the first axis, each with its kind, layer and index. For `by="source"` the positions.
-        measured: `[batch]`, the model's own value. NaN if the cache holds nothing to read it from. For `by="source"`
+        components: The rows along the first axis, each with its kind, layer and index. For `by="source"`: the sources.
+        measured: `[batch]`, the model's own value. NaN if the cache holds nothing to read it from. For `by="source"`:
             `[head, batch]`, the contribution of each head, computed from `hook_z`.
         constant: `[batch]`, the contribution of biases and a soft-cap between the stream and the target. For logits,
             the biases of the final norm and of the unembedding.
@@ -99,7 +99,7 @@ class Attribution:
             The address. None if the SAE's configuration has no id on Neuronpedia.
 
         Raises:
-            ResidscopeError: If the row is not a feature.
+            ResidscopeError: If `feature` is not a feature, or the rows are not features.
         """
         number = str(feature).removeprefix("F")
         if self.by != "feature" or not (number.isascii() and number.isdecimal()):
@@ -107,16 +107,16 @@ class Attribution:
         return f"https://www.neuronpedia.org/{self.neuronpedia}/{int(number)}" if self.neuronpedia else None
 
     def mean(self) -> Float[Tensor, "component ..."]:
-        """Return the mean of each row over prompts, in logits."""
+        """Return the mean of each row over prompts."""
         return self.values.mean(self.axes.index("batch"))
 
     def std(self) -> Float[Tensor, "component ..."]:
-        """Return the standard deviation of each row over prompts, in logits. 0 for a single prompt."""
+        """Return the standard deviation of each row over prompts. 0 for a single prompt."""
         axis = self.axes.index("batch")
         return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
 
     def to_frame(self) -> Any:
-        """Return a pandas table in logits: a row per label, a column per prompt (and per position or head, if any).
+        """Return a pandas table: a row per label, a column per prompt (and per position or head, if there are any).
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -135,7 +135,7 @@ class Attribution:
         return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
 
     def to_csv(self, path: str | PathLike[str] | None = None) -> str | None:
-        """Return or write the table of `to_frame` as CSV, in logits.
+        """Return or write the table of `to_frame` as CSV.
 
         Args:
             path: The file to write. By default the text is returned.
@@ -156,21 +156,21 @@ class Attribution:
         rows: Sequence[str] | None = None,
         names: tuple[str, str] = ("this", "other"),
     ) -> Any:
-        """Return a plotly figure, in logits. Blue: positive. Orange: negative.
+        """Return a plotly figure. Blue is positive, orange is negative.
 
         Args:
-            kind: `"heatmap"` (layer × head for `by="head"`; with `position="all"` component × position, or destination
-                × source for sources), `"lens"` (a line, for `by="accumulated"`, with the constant added), `"layers"`
-                (bars), `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for each
-                prompt), `"sides"` (the strongest rows of any kind, beside the same rows of `other`), or `"scatter"`
-                (against `other`). By default the kind that suits `by`.
+            kind: `"heatmap"` (for `by="head"`: layer × head; with `position="all"`: component × position, or, for
+                sources, destination × source), `"lens"` (for `by="accumulated"`: a line, with the constant added),
+                `"layers"` (bars), `"ranking"` (the strongest rows), `"sources"` (head × source), `"prompts"` (a bar for
+                each prompt), `"sides"` (the strongest rows of any kind, beside the same rows of `other`), or
+                `"scatter"` (each row's value against its value in `other`). By default the kind that suits `by`.
             prompt: The prompt. None: the mean over prompts.
-            other: For `"scatter"`: another attribution of the same rows, such as that of a corrupted run. For
-                `"sides"`: one or several others, such as the key side of an attention score.
+            other: For `"scatter"`: another attribution with the same rows, such as that of a corrupted run. For
+                `"sides"`: one or several attributions, such as that of the key side of an attention score.
             k: For `"ranking"`: the number of rows of each sign. For `"sides"`: the number of rows.
             tokens: Texts of the prompt's tokens, as labels of positions. They are always drawn as plain text.
-            rows: The labels of the rows to draw, for a heatmap component × position and for `"prompts"`. By default a
-                heatmap has all rows, and `"prompts"` the strongest (for the logit lens, the last one).
+            rows: The labels of the rows to draw, for a heatmap of component × position and for `"prompts"`. By default
+                a heatmap has all rows, and `"prompts"` has the strongest rows (for the logit lens, the last row).
             names: For `"scatter"`: the titles of the two axes.
 
         Returns:
@@ -186,8 +186,8 @@ class Attribution:
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:
         """Return the k most positive and the k most negative rows, strongest first.
 
-        With `by="head"` only heads are ranked, with `by="neuron"` only neurons, with `by="feature"` only features and
-        the error.
+        With `by="head"`, only heads are ranked. With `by="neuron"`, only neurons are ranked. With `by="feature"`, only
+        features and the error are ranked.
 
         Args:
             k: The number of rows of each sign.
@@ -200,8 +200,8 @@ class Attribution:
         """Roll sources or positions up into segments. All sums stay exact.
 
         Args:
-            segments: What `residscope.segments` returns. The result then has this prompt only. Or a list of these, one
-                for each prompt, whose segments have the same names.
+            segments: The segments of one prompt, from `residscope.segments`. The result then has only this prompt. Or
+                a list with the segments of several prompts, which must have the same names.
             reduce: How the positions of a segment (`position="all"`) become one number: their `"sum"` or their
                 `"mean"`. Sources are always summed.
 
@@ -211,7 +211,7 @@ class Attribution:
             `[component, batch, segment]`.
 
         Raises:
-            ResidscopeError: If there are neither sources nor positions, or the segments are another cache's.
+            ResidscopeError: If there are neither sources nor positions, or the segments belong to another cache.
         """
         return rolled_up(self, self.labels, segments, reduce)
 
@@ -230,7 +230,7 @@ class Attribution:
 
 
 def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor:
-    """Return the values of one prompt, or their mean over prompts. `values` may lack some first axes of the result.
+    """Return the values of one prompt, or their mean over prompts. `values` may lack the first axes of the result.
 
     Raises:
         ResidscopeError: If there is no such prompt.
@@ -240,7 +240,7 @@ def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor
     if prompt is None:
         return values.mean(at)
     if not -count <= prompt < count:
-        raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+        raise ResidscopeError("prompt", f"There is no prompt {prompt}: the prompts are 0 to {count - 1}.")
     return values.select(at, prompt)
 
 

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 SMALLEST = 1e-4
 """Differences up to this are not reported for logits and attention scores.
 
-Both enter a softmax. So this changes a probability or an attention weight by at most 0.01 %, and no view shows it.
+Logits and scores enter a softmax. So such a difference changes a probability or an attention weight by at most 0.01 %,
+which no view shows.
 """
 
 SMALLEST_SHARE = 1e-5
 """Differences up to this share of the summed numbers are not reported for any other target.
 
-Such a target has the unit of its direction, which may have any length, so no fixed limit is suitable. The share is
-about 80 rounding steps of float32. Clean caches in float32 (12 small models, the demo model) differ by up to 7 steps on
-a CPU.
+The unit of such a target depends on the length of its direction, which is arbitrary. So no fixed limit is suitable. The
+share is about 80 rounding steps of float32. Unedited caches in float32 (12 small models, the demo model) differ by up
+to 7 steps on a CPU.
 """
 
 
@@ -36,16 +37,16 @@ def rounding(
 ) -> float:
     """Return the largest difference that counts as rounding.
 
-    Rounding has two sources. The rounding of the rows is independent, so its squares add up. The rounding of the stream
-    comes from each of the model's additions: each coordinate is rounded in proportion to its size, and enters the sum
-    times its weight.
+    Rounding has two sources. The rounding errors of the rows are independent, so their squares add up. The rounding of
+    the stream comes from each of the model's additions: each coordinate is rounded in proportion to its size, and its
+    error is multiplied by the coordinate of the direction.
 
     Args:
         step: The relative rounding step of the stream and of everything that all rows share.
-        row_rounding: The rounding of the rows, by the precision of each row.
+        row_rounding: The rounding of the rows, computed from the precision of each row.
         rows: The root of the sum of the rows' squares and of the squares of constants.
         total: The sum of the rows.
-        products: The length of the products of the stream's coordinates with the direction.
+        products: The length of the vector of products, stream coordinate times direction coordinate.
         layers: The number of the model's layers.
         floor: Differences up to this are not reported. 0: the limit is a share of the summed numbers.
     """

@@ -18,7 +18,7 @@ def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
     """Add up decompositions that are read at several positions, and add the rows that no component writes.
 
     Args:
-        parts: The decomposition of each part of the score, by the same components.
+        parts: The decomposition of each part of the score, all with the same kind of rows.
         score: The score.
     """
     first, *others = parts
@@ -50,7 +50,7 @@ def summed(parts: Sequence[Attribution], score: HeadScore) -> Attribution:
 
 
 def _notes(parts: Sequence[Attribution], score: HeadScore) -> list[str]:
-    """The notes of all parts. If a note does not hold for all parts, it names its source."""
+    """The notes of all parts. If a note does not hold for all parts, the source of its part is named."""
     notes: list[str] = []
     for i, part in enumerate(parts):
         places = sorted(set(score.key_positions[:, i].tolist())) if len(parts) > 1 else []
@@ -63,7 +63,7 @@ def _notes(parts: Sequence[Attribution], score: HeadScore) -> list[str]:
 def _with_extra(
     score: HeadScore, by: str, components: list[Component], values: Tensor, constant: Tensor, measured: Tensor
 ) -> tuple[list[Component], Tensor, Tensor, Tensor]:
-    """Add a position bias and what a soft-cap changes: as rows, or, for points of the stream, to the constant."""
+    """Add the position bias and the change by the soft-cap: as rows, or for `"accumulated"` to the constant."""
     import torch
 
     extra = score.extra
@@ -78,7 +78,7 @@ def _with_extra(
 
 
 def united(parts: Sequence[Attribution]) -> tuple[list[Component], Tensor, int | None]:
-    """Return the sum of the rows. If a layer is split in only one of the parts, the sum has both kinds of rows."""
+    """Return the sum of the parts' rows. A layer that only one part splits has both split rows and a whole row."""
     import torch
 
     first, *others = parts

@@ -23,8 +23,8 @@ _ROLLED = {"source": "segment", "pos": "segment", "destination": "destination se
 class SegmentAttribution:
     """An attribution whose sources or positions are rolled up into segments. Made by `Attribution.by_segment`.
 
-    The sum of the rows + constant + unexplained = measured, as before. Where the rows are source segments, the sum
-    includes `padding`.
+    As in the attribution, the sum of the rows + constant + unexplained = measured. If the rows are source segments,
+    `padding` must be added to their sum.
 
     Attributes:
         values: For `by="source"` `[segment, head, batch]`, otherwise `[component, batch, segment]`.
@@ -34,9 +34,9 @@ class SegmentAttribution:
         by: The decomposition.
         reduce: How the positions of a segment became one number: `"sum"` or `"mean"`. Sources are always summed.
         measured: The model's own value, with the other axes of `values`.
-        constant: The constant, as `measured`.
-        unexplained: measured − Σ rows − constant, as `measured`.
-        padding: For sources: the contribution of sources that are padding, in no segment. Otherwise None.
+        constant: The constant, with the axes of `measured`.
+        unexplained: measured − Σ rows − constant, with the axes of `measured`.
+        padding: For sources: the contribution of sources that are padding, which belong to no segment. Otherwise None.
         tolerance: Values of `unexplained` up to this are rounding.
         heads: For `by="source"`: the heads along the second-last axis of `values`.
         notes: Notes on these values, in sentences.
@@ -75,7 +75,8 @@ class SegmentAttribution:
         """Return the k cells farthest from 0 in the mean over prompts.
 
         Returns:
-            Tuples of the labels along each axis but the batch, and the value at the end, the farthest first.
+            A tuple for each cell: its label along each axis except `batch`, then its value. The cell farthest from 0 is
+            first.
         """
         mean = self.values.mean(self.axes.index("batch"))
         others = [axis for axis in self.axes if axis != "batch"]
@@ -92,7 +93,7 @@ class SegmentAttribution:
         return found
 
     def to_frame(self) -> Any:
-        """Return a pandas table with a row for each label of the first axis, and a column for each other label.
+        """Return a pandas table: a row for each label of the first axis, a column for each cell of the other axes.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -119,7 +120,7 @@ class SegmentAttribution:
 
 
 class Rows(Protocol):
-    """What is read of an `Attribution`. `result` imports this module, and explains the names."""
+    """The fields of an `Attribution` that are read here. A protocol, because `result` imports this module."""
 
     @property
     def values(self) -> Tensor: ...  # noqa: D102
@@ -149,11 +150,12 @@ def rolled_up(
     Args:
         rows: The attribution.
         labels: The labels along its first axis.
-        segments: The segments of one prompt, which is then the only one; or of several, with the same names.
-        reduce: How destination positions become one number.
+        segments: The segments of one prompt, which is then the only prompt of the result. Or the segments of several
+            prompts, with the same names.
+        reduce: How the positions of a segment become one number. Sources are always summed.
 
     Raises:
-        ResidscopeError: If the attribution has neither sources nor positions, or the segments are another cache's.
+        ResidscopeError: If the attribution has neither sources nor positions, or the segments belong to another cache.
     """
     import torch
 
@@ -189,7 +191,7 @@ def rolled_up(
     missing = sum(int(part["missing"]) for part in parts)
     if missing:
         many = "1 position has" if missing == 1 else f"{missing} positions have"
-        notes.append(f"{many} no value, because no token follows: left out of the segments.")
+        notes.append(f"{many} no value, because no token follows, and {'is' if missing == 1 else 'are'} left out.")
     return SegmentAttribution(
         values,
         axes,
@@ -208,7 +210,7 @@ def rolled_up(
 
 
 def check_shape(segments: Segments, positions: int, prompts: int) -> None:
-    """Refuse segments of a cache of another shape.
+    """Refuse segments that belong to a cache of another shape.
 
     Raises:
         ResidscopeError: If the number of positions differs, or there is no such prompt.
@@ -216,12 +218,12 @@ def check_shape(segments: Segments, positions: int, prompts: int) -> None:
     if segments.n_pos != positions:
         raise ResidscopeError(
             "segments",
-            f"These segments are those of a cache with {segments.n_pos} positions, but this has {positions}: call "
+            f"These segments are those of a cache with {segments.n_pos} positions, but this one has {positions}: call "
             "`residscope.segments` for this cache.",
         )
     if segments.prompt >= prompts:
         raise ResidscopeError(
-            "segments", f"These segments are those of prompt {segments.prompt}, but this has {prompts} prompts."
+            "segments", f"These segments are those of prompt {segments.prompt}, but there are only {prompts} prompts."
         )
 
 
@@ -247,7 +249,7 @@ def _one(rows: Rows, segments: Segments, reduce: Reduce) -> dict[str, Tensor]:
         sums_only = axes[place] == "source"
         if sums_only:
             found["padding"] = outside(found["measured"], place - 1, segments)
-        empty = values.isnan().all(0)  # no token follows, so this position has no question
+        empty = values.isnan().all(0)  # no token follows, so this position has no target
         real = rolled((~empty).to(values), place - 1, segments)
         inside = values.new_zeros(values.shape[place])
         for segment in segments:
@@ -272,14 +274,14 @@ def rolled(tensor: Tensor, axis: int, segments: Segments) -> Tensor:
 
 
 def outside(tensor: Tensor, axis: int, segments: Segments) -> Tensor:
-    """Return the sum over the positions that are in no segment: the padding."""
+    """Return the sum over the positions that are in no segment. These positions are padding."""
     first, end = segments[0].start, segments[-1].end
     before, after = tensor.narrow(axis, 0, first), tensor.narrow(axis, end, tensor.shape[axis] - end)
     return before.sum(axis) + after.sum(axis)
 
 
 def _reduced(tensor: Tensor, axis: int, segments: Segments, real: Tensor, *, mean: bool) -> Tensor:
-    """The sum, or the mean over positions with a value. NaN if a segment has no position with a value."""
+    """The sum or the mean over the positions with a value. NaN if a segment has no position with a value."""
     summed = rolled(tensor, axis, segments)
     count = real if summed.ndim == real.ndim else real[None]
     return summed / count if mean else summed.masked_fill(count == 0, float("nan"))

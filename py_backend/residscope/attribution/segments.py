@@ -1,4 +1,4 @@
-"""`segments`: named ranges of a prompt's tokens, from its text or from the user's ranges."""
+"""`segments`: named ranges of a prompt's tokens. The prompt's text or the user gives the ranges."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def segments(
     """Divide a prompt into segments, by its text or by ranges that you give.
 
     The segments cover all real tokens without overlap. Padding is in no segment. Tokens that no rule covers form
-    unnamed segments ("…"). If these are special tokens only, their text is the name; those at the beginning of the
-    prompt, such as `<bos>`, are apart, because many heads attend to them.
+    segments with the name "…". If such a segment has only special tokens, their text is its name. Special tokens at the
+    beginning of the prompt, such as `<bos>`, form a segment of their own, because many heads attend to them.
 
     Args:
         cache: An `ActivationCache`. The model is not run: only token ids and texts are read.
         prompt: The prompt.
-        by: `"sentence"`: ends at `.`, `!`, `?`, `…` and white space, at `。`, `！`, `？`, and at blank lines.
+        by: `"sentence"`: a segment ends at `.`, `!`, `?`, `…` and white space, at `。`, `！`, `？`, and at blank lines.
             Abbreviations such as "e.g." or "Dr.", initials and the numbers of a list do not end a sentence.
-            `"line"`: ends at line breaks; empty lines belong to the line before.
+            `"line"`: a segment ends at a line break. Empty lines belong to the line before.
             `"turn"`: from a special token with a role (`<|im_start|>user`, `<start_of_turn>user`,
             `<|start_header_id|>user`, `<|user|>`) to the special token that ends the turn.
-            `"tag"`: the outermost pairs of tags, `<think>…</think>`; `<think>` without an end ends with the prompt.
-            Or triples (name, start, end), where `end` is the position after the last one.
+            `"tag"`: the outermost pairs of tags, `<think>…</think>`. A tag without an end tag ends with the prompt.
+            Or triples (name, start, end), where `end` is the position after the segment's last position.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
@@ -55,7 +55,7 @@ def segments(
         The segments. `.names` are the beginnings of their texts, the roles, the tags, or the given names.
 
     Raises:
-        ResidscopeError: If there are no such parts in the text, the text is not known, or a range cannot be used.
+        ResidscopeError: If the text has no such segments, the text is not known, or a range cannot be used.
     """
     tracked = seen(cache, model)
 

@@ -70,7 +70,7 @@ def source_rows(readout: Readout, heads: Any, to_explain: Tensor | None) -> Part
 
 
 def _with_zeros(values: Tensor, places: list[int]) -> Tensor:
-    """Values by head, `[..., head, batch]`, in another order. The index after the last head stands for 0."""
+    """Values by head, `[..., head, batch]`, in the order of `places`. An index after the last head stands for 0."""
     import torch
 
     zero = values.new_zeros(*values.shape[:-2], 1, values.shape[-1])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def sources(
     readout: Readout, heads: Sequence[tuple[int, int]]
 ) -> tuple[Float[Tensor, "source destination head batch"], Float[Tensor, "destination head batch"]]:
-    """Return the source contributions of each head, and the head's contribution from `z`, which is their sum.
+    """Return the source contributions of each head, and their sum, which is computed from `z`.
 
     The axis `destination` has length 1 if the readout is for one position of each prompt.
 
@@ -34,7 +34,7 @@ def sources(
         heads: Layers and indices of heads.
 
     Returns:
-        The source contributions, and the heads' contributions, in logits.
+        The source contributions, and the contribution of each head.
 
     Raises:
         ResidscopeError: If there is no such head, or `pattern`, `v` or `z` was not cached for all positions.
@@ -57,16 +57,16 @@ def sources(
 
 @dataclass(frozen=True)
 class SourceContributions:
-    """The source contributions of heads of one layer: pattern[q, k] · (v[k] · W_O g) / s[q].
+    """The source contributions of heads of one layer: pattern[d, s] · (v[s] · W_O g) / divisor[d].
 
-    g is the direction along which the target reads the stream, and s the frozen scale of the norm.
+    d is the destination, s is the source, and g is the direction along which the target reads the stream.
 
-    If a head gates what it has read, each source contribution is multiplied by the cached gate at the destination.
+    If a head multiplies what it has read by a gate, each source contribution is multiplied by the gate at d.
 
     Attributes:
         read: What the heads read.
         unit: The direction of each head's `z`, W_O g.
-        divisor: The frozen scale s.
+        divisor: The frozen scale of the norm.
         measured: The contribution of each head at each destination, from `z`. The source contributions sum to it.
     """
 
@@ -77,7 +77,7 @@ class SourceContributions:
 
     @cached_property
     def full_weight(self) -> Float[Tensor, "batch head source"]:
-        """The contribution of each source's value if attention to it were 1, before division by s."""
+        """The contribution of each source's value if attention to the source were 1, before the division."""
         return _dot(self.read.v, self.unit)
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
@@ -88,7 +88,7 @@ class SourceContributions:
         else:
             gated = self.read.gate[:, heads, rows] * self.unit[:, heads, None]
             contributions = pattern * (gated @ self.read.v[:, heads, columns].transpose(-1, -2))
-        # In place, because this may be as large as all patterns of a layer.
+        # In place, because this tensor may be as large as all patterns of a layer.
         return contributions.div_(self.divisor[:, None, rows, None])
 
 
@@ -106,7 +106,7 @@ def contributions_along(
     layer: int,
     heads: Sequence[int],
 ) -> SourceContributions:
-    """Return `source_contributions`, given the directions of the layer's `z` and the divisor."""
+    """Return the source contributions of heads of a layer, given the directions of the layer's `z`, and the divisor."""
     check_heads(layer, heads, direction.shape[1])
     read = head_inputs(view, positions, layer, heads, (direction.shape[1], direction.shape[2]))
     z = view.get(f"blocks.{layer}.attn.hook_z") if read.z is None else read.z  # raises if it was not cached
@@ -140,7 +140,7 @@ def not_from_sources(size: float) -> str:
 
 
 def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:
-    """Return heads that a user named, `["9.9", "L9H6", (10, 7)]`, one alone or several in a list.
+    """Return the layers and indices of heads that a user named: one head, or a list like `["9.9", "L9H6", (10, 7)]`.
 
     Raises:
         ResidscopeError: If the list is empty, or an entry is not a head of this model.

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """A target of contributions, read from the stream. Results are memoised with the cache.
+    """A target that is read from the stream. Results are memoised with the cache.
 
     Attributes:
         targets: Resolves the target.
         target: The target.
         where: The position of each prompt at which layers are compared with the stream. None: all positions. If the
-            target goes through heads, the first of them writes to the target at this position.
+            target has a path of heads, the first head writes to the target at this position.
     """
 
     targets: Targets
@@ -57,7 +57,7 @@ class StreamTarget:
     def readout(self, prompts: range, where: Int[Tensor, " batch"] | None = None) -> Readout:
         """Return a readout for some prompts, at one position of each, or at all positions.
 
-        If the target is read at its own position, the readout reads nothing at other positions.
+        If the target has its own position, what the readout reads at other positions has weight 0.
         """
         if is_inner(self.target):
             return self._inner(prompts, where).readout()
@@ -84,19 +84,19 @@ class StreamTarget:
 
     @property
     def has_own_position(self) -> bool:
-        """Whether the target is read at its own position, independent of the requested position."""
+        """Whether the target itself determines where it is read, whatever position is requested."""
         return isinstance(self.target.inner, AttentionScore) or bool(self.target.through)
 
     def head_directions(
         self, prompts: range, layer: int, where: Int[Tensor, " batch"] | None = None
     ) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch destination"]]:
-        """Return the direction of the `z` of each head in a layer, and the divisor."""
+        """Return the direction of each head's `z` in a layer, and the divisor."""
         own = self.key[1] if self.has_own_position else None
         key = ("head directions", prompts, layer, None if where is None else tuple(where.tolist()), own)
         return self._memo.once(key, lambda: head_directions(self.readout(prompts, where), layer)[:2], size_of)
 
     def check(self, layer: int) -> list[str]:
-        """Refuse a layer whose heads do not add up to its output. Return notes on what stays unexplained.
+        """Refuse a layer whose heads do not add up to its output. Return notes on the unexplained rest.
 
         Raises:
             ResidscopeError: Also if the layer is not before the point where the target is read.
@@ -113,7 +113,7 @@ class StreamTarget:
         return check_split(self.targets.view, [layer], checked, lambda: self._measured) + self._only_at()
 
     def _only_at(self) -> list[str]:
-        """A note on a target that is read at its own position only."""
+        """A note if the target is read at only one position of each prompt."""
         own = self._measured[0].positions if self.has_own_position else None
         if own is None:
             return []

@@ -1,8 +1,8 @@
 """How a target is read from the stream: the functional at its point, and the model's value there.
 
-Logits and directions at the end are read at the destination. A target inside the model is read at its own point. If
-the target goes through a head, it is read at this head's source instead: A[d, s] · W_V W_O g, where g reads the target
-at the destination d.
+Logits and directions at the end are read at the end of the stream. A target inside the model is read at an earlier
+point. If the target is what a head contributes, it is read at the source s of this head: the direction there is
+A[d, s] · W_V W_O g, where g is the direction of the outer target at the destination d.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 Explained = tuple[Readout, "Tensor | None"]
-"""A readout, and what its rows must sum to, if it is known."""
+"""A readout, and the value that its rows must sum to. None if this value is not known."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class TargetReading:
         point: The point, and the norm there.
         positions: The position of each prompt that is read. None: every position.
         directions: The target as a functional u of what is read.
-        offset: What biases add, β, for each prompt, or for each position that is read.
+        offset: β, what biases add to the target: for each prompt, or for each position that is read.
         weights: A factor of u for each position that is read. None: 1.
         measured_in: The activations that hold the target's value. None: the logits.
         value: The cached value at the positions that are read. None if it was not cached. Logits are measured by
             `model_value` instead.
         source: Where the value was read, in words.
-        axis: The kind of the positions that are read, if there are several.
-        floor: A gap between the sum of the rows and the model's value is not reported up to this size. If 0, the limit
-            is a share of what is summed (`rounding`).
+        axis: The name of the axis of the positions that are read, if there are several.
+        floor: Differences up to this between the sum of the rows and the model's value are not reported. If 0, the
+            limit is a share of the summed numbers (see `rounding`).
         notes: Notes on the target.
     """
 
@@ -90,7 +90,7 @@ class TargetReading:
         )
 
     def everywhere(self) -> TargetReading:
-        """Return the same target, read at every position. Positions that it does not read have weight 0."""
+        """Return the same target, read at every position. Positions that the target does not read have weight 0."""
         if self.positions is None:
             return self
         here = self.view.like.new_zeros(self.view.batch, self.view.n_pos)
@@ -146,18 +146,18 @@ def target_reading(
         readout = reading.readout()
 
         def explained(reading: TargetReading = reading, readout: Readout = readout, outer: Target = outer) -> Explained:
-            """The outer target's readout, and what its rows must sum to."""
+            """The outer target's readout, and the value that its rows must sum to."""
             measured = measured_value(reading, readout, targets, outer, logits)
             if measured.value is None:
                 return readout, None
             return readout, measured.value - measured.cap_change - readout.functional.constant
 
-        # One object for all sources of the outer target's heads, so that layers are compared only once.
+        # All sources of the same outer target share one object, so that layers are compared only once.
         key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))
         checked = Checked() if logits is not None else view.memo.once(key, Checked)
         about = sentence(in_words(outer))
         notes = reading.notes + [f"{about}: {note}" for note in check_split(view, [through.layer], checked, explained)]
-        # A score may be read at several positions. What is written after such a position does not reach that part.
+        # A score may be read at several positions. A head's source is refused only if it is after the latest of them.
         latest = reading.positions if part is None or step else part.score.latest
         reading = _through(view, readout, through, notes, latest)
         outer = msgspec.structs.replace(target, through=target.through[: step + 1])
@@ -197,7 +197,7 @@ def reading_notes(reading: TargetReading, measured: Measured) -> list[str]:
 def _base(
     targets: Targets, target: Target, where: Int[Tensor, " batch"] | None, part: ScorePart | None
 ) -> TargetReading:
-    """How the target is read without the heads of a path."""
+    """How the target at the end of the path is read, without the heads of the path."""
     view = targets.view
     match target.inner:
         case None:
@@ -278,7 +278,7 @@ def _direction(targets: Targets, direction: StreamDirection, where: Int[Tensor, 
 def _through(
     view: CacheView, outer: Readout, through: Through, notes: list[str], latest: Int[Tensor, " batch"]
 ) -> TargetReading:
-    """A head's contribution to a target, read at the head's source. `latest` is the last destination."""
+    """A head's contribution to a target, read at the head's source. A source after `latest` is refused."""
     layer, head = through.layer, through.head
     direction, divisor, _ = head_directions(outer, layer)
     found = contributions_along(view, outer.positions, direction, divisor, layer, [head])
@@ -327,7 +327,7 @@ def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value:
 def _before_values(
     view: CacheView, through: Through, shape: tuple[int, ...], unit: Tensor, attends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The target as a functional of what attention reads, through the head's values: direction, weights and offset."""
+    """The target as a functional of what attention reads: direction, weights and offset. W_V is applied here."""
     layer, (count, width) = through.layer, shape
     latent = latent_values(view, layer, through.head, (count, width))
     if latent is not None:
@@ -352,7 +352,9 @@ def _before_values(
 def _before_norm(
     view: CacheView, layer: int, group: int, groups: int, unit: Tensor, attends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The target as a functional of values before the norm on values, if there is one: direction, weights and offset.
+    """The target as a functional of values before the norm on values: direction, weights and offset.
+
+    Without such a norm, the functional stays the same.
 
     The norm's scale at each source is frozen at the cached value.
     """

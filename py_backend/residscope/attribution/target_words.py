@@ -17,7 +17,7 @@ def in_words(target: Target) -> str:
 
 
 def of_logits(target: Target) -> str:
-    """Return the contrasts of a target in a few words: `“·Mary” − “·John”`, `8 pairs`; or `a direction`."""
+    """Return a target's contrasts or direction in a few words: `“·Mary” − “·John”`, `8 pairs`, `a direction`."""
     if target.direction is not None:
         return "a direction"
     if target.next_token is not None:
@@ -32,12 +32,12 @@ def of_logits(target: Target) -> str:
 
 
 def of_next_token(own: NextToken) -> str:
-    """Return each position's own next token in a few words."""
+    """Return a next-token target in a few words."""
     return "what came next" if own.versus is None else "what came next − runner-up"
 
 
 def inside(target: Target, logits: str) -> str:
-    """Return a target in words, also if it is inside the model.
+    """Return a target in words. The target may be inside the model.
 
     Args:
         target: The target.
@@ -51,7 +51,7 @@ def inside(target: Target, logits: str) -> str:
 
 
 def sentence(words: str) -> str:
-    """Return words as the beginning of a sentence."""
+    """Return words with a capital letter, as the beginning of a sentence."""
     return words[:1].upper() + words[1:]
 
 
@@ -86,7 +86,7 @@ def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
 
 
 def _of_attention(score: AttentionScore) -> str:
-    """The question that an attention score answers. Ends with `(by its key)` on the key side."""
+    """An attention score in words. They end with `(by its key)` on the key side."""
     by = " (by its key)" if score.side == "key" else ""
     head, source = name(score.layer, score.head), _named(score.source)
     if score.versus is None:

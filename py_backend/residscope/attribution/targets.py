@@ -1,8 +1,8 @@
 """Turns answers, in any form that a user may write, into one linear functional for each prompt.
 
-The normal form is `terms.Target`: token contrasts, one for all prompts or one per prompt, the key of a direction, or a
-target inside the model. `functional` turns contrasts and directions at the end into u and β, so that target = (final
-norm's output) · u + β. `target_reading` does the same for targets inside the model.
+The normal form is `terms.Target`: contrasts of tokens (one for all prompts or one per prompt), the key of a direction,
+or a target inside the model. `functional` turns contrasts and directions at the end of the stream into u and β, so that
+target = (final norm's output) · u + β. `target_reading` does the same for targets inside the model.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ _DIRECTIONS_KEPT = 8
 
 @dataclass(frozen=True)
 class Targets:
-    """Resolves answers for one cache. Directions that were given as tensors are kept longer than the view.
+    """Resolves answers for one cache.
 
     Attributes:
         view: The cache.
-        vocabulary: The tokens of its model.
-        directions: The directions that were given as tensors, by key.
+        vocabulary: The tokens of the cache's model.
+        directions: The directions that were given as tensors, by key. The caller may keep them longer than the view.
         notes: How answers were understood, if that is not obvious.
     """
 
@@ -106,7 +106,7 @@ class Targets:
     def of(cls, view: CacheView, directions: dict[str, Any] | None = None) -> Targets:
         """Return the resolver for one cache.
 
-        It has its own vocabulary, because the user may change the tokenizer at any time.
+        Each resolver has a new vocabulary, because the user may change the tokenizer at any time.
         """
         return cls(view, Vocabulary(view.model), {} if directions is None else directions)
 
@@ -119,12 +119,11 @@ class Targets:
         """Convert answers to the normal form.
 
         Args:
-            answers: One answer for all prompts: a token (string or id), a pair `(answer, distractor)` as a tuple, where
-                each side may be a set or a list of tokens (their mean). Or a list of these, one per prompt; a tensor of
-                ids, an array of texts or a pandas table, `[batch]` or `[batch, 2]`; a direction `[d_model]` or
-                `[batch, d_model]` of floats; a target inside the model (`neuron`, `feature`, `direction`, `output`,
-                `attention`);
-                a `Target`.
+            answers: One of these forms. One answer for all prompts: a token (string or id), or a tuple
+                `(answer, distractor)`, where each side may be a set or a list of tokens, whose mean is taken. One
+                answer per prompt: a list of such answers, or a tensor of ids, an array of texts or a pandas table,
+                `[batch]` or `[batch, 2]`. A direction: floats, `[d_model]` or `[batch, d_model]`. A target inside the
+                model (`neuron`, `feature`, `direction`, `output`, `attention`), `next_token`, or a `Target`.
 
         Raises:
             ResidscopeError: If a string is not one token, an id is outside the vocabulary, the number of answers is
@@ -157,7 +156,7 @@ class Targets:
         return Target([self._contrast(answers)])
 
     def _checked(self, target: Target) -> Target:
-        """Check a target in the normal form, for example one that a view sent: this model must have its tokens."""
+        """Check that a target in the normal form fits this cache. A view may have sent it."""
         if target.next_token is not None:
             if target.inner is not None or target.contrasts or target.direction is not None:
                 raise ResidscopeError("answers", "The next token cannot be combined with another target.")
@@ -215,14 +214,14 @@ class Targets:
     def functional(self, target: Target) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
         """Return u and β for logits or a direction: target = (final norm's output) · u + β (before a soft-cap).
 
-        Source: TransformerLens' `tokens_to_residual_directions`, with sets of tokens, the bias and a logit scale, in
-        working precision.
+        Source: TransformerLens' `tokens_to_residual_directions`. Here sets of tokens, the bias and a logit scale are
+        included, and the result has the working precision.
         """
         if target.next_token is not None:
             raise ResidscopeError(
                 "next-token",
                 "Each position has its own next token, but this needs one token for all positions: name a token. "
-                '`residscope.attribute` and `position="all"` take `targets.next_token()`.',
+                '`targets.next_token()` is for `residscope.attribute`, also with `position="all"`.',
             )
         if target.direction is not None:
             u = self.given_direction(target.direction)
@@ -254,7 +253,7 @@ class Targets:
         return (logits * self.weights(target)[1].to(logits.device)[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
-        """Return token ids and their weights α, `[prompts or 1, tokens]`, padded with weight 0."""
+        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`. Padding has weight 0."""
         if not self._last_weights or self._last_weights[0] is not target:
             self._last_weights[:] = [target, _weights(target)]
         return self._last_weights[1]
@@ -270,7 +269,7 @@ class Targets:
 
     # --- targets inside the model ------------------------------------------------------------------------------------
     def _inner(self, given: InnerTarget) -> Target:
-        """The normal form of a target inside the model. `_checked` compares it with the model."""
+        """The normal form of a target object. `_checked` then compares it with the model."""
         if isinstance(given, Neuron):
             if given.part not in get_args(NeuronPart):
                 raise ResidscopeError("neuron", f'`part={given.part!r}` is not known: use "pre", "gate" or "up".')
@@ -315,7 +314,7 @@ class Targets:
         )
 
     def _check_columns(self, pair: tuple[Any, ...]) -> None:
-        """Refuse a pair of lists that could be two columns (an entry for each prompt) or two sets of tokens."""
+        """Refuse a pair of lists that could mean two columns (an entry for each prompt) or two sets of tokens."""
         lengths = [len(side) if isinstance(side, list) else 0 for side in pair]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         if len(pair) == 2 and self.view.batch > 1 and self.view.batch in lengths:
             raise ResidscopeError(
@@ -326,7 +325,7 @@ class Targets:
             )
 
     def _contrast(self, answer: Any) -> Contrast:
-        if is_array(answer) and answer.ndim == 1 and len(answer) == 2:  # a row of the course's `[batch, 2]`
+        if is_array(answer) and answer.ndim == 1 and len(answer) == 2:  # a row of an array `[batch, 2]`
             answer = tuple(answer.tolist())
         if isinstance(answer, tuple):
             if len(answer) != 2:
@@ -348,7 +347,7 @@ class Targets:
         return Contrast(self._tokens(answer), [])
 
     def _tokens(self, side: Any) -> list[Token]:
-        """One side of a contrast: a token, or a list or set of tokens (their mean)."""
+        """The tokens of one side of a contrast. The side is a token, or a list or set of tokens (for their mean)."""
         if isinstance(side, str):
             check = self.vocabulary.require(side)
             if check.tokens[0].text != side.replace("▁", " ") and check.message not in self.notes:
@@ -413,7 +412,7 @@ def _weights(target: Target) -> tuple[Tensor, Tensor]:
 
 
 def explain(text: str, model: Any) -> str:
-    """Return how a model's tokenizer splits a string, and what to use as a target if it is not one token.
+    """Return how a model's tokenizer splits a string, and what to use as a target if the string is not one token.
 
     Args:
         text: A text such as `" Mary"`. Words inside a sentence begin with a space.
@@ -434,7 +433,7 @@ def is_array(value: Any) -> bool:
 
 
 def _unpacked(answers: Any) -> Any:
-    """Columns of tables and numpy arrays as lists. Directions stay arrays."""
+    """Columns of tables, numpy arrays and ranges as lists. Arrays of floats (directions) stay arrays."""
     if isinstance(answers, range):
         return list(answers)
     if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
@@ -442,7 +441,7 @@ def _unpacked(answers: Any) -> Any:
     kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's dtypes have no `kind`
     if kind is None or isinstance(answers, str):  # a torch tensor, or not an array; numpy has its own string type
         return answers
-    return answers.astype("float64") if kind == "f" else _entries(answers)  # in a byte order that torch can read
+    return answers.astype("float64") if kind == "f" else _entries(answers)  # a byte order that torch can read
 
 
 def _has_target(answers: Any) -> bool:
@@ -480,10 +479,10 @@ def _kind(value: Any) -> str:
 
 
 def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, Any] | None = None) -> Any:
-    """Return a target in the form that a user would write: `" Mary"`, `(" Mary", " John")`, a set, one per prompt."""
+    """Return a target in the form that a user would write, such as `" Mary"`, `(" Mary", " John")`, a set, a list."""
 
     def side(tokens: list[Token]) -> Any:
-        # The text only if it encodes to exactly this token, otherwise the id.
+        # The text is used only if it encodes to exactly this token, otherwise the id.
         names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
         # A set, because a list could mean one answer per prompt. A repeated token counts twice, so it needs a list.
         return names[0] if len(names) == 1 else set(names) if len(set(names)) == len(names) else names

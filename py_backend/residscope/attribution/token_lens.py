@@ -44,20 +44,20 @@ _MOST_LOGITS = 6_000_000
 
 @dataclass(frozen=True, eq=False)
 class TokenLens:
-    """The likeliest tokens at points of the residual stream.
+    """The most likely tokens at points of the residual stream.
 
     For the mean over prompts, probabilities are averaged.
 
     Attributes:
-        points: The points, `"3_pre"`, `"3_mid"`, `"final_post"`: the first axis.
-        positions: The positions: the second axis.
-        tokens: The texts of the likeliest tokens, likeliest first: `tokens[point][position][k]`.
-        ids: `[point, position, k]`, their ids.
-        probabilities: `[point, position, k]`, 0 to 1.
-        answer_probability: `[point, position]`, the answer's probability (if a prompt has several answers, of the
-            likeliest). None if the target is a direction, which has no answer token.
-        rank: `[point, position]`, the answer's rank. 1 is the likeliest token. For the mean over prompts: the median of
-            the prompts' ranks (the better one of two middle ranks).
+        points: The points along the first axis: `"3_pre"`, `"3_mid"`, `"final_post"`.
+        positions: The positions along the second axis.
+        tokens: The texts of the most likely tokens, most likely first: `tokens[point][position][k]`.
+        ids: `[point, position, k]`, the ids of these tokens.
+        probabilities: `[point, position, k]`, the probabilities of these tokens, 0 to 1.
+        answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, the
+            probability of the most likely one. None if there is no answer token, for example for a direction.
+        rank: `[point, position]`, the answer's rank. 1 is the most likely token. For the mean over prompts: the median
+            of the prompts' ranks (the better one of two middle ranks). None if there is no answer token.
         norm: Whether the final norm's scale is `"frozen"` or `"recomputed"` at each point.
         notes: Notes on these values, in sentences.
         target: The target whose answers are compared.
@@ -77,7 +77,7 @@ class TokenLens:
     model: str = ""
 
     def to_frame(self) -> Any:
-        """Return a pandas table of the likeliest tokens' texts: a row for each point, a column for each position.
+        """Return a pandas table of the most likely tokens: a row for each point, a column for each position.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
@@ -88,7 +88,7 @@ class TokenLens:
         return pd.DataFrame(rows, index=pd.Index(self.points, name="point"), columns=columns)
 
     def to_plotly(self) -> Any:
-        """Return a plotly figure with the likeliest token in each cell. The colour of a cell is its probability.
+        """Return a plotly figure with the most likely token in each cell. The colour shows this token's probability.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -129,19 +129,19 @@ def token_lens(
 ) -> TokenLens:
     """Compute what the model would predict if its layers ended at points of the residual stream (logit lens).
 
-    The final norm, the unembedding, the logit scale and the soft-cap are the model's.
+    The stream at each point passes the model's own final norm, unembedding, logit scale and soft-cap.
 
     Args:
         cache: An `ActivationCache`.
-        answers: The tokens whose probability and rank are computed, as in `attribute` (of a pair, the answer), or
-            `targets.next_token()`: at each position the token that follows (NaN and rank 0 where none follows). By
-            default the model's top prediction at each prompt's last token.
-        prompt: The prompt, or None for the mean over prompts of the probabilities.
+        answers: The tokens whose probability and rank are computed, as in `attribute` (from a pair, only the answer).
+            With `targets.next_token()`, the answer at each position is the token that follows (NaN and rank 0 where
+            no token follows). By default the answer is the model's top prediction at each prompt's last token.
+        prompt: The prompt. None: the probabilities are averaged over prompts.
         k: The number of tokens in each cell.
-        points: Points such as `["3_pre", "3_mid", "final_post"]`, or None for all.
-        positions: Positions, or None for all.
-        norm: The scale of the final norm: `"recomputed"` at each point (what the model would predict there), or
-            `"frozen"` at its value at the end of the stream.
+        points: Points such as `["3_pre", "3_mid", "final_post"]`. None: all points.
+        positions: The positions. None: all positions.
+        norm: The scale of the final norm: `"recomputed"` from the stream at each point (what the model would predict
+            there), or `"frozen"` at its value at the end of the stream.
         logits: The model's output. Needed if the cache does not hold it and no answers are given.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
@@ -149,7 +149,7 @@ def token_lens(
         model: The model, if `cache.model` was deleted.
 
     Returns:
-        The likeliest tokens, their probabilities, and the answer's probability and rank.
+        The most likely tokens, their probabilities, and the answer's probability and rank.
 
     Raises:
         ResidscopeError: With a message that says what is wrong and what to do.
@@ -170,7 +170,7 @@ def token_lens(
             except ResidscopeError as error:
                 if error.code != "no-logits":
                     raise
-                # Without a target, the likeliest tokens at each point can still be computed.
+                # Without a target, the most likely tokens at each point can still be computed.
                 target, notes = Target([]), [_NO_ANSWER]
             chosen = [point.label for point in all_points(view)] if points is None else _named_points(points)
             computed = lens(targets, target, chosen, _positions_from_start(view, positions), chosen_prompt, k, norm)
@@ -183,8 +183,8 @@ def token_lens(
 
 
 _NO_ANSWER = (
-    "No answer was given, and the model's own is not known, because the cache holds neither logits nor the final "
-    "residual stream: pass `answers=` or `logits=` for its probability and rank."
+    "No answer was given, and the model's own answer is not known, because the cache holds neither logits nor the "
+    "final residual stream: to get an answer's probability and rank, pass `answers=` or `logits=`."
 )
 
 
@@ -283,7 +283,7 @@ def _cells(
     answers: Int[Tensor, "batch read token"] | None,
     k: int,
 ) -> _Cells:
-    """The cells of some points and positions. Prompts are summed in blocks that fit in memory."""
+    """The cells of some points and positions. Probabilities are summed over blocks of prompts that fit in memory."""
     import torch
 
     batch = reader.view.batch
@@ -299,7 +299,7 @@ def _cells(
             none, ids = ids[..., 0] < 0, ids.clamp(min=0)
             answer_shares.append(shares.gather(-1, ids).amax(-1).masked_fill(none, math.nan))
             best = logits.gather(-1, ids).amax(-1)
-            # From the logits, because very small probabilities are all 0. 32 bits are enough for this count.
+            # Ranks come from logits, because all very small probabilities round to 0. 32 bits are enough for a count.
             rank = 1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long()
             ranks.append(rank.masked_fill(none, 0))
         part = shares[0] if len(prompts) == 1 else shares.sum(0)
@@ -374,11 +374,11 @@ class Reader:
         layer = part.check_layer(point.layer)
         name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
         stream = part.rows(name, None)
-        # As in `by="accumulated"`: with a frozen scale, the factors of later layers are frozen, too.
+        # As in `by="accumulated"`: with a frozen scale, the stream is multiplied by the factors of later layers.
         return stream * self._carries[layer] if self._frozen else stream
 
     def _unembedded(self, rows: Tensor) -> Tensor:
-        """Rows @ W_U + b_U, in float32 or float64. A weight in half precision is converted in blocks of columns."""
+        """Return rows @ W_U + b_U, in float32 or float64. A W_U in half precision is converted in blocks of columns."""
         import torch
 
         W_U, b_U = self._W_U, self._b_U
@@ -402,7 +402,8 @@ def all_points(view: CacheView) -> list[Component]:
 def _answers(view: CacheView, target: Target) -> Int[Tensor, "batch read token"]:
     """The ids of each prompt's answers, without the distractors.
 
-    One position stands for all. If each position has its own answer, −1 means that there is none.
+    If the answers are the same at all positions, the axis `read` has length 1. If each position has its own answer, −1
+    means that there is no answer.
     """
     import torch
 
@@ -430,7 +431,7 @@ def _named_points(wanted: Any) -> list[str]:
 
 
 def _padding_notes(view: CacheView, wanted: Any) -> list[str]:
-    """Notes on positions that were counted from the end and are padding."""
+    """Notes on positions that the user counted from the end and that are padding."""
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
     return [note for at in listed for note in on_padding(view, at)]

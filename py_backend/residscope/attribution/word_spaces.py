@@ -34,15 +34,15 @@ def without_space(
 
     Args:
         targets: Resolves targets for the cache.
-        target: What is attributed.
-        where: The position in each prompt. None: every position (only the last real token is checked).
+        target: The target that is attributed.
+        where: The position in each prompt. None: every position (but only the last real token is checked).
         logits: The model's output, if the user passed it.
     """
     if target.own or target.direction is not None or target.inner is not None:
         return []
     where = positions.resolve(targets.view, "last") if where is None else where
     vocabulary, pairs, log_ratio = targets.vocabulary, dict[int, tuple[Token, Token]](), 0.0
-    # The slow exact method is only needed if the fast one finds something.
+    # The slow, exact method is needed only if the fast method finds a word.
     for spaced_tokens in (vocabulary.perhaps_spaced, vocabulary.each_spaced):
         previous, pairs = pairs, _pairs(targets, target, spaced_tokens)
         if not pairs:
@@ -66,7 +66,7 @@ def _log_ratio(
     where: Int[Tensor, " batch"] | None,
     logits: Tensor | None,
 ) -> float:
-    """The mean logit of the words with a space, minus that of the words without. 0 if it is not known."""
+    """The mean logit of the words with a space, minus the mean logit of the words without. 0 if not known."""
     try:
         tokens = [token for pair in pairs.values() for token in pair]
         logits_of: list[list[float]] = _logits(targets, tokens, where, logits)[:_MOST].tolist()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def tensor_of(array: Any) -> Tensor:
-    """Return a tensor itself, and an array or a list as a tensor on the CPU.
+    """Return a tensor unchanged, or an array or a list as a tensor on the CPU.
 
     Without `device="cpu"`, `torch.as_tensor` would use the default device (`torch.set_default_device`). That device may
     differ from the cache's device. It may also be `meta`, which holds no numbers.

@@ -1,7 +1,7 @@
 """Python expressions for the user's objects: `cache`, `runs["clean"]`, `model.cache`.
 
-A key of a namespace, of a dictionary, or of an object's `__dict__` may be any text. A key becomes part of an expression
-only if Python parses that expression back to the same steps.
+A key of a namespace, of a dictionary, or of an object's `__dict__` may be a text that is no Python name. So a path is
+accepted only if Python parses its expression back to the same path.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Path(NamedTuple):
 
 
 def is_name(name: str) -> bool:
-    """Whether Python parses this text as a variable or attribute of exactly this name."""
+    """Return whether Python parses this text as the name of a variable or attribute, and keeps it unchanged."""
     return (
         name.isidentifier()
         and not iskeyword(name)
@@ -49,7 +49,7 @@ def is_name(name: str) -> bool:
 
 
 def parse_path(name: str) -> Path | None:
-    """Return the path that an expression describes. None if it is not a path, or not written in the usual form."""
+    """Return the path that an expression describes. None if `name` is not a path, or not written in the usual form."""
     if len(name) > _MAX_LENGTH or not _SHAPE.fullmatch(name):
         return None
     try:
@@ -75,7 +75,7 @@ def path_text(path: Path) -> str:
 
 
 def key_text(key: Any) -> str:
-    """Return a key as Python code. `…` for a type whose `repr` may run the user's code."""
+    """Return a key as Python code. `…` for a very large number, or a type whose `repr` may run the user's code."""
     if key is None or type(key) is bool or type(key) is float:
         return repr(key)
     if type(key) is int and key.bit_length() < 128:

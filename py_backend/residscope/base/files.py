@@ -14,8 +14,8 @@ from typing import IO
 def atomic_write(path: Path) -> Generator[IO[bytes]]:
     """Open a new file, which replaces `path` when it is completely written. If writing fails, the new file is deleted.
 
-    During writing, the new file has an unpredictable name in the same folder, and the user's default permissions. If
-    `path` is a link, the link is replaced, and its target stays unchanged.
+    During writing, the new file has an unpredictable name in the folder of `path`, and the user's default permissions.
+    If `path` is a symbolic link, the link is replaced, and the file that it points to stays unchanged.
 
     Raises:
         OSError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""Makes text from outside (names, tokens) safe to show. No character stays hidden, or changes the text around it.
+"""Makes text from outside (names, tokens) safe to show. No character of the result is hidden, or changes other text.
 
 `widgets/src/base/legible.ts` does the same; `tests/texts/shown.json` tests both.
 """
@@ -122,7 +122,7 @@ def _is_needed(text: str, index: int) -> bool:
 
 
 def _characters(text: str) -> Iterator[str]:
-    """The characters as a reader counts them. A letter with its marks is one, an emoji of several code points also."""
+    """The characters as a reader counts them. A letter counts with its marks, an emoji with all its code points."""
     character = ""
     for point in text:
         if character and _continues(character, point):

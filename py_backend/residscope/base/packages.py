@@ -30,14 +30,14 @@ def importing(package: str, what: str, install: str) -> Generator[None, None, No
         raise ResidscopeError(
             code,
             f"{what} needs {package}, which is installed here but cannot be imported ({import_failure(error)}). Two "
-            "packages may be incompatible, one may be damaged or too old, or another file may have its name. Fix this "
-            "cause, or "
+            "packages may be incompatible, one may be damaged or too old, or another file may have the same name. Fix "
+            "this, or "
             f"install {package} again: `pip install --force-reinstall {code}`.",
         ) from error
 
 
 def is_missing(error: BaseException, package: str) -> bool:
-    """Return whether an import failed because this package is missing, and not a submodule or a dependency of it."""
+    """Return whether an import failed because the package is missing, not one of its submodules or dependencies."""
     return isinstance(error, ModuleNotFoundError) and error.name == package.lower()
 
 
@@ -56,7 +56,7 @@ def pandas() -> Any:
 
 
 def import_failure(error: BaseException) -> str:
-    """Return why an import failed, for use inside a sentence: the error and its first cause."""
+    """Return why an import failed, for use inside a sentence: the error and its root cause."""
     first_cause = error
     visited = {id(error)}
     while (

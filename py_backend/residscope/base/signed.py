@@ -1,4 +1,4 @@
-"""Formats numbers in logits, with a sign. The number farthest from zero determines the number of decimals.
+"""Formats numbers with a sign. The number farthest from zero determines the number of decimals.
 
 `widgets/src/base/format.ts` does the same; `tests/texts/figures.json` tests both.
 """
@@ -52,5 +52,5 @@ def _decimals(largest: float) -> int:
 
 
 def _rounded(size: float, decimals: int) -> str:
-    """The number with this many decimals. Halves are rounded up as in browsers, because bfloat16 often gives halves."""
+    """The number with this many decimals. Halves, which bfloat16 often gives, are rounded up as in browsers."""
     return f"{Decimal(size).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP):f}"

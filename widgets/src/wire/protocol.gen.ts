@@ -82,11 +82,11 @@ export interface Attribute {
  * What is attributed: contrasts of logits (one for all prompts, or one for each), or another number in the model.
  *
  *     Attributes:
- *         contrasts: Contrasts of logits; empty if the target is another one.
+ *         contrasts: Contrasts of logits. Empty if the target is of another kind.
  *         direction: The key of a direction at the output of the final norm.
  *         own: Whether this is the default target, made from the model's two most likely tokens.
  *         inner: A target inside the model, instead of logits.
- *         next_token: At each position the token that follows, instead of the same contrasts at all positions.
+ *         next_token: The token that follows each position, instead of the same contrasts at all positions.
  *         through: The heads of a path to the target, each with the source that it reads. The first head writes to the
  *             target. Each further head writes to what the head before it reads at its source.
  */
@@ -125,7 +125,7 @@ export interface Token {
   text: string;
 }
 /**
- * The attention score of a head from a destination to a source, read by its query or by its key.
+ * The attention score of a head from a destination to a source, decomposed on the query or the key side.
  */
 export interface AttentionScore {
   kind: "attention";
@@ -137,7 +137,7 @@ export interface AttentionScore {
   side?: "key" | "query";
 }
 /**
- * A number that an MLP neuron computes from the MLP's input (see `NeuronPart`).
+ * A number that an MLP neuron computes from the MLP's input. `part` says which number (see `NeuronPart`).
  */
 export interface NeuronInput {
   kind: "neuron";
@@ -166,8 +166,8 @@ export interface StreamDirection {
  *         index: The feature.
  *         sae: The class of the SAE.
  *         read: The activation that the SAE encodes.
- *         norm: The norm through which this activation is read off the stream (`"blocks.3.ln2"`). Empty without a norm.
- *         unweighted: Whether it is read before the weight and the bias of this norm.
+ *         norm: The norm between the stream and this activation (`"blocks.3.ln2"`). Empty without a norm.
+ *         unweighted: Whether the activation comes before the weight and the bias of this norm.
  *         offset: What the biases add.
  */
 export interface FeatureInput {
@@ -179,7 +179,7 @@ export interface FeatureInput {
   offset: number;
 }
 /**
- * A head of a path, and the source that it reads. `source=None`: all sources (only in Python, only as the last).
+ * A head of a path, and the source that it reads. None (only in Python, for the last head): all sources.
  */
 export interface Through {
   layer: number;
@@ -190,7 +190,8 @@ export interface Through {
  * At each position, the logit of the token that really follows. So each position has its own answer.
  *
  *     Attributes:
- *         versus: `"runner-up"`: minus the logit of the most likely other token at this position. None: the plain logit.
+ *         versus: `"runner-up"`: the logit of the most likely other token at this position is subtracted. None: nothing
+ *             is subtracted.
  */
 export interface NextToken {
   versus?: "runner-up" | null;
@@ -212,7 +213,7 @@ export interface Compare {
   padding?: "found" | "none";
 }
 /**
- * The run that the shown one is compared with: another prompt, another cache, or the same run without some heads.
+ * The run that is compared with the shown run: another prompt, another cache, or the same run without some heads.
  *
  *     Attributes:
  *         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
@@ -220,8 +221,8 @@ export interface Compare {
  *             mean over prompts if that is shown.
  *         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
  *         replaced_by: What takes the place of these heads' output.
- *         align: Which positions are matched: those of the same index, or the tokens that both prompts have in the same
- *             order.
+ *         align: How positions are matched. None: by index. `"by token"`: by the tokens that both prompts have in the
+ *             same order.
  */
 export interface Against {
   cache?: string | null;
@@ -741,9 +742,9 @@ export interface TokensReply {
   tokens: TokenLabel[];
 }
 /**
- * A token at a position. If prompts differ at it, `text` is empty and `varies` lists some of the tokens.
+ * The token at a position. If it differs between prompts, `text` is empty, and `varies` lists some of the tokens.
  *
- *     `special` is whether the tokenizer has it as a special token, such as the end of a chat's turn.
+ *     `special` is whether the token is a special token of the tokenizer, such as the end of a chat's turn.
  */
 export interface TokenLabel {
   text: string;
@@ -782,7 +783,7 @@ export interface AttributionReply {
   inner?: InnerFacts | null;
 }
 /**
- * Facts on a target inside the model, for the prompt that is shown (for the first prompt if the mean is shown).
+ * Facts about a target inside the model, in the shown prompt (in the first prompt if the mean is shown).
  *
  *     Attributes:
  *         point: The point of the stream where the target is read (`"23_pre"`). Only earlier components contribute.
@@ -1244,4 +1245,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "ce1de9996672";
+export const WIRE = "e95bf5957bca";
