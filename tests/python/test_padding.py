@@ -321,7 +321,7 @@ def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
                 cache.cache_dict[name] = cache.cache_dict[name][:, :1]
         found = padding(CacheView(cache))
         assert found.count == 0
-        either += any("This may be a mask, or their attention may be so small" in note for note in found.notes)
+        either += any("This may be a mask, or the attention to them may be so small" in note for note in found.notes)
     assert either > 0
 
 
