@@ -27,7 +27,7 @@ _LARGEST = 1 << 24
 """At most this many activations are computed at once: 64 MB in float32."""
 
 _COMPARED = 4
-"""The number of vectors that are encoded both together and each alone."""
+"""The number of vectors that are encoded twice: together, and one by one."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Dictionary:
             )
 
     def _refuse_hooks(self) -> None:
-        """Refuse an SAE with hooks: its methods would call them, and hooks may change the results."""
+        """Refuse an SAE with hooks, because hooks may change what its methods return."""
         modules: Callable[[], Any] | None = getattr(self.sae, "modules", None)
         for module in modules() if callable(modules) else ():
             if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
@@ -135,7 +135,7 @@ class Dictionary:
                 )
 
     def codes(self, rows: Float[Tensor, " row *width"]) -> Iterator[tuple[slice, Code]]:
-        """Encode and decode vectors in blocks. After each block, the SAE is in its earlier state again.
+        """Encode and decode vectors in blocks. After each block, the state of the SAE is restored.
 
         Args:
             rows: The vectors that the SAE encodes: `[row, width]`, or for `hook_z` `[row, head, d_head]`.
@@ -218,9 +218,10 @@ class Dictionary:
     def _linear(
         self, active: Tensor, features: Tensor, reconstruction: Tensor, bias: Tensor
     ) -> tuple[Tensor, bool, Tensor]:
-        """The scales of the vectors and the directions of the features that give the reconstruction.
+        """Find the scales of the vectors and the directions of the features that give the reconstruction.
 
-        Between the two: whether the directions are normalised.
+        Returns:
+            The scales, whether the directions are normalised, and the directions.
         """
         linear, share = reconstruction - bias, self.rounding
         sizes = reconstruction.norm(dim=1) + bias.norm(dim=1)
@@ -286,7 +287,7 @@ class Dictionary:
             rows: Vectors that the SAE encodes.
 
         Raises:
-            ResidscopeError: If vectors have other activations when they are encoded together than when each is alone.
+            ResidscopeError: If vectors have different activations when they are encoded together and one by one.
         """
         import torch
 
@@ -302,7 +303,7 @@ class Dictionary:
         if int(differs.sum()) > allowed:
             raise ResidscopeError(
                 "sae",
-                f"The {self.name} gives a vector other activations if the vector is encoded alone than if it is "
+                f"The {self.name} gives a vector different activations if the vector is encoded alone and if it is "
                 "encoded together with others. The activations depend on other positions (a BatchTopK SAE in training, "
                 "attention over positions) or on chance (dropout). Use this SAE's form for inference.",
             )

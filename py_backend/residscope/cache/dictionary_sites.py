@@ -50,7 +50,7 @@ class Site:
         return self.read != self.written
 
     def point(self, view: CacheView) -> Component | None:
-        """Return the point of the stream that is reconstructed. None if an output of a sublayer or of heads is."""
+        """Return the point of the stream that is reconstructed. None if the site is no point of the stream."""
         return point_of_stream(view, self.written)
 
     def row(self, view: CacheView) -> Component:
@@ -60,7 +60,7 @@ class Site:
 
 
 def point_of_stream(view: CacheView, name: str) -> Component | None:
-    """Return the point of the stream that has this activation. None if the activation is not a point of the stream."""
+    """Return the point of the stream whose activation has this name. None for the name of another activation."""
     found = _SITE.fullmatch(name)
     if found is None:
         return None
@@ -101,7 +101,7 @@ def held_as(view: CacheView, name: str) -> str:
 
 
 def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
-    """Return the SAE, and the names of the encoded and the reconstructed activation, if the user gave them.
+    """Return the SAE, and the names of the encoded and the reconstructed activation. None if not given.
 
     Raises:
         ResidscopeError: If no SAE was given.

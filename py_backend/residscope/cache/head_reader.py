@@ -47,7 +47,7 @@ class HeadReader:
         head: The head.
 
     Raises:
-        ResidscopeError: On first use, if the layer has no such head, or its scores cannot be attributed.
+        ResidscopeError: When `heads` is read, if the layer has no such head, or its scores cannot be attributed.
     """
 
     view: CacheView
@@ -132,11 +132,11 @@ class HeadReader:
         return units // self.width
 
     def index(self, side: SideName) -> int:
-        """The index of the head among the heads with queries, or of its group among the heads with keys."""
+        """The index of the head in the layer's queries, or the index of its group in the layer's keys."""
         return self.head if side == "q" else self.head * self.groups // self.heads
 
     def count(self, side: SideName) -> int:
-        """The number of heads with queries, or with keys."""
+        """The number of heads in the layer's queries, or in its keys."""
         return self.heads if side == "q" else self.groups
 
     # --- queries and keys --------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class HeadReader:
         return gather(self.view.get(self.point.scale_name), positions).squeeze(-1)
 
     def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
-        """The input of the projection: the norm of `x`, with the scale of the norm frozen as in this run."""
+        """The output of the norm for `x`, with the norm's scale frozen as in this run. The projection reads it."""
         norm = self.norm
         if not norm.divides:
             return x
@@ -337,7 +337,7 @@ def prompts_of(view: CacheView) -> range:
 
 
 def sampled(view: CacheView, most: int) -> Int[Tensor, "batch read"]:
-    """`most` evenly spread real positions of each prompt, from the first to the last. In short prompts some repeat."""
+    """`most` evenly spread real positions of each prompt, from the first to the last. Short prompts have repeats."""
     import torch
 
     ends = padding(view)

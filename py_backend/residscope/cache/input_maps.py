@@ -133,7 +133,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
     rank, columns = up.matrix.shape[0], up.matrix.shape[1] // count
     if down.matrix.shape[1] < rank or columns < width:
         return None
-    # Each head's columns hold the part of its key that is not rotated, and after it its value.
+    # Each head's columns hold first the part of its key that is not rotated, then its value.
     own = slice(head * columns + columns - width, (head + 1) * columns)
     return LatentValues(
         down.matrix[:, :rank],

@@ -165,7 +165,7 @@ class _Compared:
     It keeps classes and plain values (`SCALARS`), but no other objects of the user.
 
     Attributes:
-        others: Indices of the modules that are read in each call, and whether all of their attributes are read.
+        others: Indices of the modules that are read in each call. True: all attributes of the module are read.
         plain: The state of all other modules, and the classes of all modules.
         found: The state of `others` and of the settings in the last call.
         state: `plain` and `found` together.
@@ -303,7 +303,7 @@ class _Held:
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
             return unique_id(value)
-        except NoKeyError:  # allows no weak references; the address is unique while the module keeps it
+        except NoKeyError:  # no weak references; the address is unique while the module keeps the value
             return id(value)
 
 

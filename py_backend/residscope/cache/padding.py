@@ -21,11 +21,11 @@ All other code takes the first and the last real token of each prompt from here.
      in each prompt is that prompt's own end of text. If every prompt ends with two or more copies, all copies are
      padding. If the tokenizer adds an end of text, the first copy in each prompt is real in this case, too.
    - If the padding token is also BOS, copies at the start of prompts are counted. If some prompt begins without a copy,
-     all copies are padding. Otherwise the last copy in each prompt is its BOS. If every prompt begins with exactly two
-     copies, BOS was added twice, and both are real. If every prompt begins with exactly one copy, it is the BOS that
-     TransformerLens adds. A note says that this copy could be padding if TransformerLens adds no BOS. The note is also
-     given if the tokenizer pads on the left, or if the padding token is not the end of text, unless some prompt is
-     padded at its end.
+     all copies are padding. If every prompt begins with exactly two copies, BOS was added twice, and both are real. If
+     every prompt begins with exactly one copy, it is the BOS that TransformerLens adds. In all other cases the last
+     copy in each prompt is its BOS, and the copies before it are padding.
+   - In two cases a note says that a copy that counts as BOS could be padding: if TransformerLens adds no BOS; or if no
+     prompt is padded at its end, and the tokenizer pads on the left or the padding token is not the end of text.
 4. Other repeated tokens.
    - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set.
    - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at

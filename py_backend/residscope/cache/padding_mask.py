@@ -37,7 +37,7 @@ class ShownMask:
 
     Attributes:
         spans: The first and the last token of each prompt that this mask does not mask.
-        is_certain: False if attention to the masked tokens may be rounded to 0 by chance.
+        is_certain: False if there may be no mask, because attention to these tokens may be rounded to 0 by chance.
     """
 
     spans: Spans
@@ -108,7 +108,7 @@ def _span(
 
 
 def _is_masked_from(pattern: Tensor, start: int) -> bool:
-    """Whether no row from `start` on attends to `start` or later. A fully masked row may attend to all equally."""
+    """Whether each row from `start` on attends to no token from `start` on, or attends to several tokens equally."""
     rows = pattern[:, start:]
     return bool((~rows[:, :, start:].any(-1) | _is_uniform(rows)).all())
 

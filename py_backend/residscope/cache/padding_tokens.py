@@ -36,7 +36,7 @@ _NOT_OWN_BOS = " One more token is padding if these prompts have no BOS."
 
 
 def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, padded_left: bool) -> Evidence:
-    """Return which tokens at the end of prompts are padding. `padded_left`: whether some start with padding."""
+    """Return which tokens at the end of prompts are padding. `padded_left`: whether some prompts start with padding."""
     size, inwards = len(rows[0]), [row[::-1] for row in rows]
     runs = [_run(row) for row in inwards]
     end_tokens = [token for token, count in runs if count < size]
@@ -108,7 +108,7 @@ def start_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf) -
 def _repeated(
     inwards: list[list[int]], runs: list[tuple[int, int]], special: SpecialTokens, *, at_end: bool
 ) -> Evidence:
-    """What runs of a token show if it is not declared as padding. A run has at least two tokens.
+    """Return what runs of two or more equal tokens show, if the tokenizer does not declare this token as padding.
 
     Args:
         inwards: The rows of token ids, beginning at this end of the prompts.

@@ -2,8 +2,8 @@
 
 A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
 c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
-sublayers. If the cache holds the sublayer's input, the model's name and configuration are ignored: the point and the
-norm are chosen that give this input.
+sublayers. If the cache holds the sublayer's input, the model's name and configuration are ignored. The point and the
+norm must then give this input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Point:
     unweighted: bool = False
 
     def stream(self, view: CacheView) -> str:
-        """Return the name of the stream's activation. If it was not cached, return that of the norm's equal input."""
+        """Return the name of the stream's activation. If only the norm's equal input was cached, return its name."""
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"

@@ -42,7 +42,7 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
     """Return one index for each prompt, counted from the start. None for `"all"`.
 
     Raises:
-        ResidscopeError: If a position is outside the prompt, or their number differs from the number of prompts.
+        ResidscopeError: If a position is outside the prompt, or the number of positions is not the number of prompts.
     """
     import torch
 

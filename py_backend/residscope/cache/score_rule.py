@@ -32,7 +32,7 @@ class NormKind(NamedTuple):
 
     Attributes:
         when: Whether there is no norm, or a norm before or after the rotation.
-        unit: Whether the norm has no module with a weight. Its scale is then computed from the vectors.
+        unit: Whether the norm has no weight, and no module from which settings can be read.
         other_centring: Whether centring is the opposite of what the norm's class declares.
         offset: The number that is added to the norm's weight.
     """
@@ -138,7 +138,7 @@ def _find(reader: HeadReader) -> Rule:
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
         if kind in tried or (kind.rotation is not None and kind.rotation.table not in _tables(reader, kind.rotation)):
-            continue  # this layer lacks a table of the other layer
+            continue  # this layer does not have the rotary table of the other layer
         tried.add(kind)
         rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
@@ -417,7 +417,7 @@ def _vectors(
     positions: Int[Tensor, "batch read"],
     turning: HeadReader | None = None,
 ) -> HeadVectors:
-    """A head's queries or keys at some positions, with the stages of this kind, rotated as in `turning`, if given."""
+    """A head's queries or keys at some positions, with the stages of this kind. `turning` gives the rotation."""
     raw = reader.raw(side, positions)
     stages: list[Stage] = []
     turn: Stage | None = None

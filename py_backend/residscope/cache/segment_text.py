@@ -237,7 +237,7 @@ def _turns(tokens: TokenText, eos: int | None, ids: list[int]) -> list[Segment]:
 
 
 def _before_space(tokens: TokenText, at: int) -> int:
-    """The end of the tokens before `at`, without their white space at the end."""
+    """The end of the text before `at`: tokens of white space just before `at` are skipped."""
     while at > 1 and not tokens.special[at - 1] and not tokens.between(at - 1, at).strip():
         at -= 1
     return at
@@ -256,7 +256,7 @@ def _openings(tokens: TokenText) -> Iterator[tuple[int, int, str]]:
         after = tokens.first_from(role.end()) if role else at
         if role is None or any(tokens.special[at + 1 : after]):
             continue
-        # After a role comes a line break or a special token. After a word of a sentence comes other text.
+        # A line break or a special token follows a role. If other text follows, the word is no role.
         is_special = after < len(tokens) and tokens.special[after]
         if is_special or after == len(tokens) or tokens.text.startswith("\n", role.end()):
             yield at, after + is_special, role[1].lower()

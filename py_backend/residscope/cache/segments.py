@@ -186,7 +186,7 @@ def same_segments(segments: Segments | Sequence[Segments]) -> list[Segments]:
     """Return one `Segments` for each prompt. Their segments must have the same names, in the same order.
 
     Raises:
-        ResidscopeError: If `segments` is something else, or the names differ.
+        ResidscopeError: If `segments` does not come from `residscope.segments`, or the names differ.
     """
     given: list[Any] = [segments] if isinstance(segments, Segments) else list(segments or [])
     if not given or not all(isinstance(each, Segments) for each in given):

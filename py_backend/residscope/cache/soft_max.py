@@ -153,7 +153,7 @@ class SoftMax:
         mean = (paid * worth).sum(-1, keepdim=True)
         # All other sources together: the logarithm of the sum of their exponentials, and the mean of their worth.
         rest, rest_worth = total + torch.log1p(-paid), (mean - paid * worth) / (1 - paid)
-        # For the largest score, 1 − attention may round to 0. So its other sources are summed instead of subtracted.
+        # At the source with the largest score, 1 − attention may round to 0: the other sources are summed directly.
         most = scores.argmax(-1, keepdim=True)
         without = scores.scatter(-1, most, float("-inf"))
         left = self.total(without)[..., None]
@@ -183,8 +183,8 @@ class SoftMax:
     def _visible(self, scores: Tensor, rows: slice) -> Bool[Tensor, "batch row source"]:
         """Which sources are attended to: those with attention, and those whose attention was rounded to 0.
 
-        A source without attention counts as rounded to 0 under three conditions. Its score gives an attention below the
-        smallest number of the dtype. It is not padding. Some destination in this layer attends at the same distance.
+        Attention counts as rounded to 0 under three conditions. By the source's score, it is below the smallest number
+        of the dtype. The source is not padding. Some destination in this layer attends at the same distance.
         """
         import torch
 

@@ -188,7 +188,7 @@ class Structure:
         return all(self.view.has(name) for name, _ in terms)
 
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
-        """Two terms whose sum is all that a layer adds before the point: the stream before the layer, and after it."""
+        """Two terms whose sum is all that a layer adds: minus the stream before it, plus the stream after it."""
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
         if self.ends_within(layer):
             return before, (f"blocks.{layer}.hook_resid_mid", self.carries[layer])
@@ -379,7 +379,7 @@ def _why_not_in_run(
 def _read(
     view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, unknown: Any, shape: tuple[int, ...] | None
 ) -> _OutputMap:
-    """Read the map from the weights. If `unknown`, a layer of unknown class, is given, from that layer's outputs."""
+    """Read the map from the weights. If `unknown` (a layer of unknown class) is given, compute it from its outputs."""
     try:
         if unknown is not None:
             found = linear_map_of(unknown, view, None if shape is None else shape[0] * shape[1])

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """How the model turns y @ W_U + b_U into logits: by a factor, then by a soft-cap, cap · tanh(x / cap), if any.
+    """How the model turns the unembedding's output into logits: by a factor, and perhaps by a soft-cap.
+
+    A soft-cap of x is cap · tanh(x / cap).
 
     Attributes:
         scale: The factor. 1 in most models.

@@ -45,7 +45,7 @@ def known_layers() -> tuple[type, ...]:
 
 
 def unusable(tensor: Any) -> str | None:
-    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None if usable."""
+    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None otherwise."""
     if not hasattr(tensor, "detach"):
         return f"is a `{type(tensor).__name__}`, not a tensor"
     if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):

@@ -118,7 +118,7 @@ class NoKeyError(Exception):
 
 
 class _UnchangedTensor:
-    """Stands for a large tensor in a key. Equal only to another one for the same tensor in the same state."""
+    """Stands for a large tensor in a key. Two are equal only if their tensor is the same, and unchanged."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor, self._id, self._version = weakref.ref(tensor), id(tensor), tensor._version

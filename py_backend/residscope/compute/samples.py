@@ -37,7 +37,7 @@ Size and stride are empty if the whole tensor is read."""
 
 
 class Samples:
-    """The elements that are read of each tensor. They are valid until a shape, a stride or a device changes.
+    """Reads the same elements of each tensor in each call. Valid until a shape, a stride or a device changes.
 
     Args:
         tensors: All tensors.
@@ -66,7 +66,7 @@ class Samples:
         """
         import torch
 
-        # `DisableTorchFunction` prevents that code of the user runs (tensor subclasses, modes). `as_strided` refuses
+        # `DisableTorchFunction` keeps code of the user (tensor subclasses, modes) from running. `as_strided` refuses
         # views beyond the memory.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             found = without_gradients(lambda: [self._differs(device, tensors) for device in self._groups])

@@ -156,7 +156,7 @@ def _place_notebook(folder: Path, name: str = NOTEBOOK) -> str:
 
 
 def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
-    """Start JupyterLab. On POSIX systems JupyterLab replaces this process, so that it receives signals."""
+    """Start JupyterLab. On POSIX systems JupyterLab replaces this process, so that signals reach JupyterLab."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":

@@ -101,7 +101,7 @@ def _values_match(view: CacheView, layer: int) -> bool:
 
 
 def _embeddings_match(view: CacheView) -> bool:
-    """Whether the cached embeddings are the rows of `W_E` times one factor. True if this cannot be checked."""
+    """Whether cached embeddings are rows of `W_E` times one positive factor. True if this cannot be checked."""
     ids, cached = view.activations.get("embed.hook_in"), view.activations.get("hook_embed")
     W_E = _embedding(view)
     if (

@@ -47,7 +47,7 @@ def patterns(
 
 
 def _pattern_function(score: Score) -> Any:
-    """TransformerLens' function for this score. If the installed release has none, the equal one of this module."""
+    """TransformerLens' function for this score. If the installed release lacks it, this module's own."""
     try:
         from transformer_lens import head_detector
 

@@ -94,7 +94,7 @@ class Attention:
         return [(self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i])) for i in chosen]
 
     def by_segment(self, segments: Segments) -> SegmentAttention:
-        """Roll each map up into a map segment × segment. `residscope.segment_attention` needs less memory.
+        """Sum each map up to a map segment × segment. `residscope.segment_attention` does the same with less memory.
 
         Args:
             segments: The segments of this prompt.

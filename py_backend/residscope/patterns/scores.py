@@ -211,7 +211,7 @@ def _by_prompt(
     """The prompts' scores. If patterns are small, the scores of all prompts are computed at once and memoised."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        with suppress(ResidscopeError, NoKeyError):  # of another prompt, or for `tokens=` without a key
+        with suppress(ResidscopeError, NoKeyError):  # another prompt is unreadable, or `tokens=` has no key
             tokens = key_of(view.tokens if view.given_tokens else None)
             key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
             values = view.memo.once(key, lambda: _compute_by_prompt(view, score, every, without), size_of)

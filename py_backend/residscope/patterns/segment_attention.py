@@ -47,8 +47,9 @@ def segment_attention(
         cache: An `ActivationCache`.
         segments: The segments of a prompt, from `residscope.segments`. They choose the prompt.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one. None: all heads.
-        weighting: As in `residscope.attention`. Values are summed over the sources of a segment. `"pattern"` and
-            `"value"` are then averaged over the destinations of a segment, `"contribution"` is summed, in logits.
+        weighting: As in `residscope.attention`. Values are summed over the sources of a segment. For `"pattern"`
+            and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are
+            added up over these destinations, in logits.
         answers: The target of `"contribution"`, as in `residscope.attention`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.

@@ -1,4 +1,4 @@
-"""`SegmentAttention`: attention maps rolled up into maps segment × segment."""
+"""`SegmentAttention`: attention maps summed up to maps segment × segment."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class SegmentAttention:
     """Attention maps of some heads, segment × segment. Each row is a destination segment, each column a source segment.
 
     Attributes:
-        values: `[head, destination, source]`. Values are summed over the sources of a segment. `"pattern"` and
-            `"value"` are then averaged over the destinations of a segment, `"contribution"` is summed, in logits.
+        values: `[head, destination, source]`. Values are summed over the sources of a segment. For `"pattern"`
+            and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are
+            added up over these destinations, in logits.
         heads: The heads' names, `["L9H9", …]`.
         segments: The segments.
         weighting: The weighting.
         meaning: What a value is, in words.
-        padding: The same value for padding as the source, `[head, destination]`. Padding is in no segment. A row of
-            `values` and its value for padding together cover all sources.
+        padding: The values of padding, as if it were one more source segment: `[head, destination]`. Padding is in no
+            segment. A row of `values` together with the row's value here covers all sources.
         notes: Notes on these values, in sentences.
         target: The attributed target of `"contribution"`.
         model: The model's name.
@@ -58,7 +59,7 @@ class SegmentAttention:
         return later / (sizes.sum() - sizes.cumsum(0)).masked_fill_(_last(sizes), float("nan"))
 
     def top(self, destination: int | str, source: int | str, k: int = 3) -> list[tuple[str, float]]:
-        """Return the k heads with the largest values for a pair of segments, as pairs (head, value), largest first.
+        """Return the k heads whose values for a pair of segments are farthest from 0, as pairs (head, value).
 
         Args:
             destination: The segment that attends, by its index or its name.
@@ -72,7 +73,7 @@ class SegmentAttention:
         return self._farthest(column, k)
 
     def top_vertical(self, source: int | str, k: int = 3) -> list[tuple[str, float]]:
-        """Return the k heads with the largest values of `vertical` for a segment, as pairs (head, value).
+        """Return the k heads whose values of `vertical` for a segment are farthest from 0, as pairs (head, value).
 
         Args:
             source: The segment that is attended to, by its index or its name.
@@ -140,7 +141,7 @@ class Maps(Protocol):
 
 
 def rolled_maps(maps: Maps, segments: Segments) -> SegmentAttention:
-    """Return attention maps rolled up into segments.
+    """Return attention maps summed up to maps segment × segment.
 
     Args:
         maps: The maps of one prompt.
@@ -191,7 +192,7 @@ def check_square(segments: Segments, destinations: int, sources: int) -> None:
 def segment_sums(
     strips: Iterable[Float[Tensor, "head row column"]], segments: Segments, weighting: Weighting
 ) -> tuple[Float[Tensor, "head destination source"], Float[Tensor, "head destination"]]:
-    """Return the maps segment × segment, and the value for padding as the source in each row.
+    """Return the maps segment × segment, and the value of padding in each row, as if it were one more source.
 
     Each cell of the maps is read once, and no map is copied, because the rows of each segment are added up first.
 
