@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST = 1 << 24
-"""At most this many activations are computed at once: 64 MB in float32."""
+"""At most this many activations of features are computed at once: 64 MB in float32."""
 
 _COMPARED = 4
 """The number of vectors that are encoded twice: together, and one by one."""
@@ -95,7 +95,7 @@ class Dictionary:
 
     @property
     def name(self) -> str:
-        """The words for this SAE in a sentence: its class, and the activation that it reconstructs."""
+        """This SAE in words, for messages: its class, and the activation that it reconstructs."""
         return f"{kind_of_sae(self.sae)} of `{self.site.written}`"
 
     @property

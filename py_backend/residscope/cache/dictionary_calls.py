@@ -75,10 +75,10 @@ def as_found(sae: Any) -> Generator[None, None, None]:
 
 
 def called(name: str, sae: Any, method: str, given: Tensor, wanted: str) -> Tensor:
-    """Call a method of an SAE, and return the tensor that it returns, detached and dense.
+    """Call a method of an SAE, and return its result as a detached, dense tensor.
 
     Args:
-        name: The words for the SAE in a sentence.
+        name: The SAE in words, for messages.
         sae: The SAE.
         method: The method.
         given: Its argument.

@@ -1,4 +1,4 @@
-"""Which activation a sparse autoencoder (SAE) or transcoder encodes, and which it reconstructs.
+"""Finds the activations that a sparse autoencoder (SAE) or transcoder encodes and reconstructs.
 
 The names of both activations are given by the user, or read from the SAE's configuration in SAELens' format.
 """
@@ -50,7 +50,7 @@ class Site:
         return self.read != self.written
 
     def point(self, view: CacheView) -> Component | None:
-        """Return the point of the stream that is reconstructed. None if the site is no point of the stream."""
+        """Return the point of the stream that is reconstructed. None if the site is not a point of the stream."""
         return point_of_stream(view, self.written)
 
     def row(self, view: CacheView) -> Component:
@@ -169,7 +169,7 @@ def site_of(view: CacheView, sae: Any, read: str | None, written: str | None) ->
 
 
 def kind_of_sae(sae: Any) -> str:
-    """Return the words for an SAE in a sentence, with its class: "SAE `StandardSAE`"."""
+    """Return an SAE in words, for messages, with its class: "SAE `StandardSAE`"."""
     return f"SAE `{type(sae).__name__}`"
 
 

@@ -187,7 +187,7 @@ class HeadReader:
         return gather(self.view.get(self.point.scale_name), positions).squeeze(-1)
 
     def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
-        """The output of the norm for `x`, with the norm's scale frozen as in this run. The projection reads it."""
+        """The output of the norm for `x`, which the projection reads. The norm's scale is frozen as in this run."""
         norm = self.norm
         if not norm.divides:
             return x
@@ -201,7 +201,7 @@ class HeadReader:
         return units if found.map.bias is None else units + found.map.bias.to(units)
 
     def projected(self, side: SideName) -> Projected:
-        """Return how the stream becomes this head's queries or keys, checked against the cached ones.
+        """Return the map from the stream to this head's queries or keys, checked against the cached queries or keys.
 
         Raises:
             ResidscopeError: If the cached queries or keys do not follow from the stream and the weights.
@@ -313,7 +313,7 @@ class HeadReader:
 
 
 def smallest_attention(kind: object) -> float:
-    """The largest attention that is too small for a useful logarithm, for this dtype."""
+    """The limit up to which attention of this dtype is too small for a useful logarithm."""
     import torch
 
     return 6e-5 if kind is torch.float16 else 1e-30
@@ -337,7 +337,7 @@ def prompts_of(view: CacheView) -> range:
 
 
 def sampled(view: CacheView, most: int) -> Int[Tensor, "batch read"]:
-    """`most` evenly spread real positions of each prompt, from the first to the last. Short prompts have repeats."""
+    """`most` evenly spread real positions of each prompt, from the first to the last. Positions may repeat."""
     import torch
 
     ends = padding(view)

@@ -1,4 +1,4 @@
-"""Everything except weights that decides what a model's layers compute: their classes, attributes and settings.
+"""Reads all that decides what a model's layers compute, except weights: classes, attributes and settings.
 
 Switching an adapter off, setting a scale or replacing a `forward` changes what the model computes without changing any
 weight. Everything is read from the modules' own dictionaries, so no code of the user runs.
@@ -138,7 +138,7 @@ class _Watched(NamedTuple):
     Attributes:
         module: A weak reference to the module.
         place: The module's path.
-        whole: Whether all attributes are compared, unless the module's class is a known one.
+        whole: Whether all attributes are compared if the module's class is not a known one.
         names: The attributes that are always compared.
     """
 
@@ -165,7 +165,7 @@ class _Compared:
     It keeps classes and plain values (`SCALARS`), but no other objects of the user.
 
     Attributes:
-        others: Indices of the modules that are read in each call. True: all attributes of the module are read.
+        others: The index of each module that is read in each call, and whether all its attributes are read.
         plain: The state of all other modules, and the classes of all modules.
         found: The state of `others` and of the settings in the last call.
         state: `plain` and `found` together.

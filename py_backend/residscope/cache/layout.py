@@ -52,7 +52,7 @@ def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     The output of an SAE is also returned under the name of the activation that it replaced.
 
     Raises:
-        ResidscopeError: If it holds no tensors, or one that cannot be read.
+        ResidscopeError: If the dictionary holds no tensors, or a tensor that cannot be read.
     """
     found, others = _tensors(held)
     for name in others:

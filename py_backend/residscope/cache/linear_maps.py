@@ -1,4 +1,4 @@
-"""The linear map that a layer applies, which is not always its `weight`.
+"""Finds the linear map that a layer applies. It is not always the layer's `weight`.
 
 An adapter (LoRA) adds to the weight, a quantised layer stores integers and scales, and an offloaded layer keeps the
 weight elsewhere. If the layer's class is not known to compute x @ weight + bias, the map is computed from the layer's
@@ -33,7 +33,7 @@ _BLOCK = 16_000_000
 
 
 class _UnreadError(Exception):
-    """The reason why a layer's map cannot be read, in words that follow "what it does"."""
+    """The reason why a layer's map cannot be read, in words that follow "What … does"."""
 
 
 _MOST_ROUNDING = 2**-8
@@ -48,12 +48,12 @@ _LARGE = 32
 """The layer is also tested with vectors that are this many times longer, because some layers clip their input."""
 
 _MOST_COPIED = 4_000_000_000
-"""The most bytes that are copied. The map of a larger layer cannot be read."""
+"""The most bytes of a layer that are copied. The map of a larger layer cannot be read."""
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    """x @ matrix + bias.
+    """The linear map x @ matrix + bias.
 
     Attributes:
         matrix: The weight.

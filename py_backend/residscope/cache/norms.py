@@ -1,4 +1,4 @@
-"""Normalisation layers: their parameters, read off the modules, and the scales that they divide by."""
+"""Normalisation layers: their parameters, read from the modules, and the scales by which they divide."""
 
 from __future__ import annotations
 

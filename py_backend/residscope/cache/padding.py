@@ -7,8 +7,8 @@ All other code takes the first and the last real token of each prompt from here.
 2. The mask that shows in the cached attention patterns. No token attends to a masked token, in any layer or head.
    - Leading padding: no real token attends to it. Also, it consists of one repeated token, or its rows attend to
      everything equally or to nothing. Without this second condition, a packed text could count as padding.
-   - Trailing padding: no padding token attends to itself or to another padding token, and the first one attends to
-     the last real token. A sliding window does not cause such zeros.
+   - Trailing padding: no padding token attends to itself or to another padding token, and the first padding token
+     attends to the last real token. A sliding window does not cause such zeros.
    - Very small attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each
      head of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens

@@ -1,4 +1,4 @@
-"""The notes on padding: what was assumed, for how many tokens, where prompts are read, and what corrects this."""
+"""The notes on padding: what was assumed, for how many tokens, where prompts are read, and what to pass instead."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _prompts(count: int, batch: int, *, capital: bool = False) -> str:
 
 
 def _token_name(view: CacheView, rows: list[list[int]] | None, places: list[tuple[int, int]]) -> str:
-    """The text of the token at these places, in backticks. "tokens" if they are different tokens, or without ids."""
+    """The text of the token at these places, in backticks. "tokens" if the tokens differ, or without token ids."""
     if rows is None:
         return "tokens"
     tokens = {rows[row][at] for row, at in places}

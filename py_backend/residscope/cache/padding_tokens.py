@@ -145,11 +145,12 @@ def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | N
 
 
 def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, at_end: bool) -> Evidence:
-    """A single token at this end of some prompts, but not of all, that could be padding.
+    """Return the evidence that a single token at this end of some prompts, but not of all, could be padding.
 
-    A token could be padding if it is 0 (with which `pad_sequence` pads), a special token, or a sign such as a full
-    stop, and other prompts have a word there. At the end of prompts, it could also be padding if it occurs nowhere
-    else, does not begin a word, and follows the last token of another prompt, or different tokens in several prompts.
+    A token could be padding if it is 0 (with which `pad_sequence` pads), if it is a special token, or if it is a sign
+    such as a full stop where other prompts have a word. At the end of prompts, it could also be padding if it occurs
+    nowhere else, does not begin a word, and follows the last token of another prompt, or different tokens in several
+    prompts.
     """
     ends = [row[0] for row in inwards]
     counts = Counter(ends)

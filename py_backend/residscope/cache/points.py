@@ -41,7 +41,7 @@ class Point:
     unweighted: bool = False
 
     def stream(self, view: CacheView) -> str:
-        """Return the name of the stream's activation. If only the norm's equal input was cached, return its name."""
+        """Return the name of the stream's activation. If only the norm's equal input was cached, return that name."""
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"
@@ -93,7 +93,7 @@ class Point:
         return norm.scale(view.rows(name, positions))
 
     def read(self, view: CacheView, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-        """Return the norm of these vectors of the stream. Its scale is computed from each vector."""
+        """Return the norm's output for these vectors of the stream. The norm's scale is computed from each vector."""
         norm = self.parameters(view)
         output = norm.centre(rows) / norm.scale(rows)[:, None]
         output = output if norm.weight is None else output * norm.weight
@@ -145,7 +145,7 @@ def mlp_point(view: CacheView, layer: int) -> Point:
 
 
 def _is_parallel(view: CacheView, layer: int) -> bool:
-    """Whether a layer's attention and MLP seem to read the same stream. The cached input of the MLP decides."""
+    """Whether a layer's attention and MLP seem to read the same stream. `_found` checks this."""
     if view.has(f"blocks.{layer}.hook_resid_mid"):
         return False
     return bool(getattr(view.cfg, "parallel_attn_mlp", False)) or not hasattr(view.model.blocks[layer], "attn")

@@ -78,7 +78,7 @@ class FrozenNorm:
     scale: Float[Tensor, "batch read"]
 
     def apply(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Return the norm of `x`, without the norm's bias."""
+        """Return the norm's output for `x`, without the norm's bias."""
         x = (x - x.mean(-1, keepdim=True) if self.centres else x) / self._scale(x)
         return x if self.weight is None else x * self.weight
 
@@ -157,7 +157,7 @@ class RotationKind:
     Attributes:
         table: The key of the table in the result of `tables`.
         adjacent: Whether neighbouring dimensions are a pair, instead of dimensions half the width apart.
-        at_end: Whether the last dimensions of the head are rotated, if not all are.
+        at_end: Whether the last dimensions of the head are rotated instead of the first, if only some are rotated.
         reverse: Whether the angles have the opposite sign.
     """
 
@@ -194,13 +194,13 @@ IN_CACHE = "cache"
 
 
 def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return cosines and sines `[#batch, pos, pair]` that a layer may use, by the place where they were found.
+    """Return cosines and sines `[#batch, pos, pair]` that a layer may use. Their keys say where they were found.
 
     Args:
         view: The cache.
         layer: The layer.
         width: The width of a head.
-        only: The key of the only table that is needed. For the cached table no module is read.
+        only: The key of the only table that is needed. For `IN_CACHE`, no module is read.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]

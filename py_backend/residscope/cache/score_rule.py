@@ -44,7 +44,7 @@ class NormKind(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The norm and the rotation of queries and keys before they make scores."""
+    """The norm and the rotation of queries and keys, before scores are computed from them."""
 
     norm: NormKind
     rotation: RotationKind | None
@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule that makes a head's scores.
+    """The rule by which a head's scores are computed.
 
     Attributes:
         kind: The norms and the rotation of queries and keys.
@@ -77,7 +77,7 @@ class HeadScores:
 
     Attributes:
         reader: Reads the head's activations.
-        rule: The rule that makes its scores.
+        rule: The rule by which the scores are computed.
     """
 
     reader: HeadReader
@@ -130,7 +130,7 @@ class HeadScores:
 
 # --- finding the rule ------------------------------------------------------------------------------------------------
 def _find(reader: HeadReader) -> Rule:
-    """Try the rules of other heads of this model first, and then all others."""
+    """Find the rule of a head. Rules that other heads of this model follow are tried first."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)

@@ -156,7 +156,7 @@ def with_rest(segments: list[Segment], first: int, last: int, tokens: TokenText 
 
 
 def _rest(start: int, end: int, tokens: TokenText | None) -> Iterator[Segment]:
-    """The unnamed segments of a range. Special tokens at the start of the prompt, such as BOS, get their own."""
+    """The unnamed segments of a range. Special tokens at the start of the prompt (BOS) form their own segment."""
     if tokens is None:
         yield from [Segment(REST, start, end, named=False)] if start < end else []
         return
@@ -256,7 +256,7 @@ def _openings(tokens: TokenText) -> Iterator[tuple[int, int, str]]:
         after = tokens.first_from(role.end()) if role else at
         if role is None or any(tokens.special[at + 1 : after]):
             continue
-        # A line break or a special token follows a role. If other text follows, the word is no role.
+        # A line break or a special token follows a role. If other text follows, the word is not a role.
         is_special = after < len(tokens) and tokens.special[after]
         if is_special or after == len(tokens) or tokens.text.startswith("\n", role.end()):
             yield at, after + is_special, role[1].lower()

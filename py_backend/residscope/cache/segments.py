@@ -12,7 +12,7 @@ from residscope.base.legible import shown
 from residscope.errors import ResidscopeError
 
 REST = "…"
-"""The name of a segment that neither a rule nor a range of the user covers."""
+"""The name of a segment whose tokens are covered by no rule and by no range of the user."""
 
 _FORM = '`by=` takes "sentence", "line", "turn", "tag", or ranges such as `[("question", 0, 12)]`.'
 
@@ -22,9 +22,9 @@ class Segment:
     """A range of positions of one prompt.
 
     Attributes:
-        name: The name: the beginning of the text, the role of a turn, the name of a tag, or what the user gave.
+        name: The name: the beginning of the text, the role of a turn, the name of a tag, or the user's name.
         start: The first position, counted from the start of the row.
-        end: The position after the last one.
+        end: The position after the last position.
         named: Whether a rule or the user made the segment. False for the tokens before, between and after such
             segments: their name is "…", or their own text if they are only special tokens such as `<bos>`.
     """

@@ -2,7 +2,7 @@
 
 pattern(d, s) = exp score(d, s) / (Σ exp score(d, ·) + sink), for destination d and source s. The cached pattern shows
 which sources a destination may attend to, so this module needs no mask or window. The sink explains why cached rows
-add up to less than 1. It must be the same number at all destinations. A pattern that cannot be computed again is
+add up to less than 1. The sink must be the same number at all destinations. A pattern that cannot be computed again is
 refused.
 """
 

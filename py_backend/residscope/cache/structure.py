@@ -1,4 +1,4 @@
-"""Which activations add up to a model's residual stream, read off its modules and its cache.
+"""Finds the activations that add up to a model's residual stream, from the model's modules and the cache.
 
 Most models add `hook_attn_out` and `hook_mlp_out` to the embeddings, layer by layer. Some do not: they have mixers
 instead of attention, multiply outputs by a factor that the cache does not show, or change the embeddings before

@@ -68,5 +68,5 @@ def _fingerprint(rows: Tensor) -> Tensor:
 
 
 def _version(tensor: Tensor) -> int:
-    """The number of changes of a tensor in place. −1 for an inference tensor, whose changes are not counted."""
+    """The number of in-place changes of a tensor. −1 for an inference tensor, whose changes are not counted."""
     return -1 if tensor.is_inference() else tensor._version

@@ -175,7 +175,8 @@ def _options(function: Callable[..., Any]) -> frozenset[str]:
 def _bytes_by_character() -> dict[str, int]:
     """The byte that each character of a byte-level vocabulary stands for.
 
-    Source: GPT-2's `bytes_to_unicode`. Printable bytes stand for themselves, others for the characters from 256 on.
+    Source: GPT-2's `bytes_to_unicode`. A printable character below 256 stands for the byte with its number. Characters
+    from 256 on stand for the other bytes.
     """
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]

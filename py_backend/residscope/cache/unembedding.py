@@ -84,8 +84,8 @@ def final_vectors(
     """Return the final norm's output, cached or computed from the final stream. None if neither is possible."""
     module = getattr(view.model, "ln_final", None)
     name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
-    # In a `HookedTransformer`, this hook comes after the norm's weight and bias. In version 2, RMSNorm is different:
-    # there the hook comes before the weight.
+    # In a `HookedTransformer`, `hook_normalized` comes after the norm's weight and bias. RMSNorm in version 2 is an
+    # exception: there `hook_normalized` comes before the weight.
     if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
         name = view.first("ln_final.hook_normalized")
     if name is not None:

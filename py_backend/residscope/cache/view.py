@@ -60,7 +60,7 @@ class CacheView:
         memo: Results computed from this cache in its present state.
         facts: Values read from the model's modules in their present state.
         padding_is_real: Whether tokens that look like padding count as real.
-        part_of: If this view holds only some prompts of a larger view, that view and the range of these prompts in it.
+        part_of: The larger view and the range of prompts, if this view holds only these prompts of the larger view.
 
     Raises:
         ResidscopeError: If `cache` is not an activation cache or is empty, or if its model was deleted.
@@ -83,7 +83,7 @@ class CacheView:
                 f"Residscope needs an ActivationCache, but was given a {kind}. {hint}: "
                 "`logits, cache = model.run_with_cache(tokens)`; then pass `cache`.",
             )
-        # A copy, because the user's cell may change the dictionary while we read.
+        # This is a copy, because the user's cell may change the dictionary while we read.
         held: dict[Any, Any] = dict(activations)
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")

@@ -167,7 +167,7 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return the same as `each_spaced`, but faster and with rare differences: tokens are looked up by their names.
+        """Return nearly always the same as `each_spaced`, but faster: the tokens are looked up by their names.
 
         If names do not mark spaces, `each_spaced` is called, but only if the vocabulary may have tokens with a space.
         """

@@ -172,7 +172,7 @@ def key_of(value: Any) -> Hashable:
     """
     if value is None or isinstance(value, str | int | float):
         return type(value), value
-    if isinstance(getattr(type(value), "key_parts", None), property):  # a target inside the model
+    if isinstance(getattr(type(value), "key_parts", None), property):  # a target such as an attention score
         return type(value), key_of(value.key_parts)
     if isinstance(value, tuple | list):
         return type(value), tuple(map(key_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

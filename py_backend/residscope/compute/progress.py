@@ -62,7 +62,7 @@ def report_progress(done: int | None = None, total: int = 0) -> None:
 
 @contextmanager
 def silent() -> Generator[None, None, None]:
-    """Report no numbers within this block. It is for work that is one step of larger work."""
+    """Report no numbers within this block, because its work is only one step of larger work."""
     before, _of_this_thread.silent = getattr(_of_this_thread, "silent", False), True
     try:
         yield

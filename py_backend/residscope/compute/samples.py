@@ -61,8 +61,8 @@ class Samples:
     def changed(self, tensors: list[Tensor]) -> bool:
         """Read the elements, and return whether any element differs from the last call. The first call returns True.
 
-        If a device cannot be read, its elements count as changed in this call, and again in the first call in which it
-        can be read.
+        If a device cannot be read, its elements count as changed in the first such call, and again in the first call
+        in which the device can be read again.
         """
         import torch
 

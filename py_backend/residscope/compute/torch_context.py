@@ -58,9 +58,9 @@ def on_one_thread(work: Callable[[], T]) -> T:
     """Call `work`, which consists of many small steps, without PyTorch's other threads.
 
     PyTorch would spread each step over all cores and wait for the slowest core. While a cell of the user keeps the
-    cores busy, this is ten times slower. On idle cores it is hardly faster. The setting cannot be limited to the
-    current thread. So a thread that uses PyTorch for the first time during `work` keeps this setting afterwards. A
-    thread that has used PyTorch before keeps its earlier setting.
+    cores busy, this is ten times slower than one thread. On idle cores it is hardly faster. `torch.set_num_threads`
+    cannot be limited to the current thread. So a user's thread that uses PyTorch for the first time during `work` keeps
+    the number 1 afterwards. A thread that has used PyTorch before keeps its own number.
     """
     import torch
 

@@ -37,7 +37,7 @@ _VOCABULARY_ROWS = 8192
 
 
 def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
-    """Return Σ Re λ / Σ |λ| of every head's OV circuit, with eigenvalues λ, and notes.
+    """Return Σ Re λ / Σ |λ| over the eigenvalues λ of every head's OV circuit, and notes.
 
     The norms' weights and centring are folded in. If the logits have no soft-cap, the mean over the vocabulary is
     subtracted from `W_U`, which changes no prediction. So a model has the same scores with raw weights as in

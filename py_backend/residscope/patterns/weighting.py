@@ -233,7 +233,7 @@ class WeightedAttention:
         return row
 
     def source_contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """Return a head's source contributions at one destination of each prompt, the mean over prompts, in logits."""
+        """Return the mean over prompts of a head's source contributions at one destination of each, in logits."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
         self._note(self._stream_target.check(layer))
@@ -284,7 +284,7 @@ class WeightedAttention:
         return Lengths(inputs, W_O[list(heads)])
 
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
-        """Contributions of all sources. If they do not add up to the heads' contributions, this is remembered."""
+        """Contributions of all sources. If their sum is not the heads' contribution, `_unexplained` is set."""
         contributions, floor = found.part(heads, rows, columns), floor_of(self._stream_target.target)
         unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
         if unexplained > source_tolerance(self._step(layer), contributions, -1, floor):
