@@ -137,7 +137,7 @@ def test_training_mode_is_only_a_possible_cause_of_an_unexplained_value(with_dro
     edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
     model.train()  # after the run, so the real cause is the edit
     note = residscope.attribute(edited, (5, 6)).notes[0]
-    assert "is in training mode. If it was already when this cache was made" in note
+    assert "is in training mode. If it was also in training mode when this cache was made" in note
     assert "may explain the following" in note
 
 

@@ -46,8 +46,9 @@ _POSSIBLE_CAUSES = (
 _SCALED = " (the model scales them or adds something else, or a hook did)"
 
 TRAINING = (
-    "The model is in training mode. If it was already when this cache was made, dropout may have changed the outputs "
-    "of components at random. This may explain the following. Call `model.eval()` and make the cache again."
+    "The model is in training mode. If it was also in training mode when this cache was made, dropout may have changed "
+    "the outputs of components at random. This may explain the following notes. Call `model.eval()` and make the "
+    "cache again."
 )
 
 
@@ -227,7 +228,7 @@ class Structure:
         unusual = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
         too_coarse = float8(self.view, unusual)
         differ, causes, scaled = "are not all of", _POSSIBLE_CAUSES, _SCALED
-        changed = ": this model changes `hook_embed` before that, or adds more to it."
+        changed = ": this model changes `hook_embed` before layer 0, or adds something else to it."
         if too_coarse:  # the cache is too coarse to suggest any other cause
             differ, causes, scaled, changed = "do not add up to", ".", "", ", not the sum of `hook_embed` and others."
             notes.append(too_coarse)

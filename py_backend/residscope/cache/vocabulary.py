@@ -144,7 +144,7 @@ class Vocabulary:
         near = self.spaced(token)
         if near is None:
             return Reading(text, [token], True, "", [])
-        message = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
+        message = f"This token has no leading space. Inside a sentence the token is {quote(near.text)}."
         return Reading(text, [token], True, message, [near])
 
     def _several(self, text: str, tokens: list[Token]) -> Reading:

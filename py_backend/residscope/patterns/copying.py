@@ -66,14 +66,16 @@ def _differences(view: CacheView) -> list[str]:
     }
     notes = [
         f"In {named_layers(found)} the {what} do not follow from the weights alone: the model adds something else, a "
-        "hook changed them, or the weights have changed since the cache was made. The score is that of the weights."
+        "hook changed them, or the weights have changed since the cache was made. The score is computed from "
+        "the weights alone."
         for what, found in differing.items()
         if found
     ]
     if not _embeddings_match(view):
         notes.append(
             "`hook_embed` is not `W_E` of these tokens times a positive factor: the model adds something else, a "
-            "hook changed it, or the weights have changed since the cache was made. The score is that of the weights."
+            "hook changed it, or the weights have changed since the cache was made. The score is computed from "
+            "the weights alone."
         )
     return notes
 
