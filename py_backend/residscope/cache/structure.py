@@ -47,7 +47,7 @@ _SCALED = " (the model scales them or adds something else, or a hook did)"
 
 TRAINING = (
     "The model is in training mode. If it was also in training mode when this cache was made, dropout may have changed "
-    "the outputs of components at random. This may explain the following notes. Call `model.eval()` and make the "
+    "the outputs of components at random. This may explain the other notes. Call `model.eval()` and make the "
     "cache again."
 )
 
