@@ -206,7 +206,7 @@ def test_enter_takes_what_was_typed_however_fast(opened: tuple[Lab, Locator]) ->
     in_python(lab, "panel.target", (" M", " John"))
     panel.get_by_role("button", name="answer: ·M").click()
     box.fill("Mary")
-    expect(panel.get_by_text("Without its leading space. Inside a sentence the token is “·Mary”.")).to_be_visible(
+    expect(panel.get_by_text("This token has no leading space. Inside a sentence the token is “·Mary”.")).to_be_visible(
         timeout=FOLLOWS
     )
 

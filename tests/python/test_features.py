@@ -309,8 +309,8 @@ def hostile():
         "shape": (sae(encode=lambda x: x), "`encode` returns the shape [1, "),
         "tuple": (sae(encode=lambda x: (x, x)), "returns a `tuple`"),
         "wide": (sae(decode=lambda a: a), "`decode` returns the shape"),
-        "random": (dropped, "if it is encoded alone"),
-        "together": (together, "if it is encoded alone"),
+        "random": (dropped, "if the vector is encoded alone"),
+        "together": (together, "if the vector is encoded alone"),
         "squared": (squared, "`decode` is not linear in the features"),
         "no weights": (sae(W_dec=None), "no tensor `W_dec`"),
     }

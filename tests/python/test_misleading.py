@@ -137,8 +137,8 @@ def test_training_mode_is_only_a_possible_cause_of_an_unexplained_value(with_dro
     edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
     model.train()  # after the run, so the real cause is the edit
     note = residscope.attribute(edited, (5, 6)).notes[0]
-    assert "is in training mode. If it was already when this cache was made" in note
-    assert "may explain the following" in note
+    assert "is in training mode. If it was also in training mode when this cache was made" in note
+    assert "may explain the other notes" in note
 
 
 def test_changed_weights_are_noted_even_if_they_changed_before_the_cache_was_tracked():

@@ -159,7 +159,7 @@ def test_a_doubled_bos_is_not_padding(model):
     found = residscope.scores(cache, "first", 0)
     assert any("both BOS and the padding token" in note for note in found.notes)
     torch.testing.assert_close(found.values[1], cache["pattern", 1][0][:, 1:, 0].mean(1))
-    assert "it, and the values are those of this run" in residscope.attribute(cache, 11).notes[0]
+    assert "the padding, and the values are those of this run" in residscope.attribute(cache, 11).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
                 cache.cache_dict[name] = cache.cache_dict[name][:, :1]
         found = padding(CacheView(cache))
         assert found.count == 0
-        either += any("This may be a mask, or their attention may be so small" in note for note in found.notes)
+        either += any("This may be a mask, or the attention to them may be so small" in note for note in found.notes)
     assert either > 0
 
 

@@ -1,4 +1,4 @@
-"""How a head's queries and keys are projected: the weight and the bias, read off the modules."""
+"""Reads the weight and the bias of the linear map that computes one head's queries or keys."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WORDS: dict[SideName, str] = {"q": "queries", "k": "keys"}
 
 @dataclass(frozen=True)
 class HeadMap:
-    """The projection of one head's queries or keys: x @ matrix + bias.
+    """The linear map that computes one head's queries or keys from x, the input of attention: x @ matrix + bias.
 
     Attributes:
-        matrix: The weight, where possible a view of the layer's own weight.
+        matrix: The weight. If possible, it shares memory with the layer's own weight.
         bias: The bias, if any.
     """
 
@@ -36,14 +36,14 @@ class HeadMap:
 
 
 def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int, width: int) -> HeadMap:
-    """Return the projection of a head's queries or keys.
+    """Return the linear map that computes a head's queries or keys.
 
     Args:
         view: The cache.
         layer: The layer.
         side: Queries or keys.
-        index: The head, or the key/value head.
-        count: The number of heads, or of key/value heads.
+        index: The index of the head. For keys, the index of the key/value head.
+        count: The number of heads. For keys, the number of key/value heads.
         width: The width of one head's queries or keys.
 
     Raises:
@@ -60,7 +60,7 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
         )
         matrix = rearrange(found.matrix, "d_model units -> units d_model")
         return _cut(matrix, found.bias, index, count, width, view, layer, side)
-    for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` has one weight per group as `_W_K`
+    for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` stores one weight per group in `_W_K`
         weight, bias = (_attribute(attention, f"{prefix}{kind}_{letter}") for kind in ("W", "b"))
         if weight is not None and weight.ndim == 3 and weight.shape[0] == count and weight.shape[-1] == width:
             weight = stored_values(module if module is not None else attention, f"W_{letter}", weight)
@@ -90,7 +90,7 @@ def _cut(
     layer: int,
     side: SideName,
 ) -> HeadMap:
-    """The part of one head. If a head has more units than its width (a gate), its queries come first."""
+    """One head's part of the weight and the bias. If a head has further units (a gate), its queries come first."""
     if units.shape[0] % count or units.shape[0] // count < width:
         raise _unread(view, layer, side)
     start = index * (units.shape[0] // count)
@@ -103,5 +103,5 @@ def _unread(view: CacheView, layer: int, side: SideName) -> ResidscopeError:
     return ResidscopeError(
         "attention",
         f"The weights of the {WORDS[side]} in layer {layer} (`{kind}`) cannot be read for each head, so attention "
-        "scores of this layer cannot be attributed. Its attention patterns, and logits, can be.",
+        "scores of this layer cannot be attributed. Its attention patterns can be shown, and logits can be attributed.",
     )

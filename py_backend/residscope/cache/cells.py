@@ -1,4 +1,4 @@
-"""A cache in which each position of another cache is a prompt."""
+"""Makes a view of a cache in which each position counts as a prompt of its own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(None)) -> CacheView:
     """Return a view of the same activations in which each position is a prompt of one position.
 
-    Activations of pairs of positions are left out.
+    Activations for pairs of positions and rotary tables are left out.
 
     Args:
         view: The cache.
-        prompt: The prompt. None: all prompts.
-        part: The positions of this prompt.
+        prompt: The index of the only prompt whose positions are used. None: all prompts.
+        part: The positions of this prompt that are used. Without `prompt`, all positions are used.
     """
     held: dict[str, Tensor] = {}
     for name in view.activations:
@@ -37,4 +37,4 @@ def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(Non
 
 
 _BETWEEN = frozenset(("hook_pattern", "hook_attn_scores", "hook_cos", "hook_sin"))
-"""Activations of pairs of positions."""
+"""Activations that are left out: attention for pairs of positions, and rotary tables."""

@@ -1,6 +1,6 @@
 """Reads names that users write: `"L9H9"`, `"9.9"` or `(9, 9)` for a head, `"3_pre"` for a point of the stream.
 
-Only this module reads names. All other code uses a `Component` and its label.
+Only this module reads such names. All other code uses a `Component` and its label.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parse_heads(heads: Any) -> list[tuple[int, int]]:
     """Return the layers and indices of one or several heads.
 
     Raises:
-        ResidscopeError: If one of them is not a head or is named twice, or if there is none.
+        ResidscopeError: If `heads` is empty, or if one of them is not a head or is named twice.
     """
     single = isinstance(heads, str) or _place(heads, _HEAD) is not None or not hasattr(heads, "__iter__")
     found = [parse(head) for head in ([heads] if single else heads)]

@@ -1,9 +1,9 @@
-"""Sparse autoencoders (SAEs) and transcoders of any class: what they make of an activation.
+"""Encodes and decodes activations with sparse autoencoders (SAEs) and transcoders of any class.
 
-An SAE is used as it is. Its nonlinearity is never computed here: activations are its own `encode(x)`, and
-reconstructions its own `decode(a)`. What is checked is that `decode` is linear in the features, so that each feature
-has a contribution of its own: decode(a) = s · (a @ W_dec) + decode(0), where s is 1, or the scale of each vector if
-the SAE normalises its input.
+The SAE's own methods are used: `encode(x)` returns the activations `a` of its features, and `decode(a)` returns the
+reconstruction. This module checks that `decode` is linear in the features, because only then does each feature have a
+contribution of its own: decode(a) = s · (a @ W_dec) + decode(0). Here s is 1, or one scale for each vector if the SAE
+normalises its input.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST = 1 << 24
-"""At most this many activations are computed at once: 64 MB in float32."""
+"""At most this many activations of features are computed at once: 64 MB in float32."""
 
 _COMPARED = 4
-"""The number of vectors that are encoded alone and together."""
+"""The number of vectors that are encoded twice: together, and one by one."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """What an SAE makes of some vectors. All tensors are on the cache's device, in working precision.
+    """What an SAE computes from some vectors. All tensors are on the cache's device, in working precision.
 
     Attributes:
-        features: The features that are active in any of the vectors.
-        activations: Their activations, times the scale with which `decode` multiplies the features of each vector.
-        directions: What each of these features adds to the reconstruction, if its activation is 1.
-        normalised: Whether these are the rows of `W_dec` divided by their length (some TopK SAEs).
-        bias: `decode` without any active feature.
+        features: The features that are active for at least one of the vectors.
+        activations: The activations of these features for each vector, times the scale s of the vector.
+        directions: The vector that each of these features adds to the reconstruction at an activation of 1.
+        normalised: Whether `directions` are the rows of `W_dec` divided by their length, as in some TopK SAEs.
+        bias: The output of `decode` if no feature is active.
         reconstruction: `decode(encode(x))`.
-        skip: What a transcoder adds past its features. None without a skip connection.
+        skip: The output of a transcoder's skip connection. None without a skip connection.
     """
 
     features: Int[Tensor, " feature"]
@@ -55,14 +55,14 @@ class Code:
 
 @dataclass(frozen=True)
 class Dictionary:
-    """An SAE or a transcoder of one site.
+    """An SAE or a transcoder, and its site: the activations that it encodes and reconstructs.
 
     Attributes:
         sae: The SAE itself.
         site: Its site.
-        read: The name under which the cache holds what it encodes.
-        written: The name under which the cache holds what it reconstructs.
-        width: The width of what it reconstructs.
+        read: The name under which the cache holds the encoded activation.
+        written: The name under which the cache holds the reconstructed activation.
+        width: The width of the reconstructed activation.
         like: An empty tensor with the cache's device and working precision.
     """
 
@@ -75,10 +75,10 @@ class Dictionary:
 
     @classmethod
     def of(cls, view: CacheView, given: Any) -> Dictionary:
-        """Return the dictionary for what a user gave as `sae=`.
+        """Return the dictionary for the value that a user gave as `sae=`.
 
         Raises:
-            ResidscopeError: If it is no SAE, or is an SAE of another site, model or width.
+            ResidscopeError: If the value is not an SAE, if the SAE does not fit this cache, or if it has hooks.
         """
         sae, read, written = parts_of(given)
         for name in ("encode", "decode"):
@@ -95,7 +95,7 @@ class Dictionary:
 
     @property
     def name(self) -> str:
-        """The SAE in a sentence."""
+        """This SAE in words, for messages: its class, and the activation that it reconstructs."""
         return f"{kind_of_sae(self.sae)} of `{self.site.written}`"
 
     @property
@@ -124,7 +124,7 @@ class Dictionary:
             )
 
     def _refuse_hooks(self) -> None:
-        """Refuse hooks on the SAE: they may change what it does, and they would be called."""
+        """Refuse an SAE with hooks, because hooks may change what its methods return."""
         modules: Callable[[], Any] | None = getattr(self.sae, "modules", None)
         for module in modules() if callable(modules) else ():
             if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
@@ -135,13 +135,13 @@ class Dictionary:
                 )
 
     def codes(self, rows: Float[Tensor, " row *width"]) -> Iterator[tuple[slice, Code]]:
-        """Encode and decode vectors, some at a time. The SAE is as before after each step.
+        """Encode and decode vectors in blocks. After each block, the state of the SAE is restored.
 
         Args:
-            rows: What the SAE encodes, `[row, width]`, or for `hook_z` `[row, head, d_head]`.
+            rows: The vectors that the SAE encodes: `[row, width]`, or for `hook_z` `[row, head, d_head]`.
 
         Yields:
-            Which rows, and their code.
+            The range of the rows in a block, and the code of these rows.
 
         Raises:
             ResidscopeError: If `encode` or `decode` fails, or `decode` is not linear in the features.
@@ -154,10 +154,10 @@ class Dictionary:
             yield part, code
 
     def encode(self, rows: Float[Tensor, " row *width"]) -> Float[Tensor, "row feature"]:
-        """Return the activations of features, as the SAE computes them, in its own precision.
+        """Return the activations of all features, in the SAE's own precision.
 
         Raises:
-            ResidscopeError: If `encode` fails, or returns something else.
+            ResidscopeError: If `encode` fails, or does not return one activation for each feature.
         """
         count, features = len(rows), len(self.decoder)
         shape = [1, count, features]
@@ -191,7 +191,8 @@ class Dictionary:
 
     def _code(self, rows: Tensor) -> Code:
         activations = self.encode(rows)
-        # An SAE that normalises its input keeps the scale until it decodes, and then forgets it.
+        # An SAE that normalises its input stores the scale in `encode` and deletes it in `decode`. `decode` is called
+        # twice, so the SAE's state is restored in between.
         state = kept_state(self.sae)
         reconstruction = self._decode(activations)
         state.restore()
@@ -209,7 +210,7 @@ class Dictionary:
 
         Args:
             features: The features.
-            normalised: Whether each is divided by its length.
+            normalised: Whether the weights of each feature are divided by their length.
         """
         weights = working(self.decoder[features.to(self.decoder.device)]).to(self.like)
         return weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-30) if normalised else weights
@@ -217,11 +218,15 @@ class Dictionary:
     def _linear(
         self, active: Tensor, features: Tensor, reconstruction: Tensor, bias: Tensor
     ) -> tuple[Tensor, bool, Tensor]:
-        """The scale of each vector, and the direction of each feature, with which `decode` is what it returned."""
+        """Find the scales of the vectors and the directions of the features that give the reconstruction.
+
+        Returns:
+            The scales, whether the directions are normalised, and the directions.
+        """
         linear, share = reconstruction - bias, self.rounding
         sizes = reconstruction.norm(dim=1) + bias.norm(dim=1)
         worst = 0.0
-        for normalised in (False, True):  # TopK SAEs may treat the decoder as normalised
+        for normalised in (False, True):  # some TopK SAEs divide the rows of `W_dec` by their length
             directions = self.directions(features, normalised=normalised)
             summed = active @ directions
             square = summed.pow(2).sum(1)
@@ -239,11 +244,11 @@ class Dictionary:
 
     @property
     def rounding(self) -> float:
-        """Differences up to this share of a reconstruction count as rounding (TF32 rounds more than float32)."""
+        """The largest relative error that counts as rounding. It allows for TF32, which is coarser than float32."""
         return max(2e-3, 4 * step_of(self.decoder.dtype))
 
     def _skip(self, rows: Tensor, reconstruction: Tensor) -> Tensor | None:
-        """What the transcoder adds past its features: x @ W_skip.T, if this is what its `forward` adds."""
+        """The output of the skip connection, x @ W_skip.T, checked against `forward`. None without `W_skip`."""
         weight = tensor_of(getattr(self.sae, "W_skip", None))
         if weight is None:
             return None
@@ -276,13 +281,13 @@ class Dictionary:
         raise ResidscopeError("sae", f"The {self.name} gives NaN or infinity: {where}. Load the SAE again.")
 
     def check_each_alone(self, rows: Float[Tensor, " row *width"]) -> None:
-        """Refuse an SAE whose activations at a position depend on other positions, or on chance.
+        """Refuse an SAE if its activations for a vector depend on the other vectors, or on chance.
 
         Args:
             rows: Vectors that the SAE encodes.
 
         Raises:
-            ResidscopeError: If vectors that are encoded together have other activations than alone.
+            ResidscopeError: If vectors have different activations when they are encoded together and one by one.
         """
         import torch
 
@@ -292,13 +297,13 @@ class Dictionary:
             alone = [working(self.encode(row[None])[0]) for row in some]
         one, other = torch.stack(alone), together
         differs = (one - other).abs() > max(1e-2, 16 * step_of(self.decoder.dtype)) * one.abs().amax(1, keepdim=True)
-        # Rounding may turn a feature at its threshold on or off, and of two equal ones another may be among the k.
+        # Rounding may turn a feature near its threshold on or off. Of two equal features, a TopK SAE may keep either.
         exact = self.decoder.device.type == "cpu" and step_of(self.decoder.dtype) < 1e-6
         allowed = 2 if exact else max(8, 0.1 * int((one != 0).sum()))
         if int(differs.sum()) > allowed:
             raise ResidscopeError(
                 "sae",
-                f"The {self.name} gives a vector other activations if it is encoded alone than together with others. "
-                "They depend on other positions (a BatchTopK SAE in training, attention over positions) or on chance "
-                "(dropout): so they belong to no single position. Use its form for inference.",
+                f"The {self.name} gives a vector different activations if the vector is encoded alone and if it is "
+                "encoded together with others. The activations depend on other positions (a BatchTopK SAE in training, "
+                "attention over positions) or on chance (dropout). Use this SAE's form for inference.",
             )

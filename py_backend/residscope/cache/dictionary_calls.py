@@ -1,4 +1,4 @@
-"""Calls the methods of a user's SAE, and leaves the SAE as it was found."""
+"""Calls the methods of a user's SAE, and restores the state of the SAE afterwards."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KeptState:
-    """The attributes of an object and of all modules in it, and the values of its buffers.
+    """The attributes of an SAE and of all modules in it, and the values of buffers.
 
-    SAEs keep some things on themselves while they run: the scale of their input, the width of a head.
+    Some SAEs store values in their attributes while they run, such as the scale of their input.
 
     Attributes:
-        attributes: Each dictionary of attributes, and its items.
-        buffers: Each buffer of a module in training mode, its version, and its values.
+        attributes: Each dictionary of attributes, and a copy of it.
+        buffers: Each buffer of a module in training mode, its version, and a copy of its values.
     """
 
     attributes: list[tuple[dict[str, Any], dict[str, Any]]]
@@ -61,7 +61,7 @@ def kept_state(sae: Any) -> KeptState:
 
 @contextmanager
 def as_found(sae: Any) -> Generator[None, None, None]:
-    """After the block, the SAE and PyTorch's random generators are as before it."""
+    """Restore the state of the SAE and of PyTorch's random generators after the block."""
     import torch
 
     weight: Any = sae.W_dec
@@ -75,17 +75,17 @@ def as_found(sae: Any) -> Generator[None, None, None]:
 
 
 def called(name: str, sae: Any, method: str, given: Tensor, wanted: str) -> Tensor:
-    """Call a method of an SAE, and return the tensor that it returns, detached and dense.
+    """Call a method of an SAE, and return its result as a detached, dense tensor.
 
     Args:
-        name: The SAE in a sentence.
+        name: The SAE in words, for messages.
         sae: The SAE.
         method: The method.
         given: Its argument.
-        wanted: What it should return, in words.
+        wanted: What the method should return, in words.
 
     Raises:
-        ResidscopeError: If it raises an exception, or returns no tensor of floats.
+        ResidscopeError: If the method raises an exception, or does not return a tensor of floats.
     """
     import torch
 
@@ -96,7 +96,7 @@ def called(name: str, sae: Any, method: str, given: Tensor, wanted: str) -> Tens
         raise ResidscopeError(
             "sae",
             f"The {name}: `{method}` raises {type(error).__name__}: {cut(str(error), 200)} It was called with "
-            f"{list(given.shape)} numbers ({kind}, on {given.device}).",
+            f"a tensor of shape {list(given.shape)} ({kind}, on {given.device}).",
         ) from error
     if not isinstance(found, torch.Tensor) or not found.is_floating_point():
         raise ResidscopeError(

@@ -1,6 +1,6 @@
-"""Which activation a sparse autoencoder (SAE) or transcoder encodes, and which it reconstructs.
+"""Finds the activations that a sparse autoencoder (SAE) or transcoder encodes and reconstructs.
 
-Both are read from its configuration, as SAELens writes it, or given by the user.
+The names of both activations are given by the user, or read from the SAE's configuration in SAELens' format.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ _KNOWN = ", ".join(f"`{kind}`" for kind in get_args(SiteKind))
 
 @dataclass(frozen=True)
 class Site:
-    """Where an SAE or a transcoder belongs.
+    """The activations that an SAE or a transcoder encodes and reconstructs.
 
     Attributes:
-        layer: The layer of the activation that it reconstructs.
-        kind: The name of this activation within its layer.
-        read: The activation that it encodes. An SAE encodes what it reconstructs; a transcoder does not.
+        layer: The layer of the reconstructed activation.
+        kind: The name of the reconstructed activation within its layer.
+        read: The name of the encoded activation. An SAE encodes and reconstructs the same activation. A transcoder
+            does not.
     """
 
     layer: int
@@ -40,26 +41,26 @@ class Site:
 
     @property
     def written(self) -> str:
-        """The name of the activation that it reconstructs."""
+        """The name of the reconstructed activation."""
         return f"blocks.{self.layer}.{self.kind}"
 
     @property
     def is_transcoder(self) -> bool:
-        """Whether it reconstructs another activation than it encodes."""
+        """Whether the encoded and the reconstructed activation are different ones."""
         return self.read != self.written
 
     def point(self, view: CacheView) -> Component | None:
-        """Return the point of the stream that it reconstructs. None for the output of a sublayer, or of heads."""
+        """Return the point of the stream that is reconstructed. None if the site is not a point of the stream."""
         return point_of_stream(view, self.written)
 
     def row(self, view: CacheView) -> Component:
-        """Return the row of `by="layer"`, or the point of the stream, which its rows take the place of."""
+        """Return what the rows of the features replace: a row of `by="layer"`, or a point of the stream."""
         at = self.point(view)
         return at or Component("mlp_out" if self.kind == "hook_mlp_out" else "attn_out", self.layer)
 
 
 def point_of_stream(view: CacheView, name: str) -> Component | None:
-    """Return the point of the stream that an activation is. None for other activations."""
+    """Return the point of the stream whose activation has this name. None for the name of another activation."""
     found = _SITE.fullmatch(name)
     if found is None:
         return None
@@ -74,7 +75,8 @@ def held_as(view: CacheView, name: str) -> str:
     """Return the name under which the cache holds an activation. Several names may mean the same activation.
 
     Raises:
-        ResidscopeError: If it was not cached, or if the cache is of a run in which an SAE took its place.
+        ResidscopeError: If the activation was not cached, was replaced by an SAE in this run, or has other axes than
+            `[batch, pos, …]`.
     """
     if any(held.startswith(f"{name}.hook_sae_") for held in view.activations):
         raise ResidscopeError(
@@ -84,7 +86,7 @@ def held_as(view: CacheView, name: str) -> str:
             "make the cache again.",
         )
     layer, _, ending = name.removeprefix("blocks.").partition(".")
-    others = {"hook_mlp_in": f"blocks.{layer}.hook_resid_mid"}  # what the MLP's norm reads
+    others = {"hook_mlp_in": f"blocks.{layer}.hook_resid_mid"}  # the input of the MLP's norm
     if ending == "hook_resid_pre" and layer.isdecimal():
         others[ending] = view.before(int(layer))
     if ending == "hook_resid_post" and layer.isdecimal():
@@ -99,7 +101,7 @@ def held_as(view: CacheView, name: str) -> str:
 
 
 def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
-    """Return the SAE, and the activations that the user gave for it: what it encodes, and what it reconstructs.
+    """Return the SAE, and the names of the encoded and the reconstructed activation. None if not given.
 
     Raises:
         ResidscopeError: If no SAE was given.
@@ -128,10 +130,10 @@ def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
 
 
 def site_of(view: CacheView, sae: Any, read: str | None, written: str | None) -> Site:
-    """Return the site of an SAE or a transcoder, from its configuration unless it was given.
+    """Return the site of an SAE or a transcoder, from the given names, or else from its configuration.
 
     Raises:
-        ResidscopeError: If it is not known, or is no activation that is added to the stream.
+        ResidscopeError: If the site is not known, is not supported, or is in a layer that the model does not have.
     """
     what = f"The {kind_of_sae(sae)}"
     if read is None:
@@ -167,7 +169,7 @@ def site_of(view: CacheView, sae: Any, read: str | None, written: str | None) ->
 
 
 def kind_of_sae(sae: Any) -> str:
-    """Return the class of an SAE in a sentence: `StandardSAE`."""
+    """Return an SAE in words, for messages, with its class: "SAE `StandardSAE`"."""
     return f"SAE `{type(sae).__name__}`"
 
 

@@ -16,5 +16,5 @@ def check_finite(view: CacheView, *results: Tensor | None) -> None:
     if not all(bool(result.isfinite().all()) for result in results if result is not None):
         place = view.first_not_finite() or "its values overflow when they are summed"
         raise ResidscopeError(
-            "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of it would be meaningless."
+            "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of this cache would be meaningless."
         )

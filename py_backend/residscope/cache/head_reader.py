@@ -1,4 +1,4 @@
-"""Reads one head's queries, keys, their projections, and its scores or pattern from a cache."""
+"""Reads one head's queries, keys, scores and pattern from a cache, and the projections that make queries and keys."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MASKED = -1e4
-"""Scores below this are masked."""
+"""Scores below this value count as masked."""
 
 
 class Projected(NamedTuple):
-    """How a head's queries or keys are made from what attention reads, y: `y @ matrix * factor + bias`.
+    """How the model computes a head's queries or keys from y, the input of attention: `y @ matrix * factor + bias`.
 
     Attributes:
-        map: The projection.
+        map: The matrix and the bias.
         factor: The factor by which the model multiplies y @ matrix, found by comparison with the cache.
     """
 
@@ -47,7 +47,7 @@ class HeadReader:
         head: The head.
 
     Raises:
-        ResidscopeError: If the layer has no such head, or its scores cannot be attributed.
+        ResidscopeError: When `heads` is read, if the layer has no such head, or its scores cannot be attributed.
     """
 
     view: CacheView
@@ -59,7 +59,7 @@ class HeadReader:
         return f"blocks.{self.layer}.attn.{ending}"
 
     def only(self, prompts: range) -> HeadReader:
-        """The same head in some prompts."""
+        """A reader of the same head for these prompts only."""
         return replace(self, view=self.view.only(prompts))
 
     # --- shape -------------------------------------------------------------------------------------------------------
@@ -132,11 +132,11 @@ class HeadReader:
         return units // self.width
 
     def index(self, side: SideName) -> int:
-        """The index of the head among the queries, or of its group among the keys."""
+        """The index of the head in the layer's queries, or the index of its group in the layer's keys."""
         return self.head if side == "q" else self.head * self.groups // self.heads
 
     def count(self, side: SideName) -> int:
-        """The number of heads that have queries, or keys."""
+        """The number of heads in the layer's queries, or in its keys."""
         return self.heads if side == "q" else self.groups
 
     # --- queries and keys --------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class HeadReader:
 
     @cached_property
     def norm(self) -> Norm:
-        """The norm through which attention reads. If there is none, a norm that does not divide."""
+        """The norm before attention. If there is none, a `Norm` that leaves the stream unchanged."""
         return self.point.parameters(self.view)
 
     def stream(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read d_model"]:
@@ -181,13 +181,13 @@ class HeadReader:
         return gather(self.view.get(self.point.stream(self.view)), positions)
 
     def scale(self, positions: Int[Tensor, "batch read"]) -> Float[Tensor, "batch read"]:
-        """The scale of the norm through which attention reads."""
+        """The scale of the norm before attention."""
         if not self.point.has_scale(self.view):
             return self.norm.scale(self.stream(positions))
         return gather(self.view.get(self.point.scale_name), positions).squeeze(-1)
 
     def read(self, x: Float[Tensor, "batch read d_model"], positions: Int[Tensor, "batch read"]) -> Tensor:
-        """The input of the projection: the stream after the norm, whose scale is frozen."""
+        """The output of the norm for `x`, which the projection reads. The norm's scale is frozen as in this run."""
         norm = self.norm
         if not norm.divides:
             return x
@@ -196,12 +196,12 @@ class HeadReader:
         return x if norm.bias is None else x + norm.bias
 
     def project(self, found: Projected, x: Tensor, positions: Int[Tensor, "batch read"]) -> Tensor:
-        """The queries or keys that the projection makes of vectors of the stream."""
+        """The queries or keys that the projection computes from vectors `x` of the stream."""
         units = self.read(x, positions) @ found.map.matrix.to(x) * found.factor
         return units if found.map.bias is None else units + found.map.bias.to(units)
 
     def projected(self, side: SideName) -> Projected:
-        """Return how the stream becomes this head's queries or keys, checked against the cached ones.
+        """Return the map from the stream to this head's queries or keys, checked against the cached queries or keys.
 
         Raises:
             ResidscopeError: If the cached queries or keys do not follow from the stream and the weights.
@@ -232,7 +232,8 @@ class HeadReader:
             "attention",
             f"The {WORDS[side]} in this cache (`{name}`) do not follow from the weights and the stream before layer "
             f"{self.layer} (relative error {error:.2g}): the weights have changed since the cache was made, a hook "
-            "changed the activations, or the model does more there. Make the cache again with the present weights.",
+            "changed the activations, or the model computes them in another way. Make the cache again with the "
+            "present weights.",
         )
 
     # --- scores ------------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class HeadReader:
     def truth(self) -> str:
         """The name of the activation that scores are taken from: `hook_attn_scores`, or else `hook_pattern`.
 
-        For a pattern, the logarithm is used. In some models `hook_attn_scores` holds the pattern, as its values show.
+        For a pattern, the logarithm is used. In some models `hook_attn_scores` holds the pattern. Its values show this.
         """
         run = replace(self, view=self.view.root)
         return run.view.memo.once(("truth", self.layer), lambda: (run._truth(),))[0]
@@ -263,7 +264,7 @@ class HeadReader:
 
     @property
     def from_pattern(self) -> bool:
-        """Whether scores are logarithms of the pattern, so that a constant for each destination is unknown."""
+        """Whether scores are logarithms of the pattern: each row then differs from the true scores by a constant."""
         return self.truth.endswith("hook_pattern")
 
     def scores(
@@ -293,7 +294,7 @@ class HeadReader:
         return padding(self.view)
 
     def visible(self, destinations: Int[Tensor, "batch read"]) -> Bool[Tensor, "batch read source"]:
-        """Which sources the head may read: neither masked nor padding."""
+        """Which sources the head may attend to: those that are neither masked nor padding."""
         rows = self._rows(self.truth, destinations)
         if self.from_pattern:
             known = rows > smallest_attention(self.view.get(self.truth).dtype)
@@ -312,7 +313,7 @@ class HeadReader:
 
 
 def smallest_attention(kind: object) -> float:
-    """Attention of at most this much is too small for a useful logarithm."""
+    """The limit up to which attention of this dtype is too small for a useful logarithm."""
     import torch
 
     return 6e-5 if kind is torch.float16 else 1e-30
@@ -324,19 +325,19 @@ def _has_keys(attention: object) -> bool:
 
 
 _SOME = 8
-"""How many positions of a prompt are compared."""
+"""The number of positions of a prompt that are compared."""
 
 _PROMPTS = 4
-"""How many prompts are compared."""
+"""The largest number of prompts that are compared."""
 
 
 def prompts_of(view: CacheView) -> range:
-    """The first few prompts."""
+    """The first prompts, at most `_PROMPTS`."""
     return range(min(view.batch, _PROMPTS))
 
 
 def sampled(view: CacheView, most: int) -> Int[Tensor, "batch read"]:
-    """Real positions of each prompt, evenly spread, with the last real one."""
+    """`most` evenly spread real positions of each prompt, from the first to the last. Positions may repeat."""
     import torch
 
     ends = padding(view)

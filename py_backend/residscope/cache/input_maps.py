@@ -1,4 +1,4 @@
-"""The linear maps that heads and neurons apply to what they read: the values of heads, and the inputs of neurons."""
+"""The linear maps from the input of attention to the values of heads, and from the MLP's input to its neurons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ValueMap(NamedTuple):
-    """How heads read their values from the normed stream y: y @ weight[group] + bias[group].
+    """How heads compute their values from y, the input of attention: y @ weight[group] + bias[group].
 
     Several heads share a group in models with grouped queries.
 
@@ -35,15 +35,17 @@ class ValueMap(NamedTuple):
 
 
 class LatentValues(NamedTuple):
-    """How one head of latent attention reads its values: norm(y @ down + down_bias) @ up + up_bias.
+    """How one head of latent attention computes its values: norm(y @ down + down_bias) @ up + up_bias.
+
+    y is the input of attention.
 
     Attributes:
         down: The weight of the latent vector, which all heads share.
-        down_bias: Its bias, if any.
+        down_bias: The bias of the latent vector, if any.
         norm: The norm of the latent vector.
-        norm_name: The path of this norm, for its cached activations.
+        norm_name: The path of this norm. The names of its cached activations begin with it.
         up: The weight of one head's values.
-        up_bias: Its bias, if any.
+        up_bias: The bias of these values, if any.
     """
 
     down: Float[Tensor, "d_model rank"]
@@ -61,12 +63,13 @@ class LatentValues(NamedTuple):
 
 
 class NeuronMap(NamedTuple):
-    """What one neuron reads: y · weight + bias.
+    """One input of a neuron's nonlinearity: y · weight + bias, where y is the MLP's input.
 
     Attributes:
         weight: The weight.
         bias: The bias; 0 if there is none.
-        names: The activations that hold the neuron's value, the best first. The neuron is an index of the last axis.
+        names: Names of the activations that hold this input, the preferred one first. The last axis has one entry for
+            each neuron.
     """
 
     weight: Float[Tensor, " d_model"]
@@ -75,7 +78,7 @@ class NeuronMap(NamedTuple):
 
 
 def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
-    """Return the map from what a layer's attention reads to its values.
+    """Return the linear map from the input of a layer's attention to its values.
 
     Args:
         view: The cache.
@@ -110,7 +113,7 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
 
 
 def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]) -> LatentValues | None:
-    """Return how a head of latent attention reads its values. None for other attention.
+    """Return how a head of latent attention computes its values. None if the layer has another kind of attention.
 
     Args:
         view: The cache.
@@ -130,7 +133,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
     rank, columns = up.matrix.shape[0], up.matrix.shape[1] // count
     if down.matrix.shape[1] < rank or columns < width:
         return None
-    # The columns of each head are the part of its key that is not rotated, and then its value.
+    # Each head's columns hold first the part of its key that is not rotated, then its value.
     own = slice(head * columns + columns - width, (head + 1) * columns)
     return LatentValues(
         down.matrix[:, :rank],
@@ -143,13 +146,13 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: Any) -> LinearMap:
-    """The linear map of a layer. The layer is called to find it unless its class is known."""
+    """The linear map of a layer. If the layer's class is not known, the layer is called to find the map."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
-    layer_class = wrapped(module)
-    if not plain or not hasattr(layer_class, "out_features"):
+    linear = wrapped(module)
+    if not plain or not hasattr(linear, "out_features"):
         return view.facts.once(("input map", layer, which), lambda: linear_map_of(module, view), _size)
-    bias = tensor_of(getattr(layer_class, "bias", None))
-    return LinearMap(stored_values(module, "weight", layer_class.weight).T, bias, made=False)
+    bias = tensor_of(getattr(linear, "bias", None))
+    return LinearMap(stored_values(module, "weight", linear.weight).T, bias, made=False)
 
 
 def _size(found: LinearMap) -> int:
@@ -163,12 +166,12 @@ def _attribute(owner: Any, name: str) -> Tensor | None:
 
 
 def neuron_parts(view: CacheView, layer: int) -> tuple[NeuronPart, ...]:
-    """Return what the neurons of a layer read: `gate` and `up` if its MLP is gated, otherwise `pre`."""
+    """Return the names of a neuron's inputs: `gate` and `up` if the layer's MLP is gated, otherwise `pre`."""
     return ("gate", "up") if _gate_of(view, layer) is not None else ("pre",)
 
 
 def neuron_map(view: CacheView, layer: int, index: int, part: NeuronPart) -> NeuronMap:
-    """Return what a neuron reads.
+    """Return the linear map of one input of a neuron.
 
     Raises:
         ResidscopeError: If the layer has no such neuron or no such part, or its weight cannot be read.

@@ -1,4 +1,4 @@
-"""Everything except weights that decides what a model's layers compute: their classes, attributes and settings.
+"""Reads all that decides what a model's layers compute, except weights: classes, attributes and settings.
 
 Switching an adapter off, setting a scale or replacing a `forward` changes what the model computes without changing any
 weight. Everything is read from the modules' own dictionaries, so no code of the user runs.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LayerState = dict[tuple[str, str], object]
-"""Comparable values by (path of the module, name of the attribute)."""
+"""Values that can be compared, by (path of the module, name of the attribute)."""
 
 SCALARS = (int, float, bool, str, type(None))
 
@@ -50,7 +50,7 @@ Any other name counts as read. `test_each_weight_is_compared_or_no_figure_reads_
 
 _WRAPPED = ("_original_component", "original_component")
 _DEEP, _LONG = 4, 64
-"""Containers of at most `_LONG` items are compared down to the depth `_DEEP`, others only by their length."""
+"""Containers of at most `_LONG` items are compared down to the depth `_DEEP`, others only by type and length."""
 
 VOLATILE: Any = object()
 """A value that changes with every call of the layer, such as a counter of calls. It equals any value."""
@@ -77,7 +77,7 @@ def differ(one: LayerState, other: LayerState) -> bool:
 
 
 class Layers:
-    """The modules of a model whose attributes results depend on, kept as weak references."""
+    """The modules of a model on whose attributes results depend. They are kept as weak references."""
 
     def __init__(self, modules: list[tuple[str, Any]]) -> None:
         own = attributes()
@@ -100,9 +100,10 @@ class Layers:
         self._last: _Compared | None = None
 
     def state(self, model: Any) -> tuple[LayerState, tuple[bool, ...]]:
-        """Return the present state of modules and settings, and for each module whether it is in training mode.
+        """Return the present state of modules and settings, and which modules are in training mode.
 
-        An unchanged state is the same object as before.
+        The training mode is read only for modules whose attributes are all compared. If the state has not changed, it
+        is the same object as in the last call.
         """
         own = attributes()
         try:
@@ -137,8 +138,8 @@ class _Watched(NamedTuple):
     Attributes:
         module: A weak reference to the module.
         place: The module's path.
-        whole: Whether all attributes are compared, unless the module's class is a known one.
-        names: The attributes that are compared in any case.
+        whole: Whether all attributes are compared if the module's class is not a known one.
+        names: The attributes that are always compared.
     """
 
     module: weakref.ref[Any]
@@ -159,14 +160,14 @@ class _Watched(NamedTuple):
 
 
 class _Compared:
-    """What the last look read of the modules, so that modules of known classes need not be read one by one again.
+    """What the last call of `Layers.state` read from the modules. Modules of known classes need not be read again.
 
-    It keeps classes and numbers, but no other object of the user.
+    It keeps classes and plain values (`SCALARS`), but no other objects of the user.
 
     Attributes:
-        others: Indices of the modules that are read at each look, and whether all of their attributes are read.
+        others: The index of each module that is read in each call, and whether all its attributes are read.
         plain: The state of all other modules, and the classes of all modules.
-        found: The state of `others` and of the settings at the last look.
+        found: The state of `others` and of the settings in the last call.
         state: `plain` and `found` together.
     """
 
@@ -194,8 +195,8 @@ class _Compared:
 
     def matches(self, modules: list[Any], held: list[dict[str, Any]]) -> bool:
         """Return whether classes and plain attributes are still the same objects."""
-        # Compared by identity, so no code of the user runs. Kept classes and numbers cannot be confused with other
-        # objects at the same address.
+        # Objects are compared by identity, so no code of the user runs. The earlier classes and values are still in
+        # memory, so no new object can have the address of one of them.
         return (
             self._known == _plain()
             and all(map(is_, map(type, modules), self._kinds))
@@ -208,8 +209,8 @@ def _put_settings(found: _Held, model: Any) -> None:
     """Add the settings of the model, its adapter and its configurations to `found`."""
     inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
     wrapped = getattr(inner, "config", None)
-    # What the model does to its logits (`unembedding.Output`). A bridge does not list the Hugging Face model as a
-    # module.
+    # These two decide what the model does to its logits (`unembedding.Output`). A bridge does not list the Hugging Face
+    # model as a module.
     for place, owner, name in (("model", inner, "logit_scale"), ("adapter", adapter, _TRANSFORM)):
         found.put((place, name), getattr(owner, "__dict__", {}).get(name))
     for place, owner, names in (
@@ -224,7 +225,7 @@ def _put_settings(found: _Held, model: Any) -> None:
 
 @contextmanager
 def probing(copied: Any, layer: Any) -> Generator[None, None, None]:
-    """Wrap calls of a copied layer. Attributes that change during these calls count as volatile in the original, too.
+    """Watch calls of a copied layer. Attributes that these calls change count as volatile in the original layer.
 
     Args:
         copied: The copy of the layer, which is called.
@@ -302,12 +303,12 @@ class _Held:
             return frozenset(frozen) if issubclass(kind, set | frozenset) else (kind.__name__, tuple(frozen))
         try:
             return unique_id(value)
-        except NoKeyError:  # allows no weak references; its address is unique while the module keeps the object
+        except NoKeyError:  # no weak references; the address is unique while the module keeps the value
             return id(value)
 
 
 def _entries(kind: Any, value: Any) -> list[Any] | None:
-    """The items of a built-in container, read without any overridden method. None for all other values."""
+    """The items of a built-in container, read without calling overridden methods. None for all other values."""
     if issubclass(kind, dict):
         return list(dict.items(cast("dict[Any, Any]", value)))
     for known in (tuple, list, set, frozenset):
@@ -328,7 +329,7 @@ def _state(tensor: Tensor, sample: bytes | None) -> object:
 
 
 def _wrapped(module: Any, inner: dict[int, list[tuple[str, Any]]]) -> Any:
-    """The layer that a bridge's component wraps. Any other module is returned itself."""
+    """The layer that a bridge's component wraps. Any other module is returned unchanged."""
     for _ in range(8):
         within = next((child for name, child in inner[id(module)] if name in _WRAPPED and id(child) in inner), None)
         if within is None:

@@ -26,7 +26,7 @@ class Layout(NamedTuple):
         left_out: Keys of entries that are not tensors.
         others: Names of the entries that are not tensors, each with its type in words.
         arrays: Names of NumPy arrays, which are read as tensors.
-        has_saes: Whether SAEs are attached to the model.
+        has_saes: Whether the cache holds outputs of SAEs that were attached to the model.
         has_batch_dim: Whether activations have an axis of prompts.
         extent: Number of prompts and of positions.
     """
@@ -47,10 +47,12 @@ class Layout(NamedTuple):
 
 
 def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Split a dictionary into its tensors by name, with the outputs of SAEs, and the types of its other entries.
+    """Split a dictionary into its tensors and its other entries. Return the tensors, and the types of the others.
+
+    The output of an SAE is also returned under the name of the activation that it replaced.
 
     Raises:
-        ResidscopeError: If it holds no tensors, or one that cannot be read.
+        ResidscopeError: If the dictionary holds no tensors, or a tensor that cannot be read.
     """
     found, others = _tensors(held)
     for name in others:
@@ -78,7 +80,7 @@ def layout_of(
         held: All entries of the cache.
         activations: Its tensors (from `split`).
         others: The types of its other entries (from `split`).
-        has_batch_dim: The cache's own attribute. None if the cache has none.
+        has_batch_dim: The cache's attribute of this name. None if the cache has no such attribute.
         cfg: The model's configuration.
 
     Raises:
@@ -193,7 +195,7 @@ class _Kind(NamedTuple):
     """The shape of activations whose names have the same ending.
 
     Attributes:
-        order: How reliable the shape is. If activations contradict each other, the lowest order wins.
+        order: How reliable the shape is. If activations contradict each other, the one with the lowest order decides.
         axes: The number of axes, including the axis of prompts. None if it differs between models.
         position: The axis of positions.
     """
@@ -225,7 +227,7 @@ def _kind(name: str) -> _Kind | None:
 
 
 _STREAM, _SCALE, _Z, _PATTERN, _QKV, _OTHER = range(6)
-"""Kinds of activations, the most regular ones first."""
+"""Kinds of activations. The kinds with the most reliable shapes come first."""
 
 
 def _sae_outputs(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -244,7 +246,7 @@ def _has_batch_dim(activations: Mapping[str, Tensor], cfg: Any) -> bool:
         if kind.axes is not None:
             return tensor.ndim >= kind.axes
     for kind, tensor in known:
-        if kind.order in (_Z, _QKV):  # heads have their own axis, or share the last one
+        if kind.order in (_Z, _QKV):  # heads have their own axis, or are joined in the last axis
             has_head_axis = tensor.shape[-1] == getattr(cfg, "d_head", None)
             return tensor.ndim > (3 if has_head_axis else 2)
     return True

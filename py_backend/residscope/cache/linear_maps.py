@@ -1,11 +1,11 @@
-"""The linear map that a layer applies, which is not always its `weight`.
+"""Finds the linear map that a layer applies. It is not always the layer's `weight`.
 
 An adapter (LoRA) adds to the weight, a quantised layer stores integers and scales, and an offloaded layer keeps the
-weight elsewhere. If a layer is not of a class known to be x @ weight + bias, its map is its output for the identity
-matrix. Its outputs for a few test vectors show whether it is linear at all.
+weight elsewhere. If the layer's class is not known to compute x @ weight + bias, the map is computed from the layer's
+output for the identity matrix. The outputs for a few test vectors show whether the layer is linear at all.
 
-Only a copy of the layer is called, because some layers count calls or store what they read, and the user's layers must
-not change. `forward` is called directly, so that no hook runs.
+Only a copy of the layer is called, because some layers count calls or store their input, and the user's layers must not
+change. The copy's `forward` is called directly, so that no hook runs.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ _BLOCK = 16_000_000
 
 
 class _UnreadError(Exception):
-    """The reason why a layer's map cannot be read, in words that follow "what it does"."""
+    """The reason why a layer's map cannot be read, in words that follow "What … does"."""
 
 
 _MOST_ROUNDING = 2**-8
-"""The largest relative error that counts as rounding: that of bfloat16, in which some layers always compute. Layers
-that also quantise their input have larger errors."""
+"""The largest relative error that counts as rounding. It is that of bfloat16, because some layers always compute in
+bfloat16. Layers that also quantise their input have larger errors."""
 
 
 _ROWS = 64
-"""Number of test vectors. They are several, as in a prompt, because some layers compute a single vector differently."""
+"""Number of test vectors. Several are used, as in a prompt, because some layers treat a single vector differently."""
 
 _LARGE = 32
 """The layer is also tested with vectors that are this many times longer, because some layers clip their input."""
 
 _MOST_COPIED = 4_000_000_000
-"""A layer with more bytes is not copied, so its map cannot be read."""
+"""The most bytes of a layer that are copied. The map of a larger layer cannot be read."""
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    """x @ matrix + bias.
+    """The linear map x @ matrix + bias.
 
     Attributes:
         matrix: The weight.
         bias: The bias, if any.
         made: Whether the matrix was computed here. False if the matrix is the layer's own weight.
-        rounding: The relative error of this map on the test vectors: the layer's own rounding.
+        rounding: The relative error of this map on the test vectors, which is the layer's own rounding.
     """
 
     matrix: Float[Tensor, "input output"]
@@ -140,7 +140,7 @@ def _is_offloaded(layer: Any) -> bool:
 
 
 def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
-    """Return why a layer does not apply its map to its inputs in a run, as a sentence. None if it does.
+    """Return a sentence that says why a layer does not apply its map to these inputs. None if the layer applies it.
 
     Args:
         module: The layer, or the bridge's component for it.
@@ -202,13 +202,13 @@ def _copy(layer: Any) -> Any:
         for name, value in [*vars(inner).items(), *inner.named_buffers(recurse=False)]:
             if name.endswith("_hooks") and isinstance(value, dict):
                 memo[id(value)] = OrderedDict[int, Any]()  # hooks may refer to the whole model
-            elif isinstance(value, torch.Tensor) and not value.is_leaf:  # `deepcopy` refuses it
+            elif isinstance(value, torch.Tensor) and not value.is_leaf:  # `deepcopy` refuses such tensors
                 memo[id(value)] = value.detach().clone()
     try:
         copied = deepcopy(layer, memo)
         for inner, inner_copy in zip(layer.modules(), copied.modules(), strict=True):
             replaced = vars(inner).get("forward")
-            if isinstance(replaced, FunctionType):  # `deepcopy` does not copy it, and it refers to the original layer
+            if isinstance(replaced, FunctionType):  # `deepcopy` does not copy functions
                 inner_copy.forward = _copied_function(replaced, memo)
         return copied
     except Exception as error:
@@ -217,7 +217,7 @@ def _copy(layer: Any) -> Any:
 
 
 def _copied_function(function: FunctionType, memo: _Copied) -> FunctionType:
-    """A copy of a function whose closure refers to copies, too."""
+    """A copy of a function. The values in its closure are copied, too."""
     import torch
 
     globals_read = map(function.__globals__.get, function.__code__.co_names)
@@ -293,7 +293,7 @@ def _measure_map(layer: Any, original: Any, view: CacheView, width: Any) -> Line
 
 
 def _relative_error(call: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tensor | None, rows: Tensor) -> float:
-    """The relative difference between the map's and the layer's outputs for these rows, except rounding of the bias."""
+    """The relative difference between the outputs of map and layer for these rows, without the bias's rounding."""
     output = call(rows)
     expected, rounding = working(rows.to(output.dtype)) @ working(matrix), 0.0
     difference = expected - working(output)
@@ -341,14 +341,14 @@ def _forward(layer: Any, batch: Tensor) -> Tensor:
         raise _UnreadError(f"cannot be determined: on test vectors it raises {type(error).__name__}: {error}") from None
     fits = isinstance(output, torch.Tensor) and output.shape[:2] == batch.shape[:2] and output.ndim == 3
     if not fits or not output.is_floating_point():
-        raise _UnreadError("cannot be determined: on test vectors it does not return one vector for each")
+        raise _UnreadError("cannot be determined: it does not return one vector for each test vector")
     if not bool(output.isfinite().all()):
         raise _UnreadError("cannot be determined: on test vectors it returns NaN or infinity")
     return output.detach()
 
 
 def _check_callable(layer: Any) -> None:
-    """Refuse a layer that has no values in its weights, a random output, or hooks inside it."""
+    """Refuse a layer whose weights hold no values, whose output is random, or that has hooks inside it."""
     import torch
 
     if not callable(getattr(layer, "forward", None)):

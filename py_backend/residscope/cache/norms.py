@@ -1,4 +1,4 @@
-"""Normalisation layers: their parameters, read off the modules, and the scales that they divide by."""
+"""Normalisation layers: their parameters, read from the modules, and the scales by which they divide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Norm:
         weight: The weight. None if it is folded into the next layer, or absent.
         bias: The bias. None if it is folded into the next layer, or absent.
         eps: The constant that is added to the variance.
-        divides: Whether the module is a norm at all. Some models have an identity module in its place.
+        divides: Whether the module is a norm at all. Some models have an identity module instead of a norm.
     """
 
     centres: bool
@@ -64,7 +64,7 @@ class Norm:
 
 
 def _centres(module: Any, view: CacheView) -> bool:
-    """Whether a norm subtracts the mean. A bridge declares this for each norm, older models for all except the last."""
+    """Whether a norm subtracts the mean. A bridge says so for each norm, a `HookedTransformer` in its configuration."""
     known = getattr(module, "uses_rms_norm", None)
     if known is not None:
         return not known
@@ -89,7 +89,7 @@ def output_norm(view: CacheView, layer: int, part: Literal["attn", "mlp"], *, be
 
 
 def norms_outputs(view: CacheView) -> bool:
-    """Return whether `ln1` and `ln2` normalise the outputs of the sublayers, as some versions of TransformerLens do.
+    """Return whether `ln1` and `ln2` normalise the outputs of the sublayers, as in some versions of TransformerLens.
 
     The evidence, in this order: the modules' names; whether the input of `ln1` is the stream; whether the output of
     `ln1` is what was added to the stream.
@@ -135,7 +135,7 @@ _MOST_TOLERANCE = 0.1
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
-    """Return a note if the final norm's output for the final stream differs from what its parameters give."""
+    """Return a note if the final norm's output for the final stream differs from the one that its parameters give."""
     run = view.root
     return list(run.memo.once(("final norm",), lambda: tuple(_odd_final_norm(run))))
 

@@ -1,32 +1,35 @@
-"""Decides which tokens are padding, and notes what was assumed.
+"""Decides which tokens are padding, and writes notes on what was assumed.
 
 All other code takes the first and the last real token of each prompt from here. The evidence, in this order:
 
 1. `attention_mask=`, if it was given. It is final. A prompt is real from its first 1 to its last 1. Zeros between
    them are treated as real, with a note.
 2. The mask that shows in the cached attention patterns. No token attends to a masked token, in any layer or head.
-   - Leading padding: no real token attends to it. It must repeat one token, or its rows must attend to everything
-     equally or to nothing. Packed texts do not fulfil this.
-   - Trailing padding: no padding token attends to itself or to another padding token, and the first one attends to
-     the last real token. With a sliding window this is not so.
-   - Sharp attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each head
-     of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
+   - Leading padding: no real token attends to it. Also, it consists of one repeated token, or its rows attend to
+     everything equally or to nothing. Without this second condition, a packed text could count as padding.
+   - Trailing padding: no padding token attends to itself or to another padding token, and the first padding token
+     attends to the last real token. A sliding window does not cause such zeros.
+   - Very small attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each
+     head of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens
      are real from end to end.
 3. The padding token at the start or end of a prompt.
-   - It is padding if it is neither the end of text nor BOS. Exception: if it is an ordinary token and every prompt
-     ends with exactly one, it is real.
-   - At the end, if it is also the end of text: all of it is padding if some prompt ends without it. If some prompt ends
-     with exactly one, the first one in each prompt is that prompt's own end of text. If all prompts end with two or
-     more, all of it is padding, unless the tokenizer adds an end of text.
-   - At the start, if it is also BOS: all of it is padding if some prompt begins without it. Otherwise the last one in
-     each prompt is its BOS. If every prompt begins with exactly two, BOS was added twice, and both are real. If every
-     prompt begins with exactly one, it is BOS, which TransformerLens adds. A note says that it could be padding only if
-     the tokenizer pads on the left, or if the padding token is BOS but not the end of text.
+   - If the padding token is neither the end of text nor BOS, all its copies are padding. Exception: if it is an
+     ordinary token and every prompt ends (or begins) with exactly one copy, this copy is real.
+   - If the padding token is also the end of text, copies at the end of prompts are counted. If some prompt ends without
+     a copy, all copies are padding. If every prompt ends with a copy, and some prompt with exactly one, the first copy
+     in each prompt is that prompt's own end of text. If every prompt ends with two or more copies, all copies are
+     padding. If the tokenizer adds an end of text, the first copy in each prompt is real in this case, too.
+   - If the padding token is also BOS, copies at the start of prompts are counted. If some prompt begins without a copy,
+     all copies are padding. If every prompt begins with exactly two copies, BOS was added twice, and both are real. If
+     every prompt begins with exactly one copy, it is the BOS that TransformerLens adds. In all other cases the last
+     copy in each prompt is its BOS, and the copies before it are padding.
+   - In two cases a note says that a copy that counts as BOS could be padding: if TransformerLens adds no BOS; or if no
+     prompt is padded at its end, and the tokenizer pads on the left or the padding token is not the end of text.
 4. Other repeated tokens.
-   - Two or more ends of text at the end follow rule 3, even if the padding token is another one or is not set.
-   - Any other token is padding if prompts end with runs of it that differ in length, the longest run has at least
-     three (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
+   - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set.
+   - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at
+     least three tokens (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
    - A repeated token before the BOS of some prompts is padding if other prompts begin with BOS.
    - If the evidence is weaker, the tokens are treated as real, with a note that they could be padding. For a single
      token the note needs further evidence (`_single` in `padding_tokens`), because most prompts of equal length were
@@ -70,7 +73,7 @@ class Padding:
         first: The first real position of each prompt.
         last: The last real position of each prompt.
         width: Number of positions in the cache.
-        notes: What was assumed.
+        notes: Notes on what was assumed.
     """
 
     first: list[int]

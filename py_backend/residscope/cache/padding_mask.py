@@ -1,4 +1,4 @@
-"""The mask over padding: given by the user, or shown by the cached attention patterns."""
+"""Reads the mask over padding: the mask that the user gave, and the mask that the attention patterns show."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ShownMask:
 
     Attributes:
         spans: The first and the last token of each prompt that this mask does not mask.
-        is_certain: Whether this is a mask. False if attention may be rounded to 0 at these tokens by chance.
+        is_certain: False if there may be no mask, because attention to these tokens may be rounded to 0 by chance.
     """
 
     spans: Spans
@@ -45,7 +45,7 @@ class ShownMask:
 
 
 _CHANCE = 1e-4
-"""Zeros may be chance if their probability is larger than this."""
+"""Zeros may be chance if their probability without a mask is at least this."""
 
 
 def mask_in_patterns(view: CacheView, rows: list[list[int]] | None) -> ShownMask | None:
@@ -108,13 +108,13 @@ def _span(
 
 
 def _is_masked_from(pattern: Tensor, start: int) -> bool:
-    """Whether no row attends to `start` or to a later token. A fully masked row may attend to everything equally."""
+    """Whether each row from `start` on attends to no token from `start` on, or attends to several tokens equally."""
     rows = pattern[:, start:]
     return bool((~rows[:, :, start:].any(-1) | _is_uniform(rows)).all())
 
 
 def _is_uniform(rows: Tensor) -> Tensor:
-    """Which rows `[head, row, pos]` attend equally to several tokens, or to nothing, as fully masked rows do."""
+    """Which rows `[head, row, pos]` attend to several tokens equally, or to nothing. Fully masked rows do so."""
     most, read = rows.amax(-1), rows != 0
     return (((most[..., None] - rows).abs() <= 0.01 * most[..., None]) | ~read).all(-1) & (read.sum(-1) != 1)
 
@@ -128,8 +128,8 @@ def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[li
 
     A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
     token) is exactly 0. One zero is added, because a few tokens are weak evidence. The heads' probabilities are
-    multiplied. But heads may round to 0 at the same tokens, so the share of real tokens at which all heads do so is a
-    lower limit.
+    multiplied. But heads may round to 0 at the same tokens, so the result is at least the share of real tokens that do
+    not attend to themselves in any head.
     """
     places = [(at, q) for at, (first, last) in enumerate(spans) for q in range(first + 1, last + 1)]
     prompts, queries = [at for at, _ in places], [q for _, q in places]

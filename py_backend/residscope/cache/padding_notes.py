@@ -1,4 +1,4 @@
-"""The notes on padding: what was assumed, for how many tokens, where each prompt is read, and what to pass."""
+"""The notes on padding: what was assumed, for how many tokens, where prompts are read, and what to pass instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _LISTED = 4
 """A note lists at most this many numbers one by one."""
 
 _REMEDY = "pass `attention_mask=` or `position=`"
-WAS_NOT_MASKED = ". A model that was run without a mask has attended to it, and the values are those of this run."
+WAS_NOT_MASKED = (
+    ". A model that was run without a mask has attended to the padding, and the values are those of this run."
+)
 
 
 def holes_note(count: int, batch: int) -> list[str]:
@@ -82,21 +84,22 @@ def padding_notes(
 
 
 def uncertain_mask_note(view: CacheView, spans: Spans, shown: Spans | None) -> list[str]:
-    """A note on tokens to which no head attends, if that could be a mask or chance."""
+    """A note on tokens to which no head attends, if the reason may be a mask or chance."""
     affected = [at for at, span in enumerate(shown or []) if span != spans[at]]
     if shown is None or not affected:
         return []
     counts = [view.n_pos - 1 - (shown[at][1] - shown[at][0]) for at in affected]
-    it_is = "it is" if len(affected) == 1 else "they are"
+    the_prompts_are = "the prompt is" if len(affected) == 1 else "the prompts are"
     return [
         f"In {_prompts(len(affected), view.batch)} no cached head attends to {_each(counts, 'tokens at the ends')}. "
-        "This may be a mask, or their attention may be so small that it is rounded to 0. The tokens count as real, and "
-        f"{it_is} read at {_places([spans[at][1] for at in affected])}. If they are padding, {_REMEDY}."
+        "This may be a mask, or the attention to them may be so small that it is rounded to 0. The tokens count as "
+        f"real, and {the_prompts_are} read at {_places([spans[at][1] for at in affected])}. If they are padding, "
+        f"{_REMEDY}."
     ]
 
 
 def contradiction_note(view: CacheView, spans: Spans, shown: ShownMask | None) -> list[str]:
-    """A note if the given mask differs from the mask that shows in the cached attention."""
+    """A note if the given mask differs from the mask that the cached attention shows."""
     if shown is None or not shown.is_certain:
         return []
     if all(span == whole_prompt(view) for span in shown.spans):
@@ -160,7 +163,7 @@ def _prompts(count: int, batch: int, *, capital: bool = False) -> str:
 
 
 def _token_name(view: CacheView, rows: list[list[int]] | None, places: list[tuple[int, int]]) -> str:
-    """The text of the token at these places, in backticks. "tokens" if they differ, or without token ids."""
+    """The text of the token at these places, in backticks. "tokens" if the tokens differ, or without token ids."""
     if rows is None:
         return "tokens"
     tokens = {rows[row][at] for row, at in places}

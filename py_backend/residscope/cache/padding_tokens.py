@@ -1,4 +1,4 @@
-"""Padding by token ids: rules 3 and 4 of `padding`."""
+"""Finds padding by token ids: rules 3 and 4 of the module `padding`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Evidence:
         counts: Number of padding tokens of each prompt.
         other_reading: What else these tokens could be, as a sentence that follows the note.
         possible: Number of tokens of each prompt that are treated as real but could be padding.
-        why: Why these could be padding, as the end of a sentence.
+        why: Why these tokens could be padding, as the end of a sentence.
     """
 
     counts: list[int]
@@ -36,7 +36,7 @@ _NOT_OWN_BOS = " One more token is padding if these prompts have no BOS."
 
 
 def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, padded_left: bool) -> Evidence:
-    """Return which tokens at the end of prompts are padding. `padded_left`: some prompts are padded at the start."""
+    """Return which tokens at the end of prompts are padding. `padded_left`: whether some prompts start with padding."""
     size, inwards = len(rows[0]), [row[::-1] for row in rows]
     runs = [_run(row) for row in inwards]
     end_tokens = [token for token, count in runs if count < size]
@@ -53,7 +53,7 @@ def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, 
         return repeated
     lengths = _lengths(runs, token, size)
     partial = [length for (_, count), length in zip(runs, lengths, strict=True) if count < size]
-    if not partial:  # every prompt holds only padding, or one token
+    if not partial:  # every prompt is one repeated token
         return Evidence([0] * len(rows))
     fewest, most = min(partial), max(partial)
     if token != special.eos:
@@ -108,7 +108,7 @@ def start_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf) -
 def _repeated(
     inwards: list[list[int]], runs: list[tuple[int, int]], special: SpecialTokens, *, at_end: bool
 ) -> Evidence:
-    """Runs of two or more of a token that is not declared as padding.
+    """Return what runs of two or more equal tokens show, if the tokenizer does not declare this token as padding.
 
     Args:
         inwards: The rows of token ids, beginning at this end of the prompts.
@@ -134,7 +134,7 @@ def _repeated(
 
 
 def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | None) -> list[int]:
-    """Number of tokens before each prompt's BOS. All 0 unless they repeat one token and some prompt begins with BOS."""
+    """Number of tokens before each prompt's BOS. All 0 unless they are one token and some prompt begins with BOS."""
     none = [0] * len(rows)
     if bos is None or not any(row[0] == bos for row in rows):
         return none
@@ -145,11 +145,12 @@ def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | N
 
 
 def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, at_end: bool) -> Evidence:
-    """A single token at this end of some prompts, but not of all, that could be padding.
+    """Return the evidence that a single token at this end of some prompts, but not of all, could be padding.
 
-    The evidence for padding is the token: 0, with which `pad_sequence` pads; a special token; or a full stop or another
-    sign, if other prompts have a word there. At the end it may also be a token that occurs nowhere else and does not
-    begin a word. This token must follow the last token of another prompt, or different tokens in several prompts.
+    A token could be padding if it is 0 (with which `pad_sequence` pads), if it is a special token, or if it is a sign
+    such as a full stop where other prompts have a word. At the end of prompts, it could also be padding if it occurs
+    nowhere else, does not begin a word, and follows the last token of another prompt, or different tokens in several
+    prompts.
     """
     ends = [row[0] for row in inwards]
     counts = Counter(ends)
@@ -183,7 +184,7 @@ _SIGNS = frozenset(".!?…_-–—*#~|•")
 
 
 def _is_sign(text: str) -> bool:
-    """Whether a token is blank, or only signs that people pad with."""
+    """Whether a token's text is blank, or consists only of signs with which people pad."""
     return set(text.strip()) <= _SIGNS
 
 

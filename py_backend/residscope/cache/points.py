@@ -1,8 +1,9 @@
 """Points of the residual stream, and the norms through which they are read.
 
-A sublayer reads y = (x − centre(x)) / s ⊙ w + c at a point x of the stream. Some models read x unchanged, because
-they normalise the outputs of the sublayers. If the cache shows what a sublayer reads, the model's name and
-configuration are ignored: the chosen point and norm must give the sublayer's cached input.
+A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
+c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
+sublayers. If the cache holds the sublayer's input, the model's name and configuration are ignored. The point and the
+norm must then give this input.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Point:
         place: The place in the stream: before a layer (`pre`), before the layer's MLP (`mid`), or the end
             (`final_post`).
         norm: The path of the norm's module (`blocks.3.ln1`, `ln_final`). None: the stream is read without a norm.
-        unweighted: Whether it is read before the norm's weight and bias (`ln1.hook_normalized`).
+        unweighted: Whether the stream is read before the norm's weight and bias (`ln1.hook_normalized`).
     """
 
     place: Component
@@ -40,7 +41,7 @@ class Point:
     unweighted: bool = False
 
     def stream(self, view: CacheView) -> str:
-        """Return the name of the stream's activation. If it was not cached, the norm's input, which is the same."""
+        """Return the name of the stream's activation. If only the norm's equal input was cached, return that name."""
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"
@@ -70,7 +71,7 @@ class Point:
         return replace(found, weight=None, bias=None) if self.unweighted else found
 
     def has_scale(self, view: CacheView) -> bool:
-        """Return whether the cache holds one scale for each position, instead of one for each input of a head."""
+        """Return whether the cache holds one scale for each position. Some models have one for each head's input."""
         one_each = view.root.batch * view.n_pos
         return _is_by_position(view, self.scale_name) and view.activations[self.scale_name].numel() == one_each
 
@@ -92,7 +93,7 @@ class Point:
         return norm.scale(view.rows(name, positions))
 
     def read(self, view: CacheView, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-        """Return what is read of these vectors of the stream. The norm's scale is computed from each vector."""
+        """Return the norm's output for these vectors of the stream. The norm's scale is computed from each vector."""
         norm = self.parameters(view)
         output = norm.centre(rows) / norm.scale(rows)[:, None]
         output = output if norm.weight is None else output * norm.weight
@@ -116,7 +117,7 @@ def raw_point(view: CacheView, place: Component) -> Point:
         raise ResidscopeError(
             "points",
             f"Layer {place.layer} of this model has no point `{place.label}`: there is nothing between its attention "
-            f"and its MLP. Use `{place.layer}_pre`, or cache `blocks.{place.layer}.hook_resid_mid` if it has one.",
+            f"and its MLP. Use `{place.layer}_pre`, or cache `blocks.{place.layer}.hook_resid_mid` if it exists.",
         )
     return point
 
@@ -144,7 +145,7 @@ def mlp_point(view: CacheView, layer: int) -> Point:
 
 
 def _is_parallel(view: CacheView, layer: int) -> bool:
-    """Whether a layer's attention and MLP seem to read the same stream. The cached input of the MLP decides."""
+    """Whether a layer's attention and MLP seem to read the same stream. `_found` checks this."""
     if view.has(f"blocks.{layer}.hook_resid_mid"):
         return False
     return bool(getattr(view.cfg, "parallel_attn_mlp", False)) or not hasattr(view.model.blocks[layer], "attn")

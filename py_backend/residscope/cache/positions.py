@@ -1,4 +1,4 @@
-"""The first and the last real position of each prompt (`padding` decides which), and the indices of `position=`."""
+"""The first and the last real position of each prompt (from `padding`), and the indices that `position=` means."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
     """Return one index for each prompt, counted from the start. None for `"all"`.
 
     Raises:
-        ResidscopeError: If a position is outside the prompt, or the number of positions is not that of prompts.
+        ResidscopeError: If a position is outside the prompt, or the number of positions is not the number of prompts.
     """
     import torch
 

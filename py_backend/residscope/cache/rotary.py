@@ -1,7 +1,7 @@
-"""The stages between a head's projection and its scores: norms and rotations of queries and keys, frozen as in the run.
+"""The stages between a head's projection and its scores: norms and rotations of queries and keys.
 
-No code here depends on a model's name. `candidates` lists the rotations that the cache and the modules allow, and
-`score_rule` tries them against the cached scores.
+The scales of norms are frozen as in the run. No code here depends on a model's name. `kinds` lists the rotations that
+the cache and the modules allow, and `score_rule` compares their results with the cached scores.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FrozenNorm:
     scale: Float[Tensor, "batch read"]
 
     def apply(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Return the norm of `x`, without the norm's bias."""
+        """Return the norm's output for `x`, without the norm's bias."""
         x = (x - x.mean(-1, keepdim=True) if self.centres else x) / self._scale(x)
         return x if self.weight is None else x * self.weight
 
@@ -122,13 +122,13 @@ class HeadVectors:
         return x
 
     def linear(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Return terms of the projection's output after all stages, without biases."""
+        """Return vectors after all stages, without biases. The vectors are terms of the projection's output."""
         for stage in self.stages:
             x = stage.apply(x)
         return x
 
     def pull(self, u: Float[Tensor, "batch read d_head"]) -> Float[Tensor, "batch read d_head"]:
-        """Return a functional of `used` as a functional of terms of the projection's output."""
+        """Return a functional of `used` as a functional of the projection's output, without biases."""
         for stage in reversed(self.stages):
             u = stage.transpose(u)
         return u
@@ -155,10 +155,10 @@ class RotationKind:
     """A kind of rotation: the table of its angles, its pairs of dimensions, and its direction.
 
     Attributes:
-        table: The place of the table in `tables`.
+        table: The key of the table in the result of `tables`.
         adjacent: Whether neighbouring dimensions are a pair, instead of dimensions half the width apart.
-        at_end: Whether the last dimensions of the head are rotated, if not all are.
-        reverse: Whether the rotation has the opposite direction.
+        at_end: Whether the last dimensions of the head are rotated instead of the first, if only some are rotated.
+        reverse: Whether the angles have the opposite sign.
     """
 
     table: str
@@ -178,7 +178,7 @@ def kinds(names: list[str], tables: dict[str, tuple[Tensor, Tensor]], width: int
 
 
 def rotation(kind: RotationKind, tables: dict[str, tuple[Tensor, Tensor]], width: int) -> Rotation:
-    """Return the rotation of a kind."""
+    """Return the rotation of this kind, with the angles of its table."""
     import torch
 
     cos, sin = tables[kind.table]
@@ -190,17 +190,17 @@ def rotation(kind: RotationKind, tables: dict[str, tuple[Tensor, Tensor]], width
 
 
 IN_CACHE = "cache"
-"""The name, in `tables`, of the table that the cache holds."""
+"""The key of the cached table in the result of `tables`."""
 
 
 def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return cosines and sines `[#batch, pos, pair]` that a layer may use, by the place where they were found.
+    """Return cosines and sines `[#batch, pos, pair]` that a layer may use. Their keys say where they were found.
 
     Args:
         view: The cache.
         layer: The layer.
         width: The width of a head.
-        only: The place of the only table that is needed. For the table of the cache no module is read.
+        only: The key of the only table that is needed. For `IN_CACHE`, no module is read.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]
@@ -289,7 +289,7 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
-    """All modules below these, each once, with its path. A bridge holds the wrapped model a second time."""
+    """These modules and all modules inside them, each once, with its path. A bridge holds the wrapped model twice."""
     stack, seen = [("", root) for root in reversed(roots) if hasattr(root, "named_modules")], set[int]()
     while stack:
         path, module = stack.pop()

@@ -1,8 +1,8 @@
-"""Finds the rule by which a head makes attention scores from queries and keys, by trying rules against the cache.
+"""Finds the rule by which a head computes attention scores from queries and keys, by comparing rules with the cache.
 
-score(d, s) = τ · q̂_d · k̂_s + bias(s), with or without a soft-cap. q̂ and k̂ are queries and keys after norms and a
-rotation. Each rule is tried on some destinations and sources. A rule is used only if it gives the model's own scores,
-or the differences of the logarithm of the pattern.
+The score of destination d and source s is τ · q̂_d · k̂_s + bias(s), with or without a soft-cap. q̂ and k̂ are queries
+and keys after norms and a rotation. Each rule is tried on some destinations and sources. A rule is used only if it
+gives the cached scores. If only the pattern was cached, the rule must give the differences of the pattern's logarithm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NormKind(NamedTuple):
 
     Attributes:
         when: Whether there is no norm, or a norm before or after the rotation.
-        unit: Whether the norm has no readable weight, and its scale is the root of the mean square.
+        unit: Whether the norm has no weight, and no module from which settings can be read.
         other_centring: Whether centring is the opposite of what the norm's class declares.
         offset: The number that is added to the norm's weight.
     """
@@ -44,7 +44,7 @@ class NormKind(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The kinds of the stages between queries or keys and scores."""
+    """The norm and the rotation of queries and keys, before scores are computed from them."""
 
     norm: NormKind
     rotation: RotationKind | None
@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule that makes a head's scores.
+    """The rule by which a head's scores are computed.
 
     Attributes:
         kind: The norms and the rotation of queries and keys.
@@ -77,7 +77,7 @@ class HeadScores:
 
     Attributes:
         reader: Reads the head's activations.
-        rule: The rule that makes its scores.
+        rule: The rule by which the scores are computed.
     """
 
     reader: HeadReader
@@ -99,7 +99,7 @@ class HeadScores:
     def vectors(
         self, side: SideName, positions: Int[Tensor, "batch read"], other: HeadReader | None = None
     ) -> HeadVectors:
-        """Return the head's queries or keys at some positions. With `other`, those of another run."""
+        """Return the head's queries or keys at some positions. With `other`, they are those of another run."""
         return _vectors(other or self.reader, self.rule.kind, side, positions, self.reader)
 
     def scales(self, destination: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -130,7 +130,7 @@ class HeadScores:
 
 # --- finding the rule ------------------------------------------------------------------------------------------------
 def _find(reader: HeadReader) -> Rule:
-    """Try the rules of other heads of this model first, and then all others."""
+    """Find the rule of a head. Rules that other heads of this model follow are tried first."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)
@@ -138,12 +138,13 @@ def _find(reader: HeadReader) -> Rule:
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
         if kind in tried or (kind.rotation is not None and kind.rotation.table not in _tables(reader, kind.rotation)):
-            continue  # another layer may have other tables
+            continue  # this layer does not have the rotary table of the other layer
         tried.add(kind)
         rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
             best = rule
-        # In fine precision a wrong rule has a large error. In coarse precision the smallest error decides.
+        # In fine precision a wrong rule has a large error, so the first fitting rule is used. In coarse precision all
+        # rules are tried, and the smallest error decides.
         if rule.error <= rule.tolerance and trial.step < 1e-4:
             break
     if best is None or not best.error <= best.tolerance:
@@ -170,7 +171,8 @@ _KNOWN = 6
 """The number of rules that are remembered for the next head. A model may have several (local and global attention)."""
 
 _BELOW_CAP, _ENOUGH = 1e-2, 4
-"""Scores with 1 − (score / cap)² above `_BELOW_CAP` are clear of the soft-cap. `_ENOUGH` of them are needed."""
+"""Scores with 1 − (score / cap)² above `_BELOW_CAP` are far enough below the soft-cap. At least `_ENOUGH` of them are
+needed."""
 
 _SOURCES = 48
 _DESTINATIONS = 8
@@ -188,7 +190,7 @@ def _all(reader: HeadReader) -> Iterator[Kind]:
             [(False, False, 1), (False, False, -1), (False, True, 0)] * bridged + [(True, False, 0), (True, True, 0)]
         )
     ]
-    # The tables of the cache come first, because finding other tables takes longer than trying these.
+    # The cached tables come first, because finding other tables takes longer than trying the cached ones.
     for only in (IN_CACHE, None):
         found = tables(reader.view, reader.layer, reader.width, only)
         rotations = [None, *kinds(list(found), found, reader.width)]
@@ -199,13 +201,13 @@ def _all(reader: HeadReader) -> Iterator[Kind]:
 
 
 def _tables(reader: HeadReader, kind: RotationKind) -> dict[str, tuple[Tensor, Tensor]]:
-    """The tables that may hold this rotation's table, if this layer has it."""
+    """Tables of this layer. They include this rotation's table, if the layer has it."""
     return tables(reader.view, reader.layer, reader.width, kind.table)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Some destinations and sources of a head, for which rules are tried."""
+    """Some destinations and sources of a head, on which rules are tried."""
 
     reader: HeadReader
     destinations: Int[Tensor, "batch read"]
@@ -300,7 +302,7 @@ class _Trial:
         return rounding + (4 * step_of(pattern) + 1e-6 if self.reader.from_pattern else 0.0)
 
     def _sloped(self, kind: Kind, products: Tensor, place: Tensor, size: float) -> Rule | None:
-        """ALiBi: a bias in proportion to the position of the source."""
+        """A rule with a bias that is proportional to the position of the source (ALiBi)."""
         import torch
 
         known = self.known
@@ -347,7 +349,7 @@ def centred(x: Float[Tensor, "... source"], known: Bool[Tensor, "... source"]) -
 
 
 def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
-    """τ, by least squares over differences between sources. With a single source, over the scores."""
+    """τ, by least squares over differences between sources. If each destination has one source, over the scores."""
     several = bool((known.sum(-1) > 1).any())
     a, b = (centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
     scale = float((a * b).double().sum() / a.double().pow(2).sum().clamp(min=1e-30))
@@ -415,7 +417,7 @@ def _vectors(
     positions: Int[Tensor, "batch read"],
     turning: HeadReader | None = None,
 ) -> HeadVectors:
-    """A head's queries or keys at some positions, with the stages of this kind, rotated as those of `turning` are."""
+    """A head's queries or keys at some positions, with the stages of this kind. `turning` gives the rotation."""
     raw = reader.raw(side, positions)
     stages: list[Stage] = []
     turn: Stage | None = None
@@ -446,7 +448,7 @@ def _prompts(view: CacheView) -> range:
 def _frozen(
     reader: HeadReader, kind: NormKind, side: SideName, x: Float[Tensor, "batch read d_head"], positions: Tensor
 ) -> FrozenNorm:
-    """A norm of queries or keys, with the scale of these vectors."""
+    """A norm of queries or keys, whose scale is frozen at that of these vectors."""
     attention = reader.view.model.blocks[reader.layer].attn
     module = None if kind.unit else _norm_module(attention, side)
     if module is None:

@@ -1,7 +1,7 @@
 """Finds segments in a prompt's own text: sentences, lines, turns of a chat, and tags.
 
-Each token has a place in the text, also a token that is only a part of a character. A token that lies on a boundary
-belongs to the segment in which it begins.
+Each token has a place in the text, even a token that is only a part of a character. If a token lies across a boundary,
+it belongs to the segment in which it begins.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class TokenText:
     """The text of a prompt's real tokens, and where each token begins.
 
     Attributes:
-        text: The text. Bytes that are no whole character are surrogates, one for each byte.
-        places: The byte at which each character begins, and then the number of bytes.
-        starts: The byte at which each token begins, and then the number of bytes.
+        text: The text. Bytes that are not a whole character are written as surrogates, one for each byte.
+        places: The byte at which each character begins, followed by the number of all bytes.
+        starts: The byte at which each token begins, followed by the number of all bytes.
         special: Whether each token is a special token.
         offset: The position of the first token.
     """
@@ -57,7 +57,7 @@ class TokenText:
         Args:
             model: The model, whose tokenizer is used.
             ids: The ids of the real tokens.
-            offset: The position of the first one.
+            offset: The position of the first real token.
 
         Raises:
             ResidscopeError: If the model has no tokenizer.
@@ -102,7 +102,7 @@ class TokenText:
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """Return the ids of the tokenizer's special tokens. The unknown token stands for text, so it is none of them."""
+    """Return the ids of the tokenizer's special tokens. The unknown token is left out, because it stands for text."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     ends = {id for name in names if isinstance(id := attribute(tokenizer, name), int)}
     listed = attribute(tokenizer, "all_special_ids")
@@ -139,13 +139,13 @@ def found_segments(
 
 
 def with_rest(segments: list[Segment], first: int, last: int, tokens: TokenText | None) -> tuple[Segment, ...]:
-    """Return the segments with an unnamed one for each range between, before and after them.
+    """Return the segments, with unnamed segments for the tokens before, between and after them.
 
     Args:
         segments: Segments in the order of the text.
         first: The first real position.
         last: The last real position.
-        tokens: The text, by which special tokens are known. None if it is not known.
+        tokens: The text, which shows the special tokens. None if it is not known.
     """
     every: list[Segment] = []
     at = first
@@ -156,7 +156,7 @@ def with_rest(segments: list[Segment], first: int, last: int, tokens: TokenText 
 
 
 def _rest(start: int, end: int, tokens: TokenText | None) -> Iterator[Segment]:
-    """The unnamed segments of a range. Special tokens at the beginning of the prompt, such as BOS, are apart."""
+    """The unnamed segments of a range. Special tokens at the start of the prompt (BOS) form their own segment."""
     if tokens is None:
         yield from [Segment(REST, start, end, named=False)] if start < end else []
         return
@@ -169,7 +169,7 @@ def _rest(start: int, end: int, tokens: TokenText | None) -> Iterator[Segment]:
 
 
 def _name_of_rest(tokens: TokenText, start: int, end: int) -> str:
-    """The text of special tokens and white space, otherwise "…"."""
+    """The name of a range without a name: its text if it has only special tokens and white space, otherwise "…"."""
     plain = (at for at in range(start, end) if not tokens.special[at])
     return REST if any(tokens.between(at, at + 1).strip() for at in plain) else shortened(tokens.between(start, end))
 
@@ -197,7 +197,7 @@ def _segment(tokens: TokenText, name: str, start: int, end: int) -> Segment:
 
 
 def _sentence_ends(text: str) -> list[int]:
-    """The places after each sentence. A blank line ends a sentence, too. Line breaks belong to the sentence before."""
+    """The ends of all sentences. A blank line ends a sentence, too. Line breaks belong to the sentence before them."""
     ends: list[int] = []
     for found in _BREAK.finditer(text):
         end, stop = found.end(), found["stop"]
@@ -207,14 +207,14 @@ def _sentence_ends(text: str) -> list[int]:
                 continue  # 3.5, example.org
             start = found.start()
             if stop == "." and (after[1:].islower() or _NOT_A_STOP.search(text, max(start - 12, 0), start)):
-                continue  # an abbreviation, an initial, or the number of a list
+                continue  # an abbreviation, an initial, or the number of a list item
         space = _LINE_BREAK.match(text, end)
         ends.append(space.end() if space else end)
     return ends
 
 
 def _turns(tokens: TokenText, eos: int | None, ids: list[int]) -> list[Segment]:
-    """The turns of a chat: from a special token with a role to the special token that ends it."""
+    """The turns of a chat. Each begins with a special token and a role, and ends with a special token."""
     openings = list(_openings(tokens))
     if not openings:
         raise ResidscopeError(
@@ -237,14 +237,14 @@ def _turns(tokens: TokenText, eos: int | None, ids: list[int]) -> list[Segment]:
 
 
 def _before_space(tokens: TokenText, at: int) -> int:
-    """The end of the tokens before `at` without white space."""
+    """The end of the text before `at`: tokens of white space just before `at` are skipped."""
     while at > 1 and not tokens.special[at - 1] and not tokens.between(at - 1, at).strip():
         at -= 1
     return at
 
 
 def _openings(tokens: TokenText) -> Iterator[tuple[int, int, str]]:
-    """The first token of each turn, the first one after its role, and the role."""
+    """The first token of each turn, the first token after its role, and the role."""
     for at in range(len(tokens)):
         if not tokens.special[at]:
             continue
@@ -256,14 +256,14 @@ def _openings(tokens: TokenText) -> Iterator[tuple[int, int, str]]:
         after = tokens.first_from(role.end()) if role else at
         if role is None or any(tokens.special[at + 1 : after]):
             continue
-        # After the role comes a line break or a special token, and not the rest of a sentence.
+        # A line break or a special token follows a role. If other text follows, the word is not a role.
         is_special = after < len(tokens) and tokens.special[after]
         if is_special or after == len(tokens) or tokens.text.startswith("\n", role.end()):
             yield at, after + is_special, role[1].lower()
 
 
 def _tags(tokens: TokenText) -> tuple[list[Segment], list[str]]:
-    """The outermost pairs of tags, `<think>…</think>`, with what is between them."""
+    """The outermost pairs of tags such as `<think>…</think>`, with the text between them, and notes."""
     found: list[Segment] = []
     notes: list[str] = []
     seen: dict[str, int] = {}
@@ -271,7 +271,7 @@ def _tags(tokens: TokenText) -> tuple[list[Segment], list[str]]:
     while opening := _TAG.search(tokens.text, place):
         place = opening.end()
         is_special = tokens.special[tokens.token_at(opening.start())]
-        if opening[1] or (is_special and opening[2].lower() not in _THOUGHT):  # `<s>` is no tag
+        if opening[1] or (is_special and opening[2].lower() not in _THOUGHT):  # `<s>` is not a tag
             continue
         end = _closed(tokens.text, opening)
         if end is None and opening[2].lower() in _THOUGHT:
@@ -291,7 +291,7 @@ def _tags(tokens: TokenText) -> tuple[list[Segment], list[str]]:
 
 
 def _closed(text: str, opening: re.Match[str]) -> int | None:
-    """The place after the closing tag of an opening tag. Tags of the same name may be nested."""
+    """The place after the tag that closes this opening tag. None without one. Tags of one name may be nested."""
     depth = 1
     for tag in _TAG.finditer(text, opening.end()):
         if tag[2] == opening[2]:

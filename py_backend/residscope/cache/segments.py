@@ -12,7 +12,7 @@ from residscope.base.legible import shown
 from residscope.errors import ResidscopeError
 
 REST = "…"
-"""The name of tokens that no rule and no range of the user covers."""
+"""The name of a segment whose tokens are covered by no rule and by no range of the user."""
 
 _FORM = '`by=` takes "sentence", "line", "turn", "tag", or ranges such as `[("question", 0, 12)]`.'
 
@@ -22,11 +22,11 @@ class Segment:
     """A range of positions of one prompt.
 
     Attributes:
-        name: The name: the beginning of the text, the role of a turn, the name of a tag, or what the user gave.
+        name: The name: the beginning of the text, the role of a turn, the name of a tag, or the user's name.
         start: The first position, counted from the start of the row.
-        end: The position after the last one.
-        named: Whether a rule or the user made it. False for the tokens between, before and after: their name is "…",
-            or their own text if they are only special tokens such as `<bos>`.
+        end: The position after the last position.
+        named: Whether a rule or the user made the segment. False for the tokens before, between and after such
+            segments: their name is "…", or their own text if they are only special tokens such as `<bos>`.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Segments(Sequence[Segment]):
 
     Attributes:
         items: The segments.
-        prompt: The prompt.
+        prompt: The index of the prompt.
         n_pos: The number of positions of the cache.
-        notes: Notes on how they were found, in sentences.
+        notes: Notes on how the segments were found, in sentences.
     """
 
     items: tuple[Segment, ...]
@@ -114,11 +114,11 @@ def given_ranges(by: Any, first: int, last: int, n_pos: int, prompt: int) -> lis
     """Return the user's ranges as segments, in the order of the text.
 
     Args:
-        by: Triples (name, start, end). `end` is the position after the last one.
+        by: Triples (name, start, end). `end` is the position after the last position of the range.
         first: The first real position of the prompt.
         last: The last real position of the prompt.
         n_pos: The number of positions of the cache.
-        prompt: The prompt, for messages.
+        prompt: The index of the prompt, for messages.
 
     Raises:
         ResidscopeError: If a range is empty, outside the prompt, on padding, or overlaps another one; or if a name is
@@ -186,7 +186,7 @@ def same_segments(segments: Segments | Sequence[Segments]) -> list[Segments]:
     """Return one `Segments` for each prompt. Their segments must have the same names, in the same order.
 
     Raises:
-        ResidscopeError: If it is something else, or their names differ.
+        ResidscopeError: If `segments` does not come from `residscope.segments`, or the names differ.
     """
     given: list[Any] = [segments] if isinstance(segments, Segments) else list(segments or [])
     if not given or not all(isinstance(each, Segments) for each in given):

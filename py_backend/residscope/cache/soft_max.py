@@ -1,8 +1,9 @@
-"""The attention pattern of one head, computed again from its scores, also with other queries or keys.
+"""Computes the attention pattern of one head again from its scores, also with other queries or keys.
 
-pattern(d, s) = exp score(d, s) / (Σ exp score(d, ·) + sink). Which sources a destination may read is taken from the
-cached pattern, so no mask or window is known here. The sink is what the cached rows lack to 1; it must be the same
-number at all destinations. A pattern that cannot be computed again is refused.
+pattern(d, s) = exp score(d, s) / (Σ exp score(d, ·) + sink), for destination d and source s. The cached pattern shows
+which sources a destination may attend to, so this module needs no mask or window. The sink explains why cached rows
+add up to less than 1. The sink must be the same number at all destinations. A pattern that cannot be computed again is
+refused.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 4_000_000
-"""So many entries of a pattern are computed at once."""
+"""At most this many entries of a pattern are computed at once."""
 
 _MOST_ROWS = 128
-"""In a long prompt so many destinations are compared with the cached pattern."""
+"""At most this many destinations are compared with the cached pattern."""
 
 
 SIDES: tuple[SideName, SideName] = ("q", "k")
 
 
 def rows_of(view: CacheView) -> Iterator[slice]:
-    """Parts of the destinations, as many as can be computed at once."""
+    """Consecutive ranges of destinations. The patterns of one range are computed at once."""
     each = max(1, LARGEST // (view.batch * view.n_pos))
     for start in range(0, view.n_pos, each):
         yield slice(start, start + each)
@@ -43,7 +44,7 @@ def rows_of(view: CacheView) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Vectors:
-    """The queries and keys of one head as its scores use them, and the scale of the scores at each destination."""
+    """The queries and keys of one head after norms and rotations, and the scale of the scores at each destination."""
 
     q: Float[Tensor, "batch pos d_head"]
     k: Float[Tensor, "batch pos d_head"]
@@ -56,7 +57,7 @@ class SoftMax:
 
     Attributes:
         scores: The head's scores.
-        sink: The logarithm of what is added to each sum of exponentials; None without it.
+        sink: The logarithm of the sink, which is added to each sum of exponentials. None without a sink.
     """
 
     scores: HeadScores
@@ -64,10 +65,10 @@ class SoftMax:
 
     @classmethod
     def of(cls, view: CacheView, layer: int, head: int) -> SoftMax:
-        """Find out how a head's pattern is made, and compare it with the cached one.
+        """Return a head's soft-max, checked against the cached pattern.
 
         Raises:
-            ResidscopeError: If the rule of the head's scores is not known, its pattern was not cached, or is not the
+            ResidscopeError: If the rule of the head's scores is not known, or its pattern was not cached or is not the
                 soft-max of its scores.
         """
         scores = HeadScores.of(view, layer, head)
@@ -92,18 +93,18 @@ class SoftMax:
         return torch.arange(self.view.n_pos, device="cpu")[None].expand(self.view.batch, -1)
 
     def other(self, side: SideName, other: CacheView) -> Float[Tensor, "batch pos d_head"]:
-        """Another run's queries or keys, rotated for the positions of this one.
+        """Another run's queries or keys, rotated for the positions of this run.
 
         Args:
-            side: Which.
-            other: A cache that holds them, in the form of this one.
+            side: Queries or keys.
+            other: The cache of the other run, with the same prompts and positions as this one.
         """
         reader = self.scores.reader
         other_reader = HeadReader(other, reader.layer, reader.head)
         return self.scores.vectors(side, self._every, other_reader).used.to(self.view.like)
 
     def cached(self, rows: slice) -> Float[Tensor, "batch row source"]:
-        """The cached pattern."""
+        """The cached pattern at some destinations."""
         reader = self.scores.reader
         return working(self.view.get(reader.name("hook_pattern"))[:, reader.head, rows]).to(self.view.like)
 
@@ -124,7 +125,7 @@ class SoftMax:
         return self.normalised(own)
 
     def normalised(self, scores: Float[Tensor, "batch row source"]) -> Float[Tensor, "batch row source"]:
-        """The soft-max of scores, with the sink. 0 at destinations that read nothing."""
+        """The soft-max of scores, with the sink. 0 at destinations that attend to nothing."""
         total = self.total(scores)
         return (scores - total[..., None]).exp().masked_fill(total.isinf()[..., None], 0)
 
@@ -138,21 +139,21 @@ class SoftMax:
     def each_alone(
         self, scores: Float[Tensor, "batch row source"], others: Tensor, worth: Tensor
     ) -> Float[Tensor, "batch row source"]:
-        """What it is worth if one score of a row alone becomes another.
+        """For each score, the change of Σ attention · worth over its row if only this score is replaced.
 
         Args:
-            scores: The scores; −∞ at sources that are not read.
-            others: What each of them becomes.
-            worth: What the attention to each source is worth.
+            scores: The scores. They are −∞ at sources that are not attended to.
+            others: The new value of each score.
+            worth: The value by which the attention to each source is multiplied in the sum.
         """
         import torch
 
         total = self.total(scores)[..., None]
         paid = (scores - total).exp()
         mean = (paid * worth).sum(-1, keepdim=True)
-        # All others together: the sum of their exponentials, and what they are worth in the mean.
+        # All other sources together: the logarithm of the sum of their exponentials, and the mean of their worth.
         rest, rest_worth = total + torch.log1p(-paid), (mean - paid * worth) / (1 - paid)
-        # Of the largest the others may be too little for a difference from 1: they are summed.
+        # At the source with the largest score, 1 − attention may round to 0: the other sources are summed directly.
         most = scores.argmax(-1, keepdim=True)
         without = scores.scatter(-1, most, float("-inf"))
         left = self.total(without)[..., None]
@@ -162,14 +163,14 @@ class SoftMax:
         return (change * (worth - rest_worth)).masked_fill(scores.isinf(), 0)
 
     def masked(self, vectors: Vectors, rows: slice) -> Float[Tensor, "batch row source"]:
-        """The head's own scores at some destinations; −∞ at sources that are not read."""
+        """The head's own scores at some destinations. They are −∞ at sources that are not attended to."""
         scores = self.raw(vectors, rows)
         return scores.masked_fill(~self._visible(scores, rows), float("-inf"))
 
     def raw(
         self, vectors: Vectors, rows: slice, q: Tensor | None = None, k: Tensor | None = None
     ) -> Float[Tensor, "batch row source"]:
-        """Scores before a mask, up to a constant at each destination."""
+        """Scores without a mask, up to a constant at each destination."""
         import torch
 
         rule = self.scores.rule
@@ -180,9 +181,10 @@ class SoftMax:
         return made + rule.slope * torch.arange(made.shape[-1], device=made.device).to(made) if rule.slope else made
 
     def _visible(self, scores: Tensor, rows: slice) -> Bool[Tensor, "batch row source"]:
-        """Which sources are read: those with attention, and those whose attention was too small for its number format.
+        """Which sources are attended to: those with attention, and those whose attention was rounded to 0.
 
-        A source counts as such if it is so by its score, is no padding, and the layer reads at this distance somewhere.
+        Attention counts as rounded to 0 under three conditions. By the source's score, it is below the smallest number
+        of the dtype. The source is not padding. Some destination in this layer attends at the same distance.
         """
         import torch
 
@@ -201,7 +203,7 @@ class SoftMax:
 
     @property
     def _distances(self) -> Bool[Tensor, " pos"]:
-        """At which distances between destination and source the layer reads."""
+        """For each distance between destination and source, whether the layer attends at this distance anywhere."""
         import torch
 
         reader, view = self.scores.reader, self.view
@@ -215,7 +217,7 @@ class SoftMax:
         return view.root.memo.once(("distances read", reader.layer), found)
 
     def _scale(self, q: Tensor, k: Tensor) -> Float[Tensor, "batch pos"]:
-        """τ at each destination. Where there is one source only, it does not matter, and is 1."""
+        """τ at each destination. At a destination with a single source, τ has no effect, and is set to 1."""
         import torch
 
         if self.scores.rule.scale is not None:
@@ -229,10 +231,10 @@ class SoftMax:
         return torch.cat(found, 1).to(q)
 
     def _sink(self, vectors: Vectors) -> float | None:
-        """The sink, from the rows that lack most.
+        """The logarithm of the sink, from the row that shows it most precisely. None if all rows add up to 1.
 
         Raises:
-            ResidscopeError: If it differs between destinations.
+            ResidscopeError: If the sink differs between destinations.
         """
         step = self._step
         most, sinks, errors = 2 * max(1e-5, 2 * step), list["Tensor"](), list["Tensor"]()
@@ -251,7 +253,7 @@ class SoftMax:
             return None
         least = int(error.argmin())
         if bool(((sink - sink[least]).abs() > 0.01 + 4 * error + 4 * self._score_error).any()):
-            raise self._refused("what its rows lack to 1 is not one number for all destinations (as a sink would be)")
+            raise self._refused("its rows add up to less than 1, and no single sink for all destinations explains this")
         return float(sink[least])
 
     @property
@@ -264,7 +266,7 @@ class SoftMax:
         return min(rule.tolerance, 8 * rule.error + 1e-5)
 
     def _checked(self, vectors: Vectors, sink: float | None) -> SoftMax:
-        """The soft-max with this sink, if it gives the cached pattern."""
+        """The soft-max with this sink. Refused if it does not give the cached pattern."""
         whole, worst = SoftMax(self.scores, sink), 0.0
         allowed = 2e-5 + 4 * self._step + 2 * self._score_error
         step = -(-self.view.n_pos // _MOST_ROWS)
@@ -282,5 +284,5 @@ class SoftMax:
         return ResidscopeError(
             "soft-max",
             f"The pattern of {name(reader.layer, reader.head)} cannot be computed again from its queries and keys: "
-            f"{why}. A hook changed it, or the model does more there.",
+            f"{why}. A hook changed the pattern, or the model computes it in another way.",
         )

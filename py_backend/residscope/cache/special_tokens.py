@@ -1,4 +1,4 @@
-"""The tokenizer's special tokens. They are read at each use, because they may be set later."""
+"""Reads the tokenizer's special tokens. They are read at each use, because the user may set them later."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SpecialTokens:
 
 
 def special_ids(view: CacheView) -> frozenset[int]:
-    """Return the ids of all tokens that the tokenizer calls special. Empty without a tokenizer."""
+    """Return the ids of all tokens that the tokenizer lists as special. Empty without a tokenizer."""
     listed = attribute(getattr(view.model, "tokenizer", None), "all_special_ids")
     return frozenset(id for id in listed if isinstance(id, int)) if isinstance(listed, list | tuple) else frozenset()
 

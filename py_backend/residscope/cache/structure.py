@@ -1,8 +1,8 @@
-"""Which activations add up to a model's residual stream, read off its modules and its cache.
+"""Finds the activations that add up to a model's residual stream, from the model's modules and the cache.
 
 Most models add `hook_attn_out` and `hook_mlp_out` to the embeddings, layer by layer. Some do not: they have mixers
 instead of attention, multiply outputs by a factor that the cache does not show, or change the embeddings before
-layer 0. There the difference of two points of the residual stream shows what was added between them.
+layer 0. In such models the difference of two points of the residual stream shows what was added between the points.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ Terms = tuple[tuple[str, float], ...]
 """A sum of activations, given as pairs (name, factor)."""
 
 ComponentTerms = dict[Component, Terms]
-"""The rows of a decomposition, each with the activations that it is a sum of."""
+"""The rows of a decomposition, each with the activations whose sum is the row."""
 
 OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
 """The kind of row that shows a sublayer as a whole."""
 
 
 _POSSIBLE_CAUSES = (
-    ": the model does more there, a hook changed it, or the weights have changed since the cache was made (training, "
-    "compatibility mode)."
+    ": the model adds something else, a hook changed it, or the weights have changed since the cache was made "
+    "(training, compatibility mode)."
 )
 
 
 _SCALED = " (the model scales them or adds something else, or a hook did)"
 
 TRAINING = (
-    "The model is in training mode. If it was already when this cache was made, dropout may have changed the outputs "
-    "of components at random. This may explain the following. Call `model.eval()` and make the cache again."
+    "The model is in training mode. If it was also in training mode when this cache was made, dropout may have changed "
+    "the outputs of components at random. This may explain the other notes. Call `model.eval()` and make the "
+    "cache again."
 )
 
 
@@ -58,16 +59,16 @@ def in_training(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class Structure:
-    """Which activations the rows of a decomposition are made of.
+    """Which activations add up to each row of a decomposition.
 
     Attributes:
         view: The cache.
-        whole: Layers that add something other than their sublayers' outputs. Each is one row, the difference of the
-            stream after and before it.
+        whole: Layers that add something other than their sublayers' outputs. Each such layer is one row: the stream
+            after the layer minus the stream before it.
         entered: Whether the row `embed` is the stream that enters layer 0 instead of `hook_embed`.
-        unsplit_attn: Layers whose heads do not add up to the attention's output, which is one row instead.
-        unsplit_mlp: Layers whose neurons do not add up to the MLP's output, which is one row instead.
-        point: The place of the stream where the target is read. Only what was written before it has rows.
+        unsplit_attn: Layers whose heads do not add up to the attention's output. The output is then one row.
+        unsplit_mlp: Layers whose neurons do not add up to the MLP's output. The output is then one row.
+        point: The place of the stream where the target is read. Only components before this place have rows.
     """
 
     view: CacheView
@@ -79,7 +80,7 @@ class Structure:
 
     @property
     def layers(self) -> int:
-        """The number of layers that write before the point. For `mid`, only the attention of the last layer does."""
+        """The number of layers before the point. For `mid`, only the attention of the last one is before the point."""
         layer = self.point.layer
         return self.view.n_layers if layer is None else layer + (self.point.kind == "mid")
 
@@ -113,7 +114,7 @@ class Structure:
 
     @property
     def read_where_it_enters(self) -> bool:
-        """Whether the stream before layer 0 was cached, but no embeddings that add up to it."""
+        """Whether `embed` is the stream before layer 0, because the cached embeddings do not add up to this stream."""
         if self.projects_embeddings:
             return True
         names = ["hook_embed"] + ["hook_pos_embed"] * (
@@ -123,7 +124,7 @@ class Structure:
         return self.view.has("blocks.0.hook_resid_pre") and not all(map(self.view.has, names))
 
     def sublayers(self, layer: int) -> ComponentTerms:
-        """The rows of what a layer adds: attention, another mixer, MLP, and per-layer embeddings."""
+        """The rows of a layer's sublayers: attention, another mixer, MLP, and per-layer embeddings."""
         view, block, carried = self.view, self.view.model.blocks[layer], self.carries[layer]
         before, after = self.added(layer)
         if layer in self.whole:
@@ -150,7 +151,7 @@ class Structure:
         return pieces
 
     def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> ComponentTerms:
-        """The rows of what a layer adds, if cached: one row for each sublayer, otherwise one row for the layer.
+        """The cached rows of a layer: one row for each sublayer. If one is missing, one row for the whole layer.
 
         Args:
             layer: The layer.
@@ -160,7 +161,7 @@ class Structure:
         before = (self.view.before(layer), -self.carries[layer])
         after = self.added(layer)[1] if self.ends_within(layer) else (self.view.after(layer), self.carries[layer + 1])
         mid, carried = f"blocks.{layer}.hook_resid_mid", self.carries[layer]
-        # If nothing else is added, both sublayers follow from the stream between them.
+        # If nothing else is added, the outputs of both sublayers are differences of the stream.
         differences: ComponentTerms = {
             Component("attn_out", layer): ((mid, carried), before),
             Component("mlp_out", layer): (after, (mid, -carried)),
@@ -188,11 +189,11 @@ class Structure:
         return all(self.view.has(name) for name, _ in terms)
 
     def added(self, layer: int) -> tuple[tuple[str, float], tuple[str, float]]:
-        """All that a layer adds before the point: minus the stream before the layer, plus the stream after it."""
+        """Two terms whose sum is all that a layer adds: minus the stream before it, plus the stream after it."""
         before = (f"blocks.{layer}.hook_resid_pre", -self.carries[layer])
         if self.ends_within(layer):
             return before, (f"blocks.{layer}.hook_resid_mid", self.carries[layer])
-        # For a point before the end, some models have the stream only as the input of the next layer.
+        # For a point before the end, the stream may be cached only as the input of the next layer.
         after = f"blocks.{layer}.hook_resid_post" if self.point.layer is None else self.view.after(layer)
         return before, (after, self.carries[layer + 1])
 
@@ -227,7 +228,7 @@ class Structure:
         unusual = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
         too_coarse = float8(self.view, unusual)
         differ, causes, scaled = "are not all of", _POSSIBLE_CAUSES, _SCALED
-        changed = ": this model changes `hook_embed` before that, or adds more to it."
+        changed = ": this model changes `hook_embed` before layer 0, or adds something else to it."
         if too_coarse:  # the cache is too coarse to suggest any other cause
             differ, causes, scaled, changed = "do not add up to", ".", "", ", not the sum of `hook_embed` and others."
             notes.append(too_coarse)
@@ -254,7 +255,7 @@ class Structure:
 
 
 def float8(view: CacheView, layers: Iterable[int]) -> str:
-    """A note if every one of these layers has activations in float8. Otherwise an empty string."""
+    """A note if each of these layers has activations in float8. Otherwise an empty string."""
     import torch
 
     kinds: set[torch.dtype] = set()
@@ -270,7 +271,7 @@ def float8(view: CacheView, layers: Iterable[int]) -> str:
     error = max(torch.finfo(kind).eps for kind in kinds) / 2
     return (
         f"This cache was kept in {named}, numbers of 8 bits with a rounding error of up to {error:.0%}: too coarse to "
-        "check sums of components. Make it again and keep it in bfloat16 (`.to(torch.bfloat16)`) or finer."
+        "check sums of components. Make the cache again and keep it in bfloat16 (`.to(torch.bfloat16)`) or finer."
     )
 
 
@@ -310,7 +311,7 @@ def has_second_mixer(view: CacheView, layer: int) -> bool:
 
 
 def out_weight(view: CacheView, layer: int) -> Float[Tensor, "head d_head d_model"] | None:
-    """The output weights of a layer's heads. None if it has no heads, or if `why_unread` says why not."""
+    """The output weights of a layer's heads. None if it has no heads, or if the weights cannot be read."""
     return _output_map(view, layer, "attn").weight
 
 
@@ -320,12 +321,12 @@ def out_bias(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> Float
 
 
 def why_unread(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> str | None:
-    """Why a sublayer's output weights cannot be read, as a sentence. None if they can, or if there are none."""
+    """Why a sublayer's output weights cannot be read, as a sentence. None if they can be read, or do not exist."""
     return _output_map(view, layer, part).why_unread
 
 
 def coarse(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
-    """The relative rounding error of a sublayer's own arithmetic, if it is coarser than its output's precision."""
+    """The relative rounding error of a sublayer's linear map, as measured on test vectors. 0 for plain weights."""
     return _output_map(view, layer, part).rounding
 
 
@@ -333,11 +334,11 @@ class _OutputMap(NamedTuple):
     """The linear map from a sublayer's heads or neurons to its output.
 
     Attributes:
-        weight: The weight. None if the sublayer has none, or it cannot be read.
+        weight: The weight. None if the sublayer has no weight, or the weight cannot be read.
         bias: The bias, if any.
         why_unread: Why the weight cannot be read, as a sentence.
-        rounding: The relative rounding error of the sublayer's own arithmetic.
-        nbytes: Bytes that keeping the weight takes.
+        rounding: The relative rounding error of the map on test vectors. 0 for plain weights.
+        nbytes: Bytes of memory that keeping the map takes.
     """
 
     weight: Tensor | None = None
@@ -358,7 +359,7 @@ def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _O
     found = view.facts.once(key, lambda: _read(view, part, sublayer, unknown, shape), lambda kept: kept.nbytes)
     if found.weight is None or not found.nbytes:
         return found
-    # A layer that is linear on test vectors may still treat the vectors of this run differently.
+    # A layer that is linear on test vectors may still not be linear on the vectors of this run.
     run, matrix = view.root, found.weight.flatten(0, -2)
     tested = ("tried", *key)
     why = run.memo.once(tested, lambda: (_why_not_in_run(run, layer, part, unknown, LinearMap(matrix, found.bias)),))[0]
@@ -379,7 +380,7 @@ def _why_not_in_run(
 def _read(
     view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, unknown: Any, shape: tuple[int, ...] | None
 ) -> _OutputMap:
-    """Read the map off the weights, or off `unknown`, a layer of unknown class, from the layer's outputs."""
+    """Read the map from the weights. If `unknown` (a layer of unknown class) is given, compute it from its outputs."""
     try:
         if unknown is not None:
             found = linear_map_of(unknown, view, None if shape is None else shape[0] * shape[1])

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _COLUMNS = 16
-"""This many columns are hashed to find candidates. Then whole rows are compared."""
+"""At most this many columns are hashed to find candidates. Then whole rows are compared."""
 
 _known: Any = None
-"""Earlier results, by weak reference: hook_embed → (versions, token ids)."""
+"""Earlier results: hook_embed (a weak reference) → (versions of the tensors, token ids)."""
 
 
 def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
     """Return the token ids whose embeddings are the rows of `embed`. None if a row matches no token, or several.
 
-    The match is exact: a row that differs in one bit does not match. Processed weights match, too, because the cache
-    was made with the model's present embedding.
+    The match is exact: a row that differs in one bit does not match. Processed weights match, too, if the cache was
+    made with them.
     """
     global _known
     from torch.utils.weak import WeakIdKeyDictionary
@@ -68,5 +68,5 @@ def _fingerprint(rows: Tensor) -> Tensor:
 
 
 def _version(tensor: Tensor) -> int:
-    """The number of changes of a tensor in place. −1 for an inference tensor, whose changes are not counted."""
+    """The number of in-place changes of a tensor. −1 for an inference tensor, whose changes are not counted."""
     return -1 if tensor.is_inference() else tensor._version

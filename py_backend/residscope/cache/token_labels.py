@@ -1,4 +1,4 @@
-"""The label of each position: its token, or what all prompts have in common at this position."""
+"""Labels positions: by the token of one prompt, or by what all prompts have in common at the position."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
 
 
 def token_texts(view: CacheView, prompt: int | None) -> list[str]:
-    """Return the same labels as strings. A string has an asterisk where prompts differ, as in the panel."""
+    """Return the labels of `token_labels` as strings. A label is an asterisk where prompts differ, as in the panel."""
     return [_VARIES if label.varies and not label.text else label.text for label in token_labels(view, prompt)]
 
 
@@ -53,7 +53,7 @@ def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = 
 
 
 def _common(column: list[int], text: Callable[[int], str], special: frozenset[int]) -> TokenLabel:
-    """The label of one position in all prompts: their common token, or the tokens that vary."""
+    """The label of one position in all prompts: the common token, or the different tokens."""
     different = list(dict.fromkeys(column))
     if len(different) == 1:
         return TokenLabel(text(different[0]), different[0], special=different[0] in special)

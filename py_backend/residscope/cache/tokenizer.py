@@ -1,4 +1,4 @@
-"""Uses tokenizers of any kind: of Hugging Face, of `tokenizers`, of tiktoken, or written in the user's notebook.
+"""Uses tokenizers of any kind: from Hugging Face, `tokenizers` or tiktoken, or written in the user's notebook.
 
 Only `encode` and `decode` are required. Other methods improve the results.
 """
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from residscope.errors import ResidscopeError
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how sentence pieces name a single byte
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece's name for a single byte
 _NAMES = ("convert_ids_to_tokens", "id_to_token", "id_to_piece")
 _IDS = ("convert_tokens_to_ids", "token_to_id", "piece_to_id")
 
@@ -59,7 +59,7 @@ def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int
 
 
 def attribute(tokenizer: Any, name: str) -> Any:
-    """Return an attribute of a tokenizer. None if there is none, or if the user's code raises."""
+    """Return an attribute of a tokenizer. None if it does not exist, or if the user's code raises."""
     try:
         return getattr(tokenizer, name, None)
     except Exception:
@@ -95,7 +95,7 @@ def id_of_name(tokenizer: Any, name: str) -> int | None:
 
 
 def bytes_of(tokenizer: Any, id: int) -> bytes | None:
-    """Return the bytes of a token. None if they are not known."""
+    """Return the bytes of a token. None if the bytes are not known."""
     found = _first_result(tokenizer, ("decode_single_token_bytes",), id)
     found = _first_result(tokenizer, _NAMES, id) if found is None else found
     if isinstance(found, bytes):
@@ -113,7 +113,7 @@ def bytes_of(tokenizer: Any, id: int) -> bytes | None:
 
 
 def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
-    """Return tokens that may consist of exactly these bytes."""
+    """Return the ids of tokens that may consist of exactly these bytes."""
     letters = {byte: letter for letter, byte in _bytes_by_character().items()}
     names = ["".join(letters[byte] for byte in data), *([f"<0x{data[0]:02X}>"] if len(data) == 1 else [])]
     found = (id_of_name(tokenizer, name) for name in names)
@@ -121,7 +121,7 @@ def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
 
 
 def unknown_token(tokenizer: Any) -> int | None:
-    """Return the unknown token. None if the tokenizer does not declare one."""
+    """Return the id of the unknown token. None if the tokenizer does not declare one."""
     id = attribute(tokenizer, "unk_token_id")
     if isinstance(id, int):
         return id
@@ -131,7 +131,7 @@ def unknown_token(tokenizer: Any) -> int | None:
 
 
 def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
-    """The result of the first of these methods that the tokenizer has. None if there is none, or the method fails."""
+    """The result of the first of these methods that the tokenizer has. None without such a method, or if it fails."""
     for name in methods:
         method = attribute(tokenizer, name)
         if method is not None:
@@ -143,7 +143,7 @@ def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a function with those of the options that it accepts."""
+    """Call a function. Options that the function does not accept are left out."""
     underlying = getattr(function, "__func__", function)
     try:
         accepted = _accepted_options.get(underlying)
@@ -175,7 +175,8 @@ def _options(function: Callable[..., Any]) -> frozenset[str]:
 def _bytes_by_character() -> dict[str, int]:
     """The byte that each character of a byte-level vocabulary stands for.
 
-    Source: GPT-2's `bytes_to_unicode`. Printable bytes stand for themselves, others for the characters from 256 on.
+    Source: GPT-2's `bytes_to_unicode`. A printable character below 256 stands for the byte with its number. Characters
+    from 256 on stand for the other bytes.
     """
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]

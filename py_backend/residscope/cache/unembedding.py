@@ -1,7 +1,7 @@
-"""The model's logits: the final norm's output, the unembedding, and the scaling and soft-cap that follow it.
+"""Reads the last steps to logits: the final norm's output, the unembedding, and its scaling and soft-cap.
 
 Some models multiply the unembedding's output (Cohere, Granite) or soft-cap it (Gemma 2). A bridge's `unembed.hook_out`
-holds the values before these steps, so the model's logits are a function of them.
+holds the values before this scaling or soft-cap, so logits are computed from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """How the model turns y @ W_U + b_U into logits: by a factor, and perhaps a soft-cap, cap · tanh(x / cap).
+    """How the model turns the unembedding's output into logits: by a factor, and perhaps by a soft-cap.
+
+    A soft-cap of x is cap · tanh(x / cap).
 
     Attributes:
         scale: The factor. 1 in most models.
@@ -41,7 +43,7 @@ class Output:
 
     @classmethod
     def of(cls, model: Any) -> Output:
-        """Read scale and soft-cap off the model, or off its TransformerLens adapter."""
+        """Read scale and soft-cap from the model, or from its TransformerLens adapter."""
         declared = getattr(getattr(model, "adapter", None), "apply_output_logits_transform", None)
         scale = _slope(declared) if declared else 1.0
         cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
@@ -82,7 +84,8 @@ def final_vectors(
     """Return the final norm's output, cached or computed from the final stream. None if neither is possible."""
     module = getattr(view.model, "ln_final", None)
     name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
-    # In a HookedTransformer this hook comes after weight and bias, except for the weight of version 2's RMSNorm.
+    # In a `HookedTransformer`, `hook_normalized` comes after the norm's weight and bias. RMSNorm in version 2 is an
+    # exception: there `hook_normalized` comes before the weight.
     if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
         name = view.first("ln_final.hook_normalized")
     if name is not None:
@@ -145,12 +148,12 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
 
 
 def _inner(module: Any) -> Any:
-    """The layer that a bridge's unembedding wraps. None for a `HookedTransformer`, which has the weight as `W_U`."""
+    """A bridge's unembedding. None for that of a `HookedTransformer`, whose weight is `W_U`."""
     return module if hasattr(module, "original_component") else None
 
 
 def _unembedding(view: CacheView, unknown: Any) -> tuple[Tensor, Tensor | None, int]:
-    """The weight, the bias, and the bytes that keeping them takes. `unknown` is a layer of an unknown class."""
+    """The weight, the bias, and the bytes that keeping them takes. `unknown`: the layer, if its class is unknown."""
     model = view.model
     if unknown is not None:
         found = linear_map_of(unknown, view, int(view.cfg.d_model))

@@ -1,8 +1,7 @@
 """A read-only view of one `ActivationCache`: its activations, shapes, tokens and layers.
 
-The classes of cache and model are not checked: TransformerLens 4 has no
-`HookedTransformer`, but its models still have attributes and activations of the same names.
-The user's cache is never changed or moved.
+The classes of cache and model are not checked, because TransformerLens 4 has no `HookedTransformer`. But its models
+have attributes and activations of the same names. The user's cache is never changed or moved.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Seen(Protocol):
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """Memos of results computed from the cache, and of values read off the model's modules."""
+        """Memos of results computed from the cache, and of values read from the model's modules."""
         ...
 
 
@@ -50,7 +49,7 @@ class CacheView:
     """A read-only view of one cache and its model.
 
     Args:
-        cache: A TransformerLens `ActivationCache` (or anything with its `cache_dict`, `model` and `has_batch_dim`).
+        cache: A TransformerLens `ActivationCache`, an object with the same attributes, or a dictionary of tensors.
         model: The model that made the cache. By default `cache.model`.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
@@ -59,12 +58,12 @@ class CacheView:
     Attributes:
         seen: What change tracking knows about the cache, if it was given.
         memo: Results computed from this cache in its present state.
-        facts: Values read off the model's modules in their present state.
+        facts: Values read from the model's modules in their present state.
         padding_is_real: Whether tokens that look like padding count as real.
-        part_of: If this view holds only some prompts: the larger view, and the range of these prompts in it.
+        part_of: The larger view and the range of prompts, if this view holds only these prompts of the larger view.
 
     Raises:
-        ResidscopeError: If `cache` is not an activation cache, is empty, or its model was deleted.
+        ResidscopeError: If `cache` is not an activation cache or is empty, or if its model was deleted.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class CacheView:
                 f"Residscope needs an ActivationCache, but was given a {kind}. {hint}: "
                 "`logits, cache = model.run_with_cache(tokens)`; then pass `cache`.",
             )
-        # A copy, because the user's cell may change the dictionary while we read.
+        # This is a copy, because the user's cell may change the dictionary while we read.
         held: dict[Any, Any] = dict(activations)
         if not held:
             raise ResidscopeError("empty-cache", "This ActivationCache is empty: nothing was cached.")
@@ -132,7 +131,7 @@ class CacheView:
         """Return one activation, detached, with a batch dimension.
 
         Args:
-            name: Its full name, such as `"blocks.3.attn.hook_z"`.
+            name: The activation's full name, such as `"blocks.3.attn.hook_z"`.
 
         Raises:
             ResidscopeError: If the activation was not cached. The message proposes a `names_filter` that includes it.
@@ -140,7 +139,7 @@ class CacheView:
         if name in self._others:
             raise ResidscopeError(
                 "missing-activation",
-                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it by a tensor.",
+                f"`{name}` is a {self._others[name]} in this cache, not a tensor: replace it with a tensor.",
             )
         if name not in self.activations:
             raise not_cached(name)
@@ -184,7 +183,7 @@ class CacheView:
         return self.take(self.get(name), positions)
 
     def raw(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
-        """Return the same as `rows`, but in the precision of the cache, for `projection.dots`."""
+        """Return the same rows as `rows`, but in the precision of the cache, as `projection.dots` needs them."""
         return self.pick(self.get(name), positions)
 
     def take(
@@ -194,7 +193,7 @@ class CacheView:
         return working(self.pick(tensor, positions))
 
     def pick(self, tensor: Tensor, positions: Int[Tensor, " batch"] | None) -> Tensor:
-        """Return the rows of `tensor` at `positions`, in its own precision."""
+        """Return the rows of `tensor` at `positions`, in the precision of `tensor`."""
         import torch
 
         if positions is not None:
@@ -209,7 +208,7 @@ class CacheView:
         """Check logits that the user passed, and return them detached, with a batch dimension.
 
         Raises:
-            ResidscopeError: If their shape does not match the cache's prompts and positions.
+            ResidscopeError: If the logits are not a tensor of floats, or do not fit the cache's prompts and positions.
         """
         try:
             logits = tensor_of(logits).detach()
@@ -244,14 +243,14 @@ class CacheView:
             raise ResidscopeError(
                 "layers",
                 f"This cache holds activations of layer {beyond[-1]}, but the model has only {count} layers now. "
-                "Either some were removed after the cache was made, or the cache is another model's. Run the model "
+                "Either layers were removed after the cache was made, or another model made the cache. Run the model "
                 "again, or pass the model that made the cache: `model=…`.",
             )
         return count
 
     # --- shape and tokens --------------------------------------------------------------------------------------------
     def _widest(self) -> int:
-        """The number of heads of a layer, or the largest if layers differ."""
+        """The number of heads of a layer. If layers differ, the largest number."""
         patterns = (t for name, t in self.activations.items() if name.endswith("attn.hook_pattern") and t.ndim > 2)
         return max([int(self.cfg.n_heads), *(int(t.shape[-3]) for t in patterns)])
 
@@ -283,7 +282,7 @@ class CacheView:
 
         held, embed = self.activations.get("embed.hook_in"), self.activations.get("hook_embed")
         extent = (self.batch, self.n_pos) if self.has_batch_dim else (self.n_pos,)
-        # With `pos_slice` the cache may hold the ids of the whole prompt, but not which positions were kept.
+        # With `pos_slice` the cache may hold the ids of the whole prompt. They do not show which positions were kept.
         if held is None or held.is_floating_point() or tuple(held.shape) != extent:
             held = None if embed is None else recover_token_ids(embed, self.model)
         return held if held is None or self.has_batch_dim else held.unsqueeze(0)
@@ -305,7 +304,7 @@ class CacheView:
         """The attention mask that the user passed, as zeros and ones on the CPU. None without one.
 
         Raises:
-            ResidscopeError: If it is not a mask, or has another shape than this cache.
+            ResidscopeError: If the mask does not consist of zeros and ones, or does not fit the shape of this cache.
         """
         if self._mask is not None and not isinstance(self._mask, _Checked):
             self._mask = _Checked(_mask(self._mask, self.batch, self.n_pos))
@@ -360,7 +359,7 @@ class CacheView:
 
     @property
     def stream(self) -> Tensor:
-        """A floating-point activation whose dtype and device stand for those of the cache."""
+        """A floating-point activation. Its dtype and device count as those of the whole cache."""
         name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
         floats = (t for t in self.activations.values() if t.is_floating_point() and t.ndim > 1)
         return self.activations[name] if name else next(floats)
@@ -375,13 +374,13 @@ class CacheView:
         return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
     def rounding_step(self, *names: str) -> float:
-        """Return the coarsest relative rounding step among activations that are summed. Autocast mixes several dtypes.
+        """Return the coarsest relative rounding step of activations that are summed. Autocast mixes several dtypes.
 
-        The model's weights count, too: if a cache was converted to a wider dtype later, its values are still rounded
-        as coarsely as the model's.
+        The dtypes of the model's weights count, too: a cache that was converted to a wider dtype later still holds the
+        coarse values that the model computed.
 
         Args:
-            names: The activations in the sum. Those that the cache does not hold are ignored.
+            names: The activations in the sum. Activations that the cache does not hold are ignored.
         """
         tensors = (self.activations.get(name) for name in names)
         kinds = {tensor.dtype for tensor in tensors if tensor is not None}
@@ -392,13 +391,13 @@ class CacheView:
         for name in ("W_E", "W_U"):
             with suppress(Exception):  # some models raise when a weight is read
                 kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
-        # Integers and float8 are only storage formats: after multiplication by its scale, such a weight is finer than
-        # its dtype, so dtypes of one byte are ignored.
+        # Dtypes of one byte (integers, float8) are ignored, because they are only storage formats. The model multiplies
+        # such weights by scales before it computes with them, in a finer dtype.
         steps = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
         return max([step_of(self.like.dtype), self._stored_step(), *steps])
 
     def _stored_step(self) -> float:
-        """The rounding step of the precision that the stream was once stored in, inferred from its values. Else 0."""
+        """The rounding step of a coarser dtype in which the stream was once stored. 0 if its values show none."""
         import torch
 
         points = [t for name, t in self.activations.items() if name.endswith(("hook_resid_post", "hook_z"))]
@@ -406,7 +405,7 @@ class CacheView:
         for tensor in [points[0], points[-1]] if points else []:
             flat = tensor.detach().flatten()
             some = flat[:: max(1, len(flat) // 1024)]
-            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few to infer it
+            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few values to decide
                 return 0.0
             kinds = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)
             exact = (step_of(kind) for kind in kinds if bool((some.to(kind).to(some.dtype) == some).all()))
@@ -455,7 +454,7 @@ class CacheView:
         return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
 
     def first_not_finite(self) -> str | None:
-        """Return the first place where the cache holds NaN or infinity, in words. None if it is finite."""
+        """Return the first place where the cache holds NaN or infinity, in words. None if all values are finite."""
         for name, tensor in self.activations.items():
             # Attention scores are −inf above the diagonal by design. Any other infinity is an error.
             if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
@@ -469,7 +468,7 @@ class CacheView:
 
 
 def _inside(model: Any) -> str:
-    """The end of a sentence that names the submodule which is the TransformerLens model. Empty if there is none."""
+    """The end of a sentence that names the TransformerLens model inside this module. Empty if there is none."""
     parts: dict[str, Any] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
     name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
     return "" if name is None else f", which holds it: pass `model.{name}`"
@@ -500,7 +499,7 @@ class _Checked(NamedTuple):
 
 def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
     """Check a mask that the user passed, and return it as zeros and ones."""
-    if isinstance(given, Mapping) and "attention_mask" in given:  # what a tokenizer returns
+    if isinstance(given, Mapping) and "attention_mask" in given:  # the output of a tokenizer
         given = given["attention_mask"]
     try:
         mask = tensor_of(given).detach().cpu()

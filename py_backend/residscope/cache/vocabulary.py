@@ -33,8 +33,8 @@ class Reading:
         text: The text.
         tokens: The text's tokens.
         single: Whether the text is exactly one token.
-        message: A remark about the token, or the reason why the text is not a single token.
-        suggestions: Tokens that the user may mean instead.
+        message: A remark about the token (or empty), or the reason why the text is not a single token.
+        suggestions: Tokens that the user may have meant instead.
     """
 
     text: str
@@ -82,7 +82,7 @@ class Vocabulary:
         if self.tokenizer is None:
             return f"#{id}"
         name = token_name(self.tokenizer, id)
-        if name is None and names_tokens(self.tokenizer):  # a row of W_U that the tokenizer has no token for
+        if name is None and names_tokens(self.tokenizer):  # the tokenizer has no token for this row of W_U
             return f"#{id}"
         if name is not None and name.startswith("▁"):
             return name.replace("▁", " ")
@@ -97,15 +97,15 @@ class Vocabulary:
         ids = self._encode_guess(text)
         if len(ids) == 1 and self.token(ids[0]).text == text:
             return self.token(ids[0])
-        # A tokenizer that adds a space to every text never returns the token of a text with a space. So the token is
-        # also searched by its name.
+        # A tokenizer that adds a space to every text may never return the token for text that begins with a space. So
+        # the token is also searched by its name.
         found = tokens_of_bytes(self.tokenizer, bytes_of_text(text)) if _BYTES.search(text) else []
         found += [id for id in (id_of_name(self.tokenizer, text.replace(" ", "▁")),) if id is not None]
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
     def _encode_guess(self, text: str) -> list[int]:
-        """The ids of a text that the user did not type, such as a word with a space. Empty if encoding fails."""
+        """The ids of a text that the user did not type, such as a word with an added space. Empty if this fails."""
         try:
             return self.encode(text)
         except ResidscopeError:
@@ -144,7 +144,7 @@ class Vocabulary:
         near = self.spaced(token)
         if near is None:
             return Reading(text, [token], True, "", [])
-        message = f"Without its leading space. Inside a sentence the token is {quote(near.text)}."
+        message = f"This token has no leading space. Inside a sentence the token is {quote(near.text)}."
         return Reading(text, [token], True, message, [near])
 
     def _several(self, text: str, tokens: list[Token]) -> Reading:
@@ -167,9 +167,9 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return almost always the same as `each_spaced`, but faster: the tokens are looked up by their names.
+        """Return nearly always the same as `each_spaced`, but faster: the tokens are looked up by their names.
 
-        If the names do not mark spaces, first check whether the vocabulary has any token with a space.
+        If names do not mark spaces, `each_spaced` is called, but only if the vocabulary may have tokens with a space.
         """
         bare = [token for token in tokens if token.text[:1].isalnum()]
         if not self._space_mark:
@@ -184,7 +184,7 @@ class Vocabulary:
         ]
 
     def _may_have_spaces(self, bare: list[Token]) -> bool:
-        """Whether the vocabulary may have one of these words with a space. Their names and one encoded text decide."""
+        """Whether the vocabulary may have one of these tokens with a space. Names and one encoded text decide this."""
         if not bare:
             return False
         if not names_tokens(self.tokenizer):
@@ -206,8 +206,8 @@ class Vocabulary:
         """Return the reading of a text that must be a single token.
 
         Raises:
-            ResidscopeError: If the text is several tokens, or is not in the vocabulary. The message shows these tokens
-                and suggests others.
+            ResidscopeError: If the text is several tokens, or is not in the vocabulary. The message shows the
+                text's tokens and suggests other texts.
         """
         reading = self.check(text)
         if not reading.single:
@@ -221,13 +221,13 @@ def quote(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """The text without the differences that tokenizers remove: capitals, accents, ligatures, spaces."""
+    """The text without what some tokenizers remove or replace: capitals, accents, ligatures, spaces."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return "".join(letter for letter in plain if not unicodedata.combining(letter) and not letter.isspace())
 
 
 def bytes_of_text(text: str) -> bytes:
-    """Return the bytes of a text, in which some are written as `⟨E4 BD⟩`."""
+    """Return the bytes of a text. In the text, some bytes may be written as `⟨E4 BD⟩`."""
     parts = _BYTES.split(text)
     return b"".join(bytes.fromhex(part) if at % 2 else part.encode(errors="replace") for at, part in enumerate(parts))
 

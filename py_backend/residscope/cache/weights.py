@@ -1,4 +1,4 @@
-"""Reads a model's weights from its modules, including offloaded weights. If that fails, a sentence says why."""
+"""Reads a model's weights from its modules, including offloaded weights. If this fails, an error says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def wrapped(module: Any) -> Any:
-    """Return the layer that a bridge's component wraps. Any other module is returned itself."""
+    """Return the layer that a bridge's component wraps. Any other module is returned unchanged."""
     for _ in range(8):
         inner = getattr(module, "original_component", None)
         if inner is None:
@@ -22,7 +22,7 @@ def wrapped(module: Any) -> Any:
 
 
 def is_plain(module: Any) -> bool:
-    """Return whether a layer is of a known class that applies its `weight`, and the weight's values can be read."""
+    """Return whether a layer is of a class that is known to apply its `weight`, and the weight can be read."""
     import torch
 
     module = wrapped(module)
@@ -45,7 +45,7 @@ def known_layers() -> tuple[type, ...]:
 
 
 def unusable(tensor: Any) -> str | None:
-    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None if they can."""
+    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None otherwise."""
     if not hasattr(tensor, "detach"):
         return f"is a `{type(tensor).__name__}`, not a tensor"
     if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
@@ -63,15 +63,15 @@ def unusable(tensor: Any) -> str | None:
 def _emptied(tensor: Tensor) -> bool:
     try:
         return tensor.numel() == 0 or tensor.untyped_storage().nbytes() == 0
-    except (RuntimeError, NotImplementedError):  # a tensor subclass without memory of its own, made of other tensors
+    except (RuntimeError, NotImplementedError):  # a tensor subclass that consists of other tensors
         return False
 
 
 def stored_values(owner: Any, name: str, tensor: Tensor) -> Tensor:
-    """Return a parameter's values: the tensor itself, or the tensor that accelerate keeps elsewhere for it.
+    """Return a parameter's values: the tensor itself, or the tensor that accelerate keeps elsewhere in its place.
 
     Raises:
-        ResidscopeError: If the values are nowhere available.
+        ResidscopeError: If the values are not available.
     """
     why = unusable(tensor)
     if why is None:
@@ -103,7 +103,7 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
 
 
 def unreadable_layer(module: Any, why: str) -> ResidscopeError:
-    """Return the error for a layer whose linear map cannot be read. The message says which layer, why, and what to do.
+    """Return the error for a layer whose linear map cannot be read. The message names the layer and the reason.
 
     Args:
         module: The layer, or the bridge's component for it.
@@ -117,7 +117,7 @@ def unreadable_layer(module: Any, why: str) -> ResidscopeError:
 
 
 def _hint(module: Any, why: str) -> str:
-    """What would help, as a sentence. Empty if `why` already says so, or if the layer shows no known reason."""
+    """What the user can do, as a sentence. Empty if `why` already says it, or if the reason is not known."""
     layer = wrapped(module)
     if ": " in why or ". " in why or not hasattr(layer, "modules"):
         return ""

@@ -21,16 +21,16 @@ _MIN_BYTES = 1_000
 
 
 class ResultStore:
-    """Values by key. If they take more than `limit` bytes, the least recently used ones are dropped.
+    """Values by key. If the values take more than `limit` bytes, the least recently used ones are dropped.
 
-    `cachetools.LRUCache` is not suitable: garbage collection may drop a cache's entries between any two lines of `put`.
-    An `LRUCache` would then have a wrong size, or would list keys that no longer exist.
+    `cachetools.LRUCache` is not suitable: garbage collection may call `drop` between any two lines of `put`. An
+    `LRUCache` would then have a wrong size, or would list keys that no longer exist.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
         self._entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        # Reentrant: the thread that holds the lock may also run garbage collection, which drops a cache's entries.
+        # Reentrant: the thread that holds the lock may also run garbage collection, which may call `drop`.
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class ResultStore:
         return len(self._entries)
 
     def get(self, key: Key) -> Any:
-        """Return the value, or None."""
+        """Return the value of this key. None if there is none."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -70,13 +70,13 @@ class ResultStore:
 
 @dataclass(frozen=True)
 class Memo:
-    """The part of a store that belongs to one owner in one state. By default the memo has its own store."""
+    """The part of a `ResultStore` whose keys begin with `prefix`. By default the memo has a store of its own."""
 
     store: ResultStore = field(default_factory=lambda: ResultStore(1_000_000_000))
     prefix: Key = (None,)
 
     def get(self, *key: Hashable) -> Any:
-        """Return the kept value, or None."""
+        """Return the kept value. None if there is none."""
         return self.store.get((*self.prefix, *key))
 
     def put(self, *key: Hashable, value: Any, size: int = 0) -> None:
@@ -118,7 +118,7 @@ class NoKeyError(Exception):
 
 
 class _UnchangedTensor:
-    """Stands for a large tensor in a key. Two are equal only if they stand for the same tensor in the same state."""
+    """Stands for a large tensor in a key. Two are equal only if their tensor is the same, and unchanged."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor, self._id, self._version = weakref.ref(tensor), id(tensor), tensor._version
@@ -165,14 +165,14 @@ _MAX_COMPARED = 10_000
 def key_of(value: Any) -> Hashable:
     """Return the part of a key that stands for a value.
 
-    Equal values have equal keys. Large tensors have equal keys only if they are the same object.
+    Equal values have equal keys. But large tensors have equal keys only if they are the same object, unchanged.
 
     Raises:
         NoKeyError: If the value cannot be a part of a key.
     """
     if value is None or isinstance(value, str | int | float):
         return type(value), value
-    if isinstance(getattr(type(value), "key_parts", None), property):  # a target inside the model
+    if isinstance(getattr(type(value), "key_parts", None), property):  # a target such as an attention score
         return type(value), key_of(value.key_parts)
     if isinstance(value, tuple | list):
         return type(value), tuple(map(key_of, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -183,11 +183,11 @@ def key_of(value: Any) -> Hashable:
         if count <= _MAX_COMPARED:
             try:
                 return str(value.dtype), tuple(value.shape), tuple(value.reshape(-1).tolist())
-            except (RuntimeError, NotImplementedError) as error:  # on `meta`, or sparse
+            except (RuntimeError, NotImplementedError) as error:  # a tensor without values (`meta`), or a sparse one
                 raise NoKeyError from error
         if hasattr(value, "_version"):
             try:
                 return _UnchangedTensor(value), *samples([value])
-            except RuntimeError:  # made in inference mode: PyTorch does not count changes of it
+            except RuntimeError:  # an inference tensor, whose changes are not counted
                 pass
     raise NoKeyError

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def step_of(kind: Any) -> float:
-    """Return the relative rounding step of a dtype (its machine epsilon). 0 for whole numbers, which are exact."""
+    """Return the relative rounding step of a dtype (its machine epsilon). 0 for integer dtypes, which are exact."""
     import torch
 
     return float(torch.finfo(kind).eps) if kind.is_floating_point else 0.0

@@ -1,6 +1,6 @@
-"""Progress of long work. Code that takes long reports its progress. If the work was cancelled, reporting stops it.
+"""Progress of long work. Slow code calls `report_progress`, which raises an error if the work was cancelled.
 
-A report goes to the listener of the current thread. Without a listener it is ignored.
+A report goes to the listener of the current thread. Without a listener the report is ignored.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def report_progress(done: int | None = None, total: int = 0) -> None:
 
 @contextmanager
 def silent() -> Generator[None, None, None]:
-    """Report no numbers within this block. It is for work that is one step of larger work."""
+    """Report no numbers within this block, because its work is only one step of larger work."""
     before, _of_this_thread.silent = getattr(_of_this_thread, "silent", False), True
     try:
         yield
@@ -71,7 +71,7 @@ def silent() -> Generator[None, None, None]:
 
 
 def progress_bar(**options: Any) -> Any:
-    """Return a tqdm bar that updates without tqdm's own thread, which would be left after the work."""
+    """Return a tqdm bar without tqdm's own thread, which would go on running after the work."""
     return _bar_class()(**options, miniters=1)
 
 

@@ -1,4 +1,4 @@
-"""Products of activations or weights with a direction. They are computed in blocks, which needs little memory."""
+"""Computes dot products of activations or weights with a direction, in blocks that need little memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def dots(
 def prompt_by_prompt(
     vectors: Float[Tensor, "batch row d"], direction: Float[Tensor, "batch d"]
 ) -> Float[Tensor, "batch row"]:
-    """Return the same as `dots`. Long vectors that are contiguous in memory are read in a single pass."""
+    """Return the dot product of each vector with its prompt's direction. Contiguous memory is read in a single pass."""
     import torch
 
     plain = vectors.device.type == "cpu" and vectors.dtype == direction.dtype and vectors.is_contiguous()
@@ -52,7 +52,7 @@ def prompt_by_prompt(
 def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch d"]) -> Float[Tensor, "batch pos"]:
     """Return the length of the elementwise product of each row with its prompt's direction.
 
-    `dots` adds up these products. So the rounding errors of `dots` scale with this length.
+    `dots` sums the elements of this product, so the rounding errors of `dots` grow with its length.
     """
     import torch
 
@@ -68,7 +68,7 @@ def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch 
 
 
 def _times(rows: Tensor, direction: Tensor) -> Tensor:
-    """The elementwise product of a block. The product of the next block overwrites it."""
+    """The elementwise product of a block. It may be in memory that the product of the next block overwrites."""
     import torch
 
     direction = direction.unsqueeze(1)
@@ -77,7 +77,7 @@ def _times(rows: Tensor, direction: Tensor) -> Tensor:
     product = _buffer(direction, rows.numel())[: rows.numel()].view(rows.shape)
     if rows.dtype == product.dtype:
         return torch.mul(rows, direction, out=product)
-    # Converted first, because a product of mixed precisions is 10 times slower.
+    # The rows are converted first, because a product of mixed precisions is 10 times slower.
     return product.copy_(rows).mul_(direction)
 
 
@@ -85,7 +85,7 @@ _of_this_thread = threading.local()
 
 
 def _buffer(like: Tensor, size: int) -> Tensor:
-    """Memory for a block. The thread reuses it, because allocating takes longer than computing the product."""
+    """Memory for a block. The thread reuses it, because allocating memory takes longer than the product."""
     buffer: Tensor | None = getattr(_of_this_thread, "buffer", None)
     if buffer is None or buffer.dtype != like.dtype or len(buffer) < size or buffer.is_inference():
         buffer = like.new_empty(max(size, _BLOCK))
@@ -109,7 +109,7 @@ def project(
         products = dots(weight[None], columns.T)
     elif weight.stride(-1) == 1:
         products = torch.cat([block.to(direction.dtype) @ columns for block in weight.split(size)]).T
-    else:  # most models store it as [d_model, unit]
+    else:  # most models store the weight as [d_model, unit]
         products = columns.new_zeros(columns.shape[1], weight.shape[0])
         for direction_block, weight_block in zip(columns.split(size), weight.T.split(size), strict=True):
             products.addmm_(direction_block.T, weight_block.to(direction.dtype))
@@ -122,33 +122,33 @@ def distinct(direction: Float[Tensor, "batch d"]) -> Float[Tensor, "some d"]:
 
 
 _MANY = 64
-"""From this many prompts on, equal directions are looked for."""
+"""Equal directions are searched only if there are at least this many prompts."""
 
 
 class Repeats(NamedTuple):
     """Which prompts have equal directions.
 
     Attributes:
-        first: One prompt of each direction.
-        place: For each prompt, the place of its direction among those of `first`.
+        first: The first prompt with each direction.
+        place: For each prompt, the index of its direction in `first`.
     """
 
     first: Int[Tensor, " some"]
     place: Int[Tensor, " batch"]
 
     def expand(self, values: Float[Tensor, "some unit"]) -> Float[Tensor, "batch unit"]:
-        """Return the values of each prompt, from those of the prompts of `first`."""
+        """Return the values of all prompts, given the values of the prompts in `first`."""
         return values[self.place]
 
 
 def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
-    """Return which of many directions are equal, in every bit. None if hardly any are, or if there are few."""
+    """Return which directions are exactly equal. None if most are different, or if there are few directions."""
     import torch
 
     count = direction.shape[0]
     if count < _MANY or direction.stride(0) == 0 or direction.device.type != "cpu":
         return None
-    # Equal directions have equal dot products with any vector. Those that are equal by chance are sorted out below.
+    # Equal directions have equal dot products with any vector. The last line rejects products that are equal by chance.
     probe = torch.linspace(0.5, 1.5, direction.shape[1], dtype=direction.dtype).cos()
     sums, place = (direction * probe).sum(-1).unique(return_inverse=True)
     if len(sums) > count * 3 // 4:

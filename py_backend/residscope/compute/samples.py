@@ -1,8 +1,9 @@
 """Samples some elements of each tensor, to notice changes that PyTorch does not count.
 
 PyTorch's version counter does not count changes by a fused optimizer or by `weight.data.mul_(2)`. It does not count
-changes of inference tensors either. The same elements of a tensor are read each time. They are spread over all of its
-rows and columns. All samples of a device are copied at once. A change of only a few other elements is not noticed.
+changes of inference tensors either. This module reads the same elements of a tensor each time. They are spread over all
+of its rows and columns. All samples of a device are copied at once. If only a few other elements change, this is not
+noticed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SAMPLES = 64
-"""At most this many elements of a tensor are read. A tensor of no more elements is read completely."""
+"""At most this many elements of a tensor are read. A smaller tensor is read completely."""
 
 _MAX_TENSORS = 2048
 """At most this many tensors are read. If there are more, only a fixed random selection is read, which is fast."""
 
 _MAX_WHOLE_VECTOR = 1024
-"""A vector of at most this many elements is read completely. Selecting a few of its elements would take longer."""
+"""A vector of at most this many elements is read completely, because selecting some elements takes longer."""
 
 _SMALL_DIMENSION = 8
 """A dimension of at most this size (experts, the rank of LoRA) is read completely."""
@@ -36,7 +37,7 @@ Size and stride are empty if the whole tensor is read."""
 
 
 class Samples:
-    """A plan of which elements of which tensors are read. It is valid while shapes, strides and devices stay the same.
+    """Reads the same elements of each tensor in each call. Valid until a shape, a stride or a device changes.
 
     Args:
         tensors: All tensors.
@@ -58,27 +59,29 @@ class Samples:
                 self._groups.setdefault(tensor.device, {}).setdefault(tensor.dtype, []).append((index, size, stride))
 
     def changed(self, tensors: list[Tensor]) -> bool:
-        """Read the elements, and return whether any differs from the last time. True at the first time.
+        """Read the elements, and return whether any element differs from the last call. The first call returns True.
 
-        If a device cannot be read, the elements count as changed once, and once more when the device can be read again.
+        If a device cannot be read, its elements count as changed in the first such call, and again in the first call
+        in which the device can be read again.
         """
         import torch
 
-        # So that no code of the user runs (tensor subclasses, modes). `as_strided` refuses views beyond the memory.
+        # `DisableTorchFunction` keeps code of the user (tensor subclasses, modes) from running. `as_strided` refuses
+        # views beyond the memory.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             found = without_gradients(lambda: [self._differs(device, tensors) for device in self._groups])
         return any(found)
 
     def _differs(self, device: Any, tensors: list[Tensor]) -> bool:
-        """Read the elements of one device, and return whether any differs from the last time."""
+        """Read the elements of one device, and return whether any element differs from the last call."""
         kinds, is_first, last = list(self._groups[device].values()), device not in self._last, self._last.get(device)
         if device.type != "cpu":
             now = self._last[device] = _read(tensors, kinds)
             return is_first or now != last
-        # On the CPU the pieces stay tensors: their memory is reused, which is faster than to allocate it again.
+        # On the CPU the pieces stay tensors, because reusing their memory is faster than allocating memory again.
         try:
             pieces = self._last[device] = _pieces(tensors, kinds, self._spare.get(device, ()))
-        except Exception:  # a failing device raises again where its values are used
+        except Exception:  # a failing device raises again when its values are used
             self._last[device] = None
             return is_first or last is not None
         if not isinstance(last, list):
@@ -122,7 +125,7 @@ def _read(tensors: list[Tensor], kinds: list[list[_SampledView]]) -> bytes | Non
         if pieces[0].device.type == "cpu":
             return b"".join([piece.numpy().tobytes() for piece in pieces])
         return (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).cpu().numpy().tobytes()
-    except Exception:  # a failing device raises again where its values are used
+    except Exception:  # a failing device raises again when its values are used
         return None
 
 
@@ -132,13 +135,13 @@ def _pieces(tensors: list[Tensor], kinds: list[list[_SampledView]], spare: Seque
 
     strided, pieces = torch.Tensor.as_strided, list[Any]()
     for kind in kinds:
-        # `cat` takes twice as long for a mixture of whole vectors and strided views, so it is called for each.
+        # `cat` takes twice as long for a mixture of whole vectors and strided views, so `cat` is called for each kind.
         whole = [tensors[index] for index, size, _ in kind if not size]
         views = [strided(tensors[index], size, stride) for index, size, stride in kind if size]
         for group in (whole, views):
             flat = [one if one.ndim == 1 else one.reshape(-1) for one in group]
             if flat:
-                # As bits, so that NaN equals NaN. `cat` does not support float8.
+                # float8 is viewed as bytes, because `cat` does not support float8.
                 bits = [one.view(torch.uint8) for one in flat] if flat[0].element_size() == 1 else flat
                 out = spare[len(pieces)] if len(pieces) < len(spare) else None
                 usable = out is not None and not out.is_inference()

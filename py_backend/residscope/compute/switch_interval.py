@@ -1,10 +1,10 @@
 """Shortens Python's switch interval, so that requests are answered quickly while a cell of pure Python runs.
 
 PyTorch releases the interpreter lock (GIL) in each operation, and ipykernel releases it at each step of a message. A
-loop in pure Python then takes the lock, and keeps it for Python's switch interval of 5 ms. A request of 200 operations,
-which computes for 10 ms, was measured to take from 70 ms to 30 s. So the interval is shortened while a request is
-answered, and for a short time after it, in which the reply is sent and the next click may follow. The interval applies
-to the whole process, but it affects the user's cell only while another thread is waiting.
+loop in pure Python then takes the lock, and keeps it for Python's switch interval of 5 ms. In measurements, a
+request of 200 operations with 10 ms of computing took from 70 ms to 30 s. So the interval is shortened while a request
+is answered, and for a short time afterwards, when the reply is sent and the next request may follow. The interval
+applies to the whole process, but it slows down the user's cell only while another thread is waiting.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AFTERWARDS_INTERVAL = 0.0001
 """The switch interval in seconds for a short time after a request."""
 
 AFTERWARDS_SECONDS = 2.0
-"""How long this short time lasts, in seconds."""
+"""How many seconds after a request the interval stays at `AFTERWARDS_INTERVAL`."""
 
 _lock = threading.Lock()
 _answering: set[object] = set()
@@ -37,7 +37,7 @@ _restorer: threading.Thread | None = None
 
 
 def _restore_in_child() -> None:
-    """Restore the usual interval in a forked process, which has no thread that would restore it."""
+    """Restore the usual interval in a forked process. The thread that would restore it is not forked."""
     global _lock, _usual_interval, _restorer
     _lock, _restorer = threading.Lock(), None
     _answering.clear()
@@ -51,7 +51,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def switching_often(work: Callable[[], T]) -> T:
-    """Call `work` with a shorter switch interval. It stays shorter for a short time. An interval set by the user stays.
+    """Call `work` with a shorter switch interval. An interval that the user sets during this time is not changed.
+
+    The interval is restored a short time after `work`.
 
     Args:
         work: Answers a request.
@@ -62,7 +64,7 @@ def switching_often(work: Callable[[], T]) -> T:
         _begin(request)
         return work()
     finally:
-        # No interrupt can prevent the first statement. After it, `_restore` restores the interval in any case.
+        # No interrupt can prevent the next statement. After this statement, `_restore` always restores the interval.
         _answering.discard(request)
         with _lock:
             _shortened_until = time.monotonic() + AFTERWARDS_SECONDS
@@ -76,7 +78,7 @@ def _begin(request: object) -> None:
         _answering.add(request)
         if _restorer is None:
             restorer = threading.Thread(target=_restore, name="residscope-switch-interval", daemon=True)
-            restorer.start()  # before the interval changes, so that it is always restored
+            restorer.start()  # started before the interval changes, so that the interval is always restored
             _restorer = restorer
         if _usual_interval is None:
             _set_here.clear()
@@ -87,7 +89,7 @@ def _begin(request: object) -> None:
 def _set(seconds: float) -> None:
     now = _micros(sys.getswitchinterval())
     if now in _set_here or not _set_here:
-        _set_here.update((now, _micros(seconds)))  # before the interval changes, because an interrupt may follow
+        _set_here.update((now, _micros(seconds)))  # first, because an interrupt may follow
         sys.setswitchinterval(seconds)
 
 

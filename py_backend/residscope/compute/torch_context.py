@@ -1,8 +1,8 @@
-"""Runs computations with fixed PyTorch settings, which do not depend on the settings of the user's code.
+"""Runs computations with PyTorch settings that do not depend on the user's settings.
 
 The settings are saved and restored in the same frame, in a `finally`, by functions written in C. So they are restored
-after every interrupt. An interrupt inside a context manager could prevent this, and the user's thread would stay
-without gradients.
+even after an interrupt. An interrupt inside a context manager written in Python could prevent this, and the user's
+thread would stay without gradients.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def in_torch_context(device: torch.device, work: Callable[[], T]) -> T:
-    """Call `work` without gradients and without `autocast`, which would round the sums.
+    """Call `work` without gradients and without `autocast`, which would round sums.
 
-    Both settings belong to the thread. The user's are restored afterwards.
+    Both settings belong to the current thread. The user's settings are restored afterwards.
     """
     import torch
 
@@ -57,10 +57,10 @@ def without_gradients(work: Callable[[], T]) -> T:
 def on_one_thread(work: Callable[[], T]) -> T:
     """Call `work`, which consists of many small steps, without PyTorch's other threads.
 
-    PyTorch would spread each step over all cores and wait for the last one. While a cell keeps the cores busy, that is
-    ten times slower. On idle cores it is hardly faster. Threads that have used PyTorch before keep their setting. A
-    thread that uses PyTorch for the first time during `work` keeps the setting of one thread, because PyTorch has no
-    setting for a single thread only.
+    PyTorch would spread each step over all cores and wait for the slowest core. While a cell of the user keeps the
+    cores busy, this is ten times slower than one thread. On idle cores it is hardly faster. `torch.set_num_threads`
+    cannot be limited to the current thread. So a user's thread that uses PyTorch for the first time during `work` keeps
+    the number 1 afterwards. A thread that has used PyTorch before keeps its own number.
     """
     import torch
 

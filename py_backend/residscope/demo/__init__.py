@@ -1,4 +1,4 @@
-"""A model, a task and an example notebook. They need no model hub.
+"""A model, a task and an example notebook, which need no model hub.
 
 Importing this package does not load torch or transformer_lens. Calling `ioi` or `load` does.
 """

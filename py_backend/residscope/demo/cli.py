@@ -19,19 +19,20 @@ from residscope.demo.model import demo_model_folder
 NOTEBOOK = "example.ipynb"
 OTHER_NOTEBOOKS = ("your-model.ipynb", "arena.ipynb")
 
-# Not `-m`, which first searches for JupyterLab in the folder of notebooks. Files of other people may be there.
+# `-m` is not used, because it would import modules from the folder of notebooks first. That folder may hold files of
+# other people.
 _LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp import main; sys.exit(main())"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Every failure is one sentence on stderr.
+    """Run the command. Every failure is reported as one sentence on stderr.
 
     Args:
-        argv: The arguments. By default those of the process.
+        argv: The arguments. By default the arguments of the process.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for wrong arguments, 130 after an interrupt. If JupyterLab was started,
-        JupyterLab's exit code.
+        The exit code: 0 for success, 1 for a failure, 2 for wrong arguments, 130 after an interrupt. If JupyterLab was
+        started, the exit code of JupyterLab.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     separator = arguments.index("--") if "--" in arguments else len(arguments)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         args = parser.parse_args(arguments[:separator])
-    except SystemExit as stop:  # argparse has printed why
+    except SystemExit as stop:  # argparse has printed the reason
         return int(stop.code or 0)
     if args.version:
         print(f"residscope {__version__}")
@@ -104,11 +105,11 @@ def _demo(args: argparse.Namespace, lab_arguments: list[str]) -> int:
     print(_place_notebook(folder))
     for other in OTHER_NOTEBOOKS:
         _place_notebook(folder, other)
-    print(f"Beside it: {' and '.join(OTHER_NOTEBOOKS)}.")
+    print(f"Other notebooks in this folder: {' and '.join(OTHER_NOTEBOOKS)}.")
     environment = dict(os.environ)
     if name is not None:
         environment["RESIDSCOPE_DEMO_MODEL"] = model
-    # As the default URL, not as a file argument, so that the URL that JupyterLab prints also opens the notebook.
+    # The notebook is the default URL, not a file argument. So the URL that JupyterLab prints also opens the notebook.
     command = [sys.executable, "-c", _LAB, f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     command += ["--no-browser"] * args.no_browser
     command += [f"--ServerApp.port={args.port}"] * (args.port is not None)
@@ -126,12 +127,12 @@ def _prepared(name: str | None) -> str:
     if folder is not None:
         return str(folder)
     print(f"Loading {name} from the Hugging Face hub …", flush=True)
-    load(name)  # here, because a failure is one sentence in the terminal, but a traceback in the notebook
+    load(name)  # loaded here, because a failure in the notebook would be a long traceback
     return name
 
 
 def _place_notebook(folder: Path, name: str = NOTEBOOK) -> str:
-    """Copy a notebook into `folder`, unless a changed one is there. Return what was done, as a sentence."""
+    """Copy a notebook into `folder`, but keep a notebook that the user changed. Return a sentence on what was done."""
     if folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is not a folder; name another one with --folder.")
     content = Path(__file__).with_name(name).read_bytes()
@@ -155,7 +156,7 @@ def _place_notebook(folder: Path, name: str = NOTEBOOK) -> str:
 
 
 def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
-    """Start JupyterLab. If the system allows, it replaces this process, so that signals reach it."""
+    """Start JupyterLab. On POSIX systems JupyterLab replaces this process, so that signals reach JupyterLab."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
@@ -166,7 +167,7 @@ def _launch(command: list[str], folder: Path, environment: dict[str, str]) -> in
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # JupyterLab got the Ctrl-C, too: wait until it ends
+            continue  # JupyterLab received the Ctrl-C, too: wait until JupyterLab ends
 
 
 if __name__ == "__main__":

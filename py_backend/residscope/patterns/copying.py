@@ -2,7 +2,8 @@
 
 A head's full OV circuit W_E W_V W_O W_U gives the effect of each attended token on the logit of each predicted token.
 If its eigenvalues are positive, tokens raise their own logits. The circuit is a vocabulary × vocabulary matrix, but its
-rank is only d_head. Its eigenvalues other than 0 are those of W_O (W_U W_E) W_V. W_U W_E is the same for all heads.
+rank is at most d_head. Its eigenvalues other than 0 are those of the small matrix W_O (W_U W_E) W_V. W_U W_E is the
+same for all heads.
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), "Detecting copying behavior".
 """
 
@@ -32,18 +33,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _VOCABULARY_ROWS = 8192
-"""This many rows of the vocabulary are used at a time."""
+"""This many tokens of the vocabulary are used at a time."""
 
 
 def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
-    """Return Σ Re λ / Σ |λ| of every head's OV circuit, and notes. It is computed once for each state of the weights.
+    """Return Σ Re λ / Σ |λ| over the eigenvalues λ of every head's OV circuit, and notes.
 
-    The norms' weights and centring are folded in. If no soft-cap follows, the mean over the vocabulary is subtracted
-    from `W_U`, which changes no prediction. So a raw model has the same scores as in compatibility mode. The scales of
-    the norms are left out, because they are positive and do not change the sign.
+    The norms' weights and centring are folded in. If the logits have no soft-cap, the mean over the vocabulary is
+    subtracted from `W_U`, which changes no prediction. So a model has the same scores with raw weights as in
+    compatibility mode. The scales of the norms are left out, because they are positive and do not change the sign.
+    The scores are computed once for each state of the weights.
 
     Raises:
-        ResidscopeError: If the model has no such weights.
+        ResidscopeError: If no layer has a fixed OV circuit, or weights cannot be read or hold NaN or infinity.
     """
     # The shape of `hook_z` helps to read the weights, so the result depends on the layers in which `hook_z` is cached.
     has_z = tuple(view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers))
@@ -63,15 +65,17 @@ def _differences(view: CacheView) -> list[str]:
         ],
     }
     notes = [
-        f"In {named_layers(found)} the {what} do not follow from the weights alone: the model does more there, a hook "
-        "changed it, or the weights have changed since the cache was made. The score is that of the weights."
+        f"In {named_layers(found)} the {what} do not follow from the weights alone: the model adds something else, a "
+        "hook changed them, or the weights have changed since the cache was made. The score is computed from "
+        "the weights alone."
         for what, found in differing.items()
         if found
     ]
     if not _embeddings_match(view):
         notes.append(
-            "`hook_embed` is not `W_E` of these tokens times a positive factor: the model does more there, a hook "
-            "changed it, or the weights have changed since the cache was made. The score is that of the weights."
+            "`hook_embed` is not `W_E` of these tokens times a positive factor: the model adds something else, a "
+            "hook changed it, or the weights have changed since the cache was made. The score is computed from "
+            "the weights alone."
         )
     return notes
 
@@ -81,7 +85,7 @@ _COMPARED = 64
 
 
 def _values_match(view: CacheView, layer: int) -> bool:
-    """Whether the cached values of a layer's heads follow from its weights. True if that cannot be checked."""
+    """Whether the cached values of a layer's heads follow from its weights. True if this cannot be checked."""
     input_name, output_name = f"blocks.{layer}.attn.v.hook_in", f"blocks.{layer}.attn.hook_v"
     try:
         W_V = _values(view, getattr(view.model.blocks[layer], "attn", None))
@@ -99,7 +103,7 @@ def _values_match(view: CacheView, layer: int) -> bool:
 
 
 def _embeddings_match(view: CacheView) -> bool:
-    """Whether the cached embeddings have the directions of `W_E`. True if that cannot be checked."""
+    """Whether cached embeddings are rows of `W_E` times one positive factor. True if this cannot be checked."""
     ids, cached = view.activations.get("embed.hook_in"), view.activations.get("hook_embed")
     W_E = _embedding(view)
     if (
@@ -189,7 +193,7 @@ def _embedding(view: CacheView) -> Float[Tensor, "d_vocab d_model"] | None:
 
 
 def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_head"] | None:
-    """The value weights of a layer's heads. None if there are none."""
+    """The value weights of a layer's heads. None if the layer has no such weights."""
     module = getattr(attention, "v", None)
     if module is not None and not is_plain(module):
         matrix = linear_map_of(module, view, int(view.cfg.d_model)).matrix
@@ -206,7 +210,7 @@ def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_he
 def _circuit(
     view: CacheView, layer: int, normalises_outputs: bool
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]] | None:
-    """W_V and W_O of every head, with the norms before and after attention folded in. None if they are not fixed."""
+    """W_V and W_O of every head, with the norms before and after attention folded in. None without a fixed circuit."""
     block, output_weight = view.model.blocks[layer], out_weight(view, layer)
     attention = getattr(block, "attn", None)
     why = why_unread(view, layer, "attn")

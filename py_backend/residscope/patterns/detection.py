@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def patterns(
     score: Score, view: CacheView, prompts: Sequence[int], span: range
 ) -> Float[Tensor, "prompt destination source"]:
-    """Return 1 for each cell that a head of this kind attends to, and 0 for all others, within the real tokens.
+    """Return ideal attention patterns of the real tokens: 1 where a head of this kind attends, 0 elsewhere.
 
     Args:
         score: `"previous"`, `"duplicate"` or `"induction"`.
@@ -41,13 +41,13 @@ def patterns(
         tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long, device="cpu")
     rows = tokens[list(prompts), span.start : span.stop].cpu()
     detect = _pattern_function(score)
-    with torch.device("cpu"):  # the device of the tokens, whatever the user's default device is
+    with torch.device("cpu"):  # because `rows` is on the CPU, but the user may have set another default device
         cells = torch.stack([detect(row[None]) for row in rows])
     return cells.to(view.like)
 
 
 def _pattern_function(score: Score) -> Any:
-    """The function of TransformerLens. If the installed release has none, this module's own, which does the same."""
+    """TransformerLens' function for this score. If the installed release lacks it, this module's own."""
     try:
         from transformer_lens import head_detector
 

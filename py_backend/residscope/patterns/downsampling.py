@@ -1,8 +1,8 @@
 """Down-samples the maps of long prompts before they are sent.
 
-One value is sent for each block of `step` × `step` cells. It is the mean, or the value farthest from 0. In the second
-case a single bright cell never disappears. If the requested part of a map has at most `MAX_SENT` cells, `step` is 1 and
-all cells are sent.
+One value is sent for each block of `step` × `step` cells: the mean, or the value farthest from 0. With the value
+farthest from 0, a single bright cell never disappears. If the requested part of a map has at most `MAX_SENT` cells,
+`step` is 1 and all cells are sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SENT = 512 * 512
-"""At most this many values of one map are sent. Its picture has fewer pixels."""
+"""At most this many values of one map are sent. The map's picture on screen has fewer pixels."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def down_sampled(
         down, across = (_sizes(size, step, maps) for size in maps.shape[1:])
         return _in_blocks(_blocks(maps, step).sum(2), step).sum(-1) / (down[:, None] * across)
     blocks = _blocks(maps, step)
-    # First over the rows of a block: contiguous rows are compared, which is many times faster.
+    # The rows of a block are compared first: they are contiguous in memory, so this is many times faster.
     most = _in_blocks(blocks.amax(2), step).amax(-1)
     least = _in_blocks(blocks.amin(2), step).amin(-1) if bool((maps < 0).any()) else None
     return most if least is None else most.where(most >= -least, least)
@@ -109,7 +109,7 @@ def _sizes(size: int, step: int, like: Tensor) -> Tensor:
 
 
 def is_triangle(square: Float[Tensor, "row column"]) -> bool:
-    """Return whether all cells above the diagonal are 0, as in a causal model: then half of the map is not sent."""
+    """Return whether all cells above the diagonal are 0, as in a causal model. If so, these cells are not sent."""
     return square.shape[0] == square.shape[1] > 1 and not bool(square.triu(1).any())
 
 

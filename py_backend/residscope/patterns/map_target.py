@@ -1,4 +1,4 @@
-"""The target of contribution-weighted maps, and the check of a weighting."""
+"""Finds the target of contribution-weighted maps, and checks the argument `weighting=`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_weighting(weighting: Any) -> None:
     """Refuse a weighting that is not known.
 
     Raises:
-        ResidscopeError: If it is not known.
+        ResidscopeError: If the weighting is not known.
     """
     if not isinstance(weighting, str) or weighting not in MEANINGS:
         known = ", ".join(f'"{name}"' for name in MEANINGS)
@@ -41,7 +41,7 @@ def map_target(
         logits: The model's output, if it was given.
 
     Raises:
-        ResidscopeError: If it is not a target of this model.
+        ResidscopeError: If `answers` is not a target of this model.
     """
     if weighting != "contribution":
         return None, []

@@ -40,9 +40,10 @@ class Attention:
         meaning: The weighting in words, such as "attention × ‖v W_O‖".
         prompt: The prompt, or None for the mean over prompts.
         notes: Notes on these values, in sentences.
-        sources: The label of each source: the same as `tokens`, or indices if there are more sources than positions (a
-            key/value cache or a prefix).
-        target: The attributed target of `"contribution"`, each answer as its tokens.
+        sources: The label of each source: the same as `tokens`. If there are more sources than positions (because of a
+            key/value cache or a prefix), the indices of the sources.
+        target: The attributed target of `"contribution"`, in which each answer is given by its tokens. None for other
+            weightings.
         model: The model's name.
     """
 
@@ -72,8 +73,8 @@ class Attention:
     def to_plotly(self) -> Any:
         """Return a plotly figure with a map for each head, side by side, and the tokens on both axes.
 
-        The colours of patterns range from 0 to 1. Those of contributions are centred at 0: blue is positive, orange
-        negative.
+        The colours of patterns range from 0 to 1. The colours of contributions are centred at 0: blue is positive,
+        orange is negative.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -93,17 +94,17 @@ class Attention:
         return [(self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i])) for i in chosen]
 
     def by_segment(self, segments: Segments) -> SegmentAttention:
-        """Roll each map up into a map segment × segment. `residscope.segment_attention` does this without whole maps.
+        """Sum each map up to a map segment × segment. `residscope.segment_attention` does the same with less memory.
 
         Args:
             segments: The segments of this prompt.
 
         Returns:
-            The maps, `[head, destination, source]`: the mean over the destinations of a segment of the sum over the
-            sources of a segment; for `weighting="contribution"` the sum over both.
+            The maps, `[head, destination, source]`. Values are summed over the sources of a segment, and averaged over
+            the destinations of a segment. For `weighting="contribution"` they are summed over both.
 
         Raises:
-            ResidscopeError: If this is the mean over prompts, or the segments are another prompt's.
+            ResidscopeError: If these maps are the mean over prompts, or the segments belong to another prompt.
         """
         return rolled_maps(self, segments)
 
@@ -144,19 +145,20 @@ def attention(
     Args:
         cache: An `ActivationCache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one.
-        prompt: The prompt, or None for the mean over prompts (of the weighted maps).
+        prompt: The prompt, or None for the mean of the weighted maps over prompts.
         weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
-            length of the vector that the source adds at the destination (Kobayashi et al. 2020, "Attention Is Not Only
-            a Weight"). It includes a head's gate at the destination, but no norm or multiplier after `W_O`.
-            `"contribution"`: the contribution of that vector to the target at that destination, in signed logits:
-            pattern[q, k] · (v[k] · W_O g) / s[q], the rows of `attribute(…, by="source", position="all")`.
+            length of the vector that source k adds at destination q (Kobayashi et al. 2020, "Attention Is Not Only a
+            Weight"). It includes a head's gate at the destination, but no norm or multiplier after `W_O`.
+            `"contribution"`: the contribution of this vector to the target at destination q, in signed logits:
+            pattern[q, k] · (v[k] · W_O g) / s[q]. g is the direction of the target, and s[q] is the scale of the final
+            norm. These are the rows of `attribute(…, by="source", position="all")`.
         answers: The target of `"contribution"`, as in `attribute`. By default the model's two top predictions at each
             prompt's last token, as in the panel.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
-            `docs/padding.md`.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected (see
+            `docs/padding.md`).
         model: The model, if `cache.model` was deleted.
-        logits: The model's output. Needed if the cache does not hold it and no answers are given.
+        logits: The model's output. It is needed if the cache does not hold the logits and `answers` is not given.
 
     Returns:
         The maps. `.values` is `[head, destination, source]`.
@@ -198,7 +200,7 @@ def attention(
 
 
 def _in_order(maps: WeightedAttention, wanted: Sequence[tuple[int, int]]) -> Float[Tensor, "head destination source"]:
-    """The maps of heads of any layers, in this order. Heads of the same layer are computed together."""
+    """The maps of these heads, in this order. Heads of the same layer are computed together."""
     import torch
 
     found: dict[tuple[int, int], Tensor] = {}

@@ -131,22 +131,24 @@ def scores(
 
     Args:
         cache: An `ActivationCache`.
-        score: `"previous"`, `"duplicate"`, `"induction"`: the share of the attention to the token before, to earlier
-            occurrences of the same token, to the tokens after these (0 to 1). `"first"`: attention to the first
-            token (0 to 1). `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV circuit's
-            eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in `docs/scores.md`.
+        score: `"previous"`: the share of attention that goes to the token before. `"duplicate"`: to earlier occurrences
+            of the same token. `"induction"`: to the tokens after such occurrences. `"first"`: to the prompt's first
+            token. These four are 0 to 1. `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV
+            circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in
+            `docs/scores.md`.
         prompt: The prompt, or None for the mean of the prompts' scores.
         tokens: Token ids, if the cache does not hold them.
-        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
-            `docs/padding.md`.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected (see
+            `docs/padding.md`).
         model: The model, if `cache.model` was deleted.
 
     Returns:
-        The scores. `.values` is `[layer, head]`, NaN in layers without attention heads, or if the score cannot be
-        determined. Padding is ignored.
+        The scores. `.values` is `[layer, head]`. A value is NaN if its layer has no attention heads, or if the score
+        cannot be determined. Padding is ignored.
 
     Raises:
-        ResidscopeError: If there is no such score, or it cannot be determined for any head. The message says why.
+        ResidscopeError: If there is no such score, or if the score cannot be determined for any head. The message says
+            why.
 
     Source: TransformerLens' `head_detector` ("mul" measure, nothing excluded); Elhage et al., "A Mathematical Framework
     for Transformer Circuits" (2021); Olsson et al., "In-context Learning and Induction Heads" (2022); Xiao et al.,
@@ -165,7 +167,7 @@ def scores(
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
-    """Compute `scores` for a caller that already has a view (the service)."""
+    """Return the same as `scores`, for a caller that already has a view (the service)."""
     labels = [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     if score == "copying":
         values, notes = copying.copying(view)
@@ -188,7 +190,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
 
 
 def _without_attention(view: CacheView) -> list[int]:
-    """The layers whose attention is not in the cache. Raises an error if no layer has any."""
+    """The layers whose attention is not in the cache. Raises an error if these are all layers."""
     without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
     if len(without) == view.n_layers:
         raise without[0]
@@ -206,10 +208,10 @@ def _spans(view: CacheView, score: Score) -> dict[int, range]:
 def _by_prompt(
     view: CacheView, score: Score, spans: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores. If the patterns of all prompts are small, all scores are computed at once and memoised."""
+    """The prompts' scores. If patterns are small, the scores of all prompts are computed at once and memoised."""
     every = _spans(view, score)
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
-        with suppress(ResidscopeError, NoKeyError):  # another prompt may be unreadable, or tokens may have no key
+        with suppress(ResidscopeError, NoKeyError):  # another prompt is unreadable, or `tokens=` has no key
             tokens = key_of(view.tokens if view.given_tokens else None)
             key = ("scores", score, tokens, *((at, span.start, span.stop) for at, span in every.items()))
             values = view.memo.once(key, lambda: _compute_by_prompt(view, score, every, without), size_of)
@@ -244,7 +246,7 @@ def _compute_by_prompt(
 
 
 def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) -> Float[Tensor, "prompt head"]:
-    """A layer's scores, computed for some heads and destinations at a time, so that no pattern is copied."""
+    """A layer's scores. Few heads and destinations are used at a time, so that no whole pattern is copied."""
     import torch
 
     prompts, heads, _, sources = patterns.shape

@@ -1,4 +1,4 @@
-"""`segment_attention`: which segments each head reads, without whole attention maps in memory."""
+"""`segment_attention`: how much each head attends to each segment, without whole attention maps in memory."""
 
 from __future__ import annotations
 
@@ -38,26 +38,27 @@ def segment_attention(
     model: Any = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
 ) -> SegmentAttention:
-    """Compute how much each segment reads each other segment, for each head.
+    """Compute how much each segment attends to each segment, for each head.
 
-    The result is that of `residscope.attention(…).by_segment(segments)`. Whole maps are never in memory: each is read
-    once, in blocks.
+    The result is that of `residscope.attention(…).by_segment(segments)`. But whole maps are never in memory: each
+    map is computed once, in blocks.
 
     Args:
         cache: An `ActivationCache`.
         segments: The segments of a prompt, from `residscope.segments`. They choose the prompt.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one. None: all heads.
-        weighting: As in `residscope.attention`. `"pattern"` and `"value"`: the mean over the destinations of a segment
-            of the sum over the sources of a segment. `"contribution"`: the sum over both, in logits.
+        weighting: As in `residscope.attention`. Values are summed over the sources of a segment. For `"pattern"`
+            and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are
+            added up over these destinations, in logits.
         answers: The target of `"contribution"`, as in `residscope.attention`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
         model: The model, if `cache.model` was deleted.
-        logits: The model's output. Needed if the cache does not hold it and no answers are given.
+        logits: The model's output. It is needed if the cache does not hold the logits and `answers` is not given.
 
     Returns:
-        The maps. `.values` is `[head, destination, source]`; `.top(destination, source)` ranks heads for a pair of
-        segments; `.vertical` is how much all later positions read each segment.
+        The maps. `.values` is `[head, destination, source]`. `.top(destination, source)` ranks heads for a pair of
+        segments. `.vertical` shows how much all later positions attend to each segment.
 
     Raises:
         ResidscopeError: With a message that says what is wrong and what to do.
@@ -97,7 +98,7 @@ def segment_attention(
 
 
 def _wanted(view: CacheView, heads: Any) -> tuple[list[tuple[int, int]], list[str]]:
-    """The heads, and a note if some layers have no attention in this cache. None: all heads."""
+    """The heads that the user named, or all heads. Also a note if some layers have no attention in this cache."""
     if heads is not None:
         return wanted_heads(view, heads), []
     found: list[tuple[int, int]] = []
@@ -116,7 +117,7 @@ def _wanted(view: CacheView, heads: Any) -> tuple[list[tuple[int, int]], list[st
 def _by_head(
     maps: WeightedAttention, segments: Segments, wanted: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-    """The maps of heads, and what padding adds. Heads of a layer are computed together."""
+    """For each head, its map and its attention to padding. Heads of a layer are computed together."""
     found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     for layer in sorted({layer for layer, _ in wanted}):
         pattern = maps.view.get(f"blocks.{layer}.attn.hook_pattern")

@@ -1,4 +1,4 @@
-"""`SegmentAttention`: attention maps rolled up into maps segment × segment."""
+"""`SegmentAttention`: attention maps summed up to maps segment × segment."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class SegmentAttention:
     """Attention maps of some heads, segment × segment. Each row is a destination segment, each column a source segment.
 
     Attributes:
-        values: `[head, destination, source]`. For `"pattern"` and `"value"`: the mean over the destinations of a
-            segment of the sum over the sources of a segment. For `"contribution"`: the sum over both, in logits.
+        values: `[head, destination, source]`. Values are summed over the sources of a segment. For `"pattern"`
+            and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are
+            added up over these destinations, in logits.
         heads: The heads' names, `["L9H9", …]`.
         segments: The segments.
         weighting: The weighting.
         meaning: What a value is, in words.
-        padding: What each destination reads from padding, which is in no segment. A row of `values` plus this covers
-            all sources.
+        padding: The values of padding, as if it were one more source segment: `[head, destination]`. Padding is in no
+            segment. A row of `values` together with the row's value here covers all sources.
         notes: Notes on these values, in sentences.
         target: The attributed target of `"contribution"`.
         model: The model's name.
@@ -47,9 +48,9 @@ class SegmentAttention:
 
     @property
     def vertical(self) -> Float[Tensor, "head segment"]:
-        """How much all later positions read each segment: the mean over all destinations after it.
+        """How much all later positions attend to each segment: the mean over all destinations after it.
 
-        NaN for the last segment, which no later position can read. `docs/scores.md` has the definition.
+        NaN for the last segment, because there are no later positions. `docs/scores.md` has the definition.
         """
         sizes = self.values.new_tensor([len(segment) for segment in self.segments])
         # For "contribution" the rows are sums already.
@@ -58,11 +59,11 @@ class SegmentAttention:
         return later / (sizes.sum() - sizes.cumsum(0)).masked_fill_(_last(sizes), float("nan"))
 
     def top(self, destination: int | str, source: int | str, k: int = 3) -> list[tuple[str, float]]:
-        """Return the k heads by which one segment reads another one most, as pairs (head, value), sorted by size.
+        """Return the k heads whose values for a pair of segments are farthest from 0, as pairs (head, value).
 
         Args:
-            destination: The segment that reads, by its index or its name.
-            source: The segment that is read, by its index or its name.
+            destination: The segment that attends, by its index or its name.
+            source: The segment that is attended to, by its index or its name.
             k: The number of heads.
 
         Raises:
@@ -72,14 +73,14 @@ class SegmentAttention:
         return self._farthest(column, k)
 
     def top_vertical(self, source: int | str, k: int = 3) -> list[tuple[str, float]]:
-        """Return the k heads by which all later positions read a segment most, as pairs (head, value).
+        """Return the k heads whose values of `vertical` for a segment are farthest from 0, as pairs (head, value).
 
         Args:
-            source: The segment that is read, by its index or its name.
+            source: The segment that is attended to, by its index or its name.
             k: The number of heads.
 
         Raises:
-            ResidscopeError: If there is no such segment, or it is the last one.
+            ResidscopeError: If there is no such segment, or if it is the last segment.
         """
         at = self.segments.find(source)
         if at == len(self.segments) - 1:
@@ -119,7 +120,7 @@ def _last(sizes: Tensor) -> Tensor:
 
 
 class Maps(Protocol):
-    """What is read of an `Attention`."""
+    """The attributes of `Attention` that this module uses."""
 
     @property
     def values(self) -> Tensor: ...  # noqa: D102
@@ -140,14 +141,14 @@ class Maps(Protocol):
 
 
 def rolled_maps(maps: Maps, segments: Segments) -> SegmentAttention:
-    """Return attention maps rolled up into segments.
+    """Return attention maps summed up to maps segment × segment.
 
     Args:
         maps: The maps of one prompt.
         segments: The segments of this prompt.
 
     Raises:
-        ResidscopeError: If the maps are a mean over prompts, or the segments are another prompt's or another cache's.
+        ResidscopeError: If the maps are a mean over prompts, or the segments belong to another prompt or cache.
     """
     if not isinstance(segments, Segments):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ResidscopeError("segments", "`segments` takes what `residscope.segments` returns.")
@@ -177,7 +178,7 @@ def check_square(segments: Segments, destinations: int, sources: int) -> None:
     """Refuse maps whose sources are not the positions of the segments.
 
     Raises:
-        ResidscopeError: If there are more sources than destinations, or other positions than the segments'.
+        ResidscopeError: If there are more sources than destinations, or if the segments have other positions.
     """
     if destinations != sources:
         raise ResidscopeError(
@@ -191,14 +192,14 @@ def check_square(segments: Segments, destinations: int, sources: int) -> None:
 def segment_sums(
     strips: Iterable[Float[Tensor, "head row column"]], segments: Segments, weighting: Weighting
 ) -> tuple[Float[Tensor, "head destination source"], Float[Tensor, "head destination"]]:
-    """Return the maps segment × segment, and what padding adds in each row.
+    """Return the maps segment × segment, and the value of padding in each row, as if it were one more source.
 
-    Each cell of the maps is read once, and no map is copied: the rows of each segment are added up first.
+    Each cell of the maps is read once, and no map is copied, because the rows of each segment are added up first.
 
     Args:
         strips: Consecutive rows of the maps, beginning with the first.
         segments: The segments.
-        weighting: For `"contribution"` destinations are summed, otherwise averaged.
+        weighting: The weighting. For `"contribution"` values are summed over destinations, otherwise averaged.
     """
     import torch
 
@@ -223,7 +224,7 @@ def segment_sums(
 
 
 def meaning_of(weighting: Weighting, meaning: str) -> str:
-    """Return what a value of a rolled-up map is, in words."""
+    """Return in words what a value of a map segment × segment is."""
     how = "sum over both segments" if weighting == "contribution" else "sum over sources, mean over destinations"
     return f"{meaning}: {how}"
 

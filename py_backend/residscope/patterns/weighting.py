@@ -1,8 +1,8 @@
 """Attention maps of heads in three weightings: the pattern, value-weighted, and contribution-weighted.
 
-The pattern shows where a head attends. It does not show how much the head moves from a source, or how this affects the
-target: see Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A Mathematical Framework for
-Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
+The pattern shows where a head attends. It does not show how large the vector is that the head moves from a source, or
+how this vector affects the target. See Kobayashi et al., "Attention Is Not Only a Weight" (2020), and Elhage et al., "A
+Mathematical Framework for Transformer Circuits" (2021). The maps are computed for a few heads and prompts at a time.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ MEANINGS: dict[Weighting, str] = {
     "contribution": "contribution to the target, logits",
 }
 CELLS = 4_000_000
-"""At most this many values are computed at once. This takes a few arrays of 16 MB."""
+"""At most this many values are computed at once. This needs a few arrays of 16 MB."""
 STRIP = 250_000
-"""The same limit for down-sampled maps. Arrays of this size fit in the processor's cache."""
+"""At most this many values of down-sampled maps are computed at once. They fit in the processor's cache."""
 WeightedRows = Callable[[slice, slice], "Tensor"]
-"""Returns the maps `[batch, head, row, column]` of a slice of heads and a slice of rows."""
+"""A function of a slice of heads and a slice of rows. It returns the maps `[batch, head, row, column]`."""
 
 
 @dataclass
@@ -66,8 +66,8 @@ class WeightedAttention:
         view: The cache.
         weighting: The weighting.
         prompt: The prompt, or None for the mean.
-        stream_target: The target, for contributions.
-        notes: Notes on the maps. Computing maps adds notes.
+        stream_target: The target of contributions. None for other weightings.
+        notes: Notes on the maps. They are added when maps are computed.
     """
 
     view: CacheView
@@ -105,10 +105,10 @@ class WeightedAttention:
     def strips(
         self, layer: int, heads: Sequence[int]
     ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
-        """Yield the whole maps of a few heads at a time, in strips of consecutive rows. No map is ever whole in memory.
+        """Yield the whole maps of a few heads at a time, in strips of consecutive rows. Whole maps are never in memory.
 
         Raises:
-            ResidscopeError: As `map_blocks`.
+            ResidscopeError: For the same reasons as `map_blocks`.
         """
         return self._strips(layer, heads, self._every(layer), CELLS)
 
@@ -131,7 +131,7 @@ class WeightedAttention:
         )
 
     def head_map(self, layer: int, head: int, part: Part, pool: Pool = "peak") -> Float[Tensor, "row column"]:
-        """Return the map of one head, or a part of it, as it is sent. Small maps of a layer are computed together."""
+        """Return the map of one head, or a part of it, down-sampled. Small maps of a layer are computed together."""
         self.view.check_head(layer, head)
         if part.whole and part.step == 1 and len(part.rows) == self.view.n_pos:
             together = self._together(layer, part)
@@ -141,7 +141,7 @@ class WeightedAttention:
         return self.down_sampled_maps(layer, [head], part, part.step, pool)[0][1][0]
 
     def _together(self, layer: int, part: Part) -> tuple[Tensor, list[str]] | None:
-        """The maps of all heads of a layer, with their notes, memoised. None if each must be computed alone."""
+        """The maps of all heads of a layer, with their notes, memoised. None if they must be computed one by one."""
         import torch
 
         heads = range(self.view.n_heads)
@@ -154,8 +154,8 @@ class WeightedAttention:
             every = WeightedAttention(self.view, self.weighting, self.prompt, self.stream_target)
             try:
                 maps = torch.cat([maps for _, maps in every.down_sampled_maps(layer, heads, part, 1)])
-                found = () if every._unexplained else (maps, every.notes)  # a note on unexplained is about one head
-            except ResidscopeError:  # another head of the layer may have raised it
+                found = () if every._unexplained else (maps, every.notes)  # its note is about one head
+            except ResidscopeError:  # another head of the layer may be the reason
                 found = ()
             memo.put(layer, value=found, size=size_of(found[0]) if found else 0)
         return found or None
@@ -233,7 +233,7 @@ class WeightedAttention:
         return row
 
     def source_contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """Return a head's source contributions at one destination of each prompt, the mean over prompts, in logits."""
+        """Return the mean over prompts of a head's source contributions at one destination of each, in logits."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
         self._note(self._stream_target.check(layer))
@@ -284,7 +284,7 @@ class WeightedAttention:
         return Lengths(inputs, W_O[list(heads)])
 
     def _checked(self, found: SourceContributions, layer: int, heads: slice, rows: slice, columns: slice) -> Tensor:
-        """The contributions of all sources. The method checks whether they add up to the heads' contributions."""
+        """Contributions of all sources. If their sum is not the heads' contribution, `_unexplained` is set."""
         contributions, floor = found.part(heads, rows, columns), floor_of(self._stream_target.target)
         unexplained = float((contributions.sum(-1) - found.measured[:, heads, rows]).abs().max())
         if unexplained > source_tolerance(self._step(layer), contributions, -1, floor):
@@ -316,8 +316,8 @@ _CHANGED_BEFORE_W_O = (
 class Lengths:
     """pattern[q, k] · ‖v[k] W_O‖: the length of the vector that a source adds at a destination.
 
-    Computed as ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. x is v[k], or gate[q] · v[k]
-    if the head has a gate.
+    It is computed from ‖x W_O‖² = x (W_O W_Oᵀ) xᵀ, so that no vector of width d_model is needed. Here x is v[k], or
+    gate[q] · v[k] if the head has a gate.
 
     Attributes:
         inputs: The heads' patterns, values and gates.
