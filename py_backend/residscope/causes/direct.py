@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Written = Callable[["Tensor"], "Tensor"]
-"""Takes the change of an activation at the target's position, and returns the vectors that it adds to the stream."""
+"""Takes the change of an activation at the target's position. Returns the vectors that it adds to the stream."""
 
 
 @dataclass

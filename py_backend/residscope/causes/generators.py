@@ -1,8 +1,8 @@
 """Random generators: which of them runs of a model draw from, and their states.
 
-The generators belong to the process, and another thread of the user may draw from them during our runs. So only those
-generators get their earlier state back from which runs of the model draw. They are found in each replay: their states
-before and after the replay differ.
+The generators belong to the process, and another thread of the user may draw from them during our runs. So only the
+generators that runs of the model use get their earlier state back. Each replay finds them: their states before and
+after the replay differ.
 """
 
 from __future__ import annotations

@@ -114,10 +114,9 @@ class LastRunner:
                 raise NotPlainError("with a key/value cache the model gives something else")
 
     def _check_whole(self, at: int, added: Tensor, twice: Run, once: Run) -> None:
-        """Compare the run with noise at this position with a whole run that has the same noise.
+        """Compare two runs that have the same noise at this position: a run of only this position, and a whole run.
 
-        Few prompts are enough, because all prompts were compared without noise before. Prompts with much and with
-        little padding are preferred.
+        Few prompts are enough, because all prompts were compared without noise before.
         """
         import torch
 

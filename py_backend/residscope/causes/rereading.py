@@ -168,9 +168,7 @@ class Rereading:
             notes.append(f"There are no effects of {shown}. {next(iter(self.refused.values()))}")
         gates = [layer for layer in self._inputs if gate_name(view, layer) is not None]
         if gates:
-            notes.append(
-                f"Heads of layer {gates[0]} gate what they have read. The gate is left unchanged."
-            )
+            notes.append(f"Heads of layer {gates[0]} gate what they have read. The gate is left unchanged.")
         return notes
 
     def _read(self, layer: int) -> HeadInputs:

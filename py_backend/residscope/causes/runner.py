@@ -188,7 +188,7 @@ def noise(stream: Tensor) -> Tensor:
 
 
 def perturbing(once: Run, batch: int, added: Tensor) -> Before:
-    """Return a change of the first block's arguments, which adds `added` to the stream after the first `batch` prompts."""
+    """Return a change of the first block's arguments: it adds `added` to the stream after the first `batch` prompts."""
     import torch
 
     place = once.arguments[0].stream if once.arguments[0] is not None else 0

@@ -50,7 +50,9 @@ def compare(
     other_attention_mask: Any = None,
     other_model: Any = None,
 ) -> Comparison:
-    """Compare two runs: the difference of each component's contribution, from different writing and different reading.
+    """Compare two runs: the difference of each component's contribution, and the two parts of this difference.
+
+    One part comes from what the component wrote differently, the other from how the target reads it differently.
 
     The runs may be of clean and corrupted prompts, of two checkpoints, of a fine-tuned model and its base, or before
     and after a hook: any two caches of models of the same shape. The model is not run. The first prompt of one run is

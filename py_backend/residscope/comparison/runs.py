@@ -69,7 +69,7 @@ class Given:
     model: Any = None
 
     def other(self, given: Given) -> Given:
-        """Return the second run, or this run if no other cache was given. A cache without a model gets this run's."""
+        """Return the second run, or this run if none was given. A cache without a model gets this run's model."""
         if given.cache is None:
             return self
         known = given.model is not None or getattr(given.cache, "model", None) is not None
@@ -140,7 +140,7 @@ def chosen_prompts(
 
 @contextmanager
 def told_of(which: Literal["first", "second"]) -> Generator[None, None, None]:
-    """If the block raises an error, raise it with a message that begins with the name of this run."""
+    """If the block raises an error, raise it again, with the name of this run at the beginning of the message."""
     try:
         yield
     except ResidscopeError as error:

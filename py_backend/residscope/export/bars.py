@@ -89,7 +89,7 @@ _WIDE = 420
 
 
 def sides(shown: Shown) -> Any:
-    """Draw the strongest rows of several attributions, side by side. Each chart also shows the sum of its other rows."""
+    """Draw the strongest rows of several attributions side by side. Each chart also has the sum of its other rows."""
     every = (shown.result, *shown.others)
     traces: list[dict[str, Any]] = []
     titles: list[dict[str, Any]] = []
