@@ -53,26 +53,26 @@ def ablate(
 ) -> Ablation:
     """Run the model with components replaced, and measure by how much the target changes.
 
-    The model is run on the cache's own tokens. First it is run unchanged. If this run does not give the cached
-    activations and the cached target, nothing is measured. Then each component is replaced in a run of its own. Blocks
-    before the replaced component are not run again. The model, its hooks, the cache, the grad mode and random
-    generators are not changed. The user's own hooks on the model act in each run, as usual.
+    The model is run on the cache's own tokens. First it is run unchanged. If its activations or its target differ from
+    the cached ones, nothing is measured. Then each component is replaced in a run of its own. Blocks before the
+    replaced component are not run again. The model, its hooks, the cache, the grad mode and random generators are not
+    changed. The user's own hooks on the model act in each run, as usual.
 
     Args:
         cache: An `ActivationCache`.
         answers: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`. A target inside the model is
             refused.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`. None: all heads.
-        path: The end of a path: the change passes only along the direct path to this end (path patching).
-            `"L23H3.q"`: the query of this head (`.k`: key, `.v`: value), or several, `["L23H3.q", "L25H1.v"]`. All
-            other heads and all MLPs between are held at their cached values. What comes after the receiving head runs
-            as usual. `"logits"`: nothing between component and logits changes. Components that do not come before a
-            receiver have no such path: NaN. Only `.total` is measured.
-        edges: Attention edges of `heads` that are taken out, each in a run of its own: pairs (destination, source),
-            such as `[(14, 10), ("last", 0)]`. `("last", "each")` means every source of each prompt's last real token.
+        path: The end of a path, for path patching. The component's change then reaches this end only along the direct
+            path. `"L23H3.q"`: the query of head L23H3 (`.k`: its key, `.v`: its value). A list names several ends:
+            `["L23H3.q", "L25H1.v"]`. All other heads and all MLPs between component and end are held at their cached
+            values. Everything after the receiving head runs as usual. `"logits"`: nothing between component and logits
+            changes. If a component does not come before the end, its effect is NaN. Only `.total` is measured.
+        edges: Attention edges of `heads` that are taken out, each in a run of its own. An edge is a pair (destination,
+            source): `[(14, 10), ("last", 0)]`. `("last", "each")` means every source of each prompt's last real token.
             The edge's entry of the head's pattern becomes 0. The other entries are not renormalised.
-        replace: What takes the place of the activations. `"zero"`. `"mean"`: at each position the mean over the cache's
-            prompts, without padding. Another cache: its activations in the same prompt at the same position.
+        replace: What takes the place of the activations. `"zero"`: zeros. `"mean"`: at each position, the mean over the
+            cache's prompts, without padding. Another cache: its activations in the same prompt at the same position.
             `(cache, 2)`: the activations of that cache's prompt 2, for all prompts. Token ids `[batch, pos]` (or
             `[pos]`, for all prompts): the activations of a run on these tokens.
         positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions, the
@@ -81,28 +81,30 @@ def ablate(
         layers: The layers for `"attn_out"` and `"mlp_out"`. None: all.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         together: Whether all components are replaced at once, in one run.
-        norm: For the direct effect: the scale of the final norm. `"frozen"`: at its cached value, so that the effect is
-            minus the row of `attribute` (the default). `"recomputed"`. Runs always recompute the norm, and so does
-            `path="logits"` unless `norm` is given.
+        norm: The scale of the final norm, for the direct effect. `"frozen"` (the default): the cached scale. With
+            `replace="zero"` the direct effect is then minus the component's row in `attribute`. `"recomputed"`: the
+            scale of the changed stream. Runs always recompute the scale, and so does `path="logits"` unless
+            `norm="frozen"` is given.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected. The model
-            is run with and without such a mask, and the run that equals the cached run is used.
+            is run with and without the mask, and the run that equals the cached run is used.
         model: The model, if `cache.model` was deleted.
         progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
     Returns:
-        The effects, in the target's unit: `.total`, `.direct` and `.indirect` are `[layer, head, batch]`, with
-        `heads=` `[head, batch]`, for sublayers `[layer, batch]`, with `edges=` `[head, edge, batch]`, with
-        `together=True` `[batch]`.
+        The effects, in the target's unit. The axes of `.total`, `.direct` and `.indirect` are `[layer, head, batch]`.
+        With `heads=` they are `[head, batch]`, with `edges=` `[head, edge, batch]`, with `together=True` `[batch]`. For
+        sublayers they are `[layer, batch]`.
 
     Raises:
         ResidscopeError: If an argument is wrong, or the run cannot be repeated. The message then names reasons that can
-            be shown (changed weights, hooks, dropout, padding, precision, no token ids). An exception that ends the
-            call early, also a KeyboardInterrupt, has the effects measured so far as `.partial`; the others are NaN.
+            be shown (changed weights, hooks, dropout, padding, precision, no token ids). If any exception ends the runs
+            early, also a KeyboardInterrupt, its attribute `.partial` holds the effects measured so far. All other
+            effects in `.partial` are NaN.
 
     Source: Zero, mean and resample ablation, and total = direct + indirect effect: Wang et al., "Interpretability in
-    the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., but here MLPs between are
-    held, too.
+    the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., but here the MLPs between
+    component and end are held, too.
     """
     if of not in get_args(Ablated):
         raise ResidscopeError("of", f'`of="{of}"` is not known: use "z" (heads), "attn_out" or "mlp_out".')
@@ -211,7 +213,7 @@ def _patches(measurement: Measurement, of: Ablated, heads: Any, layers: int | Se
 
 
 def _once(patches: list[Patch], name: str) -> list[Patch]:
-    """Refuse a component that is named twice: there would be fewer rows than names."""
+    """Refuse a component that is named twice: two rows would have the same label."""
     twice = next((patch for at, patch in enumerate(patches) if patch in patches[:at]), None)
     if twice is not None:
         raise ResidscopeError(name, f"`{name}=` names {_named(twice)} twice.")
@@ -282,7 +284,7 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
 
 
 def _grid(values: Tensor, patches: list[Patch], view: CacheView) -> Tensor:
-    """Values by head as `[layer, head, batch]`. NaN if a layer has no such head."""
+    """The values of heads as `[layer, head, batch]`. NaN for heads that have no patch."""
     grid = values.new_full((view.n_layers, view.n_heads, view.batch), float("nan"))
     for row, patch in enumerate(patches):
         assert patch.head is not None

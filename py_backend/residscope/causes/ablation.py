@@ -16,34 +16,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Effect = Literal["total", "direct", "indirect"]
-"""Total: the target after a change minus before. Direct: along the direct path alone. Indirect: total − direct."""
+"""Total: the target's change in a run. Direct: its change along the direct path alone. Indirect: total − direct."""
 
 EFFECTS: tuple[Effect, ...] = ("total", "direct", "indirect")
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """The effects of replacing components in runs of the model: the target after minus before, in the target's unit.
+    """The effects of replacing components in runs of the model: the changes of the target, in the target's unit.
 
     If the model needs a component with a positive contribution, its total effect is negative. An indirect effect of the
     opposite sign shows that later components compensate for the change (self-repair).
 
     Attributes:
-        total: The effect in the run: target after − before, with the axes `axes`. NaN if a layer has no such component.
+        total: The effect in the run: the target in it − `before`. Its axes are `axes`. NaN if a layer has no such
+            component.
         direct: The effect along the direct path alone: minus the component's row in `attribute` (for
             `replace="zero"`), with the final norm's scale frozen or recomputed. NaN if it cannot be computed; a note
             gives the reason.
         indirect: total − direct.
         before: `[batch]`, the target in the unchanged run.
-        components: The components, in the order of `total` without its last axis.
+        components: The components, in the order in which `total` holds them.
         axes: The names of the axes.
         replaced_by: What took the place of the activations, in words.
         replayed: The comparison of the unchanged run with the cache, in words.
         notes: Notes on these numbers, in sentences.
         target: The target that was measured.
         model: The model's name.
-        path: The end of the path, such as `L23H3.q`, if only this path was measured. `direct` and `indirect` are then
-            NaN.
+        path: The end of the path, such as `L23H3.q`. Empty if all paths were measured. If only one path was measured,
+            `direct` and `indirect` are NaN.
         edges: The attention edges that were taken out, such as `14 ← 10`. Empty if heads or sublayers were replaced.
     """
 
@@ -63,7 +64,7 @@ class Ablation:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The labels of the components: `L0H0`, `0_attn_out`. A set that was replaced at once has one label.
+        """The labels of the components: `L0H0`, `0_attn_out`. Components that were replaced in one run share one label.
 
         The label of an edge begins with the head: `L23H3 14 ← 10`.
         """
@@ -121,8 +122,8 @@ class Ablation:
         """Return a plotly figure. Blue: positive effects. Orange: negative effects.
 
         Args:
-            kind: `"heatmap"` (layer × head), `"bars"` (the components), or `"scatter"` (direct × total: off the
-                diagonal, the model compensates for the component). By default the first that fits.
+            kind: `"heatmap"` (layer × head), `"bars"` (the components), or `"scatter"` (direct × total effect: a
+                component off the diagonal has an indirect effect). None: a kind that fits the axes.
             prompt: The prompt. None: the mean over prompts.
             effect: The effect in a heatmap or in bars.
 

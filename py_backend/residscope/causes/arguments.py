@@ -1,8 +1,8 @@
 """The arguments with which a model calls one of its blocks, also for several copies of the batch.
 
-Which axis of an argument is the batch is not guessed: the model ran once with its prompts, and once with its prompts
-twice. If an argument is the same in both runs, it does not depend on the batch. If it is twice as long along an axis,
-and holds its values twice, it is repeated along this axis.
+The batch axis of an argument is not guessed. It is found from two runs of the model: one on the batch of prompts, and
+one on this batch twice. If an argument is the same in both runs, it does not depend on the batch. If the second run's
+argument is twice as long along an axis, and holds the values of the first twice, this axis is the batch axis.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _Path = tuple[Any, ...]
 
 
 class _Past:
-    """Stands for a key/value cache among recorded arguments. The real one is not kept, because it grows."""
+    """A placeholder for a key/value cache among recorded arguments. The real cache is not kept, because it grows."""
 
 
 _PAST = _Past()
 
 
 class NotPlainError(Exception):
-    """The reason why blocks cannot be called by themselves, in words that follow "because"."""
+    """Raised if blocks cannot be called one by one. Its message is the reason, in words that follow "because"."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Arguments:
 
     Attributes:
         args: The positional arguments, with None for the stream.
-        kwargs: The named arguments, likewise.
-        stream: The path of the stream in them.
+        kwargs: The named arguments, with None for the stream.
+        stream: The place of the stream: its index in `args`, or its name in `kwargs`.
         axes: For each tensor that depends on the batch, the axis along which the tensor is repeated.
     """
 
@@ -51,10 +51,10 @@ class Arguments:
 
         Args:
             block: The block.
-            stream: The stream of this many copies of the batch.
-            copies: The number of copies.
-            repeated: Keeps arguments that occur again.
-            past: The key/value cache of earlier positions. None: none.
+            stream: The stream, for all copies of the batch.
+            copies: The number of copies of the batch.
+            repeated: The arguments that were repeated already, so that blocks which share an argument repeat it once.
+            past: The key/value cache of earlier positions. None: there is no such cache.
         """
         import torch
 
@@ -78,7 +78,7 @@ class Arguments:
 
 
 def recorded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, Tensor]:
-    """Return the arguments of a call, without the key/value cache, and the stream.
+    """Return the arguments of a call, with a placeholder for the key/value cache, and the stream.
 
     Raises:
         NotPlainError: If there is no stream among the arguments.
@@ -101,7 +101,7 @@ _STREAMS = ("hidden_states", "resid_pre")
 
 
 def _without_cache(value: Any) -> Any:
-    """The value. For a key/value cache, which grows with each call, a placeholder."""
+    """The value, or a placeholder if it is a key/value cache, which grows with each call."""
     grows = any(callable(getattr(value, name, None)) for name in ("get_seq_length", "append"))
     return _PAST if grows and not isinstance(value, list) else value
 
@@ -111,11 +111,11 @@ def _detached(_path: _Path, value: Any) -> Any:
 
 
 def learned(once: Arguments, twice: Arguments) -> Arguments:
-    """Return the arguments of a call for one batch, with the axes of the batch.
+    """Return the arguments of a block's call, with the batch axis of each argument that depends on the batch.
 
     Args:
-        once: The arguments of the batch.
-        twice: The arguments of the batch twice. The second half of this batch may have another stream.
+        once: The arguments of the call in the run on the batch.
+        twice: The arguments of the call in the run on the batch twice. The stream of its second half may differ.
 
     Raises:
         NotPlainError: If an argument depends on the stream, or differs in an unknown way.
@@ -146,7 +146,7 @@ def _check_readable(value: Any) -> None:
     """Refuse an argument that may carry unknown state from block to block.
 
     Raises:
-        NotPlainError: If it is an object that is not empty after the run.
+        NotPlainError: If its type is unknown, or it is a mapping that is not empty after the run.
     """
     import torch
 

@@ -1,8 +1,8 @@
 """How the stream carries a component's output to a later layer, if everything between is held at its cached values.
 
-This is found by a test: noise is added to the outputs of components, in a run in which everything that later layers add
-is held at its cached value. The stream before each layer must then differ by this noise, times the factor that
-`Structure` gives.
+`Structure` gives the factors by which the stream multiplies these outputs. A test checks the factors. It makes a run in
+which everything that layers add to the stream is held at its cached value, plus noise on the tested outputs. The stream
+before each layer must then differ from the cached stream by this noise, times the factor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _HELD = ("mixer", "mamba", "ssm", "linear_attn", "conv", "moe", "shared_mlp", "post_per_layer_input_norm")
-"""Other modules of some blocks that add to the stream."""
+"""The names of other modules that add to the stream in the blocks of some models."""
 
 
 class Carry:
@@ -48,7 +48,7 @@ class Carry:
         self._test(sorted(layers), until)
 
     def factor(self, layer: int, until: int) -> float:
-        """Return the factor of the output of a layer's sublayer in the stream before `until`."""
+        """Return the factor with which a sublayer's output stands in the stream before the layer `until`."""
         view = self._measurement.view
         own = output_factor(view, layer, "attn") if self._kind == "attn_out" else 1.0
         return own * self._carries[layer] / self._carries[until]

@@ -1,4 +1,4 @@
-"""The direct effect of a change: what it adds to the target through the stream, with nothing else changed."""
+"""The direct effect of a change: what the change adds to the target through the stream if nothing else changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Written = Callable[["Tensor"], "Tensor"]
-"""Returns what a change of an activation at the target's position, `[copy, batch, *inner]`, adds to the stream."""
+"""Takes the change of an activation at the target's position. Returns the vectors that it adds to the stream."""
 
 
 @dataclass

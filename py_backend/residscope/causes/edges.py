@@ -1,9 +1,9 @@
 """`edges=`: attention from one destination to one source, taken out of a head.
 
-The edge's entry of the pattern becomes 0. The other entries of the row are not renormalised. What the head reads is a
-sum over sources. So the head's `z` at the destination loses the pattern's entry times the source's value (times the
-gate, if any). A check on the cache shows whether `z` is this sum. The pattern hook is not used, because in some models
-it is only a copy.
+The edge's entry of the pattern becomes 0. The other entries of the row are not renormalised. A head's `z` at the
+destination is a sum over sources. Each summand is the pattern's entry times the source's value (times the gate, if the
+head has one). Without the edge, `z` loses the summand of its source. A check on the cache shows whether `z` is this
+sum. The pattern is not changed at its hook, because in some models the hook gets only a copy of the pattern.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Edge:
         label: The edge's label: `14 ← 10`, `last ← 10`.
         destination: The destination in each prompt.
         source: The source.
-        there: Whether each prompt has the edge: its destination is not padding, and its source is not after it.
+        there: Whether each prompt has the edge: its destination is not padding, and its source is not after its
+            destination.
     """
 
     label: str
@@ -125,7 +126,7 @@ def _edge(at: Tensor, shown: str, real: Tensor, source: int) -> Edge:
 
 
 def destinations(view: CacheView, edges: Sequence[Edge]) -> Bool[Tensor, "batch pos"]:
-    """Return the positions that are changed in each prompt."""
+    """Return the positions of each prompt that are the destination of an edge."""
     import torch
 
     where = torch.zeros(view.batch, view.n_pos, dtype=torch.bool, device="cpu")
@@ -179,7 +180,7 @@ class EdgeSweep(Sweep):
         return _without(total, missing), _without(direct, missing)
 
     def _change(self, site: Site, patch: Patch) -> Float[Tensor, "batch d_head"]:
-        """The part of the head's `z` at the destination that comes from the source."""
+        """The change of the head's `z` at the destination: minus the part that comes from the source."""
         edge, head = _of(patch), patch.head
         assert head is not None
         read = self._inputs(site, head, edge)
@@ -196,7 +197,7 @@ class EdgeSweep(Sweep):
         """
         view, key = self.measurement.view, (site.layer, head, *edge.destination.tolist())
         if key not in self._read:
-            self._read.clear()  # patches come layer by layer
+            self._read.clear()  # patches are ordered, so earlier heads and destinations are not needed again
             at = edge.destination.to(view.stream.device)
             read = head_inputs(view, at, site.layer, [head], (site.inner[0], site.inner[1]))
             if read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, site.layer))):
@@ -209,7 +210,7 @@ class EdgeSweep(Sweep):
         return self._read[key]
 
     def _taken(self, patches: Sequence[Patch], changes: Sequence[Tensor], row: int | None) -> Edit:
-        """The edit of `z`, with one copy for each patch, or with all patches in the copy `row`."""
+        """The edit that adds these changes to `z`: each in its own copy of the batch, or all in the copy `row`."""
         import torch
 
         batch, start = self.measurement.view.batch, self.runner.window.start

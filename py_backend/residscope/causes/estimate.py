@@ -1,4 +1,4 @@
-"""`estimate`: attribution patching. It estimates all effects of patching by one backward pass."""
+"""`estimate`: attribution patching, which estimates all effects of patching from one backward pass."""
 
 from __future__ import annotations
 
@@ -40,21 +40,22 @@ def estimate(
 
     The estimate is the target's gradient at an activation, times the activation's change. It equals the effect if the
     model is linear between both runs. It is fast, and good for small changes. If a softmax saturates or a norm changes
-    much, it can have the wrong size or sign: measure important effects with `patch` or `ablate`.
+    much, it can have the wrong size or sign. So measure important effects with `patch` or `ablate`.
 
-    No parameter's `.grad` is changed, because only the added change has a gradient.
+    No parameter's `.grad` is changed, because gradients are computed only for activations.
 
     Args:
         cache: The `ActivationCache` whose run would be changed.
         source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"` or token ids as in
             `ablate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
-        at: What would be replaced, as in `patch`. `"q"`, `"k"`, `"v"`: each head by itself reads the source's query,
-            key or value, after its norm, rotated for the position here. `"pattern"`: its whole pattern. With another
-            query or key the soft-max is computed again, not linearly, so a saturated one is no obstacle. Where heads
-            share a key or value (grouped queries), each effect is that of one head that reads it.
+        at: What would be replaced, as in `patch`. `"q"`, `"k"`, `"v"`: one head at a time gets the source's query, key
+            or value, after its norm, and rotated for its position in `cache`. `"pattern"`: one head at a time gets the
+            source's whole pattern. For a query or key, the soft-max is computed again and is not approximated linearly,
+            so it may be saturated. If several heads share a key or value (grouped queries), each effect is that of one
+            head, and the other heads keep the cached key or value.
         positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. For `"q"` and
-            `"pattern"` these are destinations, for `"k"` and `"v"` sources.
+            `"pattern"` the positions are destinations, for `"k"` and `"v"` sources.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
@@ -62,7 +63,8 @@ def estimate(
 
     Returns:
         The estimated effects, with the axes of `patch`. `.measured` is False everywhere. For `"q"`, `"k"`, `"v"` and
-        `"pattern"` they are `[layer, head, batch]`; NaN, with a note, for heads whose pattern cannot be computed again.
+        `"pattern"` the axes are those of heads. If a head's pattern cannot be computed again, its effects are NaN, and
+        a note says so.
 
     Raises:
         ResidscopeError: As for `ablate`. Also if the model cannot be differentiated, or if no head's pattern can be
@@ -164,14 +166,16 @@ def estimated(measurement: Measurement, put: Put, *, each: bool) -> Tensor:
 
 
 def _change(measurement: Measurement, put: Put, site: Site) -> Tensor:
-    """By how much an activation changes, `[batch, pos, *inner]`."""
+    """The change of an activation, `[batch, pos, *inner]`."""
     if put.reading is not None:
         return put.reading.change(site.layer)
     return working(put.by.of(site)) - working(site.held(measurement.view)).to(measurement.view.like)
 
 
 def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
-    """The target's gradient at each site, `[batch, pos, *inner]`. Prompts do not depend on each other.
+    """The target's gradient at each site, `[batch, pos, *inner]`.
+
+    One backward pass from the sum over prompts is enough, because prompts do not depend on each other.
 
     Raises:
         ResidscopeError: If the model cannot be differentiated.
@@ -210,5 +214,5 @@ def _gradients(measurement: Measurement, sites: list[Site]) -> list[Tensor]:
                 "estimate",
                 f"The run cannot be differentiated here ({str(error).splitlines()[0]}): measure effects with `patch`.",
             ) from error
-    slopes: list[Tensor | None] = list(found)  # None: nothing reads the activation
+    slopes: list[Tensor | None] = list(found)  # None if the target does not depend on the activation
     return [zero.detach() if slope is None else slope for zero, slope in zip(added, slopes, strict=True)]

@@ -1,8 +1,8 @@
 """Random generators: which of them runs of a model draw from, and their states.
 
-The generators belong to the process. Another thread of the user may draw from them during our runs, and what it has
-drawn is not put back: only generators that runs of the model draw from are. These are found in each replay, by
-comparing their states before and after it.
+The generators belong to the process, and another thread of the user may draw from them during our runs. So only the
+generators that runs of the model use get their earlier state back. Each replay finds them: their states before and
+after the replay differ.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Generator:
     Attributes:
         name: Its name.
         state: Its state.
-        put_back: Gives it this state again.
+        put_back: Gives the generator this state again.
     """
 
     name: str
@@ -62,7 +62,7 @@ def generators() -> list[Generator]:
 
 
 def watched(model: Any, run: Callable[[], T]) -> T:
-    """Run the model, and remember which generators were drawn from meanwhile."""
+    """Run the model, and remember which generators were drawn from during the run."""
     before = generators()
     result = run()
     now = {one.name: one.state for one in generators()}
@@ -73,12 +73,12 @@ def watched(model: Any, run: Callable[[], T]) -> T:
 
 
 def may_draw(model: Any) -> bool:
-    """Whether one run may draw and another not: hooks of the user, and a model in training."""
+    """Whether the runs of a model may draw from different generators: it has hooks of the user, or is in training."""
     return in_training(model) or has_user_hooks(model)
 
 
 def used_by(model: Any) -> frozenset[str] | None:
-    """The generators that the last replay of a model drew from. None: that is not known."""
+    """The names of the generators that the last replay of a model drew from. None if they are not known."""
     try:
         return _drawn_from.get(model)
     except TypeError:

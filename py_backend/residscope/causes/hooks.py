@@ -1,4 +1,4 @@
-"""Hooks of Residscope on the user's modules during a run. They act only on their own thread, and are always removed."""
+"""Hooks of Residscope on the user's modules during a run. They act only on the run's thread, and are always removed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Hooks:
 
     def before(self, module: Any, change: Before) -> None:
         """Call `change` with a module's arguments, before any hook of the user."""
-        self._modules.append(module)  # first, so that an interrupt after registering finds it
+        self._modules.append(module)  # before registering, so that `remove` finds the module after an interrupt
         module.register_forward_pre_hook(_Before(self, change), with_kwargs=True, prepend=True)
 
     def after(self, module: Any, change: Change) -> None:
@@ -45,7 +45,7 @@ class Hooks:
         module.register_forward_hook(_After(self, change))
 
     def remove(self) -> None:
-        """Remove the hooks. First they are disabled, in one step."""
+        """Disable all hooks in one step, and then remove them."""
         self._thread = None
         for module in self._modules:
             for held in (module._forward_hooks, module._forward_pre_hooks):
@@ -59,7 +59,7 @@ class Hooks:
 def _forget(module: Any, held: Any, key: int) -> None:
     """Remove one hook, and PyTorch's records of it, as PyTorch's own handle does.
 
-    The hook is removed last. So if an interrupt stops the removal, it can be repeated, and still finds the hook.
+    The hook itself is removed last. So if an interrupt stops the removal, a second call still finds the hook.
     """
     for name in ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"):
         getattr(module, name, {}).pop(key, None)
@@ -87,7 +87,7 @@ def hooks() -> Generator[Hooks, None, None]:
 
 
 def surely(work: Callable[[], T]) -> T:
-    """Call `work` to its end, if necessary twice. An interrupt during the call is raised afterwards."""
+    """Call `work` until no interrupt stops it. The last interrupt is raised afterwards."""
     interrupted: BaseException | None = None
     while True:
         try:
@@ -168,7 +168,7 @@ def has_user_hooks(model: Any) -> bool:
 
 
 def _is_users(hook: Any) -> bool:
-    """Whether a hook is the user's, and not one of Residscope or of a library that records what it computes."""
+    """Whether a hook is the user's, and not one of Residscope, Transformers or TransformerLens."""
     library = str(getattr(hook, "__module__", "")).partition(".")[0]
     return not isinstance(hook, _Hook) and library not in ("transformers", "transformer_lens")
 
@@ -181,5 +181,5 @@ def has_backward_hooks(model: Any) -> bool:
 
 
 def is_hooked(module: Any) -> bool:
-    """Return whether a module, or one in it, has forward hooks."""
+    """Return whether a module, or a module inside it, has forward hooks."""
     return any(vars(part).get("_forward_hooks") or vars(part).get("_forward_pre_hooks") for part in module.modules())

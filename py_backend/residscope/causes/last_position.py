@@ -1,4 +1,4 @@
-"""Runs that are changed only at the last position that matters: only this position is run.
+"""Runs that are changed only at the position where the target is read: only this position is run.
 
 In a decoder, earlier positions do not depend on later ones. The keys and values of earlier positions are computed once,
 by the model, in its own key/value cache. Each block is then called with one position and a copy of this cache. Tests
@@ -37,7 +37,8 @@ class LastRunner:
         why_whole: Always empty, because whole runs are made by `Runner`.
 
     Raises:
-        NotPlainError: If the result differs from that of whole runs. Other exceptions mean the same.
+        NotPlainError: If the result differs from that of whole runs. If the model raises another exception, it cannot
+            be run in this way either.
     """
 
     why_whole = ""
@@ -75,7 +76,7 @@ class LastRunner:
     @cached_property
     def copies(self) -> int:
         """The number of copies of the batch that are run at once."""
-        size = 2 * sum(tensor.nbytes for tensor in _tensors(self._past).values())  # the copy, and what it becomes
+        size = 2 * sum(tensor.nbytes for tensor in _tensors(self._past).values())  # the copy, and the run's new tensors
         size += self.view.batch * 30 * int(self.view.cfg.d_model) * self.replay.run.final.element_size()
         return max(1, min(_MEMORY // max(size, 1), 1024))
 
@@ -86,9 +87,9 @@ class LastRunner:
         new ones, so they need not be copied again for each run.
         """
         if self._copied is None or self._copied.copies != copies or self._copied.is_written:
-            self._copied = None  # never two at a time
+            self._copied = None  # frees the old tensors before the new ones are made
             self._copied = _Copied.of(self._past, copies, self.view.batch)
-        # For an object in `memo`, `deepcopy` takes the entry instead of making a copy.
+        # `deepcopy` takes the tensors from `memo` and does not copy them.
         memo: dict[int, Any] = dict(self._copied.tensors)
         return deepcopy(self._past, memo)
 
@@ -113,9 +114,9 @@ class LastRunner:
                 raise NotPlainError("with a key/value cache the model gives something else")
 
     def _check_whole(self, at: int, added: Tensor, twice: Run, once: Run) -> None:
-        """Compare noise at this position with a whole run of all positions that has the same noise.
+        """Compare two runs that have the same noise at this position: a run of only this position, and a whole run.
 
-        The prompts with most and least padding are enough, because all prompts were compared without noise before.
+        Few prompts are enough, because all prompts were compared without noise before.
         """
         import torch
 
@@ -139,7 +140,8 @@ class _Copied:
     Attributes:
         copies: The number of copies.
         tensors: The tensors, by the `id` of the original.
-        versions: PyTorch's count of writes into each tensor when it was made. None if PyTorch does not count them.
+        versions: For each tensor, PyTorch's count of writes when the copy was made. None if PyTorch does not count
+            them.
     """
 
     copies: int
@@ -160,13 +162,13 @@ class _Copied:
 
     @property
     def is_written(self) -> bool:
-        """Whether a tensor was written into since then, or whether that is not known."""
+        """Whether a tensor was written into after the copy was made. Also True if PyTorch does not count writes."""
         now = [_version(tensor) for tensor in self.tensors.values()]
         return None in now or now != self.versions
 
 
 def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version  # inference tensors have none
+    return None if tensor.is_inference() else tensor._version  # inference tensors do not count writes
 
 
 def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0) -> dict[int, Tensor]:

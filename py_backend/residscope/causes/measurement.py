@@ -69,10 +69,11 @@ class Measurement:
             answers: The target, as in `ablate`.
             position: Where the target is read.
             targets: Resolves targets for the cache. None: new ones.
-            slopes_at: The sites at which the target's gradient is wanted, too. It may be missing in the result.
+            slopes_at: The kind of sites at which the target's gradient is computed, if possible. None: no gradient.
 
         Raises:
-            ResidscopeError: If the run is not the cached one, or the target is not the cached or the model's own value.
+            ResidscopeError: If the replay differs from the cached run, or its target differs from the cached value or
+                from the model's own value.
         """
         targets = Targets.of(view) if targets is None else targets
         where = positions.resolve(view, position)
@@ -107,7 +108,7 @@ class Measurement:
         return self.replay.sites.get((kind, layer))
 
     def layers(self, kind: SiteKind) -> list[int]:
-        """Return the layers that have such a site.
+        """Return the layers that have a site of this kind.
 
         Raises:
             ResidscopeError: If no layer has one.
@@ -138,7 +139,7 @@ def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str
 
 
 def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
-    """Check that the target in the replay is the cached one, and the model's own.
+    """Check that the target in the replay equals the cached value and the model's own value.
 
     Raises:
         ResidscopeError: If they differ.

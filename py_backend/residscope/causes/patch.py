@@ -56,11 +56,11 @@ def patch(
             number of prompts or one.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: the output of each sublayer. `"resid_pre"`: the
-            stream before each layer. `"q"`, `"k"`, `"v"`, `"pattern"`: the query, key, value or pattern of each head,
-            by itself; the soft-max is computed again (see `estimate`).
-        path: The end of a path: `"L23H3.q"` (the query of this head; `.k`: key, `.v`: value), several of these, or
-            `"logits"`. The change passes only along the direct path to this end, as in `ablate` (path patching).
-            Components that do not come before a receiver have no such path: NaN.
+            stream before each layer. `"q"`, `"k"`, `"v"`, `"pattern"`: the query, key, value or pattern of one head at
+            a time. For a query or key, the soft-max is computed again (see `estimate`).
+        path: The end of a path, for path patching: `"L23H3.q"` (the query of head L23H3; `.k`: its key, `.v`: its
+            value), a list of such ends, or `"logits"`. The change reaches this end only along the direct path, as in
+            `ablate`. If a component does not come before the end, its effect is NaN.
         positions: The positions whose activations are replaced: `"all"` (all real positions at once), `"last"`,
             positions (the same for all prompts), or `"each"` (each position in a run of its own). Padding is never
             replaced.
@@ -111,7 +111,7 @@ def patch(
 
 
 Found = tuple["Tensor", Sequence[int]]
-"""Effects `[patch, batch]`, and the patches whose effects were measured. The other effects are estimates."""
+"""Effects `[patch, batch]`, and the rows of those that were measured. The other effects are estimates, or NaN."""
 
 
 Work = Callable[[Measurement, Put], Callable[[], Found]]
@@ -127,7 +127,7 @@ def patching(
     options: tuple[Any, Any, Any],
     work: Work,
 ) -> Patching:
-    """The common part of `patch`, `estimate` and `effects`. `work` returns a function that returns the effects."""
+    """The common part of `patch`, `estimate` and `effects`. `work` returns the function that computes the effects."""
     if at not in KINDS and at not in PARTS:
         known = ", ".join(f'"{kind}"' for kind in (*KINDS, *PARTS))
         raise ResidscopeError(
@@ -231,7 +231,7 @@ def _result(
 
 
 def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, list[str]]:
-    """The target in the source's own run, at its own positions, and notes."""
+    """The target in the source's run, read at the same positions as in the cache, and notes. None if it is unknown."""
     view = CacheView(source, model=measurement.view.model)
     same = measurement.where
     if view.batch == 1 and measurement.view.batch > 1:

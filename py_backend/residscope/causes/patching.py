@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Patching:
-    """Effects of putting another run's activations into the cached run: the target after minus before, in its unit.
+    """Effects of putting another run's activations into the cached run: changes of the target, in the target's unit.
 
     Attributes:
-        effects: Target after − before, with the axes `axes`. NaN if a layer has no such activation, and where a
-            position is padding.
-        normalized: effects / (target in the source − target in the cache): 0 is the cached run, 1 the source's. NaN in
-            prompts in which this gap is too small to divide by. None if there is no source.
+        effects: The target in the changed run − `before`. The axes are `axes`. NaN if a layer has no such activation,
+            and where a position is padding.
+        normalized: effects / (`source` − `before`). 0: the target is as in the cached run. 1: it is as in the source.
+            NaN in prompts in which this difference is too small to divide by. None if there is no source.
         before: `[batch]`, the target in the cached run.
         source: `[batch]`, the target in the source. None if there is no source.
         direction: Which run gets which activations, in words. Patching in the other direction gives other numbers.
         at: The kind of the replaced activations.
-        components: The components, in the order of `effects` without positions and prompts.
+        components: The components, in the order in which `effects` holds them.
         axes: The names of the axes.
-        measured: Which effects were measured in runs, with the axes of `effects` without prompts: for `patch` all, for
-            `estimate` none. The others are estimates.
+        measured: Which effects were measured in runs, with the axes of `effects` without `batch`. The other effects are
+            estimates, or NaN.
         replayed: The comparison of the unchanged run with the cache, in words.
         notes: Notes on these numbers, in sentences.
         target: The target that was measured.
         model: The model's name.
-        path: The end of the path, such as `L23H3.q`, if the activations were put in only along this path.
+        path: The end of the path, such as `L23H3.q`, if the change passed only along this path. Otherwise empty.
     """
 
     effects: Float[Tensor, "*component batch"]
@@ -58,7 +58,7 @@ class Patching:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The labels of the components: `L0H0`, `0_attn_out`, `0_pre`. At one position also its index: `0_pre@3`."""
+        """The labels of the components: `L0H0`, `0_attn_out`. With an axis `pos`, one for each position: `0_pre@3`."""
         names = [component.label for component in self.components]
         if "pos" not in self.axes:
             return names
@@ -67,7 +67,7 @@ class Patching:
     def of(self, prompt: int | None = None, *, normalized: bool = False) -> Float[Tensor, " component"]:
         """Return the effects in one prompt, or their mean over prompts, in the order of `labels`.
 
-        The mean of normalised effects is over the prompts that have one.
+        Prompts in which an effect is NaN are left out of its mean.
 
         Raises:
             ResidscopeError: If there is no such prompt, or no source to normalise by.

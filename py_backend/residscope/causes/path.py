@@ -12,14 +12,14 @@ from residscope.causes.sites import Read
 from residscope.errors import ResidscopeError
 
 Ends = tuple["Receiver", ...] | Literal["logits"]
-"""The end of a path."""
+"""The end of a path: the receivers, or the logits."""
 
 _FORM = 'write a head and what it reads, such as `path="L23H3.q"` (or `.k`, `.v`), a list of these, or `path="logits"`'
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """The receiver of a path: a head, by its query, key or value."""
+    """The receiver of a path: a head that reads the change through its query, key or value."""
 
     layer: int
     head: int
@@ -63,7 +63,7 @@ def words(given: Ends) -> str:
 
 
 def last_layer(view: CacheView, given: Ends) -> int:
-    """Return the last layer before which a path ends. The number of layers means the logits."""
+    """Return the last layer that has a receiver. The number of layers means the logits."""
     return view.n_layers if given == "logits" else max(receiver.layer for receiver in given)
 
 

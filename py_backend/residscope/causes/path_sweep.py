@@ -1,7 +1,8 @@
 """Path patching: the effect of what a component sends to a head's query, key or value, or to the logits.
 
 1. The component's block is run with the component's activation replaced. The change of the sublayer's output is kept.
-2. The stream carries this change to the receiver's layer. Everything that is added between is held at its cached value.
+2. The stream carries this change to the receiver's layer. Everything that the layers between add to the stream is held
+at its cached value.
 3. The receiver's layer is run with this stream, to get the receiver's query, key or value. Then the layer is run with
 the unchanged stream, and with only this query, key or value put in, to get the receiver's `z`.
 4. A run with this `z` gives the effect. Everything after the receiver runs as usual.
@@ -78,7 +79,7 @@ class PathSweep(Sweep):
         return total, total * float("nan")
 
     def _choose_runner(self, count: int) -> None:
-        """Does nothing: `_prepare` chose the runner. A path to a head needs many runs of few blocks."""
+        """Do nothing, because `_prepare` has chosen the runner."""
 
     def _of(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         site = self._site(patches[0].layer)

@@ -23,10 +23,11 @@ class Put:
     """What is put into the run.
 
     Attributes:
-        kind: The sites that are changed.
-        where: The positions at which they are.
-        by: What takes their place.
-        reading: Of what heads read: the change of their `z`.
+        kind: The kind of the sites that are changed.
+        where: The positions that are changed.
+        by: What takes the place of the activations.
+        reading: Computes the change of heads' `z` if their query, key, value or pattern is replaced. None if an
+            activation of a site is replaced.
     """
 
     kind: SiteKind
@@ -35,10 +36,10 @@ class Put:
     reading: Rereading | None = None
 
     def measurable(self, patches: Sequence[Patch], *, each: bool) -> list[int]:
-        """The rows of patches that can be measured.
+        """The rows of the patches that can be measured.
 
         Raises:
-            ResidscopeError: If this is not a change of one `z` at one position for each patch.
+            ResidscopeError: If keys or values are replaced one position after the other.
         """
         refused = {} if self.reading is None else self.reading.refused
         if self.reading is not None and self.reading.of_sources and each:
@@ -51,7 +52,7 @@ class Put:
 
 
 def put_in(measurement: Measurement, source: Any, at: SiteKind | Part, where: Tensor) -> Put:
-    """What is put in, from what a user writes."""
+    """What is put into the run, given the arguments `source` and `at` of the user."""
     if at in PARTS:
         reading = Rereading(
             measurement, at, where, lambda kinds: replacement(measurement.replay, source, kinds, "source")

@@ -34,7 +34,7 @@ class RunReadout:
         frozen: The readout of the cached run.
         norm: The final norm.
         scale: The cached scale of the final norm, `[batch]`.
-        columns: Functionals of the norm's output: one for the target. If there is a soft-cap, one for each token.
+        columns: Functionals of the norm's output: one for the target, or with a soft-cap one for each answer token.
         offset: The number that is added to each functional.
         weights: The weight of each token in the target. None if there is one functional for the target.
     """
@@ -55,7 +55,7 @@ class RunReadout:
         """Return the readout of a target.
 
         Raises:
-            ResidscopeError: If the target is inside the model, or has no single position in each prompt.
+            ResidscopeError: If the target is inside the model, or is not read at one position of each prompt.
         """
         if target.inner is not None or target.through:
             raise ResidscopeError(
@@ -111,7 +111,7 @@ class RunReadout:
         return (read[..., None, :] @ self.columns)[..., 0, :]
 
     def without_inference_tensors(self) -> RunReadout:
-        """Return the same readout with tensors that autograd can keep, not made in `torch.inference_mode()`."""
+        """Return this readout with copies of all tensors from `torch.inference_mode()`, which autograd cannot use."""
 
         def plain(tensor: Tensor | None) -> Any:
             return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
@@ -121,14 +121,14 @@ class RunReadout:
         return replace(self, norm=norm, columns=columns, offset=offset, weights=weights)
 
     def measured(self) -> Float[Tensor, " batch"] | None:
-        """Return the model's own value in the cache. None if nothing cached gives it."""
+        """Return the target's value in the cached run. None if the cache does not give it."""
         reading = target_reading(self.targets, self.target, self.where)
         found = measured_value(reading, self.frozen, self.targets, self.target, None)
         return None if found.value is None else found.value[:, 0]
 
     @property
     def notes(self) -> list[str]:
-        """Return notes on the target in runs."""
+        """Return notes on the target's value in runs."""
         if self.weights is None:
             return []
         return [f"The model soft-caps its logits at {self.targets.output.cap:g}: all values are after the cap."]

@@ -42,7 +42,7 @@ class ReadSite:
     name: str
 
     def change(self, edit: Callable[[Tensor], Tensor], prompts: int) -> Callable[[Tensor], Tensor]:
-        """Return an edit of the module's output, given an edit of the same numbers as `[prompt, number]`."""
+        """Return an edit of the module's output, given an edit of this output with the shape `[prompt, number]`."""
         return lambda output: edit(output.reshape(prompts, -1)).reshape(output.shape)
 
 
@@ -57,7 +57,7 @@ def capture(into: list[Tensor]) -> Edit:
 
 
 def put(value: Tensor) -> Edit:
-    """Return an edit that replaces the run's own activation by this one."""
+    """Return an edit that replaces the run's own activation by `value`."""
     return lambda held: value.to(held).reshape(held.shape)
 
 
@@ -115,7 +115,7 @@ class Reads:
     def z_of(
         self, read: Mapping[Read, Tensor], copies: int, stream: Tensor | None = None
     ) -> Float[Tensor, "prompt pos head d_head"]:
-        """Return the `z` of all heads for these inputs. Other inputs are those of a run with this stream."""
+        """Return the `z` of all heads for the inputs in `read`. The other inputs are those of a run with `stream`."""
         into: list[Tensor] = []
         edits: list[tuple[Place, Edit]] = [(self._sites[part], put(value)) for part, value in read.items()]
         edits += [(self.stream, put(stream))] if stream is not None else []
@@ -123,7 +123,7 @@ class Reads:
         return into[0]
 
     def _test(self) -> None:
-        """Run the test in the docstring of this module. A gate with its own module is put in, too.
+        """Run the test that this module's docstring describes. The output of a gate's module is put in, too.
 
         Raises:
             ResidscopeError: If `z` differs.

@@ -21,8 +21,8 @@ Change = Callable[[Hooks], None]
 def recorded_run(replay: Replay, change: Change) -> tuple[dict[str, Tensor], list[str]]:
     """Run the whole model with changes, and record the activations that the cache holds.
 
-    The unchanged run is recorded, too. If this gives an activation that differs from the cached one, the activation is
-    left out of the result, because its name would mean something else.
+    The unchanged run is recorded, too. If an activation of this run differs from the cached one, the result does not
+    hold this activation, because its name would mean something else than in the cache.
 
     Args:
         replay: The cached run.
@@ -89,8 +89,8 @@ def _is_cached(view: CacheView, value: Tensor, cached: Tensor) -> bool:
         return True
     mine, own = working(value).flatten(), working(cached.detach()).flatten().to(value.device)
     size = own.nan_to_num(0.0, 0.0, 0.0).pow(2).mean().sqrt().clamp(min=1e-30)
-    neither = (mine == own) | (mine.isnan() & own.isnan())  # also where both are infinite
-    gap = (mine - own).abs().masked_fill(neither, 0).max() / size
+    same = (mine == own) | (mine.isnan() & own.isnan())  # the difference of two equal infinite values is NaN
+    gap = (mine - own).abs().masked_fill(same, 0).max() / size
     return bool(gap <= tolerance(view))
 
 

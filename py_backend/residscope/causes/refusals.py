@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_before(view: CacheView) -> Tensor:
-    """Check what is known before a run. Return the token ids on the model's device.
+    """Check what can be checked before a run. Return the token ids on the model's device.
 
     Raises:
         ResidscopeError: If there are no token ids, the model draws random numbers, or the cache is cut.
@@ -45,7 +45,7 @@ def check_before(view: CacheView) -> Tensor:
 
 
 def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any]) -> ResidscopeError:
-    """Return the error for a run that is not the cached one.
+    """Return the error for a run that differs from the cached run.
 
     Args:
         view: The cache.
@@ -102,7 +102,7 @@ def _training(view: CacheView) -> list[str]:
 
 
 def _hooks(view: CacheView) -> list[str]:
-    """Names the user's hooks on the model. If there are none, the cached run may have had some."""
+    """A reason if the user has hooks on the model."""
     named = [name for name, part in view.model.named_modules() if getattr(part, "fwd_hooks", None)]
     if not named:
         return []

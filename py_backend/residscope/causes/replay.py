@@ -1,7 +1,7 @@
 """Replay: the model runs again on the cache's own tokens, and this run must give the cached activations.
 
-Otherwise, a change of the run shows nothing about the cache. If the run differs, the error names the reasons that can
-be shown. During the replay, hooks record the arguments with which the model calls each block.
+If the run gives other activations, a change of this run shows nothing about the cache. Then an error names the reasons
+that can be shown. During the replay, hooks record the arguments with which the model calls each block.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Run:
     """What was recorded in one run of the whole model.
 
     Attributes:
-        arguments: The arguments of each block. None if they were not recorded.
+        arguments: The arguments of each block. None for a block whose arguments were not recorded.
         streams: The stream before each block, and after the last one, `[prompt, pos, d_model]`.
         why_not_plain: The reason why blocks cannot be called by themselves. Empty if there is none.
         logits: The model's own logits at the requested positions, `[prompt, d_vocab]`. None if not requested.
@@ -83,8 +83,8 @@ def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None, tape: Ta
         tape: Records the run for gradients, if it equals the cached run to the last bit. Else its `final` stays None.
 
     Raises:
-        ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run is not
-            the cached one. The message names the reasons that can be shown.
+        ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run differs
+            from the cached run. The message names the reasons that can be shown.
     """
     tokens = refusals.check_before(view)
     masks = _masks(view)
@@ -136,7 +136,7 @@ def whole_run(
     logits_at: Tensor | None = None,
     past: Any = None,
 ) -> Run:
-    """Run the whole model with hooks, up to its last block.
+    """Run the whole model with hooks. The unembedding reads only one position of each prompt, if possible.
 
     Args:
         view: The cache.
@@ -146,7 +146,8 @@ def whole_run(
         record: Whether to record the blocks' arguments.
         keep: Whether to keep the stream before each block.
         logits_at: The position of each prompt at which the logits are requested. None: no logits.
-        past: The key/value cache of earlier positions, which grows. NEW: begin one, which is then in the result.
+        past: The key/value cache of earlier positions, to which the run adds its positions. NEW: begin a new cache. The
+            result holds this cache as `past`.
     """
     model, blocks = view.model, list(view.model.blocks)
     run = Run([None] * len(blocks), [None] * (len(blocks) + 1))
@@ -187,7 +188,7 @@ def whole_run(
 
 
 NEW = object()
-"""Requests a new key/value cache."""
+"""As the argument `past`, this requests a new key/value cache."""
 
 
 def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:
@@ -217,13 +218,13 @@ def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callab
 
 
 def _taped(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None, tape: Tape) -> Replay | None:
-    """A replay that is recorded for gradients. None if it is not the cached run to the last bit, or cannot be made."""
+    """A replay that is recorded for gradients. None if it differs from the cached run in any bit, or cannot be made."""
     import torch
 
     if not can_tape(view.model):
         return None
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # autograd keeps no tensor of `inference_mode`
+        with torch.inference_mode(False), torch.enable_grad():  # autograd cannot use tensors made in `inference_mode`
             own, at = (None if part is None else part.clone() for part in (mask, where))
             found = _try(view, tokens.clone(), own, at, tape)
     except RuntimeError:  # a part of the model that cannot be differentiated
@@ -303,6 +304,6 @@ def _gap(output: Tensor, cached: Tensor) -> float:
     if not mine.numel():
         return 0.0
     size = own.pow(2).nanmean().sqrt().clamp(min=1e-30)
-    neither = mine.isnan() & own.isnan()  # for example at padding that attends to nothing
-    gap = float((mine - own).abs().masked_fill(neither, 0).max() / size)
+    both_nan = mine.isnan() & own.isnan()  # for example at padding that attends to nothing
+    gap = float((mine - own).abs().masked_fill(both_nan, 0).max() / size)
     return gap if gap == gap else float("inf")

@@ -1,7 +1,8 @@
-"""What heads would write with another run's queries, keys, values or patterns, everything before them unchanged.
+"""What heads would write if they read another run's queries, keys, values or patterns.
 
-z = gate · (pattern @ v). With other queries or keys the pattern is computed again by the soft-max, not linearly (AtP*).
-Each head is changed by itself, also if it shares its key or value with others. The gate stays as it is.
+z = gate · (pattern @ v). With other queries or keys, the soft-max computes the pattern again, as in AtP*. There is no
+linear approximation. One head is changed at a time, also if it shares its key or value with other heads. Everything
+before the head, and its gate, is unchanged.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Input:
-    """What all heads of a layer read: an activation that another run has, too.
+    """An input of all heads of a layer, which may be taken from another run.
 
     Attributes:
-        kind: What it is.
+        kind: Whether this is the queries, keys, values or patterns.
         layer: The layer.
-        module: The module whose output it is.
+        module: The module whose output is this activation.
         name: The name of the activation.
-        inner: Its shape at one position; a pattern has its destinations as positions.
-        axes: How its axes are put in this order; empty if they are.
+        inner: The shape of the activation at one position. The positions of a pattern are its destinations.
+        axes: The exchange of axes, for einops, that puts positions before heads. Empty if they already are.
     """
 
     kind: Part
@@ -54,10 +55,10 @@ class Input:
 
     @classmethod
     def of(cls, view: CacheView, kind: Part, layer: int) -> Input:
-        """Find it in a cache.
+        """Find this input of a layer's heads in a cache.
 
         Raises:
-            ResidscopeError: If it was not cached.
+            ResidscopeError: If it was not cached, or does not hold an entry for each position.
         """
         names = [f"blocks.{layer}.attn.{end}" for end in _NAMES[kind]]
         found = view.first(*names) or names[-1]
@@ -96,18 +97,17 @@ class Rereading:
 
     Args:
         measurement: The cached run.
-        part: What they read.
-        source: What a user writes; see `replacement`.
-        where: The positions at which it is the other run's: destinations for `q` and `pattern`, sources for `k`, `v`.
-        replaced: Makes a replacement of inputs.
+        part: What the heads read from the other run.
+        where: The positions at which they read it: destinations for `q` and `pattern`, sources for `k` and `v`.
+        replaced: Returns the other run's activations for these inputs.
 
     Attributes:
         by: The other run's inputs.
         where: The positions at which `z` changes.
-        refused: The heads for which this cannot be computed.
+        refused: The heads whose change cannot be computed, each with the error.
 
     Raises:
-        ResidscopeError: If it cannot be computed for any head.
+        ResidscopeError: If the change can be computed for no head.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class Rereading:
         self.notes = [*self.by.notes, *self._notes()]
 
     def _check(self, layer: int, cut: tuple[int, int]) -> None:
-        """Check that a layer's `z` is what its heads read, and, for queries and keys, that their patterns are known."""
+        """Check that a layer's `z` is its pattern times its values. For queries and keys, keep each head's soft-max."""
         view = self._view
         if self.part in ("q", "k"):
-            _ = HeadReader(view, layer, 0).heads  # refuses what has no scores
+            _ = HeadReader(view, layer, 0).heads  # raises an error if the layer has no attention scores
         found, read = Input.of(view, self.part, layer), self._read(layer)
         gated = gate_name(view, layer) is not None and read.gate is None
         if gated or read.unexplained() > max(1e-3, 8 * view.rounding_step(*read_names(view, layer))):
@@ -168,9 +168,7 @@ class Rereading:
             notes.append(f"There are no effects of {shown}. {next(iter(self.refused.values()))}")
         gates = [layer for layer in self._inputs if gate_name(view, layer) is not None]
         if gates:
-            notes.append(
-                f"Heads of layer {gates[0]} gate what they have read: the gate is not part of this, and stays as it is."
-            )
+            notes.append(f"Heads of layer {gates[0]} gate what they have read. The gate is left unchanged.")
         return notes
 
     def _read(self, layer: int) -> HeadInputs:
@@ -186,7 +184,7 @@ class Rereading:
         return Replacement(self.by.words, of, self.notes)
 
     def change(self, layer: int) -> Float[Tensor, "batch pos head d_head"]:
-        """By how much the `z` of each head changes if it alone reads this. NaN if that cannot be computed."""
+        """The change of each head's `z` if only this head reads the other run's input. NaN if it cannot be computed."""
         import torch
 
         if self._last[0] == layer:
@@ -201,11 +199,11 @@ class Rereading:
         return change
 
     def by_source(self, layer: int, slope: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head"]:
-        """What the change of `z` is worth at each source, whose key or value alone is the other run's.
+        """The estimated effect for each source, if only the key or value of this source is the other run's.
 
         Args:
             layer: The layer.
-            slope: What a change of `z` is worth.
+            slope: The target's gradient at `z`.
         """
         view, read = self._view, self._read(layer)
         found = view.like.new_full(slope.shape[:3], float("nan"))
@@ -231,14 +229,14 @@ class Rereading:
         return found.masked_fill(~self._places.to(found.device)[..., None], 0)
 
     def _others(self, layer: int) -> Iterator[tuple[int, Tensor]]:
-        """Each head, and what it reads in the other run, as its scores or its `z` use it."""
+        """Each head, and what it reads in the other run, in the form that enters its scores or its `z`."""
         if layer not in self._inputs:
             return
         view, given = self._view, self._inputs[layer]
         raw = self.by.of(given).to(view.like)
         raw = raw.expand(view.batch, *raw.shape[1:])
         held = copy(view)
-        own = _places_first(raw, given.axes)  # the same exchange of axes leads back
+        own = _places_first(raw, given.axes)  # the same exchange of axes a second time restores the cached order
         held.activations = {**view.activations, given.name: own if view.has_batch_dim else own[0]}
         cut = self._heads[layer]
         values = head_inputs(held, None, layer, range(cut[0]), cut).v if self.part == "v" else None
@@ -254,7 +252,7 @@ class Rereading:
                 yield head, self._soft_max[layer, head].other("q" if self.part == "q" else "k", held)
 
     def _made(self, layer: int, head: int, read: HeadInputs, other: Tensor) -> Iterator[Float[Tensor, "batch row d"]]:
-        """The change of pattern @ v, for some destinations after the other."""
+        """The change of pattern @ v, for one group of destinations after another."""
         import torch
 
         value, places = read.v[:, head], self._places.to(read.v.device)
@@ -274,7 +272,7 @@ class Rereading:
             yield (new - soft_max.pattern(vectors, rows)) @ value
 
     def _paid(self, layer: int, head: int, rows: slice) -> Float[Tensor, "batch row source"]:
-        """The cached pattern."""
+        """The cached pattern of a head at some destinations."""
         held = self._view.get(f"blocks.{layer}.attn.hook_pattern")
         return working(held[:, head, rows]).to(self._view.like)
 

@@ -1,4 +1,4 @@
-"""Runs with changes: the blocks from the changed layer on, with many changed runs as one batch.
+"""Changed runs: only the blocks from the changed layer on are called, with many changed runs as one batch.
 
 The blocks before the changed layer give the same stream in each of these runs, so they are not called again. A block is
 called in the same way as the model called it in the replay. A test shows whether this gives the same result as the
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Edit = Callable[["Tensor"], "Tensor"]
-"""Takes an activation `[prompt, pos, *inner]`, with the copies of the batch one after another. Returns one like it."""
+"""Takes an activation `[prompt, pos, *inner]` of all copies of the batch, one after another. Returns its new value."""
 
 MEMORY = 256_000_000
 """On a CPU, the limit of bytes for the activations of one block. Other devices use a share of their free memory."""
 
 _OPERATIONS = 1e10
-"""On a CPU, about this many operations are done in one block at once. More would not be faster, and the work can only
-be stopped between two blocks."""
+"""On a CPU, one call of a block does about this many operations at most. More would not be faster, and the work can
+only be stopped between two blocks."""
 
 _SHARE = 0.2
 """The share of a device's free memory that the activations of one block may take."""
@@ -102,7 +102,7 @@ class Runner:
 
         Args:
             edits: The sites that are changed, each with an edit. An edit gets the activation of all copies.
-            copies: The number of copies of the batch. The edits treat each copy differently.
+            copies: The number of copies of the batch. An edit may change each copy differently.
             last: The last block that is needed, if only recorded activations matter. Later blocks may be left out, and
                 the returned stream then has no meaning.
         """
@@ -145,7 +145,10 @@ class Runner:
 
     @cached_property
     def chain(self) -> Chain | None:
-        """The blocks, if they can be called by themselves. Otherwise None; `why_whole` has the reason."""
+        """The blocks, if they can be called by themselves. Otherwise None, and `why_whole` gives the reason.
+
+        Also None if there are only a few runs: then the blocks are not tested.
+        """
         if self._few:
             return None
         if self._hooked:
@@ -176,7 +179,7 @@ class Runner:
 
 
 def noise(stream: Tensor) -> Tensor:
-    """Return noise for the stream before the first block, the same in each call."""
+    """Return noise of the stream's shape, the same in each call."""
     import torch
 
     generator = torch.Generator(device="cpu").manual_seed(0)
@@ -185,7 +188,7 @@ def noise(stream: Tensor) -> Tensor:
 
 
 def perturbing(once: Run, batch: int, added: Tensor) -> Before:
-    """Return a change of the first block's arguments: `added` is added to the stream, except in the first prompts."""
+    """Return a change of the first block's arguments: it adds `added` to the stream after the first `batch` prompts."""
     import torch
 
     place = once.arguments[0].stream if once.arguments[0] is not None else 0
@@ -202,13 +205,13 @@ def perturbing(once: Run, batch: int, added: Tensor) -> Before:
 
 
 def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callable[[], Any]) -> Chain:
-    """Return the blocks, after a comparison with a whole run of the batch twice, whose second half was changed.
+    """Compare blocks that are called by themselves with a whole run, and return the blocks.
 
     Args:
         blocks: The blocks.
-        once: The run of the batch.
-        twice: The run of the batch twice.
-        added: The noise that was added to the stream of the second half before the first block, after recording.
+        once: The whole run of the batch.
+        twice: The whole run of the batch twice, with noise in its second half.
+        added: This noise. It was added to the stream before the first block, after this stream was recorded.
         past: Returns a new key/value cache of earlier positions, for the batch twice.
 
     Raises:
@@ -228,7 +231,7 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
 
     twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
     chain.run(0, twice.streams[0], 2, compare, past())
-    # The run before had the halves in another order. Blocks that begin later must not depend on anything left by it.
+    # Now the halves are exchanged. A block that depends on anything that the run before left gives another result.
     swapped = [torch.cat([part[batch:], part[:batch]]) for part in twice.streams]
 
     def compare_swapped(layer: int, stream: Tensor) -> None:
@@ -240,11 +243,17 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
 
 
 _NOISE = 0.3
-"""The noise in the stream before the first block, as a share of its standard deviation."""
+"""The standard deviation of the noise, as a share of the stream's standard deviation."""
 
 
 def check(blocks: Tensor, whole: Tensor, clean: Tensor, layer: int) -> None:
-    """Compare streams after a layer, for the unchanged and for the changed batch.
+    """Compare the stream after a layer in blocks called by themselves with that in a whole run.
+
+    Args:
+        blocks: The stream from the blocks, for the unchanged and then for the changed batch.
+        whole: The stream from the whole run, for both batches.
+        clean: The stream from an unchanged run.
+        layer: The layer.
 
     Raises:
         NotPlainError: If they differ by more than rounding, relative to the size of the change.

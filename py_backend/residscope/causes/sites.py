@@ -21,10 +21,10 @@ SiteKind = Literal["z", "attn_out", "mlp_out", "resid_pre"]
 """The kind of activation at a site: the `z` of heads, the output of a sublayer, or the stream before a layer."""
 
 Read = Literal["q", "k", "v"]
-"""What a head reads by its query, key or value."""
+"""An input of a head: its query, key or value."""
 
 Part = Read | Literal["pattern"]
-"""What makes a head's `z`."""
+"""What a head's `z` is computed from."""
 
 PARTS: tuple[Part, ...] = ("q", "k", "v", "pattern")
 
@@ -63,11 +63,11 @@ class Place(Protocol):
 
 
 class Source(Protocol):
-    """An activation of one layer that another run has, too."""
+    """An activation of one layer that may be taken from another run."""
 
     @property
     def kind(self) -> SiteKind | Part:
-        """What it is."""
+        """The kind of the activation."""
         ...
 
     @property
@@ -77,12 +77,12 @@ class Source(Protocol):
 
     @property
     def module(self) -> Any:
-        """The module whose output it is."""
+        """The module whose output holds the activation."""
         ...
 
     @property
     def inner(self) -> tuple[int, ...]:
-        """Its shape at one position."""
+        """The shape of the activation at one position."""
         ...
 
     def held(self, view: CacheView) -> Tensor:
@@ -159,7 +159,7 @@ def candidates(view: CacheView) -> list[Candidate]:
             if isinstance(module, Module):
                 found.append(Candidate(kind, layer, module))
             sublayer = getattr(block, _SUBLAYERS.get(kind, ""), None)
-            if isinstance(sublayer, Module):  # some blocks have the hook, but call it only if TransformerLens uses it
+            if isinstance(sublayer, Module):  # the hook is not called in every run of some blocks
                 found += [Candidate(kind, layer, sublayer, factor) for factor in dict.fromkeys((multiplier, 1.0))]
     return found
 
@@ -171,7 +171,7 @@ def _at(block: Any, path: str) -> Any:
 
 
 def inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...] | None:
-    """Return the shape of a site's activation at one position. None if it was not cached in this form."""
+    """Return the shape of a site's activation at one position. None if the cache does not give it."""
     return view.root.memo.once(("inner shape", kind, layer), lambda: (_inner_shape(view.root, kind, layer),))[0]
 
 
@@ -183,7 +183,8 @@ def _inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...]
     width = tensor.numel() // places
     if kind != "z":
         return (width,) if tensor.shape[-1] == width else None
-    # Cut into heads as in `W_O`: values of latent attention may be wider than its keys, by which the cache is cut.
+    # The width of a head is that of `W_O`. In latent attention, values may be wider than keys, and the cache cuts `z`
+    # by the width of keys.
     W_O = out_weight(view, layer)
     shape = tuple(tensor.shape[-2:]) if W_O is None else tuple(W_O.shape[:2])
     return shape if shape[0] * shape[1] == width else None

@@ -38,7 +38,7 @@ class Measured:
         patches: The patch of each row.
         shape: The shape of the rows as a grid: layers × heads, or layers × positions.
         known: The rows that were measured.
-        is_estimated: Whether all rows were estimated, or estimates are not possible.
+        is_estimated: Whether no estimate is left to do: all rows were estimated, or estimates are not possible.
         before: The target in the unchanged run, `[batch]`.
         gap: The largest difference of the unchanged run from the cache, relative to an activation's size.
         replaced_by: What takes the place of the activations, in words.
@@ -91,7 +91,7 @@ def steps(
     into: Measured,
     most: Callable[[], int],
 ) -> Iterator[None]:
-    """Measure effects step by step, and write them into a `Measured`. Effects that it already has are kept.
+    """Measure effects step by step, and write them into `into`. Effects that `into` already holds are kept.
 
     Args:
         targets: Resolves targets for the cache.
@@ -106,7 +106,8 @@ def steps(
         After each step. At this time no hook is on the model.
 
     Raises:
-        ResidscopeError: If the run is not the cached one, or the target or the replaced activations are unsuitable.
+        ResidscopeError: If the run differs from the cached run, or the target or the replaced activations are
+            unsuitable.
     """
     view = targets.view
     kind: SiteKind = "z" if of == "heads" else "resid_pre"
@@ -151,7 +152,7 @@ def steps(
         yield
     if sweep.runner.why_whole:
         into.notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
-    replay(view)  # what the user's hooks read may have changed meanwhile: the run must still be the cached one
+    replay(view)  # anything that the user's hooks read may have changed between steps, and with it the unchanged run
 
 
 def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:

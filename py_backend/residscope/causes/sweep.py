@@ -114,7 +114,7 @@ class Sweep:
         Args:
             patches: The patches, the most urgent first.
             total: The total effects are written into this tensor, `[patch, batch]`.
-            direct: The direct effects, likewise.
+            direct: The direct effects are written into this tensor, `[patch, batch]`.
             most: Returns the largest number of patches in the next batch.
         """
         self._choose_runner(len(patches))
@@ -227,7 +227,7 @@ class Sweep:
     def _change_at_target(
         self, site: Site, select: Tensor, value: Tensor, before: Tensor, start: int
     ) -> Float[Tensor, "patch batch *inner"]:
-        """The change of the activation at the target's position by each patch. `before` begins at `start`."""
+        """The change of the activation at the target's position by each patch. `before` begins at position `start`."""
         import torch
 
         of = self.measurement
@@ -262,7 +262,7 @@ class _LayerChange:
 
 
 def _batches(patches: Sequence[Patch], most: Callable[[], int], *, two_layers: bool) -> Iterator[list[int]]:
-    """Yield indices of patches that can be run at once: the first remaining one, and some after it in its layer.
+    """Yield the indices of patches that are run at once: the first remaining patch, and later ones of its layer.
 
     Args:
         patches: The patches.

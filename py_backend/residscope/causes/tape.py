@@ -1,7 +1,7 @@
 """A replay that can be differentiated: one run serves as the check against the cache and for all estimates.
 
-Zeros are added to the outputs of the modules that may be sites, and only these zeros have a gradient. Such a run counts
-as the replay only if it is the cached one to the last bit.
+Zeros are added to the outputs of the modules that may be sites, and gradients are computed for these zeros. Such a run
+counts as the replay only if it equals the cached run to the last bit.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ class Tape:
     """What is needed to differentiate a replay.
 
     Attributes:
-        kind: The sites whose gradients are wanted.
-        added: The zero that was added to the output of each module, by its site kind, layer and `id`.
-        final: The stream after the last block, with its graph.
+        kind: The kind of the sites whose gradients are computed.
+        added: The zeros that were added to the output of each module. The keys are site kind, layer and the module's
+            `id`.
+        final: The stream after the last block, with its autograd graph.
     """
 
     kind: SiteKind
@@ -53,9 +54,9 @@ class Tape:
                 own.after(option.module, adding(option))
 
     def slopes(self, sites: list[Site], value: Callable[[Tensor], Tensor], prompts: int) -> list[Tensor] | None:
-        """The gradient of a value of the final stream at each site, `[batch, pos, *inner]`; None if there is none.
+        """The gradient, at each site, of a value that is read from the final stream, `[batch, pos, *inner]`.
 
-        The graph is released.
+        None if it cannot be computed. The autograd graph is released.
         """
         import torch
 
@@ -71,8 +72,8 @@ class Tape:
             try:
                 found = torch.autograd.grad(value(final).sum(), known, allow_unused=True)
             except RuntimeError:
-                return None  # the estimates make a run of their own, and say why there are none
-        slopes: list[Tensor | None] = list(found)  # None: nothing reads the activation
+                return None  # `estimated` will make its own run, and will raise the error
+        slopes: list[Tensor | None] = list(found)  # None if the value does not depend on the activation
         return [
             (zero.detach() if slope is None else slope).reshape(prompts, -1, *site.inner) / site.factor
             for site, zero, slope in zip(sites, known, slopes, strict=True)
@@ -80,12 +81,12 @@ class Tape:
 
 
 def stoppable(_slope: Tensor) -> None:
-    """Called between two layers while gradients are computed, which can be stopped there."""
+    """Report progress between two layers of a backward pass, so that the pass can be stopped there."""
     report_progress()
 
 
 def can_tape(model: Any) -> bool:
-    """Whether a run of the model may be recorded: not if there are hooks that may notice it."""
+    """Whether a run of the model may be recorded: no hook may notice it, and autograd can use the weights."""
     return (
         not has_user_hooks(model)
         and not has_backward_hooks(model)

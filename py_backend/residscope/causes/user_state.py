@@ -17,8 +17,8 @@ _PLAIN = (bool, int, float, str, type(None))
 def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
     """Call `work`, which runs the model, without gradients and autocast. Then restore the user's state.
 
-    A run may draw random numbers, and some models store the batch size in an attribute of a module. What another
-    thread does meanwhile is kept: random numbers that it draws, if this model draws none, and `model.train()`.
+    A run may draw random numbers, and some models store the batch size in an attribute of a module. Some changes by
+    other threads during the run are kept: `model.train()`, and the states of generators that this model does not use.
     """
     import torch
 
@@ -41,14 +41,14 @@ def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
             return in_torch_context(device, work)
         finally:
             surely(restore)
-    finally:  # again, because an interrupt may have come just before
+    finally:  # again, because an interrupt may have come just before the first `surely`
         surely(restore)
 
 
 def _attributes(model: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The modules' attributes with plain values, such as the batch size of the last run.
 
-    Not `training`: no run changes it, but another thread of the user may.
+    The attribute `training` is left out: no run changes it, but another thread of the user may change it.
     """
     held: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for module in all_modules(model):

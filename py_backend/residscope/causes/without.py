@@ -41,13 +41,13 @@ def without(
         cache: An `ActivationCache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`.
         replace: What takes the place of the heads' outputs, as in `ablate`.
-        positions: The positions at which they are replaced, as in `ablate`.
+        positions: The positions at which the outputs are replaced, as in `ablate`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
 
     Returns:
-        A cache of the same class.
+        A cache of the class of `cache`.
 
     Raises:
         ResidscopeError: As for `ablate`.
@@ -75,7 +75,7 @@ def changed_run(
         found: The cached run.
         heads: Layer and index of each head.
         replace: As in `ablate`.
-        where: The positions at which they are replaced.
+        where: The positions at which the heads' outputs are replaced.
     """
     import torch
 
@@ -106,7 +106,7 @@ def changed_run(
 
 
 def as_cache(values: dict[str, Tensor], like: Any, model: Any) -> Any:
-    """Return activations as a cache of the class of `like`. For a plain dictionary, as a dictionary."""
+    """Return activations as a cache of the class of `like`. If `like` is a dictionary, return a dictionary."""
     if not hasattr(like, "cache_dict"):
         return values
     from transformer_lens import ActivationCache

@@ -1,1 +1,1 @@
-"""Compares two runs: what components wrote differently, and how it is read differently."""
+"""Compares two runs: the differences in what components write, and in how the target is read from it."""

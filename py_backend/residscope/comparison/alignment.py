@@ -80,7 +80,7 @@ class Alignment:
         return first
 
     def left_out(self) -> list[str]:
-        """Return a note on positions that are not matched, if the pairs are the same in all prompts."""
+        """Return a note on positions that are not matched. The pairs must be the same in all prompts."""
         pairs = self.common()
         left = [sorted(set(range(count)) - {pair[at] for pair in pairs}) for at, count in enumerate(self.lengths)]
         if not any(left):
@@ -92,7 +92,7 @@ class Alignment:
                 f"{' and '.join(which)}."]  # fmt: skip
 
     def of_target(self, target: Target) -> Target:
-        """Return the target in the second run: its positions are those matched with the first run's."""
+        """Return the target in the second run. Each position in it is replaced by the matched position."""
         if self.is_index:
             return target
         inner, length = target.inner, self.lengths[0]
@@ -126,7 +126,7 @@ HOW = (
 
 
 def alignment_of(first: Run, second: Run, align: Align | None) -> Alignment:
-    """Return the given alignment. If none was given, match positions by index if the lengths agree.
+    """Return the given alignment. If none was given, match prompts of the same length by index, without their padding.
 
     Raises:
         ResidscopeError: If `align` is not an alignment of these prompts.
@@ -162,7 +162,7 @@ def _span(ends: Any, prompt: int) -> tuple[int, int]:
 
 
 def _given(align: Any, lengths: tuple[int, int]) -> Pairs:
-    """Pairs that a user wrote, counted from the start, in the order of the first run."""
+    """The pairs that a user wrote, in the order of the first run. Negative positions are counted from the end."""
     try:
         given = align.tolist() if hasattr(align, "tolist") else align
         pairs = [(index(one), index(two)) for one, two in given]
@@ -209,7 +209,7 @@ def _by_token(first: Run, second: Run) -> list[Pairs]:
 
 
 def _common(one: list[Hashable], two: list[Hashable]) -> Pairs:
-    """A longest common subsequence. Exchanging the texts only exchanges the sides of the pairs."""
+    """A longest common subsequence. If the texts are exchanged, only the sides of the pairs are exchanged."""
     shortest = min(len(one), len(two))
     start = next((i for i in range(shortest) if one[i] != two[i]), shortest)
     left = shortest - start
@@ -220,7 +220,7 @@ def _common(one: list[Hashable], two: list[Hashable]) -> Pairs:
 
 
 _MOST_CELLS = 4_000_000
-"""The largest table for finding common tokens: a second of work."""
+"""The largest number of cells of the table for finding common tokens. Filling such a table takes about a second."""
 
 
 def _common_middle(one: list[Hashable], two: list[Hashable]) -> Pairs:

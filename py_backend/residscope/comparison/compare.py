@@ -1,9 +1,9 @@
 """`compare`: how the target differs between two runs, component by component.
 
-A row is r · g: the vector r that a component wrote, read by the target's gradient g. Both differ between runs. The part
-(r₂ − r₁)·ḡ is what was written differently, and r̄·(g₂ − g₁) is how it is read differently, with bars for the means of
-both runs. Their sum is exactly r₂·g₂ − r₁·g₁. It needs r₂·g₁ and r₁·g₂: one run's rows by the gradient of the
-other.
+A row is r · g: the vector r that a component wrote, times the target's gradient g. Both r and g differ between runs.
+The part (r₂ − r₁)·ḡ comes from different writing, and the part r̄·(g₂ − g₁) from different reading. A bar is the mean
+of both runs. The sum of the two parts is exactly r₂·g₂ − r₁·g₁. The parts are computed from r₂·g₁ and r₁·g₂: one
+run's rows times the gradient of the other run.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ def compare(
     other_attention_mask: Any = None,
     other_model: Any = None,
 ) -> Comparison:
-    """Compare two runs: the change of each component's contribution, by what it wrote and by how it is read.
+    """Compare two runs: the difference of each component's contribution, and the two parts of this difference.
+
+    One part comes from what the component wrote differently, the other from how the target reads it differently.
 
     The runs may be of clean and corrupted prompts, of two checkpoints, of a fine-tuned model and its base, or before
-    and after a hook: any two caches of models of the same shape. The model is not run. The first prompt is compared
-    with the first, the second with the second, and so on.
+    and after a hook: any two caches of models of the same shape. The model is not run. The first prompt of one run is
+    compared with the first prompt of the other run, the second with the second, and so on.
 
     Args:
         cache: The first run, an `ActivationCache`.
@@ -63,7 +65,8 @@ def compare(
             has one answer for each prompt, which is used in both runs.
         by: The rows, as in `attribute`.
         position: Where the target is read, as in `attribute`. `"last"` is each prompt's own last real token. Any other
-            position is one of the first run, and the matched position in the second (`align`).
+            position is a position of the first run. In the second run, the target is read at the matched position (see
+            `align`).
         prompt: Compare only this prompt of the first run.
         with_prompt: The prompt of the second run. By default the same as `prompt`.
         align: Which positions are matched. By default positions with the same index, if the prompts have the same

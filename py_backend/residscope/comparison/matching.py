@@ -17,7 +17,7 @@ NOT_WRITTEN: tuple[ComponentKind, ...] = ("position_bias", "soft_cap")
 """Kinds of rows that no component writes to the stream."""
 
 _ZERO_IF_ABSENT: tuple[ComponentKind, ...] = ("attn_bias", "mlp_bias", *NOT_WRITTEN)
-"""If a run lacks a row of these kinds, the row counts as 0. Other missing rows are left out: they are not known."""
+"""If a run has no row of one of these kinds, the row counts as 0. If it lacks another row, this row is left out."""
 
 POSITION_AXES = ("pos", "destination", "source")
 
@@ -27,8 +27,8 @@ class Selection:
     """Some rows of a decomposition, in another order, and some positions.
 
     Attributes:
-        rows: The index of each row. None for a row of 0.
-        places: The indices along the axes of positions, in their order. None: all.
+        rows: The index of each row. None for a row of zeros.
+        places: The positions, in this order, along each axis of positions. None: all positions.
     """
 
     rows: list[int | None]
@@ -80,7 +80,7 @@ def selections(
 
 
 def selected(result: Attribution, selection: Selection, rows: list[Component]) -> Attribution:
-    """Return a decomposition with only these rows and positions. The rest is part of `unexplained`."""
+    """Return a decomposition with only these rows and positions. Other rows become part of `unexplained`."""
     values = selection.of(result.values, result.axes)
     measured, constant = (selection.of(part, result.axes[1:]) for part in (result.measured, result.constant))
     total = values[-1] if result.by == "accumulated" else values.sum(0)

@@ -92,7 +92,7 @@ def different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[
         first: The first run.
         second: The second run.
         compared: The pairs of positions that are compared, for each prompt.
-        what: The kind of these positions: "compared position" or "source".
+        what: What these positions are, in words, such as "sources".
     """
     differ = places_that_differ(first, second, compared)
     places = sorted({at for some in differ for at in some})
@@ -104,7 +104,7 @@ def different_tokens(first: Run, second: Run, compared: Sequence[Sequence[tuple[
 
 
 def places_that_differ(first: Run, second: Run, compared: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
-    """The positions of the first run, in each prompt, beside which the second run has another token.
+    """The positions of the first run, in each prompt, whose matched position in the second run has another token.
 
     There are none if the tokens of a run are not known.
     """

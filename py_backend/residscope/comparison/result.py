@@ -29,12 +29,12 @@ class Comparison(Attribution):
     It has all attributes of an `Attribution`, as differences: `values`, `measured`, `constant` and `unexplained` are
     those of the second run minus those of the first. Σ rows + constant + unexplained = measured.
 
-    A row is a product: the vector r that a component wrote, and the gradient g with which the target reads it (the
-    norm's scale and weights, the unembedding). r₂·g₂ − r₁·g₁ = (r₂ − r₁)·ḡ + r̄·(g₂ − g₁), with bars for means of both.
+    A row is a product: the vector r that a component wrote, times the gradient g of the target (the norm's scale and
+    weights, the unembedding). r₂·g₂ − r₁·g₁ = (r₂ − r₁)·ḡ + r̄·(g₂ − g₁). A bar is the mean of both runs.
 
     Attributes:
-        written: (r₂ − r₁)·ḡ: the part from what each component wrote differently, in the shape of `values`.
-        read: r̄·(g₂ − g₁): the part from reading it differently, in the shape of `values`. written + read = values.
+        written: (r₂ − r₁)·ḡ: the part from different writing, in the shape of `values`.
+        read: r̄·(g₂ − g₁): the part from different reading, in the shape of `values`. written + read = values.
         first: The decomposition of the first run, with these rows and positions.
         second: The decomposition of the second run. `values` is `second.values − first.values`.
         positions: Pairs of a position of the first run and the matched position of the second, along the axis of
@@ -51,16 +51,16 @@ class Comparison(Attribution):
     positions: list[tuple[int, int]] = field(default_factory=list)
     where: list[tuple[int, int]] = field(default_factory=list)
     share: Share = "difference"
-    """What `values` is: the whole difference or a part. `part` returns the others."""
+    """What `values` holds: the whole difference, or one of its parts."""
 
     @property
     def written_total(self) -> Float[Tensor, " *each"]:
-        """The part from what was written differently, summed over all rows."""
+        """The part from different writing, summed over all rows."""
         return self._total(self.written)
 
     @property
     def read_total(self) -> Float[Tensor, " *each"]:
-        """The part from how it is read differently, summed over all rows, and the change of the constant.
+        """The part from different reading, summed over all rows, plus the change of the constant.
 
         written_total + read_total + unexplained = measured.
         """

@@ -34,7 +34,7 @@ class Run:
 
     @property
     def view(self) -> CacheView:
-        """Its cache."""
+        """The run's cache."""
         return self.targets.view
 
     def only(self, prompt: int | None, target: Target) -> tuple[Run, Target]:
@@ -69,7 +69,7 @@ class Given:
     model: Any = None
 
     def other(self, given: Given) -> Given:
-        """Return the other run's cache, or this one if none was given. A plain dictionary gets this run's model."""
+        """Return the second run, or this run if none was given. A cache without a model gets this run's model."""
         if given.cache is None:
             return self
         known = given.model is not None or getattr(given.cache, "model", None) is not None
@@ -78,7 +78,7 @@ class Given:
 
 
 def with_runs(given: Given, other: Given, work: Callable[[Run, Run], T]) -> T:
-    """Call `work` with both runs. Call it again if one of the caches changes meanwhile."""
+    """Call `work` with both runs. If one of the caches changes during the call, call `work` again."""
     caches = [(one, seen(one.cache, one.model)) for one in (given, other)]
 
     def opened() -> T:
@@ -140,7 +140,7 @@ def chosen_prompts(
 
 @contextmanager
 def told_of(which: Literal["first", "second"]) -> Generator[None, None, None]:
-    """Add to an error in which of the two runs it occurred."""
+    """If the block raises an error, raise it again, with the name of this run at the beginning of the message."""
     try:
         yield
     except ResidscopeError as error:

@@ -1,4 +1,4 @@
-"""Refuses runs that cannot be compared: models of other shapes, and answers whose ids are other tokens."""
+"""Refuses runs that cannot be compared: the models' shapes differ, or an answer's id is another token in the second."""
 
 from __future__ import annotations
 

@@ -343,7 +343,7 @@ def _paired(
 
 
 def _at(maps: Attention, places: list[int], view: CacheView, prompt: int | None) -> Attention:
-    """The same maps, at only some positions, in this order. The mean does not include padding that is left out."""
+    """The maps at some positions only, in this order. The notes on padding in the mean are made for these positions."""
     whole = mean_of_padded(view, prompt)
     notes = [note for note in maps.notes if note not in whole]
     notes += mean_of_padded(view, prompt, range(min(places), max(places) + 1))

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Side:
-    """A question in one of the runs.
+    """The target in one of the runs, and the position at which it is read.
 
     Attributes:
         name: "first" or "second".
         run: The run.
         target: The target in this run.
         where: The position of each prompt. None: every position.
-        position: The position as the user gave it.
+        position: The position as the user gave it. In the second run, the matched positions may take its place.
     """
 
     name: Literal["first", "second"]
@@ -107,7 +107,7 @@ def compared(
 
 
 def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:
-    """The same decompositions, with the same rows: components that are one row in one run are one row in both."""
+    """The decompositions, with the same rows in both runs: components that share a row in one run share it in both."""
     every = [structure for one in found for structure in one.found.structures]
     alike = replace(query, like=every)
     return [
@@ -119,7 +119,7 @@ def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:
 
 
 def _beside(second: Run, position: Positions, where: Tensor | None, alignment: Alignment) -> Tensor | None:
-    """Where the target is read in the second run: at the matched positions."""
+    """Where the target is read in the second run: at the matched positions, or where `position` is in that run."""
     import torch
 
     if where is None or isinstance(position, str):
@@ -205,7 +205,10 @@ def _both(one: str, two: str) -> str:
 
 
 def _places(target: Target, where: Tensor | None, beside: Tensor | None) -> Pairs:
-    """Where the target is read in each prompt. Empty if it is read at every position, or at its own positions."""
+    """Where the target is read in each prompt, in both runs.
+
+    Empty if the target is read at every position, or is an attention score, which has its own positions.
+    """
     if where is None or beside is None or isinstance(target.inner, AttentionScore):
         return []
     return list(zip(where.tolist(), beside.tolist(), strict=True))

@@ -11,11 +11,11 @@ from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import QUIET, axis, colours, farthest, figure, target_words
 
 _MOST_TICKS = 20
-"""For at most this many prompts, the axis has the number of every prompt."""
+"""For at most this many prompts, the axis shows the number of every prompt."""
 _ROW_COLOURS = ["#2f8779", "#8a8f94", "#0a4844", "#8cc1b3", "#4d5257", "#c4c8cb"]
 """Colours of several rows. They differ from the colours for positive and negative values."""
 _PLACES = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}
-"""For a kind of row: its group, and its place within the layer (0 to 1)."""
+"""For a kind of row: the name of its group, and its place within the layer (0 to 1)."""
 
 
 def layers(shown: Shown) -> Any:
@@ -89,7 +89,7 @@ _WIDE = 420
 
 
 def sides(shown: Shown) -> Any:
-    """Draw the strongest rows of any kind, beside the same rows of others. Each also has the sum of all other rows."""
+    """Draw the strongest rows of several attributions side by side. Each chart also has the sum of its other rows."""
     every = (shown.result, *shown.others)
     traces: list[dict[str, Any]] = []
     titles: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def sides(shown: Shown) -> Any:
 
 
 def prompts(shown: Shown) -> Any:
-    """Draw a bar for each prompt: for the given rows, or the strongest row. For the logit lens: for the target."""
+    """Draw a bar for each prompt, for each given row. The default is the strongest row; in the logit lens, the last."""
     result = shown.result
     lens = result.by == "accumulated"
     strongest_row = result.components[int(result.values[: result.parts].mean(1).abs().argmax())]

@@ -83,14 +83,14 @@ def runs(script: Script) -> list[str]:
 
 
 def token_lens(script: Script, against: Against) -> list[str]:
-    """The token lens of the second run, or the difference of the answer's probability."""
+    """Return code for the token lens of the second run, or for the difference of the answer's probability."""
     other = other_cache(script, against)
     options = _prompts(script, against) | script.extras("tokens", "attention_mask", "model")
     options |= _other_mask(script, against)
     caches = [script.cache] if other is None else [script.cache, other]
     answers = [script.answers if other is not None else f"answers={script.answers}"]
     named_options = [f"{name}={value}" for name, value in options.items()]
-    if script.request.shown.target.direction is not None:  # it has no answer token
+    if script.request.shown.target.direction is not None:  # a direction has no answer token
         answers = []
     call_ = call("comparison = residscope.compare_token_lens", [*caches, *answers, *named_options])
     if script.request.shown.run == "second" or not answers:

@@ -8,7 +8,7 @@ from residscope.export.python_source import call, literal
 from residscope.export.script import Script
 from residscope.terms import Effect, ReplacedBy
 
-_ADDS = "what each head adds; the figure shows the target without it, minus with it"
+_ADDS = "what each head adds; the figure shows the target without the head minus the target with it"
 
 
 def heads(script: Script) -> list[str]:

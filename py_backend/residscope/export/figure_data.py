@@ -75,7 +75,7 @@ class Shown:
         which = f"prompt {self.prompt}" if self.prompt is not None else f"mean of {count} prompts"
         target, title = self.result.target, usual_figure(self.result.by)[1]
         if self.result.by == "accumulated" and target is not None and target.inner is not None:
-            title = "The residual stream up to each point"  # no lens on logits
+            title = "The residual stream up to each point"  # the target is not read from logits
         if isinstance(self.result, Comparison):
             title += _SHARES[self.result.share]
         return title + (f", {which}" if count > 1 else "")

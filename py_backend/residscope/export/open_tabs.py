@@ -1,4 +1,4 @@
-"""The views below the charts: what each requests, and the code that computes what it shows.
+"""The views below the charts: what each view requests, and the code that computes what the view shows.
 
 Their counterparts in the page are the `TabView`s in `widgets/src/views/`.
 """

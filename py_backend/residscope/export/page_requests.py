@@ -28,7 +28,7 @@ def wanted(
 
     Args:
         views: The views.
-        ranked: The pinned heads, then those in the ranking.
+        ranked: The pinned heads, then the heads in the ranking.
         strongest: All heads, the strongest first.
         points: The logit lens' points.
         holds: How much is wanted. A group that is not wanted is given without requests.

@@ -89,7 +89,7 @@ def clipped(rows: Any) -> float:
 
     Each position counts by its largest absolute value. The first position is left out, because it is often an attention
     sink. The scale ends at the 99th percentile of these values, but not below the last position's value. If no value is
-    1.5 times as large, the scale covers all of them. `clippedLimit` in the panel follows the same rule.
+    more than 1.5 times this end, the scale covers all values. `clippedLimit` in the panel follows the same rule.
     """
     every = limit(rows)
     peaks = rows.abs().where(rows.isfinite(), 0).amax(0)

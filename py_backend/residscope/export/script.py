@@ -52,7 +52,7 @@ class Script:
 
     @property
     def cache(self) -> str:
-        """An expression for the cache: a variable of the user that holds it now, or a name to replace."""
+        """An expression for the cache: a variable of the user that holds it now, or a name for the user to define."""
         cache, given = self.given.cache, self.given.name
         found = next((path for path in names_of(cache) if is_addressable(path) and leads_to(path, cache)), None)
         if found is not None:
@@ -104,7 +104,7 @@ class Script:
                 return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
 
     def _direction(self, key: str) -> str:
-        """The user's variable that holds a direction, or a name to replace."""
+        """The user's variable that holds a direction, or a name for the user to define."""
         direction = self.targets.given_direction(key)
         found = _variable(lambda value: _same_direction(value, direction))
         if found is not None:
@@ -132,9 +132,9 @@ class Script:
         return {} if at == "last" or usual == {at % self.view.n_pos} else {"position": str(at)}
 
     def _own_places(self, target: Target, at: Position) -> str:
-        """The positions at which a target is read that differs between positions: of each prompt, one with its own.
+        """The position in each prompt at which a next-token target is read.
 
-        A prompt that is not shown is read at its last one if it is too short.
+        A prompt that is not shown may be too short. It is then read at the last of its positions that have a target.
         """
         where = places_of(self.view, target, at)
         assert where is not None  # a view shows one position

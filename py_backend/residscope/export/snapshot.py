@@ -1,4 +1,4 @@
-"""A snapshot: what a panel shows, and the next possible requests of its views, as plain data without a kernel.
+"""A snapshot: the replies that a panel's views need now, and those that they may need next, as plain data.
 
 Requests have no state, so recorded requests with their replies can replace the kernel.
 `widgets/src/snapshot/snapshot.ts` replays them.
@@ -26,7 +26,7 @@ from residscope.wire.protocol import AnyReply, AnyRequest, CacheFacts, Describe,
 Answering = Callable[[AnyRequest], tuple[AnyReply, Buffers]]
 
 BUDGET = 8_000_000
-"""The limit of a snapshot in bytes, before compression."""
+"""The largest size of a snapshot in bytes, before compression."""
 
 OPENING = 1_000_000
 """At most this many bytes of buffers are sent to a new panel before it requests them."""
@@ -80,7 +80,7 @@ def snapshot(
         cache_name: The cache's name.
         shown: What is selected.
         holds: How much is included beyond what is on screen.
-        budget: The limit of the snapshot in bytes. By default `BUDGET`.
+        budget: The largest size of the snapshot in bytes. By default `BUDGET`.
         patience: After this many seconds, only what is on screen is computed. By default `PATIENCE`.
     """
     record = _Record(answer, shown, budget or BUDGET, time.monotonic() + (patience or PATIENCE))
@@ -162,7 +162,7 @@ class _Record:
         self.entries.extend(taken.values())
 
     def warm(self, request: AnyRequest, what: str | None) -> None:
-        """Answer one large request in advance, and do not record it. The smaller requests after it find its results."""
+        """Answer one large request in advance, and do not record it. The smaller requests after it use its results."""
         if what not in self.lacks and time.monotonic() < self._until:
             self.entry(_with_padding(request, self._shown))
 

@@ -56,9 +56,9 @@ Requests = list[AnyRequest]
 Group = tuple["str | None", Requests]
 """Requests that are only useful together, and what is missing without them, in words (None: they are on screen)."""
 
-# The numbers of: suggestions in the target editor; points and positions in a tile of the token lens, and tokens listed
-# in a tile; heads in the position map; components on a side of the pair map; tokens that a head writes; heads whose
-# attention in two runs is shown.
+# In this order, the numbers of: suggestions in the target editor; points in a tile of the token lens; positions in a
+# tile; tokens listed in a cell of a tile; heads in the position map; components on a side of the pair map; tokens that
+# a head writes; heads whose attention in two runs is shown.
 _PREDICTIONS, _TALL, _WIDE, _LISTED, MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
 
 
@@ -81,9 +81,9 @@ class Views:
         return self.end if self.shown.target.next_token is None else [max(at - 1, 0) for at in self.end]
 
     def place(self, prompt: int | None, position: Position) -> tuple[int | None, Position]:
-        """Return prompt and position as in requests: a prompt's last position is "last".
+        """Return prompt and position as in requests: the last position of a prompt becomes "last".
 
-        If each position has its own target, it is an index, unless prompts differ there: "last" then is not the last.
+        With a next-token target, "last" becomes an index instead, if the prompts have the same last position.
         """
         last = set(self.last) if prompt is None else {self.last[prompt]}
         if self.shown.target.next_token is not None:
@@ -140,7 +140,7 @@ class Views:
         return [BlendAttention(layer, target, prompt, weighting, rows) for layer in [None, *range(self.facts.layers)]]
 
     def each_prompt(self) -> Requests:
-        """Return the requests for the values in each prompt, which come together with the mean."""
+        """Return the requests for the values in each prompt. The replies hold them together with the mean."""
         shown = self.shown
         at = self.place(shown.prompt, shown.position)[1]
         return [Attribute(by, shown.target, None, at) for by in ("accumulated", "head")]
@@ -231,7 +231,8 @@ class Views:
     def moved(self) -> AnyRequest | None:
         """Return the request for what the head of an attention score adds to the target of an earlier step.
 
-        It is the nearest earlier step that is not about this head itself. None if the head does not write to it.
+        This step is the nearest earlier one whose target is not about this head. None if the head does not write to
+        that target.
         """
         shown, inner = self.shown, self.shown.target.inner
         if not isinstance(inner, AttentionScore) or not 0 < shown.step < len(shown.trail):
@@ -273,12 +274,12 @@ class Views:
 
 
 def _chosen(target: Target) -> Target:
-    """The target without the mark whether it is the default."""
+    """The target without the mark that it is the default."""
     return msgspec.structs.replace(target, own=False)
 
 
 def _through(target: Target, layer: int, head: int, source: int) -> Target:
-    """The contribution of a head to a target, by what the head reads from a source."""
+    """The target that is a head's contribution to another target, from what the head reads at one source."""
     return msgspec.structs.replace(target, through=[*target.through, Through(layer, head, source)], own=False)
 
 
@@ -302,7 +303,7 @@ def _read_at(target: Target, position: Position) -> Position | None:
 
 
 def _layer_of(target: Target) -> float:
-    """The first layer whose attention is not before the point of a target."""
+    """The first layer whose heads do not write to what a target reads. Infinite if the heads of all layers do."""
     if target.through:
         return target.through[-1].layer
     match target.inner:

@@ -1,7 +1,7 @@
 """Code that a host sends to a kernel as text. It registers Residscope's comm there, and leaves no trace.
 
 A host reads this file and makes the kernel run `exec(<this text>, {"__name__": "residscope-attach"})`, silently and
-without history, on a subshell if there is one. So this code must find Residscope before it can use other modules of it.
+without history, on a subshell if there is one. So this code must find Residscope before it can use modules of it.
 The host reads the result from `sys.modules`: `residscope.__version__`, and, if attaching succeeded,
 `residscope.hosts.comm.WIRE`.
 
@@ -14,8 +14,8 @@ when this code ends. On this thread they are skipped: while a cell runs on the m
 show and close the half-drawn figures of that cell.
 """
 
-# Only modules that every ipykernel has already loaded (so no `from __future__`). Any other import could find a file of
-# the same name in the notebook's folder.
+# Every ipykernel has already loaded these modules (perhaps not `__future__`). The import of any other module could find
+# a file of the same name in the notebook's folder.
 import _imp
 import os
 import sys
@@ -54,7 +54,7 @@ def _attach() -> None:
     folders = spec and spec.origin and spec.submodule_search_locations
     if folders and PathFinder.find_spec("residscope.hosts", folders):
         import_module("residscope.hosts.comm").attach()
-        import_module("residscope.hosts.execute")  # for a host that can only run code: it must not import anything
+        import_module("residscope.hosts.execute")  # for a host that can only run code: this code must import nothing
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------

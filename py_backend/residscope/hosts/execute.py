@@ -1,9 +1,9 @@
 """Answers a host that can only run code (VS Code). Requests arrive in an expression, and replies are its outputs.
 
-Attaching has loaded this module. The expression takes it from `sys.modules` and calls `answer("[…]", "token")`. It
-defines no name, and its value is None, so IPython stores nothing. Each answer is one output, or several outputs if it
-is long. Their MIME type is one that no host displays. Each output contains the token, so that the host can distinguish
-it from outputs of other code.
+Attaching has loaded this module. The expression takes it from `sys.modules` and calls `answer("[…]", "token")`. The
+expression defines no name, and its value is None, so IPython stores nothing. Each answer is one output, or several
+outputs if the answer is long. No host displays outputs of this MIME type. Each output contains the token, so that the
+host can distinguish it from outputs of other code.
 """
 
 from __future__ import annotations

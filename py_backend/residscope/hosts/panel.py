@@ -1,8 +1,8 @@
 """The inline panel. Python and the views share a few small traits. Everything else is sent as requests and replies.
 
-Synced both ways: `cache_name`, `wire_target`, and everything that can be selected (`traits.py`). Only sent to the
-browser: `facts`, the description of the cache, and `opening`, the replies to the first view's requests. Only in Python:
-`target`, the readable form of `wire_target`. Tensors are never traits.
+`cache_name`, `wire_target`, and everything that can be selected (`traits.py`) are synced in both directions. `facts`,
+the description of the cache, and `opening`, the replies to the first view's requests, are only sent to the browser.
+`target`, the readable form of `wire_target`, exists only in Python. Tensors are never traits.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Panel(Selected, anywidget.AnyWidget):
         heads: The pinned heads, such as `["L23H3"]`. `"23.3"` and `(23, 3)` are accepted, too.
         prompt: The prompt that is shown, or None for the mean over prompts.
         position: The destination position. `"last"` means each prompt's last real token, if these positions differ.
-            While an attention score is shown, setting it shows the score at this destination.
+            If an attention score is shown, setting `position` shows the score at this destination.
         target: The target: `" Mary"`, `(" Mary", " John")`, a list of these, one per prompt, or a target inside the
             model, such as `targets.neuron("L5N123")`. All `answers` of `residscope.attribute` are accepted.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
@@ -84,7 +84,7 @@ class Panel(Selected, anywidget.AnyWidget):
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
-        tab: The view below the charts, by the words on its tab, in small letters: `"attention"`, or `"token-lens"`.
+        tab: The tab that is open below the charts, by its title in small letters: `"attention"`, or `"token-lens"`.
         padding: Whether detected padding is left out (`"found"`) or counts as real (`"none"`).
         trail: The targets that were chosen one after another, each as in `target`. Empty if there is only one. Setting
             the trail shows its last target. Setting `target` to an attention score, an output, a neuron or a direction
@@ -92,10 +92,10 @@ class Panel(Selected, anywidget.AnyWidget):
         step: The index of the present target in the trail. Setting it shows another target of the trail.
         why: How the tab `"why"` decomposes an attention score: into its `"sides"` or its `"pairs"`.
         feeds: The head whose inputs are decomposed in the head map, as plain data. None: the head map shows the target.
-        against: The run that the cache is compared with, as plain data. None: no comparison. Accepted are the number of
-            another prompt, the name of another cache (`"corrupted"`), the other cache itself, or cache and prompt,
-            `("corrupted", 2)`. Also the same run without some heads, `{"without": ["L23H3"]}`: the view then runs the
-            model.
+        against: The run that the cache is compared with, as plain data. None: no comparison. It can be set to the
+            number of another prompt, the name of another cache (`"corrupted"`), the other cache itself, or a pair of
+            cache and prompt (`("corrupted", 2)`). It can also be set to the same run without some heads
+            (`{"without": ["L23H3"]}`): the view then runs the model.
         run: Which of two compared runs the head map and the ranking show: the shown cache's run (`"first"`), the other
             one (`"second"`), or second − first (`"difference"`).
         effect: The effect of each head in the head map and the ranking: `"direct"`, or `"total"`, `"indirect"` or
@@ -121,7 +121,7 @@ class Panel(Selected, anywidget.AnyWidget):
         self._follows = False  # whether a trait is set because another trait was set
         self._received = False  # whether a trait is set by a view
         self._is_made = False
-        self._moves_end = False  # whether the last position was selected, and is another one for the new target
+        self._moves_end = False  # whether the last position was selected, and the new target has another last position
         self._former: Step | None = None  # the target and the position before the present target was set
         self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
         self._shown_in: object = None
@@ -148,11 +148,12 @@ class Panel(Selected, anywidget.AnyWidget):
         self.show_cache(cache)
 
     def show_cache(self, cache: Any, *, logits: Any = None, tokens: Any = None, attention_mask: Any = None) -> None:
-        """Show another cache, such as that of a generation that has grown by a token. The model must have the heads.
+        """Show another cache, for example after the model has generated one more token.
 
-        What is selected stays: target, heads, prompt, tab, and colours that are held. A last position becomes the last
-        one of the new cache; another position stays if the new cache has it. If no target was chosen, the target
-        becomes the two top predictions in the new cache. If the new cache cannot be shown, nothing changes.
+        The selection stays: target, heads, prompt, tab, and the range of colours if `hold` is on. If the last position
+        was selected, the last position of the new cache is selected. Another position stays if the new cache has it. If
+        no target was chosen, the target becomes the two top predictions in the new cache. If the new cache cannot be
+        shown, nothing changes.
 
         Args:
             cache: The new `ActivationCache`.
@@ -184,7 +185,8 @@ class Panel(Selected, anywidget.AnyWidget):
             if self._resolved.own or not _is_chosen(self._resolved):
                 self.target = None
             service.choose(self._resolved)
-        # A view asks again when the description changes. If it would be the same, it is withdrawn first.
+        # A view sends its requests again when the description changes. If the new description equals the former one, an
+        # empty one is sent first.
         self._described = service.settled()
         if msgspec.to_builtins(service.reply(Describe())[0]) == before:
             self.set_trait("facts", {})
@@ -192,7 +194,7 @@ class Panel(Selected, anywidget.AnyWidget):
         self.update_facts()
 
     def _check_selection(self, service: Service) -> None:
-        """Refuse a cache that lacks something selected."""
+        """Refuse a cache that does not have everything that is selected."""
         view = service.view(self.padding)
         for head in self.heads:
             view.check_head(*parse_head(head))
@@ -278,7 +280,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self.target = asked
 
     def _asked_at(self, position: Position) -> Target:
-        """The target at another destination that was set in Python."""
+        """The target at this destination. The unchanged target if the position was not set in Python."""
         if self._follows or self._received or not self._is_made:
             return self._resolved
         return at_destination(self._resolved, position, positions.last(self._service.view(self.padding)))
@@ -294,7 +296,8 @@ class Panel(Selected, anywidget.AnyWidget):
     def update_facts(self) -> None:
         """Describe the cache again, if anything has changed that the description depends on.
 
-        For example, setting a padding token changes the last positions. If one of them was selected, it stays selected.
+        For example, setting a padding token changes the last positions. If the former last position was selected, the
+        new one is selected.
         """
         with suppress(ResidscopeError):  # if the cache was deleted, the last description stays
             now = self._service.settled()
@@ -336,7 +339,7 @@ class Panel(Selected, anywidget.AnyWidget):
     def _send_target(self, _change: Any) -> None:
         with self.hold_sync():
             self.wire_target = msgspec.to_builtins(self._resolved)
-            if self._moves_end:  # the last position has no next token, so it is another one
+            if self._moves_end:  # no token follows the last one, so a next-token target has an earlier last position
                 self._moves_end = False
                 with self._following():
                     self.position = "last"
@@ -477,7 +480,7 @@ class Panel(Selected, anywidget.AnyWidget):
     @property
     def shown(self) -> Shown:
         """Everything that is selected, in the form in which a view sends it. A last position is "last"."""
-        own = self._resolved.next_token is not None  # then the last position has no target, and "last" is another one
+        own = self._resolved.next_token is not None  # then "last" means the position before the last token
         last = [] if own else positions.last(self._service.view(self.padding))
         end = last if self.prompt is None else last[self.prompt : self.prompt + 1]
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
@@ -549,7 +552,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self._shown_in = shell.execution_count
 
     def prepare(self) -> None:
-        """Compute the replies to the first view's requests while the page is still creating the view. Send them."""
+        """Compute and send the replies to the first view's requests, while the page is still creating the view."""
         self._views.expect(self._service.ahead(self.shown))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

@@ -129,8 +129,8 @@ _SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {
 }
 _PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})
-"""Fields that get no trait from this module. The target also has a readable form, which is a trait (`Answers`). Only
-views use the rows of the position map."""
+"""Fields that get no trait from this module. `Panel` itself defines two traits for the target: `wire_target`, and
+`target` in readable form. Only views use `by`, the rows of the position map."""
 
 
 def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:

@@ -54,7 +54,7 @@ class PanelViews:
                 self._release_timer = _start_timer(self.release_seconds, self._release)
 
     def replace(self, cache_reference: CacheReference) -> None:
-        """Use the reference to another cache from now on. It is kept alive if the former one was."""
+        """Use the reference to another cache from now on. This cache is kept alive if the former cache was."""
         with self._lock:
             if self._release_timer is None and not self._cache_reference.is_kept_alive:
                 cache_reference.stop_keeping_alive()

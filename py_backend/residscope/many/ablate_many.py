@@ -1,4 +1,4 @@
-"""`ablate_many`: measures effects in one item after another without keeping caches, and their spread over prompts."""
+"""`ablate_many`: measures effects item by item without keeping caches, and computes their spread over prompts."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def ablate_many(
 
     Raises:
         ResidscopeError: If nothing can be measured in an item: the message names the item. If the call differs from the
-            resumed results: the message names the difference. Any exception that ends the call early, also a
-            KeyboardInterrupt, has the result of the items before it as `.partial`.
+            resumed results: the message names the difference. If any exception ends the call early, also a
+            KeyboardInterrupt, its attribute `.partial` holds the result of the items that are done.
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')

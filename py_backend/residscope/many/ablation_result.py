@@ -79,7 +79,7 @@ class ManyAblation(Ablation):
     _effects: EffectSpread | None = None
 
     def mean(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the mean of an effect over prompts, in the axes of `total` without prompts."""
+        """Return the mean of an effect over prompts, with the axes of `total` except the last."""
         return self._spread.mean(effect)
 
     def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:

@@ -167,7 +167,7 @@ class Accumulator:
 
     Attributes:
         question: The options of the call as text, so that results of different calls are never combined.
-        keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread.
+        keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread are kept.
         layout: The common layout of the results. None if there is no result yet.
         skipped: The numbers of items that were left out, and the reasons.
     """

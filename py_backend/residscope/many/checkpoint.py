@@ -29,7 +29,7 @@ class Checkpoint:
         path: The file.
 
     Raises:
-        ResidscopeError: If its folder does not exist, or cannot be written to.
+        ResidscopeError: If the file's folder does not exist, or cannot be written to.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -94,7 +94,7 @@ def read(path: Path, question: dict[str, str]) -> Accumulator:
         question: The options of the present call (`fingerprint.question`).
 
     Raises:
-        ResidscopeError: If it is not such a file, or was made with other options.
+        ResidscopeError: If `write` did not write this file, or it was made with other options.
     """
     try:
         saved = contents(path)

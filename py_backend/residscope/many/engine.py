@@ -30,8 +30,8 @@ class Call:
     Attributes:
         name: The name of the called function: `attribute_many` or `ablate_many`.
         question: The options as text (`fingerprint.question`).
-        keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread.
-        make: Computes the result of an item. It takes the item out of a list.
+        keeps_values: Whether the rows of each prompt are kept. If not, only their mean and spread are kept.
+        make: Computes the result of an item. It gets the item in a list, and removes the item from this list.
         result_of: Makes the result of all items.
         never_skipped: The codes of errors in the options. Such errors are the same for every item, so
             `on_error="skip"` does not apply to them.
@@ -62,7 +62,7 @@ class Schedule:
 
 
 def run_call(call: Call, items: Any, schedule: Schedule) -> Any:
-    """Compute the results of all items that are not done. Return them together with the results that are done.
+    """Compute the results of all items that are not done. Return them together with the resumed results.
 
     Raises:
         ResidscopeError: See `attribute_many`.
@@ -183,7 +183,7 @@ class _Run:
         for place, number in enumerate(self.numbers):
             if number in done:
                 continue
-            # In a list that `make` empties, so that this function does not keep the item alive.
+            # `make` removes the item from this list, so that this function does not keep the item alive.
             item = [self.source.take(number if self.split else place)]
             if item[0] is END:
                 break

@@ -11,10 +11,10 @@ from residscope.attribution.inner_targets import InnerTarget
 
 
 def question(answers: Any, **options: Any) -> dict[str, str]:
-    """Return the options of a call as text. Equal options give equal results.
+    """Return the options of a call as text. Results may be combined only if these texts are equal.
 
     Args:
-        answers: The answers for all items. An item's own answers are not compared.
+        answers: The answers for all items. An item's own answers are not part of the text.
         options: The options of `attribute_many` that results depend on.
     """
     # In options the type of a sequence does not matter. In answers it does: a tuple is a pair, a list has an answer for
@@ -89,7 +89,7 @@ def model_fingerprint(cache: Any, model: Any) -> str:
 
 
 _COMPARED = 256
-"""About this many tokens of a vocabulary are compared."""
+"""About this many tokens of a vocabulary, or numbers of a tensor, go into a hash."""
 
 
 def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str], ...]:
@@ -98,7 +98,7 @@ def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[s
     Args:
         cache: The cache of an item.
         model: The model, if it is not `cache.model`.
-        answers: The answers for all items. Their tokens are compared, and some tokens of the vocabulary.
+        answers: The answers for all items. Their token ids go into a hash.
     """
     from residscope.attribution.attribute import words_in
     from residscope.cache.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ from typing import Any
 from residscope.errors import ResidscopeError
 
 END: Any = object()
-"""Returned after the last item."""
+"""`Items.take` returns this after the last item."""
 
 OPTIONS = ("attention_mask", "logits", "position", "tokens")
 """The options that an item of `attribute_many` may have."""
@@ -46,7 +46,7 @@ class Items:
 
     @property
     def count(self) -> int | None:
-        """The number of items, if it is known beforehand."""
+        """The number of items. None if it is not known beforehand."""
         hint = len(self._items) if self._indexed else length_hint(self._items, -1)
         return hint if hint >= 0 else None
 

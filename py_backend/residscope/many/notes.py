@@ -12,7 +12,7 @@ _NOTES_SHOWN = 10
 
 
 def notes_of(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[str]:
-    """The items' notes. Notes that differ only in numbers are merged. A note names its items unless it is on all."""
+    """The items' notes. Notes that differ only in numbers are merged. A note on only some items names these items."""
     by_kind: dict[str, dict[str, list[int]]] = {}
     for number, result in results.items():
         for note in result.facts.notes:

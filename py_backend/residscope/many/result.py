@@ -36,7 +36,7 @@ class ManyAttribution(Attribution):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionSummary:
-    """The mean and the spread over the prompts of all items, without the rows of each prompt. All values are logits.
+    """The mean and the spread over the prompts of all items, without the rows of each prompt.
 
     Attributes:
         average: The mean over prompts, as an `Attribution` of one prompt.

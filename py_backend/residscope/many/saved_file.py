@@ -1,4 +1,4 @@
-"""Reads a saved file that is not trusted: only the expected arrays, and only if the whole file is consistent.
+"""Reads a saved file without trusting it: only the expected arrays, and only if the whole file is consistent.
 
 The header is read first. It determines which arrays the file must have, and their shapes. An array is not read if its
 own header names another shape.
@@ -22,7 +22,7 @@ from residscope.terms import By, Component, ComponentTable
 _ATTRIBUTIONS, _ABLATIONS = "residscope attribute_many 2", "residscope ablate_many 1"
 
 _FREE_BYTES, _MAX_RATIO = 16_000_000, 16
-"""The limit of an unpacked file is `_FREE_BYTES` plus `_MAX_RATIO` times the file's size. Uncompressed files fit."""
+"""An unpacked file may have `_FREE_BYTES` plus `_MAX_RATIO` times the file's size. Uncompressed files are smaller."""
 
 _COMPONENT_AXES = (("component", "batch"), ("component", "batch", "pos"))
 _EFFECT_AXES = (("component", "batch", "effect"), ("set", "batch", "effect"))
@@ -79,7 +79,7 @@ class LayoutHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def form_of(by: str) -> str:
-    """Return the name of the format of such results."""
+    """Return the name of the file format for results with this `by`."""
     return _ABLATIONS if by == "ablation" else _ATTRIBUTIONS
 
 
@@ -161,7 +161,7 @@ def _names(archive: zipfile.ZipFile, room: int) -> set[str]:
 
 
 def _array(archive: zipfile.ZipFile, name: str, kinds: tuple[str, ...], shape: Any) -> Any:
-    """Read an array, only if it has one of these dtypes and this shape (None: any length)."""
+    """Read an array. Refuse it if it does not have one of these dtypes and this shape (None: any length)."""
     import numpy as np
 
     info, what = archive.getinfo(f"{name}.npy"), f"its `{name}`"
@@ -202,7 +202,7 @@ def _check_numbers(arrays: dict[str, Any], count: int) -> None:
 
 
 def _fits(grid: tuple[int, int], heads: list[Component], rows: int) -> bool:
-    """Whether these heads fit in a grid. Layers without attention have other rows."""
+    """Whether these heads fit in a grid. The grid may have empty cells, because some layers have no attention."""
     are_heads = all(head.kind == "head" for head in heads)
     inside = are_heads and all(layer < grid[0] and index < grid[1] for layer, index in (head.place for head in heads))
     return inside and grid[0] * grid[1] <= 64 * rows

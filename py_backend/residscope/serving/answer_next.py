@@ -1,4 +1,4 @@
-"""Answers how each token was predicted at the position before it, and what each layer and head adds to it."""
+"""Answers the request for next tokens: how each was predicted, and what each layer and head adds to its logit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_POSITIONS = 16_384
-"""The most positions in a reply."""
+"""The largest number of positions in a reply."""
 
 MOST_BYTES = 1_000_000
 """A larger map of all heads is not sent."""
@@ -82,7 +82,7 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
 
 
 def _rows(targets: Targets, target: Target, logits: Tensor | None) -> tuple[Attribution | None, list[str]]:
-    """The rows at every position, by heads or else by layers; and why there are none, or none of heads."""
+    """The rows at every position, by head if possible, otherwise by layer, and the reason why they are not by head."""
     try:
         return by_head(targets, target, logits), []
     except ResidscopeError as error:
@@ -96,7 +96,7 @@ def _rows(targets: Targets, target: Target, logits: Tensor | None) -> tuple[Attr
 
 
 def _maps(rows: Attribution | None, targets: Targets) -> tuple[Float[Tensor, "layer pos"], bytes]:
-    """What each layer adds at each position, and what each head adds (empty if that is too much, or not known)."""
+    """What each layer adds at each position, and what each head adds (empty if this is too large, or not known)."""
     view = targets.view
     layers = view.like.new_full((view.n_layers, view.n_pos), float("nan"))
     if rows is None:

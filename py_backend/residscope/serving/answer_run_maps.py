@@ -1,4 +1,4 @@
-"""Answers the requests for maps of two runs: which positions are paired, attention patterns, and token lenses."""
+"""Answers the requests for maps of two runs: matched positions, attention patterns, and token lenses."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ _TOO_LONG = (
 
 
 def pairing(context: RequestContext, request: PairPositions, what_if: Any = None) -> tuple[PairingReply, Buffers]:
-    """Which positions of the two runs stand beside each other."""
+    """Answer with the matched positions of the two runs."""
     return of_two(context, request.against, what_if, None, lambda second: (_pairing(context, second, request), []))
 
 
 def attention(
     context: RequestContext, request: CompareAttention, key: Key, what_if: Any = None
 ) -> tuple[AttentionComparisonReply, Buffers]:
-    """The attention pattern of one head in both runs."""
+    """Answer with the attention pattern of one head in both runs."""
     return of_two(context, request.against, what_if, key, lambda second: _maps(context, second, request))
 
 
 def token_lens(
     context: RequestContext, request: CompareTokenLens, what_if: Any = None
 ) -> tuple[TokenLensComparisonReply, Buffers]:
-    """A window of the token lens in both runs."""
+    """Answer with a window of the token lens in both runs."""
     return of_two(context, request.against, what_if, None, lambda second: (_lenses(context, second, request), []))
 
 
 def _aligned(
     first: RequestContext, second: RequestContext, against: Against, shown: int | None
 ) -> tuple[Run, Run, Alignment, tuple[int | None, int | None]]:
-    """Both runs with the prompts that are compared, and which of their positions stand beside each other."""
+    """Both runs with only the prompts that are compared, the alignment of their positions, and these prompts."""
     check_shapes(first.view, second.view)
     prompts = prompts_of(first, second, against, shown)
     run, _ = Run(first.targets, first.logits).only(prompts[0], Target([]))
@@ -106,7 +106,7 @@ def _length(run: Run) -> int:
 
 
 def _different(run: Run, other: Run, every: list[Pairs] | None) -> int:
-    """How many paired positions have different tokens in some prompt."""
+    """How many matched positions have different tokens in some prompt."""
     return 0 if every is None else len({at for some in places_that_differ(run, other, every) for at in some})
 
 

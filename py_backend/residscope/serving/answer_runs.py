@@ -111,10 +111,10 @@ class RunRequests:
         return self._effects(ask, self.measuring.find(self._key_of(ask, at)), tells=False)
 
     def _asked(self, ask: MeasureEffects) -> MeasureEffects:
-        """The same request about one token. If each position has its own target, it is that of the position.
+        """The request, in which a next-token target is replaced by the token that follows the requested position.
 
         Raises:
-            ResidscopeError: If this is another position in each prompt, or a prompt has no next token there.
+            ResidscopeError: If the position differs between prompts, or a prompt has no next token there.
         """
         if ask.target.next_token is None:
             return ask
@@ -253,7 +253,7 @@ class RunRequests:
             if run.error is not None:
                 raise run.error
         found: Measured = Measured() if run is None else run.result
-        sign = 1 if ask.replaced_by == "other" else -1  # what the component adds, or what changes
+        sign = 1 if ask.replaced_by == "other" else -1  # -1: what a component adds is minus the effect of replacing it
         grids = (found.grid(values, prompt) for values in (found.total, found.direct, found.estimate))
         before = None if found.before is None else found.before.mean() if prompt is None else found.before[prompt]
         waits = run is not None and run.state == "waiting"

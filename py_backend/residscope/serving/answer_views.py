@@ -216,7 +216,7 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
 
 
 def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensReply:
-    """A window of the token lens."""
+    """Answer with a window of the token lens."""
     window = lens_window(context, request)
     prompt = context.view.check_prompt(request.prompt)
     cells, notes = lens_cells(context, request, request.points, window, prompt)
@@ -224,7 +224,7 @@ def token_lens(context: RequestContext, request: ReadTokenLens) -> TokenLensRepl
 
 
 def lens_window(context: RequestContext, request: ReadTokenLens | CompareTokenLens) -> range:
-    """The positions that a request for the token lens asks for."""
+    """Return the positions that a request for the token lens names."""
     window = range(max(request.start, 0), min(request.stop, context.view.n_pos))
     if not window:
         raise ResidscopeError(
@@ -249,7 +249,7 @@ def lens_cells(
     places: Sequence[int],
     prompt: int | None,
 ) -> tuple[list[list[LensCell]], list[str]]:
-    """The cells at some points and positions, `[point][position]`, and notes on them."""
+    """Return the cells at some points and positions, `[point][position]`, and notes on them."""
     target = request.target
     if is_chosen(target):  # without a target the reply has no rank of the answer
         target = context.targets.resolve(target)

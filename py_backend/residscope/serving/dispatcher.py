@@ -44,7 +44,7 @@ class Dispatcher:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. No error is raised except KeyboardInterrupt.
         """
-        # Requests about a cache come only after the user's cells have run. Their tokenizer may import from the folder.
+        # Requests about a cache come only after the user's cells have run. Tokenizers may then import from the folder.
         with nullcontext() if _about_a_cache(message) else self._guard():
             return answered(message, self._reply)
 

@@ -4,7 +4,7 @@ A job runs in its own thread, and its code calls `report_progress` regularly. Th
 moment, and sends the same request again. A job is cancelled by a cancel request, or if the request is not sent again.
 
 An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread. So no line may leave a state
-that needs the next line to be undone: locks are held by `with`, and every counter is reduced in a `finally`.
+that only the next line undoes: locks are held by `with`, and what a block changes is undone in a `finally`.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class JobQueue:
         """
         id, jobs = uuid4().hex, list[Job]()
         try:
-            # Appended to a list: an interrupt before a name is bound would leave the job running.
+            # The job is appended to a list, because an interrupt before its name is bound would leave it running.
             jobs.append(self._job(id, None, work))
             while not jobs[0].wait():
                 on_progress(Progress(jobs[0].done, jobs[0].total))

@@ -55,8 +55,8 @@ class SteppedRun(Generic[R]):
     Attributes:
         result: The result so far.
         state: Whether the work waits for its turn, is done, was stopped, or failed.
-        error: Why it failed.
-        token: The name of its turns.
+        error: The reason if the work failed.
+        token: The token with which a turn of this work is taken.
     """
 
     result: R
@@ -105,9 +105,9 @@ class SteppedRun(Generic[R]):
         return self.state == "failed" and self._is_told
 
     def forget_steps(self) -> None:
-        """Release what is needed between two turns, such as the cache. The next turn continues where this one ended.
+        """Release what is needed between two turns, such as the cache. The next turn continues from the result so far.
 
-        If another thread calls this during a turn, the turn releases it at its end.
+        If another thread calls this during a turn, everything is released at the end of the turn.
         """
         self._forgets = True
         if not self._is_running:
@@ -200,7 +200,7 @@ class Measuring:
             return run
 
     def begin(self, key: Hashable, run: SteppedRun[Any]) -> SteppedRun[Any]:
-        """Keep a new run. Release what another run needs between two turns."""
+        """Keep a new run. Release what the other runs need between two turns."""
         with self._lock:
             for other in self._runs.values():
                 other.forget_steps()
@@ -235,7 +235,7 @@ def _kind(key: Hashable) -> object:
 
 
 def pause_others(cache_ids: set[int]) -> None:
-    """For all other caches, which the user no longer has: release what their runs need between two turns."""
+    """Release what runs need between two turns, for all caches that are not among these: the user has deleted them."""
     for measuring in list(_ALL):
         if measuring.cache_id not in cache_ids:
             measuring.pause()

@@ -8,7 +8,7 @@ from typing import Any
 from residscope.compute.progress import Progress, progress_bar
 
 AFTER = 1.0
-"""After this many seconds the bar is shown if the work will take as long again. After twice as many, always."""
+"""The bar is shown after this many seconds if the work will take as long again, otherwise after twice as many."""
 
 
 class LateBar:

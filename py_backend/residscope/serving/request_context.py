@@ -83,8 +83,8 @@ class RequestContext:
     ) -> tuple[Target, Int[Tensor, " batch"] | None]:
         """Return a target at one position of each prompt, and these positions.
 
-        If each position has its own target, it is that of this position. Then `"last"` is the last position that has a
-        next token, and `prompt` is the only prompt that must have one (None: all).
+        A next-token target is replaced by the token that follows this position. Then `"last"` is the last position that
+        has a next token, and only `prompt` must have a next token there (None: all prompts must).
         """
         resolved = self.targets.resolve(target)
         where = places_of(self.view, resolved, position)
@@ -108,7 +108,7 @@ class RequestContext:
         norm: NormConvention = "frozen",
         layers: int | None = None,
     ) -> Attribution:
-        """Call `decompose` for all prompts at once, memoised, so that a request for the next prompt is fast."""
+        """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast."""
         check_one_source(target)
         query = Query(target, by, where, norm, layers)
         try:

@@ -42,8 +42,8 @@ def of_two(
 ) -> tuple[T, Buffers]:
     """Call `make` with the other run of the comparison.
 
-    The reply depends on the states of both caches. It is memoised for both together, and computed again if the other
-    cache changes meanwhile; the service does the same for the first one.
+    The reply depends on the states of both caches, so it is memoised for this pair of states. If the other cache
+    changes meanwhile, the reply is computed again. The service does the same for the first cache.
     """
     memo = context.view.memo
 
@@ -62,7 +62,7 @@ def of_two(
             f"There is no activation cache `{name}` in the notebook: run the cell that makes it, or compare with "
             "another run.",
         )
-    model = context.view.model if peek(cache, "model") is None else None  # the model of its run was deleted
+    model = context.view.model if peek(cache, "model") is None else None  # if the other cache's model was deleted
     other = track(cache, model)
 
     def work() -> tuple[T, Buffers]:

@@ -140,7 +140,7 @@ class Service:
         self._size: tuple[str | None, int] = (
             None,
             0,
-        )  # a state of the cache, and the most bytes that a request may read in it
+        )  # a state of the cache, and the largest number of bytes that a request may read in this state
 
     def view(self, counted: Padding = "found") -> CacheView:
         """Return a new view of the cache, which may have changed since the last request."""
@@ -165,7 +165,7 @@ class Service:
         return Targets.of(view or self.view(), self._directions)
 
     def succeeding(self, cache: Any, logits: Any = None, tokens: Any = None, attention_mask: Any = None) -> Service:
-        """Return a service of another cache under the same name, with the same model and directions, if any were given.
+        """Return a service for another cache under the same name, with the model and the directions that were given.
 
         Raises:
             ResidscopeError: If `cache` cannot be read at all.
@@ -277,7 +277,7 @@ class Service:
             before = self._look().current_state
             if not self._large():
                 made = opening(partial(self.reply, looked=True), self.name, shown)
-                return made if self._tracked.current_state == before else {}  # entries must have the same state
+                return made if self._tracked.current_state == before else {}  # all replies must be of the same state
         return {}
 
     def _look(self, quick: bool = False) -> TrackedCache:
@@ -368,7 +368,7 @@ class Service:
             case WritePage():
                 return self._page(view, ask)
             case MeasureEffects():
-                return self._runs.known(ask)  # a part of a saved page
+                return self._runs.known(ask)  # only a saved page sends this request here
             case RunWithout() | ListCaches() | Presence() | GiveUp():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 

@@ -33,7 +33,10 @@ def register(token: str, taker: Taker) -> None:
 
 
 def take(token: str) -> None:
-    """Take the turn with this token. Nothing happens if no taker has it, or on another thread."""
+    """Take the turn with this token.
+
+    Nothing happens if no taker has this token, if this is not the main thread, or if another thread runs a cell.
+    """
     taker = _takers.get(token)
     is_main = threading.current_thread() is threading.main_thread()
     if taker is not None and is_main and not _is_cell_on_other_thread():

@@ -1,6 +1,6 @@
 """Finds the user's variables that may be answers for a cache, by class and shape. The target menu lists them.
 
-No code of the user runs (see `discovery`). An object is read only if its class is exactly one of Python, PyTorch or
+No code of the user runs (see `discovery`). An object is read only if its class is itself a class of Python, PyTorch or
 NumPy, because a subclass may override how it is read. Only texts, whole numbers, and pairs and sets of these are read
 from an object.
 """

@@ -58,14 +58,14 @@ def weights_changed(view: CacheView) -> list[str]:
 
 
 _SHORT_COMPUTATION = 0.05
-"""After a shorter computation (in seconds), only the counters are compared: values would take as long to compare."""
+"""After a shorter computation (in seconds), only PyTorch's counters are compared, because comparing values is slow."""
 
 
 def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compared: TrackedCache | None = None) -> T:
     """Return the result of `make`. If the cache changes while `make` runs, `make` is called again.
 
     Args:
-        compare: Compares cache and weights with their last state. Its argument: whether to compare only the counters.
+        compare: Compares cache and weights with their last state. Its argument is whether to compare only the counters.
         make: Computes the result.
         compared: The result of `compare`, if it was called just now.
 

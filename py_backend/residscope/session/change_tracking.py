@@ -1,9 +1,10 @@
 """Identifies caches, and tracks whether a cache or its model's weights changed since Residscope first saw it.
 
 Changes of activations are noticed by metadata only: the set of tensors, and PyTorch's version counter of each tensor.
-For weights, some values of each weight are compared, too (`samples`), because optimizers change weights without
-counting. The way in which layers use the weights is also compared (`layer_state`). Nothing is kept alive: tensors are
-identified by their addresses. A weak reference reports when a tensor is deleted, because its address may be reused.
+For weights, some values of each weight are compared, too (`samples`), because optimizers change weights without raising
+the counter. The way in which layers use the weights is also compared (`layer_state`). Nothing is kept alive, because
+tensors are identified by their addresses. A weak reference reports when a tensor is deleted, because its address may be
+reused.
 """
 
 from __future__ import annotations

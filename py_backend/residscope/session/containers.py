@@ -42,8 +42,8 @@ def with_caches(
 
     Args:
         groups: For each kind of container, the indices of the variables, and the containers.
-        variables: The addresses of the variables' values, which are searched in any case. None: leave out inner
-            containers.
+        variables: The addresses of the variables' values. Inner containers at these addresses are left out, because
+            they are searched as variables. None: all inner containers are left out.
 
     Returns:
         The containers that hold such an object, the containers inside them, and whether some were not fully searched.
@@ -55,14 +55,14 @@ def with_caches(
     inner: list[Inner] = []
     is_cut = False
     for kind, containers in by_kind.items():
-        # First the classes of all elements at once, which is fast. Most namespaces have no cache or container there.
+        # First read the classes of all elements at once, which is fast. Most containers hold no cache and no container.
         nothing: tuple[list[int], list[int]] = [], []
         wanted, nested = unchanging(partial(_classes_in, kind, containers, most), nothing)
         if wanted:
             opened += unchanging(partial(_holding, set(wanted), kind, groups[kind][0], containers, most), [])
         if nested and variables is not None:
             outer = unchanging(partial(_holding, set(nested), kind, groups[kind][0], containers, most), [])
-            share = max(INNER // max(len(outer), 1), 1)  # equal shares, so that one large container does not use up all
+            share = max(INNER // max(len(outer), 1), 1)  # so that one large container does not use up the whole limit
             for place, _, container in outer[:INNER]:
                 found = unchanging(partial(_containers_in, set(nested), kind, container, share + 1), [])
                 inner += [Inner(place, kind, key, value) for key, value in found[:share] if id(value) not in variables]

@@ -153,7 +153,7 @@ def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[]
 def leads_to(name: str, value: Any) -> bool:
     """Return whether this name gives this object in the user's notebook, without running the user's code.
 
-    The path has no property and no user-defined method, and the name does not belong to another object.
+    False if the path contains a property or a user-defined method, or if the name belongs to another object.
     """
     path = expressions.parse_path(name)
     if path is None:

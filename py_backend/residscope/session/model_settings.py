@@ -1,4 +1,4 @@
-"""The model's tokenizer, configuration and mode, on which results depend besides activations and weights."""
+"""The model's tokenizer, configuration and mode. Results depend on them, besides activations and weights."""
 
 from __future__ import annotations
 

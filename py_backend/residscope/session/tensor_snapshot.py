@@ -37,7 +37,7 @@ class Snapshot:
 
     def _mark_deleted(self, _tensor: object, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         self._deleted = True
-        if not ending():  # at Python's end, the functions that this would call are already gone
+        if not ending():  # when Python ends, the functions that `on_deleted` would call are already gone
             self._on_deleted()
 
     @property
@@ -60,7 +60,7 @@ def key_of_tensors(tensors: list[Tensor], names: tuple[str, ...] = (), *, with_a
     import torch
 
     version: Callable[[Tensor], int] = torch.Tensor._version.__get__  # pyright: ignore
-    # Tensor subclasses of the user may override each of these.
+    # Tensor subclasses of the user may override the methods that are called here.
     with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
         try:
             versions = tuple(map(version, tensors))

@@ -107,7 +107,7 @@ _PARAMETERS = "_parameters"
 class _Modules:
     """The modules of a model, kept so that they need not be searched at every comparison.
 
-    They are weak references, because some modules refer to the model, which must not be kept alive.
+    Only weak references are kept, because some modules refer to the model, which must not be kept alive.
     """
 
     def __init__(self, found: list[tuple[str, Any]]) -> None:
@@ -168,7 +168,8 @@ def _modules(model: Any) -> list[tuple[str, Any]]:
 
     None of the user's code runs.
     """
-    hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)  # most modules, without weights
+    # Most modules are hook points, which have no weights and are left out.
+    hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)
     found: dict[int, tuple[str, Any]] = {id(model): ("", model)}
     level: list[tuple[str, Any]] = [("", model)]
     while level:

@@ -120,7 +120,7 @@ def scaled(tensor: Tensor) -> tuple[float, bytes]:
 
 
 def int8(tensor: Tensor) -> tuple[float, Tensor]:
-    """Return a tensor's largest absolute value, and the tensor in 127ths of this value, as whole numbers."""
+    """Return a tensor's largest absolute value, and the tensor as int8 in units of 1/127 of this value."""
     import torch
 
     limit = float(tensor.abs().max())

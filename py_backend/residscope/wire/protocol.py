@@ -66,7 +66,7 @@ class Request(msgspec.Struct, frozen=True, tag_field="kind", kw_only=True):
     takes_long: ClassVar[Literal["never", "large caches", "always"]] = "never"
     """Whether the reply may take long. The request is then a job with progress, which can be cancelled."""
     is_kept: ClassVar[bool] = False
-    """Whether the reply is memoised, because a view may request it again, or two views may show the same."""
+    """Whether the reply is memoised, because a view may request it again, or two views may show it."""
 
 
 class Describe(Request, frozen=True, tag="describe"):
@@ -101,7 +101,7 @@ class Compare(Request, frozen=True, tag="compare"):
     """One decomposition of two runs. The buffers of the reply are float32 [component].
 
     Buffer 0 has the values of the first run (the shown one), buffer 1 those of the second. Their difference, second
-    minus first, is buffer 2 (what was written differently) plus buffer 3 (how it is read differently).
+    minus first, is buffer 2 (the part from different writing) plus buffer 3 (the part from different reading).
     """
 
     takes_long = "large caches"
@@ -144,14 +144,14 @@ class CompareTokenLens(Request, frozen=True, tag="compare-token-lens"):
 
 
 class PairPositions(Request, frozen=True, tag="pairing"):
-    """Which positions of the compared run stand beside those of the run that is shown."""
+    """Which positions of the shown run are matched with which positions of the compared run."""
 
     against: Against
     prompt: Number | None = None
 
 
 class MeasureEffects(Request, frozen=True, tag="effects"):
-    """Effects on the target, in runs of the user's model, of replacing heads, or the stream at a layer and position.
+    """The effects on the target if heads, or the stream at a layer and position, are replaced in runs of the model.
 
     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has the
     effects that are known so far. The view sends the request again until nothing is left to measure. The buffers are
@@ -208,7 +208,7 @@ class ReadAttention(Request, frozen=True, tag="attention"):
 class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
     """The maps of all heads of a layer, each at most `side` cells wide. Each block shows its cell farthest from zero.
 
-    Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
+    Buffer 0 is int8 [head, side, side]. Its unit is 1/127 of the head's entry in `limits`.
     """
 
     takes_long = "large caches"
@@ -285,8 +285,8 @@ class ReadNextTokens(Request, frozen=True, tag="next-tokens"):
     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds; it is empty if
     it would be larger than 1 MB (then `MapPositions` has single heads). If `neurons` are named (`"L5N123"`), buffer 2
-    is [neuron × position], and buffer 3 is empty. NaN where no token follows, in layers or heads without a value, and
-    for the rank in a mean over prompts.
+    is [neuron × position], and buffer 3 is empty. A number is NaN where no token follows, in layers or heads without a
+    value, and if it is the rank in a mean over prompts.
     """
 
     takes_long = "large caches"
@@ -364,7 +364,7 @@ class FindAnswers(Request, frozen=True, tag="answers"):
 
 
 class ResolveAnswers(Request, frozen=True, tag="resolve"):
-    """The target for a variable, by its name in `AnswersReply`, or for the inline panel (None)."""
+    """The target that a variable holds (`name` is from `AnswersReply`), or that the inline panel shows (None)."""
 
     name: Name | None = None
 
@@ -377,7 +377,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Feeds(msgspec.Struct, frozen=True):
-    """A colouring of the head map: what each earlier head adds to the input of one head, which reads one source.
+    """A colouring of the head map: what each earlier head adds to an input of one head that reads one source.
 
     `by` is this input: the head's query or key (values add up to its attention score), or its value (values add up to
     its source contribution).
@@ -545,7 +545,7 @@ class AttributionReply(Reply, frozen=True, tag="attribute"):
     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
-    has nothing to measure against. `inner` describes a target inside the model.
+    does not give the measured value. `inner` describes a target inside the model.
     """
 
     by: By
@@ -584,7 +584,7 @@ class ComparisonReply(Reply, frozen=True, tag="compare"):
     """Two runs row by row. For each run, and for the difference, Σ rows + constant + unexplained = measured.
 
     For `head` and `missing` see `AttributionReply`. `read` is the part of the measured difference that comes from
-    reading the rows differently, summed over all rows. It includes the constant.
+    different reading, summed over all rows. It includes the difference of the constants.
     """
 
     by: By
@@ -632,7 +632,7 @@ class AttentionReply(Reply, frozen=True, tag="attention"):
 
 
 class PositionPair(msgspec.Struct, frozen=True):
-    """A position of the first run, and the one of the second run that stands beside it."""
+    """A position of the first run, and the matched position of the second run."""
 
     first: int
     second: int
@@ -641,8 +641,8 @@ class PositionPair(msgspec.Struct, frozen=True):
 class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
     """Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
 
-    Each map has ⌈positions / step⌉² values. `positions` counts the pairs of positions. `pairs` lists them, unless all
-    positions are paired by their index.
+    Each map has ⌈positions / step⌉² values. `positions` is the number of pairs of matched positions. `pairs` lists
+    them, unless all positions are matched by their index.
     """
 
     layer: int
@@ -655,12 +655,12 @@ class AttentionComparisonReply(Reply, frozen=True, tag="compare-attention"):
 
 
 class PairingReply(Reply, frozen=True, tag="pairing"):
-    """How the positions of two runs are paired.
+    """How the positions of two runs are matched.
 
     Attributes:
-        how: By index; by their place without padding; by the tokens that both have; or not at all, because the lengths
-            differ and no alignment was chosen.
-        pairs: None if the positions are paired by index, or not at all, or differently in different prompts.
+        how: `index`: by index. `padding`: by their place in the prompt without its padding. `token`: by the tokens that
+            both prompts have. `none`: not at all, because the lengths differ and no alignment was chosen.
+        pairs: None if the positions are matched by index, or not at all, or differently in different prompts.
         first_length: How many tokens the (first) compared prompt has in the first run, without padding.
         second_length: The same in the second run.
         different: How many pairs have different tokens.
@@ -681,7 +681,7 @@ class EffectsReply(Reply, frozen=True, tag="effects"):
     Attributes:
         of: What is replaced.
         state: Whether all is measured (`done`), measuring waits for a turn (`waiting`), or it was stopped.
-        turn: While it waits, the token of the turn for `residscope.hosts.turns.take`.
+        turn: The token with which `residscope.hosts.turns.take` takes the turn. None if measuring does not wait.
         done: The number of measured effects.
         total: The number of all effects. 0 before it is known.
         before: The target in the unchanged run. None before it is known.
@@ -806,7 +806,8 @@ class TokenLensReply(Reply, frozen=True, tag="token-lens"):
 class TokenLensComparisonReply(Reply, frozen=True, tag="compare-token-lens"):
     """A range of positions of the token lens in two runs: `first[point][position - start]`, and `second` likewise.
 
-    `beside` has the position of the second run beside each one. It, and the cell, is None if there is none.
+    `beside` has the matched position of the second run for each position. If there is none, this entry and the cells of
+    `second` are None.
     """
 
     points: list[str]
@@ -855,7 +856,7 @@ class TokenValue(msgspec.Struct, frozen=True):
 
 
 class HeadTokensReply(Reply, frozen=True, tag="head-tokens"):
-    """The tokens that a head writes, in logits, with the final norm's scale as cached.
+    """The tokens whose logits a head raises and lowers most, computed with the cached scale of the final norm.
 
     `output_top` and `output_bottom` are for the head's output at the position. `source_top` and `source_bottom` are for
     W_OV applied to what the head reads at `source`, as if its attention to this source were 1.

@@ -200,7 +200,7 @@ export interface NextToken {
  * One decomposition of two runs. The buffers of the reply are float32 [component].
  *
  *     Buffer 0 has the values of the first run (the shown one), buffer 1 those of the second. Their difference, second
- *     minus first, is buffer 2 (what was written differently) plus buffer 3 (how it is read differently).
+ *     minus first, is buffer 2 (the part from different writing) plus buffer 3 (the part from different reading).
  */
 export interface Compare {
   kind: "compare";
@@ -266,7 +266,7 @@ export interface CompareTokenLens {
   padding?: "found" | "none";
 }
 /**
- * Which positions of the compared run stand beside those of the run that is shown.
+ * Which positions of the shown run are matched with which positions of the compared run.
  */
 export interface PairPositions {
   kind: "pairing";
@@ -275,7 +275,7 @@ export interface PairPositions {
   padding?: "found" | "none";
 }
 /**
- * Effects on the target, in runs of the user's model, of replacing heads, or the stream at a layer and position.
+ * The effects on the target if heads, or the stream at a layer and position, are replaced in runs of the model.
  *
  *     Runs are made only in turns on the kernel's main thread, between cells. Each turn takes a moment. The reply has the
  *     effects that are known so far. The view sends the request again until nothing is left to measure. The buffers are
@@ -341,7 +341,7 @@ export interface Span {
 /**
  * The maps of all heads of a layer, each at most `side` cells wide. Each block shows its cell farthest from zero.
  *
- *     Buffer 0 is int8 [head, side, side], in 127ths of each head's `limits`.
+ *     Buffer 0 is int8 [head, side, side]. Its unit is 1/127 of the head's entry in `limits`.
  */
 export interface ReadThumbnails {
   kind: "thumbnails";
@@ -420,8 +420,8 @@ export interface ReadTokenLens {
  *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
  *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds; it is empty if
  *     it would be larger than 1 MB (then `MapPositions` has single heads). If `neurons` are named (`"L5N123"`), buffer 2
- *     is [neuron × position], and buffer 3 is empty. NaN where no token follows, in layers or heads without a value, and
- *     for the rank in a mean over prompts.
+ *     is [neuron × position], and buffer 3 is empty. A number is NaN where no token follows, in layers or heads without a
+ *     value, and if it is the rank in a mean over prompts.
  */
 export interface ReadNextTokens {
   kind: "next-tokens";
@@ -506,7 +506,7 @@ export interface FindAnswers {
   padding?: "found" | "none";
 }
 /**
- * The target for a variable, by its name in `AnswersReply`, or for the inline panel (None).
+ * The target that a variable holds (`name` is from `AnswersReply`), or that the inline panel shows (None).
  */
 export interface ResolveAnswers {
   kind: "resolve";
@@ -575,7 +575,7 @@ export interface Step {
   position?: number | "last";
 }
 /**
- * A colouring of the head map: what each earlier head adds to the input of one head, which reads one source.
+ * A colouring of the head map: what each earlier head adds to an input of one head that reads one source.
  *
  *     `by` is this input: the head's query or key (values add up to its attention score), or its value (values add up to
  *     its source contribution).
@@ -762,7 +762,7 @@ export interface TokenLabel {
  *     `missing` names the kinds of rows that were not cached ("MLPs"). The other rows are exact, but not complete.
  *     `own` is whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
  *     `worst` is the largest unexplained value of any prompt. `worst`, `measured` and `unexplained` are None if the cache
- *     has nothing to measure against. `inner` describes a target inside the model.
+ *     does not give the measured value. `inner` describes a target inside the model.
  */
 export interface AttributionReply {
   kind: "attribute";
@@ -805,7 +805,7 @@ export interface InnerFacts {
  * Two runs row by row. For each run, and for the difference, Σ rows + constant + unexplained = measured.
  *
  *     For `head` and `missing` see `AttributionReply`. `read` is the part of the measured difference that comes from
- *     reading the rows differently, summed over all rows. It includes the constant.
+ *     different reading, summed over all rows. It includes the difference of the constants.
  */
 export interface ComparisonReply {
   kind: "compare";
@@ -868,8 +868,8 @@ export interface AttentionBuffer {
 /**
  * Attention of one head in two runs: `parts` are its pattern in the first run, in the second, and second − first.
  *
- *     Each map has ⌈positions / step⌉² values. `positions` counts the pairs of positions. `pairs` lists them, unless all
- *     positions are paired by their index.
+ *     Each map has ⌈positions / step⌉² values. `positions` is the number of pairs of matched positions. `pairs` lists
+ *     them, unless all positions are matched by their index.
  */
 export interface AttentionComparisonReply {
   kind: "compare-attention";
@@ -882,7 +882,7 @@ export interface AttentionComparisonReply {
   pairs?: PositionPair[] | null;
 }
 /**
- * A position of the first run, and the one of the second run that stands beside it.
+ * A position of the first run, and the matched position of the second run.
  */
 export interface PositionPair {
   first: number;
@@ -891,7 +891,8 @@ export interface PositionPair {
 /**
  * A range of positions of the token lens in two runs: `first[point][position - start]`, and `second` likewise.
  *
- *     `beside` has the position of the second run beside each one. It, and the cell, is None if there is none.
+ *     `beside` has the matched position of the second run for each position. If there is none, this entry and the cells of
+ *     `second` are None.
  */
 export interface TokenLensComparisonReply {
   kind: "compare-token-lens";
@@ -912,12 +913,12 @@ export interface LensCell {
   rank?: number | null;
 }
 /**
- * How the positions of two runs are paired.
+ * How the positions of two runs are matched.
  *
  *     Attributes:
- *         how: By index; by their place without padding; by the tokens that both have; or not at all, because the lengths
- *             differ and no alignment was chosen.
- *         pairs: None if the positions are paired by index, or not at all, or differently in different prompts.
+ *         how: `index`: by index. `padding`: by their place in the prompt without its padding. `token`: by the tokens that
+ *             both prompts have. `none`: not at all, because the lengths differ and no alignment was chosen.
+ *         pairs: None if the positions are matched by index, or not at all, or differently in different prompts.
  *         first_length: How many tokens the (first) compared prompt has in the first run, without padding.
  *         second_length: The same in the second run.
  *         different: How many pairs have different tokens.
@@ -938,7 +939,7 @@ export interface PairingReply {
  *     Attributes:
  *         of: What is replaced.
  *         state: Whether all is measured (`done`), measuring waits for a turn (`waiting`), or it was stopped.
- *         turn: While it waits, the token of the turn for `residscope.hosts.turns.take`.
+ *         turn: The token with which `residscope.hosts.turns.take` takes the turn. None if measuring does not wait.
  *         done: The number of measured effects.
  *         total: The number of all effects. 0 before it is known.
  *         before: The target in the unchanged run. None before it is known.
@@ -1086,7 +1087,7 @@ export interface PairsReply {
   notes: string[];
 }
 /**
- * The tokens that a head writes, in logits, with the final norm's scale as cached.
+ * The tokens whose logits a head raises and lowers most, computed with the cached scale of the final norm.
  *
  *     `output_top` and `output_bottom` are for the head's output at the position. `source_top` and `source_bottom` are for
  *     W_OV applied to what the head reads at `source`, as if its attention to this source were 1.
@@ -1245,4 +1246,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "e95bf5957bca";
+export const WIRE = "c846727e8716";
