@@ -1,4 +1,4 @@
-// The badge of a target inside the model: what the rows add up to, and the value in the cache that this is.
+// The badge of a target inside the model: the sum of the rows, and the cached value that this sum should equal.
 import { headName, plain, signed } from "../../base/format";
 import type { Store } from "../../state/store";
 import { isInside, scoreIn } from "../../state/target";
@@ -25,7 +25,7 @@ export function insideSum(store: Store, inner: InnerFacts | null | undefined, su
   return `${written}, as cached`;
 }
 
-/** What the number of a score is, in a sentence; "" for other targets. */
+/** A sentence that explains the number of an attention score; "" for other targets. */
 export function scoreMeaning(store: Store): string {
   const score = scoreIn(store.target.value);
   if (!score) return "";
@@ -47,5 +47,5 @@ export function scoreMeaning(store: Store): string {
   }
 }
 
-/** Two significant digits: their ratio must give the sum. */
+/** An attention weight with two significant digits: the log of the ratio of two weights must give the written sum. */
 const weight = (value: number): string => plain(value, value > 0 ? value : 1);
