@@ -15,7 +15,7 @@ const MIN_ROW = 6;
 /** The height below the rows: the head numbers, the colour scale, and a margin. */
 const BELOW = 50;
 
-/** `axes` returns the box of the map and the charts. The nodes in `before` are above it; they may move it when they grow. */
+/** `axes` returns the box of the map and the charts. The nodes in `before` are above it: it moves when they grow. */
 export function rowHeight(
   store: Store,
   free: Free,

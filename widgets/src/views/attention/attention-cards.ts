@@ -31,7 +31,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
         "p",
         "rs-placeholder-more",
         {},
-        "Each row is a token that reads, each column one that is read. The bars below show what each source " +
+        "Each row is a token that reads, each column a token that is read. The bars below show what each source " +
           "contributes to the target.",
       ),
     ),

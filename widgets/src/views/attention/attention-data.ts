@@ -80,8 +80,8 @@ export class AttentionStore {
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
-    // On a thrifty transport, kept maps are not requested again. A change of the cache is noticed when the next notebook
-    // cell has run.
+    // On a thrifty transport, kept maps are not requested again. A change of the cache is noticed when the next cell of
+    // the notebook has run.
     const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
     if (kept) return kept;
     const question = `${key} ${weighting}`;

@@ -3,8 +3,8 @@ import type { Frame } from "../../draw/plane";
 import type { Weighting } from "../../state/store";
 
 /**
- * The map of the positions `rows` × `columns`. Each value stands for `step` × `step` cells; `step` is 1 unless the prompt
- * is long.
+ * The map of the positions `rows` × `columns`. Each value stands for `step` × `step` cells; `step` is 1 unless the
+ * prompt is long.
  */
 export interface AttentionMap extends Frame {
   /** "L9H9", or the description of several heads whose maps are combined in one. */

@@ -1,4 +1,4 @@
-// Token labels along a matrix. If there are many tokens, only some labels are shown, but always that of the destination.
+// Token labels along a matrix. If there are many tokens, only some have a label; the destination always has one.
 import { html, type TemplateResult } from "lit-html";
 import type { Part } from "../../draw/zoom";
 import type { Store } from "../../state/store";

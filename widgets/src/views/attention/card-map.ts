@@ -46,7 +46,7 @@ export function mountMiniMap(
     map.setAttribute(
       "aria-label",
       `In view: destinations ${top} to ${top + span - 1}, sources ${left} to ${left + span - 1}, of ${all}. ` +
-        "Arrow keys move there.",
+        "The arrow keys move this part.",
     );
   });
 

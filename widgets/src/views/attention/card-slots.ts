@@ -1,6 +1,6 @@
 // The layout of the cards next to the head map. The area is as high as the map and the ranking, however many heads are
-// pinned. Cards that do not fit are on further pages to the right. The pages are filled in the order of pinning, so that
-// no card moves when another head is pinned. If there are further pages, the preview covers the last visible place.
+// pinned. Cards that do not fit are on further pages to the right. The pages are filled in the order of pinning, so no
+// card moves when another head is pinned. If there are further pages, the preview covers the last visible place.
 // Pointing at a pinned head hides the preview and scrolls to the page of that head.
 import type { Store } from "../../state/store";
 

@@ -1,4 +1,4 @@
-// Zooming a matrix: Ctrl + wheel zooms about the pointer (a pinch on a touchpad sends the same events); the keys + and −
+// Zooming a matrix: Ctrl + wheel zooms about the pointer (a pinch on a touchpad sends the same events). The keys + and −
 // zoom about the middle. Dragging moves the visible part; 0 or a double click shows the whole matrix.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
@@ -45,7 +45,7 @@ export function mountZoom(
   canvas.addEventListener(
     "keydown",
     (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return; // these keys belong to the browser, for example its zoom
+      if (event.ctrlKey || event.metaKey || event.altKey) return; // for the browser, for example its own zoom
       if (event.key === "+" || event.key === "=") by(STEP);
       else if (event.key === "-") by(1 / STEP);
       else if (event.key === "0") zoom.value = null;

@@ -197,8 +197,8 @@ export function createCard(
     signal,
   );
 
-  // The bars show the source contributions at the active destination. If these are not known, the bars show those at the
-  // destination that was requested (`asked`).
+  // The bars show the source contributions at the active destination. If these are not known, the bars show those at
+  // the destination that was requested (`asked`).
   const asked = computed(() => (shown.value ? ownDestination(shown.value.attention, store) : null));
   const read = computed(() => {
     const contributions = line.value?.maps.contribution;
@@ -308,7 +308,7 @@ export function createCard(
     const pointedAt = cursor.value !== null || labelled.value;
     const weights = line.value?.maps.pattern;
     if (!pointedAt || !shown.value) return untracked(unfollow);
-    if (!line.value || !weights || line.value.token !== room.row.value) return; // while the line loads, the last one stays
+    if (!line.value || !weights || line.value.token !== room.row.value) return; // it loads: the last line stays
     const { token } = line.value;
     followed = {
       head: shown.value.head,

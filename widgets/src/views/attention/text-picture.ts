@@ -1,5 +1,5 @@
-// The picture of the text view: the mean of the maps of some heads (the sum, if the maps are contributions). If all heads
-// of a layer or of the model are chosen, the kernel computes the picture; this is called a blend.
+// The picture of the text view: the mean of the maps of some heads (the sum, if the maps are contributions). If all
+// heads of a layer or of the model are chosen, the kernel computes the picture; this is called a blend.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -73,7 +73,7 @@ export function readText(
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(false);
-  const wantedKey = computed(() => JSON.stringify(wanted.value)); // a new object with the same heads causes no new request
+  const wantedKey = computed(() => JSON.stringify(wanted.value)); // equal choices cause no new request
   let requests = 0;
 
   watch(signal, () => {
