@@ -1,6 +1,6 @@
 // The frame that the charts of the logit lens and of the layers share. The vertical axis has the layers, with the same
-// rows as the head map (state/axis.ts). The horizontal axis has the values. The pointer and the arrow keys move a cursor
-// from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
+// rows as the head map (state/axis.ts). The horizontal axis has the values. The pointer and the arrow keys move a
+// cursor from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";

@@ -13,7 +13,7 @@ export class AttentionRoom {
   readonly pointed = state<number | null>(null);
   /** What the destination under the pointer reads. The token strip shows it while the pointer is there. */
   readonly followed = state<Reading | null>(null);
-  /** The active destination: the one under the pointer, else a token hovered elsewhere, else the panel's destination. */
+  /** The active destination: under the pointer, else a token hovered elsewhere, else the panel's destination. */
   readonly row: ReadonlySignal<number | null>;
 
   constructor(

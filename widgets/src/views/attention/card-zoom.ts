@@ -1,5 +1,5 @@
-// Zooming a matrix: Ctrl + wheel zooms about the pointer (a pinch on a touchpad sends the same events). The keys + and −
-// zoom about the middle. Dragging moves the visible part; 0 or a double click shows the whole matrix.
+// Zooming a matrix: Ctrl + wheel zooms about the pointer (a pinch on a touchpad sends the same events). The keys + and
+// − zoom about the middle. Dragging moves the visible part; 0 or a double click shows the whole matrix.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { panBy, type Zoom, zoomBy } from "../../draw/zoom";

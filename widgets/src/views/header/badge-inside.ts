@@ -41,8 +41,8 @@ export function scoreMeaning(store: Store): string {
       );
     default:
       return (
-        "The number is the score of the source, minus the score of the other source. It equals the log of the ratio of " +
-        `their attention${times("the other")}.`
+        "The number is the score of the source, minus the score of the other source. It equals the log of the ratio " +
+        `of their attention${times("the other")}.`
       );
   }
 }

@@ -1,5 +1,5 @@
-// A line about the difference of two runs. A component's difference has two parts: it writes another vector, or the same
-// vector is read with another weight. The line says how much comes from the second part.
+// A line about the difference of two runs. Such a difference has two parts: components write other vectors, and the
+// target is read from the vectors in another way. The line says how much comes from the second part.
 import { signed } from "../../base/format";
 import type { Comparison } from "../../state/comparison";
 import { rowSum } from "../header/ledger";

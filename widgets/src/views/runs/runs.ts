@@ -1,5 +1,5 @@
-// Two compared runs, head by head: a plot of what each head adds in A (horizontal) and in B (vertical); or of the direct
-// and the total effect of each head. A click pins a head; dragging draws a frame and pins the heads in it.
+// Two compared runs, head by head: a plot of what each head adds in A (horizontal) and in B (vertical), or of the
+// direct and the total effect of each head. A click pins a head; dragging draws a frame and pins the heads in it.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";

@@ -56,5 +56,5 @@ export function besideWords(store: Store, position: number): string {
   const beside = store.runs.beside.value;
   if (beside === null) return "";
   const at = beside.get(position);
-  return at === undefined ? "; nothing stands beside it in B" : at === position ? "" : `; position ${at} in B`;
+  return at === undefined ? "; paired with no position of B" : at === position ? "" : `; position ${at} in B`;
 }
