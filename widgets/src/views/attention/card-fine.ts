@@ -1,5 +1,5 @@
 // Refines a card's picture of a long prompt: while the picture is zoomed, smaller blocks of the visible part are
-// requested. The coarse picture stays below them: it is visible until they come, and where they do not cover the part.
+// requested. The coarse picture stays below them: it is visible until they come, and where they do not cover it.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { covers, type Frame, finer, length, stepOf } from "../../draw/plane";

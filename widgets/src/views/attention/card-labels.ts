@@ -3,7 +3,7 @@ import { html, type TemplateResult } from "lit-html";
 import type { Part } from "../../draw/zoom";
 import type { Store } from "../../state/store";
 
-/** The length of axis that a label needs, in CSS pixels. The labels of sources are slanted. */
+/** The space that a label needs along the axis, in CSS pixels. The labels of sources are slanted. */
 const LINE = { source: 15, destination: 12 };
 
 /** The positions that get a label: those in `sure`, and as many others as fit, at equal distances. */

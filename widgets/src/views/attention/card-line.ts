@@ -1,5 +1,5 @@
-// What the active destination reads, with a value for each cell. If the map has single cells, it has the line;
-// otherwise the line is requested. The previous line stays until the reply comes.
+// What the active destination reads, with a value for each cell. If the map has single cells, the line is a part of
+// it; otherwise the line is requested. The previous line stays until the reply comes.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import type { AttentionRoom } from "./attention-room";

@@ -35,7 +35,7 @@ export function slotsIn(width: number, height: number, free: number): Slots {
   return { columns, rows: 2, side: Math.max(SMALLEST, Math.min(most, half)) };
 }
 
-/** The place of the `nth` card: its page, its column (counted over all pages) and its row, both from 1. */
+/** The place of the `nth` card: its page (from 0), and its column (counted over all pages) and row (both from 1). */
 export function place(
   nth: number,
   { columns, rows }: Pick<Slots, "columns" | "rows">,

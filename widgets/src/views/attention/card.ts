@@ -308,7 +308,7 @@ export function createCard(
     const pointedAt = cursor.value !== null || labelled.value;
     const weights = line.value?.maps.pattern;
     if (!pointedAt || !shown.value) return untracked(unfollow);
-    if (!line.value || !weights || line.value.token !== room.row.value) return; // it loads: the last line stays
+    if (!line.value || !weights || line.value.token !== room.row.value) return; // loading: the last line stays
     const { token } = line.value;
     followed = {
       head: shown.value.head,

@@ -15,7 +15,7 @@ import type { AttentionRoom } from "./attention-room";
 export type Wanted = { heads: string[] } | { layer: number | null };
 
 export interface TextPicture {
-  /** "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
+  /** The heads in words: "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
   name: string;
   /** The names of the heads. */
   heads: string[];

@@ -16,7 +16,7 @@ export function missingWords(kinds: string[]): string {
   return `${[kinds.slice(0, -1).join(", "), kinds.at(-1) ?? ""].filter((part) => part !== "").join(" and ")} missing`;
 }
 
-/** The same for the activations (`missing`) that a cache does not have; null if no rows need them. */
+/** The same words for activations that are missing from a cache; null if no rows need these activations. */
 export function lackingIn(missing: string[]): string | null {
   const kinds = missing.flatMap((name) => KINDS[name] ?? []);
   return kinds.length > 0 ? missingWords(kinds) : null;

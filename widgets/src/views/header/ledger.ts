@@ -48,7 +48,7 @@ export function rowSum({ reply, rows }: Attribution): number {
 }
 
 export type Verdict =
-  /** `contradicts`: the sum of the rows is not the one that the same reply states, so the data is inconsistent. */
+  /** `contradicts`: the sum of the rows differs from the sum in the same reply, so the data is inconsistent. */
   | { kind: "agrees" | "misses" | "contradicts"; measured: number; unexplained: number }
   /** Some rows were not cached, so the sum is not comparable to the model's own value. */
   | { kind: "incomplete"; measured: number | null; unexplained: number | null }
@@ -92,7 +92,7 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
   return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
 }
 
-/** A table of lines with bars. Below a rule, it has the total. */
+/** A table of lines with bars. Below a rule is the total. */
 export function sumTable(title: string, lines: Entry[], total: Entry): TemplateResult {
   const limit = limitOf(lines.map((e) => e.value));
   const largest = Math.max(limit, limitOf([total.value]));

@@ -14,7 +14,7 @@ import { componentsOf } from "../../wire/components";
 import { type Entry, sumTable } from "../header/ledger";
 import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 
-/** The lines of the table below the neurons (neurons, biases), and the total: the MLPs. */
+/** The lines of the table below the neurons (neurons, biases), and their total: what the MLPs add. */
 export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
   const { count, total, bias } = reply;
   const one = layer !== null;

@@ -23,7 +23,7 @@ export interface PromptList {
   inSight: ReadonlySignal<boolean>;
 }
 
-/** The height of a row in CSS pixels. In a wide list the text is next to the bar, in a narrow one below it. */
+/** The height of a row in CSS pixels. In a wide list, the text is next to the bar; in a narrow list, below it. */
 const ROW_HEIGHT = { wide: 24, narrow: 42 };
 /** The largest height of the visible list. */
 const LIST_HEIGHT = 336;

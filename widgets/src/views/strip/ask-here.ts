@@ -13,7 +13,7 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
   const place = element("div", "rs-ask-here", { role: "group", "aria-label": "Ask about what is read" });
   parent.append(place);
 
-  // When the head, the target, the prompt or the cache changes, the cell that was pointed at last no longer counts.
+  // When the head, the target, the prompt or the cache changes, the cell that was pointed at last is forgotten.
   watch(signal, () => {
     void store.reading.value?.head;
     void store.path.value;

@@ -53,7 +53,7 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
           single.set(keyOf(found.key, head), float32(result.buffers[0]));
           arrived.value += 1;
         },
-        (error: unknown) => void isOutdated(error, store), // then this head has no values to show
+        (error: unknown) => void isOutdated(error, store), // on failure, this head has no values to show
       );
     });
   });
@@ -77,7 +77,7 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
           );
           arrived.value += 1;
         },
-        (error: unknown) => void isOutdated(error, store), // then these neurons have no values to show
+        (error: unknown) => void isOutdated(error, store), // on failure, these neurons have no values to show
       );
     });
   });

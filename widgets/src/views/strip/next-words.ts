@@ -13,7 +13,7 @@ export function predictedWords(store: Store, position: number): string {
   if (!found || !Number.isFinite(logProb)) return "";
   const rank = found.rank[position] ?? NaN;
   const other = found.reply.runner_up[position] ?? "";
-  // The mean probability cannot be computed from the mean of log p, so the mean of log p is shown.
+  // The kernel sends the mean of log p. The mean of p cannot be computed from it.
   if (store.isMean.value) return `mean −log p ${(-logProb).toFixed(2)}`;
   return [
     `p ${probability(Math.exp(logProb))}${Number.isFinite(rank) ? `, rank ${rank}` : ""}`,

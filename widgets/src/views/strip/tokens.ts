@@ -177,7 +177,7 @@ export function mountTokens(
       store.spot.value = { head: reading.head, destination: reading.destination, source: at };
     if (at === null) store.sentence.value = null;
   };
-  // The sentence changes with the destination and the head in focus, unless another view has replaced it.
+  // The sentence changes with the destination and the head in focus, unless another view has replaced the sentence.
   let said: { at: number; words: Sentence } | null = null;
   watch(signal, () => {
     const at = pointed.value;

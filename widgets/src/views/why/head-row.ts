@@ -33,8 +33,8 @@ export function headRow(
 }
 
 /**
- * The first of these parts of the reply that is a single row. In a mean over prompts, each prompt may have its own
- * destination.
+ * The first of these parts of the reply that is a single row. In a mean over prompts, it may be the mean of rows at
+ * different destinations, one of each prompt.
  */
 export function rowIn({ reply, buffers }: Result<"attention">, parts: readonly What[]): Row | null {
   const frame = frameOf(reply);

@@ -78,7 +78,7 @@ export function mountPairs(
     tabStop.move(grid.querySelector(".rs-pairs-cell"));
   });
 
-  /** The components of the row and of the column of a cell. The row and column of other components have null. */
+  /** The components of the row and of the column of a cell. Null stands for all other components. */
   const lit = (at: { row: number; column: number } | null): (Component | null)[] =>
     at === null ? [] : [table.peek()?.query[at.row] ?? null, table.peek()?.key[at.column] ?? null];
   watch(signal, () => {
