@@ -76,8 +76,8 @@ export function mountCombobox(
   client
     .latest(
       "suggest",
-      // If each position has its own target, `store.shown.position` is never the last one, because the last token has no
-      // next token. A token that the user chooses needs no next token: its suggestions may be for the last position.
+      // If each position has its own target, `store.shown.position` replaces "last" by the position before the last
+      // token. The suggestions are for a single token, which needs no next token: "last" stays the last token.
       untracked(() => suggestions({ ...store.shown, position: store.locked.value ?? "last" })),
     )
     .then((result) => result && (predictions.value = result.reply.predictions), report);
