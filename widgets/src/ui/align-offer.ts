@@ -1,4 +1,4 @@
-// The button that pairs the positions of two runs by the tokens that both have, where they cannot be paired by index.
+// A button that pairs the positions of two runs by the tokens that both prompts have.
 import { html, nothing, type TemplateResult } from "lit-html";
 import { aligned } from "../state/comparison";
 import type { Store } from "../state/store";
@@ -12,7 +12,7 @@ export function alignByToken(store: Store): TemplateResult | typeof nothing {
       @click=${() => (store.against.value = aligned(against, "by token"))}>align by token</button>`;
 }
 
-/** The same button where a view of two runs is refused; nothing if it would not help. */
+/** The same button, for a view that cannot show two runs before they are aligned; nothing if aligning does not help. */
 export function alignOffer(store: Store): TemplateResult | typeof nothing {
   return store.runs.areUnaligned.value ? html` ${alignByToken(store)}` : nothing;
 }

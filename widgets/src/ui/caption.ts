@@ -1,5 +1,5 @@
-// The caption of a view below the charts. It explains what the view shows and how to read it. A chip has the kernel's
-// notes.
+// The caption of a view below the charts. It explains what the view shows and how to read it. If the kernel sent notes,
+// a chip next to the caption shows them.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence } from "../base/legible";
 import { watch } from "../base/lifetime";
@@ -30,7 +30,7 @@ export function mountCaption(
   });
 }
 
-/** Shows in place of a picture why there is none. `read` returns null if there is a picture. */
+/** Shows why a picture is missing. `read` returns the reason, or null if there is a picture. `act` adds a button. */
 export function mountTrouble(
   node: HTMLElement,
   picture: HTMLElement,

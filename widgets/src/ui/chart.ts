@@ -1,6 +1,6 @@
-// The chart frame that the lens and the layer bars share. Its vertical axis has the layers, with the same rows as the
-// head map (state/axis.ts); its horizontal axis has the values. The pointer and the arrow keys move a cursor from mark
-// to mark. Horizontal positions are percentages, so that nothing has to be measured.
+// The frame that the charts of the logit lens and of the layers share. The vertical axis has the layers, with the same
+// rows as the head map (state/axis.ts). The horizontal axis has the values. The pointer and the arrow keys move a
+// cursor from mark to mark. Horizontal positions are percentages, so that nothing has to be measured.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, render, type TemplateResult } from "lit-html";
@@ -14,24 +14,25 @@ import type { Store } from "../state/store";
 import { mountTrouble } from "./caption";
 import { stepAlong } from "./roving";
 
+/** A point or a bar of a chart. */
 export interface Mark {
   name: string;
   value: number;
-  /** Its position on the layer axis (state/axis.ts). */
+  /** The position of the mark on the layer axis (state/axis.ts). */
   at: number;
   layer: number | null;
   sentence: Sentence;
-  /** Its value in a second run, drawn next to it. */
+  /** The value in a second run, drawn next to `value`. */
   second?: number;
-  /** Called for a click or Enter on it. */
+  /** Called when the user clicks the mark, or presses Enter or Space on it. */
   choose?: () => void;
 }
-/** The largest absolute value of the marks, which decides the decimals of all numbers in a chart. */
+/** The largest absolute value of the marks. The number of decimals of all numbers in a chart depends on it. */
 export function farthest(marks: Mark[]): number {
   return limitOf(marks.flatMap(({ value, second = NaN }) => [value, second]).filter(Number.isFinite));
 }
 
-/** "+2.24", or of two runs "A +2.24, B −2.31". */
+/** The value of a mark: "+2.24", or "A +2.24, B −2.31" for two runs. */
 function tipWords({ value, second }: Mark, largest: number): string {
   const own = signed(value, largest);
   return second === undefined ? own : `A ${own}, B ${signed(second, largest)}`;
@@ -42,7 +43,7 @@ export interface Chart {
   marks: ReadonlySignal<Mark[]>;
   summary: ReadonlySignal<string>;
   layers: ReadonlySignal<number>;
-  /** The height of a layer in pixels, the same as a row of the head map. */
+  /** The height of a layer in pixels. A row of the head map has the same height. */
   row: ReadonlySignal<number>;
   /** A sentence that says why the chart is not drawn; null if it is drawn. */
   why: ReadonlySignal<string | null>;
@@ -61,7 +62,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
   mountTrouble(trouble, host, signal, () => chart.why.value);
 
   const cursor = state<number | null>(null);
-  const hold = holdOf(store, "heads"); // the range is held together with the map’s colours
+  const hold = holdOf(store, "heads"); // “hold” keeps this range and the map’s colours
   const scale = computed(() => {
     const values = chart.marks.value.flatMap(({ value, second = NaN }) => [value, second]).filter(Number.isFinite);
     const low = values.reduce((least, value) => Math.min(least, value), 0);
@@ -80,7 +81,7 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     store.hoveredLayer.value = mark?.layer ?? null;
     store.sentence.value = shownSentence = mark?.sentence ?? null;
   };
-  // A mark's sentence can change while it is shown: new values arrive, or the user chooses another layer.
+  // The sentence of a mark can change while it is on screen: new values arrive, or the user chooses another layer.
   watch(signal, () => {
     const marks = chart.marks.value;
     const index = cursor.peek();
@@ -147,11 +148,11 @@ export function mountChart(parent: HTMLElement, store: Store, signal: AbortSigna
     );
   });
   watch(signal, () => {
-    // Two ticks: zero, and one near the end that is farther from zero.
+    // Two ticks: zero, and one near the end of the axis that is farther from zero.
     const [low = 0, high = 0] = scale.value.domain();
     const beyond = (count: number): number[] =>
       scale.value.ticks(count).filter((tick) => (high >= -low ? tick > 0 : tick < 0));
-    // More ticks are tried until one of them is on the side where the axis is longer.
+    // d3 is asked for more and more ticks, until one of them is on the longer side of zero.
     const far = chart.marks.value.length === 0 ? [] : ([2, 4, 8].map(beyond).find((found) => found.length > 0) ?? []);
     const shown =
       chart.marks.value.length === 0 ? [] : [0, ...far.slice(high >= -low ? -1 : 0, high >= -low ? undefined : 1)];

@@ -1,5 +1,6 @@
-// The token picker. It lists the model's top predictions, filters them while the user types, and checks the typed text.
-// If a whole target can be chosen, it also lists variables of the notebook.
+// The token picker. It lists the model's top predictions, filters them while the user types, and asks the kernel
+// whether the typed text is one token. The picker for the answer also lists whole targets, for example those in
+// variables of the notebook.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { visible } from "../base/format";
@@ -15,7 +16,7 @@ import { prose } from "./prose";
 
 export interface Choice {
   choose: (token: Token) => void;
-  /** Takes a whole target, notes on it, and the name of the variable that it came from (null: an inline panel). */
+  /** Takes a whole target, the notes on it, and the name of its variable; null if it did not come from a variable. */
   take: (target: Target, notes: string[], from: string | null) => void;
   close: (refocus: boolean) => void;
 }
@@ -30,17 +31,17 @@ interface NotebookTarget {
   words: string;
 }
 
-/** A whole target in the list, and what choosing it does. */
+/** A whole target in the list. `take` is called when the user chooses it. */
 interface Whole {
   label: string;
   note: string;
   take: () => void;
 }
 
-/** The most tokens, and the most targets from the notebook, in the list. */
+/** The list has at most MAX_TOKENS tokens, and at most MAX_TARGETS targets from the notebook. */
 const MAX_TOKENS = 8;
 const MAX_TARGETS = 5;
-/** How many token pickers there have been; makes their ids unique. */
+/** The number of token pickers that were created so far. It makes their ids unique. */
 let pickers = 0;
 
 export function mountCombobox(
@@ -53,13 +54,13 @@ export function mountCombobox(
 ): void {
   const id = `rs-combobox-${++pickers}`;
   const typed = state("");
-  // Chosen with the arrow keys or the pointer. `index` counts in its own list (tokens or variables), so that a chosen
-  // variable stays chosen when the list of tokens changes.
+  // The option that the user chose with the arrow keys or the pointer. `index` counts among the tokens, or among the
+  // whole targets if `isFound`, so that a chosen target stays chosen when the list of tokens changes.
   const chosen = state<{ index: number; isFound: boolean } | null>(null);
   const predictions = state<Prediction[] | null>(null);
   const check = state<TokenCheck | null>(null);
   const failure = state("");
-  const isEnterPending = state(false); // Enter was pressed before the check of the text was answered
+  const isEnterPending = state(false); // Enter was pressed before the kernel had checked the text
   const inNotebook = state<AnswersReply | null>(null);
   const reading = state<string | null>(null);
   const report = (error: unknown): void => {
@@ -75,7 +76,8 @@ export function mountCombobox(
   client
     .latest(
       "suggest",
-      // If each position has its own target, the last position of another target is a later one.
+      // If each position has its own target, `store.shown.position` replaces "last" by the position before the last
+      // token. The suggestions are for a single token, which needs no next token: "last" stays the last token.
       untracked(() => suggestions({ ...store.shown, position: store.locked.value ?? "last" })),
     )
     .then((result) => result && (predictions.value = result.reply.predictions), report);
@@ -143,7 +145,7 @@ export function mountCombobox(
       }),
     ),
   );
-  /** Targets that differ between positions. */
+  /** Whole targets that give each position its own target. */
   const ownTargets = computed(() => {
     if (side !== "answer" || store.facts.value?.has_tokens !== true) return [];
     const all = [nextToken(), nextToken("runner-up")].map(
@@ -158,14 +160,14 @@ export function mountCombobox(
   const wholes = computed(() => [...ownTargets.value, ...listedTargets.value]);
 
   /**
-   * The active option: the first one, unless the typed text is not a token. Then the options are other tokens, and the
-   * user has to choose one.
+   * The index of the active option. It is the first option until the user chooses another one. If the typed text is not
+   * one token, the options are other tokens, and no option is active (−1) until the user chooses one.
    */
   const active = computed<number>(() => {
     const isNoToken = check.value?.text === typed.value && check.value.single === false;
     const count = options.value.length;
     const { index, isFound } = chosen.value ?? { index: isNoToken && typed.value !== "" ? -1 : 0, isFound: false };
-    // A variable is active only if the user chose it, because typed text means a token.
+    // A whole target is active only if the user chose it, because typed text means a token.
     return isFound && index < wholes.value.length ? count + index : Math.min(index, count - 1);
   });
 
@@ -253,7 +255,7 @@ export function mountCombobox(
     else if (event.key === "Enter") {
       const option = tokens[index];
       const target = index >= 0 ? wholes.peek()[index - tokens.length] : undefined;
-      // Until the check is answered, a prediction is first in the list. Enter still means the typed text.
+      // Until the kernel has checked the text, a prediction is first in the list. But Enter means the typed text.
       if (target) target.take();
       else if (typed.peek() !== "" && index <= 0 && check.peek()?.text !== typed.peek()) isEnterPending.value = true;
       else if (option) act.choose(option.token);
@@ -263,7 +265,7 @@ export function mountCombobox(
   }
 }
 
-/** The typed text. A leading space is written as in tokens: "·". */
+/** The typed text, with a leading space written as "·", as in the tokens of the prompt. */
 function shownAs(text: string): string {
   return text.replace(/^ /, "·");
 }

@@ -1,7 +1,7 @@
-// A sentence on one line, made of parts. A part for which there is no room is left out completely, never cut.
+// A sentence of several parts on one line. A part is either shown completely or, if there is no room, not at all.
 import { html, render } from "lit-html";
 
-/** Renders the parts into a node that is one line high. Parts without room wrap out of view. The title has all parts. */
+/** Renders the parts into a node that is one line high. Parts without room wrap out of view; the tooltip has all. */
 export function fitWords(node: HTMLElement, parts: string[]): void {
   node.classList.add("rs-fit");
   node.title = parts.join("");

@@ -1,6 +1,6 @@
-// Keeps a notice in view while the panel scrolls. If the browser scrolls the panel itself, CSS (`position: sticky`)
-// does this. VS Code scrolls an output from outside the output's page, and other hosts put it into additional boxes:
-// there, this module moves the notice to the first visible line.
+// Keeps a notice in view while the panel scrolls. CSS (`position: sticky`) does this only if nothing comes between the
+// panel and the box that scrolls. VS Code scrolls an output from outside the output's page, and other hosts put
+// additional boxes around the panel. There, this module moves the notice to the first visible line.
 import { child } from "../base/lifetime";
 
 const THRESHOLDS = Array.from({ length: 101 }, (_, i) => i / 100);

@@ -1,14 +1,14 @@
 // Pointer events that the user causes by moving the pointer. The browser also sends events when contents move under a
-// resting pointer; these are ignored.
+// pointer that rests. This module ignores those events.
 
-/** Calls `body` for each "pointerover" event, unless the pointer has not moved since the last one. */
+/** Calls `body` for a "pointerover" event if the pointer has moved since the previous one. */
 export function whenPointedAt(node: HTMLElement, body: (event: PointerEvent) => void, signal: AbortSignal): void {
   let [x, y] = [NaN, NaN];
   node.addEventListener(
     "pointerover",
     (event) => {
       if (event.clientX === x && event.clientY === y) return;
-      // Synthetic events may have no coordinates. They become NaN, so that the next event counts as a movement.
+      // Synthetic events may have no coordinates. Then x and y are NaN, so that the next event counts as a movement.
       [x, y] = [Number(event.clientX), Number(event.clientY)];
       body(event);
     },

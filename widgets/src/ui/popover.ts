@@ -1,4 +1,4 @@
-// Closes an element that is open over others, when the user goes to another part of the page.
+// Closes a popover (an element that opens above others) when the user goes to another part of the page.
 
 /**
  * While `isOpen()`, calls `close` when the focus moves out of `parent`, or the user presses outside it. If the window

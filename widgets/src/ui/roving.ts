@@ -1,6 +1,6 @@
-// Moves the focus in rows and grids with keys, and keeps one element of each as the stop of the Tab key.
+// Keyboard focus in rows and grids of elements: the Tab key stops at one element only, and other keys move from there.
 
-/** The one of many elements that the Tab key stops at. */
+/** Keeps one of many elements as the only one at which the Tab key stops. */
 export class TabStop {
   #current: Element | null = null;
 
@@ -13,7 +13,7 @@ export class TabStop {
 
 const clamp = (value: number, last: number): number => Math.max(0, Math.min(last, value));
 
-/** The index that a key moves to from `at`, in a row of `count`: arrows, Home and End. Undefined for any other key. */
+/** The index that an arrow key, Home or End moves to, in a row of `count` elements. Undefined for any other key. */
 export function stepAlong(key: string, index: number, count: number): number | undefined {
   const last = count - 1;
   const to = {
@@ -33,8 +33,8 @@ export interface Cell {
 }
 
 /**
- * The cell that a key moves to in a grid; undefined for any other key. Home and End move to the ends of the row, and
- * with Ctrl to the first and last cell. `page` is the number of rows that PageUp and PageDown move by; all by default.
+ * The cell of a grid that a key moves to; undefined if the key moves nowhere. Home and End move to the ends of the row,
+ * and with Ctrl to the first and last cell. PageUp and PageDown move by `page` rows; by default, by all rows.
  */
 export function stepAcross(
   { key, ctrlKey }: KeyboardEvent,

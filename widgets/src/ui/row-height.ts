@@ -6,7 +6,7 @@ import { bandAbove } from "../state/axis";
 import type { Store } from "../state/store";
 import type { Free } from "./free-height";
 
-/** The largest height of a map, in pixels. The second one limits a map with many heads. */
+/** In pixels: a row is at most MAX_MAP / layers and at most MAX_SQUARE_MAP / heads high. */
 const MAX_MAP = 340;
 const MAX_SQUARE_MAP = 290;
 const MAX_ROW = 28;
@@ -15,7 +15,7 @@ const MIN_ROW = 6;
 /** The height below the rows: the head numbers, the colour scale, and a margin. */
 const BELOW = 50;
 
-/** `axes` contains the map and the charts. The nodes in `before` come above it, and may grow and move it down. */
+/** `axes` returns the box of the map and the charts. The nodes in `before` are above it: it moves when they grow. */
 export function rowHeight(
   store: Store,
   free: Free,

@@ -1,4 +1,5 @@
-// The theme of the surrounding page: which host's CSS variables apply, light or dark, and high contrast or not.
+// The theme of the surrounding page: which host's CSS variables apply, and whether the theme is light, dark or of high
+// contrast.
 import { signal as state } from "@preact/signals-core";
 import { parentOf } from "../base/ancestors";
 import { watch } from "../base/lifetime";
@@ -7,8 +8,8 @@ import type { Store } from "../state/store";
 
 /**
  * The host whose CSS variables the styles use. JupyterLab's variables are used only if JupyterLab has marked the page.
- * They exist on other pages, too: in VS Code's output page and in documents, ipywidgets' bundle sets them to fixed
- * light values, whatever the theme is.
+ * These variables exist on other pages, too: in VS Code's output page and in HTML documents, ipywidgets' bundle sets
+ * them to fixed light values, even if the theme is dark.
  */
 export type Host = "jupyter" | "vscode" | "other";
 
@@ -19,7 +20,7 @@ interface PageTheme {
   contrast: boolean;
 }
 
-/** VS Code's kind of theme; null elsewhere. A light high-contrast theme has both high-contrast classes. */
+/** The kind of theme in VS Code; null in other hosts. A light high-contrast theme has both high-contrast classes. */
 function kindOf(body: HTMLElement): string | null {
   const kinds = ["vscode-high-contrast-light", "vscode-high-contrast", "vscode-dark", "vscode-light"];
   return body.getAttribute("data-vscode-theme-kind") ?? kinds.find((kind) => body.classList.contains(kind)) ?? null;
@@ -62,7 +63,7 @@ function isDark(node: HTMLElement, isSystemDark: boolean): boolean {
   return isSystemDark && window.parent !== window;
 }
 
-/** Gives an element the theme of the surrounding page, and follows its changes. */
+/** Gives an element the theme of the surrounding page, and updates it when the page's theme changes. */
 export function followTheme(
   node: HTMLElement,
   signal: AbortSignal,
@@ -77,7 +78,7 @@ export function followTheme(
   };
   const attributes = new MutationObserver(update);
   for (const root of [document.documentElement, document.body]) attributes.observe(root, { attributes: true });
-  const size = new ResizeObserver(update); // reports when the node is added to the page, which may be later
+  const size = new ResizeObserver(update); // calls `update` again when the node is added to the page
   size.observe(node);
   signal.addEventListener("abort", () => (attributes.disconnect(), size.disconnect()), { once: true });
   system.addEventListener("change", update, { signal });

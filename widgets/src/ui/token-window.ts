@@ -1,5 +1,5 @@
-// Which tokens of a long prompt the page shows. All of them would be slow, so the page has only a stretch of them. A
-// slider moves the stretch.
+// Which tokens of a long prompt the page shows. Showing all of them would be slow, so the page shows a stretch: some
+// consecutive tokens. A slider moves the stretch.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../base/lifetime";
@@ -12,11 +12,11 @@ const STRETCH = 256;
 
 export interface Stretch {
   shown: ReadonlySignal<Span>;
-  /** If the stretch does not contain this position, moves it there. */
+  /** Moves the stretch to this position, unless the stretch contains it already. */
   reveal: (position: number) => void;
 }
 
-/** `what` names the tokens in the labels for screen readers. */
+/** `noun` names the tokens in the labels for screen readers. */
 export function mountStretch(parent: HTMLElement, store: Store, noun: string, signal: AbortSignal): Stretch {
   const from = state(0);
   const size = computed(() => store.tokens.value.length);

@@ -17,7 +17,7 @@ import type { TabView } from "./tab-view";
 import { tokenLens } from "./token-lens/token-lens";
 import { why } from "./why/why";
 
-/** In the order of the tabs. */
+/** The views, in the order of their tabs. */
 const VIEWS: Record<Tab, TabView> = { attention, positions, "token-lens": tokenLens, prompts, why, runs };
 const TABS = keysOf(VIEWS);
 let panels = 0;
@@ -86,7 +86,7 @@ export function ofTheTab(scene: Scene): Ask[] {
   return VIEWS[scene.shown.tab].requests(scene);
 }
 
-/** Requests for options within the open tab. */
+/** The requests that the open tab may send when the user changes an option within it. */
 export function withinTheTab(scene: Scene): Ask[] {
   return VIEWS[scene.shown.tab].options(scene);
 }

@@ -1,4 +1,4 @@
-// The attention cards: the pinned heads in the order of pinning, then one slot for a preview, always of the same size.
+// The attention cards: first the pinned heads in the order of pinning, then a preview of the head under the pointer.
 import { untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keyboard";
 import { child, element, watch } from "../../base/lifetime";
@@ -11,7 +11,7 @@ interface MountedCard extends Card {
   end: AbortController;
 }
 
-/** Reads what the cards show, in their order. */
+/** Returns what each card shows, in the order of the cards. */
 export type ReadCards = () => Seen[];
 
 export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadCards {
@@ -31,7 +31,7 @@ export function mountCards(row: HTMLElement, room: AttentionRoom, signal: AbortS
         "p",
         "rs-placeholder-more",
         {},
-        "Each row is a token that reads, each column one that is read. The bars below show what each source " +
+        "Each row is a token that reads, each column a token that is read. The bars below show what each source " +
           "contributes to the target.",
       ),
     ),

@@ -1,6 +1,6 @@
-// A cache of attention maps (the least recently used are dropped), so that pinning, unpinning and going back draw at
-// once. For a long prompt a map consists of blocks of cells; a part of it, or the row of one token, is requested cell
-// by cell when it is shown.
+// A cache of attention maps, so that the map of a head that was shown before is drawn at once. The maps that were least
+// recently used are dropped. For a long prompt, each value of a map stands for a block of cells. The single cells of a
+// part of the map, or of the row of one token, are requested when they are shown.
 
 import { untracked } from "@preact/signals-core";
 import { Lru } from "../../base/lru";
@@ -16,7 +16,7 @@ import type { AttentionBuffer, ReadAttention } from "../../wire/protocol.gen";
 export type Pool = "peak" | "mean";
 export type Maps = Partial<Record<Weighting, Float32Array>>;
 
-/** The direction of a line: what a token reads (its row), or what reads the token (its column). */
+/** The direction of a line of a map: what a token reads (a row), or what reads the token (a column). */
 export type Direction = "reads" | "read-by";
 /** A part of a head's maps. */
 export interface Pane extends Frame {
@@ -25,19 +25,22 @@ export interface Pane extends Frame {
 /** All maps of a head that were received: row-major, ⌈size / step⌉ values per side. */
 export interface Attention extends Pane {
   size: number;
-  /** How much the requested destination reads of each source; in a mean over prompts, each prompt has its own one. */
+  /**
+   * How much the requested destination reads of each source. In a mean over prompts, each prompt has its own
+   * destination.
+   */
   reads: Float32Array | null;
-  /** The source contributions there. */
+  /** The source contributions at the requested destination. */
   sourceContributions: Float32Array | null;
-  /** That destination, if it was locked; null is the last position. */
+  /** The requested destination if it was locked; null if it is the last position. */
   locked: number | null;
   notes: string[];
 }
 
 const MOST_CELLS = 8_000_000; // 32 MB of float32
-/** The lane of the token strip's requests; the strip follows the head in focus, as the preview does. */
+/** The lane of the token strip's requests (in a lane, a new request replaces the previous one). */
 export const READING = "reading";
-/** The most lines that are kept. */
+/** The largest number of lines that are kept. */
 const LINES = 200;
 
 export class AttentionStore {
@@ -53,7 +56,7 @@ export class AttentionStore {
     readonly client: Client,
   ) {}
 
-  /** Everything that a head's attention depends on, as a key; reading it in an effect subscribes to all of that. */
+  /** A key of everything that a head's attention depends on. An effect that calls this subscribes to all of it. */
   key(head: string): string {
     const { dataKey, prompt, locked, target, pool, settled } = this.store;
     return [dataKey.value, head, prompt.value, locked.value, targetKey(target.value), pool.value, settled.value].join(
@@ -61,7 +64,7 @@ export class AttentionStore {
     );
   }
 
-  /** The kept maps, if they have this weighting. */
+  /** The kept maps; null if they do not include this weighting. */
   kept(key: string, weighting: Weighting): Attention | null {
     return this.#kept.peek(key)?.maps[weighting] ? (this.#kept.get(key) ?? null) : null;
   }
@@ -72,21 +75,23 @@ export class AttentionStore {
 
   /**
    * Requests a head's attention; null if a newer request of the same lane has replaced this one. If another lane
-   * already waits for the same attention, both share the answer.
+   * already waits for the same attention, both lanes share the reply.
    */
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
-    // On a thrifty transport kept maps are not requested again; a change of the cache is noticed after the next cell.
+    // On a thrifty transport, kept maps are not requested again. A change of the cache is noticed when the next cell of
+    // the notebook has run.
     const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
     if (kept) return kept;
     const question = `${key} ${weighting}`;
     const under = this.#pending.get(question);
     this.#asked.set(lane, question);
     if (under && under.lane !== lane) {
-      this.client.leave(lane); // its previous request is replaced
+      this.client.leave(lane); // the lane does not need its previous request any more
       const found = await under.answer;
-      // The shared request was replaced. Request it again, unless this lane follows the focus or has itself moved on.
+      // The other lane has replaced the shared request. This lane then sends its own request, unless it is the token
+      // strip's lane or has meanwhile requested something else.
       if (found || lane === READING || this.#asked.get(lane) !== question) return found;
     }
     const answer = this.#read(lane, head, key, weighting);
@@ -104,7 +109,7 @@ export class AttentionStore {
     return result ? this.#keep(key, attentionOf(result, ask.position), weighting) : null;
   }
 
-  /** Remembers a refusal because of a missing activation: it will not be there later, either. */
+  /** Throws the error. If an activation is missing, the error is remembered: a later request would fail, too. */
   #refuse(key: string, weighting: Weighting, error: unknown): never {
     if (error instanceof RequestFailed && error.code === "missing-activation") {
       this.#refused.set(`${key} ${weighting}`, error);
@@ -113,8 +118,8 @@ export class AttentionStore {
   }
 
   /**
-   * Requests several heads in advance, together, when no other request is in flight; returns whether all were answered.
-   * They never replace other maps: if there is no room, they are not kept.
+   * Requests the maps of several heads together, in advance, when no other request is in flight. Returns whether all
+   * were answered. If there is no room for a map, it is not kept, so that it replaces no other map.
    */
   async readAhead(heads: string[], weighting: Weighting, signal: AbortSignal): Promise<boolean> {
     const wanted = heads.flatMap((head) => {
@@ -134,7 +139,7 @@ export class AttentionStore {
     return results.length > 0 && results.every((result) => result !== null);
   }
 
-  /** Requests a part of the maps. */
+  /** Requests a part of the maps; null if a newer request of the same lane has replaced this one. */
   async part(lane: string, head: string, weighting: Weighting, rows: Span, columns: Span): Promise<Pane | null> {
     const ask = this.#ask(head, weighting, { rows, columns });
     const result = ask && (await this.client.latest(lane, ask));
@@ -161,7 +166,7 @@ export class AttentionStore {
     return maps;
   }
 
-  /** The same line, if it is kept already. */
+  /** A token's line, if it is kept already; otherwise null. */
   keptLine(head: string, weighting: Weighting, direction: Direction, token: number): Maps | null {
     return this.#lines.get(this.#lineKey(head, weighting, direction, token)) ?? null;
   }
@@ -177,7 +182,7 @@ export class AttentionStore {
     return untracked(() => attention(shown, head, weighting, { ...coarse, ...part }));
   }
 
-  /** Keeps maps; earlier maps of other weightings stay, but a requested map that did not come is removed. */
+  /** Keeps new maps. Earlier maps of other weightings stay, but a requested map that did not come is removed. */
   #keep(key: string, fresh: Attention, asked: Weighting): Attention {
     const before = this.#kept.peek(key);
     const kept = before?.size === fresh.size ? { ...fresh, maps: { ...before.maps, ...fresh.maps } } : fresh;
@@ -220,7 +225,7 @@ function cellsOf({ maps }: Attention): number {
   return Object.values(maps).reduce((sum, map) => sum + map.length, 0);
 }
 
-/** The values of a map from its buffer; a map sent as a triangle is filled up with zeros. */
+/** The values of a map from its buffer. If the map was sent as a triangle, the other cells are zero. */
 export function unpacked(
   { scale = 1, wide, triangle }: AttentionBuffer,
   buffer: DataView | undefined,

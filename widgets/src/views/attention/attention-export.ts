@@ -46,7 +46,7 @@ function attention({ maps, pool }: AttentionPicture, { tokens }: Setting): Table
   };
 }
 
-/** For a long prompt: the first and last positions of each block, and the value that stands for its cells. */
+/** The table of a long prompt. A row has the first and last positions of a block, and the value of the block. */
 function inBlocks(maps: AttentionPicture["maps"], pool: AttentionPicture["pool"]): Table {
   const there = MAPS.filter(([what]) => maps.some((map) => map.maps[what]));
   function* rows(): Iterable<Field[]> {

@@ -1,5 +1,5 @@
-// Attention matrices side by side, 60 mm wide each: tokens on both axes, and source contributions at the destination as
-// bars below.
+// The exported figure of attention: matrices side by side, each 60 mm wide. Both axes have tokens. Bars below a matrix
+// are the source contributions at the destination.
 
 import { plain, side, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
@@ -18,9 +18,9 @@ const LABELS = 44;
 const SIDE = PANEL - LABELS - 8;
 const BARS = 18;
 const LINE = 14;
-/** A matrix with more cells per side is embedded as one image, not as single marks. */
+/** A matrix with more cells per side than this is embedded as one image; a smaller one has a mark for each cell. */
 const MARKS = 150;
-/** The most characters of a name next to “from (source)”; the caption has a longer name in full. */
+/** The largest number of characters of a name above a matrix. A longer name is cut; the caption has all of it. */
 const NAME = 25;
 
 const NAMES: Record<Weighting, (setting: Setting) => string> = {
@@ -75,7 +75,7 @@ export function attentionFigure({ weighting, maps, ownRange, pool }: AttentionPi
       (end += 2),
       coloursOf(null),
       weighting === "contribution" ? "contribution" : NAMES[weighting](setting),
-    ); // the heading has the quantity
+    ); // “contribution” is enough: the heading names the quantity
   return sheet.end(end + (ownRange ? 0 : MARGIN + 2), `Attention of ${maps.map((map) => map.name).join(", ")}`);
 }
 
@@ -196,8 +196,8 @@ function matrix(
 }
 
 /**
- * Words for a caption: “destinations 512–1023, sources 0–511” for a part of the map; “each cell is the strongest of
- * 4 × 4” for blocks.
+ * Words for the caption. If only a part of the map is drawn: “destinations 512–1023, sources 0–511”. If each cell
+ * stands for a block: “down-sampled: each cell is the strongest of 4 × 4”.
  */
 function partWords({ rows, columns, step }: AttentionMap, pool: AttentionPicture["pool"], positions: number): string[] {
   const all = length(rows) === positions && length(columns) === positions;

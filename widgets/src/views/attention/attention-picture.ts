@@ -2,15 +2,18 @@
 import type { Frame } from "../../draw/plane";
 import type { Weighting } from "../../state/store";
 
-/** Positions `rows` × `columns`, in blocks of `step` × `step`: 1 unless the prompt is long. */
+/**
+ * The map of the positions `rows` × `columns`. Each value stands for `step` × `step` cells; `step` is 1 unless the
+ * prompt is long.
+ */
 export interface AttentionMap extends Frame {
-  /** "L9H9", or the description of a blend. */
+  /** "L9H9", or the description of several heads whose maps are combined in one. */
   name: string;
-  /** The heads of a blend. */
+  /** The heads whose maps are combined. */
   of?: string[];
-  /** The contribution of the head. */
+  /** The contribution of the head; null if it is not known. */
   value: number | null;
-  /** The weightings that are available, each [destination, source]. */
+  /** The map of each available weighting, [destination, source]. */
   maps: Partial<Record<Weighting, Float32Array>>;
   /** The source contributions at the destination, for the sources in `columns`. */
   sourceContributions: Float32Array | null;
@@ -20,6 +23,6 @@ export interface AttentionPicture {
   weighting: Weighting;
   maps: AttentionMap[];
   ownRange: boolean;
-  /** The value that stands for a block of cells. */
+  /** How the value of a block is computed from its cells. */
   pool: "peak" | "mean";
 }

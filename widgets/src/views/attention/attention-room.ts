@@ -11,9 +11,9 @@ export class AttentionRoom {
   readonly limits: Limits;
   /** The destination under the pointer, in a matrix or next to it. */
   readonly pointed = state<number | null>(null);
-  /** What the row under the pointer reads; the strip shows it as long as the pointer is there. */
+  /** What the destination under the pointer reads. The token strip shows it while the pointer is there. */
   readonly followed = state<Reading | null>(null);
-  /** The active destination: pointed at, or a token hovered elsewhere, or the panel's own. */
+  /** The active destination: under the pointer, else a token hovered elsewhere, else the panel's destination. */
   readonly row: ReadonlySignal<number | null>;
 
   constructor(

@@ -31,14 +31,14 @@ export function meaningOf(weighting: Weighting, store: Store): string {
   }
 }
 
-/** Writes a length: "3.2", "12.5", "0.20". */
+/** The text of a length: "3.2", "12.5", "0.20". */
 export function length(value: number): string {
   if (!Number.isFinite(value)) return "not known";
   if (value > 0 && value < 1e-4) return "<0.0001";
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toPrecision(2);
 }
 
-/** Writes a value; `largest` is the contribution farthest from zero among those shown with it. */
+/** The text of a value. `largest` is the largest absolute value of the contributions that are shown together. */
 export function written(weighting: Weighting, value: number, largest = 0): string {
   if (!Number.isFinite(value)) return "not known";
   return weighting === "contribution"
@@ -53,7 +53,7 @@ export function decimals(limit: number): number {
   return limit > 0 && Number.isFinite(limit) ? Math.max(1, Math.min(6, 1 - Math.floor(Math.log10(limit)))) : 2;
 }
 
-/** Writes a value for a cell, as short as possible. */
+/** The text of a value in a cell: as short as possible. */
 export function writtenShort(weighting: Weighting, value: number, digits: number): string {
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return "0";
@@ -78,7 +78,7 @@ interface Reported {
   limit: number;
 }
 
-/** Collects the largest values of all pictures on screen. */
+/** Collects the largest value of each picture on screen, for the shared colour scale. */
 export class Limits {
   readonly #reports = state<ReadonlyMap<string, Reported>>(new Map());
   readonly #value = computed(() => this.#most("value"));
@@ -95,7 +95,7 @@ export class Limits {
     const left = new Map(this.#reports.peek());
     if (left.delete(picture)) this.#reports.value = left;
   }
-  /** The limit of the shared scale: always 1 for attention; 0 while no picture is drawn. */
+  /** The limit of the shared scale: 1 for attention; else the largest reported value, or 0 if there is none. */
   shared(weighting: Weighting): number {
     return weighting === "pattern" ? 1 : weighting === "value" ? this.#value.value : this.#contribution.value;
   }

@@ -1,5 +1,5 @@
-// Attention over the prompt as text. One token (locked, else under the pointer, else the panel's destination) shades
-// the tokens that it reads, or that read it. Only CSS sets the size of the box.
+// The prompt as text, shaded by attention. The tokens that one token reads, or that read it, are shaded. This token is
+// the locked one, else the one under the pointer, else the panel's destination. Only CSS sets the size of the box.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
@@ -24,7 +24,7 @@ interface Word {
   text: HTMLElement;
   bars: HTMLElement;
 }
-/** Reads the text view's picture, and the line that it shows. */
+/** Returns the picture of the text view and the line that the view shows; null if there is no picture. */
 export type ReadTextPicture = () => { picture: TextPicture; line: TextLine | null } | null;
 
 export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadTextPicture {
@@ -152,7 +152,7 @@ export function mountAttentionText(parent: HTMLElement, room: AttentionRoom, sig
     const theme = store.theme.value;
     const limit = limits.of(weighting, limitOf(values));
     const lines = now.parts.map((part) => ({ colour: choice.colour(part.head), values: part.values }));
-    // Bars compare the heads; the shade shows the amount.
+    // The bars compare the heads with each other; the shade shows the value on the colour scale.
     const tallest = Math.max(...lines.map((l) => limitOf(l.values)));
     for (const [nth, { node, text, bars }] of words.entries()) {
       const i = start + nth;
@@ -297,7 +297,7 @@ function bare({ node, text, bars }: Word): void {
   bars.replaceChildren();
 }
 
-/** Draws a bar from the bottom; values with a sign go up or down from the middle. */
+/** Draws a bar from the bottom, or for values with a sign, up or down from the middle. */
 function paintBar(bar: HTMLElement, colour: string, share: number, withSign: boolean): void {
   const size = Math.min(1, Math.abs(share) || 0) * (withSign ? 50 : 100);
   const bottom = withSign ? (share < 0 ? 50 - size : 50) : 0;

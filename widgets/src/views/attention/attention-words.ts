@@ -11,25 +11,25 @@ import { length, written } from "./attention-scale";
 const destination = (store: Store, q: number): string => `${quoted(store.tokenName(q))} (destination ${q})`;
 const source = (store: Store, k: number): string => `${quoted(store.tokenName(k))} (source ${k})`;
 
-/** The destination of `sourceContributions`; while a new picture is loading, that of the last picture. */
+/** The destination of `sourceContributions`. While a new picture is loading, it is that of the previous picture. */
 export function ownDestination({ locked }: Attention, store: Store): number | null {
   return locked ?? store.lastPosition.value;
 }
 
-/** The contribution of source k at destination q; in float32 if q is the requested destination. */
+/** The contribution of source k at destination q, in float32 if q is the requested destination; null if unknown. */
 export function contributionAt(attention: Attention, pane: Pane, store: Store, q: number, k: number): number | null {
   const { sourceContributions } = attention;
   if (sourceContributions && q === ownDestination(attention, store)) return sourceContributions[k] ?? null;
   return pane.step > 1 ? null : (pane.maps.contribution?.[indexOf(pane, q, k)] ?? null);
 }
 
-/** A row of a card's maps: what a destination reads, cell by cell. */
+/** A row or a column of a head's maps, with a value for each cell. */
 export interface Line {
   token: number;
   maps: Maps;
 }
 
-/** A token's line, taken from the maps; null if their cells are blocks. */
+/** A token's line, taken from the maps; null if their values stand for blocks of cells. */
 export function lineIn(pane: Pane, direction: Direction, token: number): Line | null {
   if (pane.step > 1) return null;
   const maps: Maps = {};
@@ -81,7 +81,7 @@ export function cellSentence(
   ];
 }
 
-/** A cell's numbers only: “0.79, +1.93”; null if it is masked. */
+/** Only the numbers of a cell: “0.79, +1.93”; null if the cell is masked. */
 export function cellNumbers(
   store: Store,
   attention: Attention,
@@ -121,12 +121,12 @@ function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: str
 const spanWords = (span: Span): string => (many(span) === 1 ? String(span.start) : `${span.start}–${span.stop - 1}`);
 const positions = (span: Span): string => `position${many(span) === 1 ? "" : "s"} ${spanWords(span)}`;
 
-/** “strongest of 8 × 8”; "" if cells are not blocks. */
+/** What a value of the pane stands for: “strongest of 8 × 8”; "" if it stands for a single cell. */
 export function poolWords(pool: "peak" | "mean", { step }: Pane): string {
   return step === 1 ? "" : `${pool === "peak" ? "strongest" : "mean"} of ${step} × ${step}`;
 }
 
-/** A row of a map (what a destination reads), or a column (what reads a source); NaN where it is masked. */
+/** A row of a map (what a destination reads), or a column (what reads a source). Masked cells are NaN. */
 export function lineOf(values: Float32Array, size: number, direction: Direction, token: number): Float32Array {
   return Float32Array.from({ length: size }, (_, i) => {
     const [q, k] = direction === "reads" ? [token, i] : [i, token];
@@ -142,7 +142,7 @@ export function unmasked(line: Float32Array, direction: Direction, token: number
   );
 }
 
-/** The indices of the values farthest from zero, the farthest first. */
+/** The indices of at most `most` values that are farthest from zero, the farthest first. */
 export function strongest(line: Float32Array, most: number): number[] {
   const best: number[] = [];
   const size = (i: number | undefined): number => (i === undefined ? 0 : Math.abs(line[i] ?? 0));
@@ -156,12 +156,12 @@ export function strongest(line: Float32Array, most: number): number[] {
   return best;
 }
 
-/** The strongest values of a line: “·to” reads “·Mary” 0.79, “·John” 0.10, …. */
+/** The sentence about the strongest values of a line: “·to” reads “·Mary” 0.79, “·John” 0.10. */
 export function lineWords(...line: Parameters<typeof lineParts>): string {
   return lineParts(...line).join("");
 }
 
-/** The same sentence in parts: the first ends with the strongest value, then one part for each other value. */
+/** The same sentence in parts. The first part ends with the strongest value; each further part has one more value. */
 export function lineParts(
   store: Store,
   weighting: Weighting,

@@ -74,7 +74,7 @@ function ofCard(store: Store, { head, attention, pane }: Pick<Seen, "head" | "at
   };
 }
 
-/** The picture of the text view; for a long prompt only the line that it shows. */
+/** The maps of the text view, for exports. For a long prompt, only the line that the view shows. */
 function ofText(store: Store, { picture, line }: NonNullable<ReturnType<ReadTextPicture>>): AttentionMap[] {
   const { parts, name, heads, weighting, size, values, step } = picture;
   const [only] = parts.length === 1 ? parts : [];

@@ -1,4 +1,5 @@
-// A click on an attention cell, or Enter, puts "why here?" and "who put it?" next to it; w and p ask without them.
+// A click on an attention cell, or Enter, shows the buttons "why here?" and "who put it?" next to the cell. The keys w
+// and p ask the same questions without the buttons.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
@@ -10,7 +11,7 @@ import { closeElsewhere } from "../../ui/popover";
 import type { AttentionRoom } from "./attention-room";
 import type { Cell, Shown } from "./card-cursor";
 
-/** A pointer that moved farther than this between down and up has dragged the map. */
+/** If the pointer moves farther than this between pressing and releasing, the user has dragged the map. */
 const DRAGGED_PX = 4;
 
 export function mountCardAsk(
@@ -35,7 +36,7 @@ export function mountCardAsk(
     if (spot) store.spot.value = spot;
   });
   watch(signal, () => {
-    void shown.value?.key; // another head, target or prompt
+    void shown.value?.key; // closes the buttons when the head, target or prompt changes
     open.value = null;
   });
 

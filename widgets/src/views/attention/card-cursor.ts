@@ -1,5 +1,6 @@
-// The cursor of a matrix and of the bars below it. The pointer or the arrow keys choose a cell; its row and column are
-// highlighted, and a sentence has its value. All matrices share the row, so that they can be compared.
+// The cursor of a matrix and of the bars below it. The pointer or the arrow keys choose a cell. The row and the column
+// of the cell are highlighted, and a sentence states its value. All matrices highlight the same row, so that they can
+// be compared.
 import { batch, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { parseHead } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
@@ -11,6 +12,7 @@ import type { Attention, Pane } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
 import { cellNumbers, cellSentence, paneAt } from "./attention-words";
 
+/** The attention of a head that a card shows. */
 export interface Shown {
   attention: Attention;
   head: string;
@@ -18,7 +20,7 @@ export interface Shown {
   key: string;
   weighting: Weighting;
 }
-/** The same, with the visible part of the maps. */
+/** What a card shows, with the part of the maps that is exported. */
 export interface Seen extends Shown {
   pane: Pane;
 }
@@ -31,7 +33,7 @@ export interface Places {
   matrix: HTMLCanvasElement;
   overlay: HTMLElement;
   bars: HTMLCanvasElement;
-  /** The overlay of the bars. */
+  /** The overlay above the bars. */
   mark: HTMLElement;
 }
 
@@ -52,7 +54,7 @@ export function mountCursor(
   const column = element("i", "rs-lane");
   const cell = element("i", "rs-frame rs-frame-cell");
   const bar = element("i", "rs-lane");
-  // The sentence has the same for screen readers.
+  // Hidden from screen readers, because the sentence has the same numbers.
   const tip = element("span", "rs-tip rs-cell-tip", { hidden: "", "aria-hidden": "true" });
   overlay.append(row, column, destination, cell);
   overlay.after(tip);
@@ -106,7 +108,7 @@ export function mountCursor(
     const text = cellSentence(store, picture.attention, pane, picture.weighting, picture.head, at.q, at.k);
     untracked(() => (store.sentence.value = said = text));
   });
-  // A tooltip with the numbers of the cell.
+  // The tooltip with the numbers of the cell.
   watch(signal, () => {
     const at = cursor.value;
     const picture = shown.value;
@@ -125,7 +127,8 @@ export function mountCursor(
   });
   const leave = (): void => {
     if (cursor.peek() === null) return;
-    // Scrolling by keyboard can make the pointer leave: then another card has set the sentence, which stays.
+    // When the user scrolls with the keyboard, the pointer can leave after another card has set the sentence. That
+    // sentence stays.
     if (store.sentence.peek() !== said) return void (cursor.value = null);
     select(null);
     store.sentence.value = null;

@@ -1,5 +1,5 @@
-// Refines a card's picture of a long prompt: while it is zoomed, smaller blocks of the visible part are requested. The
-// coarse picture stays until they come, and is drawn below them at the edges.
+// Refines a card's picture of a long prompt: while the picture is zoomed, smaller blocks of the visible part are
+// requested. The coarse picture stays below them: it is visible until they come, and where they do not cover it.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { covers, type Frame, finer, length, stepOf } from "../../draw/plane";
@@ -11,7 +11,7 @@ import type { AttentionRoom } from "./attention-room";
 import type { Shown } from "./card-cursor";
 
 interface Fine {
-  /** The key of the picture that it belongs to. */
+  /** The key and the weighting of the picture that `pane` belongs to. */
   of: string;
   pane: Pane;
 }
@@ -19,7 +19,7 @@ interface Fine {
 export interface Refined {
   /** The finer part of the shown picture; null if there is none. */
   pane: ReadonlySignal<Pane | null>;
-  /** Requests the visible part of the next picture before that is shown, so that no coarse picture appears in between. */
+  /** Requests the visible part of the next picture before it is shown, so that no coarse picture appears in between. */
   ahead: (head: string, key: string, weighting: Weighting) => Promise<void>;
 }
 

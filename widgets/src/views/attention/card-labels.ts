@@ -1,9 +1,9 @@
-// Token labels along a matrix. If there are many, only some are shown; the destination's always is.
+// Token labels along a matrix. If there are many tokens, only some have a label; the destination always has one.
 import { html, type TemplateResult } from "lit-html";
 import type { Part } from "../../draw/zoom";
 import type { Store } from "../../state/store";
 
-/** The room of a label along its axis, in CSS pixels; the labels of sources are slanted. */
+/** The space that a label needs along the axis, in CSS pixels. The labels of sources are slanted. */
 const LINE = { source: 15, destination: 12 };
 
 /** The positions that get a label: those in `sure`, and as many others as fit, at equal distances. */

@@ -1,5 +1,5 @@
-// What the active destination reads, cell by cell: taken from the map if that has single cells, else requested. The
-// previous line stays until the answer comes.
+// What the active destination reads, with a value for each cell. If the map has single cells, the line is a part of
+// it; otherwise the line is requested. The previous line stays until the reply comes.
 import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import type { AttentionRoom } from "./attention-room";
@@ -30,7 +30,7 @@ export function readLine(
         (maps) => {
           if (maps && !signal.aborted && shown.peek() === picture) line.value = { token: row, maps };
         },
-        () => undefined, // the picture shows the same error
+        () => undefined, // the request for the picture reports the same error
       );
     });
   });

@@ -1,12 +1,12 @@
 // The mini-map of a zoomed matrix: the whole matrix, with a frame around the visible part. A click or a drag moves the
-// frame; so do the arrow keys (by half of the visible part), and Home and End along the diagonal.
+// frame. The arrow keys move it by half of the visible part; Home and End move it to an end of the diagonal.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { element, watch } from "../../base/lifetime";
 import { type Look, paintMatrix } from "../../draw/matrix";
 import type { Plane } from "../../draw/plane";
 import { type Part, panBy, partOf, type Zoom } from "../../draw/zoom";
 
-/** CSS pixels, as in styles/views/attention.css. */
+/** The side of the mini-map in CSS pixels, as in styles/views/attention.css. */
 const SIDE = 40;
 
 export function mountMiniMap(
@@ -46,7 +46,7 @@ export function mountMiniMap(
     map.setAttribute(
       "aria-label",
       `In view: destinations ${top} to ${top + span - 1}, sources ${left} to ${left + span - 1}, of ${all}. ` +
-        "Arrow keys move there.",
+        "The arrow keys move this part.",
     );
   });
 

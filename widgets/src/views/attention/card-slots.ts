@@ -1,20 +1,21 @@
 // The layout of the cards next to the head map. The area is as high as the map and the ranking, however many heads are
-// pinned. Cards that do not fit are on further pages to the right, which are filled in the same order, so that no card
-// moves. The preview then covers the last visible place; pointing at a pinned head hides the preview and scrolls to
-// that head's page.
+// pinned. Cards that do not fit are on further pages to the right. The pages are filled in the order of pinning, so no
+// card moves when another head is pinned. If there are further pages, the preview covers the last visible place.
+// Pointing at a pinned head hides the preview and scrolls to the page of that head.
 import type { Store } from "../../state/store";
 
 /**
- * CSS pixels: the gap between cards, the sizes of a card and its picture, the room around the picture, a scroll bar.
+ * In CSS pixels: the gap between cards, the smallest width of a card, the largest and the smallest side of its picture,
+ * the space that a card needs around the picture, and the height of a scroll bar.
  */
 const GAP = { x: 22, y: 16 };
 const NARROWEST = 226;
 const [LARGEST, SMALLEST] = [264, 150];
 const AROUND = { x: 76, y: 150 };
 const BAR = 12;
-/** From this panel width on the cards are next to the map; layout.css has the same number. */
+/** If the panel is at least this wide, the cards are next to the map. layout.css has the same number. */
 const BESIDE_PX = 560;
-/** The height of the window that a card's surroundings need, above and below it. */
+/** The height that a card's surroundings need in the window, above and below the card. */
 const BEYOND = 240;
 
 interface Slots {
@@ -23,7 +24,7 @@ interface Slots {
   side: number;
 }
 
-/** How many cards fit, and their size: at least two, because heads are compared. */
+/** The number of columns and rows of cards that fit, and the side of a picture. At least two cards fit, to compare. */
 export function slotsIn(width: number, height: number, free: number): Slots {
   const columns = Math.max(1, Math.floor((width + GAP.x) / (NARROWEST + GAP.x)));
   const room = Math.floor((width - (columns - 1) * GAP.x) / columns) - AROUND.x;
@@ -34,7 +35,7 @@ export function slotsIn(width: number, height: number, free: number): Slots {
   return { columns, rows: 2, side: Math.max(SMALLEST, Math.min(most, half)) };
 }
 
-/** The place of the `nth` card: its page, its column (counted over all pages) and its row, both from 1. */
+/** The place of the `nth` card: its page (from 0), and its column (counted over all pages) and row (both from 1). */
 export function place(
   nth: number,
   { columns, rows }: Pick<Slots, "columns" | "rows">,
@@ -43,7 +44,7 @@ export function place(
   return { page, column: page * columns + (at % columns) + 1, row: Math.floor(at / columns) + 1 };
 }
 
-/** Lays out the cards; the returned function does it again after cards were added, removed or moved. */
+/** Lays out the cards. The returned function lays them out again after cards were added, removed or moved. */
 export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal): () => void {
   const charts = row.closest<HTMLElement>(".rs-charts");
   const panel = row.closest<HTMLElement>(".residscope");
@@ -53,7 +54,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
   let known = new Set(store.heads.peek());
 
   const measure = (): Slots | null => {
-    if (row.clientWidth === 0) return room; // hidden: unchanged
+    if (row.clientWidth === 0) return room; // while the row is hidden, the layout stays
     if (!panel || panel.clientWidth < BESIDE_PX) return null;
     const style = getComputedStyle(row);
     const bottom = Math.max(...beside.map((node) => node.getBoundingClientRect().bottom));
@@ -75,7 +76,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
     }
     const { columns, rows, side } = slots;
     const ahead = cards[pinned] !== undefined && !cards[pinned].classList.contains("rs-placeholder");
-    // One empty column more, so that a card under the preview can be scrolled out from under it.
+    // One additional empty column, so that the user can scroll a card out from under the preview.
     const all = more ? (place(pinned - 1, slots).page + 1) * columns + (ahead ? 1 : 0) : columns;
     for (const [name, value] of Object.entries({
       columns: all,
@@ -87,12 +88,12 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
       row.style.setProperty(`--slot-${name}`, String(value));
     cards.forEach((card, nth) => {
       const { column, row: at } = place(nth, { columns, rows });
-      // The preview spans the whole line, so that it stays visible wherever the row is scrolled to.
+      // The preview spans all columns of the last row, so that it stays visible wherever the user scrolls to.
       card.style.gridArea = more && nth === pinned ? `${rows} / 1 / auto / -1` : `${at} / ${column}`;
     });
   };
 
-  /** Scrolls to a head that was just pinned, or is pointed at. */
+  /** Scrolls to the head that was just pinned, or else to the pinned head under the pointer. */
   const reveal = (): void => {
     const heads = store.heads.peek();
     const fresh = heads.findLastIndex((head) => !known.has(head));
@@ -103,7 +104,7 @@ export function mountSlots(row: HTMLElement, store: Store, signal: AbortSignal):
       place(nth, slots).page * (row.clientWidth - parseFloat(getComputedStyle(row).paddingRight) + GAP.x);
   };
 
-  // Measured when sizes change, not for each card, because measuring forces the browser to compute the layout.
+  // Sizes are measured only when they change, because measuring forces the browser to compute the layout.
   const observer = new ResizeObserver(() => {
     room = measure();
     layOut();

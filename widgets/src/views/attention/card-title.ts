@@ -1,4 +1,5 @@
-// A card's first line: the head, its contribution, the buttons "pin" and "enlarge", and remarks on its picture.
+// The first line of a card: the head, its contribution, buttons ("pin", "why?", "take out", "enlarge"), and remarks on
+// the picture.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { side, signed } from "../../base/format";
@@ -23,7 +24,7 @@ export interface CardState {
   part: ReadonlySignal<Part>;
   /** The finest drawn pane that covers the visible part. */
   pane: ReadonlySignal<Pane | null>;
-  /** The largest value of its picture. */
+  /** The largest absolute value of the picture. */
   own: ReadonlySignal<number>;
   zoom: Signal<Zoom | null>;
   large: Signal<boolean>;

@@ -1,5 +1,5 @@
-// Zooming a matrix: Ctrl + wheel (a pinch on a touchpad sends the same) zooms about the pointer; so do + and −.
-// Dragging moves; 0 or a double click shows the whole matrix.
+// Zooming a matrix: Ctrl + wheel zooms about the pointer (a pinch on a touchpad sends the same events). The keys + and
+// − zoom about the middle. Dragging moves the visible part; 0 or a double click shows the whole matrix.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { panBy, type Zoom, zoomBy } from "../../draw/zoom";
@@ -22,14 +22,14 @@ export function mountZoom(
   let before = size.peek();
   watch(signal, () => {
     if (size.value === before) return;
-    before = size.value; // another matrix
+    before = size.value; // a matrix of another size
     zoom.value = null;
   });
 
   canvas.addEventListener(
     "wheel",
     (event) => {
-      if (!event.ctrlKey && !event.metaKey) return; // the page scrolls
+      if (!event.ctrlKey && !event.metaKey) return; // without Ctrl, the wheel scrolls the page
       event.preventDefault();
       const box = canvas.getBoundingClientRect();
       const pixels = event.deltaMode === 0 ? event.deltaY : event.deltaY * 30;
@@ -45,7 +45,7 @@ export function mountZoom(
   canvas.addEventListener(
     "keydown",
     (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own zoom
+      if (event.ctrlKey || event.metaKey || event.altKey) return; // for the browser, for example its own zoom
       if (event.key === "+" || event.key === "=") by(STEP);
       else if (event.key === "-") by(1 / STEP);
       else if (event.key === "0") zoom.value = null;

@@ -1,5 +1,5 @@
-// One attention card: a head's matrix with tokens on both axes, and source contributions at the destination. When a
-// preview is pinned, it keeps its element and its picture.
+// One attention card: a head's matrix with tokens on both axes, and below it, bars for the source contributions at the
+// destination. When the preview is pinned, its card keeps the element and the picture.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { parseHead, plain } from "../../base/format";
@@ -25,7 +25,7 @@ import { mountMiniMap } from "./card-map";
 import { mountCardTitle } from "./card-title";
 import { mountZoom } from "./card-zoom";
 
-/** The side of the matrix in CSS pixels, if it cannot be measured. */
+/** The side of the matrix in CSS pixels until it is measured. */
 const SIDE = 264;
 const BARS = 38;
 let cards = 0;
@@ -34,8 +34,8 @@ export interface Card {
   node: HTMLElement;
   head: Signal<string>;
   /**
-   * What the card shows, for exports; null until the selected picture is drawn. For a short prompt it is the whole map,
-   * also if the card is zoomed.
+   * What the card shows, for exports; null until the selected picture is drawn. For a short prompt, this is the whole
+   * map, even if the card is zoomed.
    */
   seen: () => Seen | null;
 }
@@ -85,7 +85,7 @@ export function createCard(
   const own = computed(() => limitOf(map.value));
   const fine = refine(room, lane, shown, part, inSight, (said) => (trouble.value = said), signal);
   const line = readLine(room, lane, shown, inSight, signal);
-  /** The parts of the picture that have come, the coarse one first. */
+  /** The parts of the picture that have arrived, the coarse one first. */
   const panes = computed((): Pane[] =>
     shown.value ? [shown.value.attention, ...(fine.pane.value ? [fine.pane.value] : [])] : [],
   );
@@ -108,8 +108,8 @@ export function createCard(
     };
   });
 
-  // Shows a kept picture at once, or requests it; the last one stays until then. This comes first in the function, so
-  // that the request is sent early.
+  // Shows the selected picture when it is there; the previous picture stays until then. This effect comes before the
+  // others, so that the request is sent early.
   watch(signal, () => {
     if (!inSight.value) return;
     const head = name.value;
@@ -127,7 +127,7 @@ export function createCard(
       else node.classList.add("rs-waiting");
       Promise.all([data.read(lane, head, key, weighting), fine.ahead(head, key, weighting)]).then(
         ([attention]) => {
-          // Null if the request was replaced; and another kept picture may be shown by now.
+          // `attention` is null if a newer request replaced this one. The selection may also have changed by now.
           if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting)
             put(attention);
         },
@@ -137,8 +137,8 @@ export function createCard(
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
           else if (another) trouble.value = `${head} was not read before the cache became unavailable.`;
-          // A refused picture must not look like the earlier one, and no head's picture may appear under another head's
-          // name.
+          // When the request is refused, the earlier picture must go. And the picture of one head must never be shown
+          // under the name of another head.
           const nothing: Attention = {
             ...everything(size.peek()),
             step: 1,
@@ -179,7 +179,7 @@ export function createCard(
   });
   signal.addEventListener("abort", () => limits.forget(lane), { once: true });
 
-  // Only CSS sets the size of the canvas; the painting follows it.
+  // Only CSS sets the size of the canvas. The painting uses the measured size.
   const observer = new ResizeObserver(() => (side.value = Math.round(matrix.clientWidth) || SIDE));
   observer.observe(matrix);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
@@ -197,7 +197,8 @@ export function createCard(
     signal,
   );
 
-  // Source contributions at the active destination; if only those of the chosen destination are known, these are shown.
+  // The bars show the source contributions at the active destination. If these are not known, the bars show those at
+  // the destination that was requested (`asked`).
   const asked = computed(() => (shown.value ? ownDestination(shown.value.attention, store) : null));
   const read = computed(() => {
     const contributions = line.value?.maps.contribution;
@@ -297,7 +298,7 @@ export function createCard(
 
   mountCardAsk(field, [matrix, bars], room, shown, cursor, part, signal);
 
-  // The strip follows the row under the pointer.
+  // The token strip shows what the destination under the pointer reads.
   let followed: Reading | null = null;
   const unfollow = (): void => {
     if (followed !== null && room.followed.peek() === followed) room.followed.value = null;
@@ -307,7 +308,7 @@ export function createCard(
     const pointedAt = cursor.value !== null || labelled.value;
     const weights = line.value?.maps.pattern;
     if (!pointedAt || !shown.value) return untracked(unfollow);
-    if (!line.value || !weights || line.value.token !== room.row.value) return; // loading: the last one stays, dimmed
+    if (!line.value || !weights || line.value.token !== room.row.value) return; // loading: the last line stays
     const { token } = line.value;
     followed = {
       head: shown.value.head,

@@ -1,5 +1,5 @@
-// Requests in advance the heads that the pointer may go to next, while no other request is in flight. So their pictures
-// are there when the pointer arrives.
+// Requests the attention of heads that the user may point at next, so that their pictures are there in time. These
+// requests are sent only while no other request is in flight.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { headName, parseHead } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
@@ -7,7 +7,7 @@ import { rank } from "../../state/ranked";
 import type { Store } from "../../state/store";
 import type { AttentionRoom } from "./attention-room";
 
-/** If the pointer moves on within this time, the kernel should be free for the head it goes to. */
+/** If the pointer moves on within this time, nothing is requested: the kernel stays free for the next head. */
 const REST_MS = 40;
 /**
  * On a thrifty transport the user sees each request. There, heads are requested only when the pointer rests this long,
@@ -16,10 +16,10 @@ const REST_MS = 40;
 const THRIFTY = { restMs: 400, heads: 4 };
 /** How many of the strongest heads are requested after the neighbours. */
 const STRONGEST = 4;
-/** The longest prompt, in positions: pictures of longer prompts are large and slow to compute. */
+/** For prompts with more positions than this, nothing is requested in advance: their pictures are large and slow. */
 const LONGEST = 256;
 
-/** Reads ahead while a head is pointed at or has the focus, and its card is visible. */
+/** Requests heads in advance while the user points at a head or focuses it, and attention pictures are visible. */
 export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<boolean>, signal: AbortSignal): void {
   const { store, client, data } = room;
   const thrifty = client.transport.thrifty ?? false;
@@ -32,7 +32,7 @@ export function mountReadAhead(room: AttentionRoom, inSight: ReadonlySignal<bool
     now.abort();
     const at = head.value;
     if (at === null || client.inFlight.value > 0) return; // runs again when all requests are answered
-    void data.key(at); // subscribes: the selection may change under the pointer
+    void data.key(at); // subscribes to the selection, which may change while the pointer rests
     const weighting = store.weighting.value;
     const { signal: while_ } = (now = child(signal));
     untracked(() => {

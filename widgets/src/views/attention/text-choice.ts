@@ -18,7 +18,7 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
   const leftOut = state<ReadonlySet<string>>(new Set());
   /** All heads of a layer, or of the model (`layer` is null); null if single heads are chosen. */
   const blend = state<{ layer: number | null } | null>(null);
-  /** The layer in the list of layers. */
+  /** The layer that is selected in the list of layers; null before the first choice. */
   const layer = state<number | null>(null);
 
   const wanted = computed((): Wanted => {
@@ -34,12 +34,12 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
   watch(signal, () => {
     const heads = store.heads.value;
     const stillPinned = [...leftOut.peek()].filter((head) => heads.includes(head));
-    // So a head that is pinned again is included.
+    // A head that is unpinned is no longer left out: if the user pins it again, it is included.
     if (stillPinned.length < leftOut.peek().size) leftOut.value = new Set(stillPinned);
   });
 
   const toggle = (head: string): void => {
-    // If all heads were shown, only this head is included now.
+    // If all heads of a layer or of the model were shown, only this head is shown now.
     const next = new Set(blend.peek() ? store.heads.peek() : leftOut.peek());
     if (!next.delete(head)) next.add(head);
     leftOut.value = next;

@@ -15,9 +15,9 @@ export interface TextLine {
   /** The position of the token: the index of the row or column. */
   at: number;
   direction: Direction;
-  /** The line of the superposed heads. Masked values are NaN. */
+  /** The line of the picture: the mean or the sum over its heads. Masked values are NaN. */
   values: Float32Array;
-  /** The line of each head. */
+  /** The line of each head; empty if the picture has all heads of a layer or of the model. */
   parts: { head: string; values: Float32Array; pane: Pane }[];
 }
 
@@ -86,7 +86,7 @@ export function readTextLine(
           ]
         : [],
     );
-    if (received.length < all.length) return null; // a newer request has replaced one of them
+    if (received.length < all.length) return null; // a newer request has replaced one of these requests
     return {
       shown,
       at: position,

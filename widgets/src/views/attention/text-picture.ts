@@ -1,5 +1,5 @@
-// The picture of the text view: the superposed maps of some heads, or the kernel's blend of all heads of a layer or of
-// the model.
+// The picture of the text view: the mean of the maps of some heads (the sum, if the maps are contributions). If all
+// heads of a layer or of the model are chosen, the kernel computes the picture; this is called a blend.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -15,7 +15,7 @@ import type { AttentionRoom } from "./attention-room";
 export type Wanted = { heads: string[] } | { layer: number | null };
 
 export interface TextPicture {
-  /** "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
+  /** The heads in words: "L9H9", "mean of L9H9 and L9H6", "sum of all 9 heads of layer 9" */
   name: string;
   /** The names of the heads. */
   heads: string[];
@@ -23,11 +23,11 @@ export interface TextPicture {
   size: number;
   /** The side of a block, in cells. If it is above 1 (for a long prompt), each line is requested when it is needed. */
   step: number;
-  /** The layer of a blend; null for all layers. */
+  /** The layer of a blend; null for a blend of all layers, and for chosen heads. */
   layer: number | null;
-  /** The superposed maps, [destination, source]. */
+  /** The mean or the sum of the maps, [destination, source]. */
   values: Float32Array;
-  /** The largest absolute value. */
+  /** The largest absolute value in `values`. */
   limit: number;
   parts: { head: string; attention: Attention; values: Float32Array }[];
   notes: string[];
@@ -46,7 +46,7 @@ export function superpose(maps: Float32Array[], weighting: Weighting): Float32Ar
 
 const operation = (weighting: Weighting): string => (weighting === "contribution" ? "sum" : "mean");
 
-/** `heads` is the number of heads in a blend. */
+/** The name of a picture (`TextPicture.name`). `heads` is the number of heads; only a blend needs it. */
 export function nameOf(wanted: Wanted, weighting: Weighting, heads: number): string {
   if ("heads" in wanted) {
     const [only] = wanted.heads;
@@ -73,7 +73,7 @@ export function readText(
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(false);
-  const wantedKey = computed(() => JSON.stringify(wanted.value)); // the same heads cause no new request
+  const wantedKey = computed(() => JSON.stringify(wanted.value)); // equal choices cause no new request
   let requests = 0;
 
   watch(signal, () => {
@@ -107,7 +107,7 @@ export function readText(
         waiting.value = false;
         if (isOutdated(error, store)) return;
         trouble.value = error instanceof Error ? error.message : String(error);
-        picture.value = null; // the earlier picture must not be taken for the refused one
+        picture.value = null; // otherwise the user would take the earlier picture for this one
       },
     );
   }
@@ -146,7 +146,7 @@ export function readText(
 
   async function readBlend(chosen: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
     if (!store.settled.peek()) return null;
-    // For a long prompt, one line is requested here. Its reply has the number of heads and the notes.
+    // For a long prompt, only one line is requested here. Its reply has the number of heads and the notes.
     const line = lineOf(store.tokens.peek().length, store.destination.peek() ?? 0);
     const ask = untracked(() => blend(store.shown, chosen.layer, weighting, line));
     const result = await client.latest("text blend", ask);

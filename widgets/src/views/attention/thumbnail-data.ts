@@ -16,7 +16,7 @@ export interface LayerOfThumbnails {
   side: number;
   /** [head, side, side], in units of 1/127 of the head's limit. */
   cells: Int8Array;
-  /** By head; NaN if the head does not exist. */
+  /** The largest absolute value of each head; NaN if the head does not exist. */
   limits: number[];
   notes: string[];
 }
@@ -25,7 +25,7 @@ export class ThumbnailStore {
   readonly layers = state<ReadonlyMap<number, LayerOfThumbnails>>(new Map());
   readonly trouble = state<string | null>(null);
   readonly #visibleLayers = new Set<number>();
-  /** The key of each layer's last request: the selection that it was for. */
+  /** For each layer, the key of the selection for which thumbnails were last requested. */
   readonly #requestedKeys = new Map<number, string>();
   #key = "";
   #isVisible = false;
@@ -49,7 +49,7 @@ export class ThumbnailStore {
     });
   }
 
-  /** Reports whether the thumbnails of a layer are in the visible part of the box. */
+  /** Call this when the thumbnails of a layer enter or leave the visible part of the box. */
   see(layer: number, inSight: boolean): void {
     if (inSight) this.#visibleLayers.add(layer);
     else this.#visibleLayers.delete(layer);
@@ -97,7 +97,7 @@ export class ThumbnailStore {
   }
 }
 
-/** The value, of all cells of a head, that is farthest from zero. */
+/** The value that is farthest from zero among the cells of a head. */
 export function largest({ cells, side, limits }: LayerOfThumbnails, head: number): number {
   const cellsOfHead = cells.subarray(head * side * side, (head + 1) * side * side);
   const limit = limits[head] ?? NaN;

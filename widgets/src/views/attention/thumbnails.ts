@@ -45,7 +45,7 @@ export function mountThumbnails(
   );
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
 
-  // The thumbnails are created when the view is first visible, and again for a model with other numbers of heads.
+  // The thumbnails are created when the view is first visible, and again for a model of another shape.
   const shape = computed(() =>
     inSight.value ? `${store.facts.value?.layers ?? 0}x${store.facts.value?.heads ?? 0}` : null,
   );
@@ -159,7 +159,7 @@ export function mountThumbnails(
     const isOutdated = store.problems.value.has("heads");
     for (const [name, { node, value }] of thumbs) {
       const contribution = isOutdated ? null : store.headValue(name);
-      // There is no room for additional digits of small numbers.
+      // There is no room for the digits of a very small number, so 0 is written.
       const rounded = contribution === null || vanishes(contribution, store.largest.value) ? 0 : contribution;
       const written = contribution === null ? "" : signed(rounded, store.largest.value);
       value.dataset["text"] = written;
@@ -222,8 +222,8 @@ export function mountThumbnails(
 }
 
 /**
- * The number of the head that a key moves to, counted over all layers; null for other keys. Left and right move to the
- * next head, also across layers. Up and down move to the same head of the next layer.
+ * The index of the head that a key moves to, counted over all layers; null for other keys. Left and right move by one
+ * head, also from layer to layer. Up and down move to the head with the same number in the layer above or below.
  */
 function headAfter(key: string, layer: number, head: number, layers: number, heads: number): number | null {
   const current = layer * heads + head;

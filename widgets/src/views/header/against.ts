@@ -1,6 +1,6 @@
-// "against …": the run that the shown one is compared with: another prompt, another cache of the kernel, or a run of
-// the model without some heads; and the switch between the two runs and their difference, which map, ranking and badge
-// follow.
+// "against …": the user chooses the run that the shown run is compared with. It is another prompt, another cache of the
+// kernel, or a run of the model without some heads. A switch decides whether the head map, the ranking and the badge
+// show the first run (A), the second run (B) or their difference.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence, shown as safe } from "../../base/legible";
@@ -14,20 +14,20 @@ import { prose } from "../../ui/prose";
 import type { Client } from "../../wire/client";
 import type { CachesReply } from "../../wire/protocol.gen";
 
-/** The most runs in the list; the others are found by typing. */
+/** The largest number of runs in the list. The user finds other runs by typing. */
 const MOST = 9;
 const RUNS: Run[] = ["first", "second", "difference"];
 const COMPARE_WITH = "Compare with another prompt, another cache, or a run without some heads";
 let boxes = 0;
 
-/** A head that the second run is without. */
+/** The name of a head that is taken out in the second run, with a button that puts it back. */
 function chip(store: Store, head: string): TemplateResult {
   const words = `Put ${head} back`;
   return html`<span class="rs-out"><b>${head}</b><button type="button" class="rs-quiet" aria-label=${words}
       title=${words} ?hidden=${store.isSaved.value} @click=${() => putBack(store, head)}>×</button></span>`;
 }
 
-/** Whether the run without these heads has been made. */
+/** The state of the run without some heads, or a button that starts it; nothing if the run was made. */
 function whatIf(store: Store): TemplateResult | typeof nothing {
   const { isRunning, isMissing, refusal, behind } = store.runs.whatIf;
   if (isRunning.value) {
@@ -83,7 +83,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
       return close(true);
     }
     batch(() => {
-      // A prompt is compared with one prompt, not with the mean of all.
+      // A prompt of the same cache is compared with one prompt, not with the mean of all.
       if (against.cache === null && store.prompt.peek() === null) store.prompt.value = against.prompt === 0 ? 1 : 0;
       store.against.value = against;
     });
@@ -127,7 +127,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     const out = store.heads.value.length > 0 ? toTakeOut(store) : [];
     const isPlain = without.length === 0;
     parent.classList.toggle("rs-comparing", names.value !== null);
-    parent.hidden = store.isSaved.value && names.value === null; // a saved page has no other run
+    parent.hidden = store.isSaved.value && names.value === null; // on a saved page, no run can be chosen
     render(
       html`<button type="button" class="rs-quiet rs-against-open ${why === null ? "" : "rs-refused"}"
           aria-haspopup="listbox" aria-expanded=${open.value}

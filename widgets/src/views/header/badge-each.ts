@@ -1,4 +1,4 @@
-// The badge of a target that each position has its own of: at how many positions the rows add up.
+// The badge if each position has its own target: at how many positions the rows add up.
 import { amount, plural } from "../../base/format";
 import type { Store } from "../../state/store";
 
@@ -13,12 +13,12 @@ interface Each {
   misses: boolean;
 }
 
-/** Null for other targets, and until it is known. */
+/** The words of the badge; null for other targets, and until the reply is there. */
 export function eachWords(store: Store): Each | null {
   const found = store.nextShown.value;
   if (!found) return null;
   const { adding, count, worst, tolerance, missing = [] } = found.reply;
-  if (missing.length > 0 || adding === null) return null; // the badge of the position says why
+  if (missing.length > 0 || adding === null) return null; // the other words of the badge say why
   const short = `${adding} of ${count}`;
   return {
     words: `${short} positions add up`,

@@ -1,10 +1,10 @@
-// The badge of a target inside the model: what the rows add up to, and the value in the cache that this is.
+// The badge of a target inside the model: the sum of the rows, and the cached value that this sum should equal.
 import { headName, plain, signed } from "../../base/format";
 import type { Store } from "../../state/store";
 import { isInside, scoreIn } from "../../state/target";
 import type { InnerFacts } from "../../wire/protocol.gen";
 
-/** "+1.000 · log of 0.60 / 0.22, as cached"; null for logits. */
+/** The sum of the rows in words: "+1.000 · log of 0.60 / 0.22, as cached"; null if the target is not inside. */
 export function insideSum(store: Store, inner: InnerFacts | null | undefined, sum: number): string | null {
   const target = store.target.value;
   if (!isInside(target)) return null;
@@ -25,7 +25,7 @@ export function insideSum(store: Store, inner: InnerFacts | null | undefined, su
   return `${written}, as cached`;
 }
 
-/** What the number of a score is, in a sentence; "" for other targets. */
+/** A sentence that explains the number of an attention score; "" for other targets. */
 export function scoreMeaning(store: Store): string {
   const score = scoreIn(store.target.value);
   if (!score) return "";
@@ -41,11 +41,11 @@ export function scoreMeaning(store: Store): string {
       );
     default:
       return (
-        "The number is the score of the source, minus that of the other. It equals the log of the ratio of their " +
-        `attention${times("the other")}.`
+        "The number is the score of the source, minus the score of the other source. It equals the log of the ratio " +
+        `of their attention${times("the other")}.`
       );
   }
 }
 
-/** Two significant digits: their ratio must give the sum. */
+/** An attention weight with two significant digits: the log of the ratio of two weights must give the written sum. */
 const weight = (value: number): string => plain(value, value > 0 ? value : 1);

@@ -16,14 +16,14 @@ export function missingWords(kinds: string[]): string {
   return `${[kinds.slice(0, -1).join(", "), kinds.at(-1) ?? ""].filter((part) => part !== "").join(" and ")} missing`;
 }
 
-/** The same for a cache from which no rows can be made; null if it has everything that rows need. */
+/** The same words for activations that are missing from a cache; null if no rows need these activations. */
 export function lackingIn(missing: string[]): string | null {
   const kinds = missing.flatMap((name) => KINDS[name] ?? []);
   return kinds.length > 0 ? missingWords(kinds) : null;
 }
 
 /**
- * The verdict in a few words, for narrow panels; `unexplained` is null if the gap of the mean is within the tolerance.
+ * The verdict in a few words, for narrow panels. `unexplained` is null if the gap of the mean is within the tolerance.
  */
 export function brief(
   kind: Verdict["kind"],

@@ -49,7 +49,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const own = data.reply.own || isInside(store.target.value);
     const largest = Math.max(Math.abs(sum), Math.abs(measured ?? 0));
     const rows = vanishes(data.reply.constant, largest, 1) ? "rows" : "rows and constant";
-    // Whether the values are from the past: from a cache that was changed or is gone, or from a saved picture.
+    // Whether the values are old: from a cache that was changed or is gone, or from a saved picture.
     const past = store.statusNotice.value !== null || store.isSaved.value;
     const text =
       kind === "incomplete"
@@ -133,7 +133,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     const missing = store.facts.value?.missing ?? [];
     const largest = Math.max(Math.abs(rowSum(data)), Math.abs(measured ?? 0));
     const each = eachWords(store);
-    const notes = store.notes.value; // the head rows come first: their notes explain gaps
+    const notes = store.notes.value; // the notes of the head rows come first: they explain gaps
     render(
       html`<p class="rs-words">${prose(
         explanation(data, whoseOf(store.runs.shown.value, store.quantity.value), store.facts.value?.dtype ?? "float32"),

@@ -1,5 +1,5 @@
-// The export menu: a line for each picture on screen, with buttons for code, numbers and figures; and the whole view as
-// a page.
+// The export menu: a line for each picture on screen, with buttons for code, numbers and figures. Another button saves
+// the whole view as a page.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
@@ -62,7 +62,7 @@ export function mountMenu(parent: HTMLElement, store: Store, client: Client, sig
     button.setAttribute("aria-expanded", String(open.value));
     box.hidden = !open.value;
     box.setAttribute("aria-busy", String(busy.value));
-    // A style for the attribute would make the browser check every button of the panel.
+    // CSS uses this class: a rule for the attribute would make the browser check every button of the panel.
     box.classList.toggle("rs-busy", busy.value);
     if (!open.value) return render(nothing, box);
     const pictures = shownPictures(store);
@@ -171,7 +171,7 @@ function moveFocus(event: KeyboardEvent, box: HTMLElement): void {
   event.preventDefault();
   const next = to();
   if (!next) return;
-  // The whole grid is one stop of the Tab key; the button for the page is the next.
+  // The Tab key stops once in the whole grid, and then at the button for the page.
   if (next.closest('[role="grid"]')) {
     box.querySelector<HTMLElement>('[role="grid"] [tabindex="0"]')?.setAttribute("tabindex", "-1");
     next.tabIndex = 0;

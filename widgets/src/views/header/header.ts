@@ -18,7 +18,7 @@ import { mountPrompt } from "./prompt";
 import { mountTarget } from "./target";
 import { mountTrail } from "./trail";
 
-/** From this width on the facts are next to the name; header.css has the same number. */
+/** If the panel is at least this wide, the facts are next to the name. header.css has the same number. */
 const ROOM_PX = 560;
 let headers = 0;
 
@@ -78,7 +78,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountTrail(parent, store, signal);
 }
 
-/** The cache's name and its facts: next to the name, or in a box that opens if there is no room. */
+/** The name and the facts of the cache. If there is no room next to the name, a click on the name shows the facts. */
 function mountName(parent: HTMLElement, store: Store, width: { value: number }, signal: AbortSignal): void {
   const id = `rs-facts-${++headers}`;
   const open = state(false);
@@ -156,7 +156,7 @@ function mountName(parent: HTMLElement, store: Store, width: { value: number }, 
   closeElsewhere(parent, () => open.peek(), close, signal);
 }
 
-/** The "follow" button; only over a link, because an inline panel gets no list of the kernel's variables. */
+/** The "follow" button. An inline panel has none, because it gets no list of the kernel's variables. */
 function pin(store: Store) {
   if (store.ref.value === null) return nothing;
   const followed = store.follow.value;

@@ -23,7 +23,10 @@ const GROUPS: Partial<Record<ComponentKind, string>> = {
   pos_embed: "embeddings",
 };
 
-/** The sums of heads, attention biases, MLPs, embeddings and others; only those that occur. NaN is a missing head. */
+/**
+ * The sums of the groups of rows: heads, attention biases, MLPs, embeddings, others and the constant. Groups whose sum
+ * vanishes are left out, except the heads. Rows that are NaN were not cached.
+ */
 export function entries({ reply, rows }: Attribution, heads: number): Entry[] {
   const sums = new Map<string, number>(
     rows.subarray(0, heads).some((value) => !Number.isNaN(value)) ? [["heads", 0]] : [],
@@ -45,13 +48,13 @@ export function rowSum({ reply, rows }: Attribution): number {
 }
 
 export type Verdict =
-  /** `contradicts`: the rows do not sum to what their own reply says, so the data is inconsistent. */
+  /** `contradicts`: the sum of the rows differs from the sum in the same reply, so the data is inconsistent. */
   | { kind: "agrees" | "misses" | "contradicts"; measured: number; unexplained: number }
   /** Some rows were not cached, so the sum is not comparable to the model's own value. */
   | { kind: "incomplete"; measured: number | null; unexplained: number | null }
   | { kind: "unmeasured"; measured: null; unexplained: null };
 
-/** Rounding of a sum in float32, and in the lowest precision; relative to the sum of absolute values. */
+/** The largest rounding error in float32, and in the lowest precision, relative to the sum of absolute values. */
 const SUMMED = 1e-4;
 const LOOSEST = 0.02;
 
@@ -89,7 +92,7 @@ export function ledger(data: Attribution, heads: number, quantity: string): Temp
   return sumTable("Sum of all rows", lines, { name: quantity, value: measured ?? rowSum(data) });
 }
 
-/** A table of lines with bars, and their sum below a rule. */
+/** A table of lines with bars. Below a rule is the total. */
 export function sumTable(title: string, lines: Entry[], total: Entry): TemplateResult {
   const limit = limitOf(lines.map((e) => e.value));
   const largest = Math.max(limit, limitOf([total.value]));

@@ -1,5 +1,6 @@
-// Notices about the whole panel: the kernel is gone, or busy. They replace the sentence, which is visible wherever the
-// panel is scrolled to, so nothing moves. If a request of a single view is refused, that view says so itself.
+// Notices about the whole panel, for example that the kernel is gone or busy. A notice takes the place of the sentence
+// line, so that nothing moves. The sentence line stays visible when the panel scrolls. If a request of a single view is
+// refused, that view says so itself.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { coded, legibleSentence } from "../../base/legible";
@@ -38,7 +39,7 @@ export function mountNotice(
   });
   let pause: AbortController | null = null;
   watch(signal, () => {
-    // Every answer restarts the wait.
+    // Every reply restarts the time that must pass before the kernel counts as silent.
     void client.heard.value;
     pause?.abort();
     pause = null;

@@ -1,5 +1,5 @@
-// The choice of the prompt: one of them, or the mean of all. Numbered from 0, as in Python. Hidden if there is only
-// one.
+// The choice of the prompt: a single prompt, or the mean of all prompts. Prompts are numbered from 0, as in Python. The
+// choice is hidden if there is only one prompt.
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";

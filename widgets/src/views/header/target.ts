@@ -1,4 +1,4 @@
-// Target editor: "logit of [·Mary] minus [·John] ⇄". Tokens are buttons; each opens a combobox below it.
+// Target editor: "logit of [·Mary] minus [·John] ⇄". Each token is a button that opens a combobox.
 import { batch, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence, shown } from "../../base/legible";
@@ -23,7 +23,7 @@ import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 import type { Target, Token } from "../../wire/protocol.gen";
 
-/** The variable that the target was read from, and messages that are shown as long as this target is selected. */
+/** The variable that a target was read from, and messages that are shown while this target (`key`) is selected. */
 interface Origin {
   key: string;
   from: string | null;

@@ -1,4 +1,4 @@
-// The trail: how the present target was reached, step by step. A click on a step shows it again, with its position.
+// The trail: the steps by which the user reached the present target. A click on a step selects its target and position.
 import { html, nothing, render } from "lit-html";
 import { starred } from "../../base/format";
 import { element, watch } from "../../base/lifetime";

@@ -10,7 +10,7 @@ import type { Effect, Effects, ReplacedBy } from "../../state/effects";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 
-const ANOTHER = "Choosing another one runs your model, between cells.";
+const ANOTHER = "Another choice here runs your model, between cells.";
 const RUNS_THE_MODEL = "This runs your model, between cells.";
 /** The effects in the order of the switch, with their tooltips. */
 export const EFFECTS: [Effect, string][] = [
@@ -25,19 +25,22 @@ const REPLACED_BY: Record<ReplacedBy, [string, string]> = {
   other: ["compared run", "A head’s output is replaced by its output in the compared run"],
 };
 
-/** Whether an effect can be chosen: a saved page has none, unless it was saved with one. */
+/**
+ * Whether the user can choose an effect. On a saved page, only the direct effect can be chosen, unless the page was
+ * saved with another effect.
+ */
 export function choosable(store: Store): (effect: Effect) => boolean {
   const isStored = store.effect.peek() !== "direct";
   return (effect) => effect === "direct" || !store.isSaved.value || isStored;
 }
 
-/** The user chooses an effect: this starts the runs that it needs. */
+/** Selects an effect, and starts the runs that it needs. */
 export function chooseEffect(store: Store, effect: Effect): void {
   batch(() => {
     store.score.value = store.feeds.value = null;
     store.effect.value = effect;
     if (effect === "direct") return;
-    if (store.against.value !== null) store.run.value = "first"; // effects are of one run
+    if (store.against.value !== null) store.run.value = "first"; // effects are measured for the first run only
     if (store.effects.heads.state.value !== "done") store.effects.heads.start();
   });
 }
@@ -58,12 +61,12 @@ export function mountEffects(parent: HTMLElement, store: Store, signal: AbortSig
   });
 }
 
-/** How far the runs are, with the button that stops them or goes on. */
+/** How far the runs are, with a button that starts, stops or continues them. */
 export function measuredWords(effects: Effects, isSaved: boolean): TemplateResult {
   return html`${stateWords(effects, false)} ${runButton(effects, isSaved, false)}`;
 }
 
-/** How far the runs are. `isWhole`: nothing more is measured for the effect that is shown. */
+/** How far the runs are. If `isWhole`, the effect that is shown needs no more runs. */
 function stateWords(effects: Effects, isWhole: boolean): TemplateResult {
   const count = countOf(effects);
   const { done = 0 } = effects.found.value?.reply ?? {};
@@ -84,13 +87,13 @@ function stateWords(effects: Effects, isWhole: boolean): TemplateResult {
   }
 }
 
-/** "12 of 270"; empty before it is known. */
+/** How many effects were measured: "12 of 270"; empty before this is known. */
 function countOf(effects: Effects): string {
   const { done = 0, total = 0 } = effects.found.value?.reply ?? {};
   return total > 0 ? `${done} of ${total}` : "";
 }
 
-/** The button that stops the runs, or goes on. */
+/** The button that starts, stops or continues the runs; nothing if there is nothing to do. */
 function runButton(effects: Effects, isSaved: boolean, isWhole: boolean): TemplateResult | typeof nothing {
   if (isSaved) return nothing;
   const start = (): void => effects.start();
@@ -108,7 +111,7 @@ function runButton(effects: Effects, isSaved: boolean, isWhole: boolean): Templa
   }
 }
 
-/** Above the map, where it is always in sight: the button, and how many effects were measured. */
+/** Mounts the button above the map, where it is always visible, and the number of measured effects. */
 export function mountRunButton(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const { heads } = store.effects;
   watch(signal, () => {
@@ -121,12 +124,12 @@ export function mountRunButton(parent: HTMLElement, store: Store, signal: AbortS
   });
 }
 
-/** Whether all that the shown effect needs is there: the estimates come together. */
+/** Whether all values of the shown effect are there. Estimates arrive all together; other effects, one by one. */
 function isWhole({ effectShown, effects }: Store): boolean {
   return effectShown.value === "estimate" && (effects.heads.found.value?.estimate.some(Number.isFinite) ?? false);
 }
 
-/** The badge of what is measured: whether an unchanged run gave the same values as the cache. */
+/** A badge that says how an unchanged run of the model compares with the cache. */
 export function replayed(words: string, isPast: boolean): TemplateResult | typeof nothing {
   if (words === "") return nothing;
   const said = words.startsWith("replayed") ? words : `replayed: ${words}`;
@@ -155,7 +158,7 @@ function replacedBy(store: Store): TemplateResult {
         )}</select></span></label>`;
 }
 
-/** The switch between the effects, where there is room for it. */
+/** The switch between the effects. CSS shows it where there is room. */
 export function mountEffectSwitch(parent: HTMLElement, store: Store, signal: AbortSignal): void {
   const names = element("span", "rs-switch rs-effect-switch", { role: "group", "aria-label": "Effect of each head" });
   parent.append(names);

@@ -1,6 +1,6 @@
-// Head map: layer × head, one cell for each head; next to it, on the same layer axis, the layer bars and the lens. The
-// cells are elements that are built once for a model's shape; hovering changes only two of them. state/map-picture.ts
-// decides their colours.
+// The head map: a row for each layer, with a cell for each head. Next to it, with the same rows, are the charts of the
+// layers and of the logit lens. The cells are elements that are created once for a model's shape, so that hovering
+// changes only two of them. state/map-picture.ts decides the colours.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
@@ -31,7 +31,7 @@ import { mountLayers } from "./layers";
 import { mountLens } from "./lens";
 import { mountScoreChoice } from "./score-choice";
 
-/** The words for a head whose layer does not write before the point that the target is read from. */
+/** The words for a head in a layer that is not before the point at which the target is read. */
 const LATE = "not before the point";
 
 export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
@@ -151,13 +151,13 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
   }
 
-  /** The first layer that is not before the point that is read; scores are of all layers. */
+  /** The first layer that is not before the point at which the target is read. Scores have values in all layers. */
   const endOf = (): number => {
     const feeds = store.feeds.value;
     if (feeds) return feeds.layer;
     return store.score.value === null ? layerOf(store.target.value) : Infinity;
   };
-  // Colours and labels, when the values or the theme change.
+  // Updates the colours and labels of the cells when the values or the theme change.
   watch(signal, () => {
     void shape.value;
     const theme = store.theme.value;
@@ -213,7 +213,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     }
   });
 
-  // The hovered cell, with its value in a tooltip and on the colour bar.
+  // Shows the value of the hovered cell in a tooltip and on the colour bar.
   let lit: HTMLElement | null = null;
   watch(signal, () => {
     const name = store.hoveredHead.value;

@@ -7,7 +7,7 @@ export function layerChoice(store: Store): TemplateResult {
   const layer = store.layer.value;
   const choose = (value: number | null): void => void (store.layer.value = value);
   const step = (by: number) => () => {
-    const to = ((layer ?? -1) + 1 + by + layers + 1) % (layers + 1); // 0 is all
+    const to = ((layer ?? -1) + 1 + by + layers + 1) % (layers + 1); // 0 stands for all layers
     choose(to === 0 ? null : to - 1);
   };
   return html`<div class="rs-stepper rs-layer-choice" role="group" aria-label="Layer of the neurons">

@@ -1,4 +1,5 @@
-// The layer bars: what each attention and each MLP adds. A click on the bar of an MLP lists its neurons.
+// The chart of the layers: a bar for what each attention sublayer and each MLP adds. A click on the bar of an MLP lists
+// its neurons.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, render, svg } from "lit-html";
 import { signed } from "../../base/format";
@@ -16,14 +17,14 @@ const SUBLAYERS: Record<string, string> = { attn: "attention", mlp: "MLP" };
 export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
   const layers = computed(() => store.facts.value?.layers ?? 0);
-  /** Only the rows that are written before the point that the target is read from. */
+  /** Only the rows of components that come before the point at which the target is read. */
   const rows = computed(() => {
     const components = componentsOf(store.layerRows.value?.reply.components);
     return bars(components).filter(({ index }) => isBefore(store.target.value, components[index] ?? BEFORE_ALL));
   });
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));
-  /** The values of the run that this one is compared with, if its rows are the same. */
+  /** The values of the compared run; null if there is none, or if it has other rows. */
   const second = computed(() => {
     const compared = store.runs.of("layers");
     return compared && compared.second.rows.length === values.value.length ? compared.second.rows : null;

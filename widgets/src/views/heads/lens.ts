@@ -1,4 +1,4 @@
-// Logit lens: the target after each sublayer, and the choice between its two norm conventions.
+// Logit lens: the value of the target after each sublayer. The user chooses between two conventions for the final norm.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { signed } from "../../base/format";
@@ -11,14 +11,14 @@ import { farthest, type Mark, mountChart } from "../../ui/chart";
 import { componentsOf } from "../../wire/components";
 
 const NORMS: [Norm, string, string][] = [
-  ["frozen", "norm frozen", "The final norm’s scale held fixed: the steps add up with the layers’ bars."],
+  ["frozen", "norm frozen", "The final norm’s scale is held fixed: the steps of the line equal the layers’ bars."],
   ["recomputed", "recomputed", "The norm recomputed at each point: what the model would predict if it stopped there."],
 ];
 
 export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
   const layers = computed(() => store.facts.value?.layers ?? 0);
-  /** The run that the lens is compared with, if its points are the same. */
+  /** The lens of the compared run; null if there is none, or if it has other points. */
   const second = computed(() => {
     const compared = store.runs.of("lens");
     const same = compared?.second.rows.length === store.lens.value?.rows.length;

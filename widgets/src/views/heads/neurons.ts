@@ -1,4 +1,4 @@
-// The MLP neurons that add most and take away most, of one layer or all. Below them: the sum of all neurons.
+// The MLP neurons that add most and take away most, of one layer or of all layers. Below them: the sum of all neurons.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { counted, signed, vanishes } from "../../base/format";
@@ -14,7 +14,7 @@ import { componentsOf } from "../../wire/components";
 import { type Entry, sumTable } from "../header/ledger";
 import { addArrowKeys, type Ranked, rankLine, reachOf } from "./rank-line";
 
-/** The lines of the sum (all neurons, biases) and the MLPs that they add up to. */
+/** The lines of the table below the neurons (neurons, biases), and their total: what the MLPs add. */
 export function neuronEntries({ reply, layer }: Neurons, layers: number): { lines: Entry[]; total: Entry } {
   const { count, total, bias } = reply;
   const one = layer !== null;
@@ -78,7 +78,7 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
     render(sumTable("Sum of all neurons", lines, total), sum);
   });
 
-  // The neuron under the pointer or with the focus: a sentence, and its layer in the charts.
+  // For the neuron under the pointer or with the focus: shows its sentence, and highlights its layer in the charts.
   let said: Sentence | null = null;
   watch(signal, () => {
     const neuron = cursor.value === null || store.ranking.value !== "neurons" ? undefined : ranked.value[cursor.value];

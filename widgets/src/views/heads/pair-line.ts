@@ -1,9 +1,10 @@
-// One line of the ranking of two compared runs: what a head adds in run A, below it in run B, and the difference.
+// One line of the ranking of two compared runs: a bar for what a head adds in run A, below it a bar for run B, and the
+// difference as a number.
 import { html, nothing, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Pair } from "../../state/ranked";
 
-/** The ends of the common axis of all lines; zero is on it. */
+/** The ends of the axis that all lines share. Zero is always between them. */
 export function endsOfPairs(pairs: Pair[]): { low: number; high: number } {
   const all = pairs.flatMap(({ first, second }) => [first, second]).filter(Number.isFinite);
   return { low: Math.min(0, ...all), high: Math.max(0, ...all) };

@@ -1,5 +1,5 @@
-// One line of a ranking of heads or neurons: a name, a bar and a number; for a mean over prompts also a whisker, and a
-// dot for each prompt. Also the arrow keys that move through the list.
+// One line of a ranking of heads or neurons: a name, a bar and a number. For a mean over prompts, the line also has a
+// whisker (± one standard deviation) and a dot for each prompt. This file also has the arrow keys for the list.
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Value } from "../../state/ranked";
@@ -9,7 +9,10 @@ export interface Ranked extends Value {
   spread?: Spread | null;
   isEstimate?: boolean;
 }
-/** How far the lines extend on their own side of zero, and on the other side: the same for all lines of a list. */
+/**
+ * How far a list's lines extend from zero: `own` on the side of a line's value, `other` on the opposite side. All lines
+ * of a list have the same reach.
+ */
 export interface Reach {
   own: number;
   other: number;

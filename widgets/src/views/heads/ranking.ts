@@ -1,4 +1,4 @@
-// The ranking: the heads or neurons that add most and take away most; the switch between them, and how many are listed.
+// The ranking: the heads or neurons that add most and take away most. The user chooses heads or neurons, and how many.
 import { html, render } from "lit-html";
 import { plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
@@ -18,9 +18,9 @@ const MOST = 20;
 export function mountRanking(parent: HTMLElement, store: Store, _client: Client, signal: AbortSignal): void {
   const title = element("div", "rs-title");
   const choice = element("div", "rs-rank-choice");
-  // Both share one place, so that the box keeps its height when the user switches.
+  // Both views share one place, so that the box keeps its height when the user switches.
   const views = { heads: element("div", "rs-rank-view"), neurons: element("div", "rs-rank-view") };
-  // Shown if a score colours the map: the ranking is still by contribution.
+  // Says what the heads are ranked by, if the map shows a score or an effect other than the direct one.
   const by = element("p", "rs-ranked-by", { hidden: "" });
   parent.append(title, choice, by, element("div", "rs-rank-views", {}, views.heads, views.neurons));
 

@@ -1,4 +1,5 @@
-// One line: how much of a difference of two runs is read differently, not written differently.
+// A line about the difference of two runs. Such a difference has two parts: components write other vectors, and the
+// target is read from the vectors in another way. The line says how much comes from the second part.
 import { signed } from "../../base/format";
 import type { Comparison } from "../../state/comparison";
 import { rowSum } from "../header/ledger";

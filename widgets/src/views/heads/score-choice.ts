@@ -1,4 +1,5 @@
-// The choice of what colours the head map: contributions, or a score for a known kind of head.
+// The choice of what colours the head map: an effect of each head, a score for a known kind of head, or what each head
+// adds to the query, key or value of another head ("feeds").
 import { batch } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
@@ -21,7 +22,7 @@ const FEEDS: [Feeds["by"], string][] = [
 
 const optionOf = (effect: Effect): string => (effect === "direct" ? "" : `effect ${effect}`);
 
-/** The pinned or pointed head, where it reads most; null if its reading is not known. */
+/** The head in focus, and the source that it reads most; null if this is not known. */
 function fed(store: Store): Omit<Feeds, "by"> | null {
   const reading = store.reading.value;
   const head = reading ? parseHead(reading.head) : null;
@@ -30,7 +31,7 @@ function fed(store: Store): Omit<Feeds, "by"> | null {
 }
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
-  // Only contributions need a held scale: a score always has the same one.
+  // Only contributions need a held scale: the scale of a score never changes.
   const hold = holdOf(store, "heads");
   const held = element("span", "rs-hold-place");
   const effects = element("span", "rs-effect-place");

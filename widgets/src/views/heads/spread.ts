@@ -6,11 +6,11 @@ export interface Spread {
   mean: number;
   std: number;
   prompts: number;
-  /** One value for each prompt; null if there are too many to send. */
+  /** The value of each prompt; null if there are too many prompts to send them. */
   each: Float32Array | null;
 }
 
-/** The spread of one row; null if a single prompt is in view, or the row is missing. */
+/** The spread of one row; null if a single prompt is selected, or if the row is missing. */
 export function spreadOf(data: Attribution | null, row: number): Spread | null {
   const std = data?.std?.[row];
   const mean = data?.rows[row];
@@ -26,7 +26,7 @@ export function headSpread(store: Store, name: string): Spread | null {
   return head && head.head < heads ? spreadOf(store.headRows.value, head.layer * heads + head.head) : null;
 }
 
-/** "± 0.41", with the decimals of its mean. */
+/** "± 0.41". `largest`, the largest value that is shown with it, decides the number of decimals. */
 export function plusMinus(std: number, largest: number): string {
   return `± ${plain(std, largest)}`;
 }

@@ -1,5 +1,5 @@
-// The heads that add most and take away most; of two compared runs, those that differ most. Below them the ledger,
-// which shows what the whole sum is made of.
+// The heads that add most and take away most; for the difference of two runs, the heads that differ most. Below them is
+// the ledger: the sums of the groups of rows.
 import { computed } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { parseHead, signed } from "../../base/format";

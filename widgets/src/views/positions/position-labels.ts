@@ -11,8 +11,8 @@ import type { PositionsReply } from "../../wire/protocol.gen";
 const LABEL = 12;
 
 /**
- * The indices of the labels that are shown, out of `count` labels that are `distance` pixels apart. The marked labels
- * are shown, and others at equal distances; they do not touch each other.
+ * The indices of the labels that are shown, out of `count` labels that are `distance` pixels apart. All marked labels
+ * are shown. Other labels are shown at equal distances, unless they would touch a marked one.
  */
 export function shownLabels(count: number, distance: number, marked: (number | null)[]): number[] {
   const step = Math.max(1, Math.ceil(LABEL / distance));
@@ -24,7 +24,7 @@ export function shownLabels(count: number, distance: number, marked: (number | n
 export function columnLabels(store: Store, columns: number, width: number, hovered: number | null): TemplateResult {
   const destination = store.destination.value;
   const tokens = store.tokens.value;
-  const each = store.asksEach.value ? 1 : 0; // then a column is about the token that was written there
+  const each = store.asksEach.value ? 1 : 0; // 1: the label of a column is the next token
   const marked =
     hovered !== null && destination !== null && Math.abs(hovered - destination) * width < LABEL
       ? [hovered]
@@ -67,7 +67,7 @@ export function rowLabels(
   })}`;
 }
 
-/** The rows that have a label: all of them if there is room; otherwise the first row of some layers, and the hovered row. */
+/** The rows that have a label: all rows if there is room; else the first row of some layers, and the hovered row. */
 export function rowTicks(rows: readonly Component[], height: number, hovered: number | null): number[] {
   if (height >= LABEL) return rows.map((_, i) => i);
   const layers = new Set(rows.map(({ layer }) => layer).filter((l) => l !== null)).size;

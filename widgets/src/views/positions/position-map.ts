@@ -23,7 +23,7 @@ const TOKENS_HEIGHT = 62;
 const BARS_HEIGHT = 30;
 /** A slanted token extends this far beyond its column. */
 const OVERHANG = 34;
-/** The row of the model's own values, above the first row. */
+/** The row number of the model's own values, which are above the first row. */
 export const OWN_ROW = -1;
 
 export interface Place {
@@ -55,7 +55,7 @@ export function mountPositionMap(
   scroller.style.height = `${TOKENS_HEIGHT + BARS_HEIGHT + ROWS_HEIGHT + 18}px`;
   parent.append(scroller);
 
-  /** If each position has its own target, a column is about the token after it. */
+  /** 1 if each position has its own target: then a column belongs to the token after its position. Otherwise 0. */
   const each = (): number => (store.asksEach.value ? 1 : 0);
   const hoveredColumn = (): number | null => {
     const token = store.hoveredToken.value;
@@ -162,7 +162,7 @@ export function mountPositionMap(
     );
     place(highlights.destination, destination < columns, destination * cellWidth, 0, cellWidth, rows * cellHeight);
   });
-  // A tooltip with the value of the cell, because a clipped colour does not show it.
+  // The tooltip has the value of the cell, because a value beyond the colour scale cannot be seen from the colour.
   watch(signal, () => {
     const active = cursor.value;
     const shown = picture.value;
@@ -190,7 +190,7 @@ export function mountPositionMap(
     tip.style.top = `${top}px`;
   });
 
-  // The cursor.
+  // Moves the cursor.
   const select = (next: Place | null): void => {
     const last = cursor.peek();
     if (last?.row === next?.row && last?.column === next?.column) return;

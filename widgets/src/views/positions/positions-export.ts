@@ -15,7 +15,7 @@ export interface PositionsPicture {
   values: Float32Array;
   /** The model's own value at each position; NaN if it is not known. */
   own: Float32Array;
-  /** The colour scale is ± this; values may lie beyond. */
+  /** The colour scale goes from −limit to +limit. Values may lie beyond it. */
   limit: number;
 }
 
@@ -32,7 +32,7 @@ const BY: Record<PositionsPicture["by"], string> = {
   accumulated: "after each sublayer, at each position:",
 };
 
-/** The model's own values come last, as the component "measured". */
+/** The table of a position map. The model's own values come last, as the component "measured". */
 function table({ labels, positions, values, own }: PositionsPicture, { tokens }: Setting): Table {
   function* rows(): Iterable<Field[]> {
     for (const [row, label] of labels.entries())

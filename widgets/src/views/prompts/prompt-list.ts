@@ -1,5 +1,5 @@
 // The list of prompts. Each row has a bar, a number and the prompt's text, a line for the mean and a band for the
-// standard deviation. The page has only the visible rows.
+// standard deviation. Only the visible rows are elements of the page.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { scaleLinear } from "d3-scale";
 import { html, nothing, render } from "lit-html";
@@ -23,11 +23,11 @@ export interface PromptList {
   inSight: ReadonlySignal<boolean>;
 }
 
-/** The height of a row in CSS pixels. In a wide list the text is next to the bar, in a narrow one below it. */
+/** The height of a row in CSS pixels. In a wide list, the text is next to the bar; in a narrow list, below it. */
 const ROW_HEIGHT = { wide: 24, narrow: 42 };
 /** The largest height of the visible list. */
 const LIST_HEIGHT = 336;
-/** How many lists there have been; makes their ids unique. */
+/** The number of lists that were created so far. It makes their ids unique. */
 let lists = 0;
 
 export function mountPromptList(
@@ -46,7 +46,7 @@ export function mountPromptList(
   const isNarrow = computed(() => width.value < 520);
   const rowHeight = computed(() => (isNarrow.value ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide));
   const top = state(0);
-  const cursor = state<number | null>(null); // a row
+  const cursor = state<number | null>(null); // the row under the pointer, or chosen with the keys
   const scale = computed(() => {
     const { each, mean = 0, std = 0 } = spread.value ?? {};
     const values = [
@@ -139,7 +139,7 @@ export function mountPromptList(
     );
   });
 
-  // The cursor, and opening a prompt.
+  // Moves the cursor, and opens a prompt.
   watch(signal, () => {
     const activeRow = cursor.value;
     const shownSpread = spread.value;

@@ -1,5 +1,5 @@
-// The value of each prompt: the contribution of one head, or the target itself. If the charts show the mean over the
-// prompts, the values come from the charts' reply. If they show a single prompt, the values are requested.
+// The value for each prompt: the contribution of one head, or the value of the target. If the charts show the mean over
+// the prompts, the values come from the charts' reply. If they show a single prompt, the values are requested.
 import { computed, type ReadonlySignal } from "@preact/signals-core";
 import { headName } from "../../base/format";
 import { attributionOf } from "../../state/loader";
@@ -40,7 +40,7 @@ export function promptSpread(
     attributionOf,
   );
 
-  /** Stays while a new reply is awaited. */
+  /** The last spread that is known. It stays on screen until a new reply comes. */
   let last: PromptSpread | null = null;
   const spread = computed(() => {
     const heads = store.facts.value?.heads ?? 0;

@@ -44,7 +44,7 @@ export class PromptTexts {
         this.version.value += 1;
       }
     } catch {
-      this.#wanted = []; // the list works without texts; when it scrolls, they are requested again
+      this.#wanted = []; // the list works without texts; when the list scrolls, the texts are requested again
     } finally {
       this.#isRequesting = false;
     }
@@ -55,7 +55,7 @@ export class PromptTexts {
   }
 }
 
-/** A prompt on one line, without padding. A long one is shortened to its start and its end. */
+/** A prompt on one line, without padding. A long text is shortened to its start and its end. */
 export function textOf(tokens: TokenLabel[]): string {
   const text = tokens
     .filter((token) => !token.padding)

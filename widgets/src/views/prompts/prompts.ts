@@ -1,5 +1,5 @@
-// The spread over the prompts: a bar for each prompt, with the contribution of the head in focus, or with the target.
-// A click opens a prompt.
+// The spread over the prompts: a bar for each prompt. It shows the contribution of the head in focus, or the target.
+// A click on a prompt selects it.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";

@@ -1,5 +1,5 @@
-// The attention of pinned heads in two compared runs: A, B, and B − A, cell by cell. A cell under the pointer, or
-// chosen with the arrow keys, is marked in all three.
+// The attention of pinned heads in two compared runs: for each head, the matrices of run A, of run B, and of B − A. The
+// cell under the pointer, or the one chosen with the arrow keys, is marked in all three matrices.
 import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
@@ -17,9 +17,9 @@ import { stepAcross } from "../../ui/roving";
 import type { Client } from "../../wire/client";
 import { type Cell, cellSentence, MAPS, placeOf, positionOf, type RunMaps, runMapsOf } from "./run-maps";
 
-/** The side of a matrix in CSS pixels, if it cannot be measured. */
+/** The side of a matrix in CSS pixels until it is measured. */
 const SIDE = 150;
-/** With more positions, the difference is larger than the two maps. */
+/** With more positions than this, B − A is drawn larger than A and B. */
 const MANY = 64;
 
 export function mountRunAttention(
@@ -32,7 +32,7 @@ export function mountRunAttention(
   const caption = element("div", "rs-caption");
   const rows = element("div", "rs-run-maps");
   parent.append(caption, rows);
-  /** The pinned heads; if there are none, the last one that was pointed at. */
+  /** The pinned heads; if there are none, the head that was pointed at last. */
   const heads = computed(() => {
     const pinned = store.heads.value;
     if (pinned.length > 0) return pinned.slice(0, COMPARED_HEADS);
@@ -50,7 +50,7 @@ export function mountRunAttention(
     );
     return { ...answer, head, shown: computed(() => (head.value === null ? null : answer.shown.value)) };
   });
-  /** One scale for all differences. */
+  /** The end of the colour scale that all differences share. */
   const limit = computed(() => Math.max(0, ...slots.map(({ shown }) => limitOf(shown.value?.planes[2].values ?? []))));
   mountCaption(caption, store, signal, () => {
     const more = store.heads.value.length - COMPARED_HEADS;
@@ -67,7 +67,7 @@ export function mountRunAttention(
 
 interface Row {
   head: ReadonlySignal<string | null>;
-  /** The last maps stay while those of another head are requested. */
+  /** The maps that are shown. They stay while the maps of another head are requested. */
   shown: ReadonlySignal<RunMaps | null>;
   trouble: ReadonlySignal<string | null>;
   waiting: ReadonlySignal<boolean>;

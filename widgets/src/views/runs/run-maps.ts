@@ -1,4 +1,4 @@
-// The attention of a head in two compared runs, from the reply of the kernel, and the sentence about a cell.
+// Reads the attention of a head in two compared runs from the kernel's reply, and writes the sentence about a cell.
 import type { Sentence } from "../../base/sentence";
 import { everything, indexOf, type Plane } from "../../draw/plane";
 import type { Store } from "../../state/store";
@@ -12,7 +12,7 @@ export interface RunMaps {
   head: string;
   size: number;
   notes: string[];
-  /** The positions of both runs at each row and column; null if each stands beside the one of the same index. */
+  /** For each row and column, the position in A and its pair in B; null if positions are paired by their index. */
   pairs: readonly PositionPair[] | null;
   /** The pattern of A, of B, and B − A. */
   planes: [Plane, Plane, Plane];
@@ -28,12 +28,12 @@ export function runMapsOf({ reply, buffers }: Result<"compare-attention">): RunM
   return { head: `L${layer}H${head}`, size: positions, notes, pairs, planes: [plane(0), plane(1), plane(2)] };
 }
 
-/** The position of the first run at a row or column. */
+/** The position in the first run that a row or a column belongs to. */
 export function positionOf({ pairs }: RunMaps, place: number): number {
   return pairs?.[place]?.first ?? place;
 }
 
-/** The row of a position of the first run; the last row if it has none. */
+/** The row of a position of the first run; the last row if the position has no row. */
 export function placeOf({ pairs, size }: RunMaps, position: number | null): number {
   const place = pairs ? pairs.findIndex(({ first }) => first === position) : (position ?? -1);
   return place < 0 ? size - 1 : place;
@@ -44,7 +44,7 @@ export interface Cell {
   column: number;
 }
 
-/** “L23H3: ·to₁₄ reads ·John₁₀ 0.65 in A, 0.43 in B: −0.22”. */
+/** The sentence about a cell: “L23H3: ·to₁₄ reads ·John₁₀ 0.65 in A, 0.43 in B: −0.22”. */
 export function cellSentence(store: Store, maps: RunMaps, { row, column }: Cell): Sentence {
   const { head, planes } = maps;
   const [destination, source] = [row, column].map((place) => store.tokenName(positionOf(maps, place)));

@@ -1,5 +1,5 @@
-// How two compared runs are exported, head by head. The figure: A across, B up, and the line of heads that add the same
-// in both.
+// How the comparison of two runs, head by head, is exported. In the figure, the horizontal axis is A, the vertical axis
+// is B, and heads on the dashed line add the same in both runs.
 import { signed } from "../../base/format";
 import { RUNS as COLUMNS } from "../../export/charts";
 import type { PictureKind, Setting } from "../../export/pictures";
@@ -8,12 +8,12 @@ import { GREY, INK, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "../../export
 import type { Pair } from "../../state/ranked";
 import { RUN_AXES, spotOf } from "../../state/scatter";
 
-/** What each head adds in two compared runs; or its direct and its total effect. */
+/** What each head adds in two compared runs; or the direct and the total effect of each head. */
 export interface RunsPicture {
   picture: "runs";
   /** The names of the axes, and of their difference: A, B, B − A. */
   axes: readonly [string, string, string];
-  /** Those that differ most first. */
+  /** The heads. Those that differ most come first. */
   heads: Pair[];
   /** The ends of both axes. */
   low: number;
@@ -32,7 +32,7 @@ export const RUNS: PictureKind<RunsPicture> = {
 };
 
 const LEFT = 36;
-/** This many of the heads that differ most have their names beside them. */
+/** The number of heads that have their names next to them: the heads that differ most. */
 const NAMED = 8;
 
 function figure(picture: RunsPicture, setting: Setting): string {

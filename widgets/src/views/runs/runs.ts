@@ -1,5 +1,5 @@
-// Two compared runs, head by head: what each head adds in A (across) and in B (up); or direct and total effects. A
-// click pins a head, a dragged frame pins the heads in it.
+// Two compared runs, head by head: a plot of what each head adds in A (horizontal) and in B (vertical), or of the
+// direct and the total effect of each head. A click pins a head; dragging draws a frame and pins the heads in it.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";
@@ -18,12 +18,12 @@ import { mountRunAttention } from "./run-attention";
 import { RUNS } from "./runs-export";
 import { mountStream } from "./stream";
 
-/** How near the pointer must be to a head, and how far it is dragged before a frame is drawn; in percent of the plot. */
+/** In percent of the plot: how near the pointer must be to a head, and how far it moves before a frame is drawn. */
 const REACH = 4;
 const DRAGGED = 1.5;
-/** The most heads that a frame pins. */
+/** The largest number of heads that a frame pins. */
 const MOST_FRAMED = 12;
-/** This many of the heads that differ most have their names beside them. */
+/** The number of heads that have their names next to them: the heads that differ most. */
 const NAMED = 5;
 
 type Shows = "heads" | "attention" | "stream";
@@ -59,7 +59,7 @@ function mount(
   const views = { heads: element("div"), attention: element("div"), stream: element("div") };
   parent.append(views.heads, views.attention, views.stream);
   const isThere = (name: Shows): boolean => name !== "attention" || store.against.value !== null;
-  /** The stream's effects are runs of the model, which a saved page does not hold. */
+  /** A saved page cannot measure the effects of the stream, because they need runs of the model. */
   const isLeftOut = (name: Shows): boolean => name === "stream" && store.isSaved.value;
   const chosen = computed(() => (isThere(shows.value) && !isLeftOut(shows.value) ? shows.value : "heads"));
   const choose = (name: Shows): void =>

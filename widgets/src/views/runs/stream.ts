@@ -1,6 +1,6 @@
-// The picture of activation patching: how the target changes if the stream before a layer, at a position, is replaced
-// by that of the compared run, or by zero. Estimates are hatched; what is measured is solid. Positions after the
-// destination cannot reach the target, and stay empty.
+// The picture of activation patching: how the target changes if the stream before a layer, at a position, is replaced,
+// for example by the stream of the compared run or by zero. Estimates are hatched; measured values are solid. Positions
+// after the destination have no effect on the target, so their cells stay empty.
 import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -75,7 +75,7 @@ export function mountStream(
     return { rows, columns, cellWidth, cellHeight };
   });
   const isCompared = computed(() => store.against.value !== null);
-  /** "+1.830", "about +1.8 (estimate)". */
+  /** The effect in a cell, in words: "+1.830", "about +1.8 (estimate)". */
   const words = ({ row, column }: Cell): string => {
     const index = row * size.value.columns + column;
     const value = values.value?.[index] ?? NaN;

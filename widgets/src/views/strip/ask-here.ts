@@ -1,5 +1,5 @@
-// "Why here?" and "who put it there?": two small buttons next to the sentence, and the keys w and p. They are about the
-// attention cell or the token that was pointed at last, else about what the head in focus reads most.
+// "Why here?" and "who put it there?": two small buttons next to the sentence, and the keys w and p. The questions
+// are about the attention cell or the token that was pointed at last, else about what the head in focus reads most.
 import { computed, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { isInText, isPlainKey } from "../../base/keyboard";
@@ -13,7 +13,7 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
   const place = element("div", "rs-ask-here", { role: "group", "aria-label": "Ask about what is read" });
   parent.append(place);
 
-  // With another head, target, prompt or position, the buttons are no longer about what was pointed at before.
+  // When the head, the target, the prompt or the cache changes, the cell that was pointed at last is forgotten.
   watch(signal, () => {
     void store.reading.value?.head;
     void store.path.value;

@@ -1,5 +1,5 @@
-// What the tokens are coloured by if each position has its own target: what the head, neuron or layer in focus adds to
-// each token, else how surprising the token was.
+// The colours of the tokens if each position has its own target. They show what the head, neuron or layer in focus adds
+// to each token; if nothing is in focus, they show how surprising each token was.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { Lru } from "../../base/lru";
@@ -14,16 +14,16 @@ import { componentsOf } from "../../wire/components";
 export interface Added {
   /** "L23H3", "layer 23" */
   name: string;
-  /** [position]: what it adds to the token after each position. */
+  /** For each position, what the head, neuron or layer adds to the token after it. */
   values: Float32Array;
   /** The value that has the strongest colour. */
   limit: number;
 }
 
-/** The most neurons, and heads if those of all heads are too many, whose values are kept. */
+/** The largest number of neurons and heads whose values are kept. */
 const MOST_KEPT = 256;
 
-/** Null while nothing is pointed at or pinned: then the tokens show their surprise. */
+/** What the head, neuron or layer in focus adds; null if nothing is in focus, or if its values are not known. */
 export function addedToEach(store: Store, client: Client, signal: AbortSignal): ReadonlySignal<Added | null> {
   const single = new Lru<string, Float32Array>(MOST_KEPT);
   const arrived = state(0);
@@ -40,7 +40,7 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
   });
   const keyOf = (key: string, head: string): string => `${key} ${head}`;
 
-  // Single heads, if those of all heads are too many for one reply.
+  // Requests the values of a single head, if the values of all heads are too many for one reply.
   watch(signal, () => {
     const found = store.nextShown.value;
     const at = subject.value;
@@ -53,12 +53,12 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
           single.set(keyOf(found.key, head), float32(result.buffers[0]));
           arrived.value += 1;
         },
-        (error: unknown) => void isOutdated(error, store), // a head without values has none to show
+        (error: unknown) => void isOutdated(error, store), // on failure, this head has no values to show
       );
     });
   });
 
-  // The neurons in the ranking, all at once, so that none has to be waited for.
+  // Requests the values of all neurons in the ranking together, so that the user does not wait for each.
   watch(signal, () => {
     const found = store.nextShown.value;
     const listed = componentsOf(store.ranking.value === "neurons" ? store.neurons.value?.reply.components : undefined);
@@ -77,7 +77,7 @@ export function addedToEach(store: Store, client: Client, signal: AbortSignal): 
           );
           arrived.value += 1;
         },
-        (error: unknown) => void isOutdated(error, store), // neurons without values have none to show
+        (error: unknown) => void isOutdated(error, store), // on failure, these neurons have no values to show
       );
     });
   });

@@ -1,4 +1,4 @@
-// Words about the token that followed a position: how likely it was, and what else the model expected.
+// Words about the token that followed a position: how likely it was, and which other token the model expected.
 import { quoted, signed, visible } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
 import { hasNext, noQuestion } from "../../state/next-tokens";
@@ -6,14 +6,14 @@ import type { Store } from "../../state/store";
 import { probability } from "../token-lens/lens-words";
 import type { Added } from "./next-values";
 
-/** "p 0.43, rank 1; runner-up “·John”"; "" if it is not known. */
+/** How the token after a position was predicted: "p 0.43, rank 1; runner-up “·John”"; "" if this is not known. */
 export function predictedWords(store: Store, position: number): string {
   const found = store.nextShown.value;
   const logProb = found?.logProb[position] ?? NaN;
   if (!found || !Number.isFinite(logProb)) return "";
   const rank = found.rank[position] ?? NaN;
   const other = found.reply.runner_up[position] ?? "";
-  // The mean of logarithms is not that of probabilities.
+  // The kernel sends the mean of log p. The mean of p cannot be computed from it.
   if (store.isMean.value) return `mean −log p ${(-logProb).toFixed(2)}`;
   return [
     `p ${probability(Math.exp(logProb))}${Number.isFinite(rank) ? `, rank ${rank}` : ""}`,

@@ -1,5 +1,5 @@
-// Below the strip, while two runs are compared: how their positions are paired, if not all by their index; with the
-// button that pairs them by token, or by index again.
+// The line below the token strip while two runs are compared. It says how the positions of the runs are paired, and has
+// a button that pairs them by token, or by index again. It is hidden if there is nothing to say.
 import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -51,10 +51,10 @@ export function mountPairing(node: HTMLElement, store: Store, signal: AbortSigna
   });
 }
 
-/** What a token's tooltip says of the position beside it; empty if it is the same, or that is not known. */
+/** What the tooltip of a token says about the paired position in B; "" if it is the same position, or not known. */
 export function besideWords(store: Store, position: number): string {
   const beside = store.runs.beside.value;
   if (beside === null) return "";
   const at = beside.get(position);
-  return at === undefined ? "; nothing stands beside it in B" : at === position ? "" : `; position ${at} in B`;
+  return at === undefined ? "; paired with no position of B" : at === position ? "" : `; position ${at} in B`;
 }

@@ -11,9 +11,9 @@ import { written } from "../attention/attention-scale";
 import { strongest } from "../attention/attention-words";
 import { headSpread, plusMinus } from "../heads/spread";
 
-/** The most sources that are named. */
+/** The largest number of sources that are named. */
 const MOST = 4;
-/** Sources with less attention are not named, except for the strongest. */
+/** Sources with less attention are not named, except those with the most attention or the largest contribution. */
 const FAINT = 0.02;
 
 export const attention = (weight: number): string => written("pattern", weight);
@@ -52,7 +52,7 @@ export function headClauses(
   return [own, ...read, ...(picture !== null && picture.score !== null ? [scoreClause(store, name, picture)] : [])];
 }
 
-/** What a head adds in the run that this one is compared with: “ in A, −2.31 in B”. */
+/** What a head adds in the second run, if two runs are compared: “ in A, −2.31 in B”. */
 function inSecond(store: Store, picture: MapPicture | null, { layer, head }: Head): Sentence {
   const value = picture?.runs?.second[layer * (store.facts.value?.heads ?? 0) + head] ?? NaN;
   return Number.isFinite(value) ? [" in\u00a0A, ", { stress: signed(value, store.largest.value) }, " in\u00a0B"] : [];
@@ -84,7 +84,7 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
   });
 }
 
-/** The source with the largest contribution; its attention may be small. */
+/** The source with the largest contribution, whose attention may be small; null if all contributions vanish. */
 function contributesMost({ contributions }: Reading, largest: number): number | null {
   if (!contributions || contributions.length === 0) return null;
   const most = contributions.reduce(
@@ -95,8 +95,8 @@ function contributesMost({ contributions }: Reading, largest: number): number | 
 }
 
 /**
- * The scale for numbers and bars of source contributions: the largest of the head, but not less than a hundredth of the
- * largest head.
+ * The scale for the numbers and bars of a head's source contributions: the largest of them, but at least a hundredth of
+ * the largest contribution of a head.
  */
 export function tallest(store: Store, contributions: Float32Array | null): number {
   return contributions ? Math.max(limitOf(contributions), store.largest.value / 100) : 0;

@@ -1,5 +1,5 @@
 // The tokens that the head in focus reads at the destination, and what each contributes. The token strip and the
-// sentence show this, for every tab below.
+// sentence show this in every tab.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
@@ -10,15 +10,15 @@ import type { AttentionRoom } from "../attention/attention-room";
 import { ownDestination } from "../attention/attention-words";
 
 export interface Focus {
-  /** The head in focus: pointed at or pinned last. */
+  /** The head in focus: the one that was pointed at or pinned last. */
   head: ReadonlySignal<string | null>;
-  /** What it reads; the last reading stays until the next has come. */
+  /** What the head in focus reads. The previous reading stays until the next one comes. */
   reading: ReadonlySignal<Reading | null>;
-  /** What the strip shows: the row of a card while it is pointed at, else the reading. */
+  /** What the strip shows: the row of a card while the user points at that row, else `reading`. */
   strip: ReadonlySignal<Reading | null>;
   /** Whether `strip` still belongs to another head or row. */
   waiting: ReadonlySignal<boolean>;
-  /** Why there is no reading, as a sentence. */
+  /** A sentence that says why there is no reading; null if there is one, or if it is still loading. */
   trouble: ReadonlySignal<string | null>;
 }
 
@@ -87,7 +87,7 @@ function focus(store: Store, signal: AbortSignal): { head: ReadonlySignal<string
   });
   const fallsBack = (): boolean => {
     const was = back;
-    back = false; // true only once: another prompt or position needs a request
+    back = false; // true only once: for another prompt or position, the kernel must be asked
     return was;
   };
   return { head, fallsBack };

@@ -30,7 +30,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
         : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
-    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // `why` contains this
+    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // `why` says why
     const words = [
       ...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")),
       ...(why === null ? [] : [why]),

@@ -1,6 +1,6 @@
 // The token strip as an attention view. The tint of a token shows how much the head in focus reads it at the
-// destination; the bar below shows its contribution. This module only sets styles and attributes of existing elements,
-// because it follows every hover.
+// destination; the bar below the token shows the token's contribution. This module only sets styles and attributes of
+// existing elements, because it runs at every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
@@ -55,7 +55,7 @@ export function paintStrip(
         `px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
     }
   });
-  // Dims the strip while another head's reading is loading, but only if that takes longer than a moment.
+  // Dims the strip while another head's reading is loading, but only if this takes longer than MOMENT_MS.
   let pause: AbortController | null = null;
   watch(signal, () => {
     pause?.abort();

@@ -1,5 +1,5 @@
-// The token strip if each position has its own target. The tint of a token is what the head, neuron or layer in focus
-// adds to it, else its surprise. The key beside the tokens says which.
+// The token strip if each position has its own target. The tint of a token shows what the head, neuron or layer in
+// focus adds to it; if nothing is in focus, how surprising the token was. A key next to the tokens says which.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -58,7 +58,7 @@ export function paintNext(
   });
 }
 
-/** The largest −log p of a token. */
+/** The largest −log p of the tokens, but at least 1. */
 function surpriseOf(store: Store): number {
   const { logProb = new Float32Array(0) } = store.nextShown.value ?? {};
   return logProb.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, -value) : most), 1);

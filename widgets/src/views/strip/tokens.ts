@@ -1,5 +1,6 @@
-// Token strip: the destination position, and what the head in focus reads there. Hovering highlights a token's row and
-// column; a click makes it the destination; a second click or Esc returns to the last token.
+// The token strip shows the destination position, and what the head in focus reads there. Hovering over a token
+// highlights the row and column of the token in the matrices. A click makes its position the destination; another
+// click or Esc returns to the last token.
 import { batch, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { headName, plural, spoken, visible } from "../../base/format";
@@ -44,7 +45,7 @@ export function mountTokens(
   mountPairing(paired, store, signal);
   const added = addedToEach(store, client, signal);
   mountNextKey(parent, store, added, signal);
-  /** The position that a click on a token selects. If each position has its own target, the one before it. */
+  /** The position that a click on a token selects. If each position has its own target, this is the previous one. */
   const placeOf = (token: number): number => (store.asksEach.value ? token - 1 : token);
   const drawn = state(0);
   let focused: number | null = null;
@@ -132,7 +133,7 @@ export function mountTokens(
     lit?.classList.add("rs-lit");
   });
 
-  // Scrolls the strip (never the page) to the destination; again when the strip gets its size.
+  // Scrolls the strip (never the page) to the destination, and again when the size of the strip changes.
   const laid = state(0);
   const observer = new ResizeObserver(() => (laid.value += 1));
   observer.observe(strip);
@@ -145,7 +146,7 @@ export function mountTokens(
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // relative to the strip
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
-      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // shows whole lines; the destination's is the last
+      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // shows whole lines; the last one has the destination
   });
 
   const positionOf = (event: Event): number | null => {
@@ -176,7 +177,7 @@ export function mountTokens(
       store.spot.value = { head: reading.head, destination: reading.destination, source: at };
     if (at === null) store.sentence.value = null;
   };
-  // The sentence changes with the destination and the head in focus, unless another view has replaced it.
+  // The sentence changes with the destination and the head in focus, unless another view has replaced the sentence.
   let said: { at: number; words: Sentence } | null = null;
   watch(signal, () => {
     const at = pointed.value;

@@ -1,5 +1,5 @@
-// The grid of the token lens: a row for each point of the stream, a column for each position. It scrolls in both
-// directions, and the page has only its visible cells. The pointer or the arrow keys make a cell active.
+// The grid of the token lens: a row for each point of the stream, a column for each position. The grid scrolls
+// in both directions. Only the visible cells are elements of the page. The pointer or an arrow key makes a cell active.
 import { computed, type ReadonlySignal, type Signal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { element, watch } from "../../base/lifetime";
@@ -22,8 +22,9 @@ export interface Lens {
   positions: ReadonlySignal<number>;
   inSight: ReadonlySignal<boolean>;
   cursor: Signal<CellPlace | null>;
-  /** Which run the cells show, or the difference; and the end of the scale of differences. */
+  /** Which run the cells show, or the difference. */
   run: ReadonlySignal<Run>;
+  /** The end of the colour scale of differences. */
   limit: ReadonlySignal<number>;
 }
 
@@ -34,7 +35,7 @@ const NAMES_WIDTH = 76;
 const HEADER_HEIGHT = 24;
 /** At most this many rows are visible. */
 const MAX_ROWS = 16;
-/** How many grids there have been; makes their ids unique. */
+/** The number of grids that were created so far. It makes their ids unique. */
 let grids = 0;
 
 export function mountLensGrid(
@@ -67,7 +68,7 @@ export function mountLensGrid(
       () => !signal.aborted && (scroller.style.height = `${height + scroller.offsetHeight - scroller.clientHeight}px`),
     );
   });
-  /** The scroll position, and the shape of the grid that it belongs to. Before a new shape is shown, no cell is visible. */
+  /** The scroll position, and the shape of its grid. With a new shape, no cell is visible until the first scroll. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
   const shape = computed(() => `${points.value.length} ${positions.value}`);
   const visibleCells = computed<VisibleCells>((): VisibleCells => {
@@ -192,7 +193,7 @@ export function mountLensGrid(
     );
   });
 
-  // The cursor.
+  // Moves the cursor.
   const cellAt = (event: Event): CellPlace | null => {
     const node = event.target instanceof Element ? event.target.closest<HTMLElement>("[data-row]") : null;
     return node ? { row: Number(node.dataset["row"]), column: Number(node.dataset["column"]) } : null;

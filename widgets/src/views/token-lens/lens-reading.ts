@@ -12,12 +12,12 @@ export interface LensReading {
   cell: LensCell;
   point: Component;
   position: number;
-  /** The same cell in the other run, if both are shown; `cell` is that of A. */
+  /** The same cell in run B, if both runs are shown; then `cell` is the cell in run A. */
   second?: LensCell;
-  /** Which run the cell is of, if two are compared. */
+  /** The run of `cell`, if two runs are compared. */
   run?: "A" | "B";
 }
-/** So many tokens of each run are listed, if both are shown. */
+/** The number of tokens that are listed for each run, if both runs are shown. */
 const OF_EACH = 4;
 
 export function mountReading(

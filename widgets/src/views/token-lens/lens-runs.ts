@@ -1,4 +1,4 @@
-// The token lens of two compared runs: what a cell shows of the second run, or of the difference, and what it says.
+// The token lens of two compared runs: the contents of a cell, and the sentence about it.
 import { quoted, visible } from "../../base/format";
 import type { Sentence } from "../../base/sentence";
 import { css, divergingRgb, type Rgb, sequentialRgb, type Theme } from "../../draw/colours";
@@ -12,11 +12,11 @@ import { hasRank, probability } from "./lens-words";
 /** A cell shows the answer's rank if the rank is at most this number. */
 export const MAX_RANK = 10;
 
-/** The same point and position in both runs. `second` is undefined if there is one run, null if it has no such cell. */
+/** The same point and position in both runs. `second` is undefined if there is one run, null if B has no such cell. */
 export interface BothCells {
   first: LensCell;
   second?: LensCell | null;
-  /** The position of the second run. */
+  /** The position in the second run. */
   beside?: number | null;
 }
 
@@ -31,7 +31,7 @@ export interface Contents {
 
 /** Smaller differences are not written into the cells. */
 const LEAST_WRITTEN = 0.005;
-const NO_PARTNER = "nothing stands beside it in B";
+const NO_PARTNER = "paired with no position of B";
 
 /** The difference of the answer's probability, B − A; null if it is not known. */
 export function difference({ first, second }: BothCells): number | null {
@@ -80,7 +80,7 @@ export function written(value: number): string {
   return value === 0 ? "0" : (value < 0 ? "−" : "+") + probability(Math.abs(value));
 }
 
-/** What the pointed-at cell says of the second run, or of both. */
+/** The sentence about a cell of the second run, or of both runs; null if only the first run is shown. */
 export function runsSentence(
   store: Store,
   both: BothCells,

@@ -15,7 +15,7 @@ import type {
 } from "../../wire/protocol.gen";
 import type { BothCells } from "./lens-runs";
 
-/** At most this many tiles are requested at a time, and at most this many are kept. */
+/** At most MAX_REQUESTS tiles are requested at a time, and at most MAX_TILES are kept. */
 const MAX_REQUESTS = 2;
 const MAX_TILES = 600;
 
@@ -31,10 +31,11 @@ export interface LensSelection {
 interface ReceivedTile {
   key: string;
   start: number;
-  /** By point. The cells of a point are in the order of their positions, from `start`. */
+  /** The cells of each point, in the order of their positions, from `start`. */
   cells: Map<string, LensCell[]>;
-  /** The same cells in the compared run, and their positions there; null if there is one run. */
+  /** The same cells in the compared run; null if there is one run. */
   second: Map<string, (LensCell | null)[]> | null;
+  /** The positions of the cells in the compared run. */
   beside: (number | null)[];
 }
 export interface VisibleCells {
@@ -51,7 +52,7 @@ export class LensTiles {
   #selection: LensSelection | null = null;
   /** The ids of the visible tiles. */
   #visible: string[] = [];
-  /** By lane: the tile that is being requested. */
+  /** For each lane, the tile that is requested at present. */
   readonly #requests = new Map<number, string>();
   readonly #tiles = new Lru<string, ReceivedTile>(MAX_TILES);
 
@@ -61,14 +62,14 @@ export class LensTiles {
     readonly signal: AbortSignal,
   ) {}
 
-  /** Requests the visible cells for a selection. Null means that no cells are visible. */
+  /** Requests the visible cells for a selection. If one of them is null, nothing is requested. */
   request(selection: LensSelection | null, visible: VisibleCells | null): void {
     this.#selection = selection;
     this.#visible = selection && visible ? tilesIn(selection, visible) : [];
     this.#requestMissing();
   }
 
-  /** A cell, and whether it belongs to the present selection. An older cell stays until its new tile arrives. */
+  /** A cell, and whether it belongs to the present selection. An older cell stays until its tile arrives again. */
   cell(points: string[], row: number, column: number): (BothCells & { isCurrent: boolean }) | null {
     const point = points[row];
     if (point === undefined) return null;

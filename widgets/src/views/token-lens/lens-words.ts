@@ -8,13 +8,13 @@ import { inView, isNext, label, shared } from "../../state/target";
 import type { Component } from "../../wire/components";
 import type { LensCell } from "../../wire/protocol.gen";
 
-/** Writes a probability: "0.43", "0.004", "2e-5". */
+/** The text of a probability: "0.43", "0.004", "2e-5". */
 export function probability(p: number): string {
   if (!Number.isFinite(p)) return "not known";
   return p >= 0.0995 ? p.toFixed(2) : p >= 0.00095 ? p.toFixed(3) : p === 0 ? "0" : p.toExponential(0);
 }
 
-/** The answer's tokens if all prompts in view share them, else "each prompt’s answer"; null if there is no answer. */
+/** The answer's tokens if all selected prompts share them, else "each prompt’s answer"; null if there is no answer. */
 export function answerName(store: Store): string | null {
   const target = store.target.value;
   if (target.direction) return null;

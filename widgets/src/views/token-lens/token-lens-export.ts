@@ -14,7 +14,7 @@ export interface TokenLensPicture {
   start: number;
   /** [point][position − start] */
   cells: (LensCell | null)[][];
-  /** The same cells of the compared run, and whether it is shown, or the difference. */
+  /** The cells of the compared run, and whether the picture shows this run or the difference. */
   compared?: { run: "second" | "difference"; cells: (LensCell | null)[][] };
 }
 
@@ -42,7 +42,7 @@ function table({ points, start, cells, compared }: TokenLensPicture, { tokens }:
   return { columns: ["run", ...columns], rows: [...of(["A"], cells), ...of(["B"], compared.cells)] };
 }
 
-/** What the cells of a token lens show: a colour and a text; and what the colours are. */
+/** The value and the text of each cell, the colour scale, and the words that explain it. */
 function lensCells({ cells, compared }: TokenLensPicture): {
   shown: ({ value: number; text: string } | null)[][];
   colours: Colours;

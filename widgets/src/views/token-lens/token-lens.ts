@@ -39,7 +39,7 @@ function mount(
   const cursor = state<CellPlace | null>(null);
   const tiles = new LensTiles(store, client, signal);
 
-  /** The points of the rows: one for each layer, and the last one. If `withMid`, also the point after each attention. */
+  /** The points of the rows: one per layer, and the last point. If `withMid`, also the point after each attention. */
   const rowPoints = computed(() => (withMid.value ? lensPoints(store) : withoutMid(lensPoints(store))));
   /** The labels as JSON, so that a new reply with the same points causes no update. */
   const labels = computed(() => JSON.stringify(rowPoints.value.map(({ label }) => label)));
@@ -153,7 +153,7 @@ function mount(
     if (!second || run.value === "first") return { cell: first, ...at, ...(run.value === "first" ? {} : { run: "A" }) };
     return run.value === "second" ? { cell: second, ...at, run: "B" } : { cell: first, ...at, second };
   };
-  // If no cell is active: the last point at the destination.
+  // The cell that is read if no cell is active: the last point at the destination.
   const defaultCell = computed<CellPlace>(() => ({
     row: points.value.length - 1,
     column: store.destination.value ?? positions.value - 1,

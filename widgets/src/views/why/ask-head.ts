@@ -1,4 +1,5 @@
-// Asks the next question about a head: what it moves into a column's target, from the source that contributes most.
+// Asks the next question about a head: what it moves into a column's target, or why it reads its source there. The
+// source is the one that contributes most.
 import { parseHead } from "../../base/format";
 import type { Store } from "../../state/store";
 import { readAt, throughHead } from "../../state/target";
@@ -11,8 +12,8 @@ import type { Asked } from "./why-data";
 const LANE = "why head";
 
 /**
- * What the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves when
- * this is asked, or another question has replaced it. Rejects if the kernel cannot determine the source.
+ * Asks what the head moves into the column's target (`moves`), or why it reads its source there (`reads`). Resolves
+ * when the question is asked, or a newer question has replaced it. Rejects if the kernel cannot determine the source.
  */
 export async function askHead(
   store: Store,
@@ -33,7 +34,7 @@ export async function askHead(
   else ask(store, throughHead(asked.target, { ...head, source }), asked.position);
 }
 
-/** The source with the largest contribution; where contributions are not known, with the most attention. */
+/** The source with the largest contribution or, if contributions are not known, with the most attention. */
 function contributesMost(result: Result<"attention">): number | null {
   const row = rowIn(result, ["contribution", "brings", "pattern", "reads"]);
   const [found] = row ? strongest(row.values, 1) : [];

@@ -1,4 +1,4 @@
-// What a head reads at one destination: the row of its attention, as the reply has it.
+// What a head reads at one destination: the request for this row of its attention, and the row in the reply.
 import { parseHead } from "../../base/format";
 import { frameOf } from "../../draw/plane";
 import { attention } from "../../state/questions";
@@ -33,8 +33,8 @@ export function headRow(
 }
 
 /**
- * The first of these parts of the reply that has one row. In a mean, this may be the row of each prompt's own
- * destination.
+ * The first of these parts of the reply that is a single row. In a mean over prompts, it may be the mean of rows at
+ * different destinations, one of each prompt.
  */
 export function rowIn({ reply, buffers }: Result<"attention">, parts: readonly What[]): Row | null {
   const frame = frameOf(reply);

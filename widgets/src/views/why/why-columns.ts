@@ -13,9 +13,10 @@ import { type Line, type Lines, linesOf } from "./why-lines";
 const MORE = 20;
 export const FEW = 7;
 
-/** What can be asked about a row: "what L21H5 moves here"; null if nothing can. */
+/** What the user can do with a component or with a column. */
 export interface Acts {
   canAsk: (component: Component) => boolean;
+  /** Asks what the component moves into the column's target. */
   ask: (component: Component, column: Column) => void;
   /** Asks why the head reads its source. */
   why: (component: Component, column: Column) => void;
@@ -43,7 +44,7 @@ export function mountColumns(
     store.hoveredLayer.value = head === null ? (component?.layer ?? null) : null;
   };
 
-  parent.tabIndex = -1; // takes the focus when the row that had it is gone
+  parent.tabIndex = -1; // takes the focus when the row with the focus is removed
   watch(signal, () => {
     const side = shown.value;
     const most = many.value ? MORE : FEW;
@@ -161,7 +162,7 @@ export function mountColumns(
   signal.addEventListener("abort", () => untracked(() => lit.peek() !== null && point(null)), { once: true });
 }
 
-/** The ends of a column's bars. */
+/** The ends of the axis of a column's bars. */
 interface Reach {
   low: number;
   high: number;

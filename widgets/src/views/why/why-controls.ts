@@ -1,4 +1,5 @@
-// The controls of the tab "why": sides or pair map, what the source is compared with, and the size of the pair map.
+// The controls of the tab "why". For an attention score, the user chooses the sides or the pair map, what the source is
+// compared with, and the size of the pair map. For what a head moves, the user chooses the source.
 import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { watch } from "../../base/lifetime";
@@ -14,7 +15,7 @@ import type { Row } from "./head-row";
 type Versus = NonNullable<AttentionScore["versus"]> | null;
 
 const SIZES = [PAIRED, 20, 40];
-/** The most tokens in the menu: the last ones before the destination. The first and the chosen one are always there. */
+/** A menu has about this many tokens at most. The chosen token is always among them. */
 const MOST_TOKENS = 400;
 
 export function mountControls(
@@ -84,7 +85,7 @@ export function mountControls(
   });
 }
 
-/** The source of what a head moves: all that the head can read, those that it reads most first. */
+/** The choice of the source of what a head moves. The sources that the head reads most come first. */
 function sourceChoice(store: Store, target: Target, row: Row | null): TemplateResult | typeof nothing {
   const head = target.through?.at(-1);
   if (!head || head.source === null) return nothing;

@@ -31,7 +31,7 @@ export interface Pairs {
   reply: PairsReply;
   query: readonly Component[];
   key: readonly Component[];
-  /** [query + 1, key + 1], row-major; the last row and column are all others. */
+  /** [query + 1, key + 1], row-major. The last row and the last column are the sums over all other components. */
   values: Float32Array;
 }
 export interface WhyData {
@@ -74,7 +74,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     },
     (result, { layer, head }) => ({ head: headName(layer, head), row: rowIn(result, ["pattern", "reads"]) }),
   );
-  /** The contribution of a column's head from all sources (the column has only one); null if it is not known. */
+  /** The contribution of a column's head from all sources (the column has only one source); null if not known. */
   const rowOf = ({ target }: Sum): number | null => {
     const head = target.through?.at(-1);
     const found = row.shown.value;
@@ -107,7 +107,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     () => (inSight.value ? headTokens(shown) : null),
     ({ reply }) => reply,
   );
-  /** Whether the target has a head. A neuron has none, so the tokens of the last step's head are hidden. */
+  /** Whether the target has a head. A neuron has none, so the tokens of an earlier head are hidden. */
   const ofHead = computed(() => inSight.value && headTokens(shown) !== null);
 
   const columns = computed((): Column[] => {

@@ -1,4 +1,4 @@
-// How the tab "why" is exported. The figure: a column of signed bars for each sum, or the pair map.
+// How the tab "why" is exported. The figure has a column of signed bars for each sum, or the pair map.
 import { signed } from "../../base/format";
 import { divergingRgb, limitOf } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
@@ -15,12 +15,12 @@ export interface WhyPicture {
     /** What the rows sum to, as a noun: "difference of attention scores". */
     quantity: string;
     total: number;
-    /** The lines on screen; the last one may be all others together. */
+    /** The lines on screen. The last line may be the sum of all other components. */
     rows: { name: string; value: number }[];
-    /** Every component, strongest first. */
+    /** All components, the strongest first. */
     all: { name: string; value: number }[];
   }[];
-  /** The last row and the last column are all others together; null if the columns are shown. */
+  /** The pair map; null if the columns are shown. The last row and column are the sums over all other components. */
   pairs: { rows: string[]; columns: string[]; values: Float32Array } | null;
 }
 
@@ -42,7 +42,7 @@ function table({ columns, pairs }: WhyPicture): Table {
 
 const LINE = 10;
 const BETWEEN = 14;
-/** The room of the last slanted label to the right of its column. */
+/** The space that the last slanted label needs to the right of its column. */
 const SLANTED = 26;
 
 function figure(picture: WhyPicture, setting: Setting): string {
@@ -59,7 +59,7 @@ function headingOf(columns: WhyPicture["columns"], quantity: string): string {
 
 function columnsFigure(columns: WhyPicture["columns"], setting: Setting): string {
   const sheet = new Sheet(columns.length > 1 ? DOUBLE : SINGLE);
-  // The sides of a score and what its head then moves have different units. The note of the latter names its unit.
+  // The sides of a score and what its head then moves have different units. The note of "What it moves" names its unit.
   const { quantity = setting.quantity } = columns[0] ?? {};
   const top = sheet.heading("Why", headingOf(columns, quantity), captionOf(setting)) + 4;
   const width = (sheet.width - 2 * MARGIN - BETWEEN * (columns.length - 1)) / columns.length;

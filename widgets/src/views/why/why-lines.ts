@@ -1,24 +1,24 @@
 // The rows of a column: the components that add most to a target inside the model or take most from it. The last line
-// is all others together, so the lines always sum to the whole.
+// is the sum of all other components, so the lines always sum to the whole.
 import type { Attribution } from "../../state/store";
 import { isBefore } from "../../state/target";
 import { type Component, componentsOf } from "../../wire/components";
 import type { Target } from "../../wire/protocol.gen";
 
 export interface Line {
-  /** Null: the constant, such as biases. */
+  /** Null for the constant, for example biases. */
   component: Component | null;
   /** "L21H5", "MLP 0", "embedding". */
   name: string;
   value: number;
 }
 export interface Lines {
-  /** The strongest, strongest first. */
+  /** The strongest components, the strongest first. */
   lines: Line[];
   others: { count: number; value: number };
-  /** What all of them sum to. */
+  /** The sum of `lines` and `others`. */
   total: number;
-  /** The farthest from zero. */
+  /** The largest absolute value in `lines` and `others`. */
   largest: number;
 }
 

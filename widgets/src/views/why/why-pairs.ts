@@ -1,5 +1,6 @@
-// The pair map: an attention score by a component that the query reads ↓ and a component that the key reads →. The last
-// row and the last column are all other components together, so that rows and columns sum to the two sides.
+// The pair map of an attention score: what each component in the query (↓) and each component in the key (→) add
+// together. The last row and the last column are the sums over all other components, so that the rows sum to the query
+// side and the columns to the key side.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, signed, vanishes } from "../../base/format";
@@ -12,7 +13,7 @@ import type { Component } from "../../wire/components";
 import type { Pairs } from "./why-data";
 import { nameOf } from "./why-lines";
 
-/** With more columns than this the numbers have no room. */
+/** With more columns than this, there is no room for the numbers. */
 const MOST_WRITTEN = 13;
 
 export function mountPairs(
@@ -77,7 +78,7 @@ export function mountPairs(
     tabStop.move(grid.querySelector(".rs-pairs-cell"));
   });
 
-  /** The component of a row or a column; null for all others. */
+  /** The components of the row and of the column of a cell. Null stands for all other components. */
   const lit = (at: { row: number; column: number } | null): (Component | null)[] =>
     at === null ? [] : [table.peek()?.query[at.row] ?? null, table.peek()?.key[at.column] ?? null];
   watch(signal, () => {

@@ -7,7 +7,7 @@ import type { WhyData } from "./why-data";
 import type { WhyPicture } from "./why-export";
 import { linesOf, nameOf } from "./why-lines";
 
-/** Null while there is nothing to show. */
+/** The picture; null while there is nothing to show. A column lists about `most` components. */
 export function whyPicture(store: Store, data: WhyData, most: number): WhyPicture | null {
   if (scoreIn(store.target.value) !== null && store.whyShows.value === "pairs") {
     const found = data.pairs.shown.value;

@@ -1,4 +1,5 @@
-// What a head would write: the tokens that its output raises and lowers most, and those of what it reads at one source.
+// The tokens whose logits the output of a head raises and lowers most, and the tokens that its W_OV raises and lowers
+// most for one source.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { headName, side, signed, visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -40,7 +41,7 @@ export function mountWritten(
   });
 }
 
-/** A title, and under it a line for the tokens that are raised, and one for those that are lowered. */
+/** A title. Below it are a line of the tokens that are raised, and a line of the tokens that are lowered. */
 function group(title: TemplateResult, top: Tokens, bottom: Tokens): TemplateResult {
   const largest = Math.max(0, ...[...top, ...bottom].map(({ value }) => Math.abs(value)));
   const line = (tokens: Tokens): TemplateResult =>

@@ -1,5 +1,5 @@
 // Why: what the present target inside the model is made of. An attention score has a query side, a key side, and what
-// the head then moves. What a head moves, a neuron and a direction each have one sum.
+// the head then moves. Other targets (what a head moves, a neuron, a direction) have one sum.
 import { computed, signal as state } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { parseHead } from "../../base/format";
@@ -24,7 +24,7 @@ import { mountPairs } from "./why-pairs";
 import { whyPicture } from "./why-picture";
 import { mountWritten } from "./why-written";
 
-/** The sources that can be asked about at first. */
+/** The number of sources that are offered while no target inside the model is selected. */
 const OFFERED = 4;
 
 export const why: TabView = {
