@@ -17,7 +17,7 @@ export class Lru<K, V> {
     return this.#size;
   }
 
-  /** The values, from the least recently used to the latest. */
+  /** The values, from the least to the most recently used. */
   values(): V[] {
     return [...this.#entries.values()];
   }

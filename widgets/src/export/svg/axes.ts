@@ -21,7 +21,7 @@ export function withUnit(quantity: string): string {
   return quantity.includes("direction") ? quantity : `${quantity} (logits)`;
 }
 
-/** What a map or a ranking shows of two compared runs: "B − A of what each adds"; the same words for one run. */
+/** The words `what`, with the run of a comparison: "B − A of what each adds"; `what` itself if no runs are compared. */
 export function ofRun(what: string, { compared }: Setting): string {
   if (!compared) return what;
   return compared.run === "difference" ? `B − A of ${what}` : `${what} in ${compared.run === "first" ? "A" : "B"}`;
