@@ -60,8 +60,8 @@ export async function download(name: string, blob: Blob, within: HTMLElement): P
 }
 
 /**
- * Copies a text, and returns whether it is in the clipboard. Some browsers allow this only right after a click. The text
- * is a promise, so that copying can start at the click, before the text is ready.
+ * Copies a text, and returns whether it is in the clipboard. Some browsers allow this only right after a click. The
+ * text is a promise, so that copying can start at the click, before the text is ready.
  */
 export async function copy(text: Promise<string>, within: HTMLElement): Promise<boolean> {
   try {
@@ -84,7 +84,7 @@ async function written(words: string): Promise<boolean> {
   }
 }
 
-/** Copies with the old API, if the page is not allowed to use the clipboard (no https, or a frame without permission). */
+/** Copies with the old API, because a page without https, or in a frame, may be refused the clipboard. */
 function copiedFromField(words: string, within: HTMLElement): boolean {
   const area = document.createElement("textarea");
   area.value = words;

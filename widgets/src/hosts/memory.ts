@@ -2,7 +2,7 @@
 import { Lru } from "../base/lru";
 import { asOpened, type Opened } from "./opened";
 
-/** Only this many notebooks are remembered, the latest ones. */
+/** The views of at most this many notebooks are remembered: those that changed last. */
 const MAX_NOTEBOOKS = 50;
 
 export class Memory {
@@ -28,7 +28,7 @@ export class Memory {
     this.save(this.all);
   }
 
-  /** The path of a notebook has changed. */
+  /** Moves a view to the new path of its notebook. */
   move(from: string, to: string): void {
     const opened = this.get(from);
     if (!opened) return;
