@@ -7,7 +7,7 @@ export interface Attribution {
   rows: Float32Array;
   /** The standard deviation over prompts. */
   std: Float32Array | null;
-  /** [component, prompt], row-major; null where there are too many to send. */
+  /** [component, prompt], row-major; null if there are too many values to send. */
   perPrompt: Float32Array | null;
   /** The constant of each prompt. */
   constants: Float32Array | null;

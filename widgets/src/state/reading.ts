@@ -2,7 +2,7 @@
 
 export interface Reading {
   head: string;
-  /** Null in the mean over prompts that end at different positions: each prompt is read at its own. */
+  /** Null in the mean over prompts that end at different positions: each prompt is read at its own last position. */
   destination: number | null;
   /** Attention to each source, 0 to 1. */
   weights: Float32Array;
