@@ -41,7 +41,7 @@ export class KernelLink implements Link {
   #kernelEnd = new AbortController();
   #attached: { subshell: string | null; comm: string } | null = null;
   #isDisconnected = false;
-  /** The session id of the kernel's present run. Each start of a kernel has a new one. */
+  /** The session id of the kernel's present run. Each start of a kernel has a new id. */
   #run = "";
   readonly #running = new RunningCells();
 
@@ -159,7 +159,7 @@ export class KernelLink implements Link {
     if (kernel && attached) void close(kernel, attached, atOnce);
   }
 
-  /** The kernel has ended, has been restarted, or has closed the comm. */
+  /** Called when the kernel has ended, has been restarted, or has closed the comm. */
   #lose(now: LinkState): void {
     this.#attached = null;
     this.#attachment.lose(now);

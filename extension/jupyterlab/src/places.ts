@@ -1,4 +1,4 @@
-/** The places where caches may be: open notebooks and consoles, and running sessions that are not open. Keys are paths. */
+/** The places where caches may be: open notebooks and consoles, and running sessions that are not open. Maps use paths as keys. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISessionContext } from "@jupyterlab/apputils";
@@ -119,7 +119,7 @@ export class JupyterPlaces implements Places {
     connection.link.use(session.kernel, NOT_RUNNING);
   }
 
-  /** A notebook or console was opened. */
+  /** Called when a notebook or console was opened. */
   #enter(context: ISessionContext): void {
     let path = context.path;
     if (this.#open.get(path)?.has(context)) return; // a second widget for the same notebook

@@ -1,4 +1,4 @@
-/** The messages of a notebook that has no kernel. */
+/** The messages for a notebook that has no kernel. */
 
 import type { LinkState } from "@residscope/widgets";
 import { coded } from "@residscope/widgets/node";

@@ -74,7 +74,7 @@ export class Page {
       case "attach": {
         this.#paths.add(message.path);
         const { state, occupied } = this.hub.connection(message.path);
-        // Then the page sends its earlier requests again.
+        // After "renewed", the page sends its earlier requests again.
         if (state.kind === "ready") this.post({ say: "renewed", path: message.path });
         this.post({ say: "state", path: message.path, state });
         this.post({ say: "occupied", path: message.path, occupied });

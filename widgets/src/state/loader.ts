@@ -1,4 +1,4 @@
-// Requests what the selection needs, and puts the replies into the store. Until a reply arrives, the last picture stays.
+// Requests what the selection needs, and puts the replies into the store. Until a reply comes, the last picture stays.
 import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";

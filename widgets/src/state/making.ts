@@ -60,8 +60,8 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
     });
   });
 
-  // If there is a comparison, the run exists. Then the kernel only reports how the run was checked, and does not run the
-  // model.
+  // If there is a comparison, the run exists. Then the kernel only reports how the run was checked, and does not run
+  // the model.
   watch(signal, () => {
     const there = compared.value;
     const ask = without(store.shown);

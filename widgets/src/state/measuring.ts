@@ -30,7 +30,7 @@ function foundOf({ reply, buffers }: Result<"effects">, store: Store): Found {
   return { reply, total: values(total), direct: values(direct), estimate: values(estimate) };
 }
 
-/** Requests the values that are known already. After the user starts measuring, requests runs until all are measured. */
+/** Requests the values that are known. After the user starts measuring, requests runs until all are measured. */
 export function measure(effects: Effects, store: Store, client: Client, wanted: Wanted, signal: AbortSignal): void {
   const { found, state, refusal, behind, starts, stops } = effects;
   const asked = computed(() => {

@@ -65,7 +65,7 @@ export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
-/** How the positions of both runs are paired; null if there is no second run, or if it is this one without some heads. */
+/** How the positions of both runs are paired; null without a second run, or if that is this run without some heads. */
 export function pairing({ against, prompt }: Pick<Selected, "against" | "prompt">): Of<"pairing"> | null {
   return against && !against.without?.length ? { kind: "pairing", against, prompt } : null;
 }

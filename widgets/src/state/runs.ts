@@ -64,7 +64,7 @@ export class Runs {
     this.store.against.value === null || this.heads.value === null ? null : this.store.run.value,
   );
 
-  /** The rows of map, ranking and badge: of one run, or of the difference. Until new rows arrive, the last ones stay. */
+  /** The rows of map, ranking and badge: of one run, or of the difference. Until new rows come, the last ones stay. */
   readonly rows = computed<Attribution | null>(() => {
     const run = this.shown.value ?? "first";
     return run === "first" ? this.store.headRows.value : (this.heads.value?.[run] ?? null);

@@ -7,7 +7,7 @@ import type { Values } from "./selectable";
 import type { Store } from "./store";
 import { inView, isNext, label, nextWords, type Position, placed, shared, targetKey } from "./target";
 
-/** A step in words: the name of what it is about (a head, a neuron, tokens), and the words before and after the name. */
+/** A step in words: the name of what it is about (a head, a neuron, tokens), and the words around the name. */
 export interface StepWords {
   before: string;
   name: string;

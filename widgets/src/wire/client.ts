@@ -27,7 +27,7 @@ export interface Transport {
   onRenewed?(listener: () => void, signal: AbortSignal): void;
   /** Whether the kernel runs the user's code, where that can be determined. */
   readonly occupied?: ReadonlySignal<boolean>;
-  /** Whether the user sees every request to the kernel. If so, few are sent in advance, and several are sent together. */
+  /** Whether the user sees every request to the kernel. If so, few are sent in advance, and several in one message. */
   readonly thrifty?: boolean;
   /**
    * Makes the kernel take a turn: a moment between two cells, in which it runs the user's model. Settles after the
