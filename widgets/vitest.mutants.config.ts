@@ -1,5 +1,5 @@
-// The same tests in another order: first those without a panel, which are the fastest. The run of a mutant ends with the
-// first test that fails.
+// The same tests in another order: first those without a panel, which are the fastest. The run of a mutant ends with
+// the first test that fails.
 import { readFileSync } from "node:fs";
 import { defineConfig, mergeConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";

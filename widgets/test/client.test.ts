@@ -404,7 +404,7 @@ describe("silence", () => {
     return setup({ isSilenceLoss: isLoss });
   };
 
-  it("makes the client send its requests again, once; then the silence is reported, until an answer comes", async () => {
+  it("makes the client send its requests again, once; then it is reported until an answer comes", async () => {
     const { sent, client, reply } = silent();
     const [a, b] = [fate(client.ask({ kind: "check", text: "a" })), fate(client.ask({ kind: "check", text: "b" }))];
     vi.advanceTimersByTime(SILENCE_MS - 1);
