@@ -375,7 +375,7 @@ describe("the attention tab", () => {
     },
   );
 
-  it.each(["matrix", "all"] as const)("keeps the focus when the card that has it is removed: %s", async (presentation) => {
+  it.each(["matrix", "all"] as const)("keeps the focus when its card is removed: %s", async (presentation) => {
     const { root, model, settled } = await open({ presentation, heads: ["L0H0"] });
     await settled();
     const place = presentation === "matrix" ? "rs-cards" : "rs-enlarged-head";

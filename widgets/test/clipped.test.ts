@@ -13,7 +13,13 @@ describe("the end of the position map's colours", () => {
   it.each<[string, Float32Array, number, number | null, number]>([
     ["leaves out an outlier of the first position", map(80, 1, 2, 4, 3), 5, 4, 4],
     ["leaves out no value within 1.5 times the limit", map(5, 1, 2, 4, 3), 5, 4, 5],
-    ["is the largest value if the outlier is at a later position, and there are few positions", map(1, 80, 2, 4, 3), 5, 4, 80],
+    [
+      "is the largest value if the outlier is at a later position, and there are few positions",
+      map(1, 80, 2, 4, 3),
+      5,
+      4,
+      80,
+    ],
     ["leaves out one column in a hundred", map(1, 80, ...Array.from({ length: 199 }, () => 2)), 201, 200, 2],
     [
       "never leaves out the last column, even if the others are almost zero",

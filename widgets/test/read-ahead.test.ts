@@ -50,7 +50,7 @@ describe("reading ahead", () => {
     ).toEqual([["Attention L1H1", false]]);
     await settled();
     await rested();
-    expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // the shown head is requested again
+    expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // the head in view
     expect(
       asked(model.asked)
         .slice(wanted.size + 1)

@@ -78,10 +78,10 @@ it("lists a cache by its names and shows it on a click, with the model's own tar
 });
 
 it.each([
-  ["its variable has another cache", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
+  ["its variable was rebound", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
   ["it was changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
-  ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
-])("shows the status of a cache; the picture stays, and one click shows the new cache: %s", async (_, now, words, label) => {
+  ["its weights were changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
+])("keeps the picture of a cache if %s, and shows the new cache on a click", async (_, now, words, label) => {
   const { link, show, facts, act, panel, rows, ready } = open();
   await show();
   all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();

@@ -126,7 +126,11 @@ describe("a snapshot from outside", () => {
       () => changed(["selection", "heads"], () => Array.from({ length: 30_000 }, (_, i) => `L${i}H0`)),
       /“selection.heads”/,
     ],
-    ["with a pinned head that the model does not have", () => changed(["selection", "heads"], () => ["L9H0"]), /pinned/],
+    [
+      "with a pinned head that the model does not have",
+      () => changed(["selection", "heads"], () => ["L9H0"]),
+      /pinned/,
+    ],
     ["with a million prompts", () => reply("describe", "prompts", 1_000_000), /1000000 prompts/],
     ["with a ranking of a million rows", () => changed(["selection", "top_k"], () => 1e6), /“selection.top_k”/],
     ["nested 5,000 deep", () => changed(["selection", "target"], () => nested(5000)), /nested too deeply/],
@@ -145,8 +149,16 @@ describe("a snapshot from outside", () => {
       () => rows((was) => ({ ...was, layer: was.layer.map((at) => at && at + 99) })),
       WRONG_ROWS,
     ],
-    ["with rows that lack their layer", () => rows((was) => ({ ...was, layer: was.layer.map(() => null) })), WRONG_ROWS],
-    ["with an index for rows that have none", () => rows((was) => ({ ...was, index: was.index.map(() => 0) })), WRONG_ROWS],
+    [
+      "with rows that lack their layer",
+      () => rows((was) => ({ ...was, layer: was.layer.map(() => null) })),
+      WRONG_ROWS,
+    ],
+    [
+      "with an index for rows that have none",
+      () => rows((was) => ({ ...was, index: was.index.map(() => 0) })),
+      WRONG_ROWS,
+    ],
     [
       "with a kind that does not exist",
       () => rows((was) => ({ ...was, kinds: ["<img src=x>"] as never })),

@@ -162,7 +162,11 @@ describe("the pictures on screen", () => {
       (store) => (store.headRows.value = attributionOf([1], { refusal: "none" })),
       ["Logit lens", "Layers"],
     ],
-    ["neurons that are not loaded yet", (store) => (store.ranking.value = "neurons"), ["Logit lens", "Layers", "Heads"]],
+    [
+      "neurons that are not loaded yet",
+      (store) => (store.ranking.value = "neurons"),
+      ["Logit lens", "Layers", "Heads"],
+    ],
     [
       "nothing loaded",
       (store) => ([store.lens.value, store.layerRows.value, store.headRows.value] = [null, null, null]),
@@ -281,13 +285,7 @@ describe("a caption", () => {
         target: "“·Mary” minus “·John”",
       },
     ],
-    [
-      "the first position",
-      { model: "" },
-      null,
-      0,
-      { source: [], place: "at “a₀” (position 0)", destination: 0 },
-    ],
+    ["the first position", { model: "" }, null, 0, { source: [], place: "at “a₀” (position 0)", destination: 0 }],
     [
       "the mean",
       { prompts: 3, last: [2, 2, 2] },
@@ -314,7 +312,13 @@ describe("a caption", () => {
       null,
       { source: ["m", "prompt 0"], prompts: 1, place: "at “a₂” (position 2)" },
     ],
-    ["the second prompt", { prompts: 2, last: [2, 1] }, 1, null, { source: ["m", "prompt 1"], place: "at “·b” (position 1)" }],
+    [
+      "the second prompt",
+      { prompts: 2, last: [2, 1] },
+      1,
+      null,
+      { source: ["m", "prompt 1"], place: "at “·b” (position 1)" },
+    ],
     [
       "no facts",
       null,
@@ -520,7 +524,12 @@ describe("the menu", () => {
       ["L0H0"],
     ],
     ["of prompts, the head that is shown", "prompts", (store) => offering(store, "prompts"), ["L1H1"]],
-    ["of prompts without a head, none", "prompts", (store) => offering(store, "prompts", { ...OFFERS.prompts, head: null }), []],
+    [
+      "of prompts without a head, none",
+      "prompts",
+      (store) => offering(store, "prompts", { ...OFFERS.prompts, head: null }),
+      [],
+    ],
     ["of a picture that is not on screen, the pinned heads", "prompts", () => undefined, ["L0H0"]],
   ])("asks for code with the heads of the picture: %s", async (_, picture, change, heads) => {
     const store = full();

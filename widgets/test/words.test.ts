@@ -221,7 +221,15 @@ describe("a cell of attention", () => {
     ["at the reply's destination, from the last source", {}, {}, null, 2, 2, -0.5],
     ["at another destination, by the map", {}, {}, null, 1, 1, -0.75],
     ["at the reply's destination, although another one is selected", { locked: 1 }, {}, 0, 1, 0, 0.25],
-    ["at the last position, which is not the reply's destination, by the map", { locked: 1 }, {}, 0, 2, 1, -Math.fround(0.79)],
+    [
+      "at the last position, which is not the reply's destination, by the map",
+      { locked: 1 },
+      {},
+      0,
+      2,
+      1,
+      -Math.fround(0.79),
+    ],
     ["at the first position, which is the reply's destination", { locked: 0 }, {}, null, 0, 0, 0.25],
     ["nothing, if no value is known", { sourceContributions: null, maps: { pattern: PATTERN } }, {}, null, 2, 1, null],
     ["nothing from a source that does not exist", {}, {}, null, 2, 3, null],
@@ -531,7 +539,11 @@ describe("the head in focus", () => {
       readingOf([0.9, 0.0201, 0.0199, 0, 0]),
       ["L1H0 adds *+1.50*", "reads <bos> 0.90", "·Mary 0.02"],
     ],
-    ["the strongest source is never left out", readingOf([0.01, 0.005, 0, 0, 0]), ["L1H0 adds *+1.50*", "reads <bos> 0.01"]],
+    [
+      "the strongest source is never left out",
+      readingOf([0.01, 0.005, 0, 0, 0]),
+      ["L1H0 adds *+1.50*", "reads <bos> 0.01"],
+    ],
     ["no attention at all", readingOf([0, 0, 0, 0, 0]), ["L1H0 adds *+1.50*"]],
     [
       "at another destination",
@@ -539,7 +551,11 @@ describe("the head in focus", () => {
       ["L1H0 adds *+1.50*", "at ·Mary reads ·Mary 0.60", "<bos> 0.40"],
     ],
     ["at the first position", readingOf([1, 0, 0, 0, 0], null, 0), ["L1H0 adds *+1.50*", "at <bos> reads <bos> 1.00"]],
-    ["at each prompt's last position", readingOf([1, 0, 0, 0, 0], null, null), ["L1H0 adds *+1.50*", "reads <bos> 1.00"]],
+    [
+      "at each prompt's last position",
+      readingOf([1, 0, 0, 0, 0], null, null),
+      ["L1H0 adds *+1.50*", "reads <bos> 1.00"],
+    ],
     [
       "with what each source adds",
       readingOf([0.1, 0.6, 0.3, 0, 0], [0, 1.83, -0.33, 0, 0]),
@@ -689,7 +705,7 @@ describe("the head in focus", () => {
     expect(flat(sourceSentence(storeOf(FIVE, [0, 0, 1.5, -2]), reading, at))).toBe(words),
   );
 
-  it("scales source contributions by the largest of the head, or a hundredth of the largest head if that is more", () => {
+  it("scales source contributions by the head's largest, but at least by a hundredth of the largest head", () => {
     const store = storeOf(FIVE, [200, 0, 0, 0]);
     const found = [null, [], [0.5, -3], [0.001]].map((values) => tallest(store, values && Float32Array.from(values)));
     expect(found).toEqual([0, 2, 3, 2]);
