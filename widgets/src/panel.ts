@@ -106,8 +106,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     if (store.trailAdditions.value === 0) return;
     for (const node of [lower, header]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
-  // At another step of the trail, the element with the focus may be hidden. The tab then gets the focus, so that keys
-  // do not go to the notebook.
+  // At another step of the trail, the element with the focus may be hidden. The selected tab then gets the focus, so
+  // that keys do not go to the notebook.
   watch(signal, () => {
     void store.path.value;
     void store.trailAdditions.value;

@@ -1,4 +1,4 @@
-/** The places where caches may be: open notebooks and consoles, and running sessions that are not open. Maps use paths as keys. */
+/** The places where caches may be: open notebooks and consoles, and running sessions that are not open. Keys are paths. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISessionContext } from "@jupyterlab/apputils";

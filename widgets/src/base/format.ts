@@ -81,7 +81,7 @@ export function subscript(number: number): string {
   return String(number).replace(/\d/g, (digit) => String.fromCharCode(0x2080 + Number(digit)));
 }
 
-/** A text that contains tokens. If a token is "∗₁₀" (prompts differ at position 10), the text explains this mark. */
+/** Words with tokens. If a token is "∗₁₀" (the prompts differ at position 10), an explanation of this mark is added. */
 export function starred(words: string): string {
   return words.includes("∗")
     ? `${words} (∗ is a token in which the prompts differ; the small number is its position)`

@@ -24,7 +24,10 @@ export function isUndo(event: KeyboardEvent): boolean {
   return event.key.toLowerCase() === "z" && isModified && !isInText(event);
 }
 
-/** Alt+← is a step back along the trail (−1), Alt+→ a step forward (1). In a text field, these keys move the cursor. */
+/**
+ * The step along the trail that a key means: −1 for Alt+←, 1 for Alt+→, null for other keys. In a text field it is
+ * always null, because there these keys move the cursor.
+ */
 export function trailStepOf(event: KeyboardEvent): -1 | 1 | null {
   const isAltOnly = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
   const step = { ArrowLeft: -1 as const, ArrowRight: 1 as const }[event.key];
@@ -43,8 +46,8 @@ export function isPlainKey({ altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent
 }
 
 /**
- * Whether the panel keeps this key from the notebook. The panel keeps letters, too: the letter x, for example, would
- * cut the cell, and the panel with it.
+ * Whether the notebook must not get this key. Letters are among these keys, because in a notebook the letter x, for
+ * example, cuts the cell, and the panel with it.
  */
 function isKept(event: KeyboardEvent): boolean {
   const isModified =

@@ -66,7 +66,7 @@ function kernelOf(model: object): TurnKernel | null {
   return isTurnKernel(kernel) ? kernel : null;
 }
 
-/** Whether a cell of this notebook has the mark "[*]", so that it is running. Works in JupyterLab and Notebook. */
+/** Whether a cell of this notebook is running: JupyterLab and Notebook mark such a cell with "[*]". */
 function isRunning(el: HTMLElement): boolean {
   const prompts = el.closest(".jp-Notebook")?.querySelectorAll(".jp-InputPrompt, .jp-InputArea-prompt") ?? [];
   return [...prompts].some((prompt) => prompt.textContent?.includes("[*]"));

@@ -84,7 +84,7 @@ async function written(words: string): Promise<boolean> {
   }
 }
 
-/** Copies with the old API, because a page without https, or in a frame, may be refused the clipboard. */
+/** Copies with the old API, for pages that cannot use the clipboard API (no https, or a frame without permission). */
 function copiedFromField(words: string, within: HTMLElement): boolean {
   const area = document.createElement("textarea");
   area.value = words;

@@ -21,7 +21,7 @@ export interface KernelInfo {
   wire?: string | null;
 }
 
-/** An expression that runs the text of `hosts/attach.py` in a separate namespace. It leaves the user's unchanged. */
+/** An expression that runs the text of `hosts/attach.py`, in a namespace that is not the user's. */
 export const attachExpression = (code: string): string =>
   `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
 

@@ -13,7 +13,7 @@ import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
 
-/** A host dispatches this event on the panel's root to get a snapshot. The panel calls `detail.put` with it. */
+/** A host dispatches this event on the panel's root to get a snapshot. The panel gives it to `detail.put`. */
 export const SNAPSHOT_EVENT = "residscope:snapshot";
 export interface SnapshotRequest {
   put: (snapshot: Snapshot) => void;

@@ -5,7 +5,7 @@ import { targetKey } from "../state/target";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown, Target } from "../wire/protocol.gen";
 
-/** A request with its reply or failure. A request without `target` has the selection's. Buffers are base64. */
+/** A request with its reply or failure. A request without `target` has the selection's target. Buffers are base64. */
 export interface Entry {
   ask: Ask | Omit<Ask, "target">;
   reply?: Answer["reply"];

@@ -14,9 +14,9 @@ export interface Comparison {
   second: Attribution;
   /** Second minus first. */
   difference: Attribution;
-  /** For each row, the part of the difference that is there because the component writes something else. */
+  /** For each row, the part of the difference that arises because the component writes something else. */
   written: Float32Array;
-  /** The sum of the other parts: they are there because the target reads the same output differently. */
+  /** The rest of the difference, summed over all rows. It arises because each run reads the same output differently. */
   read: number;
 }
 

@@ -12,7 +12,7 @@ import { holdOf } from "./held-scale";
 import type { Values } from "./selectable";
 import type { Score, Store } from "./store";
 
-/** In the order of the menu. In sentences, the part before the parenthesis is used. */
+/** The names of the scores, in the order of the menu. Sentences use only the part before the parenthesis. */
 const NAMES: Record<Score, string> = {
   previous: "previous-token",
   first: "first-token (sink)",

@@ -10,7 +10,7 @@ export interface Path {
   at: number;
 }
 
-/** The steps of the trail, with the present position; only the present target, if it is no step of the trail. */
+/** The steps of the trail, with the present position. If the present target is not among them, it is the only step. */
 export function pathOf({
   trail,
   step,

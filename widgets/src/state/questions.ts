@@ -65,7 +65,10 @@ export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
-/** How the positions of both runs are paired; null without a second run, or if that is this run without some heads. */
+/**
+ * How the positions of both runs are paired. Null if there is no second run, or if the second run is the shown run
+ * without some heads.
+ */
 export function pairing({ against, prompt }: Pick<Selected, "against" | "prompt">): Of<"pairing"> | null {
   return against && !against.without?.length ? { kind: "pairing", against, prompt } : null;
 }
@@ -185,9 +188,9 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
 }
 
 /**
- * For a target that is an attention score: what the score's head writes to an earlier target. The earlier target is
- * that of the last step before this one that is not about the same head. Null if the head does not write to that
- * target. `last` is the index of the last position, if it is known; this index means the same as "last".
+ * For a target that is an attention score: what the score's head writes to an earlier target. This is the target of the
+ * latest earlier step that is not about the same head. Null if the head does not write to that target. `last` is the
+ * index of the last position, if it is known; this index means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);

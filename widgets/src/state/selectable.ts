@@ -24,7 +24,7 @@ interface Selectable<T, WireName = keyof Shown | null, Trait = string | null, Ke
   readonly trait: Trait;
   /** Whether a host stores it and restores it later. */
   readonly kept: Kept;
-  /** The part of it that is valid for a cache of this shape; by default all of it. */
+  /** The part of a value that is valid for a cache of this shape; by default the whole value. */
   readonly fit?: (value: T, shape: Shape) => T;
   /** Whether a value may be shared with Python; by default always. */
   readonly whole?: (value: T) => boolean;
@@ -226,7 +226,7 @@ export const SelectionSignals = class {
   }
 } as new () => Signals;
 
-/** The signals, with `position` in place of their own: it has the form that requests need. */
+/** The signals, but with the argument `position`, which has the form that requests need, in place of their own. */
 export function chosenOf(signals: Signals, position: Chosen["position"]): Chosen {
   const own = Object.fromEntries(NAMES.map((name) => [name, signals[name]]));
   return { ...(own as unknown as Chosen), position };

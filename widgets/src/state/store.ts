@@ -125,7 +125,7 @@ export class Store extends SelectionSignals {
   readonly reading = signal<Reading | null>(null);
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
-  /** The same for neurons and head scores, which are shown only in their own place. */
+  /** The same counts for neurons and for head scores: meanwhile only their own pictures are out of date. */
   readonly computingNeurons = signal(0);
   readonly computingScores = signal(0);
   /** The lanes of the loader whose last request failed, with the message. */

@@ -5,7 +5,7 @@ import type { Store } from "./store";
 /** At most this many heads are taken out of a run: `MOST_WITHOUT` of py_backend/residscope/terms.py. */
 const MOST = 64;
 
-/** The heads that the button and the key take out: the pinned heads; without any, the head under the pointer. */
+/** The heads that the button and the key take out: the pinned heads or, if there are none, the one pointed at. */
 export function toTakeOut(store: Store): string[] {
   const out = new Set(store.against.value?.without ?? []);
   const meant = store.heads.value.length > 0 ? store.heads.value : [store.hoveredHead.value ?? []].flat();

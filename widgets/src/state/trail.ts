@@ -1,4 +1,4 @@
-// The trail: the targets that were asked one after another, each with its position. Each step can be shown again.
+// The trail: the targets that the user chose one after another, each with its position. Each step can be shown again.
 import { batch } from "@preact/signals-core";
 import { headName, parseHead } from "../base/format";
 import type { AttentionScore, Step, Target } from "../wire/protocol.gen";
@@ -93,7 +93,7 @@ function put(store: Store, steps: readonly Step[], at: number): void {
     store.stepAt.value = steps.length > 1 ? at : 0;
     store.target.value = step.target;
     if (position !== store.chosenPosition.peek()) store.position.value = position;
-    // The sentence under the tokens is about the head that is asked, not about the one that was pointed at before.
+    // The sentence under the tokens is then about the target's head, not about the head that was in the preview before.
     const head = headOf(step.target);
     if (head !== null && !store.isAbsent(head)) store.preview.value = head;
   });

@@ -17,8 +17,8 @@ export interface Result<K extends Kind> {
 }
 
 /**
- * Carries messages: anywidget, a Jupyter comm, or VS Code. `onLost` reports that the kernel side is gone, `onRenewed`
- * that it is there (again).
+ * Carries messages: anywidget, a Jupyter comm, or VS Code. `onLost` reports that the kernel side is gone. `onRenewed`
+ * reports that it answers, for the first time or again.
  */
 export interface Transport {
   send(message: Question, buffers?: ArrayBuffer[]): void;
@@ -144,8 +144,8 @@ export class Client {
   }
 
   /**
-   * A request in advance. It is sent when it delays nothing else. Null if `signal` aborted before that, or if it
-   * failed.
+   * A request in advance. It is sent when it delays nothing else. Null if `signal` aborted before that, or if the
+   * request failed.
    */
   async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
     return (await this.spareAll([ask], signal))[0] ?? null;
