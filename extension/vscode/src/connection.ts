@@ -1,4 +1,4 @@
-/** The connection to one notebook's kernel. It attaches to the kernel, sends the pages' requests, and reports its state. */
+/** The connection to a notebook's kernel. It attaches to the kernel, sends the pages' requests, and reports a state. */
 
 import type { Answer, LinkState, Question } from "@residscope/widgets";
 import {

@@ -1,4 +1,4 @@
-/** Connects pages and kernels. Each notebook has one connection, whose messages go to all pages that show the notebook. */
+/** Connects pages and kernels. Each notebook has one connection, whose messages go to all pages of the notebook. */
 
 import type { Memory, Opened } from "@residscope/widgets/node";
 import { EventEmitter, Uri } from "vscode";

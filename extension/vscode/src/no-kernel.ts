@@ -7,7 +7,7 @@ import { coded } from "@residscope/widgets/node";
 export type LastKernel =
   /** There has been no kernel in this window. */
   | { cause: "none" }
-  /** The window was reloaded, or the notebook was closed and opened again. Before that, a cache of this name was shown. */
+  /** The window was reloaded, or the notebook was closed and opened again. Before, a cache of this name was shown. */
   | { cause: "window" | "notebook"; name: string }
   | { cause: "restarted" | "another" };
 

@@ -15,7 +15,7 @@ export class Page {
   #isVisible = true;
   /** Commands that came before the page was loaded. */
   #waiting: ToPage[] = [];
-  /** Notebooks with cells that ended while the page was hidden. When it is shown again, their caches are listed again. */
+  /** Notebooks in which cells ended while the page was hidden. When it is shown, their caches are listed again. */
   readonly #endedWhileHidden = new Set<string>();
 
   constructor(

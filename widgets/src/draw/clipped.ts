@@ -3,7 +3,7 @@ import { limitOf } from "./colours";
 
 /** This share of the columns' peaks lies within the limit. */
 const QUANTILE = 0.99;
-/** If a value is more than this many times the limit, the scale ends at the limit. Else the scale covers all. */
+/** If a value exceeds this many times the limit, the scale ends at the limit. Otherwise the scale covers all values. */
 const EXTENDED = 1.5;
 
 /**
@@ -11,9 +11,9 @@ const EXTENDED = 1.5;
  *
  * Each column counts once, by its peak: its largest absolute value. The first column does not count, because values at
  * the first position are often many times larger. The limit is the 99th percentile of the other peaks, so with up to
- * 100 columns only the first can be clipped. The limit is at least the peak of the column `last`, where the target is read.
- * (If the rule counted cells, the column `last` could be clipped: it may have less than a hundredth of the cells.) If
- * no value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same rule.
+ * 100 columns only the first can be clipped. The limit is at least the peak of the column `last`, at which the target
+ * is read. (If the rule counted cells, this column could be clipped: it may have less than a hundredth of the cells.)
+ * If no value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same rule.
  */
 export function clippedLimit(
   values: Float32Array,

@@ -1,7 +1,7 @@
 // Tables as CSV text (RFC 4180): comma, CRLF, a header line, quotes where needed. A number is written as the shortest
 // decimal that reads back as the same float32; NaN is an empty field. A text that a spreadsheet might run as a formula
 // (=, +, - or @ after optional white space) gets an apostrophe in front. If apostrophes already stand before such a
-// formula, one more is added. Whoever removes one apostrophe gets the text back, in both cases.
+// formula, one more is added. In both cases, removing one apostrophe gives the text back.
 
 export type Field = string | number;
 export interface Table {

@@ -34,8 +34,8 @@ type Saver = (name: string, blob: Blob) => Promise<boolean>;
 let saver: Saver | null = null;
 
 /**
- * For a host whose pages cannot download: `own` saves files, and returns whether it did. Null restores the browser's
- * download.
+ * Replaces the browser's download, for hosts whose pages cannot download. `own` saves a file, and returns whether it
+ * was saved. Null restores the browser's download.
  */
 export function saveWith(own: Saver | null): void {
   saver = own;

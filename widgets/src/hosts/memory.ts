@@ -36,7 +36,7 @@ export class Memory {
     this.set({ ...opened, path: to });
   }
 
-  /** Adds the stored views, whose data is not trusted. Views that were set before this call are newer. */
+  /** Adds the stored views, whose data is not trusted. Views that were set before this call are newer, and stay. */
   load(stored: unknown): void {
     const newer = this.all;
     const older = Object.values((stored ?? {}) as object).map(this.read);

@@ -28,7 +28,7 @@ export interface SidebarHost {
   remember(opened: Opened): void;
   /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
-  /** Called when the sidebar shows another kernel. */
+  /** Called with the path of a kernel when the sidebar changes to another kernel. */
   onLeave?(path: string): void;
 }
 

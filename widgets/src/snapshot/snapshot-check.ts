@@ -19,10 +19,10 @@ export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; 
 
 /** Real models stay far below these limits. A snapshot within them is drawn quickly. */
 const MAX = {
-  /** The most characters of all texts together, and of one text. */
+  /** The maximum number of characters: in all texts together, and in one text. */
   characters: 3_000_000,
   letters: 20_000,
-  /** The most values of the snapshot as JSON, and levels of nesting. */
+  /** The maximum number of values in the snapshot as JSON, and of levels of nesting. */
   values: 400_000,
   depth: 12,
   entries: 1_000,

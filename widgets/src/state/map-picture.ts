@@ -35,7 +35,7 @@ export interface MapPicture {
   largest: number;
   /** What the score measures, in a sentence. */
   meaning: string;
-  /** The input of a head to which the values are contributions; null if they belong to the target. */
+  /** The input of a head that the values contribute to; null if they contribute to the target. */
   feeds: Values["feeds"];
   /** The values of both compared runs, [layer × head] each; null if there is one run. */
   runs: { first: Float32Array; second: Float32Array } | null;

@@ -96,7 +96,7 @@ export function without({ against }: Selected): Of<"without"> | null {
   return against?.without?.length ? { kind: "without", against } : null;
 }
 
-/** The attention of a head in both runs; null if there is no comparison, or this is not the name of a head. */
+/** The attention of a head in both runs; null if there is no comparison, or `head` is not the name of a head. */
 export function attentionOfRuns({ against, prompt }: Selected, head: string): Of<"compare-attention"> | null {
   const at = parseHead(head);
   return at && against && { kind: "compare-attention", ...at, against, prompt };
@@ -125,7 +125,7 @@ export function alongPositions({ target, prompt }: Selected, head: string): Of<"
   return { kind: "positions", by: "head", target, prompt, norm: "frozen", heads: [head] };
 }
 
-/** Null if this is not the name of a head. */
+/** The attention of a head; null if `head` is not the name of a head. */
 export function attention(
   { target, prompt, position }: Selected,
   head: string,

@@ -25,7 +25,7 @@ interface Selected {
 export const PAIRING = "pairing";
 
 export class Runs {
-  /** The last comparisons; null until the first one, and while there is none. */
+  /** The last comparisons; null before the first one, and while no runs are compared. */
   readonly heads = signal<Comparison | null>(null);
   readonly layers = signal<Comparison | null>(null);
   readonly lens = signal<Comparison | null>(null);

@@ -23,7 +23,7 @@ export type Weighting = Values["weighting"];
 export type Presentation = Values["presentation"];
 export type Tab = Values["tab"];
 export type Score = ScoresReply["score"];
-/** The lanes of the loader whose failures are shown in their own place, not as a failure of the panel. */
+/** The lanes of the loader whose failures are shown in the place of their picture, not as a failure of the panel. */
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
@@ -119,7 +119,7 @@ export class Store extends SelectionSignals {
   readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
   /** The facts of this cache about targets inside the model. The keys are from `innerFactsKey`. */
   readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
-  /** The attention cell, or the token of the tinted strip, that the pointer was on last. "why here?" is about it. */
+  /** The attention cell, or the coloured token of the strip, that the pointer was on last. "why here?" is about it. */
   readonly spot = signal<Spot | null>(null);
   /** What the head in focus reads at the destination. */
   readonly reading = signal<Reading | null>(null);

@@ -57,7 +57,7 @@ export function stepWords(store: Store, { target, position = "last" }: Step): St
   }
 }
 
-/** " and not <|im_start|>₀", " more than the average token"; "" for the score alone. */
+/** " and not <|im_start|>₀", " more than on average"; "" for the score alone. */
 function versusWords(store: Store, target: Target, { versus = "most" }: AttentionScore): string {
   if (versus === null) return "";
   if (versus === "mean") return " more than on average";

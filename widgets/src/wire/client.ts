@@ -121,7 +121,7 @@ export class Client {
   get unanswered(): ReadonlySignal<boolean> {
     return this.#unanswered;
   }
-  /** The number of messages from the kernel to this client. */
+  /** The number of answers that this client has received. */
   get heard(): ReadonlySignal<number> {
     return this.#heard;
   }

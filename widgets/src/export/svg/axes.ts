@@ -148,7 +148,7 @@ export function flatColourBar(sheet: Sheet, x: number, y: number, colours: Colou
   sheet.text(at + 63, y, highest, { fill: MUTED });
 }
 
-/** Token labels along an axis. If there are many, only some are shown; the marked one always is, in bold. */
+/** Token labels along an axis. If there are many, only some are shown. The marked label is always shown, in bold. */
 export function tokenLabels(
   tokens: TokenAt[],
   count: number,
