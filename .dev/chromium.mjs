@@ -1,4 +1,4 @@
-/** Finds a Chromium for the browser tests: one that the user set, else an installed one. If there is none, installs it. */
+/** Finds a Chromium for the browser tests: one that the user set, or an installed one. Otherwise, it installs one. */
 
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
