@@ -37,7 +37,7 @@ export class Runs {
     this.store.against.value === null || this.store.problems.value.has(PAIRING) ? null : this.lastPairing.value,
   );
 
-  /** The id and state of the cache that this cache is compared with; "" if the host lists no caches. */
+  /** The id and state of the other cache in the comparison; "" if there is none, or if the host lists no caches. */
   readonly otherState = signal("");
 
   /** Changes when a comparison has to be requested again although the selection is the same. */
