@@ -1,4 +1,4 @@
-/** Finds a Chromium for the browser tests: the one that the user set, or an installed one. Otherwise it installs one. */
+/** Finds a Chromium for the browser tests: one that the user set, or an installed one. Otherwise, it installs one. */
 
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";

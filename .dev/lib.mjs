@@ -157,7 +157,7 @@ export function summary() {
   }
 }
 
-/** Runs the body of a script. A `Failure` is printed as one sentence, and the exit status is 1. */
+/** Runs the body of a script. A `Failure` is printed as one sentence, and the exit status is then 1. */
 export async function main(body) {
   process.on("SIGINT", () => {}); // Ctrl-C ends the running program, and this script ends with it
   try {

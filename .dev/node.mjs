@@ -2,8 +2,8 @@
  * Installs exactly the Node packages of the lock file. This script never changes the lock file, because a change should
  * be reviewed and committed.
  *
- * When a wheel is built from a clone, the build runs this script as `npm` (see pyproject.toml). `install` then installs
- * as described above; other commands go to npm.
+ * When a wheel is built from a clone, the build runs this script in place of `npm` (see pyproject.toml). The command
+ * `install` then installs as described above; other commands go to npm.
  */
 
 import { Failure, fingerprint, inRoot, isScript, main, npm, stepIfChanged } from "./lib.mjs";

@@ -1,8 +1,9 @@
 /**
- * `npm run release`: builds and checks everything that a release has, from a clean clone of the last commit. The result
- * is in `dist/release`: wheel, sdist, `.vsix`, documentation, and a list of SHA-256 sums.
+ * `npm run release`: builds and checks everything that a release contains, from a clean clone of the last commit. The
+ * result is in `dist/release`: wheel, sdist, `.vsix`, documentation, and a list of SHA-256 sums.
  *
- * It publishes nothing. Before it, `npm test` should pass, and the changelog should have the dated version.
+ * It publishes nothing. Before you run it, `npm test` should pass, and the changelog should have a section with the
+ * version and its date.
  */
 
 import { createHash } from "node:crypto";
@@ -24,7 +25,7 @@ import { ask, Failure, inRoot, main, npmIn, pythonOf, run, step, summary } from 
 const release = inRoot("dist", "release");
 const NOTHING_OPEN = /^## (?:Unreleased|\d)/m;
 
-/** The version of the package, and a failure if the changelog does not have it as its newest dated section. */
+/** The version of the package. Fails if the changelog has no section with this version and a date. */
 function checkedVersion(folder) {
   const source = readFileSync(join(folder, "py_backend", "residscope", "__init__.py"), "utf8");
   const version = source.match(/^__version__ = "(.+)"$/m)?.[1];

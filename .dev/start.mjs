@@ -1,4 +1,4 @@
-/** `npm start`: sets up, then opens JupyterLab with the example notebook. Arguments after `--` go to `residscope demo`. */
+/** `npm start`: sets up, then opens the example in JupyterLab. Arguments after `--` go to `residscope demo`. */
 
 import { main, python, run } from "./lib.mjs";
 import { setUp } from "./setup.mjs";

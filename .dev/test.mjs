@@ -50,7 +50,7 @@ const steps = [
   {
     name: "python",
     model: true,
-    // One thread for each process: with more threads than cores, small products wait for each other.
+    // One thread for each process: with more threads than cores, small matrix products wait for each other.
     work: () =>
       run(python, ["-m", "pytest", "-n", workers, "--durations=12", "tests/python", "tests/kernel"], {
         env: environment({ OMP_NUM_THREADS: "1" }),

@@ -5,7 +5,7 @@
  *
  * It also runs tests/adapters with peft and bitsandbytes, which are installed in a separate folder.
  *
- * `npm run test:versions -- 2.18 adapters` runs only those whose names begin with 2.18 or adapters. Arguments after
+ * `npm run test:versions -- 2.18 adapters` runs only the tests of releases 2.18… and those of adapters. Arguments after
  * another `--` go to pytest. To add a release, add an entry below and a file of pins, .dev/versions/RELEASE.txt:
  * install the release without pins, and write the output of `pip freeze` into the file.
  */

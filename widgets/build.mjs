@@ -1,5 +1,5 @@
-// Bundles the views: for the inline panel one minified ESM and one stylesheet, into the Python package; for the hosts
-// of the sidebar the same as a library, in lib/.
+// Bundles the views. For the inline panel and for stand-alone pages, it writes minified modules and a stylesheet into
+// the Python package. For the hosts of the sidebar, it writes a library into lib/.
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

@@ -1,4 +1,4 @@
-// The licences of the packages whose code is in a bundle, according to esbuild's metafile. For both build scripts.
+// The licences of the packages whose code is in a bundle, according to esbuild's metafile. Build scripts import this.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 

@@ -1,6 +1,6 @@
 // Mutation testing of the code that decides numbers, words and files: Stryker puts a mistake into the code, and a test
-// must fail. Run by .dev/mutants-typescript.mjs, in the folder of the repository (tests read tests/texts/, beside this
-// workspace).
+// must fail. .dev/mutants-typescript.mjs runs it in the folder of the repository, because tests read tests/texts/,
+// which is outside widgets/.
 
 /** The mutated files; the paths begin at the repository. */
 export const FILES = [

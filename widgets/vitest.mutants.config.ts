@@ -1,12 +1,13 @@
-// The tests as they are, those without a panel first: they take a moment, and the first that fails ends a mutant's run.
+// The same tests in another order: first those without a panel, which are the fastest. The run of a mutant ends with
+// the first test that fails.
 import { readFileSync } from "node:fs";
 import { defineConfig, mergeConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import tests from "./vitest.config";
 
 /**
- * What is made once and kept, a table of colours, is covered by the test that comes first: it must be the one that
- * looks.
+ * The tests of colours run first. The table of colours is made once, so Stryker counts it as covered only by the first
+ * test that uses it. This must be a test that checks the colours.
  */
 const FIRST = /\/colours\.test\.ts$/;
 const cost = ({ moduleId }: TestSpecification): number => {

@@ -1,5 +1,5 @@
 // JupyterLab's builder lists the licences of the packages that it bundles. It treats the views as one library and
-// cannot find the packages inside. This script adds them.
+// cannot find the packages inside. This script adds the licences of these packages.
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";

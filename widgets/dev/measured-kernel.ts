@@ -10,7 +10,7 @@ interface Options {
   positions: number;
   /** The number of values that a turn measures. */
   batch?: number;
-  /** Requests in which nothing happens before the first turn. */
+  /** The number of requests in which nothing happens, before the first turn. */
   idle?: number;
   refusal?: string;
 }

@@ -77,7 +77,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
   keepInSight(says, root, signal);
   load(store, client, signal);
   makeRuns(store, client, signal);
-  // While nobody can see the view, the kernel measures nothing. (Older browsers do not report this.)
+  // While the view is hidden, the kernel measures nothing. (Older browsers do not report whether it is hidden.)
   const isHidden = (): boolean => root.checkVisibility?.() === false;
   measure(
     store.effects.heads,
@@ -106,7 +106,8 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     if (store.trailAdditions.value === 0) return;
     for (const node of [lower, header]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
-  // The element with the focus may be hidden at another step of the trail. Without this, keys would go to the notebook.
+  // At another step of the trail, the element with the focus may be hidden. The selected tab then gets the focus, so
+  // that keys do not go to the notebook.
   watch(signal, () => {
     void store.path.value;
     void store.trailAdditions.value;
@@ -125,7 +126,7 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
       const isCommand = isPlainKey(event) && !isInText(event) && !(event.target instanceof HTMLSelectElement);
       if (event.key === "t" && isCommand) {
         event.preventDefault();
-        // The key does not replace a comparison with another run.
+        // If the view compares with another run, the key does not replace this comparison.
         const isOther = store.against.peek() !== null && !store.against.peek()?.without?.length;
         return isOther ? undefined : takeOut(store, toTakeOut(store));
       }

@@ -74,7 +74,7 @@ describe("words", () => {
         "difference there",
     ],
     ["pattern", 0, 2, "L9H9: “<bos>” (destination 0) cannot see “·to” (source 2), which comes later"],
-  ] as const)("tell a cell: %s, %i, %i", (weighting, q, k, words) =>
+  ] as const)("describe a cell: %s, %i, %i", (weighting, q, k, words) =>
     expect(flat(cellSentence(store, ATTENTION, ATTENTION, weighting, "L9H9", q, k))).toBe(words),
   );
 
@@ -86,7 +86,7 @@ describe("words", () => {
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 2, 1))).toContain("contributes +1.93");
   });
 
-  it("are about the requested destination until the values of another one are there", () => {
+  it("use source contributions only at the destination of the reply, even if another one is selected", () => {
     const bare = { ...ATTENTION, maps: { pattern: PATTERN } };
     store.position.value = 1;
     expect(flat(cellSentence(store, bare, bare, "pattern", "L9H9", 1, 0))).toBe(
@@ -238,7 +238,7 @@ describe("the attention tab", () => {
       expect([shaded(root).length, words(root)[2]?.getAttribute("aria-selected")]).toEqual([6, "false"]);
     }
     expect(model.state.heads).toEqual(["L0H0", "L1H1"]);
-    key(words(root)[2], "Escape"); // nothing is locked, so this is the panel's destination
+    key(words(root)[2], "Escape"); // nothing is locked, so Esc clears the pins
     expect(model.state.heads).toEqual([]);
   });
 
@@ -337,7 +337,7 @@ describe("the attention tab", () => {
   });
 
   it.each(["matrix", "text", "all"] as const)(
-    "shows no head's picture, and no prompt's, for one that is refused: %s",
+    "does not show the picture of another head or prompt in place of a refused one: %s",
     async (presentation) => {
       const honest = recordedKernel();
       let refused: (ask: { layer: number | null; prompt?: number | null }) => boolean = ({ layer }) => layer === 1;
@@ -375,7 +375,7 @@ describe("the attention tab", () => {
     },
   );
 
-  it.each(["matrix", "all"] as const)("keeps the focus when the card that has it goes: %s", async (presentation) => {
+  it.each(["matrix", "all"] as const)("keeps the focus when its card is removed: %s", async (presentation) => {
     const { root, model, settled } = await open({ presentation, heads: ["L0H0"] });
     await settled();
     const place = presentation === "matrix" ? "rs-cards" : "rs-enlarged-head";

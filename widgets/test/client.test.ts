@@ -91,7 +91,7 @@ describe("latest", () => {
   });
 });
 
-describe("what takes long", () => {
+describe("a long job", () => {
   const setupLong = () => {
     const made = setup();
     const working = (index: number, done: number): void =>
@@ -99,7 +99,7 @@ describe("what takes long", () => {
     return { ...made, working };
   };
 
-  it("is requested again with the same id until it is there, and reports its progress", async () => {
+  it("is requested again with the same id until the reply is there, and reports its progress", async () => {
     const { sent, client, reply, check, working } = setupLong();
     const a = check("a");
     working(0, 2);
@@ -217,7 +217,7 @@ describe("ask", () => {
     await expect(asked).rejects.toMatchObject({ code: "bad-answer" });
   });
 
-  it("counts what is in flight until it can have been drawn", async () => {
+  it("counts a request as in flight until its reply can have been drawn", async () => {
     vi.useFakeTimers();
     const { client, reply } = setup();
     const asked = client.ask({ kind: "check", text: "a" });
@@ -252,7 +252,7 @@ describe("ask", () => {
   });
 });
 
-describe("the newest of a view", () => {
+describe("the newest request of a view", () => {
   it.each([
     [30_000, ["a"]],
     [30_001, ["a", "b"]],
@@ -404,7 +404,7 @@ describe("silence", () => {
     return setup({ isSilenceLoss: isLoss });
   };
 
-  it("makes the client send a request again, once; then it is reported, and an answer ends it", async () => {
+  it("makes the client send its requests again, once; then it is reported until an answer comes", async () => {
     const { sent, client, reply } = silent();
     const [a, b] = [fate(client.ask({ kind: "check", text: "a" })), fate(client.ask({ kind: "check", text: "b" }))];
     vi.advanceTimersByTime(SILENCE_MS - 1);
@@ -467,7 +467,7 @@ describe("silence", () => {
     expect(fates.map((one) => one())).toEqual(["closed", "lost"]);
   });
 
-  it("that was reported is not reported together with a loss", () => {
+  it("that was reported is no longer reported after a loss", () => {
     const { client, lose } = silent();
     client.ask({ kind: "describe" }).catch(() => undefined);
     vi.advanceTimersByTime(2 * SILENCE_MS);
@@ -500,7 +500,7 @@ describe("a question", () => {
     expect(sent.map(({ id }) => id.split("-")[1])).toEqual(["1", "2", "2", "3"]);
   });
 
-  it("that takes long is reported until the last of them is there", async () => {
+  it("that takes long has a progress, which is there until the last long question is answered", async () => {
     const { sent, client, reply, deliver } = setup();
     const [a, b] = [client.ask({ kind: "check", text: "a" }), client.ask({ kind: "check", text: "b" })];
     const working = (index: number, done: number): void =>

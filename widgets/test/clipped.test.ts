@@ -12,19 +12,25 @@ const map = (...peaks: number[]): Float32Array =>
 describe("the end of the position map's colours", () => {
   it.each<[string, Float32Array, number, number | null, number]>([
     ["leaves out an outlier of the first position", map(80, 1, 2, 4, 3), 5, 4, 4],
-    ["leaves out nothing that is not far out", map(5, 1, 2, 4, 3), 5, 4, 5],
-    ["is the largest where an outlier is elsewhere among few", map(1, 80, 2, 4, 3), 5, 4, 80],
+    ["leaves out no value within 1.5 times the limit", map(5, 1, 2, 4, 3), 5, 4, 5],
+    [
+      "is the largest value if the outlier is at a later position, and there are few positions",
+      map(1, 80, 2, 4, 3),
+      5,
+      4,
+      80,
+    ],
     ["leaves out one column in a hundred", map(1, 80, ...Array.from({ length: 199 }, () => 2)), 201, 200, 2],
     [
-      "never leaves out the last column, though the others have nothing",
+      "never leaves out the last column, even if the others are almost zero",
       map(...Array.from({ length: 600 }, () => 0.001), 4),
       601,
       600,
       4,
     ],
-    ["reads no number where there is none", map(NaN, 1, NaN, 2), 4, 3, 2],
-    ["of one position is its largest", map(7), 1, 0, 7],
-    ["of nothing is zero", map(0, 0), 2, 1, 0],
+    ["ignores values that are not known", map(NaN, 1, NaN, 2), 4, 3, 2],
+    ["is the value of the only position", map(7), 1, 0, 7],
+    ["is zero if all values are zero", map(0, 0), 2, 1, 0],
   ])("%s", (_, values, columns, last, end) => expect(clippedLimit(values, columns, last)).toBe(Math.fround(end)));
 
   it("does not count padding: the first position is the first real token", () => {
@@ -38,7 +44,7 @@ describe("the end of the position map's colours", () => {
 });
 
 describe("a range that is held", () => {
-  it("stays as it was, for each picture its own, until the hold ends", () => {
+  it("stays the same for each picture, until the hold ends", () => {
     const hold = new Hold();
     const range = (name: string, high: number): number => hold.range(name, { low: -high, high }).high;
     expect(range("layer", 1)).toBe(1);

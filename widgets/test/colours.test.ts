@@ -67,7 +67,7 @@ const apart = (a: Rgb, b: Rgb, sight: Matrix): number => {
   return Math.hypot(p[0] - q[0], p[1] - q[1], p[2] - q[2]);
 };
 
-// The seen colours, from −limit over zero to +limit, and from 0 to 1. Colours between two of them are interpolated.
+// The colours at these values: from −limit to +limit, and from 0 to 1. Colours between two of them are interpolated.
 const STOPS = [-1, -0.8, -0.6, -0.3, -0.2, -0.12, -0.04, 0, 0.04, 0.12, 0.2, 0.3, 0.6, 0.8, 1];
 const SHARES = [0, 0.03, 0.12, 0.2, 0.35, 0.5, 0.65, 0.8, 1];
 describe.each([
@@ -83,14 +83,14 @@ describe.each([
       "85, 46 76 107, 50 92 135, 80 150 218, 123 181 237, 165 212 255",
     "34 40 43, 37 48 49, 40 65 64, 42 80 77, 47 107 102, 64 139 130, 81 171 157, 119 201 185, 169 242 222",
   ],
-] as const)("%s colours, as they are", (theme, diverging, sequential) => {
+] as const)("%s colours, listed", (theme, diverging, sequential) => {
   const listed = (colours: Rgb[]): string => colours.map((colour) => css(colour).slice(4, -1)).join(", ");
-  it("are these", () => {
+  it("are those of the list", () => {
     expect(listed(STOPS.map((value) => divergingRgb(value * 2, 2, theme)))).toBe(diverging);
     expect(listed(SHARES.map((value) => sequentialRgb(value, theme)))).toBe(sequential);
   });
 
-  it("end where the scale ends, and are missing if there is no scale or no value", () => {
+  it("end where the scale ends, and are the colour of zero if there is no scale or no value", () => {
     const [least = "", most = "", zero] = [
       diverging.split(", ")[0],
       diverging.split(", ").at(-1),

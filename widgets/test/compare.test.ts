@@ -93,7 +93,7 @@ describe("a comparison", () => {
     ["attention score", "attention scores"],
     ["contribution of L2H1", "values"],
     ["value along the direction", "values"],
-  ])("of %s is one of %s", (one, many) => expect(several(one)).toBe(many));
+  ])("has a plural for its quantity: %s, %s", (one, many) => expect(several(one)).toBe(many));
 
   it("is possible with each other prompt and each other cache; a cache of another shape is listed and refused", () => {
     const rows = [
@@ -366,7 +366,7 @@ describe("attention in two runs", () => {
     return runMapsOf({ reply: outcome.reply, buffers });
   };
 
-  it("has rows that sum to one in each run, and to nothing in the difference", () => {
+  it("has rows that sum to one in each run, and to zero in the difference", () => {
     const { size, planes, head } = maps();
     expect([head, size]).toEqual(["L1H1", 6]);
     for (const [at, sum] of [1, 1, 0].entries())

@@ -116,7 +116,7 @@ describe("an effect for which the model is run", () => {
     expect(all(panel.root, ".rs-cell.rs-estimate")).toHaveLength(COUNT);
   });
 
-  it("is kept in a stored picture, which cannot run the model and shows this", async () => {
+  it("is kept in a stored picture as stopped, because a picture cannot run the model", async () => {
     const panel = await opened({}, { batch: 1 });
     await panel.settled();
     button(panel.root, "total")?.click();

@@ -245,7 +245,7 @@ describe("figures", () => {
   });
 });
 
-it("write their size into a PNG", () => {
+it("writes the resolution into a PNG", () => {
   const bytes = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
   const [header, rest] = [
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55",

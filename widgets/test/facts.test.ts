@@ -46,7 +46,7 @@ describe("the badge in words", () => {
         "logits, is +4.616. They leave 0.35 unexplained; why:",
     ],
     [
-      "misses, nobody knows why",
+      "misses, and no reason is known",
       { unexplained: 0.1, worst: 0.35, prompts: 2 },
       "The rows and the constant, in the mean over 2 prompts, add up to +4.516; the model’s own logit " +
         "difference, read from the given logits, is +4.616. In the worst prompt they leave 0.35 unexplained, " +
@@ -64,7 +64,7 @@ describe("the badge in words", () => {
         "known: the cache holds no logits; pass `logits=`.",
     ],
     [
-      "has rows that do not sum to what is said of them",
+      "has rows that do not sum to the value in the reply",
       { measured: 9.999, unexplained: 0, worst: 0, tolerance: 1e9 },
       "The rows and the constant add up to +2.000, but the same reply says +9.999: it contradicts itself.",
     ],
@@ -150,7 +150,7 @@ describe("what is missing", () => {
   it.each([
     [true, true],
     [false, false],
-  ])("token ids: the strip shows it (has_tokens %s)", async (tokens, hidden) => {
+  ])("token ids: the strip says so (has_tokens %s)", async (tokens, hidden) => {
     const { root, settled } = await over({ tokens });
     await settled();
     const note = root.querySelector<HTMLElement>(".rs-strip-note");

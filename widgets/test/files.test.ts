@@ -208,7 +208,7 @@ describe("a table", () => {
       ],
     ],
     [
-      "attention of two, of which one has more, and a part",
+      "attention in parts of two maps with different weightings",
       attention(
         "peak",
         map({ rows: { start: 1, stop: 2 }, columns: { start: 2, stop: 4 }, maps: { pattern: Float32Array.of(half) } }),
@@ -236,7 +236,7 @@ describe("a table", () => {
       ],
     ],
     [
-      "attention in blocks, up to the end",
+      "attention in blocks, with smaller blocks at the end",
       attention(
         "peak",
         map({
@@ -265,7 +265,7 @@ describe("a table", () => {
       ],
     ],
     [
-      "attention, one of it in blocks",
+      "attention of two maps, one of them in blocks",
       attention(
         "mean",
         map({ rows: { start: 1, stop: 2 }, columns: { start: 0, stop: 1 }, maps: { pattern: Float32Array.of(half) } }),
@@ -312,7 +312,7 @@ describe("a table", () => {
       ],
     ],
     [
-      "positions, whose own figures are not known",
+      "positions, without measured values",
       {
         picture: "positions",
         by: "layer",
@@ -331,7 +331,7 @@ describe("a table", () => {
       ],
     ],
     [
-      "positions, whose own figures are too few",
+      "positions, with too few measured values",
       {
         picture: "positions",
         by: "layer",
@@ -420,7 +420,7 @@ describe("a figure's legends and axes", () => {
     expect([x < Number(sources?.getAttribute("x")), y > Number(sources?.getAttribute("y"))]).toEqual([true, true]);
   });
 
-  it("have what adds at the top and what takes away at the bottom, in the colours of the picture", () => {
+  it("have positive values at the top and negative ones at the bottom, in the colours of the picture", () => {
     const svg = drawn({
       picture: "positions",
       by: "layer",
@@ -518,7 +518,7 @@ describe("names of files", () => {
 });
 
 describe("saving", () => {
-  it("offers a file under its name, and frees it when it has been read", async () => {
+  it("offers a file under its name, and frees its memory after a minute", async () => {
     vi.useFakeTimers();
     const seen: unknown[] = [];
     vi.spyOn(URL, "createObjectURL").mockReturnValue("blob:made");
@@ -582,17 +582,17 @@ describe("saving", () => {
     ]);
   });
   it.each<[string, () => boolean, boolean]>([
-    ["can", () => true, true],
-    ["may not", () => false, false],
+    ["it copies", () => true, true],
+    ["it refuses", () => false, false],
     [
-      "cannot",
+      "it throws",
       () => {
         throw new Error("no");
       },
       false,
     ],
   ])(
-    "copies it with the old API if nothing else is allowed, if the page %s, and gives the focus back",
+    "copies it with the old API if nothing else is allowed, and gives the focus back: %s",
     async (_, allowed, done) => {
       vi.stubGlobal("navigator", {});
       const seen: unknown[] = [];
@@ -637,11 +637,11 @@ describe("pixels", () => {
     [481, 480, 4004, 3995],
     [2000, 1500, 4618, 3464],
     [100_000, 1, 833_333, 8],
-  ])("%i × %i points are %i × %i of them", (width, height, wide, high) => {
+  ])("%i × %i points are %i × %i pixels", (width, height, wide, high) => {
     expect(pixelSize(width, height)).toEqual({ width: wide, height: high });
   });
 
-  it("get the size of the picture, and keep their other chunks", () => {
+  it("get a resolution in the PNG, which keeps its other chunks", () => {
     const data = Uint8Array.from({ length: 40 }, (_, i) => i);
     for (const dpi of [600, 72, 1]) {
       const made = withResolution(data, dpi);
@@ -701,7 +701,7 @@ describe("pixels", () => {
     const bytes = new DataView(await blob.arrayBuffer());
     expect([blob.type, bytes.byteLength, bytes.getUint32(41)]).toEqual(["image/png", 61, Math.round(600 / 0.0254)]);
   });
-  it("state how many of them make an inch, if 600 would be too many", async () => {
+  it("have a lower resolution in the PNG, if 600 per inch would be too many", async () => {
     browser(true, new Blob([new Uint8Array(40)], { type: "image/png" }));
     const bytes = new DataView(await (await png(SVG.replace("0 0 72 144", "0 0 2000 1500"))).arrayBuffer());
     expect(bytes.getUint32(41)).toBe(Math.round(4618 / (2000 / 72) / 0.0254));

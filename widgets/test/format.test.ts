@@ -20,8 +20,8 @@ import {
 
 const TEXTS = cases as [number | null, number | null, number, string][];
 
-describe("figures", () => {
-  it.each(TEXTS)("%s beside %s, and %s more: %s", (value, largest, more, text) => {
+describe("numbers", () => {
+  it.each(TEXTS)("%s beside %s, with %s more decimals: %s", (value, largest, more, text) => {
     expect(signed(value ?? NaN, largest ?? NaN, more)).toBe(text);
     expect(plain(value ?? NaN, largest ?? NaN, more)).toBe(text.replace(/^[+−]/, ""));
   });
@@ -69,7 +69,7 @@ describe("figures", () => {
     [0.006, 2.24, 0, false],
     [0.04, 2.24, -1, true],
     [0.06, 2.24, -1, false],
-  ])("vanish according to their decimals: %s beside %s, and %s more", (value, largest, more, gone) => {
+  ])("vanish according to their decimals: %s beside %s, with %s more decimals", (value, largest, more, gone) => {
     expect([vanishes(value, largest, more), vanishes(-value, largest, more)]).toEqual([gone, gone]);
   });
 
@@ -107,7 +107,7 @@ describe("figures", () => {
     [Infinity, 1, 0, "not known"],
     [-Infinity, 1, 0, "not known"],
     [1, Infinity, 0, "1.00"],
-  ])("have fewer decimals if they are larger: %s beside %s, and %s more: %s", (value, largest, more, text) =>
+  ])("have fewer decimals if they are larger: %s beside %s, with %s more decimals: %s", (value, largest, more, text) =>
     expect(plain(value, largest, more)).toBe(text),
   );
 
@@ -122,7 +122,7 @@ describe("figures", () => {
   ])("%s has the colour “%s”", (text, colour) => expect(side(text)).toBe(colour));
 });
 
-describe("what else is written", () => {
+describe("other texts", () => {
   it.each([
     [0, "0 bytes"],
     [999, "999 bytes"],
@@ -164,7 +164,7 @@ describe("what else is written", () => {
     [-3.2e-6, "3e-6"],
     [1234, "1200"],
     [1, "1"],
-  ])("what is left over, %s: %s", (value, text) => expect(amount(value)).toBe(text));
+  ])("an unexplained remainder of %s: %s", (value, text) => expect(amount(value)).toBe(text));
 
   it.each([
     [0, "0 cells"],

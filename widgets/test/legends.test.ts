@@ -57,7 +57,7 @@ describe("attention's scale", () => {
       MINUS,
       PLUS,
     ],
-  ] as const)("ends as its figures do: %s", async (weighting, low, high, label, first, last) => {
+  ] as const)("has the ends and the colours of its values: %s", async (weighting, low, high, label, first, last) => {
     const { root, settled } = await open({ heads: ["L0H0"], weighting });
     await settled();
     const scale = (): HTMLElement | null => root.querySelector(".rs-range .rs-scale");

@@ -14,7 +14,7 @@ describe("a text from outside", () => {
   it.each([
     ["with", Intl.Segmenter],
     ["without", undefined],
-  ])("is cut to a readable length, %s a browser that finds its characters", (_, segmenter) => {
+  ])("is cut to a readable length, %s the browser's function that finds characters", (_, segmenter) => {
     const own = Intl.Segmenter;
     Object.defineProperty(Intl, "Segmenter", { value: segmenter, configurable: true });
     try {

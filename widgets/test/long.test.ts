@@ -30,7 +30,7 @@ describe("planes", () => {
     ]).toEqual([0, 5, 11, -1, -1]);
     expect(blockOf(plane, 20, 29)).toEqual({ rows: { start: 20, stop: 21 }, columns: { start: 24, stop: 30 } });
   });
-  it("contain the visible part", () => {
+  it("are cropped to the blocks that contain the visible part", () => {
     const { frame, take } = cropped({ ...everything(30), step: 4 }, { left: 9, top: 17, span: 8 });
     expect(frame).toEqual({ rows: { start: 16, stop: 28 }, columns: { start: 8, stop: 20 }, step: 4 });
     const side = Math.ceil(30 / 4);
@@ -44,7 +44,7 @@ describe("planes", () => {
     ["the first cell", { left: 0, top: 0, span: 1 }, [0, 4], [0, 4], [0], [0]],
     ["one block", { left: 4, top: 8, span: 4 }, [8, 12], [4, 8], [2], [1]],
     ["all", { left: 0, top: 0, span: 30 }, [0, 30], [0, 30], [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]],
-  ])("give %s", (_, part, rows, columns, down, across) => {
+  ])("are cropped to %s", (_, part, rows, columns, down, across) => {
     const { frame, take } = cropped({ ...everything(30), step: 4 }, part);
     expect(frame).toEqual({
       rows: { start: rows[0], stop: rows[1] },
@@ -109,13 +109,13 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     await vi.waitFor(() =>
       expect(said()).toMatch(/^L0H0: positions 518–519 read 0–1: strongest attention 0\.\d\d · zoom in/),
     );
-    key(matrix, "ArrowUp"); // a block
+    key(matrix, "ArrowUp"); // moves by one block
     expect(said()).toContain("positions 516–517 read 0–1");
     for (let i = 0; i < 4; i += 1) key(matrix, "+");
     await vi.waitFor(() => expect(card?.querySelector(".rs-pooled")).toBeNull());
     const asked = parts().filter((ask) => ask.rows && ask.columns);
-    expect(asked).toHaveLength(1); // a part inside it is there already
-    // 520 / 1.4, and a margin.
+    expect(asked).toHaveLength(1); // the parts of the next zooms lie inside this one
+    // The part of the first zoom has 520 / 1.4 rows and columns. It gets a margin, up to 512.
     expect(asked[0]).toMatchObject({ rows: { start: 4, stop: 516 }, columns: { start: 4, stop: 516 } });
     key(matrix, "ArrowLeft");
     await vi.waitFor(() => expect(said()).toMatch(/\(destination \d+\) (reads|cannot see)/));
@@ -162,7 +162,7 @@ describe("a long prompt", { timeout: 20_000 }, () => {
     expect(slider.getAttribute("aria-valuetext")).toBe("positions 200 to 455 of 520");
   });
 
-  it("is shaded in the text by a requested line, of heads or of a blend", async () => {
+  it("is shaded in the text by one row, which is requested for a head or for all heads", async () => {
     const { root } = await opened({ presentation: "text" });
     const line = (): string => text(root.querySelector(".rs-text-line"));
     await vi.waitFor(() => expect(line()).toMatch(/^L0H0: “.+₅₁₉” reads /));

@@ -10,7 +10,7 @@ import { Answer, Question } from "../src/wire/protocol.check.gen";
 import { type Numbers, viewOf } from "./recorded";
 
 it.each(messages.map((message, at) => [`${at} ${message.question.ask.kind}`, message] as const))(
-  "takes %s",
+  "are accepted: %s",
   (_, { question, answer }) => {
     const asked = parse(Question, question);
     const told = parse(Answer, answer);
@@ -21,7 +21,7 @@ it.each(messages.map((message, at) => [`${at} ${message.question.ask.kind}`, mes
   },
 );
 
-it("has as many numbers as the reply declares", () => {
+it("the buffers have as many numbers as the reply declares", () => {
   for (const { answer, buffers } of messages) {
     const { reply } = parse(Answer, answer);
     const sizes = buffers.map((buffer) => Object.values(buffer as Numbers)[0]?.length);

@@ -58,7 +58,7 @@ describe("neurons", () => {
       "bias +0.11",
       "MLP of layer 2 +1.72",
     ]);
-    expect(all(view ?? root, "button")).toEqual([]); // nothing looks pinned
+    expect(all(view ?? root, "button")).toEqual([]); // a neuron cannot be pinned
     const [first, second] = neurons(root);
     first?.focus();
     expect(text(root.querySelector(".rs-sentence"))).toBe(

@@ -62,7 +62,7 @@ describe("what came next", () => {
     expect(asked()).toBe(1);
   });
 
-  it("asks what wrote a token by a click on it, and has no question about the first", async () => {
+  it("asks what predicted a token by a click on it, but asks nothing about the first token", async () => {
     const { root, model, settled } = await open({ wire_target: NEXT, prompt: 0 });
     await settled();
     expect(root.querySelector('[aria-selected="true"][data-position]')?.getAttribute("data-position")).toBe("5");
@@ -76,7 +76,7 @@ describe("what came next", () => {
     expect(model.state.position).toBe("last");
     await settled();
     const positions = model.asked.flatMap(({ ask }) => (ask.kind === "attribute" ? [ask.position] : []));
-    expect(positions).toEqual(expect.arrayContaining([4, 1])); // an index: “last” is not the last token here
+    expect(positions).toEqual(expect.arrayContaining([4, 1])); // the last position is sent as its index, 4
   });
 
   it("is chosen from the list with the keyboard, and its runner-up is subtracted", async () => {

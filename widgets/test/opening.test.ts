@@ -28,7 +28,7 @@ async function recorded(): Promise<{ opening: Opening; cells: (string | null)[] 
 }
 
 describe("an opening", () => {
-  it("is drawn without a question, and given once", async () => {
+  it("is drawn without a request, and is used once", async () => {
     const record = await recorded();
     const { root, model, settled } = await open({ heads: ["L1H1"], opening: record.opening });
     await settled();
@@ -44,7 +44,7 @@ describe("an opening", () => {
     expect(kinds(model.asked.slice(before))).toContain("attribute"); // the cache may have changed
   });
 
-  it("answers what was asked already, while the kernel is busy", async () => {
+  it("answers earlier requests while the kernel is busy", async () => {
     const record = await recorded();
     const { root, model, settled } = await open({ heads: ["L1H1"] }, kernel, () => Infinity);
     expect(root.dataset["state"]).toBe("loading");
@@ -54,7 +54,7 @@ describe("an opening", () => {
     expect(cells(root)).toEqual(record.cells);
   });
 
-  it("is for nobody once it was taken back", async () => {
+  it("answers nothing after Python has removed it", async () => {
     const record = await recorded();
     const { root, model } = await open({ opening: record.opening, prompt: 1 }, kernel, () => Infinity);
     model.set("opening", {});

@@ -8,7 +8,7 @@ import { all, key, names, open, text } from "./open";
 const FOUND = '[role="group"][aria-labelledby$="found"] .rs-option';
 
 describe("panel", () => {
-  it("draws the kernel's values, names every head, and adds up", async () => {
+  it("draws the kernel's values, names every head, and shows that the rows add up", async () => {
     const { root, settled } = await open();
     await settled();
     expect(root.dataset["state"]).toBe("ready");
@@ -169,7 +169,7 @@ describe("panel", () => {
     expect(said()).toBe("Cleared: L0H1 and L1H0. Ctrl+Z restores them.");
     expect(state()).toEqual([[], "last", null, []]);
     cell?.click(); // a head that was pinned in the meantime stays
-    expect(undo(cell, { ctrlKey: true, shiftKey: true })).toBe(true); // nobody’s
+    expect(undo(cell, { ctrlKey: true, shiftKey: true })).toBe(true); // not the undo key
     expect(undo(cell)).toBe(false);
     expect(said()).toBe("Restored: L0H1 and L1H0. Ctrl+Z goes one step further back.");
     expect(model.state.heads).toEqual(["L0H1", "L1H0", "L2H1"]);
@@ -223,7 +223,7 @@ describe("panel", () => {
     const { root, model, settled } = await open();
     await settled();
     const asked = model.asked.length;
-    model.set("position", 5); // panel.py answers None with the position if it can
+    model.set("position", 5); // panel.py can write the index in place of None
     await settled();
     expect(model.asked.length).toBe(asked);
     expect(root.querySelector(".rs-locked")).toBeNull();
@@ -269,7 +269,7 @@ describe("panel", () => {
     expect(text(root.querySelector(".rs-combobox-place"))).toContain("1 more in the notebook: type part of the name.");
     typed(input, "PROMPT");
     expect(rows()).toEqual(["prompts2 tokens"]);
-    key(input, "Enter"); // typed text means a token, and this is none: only the user chooses a variable
+    key(input, "Enter"); // typed text means a token, and this is not one; a variable must be chosen
     const before = model.state.wire_target;
     all(root, FOUND)[0]?.click();
     await vi.waitFor(() =>

@@ -15,7 +15,7 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
   }));
 
 describe("spread over prompts", () => {
-  it("is no view for one prompt: the first tab is shown instead, and can be focused", async () => {
+  it("has no view for a single prompt: the first tab is shown instead, and can be focused", async () => {
     const { root, model, settled } = await open({ tab: "prompts" }, enlargedKernel({ ...SHAPE, prompts: 1 }));
     await settled();
     expect([model.state.tab, text(root.querySelector('[role="tab"][tabindex="0"]'))]).toEqual([
@@ -89,7 +89,7 @@ it("the spread of the target includes each prompt's own constant", () => {
   data.constants = Float32Array.of(10, 14);
   const figures = promptSpreadOf(data, null, 2);
   expect([figures?.mean, figures?.each]).toEqual([14, Float32Array.of(11, 17)]);
-  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // 3 on either side of 14; for the rows alone √2
+  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // values 3 above and 3 below 14; for the rows alone √2
 });
 
 describe("a prompt's text", () => {

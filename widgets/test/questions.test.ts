@@ -1,5 +1,5 @@
-// The views and, in Python, a saved page make the same requests. Python writes the file: `python -m
-// tests.support.view_cases`.
+// The views and, in Python, a saved page make the same requests. `python -m tests.support.view_cases` writes the
+// requests that are expected.
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/wire/view_requests.json";
 import { rowsOf } from "../dev/component-table";

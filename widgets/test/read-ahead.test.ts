@@ -8,7 +8,7 @@ const point = (root: HTMLElement, head: string): boolean | undefined =>
   root.querySelector(`.rs-grid [data-head="${head}"]`)?.dispatchEvent(new Event("pointerover", { bubbles: true }));
 const leave = (root: HTMLElement): boolean | undefined =>
   root.querySelector(".rs-grid")?.dispatchEvent(new Event("pointerleave"));
-/** Longer than the pause before it reads ahead. */
+/** Waits longer than the pause before a view reads ahead. */
 const rested = (): Promise<void> => new Promise((done) => setTimeout(done, 120));
 
 describe("reading ahead", () => {
@@ -50,7 +50,7 @@ describe("reading ahead", () => {
     ).toEqual([["Attention L1H1", false]]);
     await settled();
     await rested();
-    expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // checked again
+    expect(asked(model.asked).slice(wanted.size, wanted.size + 1)).toEqual(["L1H1"]); // the head in view
     expect(
       asked(model.asked)
         .slice(wanted.size + 1)

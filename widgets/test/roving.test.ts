@@ -40,7 +40,7 @@ it.each([
   ["End", true, [3, 4]],
   ["PageUp", false, [0, 2]],
   ["PageDown", false, [3, 2]],
-] as const)("leads across a grid: %s, with Ctrl: %s", (key, ctrlKey, [row, column]) => {
+] as const)("moves across a grid: %s, with Ctrl: %s", (key, ctrlKey, [row, column]) => {
   const event = new KeyboardEvent("keydown", { key, ctrlKey });
   expect(stepAcross(event, { row: 1, column: 2 }, 4, 5)).toEqual({ row, column });
 });

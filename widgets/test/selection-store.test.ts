@@ -15,16 +15,16 @@ describe("the position that is read", () => {
     ["no facts", null, null, "found", null],
     ["no facts, one prompt in view", null, 0, "found", null],
     ["one prompt", { last: [2] }, null, "found", 2],
-    ["that ends at the first", { last: [0] }, null, "found", 0],
+    ["one prompt that ends at the first position", { last: [0] }, null, "found", 0],
     ["prompts that end together", { last: [2, 2] }, null, "found", 2],
-    ["that do not", { last: [2, 1] }, null, "found", null],
-    ["nor here", { last: [1, 2, 1] }, null, "found", null],
-    ["the first of them", { last: [2, 1] }, 0, "found", 2],
-    ["the last of them", { last: [2, 1] }, 1, "found", 1],
-    ["one that is not there", { last: [2, 1] }, 2, "found", null],
+    ["prompts that end at different positions", { last: [2, 1] }, null, "found", null],
+    ["prompts of which one ends later", { last: [1, 2, 1] }, null, "found", null],
+    ["the first of two prompts", { last: [2, 1] }, 0, "found", 2],
+    ["the last of two prompts", { last: [2, 1] }, 1, "found", 1],
+    ["a prompt that does not exist", { last: [2, 1] }, 2, "found", null],
     ["padding counted as real", { last: [2, 1], positions: 5 }, null, "none", 4],
-    ["of one prompt", { last: [2, 1], positions: 5 }, 1, "none", 4],
-    ["no ends", { last: [] }, null, "found", null],
+    ["padding counted as real, in one prompt", { last: [2, 1], positions: 5 }, 1, "none", 4],
+    ["no last positions", { last: [] }, null, "found", null],
   ])("is the last: %s", (_, facts, prompt, padding, at) => {
     const store = new Store();
     store.facts.value = facts && factsOf(facts);
@@ -36,12 +36,12 @@ describe("the position that is read", () => {
     [0, 0, 0],
     [1, 1, 1],
     [2, null, 2],
-  ] as const)("or the one that is locked: %s", (position, locked, destination) => {
+  ] as const)("is the selected one: %s", (position, locked, destination) => {
     const store = storeOf(["a", "b", "c"]);
     store.position.value = position;
     expect([store.locked.value, store.destination.value]).toEqual([locked, destination]);
   });
-  it("is released by a second click on it, and by a click on the last", () => {
+  it("is released by a second click on it, and by a click on the last position", () => {
     const store = storeOf(["a", "b", "c"]);
     const after = [0, 0, 1, 2, 2, 0, 1, 1].map((position) => {
       store.togglePosition(position);
@@ -49,7 +49,7 @@ describe("the position that is read", () => {
     });
     expect(after).toEqual([0, "last", 1, "last", "last", 0, 1, "last"]);
   });
-  it("stays where it is locked when padding counts as real, and stays the last if it was the last", () => {
+  it("stays the selected one when padding counts as real, and stays the last one if it was the last", () => {
     const store = storeOf(FOUR, [], { last: [2] });
     const after = ([2, 1, "last", 2, 0] as const).map((position) => {
       [store.position.value, store.padding.value] = [position, "found"];
@@ -124,7 +124,7 @@ describe("what is in view", () => {
     ["L0H1", 3, 0],
     ["L2H1", 0, 2],
     ["MLP", 3, null],
-  ])("layer: pointing at head %s and layer %s, %s", (head, layer, active) => {
+  ])("has an active layer: with the pointer on head %s and layer %s, it is %s", (head, layer, active) => {
     const store = new Store();
     [store.hoveredHead.value, store.hoveredLayer.value] = [head, layer];
     expect(store.activeLayer.value).toBe(active);
@@ -163,7 +163,7 @@ describe("what is in view", () => {
       true,
       "no logits",
     ],
-    ["no target, another's refusal", { contrasts: [] }, [["heads", "x"]], false, null],
+    ["no target, and a failure of another view", { contrasts: [] }, [["heads", "x"]], false, null],
     ["a target", { contrasts: [{ answer: [], distractor: [] }] }, [], true, null],
     [
       "a target, and a refusal",
@@ -197,11 +197,11 @@ describe("heads", () => {
     ]);
   });
   it.each<[string, string[], string | null, string[], boolean]>([
-    ["a layer without", [], null, [], true],
+    ["a layer without attention", [], null, [], true],
     ["not cached", ["heads"], null, [], false],
-    ["others not cached", ["MLPs"], null, [], true],
+    ["other components not cached", ["MLPs"], null, [], true],
     ["refused, but their attention is there", [], "no heads", [], false],
-    ["refused, and it is not", [], "no heads", ["attn.hook_pattern"], true],
+    ["refused, and their attention is not cached", [], "no heads", ["attn.hook_pattern"], true],
   ])("are absent, or only unknown: %s", (_, missing, refusal, notCached, absent) => {
     const store = storeOf(FOUR, [], { missing: notCached });
     store.headRows.value = attributionOf([1, 1, NaN, NaN], { missing, refusal });
@@ -237,7 +237,7 @@ describe("heads", () => {
       expect([store.preview.value, store.hoveredHead.value, store.headMoves.value]).toEqual([null, null, 0]);
     }
   });
-  it("a single one is reached by every step", () => {
+  it("have one value: every step leads to this head", () => {
     const store = storeOf(FOUR, [NaN, -1, NaN, NaN]);
     store.step(1);
     store.step(1);
@@ -261,7 +261,7 @@ describe("names of tokens", () => {
     store.facts.value = null;
     expect(store.tokenName(3)).toBe("b");
   });
-  it("differ over prompts if they are empty and others are named", () => {
+  it("are a star if the tokens differ between prompts", () => {
     const store = new Store();
     store.tokens.value = [
       { text: "", varies: [] },

@@ -78,10 +78,10 @@ it("lists a cache by its names and shows it on a click, with the model's own tar
 });
 
 it.each([
-  ["bound to another", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
-  ["changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
-  ["its weights changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
-])("shows that a cache was %s; the picture stays, and one click takes the new one", async (_, now, words, label) => {
+  ["its variable was rebound", [changed(ROW, { id: "c2" })], "now another cache", "Show the new one"],
+  ["it was changed in place", [changed(ROW, { state: "2.1" }, { changed: true })], "changed in place", "Read it again"],
+  ["its weights were changed", [changed(ROW, { state: "1.2" }, { weights_changed: true })], "weights", "Read it again"],
+])("keeps the picture of a cache if %s, and shows the new cache on a click", async (_, now, words, label) => {
   const { link, show, facts, act, panel, rows, ready } = open();
   await show();
   all(panel() as HTMLElement, '[role="gridcell"]')[3]?.click();
@@ -103,7 +103,7 @@ it.each([
   expect(link.asked.at(-1)?.cache).toEqual(now[0]?.ref);
 });
 
-it("becomes the view of the other name if a cache still has one, and requests nothing", async () => {
+it("shows another name of its cache if the variable is bound to another cache, and requests nothing", async () => {
   const { link, show, facts, act, panel } = open();
   await show();
   const [asked, picture] = [link.asked.filter(({ ask }) => ask.kind !== "caches").length, panel()];
@@ -173,7 +173,7 @@ it("shows in place of the view that the kernel has no cache of this name, and wh
   expect(said()).toBe("");
 });
 
-it("keeps a view's picture, without another kernel's replies, and shows it until the cache is there", async () => {
+it("keeps a view's picture, without another cache's replies, and shows it until the cache is there", async () => {
   const kept: Snapshot[] = [];
   const pictures = (stored: unknown): Pictures => ({
     get: async () => stored,

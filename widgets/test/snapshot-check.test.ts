@@ -31,7 +31,7 @@ beforeAll(async () => {
   whole = JSON.parse(JSON.stringify(picture())) as Json;
 });
 
-/** One path of each form: for a list, its first element. */
+/** All paths in a value; of a list, only those in its first element, but of `entries` those in all elements. */
 function paths(value: Json, at: Path = []): Path[] {
   const inner = Array.isArray(value)
     ? Object.entries(value.slice(0, at.at(-1) === "entries" ? undefined : 1))
@@ -126,29 +126,41 @@ describe("a snapshot from outside", () => {
       () => changed(["selection", "heads"], () => Array.from({ length: 30_000 }, (_, i) => `L${i}H0`)),
       /“selection.heads”/,
     ],
-    ["with a pinned head that is not there", () => changed(["selection", "heads"], () => ["L9H0"]), /pinned/],
+    [
+      "with a pinned head that the model does not have",
+      () => changed(["selection", "heads"], () => ["L9H0"]),
+      /pinned/,
+    ],
     ["with a million prompts", () => reply("describe", "prompts", 1_000_000), /1000000 prompts/],
     ["with a ranking of a million rows", () => changed(["selection", "top_k"], () => 1e6), /“selection.top_k”/],
     ["nested 5,000 deep", () => changed(["selection", "target"], () => nested(5000)), /nested too deeply/],
     ["of half a million values", () => changed(["lacks"], () => new Array<Json>(500_000).fill(0)), /too large/],
     ["with a name of 4 MB", () => changed(["name"], () => "x".repeat(4_000_000)), /too large/],
     [
-      "whose names outnumber its figures",
+      "with more names than values",
       () => rows((was) => columnsOf([...componentsOf(was).map(({ label }) => label), "embed"])),
       /“attribute” entry has values that do not match their names/,
     ],
-    ["with a row of no kind", () => rows((was) => ({ ...was, kind: was.kind.map(() => 99) })), WRONG_ROWS],
+    ["with rows of an unknown kind", () => rows((was) => ({ ...was, kind: was.kind.map(() => 99) })), WRONG_ROWS],
     ["with more layers than rows", () => rows((was) => ({ ...was, layer: [...was.layer, 0] })), WRONG_ROWS],
     ["with fewer indices than rows", () => rows((was) => ({ ...was, index: was.index.slice(1) })), WRONG_ROWS],
     [
-      "with rows of a layer too many",
+      "with rows of layers that the model does not have",
       () => rows((was) => ({ ...was, layer: was.layer.map((at) => at && at + 99) })),
       WRONG_ROWS,
     ],
-    ["with rows of no layer", () => rows((was) => ({ ...was, layer: was.layer.map(() => null) })), WRONG_ROWS],
-    ["with rows of an index", () => rows((was) => ({ ...was, index: was.index.map(() => 0) })), WRONG_ROWS],
     [
-      "with a kind that is none",
+      "with rows that lack their layer",
+      () => rows((was) => ({ ...was, layer: was.layer.map(() => null) })),
+      WRONG_ROWS,
+    ],
+    [
+      "with an index for rows that have none",
+      () => rows((was) => ({ ...was, index: was.index.map(() => 0) })),
+      WRONG_ROWS,
+    ],
+    [
+      "with a kind that does not exist",
       () => rows((was) => ({ ...was, kinds: ["<img src=x>"] as never })),
       /“components.kinds”/,
     ],
@@ -169,7 +181,7 @@ describe("a snapshot from outside", () => {
       /“attention” entry has values that do not match their names/,
     ],
     [
-      "whose figures are not base64",
+      "whose buffers are not base64",
       () => changed(["entries", entry("scores"), "buffers", 0], () => "<img src=x>"),
       /“buffers”/,
     ],
@@ -184,7 +196,7 @@ describe("a snapshot from outside", () => {
       () => changed(["entries"], (was) => [...(was as Json[]), (was as Json[])[entry("describe")] as Json]),
       /its cache exactly once/,
     ],
-    ["with a date that is none", () => changed(["saved"], () => "<b>today</b>"), /“saved”/],
+    ["with a date that is not a date", () => changed(["saved"], () => "<b>today</b>"), /“saved”/],
   ])("is refused %s", (_, made, why) => {
     const { snapshot, trouble } = checkSnapshot(made());
     expect(snapshot).toBeNull();

@@ -45,7 +45,7 @@ const cell = (root: HTMLElement, head: string): HTMLElement | undefined =>
   all(root, "[role=gridcell]").find((node) => node.getAttribute("aria-label")?.startsWith(head));
 
 describe("a panel's picture", () => {
-  it("shows the same without a kernel", async () => {
+  it("shows the same values without a kernel", async () => {
     const { live, root, line } = await reopened({ heads: ["L1H1", "L2H0"], prompt: 1 });
     expect(cells(root)).toEqual(cells(live.root));
     expect(cells(root)).toHaveLength(6);

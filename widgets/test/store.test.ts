@@ -32,7 +32,7 @@ describe("store", () => {
     expect(store.position.value).toBe("last");
   });
 
-  it("reads each prompt's last token unless one is locked", () => {
+  it("has the last token of each prompt as its destination, unless another token is selected", () => {
     const store = new Store();
     const facts: CacheFacts = {
       kind: "describe",

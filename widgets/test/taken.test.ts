@@ -67,8 +67,8 @@ function full(given: Partial<CacheFacts> = {}): Store {
   return store;
 }
 
-describe("in sight", () => {
-  it("are the pictures as drawn, each with its spread", () => {
+describe("the pictures on screen", () => {
+  it("are given as they are drawn, each with its spread", () => {
     const store = full();
     expect(shownIn(store)).toEqual([
       [
@@ -153,7 +153,7 @@ describe("in sight", () => {
     ],
     ["heads refused", (store) => (store.problems.value = new Map([["heads", "x"]])), ["Logit lens", "Layers"]],
     [
-      "another refused",
+      "another request refused",
       (store) => (store.problems.value = new Map([["tokens", "x"]])),
       ["Logit lens", "Layers", "Heads", "Top heads"],
     ],
@@ -162,19 +162,23 @@ describe("in sight", () => {
       (store) => (store.headRows.value = attributionOf([1], { refusal: "none" })),
       ["Logit lens", "Layers"],
     ],
-    ["neurons not there yet", (store) => (store.ranking.value = "neurons"), ["Logit lens", "Layers", "Heads"]],
     [
-      "nothing there",
+      "neurons that are not loaded yet",
+      (store) => (store.ranking.value = "neurons"),
+      ["Logit lens", "Layers", "Heads"],
+    ],
+    [
+      "nothing loaded",
       (store) => ([store.lens.value, store.layerRows.value, store.headRows.value] = [null, null, null]),
       [],
     ],
-  ])("is everything that was not refused: %s", (_, change, expected) => {
+  ])("are those that were not refused: %s", (_, change, expected) => {
     const store = full();
     change(store);
     expect(titles(store)).toEqual(expected);
   });
 
-  it("are the neurons if they are ranked, unless they were refused", () => {
+  it("include the neurons if they are ranked, unless they were refused", () => {
     const store = full();
     store.ranking.value = "neurons";
     store.neurons.value = {
@@ -205,7 +209,7 @@ describe("in sight", () => {
     expect(titles(store).at(-1)).toBe("Heads");
   });
 
-  it("are the heads with the score that colours them, and no other score", () => {
+  it("include the heads with the score that colours them, and no other score", () => {
     const store = full();
     store.scores.value = {
       reply: { kind: "scores", score: "copying", meaning: "m", low: -1, high: 1, notes: [] },
@@ -235,7 +239,7 @@ describe("in sight", () => {
     ["positions", 0, "Positions"],
     ["token-lens", 0, "Token lens"],
     ["prompts", 0, "Prompts"],
-  ])("is what the tab %s shows, with %i heads: %s", (tab, count, title) => {
+  ])("include what the tab %s shows, with %i heads: %s", (tab, count, title) => {
     const store = storeOf(TOKENS);
     const [map] = OFFERS.attention.maps;
     if (tab === "attention" && map)
@@ -281,13 +285,7 @@ describe("a caption", () => {
         target: "“·Mary” minus “·John”",
       },
     ],
-    [
-      "another position, the first",
-      { model: "" },
-      null,
-      0,
-      { source: [], place: "at “a₀” (position 0)", destination: 0 },
-    ],
+    ["the first position", { model: "" }, null, 0, { source: [], place: "at “a₀” (position 0)", destination: 0 }],
     [
       "the mean",
       { prompts: 3, last: [2, 2, 2] },
@@ -301,20 +299,26 @@ describe("a caption", () => {
       },
     ],
     [
-      "of prompts that end apart",
+      "the mean over prompts that end at different positions",
       { prompts: 2, last: [2, 1] },
       null,
       null,
       { source: ["m", "mean of 2 prompts"], place: "at each prompt’s last token", destination: null },
     ],
     [
-      "the first of several",
+      "the first of several prompts",
       { prompts: 2, last: [2, 1] },
       0,
       null,
       { source: ["m", "prompt 0"], prompts: 1, place: "at “a₂” (position 2)" },
     ],
-    ["the second", { prompts: 2, last: [2, 1] }, 1, null, { source: ["m", "prompt 1"], place: "at “·b” (position 1)" }],
+    [
+      "the second prompt",
+      { prompts: 2, last: [2, 1] },
+      1,
+      null,
+      { source: ["m", "prompt 1"], place: "at “·b” (position 1)" },
+    ],
     [
       "no facts",
       null,
@@ -340,7 +344,7 @@ describe("a caption", () => {
     ["runs", "x", "x"],
     ["", "", "cache"],
     ["", "x", "x"],
-  ])("has the cache's name: known as %j, called %j: %s", (name, called, expected) => {
+  ])("has the cache's name: %j in the facts, %j as the variable: %s", (name, called, expected) => {
     const store = storeOf(TOKENS, [], { name });
     store.cacheName.value = called;
     expect([settingOf(store).cache, fileParts(store)[0]]).toEqual([expected, expected]);
@@ -353,39 +357,39 @@ describe("a caption", () => {
 
   it.each<[string, Target, number | null, string, string]>([
     ["two tokens", { contrasts: [contrast([" Mary"], [" John"])] }, null, "“·Mary” minus “·John”", "Mary-John"],
-    ["one", { contrasts: [contrast([" Mary"])] }, null, "“·Mary”", "Mary"],
+    ["one token", { contrasts: [contrast([" Mary"])] }, null, "“·Mary”", "Mary"],
     [
-      "several of each",
+      "several tokens on each side",
       { contrasts: [contrast([" Mary", " Jo"], [" A", " B"])] },
       null,
       "“·Mary, ·Jo” minus “·A, ·B”",
       "Mary-Jo-A-B",
     ],
-    ["nothing minus one", { contrasts: [contrast([], [" John"])] }, null, "nothing minus “·John”", "John"],
-    ["nothing", { contrasts: [] }, null, "nothing", ""],
+    ["only a distractor", { contrasts: [contrast([], [" John"])] }, null, "nothing minus “·John”", "John"],
+    ["no target", { contrasts: [] }, null, "nothing", ""],
     [
-      "each prompt's own",
+      "each prompt's own tokens",
       { contrasts: [contrast([" Mary"], [" John"]), contrast([" John"], [" Mary"])] },
       null,
       "each prompt’s own answer",
       "own answers",
     ],
     [
-      "one prompt's",
+      "one prompt's own tokens",
       { contrasts: [contrast([" Mary"], [" John"]), contrast([" John"], [" Mary"])] },
       1,
       "“·John” minus “·Mary”",
       "John-Mary",
     ],
     [
-      "of which only the answer differs",
+      "prompts in which only the answer differs",
       { contrasts: [contrast([" Mary"], [" Jo"]), contrast([" John"], [" Jo"])] },
       null,
       "each prompt’s own answer",
       "own answers",
     ],
     [
-      "of which only the distractor differs",
+      "prompts in which only the distractor differs",
       { contrasts: [contrast([" Jo"], [" Mary"]), contrast([" Jo"], [" John"])] },
       null,
       "each prompt’s own answer",
@@ -480,7 +484,7 @@ describe("the menu", () => {
   });
 
   it.each(["computing", "computingNeurons", "computingScores"] as const)(
-    "takes nothing while it is %s, but code",
+    "exports code, but no file, while the store counts a request as %s",
     async (name) => {
       const store = full();
       store[name].value = 1;
@@ -492,18 +496,18 @@ describe("the menu", () => {
       expect([saved, asked.length]).toEqual([[], 1]);
     },
   );
-  it("exports nothing that is no longer there", async () => {
+  it("exports no picture that is not on screen", async () => {
     await expect(taking(full()).take("svg", "positions")).rejects.toThrow(
       "This picture is not drawn yet, or is no longer drawn.",
     );
   });
 
   it.each<[string, PictureName, (store: Store) => void, string[]]>([
-    ["the pinned ones", "layers", () => undefined, ["L0H0"]],
-    ["of a map, the pinned ones", "heads", () => undefined, ["L0H0"]],
+    ["the pinned heads", "layers", () => undefined, ["L0H0"]],
+    ["of the head map, the pinned heads", "heads", () => undefined, ["L0H0"]],
     ["of attention, those that are shown", "attention", (store) => offering(store, "attention"), ["L0H0", "L1H1"]],
     [
-      "of a blend, all of it",
+      "of several heads combined, all of them",
       "attention",
       (store) =>
         offering(store, "attention", {
@@ -512,16 +516,21 @@ describe("the menu", () => {
         }),
       ["L0H1", "L1H0"],
     ],
-    ["of positions, its rows", "positions", (store) => offering(store, "positions"), ["L0H1", "L1H0"]],
+    ["of positions by head, the rows", "positions", (store) => offering(store, "positions"), ["L0H1", "L1H0"]],
     [
-      "where they are heads",
+      "of positions by layer, the pinned heads",
       "positions",
       (store) => offering(store, "positions", { ...OFFERS.positions, by: "layer" }),
       ["L0H0"],
     ],
-    ["of prompts, its head", "prompts", (store) => offering(store, "prompts"), ["L1H1"]],
-    ["or none", "prompts", (store) => offering(store, "prompts", { ...OFFERS.prompts, head: null }), []],
-    ["of what is not in sight, the pinned ones", "prompts", () => undefined, ["L0H0"]],
+    ["of prompts, the head that is shown", "prompts", (store) => offering(store, "prompts"), ["L1H1"]],
+    [
+      "of prompts without a head, none",
+      "prompts",
+      (store) => offering(store, "prompts", { ...OFFERS.prompts, head: null }),
+      [],
+    ],
+    ["of a picture that is not on screen, the pinned heads", "prompts", () => undefined, ["L0H0"]],
   ])("asks for code with the heads of the picture: %s", async (_, picture, change, heads) => {
     const store = full();
     store.heads.value = ["L0H0"];
@@ -595,7 +604,7 @@ describe("the menu", () => {
   });
 });
 
-it("a caption has no facts about an unknown cache", () => {
+it("a caption names only the model if there are no tokens and no target", () => {
   const store = new Store();
   store.facts.value = factsOf({ prompts: 1, last: [] });
   expect(settingOf(store)).toMatchObject({ tokens: [], destination: null, target: "nothing", source: ["m"] });

@@ -9,7 +9,7 @@ import { all, key, open, text } from "./open";
 
 type Tile = Extract<Ask, { kind: "token-lens" }>;
 const LARGE = { layers: 40, heads: 1, positions: 120, prompts: 1 };
-const PATIENT = { timeout: 10_000 }; // hundreds of cells, without a browser
+const PATIENT = { timeout: 10_000 }; // without a browser, hundreds of cells take long
 const grid = (root: HTMLElement): HTMLElement | null => root.querySelector('[role="grid"][aria-label="Token lens"]');
 const tiles = (asked: { ask: Ask }[]): Tile[] => asked.flatMap(({ ask }) => (ask.kind === "token-lens" ? [ask] : []));
 
@@ -117,7 +117,7 @@ describe("tiles", () => {
 });
 
 describe("ink", () => {
-  it.each(["light", "dark"] as const)("reads on every colour of the scales (%s)", (theme) => {
+  it.each(["light", "dark"] as const)("is readable on every colour of the scales (%s)", (theme) => {
     const contrast = (rgb: Rgb): number => {
       const [light, dark] = [luminance(rgb), inkOn(rgb) === "#000" ? 0 : 1].sort((a, b) => b - a) as [number, number];
       return (light + 0.05) / (dark + 0.05);

@@ -87,7 +87,7 @@ describe("the trail", () => {
     selectPosition(store, 2);
     expect(store.target.value.inner).toMatchObject({ destination: 2, source: 1, versus: "most" });
     expect(store.destination.value).toBe(2);
-    store.escape(true); // the mark is the score's own destination
+    store.escape(true); // the selected token is the score's own destination, so Esc keeps it
     expect(store.destination.value).toBe(2);
     expect(words(store).slice(1)).toEqual(["L4H3 reads ·Mary and not ·to", "L4H3 at ·John reads ·Mary"]);
     askWho(store, { head: "L2H1", destination: 2, source: 0 });
@@ -98,7 +98,7 @@ describe("the trail", () => {
     expect([store.destination.value, words(store)[0]]).toEqual([1, "·Mary − ·John at ·Mary"]);
   });
 
-  it("ends with a target from elsewhere, and begins again with other logits", () => {
+  it("ends with a target from Python, and begins again with other logits", () => {
     const store = made();
     askWhy(store, { ...READS, destination: 2 });
     const other: Target = { contrasts: [{ answer: [{ id: 9, text: " x" }], distractor: [] }] };
@@ -122,7 +122,7 @@ describe("the trail", () => {
 
 describe("a trail from outside", () => {
   const far = innerTarget({ kind: "attention", layer: 4, head: 3, destination: "last", source: 2 });
-  it("is restored with its layout, and dropped if the cache has no such head or token", () => {
+  it("is restored with the selection, and dropped if the cache has no such head or token", () => {
     const store = made();
     askWhy(store, READS);
     const kept = asSelection(JSON.parse(JSON.stringify(selectionOf(store, () => false))));
@@ -143,7 +143,7 @@ describe("a trail from outside", () => {
     ["an unknown side", [{ target: { ...far, inner: { ...far.inner, side: "value" } } }]],
   ])("is not taken: %s", (_, value) => expect(read("trail", value)).toEqual([]));
 
-  it("names directions of another kernel, which are dropped", () => {
+  it("loses directions, because a direction exists only in its kernel", () => {
     const target = innerTarget({ kind: "direction", key: "probe", at: "2_pre" });
     const shape = { ...SHAPE, prompts: 1, positions: 4 };
     expect(fit("trail", [{ target }], shape)).toEqual([]);
@@ -152,7 +152,7 @@ describe("a trail from outside", () => {
   });
 });
 
-describe("what is before a point", () => {
+describe("the point at which a target is read", () => {
   const neuron = innerTarget({ kind: "neuron", layer: 3, index: 7 });
   const mid = innerTarget({ kind: "direction", key: "p", at: "3_mid" });
   const score = innerTarget({ kind: "attention", layer: 3, head: 0, destination: 3, source: 1, side: "key" });
@@ -161,13 +161,13 @@ describe("what is before a point", () => {
     ["of a direction after attention", mid, [true, true, false]],
     ["of an attention score", score, [true, false, false]],
     ["of what a head moves", throughHead(neuron, { layer: 2, head: 1, source: 0 }), [false, false, false]],
-  ])("%s", (_, target, [last, own, mlp]) => {
+  ])("has earlier components before it: %s", (_, target, [last, own, mlp]) => {
     expect(isBefore(target, { kind: "mlp_out", layer: 2 })).toBe(last);
     expect(isBefore(target, { kind: "head", layer: 3 })).toBe(own);
     expect(isBefore(target, { kind: "mlp_out", layer: 3 })).toBe(mlp);
     expect(isBefore(target, { kind: "embed", layer: null })).toBe(true);
   });
-  it("is read at the source by a key or a head, else at the destination", () => {
+  it("is at the source for a key, or for what a head moves; else it is at the destination", () => {
     expect([
       readAt(score, 3),
       readAt(neuron, 2),
@@ -188,7 +188,7 @@ describe("what is asked", () => {
 
   it("of a score: both sides, what the head moves, and what it writes", () => {
     const store = made();
-    ask(store, store.target.value); // the present target is not a step
+    ask(store, store.target.value); // the present target is not a new step
     expect(store.trail.value).toEqual([]);
     askWhy(store, READS);
     const asked = whyOf(shownOf(store), 3);

@@ -19,7 +19,7 @@ const SIDES = {
 const bufferOf = (rows: number[]): ArrayBuffer => Float32Array.from(rows).buffer as ArrayBuffer;
 const token = (id: number, word: string, value: number) => ({ token: { id, text: word }, value });
 
-/** Layer 2 is after the point; the head reads position 2. */
+/** A fake kernel. Its targets are read before layer 2, and the head reads position 2. */
 const kernel: Kernel = (ask) => {
   if (ask.kind === "attribute" && (ask.target.inner || ask.target.through?.length)) {
     const inner = ask.target.through?.length ? null : ask.target.inner;

@@ -91,7 +91,7 @@ describe("a cell of attention", () => {
       "1.00, −1.00",
     ],
     [
-      "just behind the diagonal",
+      "just above the diagonal",
       "pattern",
       1,
       2,
@@ -100,7 +100,7 @@ describe("a cell of attention", () => {
       null,
     ],
     [
-      "behind the diagonal, and read",
+      "above the diagonal, and read",
       "pattern",
       0,
       2,
@@ -109,7 +109,7 @@ describe("a cell of attention", () => {
       "0.25",
     ],
     [
-      "no figure of attention",
+      "no attention value",
       "pattern",
       1,
       0,
@@ -118,7 +118,7 @@ describe("a cell of attention", () => {
       "not known",
     ],
     [
-      "no figure of attention, behind the diagonal",
+      "no attention value, above the diagonal",
       "pattern",
       0,
       1,
@@ -136,7 +136,7 @@ describe("a cell of attention", () => {
       "0.79",
     ],
     [
-      "brings nothing for this source",
+      "no source contribution for this source",
       "pattern",
       2,
       2,
@@ -194,7 +194,7 @@ describe("a cell of attention", () => {
     ["peak", "pattern", 8, 8, "L1H0: position 8 read 8: strongest attention 0.10 · zoom in for single tokens"],
     ["peak", "pattern", 3, 4, "L1H0: positions 0–3 cannot see 4–7, which come later"],
     ["peak", "contribution", 4, 8, "L1H0: positions 4–7 cannot see 8, which come later"],
-  ])("of a long prompt is one of a block: %s, %s, %i, %i", (pool, weighting, q, k, words) => {
+  ])("of a long prompt is described as a block: %s, %s, %i, %i", (pool, weighting, q, k, words) => {
     const store = storeOf(Array.from({ length: 9 }, (_, i) => `t${i}`));
     store.pool.value = pool;
     expect(flat(cellSentence(store, attentionOf(), POOLED, weighting, "L1H0", q, k))).toBe(words);
@@ -217,17 +217,25 @@ describe("a cell of attention", () => {
   });
 
   it.each<[string, Partial<Attention>, Partial<Pane>, number | null, number, number, number | null]>([
-    ["the destination's own, in float32", {}, {}, null, 2, 1, Math.fround(1.93)],
-    ["its last", {}, {}, null, 2, 2, -0.5],
-    ["another destination's", {}, {}, null, 1, 1, -0.75],
-    ["of the destination that was asked for", { locked: 1 }, {}, 0, 1, 0, 0.25],
-    ["of the last, which was not", { locked: 1 }, {}, 0, 2, 1, -Math.fround(0.79)],
-    ["of the first, which was", { locked: 0 }, {}, null, 0, 0, 0.25],
-    ["none there", { sourceContributions: null, maps: { pattern: PATTERN } }, {}, null, 2, 1, null],
-    ["of a source that is not there", {}, {}, null, 2, 3, null],
-    ["of a block", {}, { step: 2 }, null, 1, 1, null],
-    ["of a block's destination", {}, { step: 2 }, null, 2, 1, Math.fround(1.93)],
-    ["outside of the part", {}, { rows: { start: 0, stop: 1 } }, null, 1, 0, null],
+    ["at the reply's destination, in float32", {}, {}, null, 2, 1, Math.fround(1.93)],
+    ["at the reply's destination, from the last source", {}, {}, null, 2, 2, -0.5],
+    ["at another destination, by the map", {}, {}, null, 1, 1, -0.75],
+    ["at the reply's destination, although another one is selected", { locked: 1 }, {}, 0, 1, 0, 0.25],
+    [
+      "at the last position, which is not the reply's destination, by the map",
+      { locked: 1 },
+      {},
+      0,
+      2,
+      1,
+      -Math.fround(0.79),
+    ],
+    ["at the first position, which is the reply's destination", { locked: 0 }, {}, null, 0, 0, 0.25],
+    ["nothing, if no value is known", { sourceContributions: null, maps: { pattern: PATTERN } }, {}, null, 2, 1, null],
+    ["nothing from a source that does not exist", {}, {}, null, 2, 3, null],
+    ["nothing in a block", {}, { step: 2 }, null, 1, 1, null],
+    ["in a block, at the reply's destination", {}, { step: 2 }, null, 2, 1, Math.fround(1.93)],
+    ["nothing outside the part", {}, { rows: { start: 0, stop: 1 } }, null, 1, 0, null],
   ])("contributes %s", (_, given, part, position, q, k, value) => {
     const [store, attention] = [storeOf(TOKENS), attentionOf(given)];
     store.position.value = position ?? "last";
@@ -387,7 +395,7 @@ describe("the token lens", () => {
     ["none chosen", { contrasts: [] }, null, null, ""],
     ["of a prompt that has none", { contrasts: [contrast(" Mary"), contrast(" Jo")] }, 2, null, ""],
     ["a direction", { contrasts: [contrast(" Mary")], direction: "d" }, null, null, ""],
-  ])("calls the answer: %s", (_, target, prompt, name, words) => {
+  ])("names the answer: %s", (_, target, prompt, name, words) => {
     const store = storeOf(TOKENS);
     [store.target.value, store.prompt.value] = [target, prompt];
     expect([answerName(store), answerWords(store, cell)]).toEqual([name, words]);
@@ -433,7 +441,7 @@ describe("the token lens", () => {
       2,
       "If the model stopped after the last layer (final_post) at “·to” (position 2), it would predict “∅” not known",
     ],
-  ])("reads a cell: %j at %s, %i", (given, point, position, words) =>
+  ])("describes a cell: %j at %s, %i", (given, point, position, words) =>
     expect(flat(lensSentence(storeOf(TOKENS), given, componentOf(point), position))).toBe(words),
   );
 });
@@ -527,31 +535,39 @@ describe("the head in focus", () => {
       ["L1H0 adds *+1.50*", "reads ·Mary 0.30", "·John 0.25", "·gave 0.20", "·to 0.15"],
     ],
     [
-      "what is faint is left out",
+      "sources with little attention are left out",
       readingOf([0.9, 0.0201, 0.0199, 0, 0]),
       ["L1H0 adds *+1.50*", "reads <bos> 0.90", "·Mary 0.02"],
     ],
-    ["but for the strongest", readingOf([0.01, 0.005, 0, 0, 0]), ["L1H0 adds *+1.50*", "reads <bos> 0.01"]],
-    ["nothing at all", readingOf([0, 0, 0, 0, 0]), ["L1H0 adds *+1.50*"]],
+    [
+      "the strongest source is never left out",
+      readingOf([0.01, 0.005, 0, 0, 0]),
+      ["L1H0 adds *+1.50*", "reads <bos> 0.01"],
+    ],
+    ["no attention at all", readingOf([0, 0, 0, 0, 0]), ["L1H0 adds *+1.50*"]],
     [
       "at another destination",
       readingOf([0.4, 0.6, 0, 0, 0], null, 1),
       ["L1H0 adds *+1.50*", "at ·Mary reads ·Mary 0.60", "<bos> 0.40"],
     ],
-    ["at the first", readingOf([1, 0, 0, 0, 0], null, 0), ["L1H0 adds *+1.50*", "at <bos> reads <bos> 1.00"]],
-    ["at each prompt's own", readingOf([1, 0, 0, 0, 0], null, null), ["L1H0 adds *+1.50*", "reads <bos> 1.00"]],
+    ["at the first position", readingOf([1, 0, 0, 0, 0], null, 0), ["L1H0 adds *+1.50*", "at <bos> reads <bos> 1.00"]],
     [
-      "with what that adds",
+      "at each prompt's last position",
+      readingOf([1, 0, 0, 0, 0], null, null),
+      ["L1H0 adds *+1.50*", "reads <bos> 1.00"],
+    ],
+    [
+      "with what each source adds",
       readingOf([0.1, 0.6, 0.3, 0, 0], [0, 1.83, -0.33, 0, 0]),
       ["L1H0 adds *+1.50*", "reads ·Mary 0.60, which adds *+1.83*", "·John 0.30 (*−0.33*)", "<bos> 0.10 (≈ 0)"],
     ],
     [
-      "what contributes most stands second",
+      "the source that contributes most is named second",
       readingOf([0.6, 0.3, 0.1, 0, 0], [0, 0.5, -3, 0, 0]),
       ["L1H0 adds *+1.50*", "reads <bos> 0.60, which adds ≈ 0", "·John 0.10 (*−3.00*)", "·Mary 0.30 (*+0.50*)"],
     ],
     [
-      "though it is hardly read",
+      "the source that contributes most is named, even if it has no attention",
       readingOf([0.5, 0.3, 0.1, 0.1, 0], [0, 0, 0, 0, 2]),
       [
         "L1H0 adds *+1.50*",
@@ -587,7 +603,7 @@ describe("the head in focus", () => {
       ["L1H1 adds *−2.00* ± 1.00"],
     ]);
   });
-  it("shows why there is none", () => {
+  it("shows why it has no value", () => {
     const store = storeOf(FIVE, [0, 0, NaN, NaN]);
     expect(clauses(readingOf([1]), "L1H0", store)).toEqual(["L1H0: layer 1 has no attention heads"]);
     store.facts.value = {
@@ -598,21 +614,21 @@ describe("the head in focus", () => {
   });
   it.each<[string, number[], MapPicture["score"], string, string[]]>([
     [
-      "in the words of its score",
+      "has the words of its score",
       [0, 0, 0.87, 0],
       "previous",
       "`previous` score: How much attention goes to `the token` just before",
       ["L1H0 adds *+1.50*", "previous-token 0.87: how much attention goes to the token just before"],
     ],
     [
-      "which is not known",
+      "has a score that is not known",
       [0, 0, NaN, 0],
       "induction",
       "induction score: ",
       ["L1H0 adds *+1.50*", "induction not known"],
     ],
-    ["nor explained", [0, 0, 0, 0], "first", "", ["L1H0 adds *+1.50*", "first-token 0.00"]],
-    ["of no score", [0, 0, 0.87, 0], null, "Anything", ["L1H0 adds *+1.50*"]],
+    ["has a score without an explanation", [0, 0, 0, 0], "first", "", ["L1H0 adds *+1.50*", "first-token 0.00"]],
+    ["has no score", [0, 0, 0.87, 0], null, "Anything", ["L1H0 adds *+1.50*"]],
   ])("%s", (_, values, score, meaning, expected) => {
     const picture: MapPicture = {
       score,
@@ -661,7 +677,7 @@ describe("the head in focus", () => {
       readingOf([0.1, 0.6, 0.3, 0, 0], [0, 1.83, -0.33, 0, 0]),
       "L1H0 at ·to reads <bos>: attention 0.10, which adds ≈ 0",
     ],
-    ["nothing known of what it adds", 4, readingOf([0, 0, 0, 0, 0.5]), "L1H0 at ·to reads ·to: attention 0.50"],
+    ["one whose contribution is not known", 4, readingOf([0, 0, 0, 0, 0.5]), "L1H0 at ·to reads ·to: attention 0.50"],
     ["a source beyond the contributions", 1, readingOf([0, 0.5], [1]), "L1H0 at ·to reads ·Mary: attention 0.50"],
     [
       "one that comes later",
@@ -682,14 +698,14 @@ describe("the head in focus", () => {
       readingOf([1, 0, 0, 0, 0], null, 0),
       "L1H0 at <bos> cannot see ·Mary, which comes later",
     ],
-    ["at each prompt's own", 4, readingOf([0, 0, 0, 0, 0.5], null, null), "L1H0 reads ·to: attention 0.50"],
-    ["no weight there", 9, readingOf([1], null, null), "L1H0 reads 9: attention 0.00"],
-    ["a weight that is no number", 1, readingOf([0.5, NaN, 0, 0, 0]), "L1H0 at ·to reads ·Mary: attention not known"],
+    ["at each prompt's last position", 4, readingOf([0, 0, 0, 0, 0.5], null, null), "L1H0 reads ·to: attention 0.50"],
+    ["one without a weight", 9, readingOf([1], null, null), "L1H0 reads 9: attention 0.00"],
+    ["one whose weight is NaN", 1, readingOf([0.5, NaN, 0, 0, 0]), "L1H0 at ·to reads ·Mary: attention not known"],
   ])("a source: %s", (_, at, reading, words) =>
     expect(flat(sourceSentence(storeOf(FIVE, [0, 0, 1.5, -2]), reading, at))).toBe(words),
   );
 
-  it("scales a source by its head's largest, but by at least a hundredth of the largest head", () => {
+  it("scales source contributions by the head's largest, but at least by a hundredth of the largest head", () => {
     const store = storeOf(FIVE, [200, 0, 0, 0]);
     const found = [null, [], [0.5, -3], [0.001]].map((values) => tallest(store, values && Float32Array.from(values)));
     expect(found).toEqual([0, 2, 3, 2]);
@@ -733,14 +749,14 @@ describe("the badge", () => {
     explanation(attributionOf(rows, { constant: 0.5, ...given }), whoseOf(null, "logit difference"), "float32");
   it.each<[string, number[], Parameters<typeof attributionOf>[1], string]>([
     [
-      "rows that were not cached, and a figure",
+      "rows that were not cached, and a measured value",
       [1],
       { missing: ["MLPs"], measured: 4.6156 },
       "The rows are not complete: MLPs missing. Each row is exact, but their sum is not the logit difference. " +
         "The model’s logit difference, read from the given logits, is +4.616.",
     ],
     [
-      "and none",
+      "rows that were not cached, and no measured value",
       [1],
       { missing: ["MLPs", "heads"], measured_from: "nothing: the cache holds no logits" },
       "The rows are not complete: MLPs and heads missing. Each row is exact, but their sum is not the logit " +
@@ -754,27 +770,27 @@ describe("the badge", () => {
         "known: pass `logits=`.",
     ],
     [
-      "the same in the mean",
+      "nothing measured in the mean, and the reason",
       [1],
       { prompts: 2, measured_from: "nothing: why" },
       "The rows and the constant, in the mean over 2 prompts, add up to +1.500. Whether that is the model’s " +
         "own logit difference is not known: why.",
     ],
     [
-      "a figure that the cache gives",
+      "a measured value that the cache gives",
       [1],
       { own: false, measured: 1.5, unexplained: 0, worst: 0 },
       "The rows and the constant add up to the logit difference that the cache gives, +1.500, read from the " +
         "given logits. The gap, 0, is rounding (float32: up to 1e-4).",
     ],
     [
-      "figures that are written beside the larger one",
+      "decimals that fit the larger number, which is the sum",
       [499.5],
       { measured: 1, unexplained: 0, worst: 0 },
       "The rows and the constant add up to +500.00, but the same reply says +1.00: it contradicts itself.",
     ],
     [
-      "the same, the other way",
+      "decimals that fit the larger number, which is measured",
       [0.5],
       { measured: -500, unexplained: 0, worst: 0 },
       "The rows and the constant add up to +1.00, but the same reply says −500.00: it contradicts itself.",

@@ -7,7 +7,7 @@ import attachCode from "../../../py_backend/residscope/hosts/attach.py";
 import { version } from "../package.json";
 import { execute } from "./subshell";
 
-/** Attaches, and returns the state of the link: `ready` if the kernel now has the comm target of a compatible version. */
+/** Attaches, and returns the state of the link: `ready` if the kernel has the comm target of a compatible version. */
 export async function attach(kernel: Kernel.IKernelConnection, subshell: string | null): Promise<LinkState> {
   // Only ipykernel has subshells, so a kernel with a subshell runs Python. A busy kernel would not answer this
   // question.

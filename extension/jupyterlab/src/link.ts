@@ -21,7 +21,7 @@ import { RunningCells } from "./running-cells";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
-/** If the kernel is idle for this time and has not replied, it was restarted and the request is lost: attach again. */
+/** If the kernel is idle for this time without a reply, it was restarted. The request is lost, and we attach again. */
 const ATTACH_AGAIN_AFTER_MS = 3_000;
 
 type Message = [message: unknown, buffers: DataView[]];
@@ -30,7 +30,7 @@ export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   /** How many cells have ended. */
   readonly cells = state(0);
-  /** Whether a cell is running. Meanwhile views request nothing in advance, because that would slow down the cell. */
+  /** Whether a cell is running. Then views request nothing in advance, because that would slow down the cell. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();
@@ -41,7 +41,7 @@ export class KernelLink implements Link {
   #kernelEnd = new AbortController();
   #attached: { subshell: string | null; comm: string } | null = null;
   #isDisconnected = false;
-  /** The session id of the kernel's present run. Each start of a kernel has a new one. */
+  /** The session id of the kernel's present run. Each start of a kernel has a new id. */
   #run = "";
   readonly #running = new RunningCells();
 
@@ -159,7 +159,7 @@ export class KernelLink implements Link {
     if (kernel && attached) void close(kernel, attached, atOnce);
   }
 
-  /** The kernel has ended, has been restarted, or has closed the comm. */
+  /** Called when the kernel has ended, has been restarted, or has closed the comm. */
   #lose(now: LinkState): void {
     this.#attached = null;
     this.#attachment.lose(now);

@@ -1,4 +1,4 @@
-/** The places where caches may be: open notebooks and consoles, and running sessions that are not open. Keys are paths. */
+/** The places where caches may be: open notebooks and consoles, and other running sessions. Paths identify them. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { ISessionContext } from "@jupyterlab/apputils";
@@ -27,7 +27,7 @@ export class JupyterPlaces implements Places {
   readonly focused = state<Place | null>(null);
   readonly running = state<Place[]>([]);
   readonly picked = state<string | null>(null);
-  /** Whether to follow the focus; otherwise the first focused place stays. */
+  /** Whether the sidebar follows the focus. Otherwise it stays with the first place that had the focus. */
   readonly follow = state(true);
   readonly #connections = new Map<string, Connection>();
   /** The open notebooks and consoles. A notebook and its console have the same path and the same kernel. */
@@ -119,7 +119,7 @@ export class JupyterPlaces implements Places {
     connection.link.use(session.kernel, NOT_RUNNING);
   }
 
-  /** A notebook or console was opened. */
+  /** Called when a notebook or console was opened. */
   #enter(context: ISessionContext): void {
     let path = context.path;
     if (this.#open.get(path)?.has(context)) return; // a second widget for the same notebook

@@ -6,10 +6,10 @@ export class RunningCells {
   readonly isRunning = state(true);
   /** The request ids of the running cells. */
   readonly #cells = new Set<string>();
-  /** Whether a cell may still run that started before we received messages. */
+  /** Whether a cell that started before we received messages may still be running. */
   #mayHaveEarlier = true;
 
-  /** Forgets all cells. For a new kernel, `mayHaveEarlier` is true; for one that was restarted or is dead, it is false. */
+  /** Forgets all cells. `mayHaveEarlier` is true for a new kernel, and false for one that was restarted or is dead. */
   reset({ mayHaveEarlier }: { mayHaveEarlier: boolean }): void {
     this.#cells.clear();
     this.#mayHaveEarlier = mayHaveEarlier;

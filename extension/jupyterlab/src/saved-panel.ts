@@ -94,7 +94,7 @@ class PanelOutput extends Panel implements Renderer {
     this.#output = output;
     const contents = this.#contents;
     const { id, snapshot } = dataIn(output);
-    // Only the picture has changed, and this renderer has stored it.
+    // Only the stored picture has changed, because this renderer has just stored it.
     if (id === this.#id && output.trusted && contents?.as === "live") return;
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
@@ -137,7 +137,7 @@ class PanelOutput extends Panel implements Renderer {
     output.setData({ data: { ...output.data, "text/html": summaryOf(snapshot), [MIME]: stored } });
   }
 
-  /** Adds JupyterLab's renderer for widgets; its renderer for text if it has none. Only for trusted outputs. */
+  /** Adds JupyterLab's renderer for widgets or, if there is none, its renderer for text. Only for trusted outputs. */
   async #addWidget(output: Output, isHidden = false): Promise<Renderer> {
     const type = this.rendermime.getFactory(WIDGET_VIEW) ? WIDGET_VIEW : "text/plain";
     const renderer = this.rendermime.createRenderer(type);
@@ -212,7 +212,7 @@ function sentenceFor(checked: Checked | null, trusted: boolean): string {
   return `A Residscope panel. ${why} Run its cell to create it again.${limit}`;
 }
 
-/** Waits until the notebook has its kernel, and ipywidgets, which waits for the same event, has handled it. */
+/** Waits until the notebook has its kernel. ipywidgets waits for the same event, and has then handled it. */
 async function kernelReady(context: Context): Promise<void> {
   await context.ready;
   await new Promise((resolve) => setTimeout(resolve));

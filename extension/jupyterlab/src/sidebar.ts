@@ -18,7 +18,7 @@ const ID = "@residscope/jupyterlab:sidebar";
 
 /** The ids of the commands, which other extensions and tests may rely on. */
 export const CommandIDs = {
-  /** Shows the sidebar, and in it the cache `name` (default: the only one there is). */
+  /** Shows the sidebar, and in it the cache `name` (default: the only cache, if there is only one). */
   inspect: "residscope:inspect-cache",
   /** Opens a view in the main area: the one that the sidebar shows, or `{ path, name }`. */
   open: "residscope:open-in-main-area",
@@ -79,7 +79,7 @@ function activate(
     places.forget(path);
   };
   // The sidebar is added before anything is awaited, because JupyterLab restores its layout only with widgets that
-  // exist.
+  // already exist.
   const sidebar = new SidebarWidget({
     places,
     caches: (path) => places.caches(path),
@@ -111,7 +111,7 @@ function activate(
     execute: ({ name }) => {
       app.shell.activateById(sidebar.id);
       sidebar.sidebar.inspect(typeof name === "string" ? name : null);
-      // After the command, the palette gives the focus to the notebook. Later the sidebar takes it.
+      // After the command, the palette gives the focus to the notebook. So the sidebar takes the focus a little later.
       setTimeout(() => sidebar.sidebar.focus(), FOCUS_AFTER_MS);
     },
   });

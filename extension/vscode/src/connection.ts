@@ -1,4 +1,4 @@
-/** The connection to one notebook's kernel. It attaches to the kernel, sends the pages' requests, and reports its state. */
+/** The connection to a notebook's kernel. It attaches to the kernel, sends the pages' requests, and reports a state. */
 
 import type { Answer, LinkState, Question } from "@residscope/widgets";
 import {
@@ -55,7 +55,7 @@ export class Connection {
   #isDenied = false;
   /** The number of running cells. */
   #cells: number;
-  /** Set while this waits for a lost kernel to run again. It aborts when the kernel runs, or the wait is over. */
+  /** The signal of the wait for a lost kernel, which ends when the kernel runs or time is up; null if nothing waits. */
   #returning: AbortSignal | null = null;
 
   constructor(
@@ -135,7 +135,7 @@ export class Connection {
     queueMicrotask(() => void this.#sendBatches()); // so that requests from one moment are one batch
   }
 
-  /** A cell of the notebook has started, or ended. */
+  /** Called when a cell of the notebook has started, or has ended. */
   cell(started: boolean): void {
     this.#cells = Math.max(0, this.#cells + (started ? 1 : -1));
     this.#updateOccupied();
@@ -144,7 +144,7 @@ export class Connection {
     void this.#checkKernel(!started);
   }
 
-  /** The notebook was closed, or opened again. `name` is the cache that was shown before. */
+  /** Called when the notebook was closed, or opened again. `name` is the cache that was shown before. */
   setOpen(isOpen: boolean, name: string | null = null): void {
     if (isOpen === this.#isOpen) return;
     this.#isOpen = isOpen;
@@ -165,7 +165,7 @@ export class Connection {
   }
 
   // --- requests -----------------------------------------------------------------------------------------------------
-  /** Sends the waiting requests as one batch after another. So the user's next cell waits for at most one batch. */
+  /** Sends the waiting requests in batches, one after another. So the user's next cell waits for at most one batch. */
   async #sendBatches(): Promise<void> {
     const { signal } = this.#attachment;
     if (this.#sending === signal) return;
@@ -221,7 +221,7 @@ export class Connection {
     else this.#fail(trouble);
   }
 
-  /** Some requests got no reply. After attaching again, the pages send them again. */
+  /** Called when some requests got no reply. After attaching again, the pages send these requests again. */
   #fail(trouble: unknown): void {
     const isSecond = this.#hasFailed;
     this.#hasFailed = true;
@@ -231,7 +231,7 @@ export class Connection {
     void this.attach();
   }
 
-  /** VS Code denies access, or does not run requests. */
+  /** Called when VS Code denies access, or does not run requests. */
   #deny(): void {
     this.#isDenied = true;
     this.#lose(DENIED);
@@ -285,8 +285,8 @@ export class Connection {
   }
 
   /**
-   * The kernel restarts, has ended, or is replaced by another one. At first, VS Code reports all of these as "dead". So
-   * this attaches again when the kernel runs again, or the time is over.
+   * Called when the kernel restarts, has ended, or is replaced by another one. VS Code may report "dead" in all three
+   * cases. So this waits until the kernel runs again, or for a limited time, and then attaches again.
    */
   #waitFor(kernel: Kernel, cause: keyof typeof ATTACH_AGAIN_AFTER_MS): void {
     this.#cells = 0;

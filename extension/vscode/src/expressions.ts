@@ -1,4 +1,4 @@
-/** The expressions that a kernel runs for us. They are ASCII, their value is None, and they add no name to the namespace. */
+/** The expressions that a kernel runs for us. They are ASCII, have the value None, and add no name to the namespace. */
 
 import { randomBytes } from "node:crypto";
 import type { Question } from "@residscope/widgets";

@@ -35,7 +35,7 @@ export function activate(context: ExtensionContext): void {
   /** Commands for a sidebar that is being opened. */
   let pendingCommands: ToPage[] = [];
 
-  /** Our visible views. The key bindings work while there is one. */
+  /** Our visible views. The key bindings work while at least one view is visible. */
   const visibleViews = new Set<WebviewView | WebviewPanel>();
   function setVisible(view: WebviewView | WebviewPanel, page: Page, visible: boolean): void {
     page.show(visible);

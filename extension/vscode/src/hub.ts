@@ -1,4 +1,4 @@
-/** Connects pages and kernels. Each notebook has one connection, whose messages go to all pages that show the notebook. */
+/** Connects pages and kernels. Each notebook has one connection, whose messages go to all pages of the notebook. */
 
 import type { Memory, Opened } from "@residscope/widgets/node";
 import { EventEmitter, Uri } from "vscode";
@@ -79,7 +79,7 @@ export class Hub {
     return connection;
   }
 
-  /** Attaches again where VS Code prevented it before: the workspace is trusted now, or an extension was installed. */
+  /** Tries again where VS Code prevented attaching: now the workspace is trusted, or an extension was installed. */
   retry(): void {
     for (const connection of this.#connections.values())
       if (isPreventedByVsCode(connection.state)) void connection.attach();
@@ -90,7 +90,7 @@ export class Hub {
     return this.memory.all.find((opened) => opened.path === path)?.name ?? null;
   }
 
-  /** A file or folder was renamed. Its notebooks keep their views and pictures. */
+  /** Called when a file or folder was renamed. Its notebooks keep their views and pictures. */
   #move(from: string, to: string): void {
     for (const { path } of this.memory.all) {
       if (path !== from && !path.startsWith(`${from}/`)) continue;

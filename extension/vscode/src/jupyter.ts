@@ -41,7 +41,7 @@ export const ASKED: LinkState = {
 export const isPreventedByVsCode = (state: LinkState): boolean =>
   "words" in state && [UNTRUSTED, MISSING, OLD].includes(state.words ?? "");
 
-/** Whether it may help to run a cell. */
+/** Whether a kernel may be found after the user has run a cell. */
 export const mayHelp = (state: LinkState): boolean => state.kind === "none" && state.words !== OTHER;
 
 /** The kernel of a notebook; null if no cell has run yet; a state with the reason if the kernel cannot be reached. */

@@ -14,7 +14,7 @@ export type ToHost =
   | { say: "ask"; path: string; questions: Question[] }
   | { say: "retry" | "act"; path: string }
   | { say: "remember"; opened: Opened }
-  /** `keep` stores a view's last picture as JSON, so that it outlives a reload. `recall` requests this picture. */
+  /** `keep` stores a view's last picture as JSON, to show it after a reload. `recall` requests this picture. */
   | { say: "keep"; path: string; name: string; picture: string }
   | { say: "recall"; path: string; name: string }
   | { say: "enlarge"; opened: Opened }

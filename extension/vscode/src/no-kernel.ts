@@ -1,4 +1,4 @@
-/** The messages of a notebook that has no kernel. */
+/** The messages for a notebook that has no kernel. */
 
 import type { LinkState } from "@residscope/widgets";
 import { coded } from "@residscope/widgets/node";
@@ -7,7 +7,7 @@ import { coded } from "@residscope/widgets/node";
 export type LastKernel =
   /** There has been no kernel in this window. */
   | { cause: "none" }
-  /** The window was reloaded, or the notebook was closed and opened again. Before that, a cache of this name was shown. */
+  /** The window was reloaded, or the notebook was closed and opened again. Before, a cache of this name was shown. */
   | { cause: "window" | "notebook"; name: string }
   | { cause: "restarted" | "another" };
 

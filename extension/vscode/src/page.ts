@@ -15,7 +15,7 @@ export class Page {
   #isVisible = true;
   /** Commands that came before the page was loaded. */
   #waiting: ToPage[] = [];
-  /** Notebooks with cells that ended while the page was hidden. When it is shown again, their caches are listed again. */
+  /** Notebooks in which cells ended while the page was hidden. When it is shown, their caches are listed again. */
   readonly #endedWhileHidden = new Set<string>();
 
   constructor(
@@ -74,7 +74,7 @@ export class Page {
       case "attach": {
         this.#paths.add(message.path);
         const { state, occupied } = this.hub.connection(message.path);
-        // Then the page sends its earlier requests again.
+        // After "renewed", the page sends its earlier requests again.
         if (state.kind === "ready") this.post({ say: "renewed", path: message.path });
         this.post({ say: "state", path: message.path, state });
         this.post({ say: "occupied", path: message.path, occupied });

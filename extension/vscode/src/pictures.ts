@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { FileType, Uri, workspace } from "vscode";
 
-/** Only this many pictures are kept, the latest ones. */
+/** At most this many pictures are kept: those that were stored last. */
 const MAX_PICTURES = 20;
 /** A view's pictures are never larger than this. */
 const MAX_BYTES = 3_000_000;
@@ -33,7 +33,7 @@ export class Pictures {
     });
   }
 
-  /** Follows a renamed notebook. */
+  /** Moves the pictures of a renamed notebook to its new path. */
   move(from: string, to: string): void {
     void this.#afterLast(async () => {
       for (const { uri, file } of await this.#files()) {

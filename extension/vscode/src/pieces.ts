@@ -1,4 +1,4 @@
-/** Puts answers together from their pieces, which are the outputs of one request. Limits protect against too much data. */
+/** Puts answers together from pieces, which are the outputs of a request. Limits protect against too much data. */
 
 import type { Answer } from "@residscope/widgets";
 
@@ -52,7 +52,7 @@ export class Pieces {
     return this.#incomplete.has(id);
   }
 
-  /** Adds a piece, and returns the answer if it is complete. An answer that exceeds a limit becomes a failure at once. */
+  /** Adds a piece, and returns the answer if it is complete. If it exceeds a limit, the answer is a failure at once. */
   take({ id, piece, pieces, text }: OutputData): Answered | null {
     if (typeof id !== "string" || !this.#asked.has(id) || typeof text !== "string") return null;
     if (!isCount(pieces) || !isCount(piece) || piece >= pieces) return null;

@@ -40,7 +40,7 @@ export class FakeKernel implements Kernel {
   /** How often an expression that attaches has run. */
   attached = 0;
   cancelled = false;
-  /** The outputs of the next expressions, instead of answers. An error is thrown. */
+  /** What the next expressions give instead of answers: outputs, or an error that is thrown. */
   script: (Output[] | Error)[] = [];
   info: unknown = OURS;
   /** Every expression waits for this first, as for a running cell. */

@@ -7,7 +7,7 @@ import { MARKS } from "./look.gen";
 
 /** Numbers below SMALL, and numbers from LARGE on, would have too many digits. They are written with a power of ten. */
 const [SMALL, LARGE] = [1e-4, 1e7];
-/** A small number among large ones gets up to this many additional decimals, if they show its first digit. */
+/** A small number among large ones gets up to this many more decimals, if its first digit is shown then. */
 const EXTRA_DECIMALS = 2;
 
 /** The number of decimals: two from 0.1 to 100, more below, fewer above. */
@@ -81,7 +81,7 @@ export function subscript(number: number): string {
   return String(number).replace(/\d/g, (digit) => String.fromCharCode(0x2080 + Number(digit)));
 }
 
-/** Words with tokens in them. If one of the tokens is "∗₁₀", because prompts differ there, the mark is explained. */
+/** Words with tokens. If a token is "∗₁₀" (the prompts differ at position 10), an explanation of this mark is added. */
 export function starred(words: string): string {
   return words.includes("∗")
     ? `${words} (∗ is a token in which the prompts differ; the small number is its position)`
@@ -119,7 +119,7 @@ export function counted(count: number): string {
   return count < 10_000 ? String(count) : String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** The size of what is left over, without its sign: "0.35", "3e-6". */
+/** The absolute value of an unexplained remainder: "0.35", "3e-6". */
 export function amount(value: number): string {
   const size = Math.abs(value);
   return size === 0 ? "0" : size >= 0.001 ? String(Number(size.toPrecision(2))) : size.toExponential(0);

@@ -24,7 +24,10 @@ export function isUndo(event: KeyboardEvent): boolean {
   return event.key.toLowerCase() === "z" && isModified && !isInText(event);
 }
 
-/** The step along the trail of Alt+← and Alt+→. In a text field there is none, because they move the cursor there. */
+/**
+ * The step along the trail that a key means: −1 for Alt+←, 1 for Alt+→, null for other keys. In a text field it is
+ * always null, because there these keys move the cursor.
+ */
 export function trailStepOf(event: KeyboardEvent): -1 | 1 | null {
   const isAltOnly = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
   const step = { ArrowLeft: -1 as const, ArrowRight: 1 as const }[event.key];
@@ -43,8 +46,8 @@ export function isPlainKey({ altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent
 }
 
 /**
- * Whether the panel keeps this key. It keeps letters, too: the letter that cuts a notebook's cell would remove the
- * panel while the user works in it.
+ * Whether the notebook must not get this key. Letters are among these keys, because in a notebook the letter x, for
+ * example, cuts the cell, and the panel with it.
  */
 function isKept(event: KeyboardEvent): boolean {
   const isModified =
@@ -84,8 +87,8 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
 }
 
 /**
- * Runs `change`. If that removes the element that has the focus, `container` gets the focus, so that keys do not go to
- * the notebook.
+ * Runs `change`. If `change` removes the element that has the focus, `container` gets the focus, so that keys do not go
+ * to the notebook.
  */
 export function keepFocus(container: HTMLElement, change: () => void): void {
   const root = container.getRootNode();

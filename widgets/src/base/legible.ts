@@ -1,5 +1,5 @@
-// Makes text from outside (names, tokens, the kernel's sentences) safe to show. It then cannot hide or cover other
-// text, or reverse its direction. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
+// Makes text from outside (names, tokens, the kernel's sentences) safe to show: it cannot hide or cover other text, or
+// reverse the direction of other text. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
 import { MARKS } from "./look.gen";
 
 /** Characters that draw nothing, or change the direction of other characters. `isNeeded` has the exceptions. */
@@ -21,7 +21,7 @@ const TAG = /[\u{e0030}-\u{e0039}\u{e0061}-\u{e007a}\u{e007f}]/u;
 const BLACK_FLAG = "\u{1f3f4}";
 
 const MAX_MARKS = 4;
-/** A longer sequence of code units does not count as one character. Emoji families have about ten. */
+/** A longer sequence of code units does not count as one character. Emoji families have about ten units. */
 const MAX_CHARACTER_LENGTH = 16;
 /** For each character that is shown, at most this many code units of the text are read. */
 const READ_PER_CHARACTER = 32;
@@ -106,7 +106,7 @@ export function isolated(text: string): string {
   return RIGHT_TO_LEFT.test(text) && !(text.startsWith(ISOLATE) && text.endsWith(END)) ? ISOLATE + text + END : text;
 }
 
-/** As `legible`, for a sentence. Parts that are already isolated stay isolated. */
+/** Does the same as `legible` for a whole sentence. Parts that are already isolated stay isolated. */
 export function legibleSentence(sentence: string): string {
   return sentence
     .split(/(\u2068[^\u2066-\u2069]*\u2069)/)

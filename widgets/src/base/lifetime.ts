@@ -18,7 +18,7 @@ export function child(parent: AbortSignal): AbortController {
   return controller;
 }
 
-/** Calls `body` after `ms`, unless `signal` aborts before. */
+/** Calls `body` after `ms` milliseconds, unless `signal` aborts earlier. */
 export function later(ms: number, signal: AbortSignal, body: () => void): void {
   const timer = setTimeout(body, ms);
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });

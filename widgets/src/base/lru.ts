@@ -17,12 +17,12 @@ export class Lru<K, V> {
     return this.#size;
   }
 
-  /** The values, from the least recently used to the latest. */
+  /** The values, from the least to the most recently used. */
   values(): V[] {
     return [...this.#entries.values()];
   }
 
-  /** The value. The entry counts as used. */
+  /** The value of a key. Its entry then counts as used. */
   get(key: K): V | undefined {
     const value = this.#entries.get(key);
     if (value === undefined) return undefined;
@@ -31,7 +31,7 @@ export class Lru<K, V> {
     return value;
   }
 
-  /** The value. The entry does not count as used. */
+  /** The value of a key, without counting its entry as used. */
   peek(key: K): V | undefined {
     return this.#entries.get(key);
   }

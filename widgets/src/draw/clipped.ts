@@ -1,9 +1,9 @@
-// The limit of a position map's colour scale. One outlier does not make all other cells pale.
+// The limit of a position map's colour scale, chosen so that one outlier does not make all other cells pale.
 import { limitOf } from "./colours";
 
-/** The limit covers this share of the columns' peaks. */
+/** This share of the columns' peaks lies within the limit. */
 const QUANTILE = 0.99;
-/** Values up to this many times the limit extend the scale. If any value is larger, the scale ends at the limit. */
+/** If a value exceeds this many times the limit, the scale ends at the limit. Otherwise the scale covers all values. */
 const EXTENDED = 1.5;
 
 /**
@@ -11,9 +11,9 @@ const EXTENDED = 1.5;
  *
  * Each column counts once, by its peak: its largest absolute value. The first column does not count, because values at
  * the first position are often many times larger. The limit is the 99th percentile of the other peaks, so with up to
- * 100 columns only the first can be clipped. It is at least the peak of the column `last`, which the target is about.
- * (If cells were counted instead, that column could be clipped: it may have less than a hundredth of the cells.) If no
- * value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same rule.
+ * 100 columns only the first can be clipped. The limit is at least the peak of the column `last`, at which the target
+ * is read. (If the rule counted cells, this column could be clipped: it may have less than a hundredth of the cells.)
+ * If no value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same rule.
  */
 export function clippedLimit(
   values: Float32Array,

@@ -9,7 +9,7 @@ export interface Grid {
   values: Float32Array;
 }
 
-/** Sets the size of a canvas in CSS pixels, and returns its context. Browsers limit the resolution of large canvases. */
+/** Sets the size of a canvas in CSS pixels, and returns its context. Large canvases get a lower resolution. */
 export function sizedContext(
   canvas: HTMLCanvasElement,
   width: number,
@@ -25,7 +25,7 @@ export function sizedContext(
   return context;
 }
 
-/** Cells with diagonal lines of this colour. */
+/** Diagonal lines of this colour, in the cells for which `is` is true. */
 export interface Hatch {
   colour: string;
   is: (index: number) => boolean;

@@ -1,4 +1,4 @@
-// Text on a colour is black or white: the one with more contrast, which is at least 4.5 to 1.
+// Text on a colour is black or white, whichever has more contrast. The contrast is at least 4.5 to 1.
 import type { Rgb } from "./colours";
 
 /** Relative luminance, as WCAG defines it. */

@@ -1,7 +1,7 @@
 // Paints an attention matrix, or a part of it. Large cells are rounded, have gaps, and show their values if there is
 // room. Small cells are plain. If there are more cells than pixels, each pixel shows the value farthest from zero, so
-// that no peak is lost. For a long prompt, the matrix is down-sampled: one value stands for a block of cells. Where a
-// plane with smaller blocks is loaded, it is painted over the coarser one.
+// that no peak is lost. For a long prompt, the matrix is down-sampled: one value stands for a block of cells. If a
+// plane (`plane.ts`) with smaller blocks is loaded for a part of the matrix, it is painted over the coarser plane.
 import { contextOf } from "./canvas";
 import { css, type Rgb } from "./colours";
 import { inkOn } from "./ink";

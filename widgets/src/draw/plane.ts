@@ -17,7 +17,7 @@ export interface Plane extends Frame {
   values: Float32Array;
 }
 
-/** The most values of a map that the kernel sends; see py_backend/residscope/patterns/downsampling.py. */
+/** The kernel sends at most this many values of a map; see py_backend/residscope/patterns/downsampling.py. */
 const MAX_SENT = 512 * 512;
 
 export const length = ({ start, stop }: Span): number => stop - start;

@@ -5,7 +5,7 @@ export type Point = readonly [x: number, y: number] | null;
 /** A part of a band: its x, its lower edge and its upper edge; or a gap. */
 export type Slice = readonly [x: number, lower: number, upper: number] | null;
 
-/** The path through the points. A gap ends a line. A single point between two gaps is a dot if line ends are round. */
+/** The path through the points. A gap ends a line. A point between two gaps becomes a dot if line ends are round. */
 export function polyline(points: readonly Point[], digits = 3): string {
   return runs(points)
     .map((run) => `M${run.map((point) => coordinates(point, digits)).join("L")}${run.length === 1 ? "Z" : ""}`)

@@ -1,4 +1,5 @@
-// The entry for anywidget hosts. Requests go as custom messages of the model. Traits and signals are kept equal.
+// The entry for anywidget hosts. In this file, "model" is the widget's model, which Python shares with the page.
+// Requests are sent as its custom messages. Its traits and the store's signals are kept equal.
 
 import type { AnyModel, RenderProps } from "@anywidget/types";
 import { untracked } from "@preact/signals-core";
@@ -44,7 +45,8 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
     isCellRunning: () => (el.closest(".jp-Notebook") ? isRunning(el) : undefined),
     onMessage: (listener, signal) =>
       listen(model, "msg:custom", (message: unknown, buffers?: DataView[]) => listener(message, buffers ?? []), signal),
-    // anywidget's proxy hides the real model. Events are called with the view as `this`, and the view has that model.
+    // anywidget's proxy hides the real model. Listeners are called with the view as `this`, and the view has the real
+    // model.
     onLost: (listener, signal) =>
       listen(
         model,
@@ -57,14 +59,14 @@ export function transportOver(model: Model, el: HTMLElement): Transport {
   };
 }
 
-/** The kernel's connection, in JupyterLab and Notebook; null where the host has none, or does not give it. */
+/** The connection to the kernel, in JupyterLab and Notebook; null if the host has none or hides it. */
 function kernelOf(model: object): TurnKernel | null {
   const manager = "widget_manager" in model ? model.widget_manager : null;
   const kernel = typeof manager === "object" && manager !== null && "kernel" in manager ? manager.kernel : null;
   return isTurnKernel(kernel) ? kernel : null;
 }
 
-/** Whether a cell of this notebook is running, according to the cells' prompts. Works in JupyterLab and Notebook. */
+/** Whether a cell of this notebook is running: JupyterLab and Notebook mark such a cell with "[*]". */
 function isRunning(el: HTMLElement): boolean {
   const prompts = el.closest(".jp-Notebook")?.querySelectorAll(".jp-InputPrompt, .jp-InputArea-prompt") ?? [];
   return [...prompts].some((prompt) => prompt.textContent?.includes("[*]"));

@@ -1,5 +1,5 @@
-// The library for the part of a host that runs outside a page. Nothing here uses a document, and importing it does
-// not, either.
+// The library for the part of a host that runs outside a page. This code never uses `document`, not even while it is
+// imported.
 export { coded, shown } from "../base/legible";
 export { child } from "../base/lifetime";
 export { listen } from "../base/listeners";

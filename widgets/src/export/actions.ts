@@ -17,7 +17,7 @@ export type Format = "code" | "csv" | "svg" | "png";
 
 export interface Outcome {
   message: string;
-  /** Code to copy by hand, because the page may not use the clipboard. */
+  /** Code to copy by hand, if the page is not allowed to use the clipboard. */
   byHand?: string;
 }
 
@@ -33,7 +33,7 @@ export async function exportPicture(
   // The caption describes the selection, so the picture must belong to the selection.
   if ([store.computing, store.computingNeurons, store.computingScores].some((count) => count.peek() > 0))
     throw new Error("The kernel is still computing the selected picture. Export it when it is drawn.");
-  // The picture is read now, because the menu may be older.
+  // The picture is read now, because it may have changed since the menu was opened.
   const picture = find(store, what);
   if (!picture) throw new Error("This picture is not drawn yet, or is no longer drawn.");
   const setting = settingOf(store);
@@ -62,11 +62,11 @@ function find(store: Store, what: PictureName): ShownPicture | undefined {
   return shownPictures(store).find(({ picture }) => picture.picture === what);
 }
 
-/** A head map that is coloured by what feeds a head is the map of another target. */
+/** The target that a picture shows. A head map that is coloured by what feeds a head has its own target. */
 function fedTarget(picture: PictureName, shown: Selected): Pick<Shown, "target" | "feeds" | "against"> {
   const { feeds, target, against } = shown;
   if (picture !== "heads" || !feeds) return { target, feeds: null, against };
-  return { target: feeding(shown, feeds).target, feeds: null, against: null }; // of one run
+  return { target: feeding(shown, feeds).target, feeds: null, against: null }; // one run
 }
 
 async function copyCode(picture: PictureName, store: Store, client: Client, within: HTMLElement): Promise<Outcome> {

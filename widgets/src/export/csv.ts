@@ -1,7 +1,7 @@
 // Tables as CSV text (RFC 4180): comma, CRLF, a header line, quotes where needed. A number is written as the shortest
 // decimal that reads back as the same float32; NaN is an empty field. A text that a spreadsheet might run as a formula
-// (=, +, - or @ after optional white space) gets an apostrophe in front. A text of this kind that begins with
-// apostrophes gets one more. So removing one apostrophe always restores the text.
+// (=, +, - or @ after optional white space) gets an apostrophe in front. If apostrophes already stand before such a
+// formula, one more is added. In both cases, removing one apostrophe gives the text back.
 
 export type Field = string | number;
 export interface Table {
@@ -10,7 +10,7 @@ export interface Table {
   rows: Iterable<Field[]>;
 }
 
-const RUNS = /^'*\s*[=+\-@＝＋－＠]/;
+const FORMULA = /^'*\s*[=+\-@＝＋－＠]/;
 const LINES = 10_000;
 
 export function shortest(value: number): string {
@@ -27,7 +27,7 @@ export function shortest(value: number): string {
 
 function written(field: Field): string {
   if (typeof field === "number") return shortest(field);
-  const text = RUNS.test(field) ? `'${field}` : field;
+  const text = FORMULA.test(field) ? `'${field}` : field;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -40,7 +40,7 @@ export interface Valued {
   value: number;
   /** The standard deviation over prompts; null for a single prompt. */
   std: number | null;
-  /** Whether the value is not measured. */
+  /** Whether the value is estimated, not measured. */
   isEstimate?: boolean;
   /** Its values in two compared runs, if there are two. */
   runs?: { first: number; second: number };
@@ -67,7 +67,7 @@ export interface HeadsPicture {
   /** [layer × head]; NaN if a layer has no heads. */
   values: Float32Array;
   std: Float32Array | null;
-  /** The colour scale is ± this; values may lie beyond if the scale is held. */
+  /** The scale goes from −limit to +limit. If the scale is held (`state/held-scale.ts`), values may lie beyond it. */
   limit?: number;
   /** The score that colours the map in place of the values, if any. */
   score: { name: string; meaning: string; low: number; high: number; values: Float32Array } | null;
@@ -75,11 +75,10 @@ export interface HeadsPicture {
   /** The values in two compared runs, if there are two. */
   runs?: { first: Float32Array; second: Float32Array };
   /**
-   * The measured effect that the values show, and all that is known of it. Where `total` is NaN, the value is
-   * estimated.
+   * The effect that the values show, and the values that are known. Where `total` is NaN, the value is estimated.
    */
   measured?: Measured;
-  /** The head that the values feed, in words, if they are not of the target. */
+  /** In words, the head whose inputs the map shows; left out if the map shows the target. */
   feeds?: string;
 }
 /** An effect for which the model was run. */

@@ -1,5 +1,5 @@
-// A figure as a PNG. The browser draws it onto a canvas; the figure loads nothing from elsewhere, so it can be read
-// back.
+// A figure as a PNG. The browser draws it onto a canvas. The figure loads nothing from elsewhere, so the page may read
+// the canvas.
 const DPI = 600;
 const MOST_PIXELS = 16_000_000;
 
@@ -33,7 +33,7 @@ export async function png(svg: string): Promise<Blob> {
 
 const HEADER = 8 + 25; // the signature, and the chunk that comes first in every PNG
 
-/** The PNG with its resolution; without it a word processor shows each pixel as a point. */
+/** The PNG with its resolution added. Without it, a word processor takes each pixel for a point (1/72 inch). */
 export function withResolution(data: Uint8Array, dpi: number): Uint8Array<ArrayBuffer> {
   const chunk = new Uint8Array(4 + 4 + 9 + 4);
   const view = new DataView(chunk.buffer);

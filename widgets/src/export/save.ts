@@ -1,6 +1,6 @@
 // Gets data out of the page: a file to download, a text for the clipboard.
 
-/** The most bytes of one part: file systems allow 255 for up to four parts and an extension. */
+/** The maximum length of one part of a name, in bytes. Four parts and an extension then fit into 255 bytes. */
 const MOST = 60;
 
 /** A name that every file system accepts: the letters, digits, - and _ of each part, cut to MOST bytes. */
@@ -34,8 +34,8 @@ type Saver = (name: string, blob: Blob) => Promise<boolean>;
 let saver: Saver | null = null;
 
 /**
- * For a host whose pages cannot download: `own` saves files, and returns whether it did. Null restores the browser's
- * download.
+ * Replaces the browser's download, for hosts whose pages cannot download. `own` saves a file, and returns whether it
+ * was saved. Null restores the browser's download.
  */
 export function saveWith(own: Saver | null): void {
   saver = own;
@@ -60,8 +60,8 @@ export async function download(name: string, blob: Blob, within: HTMLElement): P
 }
 
 /**
- * Copies a text, and returns whether it is in the clipboard. The text is a promise: a browser that requires a click for
- * this accepts the click before the text was ready.
+ * Copies a text, and returns whether it is in the clipboard. Some browsers allow this only right after a click. The
+ * text is a promise, so that copying can start at the click, before the text is ready.
  */
 export async function copy(text: Promise<string>, within: HTMLElement): Promise<boolean> {
   try {
@@ -71,7 +71,7 @@ export async function copy(text: Promise<string>, within: HTMLElement): Promise<
     return true;
   } catch {
     const words = await text;
-    return (await written(words)) || copiedByHand(words, within);
+    return (await written(words)) || copiedFromField(words, within);
   }
 }
 
@@ -84,8 +84,8 @@ async function written(words: string): Promise<boolean> {
   }
 }
 
-/** The old API, for pages that may not use the clipboard (no https, or a frame without the permission). */
-function copiedByHand(words: string, within: HTMLElement): boolean {
+/** Copies with the old API, for pages that cannot use the clipboard API (no https, or a frame without permission). */
+function copiedFromField(words: string, within: HTMLElement): boolean {
   const area = document.createElement("textarea");
   area.value = words;
   area.className = "rs-off-screen";

@@ -32,7 +32,7 @@ export function shownPictures(store: Store): ShownPicture[] {
   const kept = <T>(lane: string, data: T | null): T | null => (store.problems.value.has(lane) ? null : data);
   const lens = kept("lens", store.lens.value);
   if (lens) {
-    // With the constant, as in the chart, so that the last point is the target itself.
+    // The constant is added, as in the chart, so that the last point is the value of the target.
     const compared = withRuns(store, "lens", valued(lens));
     const points = compared.map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
     pictures.push(shownAs(LENS, { picture: "lens", points, norm: store.norm.value }));
@@ -92,7 +92,7 @@ export function shownPictures(store: Store): ShownPicture[] {
   return pictures;
 }
 
-/** The map of an effect for which the model was run; null if it shows none, or nothing is known of it yet. */
+/** The head map, if it shows an effect for which the model is run and of which some values are known; else null. */
 function causedIn(store: Store): HeadsPicture | null {
   const { layers = 0, heads = 0 } = store.facts.value ?? {};
   const { found, refusal } = store.effects.heads;
@@ -130,7 +130,7 @@ function onMap(store: Store): Pick<HeadsPicture, "limit" | "runs"> {
   return picture ? { limit: picture.high, ...(picture.runs ? { runs: picture.runs } : {}) } : {};
 }
 
-/** Rows with their values in both compared runs; of points of the lens, with the constants. */
+/** The rows, each with its values in both compared runs. For points of the lens, each run's constant is added. */
 function withRuns(store: Store, chart: Chart, rows: Row[]): Row[] {
   const compared = store.runs.reasonNotDrawn(chart) === null ? store.runs.of(chart) : null;
   if (!compared || compared.second.rows.length !== rows.length) return rows;

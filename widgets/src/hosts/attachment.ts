@@ -3,7 +3,7 @@
 import { child, later } from "../base/lifetime";
 import type { LinkState } from "./link";
 
-/** An idle kernel is attached in less time than this. After it, the state says whether the kernel is busy. */
+/** After this time, the state says whether the kernel is busy. An idle kernel is attached sooner. */
 const REPORT_BUSY_AFTER_MS = 600;
 const CHECK_IDLE_EVERY_MS = 500;
 
@@ -68,7 +68,7 @@ export class Attachment {
     this.#current.abort();
   }
 
-  /** The attached kernel is lost. */
+  /** Ends the attachment because the kernel is lost, and tells the listener. */
   lose(now: LinkState): void {
     this.end();
     this.listener.lost();
@@ -88,7 +88,7 @@ export function refusal(action: string, error: unknown): LinkState {
   return { kind: "refused", words: `Residscope could not ${action} this kernel: ${why}` };
 }
 
-/** Calls `body` after `isIdle()` was true for `ms` without a break, unless `signal` aborts before. */
+/** Calls `body` when `isIdle()` has been true for `ms` milliseconds without a break, unless `signal` aborts earlier. */
 export function whenIdleFor(ms: number, isIdle: () => boolean, signal: AbortSignal, body: () => void): void {
   if (signal.aborted) return;
   let since = Date.now();

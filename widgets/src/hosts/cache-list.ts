@@ -13,7 +13,7 @@ import type { Caches } from "./caches";
 
 export interface CacheGestures {
   inspect: (row: CacheRow) => void;
-  /** Opens the cache in the main area; undefined if the host has none. */
+  /** Opens the cache in the main area; undefined if the host has no main area. */
   enlarge?: (row: CacheRow) => void;
 }
 

@@ -41,7 +41,7 @@ export class Inspection {
   #isLoading = false;
   /** The cache that is shown, or is being loaded. */
   #ref: CacheRef | null = null;
-  /** The kernel run of the cache in view. */
+  /** The id of the kernel run in which the cache in view exists. */
   #kernel = "";
   /** The key of the default target. */
   #defaultTarget = "";
@@ -157,8 +157,8 @@ export class Inspection {
   });
 
   /**
-   * Shows this cache. The parts of the selection that exist in it are kept. The last picture stays until the default
-   * target is known.
+   * Shows this cache. The parts of the selection that exist in this cache are kept. The last picture stays until the
+   * default target is known.
    */
   async show(row: CacheRow): Promise<void> {
     const before = this.#row.peek();
@@ -214,7 +214,7 @@ export class Inspection {
   }
 
   /**
-   * Shows the cache of this view's name as soon as the cache is listed. A view may be restored before its kernel
+   * Shows the cache that has this view's name, as soon as it is listed. A view may be restored before its kernel
    * answers.
    */
   showWhenListed(): void {

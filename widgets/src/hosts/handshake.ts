@@ -21,7 +21,7 @@ export interface KernelInfo {
   wire?: string | null;
 }
 
-/** An expression that runs the text of `hosts/attach.py` in a separate namespace, so the user's is not changed. */
+/** An expression that runs the text of `hosts/attach.py`, in a namespace that is not the user's. */
 export const attachExpression = (code: string): string =>
   `exec(${pythonText(code)}, {"__name__": "residscope-attach"})`;
 
@@ -34,7 +34,7 @@ export function asKernelInfo(value: unknown): KernelInfo {
 
 /** `ready` if the kernel works with a host of this version, else `refused`. `reload` says how to reload the host. */
 export function linkStateFor(kernel: KernelInfo, version: string, reload: string): LinkState {
-  // Residscope is not on a package index yet, and another package could take its name there: so a file is named.
+  // Residscope is not on a package index yet, and another package could take its name there. So the line names a file.
   const line = `%pip install residscope-${version}-py3-none-any.whl`;
   if (!kernel.version) {
     const words =

@@ -16,8 +16,8 @@ export function followKernel(el: HTMLElement, store: Store, client: Client, view
     const words = client.lost.value ? LOST : client.unanswered.value ? UNANSWERED : null;
     untracked(() => (store.statusNotice.value = words === null ? null : { words }));
   });
-  // JupyterLab and Notebook report a lost kernel. Other hosts may not: there, when the user points at the panel, the
-  // panel sends a request, to learn whether the kernel still answers.
+  // JupyterLab and Notebook report a lost kernel. Other hosts may not report it. In them, the panel sends a request
+  // when the user points at it, to learn whether the kernel still answers.
   if (hostOf() === "jupyter") return;
   let lastRequest = Date.now();
   el.addEventListener(

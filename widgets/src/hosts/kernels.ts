@@ -16,7 +16,7 @@ export interface Places {
   focused: ReadonlySignal<Place | null>;
   /** All notebooks and consoles with a running kernel. */
   running: ReadonlySignal<Place[]>;
-  /** The path that was picked; null follows the focus. */
+  /** The path that the user picked; null if the sidebar follows the focus. */
   picked: Signal<string | null>;
 }
 

@@ -52,7 +52,7 @@ export async function showLastPicture(
   const end = child(signal);
   const place = element("div", "rs-last-picture");
   live.before(place);
-  live.classList.add("rs-arriving"); // so that nothing moves when it replaces the picture
+  live.classList.add("rs-arriving"); // so that nothing moves when `live` replaces the picture
   mountSnapshot(place, snapshot, wordsOf(snapshot), end.signal);
   const observer = new MutationObserver(
     () => live.querySelector(":scope > .residscope:is([data-state=ready], [data-state=error])") && end.abort(),

@@ -2,7 +2,7 @@
 import { Lru } from "../base/lru";
 import { asOpened, type Opened } from "./opened";
 
-/** Only this many notebooks are remembered, the latest ones. */
+/** The views of at most this many notebooks are remembered: those that changed last. */
 const MAX_NOTEBOOKS = 50;
 
 export class Memory {
@@ -28,7 +28,7 @@ export class Memory {
     this.save(this.all);
   }
 
-  /** The path of a notebook has changed. */
+  /** Moves a view to the new path of its notebook. */
   move(from: string, to: string): void {
     const opened = this.get(from);
     if (!opened) return;
@@ -36,7 +36,7 @@ export class Memory {
     this.set({ ...opened, path: to });
   }
 
-  /** Adds the stored views, whose data is not trusted. Views that were set before this call are newer. */
+  /** Adds the stored views, whose data is not trusted. Views that were set before this call are newer, and stay. */
   load(stored: unknown): void {
     const newer = this.all;
     const older = Object.values((stored ?? {}) as object).map(this.read);

@@ -17,24 +17,24 @@ import type { Opened } from "./opened";
 
 export interface SidebarHost {
   places: Places;
-  /** Whether the sidebar is visible. Before it is, no kernel is attached. */
+  /** Whether the sidebar is visible. While it is hidden, it attaches to no other kernel. */
   visible: ReadonlySignal<boolean>;
   /** The caches in the kernel of a notebook or console. The host keeps one object for each path, with its link. */
   caches(path: string): Caches;
-  /** Opens a view in the main area; undefined if the host has none. */
+  /** Opens a view in the main area; undefined if the host has no main area. */
   enlarge?(opened: Opened): void;
   /** The view that was open for this path when the page was closed. */
   remembered(path: string): Promise<Opened | null>;
   remember(opened: Opened): void;
   /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
-  /** Called when the sidebar shows another kernel. */
+  /** Called with the path of a kernel when the sidebar changes to another kernel. */
   onLeave?(path: string): void;
 }
 
 /** A kernel that is idle for this time has run all its queued cells. */
 const BETWEEN_CELLS_MS = 400;
-/** How many lists there have been; makes their ids unique. */
+/** The number of lists that were made. It makes their ids unique. */
 let lists = 0;
 
 /** The part of the sidebar for one kernel. */
@@ -279,7 +279,7 @@ export class Sidebar {
     });
   }
 
-  /** Opens the visible view in the main area. */
+  /** Opens the visible view in the main area. Returns false if there is none. */
   enlarge(): boolean {
     return this.#current.peek()?.enlargeShown() ?? false;
   }

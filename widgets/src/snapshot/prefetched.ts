@@ -5,7 +5,7 @@ import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, type Snapshot } from "./snapshot";
 
-/** The replies that py_backend/residscope/hosts/panel.py sends in advance. It is empty after the first view has opened. */
+/** The replies that py_backend/residscope/hosts/panel.py sends in advance. Empty once a view has opened. */
 export type Opening = Partial<
   Pick<Snapshot, "selection" | "defaults"> & { entries: (Omit<Entry, "buffers"> & { buffers?: DataView[] })[] }
 >;
@@ -23,7 +23,7 @@ export class Prefetched extends Relay {
     transport.onMessage((message) => this.#unanswered.delete((message as { id: string }).id), signal);
   }
 
-  /** Adds replies. They also answer requests that were already sent, because the kernel may be busy. */
+  /** Adds replies. They also answer earlier requests that a busy kernel has not answered yet. */
   put(opening: Opening): void {
     this.#opening = opening;
     for (const question of [...this.#unanswered.values()])
@@ -43,7 +43,7 @@ export class Prefetched extends Relay {
 
   #answer({ id, ask }: Question): boolean {
     const { selection, defaults = {}, entries = [] } = this.#opening;
-    // A notebook may contain the opening. So only replies with numbers are taken from it, never code or a page.
+    // The opening may come from a notebook file. So only replies with numbers are taken from it, never code or a page.
     if (!selection || !isRecorded(ask.kind)) return false;
     const common = { selection, defaults };
     const key = keyOf(ask, common);

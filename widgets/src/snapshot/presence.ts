@@ -1,5 +1,5 @@
-// Reports to the kernel whether a view of an inline panel is on a page. While no page has one, the panel does not keep
-// its cache alive.
+// Reports to the kernel whether a view of an inline panel is on a page. While no page has a view, the panel does not
+// keep its cache alive.
 
 import { randomId } from "../base/ids";
 import type { Transport } from "../wire/client";

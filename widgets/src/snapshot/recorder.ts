@@ -13,7 +13,7 @@ import { Relay } from "../wire/relay";
 import { isRecorded } from "./requests";
 import { type Entry, keyOf, PINNED, packed, type Snapshot } from "./snapshot";
 
-/** A host dispatches this event on the panel's root to get a snapshot. The panel calls `detail.put` with it. */
+/** A host dispatches this event on the panel's root to get a snapshot. The panel gives it to `detail.put`. */
 export const SNAPSHOT_EVENT = "residscope:snapshot";
 export interface SnapshotRequest {
   put: (snapshot: Snapshot) => void;
@@ -31,7 +31,7 @@ interface Recorded {
 const MAX_RECORDED_BYTES = 4_000_000;
 const MAX_SNAPSHOT_BYTES = 1_000_000;
 
-/** A transport over another one. It records the replies that the other one receives. */
+/** A transport that sends and receives through `transport`, and records the replies. */
 export class Recorder extends Relay {
   readonly #asked = new Map<string, { ask: Ask; cache: string }>();
   readonly #recorded = new Map<string, Recorded>();
@@ -98,7 +98,7 @@ export class Recorder extends Relay {
     const isOpen = received.kind === "effects" && received.state === "waiting";
     const reply = isOpen ? { ...received, state: "stopped" as const, turn: null } : received;
     const key = JSON.stringify([ask, cache]);
-    // The size as base64 and JSON. The JSON is mostly short labels.
+    // An estimate of the size as base64 and JSON.
     const size = buffers.reduce((sum, buffer) => sum + (buffer.byteLength * 4) / 3, JSON.stringify(reply).length + 200);
     this.#drop(key);
     if (size > MAX_SNAPSHOT_BYTES) return;
@@ -126,7 +126,7 @@ export class Recorder extends Relay {
       const { preview } = this.store;
       const heads = preview.value === null ? shown.heads : [...shown.heads, preview.value];
       const maps = cards(scene, heads);
-      // The view can also show means, if the user chose them.
+      // For a block of cells, the view shows the value farthest from zero, or the mean if the user chose it.
       const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask);
       const asks = [
         ...charts(shown),
@@ -146,8 +146,8 @@ export class Recorder extends Relay {
 }
 
 /**
- * A request of effects without `measure` and `stop`, as in `state/questions.ts`. These two only control the measuring,
- * and the picture does not depend on them.
+ * A request of effects without its fields `measure` and `stop`, so that it equals the one in `state/questions.ts`.
+ * These fields only control the measuring, and the picture does not depend on them.
  */
 function asDeclared(ask: Ask): Ask {
   if (ask.kind !== "effects") return ask;

@@ -5,7 +5,7 @@ import type { Shown } from "../wire/protocol.gen";
 type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 
 interface Request<K extends Kind> {
-  /** Whether replies are recorded, and accepted from a notebook. Code, pages and failures never are. */
+  /** Whether replies are recorded, and accepted from a notebook. Code, pages and failures are never recorded. */
   readonly recorded: boolean;
   /** Whether the numbers on screen would not belong to the selection if the reply were missing. */
   readonly needed: boolean;

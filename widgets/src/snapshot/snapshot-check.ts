@@ -19,10 +19,10 @@ export type Checked = { snapshot: Snapshot; trouble: null } | { snapshot: null; 
 
 /** Real models stay far below these limits. A snapshot within them is drawn quickly. */
 const MAX = {
-  /** The most characters of all texts together, and of one text. */
+  /** The maximum number of characters: in all texts together, and in one text. */
   characters: 3_000_000,
   letters: 20_000,
-  /** The most values of the snapshot as JSON, and levels of nesting. */
+  /** The maximum number of values in the snapshot as JSON, and of levels of nesting. */
   values: 400_000,
   depth: 12,
   entries: 1_000,
@@ -108,7 +108,7 @@ function checked(value: unknown): Snapshot {
     const { kind } = ask;
     if (!isRecorded(kind) || reply === undefined) return []; // only a kernel may send code, a page or predictions
     const { buffers: packed } = v.parse(Buffers, { buffers: buffers ?? [] }, { abortEarly: true });
-    // Most entries have the selection's target, which is checked once.
+    // Most entries leave out their target, because it is the selection's target.
     const { target, ...about } = v.parse(
       wire.REQUESTS[kind],
       { ...ask, target: ask["target"] ?? NOTHING },
@@ -160,11 +160,11 @@ const OTHER_MODEL = "it has a target that its model does not have";
 /** Whether the prompts have this position. They always have “last”. */
 const isPosition = (position: Position, count: number): boolean => position === "last" || isIndex(position, count);
 
-/** Whether a row of the token lens is whole. */
+/** Whether a row of the token lens has a cell for each column, and a probability for each token. */
 const areCells = (row: (LensCell | null)[], columns: number): boolean =>
   row.length === columns && row.every((cell) => cell === null || cell.tokens.length === cell.probabilities.length);
 
-/** Whether these are positions of the first run in their order, each beside one of the second. */
+/** Whether the pairs are in the order of the first run's positions, and all positions are valid. Null is valid, too. */
 const arePairs = (pairs: PositionPair[] | null, positions: number): boolean =>
   pairs === null ||
   pairs.every(
@@ -370,7 +370,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
   }
 }
 
-/** The range of positions that a map covers. */
+/** The rows and columns that a map covers, after checking them. */
 function checkedFrame(reply: Parameters<typeof frameOf>[0], positions: number): Frame {
   const frame = frameOf(reply);
   for (const span of [frame.rows, frame.columns])

@@ -13,9 +13,9 @@ import { Replay, type Snapshot } from "./snapshot";
 
 /** A host's texts for the line above a snapshot. */
 export interface Words {
-  /** If nothing is missing. */
+  /** The text if nothing is missing. */
   normal: string;
-  /** If something is missing: names it, and says what to do. */
+  /** The text if something is missing. It names what is missing, and says what to do. */
   refusal: (name: string) => string;
 }
 
@@ -45,7 +45,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
 
   const refusal = (ask: Ask): string => words.refusal(missingWords(ask, complete));
   const replay = new Replay(snapshot, refusal, (ask) => {
-    // The tokens of other prompts are requested only for the list of prompts, which does not need them.
+    // The tokens of other prompts are requested only for the list of prompts, which can be drawn without them.
     if (ask.kind === "tokens" && (ask.prompt ?? null) !== store.prompt.peek()) return;
     lacksNeeded ||= isChanging && REQUESTS[ask.kind].needed;
     untracked(() => (missing.value ??= refusal(ask)));
@@ -54,7 +54,7 @@ export function mountSnapshot(parent: HTMLElement, snapshot: Snapshot, words: Wo
   store.cacheName.value = snapshot.name;
   store.preview.value = snapshot.preview ?? null;
 
-  // Both run before the views send their requests for a new selection.
+  // The next two functions run before the views send their requests for a new selection.
   watch(signal, () => {
     void store.preview.value;
     missing.value = null;

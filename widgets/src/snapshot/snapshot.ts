@@ -1,11 +1,11 @@
-// A snapshot has recorded requests and their replies, as plain data. A transport replays them. Requests do not depend
-// on earlier ones, so the snapshot can replace a kernel for these requests.
+// A snapshot contains recorded requests and their replies, as plain data. A transport replays them. No request depends
+// on an earlier one, so the snapshot can replace the kernel for these requests.
 import { signal as state } from "@preact/signals-core";
 import { targetKey } from "../state/target";
 import type { Ask, Transport } from "../wire/client";
 import type { Answer, Question, Shown, Target } from "../wire/protocol.gen";
 
-/** A request with its reply or failure. The request has no `target` if it is the selection's. Buffers are base64. */
+/** A request with its reply or failure. A request without `target` has the selection's target. Buffers are base64. */
 export interface Entry {
   ask: Ask | Omit<Ask, "target">;
   reply?: Answer["reply"];
@@ -69,7 +69,7 @@ export class Replay implements Transport {
     this.#entries = new Map(snapshot.entries.map((entry) => [keyOf(entry.ask, snapshot), entry]));
   }
 
-  /** Always true, so that no view requests data in advance. Such a request would be reported as missing. */
+  /** Always true, so that no view requests data in advance. A snapshot would report such data as missing. */
   readonly occupied = state(true);
 
   send({ id, ask }: Question): void {

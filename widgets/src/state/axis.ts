@@ -1,30 +1,30 @@
 // The layer axis that the head map, the layer bars and the lens share; it runs from top to bottom. Layer i takes [i, i
-// + 1], like its row of the map: attention the first half, the MLP the second. So each step of the lens is next to the
-// bar of its sublayer. The embeddings take [−1, 0], a narrow band above the layers.
+// + 1], like its row of the map. Attention takes the first half, the MLP the second half. So each step of the lens is
+// next to the bar of its sublayer. The embeddings take [−1, 0], a narrow band above the layers.
 import { type Component, SUBLAYERS } from "../wire/components";
 
 export interface Bar {
   index: number;
   label: string;
   kind: "attention" | "mlp" | "other";
-  /** "attn", "mlp", "mixer"; an embedding's own name. */
+  /** The name of the sublayer ("attn", "mlp", "mixer"), or of the embedding. */
   part: string;
   layer: number | null;
   from: number;
   to: number;
 }
 
-/** In exported figures layers run from left to right: a position on the axis, in percent of the width. */
+/** A position on the axis in percent of the width, for exported figures, where layers run from left to right. */
 export function percent(x: number, layers: number): number {
   return ((x + 1) / (layers + 1)) * 100;
 }
 
-/** Height in pixels of the band above the layers, for rows of this height. */
+/** The height in pixels of the band above the layers, for rows of this height. */
 export function bandAbove(row: number): number {
   return Math.min(row, 10);
 }
 
-/** Pixels from the top for a position on the axis, for rows of this height. */
+/** The distance in pixels from the top to a position on the axis, for rows of this height. */
 export function along(at: number, row: number): number {
   const above = bandAbove(row);
   return at < 0 ? (at + 1) * above : above + at * row;
@@ -87,7 +87,7 @@ export function bars(rows: readonly Component[]): Bar[] {
   });
 }
 
-/** The range of a sublayer in its layer: the last one takes the second half, the others share the first. */
+/** The range of a sublayer in its layer. Of several sublayers, the last takes the second half, the others the first. */
 function place(kind: Bar["kind"], at: number, count: number): [number, number] {
   if (count === 1) return kind === "attention" ? [0, 0.5] : kind === "mlp" ? [0.5, 1] : [0, 1];
   const width = 0.5 / (count - 1);

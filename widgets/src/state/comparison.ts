@@ -1,5 +1,5 @@
-// Two runs, row by row. A reply of `compare` becomes three decompositions: of each run, and of their difference. Each
-// has the form of a decomposition of one run, so map, ranking, ledger and badge draw them in the same way.
+// Compares two runs, row by row. A reply to `compare` becomes three decompositions: of the first run, of the second
+// run, and of their difference. All have the same form, so map, ranking, ledger and badge draw them in the same way.
 import { float32, type Result } from "../wire/client";
 import type { Against, CacheRow, RunSum, Shown } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
@@ -8,13 +8,15 @@ export type Run = NonNullable<Shown["run"]>;
 
 export interface Comparison {
   by: Attribution["reply"]["by"];
-  /** The run that is shown without a comparison; the one that it is compared with; second minus first. */
+  /** The run that is shown without a comparison. */
   first: Attribution;
+  /** The run that it is compared with. */
   second: Attribution;
+  /** Second minus first. */
   difference: Attribution;
-  /** For each row, the part of the difference that is written differently. The rest is read differently. */
+  /** For each row, the part of the difference that arises because the component writes something else. */
   written: Float32Array;
-  /** The sum of all that is read differently. */
+  /** The rest of the difference, summed over all rows. It arises because each run reads the same output differently. */
   read: number;
 }
 
@@ -46,7 +48,7 @@ export function comparisonOf({ reply, buffers }: Result<"compare">): Comparison 
   };
 }
 
-/** The quantity of both runs: "logit differences", "values". */
+/** A quantity in the plural: "logit differences", "values". */
 export function several(quantity: string): string {
   return /(logit|logit difference|attention score)$/.test(quantity) ? `${quantity}s` : "values";
 }
@@ -71,12 +73,12 @@ export function aligned(against: Against, align: Against["align"]): Against {
   return align ? { ...rest, align } : rest;
 }
 
-/** A key that is equal for the same run, with or without fields that have their default. */
+/** A key of the compared run. Fields that have their default value do not change the key. */
 export function againstKey({ cache = null, prompt = null, without = [], replaced_by = "zero" }: Against): string {
   return JSON.stringify([cache, prompt, without, without.length > 0 ? replaced_by : null]);
 }
 
-/** What a run can be compared with. */
+/** A run that the shown run can be compared with. */
 export interface Choice {
   against: Against;
   name: string;

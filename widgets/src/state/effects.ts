@@ -1,4 +1,4 @@
-// Effects that are measured in runs of the user's model: what is known so far, and whether more is being measured.
+// Effects that are measured in runs of the user's model: the values so far, and whether more are being measured.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { EffectsReply, Shown } from "../wire/protocol.gen";
 import type { Behind } from "./turns";
@@ -8,7 +8,7 @@ export type Effect = NonNullable<Shown["effect"]>;
 export type Caused = Exclude<Effect, "direct">;
 export type ReplacedBy = NonNullable<Shown["replaced_by"]>;
 
-/** What is known so far. The values are [layer × head], or [layer × position] for the stream. NaN: not known yet. */
+/** The values so far: [layer × head], or [layer × position] for the stream. NaN: not known yet. */
 export interface Found {
   reply: EffectsReply;
   total: Float32Array;
@@ -17,7 +17,7 @@ export interface Found {
 }
 
 export class Effects {
-  /** What is known for the present selection; null before the first reply. */
+  /** The values for the present selection; null before the first reply. */
   readonly found = state<Found | null>(null);
   readonly state = state<"idle" | "measuring" | "done" | "stopped" | "refused">("idle");
   /** Why the kernel measures nothing, in its words. */
@@ -25,7 +25,7 @@ export class Effects {
   /** What the next run waits for, if it waits for long. */
   readonly behind = state<Behind | null>(null);
   readonly isMeasuring: ReadonlySignal<boolean> = computed(() => this.state.value === "measuring");
-  /** How often the user has started and stopped it; `measuring.ts` follows them. */
+  /** How often the user has started, and stopped, measuring. `measuring.ts` watches these counts. */
   readonly starts = state(0);
   readonly stops = state(0);
   /** For each effect, the largest value that was on the colour scale. */
@@ -42,7 +42,7 @@ export class Effects {
     this.stops.value += 1;
   }
 
-  /** The end of the colour scale: it grows while more is measured, and never becomes smaller for a selection. */
+  /** The end of the colour scale. It can grow while values are measured, but does not shrink until `forget`. */
   reach(effect: Effect, limit: number): number {
     const reach = Math.max(this.#reach.get(effect) ?? 0, limit);
     this.#reach.set(effect, reach);

@@ -16,7 +16,7 @@ export class Hold {
   readonly #kept = new Map<string, Range>();
   readonly on: ReadonlySignal<boolean> = this.#on;
 
-  /** The range of the colour scale: the picture's own, or while held, the first one that a picture of this name had. */
+  /** The colour range of a picture. While the scale is held, it is the first range that a picture of this name had. */
   range(picture: string, own: Range): Range {
     if (!this.#on.value || !(own.high > own.low)) return own;
     const kept = this.#kept.get(picture) ?? own;

@@ -1,4 +1,4 @@
-// Requests what the selection needs, and puts the replies into the store. Until then the last picture stays.
+// Requests what the selection needs, and puts the replies into the store. Until a reply comes, the last picture stays.
 import { computed, untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
@@ -81,7 +81,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
   });
 
-  /** Sends a request whenever it changes. A target that Python sends back unchanged is no change. */
+  /** Sends a request whenever the request changes. A target that Python sends back with equal tokens is no change. */
   const follow = <K extends Kind>(
     lane: string,
     question: () => Extract<Ask, { kind: K }> | null,

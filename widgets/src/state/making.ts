@@ -1,5 +1,5 @@
-// Makes the run without some heads, when the user asks for it. For a restored selection, the view only shows that the
-// run has not been made yet.
+// Makes the run of the model without some heads, when the user asks for it. For a restored selection, the view only
+// shows that the run has not been made yet.
 import { computed, untracked } from "@preact/signals-core";
 import { child, watch } from "../base/lifetime";
 import { type Ask, type Client, RequestFailed, type Result } from "../wire/client";
@@ -54,13 +54,14 @@ export function makeRuns(store: Store, client: Client, signal: AbortSignal): voi
       refusal.value = behind.value = null;
       [replayed.value, notes.value] = ["", []];
       const ask = without(store.shown);
-      // The run may be as large as the cache: without this, the kernel would keep it.
+      // This request makes the kernel drop the run, which may be as large as the cache.
       if (!ask && had && !store.isSaved.value) client.quietly({ kind: "without", against: {} }).catch(() => undefined);
       if (ask && starting && !store.isSaved.value) void make(ask, present.signal);
     });
   });
 
-  // The comparison shows that the run exists. So the kernel only reports how the run was checked, and runs nothing.
+  // If there is a comparison, the run exists. Then the kernel only reports how the run was checked, and does not run
+  // the model.
   watch(signal, () => {
     const there = compared.value;
     const ask = without(store.shown);

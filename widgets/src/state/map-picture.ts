@@ -12,7 +12,7 @@ import { holdOf } from "./held-scale";
 import type { Values } from "./selectable";
 import type { Score, Store } from "./store";
 
-/** In the order of the menu. In sentences, the part before the parenthesis is used. */
+/** The names of the scores, in the order of the menu. Sentences use only the part before the parenthesis. */
 const NAMES: Record<Score, string> = {
   previous: "previous-token",
   first: "first-token (sink)",
@@ -24,7 +24,7 @@ const NAMES: Record<Score, string> = {
 export const SCORES = keysOf(NAMES).map((score) => [score, NAMES[score]] as const);
 
 export interface MapPicture {
-  /** Null: the contributions. */
+  /** The score that the map shows; null if it shows contributions or an effect. */
   score: Score | null;
   /** [layer × head]; NaN where there is no value. */
   values: Float32Array;
@@ -35,13 +35,13 @@ export interface MapPicture {
   largest: number;
   /** What the score measures, in a sentence. */
   meaning: string;
-  /** The head that the values feed; null if the values are of the target. */
+  /** The input of a head that the values contribute to; null if they contribute to the target. */
   feeds: Values["feeds"];
   /** The values of both compared runs, [layer × head] each; null if there is one run. */
   runs: { first: Float32Array; second: Float32Array } | null;
-  /** What is known of the effect that the values show; null for direct effects, and for other values. */
+  /** The effect that the values show, and all known values; null for direct effects, and for other values. */
   measured: { effect: Caused; found: Found } | null;
-  /** Whether nothing is known of this selection yet: the colours are those of the previous picture. */
+  /** Whether no value is known for this selection yet. Then the colours are those of the previous picture. */
   pending: boolean;
 }
 
@@ -82,7 +82,7 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
   return { score: null, values, ...range, largest: limit, ...added };
 }
 
-/** The effect in view. Until something is known of it, the colours of the previous picture stay, without values. */
+/** The effect in view. Until a value of it is known, the colours of the previous picture stay, without values. */
 function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   const effect = store.effectShown.value;
   if (effect === "direct") return ofRun(store);
@@ -107,7 +107,7 @@ function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   };
 }
 
-/** Whether a value is not measured, but estimated. */
+/** Whether a value is estimated, not measured. */
 export function isHatched({ measured }: MapPicture, index: number): boolean {
   return measured !== null && isEstimated(measured.found, measured.effect, index);
 }
@@ -165,14 +165,14 @@ export function liesBeyond(picture: MapPicture, value: number): boolean {
   return picture.score === null && isBeyond(value, picture);
 }
 
-/** The ends of the scale in words: "≤ −2.24", "+2.24 held". */
+/** The ends of the scale in words: "≤ −2.24", "+2.24". */
 export function endWords(picture: MapPicture): [string, string] {
   if (picture.score !== null) return [written(picture, picture.low), written(picture, picture.high)];
   const [low, high] = endsOf(picture.values, picture, (value) => signed(value, picture.high));
-  return [low, high]; // the button shows whether the scale is held
+  return [low, high];
 }
 
-/** Whether the scale has both signs: blue and orange; otherwise it has the one colour of attention. */
+/** Whether the scale is diverging: orange for negative values, blue for positive ones. Otherwise it is sequential. */
 export function isDiverging({ low }: MapPicture): boolean {
   return low < 0;
 }

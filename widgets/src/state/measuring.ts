@@ -14,13 +14,13 @@ type EffectsAsk = Extract<Ask, { kind: "effects" }>;
 interface Wanted {
   /** The request for the selection; null while no effect is in view. */
   question: () => EffectsAsk | null;
-  /** Whether what is in view needs no more runs. */
+  /** Whether the picture in view needs no more runs. */
   isEnough: (found: Found) => boolean;
   /** Whether nobody can see the view. Then measuring ends. */
   isHidden: () => boolean;
 }
 
-/** What is known; an empty buffer has no value that is known yet. */
+/** The values in a reply. If a buffer is empty, none of its values is known yet. */
 function foundOf({ reply, buffers }: Result<"effects">, store: Store): Found {
   const { layers = 0, heads = 0, positions = 0 } = store.facts.peek() ?? {};
   const count = layers * (reply.of === "stream" ? positions : heads);
@@ -30,7 +30,7 @@ function foundOf({ reply, buffers }: Result<"effects">, store: Store): Found {
   return { reply, total: values(total), direct: values(direct), estimate: values(estimate) };
 }
 
-/** Asks for what is known already. After the user has started it, runs the model until everything is measured. */
+/** Requests the values that are known. After the user starts measuring, requests runs until all are measured. */
 export function measure(effects: Effects, store: Store, client: Client, wanted: Wanted, signal: AbortSignal): void {
   const { found, state, refusal, behind, starts, stops } = effects;
   const asked = computed(() => {
@@ -43,7 +43,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
 
   const failed = (error: unknown): void => {
     behind.value = null;
-    // Anything else means that the connection to the kernel broke. The reason is shown once for all views.
+    // Any other error means that the kernel or the cache was lost. The reason is shown once for all views.
     const isRefused = error instanceof RequestFailed || error instanceof NoTurns;
     if (!isRefused || isOutdated(error, store)) return void (state.value = "stopped");
     refusal.value = error.message;

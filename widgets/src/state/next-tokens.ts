@@ -1,25 +1,25 @@
-// How each token was predicted at the position before it, and what each layer and head adds to it.
+// How each token was predicted at the position before it, and what each layer and head adds to its logit.
 import { parseHead } from "../base/format";
 import type { NextTokensReply, Target, TokenLabel } from "../wire/protocol.gen";
 import { targetKey } from "./target";
 
-/** The parts of the store that are needed here. */
+/** A signal of the store, as far as it is needed here. */
 interface Of<T> {
   readonly value: T;
 }
 type Tokens = { readonly tokens: Of<TokenLabel[]> };
 
 export interface NextTokens {
-  /** The selection that this belongs to, from `nextKey`. */
+  /** The key, from `nextKey`, of the selection that the values belong to. */
   key: string;
   reply: NextTokensReply;
   /** [position]: the natural logarithm of the next token's probability. */
   logProb: Float32Array;
-  /** [position]: its rank; 1 is the likeliest. */
+  /** [position]: the rank of the next token; 1 is the likeliest. */
   rank: Float32Array;
-  /** [layer × position] */
+  /** [layer × position]: what each layer adds. */
   layers: Float32Array;
-  /** [layer × head × position]; null if there are too many. */
+  /** [layer × head × position]: what each head adds; null if there are too many values. */
   heads: Float32Array | null;
 }
 
@@ -33,14 +33,14 @@ export function hasNext({ tokens: { value: tokens } }: Tokens, position: number)
   return here !== undefined && next !== undefined && !here.padding && !next.padding;
 }
 
-/** Why a token, the one after this position, has no question. */
+/** Why the user cannot ask how the token after this position was predicted. */
 export function noQuestion({ tokens }: Tokens, position: number): string {
   const token = tokens.value[position + 1];
   if (token === undefined) return "the last token: nothing came next";
   return token.padding ? "padding, which the model did not write" : "the first token: nothing came before it";
 }
 
-/** What a head adds to the token after each position; null if this is not there. */
+/** What a head adds to the token after each position; null if the reply does not have it. */
 export function headRow({ heads, layers, reply: { positions } }: NextTokens, name: string): Float32Array | null {
   const head = parseHead(name);
   if (!heads || !head) return null;

@@ -1,5 +1,5 @@
-// The targets that led to the present one, as far as they are in the trail. What is selected from outside may belong to
-// no step of the trail; then the target is the only step.
+// The steps of the trail, and which of them is the present one. If the target was set from outside, for example from
+// Python, it may be no step of the trail. Then it is the only step.
 import type { Step, Target } from "../wire/protocol.gen";
 import type { Selected } from "./selectable";
 import { isInside, NOTHING, type Position, targetKey } from "./target";
@@ -10,7 +10,7 @@ export interface Path {
   at: number;
 }
 
-/** The steps of the trail, with the present position; or only the present target, if it is not the trail's. */
+/** The steps of the trail, with the present position. If the present target is not among them, it is the only step. */
 export function pathOf({
   trail,
   step,
@@ -28,7 +28,7 @@ export function stepsBefore(shown: Parameters<typeof pathOf>[0]): readonly Step[
   return steps.slice(0, at);
 }
 
-/** The logits that the present target began with, and their position; no target if it began inside the model. */
+/** The logits that the present step goes back to, and their position; no target if the trail began inside the model. */
 export function baseOf(shown: Parameters<typeof pathOf>[0]): { target: Target; position: Position } {
   const { steps, at } = pathOf(shown);
   const step = steps.slice(0, at + 1).findLast(({ target }) => !target.inner);

@@ -13,7 +13,10 @@ export interface Answered<T> {
   waiting: ReadonlySignal<boolean>;
 }
 
-/** `question` reads signals; null while there is nothing to request. An unchanged request is not sent again. */
+/**
+ * Sends the request that `question` returns, whenever it has changed. `question` reads signals, and returns null while
+ * there is nothing to request.
+ */
 export function asking<K extends Kind, T>(
   lane: string,
   store: Store,

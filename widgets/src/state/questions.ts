@@ -30,18 +30,19 @@ type By = Of<"attribute">["by"];
 
 /** Cells per side of a thumbnail. */
 const SIDE = 32;
-/** Points and positions of a tile of the token lens, and how many tokens it lists. */
+/** The number of points and of positions in a tile of the token lens, and of tokens that a cell lists. */
 export const TALL = 4;
 export const WIDE = 32;
 export const LISTED = 10;
-/** The most heads in the position map. */
+/** The maximum number of heads in the position map. */
 const MOST_MAPPED = 48;
 /**
- * How many components of each side the pair map has at first; and how many of the tokens that a head writes are listed.
+ * The first constant is the number of components on each side of the pair map, before the user asks for more. The
+ * second is the number of tokens in each list of the tokens that a head writes.
  */
 export const PAIRED = 8;
 const WRITTEN = 5;
-/** The most heads whose attention in two runs is shown. */
+/** The attention in two runs is shown for at most this many heads. */
 export const COMPARED_HEADS = 6;
 /** The decompositions of the charts. */
 const BYS = ["head", "layer", "accumulated"] as const;
@@ -64,7 +65,10 @@ export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   return against && { ...contributions(shown, by), kind: "compare", against };
 }
 
-/** Which positions of the compared run stand beside those of the shown one; null if all do, by their index. */
+/**
+ * How the positions of both runs are paired. Null if there is no second run, or if the second run is the shown run
+ * without some heads.
+ */
 export function pairing({ against, prompt }: Pick<Selected, "against" | "prompt">): Of<"pairing"> | null {
   return against && !against.without?.length ? { kind: "pairing", against, prompt } : null;
 }
@@ -92,7 +96,7 @@ export function without({ against }: Selected): Of<"without"> | null {
   return against?.without?.length ? { kind: "without", against } : null;
 }
 
-/** The attention of a head in both runs; null if there is no comparison, or this is not the name of a head. */
+/** The attention of a head in both runs; null if there is no comparison, or `head` is not the name of a head. */
 export function attentionOfRuns({ against, prompt }: Selected, head: string): Of<"compare-attention"> | null {
   const at = parseHead(head);
   return at && against && { kind: "compare-attention", ...at, against, prompt };
@@ -121,7 +125,7 @@ export function alongPositions({ target, prompt }: Selected, head: string): Of<"
   return { kind: "positions", by: "head", target, prompt, norm: "frozen", heads: [head] };
 }
 
-/** Null if this is not the name of a head. */
+/** The attention of a head; null if `head` is not the name of a head. */
 export function attention(
   { target, prompt, position }: Selected,
   head: string,
@@ -177,16 +181,16 @@ export function feeding({ target, prompt, position }: Selected, feeds: NonNullab
   return { kind: "attribute", by: "head", target: fed, prompt, position, norm: "frozen" };
 }
 
-/** One side of the attention score that is the target; null if the target is another one. */
+/** What each head adds to one side of the attention score that is the target; null if the target is another one. */
 export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
   return score && { ...contributions(shown, "head"), target: ofSide(shown.target, score, side) };
 }
 
 /**
- * For a target that is an attention score: what the score's head writes to an earlier target. The earlier target is
- * that of the last step before this one that is not about the same head. Null if the head does not write to that
- * target. `last` is the index of the last position, if it is known; this index means the same as "last".
+ * For a target that is an attention score: what the score's head writes to an earlier target. This is the target of the
+ * latest earlier step that is not about the same head. Null if the head does not write to that target. `last` is the
+ * index of the last position, if it is known; this index means the same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
@@ -246,7 +250,7 @@ export function tileAt(points: string[], positions: number, row: number, column:
 /** The points of the lens without those after each layer's attention. */
 export const withoutMid = (points: readonly Component[]): Component[] => points.filter(({ kind }) => kind !== "mid");
 
-/** If the map is down-sampled: the rows that are also needed cell by cell, which is that of the destination. */
+/** If the map is down-sampled, the row of the destination, which is also needed cell by cell; else nothing. */
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {
   const long = stepOf(positions, positions) > 1;
   return long && destination !== null ? { rows: { start: destination, stop: destination + 1 } } : {};
@@ -294,7 +298,7 @@ export function charts(shown: Selected): Ask[] {
   return [{ kind: "describe" }, tokens(shown), ...BYS.map((by) => contributions(shown, by))];
 }
 
-/** What the charts are coloured and ranked by. */
+/** The requests for the values by which the charts are coloured and ranked. */
 export function choices(shown: Selected): Ask[] {
   return [
     ...[nextTokens(shown) ?? []].flat(),
@@ -307,7 +311,7 @@ export function choices(shown: Selected): Ask[] {
   ];
 }
 
-/** The attention of heads; for long prompts, also the row of the destination. */
+/** The requests for the attention of heads; for long prompts, also for the row of the destination. */
 export function cards({ shown, facts, destination }: Scene, heads: string[]): Ask[] {
   const line = lineOf(facts.positions, destination);
   return heads
@@ -327,7 +331,7 @@ export function inOne({ shown, facts, destination }: Scene): Ask[] {
   return [null, ...upTo(facts.layers)].map((layer) => blend(shown, layer, shown.weighting, line));
 }
 
-/** The token lens in tiles. */
+/** The requests for the token lens, in tiles. */
 export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly Component[]): Ask[] {
   const points = rows.map(({ label }) => label);
   return upTo(Math.ceil(points.length / TALL)).flatMap((row) =>

@@ -2,7 +2,7 @@
 
 export interface Reading {
   head: string;
-  /** Null in the mean over prompts that end at different positions: each prompt is read at its own. */
+  /** Null in the mean over prompts that end at different positions: each prompt is read at its own last position. */
   destination: number | null;
   /** Attention to each source, 0 to 1. */
   weights: Float32Array;
@@ -10,7 +10,7 @@ export interface Reading {
   contributions: Float32Array | null;
 }
 
-/** Where a head reads a source: a cell of its attention, a token of the painted strip. */
+/** Where a head reads a source: a cell of its attention, or a token of the strip that is coloured by what it reads. */
 export interface Spot {
   head: string;
   /** Null: each prompt's last token. */

@@ -1,5 +1,5 @@
-// The run that is shown, and the one that it is compared with: what the kernel has sent about both, and which of them
-// head map, ranking and badge show. The part of the store that belongs to a comparison.
+// The part of the store for a comparison of the shown run with a second run: what the kernel has sent about both, and
+// which of them the head map, the ranking and the badge show.
 import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
 import type { PairingReply } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
@@ -25,7 +25,7 @@ interface Selected {
 export const PAIRING = "pairing";
 
 export class Runs {
-  /** The last comparisons; null until the first one, and while there is none. */
+  /** The last comparisons; null before the first one, and while no runs are compared. */
   readonly heads = signal<Comparison | null>(null);
   readonly layers = signal<Comparison | null>(null);
   readonly lens = signal<Comparison | null>(null);
@@ -37,7 +37,7 @@ export class Runs {
     this.store.against.value === null || this.store.problems.value.has(PAIRING) ? null : this.lastPairing.value,
   );
 
-  /** Changes with the cache that this one is compared with, and with its state, if the host lists the caches. */
+  /** The id and state of the other cache in the comparison; "" if there is none, or if the host lists no caches. */
   readonly otherState = signal("");
 
   /** Changes when a comparison has to be requested again although the selection is the same. */
@@ -48,8 +48,8 @@ export class Runs {
   constructor(readonly store: Selected) {}
 
   /**
-   * The position of the second run beside each one of the first that has one; null if all have, by their index, or
-   * none is paired.
+   * For positions of the first run, the position of the second run that is paired with it. Null if positions with the
+   * same index are paired, or if no positions are paired.
    */
   readonly beside = computed<ReadonlyMap<number, number> | null>(() => {
     const pairs = this.pairing.value?.pairs ?? null;
@@ -64,7 +64,7 @@ export class Runs {
     this.store.against.value === null || this.heads.value === null ? null : this.store.run.value,
   );
 
-  /** The rows of map, ranking and badge: of one run, or of the difference. Until they are there, the last ones stay. */
+  /** The rows of map, ranking and badge: of one run, or of the difference. Until new rows come, the last ones stay. */
   readonly rows = computed<Attribution | null>(() => {
     const run = this.shown.value ?? "first";
     return run === "first" ? this.store.headRows.value : (this.heads.value?.[run] ?? null);

@@ -1,5 +1,5 @@
 // The heads as points: what each adds in runs A and B, or its direct and its total effect. Both axes have the same
-// scale, so heads for which both are the same lie on the diagonal.
+// scale, so a head with two equal values lies on the diagonal.
 import { headName } from "../base/format";
 import type { Comparison } from "./comparison";
 import type { Found } from "./effects";
@@ -11,13 +11,13 @@ export interface Scatter {
   /** The ends of both axes. */
   low: number;
   high: number;
-  /** The names of the axes: across, up, and of the difference. */
+  /** The names of the horizontal axis, the vertical axis, and the difference. */
   axes: readonly [string, string, string];
 }
 
 export const RUN_AXES = ["A", "B", "B − A"] as const;
 
-/** Direct effects across, and total effects up, as far as they are measured; or, if so chosen, their estimates. */
+/** Direct effects on the horizontal axis; on the vertical axis the measured total effects, or all their estimates. */
 export function scatterOfEffects({ direct, total, estimate }: Found, heads: number, isEstimate: boolean): Scatter {
   const shown = isEstimate ? estimate : total;
   const all = Array.from(
@@ -31,7 +31,7 @@ export function scatterOfEffects({ direct, total, estimate }: Found, heads: numb
   )
     .filter(({ value }) => Number.isFinite(value))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
-  // With the estimates, so that the axes hardly move while more is measured.
+  // The axes also cover the estimates, so that they hardly move while more is measured.
   const axes = ["direct", isEstimate ? "estimate" : "total", "indirect"] as const;
   return { heads: all, ...endsOf([...direct, ...estimate, ...total].filter(Number.isFinite)), axes };
 }

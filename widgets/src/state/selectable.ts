@@ -24,7 +24,7 @@ interface Selectable<T, WireName = keyof Shown | null, Trait = string | null, Ke
   readonly trait: Trait;
   /** Whether a host stores it and restores it later. */
   readonly kept: Kept;
-  /** The part of it that is valid for a cache of this shape; by default all of it. */
+  /** The part of a value that is valid for a cache of this shape; by default the whole value. */
   readonly fit?: (value: T, shape: Shape) => T;
   /** Whether a value may be shared with Python; by default always. */
   readonly whole?: (value: T) => boolean;
@@ -54,7 +54,7 @@ const within = (value: number | null, count: number): number | null => (value !=
 /** The sections that can be folded in the narrow layout. */
 export const SECTIONS = ["ranking", "views"] as const;
 export type Section = (typeof SECTIONS)[number];
-/** The most heads that are read from a selection from outside. */
+/** A selection from outside can have at most this many heads. */
 const MOST_HEADS = 20_000;
 /** The longest name of a variable, such as `runs["…"]`. */
 const LONGEST_NAME = 1000;
@@ -114,7 +114,7 @@ const target: Selectable<Target, "target", "wire_target", true> = {
   kept: true,
   // A direction is stored in one kernel, and its name means nothing elsewhere.
   fit: (value, shape) => (isTargetOf(value, shape) && !hasDirection(value) ? value : NOTHING),
-  // Python sends an empty target before one is chosen. It is never sent back.
+  // Python sends an empty target before one is chosen. The view never sends an empty target.
   whole: (value) => Array.isArray(value?.contrasts) && isSet(value),
 };
 const cacheName: Selectable<string, null, "cache_name", false> = {
@@ -226,13 +226,13 @@ export const SelectionSignals = class {
   }
 } as new () => Signals;
 
-/** The signals, but with the position as requests have it: the last one is "last". */
+/** The signals, but with the argument `position`, which has the form that requests need, in place of their own. */
 export function chosenOf(signals: Signals, position: Chosen["position"]): Chosen {
   const own = Object.fromEntries(NAMES.map((name) => [name, signals[name]]));
   return { ...(own as unknown as Chosen), position };
 }
 
-/** The same by the names of the wire. Each signal is read, and subscribed to, only when its property is read. */
+/** The selection by the names of the wire. Each signal is read, and subscribed to, only when its property is read. */
 export function wireSelection(chosen: Chosen): Selected {
   const wireName = {};
   for (const name of ON_WIRE)
@@ -240,7 +240,7 @@ export function wireSelection(chosen: Chosen): Selected {
   return wireName as Selected;
 }
 
-/** Values of the wire by the names of the table; an invalid one is replaced by its first value. */
+/** Values of the wire by the names of the table. An invalid value is replaced by the first value of its row. */
 export function readShown(shown: Shown): Pick<Values, WireNamed> {
   return Object.fromEntries(ON_WIRE.map((name) => [name, read(name, shown[SELECTABLE[name].wireName])])) as Pick<
     Values,
@@ -272,7 +272,7 @@ export function read<N extends Name>(name: N, value: unknown): Values[N] {
   return row.read(value) ?? row.first;
 }
 
-/** The part of it that is valid for a cache of this shape. */
+/** The part of a value that is valid for a cache of this shape. */
 export function fit<N extends Name>(name: N, value: Values[N], shape: Shape): Values[N] {
   const row: Selectable<Values[N]> = ROWS[name];
   return row.fit ? row.fit(value, shape) : value;

@@ -19,7 +19,7 @@ import type { Store } from "./store";
 import { isSet, NOTHING } from "./target";
 
 export type Selection = {
-  /** The target is null if it is the model's two top predictions. */
+  /** The target is null if the user has chosen none; then the view shows the default target of the model. */
   [N in KeptName]: N extends "target" ? Values[N] | null : Values[N];
 };
 type Plain = Exclude<KeptName, "target">;

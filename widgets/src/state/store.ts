@@ -1,5 +1,6 @@
-// The one store of a panel. selectable.ts defines what can be selected, and which of it is shared with Python. The rest
-// belongs to this panel only. Views read and write the store, and never send messages to each other.
+// The one store of a panel. selectable.ts defines what can be selected, and which of these values are shared with
+// Python. All other values belong to this panel only. Views read and write the store, and never send messages to each
+// other.
 import { batch, computed, type ReadonlySignal, signal } from "@preact/signals-core";
 import { headName, parseHead, subscript, visible } from "../base/format";
 import type { Sentence } from "../base/sentence";
@@ -22,7 +23,7 @@ export type Weighting = Values["weighting"];
 export type Presentation = Values["presentation"];
 export type Tab = Values["tab"];
 export type Score = ScoresReply["score"];
-/** The lanes of the loader whose failures are shown in their own place, not as a failure of the panel. */
+/** The lanes of the loader whose failures are shown in the place of their picture, not as a failure of the panel. */
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
@@ -59,9 +60,9 @@ export interface StatusNotice {
 
 /** What the host of a view adds to its header. */
 export interface HostControls {
-  /** The list of caches, folded behind the name of the current one. */
+  /** The list of caches. A click on the name of the current cache opens it. */
   list: { id: string; open: ReadonlySignal<boolean>; count: ReadonlySignal<string>; toggle: () => void };
-  /** Opens the view in its own tab; absent if the host has none. */
+  /** Opens the view in its own tab; absent if the host has no tabs. */
   enlarge?: () => void;
 }
 
@@ -112,19 +113,19 @@ export class Store extends SelectionSignals {
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
   readonly nextTokens = signal<NextTokens | null>(null);
-  /** Whether the tokens show what the head in focus reads, also if each position has its own target. */
+  /** Whether the tokens show what the head in focus reads, even if each position has its own target. */
   readonly stripReads = signal(false);
   /** What each head feeds to one input of a head, and which input that is. */
   readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
-  /** What this cache has of each target inside the model. The keys are from `innerFactsKey`. */
+  /** The facts of this cache about targets inside the model. The keys are from `innerFactsKey`. */
   readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
-  /** The attention cell, or the token of the tinted strip, that the pointer was on last. "why here?" is about it. */
+  /** The attention cell, or the coloured token of the strip, that the pointer was on last. "why here?" is about it. */
   readonly spot = signal<Spot | null>(null);
   /** What the head in focus reads at the destination. */
   readonly reading = signal<Reading | null>(null);
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
-  /** The same for neurons and head scores, which are shown only in their own place. */
+  /** The same counts for neurons and for head scores: meanwhile only their own pictures are out of date. */
   readonly computingNeurons = signal(0);
   readonly computingScores = signal(0);
   /** The lanes of the loader whose last request failed, with the message. */
@@ -148,8 +149,8 @@ export class Store extends SelectionSignals {
     this.position.value === "last" || this.position.value === this.lastPosition.value ? null : this.position.value,
   );
   /**
-   * The selected position in the form of a request: an index or "last". If each position has its own target, "last" is
-   * not the last token; then it is used only if it differs between prompts.
+   * The selected position in the form of a request: an index or "last". If each position has its own target, the last
+   * position is the one before the last token. It is then sent as an index, unless it differs between prompts.
    */
   readonly chosenPosition = computed<Position>(() => {
     const last = isNext(this.target.value) ? this.lastPosition.value : null;
@@ -164,7 +165,7 @@ export class Store extends SelectionSignals {
   readonly base = computed(() => baseOf(this.shown).target);
   /** Whether each position has its own target, and the tokens show what is added to each of them. */
   readonly asksEach = computed(() => asksEach(this.target.value));
-  /** How each token was predicted, if each position has its own target, and the reply is there. */
+  /** How each token was predicted; null until the reply arrives, or if there is one target for all positions. */
   readonly nextShown = computed(() => {
     const found = this.nextTokens.value;
     return this.asksEach.value && found?.key === nextKey(this) ? found : null;
@@ -230,7 +231,7 @@ export class Store extends SelectionSignals {
     return this.runs.rows.value?.rows.subarray(0, layers * heads) ?? null;
   });
 
-  /** Whether the target is settled: one is chosen, or there is none. (Attention can be shown without a target.) */
+  /** Whether a target is chosen, or it is known that there is none. (Attention can be shown without a target.) */
   readonly settled = computed(() => isSet(this.target.value) || this.problems.value.has("target"));
 
   /** Why a view is not drawn: a failure, or no target; null if it is drawn. */
@@ -240,7 +241,7 @@ export class Store extends SelectionSignals {
     return problems.get(lane) ?? null;
   }
 
-  /** The largest absolute contribution of a head. All heads' contributions have as many decimals as this one needs. */
+  /** The largest absolute contribution of a head. It decides the decimals of all heads' contributions. */
   readonly largest = computed(() => {
     const { layers = 0, heads = 0 } = this.facts.value ?? {};
     return limitOf(this.headRows.value?.rows.subarray(0, layers * heads) ?? []);
@@ -330,7 +331,7 @@ export class Store extends SelectionSignals {
     });
   }
 
-  /** Ranks the neurons of this layer. If it is already chosen, ranks those of all layers. */
+  /** Ranks the neurons of this layer. If this layer is already chosen, ranks the neurons of all layers. */
   toggleLayer(layer: number): void {
     batch(() => {
       this.layer.value = layer === this.chosenLayer.value ? null : layer;
@@ -339,9 +340,9 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Handles Esc: clears pins, preview and hover. Something else is cleared first, if it is set: with the focus in the
-   * chart of layers or the ranking, the chosen layer; with the focus in the token strip, the locked position. The
-   * destination of an attention score stays.
+   * Handles Esc: clears pins, preview and hover. In two cases it clears only one thing, if that is set: with the focus
+   * in the chart of layers or the ranking, the chosen layer; with the focus in the token strip, the selected position,
+   * unless this is the destination of an attention score.
    */
   escape(inTokens: boolean, byLayer = false): void {
     const [layer, position] = [this.chosenLayer.value, this.locked.value];

@@ -2,17 +2,17 @@
 import { batch } from "@preact/signals-core";
 import type { Store } from "./store";
 
-/** The most heads that one run is without; as in `MOST_WITHOUT` of py_backend/residscope/terms.py. */
+/** At most this many heads are taken out of a run: `MOST_WITHOUT` of py_backend/residscope/terms.py. */
 const MOST = 64;
 
-/** The heads that the button and the key take out: the pinned ones, else the one that is pointed at. */
+/** The heads that the button and the key take out: the pinned heads or, if there are none, the one pointed at. */
 export function toTakeOut(store: Store): string[] {
   const out = new Set(store.against.value?.without ?? []);
   const meant = store.heads.value.length > 0 ? store.heads.value : [store.hoveredHead.value ?? []].flat();
   return meant.filter((name) => !out.has(name) && !store.isAbsent(name)).slice(0, MOST - out.size);
 }
 
-/** Compares with a run without these heads, too. The user asks for it, so the model is run. */
+/** Compares with a run without these heads and those taken out before. The user asks for it, so the model is run. */
 export function takeOut(store: Store, heads: string[]): void {
   if (heads.length === 0 || store.isSaved.peek()) return;
   const already = store.against.peek()?.without ?? [];

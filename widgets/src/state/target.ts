@@ -14,7 +14,7 @@ export function isSet(target: Target): boolean {
   return target.contrasts.length > 0 || !!target.direction || !!target.inner || !!target.next_token;
 }
 
-/** At each position, the logit of the token that follows; or minus that of the most likely other token. */
+/** For each position, the logit of the token that follows; or this logit minus that of the most likely other token. */
 export function nextToken(versus: "runner-up" | null = null): Target {
   return { contrasts: [], direction: null, own: false, next_token: { versus } };
 }
@@ -24,7 +24,7 @@ export function isNext({ next_token }: Target): boolean {
   return !!next_token;
 }
 
-/** Whether the tokens are coloured by what is added to each of them, and a click asks what wrote a token. */
+/** Whether each token has a colour for what is added to it, and a click on a token asks what predicted it. */
 export function asksEach(target: Target): boolean {
   return isNext(target) && !isInside(target);
 }
@@ -112,12 +112,12 @@ export function destinationOf({ inner }: Target): Position | null {
   return inner?.kind === "attention" ? inner.destination : null;
 }
 
-/** A position as requests have it: the last one is "last". */
+/** The form that a position has in requests: the last position is "last". */
 export function placed(position: Position, last: number | null): Position {
   return position === last ? "last" : position;
 }
 
-/** The first layer whose attention is not before the point of a target. */
+/** The first layer whose attention does not come before the point at which a target is read. */
 export function layerOf({ inner, through = [] }: Target): number {
   const last = through.at(-1);
   if (last) return last.layer;
@@ -135,7 +135,7 @@ export function layerOf({ inner, through = [] }: Target): number {
   }
 }
 
-/** Whether a component writes to the stream before the point of a target. */
+/** Whether a component writes to the stream before the point at which a target is read. */
 export function isBefore(target: Target, { kind, layer }: Pick<Component, "kind" | "layer">): boolean {
   if (layer === null) return true;
   const { inner, through = [] } = target;

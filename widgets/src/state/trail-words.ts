@@ -7,7 +7,7 @@ import type { Values } from "./selectable";
 import type { Store } from "./store";
 import { inView, isNext, label, nextWords, type Position, placed, shared, targetKey } from "./target";
 
-/** A step in words: what it is about (a head, a neuron, tokens), what comes before this, and after it. */
+/** A step in words: the name of what it is about (a head, a neuron, tokens), and the words around the name. */
 export interface StepWords {
   before: string;
   name: string;
@@ -57,7 +57,7 @@ export function stepWords(store: Store, { target, position = "last" }: Step): St
   }
 }
 
-/** " and not <|im_start|>₀", " more than the average token"; "" for the score alone. */
+/** " and not <|im_start|>₀", " more than on average"; "" for the score alone. */
 function versusWords(store: Store, target: Target, { versus = "most" }: AttentionScore): string {
   if (versus === null) return "";
   if (versus === "mean") return " more than on average";

@@ -1,4 +1,4 @@
-// The trail: the targets that were asked one after another, each with its position. Each step can be shown again.
+// The trail: the targets that the user chose one after another, each with its position. Each step can be shown again.
 import { batch } from "@preact/signals-core";
 import { headName, parseHead } from "../base/format";
 import type { AttentionScore, Step, Target } from "../wire/protocol.gen";
@@ -29,7 +29,7 @@ export function ask(store: Store, target: Target, position: Position = store.cho
   const { steps, at } = peek(store);
   if (targetKey(steps[at]?.target ?? NOTHING) === targetKey(target)) return void (store.tab.value = "why");
   const next = [...steps.slice(0, at + 1), { target, position }];
-  if (next.length > MOST) next.splice(1, 1); // all steps are about the logits of the first one
+  if (next.length > MOST) next.splice(1, 1); // the first step stays: the others are about its logits
   batch(() => {
     put(store, next, next.length - 1);
     store.tab.value = "why";
@@ -59,7 +59,7 @@ export function go(store: Store, at: number): void {
 export function begin(store: Store, target: Target): void {
   const base = baseOf(store.shown);
   const position = basePosition(store, base);
-  // The last token has no next token: the last position is another one if each position has its own target.
+  // The last token has no next token. So, if each position has its own target, the last position is one earlier.
   const moves = position === "last" && isNext(base.target) !== isNext(target);
   batch(() => {
     if (store.trail.peek().length > 0) return put(store, [{ target, position }], 0);
@@ -68,7 +68,7 @@ export function begin(store: Store, target: Target): void {
   });
 }
 
-/** The position of a step, "last" if its target can be read at no later one. */
+/** The position of a step; "last" if its target cannot be read at a later position. */
 function basePosition(store: Store, { target, position }: { target: Target; position: Position }): Position {
   const end = store.endPosition.peek();
   return end !== null && isNext(target) ? placed(position, end - 1) : position;
@@ -93,7 +93,7 @@ function put(store: Store, steps: readonly Step[], at: number): void {
     store.stepAt.value = steps.length > 1 ? at : 0;
     store.target.value = step.target;
     if (position !== store.chosenPosition.peek()) store.position.value = position;
-    // The sentence under the tokens is about the head that is asked, not about the one that was pointed at before.
+    // The sentence under the tokens is then about the target's head, not about the head that was in the preview before.
     const head = headOf(step.target);
     if (head !== null && !store.isAbsent(head)) store.preview.value = head;
   });
@@ -105,11 +105,12 @@ function headOf(target: Target): string | null {
   return of ? headName(of.layer, of.head) : null;
 }
 
-/** "Why here?": why the head reads this source, and not the one that it reads most among the others. */
+/** "Why here?": why the head reads this source, and not the other source that it reads most. */
 export function askWhy(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (!head) return;
-  // In the mean over prompts that end apart, each is read before its last token: a score has no such destination.
+  // In the mean over prompts of different lengths, each prompt is read at the position before its last token. A score
+  // cannot have such a destination.
   if (spot.destination === null && isNext(store.target.peek())) return;
   const destination = positionOf(store, spot.destination);
   const { source } = spot;
@@ -174,7 +175,7 @@ export function askNeuron(store: Store, neuron: { layer: number; index: number }
   ask(store, innerTarget({ kind: "neuron", ...neuron, part: "pre" }), position);
 }
 
-/** A position as targets have it: the last one is "last". */
+/** The form that a position has in targets: the last position is "last". */
 function positionOf(store: Store, position: number | null): Position {
   return position === null ? "last" : placed(position, store.endPosition.value);
 }

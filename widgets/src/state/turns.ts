@@ -1,5 +1,5 @@
-// Requests that run the user's model. The kernel runs it only in turns, between cells: the view asks, makes the kernel
-// take the turn that the reply names, and asks again, until nothing is left.
+// Requests that run the user's model. The kernel runs it only in turns, between cells. The view sends a request, makes
+// the kernel take the turn that the reply names, and sends the request again, until nothing is left.
 import { child, later } from "../base/lifetime";
 import type { Ask, Client, ReplyTo, Result } from "../wire/client";
 
@@ -9,7 +9,7 @@ export type Behind = "cell" | "kernel";
 
 /** After this time without an answer, a view shows what it waits for. */
 const SAYS_AFTER_MS = 400;
-/** The same if it is not known whether a cell is running: then a single step of the runs may take this long, too. */
+/** The same if the host does not know whether a cell is running. It is longer, because one run may take this long. */
 const UNKNOWN_AFTER_MS = 2000;
 /** If the host cannot make the kernel take turns, the view asks again after this time. Cells can run in between. */
 const PAUSE_MS = 50;
@@ -20,7 +20,7 @@ const MOST_IDLE = 300;
 export class NoTurns extends Error {}
 
 /**
- * Asks until the reply is not "waiting", `take` returns false, or `signal` aborts. A reply that comes after that is
+ * Asks until the reply is not "waiting", `take` returns false, or `signal` aborts. A reply after the abort is
  * dropped. `behind` is called when the wait for a turn becomes long, and with null when it is over.
  *
  * Raises:

@@ -1,4 +1,4 @@
-// Undoes Esc, step by step: what it cleared is restored, as far as it exists in the current cache.
+// Undoes Esc, step by step: restores what an Esc cleared, as far as it exists in the current cache.
 import { batch, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { parseHead, quoted } from "../base/format";
 import { UNDO } from "../base/keyboard";
@@ -59,7 +59,7 @@ export class Undo {
     store.sentence.value = ["Nothing to restore: Esc has cleared nothing."];
   }
 
-  /** The part of it that exists in the current cache. */
+  /** The part of what was cleared that exists in the current cache. */
   #stillThere({ heads = [], preview = null, position = null, layer = null }: Cleared): Cleared {
     const { layers = 0, heads: count = 0, positions = 0 } = this.store.facts.value ?? {};
     const has = (name: string): boolean => {

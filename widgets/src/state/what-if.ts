@@ -1,4 +1,4 @@
-// A run of the user's model without some heads, which is compared with the cached one: whether it has been made.
+// The state of a run of the user's model without some heads, which is compared with the cached run.
 import { signal as state } from "@preact/signals-core";
 import type { Against } from "../wire/protocol.gen";
 import type { Behind } from "./turns";
@@ -7,9 +7,9 @@ export class WhatIf {
   readonly isRunning = state(false);
   /** Whether the run has not been made, or the kernel has lost it. */
   readonly isMissing = state(false);
-  /** Why it cannot be made, in the kernel's words. */
+  /** Why the run cannot be made, in the kernel's words. */
   readonly refusal = state<string | null>(null);
-  /** What it waits for, if it waits for long. */
+  /** What the run waits for, if it waits for long. */
   readonly behind = state<Behind | null>(null);
   /** How the unchanged run compares with the cache, in the kernel's words; empty if it is not known. */
   readonly replayed = state("");
@@ -19,7 +19,7 @@ export class WhatIf {
   readonly made = state(0);
   /** The last run that was compared with. */
   readonly compared = state<Against | null>(null);
-  /** How often the user has started it; `making.ts` follows them. */
+  /** How often the user has started the run. `making.ts` watches this count. */
   readonly starts = state(0);
 
   /** Runs the model. Called only when the user asks for it. */

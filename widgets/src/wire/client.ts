@@ -17,8 +17,8 @@ export interface Result<K extends Kind> {
 }
 
 /**
- * Carries messages: anywidget, a Jupyter comm, or VS Code. `onLost` reports that the kernel side is gone, `onRenewed`
- * that it is there (again).
+ * Carries messages: anywidget, a Jupyter comm, or VS Code. `onLost` reports that the kernel side is gone. `onRenewed`
+ * reports that it answers, for the first time or again.
  */
 export interface Transport {
   send(message: Question, buffers?: ArrayBuffer[]): void;
@@ -27,7 +27,7 @@ export interface Transport {
   onRenewed?(listener: () => void, signal: AbortSignal): void;
   /** Whether the kernel runs the user's code, where that can be determined. */
   readonly occupied?: ReadonlySignal<boolean>;
-  /** Whether the user sees every request to the kernel. If so, few are sent in advance, and several go together. */
+  /** Whether the user sees every request to the kernel. If so, few are sent in advance, and several in one message. */
   readonly thrifty?: boolean;
   /**
    * Makes the kernel take a turn: a moment between two cells, in which it runs the user's model. Settles after the
@@ -63,13 +63,14 @@ interface Waiting {
   long: boolean;
   settle: (outcome: Result<Kind> | RequestFailed) => void;
 }
+/** The requests of one view: the one that is in flight, and the one to send after it. */
 interface Lane {
   id: string;
   busySince: number;
   next: { start: () => void; drop: () => void } | null;
 }
 
-/** A lane that waits longer than this (a message was lost) lets the next request through. */
+/** If a lane waits longer than this, a message was probably lost, and the next request is sent. */
 const PATIENCE_MS = 30_000;
 /**
  * A request that has no answer after this time is sent once more. After the same time again, the kernel counts as
@@ -120,7 +121,7 @@ export class Client {
   get unanswered(): ReadonlySignal<boolean> {
     return this.#unanswered;
   }
-  /** Counts answers: changes with every message from the kernel. */
+  /** The number of answers that this client has received. */
   get heard(): ReadonlySignal<number> {
     return this.#heard;
   }
@@ -130,7 +131,7 @@ export class Client {
     return this.#progress;
   }
 
-  /** One request; rejects with `RequestFailed`. */
+  /** Sends a request. The promise rejects with `RequestFailed`. */
   ask<K extends Kind>(ask: Extract<Ask, { kind: K }>, id = this.#id()): Promise<Result<K>> {
     this.#inFlight.value += 1;
     // Decreased in a later task, so that "nothing in flight" means that all answers are on screen.
@@ -143,8 +144,8 @@ export class Client {
   }
 
   /**
-   * A request in advance. It is sent when it delays nothing else. Null if `signal` aborted before that, or if it
-   * failed.
+   * A request in advance. It is sent when it delays nothing else. Null if `signal` aborted before that, or if the
+   * request failed.
    */
   async spare<K extends Kind>(ask: Extract<Ask, { kind: K }>, signal: AbortSignal): Promise<Result<K> | null> {
     return (await this.spareAll([ask], signal))[0] ?? null;
@@ -249,11 +250,11 @@ export class Client {
 
   #giveUp(id: string): void {
     const waiting = this.#waiting.get(id);
-    if (!waiting?.long) return; // its answer comes in a moment
+    if (!waiting?.long) return; // no long job: the answer comes soon
     this.#waiting.delete(id);
     waiting.settle(new RequestFailed("given-up", "This was cancelled."));
-    // Sent to the cache of the request: the view may show another cache by now.
-    // A kernel that is gone has no jobs.
+    // This goes to the cache of the request, because the view may show another cache by now. A failure does not matter:
+    // a kernel that is gone has no jobs.
     this.#send({ kind: "give-up", id }, () => {}, this.#id(), waiting.question.cache ?? null).catch(() => {});
   }
 

@@ -1,5 +1,5 @@
-// The components of a reply's rows. A reply has them as columns. A label is derived from kind, layer and index, and is
-// never parsed.
+// The components of a reply's rows. A reply has one column each for their kinds, layers and indices. A label is derived
+// from these three, and is never parsed.
 
 import { legible } from "../base/legible";
 import type { ComponentTable } from "./protocol.gen";
@@ -24,7 +24,7 @@ export const SUBLAYERS: Partial<Record<ComponentKind, string>> = {
 };
 const LETTERS: Partial<Record<ComponentKind, string>> = { head: "H", neuron: "N" };
 
-/** As `Component.label` in Python. */
+/** The label of a component, the same as `Component.label` in Python. */
 export function labelOf({ kind, layer, index }: Omit<Component, "label">): string {
   const letter = LETTERS[kind];
   if (letter) return `L${layer}${letter}${index}`;

@@ -1,4 +1,4 @@
-// Decodes IEEE 754 half floats with a table of all 65,536: a 1024 × 1024 matrix takes a few milliseconds.
+// Decodes IEEE 754 half floats with a table of all 65,536 values: a 1024 × 1024 matrix takes a few milliseconds.
 let table: Float32Array | null = null;
 
 function build(): Float32Array {

@@ -1,4 +1,4 @@
-// A transport that wraps another one: base class for transports that record messages, or answer some requests
+// A transport that wraps another one. It is the base class for transports that record messages, or answer some requests
 // themselves.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import type { Transport } from "./client";

@@ -21,7 +21,7 @@ export function withUnit(quantity: string): string {
   return quantity.includes("direction") ? quantity : `${quantity} (logits)`;
 }
 
-/** What a map or a ranking shows of two compared runs: "B − A of what each adds"; the same words for one run. */
+/** The words `what`, with the run of a comparison: "B − A of what each adds"; `what` itself if no runs are compared. */
 export function ofRun(what: string, { compared }: Setting): string {
   if (!compared) return what;
   return compared.run === "difference" ? `B − A of ${what}` : `${what} in ${compared.run === "first" ? "A" : "B"}`;
@@ -148,7 +148,7 @@ export function flatColourBar(sheet: Sheet, x: number, y: number, colours: Colou
   sheet.text(at + 63, y, highest, { fill: MUTED });
 }
 
-/** Token labels along an axis. If there are many, only some are shown; the marked one always is, in bold. */
+/** Token labels along an axis. If there are many, only some are shown. The marked label is always shown, in bold. */
 export function tokenLabels(
   tokens: TokenAt[],
   count: number,

@@ -1,4 +1,4 @@
-// The labels of maps over positions. Such a map is as wide as it needs, up to two columns of a paper.
+// The labels of maps over positions.
 import type { Setting } from "../pictures";
 import { type Box, tokenLabels } from "./axes";
 import { MUTED, type Sheet } from "./sheet";

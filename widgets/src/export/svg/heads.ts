@@ -1,4 +1,4 @@
-// The head map, layer × head, coloured by contribution or by a score; and the ranking as bars.
+// The head map (layer × head), coloured by contribution, effect or score, and the ranking as bars.
 
 import { headName, signed } from "../../base/format";
 import { limitOf } from "../../draw/colours";
@@ -127,7 +127,7 @@ function effectOf(effect: Measured["effect"], { quantity }: Setting): string {
   return `${name} effect of each head on the ${quantity}`;
 }
 
-/** What the runs replaced, and how far they are. */
+/** The caption lines about an effect: what was replaced in the runs, and how many heads are measured. */
 function linesOf({ found: { reply }, effect }: Measured): string[] {
   const { replaced_by: by, replayed, done, total } = reply;
   const isWhole = effect !== "estimate" && done === total;

@@ -1,9 +1,12 @@
-// A matrix that is too large for single marks, as one image: a PNG inside the figure, with one pixel for each cell.
+// Draws a matrix with many cells as one image: a PNG inside the figure, with one pixel for each cell.
 import type { Rgb } from "../../draw/colours";
 
 const MOST = 1500;
 
-/** A data URL; "" if there is no canvas. In a larger matrix a pixel shows the value farthest from zero of its cells. */
+/**
+ * The image as a data URL; "" if there is no canvas. If there are more than MOST rows or columns, a pixel stands for
+ * several cells, and shows the value that is farthest from zero.
+ */
 export function pixels(
   down: number,
   across: number,

@@ -70,7 +70,7 @@ export class Sheet {
         `preserveAspectRatio="none" style="image-rendering:pixelated" href="${xml(address)}"/>`,
     );
   }
-  /** Each part is isolated, so that right-to-left text does not change the direction of its neighbours. */
+  /** Writes a text. Each part is isolated, so that right-to-left text does not change the direction of other parts. */
   text(
     x: number,
     y: number,

@@ -15,7 +15,7 @@ export function xml(text: string): string {
     .replace(/[&<>"']/g, (c) => ENTITIES[c] ?? c);
 }
 
-/** At most `most` characters wide; East Asian ones and emoji count as two. */
+/** The text, cut to a width of at most `most` characters. An East Asian character or an emoji counts as two. */
 export function cut(text: string, most: number): string {
   let width = 0;
   let kept = "";
