@@ -18,7 +18,7 @@ const GENERATED = [
 
 const PRAGMA = /\s*# (pyright|type|noqa|fmt)\b.*$/; // the comment must be on the line that it is about
 
-const REGEXP = /^\s*(return )?\/.*\/[a-z]*(\.test\()?[,;]?$/; // a regular expression cannot be divided
+const REGEXP = /^\s*(return )?\/[^*].*\/[a-z]*(\.test\()?[,;]?$/; // a regular expression cannot be divided
 
 /** The numbers of the lines that are too long. Characters are counted, not bytes. */
 function tooLong(file) {

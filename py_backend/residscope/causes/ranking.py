@@ -22,7 +22,7 @@ def in_prompt(effects: Float[Tensor, "*component batch"], prompt: int | None) ->
         return values.nanmean(-1)
     count = values.shape[-1]
     if not -count <= prompt < count:
-        raise ResidscopeError("prompt", f"There is no prompt {prompt}: this has {count}, 0 to {count - 1}.")
+        raise ResidscopeError("prompt", f"There is no prompt {prompt}: the prompts are 0 to {count - 1}.")
     return values[:, prompt]
 
 

@@ -174,7 +174,9 @@ class Sweep:
         final = self.runner.changed([(each.site, each.edit) for each in changes], len(patches))
         total = of.readout.value(of.readout.pick(final, window)) - of.before
         direct = total * float("nan")
-        for each in changes if self.direct is not None else []:
+        if self.direct is None:
+            return total, direct
+        for each in changes:
             change = self._change_at_target(each.site, each.select[each.rows], each.value, each.before[0], window.start)
             direct[each.rows] = self.direct.effect(each.site.layer, change)
         return total, direct

@@ -20,7 +20,7 @@ import {
 import { Access } from "./access";
 import { outputOf, RunningKernel } from "./kernel";
 
-/** VS Code's proposal "notebookExecution": something runs for a notebook that is none of its cells. The toolbar shows it. */
+/** VS Code's proposal "notebookExecution": code runs for a notebook outside its cells. The toolbar shows this. */
 interface WithExecutions extends NotebookController {
   createNotebookExecution(notebook: NotebookDocument): { start(): void; end(): void };
 }
