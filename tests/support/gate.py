@@ -1,4 +1,4 @@
-"""Makes work as long as a test needs it: before each layer's heads, the work waits until the test lets it continue."""
+"""Makes work take as long as a test needs: before each layer's heads, the work waits for the test's permission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebooks of an attacker. Each has one output with Residscope's MIME type, which tries to do harm when it is opened.
+"""An attacker's notebooks. Each has one output with Residscope's MIME type, which tries to do harm when it is shown.
 
 The tests notice the attempt by a flag in the page (`window.hacked`), or by a request to a host that does not exist.
 """
@@ -40,7 +40,7 @@ class Hostile:
 
     Attributes:
         data: The data of the only output.
-        drawn: Whether a picture, not a sentence, is shown while the notebook is not trusted.
+        drawn: Whether an untrusted notebook shows a picture instead of a sentence.
         metadata: The metadata of the notebook.
         cell: The metadata of the cell.
         live: Whether the output holds a live widget, which JupyterLab runs when the notebook is trusted.
@@ -68,13 +68,13 @@ class Hostile:
 
 
 def honest() -> Snapshot:
-    """Return a picture of a tiny model's cache, in the form in which the recorder keeps it."""
+    """Return a snapshot of a view of a tiny model's cache, in the recorder's form."""
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     panel = residscope.inspect(cache, (5, 6), heads=["1.1"], prompt=0, show=False)
     whole = json.loads(msgspec.json.encode(opening(panel._service.reply, "cache", panel.shown)))
     usual = whole.pop("defaults")
-    for entry in whole["entries"]:  # like the requests of the views, which leave out defaults
+    for entry in whole["entries"]:  # the requests of the views leave out defaults, too
         kind = entry["ask"]["kind"]
         entry["ask"] = {
             name: value for name, value in entry["ask"].items() if value not in (None, usual[kind].get(name))
@@ -83,7 +83,7 @@ def honest() -> Snapshot:
 
 
 def notebooks() -> Iterator[tuple[str, Hostile]]:
-    """Yield all of these notebooks with their names."""
+    """Yield all notebooks with their names."""
     whole = honest()
     yield "honest", _picture(whole)
     yield from _live_widgets(whole)

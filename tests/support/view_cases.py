@@ -1,4 +1,4 @@
-"""Selections, and the requests of the views for them in Python. TypeScript must make the same.
+"""Selections, and the requests that Python expects of the views for them. TypeScript must make the same requests.
 
 `python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
 """
@@ -38,7 +38,7 @@ NEXT_MOVES = Target([], through=[Through(4, 3, 2)], next_token=NextToken("runner
 EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
 NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
-"""More heads than a position map lists."""
+"""More heads than a position map shows."""
 POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mid")), Component("final_post")]
 
 
@@ -139,7 +139,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
 
 
 def asked(views: Views) -> dict[str, Requests]:
-    """Return the requests, by the names of the functions in `widgets/src`."""
+    """Return the requests, by the names of the functions in `widgets/src` that make the same requests."""
     shown = views.shown
     return {
         "charts": [Describe(), *views.figures(shown.prompt, shown.position, [shown.norm])],
@@ -154,7 +154,10 @@ def asked(views: Views) -> dict[str, Requests]:
 
 
 def written() -> list[dict[str, Any]]:
-    """Return the cases as plain data. Fields of a request that have their default, and its target, are left out."""
+    """Return the cases as plain data.
+
+    A request leaves out fields with their default value, and its target if that is the selected target.
+    """
     return [
         {
             "name": name,
