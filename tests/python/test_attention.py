@@ -143,7 +143,7 @@ def test_a_result_says_what_it_is(ioi):
     assert "mean over prompts" in repr(mean)
 
 
-def test_nothing_of_the_users_is_changed(ioi):
+def test_the_users_model_and_cache_are_not_changed(ioi):
     before = {name: (id(tensor), tensor._version) for name, tensor in ioi.cache.items()}
     with torch.enable_grad():
         for weighting in ("pattern", "value", "contribution"):

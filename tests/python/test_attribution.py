@@ -122,7 +122,7 @@ def test_the_demo_model_in_compatibility_mode_agrees_with_the_tutorials_code(com
     torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
-def test_nothing_of_the_users_is_changed(ioi):
+def test_the_users_model_and_cache_are_not_changed(ioi):
     cache, model = ioi.cache, ioi.model
     before = {name: (id(tensor), tensor._version, tensor.sum().item()) for name, tensor in cache.items()}
     weights = {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}

@@ -96,7 +96,7 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
 
 
 def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """Return the maps as the service sends them (for short prompts: a triangle in float32), and their rounding steps."""
+    """Return the maps as the service sends them (here a triangle in float32), and their rounding steps."""
     maps, steps = [], []
     for head in shown.heads:
         layer, index = head[1:].split("H")

@@ -97,7 +97,7 @@ def exact(structure: str) -> HookedTransformer:
 
 
 def own_difference(structure: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return answer − distractor, `[batch, pos]`, in float64: from the returned logits, and from the uncapped logits."""
+    """Return answer − distractor, `[batch, pos]`, in float64: from the returned logits, and without their soft-cap."""
     logits, cap = run(structure)[0].double(), model(structure).cfg.output_logits_soft_cap
     return difference(logits), difference(cap * (logits / cap).atanh() if cap > 0 else logits)
 

@@ -221,7 +221,7 @@ class Lab:
         return found
 
     def inspect(self, name: str) -> Locator:
-        """Choose a cache in the sidebar, unless it is already shown. Wait until its view is drawn, and return the view."""
+        """Choose a cache in the sidebar, unless it is already shown. Wait for its view, and return the view."""
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
         # The sidebar opens an only cache automatically.

@@ -113,7 +113,7 @@ class Truth:
         return None, name
 
     def without(self, layer: int, part: str, position: int, component: torch.Tensor, read: str) -> torch.Tensor:
-        """Return the activation `read` of a run in which a sublayer reads, at one position, a stream without a component."""
+        """Return the activation `read` of a run in which a sublayer's input lacks a component, at one position."""
         norm, name = self.reads(layer, part)
         kept: dict[str, torch.Tensor] = {}
         hooks: list[tuple[str, Callable[..., Any]]] = []

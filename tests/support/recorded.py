@@ -221,7 +221,7 @@ def recording() -> dict[str, Any]:
 
 
 def to_the_end(service: Any, ask: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Ask a service again and again, until the reply is no longer that the work waits for its turn. Return the answer."""
+    """Repeat a request until its work no longer waits for a turn, and return the answer."""
     from residscope.serving import turns
 
     while True:

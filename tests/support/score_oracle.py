@@ -2,7 +2,7 @@
 
 Every norm before a score is pinned: its scale stays at the value of the run. The norm's weight and bias are found from
 the outputs of the model's own module for test vectors. Then a score is affine in the stream at the destination, and in
-the stream at the source. So the score's gradient is exact, and removing a vector changes the score by that vector's row.
+the stream at the source. So its gradient is exact, and removing a vector changes the score by that vector's row.
 """
 
 from __future__ import annotations

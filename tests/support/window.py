@@ -264,7 +264,7 @@ class Code:
         return rows.get_by_role("listitem", include_hidden=True)
 
     def inspect(self, name: str) -> Locator:
-        """Choose a cache in the sidebar, unless it is already shown. Wait until its view is drawn, and return the view."""
+        """Choose a cache in the sidebar, unless it is already shown. Wait for its view, and return the view."""
         view = self.sidebar.get_by_role("region", name="Residscope", exact=True)
         chosen = view.locator("button.rs-named")
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
@@ -288,7 +288,7 @@ class Code:
 
     # --- Python state -------------------------------------------------------------------------------------------------
     def python(self, expression: str) -> Any:
-        """Return the value of an expression in the newest kernel. The evaluation leaves no name, no history, no `In[n]`."""
+        """Return the value of an expression in the newest kernel. This leaves no name, no history and no `In[n]`."""
         files = sorted(
             set(self.server.runtime.glob("kernel-*.json")) - self.known, key=lambda file: file.stat().st_mtime
         )
