@@ -157,8 +157,8 @@ def head(families: int, exact: int) -> list[str]:
         "",
         f"Tiny random models of {families} decoder families and variants: all that TransformerLens {lens} supports and "
         f"that a model",
-        f"can be built for without a hub (transformers {transformers}). They have norm weights far from 1, biases far from 0, "
-        f"logit scales, soft-caps,",
+        f"can be built for without a hub (transformers {transformers}). They have norm weights far from 1, biases "
+        f"far from 0, logit scales, soft-caps,",
         "residual and embedding multipliers, mixtures of experts, parallel blocks, grouped and multi-query attention, "
         "windows.",
         "Raw bridges: nothing folded, no compatibility mode. Made by `npm run docs`; do not edit.",

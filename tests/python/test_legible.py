@@ -1,4 +1,4 @@
-"""Text from outside is made safe to show, by the same rules as in the page, in everything that leaves the kernel."""
+"""In everything that leaves the kernel, untrusted text is made safe to show, by the rules of the page."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_text_is_not_longer_than_can_be_read(piece):
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
-def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
+def test_a_hostile_name_is_made_safe_wherever_it_appears(name):
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     service = Service(cache, name)
@@ -106,7 +106,7 @@ def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
     panel.close()
 
 
-def test_a_page_of_a_cache_by_such_a_name_is_of_utf_8(monkeypatch):
+def test_a_page_of_a_cache_with_such_a_name_is_valid_utf_8(monkeypatch):
     import IPython.core.getipython
 
     model = tiny.boot("llama")
