@@ -109,7 +109,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     expect(badge).to_contain_text("the difference of the two runs’")
 
 
-def test_another_cache_by_keys_alone_and_what_becomes_of_it(opened: tuple[Lab, Locator]) -> None:
+def test_keys_alone_choose_another_cache_and_its_changes_are_noticed(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     keyboard = lab.page.keyboard
     lab.python("0", before="with torch.no_grad(): _, corrupted = run.model.run_with_cache(run.tokens.roll(1, 0))")

@@ -60,7 +60,7 @@ def ioi(lab: Lab) -> Lab:
 
 
 @pytest.mark.parametrize("size", ["1440 × 900", "1280 × 720"])
-def test_in_the_sidebar(ioi: Lab, size: str) -> None:
+def test_map_strip_and_sentence_are_visible_in_the_sidebar(ioi: Lab, size: str) -> None:
     width, height = SIZES[size]
     ioi.page.set_viewport_size({"width": width, "height": height})
     ioi.open_sidebar()
@@ -83,7 +83,7 @@ def test_in_the_sidebar(ioi: Lab, size: str) -> None:
         *((size, place) for size in ("1440 × 900", "1920 × 1080") for place in ("alone", "beside")),
     ],
 )
-def test_in_the_notebook_and_in_the_main_area(ioi: Lab, size: str, place: str) -> None:
+def test_map_strip_and_sentence_are_visible_in_notebook_and_main_area(ioi: Lab, size: str, place: str) -> None:
     width, height = SIZES[size]
     ioi.page.set_viewport_size({"width": width, "height": height})
     if place == "inline":

@@ -70,7 +70,7 @@ def whole_rows(found: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("height", [900, 720])
-def test_the_destination_is_in_sight_at_opening_and_after_each_change(lab: Lab, height: int) -> None:
+def test_the_destination_is_visible_at_opening_and_after_each_change(lab: Lab, height: int) -> None:
     lab.page.set_viewport_size({"width": 1440, "height": height})
     lab.open(lab.write_notebook("lower.ipynb", CACHES))
     lab.open_sidebar()

@@ -123,7 +123,7 @@ def test_a_click_on_a_token_asks_what_wrote_it(opened: tuple[Lab, Locator]) -> N
     lab.becomes("panel.position", 4)
 
 
-def test_the_last_position_follows_the_target_and_back(opened: tuple[Lab, Locator]) -> None:
+def test_the_last_position_depends_on_the_target(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     assert lab.python("panel.position") == 13
     panel.get_by_role("button", name="answer: what came next").click()

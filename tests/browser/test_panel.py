@@ -211,7 +211,7 @@ def test_enter_takes_what_was_typed_however_fast(opened: tuple[Lab, Locator]) ->
     )
 
 
-def test_keys_of_the_panel_do_not_move_or_cut_the_notebook(opened: tuple[Lab, Locator]) -> None:
+def test_keys_of_the_panel_do_not_move_or_cut_cells_of_the_notebook(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     active = """() => {
         const { content } = window.jupyterapp.shell.currentWidget;
@@ -308,7 +308,7 @@ def test_the_example_notebook_runs_to_its_end(lab: Lab) -> None:
     assert lab.python("[panel.heads, panel.prompt, panel.position]") == [["L23H3", "L29H0"], None, 14]
 
 
-def test_the_panel_draws_beside_the_cell_that_made_it_and_says_what_waits_for_it(lab: Lab) -> None:
+def test_the_panel_draws_while_its_cell_runs_and_says_that_it_waits(lab: Lab) -> None:
     lab.open(lab.write_notebook("busy.ipynb", SETUP, INSPECT + "\nimport time\nwhile True: time.sleep(0.05)"))
     lab.start_all()
     panel = lab.page.get_by_role("region", name="Residscope", exact=True)

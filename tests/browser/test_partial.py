@@ -51,7 +51,7 @@ def pattern(lab: Lab, panel: Locator, head: str) -> None:
 
 
 @pytest.mark.parametrize("target", [True, False], ids=["with a target", "without"])
-def test_patterns_alone(lab: Lab, target: bool) -> None:
+def test_a_cache_of_patterns_alone(lab: Lab, target: bool) -> None:
     panel = opened(lab, "patterns", INSPECT if target else INSPECT.replace("(5, 6), ", ""))
     said = reasons(panel)
     assert set(said) == {"lens", "layers", "heads", "ranking"}
@@ -68,7 +68,7 @@ def test_patterns_alone(lab: Lab, target: bool) -> None:
     nothing_floats(panel)
 
 
-def test_heads_without_mlps(lab: Lab) -> None:
+def test_a_cache_of_heads_without_mlps(lab: Lab) -> None:
     panel = opened(lab, "z")
     said = reasons(panel)
     assert set(said) == {"lens", "layers"}
@@ -86,7 +86,7 @@ def test_heads_without_mlps(lab: Lab) -> None:
     nothing_floats(panel)
 
 
-def test_the_stream_behind_each_layer(lab: Lab) -> None:
+def test_a_cache_of_the_stream_after_each_layer(lab: Lab) -> None:
     panel = opened(lab, "resid-post")
     said = reasons(panel)
     assert set(said) == {"heads", "ranking"}

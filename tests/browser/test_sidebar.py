@@ -145,7 +145,7 @@ LOOPS = {
 }
 
 
-def test_answers_while_a_cell_runs(small: Lab) -> None:
+def test_the_sidebar_gets_answers_while_a_cell_runs(small: Lab) -> None:
     view = small.inspect("cache")
     running = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
     for head, loop in zip(("L0H0", "L0H1", "L1H0", "L1H1"), LOOPS.values(), strict=True):  # none seen before
@@ -160,7 +160,7 @@ def test_answers_while_a_cell_runs(small: Lab) -> None:
         small.page.wait_for_function(f"() => {running} === 'idle'")
 
 
-def test_attaches_to_a_kernel_that_is_busy_when_the_page_is_loaded(small: Lab) -> None:
+def test_the_sidebar_attaches_to_a_kernel_that_is_busy_when_the_page_is_loaded(small: Lab) -> None:
     small.start_cell("import time\nwhile True: time.sleep(0.2)")
     small.page.reload()
     small.page.wait_for_function("() => window.jupyterapp !== undefined")
@@ -356,7 +356,7 @@ def test_of_two_caches_none_is_opened_and_a_sentence_explains_the_sidebar(lab: L
     expect(first).to_be_hidden()
 
 
-def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: Lab) -> None:
+def test_the_list_can_be_collapsed_and_the_header_has_three_lines(small: Lab) -> None:
     small.run_cell("other = tiny.run(model)[2]")
     view = small.inspect("other")
     folded = small.sidebar.get_by_role("list", name="Activation caches")

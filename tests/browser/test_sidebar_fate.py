@@ -157,7 +157,7 @@ def test_following_a_variable_shows_each_new_cache_automatically(small: Lab) -> 
     small.until(lambda: cells(view)["L1H1"], lambda value: abs(value - expected) < 5e-3, FOLLOWS / 1000)
 
 
-def test_following_is_remembered_with_its_variable_only(small: Lab) -> None:
+def test_following_is_remembered_only_for_its_variable(small: Lab) -> None:
     view = small.inspect("cache")
     view.get_by_role("button", name=FOLLOW).click()
     small.run_cell("other = tiny.run(model)[2]")

@@ -54,7 +54,9 @@ def row(panel: Locator, column: str, name: str) -> float:
     return number(line.locator(".rs-number").inner_text(), r"([+−][\d.]+)")
 
 
-def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_back(opened: tuple[Lab, Locator]) -> None:
+def test_clicks_lead_from_the_head_map_to_the_components_that_wrote_what_a_head_moves(
+    opened: tuple[Lab, Locator],
+) -> None:
     lab, panel = opened
     log_ratio, of_mlp_0, of_all = lab.python("[log_ratio, of_mlp_0, of_all]")
     trail = panel.get_by_role("navigation", name="Trail of targets")
@@ -117,7 +119,9 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
     expect(trail.get_by_role("listitem")).to_have_count(2)  # the later steps were removed
 
 
-def test_the_same_by_keys_alone(opened: tuple[Lab, Locator]) -> None:
+def test_keys_lead_from_the_head_map_to_the_components_that_wrote_what_a_head_moves(
+    opened: tuple[Lab, Locator],
+) -> None:
     lab, panel = opened
     of_mlp_0 = lab.python("of_mlp_0")
     keyboard = lab.page.keyboard

@@ -87,7 +87,7 @@ def test_an_answer_that_is_too_long_is_a_failure_with_this_reason(kernel) -> Non
     assert "Choose fewer heads" in failure["message"]
 
 
-def test_a_kernel_that_was_not_attached_to_loads_nothing_and_raises_nothing(tmp_path) -> None:
+def test_in_a_kernel_without_attachment_the_expression_loads_and_raises_nothing(tmp_path) -> None:
     """If a kernel was restarted after attaching, the extension gets no answer, and attaches again."""
     (tmp_path / "residscope").mkdir()
     (tmp_path / "residscope" / "__init__.py").write_text("")

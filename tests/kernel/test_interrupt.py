@@ -92,7 +92,7 @@ def interrupted(manager, after: float = 0.3) -> float:
 
 
 @pytest.mark.parametrize("call", ["panel.to_html()", "panel.save('page.html')"])
-def test_a_page_that_is_being_made_ends_at_once_and_leaves_nothing(started, tmp_path, call, capsys):
+def test_an_interrupted_page_ends_at_once_and_leaves_nothing(started, tmp_path, call, capsys):
     manager, client = started
     run(client, f"import os; os.chdir({str(tmp_path)!r})")
     (tmp_path / "page.html").write_text("as it was")

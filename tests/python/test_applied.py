@@ -259,7 +259,7 @@ def test_a_layer_that_cannot_be_copied_is_not_tried(make):
     assert "1_attn_out" in residscope.attribute(cache, ANSWERS).labels
 
 
-def test_a_function_in_the_place_of_forward_is_tried_on_the_copy(monkeypatch):
+def test_a_function_in_place_of_forward_is_tried_on_the_copy(monkeypatch):
     monkeypatch.setitem(KINDS, "watched", Watched.of)
     model, truth = _pair("watched", "o_proj")
     layer = model.blocks[1].attn.o.original_component

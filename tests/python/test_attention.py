@@ -65,7 +65,7 @@ def test_the_expected_vectors_sum_to_the_heads_own_output(small):
 
 
 @pytest.mark.parametrize("prompt", [None, 2])
-def test_each_weighting_is_its_definition(small, prompt):
+def test_each_weighting_follows_its_definition(small, prompt):
     family, model, _, logits, cache = small
     heads = wanted(family)
     scale = logit_scale(logits, cache)
@@ -168,7 +168,7 @@ def test_impossible_arguments_are_refused_in_a_sentence(ioi, options, said):
         residscope.attention(ioi.cache, **{"heads": "L3H0"} | options)
 
 
-def test_what_is_missing_or_not_finite_is_named():
+def test_missing_or_non_finite_activations_are_named():
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
     no_values = ActivationCache({n: t for n, t in held.items() if not n.endswith("hook_v")}, model)

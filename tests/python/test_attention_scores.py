@@ -40,7 +40,7 @@ def test_both_sides_sum_to_the_score_and_a_row_is_the_change_without_its_compone
 
 
 @pytest.mark.parametrize("family", ["youtu", "zamba2", "gemma4_text-shared"])
-def test_what_cannot_be_attributed_is_refused_in_a_sentence(family):
+def test_scores_that_cannot_be_attributed_are_refused_in_a_sentence(family):
     found = score_families.score_columns(family)
     assert len(found.get("refused", found.get("refused in a layer", ""))) > 40
 
@@ -207,7 +207,7 @@ def test_scores_at_their_soft_cap_are_attributed_before_it(factor):
         assert gap(result) <= 1e-5
 
 
-def test_a_model_in_bfloat16_is_right_to_its_rounding():
+def test_a_model_in_bfloat16_is_right_up_to_its_rounding():
     model = tiny.boot("qwen3").to(torch.bfloat16)
     cache = tiny.run(model)[2]
     for side in SIDES:

@@ -66,7 +66,7 @@ def test_a_cut_cache_is_read_at_the_positions_it_has(llama, run, cut, kept, by, 
         ("source", {"heads": "1.1"}, ["hook_v", "hook_pattern", "hook_z", "ln_final.hook_scale"], True),
     ],
 )  # fmt: skip
-def test_a_filtered_cache_needs_only_the_requested_rows_activations_and_names_missing_ones(
+def test_a_filtered_cache_needs_only_some_activations_and_missing_ones_are_named(
     llama, run, by, options, needed, measured
 ):
     tokens, _, cache = run
@@ -115,7 +115,7 @@ def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coar
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
-def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype):
+def test_half_precision_differs_only_by_its_rounding_and_never_overflows(family, dtype):
     """Compared with a model in float64 with the same rounded weights. The values are in `docs/precision.md`."""
     half, exact = tiny.boot(family).to(dtype), tiny.boot(family).to(dtype).to(torch.float64)
     tokens, _, cache = tiny.run(half)

@@ -98,7 +98,7 @@ def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(b
 
 
 @pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "granite", "mistral-window"])
-def test_the_other_runs_stream_everywhere_gives_the_other_runs_target(booted, name):
+def test_patching_the_whole_stream_gives_the_other_runs_target(booted, name):
     model, _, logits, cache = booted(name)
     _, other_logits, other = others(model)
     found = residscope.patch(cache, source=other, target=ANSWERS, at="resid_pre", progress=False)
@@ -255,7 +255,7 @@ def test_each_kind_of_replacement(booted, replace):
     assert alone.labels == ["L0H1 + L1H2"]
 
 
-def test_runs_are_split_where_memory_is_small(booted, monkeypatch):
+def test_runs_are_split_if_memory_is_small(booted, monkeypatch):
     _, _, _, cache = booted("llama")
     whole = residscope.ablate(cache, ANSWERS, progress=False)
     monkeypatch.setattr(runner, "MEMORY", 1)
@@ -350,7 +350,7 @@ def _held():
     return sum(tensor.numel() for tensor in tensors)
 
 
-def test_everything_is_as_before_after_runs_that_end_in_any_way():
+def test_runs_that_end_in_any_way_change_no_state():
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     residscope.ablate(cache, ANSWERS, progress=False)
@@ -402,7 +402,7 @@ def test_everything_is_as_before_after_runs_that_end_in_any_way():
     assert _held() <= held
 
 
-def test_an_interrupted_call_has_what_was_measured(booted, monkeypatch):
+def test_an_interrupted_call_keeps_the_measured_effects(booted, monkeypatch):
     _, _, _, cache = booted("llama")
     whole = residscope.ablate(cache, ANSWERS, progress=False)
     done = sweep.Sweep._of

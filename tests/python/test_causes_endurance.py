@@ -201,7 +201,7 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
         assert torch.equal(model(tokens), logits)
 
 
-def test_hooks_that_an_interrupt_just_before_their_removal_has_left_are_removed(monkeypatch):
+def test_hooks_are_removed_even_after_an_interrupt_just_before_their_removal(monkeypatch):
     model = tiny.boot("native")
     _, _, cache = tiny.run(model)
     residscope.ablate(cache, ANSWERS, "L0H1", progress=False)

@@ -25,7 +25,7 @@ def cache(model):
     return tiny.run(model, batch=1)[2]
 
 
-def test_looking_changes_nothing_and_a_cache_keeps_its_id(cache):
+def test_tracking_changes_nothing_and_a_cache_keeps_its_id(cache):
     first = track(cache)
     state = first.state
     cache["resid_post", 0].sum()

@@ -98,7 +98,7 @@ def test_a_cell_of_the_map_is_z_times_the_weights_of_each_run(run):
         (Against("short"), None, "prompts", "3 prompts and the second 1"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_reason(run, against, prompt, code, words):
+def test_runs_that_cannot_be_compared_are_refused_with_the_reason(run, against, prompt, code, words):
     run.names["large"] = recorded.run()[1]  # a model with fewer heads
     with torch.no_grad():
         run.names["short"] = run.model.run_with_cache(run.tokens[:1])[1]

@@ -34,7 +34,7 @@ def test_a_component_needs_the_layer_and_index_of_its_kind(place):
     assert not Component(*place).is_whole
 
 
-def test_rows_come_back_from_their_table():
+def test_components_can_be_read_from_their_table():
     table = ComponentTable.of(iter(ROWS))
     assert table.components() == ROWS
     assert msgspec.json.decode(msgspec.json.encode(table), type=ComponentTable) == table
@@ -58,7 +58,7 @@ def test_thousands_of_rows_are_a_few_bytes_each():
         ("index", ["0"]),
     ],
 )
-def test_a_table_of_something_else_is_refused(column, value):
+def test_a_wrong_table_is_refused(column, value):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(msgspec.to_builtins(ComponentTable.of(ROWS)) | {column: value}, ComponentTable)
 
@@ -78,7 +78,7 @@ def test_a_point_is_read_by_its_name(point):
 
 
 @pytest.mark.parametrize("name", ["3_post", "pre", "3_", "_pre", "x3_pre", "3_pre ", "embed", "L3H3", None, 3])
-def test_a_name_of_something_else_is_no_point(name):
+def test_a_wrong_name_of_a_point_is_refused(name):
     with pytest.raises(ResidscopeError, match="There is no point"):
         parse_point(name)
 

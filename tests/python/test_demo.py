@@ -58,7 +58,7 @@ def test_a_name_of_several_tokens_is_refused(ioi, monkeypatch):
         demo.ioi(ioi.model)
 
 
-def test_an_unreachable_hub_is_a_sentence(monkeypatch):
+def test_an_unreachable_hub_gives_a_sentence(monkeypatch):
     from transformer_lens.model_bridge import TransformerBridge
 
     def no_network(_name: str):

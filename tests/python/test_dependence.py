@@ -62,7 +62,7 @@ def says_changed(looked: SimpleNamespace) -> bool:
 
 
 @pytest.mark.parametrize("question", [(11, 12), (13, 14)], ids=["asked before", "new"])
-def test_a_padding_token_that_is_set_after_the_first_look_is_known(question):
+def test_a_padding_token_that_is_set_after_the_first_call_is_used(question):
     looked = first_look()
     assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, ENDS, 11, 12), abs=1e-5)
     still_open = looked.services[1]
@@ -108,7 +108,7 @@ def exchanged(tokenizer: Any, *, in_place: bool) -> Any:
 
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["changed in place", "exchanged"])
-def test_other_words_of_the_tokenizer_are_known(in_place):
+def test_changed_words_of_the_tokenizer_are_used(in_place):
     looked = first_look()
     assert ask(looked, "w20") == pytest.approx(at(looked.logits, ENDS, 20), abs=1e-5)
     assert ask(looked, ("w20", {"w21", "w22"})) != []
@@ -124,7 +124,7 @@ def test_other_words_of_the_tokenizer_are_known(in_place):
     assert answered["reply"]["tokens"][0]["id"] == 21
 
 
-def test_a_token_that_is_added_is_known():
+def test_an_added_token_is_used():
     looked = first_look()
     tokenizer = looked.model.tokenizer
     with pytest.raises(residscope.ResidscopeError, match="not in this model's vocabulary"):
@@ -134,7 +134,7 @@ def test_a_token_that_is_added_is_known():
         residscope.attribute(looked.cache, "new")
 
 
-def test_a_configuration_that_is_changed_is_known():
+def test_a_changed_configuration_is_used():
     looked = first_look("gemma2")
     written = looked.cache["unembed.hook_out"]
     config = looked.model.original_model.config  # the model reads this during a run
@@ -148,7 +148,7 @@ def test_a_configuration_that_is_changed_is_known():
         assert says_changed(looked) == (cap != first)
 
 
-def test_a_figure_of_a_module_is_known():
+def test_a_changed_attribute_of_a_module_is_used():
     looked = first_look()
     kept = ("blocks.", "hook_embed", "embed.hook_in")  # the final norm is computed from the stream
     held = {name: tensor for name, tensor in looked.cache.items() if name.startswith(kept)}
@@ -164,7 +164,7 @@ def test_a_figure_of_a_module_is_known():
 
 
 @pytest.mark.parametrize("write", [lambda held: held.fill_(3.0), lambda held: held.data.fill_(3.0)], ids=["", ".data"])
-def test_a_buffer_of_a_module_is_known(write):
+def test_a_changed_buffer_of_a_module_is_used(write):
     looked = first_look("gemma4_text")
     assert not says_changed(looked)
     write(looked.model.blocks[1].original_component.layer_scalar)
@@ -173,7 +173,7 @@ def test_a_buffer_of_a_module_is_known(write):
     assert torch.equal(*(residscope.attribute(one, (11, 12)).values for one in (looked.cache, fresh)))
 
 
-def test_what_is_given_with_the_question_is_known():
+def test_changed_arguments_are_used():
     looked = first_look()
     looked.model.tokenizer.pad_token = "w3"
     assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, PADDED_ENDS, 11, 12), abs=1e-5)
@@ -190,7 +190,7 @@ def test_what_is_given_with_the_question_is_known():
     assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, PADDED_ENDS, 11, 12), abs=1e-5)
 
 
-def test_copying_is_computed_again_where_the_configuration_changed():
+def test_copying_is_computed_again_if_the_configuration_changed():
     looked = first_look("gemma2")
     for cap in (0.0, 5.0, 0.0):
         looked.model.original_model.config.final_logit_softcapping = cap or None
@@ -258,7 +258,7 @@ def test_scores_depend_on_the_tokens_that_are_given():
     ],
     ids=["the model's own factor", "what its adapter declares"],
 )
-def test_what_the_model_does_to_its_logits_is_known(change):
+def test_a_changed_factor_of_the_logits_is_used(change):
     looked = first_look()
     before = residscope.attribute(looked.cache, (11, 12), by="layer", position=2).values
     lens = residscope.token_lens(looked.cache).probabilities
@@ -268,7 +268,7 @@ def test_what_the_model_does_to_its_logits_is_known(change):
     assert says_changed(looked)
 
 
-def test_logits_that_are_written_to_past_pytorchs_count_are_others(monkeypatch):
+def test_logits_that_change_without_pytorchs_count_are_noticed(monkeypatch):
     monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # so that these logits count as large
     looked = first_look()
     given = looked.logits.clone()

@@ -218,7 +218,7 @@ def test_mocks_and_tensor_subclasses_are_ignored():
     assert (len(mock.mock_calls), list(mock._mock_children)) == before
 
 
-def test_containers_may_change_meanwhile():
+def test_containers_may_change_during_the_search():
     kept, growing, stop = cache(), {"kept": None}, threading.Event()
     growing["kept"] = kept
 
@@ -337,7 +337,7 @@ def test_the_users_namespace_is_searched(monkeypatch):
     assert name_of(cache()) == "cache"
 
 
-def test_a_name_is_found_for_a_plain_dictionary_too(monkeypatch):
+def test_the_name_of_a_plain_dictionary_is_found(monkeypatch):
     _, _, made = tiny.run(tiny.boot("llama"))
     variables = {"plain": dict(made.cache_dict)}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))

@@ -41,7 +41,7 @@ def of_sae(result) -> torch.Tensor:
 @pytest.mark.parametrize("kind", saes.EVERY)
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_features_error_and_bias_are_the_row_of_the_site(booted, name, site, kind):
+def test_features_error_and_bias_sum_to_the_row_of_the_site(booted, name, site, kind):
     _, _, logits, cache = booted(name)
     at = f"blocks.1.{site}"
     if at not in cache:
@@ -228,7 +228,7 @@ def test_the_sae_and_the_settings_are_not_changed(booted):
     sae.decode(torch.zeros(3, 7, saes.FEATURES))
 
 
-def test_only_the_strongest_of_very_many_have_a_row(booted, monkeypatch):
+def test_only_the_strongest_of_very_many_features_have_a_row(booted, monkeypatch):
     _, _, _, cache = booted("gpt2")
     sae = made(saes.Sae, cache, "blocks.1.hook_mlp_out")
     whole = residscope.attribute(cache, ANSWERS, by="feature", sae=sae, position="all")

@@ -31,7 +31,7 @@ def test_a_text_is_shown_as_on_the_page(text, expected):
 
 
 @pytest.mark.parametrize(("value", "largest", "more", "text"), FIGURES)
-def test_a_figure_is_written_as_on_the_page(value, largest, more, text):
+def test_a_number_is_written_as_on_the_page(value, largest, more, text):
     value, largest = (float("nan") if number is None else number for number in (value, largest))
     assert signed(value, largest, more) == text
 
@@ -76,7 +76,7 @@ def test_the_title_of_a_page_says_what_is_attributed(target, prompt, words):
 
 
 @pytest.mark.parametrize("piece", ["x", "👩‍", "क्", "\u0301", "🇫", "가", "\ud800", "\u202e", "e\u0301\u0302"], ids=ascii)
-def test_a_text_is_not_longer_than_can_be_read(piece):
+def test_a_very_long_text_is_shortened(piece):
     assert len(shown(piece * 100_000)) < 1000
 
 

@@ -120,7 +120,7 @@ def test_overview_part_and_line_agree_with_the_whole_map(long, weighting, prompt
         torch.testing.assert_close(exact, expected.double(), atol=1e-6 * max(1, largest), rtol=1e-5)
 
 
-def test_a_line_of_a_blend_is_that_of_all_heads(long):
+def test_a_line_of_combined_heads_is_the_mean_over_all_heads(long):
     _, model, cache, (layer, _) = long
     service = Service(cache)
     ask = BlendAttention(layer, service.targets().resolve(5), 0, "value", rows=Span(500, 501))

@@ -423,13 +423,13 @@ def test_three_of_many_missing_rows_are_named(count, said):
         ("pairs", {"accelerator": 2}, "was given int"),
     ],
 )
-def test_a_bad_question_is_refused(pairs, items, options, said):
+def test_a_wrong_call_is_refused(pairs, items, options, said):
     given = {"pairs": pairs, "caches": [cache for cache, _ in pairs]}.get(items) if isinstance(items, str) else items
     with pytest.raises(ResidscopeError, match=said):
         many(given, **options)
 
 
-def test_prompts_of_other_lengths(model):
+def test_prompts_of_different_lengths(model):
     def cut(number, length):
         torch.manual_seed(number)
         return model.run_with_cache(torch.randint(3, tiny.VOCAB, (2, length)))[1]
@@ -467,7 +467,7 @@ def test_a_merged_note_on_padding_names_an_item_if_its_numbers_differ(model):
     assert many([once, padded(7), longer], ANSWERS).notes == [f"2 items (0, 2), such as item 0: {note}"]
 
 
-def test_spread_where_the_mean_is_large():
+def test_the_spread_is_right_if_the_mean_is_large():
     torch.manual_seed(0)
     values = 1e4 + torch.randn(3, 1000, dtype=torch.float64) * 1e-3
     pieces = [Spread.of(piece, 1) for piece in values.split([1, 7, 292, 700], 1)]
@@ -483,7 +483,7 @@ def test_progress_is_shown(pairs, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_document_runs(model, monkeypatch, tmp_path):
+def test_the_code_of_the_document_runs(model, monkeypatch, tmp_path):
     torch.manual_seed(0)
     prompts, answers = torch.randint(3, tiny.VOCAB, (8, 7)), [(f"w{i}", "w9") for i in range(10, 18)]
     monkeypatch.setattr(demo, "ioi", lambda: SimpleNamespace(model=model, prompts=prompts, answers=answers))

@@ -114,7 +114,7 @@ def test_rows_add_up_to_the_models_own_logits(odd, by, position):
     assert not any("arises" in note or "as a whole" in note for note in found.notes)
 
 
-def test_every_row_and_the_constant_is_brute_force(odd):
+def test_every_row_and_the_constant_agree_with_brute_force(odd):
     name, model, logits, cache, scale = odd
     truth = Brute(model, cache, ANSWERS, 6, scale)
     rows = truth.rows()
@@ -172,7 +172,7 @@ def test_the_end_of_the_token_lens_is_the_models_softmax(odd, norm):
 
 
 @pytest.mark.parametrize("held", ["stream", "norm"])
-def test_without_cached_logits_the_figure_is_the_same(odd, held):
+def test_without_cached_logits_the_value_is_the_same(odd, held):
     _, model, logits, cache, _ = odd
     ends = ("hook_resid_post",) if held == "stream" else ("unembed.hook_in", "hook_resid_post", "ln_final.hook_scale")
     some = ActivationCache({name: t for name, t in cache.items() if name.endswith(ends)}, model)
@@ -189,7 +189,7 @@ def test_without_cached_logits_the_figure_is_the_same(odd, held):
     torch.testing.assert_close(given.values[-1] + given.constant, given.measured, atol=1e-4, rtol=1e-4)
 
 
-def test_logits_that_are_given_where_no_end_of_the_stream_was_cached(odd):
+def test_given_logits_are_used_if_no_end_of_the_stream_was_cached(odd):
     """Only the given logits show the change by the cap."""
     _, model, logits, cache, _ = odd
     ends = ("blocks.2.hook_resid_post", "ln_final.hook_in", "ln_final.hook_out", "ln_final.hook_normalized")

@@ -136,7 +136,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 2], [1, 8, 9, 5, 2]], 2, [4, 4], "2 of 2 prompts end with 1 `</s>` each"),
     ],
 )
-def test_runs_at_the_end(model, rows, pad, last, said):
+def test_repeated_tokens_at_the_end(model, rows, pad, last, said):
     model.tokenizer.pad_token_id, model.tokenizer.eos_token_id = pad, 2
     spelled(model, {31: ".", 32: "▁the", 33: "?"})
     if pad == 30:
@@ -180,7 +180,7 @@ def test_a_doubled_bos_is_not_padding(model):
         ([[5, 6, 7, 8], [30, 9, 10, 11], [30, 12, 13, 14]], (2, 1, 2), "right", [0, 0, 0], None),
     ],
 )
-def test_runs_at_the_start(model, rows, special, side, first, said):
+def test_repeated_tokens_at_the_start(model, rows, special, side, first, said):
     tokenizer = model.tokenizer
     tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id = special
     tokenizer.padding_side = side

@@ -227,7 +227,7 @@ def test_facts_tokens_and_predictions(ioi, ask):
     assert [p["probability"] for p in predictions["predictions"]] == pytest.approx(top.values.tolist(), rel=1e-4)
 
 
-def test_the_token_check_suggests(ask):
+def test_the_token_check_makes_suggestions(ask):
     assert ask("check", text=" Mary")[0]["single"] is True
     bare, _ = ask("check", text="Mary")
     assert bare["single"] is True

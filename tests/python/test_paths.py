@@ -230,7 +230,7 @@ def test_the_path_to_the_logits_is_a_run_in_which_later_layers_are_frozen(booted
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_sublayers_and_sets_of_components_send_too(booted, name):
+def test_paths_may_begin_at_sublayers_and_sets_of_components(booted, name):
     model, tokens, _, cache = booted(name)
     brute = Brute(model, tokens, cache)
     found = residscope.ablate(cache, ANSWERS, of="mlp_out", path="L2H1.v", progress=False)
@@ -268,7 +268,7 @@ def test_a_padded_prompt_has_the_paths_of_the_prompt_alone(booted, side):
         torch.testing.assert_close(found.total[:2, ..., row], expected, atol=2e-5, rtol=1e-3)
 
 
-def test_with_hooks_of_the_user_paths_are_followed_in_whole_runs():
+def test_with_hooks_of_the_user_paths_are_measured_in_whole_runs():
     model = tiny.boot("llama")
     model.add_hook("blocks.1.hook_mlp_out", lambda x, hook: x * 1.1)  # noqa: ARG005
     tokens, _, cache = tiny.run(model)
@@ -294,7 +294,7 @@ def test_paths_that_do_not_exist_are_refused_in_a_sentence(booted, options, word
         residscope.ablate(booted("llama")[3], ANSWERS, progress=False, **options)
 
 
-def test_the_stream_itself_sends_nothing(booted):
+def test_a_path_cannot_begin_at_the_stream(booted):
     _, _, _, cache = booted("llama")
     with pytest.raises(ResidscopeError, match="begins at heads or sublayers"):
         residscope.patch(cache, cache, ANSWERS, at="resid_pre", path="L2H1.q", progress=False)

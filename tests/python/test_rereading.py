@@ -240,7 +240,7 @@ def test_the_estimate_of_each_key_equals_naming_its_position(name, sharp):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_some_positions_and_the_largest_measured(booted, part):
+def test_estimates_at_some_positions_and_measuring_the_largest(booted, part):
     model, tokens, logits, cache = booted("gpt2")
     _, other = others(model)
     options = {"source": other, "target": ANSWERS, "at": part, "progress": False}

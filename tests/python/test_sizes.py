@@ -151,7 +151,7 @@ def test_a_number_at_either_limit_is_accepted_and_one_beyond_it_refused(ask, fie
     ],
     ids=["point twice", "no such layer", "no such point", "no positions", "head twice", "no such head", "answers"],
 )  # fmt: skip
-def test_what_this_model_does_not_have_is_refused_with_its_own_code(ask, question, code, said):
+def test_fields_that_do_not_fit_this_model_are_refused_with_their_own_codes(ask, question, code, said):
     failure = ask(question)
     assert failure["code"] == code
     assert said in failure["message"]

@@ -188,7 +188,7 @@ def test_a_page_lists_what_had_no_room_or_time_and_always_has_the_charts(odd, li
         ("even", 0, 2, "none"),
     ],
 )
-def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, position, padding):
+def test_a_page_holds_the_replies_that_are_one_click_away(request, holds, run, prompt, position, padding):
     found = request.getfixturevalue(run)
     positions = {"odd": 7, "even": 6}[run]
     last: dict[int | None, int | None] = {None: None, 0: 6, 1: 3} if run == "odd" else dict.fromkeys([None, 0, 1], 5)

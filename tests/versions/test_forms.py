@@ -65,7 +65,7 @@ def test_a_cache_of_some_positions(structure, pos_slice):
         ("hook_scale", "accumulated", "hook_resid_post"),
     ],
 )
-def test_what_was_not_cached_is_named(kept, by, missing):
+def test_an_activation_that_was_not_cached_is_named(kept, by, missing):
     with torch.no_grad():
         _, cache = hooked.model("LN").run_with_cache(hooked.tokens(), names_filter=lambda name: name.endswith(kept))
     with pytest.raises(ResidscopeError, match="names_filter") as error:

@@ -90,7 +90,7 @@ SOME = ["LN", "parallel", "gated-grouped", "gemma2", "embedding-norm"]
 
 @pytest.mark.parametrize("part", ["q", "k", "v"])
 @pytest.mark.parametrize("structure", SOME)
-def test_a_head_sends_to_a_later_one_what_it_sends_with_the_rest_frozen(structure, part):
+def test_effects_along_a_path_are_those_of_runs_with_the_rest_frozen(structure, part):
     model, (logits, cache) = hooked.model(structure), hooked.run(structure)
     found = residscope.ablate(cache, hooked.ANSWERS, path=f"L2H1.{part}", **quiet)
     names = ("blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z")
@@ -113,7 +113,7 @@ def test_a_head_sends_to_a_later_one_what_it_sends_with_the_rest_frozen(structur
 
 @pytest.mark.parametrize("part", ["q", "k", "v", "pattern"])
 @pytest.mark.parametrize("structure", SOME)
-def test_a_head_that_reads_another_runs_inputs(structure, part):
+def test_patches_of_a_heads_inputs_are_those_of_hooked_runs(structure, part):
     model, (logits, cache), z = hooked.model(structure), hooked.run(structure), []
     with torch.no_grad():
         _, other = model.run_with_cache(hooked.tokens().flip(1))

@@ -66,7 +66,7 @@ def checked(cache, sae, site: str, **options):
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("kind", STANDARD)
 @pytest.mark.parametrize("structure", ["LN", "gemma2"])
-def test_features_error_and_bias_are_the_row_of_the_site(structure, kind, site, normalised):
+def test_features_error_and_bias_sum_to_the_row_of_the_site(structure, kind, site, normalised):
     _, cache = hooked.run(structure)
     for more in ({}, {"rescale_acts_by_decoder_norm": True}) if kind == "TopK" else ({},):
         for subtracted in (True, False):

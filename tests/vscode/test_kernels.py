@@ -106,7 +106,7 @@ def test_a_tab_without_its_cache_says_so(small: Code) -> None:
     expect(said).to_contain_text("second")
 
 
-def test_a_pointer_that_rests_makes_two_requests_at_most(small: Code) -> None:
+def test_a_resting_pointer_causes_at_most_two_requests(small: Code) -> None:
     """This matters because each request changes the notebook's toolbar for a moment."""
     view = small.inspect("cache")
     counts = [still(small)]
