@@ -247,7 +247,7 @@ def theirs(running: Bench, positions: int, heads: int, limit: int) -> tuple[floa
     held = running.service.hold.get().cache
     pattern = torch.cat([held["pattern", layer][0] for layer in range(held.model.cfg.n_layers)])[:heads]
     tokens = [f" w{at % 60}" for at in range(positions)]
-    # The bytes without CircuitsVis' JavaScript, which a browser would load only once, are counted.
+    # CircuitsVis' JavaScript is not counted, because a browser would load it only once.
     program = len((Path(sys.modules["circuitsvis"].__file__ or "").parent / "dist/cdn/iife.js").read_bytes())
     page = running.browser.new_page()
     try:

@@ -76,7 +76,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     gaps = {f"L{layer}H{head}": second[layer][head] - first[layer][head] for layer in range(30) for head in range(9)}
     assert names == sorted(gaps, key=lambda name: -abs(gaps[name]))[: len(names)]
 
-    # What is not written differently is read differently. The line shows this as a sum over heads.
+    # The line shows the part that is read differently, as a sum over heads. The other part is checked for one head.
     values = lab.python(
         "[float(residscope.compare(cache, answers=(' Mary', ' John'), prompt=2, with_prompt=1).written["
         "23 * 9 + 3, 0]), written(23, 3, 2, 1)]"

@@ -25,7 +25,8 @@ with torch.no_grad():
     _, of_600 = model.run_with_cache(torch.randint(3, 64, (1, 600)))
 """
 # Returns boxes in the browser: the visible part of a sheet, without its row names and tokens; the selected column; the
-# rows that are at least partly visible. And how far the elements around the sheet are scrolled, and the sheet's width.
+# rows that are at least partly visible. It also returns how far the elements around the sheet are scrolled, and the
+# width of the sheet.
 BOXES = """(view, [sheet, column, row, name]) => {
     const box = node => {
         const { left, right, top, bottom } = node.getBoundingClientRect();

@@ -1,4 +1,4 @@
-"""Measures effects on a family and compares them with the model's own hooked runs. Or reports the refusal."""
+"""Measures effects on a family and compares them with the model's own hooked runs, or reports the refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that are padded in all ways of tokenizers. The expected values come from runs of each prompt alone."""
+"""Prompts with all kinds of padding that tokenizers make. Expected values come from runs of each prompt alone."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ def score_columns(name: str) -> dict[str, Any]:
     """Return the largest differences in one family, or the message of its refusal.
 
     Returns:
-        Usually these keys. `sum`: for each of `COLUMNS`, |rows + constant − measured| / the largest row. `rows`: the
-        largest difference between a row and its value by the gradient, relative to the largest row. `intervention`:
-        the same with the change after an intervention. `compared`: how many rows were compared. `notes`: all notes.
-        `layer`: the tested layer. `refused in a layer`: the message, if another layer was refused. If all layers
-        were refused, there is only the key `refused`, the message.
+        A dictionary. `sum`: for each of `COLUMNS`, |rows + constant − measured| / the largest row. `rows`: the largest
+        difference between a row and its value by the gradient, relative to the largest row. `intervention`: the
+        largest difference between a row and the change when the row's vector is removed, relative to the largest row.
+        `compared`: how many rows were compared. `notes`: all notes. `layer`: the tested layer. `refused in a layer`:
+        the message, if another layer was refused. If all layers were refused, the only key is `refused`, the message.
     """
     model = tiny.boot(name)
     tokens, _, cache = tiny.run(model)

@@ -25,7 +25,7 @@ class Pinned:
     maps: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
 
     def modules(self) -> list[torch.nn.Module]:
-        """Return the norms before queries and keys. Of nested modules only the outermost."""
+        """Return the norms before queries and keys, without modules inside these norms."""
         found, inside = [], set()
         attention = self.block.attn
         named = [("ln1", self.block.ln1)] if hasattr(self.block, "ln1") else []

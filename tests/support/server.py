@@ -1,4 +1,4 @@
-"""Starts JupyterLab for the tests, which reads and writes only in a temporary folder, and ends it afterwards."""
+"""Starts JupyterLab for the tests, and ends it afterwards. It reads and writes only in a temporary folder."""
 
 from __future__ import annotations
 
