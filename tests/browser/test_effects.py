@@ -190,7 +190,7 @@ def test_in_the_sidebar_measuring_does_not_count_as_a_cell_and_a_reload_runs_not
     lab.open(lab.write_notebook("sidebar.ipynb", SETUP, ONE, BY_HAND))
     lab.open_sidebar()
     lab.run_all()
-    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)  # this cache, and `run.cache`
+    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)  # `cache` and `run.cache`
     view = lab.inspect("cache")
     listed = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
     lab.page.evaluate(

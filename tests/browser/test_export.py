@@ -101,7 +101,7 @@ def test_tables_and_figures_hold_the_values_of_python(shown: tuple[Lab, Locator]
     assert width * height <= 16_000_000
     resolution = data[33:54]  # the second chunk: dots per metre, horizontally and vertically
     assert resolution[:8] == b"\0\0\0\x09pHYs"
-    dots = round(width / 0.085)  # so that it is 85 mm wide in a word processor
+    dots = round(width / 0.085)  # the picture is 85 mm wide in a word processor
     assert struct.unpack(">IIB", resolution[8:17]) == (dots, dots, 1)
     assert struct.unpack(">I", resolution[17:])[0] == zlib.crc32(resolution[4:17])
 

@@ -70,7 +70,7 @@ def test_map_strip_and_sentence_are_visible_in_the_sidebar(ioi: Lab, size: str) 
         for head in HEADS:
             reads(ioi, view, head)
             assert min(all_in_sight(view).values()) >= 0.98, (wide, head, all_in_sight(view))
-    # Keys move from head to head, and back to a place where all three are visible.
+    # A key that moves to another head scrolls map, strip and sentence back into view.
     view.get_by_role("tablist", name="Views").scroll_into_view_if_needed()
     ioi.page.keyboard.press("Alt+Shift+J")
     ioi.until(lambda: min(all_in_sight(view).values()), lambda seen: seen >= 0.98)

@@ -81,7 +81,7 @@ def test_tokens_are_coloured_by_their_surprise_and_by_what_a_head_or_layer_adds_
     assert values(panel) == pytest.approx(by_head, abs=2e-3)
     head(panel, "L23H3").click()
     panel.locator(".rs-facts").hover()
-    expect(key).to_contain_text("L23H3 adds to each token")  # it is pinned
+    expect(key).to_contain_text("L23H3 adds to each token")  # because the head is pinned
     panel.page.keyboard.press("Escape")
     layer = panel.locator(".rs-layers .rs-plot")
     box = layer.bounding_box()

@@ -185,7 +185,7 @@ def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
     lab.open(path)
     lab.run_all()
     panel = lab.panel()
-    lab.panel(1)  # in the box
+    lab.panel(1)  # the panel in the box
     cell(panel, "L2H1").click()
     expect(attention(panel, "L2H1")).not_to_have_class(re.compile("rs-waiting"))
     lab.becomes("panel.heads", ["L1H1", "L2H1"])

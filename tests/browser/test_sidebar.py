@@ -148,7 +148,9 @@ LOOPS = {
 def test_the_sidebar_gets_answers_while_a_cell_runs(small: Lab) -> None:
     view = small.inspect("cache")
     running = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
-    for head, loop in zip(("L0H0", "L0H1", "L1H0", "L1H1"), LOOPS.values(), strict=True):  # none seen before
+    for head, loop in zip(
+        ("L0H0", "L0H1", "L1H0", "L1H1"), LOOPS.values(), strict=True
+    ):  # heads that were not shown before
         small.start_cell(f"import time, numpy as np\nwhile True: {loop}")
         cell(view, head).click()
         card = view.get_by_role("region", name=f"Attention {head}", exact=True)

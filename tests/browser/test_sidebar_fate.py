@@ -139,7 +139,7 @@ def test_following_a_variable_shows_each_new_cache_automatically(small: Lab) -> 
     expect(pin).to_have_attribute("aria-pressed", "false")
     pin.click()
     expect(pin).to_have_attribute("aria-pressed", "true")
-    # This also works if the shown cache gets another name, and after a restart of the kernel.
+    # The new cache is also shown if a variable still holds the old cache, and after a restart of the kernel.
     for kept in ("", "old = cache\n"):
         before = cells(view)
         small.run_cell(f"{kept}logits, cache = model.run_with_cache((tokens + {len(kept) + 1}) % 50)")

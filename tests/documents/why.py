@@ -314,7 +314,7 @@ class Repeated(Prompt):
         whole = residscope.attribute(self.cache, raw)
         own = float(whole.values[whole.labels.index(feeder), 0])
         [(first, most)] = strongest(moved)
-        assert (paid > 0.5, self.tokens[s - 1], rank) == (True, self.tokens[d], 1)  # what the sentences below say
+        assert (paid > 0.5, self.tokens[s - 1], rank) == (True, self.tokens[d], 1)  # the sentences below say this
         return [
             "",
             "# An induction head",

@@ -215,7 +215,7 @@ def test_after_a_thousand_clicks_and_a_hundred_sidebars_memory_is_freed(kernel, 
     ],
 )
 def test_a_kernel_without_residscope_says_so(files, tmp_path):
-    """This also holds if another file or folder has Residscope's name."""
+    """The message is the same if another file or folder has Residscope's name."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

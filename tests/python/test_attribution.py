@@ -35,7 +35,7 @@ def test_rows_constant_and_unexplained_sum_to_the_models_own_value(small, by, po
 
 @pytest.mark.parametrize("position", [None, "first", 1.5, True, ["last"]], ids=str)
 def test_a_wrong_position_is_refused_with_the_valid_forms(small, position):
-    """For example None, which some users would take for "all" and others for "last"."""
+    """None is refused, too, because some users would take it for "all" and others for "last"."""
     cache, answers = small[3:]
     wanted = (
         r'give an index, one for each prompt, "last" \(each prompt\'s last real token\) or "all" \(every position\)'

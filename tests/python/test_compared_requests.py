@@ -73,7 +73,7 @@ def test_the_reply_equals_compare(run, case, by, norm, position):
 
 
 def test_a_cell_of_the_map_is_z_times_the_weights_of_each_run(run):
-    """In float64: the final norm of this model only scales."""
+    """Expected: computed in float64. (The final norm of this model only scales.)"""
     _, [first, second, written, read] = asked(Service(run.cache), "head", Against('runs["clean"]'), 0)
     a, b = (run.model.tokenizer.convert_tokens_to_ids(word) for word in PAIR)
     column = (run.model.W_U[:, a] - run.model.W_U[:, b]).detach().double() * run.model.ln_final.weight.detach().double()

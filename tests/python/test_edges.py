@@ -272,7 +272,7 @@ def apart(model):
         (None, 6, 6, 6),
         (None, 0, 0, 0),
         (0, "last", "last", 2),
-        (0, 2, "last", 2),  # this prompt ends there
+        (0, 2, "last", 2),  # this prompt ends at position 2
         (0, 6, 6, 6),
         (0, 0, 0, 0),
         (1, 6, "last", 6),

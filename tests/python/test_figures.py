@@ -405,7 +405,7 @@ def test_scores(cache, score, unit, high):
     assert titles(figure) == ("head", "layer")
     assert ticks(figure.layout.xaxis) == {head: str(head) for head in range(4)}
     assert ticks(figure.layout.yaxis) == {layer: str(layer) for layer in range(3)}
-    assert figure.layout.yaxis.autorange == "reversed"  # as in the head map
+    assert figure.layout.yaxis.autorange == "reversed"  # layer 0 is on top, as in the head map
     [map] = figure.data
     for layer in range(3):
         for head in range(4):

@@ -37,7 +37,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory) -> dict[str, Path]:
-    """A valid file for each question."""
+    """Valid files, one for each kind of call."""
     model, folder = tiny.boot("native"), tmp_path_factory.mktemp("kept")
     pairs = [many_worker.item(model, number) for number in range(3)]
     paths = {name: folder / f"{name}.npz" for name in QUESTIONS}

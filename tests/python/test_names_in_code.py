@@ -221,7 +221,7 @@ def test_an_unused_name_is_kept_and_a_used_one_is_replaced(llama, notebook):
 
 def test_an_object_without_a_name_never_gets_the_name_of_another_object(llama, notebook):
     made = Service(llama.cache, "cache", logits=llama.logits, tokens=llama.tokens)
-    notebook |= {"cache": llama.other, "logits": llama.logits + 1, "tokens": llama.tokens + 1}  # of a later run
+    notebook |= {"cache": llama.other, "logits": llama.logits + 1, "tokens": llama.tokens + 1}  # values of a later run
     code = written(made)
     assert "residscope.attribute(\n    shown_cache,\n" in code
     assert "logits=shown_logits,\n    tokens=shown_tokens," in code

@@ -146,7 +146,7 @@ def test_sources_add_up_to_their_heads(odd):
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
 def test_heads_before_a_norm_with_a_bias_are_known_to_add_up(family):
-    """This holds even if the layer multiplies the sum, including the bias."""
+    """They add up even if the layer multiplies the sum, including the bias."""
     model = deepcopy(tiny.boot(family))
     biased_norms(model)
     _, logits, cache = tiny.run(model)

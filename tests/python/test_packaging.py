@@ -39,7 +39,7 @@ def test_the_package_has_its_bundles() -> None:
 
 
 def test_there_is_one_version_number() -> None:
-    """It is `residscope.__version__`. A release changes it, and this test names the other places to change."""
+    """The number is `residscope.__version__`. A release changes it, and this test names the other places to change."""
     import residscope
 
     folders = (".", "widgets", "extension/jupyterlab", "extension/vscode")

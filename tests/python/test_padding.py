@@ -169,7 +169,7 @@ def test_a_doubled_bos_is_not_padding(model):
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "right", [0, 0], None),
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "left", [0, 0], "2 of 2 prompts begin with 1 `</s>` each"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (1, 1, 2), "right", [0, 0], "2 of 2 prompts begin with 1 `<s>` each"),
-        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded on the other side
+        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # the padding is on the other side
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (0, 1, 2), "left", [0, 0], None),
         # one token of another kind before some of the prompts
         ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was treated as padded"),

@@ -139,7 +139,7 @@ def test_neurons_of_a_mixture_of_experts_are_refused():
 
 
 def test_all_fields_of_a_request_are_used(ioi, panel, ask, monkeypatch):
-    """These are the position, the convention of the norm, and given logits."""
+    """The tested fields are the position, the convention of the norm, and given logits."""
     target = panel.wire_target
     at = residscope.attribute(ioi.cache, ioi.answers, position=10)
     reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)

@@ -140,7 +140,7 @@ def test_contributions_do_not_depend_on_the_other_prompts_or_their_order(run, da
 @random_examples
 @given(runs(), st.data())
 def test_heads_in_any_order_have_the_same_values(run, data):
-    """This also holds if a head is named twice. Sources sum to the head's row, and the pattern is the cached one."""
+    """A head may be named twice. Its sources sum to the head's row, and its pattern is the cached one."""
     model, tokens, _, cache, answers = run
     every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(4)]
     heads = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6))

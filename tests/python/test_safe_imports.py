@@ -64,7 +64,7 @@ def test_the_working_directory_is_left_out_in_every_spelling(folder, monkeypatch
 
 
 def test_other_folders_are_still_searched(folder, monkeypatch):
-    """These are a folder and an archive elsewhere, and a subfolder of the working directory that is on `sys.path`."""
+    """Tested with a folder and an archive elsewhere, and a subfolder of the working directory that is on `sys.path`."""
     for place, name in ((folder.parent / "elsewhere", "from_elsewhere"), (folder / "source", "from_source")):
         place.mkdir()
         (place / f"{name}.py").write_text("")
@@ -100,7 +100,7 @@ def test_a_deleted_working_directory_raises_no_error(folder, monkeypatch):
 
 
 def test_threads_may_enter_and_leave_in_any_order(monkeypatch):
-    """This also works if a cell replaces the list of finders meanwhile."""
+    """Threads may do so even if a cell replaces the list of finders in between."""
     monkeypatch.syspath_prepend("")
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     finders, before = sys.meta_path, [*sys.meta_path]

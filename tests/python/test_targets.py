@@ -248,7 +248,7 @@ def test_a_cache_without_batch_dimension_is_read_as_one_prompt():
     torch.testing.assert_close(residscope.attribute(cache, (8, 9)).values, batched.values)
 
 
-# --- answers as people hold them -------------------------------------------------------------------------------------
+# --- forms of answers ------------------------------------------------------------------------------------------------
 def two_prompts():
     """Return the cache of two prompts, and the model's logits at their last positions."""
     model = tiny.boot("llama")

@@ -24,7 +24,7 @@ class Gate:
             return heads(*given)
 
         monkeypatch.setattr(components, "layer_heads", slow)
-        monkeypatch.setattr(components, "_AT_ONCE", 0)  # else the heads of all layers may be one product
+        monkeypatch.setattr(components, "_AT_ONCE", 0)  # otherwise all layers' heads may be one product
         monkeypatch.setattr(jobs, "MOMENT", 0.01)
         monkeypatch.setattr(service, "_LARGE", 0)
 

@@ -89,12 +89,12 @@ def asks() -> list[dict[str, Any]]:
             "target": TARGET,
             "prompt": 0,
             "against": {"cache": "clean"},
-        },  # no such cache
+        },  # this cache does not exist
         {"kind": "compare-attention", "layer": 1, "head": 1, "prompt": 0, "against": {"prompt": 1}},
         {"kind": "pairing", "prompt": 0, "against": {"prompt": 1, "align": "by token"}},
         {"kind": "compare-token-lens", "points": ["final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
         | {"prompt": 0, "against": {"prompt": 1}},
-        {"kind": "effects", "target": TARGET, "prompt": 0},  # it waits for its turn
+        {"kind": "effects", "target": TARGET, "prompt": 0},  # this request waits for a turn
         {"kind": "without", "against": {"without": ["L1H0"]}},
         {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
         {"kind": "attention", "layer": 1, "head": 0, "target": TARGET, "prompt": 0, "weighting": "value"},
@@ -114,7 +114,7 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "page", "shown": shown},
         {"kind": "presence", "view": "view 1", "state": "shown"},
         {"kind": "give-up", "id": "page"},
-        {"kind": "attention", "layer": 3, "head": 0, "target": TARGET},  # there is no such layer
+        {"kind": "attention", "layer": 3, "head": 0, "target": TARGET},  # this layer does not exist
     ]
 
 

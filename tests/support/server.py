@@ -1,4 +1,4 @@
-"""Starts JupyterLab for the tests, and ends it afterwards. It reads and writes only in a temporary folder."""
+"""Starts JupyterLab for the tests, and ends it afterwards. JupyterLab reads and writes only in a temporary folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Server:
     @classmethod
     @contextmanager
     def started(cls, folder: Path, nursery: Path | None = None, program: str = "jupyterlab") -> Iterator[Server]:
-        """Start JupyterLab, and end it afterwards. It reads and writes only inside `folder`.
+        """Start JupyterLab, and end it afterwards. JupyterLab reads and writes only inside `folder`.
 
         Args:
             folder: The folder for notebooks, settings and the log.

@@ -1,4 +1,4 @@
-"""Selections, and the requests that Python expects of the views for them. TypeScript must make the same requests.
+"""Selections, and the views' requests for them, made in Python. TypeScript must make the same requests.
 
 `python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
 """

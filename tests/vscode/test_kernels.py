@@ -107,7 +107,7 @@ def test_a_tab_without_its_cache_says_so(small: Code) -> None:
 
 
 def test_a_resting_pointer_causes_at_most_two_requests(small: Code) -> None:
-    """This matters because each request changes the notebook's toolbar for a moment."""
+    """More requests would be annoying, because each request changes the notebook's toolbar for a moment."""
     view = small.inspect("cache")
     counts = [still(small)]
     for head in ("L1H1", "L1H2", "L2H2"):
