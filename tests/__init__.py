@@ -1,1 +1,1 @@
-"""Tests, and what is started like them: benchmarks, documents that are written from a run, pictures, mutants."""
+"""Tests, and programs that are started in the same way: benchmarks, documents from runs, pictures, mutants."""

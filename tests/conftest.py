@@ -1,4 +1,4 @@
-"""For every test: what it runs with, in the report's first lines; and where processes find this package."""
+"""Settings of all tests: where processes find `tests.support`, and the report's first lines, which name versions."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-# Kernels and other processes that a test starts import `tests.support`, as the tests do by pytest's `pythonpath`.
+# Kernels and other processes that a test starts can then import `tests.support`. (Tests find it by `pythonpath`.)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 pytest.register_assert_rewrite("tests.support")
 
 
 def pytest_report_header() -> str:
-    """Name the versions that numbers depend on (from metadata: nothing heavy is imported)."""
+    """Return a line with the versions on which numbers depend, read from metadata without an import."""
     named = []
     for package in ("transformer-lens", "torch", "jupyterlab", "ipykernel", "anywidget"):
         try:

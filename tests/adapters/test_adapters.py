@@ -66,11 +66,11 @@ def test_quantised_by_bitsandbytes(wide, bits):
     model = TransformerBridge.boot_transformers(wide, hf_model=inner)
     weight = model.blocks[1].attn.o.original_component.weight
     plain = None
-    if bits == 4:  # before the first run, because that packs the weight for the processor
+    if bits == 4:  # before the first run, which packs the weight for the processor
         plain = functional.dequantize_4bit(weight.data, weight.quant_state).float().T.unflatten(0, (4, -1))
     with torch.no_grad():
         cache = model.run_with_cache(TOKENS)[1]
-    if bits == 8:  # the layer also quantises its input, so it is not a linear map
+    if bits == 8:  # not linear, because the layer also quantises its input
         for result_of in RESULTS.values():
             with pytest.raises(ResidscopeError, match="not a linear map"):
                 result_of(cache)

@@ -1,14 +1,15 @@
 """`npm run bench:sidebar`: the time from a click on a head to its drawn picture, idle and during each kind of cell.
 
-The times are measured in a real JupyterLab, on the demo model, by the browser's clock. There are two kinds of clicks:
+The times are measured in a real JupyterLab, on the demo model, by the browser's clock. There are two kinds of clicks
+on heads:
 
-- cold: on a head that the pointer has never touched, so that none of its data were requested before
-- by hand: the pointer crosses the two neighbouring heads, 40 ms on each, and clicks after 100 ms on the head
+- cold: the pointer has never touched the head, so that none of its data were requested before
+- by hand: the pointer crosses two neighbouring heads, 40 ms on each, and clicks on the head after 100 ms
 
-The round trip of an empty request on a comm of the same kernel is measured in turn with the clicks. Each time is
-measured twice: when the result arrives (the pixels are in the canvas, or the reply is there), and when the browser has
-painted the next frame (an animation frame, and the task after it). The goal compares painted times. Prints a table, and
-never asserts a time.
+Between the clicks, the round trip of an empty request on a comm of the same kernel is measured. Each time is measured
+twice: until the result arrives (pixels in the canvas, or a reply), and until the browser has painted the next frame
+(an animation frame, and the task after it). The goal compares painted times. The program prints a table, and never
+asserts a time.
 
 python -m tests.benchmarks.answer_times [--json FILE] [--only idle]
 """
@@ -32,7 +33,7 @@ from tests.support.lab import CHROMIUM_FLAGS, Lab
 from tests.support.server import Server
 
 Times = dict[str, list[list[float]]]
-"""For each kind of gesture, the milliseconds of each: until it arrives, and until it is painted."""
+"""By kind of gesture, two times of each gesture in milliseconds: until its result arrives, and until it is painted."""
 
 ROUNDS = 3
 ANEW = "cache{} = type(cache)(dict(cache.cache_dict), run.model)"
@@ -45,7 +46,7 @@ BUSY = {
     "pure Python loop": "n += 1",
 }
 
-# The clicks are events of the browser. A picture is drawn when the card is there and has its own numbers.
+# Clicks are events of the browser. A picture is drawn when the card exists and has its own numbers.
 SHARED = """
     const side = document.getElementById("residscope-sidebar");
     const painted = () => new Promise(done => requestAnimationFrame(() => {
@@ -107,11 +108,11 @@ MEASURE = f"""async ({{ cold, ways }}) => {{
         return taken;
     }};
     const point = (name, type) => {{
-        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // one that rests points at nothing
+        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // at new places
         cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true, clientX, clientY }}));
     }};
     const times = {{ cold: [], hand: [], why: [], empty: [] }};
-    // The strongest heads may have been asked for ahead.
+    // The strongest heads may have been requested ahead.
     const strong = new Set([...side.querySelectorAll(".rs-rank-line")].map(line => line.dataset.head));
     const unseen = cold.filter(name => !strong.has(name));
     for (const [at, way] of ways.entries()) {{
@@ -165,12 +166,12 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """Return rows for the table of all benchmarks: with an idle kernel."""
+    """Return the rows for the table of all benchmarks, measured with an idle kernel."""
     return as_rows(measured(["idle"]))
 
 
 def as_rows(table: dict[str, Times]) -> list[Row]:
-    """Return the rows of the goal: medians of painted times."""
+    """Return the rows of the goal, with medians of painted times."""
     found: list[Row] = []
     for name, times in table.items():
         empty = [summary([time[at] for time in times["empty"]])[0] for at in (0, 1)]
@@ -210,12 +211,12 @@ def measured(kinds: list[str]) -> dict[str, Times]:
 
 
 def chromium() -> str | None:
-    """Return the browser."""
+    """Return the path of Chromium or Chrome, or None."""
     return os.environ.get("RESIDSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
-    """Return one row for each kind of cell that runs meanwhile."""
+    """Return the times for each kind of cell that runs during the clicks."""
     lab.open(lab.write_notebook("times.ipynb", SETUP))
     lab.run_all()
     lab.open_sidebar()
@@ -224,7 +225,7 @@ def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
     for name in kinds:
         for _ in range(ROUNDS):
             number += 1
-            lab.run_cell(ANEW.format(number))  # a cache of which nothing was shown or computed yet
+            lab.run_cell(ANEW.format(number))  # makes a new cache, for which nothing was computed yet
             lab.inspect(f"cache{number}")
             work = BUSY[name]
             if work:
@@ -240,7 +241,7 @@ def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
 
 
 def heads() -> dict[str, list[Any]]:
-    """Return routes over the upper half of the map, not side by side, and heads in the lower half to click cold."""
+    """Return the pointer's ways in the upper half of the map, and heads in the lower half for cold clicks."""
     ways = [[f"L{layer}H{head + step}" for step in range(3)] for layer in range(0, 16, 2) for head in (0, 5)]
     return {"cold": [f"L{layer}H{head}" for layer in range(18, 30) for head in range(0, 9, 2)], "ways": ways}
 

@@ -1,7 +1,8 @@
 """Attention pictures: the time from the call to the painted picture, in headless Chromium, compared with CircuitsVis.
 
-Residscope's views run as in a notebook, over a kernel service in this process. Messages and buffers are sent over HTTP.
-CircuitsVis' page is put into the same page, as notebooks do it. Prints a table, and never asserts a time.
+Residscope's views run as in a notebook. A service in this process is their kernel, and messages and buffers are sent
+over HTTP. CircuitsVis' page is put into the same page, as in notebooks. The program prints a table, and never asserts
+a time.
 
 python -m tests.benchmarks.attention_pictures
 """
@@ -34,7 +35,7 @@ STATIC = ROOT / "py_backend/residscope/static"
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
 PATIENCE = int(os.environ.get("RESIDSCOPE_PATIENCE", "120")) * 1000
-"""After this many milliseconds, the other side counts as having drawn nothing."""
+"""After this many milliseconds, CircuitsVis counts as having drawn nothing."""
 
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/panel.css">
 <div id="root" style="width: 1200px"></div><div id="other"></div>
@@ -62,7 +63,7 @@ window.frame = () => new Promise(done => requestAnimationFrame(done));
 window.painted = async ready => {
     while (!ready()) await frame();
     await frame();
-    await frame();  // the one before is on screen
+    await frame();  // now the previous frame is on screen
     return now();
 };
 window.drawnCards = count => () => {
@@ -97,7 +98,7 @@ HOVER = """async count => {
     }
     return times;
 }"""
-# Frames without any work in between: the limit of this machine.
+# Returns the intervals between frames without any work: the limit of this machine.
 IDLE = """async count => {
     const times = [];
     let last = await frame();
@@ -108,8 +109,8 @@ IDLE = """async count => {
     }
     return times;
 }"""
-# Puts HTML into an output as a notebook does: its scripts run. CircuitsVis makes its canvases at once, and paints them
-# one by one. A painted canvas has the size of the picture, not the initial size.
+# Puts HTML into an output as a notebook does, so that its scripts run. CircuitsVis makes all its canvases at once, and
+# paints them one by one. A canvas has its initial size until it is painted, and then the size of the picture.
 OTHER = """([count, side]) => {
     const start = async () => {
         const other = document.body.appendChild(document.createElement("div"));
@@ -127,7 +128,7 @@ OTHER = """([count, side]) => {
 
 
 class Bench:
-    """A page, a server for it, and the kernel's service."""
+    """A page, the page's server, and the service that answers its requests."""
 
     def __init__(self, browser: Browser) -> None:
         self.browser, self.sent, self.other = browser, 0, ""
@@ -165,7 +166,7 @@ class Bench:
                 self.send_header("content-type", f"{kind}; charset=utf-8")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                with suppress(BrokenPipeError, ConnectionResetError):  # the page was left
+                with suppress(BrokenPipeError, ConnectionResetError):  # the browser has left the page
                     self.wfile.write(body)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -177,7 +178,7 @@ class Bench:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def html(self) -> str:
-        """The page with a panel."""
+        """Return the page with a panel."""
         target = msgspec.to_builtins(self.service.targets().resolve((5, 6)))
         traits = {
             "cache_name": "cache", "prompt": 0, "position": "last",
@@ -188,13 +189,13 @@ class Bench:
         return PAGE.replace("TRAITS", json.dumps(traits))
 
     def open(self, service: Any) -> None:
-        """Open a panel for a cache, and wait until it is drawn, with nothing pinned."""
+        """Open a panel without pinned heads for a service's cache, and wait until it is drawn."""
         self.service = service
         self.page.goto(self.address)
         self.page.wait_for_function("() => document.querySelector('.residscope')?.dataset.state === 'ready'")
 
     def timed(self, script: str, arg: Any) -> tuple[float, int]:
-        """Return the seconds until the picture is painted (as `script` measures it), and the number of sent bytes."""
+        """Run a script that returns when a picture was painted. Return the seconds until then, and the sent bytes."""
         self.sent, start = 0, time.time()
         return self.page.evaluate(script, arg) / 1000 - start, self.sent
 
@@ -218,7 +219,7 @@ def bench() -> Iterator[Bench]:
 
 
 def service(positions: int, layers: int, heads: int) -> Any:
-    """Return a service for a random model's cache. Attention is spread evenly over some tokens, as in trained heads."""
+    """Return a service for a random model's cache. Heads attend to a few tokens each, as trained heads do."""
     from transformer_lens.model_bridge import TransformerBridge
 
     from residscope.serving.service import Service
@@ -240,13 +241,13 @@ def service(positions: int, layers: int, heads: int) -> Any:
 
 
 def theirs(running: Bench, positions: int, heads: int, limit: int) -> tuple[float, int] | str:
-    """Return seconds and bytes of CircuitsVis' `attention_patterns` for the same patterns, or why there is none."""
+    """Return seconds and bytes of CircuitsVis' `attention_patterns` for the same patterns, or why there are none."""
     from circuitsvis.attention import attention_patterns
 
     held = running.service.hold.get().cache
     pattern = torch.cat([held["pattern", layer][0] for layer in range(held.model.cfg.n_layers)])[:heads]
     tokens = [f" w{at % 60}" for at in range(positions)]
-    # The part of the page that is not the program. A browser would have to load the program only once.
+    # CircuitsVis' JavaScript is not counted, because a browser would load it only once.
     program = len((Path(sys.modules["circuitsvis"].__file__ or "").parent / "dist/cdn/iife.js").read_bytes())
     page = running.browser.new_page()
     try:
@@ -284,7 +285,7 @@ def rows() -> list[Row]:
             figure = f"{their / our:.0f} × faster, {their_size / size:.1f} × fewer bytes"
             met = their >= 50 * our and their_size >= 10 * size
             taken = f"{spoken(their)}, {their_size / 1e6:.2f} MB"
-        note = "the median of five (the other: once), in a page that is open; bytes without either side's program"
+        note = "the median of five (CircuitsVis: once), in a page that is open; bytes without either side's program"
         work = "attention, 12 heads × 256 tokens: call to picture"
         found.append(
             Row(
@@ -309,7 +310,7 @@ def rows() -> list[Row]:
                     running.open(held)
                     times.append(running.timed(THUMBS, None))
                 spent, size = sorted(times)[1]
-                note = "those in sight are asked for; the worst of three: " + spoken(max(times)[0])
+                note = "only visible heads are requested; the worst of three: " + spoken(max(times)[0])
                 found.append(
                     Row(
                         f"attention, {layers * heads} thumbnails × {positions}: call to picture",

@@ -1,4 +1,4 @@
-"""Attribution compared with TransformerLens' own functions, on models of known shapes with random weights.
+"""Compares attribution with TransformerLens' own functions, on models of known shapes with random weights.
 
 python -m tests.benchmarks.attribution [NAME …]
 """
@@ -23,13 +23,13 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work, done in several ways.
+    """One piece of work, done by different functions.
 
     Attributes:
-        new: Residscope, with a new target.
-        again: Residscope, with a target that was requested before.
-        other: The other library.
-        read: One read of the activations that are needed at least.
+        new: Residscope with a new target.
+        again: Residscope with a target that was requested before.
+        other: The work of the other library, or by the definition.
+        read: One read of the activations that the work needs.
     """
 
     new: Work
@@ -60,7 +60,7 @@ def rows(only: set[str] | None = None) -> list[Row]:
 
 # --- the cases -------------------------------------------------------------------------------------------------------
 def case(name: str) -> Case:
-    """Return the model, the cache and the works of a case."""
+    """Return the functions of a case."""
     import torch
 
     import residscope
@@ -93,7 +93,7 @@ def case(name: str) -> Case:
         return (found[:, 0] - found[:, 1]) * model.ln_final.weight
 
     def heads() -> Any:
-        own = type(cache)(dict(cache.cache_dict), model)  # TransformerLens adds `hook_result` to it
+        own = type(cache)(dict(cache.cache_dict), model)  # a copy, because TransformerLens adds `hook_result`
         stack = own.stack_head_results(layer=-1, **where)
         stack = own.apply_ln_to_stack(stack, layer=-1, **where)
         return torch.einsum("c b ... d, b d -> c b ...", stack, directions())
@@ -105,7 +105,7 @@ def case(name: str) -> Case:
         )
         return found.mean(1).topk(50), found.mean(1).topk(50, largest=False)
 
-    def sources() -> Any:  # the definition: what each source adds to each destination is a vector of the stream
+    def sources() -> Any:  # by the definition: each source adds a vector to the stream at each destination
         v, pattern, scale = cache["v", 9][0], cache["pattern", 9][0], cache["ln_final.hook_scale"][0]
         W_O, direction = model.blocks[9].attn.W_O, directions()[0]
         maps = []
@@ -137,17 +137,17 @@ def _heads_last() -> list[Row]:
     first = side_by_side(5, _first_of_all(), each=3)[0]
     name = "heads, 8 × 15, last position, GPT-2-small shape"
     note = (
-        "a new target in a cache that was asked before; the first question of all to a cache takes "
+        "a new target, for a cache with earlier requests; the first request for a cache takes "
         f"{spoken(first)}, {theirs / first:.1f} × faster"
     )
     return [
         _row(f"{name}: a new target", _THEIRS, new, theirs, 6, note),
-        _row(f"{name}: a target asked before", _THEIRS, again, theirs, 40),
+        _row(f"{name}: a repeated target", _THEIRS, again, theirs, 40),
     ]
 
 
 def _first_of_all() -> Work:
-    """Ask the first question to a cache, of which only facts about its model are known."""
+    """Return work that sends the first request for a cache. Only facts about its model are already memoised."""
     import residscope
     from tests.benchmarks import shapes
 
@@ -193,7 +193,7 @@ def _neurons() -> list[Row]:
     work = case("neurons")
     new, again, theirs = side_by_side(7, work.new, work.again, work.other)
     beside = f"`get_full_resid_decomposition(project_output_onto=…)`, TransformerLens {version('transformer-lens')}"
-    note = f"asked before: {spoken(again)}, {theirs / again:.0f} ×"
+    note = f"a repeated target: {spoken(again)}, {theirs / again:.0f} ×"
     return [_row("neurons, 8 × 15, last position, top 50", beside, new, theirs, 5, note)]
 
 
@@ -216,7 +216,7 @@ def _row(work: str, beside: str, ours: float, theirs: float, goal: float, note: 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 def _memory(name: str, work: str, goal: float) -> Row:
-    """Return the peak memory above the initial memory, of a child process for each side."""
+    """Return a row that compares the extra memory of both sides: peak minus initial memory, each in a child process."""
 
     def child(side: str) -> float:
         command = [sys.executable, "-m", "tests.benchmarks.attribution", "--memory", name, side]
@@ -231,7 +231,7 @@ def _memory(name: str, work: str, goal: float) -> Row:
 
 
 def _grown(name: str, side: str) -> float:
-    """Return by how many bytes this process grew at most while it worked, after a first run on a small case."""
+    """Return how many bytes this process grew at most during the work. A small case was run before."""
     import residscope
     from tests.benchmarks import shapes
 

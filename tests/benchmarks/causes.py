@@ -1,6 +1,6 @@
-"""Ablation of heads, patching and estimates, compared with the model's own hooked runs.
+"""Compares ablation of heads, patching and estimates with the model's own hooked runs.
 
-Processor time of the process is compared, because wall time depends on the other load of the machine.
+The times are processor times of this process, because wall times depend on the other load of the machine.
 
 python -m tests.benchmarks.causes
 """
@@ -16,8 +16,8 @@ import torch
 from tests.benchmarks.table import Row, markdown, spoken
 
 EVERY = 5
-"""For all positions of the demo model: the heads of every fifth layer, because all heads take minutes. So the replay
-and the test of the blocks, which are part of the time, have more weight here."""
+"""On the demo model, only heads of every fifth layer are measured, because all heads take minutes. So two fixed costs
+have more weight here: the replay, and the test of the blocks."""
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def _of_shape(shape: str, model: Any, cache: Any, tokens: Any, answers: Any, *, 
     made: list[Row] = []
     for name, count, run, goal, work in works:
         theirs, ours = count * _theirs(run), _taken(work)
-        theirs = (theirs + count * _theirs(run)) / 2  # before and after, so that a busy machine slows both
+        theirs = (theirs + count * _theirs(run)) / 2  # measured before and after, so that a busy machine slows both
         made.append(_row(f"{name}, {shape}", f"{count} hooked runs (from 4)", ours, theirs, goal))
     start = time.perf_counter()
     taken = _taken(lambda: residscope.estimate(cache, source, answers, positions="each"))
@@ -104,7 +104,7 @@ def _taken(work: Callable[[], object]) -> float:
 
 
 def _theirs(work: Callable[[], object]) -> float:
-    """The time of one run, measured over two."""
+    """Return the mean time of two runs."""
     return sum(_taken(work) for _ in range(2)) / 2
 
 

@@ -1,6 +1,6 @@
-"""Two compared runs, against the attribution of one of them: two prompts of a cache, and two checkpoints.
+"""Compares the time of `compare` (of two prompts, or of two checkpoints) with that of attributing one run.
 
-Processor time is compared. Each call is a new question, for which nothing is memoised.
+The times are processor times. Each call uses a new cache object, for which nothing is memoised.
 
 python -m tests.benchmarks.compare
 """
@@ -65,7 +65,7 @@ def _beside(name: str, cache: Any, other: Any, answers: Any, by: str) -> list[Ro
     one = _taken(alone)
     for what, work in (("two prompts", prompts), ("two checkpoints", checkpoints)):
         taken = _taken(work)
-        one = (one + _taken(alone)) / 2  # before and after, so that a busy machine slows both
+        one = (one + _taken(alone)) / 2  # measured before and after, so that a busy machine slows both
         factor = taken / one
         made.append(
             Row(f"compare {what} by {by}, {name}", "attribute", spoken(taken), spoken(one),
@@ -75,12 +75,12 @@ def _beside(name: str, cache: Any, other: Any, answers: Any, by: str) -> list[Ro
 
 
 def _fresh(cache: Any) -> Any:
-    """The same activations in another cache, for which nothing is memoised yet."""
+    """Return a new cache with the same activations, for which nothing is memoised."""
     return type(cache)(dict(cache.cache_dict), cache.model)
 
 
 def _taken(work: Callable[[], object]) -> float:
-    """The shortest of a few times."""
+    """Return the shortest of a few times."""
     found: list[float] = []
     for _ in range(TIMES):
         start = time.process_time()

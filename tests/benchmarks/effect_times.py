@@ -1,10 +1,10 @@
-"""`npm run bench:effects`: from the click on *total* to the first colours, and from *stop* to “measured” on screen.
+"""`npm run bench:effects`: times from the click on *total* to the first colours, and from *stop* to “measured”.
 
-After each stop also the time until the kernel has run an empty cell: until then the model still runs. In a real
-JupyterLab, the inline panel of the demo model (8 prompts × 15 tokens), all times by the browser's clock, to the painted
-frame. Before each click the cache is a new one, so nothing is known of it. With `--against FOLDER`, an older checkout
-with its built bundles is measured in turn with this one, because a busy machine is slow for both. Prints a table; never
-asserts a time.
+After each stop, the time until the kernel has run an empty cell is also measured: until then, the model still runs.
+The page is an inline panel of the demo model (8 prompts × 15 tokens) in a real JupyterLab. All times are by the
+browser's clock, until the frame is painted. Before each click on *total* a new cache is made, for which nothing is
+memoised. With `--against FOLDER`, an older checkout with its built bundles is measured in turn with this one, so that a
+busy machine slows both. The program prints the times, and never asserts one.
 
 python -m tests.benchmarks.effect_times [--rounds N] [--against FOLDER]
 """
@@ -61,7 +61,7 @@ MEASURE = """async () => {
     await until(() => panel.querySelector(".rs-cell.rs-estimate"));
     await painted();
     times.first = performance.now() - start;
-    // At once (the runs are being prepared), and then at any moment of the runs.
+    // The first stop comes while the runs are being prepared, the others at different moments of the runs.
     for (const wait of [0, 137, 450, 900, 61, 333]) {
         await until(() => button("stop"));
         if (wait > 0) await until(() => /measuring/.test(state()));
@@ -103,18 +103,18 @@ def main() -> None:
 
 
 def text(times: list[float]) -> str:
-    """Median and worst, in milliseconds."""
+    """Return the median, the worst and all times in milliseconds, as text."""
     each = " ".join(f"{time:.0f}" for time in times)
     return f"median {statistics.median(times):.0f} ms, worst {max(times):.0f} ms of {len(times)} ({each})"
 
 
 def rows() -> list[Row]:
-    """For the table of all benchmarks."""
+    """Return the rows for the table of all benchmarks."""
     return as_rows(measured({"this one": Path(__file__).parents[2]}, 4)["this one"])
 
 
 def as_rows(times: tuple[list[float], list[float], list[float]]) -> list[Row]:
-    """The goals' rows."""
+    """Return the rows of the goals."""
     first, stops, _ = (statistics.median(some) for some in times)
     return [
         Row(
@@ -144,7 +144,7 @@ Times = tuple[list[float], list[float], list[float]]
 
 
 def measured(folders: dict[str, Path], rounds: int) -> dict[str, Times]:
-    """The times in a JupyterLab and a browser for each checkout, measured in turn."""
+    """Return the times of each checkout, measured in turn, each in a separate JupyterLab."""
     found: dict[str, Times] = {name: ([], [], []) for name in folders}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
@@ -161,7 +161,7 @@ def measured(folders: dict[str, Path], rounds: int) -> dict[str, Times]:
                     lab.panel()
                     times = lab.evaluate(MEASURE, timeout=300_000)
                     lab.command("notebook:clear-all-cell-outputs")
-                    if at > 0:  # the first time, modules are imported
+                    if at > 0:  # in the first round, modules are imported
                         found[name][0].append(times["first"])
                         found[name][1].extend(times["stops"])
                         found[name][2].extend(times["free"])
@@ -171,7 +171,7 @@ def measured(folders: dict[str, Path], rounds: int) -> dict[str, Times]:
 
 @contextmanager
 def _servers(folders: dict[str, Path]) -> Iterator[dict[str, Server]]:
-    """A JupyterLab for each checkout, all running at the same time."""
+    """Start a JupyterLab for each checkout, and yield all of them."""
     before = os.environ.get("PYTHONPATH")
     started: dict[str, Server] = {}
     managers = []

@@ -1,15 +1,15 @@
 """The time from executing a cell to the first picture on screen, in a real JupyterLab: Residscope, CircuitsVis, plotly.
 
-Each cell is run in turn, several times, in a warm kernel where all libraries are imported: on a page that was just
-loaded (cold), and once more on the same page (warm), after its outputs were cleared.
+The kernel is warm: all libraries are imported. Each cell is run several times, in turn with the others: on a page that
+was just loaded (cold), and again on the same page (warm), after its outputs were cleared.
 
 - `residscope.inspect(cache, answers, heads=[one])`, until its head map is coloured, and until its attention is drawn
 - plotly `imshow` of the same head map, with values computed before, and with values computed in the cell
-- CircuitsVis `attention_patterns` of the same head's layer, with the JavaScript from the package, as it does offline.
-  Its check for a network is left out.
+- CircuitsVis `attention_patterns` of the same head's layer, with the JavaScript from its package, as without a network.
+  CircuitsVis' check for a network is skipped.
 
-A picture is there when its marks are in the page, and the browser has painted the next frame. All times are by the
-browser's clock. Never asserts a time.
+A picture counts as shown when its marks are in the page and the browser has painted the next frame. All times are by
+the browser's clock. The program never asserts a time.
 
 python -m tests.benchmarks.first_picture [--json FILE]
 """
@@ -37,7 +37,7 @@ SETUP = """
 import circuitsvis, plotly.express as px, residscope
 import circuitsvis.utils.render
 from residscope import demo
-circuitsvis.utils.render.internet_on = lambda: False  # there is none here: its JavaScript comes from the package
+circuitsvis.utils.render.internet_on = lambda: False  # so that the JavaScript comes from the package
 run = demo.ioi()
 cache, answers = run.cache, run.answers
 tokens = run.model.to_str_tokens(cache["embed.hook_in"][0])
@@ -89,7 +89,7 @@ MEASURE = """async ([code, pictures]) => {
 }"""
 
 Times = dict[str, dict[str, dict[str, list[float]]]]
-"""Milliseconds by page (cold, warm), cell and picture."""
+"""Milliseconds, by page (cold or warm), cell and picture."""
 
 
 def measured() -> Times:
@@ -123,7 +123,7 @@ def as_rows(times: Times) -> list[Row]:
     """Return rows that compare Residscope with each other library, on a cold and on a warm page."""
     found: list[Row] = []
     others = [
-        ("map", "head map", "plotly", f"plotly {version('plotly')} `imshow` of figures that were there"),
+        ("map", "head map", "plotly", f"plotly {version('plotly')} `imshow` of values that were computed before"),
         ("map", "head map", "plotly, computed in the cell", f"plotly {version('plotly')} `imshow`, computing them"),
         ("card", "a head's attention", "circuitsvis", f"CircuitsVis {version('circuitsvis')} `attention_patterns`"),
     ]

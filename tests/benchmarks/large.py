@@ -1,4 +1,4 @@
-"""A large model: 32 layers × 32 heads × 2048 tokens in bfloat16 (Llama-3-8B's shape), answered as for a view.
+"""Times and memory of a view's requests for a large model: 32 layers × 32 heads × 2048 tokens, bfloat16.
 
 python -m tests.benchmarks.large
 """
@@ -42,20 +42,20 @@ def rows() -> list[Row]:
     return [
         *made,
         Row(
-            f"{SHAPE}: the longest of these given up, until nothing works on it",
+            f"{SHAPE}: the longest of these requests, from its cancellation until the work ends",
             "",
             spoken(max(slow)),
             "",
             f"{max(slow) * 1e3:.0f} ms at most of {len(slow)}",
             "≤ 200 ms",
             max(slow) <= 0.2,
-            f"meanwhile a short question is answered after {spoken(max(between))} at most",
+            f"during the work, a short request is answered after {spoken(max(between))} at most",
         ),
     ]
 
 
 def figures() -> dict[str, Any]:
-    """Return the time and memory of each piece of work, and how soon it ends after a cancel request."""
+    """Return the time and memory of each piece of work, and how soon the work ends after a cancel request."""
     from residscope.serving.service import Service
     from tests.benchmarks import shapes
 
@@ -80,7 +80,7 @@ def figures() -> dict[str, Any]:
         forget_peak()
         before, start = peak(), time.perf_counter()
         told = ask(served, name, work)
-        note = f"its progress was told {told} times" if told else ""
+        note = f"progress was reported {told} times" if told else ""
         found["works"][name] = time.perf_counter() - start, peak() - before, note
     for turn in range(5):
         work = {"kind": "attribute", "by": "head", "target": _other(20 + turn), "position": 1000 + turn}
@@ -102,7 +102,7 @@ def _other(id: int) -> dict[str, Any]:
 
 
 def ask(served: Any, id: str, work: dict[str, Any]) -> int:
-    """Send a request until its reply is there, as a view does. Return how often the progress came instead."""
+    """Send a request until its reply comes, as a view does. Return how often progress came instead of the reply."""
     told = -1
     answer: dict[str, Any] = {"reply": {"kind": "working"}}
     while answer.get("reply", {}).get("kind") == "working":

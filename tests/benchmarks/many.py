@@ -1,9 +1,9 @@
-"""10,000 prompts through `attribute_many`: its time compared with the runs alone, its memory with holding all caches.
+"""`attribute_many` on 10,000 prompts: its time and that of the runs alone, its memory and that of holding the caches.
 
 python -m tests.benchmarks.many
 
-Each piece of work is done in a separate process. Extra memory is the peak of its resident memory, minus the memory
-after a first batch. So the model, the libraries and one batch's buffers are not counted. (Linux only.)
+Each piece of work has a separate process. Extra memory is the peak of the process's resident memory, minus its memory
+after the first batch. So the model, the libraries and one batch's buffers are not counted. (Linux only.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.benchmarks.table import Row, markdown
 
 PROMPTS, BATCH, POSITIONS, VOCAB = 10_000, 100, 16, 1000
 HELD = 1000
-"""The caches of this many prompts are held at once for comparison. All caches would take ten times as much."""
+"""For comparison, the caches of this many prompts are held at once. All caches would take ten times as much memory."""
 SIZES = {"d_model": 64, "d_head": 16, "n_layers": 4, "n_heads": 4, "n_ctx": POSITIONS, "d_mlp": 256, "d_vocab": VOCAB}
 SHAPE = "4 layers × 4 heads, d_model 64, 16 tokens a prompt, 100 prompts a batch"
 
@@ -40,7 +40,7 @@ def rows() -> list[Row]:
             f"+{many['seconds'] / many['runs'] - 1:.0%}",
             "",
             None,
-            "what `attribute` takes for each batch does not shrink with the model, and this one is small",
+            "the model is small, and the time of `attribute` for a batch does not shrink with the model",
         ),
         Row(
             f"extra memory, {HELD:,} prompts",
@@ -116,7 +116,7 @@ def measured(work: str, prompts: int) -> dict[str, float]:
     do = {"many": many, "neurons": neurons, "hold": hold}[work]
     do(2 * BATCH)
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted again
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     start, spent = time.perf_counter(), 0.0
     count = do(prompts)
     return {"seconds": time.perf_counter() - start, "runs": spent, "extra": resident("VmHWM") - before, "rows": count}

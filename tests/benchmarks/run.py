@@ -1,6 +1,6 @@
-"""`npm run bench`: the costs of Residscope, each compared with something else in the same run.
+"""`npm run bench`: measures the costs of Residscope, each compared with something else in the same run.
 
-Prints a table, and never asserts a time. Each part runs in a separate process, one after another.
+The program prints a table, and never asserts a time. The parts run one after another, each in a separate process.
 
 python -m tests.benchmarks.run [--json FILE] [PART …]
 """

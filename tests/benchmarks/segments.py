@@ -1,4 +1,4 @@
-"""A trace of 4,096 tokens in 20 segments: the maps segment × segment of all heads of a layer.
+"""A trace of 4,096 tokens in 20 segments: maps from segment to segment, for all heads of a layer.
 
 python -m tests.benchmarks.run segments
 """
@@ -15,7 +15,7 @@ POSITIONS, SEGMENTS, HEADS = 4096, 20, 9
 
 
 def rows() -> list[Row]:
-    """Return the rows: each weighting, beside one sum over the layer's patterns."""
+    """Return a row for each weighting. Each is compared with one sum over the layer's patterns."""
     import residscope
 
     made: list[Row] = []

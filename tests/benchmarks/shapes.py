@@ -16,7 +16,7 @@ THREADS = 2
 
 @cache
 def gpt2_small() -> Any:
-    """12 layers × 12 heads, d_model 768, d_mlp 3072, 50,257 tokens. Norm weights and biases differ from their start."""
+    """Return a model: 12 layers × 12 heads, d_model 768, d_mlp 3072, 50,257 tokens, random norm weights and biases."""
     from transformer_lens.model_bridge import TransformerBridge
 
     torch.manual_seed(0)
@@ -48,7 +48,7 @@ def run(model: Any, batch: int, positions: int) -> tuple[Any, torch.Tensor]:
 
 
 def _tokenizer(size: int, folder: Path) -> None:
-    """A tokenizer with a word for each id. A bridge loads it from the model's folder."""
+    """Save a tokenizer with one word for each id into the model's folder, from which a bridge loads it."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -61,10 +61,10 @@ def _tokenizer(size: int, folder: Path) -> None:
 
 @cache
 def llama3_8b() -> Any:
-    """32 layers × 32 heads, d_model 4096, 8 key-value heads, 128,256 tokens, bfloat16.
+    """Return a model: 32 layers × 32 heads, d_model 4096, 8 key-value heads, 128,256 tokens, bfloat16.
 
-    All layers share one layer's random weights, because 8 billion weights would not fit in memory. This does not
-    change the cost.
+    All layers share the random weights of one layer, because 8 billion weights would not fit in memory. This does not
+    change the times.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -105,7 +105,7 @@ def llama3_8b() -> Any:
 
 
 def llama3_cache(model: Any, positions: int, patterns: int) -> Any:
-    """Return a cache of one prompt like that of such a model, with patterns and values of only the first few layers.
+    """Return a cache of one prompt, as from a run of this model, with patterns and values of only the first layers.
 
     A run of the model would take half an hour on a small machine. So the output of attention is computed as `z` @
     `W_O`, and the stream as the sum of all outputs.

@@ -1,4 +1,4 @@
-"""The sizes of what is loaded and sent: the import, the wheel, the bundle, and each request's reply on the demo model.
+"""Measures the import, the sizes of wheel and bundle, and the size of each request's reply on the demo model.
 
 python -m tests.benchmarks.sizes
 """

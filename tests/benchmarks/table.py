@@ -1,4 +1,4 @@
-"""The table of a benchmark: one row for each piece of work, with a comparison and a goal. Nothing here asserts."""
+"""The table of a benchmark: one row for each piece of work, with a comparison and a goal. It never fails."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Row:
         beside: The work that it is compared with in the same run, with its version.
         ours: The cost with Residscope: "3.1 ms".
         theirs: The cost on the other side.
-        figure: The number that the goal is about: "12 ×".
-        goal: The goal in words: "≥ 6 ×".
+        figure: The number to which the goal refers: "12 ×".
+        goal: The goal as text: "≥ 6 ×".
         met: Whether the goal was reached. None without a goal.
         note: A remark for readers.
     """
@@ -57,9 +57,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def side_by_side(times: int, *works: Callable[[], object], each: int = 1) -> list[float]:
-    """Return the median times of pieces of work in seconds. They run in turn, so that a busy machine slows all alike.
+    """Return the median times of pieces of work in seconds. They run in turn, so that a busy machine slows all of them.
 
-    Each runs once without being counted. In its turn, each runs `each` times, as in real work.
+    Each piece of work runs once before the measurement. In each turn, it runs `each` times, as in real work.
     """
     for work in works:
         work()
@@ -71,7 +71,7 @@ def side_by_side(times: int, *works: Callable[[], object], each: int = 1) -> lis
 
 
 def spoken(taken: float) -> str:
-    """Return a time in words: "0.35 ms", "12 ms", "1.4 s"."""
+    """Return a time as text: "0.35 ms", "12 ms", "1.4 s"."""
     for factor, unit in ((1, "s"), (1e3, "ms")):
         if taken * factor >= 1:
             return f"{taken * factor:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Targets inside the model: why a head reads a source, what the head moves, and what a neuron reads.
+"""Times of targets inside the model: why a head reads a source, what the head moves, and what a neuron reads.
 
 python -m tests.benchmarks.why [--large]
 """
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def rows() -> list[Row]:
-    """Return rows of each shape, from a separate process whose memory is measured."""
+    """Return the rows of both shapes. Each shape is measured in a separate process."""
     small, large = _child("small"), _child("large")
     made: list[Row] = []
     for name, (new, again, logits, extra) in small.items():
@@ -51,7 +51,7 @@ def _child(shape: str) -> dict[str, list[float]]:
 
 
 def _works(cache: Any, answers: Any, head: str, destination: int, source: int) -> dict[str, Callable[[int], object]]:
-    """Return each piece of work. Its source changes with each call, so that each call has a new target."""
+    """Return pieces of work. Each takes a number that changes the source, so that each call has a new target."""
     import residscope
     from residscope import targets
 

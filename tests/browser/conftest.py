@@ -1,7 +1,7 @@
 """A real JupyterLab and a real browser.
 
-`server` is one JupyterLab for the whole session, in temporary folders. `lab` is a new browser page of this server, with
-the helpers of `lab.py`. A test fails if its page reports an error of Residscope.
+`server` is one JupyterLab for all tests, in temporary folders. `lab` is a new browser page of this server, with the
+helpers of `lab.py`. A test fails if its page reports an error of Residscope.
 """
 
 import os
@@ -26,7 +26,7 @@ PICTURES = Path("test-results")
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """Starts kernels quickly; see `nursery.py`."""
+    """The socket of a process that starts kernels quickly (see `nursery.py`), or None if it is not available."""
     if not AVAILABLE:
         yield None
         return
@@ -45,14 +45,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, nursery: Path | None) -> It
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The Chromium that `npm test` found, else one on the path, else Playwright's own."""
+    """A Chromium: the one that `npm test` found, or one on the path, or Playwright's own."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     path = os.environ.get("RESIDSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
         try:
             running = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         except PlaywrightError as error:
-            pytest.fail(f"No Chromium starts. `npm test -- browser` finds or installs one.\n{error}", pytrace=False)
+            pytest.fail(f"Chromium cannot start. `npm test -- browser` finds or installs it.\n{error}", pytrace=False)
         yield running
         running.close()
 
@@ -65,7 +65,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     errors: list[str] = []
 
     def note(text: str, where: str) -> None:
-        if "residscope" in f"{text} {where}".lower() or "blob:" in where:  # an anywidget's module comes from a blob
+        if "residscope" in f"{text} {where}".lower() or "blob:" in where:  # anywidget loads modules from blobs
             errors.append(f"{text} ({where})")
 
     def note_message(message: ConsoleMessage) -> None:
@@ -104,5 +104,5 @@ FAILED_BEFORE = pytest.StashKey[int]()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Store how many tests had failed, so that `page` can tell whether this test failed."""
+    """Store the number of failed tests, so that `page` can tell whether this test failed."""
     item.config.stash[FAILED_BEFORE] = item.session.testsfailed

@@ -1,4 +1,4 @@
-"""The pictures of the gallery (`npm run pictures`): each view on the demo model, with what a reader should look at."""
+"""The pictures of the gallery (`npm run pictures`): each view on the demo model, with a caption."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _cell(head: str) -> Look:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: the selection, the place of the pointer, the part of the panel that is taken, and the caption."""
+    """A picture: the selection, the position of the pointer, the part of the panel in the picture, and the caption."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""`npm run pictures`: the README's and the gallery's pictures, taken from the running program in a real JupyterLab.
+"""`npm run pictures`: takes the README's and the gallery's pictures from the running program in a real JupyterLab.
 
 python -m tests.browser.pictures [FOLDER]
 """
@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
 
 
 def sidebar(lab: Lab, folder: Path) -> None:
-    """The sidebar beside a notebook, narrow, and the same cache in the main area, wide; light and dark."""
+    """Take pictures of the narrow sidebar beside a notebook, and of its cache in the wide main area, light and dark."""
     page = lab.page
     page.set_viewport_size({"width": 1500, "height": 1250})
     lab.open(lab.write_notebook("research.ipynb", RESEARCH, TRAINING))
@@ -109,7 +109,7 @@ def sidebar(lab: Lab, folder: Path) -> None:
 
 
 def partial(lab: Lab, folder: Path) -> None:
-    """Panels of filtered caches, with the same answers."""
+    """Take pictures of panels of filtered caches."""
     page = lab.page
     lab.command("apputils:change-theme", theme=THEMES["light"])
     page.set_viewport_size({"width": 1440, "height": 900})

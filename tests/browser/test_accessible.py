@@ -37,7 +37,7 @@ START: dict[str, Any] = {
 
 
 def findings(view: Locator) -> list[str]:
-    """The serious or worse findings of axe-core in a view, each with its element."""
+    """Return the findings of axe-core in a view that are serious or worse, each with its element."""
     results = view.evaluate("view => window.axe.run(view, { resultTypes: ['violations'] })")
     return [
         f"{found['id']} ({found['impact']}): {found['help']}: {node['html'][:160]} {node['failureSummary'][:200]}"
@@ -63,7 +63,7 @@ def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
         expect(panel).to_have_attribute("data-theme", "dark" if "Dark" in theme else "light", timeout=FOLLOWS)
         for state in STATES:
             lab.python("0", before="".join(f"panel.{name} = {value!r}\n" for name, value in {**START, **state}.items()))
-            # The panel has received the state, and has the replies to the requests that follow.
+            # Wait until the panel has received the state, and then the replies to its requests.
             lab.until(lambda: lab.python("panel.tab"), lambda tab, state=state: tab == state.get("tab", "attention"))
             lab.ready(panel)
             found += [f"{theme} {state}: {finding}" for finding in findings(panel)]

@@ -1,7 +1,7 @@
-"""Two runs of different lengths, aligned by token with one click; and the token lens of both.
+"""Two runs of different lengths, aligned by token with one click, and the token lens of both runs.
 
-Truth: `residscope.compare(…, align="by token")` in the notebook's kernel, and float64 by hand from TransformerLens'
-cache and weights: the norm of this model only scales, and its heads write z @ W_O.
+Expected: `residscope.compare(…, align="by token")` in the notebook's kernel, and values by hand in float64 from
+TransformerLens' cache and weights. The norm of this model only scales, and its heads write z @ W_O.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BESIDE = {0: 0, 1: 2, 4: 5, 5: 7, 9: 11, 14: 16}
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A panel at prompt 2 beside a cache of one prompt that is two tokens longer."""
+    """A panel at prompt 2. The kernel also has a cache of one prompt that is two tokens longer."""
     lab.open(lab.write_notebook("align.ipynb", SETUP, BY_HAND, LONGER, TRUTH, INSPECT))
     lab.run_all()
     panel = lab.panel()

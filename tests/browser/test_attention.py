@@ -1,4 +1,4 @@
-"""The attention tab in a real JupyterLab on the real demo model: its numbers are the cache's, its gestures, its box."""
+"""The attention tab in a real JupyterLab on the real demo model: its numbers, its gestures, and the size of its box."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LENGTH = (
     "(cache['pattern', {0}][0, {1}, {2}, {3}] * (cache['v', {0}][0, {3}, {1} // 3] @ run.model.W_O[{0}, {1}]).norm())"
 )
 SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'], position='all').values[{3}, {2}, 0, 0]"
-# Changes the size of the panel's host a little in every frame, for ten seconds: its width, and its height, which a host
-# such as VS Code takes from the content that it has just measured. Returns the observed sizes of the box: its height,
-# and the difference between the widths of host and box.
+# Changes the width and height of the panel's host a little in every frame, for ten seconds. (VS Code sets the height of
+# an output to the measured height of its content.) Returns the observed sizes of the box: its height, and the gap
+# between the widths of its column and of the box.
 WATCH = """(box) => new Promise((resolve) => {
     const host = box.closest(".residscope").parentElement;
     const column = box.closest(".rs-lower");
@@ -48,7 +48,7 @@ WATCH = """(box) => new Promise((resolve) => {
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel, two heads pinned, one prompt in view."""
+    """A notebook with a drawn panel of one prompt, with two pinned heads."""
     lab.open(lab.write_notebook("attention.ipynb", SETUP, INSPECT))
     lab.run_all()
     return lab, lab.panel()
@@ -83,7 +83,7 @@ def point_at(panel: Locator, head: str, q: int, k: int, positions: int = 15) -> 
 
 
 def painted(strip: Locator) -> list[float]:
-    """How much of each token is read, by the text of the strip."""
+    """Return the attention that each token of the strip shows."""
     return strip.get_by_role("option").evaluate_all("all => all.map(one => Number(one.dataset.attention))")
 
 
@@ -95,7 +95,7 @@ def figure(lab: Lab, expression: str, *at: int) -> float:
     return lab.python(f"float({expression.format(*at)})")
 
 
-def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple[Lab, Locator]) -> None:
+def test_a_cells_sentence_has_all_weightings_and_each_source_has_a_bar(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     lab.python("0", before="panel.weighting = 'pattern'")
     for weighting, label in [("value", "Value-weighted"), ("contribution", "Contribution"), ("pattern", "Attention")]:
@@ -121,7 +121,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
                 assert number(said, r"value-weighted ([\d.]+)") == pytest.approx(
                     figure(lab, LENGTH, 23, 3, q, k), rel=0.06
                 )
-    # The same by keyboard, in the strip of sources. Both cards show the row under the pointer.
+    # Keys move in the strip of sources, too. While the pointer is on a row of one card, both cards show this row.
     strip = card(panel, "L29H0").get_by_label("What each source contributes through L29H0")
     strip.focus()
     lab.page.keyboard.press("End")
@@ -130,7 +130,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
     assert number(said, r"contributes ([+−][\d.]+)") == pytest.approx(figure(lab, SOURCES, 29, 0, 14, 14), abs=0.006)
     point_at(panel, "L23H3", 8, 2)
     expect(card(panel, "L29H0").locator(".rs-reads")).to_contain_text("“·shops” reads ")
-    # The strip shows that row of that head. When the pointer has left, it shows the row of the pinned head again.
+    # The token strip shows the row and the head under the pointer. Otherwise it shows the last pinned head.
     strip_of_tokens = panel.get_by_role("listbox", name="Destination position")
     for layer, head, q in ((23, 3, 8), (29, 0, 11), (29, 0, 14)):
         if q < 14:
@@ -142,7 +142,7 @@ def test_a_cell_says_its_three_weightings_and_every_source_its_bar(opened: tuple
         lab.until(lambda: painted(strip_of_tokens), partial(near, true))
 
 
-def test_a_card_is_enlarged_zoomed_and_told_with_its_own_scale(opened: tuple[Lab, Locator]) -> None:
+def test_a_card_is_enlarged_and_zoomed_and_its_scale_is_shown(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     one = card(panel, "L23H3")
     canvas = one.locator("canvas").first
@@ -182,7 +182,7 @@ def test_a_card_is_enlarged_zoomed_and_told_with_its_own_scale(opened: tuple[Lab
 
 
 def shades(panel: Locator) -> list[dict[str, Any]]:
-    """The name of each token of the text, and how dark the token is."""
+    """Return the name of each token of the text, and how light its background is."""
     return panel.locator(".rs-word").evaluate_all(
         """words => words.map(word => {
             const ground = getComputedStyle(word.querySelector(".rs-word-text")).backgroundColor;
@@ -226,7 +226,7 @@ def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(ope
     expect(sentence(panel)).to_contain_text(f"(L23H3 {pair[0]:.2f}, L29H0 {pair[1]:.2f})")
     switch(panel, "Direction", "is read by")
     compare(f"({mean})[:, 10]")
-    panel.get_by_role("button", name="L29H0", exact=True).click()  # without this head
+    panel.get_by_role("button", name="L29H0", exact=True).click()  # leaves out this head
     expect(line).to_contain_text("L23H3: “·John₁₀” is read by ")
     compare("cache['pattern', 23][0, 3, :, 10]")
     words.nth(10).click()  # unlocks

@@ -48,7 +48,7 @@ def opened(lab: Lab) -> tuple[Lab, Locator]:
 
 
 def numbers(panel: Locator, head: str) -> list[float]:
-    """The numbers of a cell: the shown number, then those of A and B."""
+    """Return the numbers of a cell: the shown one, then those of A and B."""
     label = panel.locator(f'[role=gridcell][data-head="{head}"]').get_attribute("aria-label") or ""
     return [float(found.replace("−", "-")) for found in re.findall(r"[+−][\d.]+", label)]
 
@@ -76,7 +76,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     gaps = {f"L{layer}H{head}": second[layer][head] - first[layer][head] for layer in range(30) for head in range(9)}
     assert names == sorted(gaps, key=lambda name: -abs(gaps[name]))[: len(names)]
 
-    # The part from different reading is the rest. Here it is summed over heads; for one head it is checked in Python.
+    # The line shows the part that is read differently, as a sum over heads. The other part is checked for one head.
     values = lab.python(
         "[float(residscope.compare(cache, answers=(' Mary', ' John'), prompt=2, with_prompt=1).written["
         "23 * 9 + 3, 0]), written(23, 3, 2, 1)]"
@@ -91,7 +91,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
         assert numbers(panel, "L29H1")[0] == pytest.approx(rows[29][1], abs=6e-3)
     assert lab.python("panel.run") == "first"
 
-    # A pinned head stays, and another prompt is compared with the same prompt.
+    # Another prompt is compared with the same prompt 1, and a pinned head stays.
     panel.locator("[data-run=difference]").click()
     panel.locator('[role=gridcell][data-head="L23H3"]').click()
     panel.get_by_role("button", name="Next prompt").click()
@@ -104,12 +104,12 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     settled(panel)
     expect(badge).to_contain_text("the model’s own logit difference")
     lab.becomes("panel.against", None)
-    lab.python("0", before="panel.against = 1")  # set from Python
+    lab.python("0", before="panel.against = 1")
     settled(panel)
     expect(badge).to_contain_text("the difference of the two runs’")
 
 
-def test_another_cache_by_keys_alone_and_what_becomes_of_it(opened: tuple[Lab, Locator]) -> None:
+def test_keys_alone_choose_another_cache_and_its_changes_are_noticed(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     keyboard = lab.page.keyboard
     lab.python("0", before="with torch.no_grad(): _, corrupted = run.model.run_with_cache(run.tokens.roll(1, 0))")
@@ -140,7 +140,7 @@ def test_another_cache_by_keys_alone_and_what_becomes_of_it(opened: tuple[Lab, L
     lab.becomes("panel.run", "second")
     assert numbers(panel, "L23H3")[0] == pytest.approx(lab.python("float(heads(corrupted, 2)[23, 3])"), abs=6e-3)
 
-    # A change of the second run is noticed. If the run was deleted, a message says so.
+    # A change of the second run is noticed. After its deletion, a message says so.
     change = (
         "with torch.no_grad(): _, third = run.model.run_with_cache(run.tokens.roll(3, 0))\n"
         "for name, tensor in corrupted.cache_dict.items(): tensor.copy_(third[name])"

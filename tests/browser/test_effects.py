@@ -1,6 +1,6 @@
-"""Effects that are measured in runs of the user's model, and runs without some heads: in the panel and the sidebar.
+"""Effects that are measured in runs of the user's model, and runs without some heads, in the panel and the sidebar.
 
-Expected: TransformerLens' own `run_with_hooks`, which sets the output of a head to zero.
+Expected: values from TransformerLens' own `run_with_hooks`, with the output of a head set to zero.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def opened(lab: Lab) -> tuple[Lab, Locator]:
 
 
 def words(panel: Locator, head: str) -> str:
-    """The text of a head's cell."""
+    """Return the text of a head's cell."""
     return panel.locator(f'[role=gridcell][data-head="{head}"]').get_attribute("aria-label") or ""
 
 
 def numbers(panel: Locator, head: str) -> dict[str, float]:
-    """The effects that the cell of a head shows, by their names."""
+    """Return the effects in a head's cell, by their names."""
     found = re.findall(r"(total|direct|indirect) ([+−]?[\d.]+)", words(panel, head))
     return {name: float(value.replace("−", "-")) for name, value in found}
 
 
 def is_measured(panel: Locator, head: str, timeout: float = MEASURES) -> None:
-    """Wait until the effect of a head is measured."""
+    """Wait until the total effect of a head is measured."""
     cell = panel.locator(f'[role=gridcell][data-head="{head}"]')
     expect(cell).to_have_attribute("aria-label", re.compile("total "), timeout=timeout)
 
@@ -82,7 +82,7 @@ def test_total_and_direct_effects_by_a_click(opened: tuple[Lab, Locator]) -> Non
     panel.get_by_role("button", name="total", exact=True).click()
     lab.becomes("panel.effect", "total")
     expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ replayed", timeout=MEASURES)
-    for layer, head in ((23, 3), (29, 1), (23, 0)):  # the strongest ones are measured first
+    for layer, head in ((23, 3), (29, 1), (23, 0)):  # the strongest heads are measured first
         is_measured(panel, f"L{layer}H{head}")
         shown = numbers(panel, f"L{layer}H{head}")
         assert shown["total"] == pytest.approx(lab.python(f"total({layer}, {head})"), abs=2e-3)
@@ -90,7 +90,7 @@ def test_total_and_direct_effects_by_a_click(opened: tuple[Lab, Locator]) -> Non
     panel.get_by_role("button", name="stop", exact=True).click()
     assert lab.python(STATE) == before
 
-    # The ranking shows the same values. Direct effects are shown again at once, and no further run is made.
+    # The ranking shows the same values. Direct effects can be shown again without a further run.
     top = panel.locator(".rs-ranking .rs-name").first.inner_text()
     assert numbers(panel, top)["total"] >= numbers(panel, "L23H3")["total"]
     direct = numbers(panel, "L23H3")["direct"]
@@ -140,11 +140,11 @@ def test_measuring_can_be_stopped_and_goes_on(opened: tuple[Lab, Locator]) -> No
     [
         "import time; time.sleep(4); ended.append(1)",
         "import asyncio; await asyncio.sleep(4); ended.append(1)",
-        "import time; time.sleep(4); ended.append(1); 1 / 0",  # cancels what was queued after it
+        "import time; time.sleep(4); ended.append(1); 1 / 0",  # the kernel then cancels the queued requests
     ],
     ids=["a cell", "an async cell", "a cell that fails"],
 )
-def test_it_waits_for_the_running_cell(opened: tuple[Lab, Locator], cell: str) -> None:
+def test_measuring_waits_for_the_running_cell(opened: tuple[Lab, Locator], cell: str) -> None:
     lab, panel = opened
     lab.run_cell("ended = []")
     lab.start_cell(cell)
@@ -156,7 +156,7 @@ def test_it_waits_for_the_running_cell(opened: tuple[Lab, Locator], cell: str) -
     panel.get_by_role("button", name="stop", exact=True).click()
 
 
-def test_a_run_without_heads_stands_beside_the_cache(opened: tuple[Lab, Locator]) -> None:
+def test_a_run_without_heads_is_compared_with_the_cache(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     panel.locator('[role=gridcell][data-head="L23H3"]').click()
     panel.locator(".rs-take-out").click()
@@ -171,7 +171,7 @@ def test_a_run_without_heads_stands_beside_the_cache(opened: tuple[Lab, Locator]
     wanted = lab.python("difference(without((23, 3)))")
     assert float(measured[1].replace("−", "-")) == pytest.approx(wanted, abs=2e-3)
 
-    # A second head is left out by a key, the first one is restored, and restoring the last one ends the comparison.
+    # A key leaves out a second head. Then the first head is restored. Restoring the second one ends the comparison.
     panel.locator('[role=gridcell][data-head="L29H1"]').click()
     panel.locator('[role=gridcell][data-head="L29H1"]').focus()
     lab.page.keyboard.press("t")
@@ -186,11 +186,11 @@ def test_a_run_without_heads_stands_beside_the_cache(opened: tuple[Lab, Locator]
     expect(badge).to_contain_text("the model’s own logit difference")
 
 
-def test_in_the_sidebar_its_turns_are_not_cells_and_a_reload_runs_nothing(lab: Lab) -> None:
+def test_in_the_sidebar_measuring_does_not_count_as_a_cell_and_a_reload_runs_nothing(lab: Lab) -> None:
     lab.open(lab.write_notebook("sidebar.ipynb", SETUP, ONE, BY_HAND))
     lab.open_sidebar()
     lab.run_all()
-    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)  # this cache, and `run.cache`
+    expect(lab.caches).to_have_count(2, timeout=FOLLOWS)  # `cache` and `run.cache`
     view = lab.inspect("cache")
     listed = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
     lab.page.evaluate(
@@ -211,7 +211,7 @@ def test_in_the_sidebar_its_turns_are_not_cells_and_a_reload_runs_nothing(lab: L
     assert numbers(view, "L23H3")["total"] == pytest.approx(wanted, abs=2e-3)
     asked = lab.page.evaluate("() => window.asked")
     assert asked.count("effects") > 1
-    assert asked.count("caches") <= 1  # its turns do not count as cells
+    assert asked.count("caches") <= 1  # after a cell, the sidebar would request the list again
 
     lab.page.reload()
     view = lab.sidebar.get_by_role("region", name="Residscope", exact=True)

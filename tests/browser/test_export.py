@@ -1,4 +1,4 @@
-"""The export menu in JupyterLab: files that the browser saves, and code that computes the shown values."""
+"""The export menu in JupyterLab: the browser saves files, and copied code computes the shown values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_menu(panel: Locator) -> Locator:
 
 
 def saved(lab: Lab, menu: Locator, button: str) -> tuple[str, bytes]:
-    """The file that the browser saves when a button of the menu is pressed: its name and content."""
+    """Click a button of the menu, and return name and content of the file that the browser saves."""
     with lab.page.expect_download() as download:
         menu.get_by_role("button", name=button, exact=True).click()
     name = download.value.suggested_filename
@@ -59,7 +59,7 @@ def shown(lab: Lab) -> tuple[Lab, Locator]:
     return lab, panel
 
 
-def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> None:
+def test_tables_and_figures_hold_the_values_of_python(shown: tuple[Lab, Locator]) -> None:
     lab, panel = shown
     menu = open_menu(panel)
     expect(menu.get_by_role("rowheader")).to_have_text(PICTURES)
@@ -70,7 +70,7 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
     rows = records(data)
     assert [(int(r["layer"]), int(r["head"])) for r in rows] == [(i, j) for i in range(30) for j in range(9)]
     flat = [v for row in grid for v in row]
-    # The first request reads the activations. Later requests read memoised vectors, so the order of sums differs.
+    # The panel's request reads activations. Later requests read memoised vectors and sum them in another order.
     assert [float(r["value"]) for r in rows] == pytest.approx(flat, rel=0, abs=1e-6 * max(map(abs, flat)))
 
     rows = records(saved(lab, menu, "Attention L23H3, L29H0: CSV")[1])
@@ -101,7 +101,7 @@ def test_tables_and_figures_hold_what_python_has(shown: tuple[Lab, Locator]) -> 
     assert width * height <= 16_000_000
     resolution = data[33:54]  # the second chunk: dots per metre, horizontally and vertically
     assert resolution[:8] == b"\0\0\0\x09pHYs"
-    dots = round(width / 0.085)  # so that it is 85 mm wide in a word processor
+    dots = round(width / 0.085)  # the picture is 85 mm wide in a word processor
     assert struct.unpack(">IIB", resolution[8:17]) == (dots, dots, 1)
     assert struct.unpack(">I", resolution[17:])[0] == zlib.crc32(resolution[4:17])
 
@@ -117,7 +117,7 @@ def test_copied_code_gives_in_a_new_cell_what_is_shown(shown: tuple[Lab, Locator
     columns = {"Logit lens": "value", "Layers": "value", "Heads": "value", "Top heads": "value"}
     columns["Attention L23H3, L29H0"] = "attention"
     for picture, column in columns.items():
-        if menu.is_hidden():  # a new cell took the focus
+        if menu.is_hidden():  # because a new cell took the focus
             menu = open_menu(panel)
         expected = [float(row[column]) for row in records(saved(lab, menu, f"{picture}: CSV")[1])]
         code = copied(lab, menu, picture)
@@ -137,13 +137,13 @@ def test_the_stand_alone_page_is_saved_and_says_so(shown: tuple[Lab, Locator]) -
     assert data.lstrip().lower().startswith(b"<!doctype html>")
 
 
-def test_esc_is_taken_back_in_the_panel_and_not_in_the_notebook(shown: tuple[Lab, Locator]) -> None:
+def test_ctrl_z_restores_what_esc_cleared_and_leaves_the_notebook(shown: tuple[Lab, Locator]) -> None:
     lab, panel = shown
     cells = lab.page.locator(".jp-Notebook .jp-Cell").count()
     said = panel.locator(".rs-sentence")
     panel.get_by_role("option").nth(10).click()
     lab.becomes("panel.position", 10)
-    lab.page.keyboard.press("Escape")  # first the token is unlocked
+    lab.page.keyboard.press("Escape")  # unlocks the token; the next one removes the pins
     lab.becomes("panel.position", 14)
     expect(said).to_have_text("Cleared: position 10, “·John₁₀”. Ctrl+Z restores it.")
     lab.page.keyboard.press("Escape")
@@ -158,7 +158,7 @@ def test_esc_is_taken_back_in_the_panel_and_not_in_the_notebook(shown: tuple[Lab
     assert lab.page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 
-def test_export_is_never_alone_on_a_line(shown: tuple[Lab, Locator]) -> None:
+def test_the_export_button_is_never_alone_on_a_line(shown: tuple[Lab, Locator]) -> None:
     _, panel = shown
     button = panel.get_by_role("button", name="Export", exact=True)
     beside = panel.locator(".rs-header :is(.rs-target, .rs-prompt, .rs-facts, .rs-name-line)")

@@ -1,4 +1,4 @@
-"""A notebook with files beside it is opened while the sidebar is open: none of the files is run."""
+"""While the sidebar is open, a notebook is opened that has other files beside it. None of these files is run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAPS = (
 )
 
 
-def test_opening_a_notebook_runs_nothing_that_lies_beside_it(lab: Lab) -> None:
+def test_opening_a_notebook_runs_no_file_beside_it(lab: Lab) -> None:
     folder = lab.server.root / "from-elsewhere"
     mark = lab.server.root / "was-run.txt"
     for name in TRAPS:

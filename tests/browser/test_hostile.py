@@ -1,4 +1,4 @@
-"""Tokens and names that could inject code or cover other text: they stay in their boxes, and nothing runs."""
+"""Tokens and names that could inject code or cover other text stay in their boxes, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATES = [
 
 
 def nothing_ran(page: Page) -> None:
-    """No token became an element, and no code in a token was run."""
+    """Check that no token became an element, and no code in a token was run."""
     assert page.evaluate("() => window.hacked") is None
     assert page.locator("img[src='x'], svg[onload]").count() == 0
 
@@ -100,17 +100,17 @@ DIFFERENCE = """async pictures => {
     }));
     return one.reduce((most, value, i) => Math.max(most, Math.abs(value - other[i])), 0);
 }"""
-"""The largest difference of two pictures, of 255. An edge between two pixels is not painted the same each time."""
+"""Returns the largest difference of two pictures, 0 to 255. (Edges between pixels are painted slightly differently.)"""
 
 
 def drawn(page: Page, box: dict[str, float]) -> str:
-    """What is painted in a place, in base64."""
+    """Return the picture of a place in base64."""
     clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"]}
     return base64.b64encode(page.screenshot(clip=clip, animations="disabled")).decode()
 
 
 def stays_in_its_box(page: Page, name: Locator, around: Locator) -> None:
-    """A name has few marks and no control characters. None of its pixels is outside its box or on the badge."""
+    """Check that a name has few marks and no control characters, and paints nothing outside its box or on the badge."""
     text = name.inner_text()
     assert not re.search(r"[\u0000-\u001f\u200b-\u200f\u202a-\u202e]", text), ascii(text)
     assert not re.search(r"[\u0300-\u036f\u0e31-\u0e4e\u20d0-\u20f0]{5}", text), ascii(text)
@@ -135,7 +135,7 @@ WHOLE_OR_CUT = """b => {
     const cut = clipped && textWrapMode === "nowrap" && textOverflow === "ellipsis";
     return cut || (b.scrollWidth <= b.clientWidth && b.scrollHeight <= b.clientHeight + 1);
 }"""
-"""A name with only one line, as in the narrow header, is cut off with an ellipsis. Any other name is whole."""
+"""Whether a name with only one line (in the narrow header) ends with an ellipsis, and any other name is whole."""
 
 
 AT_ITS_CENTRE = """badge => {
@@ -144,7 +144,7 @@ AT_ITS_CENTRE = """badge => {
 }"""
 
 
-def test_a_name_covers_nothing_turns_nothing_and_hides_nothing(lab: Lab, page: Page) -> None:
+def test_a_name_covers_and_hides_nothing_and_reverses_no_text(lab: Lab, page: Page) -> None:
     lab.open(lab.write_notebook("names.ipynb", TINY, NAMES))
     lab.run_all()
     panel = lab.panel()

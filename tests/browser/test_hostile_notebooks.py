@@ -1,4 +1,4 @@
-"""Opening an untrusted notebook runs nothing, sends requests only to the server, and never blocks the page."""
+"""Opening a hostile notebook runs none of its code, sends requests only to the server, and never blocks the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.sidebar import FOLLOWS
 pytestmark = pytest.mark.alone
 ANSWERS_WITHIN = 2_000  # milliseconds
 
-# Opens a notebook on a running kernel, and returns the result when the notebook's output is drawn.
+# Opens a notebook on a running kernel. When the notebook's output is drawn, it returns what the page shows.
 OPEN = """async ([path, kernel]) => {
     const { commands, shell } = window.jupyterapp;
     delete window.hacked;
@@ -77,14 +77,14 @@ def hostile() -> dict[str, Hostile]:
 
 @pytest.fixture
 def asked(page: Page) -> list[str]:
-    """The addresses that the page requests."""
+    """A list that collects the addresses that the page requests."""
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))
     return addresses
 
 
 def kernel_of(lab: Lab) -> Any:
-    """A kernel for all notebooks, so that no notebook needs to start one."""
+    """Start a kernel, and return its id and name. All notebooks can use it."""
     lab.open(lab.write_notebook("first.ipynb", "1"))
     return lab.page.evaluate(
         "() => { const { id, name } = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;"
@@ -123,7 +123,7 @@ def test_a_hostile_notebook_does_no_harm(
 
 
 def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) -> Iterator[str]:
-    """The differences from the expected state."""
+    """Yield the differences from the expected state."""
     if found["trusted"] != trusted:
         yield f"trusted is {found['trusted']}"
     if found["hacked"] or late:
@@ -133,7 +133,7 @@ def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) 
     if found["outside"]:
         yield f"sticks out: {found['outside']}"
     if found["longest"] > ANSWERS_WITHIN:
-        yield f"held the page up for {found['longest']:.0f} ms"
+        yield f"blocked the page for {found['longest']:.0f} ms"
     if found["picture"] != notebook.drawn:
         yield f"a picture: {found['picture']} ({found['words']})"
     if not notebook.drawn and not found["words"].startswith("A Residscope panel. "):
@@ -144,7 +144,7 @@ def faults(found: dict[str, Any], notebook: Hostile, trusted: bool, late: bool) 
         yield f"is {found['state']}, with the badge {found['badge']!r}"
 
 
-def test_a_forged_sum_is_taken_again(lab: Lab, hostile: dict[str, Hostile]) -> None:
+def test_a_forged_sum_is_computed_again(lab: Lab, hostile: dict[str, Hostile]) -> None:
     kernel = kernel_of(lab)
     for name, badge in {
         "honest": "rows summed to +… · from an earlier picture",
@@ -183,8 +183,8 @@ def test_code_and_pages_are_never_taken_from_a_notebook(lab: Lab, hostile: dict[
     assert downloads == []
 
 
-def test_trust_brings_the_live_panel_and_nothing_before(lab: Lab, hostile: dict[str, Hostile]) -> None:
-    """No picture, then a broken one, copied and pasted: each waits until the notebook is trusted."""
+def test_no_widget_runs_before_the_notebook_is_trusted(lab: Lab, hostile: dict[str, Hostile]) -> None:
+    """An output without a picture, its pasted copy, and an output with a broken picture all show only a sentence."""
     kernel_of(lab)
     path = lab.server.root / "later.ipynb"
     path.write_text(hostile["widget, no picture"].text())
@@ -195,7 +195,7 @@ def test_trust_brings_the_live_panel_and_nothing_before(lab: Lab, hostile: dict[
         lab.command(command)
     expect(words).to_have_count(2)
     assert lab.page.evaluate("() => window.hacked") is None
-    # Its output becomes a picture, and then has no picture again.
+    # The output gets a picture, and then a broken one.
     whole = hostile["honest"].data
     for data, count in ((whole, 1), (hostile["size, 1e308 layers"].data, 2)):
         lab.page.evaluate(

@@ -1,6 +1,6 @@
-"""What the pointer is on and what it shows are visible together: token strip, sentence and head map, in every layout.
+"""Head map, token strip and sentence are visible together in every layout, so that a user sees what a hover changes.
 
-Expected: the places where the browser drew them, cut by the window and by every box around; TransformerLens' pattern.
+Expected: the visible share of the boxes that the browser drew, and TransformerLens' pattern.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEADS = ("L23H3", "L29H0", "L2H5")
 
 
 def all_in_sight(view: Locator) -> dict[str, float]:
-    """The visible part of map, strip and sentence."""
+    """Return the visible shares of map, strip and sentence, 0 to 1."""
     parts = {
         "map": view.get_by_role("grid", name="Head map"),
         "strip": view.get_by_role("listbox", name="Destination position"),
@@ -28,7 +28,7 @@ def all_in_sight(view: Locator) -> dict[str, float]:
 
 
 def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
-    """Point at a head: the strip shows this head's attention, and the sentence names the head."""
+    """Point at a head. Check that the strip shows this head's attention, and that the sentence names the head."""
     cell(view, head).hover()
     strip = view.get_by_role("listbox", name="Destination position")
     expect(strip).to_have_attribute("data-head", head, timeout=FOLLOWS)
@@ -60,7 +60,7 @@ def ioi(lab: Lab) -> Lab:
 
 
 @pytest.mark.parametrize("size", ["1440 × 900", "1280 × 720"])
-def test_in_the_sidebar(ioi: Lab, size: str) -> None:
+def test_map_strip_and_sentence_are_visible_in_the_sidebar(ioi: Lab, size: str) -> None:
     width, height = SIZES[size]
     ioi.page.set_viewport_size({"width": width, "height": height})
     ioi.open_sidebar()
@@ -70,7 +70,7 @@ def test_in_the_sidebar(ioi: Lab, size: str) -> None:
         for head in HEADS:
             reads(ioi, view, head)
             assert min(all_in_sight(view).values()) >= 0.98, (wide, head, all_in_sight(view))
-    # Keys move from head to head, and back to a place where all three are visible.
+    # A key that moves to another head scrolls map, strip and sentence back into view.
     view.get_by_role("tablist", name="Views").scroll_into_view_if_needed()
     ioi.page.keyboard.press("Alt+Shift+J")
     ioi.until(lambda: min(all_in_sight(view).values()), lambda seen: seen >= 0.98)
@@ -83,7 +83,7 @@ def test_in_the_sidebar(ioi: Lab, size: str) -> None:
         *((size, place) for size in ("1440 × 900", "1920 × 1080") for place in ("alone", "beside")),
     ],
 )
-def test_in_the_notebook_and_in_the_main_area(ioi: Lab, size: str, place: str) -> None:
+def test_map_strip_and_sentence_are_visible_in_notebook_and_main_area(ioi: Lab, size: str, place: str) -> None:
     width, height = SIZES[size]
     ioi.page.set_viewport_size({"width": width, "height": height})
     if place == "inline":
@@ -118,7 +118,7 @@ def test_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
 
 
 @pytest.mark.parametrize("place", ["inline", "sidebar", "wide"])
-def test_what_is_the_matter_is_in_sight_wherever_the_view_is_scrolled(ioi: Lab, place: str) -> None:
+def test_the_sentence_and_the_status_are_visible_wherever_the_view_is_scrolled(ioi: Lab, place: str) -> None:
     ioi.page.set_viewport_size({"width": 1280, "height": 620})
     if place == "inline":
         ioi.run_cell("import residscope\npanel = residscope.inspect(cache)\npanel")

@@ -1,4 +1,4 @@
-"""The prebuilt JupyterLab extension: the example notebook from the palette, the launcher and another folder."""
+"""The prebuilt JupyterLab extension opens the example notebook from the palette, the launcher and another folder."""
 
 import json
 from importlib.resources import files
@@ -11,7 +11,7 @@ SHIPPED = files("residscope.demo") / "example.ipynb"
 
 
 def sources(text: str) -> list[str]:
-    """The cells' sources, which are the same in a copy to which JupyterLab has added metadata."""
+    """Return the sources of the cells. (JupyterLab adds metadata to a copy, but does not change the sources.)"""
     return ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_overwritten(lab: Lab) -> None:
     assert (folder / "residscope-example-1.ipynb").read_text() == "mine too"
 
 
-def test_a_folder_that_cannot_be_read_is_said_so(lab: Lab) -> None:
+def test_a_folder_that_cannot_be_read_gives_a_message(lab: Lab) -> None:
     lab.start()
     lab.page.evaluate("() => { window.jupyterapp.commands.execute('residscope:open-example', { cwd: 'gone' }); }")
     dialog = lab.page.get_by_role("dialog")

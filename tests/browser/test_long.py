@@ -1,4 +1,4 @@
-"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled picture, a window of it, the numbers in its text."""
+"""A prompt of 1024 tokens in a real JupyterLab: the down-sampled map, a zoomed part of it, the numbers in its text."""
 
 from __future__ import annotations
 

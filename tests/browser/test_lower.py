@@ -1,4 +1,4 @@
-"""Token lens and position map: the read cell is visible, rows are whole, one outlier does not make the rest pale."""
+"""Token lens and position map: the selected column is visible, rows are whole, an outlier does not make others pale."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ with torch.no_grad():
     _, of_15 = model.run_with_cache(torch.randint(3, 64, (1, 15)))
     _, of_600 = model.run_with_cache(torch.randint(3, 64, (1, 600)))
 """
-# Boxes in the browser: the visible part of a sheet without its names and tokens; the column that is read; the rows that
-# are at least partly visible; and how far the elements around the sheet are scrolled.
+# Returns boxes in the browser: the visible part of a sheet, without its row names and tokens; the selected column; the
+# rows that are at least partly visible. It also returns how far the elements around the sheet are scrolled, and the
+# width of the sheet.
 BOXES = """(view, [sheet, column, row, name]) => {
     const box = node => {
         const { left, right, top, bottom } = node.getBoundingClientRect();
@@ -70,7 +71,7 @@ def whole_rows(found: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("height", [900, 720])
-def test_the_destination_is_in_sight_at_opening_and_after_each_change(lab: Lab, height: int) -> None:
+def test_the_destination_is_visible_at_opening_and_after_each_change(lab: Lab, height: int) -> None:
     lab.page.set_viewport_size({"width": 1440, "height": height})
     lab.open(lab.write_notebook("lower.ipynb", CACHES))
     lab.open_sidebar()
@@ -86,7 +87,7 @@ def test_the_destination_is_in_sight_at_opening_and_after_each_change(lab: Lab, 
             if tab == "Token lens":
                 assert whole_rows(found), found
                 expect(view.locator(".rs-lens-name").last).to_have_text("final_post")
-            # Another destination far to the left, chosen in the strip: the sheet scrolls, but nothing around it.
+            # A far destination is chosen in the strip: the sheet scrolls to it, but the elements around do not scroll.
             strip = view.get_by_role("listbox", name="Destination position").get_by_role("option")
             strip.first.dispatch_event("click")
             first = lab.until(partial(boxes, view, tab), in_sight)
@@ -94,7 +95,7 @@ def test_the_destination_is_in_sight_at_opening_and_after_each_change(lab: Lab, 
                 found["column"]["left"] - found["inside"]["left"], abs=1
             )
             assert first["around"] == found["around"]
-            strip.last.dispatch_event("click")  # the prompt's last token: then nothing is locked
+            strip.last.dispatch_event("click")  # the prompt's last token, so that no destination is locked
             last = lab.until(partial(boxes, view, tab), in_sight)
             assert last["around"] == found["around"]
             assert tab != "Token lens" or whole_rows(last)
@@ -102,7 +103,7 @@ def test_the_destination_is_in_sight_at_opening_and_after_each_change(lab: Lab, 
         assert strip.last.get_attribute("data-position") in (None, str(positions - 1))
 
 
-# From TransformerLens' tensors: what each component adds at each position, in float64.
+# Computes from TransformerLens' tensors, in float64, what each component adds at each position.
 ORACLE = """
 from residscope import demo
 import residscope, torch
@@ -117,7 +118,7 @@ def by_hand(prompt):
     scale = (x.pow(2).mean(-1) + model.cfg.eps).sqrt()
     return torch.stack([(cache[name][prompt].double() @ u) / scale for name in names])
 """
-# The dot of a cell: the colours of the pixels at its middle and beside the dot.
+# Returns, for each cell, the colours of the pixels at its middle (where a dot is drawn) and beside the middle.
 PIXELS = """(canvas, [rows, columns, cells]) => {
     const pen = canvas.getContext("2d");
     const [x, y] = [canvas.width / columns, canvas.height / rows];
@@ -163,7 +164,7 @@ def test_an_outlier_is_marked_and_does_not_pale_the_rest(lab: Lab) -> None:
     marked = [middle != beside and middle in ("0,0,0", "255,255,255") for middle, beside in pixels]
     assert marked == [True] * len(far) + [False] * len(near)
 
-    # The text under the pointer has the true number.
+    # The sentence about the cell under the pointer has the true number.
     row, column = max(far, key=lambda place: abs(values[place[0]][place[1]]))
     field.scroll_into_view_if_needed()
     box = field.locator("canvas").bounding_box()
@@ -217,7 +218,7 @@ def test_a_cards_sentence_and_the_empty_card_in_a_narrow_panel(lab: Lab) -> None
     )
     assert parts[0][0]
     assert all(whole for seen, whole in parts if seen), parts
-    # Only the pinned head is shown: the empty card is one line.
+    # If only the pinned head is shown, the empty card has one line.
     box = placeholder.bounding_box()
     assert box
     assert box["height"] < 32

@@ -1,4 +1,4 @@
-"""marimo: the panel alone, and as a reactive element."""
+"""marimo shows the panel, and other cells react to its selection."""
 
 from __future__ import annotations
 

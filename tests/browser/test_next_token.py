@@ -1,6 +1,6 @@
-"""Every token's own question, on screen: the tokens coloured by what is added to each of them, or by their surprise.
+"""Next-token targets on screen: tokens are coloured by what a head or layer adds to their logits, or by surprise.
 
-Truth: float64 by hand, from TransformerLens' cache and weights; the logits of the run.
+Expected: computed in float64 from TransformerLens' cache and weights, and from the logits of the run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ other = logits[:-1].scatter(1, ids[1:, None], float("-inf")).amax(-1).tolist()
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel; the target is what came next."""
+    """A notebook with a drawn panel, whose target is the next token."""
     lab.open(lab.write_notebook("next.ipynb", SETUP, BY_HAND, INSPECT))
     lab.run_all()
     panel = lab.panel()
@@ -52,11 +52,11 @@ def ask_what_came_next(panel: Locator, words: str = "what came next") -> None:
 
 
 def values(panel: Locator) -> list[float]:
-    """What colours each token from the second on."""
+    """Return the value that colours each token, from the second token on."""
     tokens = panel.locator(".rs-tokens [data-position]")
     read = "nodes => nodes.map(node => node.dataset.value === undefined ? null : Number(node.dataset.value))"
     first, *others = tokens.evaluate_all(read)
-    assert first is None  # nothing came before the first token
+    assert first is None  # no position predicts the first token
     return others
 
 
@@ -81,7 +81,7 @@ def test_tokens_are_coloured_by_their_surprise_and_by_what_a_head_or_layer_adds_
     assert values(panel) == pytest.approx(by_head, abs=2e-3)
     head(panel, "L23H3").click()
     panel.locator(".rs-facts").hover()
-    expect(key).to_contain_text("L23H3 adds to each token")  # it is pinned
+    expect(key).to_contain_text("L23H3 adds to each token")  # because the head is pinned
     panel.page.keyboard.press("Escape")
     layer = panel.locator(".rs-layers .rs-plot")
     box = layer.bounding_box()
@@ -110,7 +110,7 @@ def test_a_click_on_a_token_asks_what_wrote_it(opened: tuple[Lab, Locator]) -> N
     first = panel.locator(".rs-tokens [data-position='0']")
     first.hover()
     expect(panel.locator("[data-part=sentence]")).to_contain_text("nothing came before it")
-    first.click(force=True)  # it is disabled
+    first.click(force=True)  # has no effect, because the token is disabled
     assert lab.python("panel.position") == 4
 
     panel.get_by_role("button", name="minus runner-up").click()
@@ -123,7 +123,7 @@ def test_a_click_on_a_token_asks_what_wrote_it(opened: tuple[Lab, Locator]) -> N
     lab.becomes("panel.position", 4)
 
 
-def test_the_last_position_follows_the_target_and_back(opened: tuple[Lab, Locator]) -> None:
+def test_the_last_position_depends_on_the_target(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     assert lab.python("panel.position") == 13
     panel.get_by_role("button", name="answer: what came next").click()
@@ -138,7 +138,7 @@ def test_the_last_position_follows_the_target_and_back(opened: tuple[Lab, Locato
     expect(panel.locator(".rs-tokens [aria-selected=true]")).to_have_attribute("data-position", "14")
 
 
-def test_the_position_map_has_the_tokens_that_were_written(opened: tuple[Lab, Locator]) -> None:
+def test_the_position_map_is_about_the_token_after_each_position(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     by_head, chosen = lab.python("[by_head, chosen]")
     panel.get_by_role("tab", name="Positions").click()
@@ -150,7 +150,7 @@ def test_the_position_map_has_the_tokens_that_were_written(opened: tuple[Lab, Lo
     settled(panel)
     field = panel.get_by_role("application", name="components at")
     field.focus()
-    field.press("Home")  # the first key only shows where the cursor is
+    field.press("Home")  # the first key only shows the cursor
     field.press("Home")
     field.press("PageUp")
     for _ in range(4):
@@ -165,7 +165,7 @@ def test_the_position_map_has_the_tokens_that_were_written(opened: tuple[Lab, Lo
     lab.becomes("panel.position", 4)
 
 
-def test_why_and_what_a_head_moves_are_asked_of_the_token_itself(opened: tuple[Lab, Locator]) -> None:
+def test_why_and_what_a_head_moves_are_asked_about_the_next_token(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     by_head = lab.python("by_head")
     panel.locator(".rs-tokens [data-position='10']").click()
@@ -204,7 +204,7 @@ chosen = full[1, :9].double().gather(1, batch[1, 1:10, None])[:, 0].tolist()
 """
 
 
-def test_a_padded_prompt_has_no_question_about_padding(lab: Lab) -> None:
+def test_a_padded_prompt_has_no_target_at_padding(lab: Lab) -> None:
     lab.open(lab.write_notebook("next-padded.ipynb", SETUP, PADDED))
     lab.run_all()
     panel = lab.panel()

@@ -1,4 +1,4 @@
-"""Notebook 7: the same extension and the same panel."""
+"""Notebook 7 runs the same extension and the same panel as JupyterLab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An inline panel in a notebook's output, in every host: its colours are the page's, and its size stays.
+"""An inline panel in the output of each host has the colours of the page, and its size does not change.
 
 Expected: WCAG's contrast of the colours that the browser computed, VS Code's own themes, and the boxes in each frame.
 """
@@ -16,7 +16,7 @@ from tests.support import tiny
 from tests.support.output_page import THEMES, WIDGETS, OutputPage, as_output, in_vscode
 from tests.support.sidebar import FOLLOWS, SEEN, cache_status, cell
 
-# Every visible text, with its contrast to the colours painted behind it, composed with their alpha from the page up.
+# Returns every visible text with its contrast to its background: the colours of all elements behind it, mixed by alpha.
 CONTRASTS = """view => {
     const parse = text => {
         const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
@@ -64,7 +64,7 @@ GROUNDS = """view => {
 
 @pytest.fixture(scope="module")
 def run() -> tuple[Any, Any, Any]:
-    """A model, ids and a cache, in the test's process."""
+    """A model, token ids and a cache, in the test's process."""
     model = tiny.boot("llama")
     tokens, _, cache = tiny.run(model)
     return model, tokens, cache
@@ -72,7 +72,7 @@ def run() -> tuple[Any, Any, Any]:
 
 @pytest.fixture
 def output(page: Page, run: tuple[Any, Any, Any]) -> Iterator[OutputPage]:
-    """A page that shows a panel of that cache, after the page is opened."""
+    """A page for a panel of the cache. The test opens it."""
     panel = residscope.inspect(run[2], show=False)
     yield OutputPage(page, panel)
     panel.close()
@@ -83,14 +83,14 @@ def rgb(hexadecimal: str) -> str:
 
 
 def readable(view: Locator) -> None:
-    """All text is readable."""
+    """Check that all text has enough contrast."""
     found = view.evaluate(CONTRASTS)
     assert len(found) > 40
     assert [one for one in found if one[0] < 4.5] == []
 
 
 def explored(view: Locator) -> None:
-    """The sentences to read: for a pinned head, for one under the pointer, and for the sum of the rows."""
+    """Show three sentences: on a pinned head, on a head under the pointer, and on the sum of the rows."""
     cell(view, "L1H1").click()
     cell(view, "L2H1").hover()
     expect(view.get_by_role("region", name="Attention L2H1", exact=True)).to_be_visible(timeout=FOLLOWS)
@@ -98,7 +98,7 @@ def explored(view: Locator) -> None:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_in_vs_code_the_themes_colours_are_taken_whatever_ipywidgets_sets(output: OutputPage, theme: str) -> None:
+def test_in_vs_code_the_themes_colours_win_over_those_of_ipywidgets(output: OutputPage, theme: str) -> None:
     colours = THEMES[theme]["colours"]
     for name, value in in_vscode(theme).items():
         setattr(output, name, value)
@@ -125,7 +125,7 @@ def test_in_vs_code_the_themes_colours_are_taken_whatever_ipywidgets_sets(output
         assert rgb(edge) in edges
 
 
-def test_another_theme_is_followed_while_the_panel_is_open(output: OutputPage) -> None:
+def test_an_open_panel_follows_a_change_of_the_theme(output: OutputPage) -> None:
     for name, value in in_vscode("Light 2026").items():
         setattr(output, name, value)
     output.open(as_output)
@@ -143,10 +143,10 @@ def test_another_theme_is_followed_while_the_panel_is_open(output: OutputPage) -
     expect(output.view).to_have_attribute("data-theme", "dark")
     now = output.view.evaluate(GROUNDS)
     assert now["ground"] == rgb(dark["colours"]["--vscode-editor-background"])
-    assert now["cell"] != light["cell"]  # also the painted colours
+    assert now["cell"] != light["cell"]  # the colours of the head map change, too
 
 
-def test_beside_widgets_that_were_drawn_for_white_the_white_stays(output: OutputPage) -> None:
+def test_the_white_background_stays_if_other_widgets_need_it(output: OutputPage) -> None:
     for name, value in in_vscode("Dark 2026").items():
         setattr(output, name, value)
     slider = '<div class="jupyter-widgets widget-box">{}<div class="jupyter-widgets widget-slider">x</div></div>'
@@ -160,7 +160,7 @@ def test_beside_widgets_that_were_drawn_for_white_the_white_stays(output: Output
 DARK = """--jp-content-font-color1: #eee; --jp-content-font-color2: #bbb; --jp-layout-color1: #111;
     --jp-border-color2: #555; background: #111"""
 JUPYTER = "data-jp-theme-light"
-# Styles; JupyterLab's theme; the system's theme; the expected theme, and the background where it is known.
+# The page's styles, whether JupyterLab's theme is light, the system's theme, the expected theme and background.
 OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
     "JupyterLab, dark": (f"{WIDGETS} body {{ {DARK}; }}", "false", "light", "dark", "rgb(17, 17, 17)"),
     "JupyterLab, light, of a dark system": (WIDGETS, "true", "dark", "light", "rgb(255, 255, 255)"),
@@ -178,7 +178,7 @@ OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
 
 
 @pytest.mark.parametrize("host", OTHERS)
-def test_in_other_pages_what_is_written_is_read_and_light_or_dark_is_the_pages(output: OutputPage, host: str) -> None:
+def test_in_other_pages_texts_are_readable_and_the_theme_is_the_pages(output: OutputPage, host: str) -> None:
     styles, jupyter, system, theme, ground = OTHERS[host]
     output.head = f"<style>{styles}</style>"
     output.attributes = f'{JUPYTER}="{jupyter}"' if jupyter else ""
@@ -193,12 +193,12 @@ def test_in_other_pages_what_is_written_is_read_and_light_or_dark_is_the_pages(o
     readable(view)
 
 
-# --- its room ---------------------------------------------------------------------------------------------------------
+# --- the size of the panel --------------------------------------------------------------------------------------------
 HEADS = ["L0H1", "L1H1", "L2H1", "L0H2", "L1H2", "L2H2", "L0H3"]
 
 
 @pytest.mark.parametrize("width", [1400, 1180, 1000, 700])
-def test_the_box_is_as_high_when_it_is_ready_as_at_first_and_with_any_number_of_pinned_heads(
+def test_the_box_has_the_same_height_while_loading_and_with_any_number_of_pinned_heads(
     output: OutputPage, width: int
 ) -> None:
     output.page.set_viewport_size({"width": width, "height": 1200})
@@ -214,7 +214,7 @@ def test_the_box_is_as_high_when_it_is_ready_as_at_first_and_with_any_number_of_
         pinned = view.get_by_role("region", name=f"Attention {head}", exact=True)
         expect(pinned).to_be_visible(timeout=FOLLOWS)
         expect(view).to_have_attribute("data-state", "ready", timeout=FOLLOWS)
-        # The head that was just pinned is visible, and so is the head under the pointer beside it.
+        # The head that was just pinned is visible.
         assert pinned.evaluate(SEEN) >= 0.98, head
     cell(view, "L2H0").hover()
     preview = view.get_by_role("region", name="Attention L2H0", exact=True)
@@ -227,8 +227,8 @@ def test_the_box_is_as_high_when_it_is_ready_as_at_first_and_with_any_number_of_
     assert len(heights) == 1, heights
 
 
-# --- what is said while it is scrolled --------------------------------------------------------------------------------
-# The place of each control, and the controls that are on top of a drawing there.
+# --- notices in a scrolled panel --------------------------------------------------------------------------------------
+# Returns the box of each control, and whether the control is on top at its centre, so that a click reaches it.
 CONTROLS = """view => {
     const found = {};
     const all = "button, select, input, [role=tab], [role=option], [role=gridcell], canvas";
@@ -251,7 +251,7 @@ def scrolled(page: Page, share: float) -> None:
 
 @pytest.mark.parametrize("what", ["waiting", "error"])
 @pytest.mark.parametrize("width", [330, 700, 1400])
-def test_a_notice_is_in_sight_wherever_the_panel_is_scrolled_and_moves_and_covers_nothing(
+def test_a_notice_is_visible_wherever_the_panel_is_scrolled_and_moves_and_covers_nothing(
     output: OutputPage, width: int, what: str
 ) -> None:
     output.page.set_viewport_size({"width": width, "height": 420})
@@ -266,7 +266,7 @@ def test_a_notice_is_in_sight_wherever_the_panel_is_scrolled_and_moves_and_cover
             output.silent = True
         else:
             output.refused["tokens"] = REFUSAL
-        # As if Python had described the cache again: all is requested again, without any use of a control.
+        # The cache is described again, as Python can do. So all views send their requests again without a click.
         output.page.evaluate("() => window.emit('change:facts')")
         expect(notice).to_have_count(1, timeout=FOLLOWS)
         expect(notice).to_contain_text("Waiting for the kernel" if what == "waiting" else "holds no residual stream")
@@ -282,7 +282,7 @@ def test_a_notice_is_in_sight_wherever_the_panel_is_scrolled_and_moves_and_cover
 
 
 @pytest.mark.parametrize("above", [0, 300, 600])
-def test_a_notice_is_in_sight_in_an_output_that_is_moved_from_outside_its_page(output: OutputPage, above: int) -> None:
+def test_a_notice_is_visible_in_an_output_that_its_host_scrolls(output: OutputPage, above: int) -> None:
     for name, value in in_vscode("Dark 2026").items():
         setattr(output, name, value)
     output.page.set_viewport_size({"width": 1000, "height": 420})
@@ -303,7 +303,7 @@ def test_a_notice_is_in_sight_in_an_output_that_is_moved_from_outside_its_page(o
 
 
 # --- a kernel that does not answer ------------------------------------------------------------------------------------
-def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: OutputPage) -> None:
+def test_a_silent_kernel_counts_as_lost_in_a_host_that_reports_nothing(output: OutputPage) -> None:
     for name, value in in_vscode("Light 2026").items():
         setattr(output, name, value)
     output.page.clock.install()
@@ -316,7 +316,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     expect(view.get_by_text("Waiting for the kernel")).to_be_visible(timeout=FOLLOWS)
     asked = [question["id"] for question in output.held]
     output.page.clock.run_for(10_000)
-    assert [question["id"] for question in output.held] == asked * 2  # once more
+    assert [question["id"] for question in output.held] == asked * 2  # each request was sent once more
     expect(cache_status(view)).to_have_count(0)
     output.page.clock.run_for(10_000)
     expect(cache_status(view)).to_contain_text("its kernel was restarted, or is running a long cell")
@@ -324,7 +324,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
     expect(view.get_by_role("status")).not_to_contain_text("✓")
     expect(view).to_have_attribute("data-state", "error")
-    # It was only a long cell: the kernel answers after it.
+    # The kernel was only running a long cell, and answers now.
     output.answer()
     output.page.clock.run_for(1000)
     output.ready()
@@ -332,7 +332,7 @@ def test_where_nobody_tells_that_the_kernel_is_gone_its_silence_does(output: Out
     expect(view.get_by_role("status")).to_contain_text("✓")
 
 
-def test_who_turns_to_a_panel_whose_kernel_is_gone_is_told_without_asking(output: OutputPage) -> None:
+def test_pointing_at_a_panel_without_a_kernel_brings_a_message(output: OutputPage) -> None:
     for name, value in in_vscode("Light 2026").items():
         setattr(output, name, value)
     output.page.clock.install()
@@ -347,7 +347,7 @@ def test_who_turns_to_a_panel_whose_kernel_is_gone_is_told_without_asking(output
     expect(view.get_by_role("status")).not_to_contain_text("✓")
 
 
-def test_while_a_cell_is_seen_to_run_its_end_is_waited_for(output: OutputPage) -> None:
+def test_while_a_cell_visibly_runs_the_panel_waits_for_its_end(output: OutputPage) -> None:
     output.attributes = 'data-jp-theme-light="true"'
     output.page.clock.install()
     output.open('<div class="jp-Notebook"><div class="jp-InputArea-prompt">[*]:</div>{}</div>'.format)

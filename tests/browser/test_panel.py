@@ -1,4 +1,4 @@
-"""The panel in a real JupyterLab on the real demo model: gestures, what is drawn, and the values in Python."""
+"""The panel in a real JupyterLab on the real demo model: gestures, pictures, and the panel's values in Python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sentence(panel: Locator) -> Locator:
 
 
 def said(panel: Locator) -> list[str]:
-    """The texts of the head map's cells."""
+    """Return the texts of the head map's cells."""
     return (
         panel.get_by_role("grid", name="Head map")
         .get_by_role("gridcell")
@@ -42,7 +42,7 @@ def said(panel: Locator) -> list[str]:
 
 
 def in_python(lab: Lab, expression: str, expected: Any) -> None:
-    """Wait until an expression has a value in the kernel, because a gesture takes some time to arrive there."""
+    """Wait until an expression has this value in the kernel. (A gesture reaches the kernel with a delay.)"""
     lab.becomes(f"repr({expression})", repr(expected))
 
 
@@ -97,7 +97,7 @@ def test_from_the_strongest_head_to_its_attention_and_to_python(opened: tuple[La
     ["", "panel.prompt, panel.position, panel.heads, panel.norm = 1, 3, ['1.2', '0.0'], 'recomputed'",
      "panel.ranking, panel.layer, panel.score, panel.weighting, panel.heads = 'neurons', 1, 'first', 'value', '2.1'"],
 )  # fmt: skip
-def test_a_panel_draws_what_came_with_it_and_asks_nothing(lab: Lab, selection: str) -> None:
+def test_a_panel_draws_the_prefetched_replies_and_sends_no_request(lab: Lab, selection: str) -> None:
     made = f"import residscope\npanel = residscope.inspect(cache, show=False)\n{selection}\npanel.prepare()"
     lab.open(lab.write_notebook("opening.ipynb", TINY, made))
     lab.run_all()
@@ -119,7 +119,7 @@ def test_a_panel_draws_what_came_with_it_and_asks_nothing(lab: Lab, selection: s
     assert figures
     assert not any("not known" in figure for figure in figures)
 
-    lab.run_cell("panel.show()")  # the second view sends requests; the page has the code
+    lab.run_cell("panel.show()")  # the second view sends requests; its JavaScript is already in the page
     second = lab.panel(1)
     assert said(second) == figures
     assert lab.page.evaluate("() => window.asked").count("attribute") == 3
@@ -190,7 +190,7 @@ def test_a_new_target_is_typed_and_checked(opened: tuple[Lab, Locator]) -> None:
     panel.get_by_role("option", name=re.compile("·his")).first.wait_for(timeout=FOLLOWS)
     box.press("Enter")
     in_python(lab, "panel.target[0]", (" Mary", " his"))
-    in_python(lab, "panel.target[1]", (" John", " Mary"))  # other prompts keep their answers
+    in_python(lab, "panel.target[1]", (" John", " Mary"))  # the other prompts keep their answers
     expected = lab.python("float(residscope.attribute(cache, (' Mary', ' his')).measured[0])")
     expect(panel.get_by_role("status")).to_contain_text(f"{expected:+.3f}", timeout=FOLLOWS)
 
@@ -211,7 +211,7 @@ def test_enter_takes_what_was_typed_however_fast(opened: tuple[Lab, Locator]) ->
     )
 
 
-def test_keys_of_the_panel_do_not_move_or_cut_the_notebook(opened: tuple[Lab, Locator]) -> None:
+def test_keys_of_the_panel_do_not_move_or_cut_cells_of_the_notebook(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     active = """() => {
         const { content } = window.jupyterapp.shell.currentWidget;
@@ -284,10 +284,10 @@ def test_the_box_keeps_its_size_while_heads_are_previewed(opened: tuple[Lab, Loc
         lab.page.set_viewport_size({"width": width, "height": 1000})
         lab.python("0", before=f"panel.heads = {pinned}")
         expect(panel.get_by_role("gridcell", selected=True)).to_have_count(len(pinned))
-        if panel.locator(".rs-cards.rs-more").count() == 0:  # else the cards fill their room
+        if panel.locator(".rs-cards.rs-more").count() == 0:  # otherwise the cards use all the space
             expect(panel.locator(".rs-cards > .rs-placeholder")).to_be_visible()
         slots = panel.locator(".rs-cards.rs-slots").count()
-        sizes = [size(panel)] if slots or not pinned else []  # below the map an empty place is one line
+        sizes = [size(panel)] if slots or not pinned else []  # below the map, an empty card has only one line
         for head in ("L0H0", "L29H1", "L12H5"):
             cell(panel, head).hover()
             expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
@@ -308,7 +308,7 @@ def test_the_example_notebook_runs_to_its_end(lab: Lab) -> None:
     assert lab.python("[panel.heads, panel.prompt, panel.position]") == [["L23H3", "L29H0"], None, 14]
 
 
-def test_the_panel_draws_beside_the_cell_that_made_it_and_says_what_waits_for_it(lab: Lab) -> None:
+def test_the_panel_draws_while_its_cell_runs_and_says_that_it_waits(lab: Lab) -> None:
     lab.open(lab.write_notebook("busy.ipynb", SETUP, INSPECT + "\nimport time\nwhile True: time.sleep(0.05)"))
     lab.start_all()
     panel = lab.page.get_by_role("region", name="Residscope", exact=True)
@@ -324,7 +324,7 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_what_to_do(opened: 
     lab, panel = opened
     expect(panel.get_by_role("status")).to_contain_text("✓")
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
-    # Before the first request.
+    # The message comes before the panel has sent a request.
     expect(cache_status(panel)).to_contain_text("was lost when the kernel restarted", timeout=FOLLOWS)
     expect(cache_status(panel)).to_contain_text("Run the cell again")
     expect(panel.get_by_role("status")).not_to_contain_text("✓")

@@ -1,4 +1,4 @@
-"""Panels of filtered caches: exact values are drawn with the right numbers, and every other view gives the reason."""
+"""Panels of filtered caches: some views show exact numbers, and every other view says why it cannot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIRECTION = "(model.W_U[:, 5] - model.W_U[:, 6]) * model.ln_final.weight / cache
 
 
 def opened(lab: Lab, kept: str, inspect: str = INSPECT) -> Locator:
-    """A panel of a filtered cache. The whole cache exists for comparison."""
+    """Open a panel of a filtered cache, and return it. The kernel also has the whole cache, for comparison."""
     some = f"_, some = model.run_with_cache(tokens, names_filter=lambda name: {PARTIAL[kept]})"
     lab.open(lab.write_notebook(f"{kept}.ipynb", TINY + some, inspect))
     lab.run_all()
@@ -24,7 +24,7 @@ def opened(lab: Lab, kept: str, inspect: str = INSPECT) -> Locator:
 
 
 def reasons(panel: Locator) -> dict[str, str]:
-    """The text of each chart that has no picture."""
+    """Return the text of each chart that has no picture."""
     places = {"lens": ".rs-lens-place .rs-view-trouble", "layers": ".rs-layers-place .rs-view-trouble"}
     places |= {"heads": ".rs-map-refusal", "ranking": ".rs-rank .rs-none"}
     found = {name: panel.locator(place) for name, place in places.items()}
@@ -32,13 +32,13 @@ def reasons(panel: Locator) -> dict[str, str]:
 
 
 def nothing_floats(panel: Locator) -> None:
-    """No notice covers anything."""
+    """Check that no notice covers the panel."""
     expect(panel.locator(".rs-notice p")).to_have_count(0)
     expect(panel).to_have_attribute("data-state", "ready")
 
 
 def pattern(lab: Lab, panel: Locator, head: str) -> None:
-    """A head's attention is drawn, with the whole run's number in a cell."""
+    """Pin a head. Check that its attention is drawn, and that a cell has the number of the whole cache."""
     cell(panel, head).click()
     card = panel.get_by_role("region", name=f"Attention {head}", exact=True)
     canvas = card.locator("canvas").first
@@ -51,7 +51,7 @@ def pattern(lab: Lab, panel: Locator, head: str) -> None:
 
 
 @pytest.mark.parametrize("target", [True, False], ids=["with a target", "without"])
-def test_patterns_alone(lab: Lab, target: bool) -> None:
+def test_a_cache_of_patterns_alone(lab: Lab, target: bool) -> None:
     panel = opened(lab, "patterns", INSPECT if target else INSPECT.replace("(5, 6), ", ""))
     said = reasons(panel)
     assert set(said) == {"lens", "layers", "heads", "ranking"}
@@ -68,7 +68,7 @@ def test_patterns_alone(lab: Lab, target: bool) -> None:
     nothing_floats(panel)
 
 
-def test_heads_without_mlps(lab: Lab) -> None:
+def test_a_cache_of_heads_without_mlps(lab: Lab) -> None:
     panel = opened(lab, "z")
     said = reasons(panel)
     assert set(said) == {"lens", "layers"}
@@ -86,7 +86,7 @@ def test_heads_without_mlps(lab: Lab) -> None:
     nothing_floats(panel)
 
 
-def test_the_stream_behind_each_layer(lab: Lab) -> None:
+def test_a_cache_of_the_stream_after_each_layer(lab: Lab) -> None:
     panel = opened(lab, "resid-post")
     said = reasons(panel)
     assert set(said) == {"heads", "ranking"}

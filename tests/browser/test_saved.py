@@ -1,4 +1,4 @@
-"""A panel without its kernel: the stand-alone page, opened offline, and a notebook that is opened again later."""
+"""A panel without its kernel: a stand-alone page that is opened offline, and a notebook that is opened again later."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run() -> demo.Ioi:
 
 @pytest.fixture
 def offline(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Save a panel, and open its page in a browser without a network. Errors and requests of the page fail the test."""
+    """A function that saves a panel and opens its page without a network. Errors and requests fail the test."""
     monkeypatch.setattr(snapshot, "PATIENCE", 600.0)
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
     context.set_offline(True)
@@ -85,11 +85,11 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     panel = view(page)
     expect(page).to_have_title("<cache>: logit of “Mary” minus “John” · Residscope")
     expect(line(page)).to_contain_text("Saved from <cache> on")
-    expect(line(page)).not_to_contain_text("Without")  # there was room for all of it
+    expect(line(page)).not_to_contain_text("Without")  # the page holds all views
     assert cells(panel) == grid(run, 0)
     expect(panel.get_by_role("status").first).to_contain_text("rows summed to +4.616 · from an earlier picture")
 
-    # A pinned head, one that was not shown before, and this one in another prompt.
+    # A pinned head, a head that was not shown before, and the pinned head in another prompt.
     for prompt, head in ((0, "L23H3"), (0, "L5H2"), (1, "L23H3")):
         if prompt == 1:
             panel.get_by_role("button", name="Next prompt").click()
@@ -112,14 +112,14 @@ def test_a_saved_page_works_offline_and_shows_what_python_computes(offline: Open
     panel.get_by_role("combobox", name="Norm of the logit lens").select_option("recomputed")
     assert cells(panel) == grid(run, 0, 10)
 
-    # A view that is not in the page: a message says so, the selection is restored, and there is no error.
+    # If the page does not hold a view, a message says so, the selection is restored, and there is no error.
     panel.get_by_role("button", name="Swap answer and distractor").click()
     expect(line(page)).to_contain_text("This page was saved without this target; open the cache in a notebook")
     expect(panel.get_by_role("button", name="answer: ·Mary")).to_be_visible()
     expect(panel).to_have_attribute("data-state", "ready")
 
 
-def test_every_view_finds_what_it_asks_for_on_a_saved_page(offline: Open) -> None:
+def test_every_view_finds_its_replies_on_a_saved_page(offline: Open) -> None:
     _, _, cache = tiny.run(tiny.boot("llama"))
     page = offline(residscope.inspect(cache, (5, 6), heads=["1.1", "2.0"], show=False))
     panel = view(page)
@@ -174,7 +174,7 @@ def test_hostile_tokens_do_nothing_on_a_saved_page(offline: Open) -> None:
 
 
 def outputs(lab: Lab, path: str) -> list[dict[str, Any]]:
-    """The outputs of the cells in the notebook's file."""
+    """Return the outputs of the cells in the notebook's file."""
     notebook = json.loads((lab.server.root / path).read_text())
     return [output["data"] for cell in notebook["cells"] for output in cell["outputs"] if "data" in output]
 
@@ -185,7 +185,7 @@ def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
     lab.open(path)
     lab.run_all()
     panel = lab.panel()
-    lab.panel(1)  # in the box
+    lab.panel(1)  # the panel in the box
     cell(panel, "L2H1").click()
     expect(attention(panel, "L2H1")).not_to_have_class(re.compile("rs-waiting"))
     lab.becomes("panel.heads", ["L1H1", "L2H1"])
@@ -198,7 +198,7 @@ def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
     [data, box] = outputs(lab, path)
     assert MIME not in box
     assert len(json.dumps(data)) < 100_000
-    assert "Residscope" in "".join(data["text/html"])  # for hosts that only show text
+    assert "Residscope" in "".join(data["text/html"])  # for hosts that do not know the MIME type
 
     lab.open(path)  # the kernel still runs, so the panel is live again
     expect(lab.page.locator(".rs-saved")).to_have_count(0, timeout=FOLLOWS)

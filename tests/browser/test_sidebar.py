@@ -1,4 +1,4 @@
-"""The sidebar in a real JupyterLab: it attaches to running kernels, also during a cell, and lists their caches."""
+"""The sidebar in a real JupyterLab attaches to running kernels, even while a cell runs, and lists their caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.sidebar import DIFFERENCE, FOLLOWS, OURS, REAL, TINY, cell, c
 
 
 # --- attaching and listing ------------------------------------------------------------------------------------------
-def test_attaches_lists_and_shows_a_cache_and_leaves_no_trace(lab: Lab) -> None:
+def test_the_sidebar_attaches_lists_and_shows_a_cache_and_leaves_no_trace(lab: Lab) -> None:
     path = lab.write_notebook("ioi.ipynb", REAL)
     lab.open(path)
     lab.run_all()
@@ -99,20 +99,20 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.caches).to_have_count(1, timeout=FOLLOWS)
     expect(small.caches).to_contain_text("second")
 
-    # Back to this notebook by the focus: the picture is unchanged. Then by the selection menu.
+    # The focus, or the menu, brings back this notebook's kernel with its unchanged picture.
     small.command("docmanager:open", path="small.ipynb")
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible()
     choice = small.sidebar.get_by_role("combobox", name="Kernel")
     choice.select_option("=second.ipynb")
     expect(small.caches).to_contain_text("second")
 
-    # A notebook is closed: its kernel continues to run, and its cache stays in view.
+    # After a notebook is closed, its kernel continues to run, and its cache is still shown.
     small.command("docmanager:open", path="second.ipynb")
     small.command("docmanager:save")
     small.command("application:close")
     expect(small.caches).to_contain_text("second")
     expect(small.chosen).to_have_text("second")
-    expect(small.shown).to_have_attribute("data-state", "ready", timeout=FOLLOWS)  # over its own connection
+    expect(small.shown).to_have_attribute("data-state", "ready", timeout=FOLLOWS)  # over a separate connection
 
     small.command("console:create", path="", kernelPreference={"name": "tests"}, activate=True)
     choice.select_option("")
@@ -120,7 +120,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.sidebar.get_by_text("This kernel has no activation cache yet").filter(visible=True)).to_be_visible(
         timeout=MODEL
     )
-    # No view shows a cache of the closed notebook's kernel any more: the connection is closed.
+    # Now no view shows a cache of the closed notebook's kernel, so the connection to this kernel is closed.
     expect(small.sidebar.locator(".rs-part")).to_have_count(2)
 
 
@@ -145,10 +145,12 @@ LOOPS = {
 }
 
 
-def test_answers_while_a_cell_runs(small: Lab) -> None:
+def test_the_sidebar_gets_answers_while_a_cell_runs(small: Lab) -> None:
     view = small.inspect("cache")
     running = "window.jupyterapp.shell.currentWidget.content.activeCell.model.executionState"
-    for head, loop in zip(("L0H0", "L0H1", "L1H0", "L1H1"), LOOPS.values(), strict=True):  # none seen before
+    for head, loop in zip(
+        ("L0H0", "L0H1", "L1H0", "L1H1"), LOOPS.values(), strict=True
+    ):  # heads that were not shown before
         small.start_cell(f"import time, numpy as np\nwhile True: {loop}")
         cell(view, head).click()
         card = view.get_by_role("region", name=f"Attention {head}", exact=True)
@@ -160,7 +162,7 @@ def test_answers_while_a_cell_runs(small: Lab) -> None:
         small.page.wait_for_function(f"() => {running} === 'idle'")
 
 
-def test_attaches_to_a_kernel_that_is_busy_when_the_page_is_loaded(small: Lab) -> None:
+def test_the_sidebar_attaches_to_a_kernel_that_is_busy_when_the_page_is_loaded(small: Lab) -> None:
     small.start_cell("import time\nwhile True: time.sleep(0.2)")
     small.page.reload()
     small.page.wait_for_function("() => window.jupyterapp !== undefined")
@@ -225,7 +227,7 @@ def heads_asked(lab: Lab) -> Callable[[], list[str]]:
     return lambda: lab.page.evaluate("() => window.heads")
 
 
-def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_running_cell(small: Lab) -> None:
+def test_heads_are_requested_ahead_while_the_kernel_is_idle_and_not_while_a_cell_runs(small: Lab) -> None:
     view = small.inspect("cache")
     asked = heads_asked(small)
     small.start_cell("import time\nwhile True: time.sleep(0.01)")
@@ -235,14 +237,14 @@ def test_heads_are_asked_for_ahead_while_the_kernel_is_free_and_not_beside_a_run
     assert asked() == ["L0H0", "L1H2"]
     small.interrupt()  # the pointer does not move
     small.until(asked, lambda heads: {"L0H2", "L2H2", "L1H1"} <= set(heads))
-    assert len(asked()) <= 2 + 4 + 4  # its neighbours and the strongest heads
+    assert len(asked()) <= 2 + 4 + 4  # two heads under the pointer, their neighbours, the strongest heads
     cell(view, "L0H1").hover()
     small.until(asked, lambda heads: {"L0H1", "L1H1", "L0H2"} <= set(heads))
     heads = asked()  # read once, because more may be requested meanwhile
     assert len(heads) == len(set(heads))
 
 
-def test_heads_are_asked_for_ahead_also_where_the_kernel_was_busy_without_a_cell(lab: Lab) -> None:
+def test_heads_are_requested_ahead_after_the_kernel_was_busy_without_a_cell(lab: Lab) -> None:
     slow = "class Slow:\n    def __repr__(self): return str(__import__('time').sleep(3))\nslow = Slow()"
     lab.open(lab.write_notebook("small.ipynb", f"{TINY}\n{slow}"))
     lab.run_all()
@@ -276,7 +278,7 @@ def signed(number: float) -> str:
     return f"{number:+.3f}".replace("-", "−")
 
 
-def test_the_targets_menu_offers_what_lies_in_the_notebook(small: Lab) -> None:
+def test_the_targets_menu_offers_variables_of_the_notebook(small: Lab) -> None:
     small.run_cell(LYING)
     view = small.inspect("cache")
     small.start_cell("import time\nwhile True: time.sleep(0.01)")
@@ -311,7 +313,7 @@ def test_the_targets_menu_offers_what_lies_in_the_notebook(small: Lab) -> None:
     expect(badge).to_contain_text(f"✓ rows sum to {signed(small.python(along))}", timeout=FOLLOWS)
 
 
-def test_a_token_in_place_of_each_prompts_own_is_its_plain_logit_and_said_so(small: Lab) -> None:
+def test_one_answer_for_all_prompts_is_a_plain_logit_and_a_message_says_so(small: Lab) -> None:
     view = small.inspect("cache")
     view.get_by_role("button", name="answer: each prompt’s top token").click()
     view.get_by_role("listbox", name="Tokens").get_by_role("option").filter(has_not_text="what came next").nth(
@@ -330,7 +332,7 @@ def test_a_token_in_place_of_each_prompts_own_is_its_plain_logit_and_said_so(sma
 
 
 # --- many caches, and the list that folds -----------------------------------------------------------------------------
-def test_the_only_cache_is_in_view_once_the_sidebar_is_opened_and_no_sooner(lab: Lab) -> None:
+def test_an_only_cache_is_shown_when_the_sidebar_is_opened_and_not_earlier(lab: Lab) -> None:
     lab.open(lab.write_notebook("small.ipynb", TINY))
     lab.run_all()
     assert lab.python("'residscope' in __import__('sys').modules") is False
@@ -340,7 +342,7 @@ def test_the_only_cache_is_in_view_once_the_sidebar_is_opened_and_no_sooner(lab:
     expect(lab.sidebar.get_by_role("list", name="Activation caches")).to_be_hidden()
 
 
-def test_of_two_caches_none_is_opened_and_a_sentence_says_what_this_is(lab: Lab) -> None:
+def test_of_two_caches_none_is_opened_and_a_sentence_explains_the_sidebar(lab: Lab) -> None:
     lab.open(lab.write_notebook("two.ipynb", TINY, "other = tiny.run(model)[2]"))
     sidebar = lab.open_sidebar()
     first = sidebar.locator(".rs-first")
@@ -356,7 +358,7 @@ def test_of_two_caches_none_is_opened_and_a_sentence_says_what_this_is(lab: Lab)
     expect(first).to_be_hidden()
 
 
-def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: Lab) -> None:
+def test_the_list_can_be_collapsed_and_the_header_has_three_lines(small: Lab) -> None:
     small.run_cell("other = tiny.run(model)[2]")
     view = small.inspect("other")
     folded = small.sidebar.get_by_role("list", name="Activation caches")
@@ -385,7 +387,7 @@ def test_the_list_folds_behind_the_name_and_the_header_has_three_lines(small: La
     expect(folded).to_be_hidden()
 
 
-def test_thirty_caches_are_a_line_each_and_can_be_filtered(lab: Lab) -> None:
+def test_each_of_thirty_caches_has_one_line_and_the_list_can_be_filtered(lab: Lab) -> None:
     runs = "runs = {f'seed {i}': type(cache)(dict(cache.cache_dict), model) for i in range(29)}"
     lab.open(lab.write_notebook("many.ipynb", TINY, runs))
     lab.run_all()

@@ -1,4 +1,4 @@
-"""A cache in the sidebar is deleted or changed: a message says so, the last picture stays, nothing is kept alive."""
+"""If a cache is deleted or changed, the sidebar says so, keeps the last picture, and keeps no tensor alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.sidebar import FOLLOWS, HELD, TINY, cache_status, cell, cells
     ],
     ids=["bound again", "changed in place", "weights"],
 )
-def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
+def test_a_message_tells_the_status_of_a_cache_and_offers_the_new_cache(
     small: Lab, code: str, words: str, label: str
 ) -> None:
     view = small.inspect("cache")
@@ -35,18 +35,18 @@ def test_what_has_become_of_a_cache_is_said_and_the_new_one_taken(
     small.run_cell(code)
     expect(cache_status(view)).to_contain_text(words, timeout=FOLLOWS)
     expect(small.caches.filter(has_text=re.compile("now another cache|changed"))).to_have_count(1)
-    assert cells(view) == before  # the last picture
+    assert cells(view) == before  # the last picture stays
     view.get_by_role("button", name=label).click()
     expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
     small.ready(view)
-    expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")  # what was selected stays
-    if "weights" in words:  # the activations are still the old model's, as the badge says
+    expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")  # the selection stays
+    if "weights" in words:  # the cache still holds activations of the old weights, and the badge says so
         expect(view.get_by_role("status")).to_contain_text("rows miss", timeout=FOLLOWS)
     elif "changed" in words:
         assert cells(view) != before
 
 
-def test_a_cache_that_lives_on_under_another_name_is_known_by_that(small: Lab) -> None:
+def test_a_cache_with_a_new_variable_is_shown_under_the_new_name(small: Lab) -> None:
     view = small.inspect("cache")
     before = cells(view)
     small.run_cell("import types\nrun = types.SimpleNamespace(cache=cache)\ncache = tiny.run(model)[2]")
@@ -65,7 +65,7 @@ def test_deleting_the_variable_frees_the_tensors_however_many_views_are_open(sma
         cell(panel, "L2H1").click()
         expect(panel.get_by_role("region", name="Attention L2H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     before = cells(wide)
-    # The notebook's reference is deleted, too. Residscope must have no other.
+    # The notebook deletes its only reference. Residscope must not hold another one.
     small.command("docmanager:open", path="small.ipynb")
     small.run_cell("import weakref; gone = [weakref.ref(cache), weakref.ref(cache['z', 1])]; del cache")
     for panel in (view, wide):
@@ -115,7 +115,7 @@ def test_a_request_that_was_lost_on_the_way_is_sent_again(lab: Lab) -> None:
     lab.inspect("cache")
 
 
-def test_an_inline_panel_lets_go_of_its_cache_when_its_output_goes(small: Lab) -> None:
+def test_an_inline_panel_releases_its_cache_when_its_output_is_removed(small: Lab) -> None:
     small.run_cell(
         "import residscope, weakref\nlone = tiny.run(model)[2]\ngone = weakref.ref(lone)\n"
         "residscope.inspect(lone); del lone",
@@ -132,14 +132,14 @@ def test_an_inline_panel_lets_go_of_its_cache_when_its_output_goes(small: Lab) -
 FOLLOW = re.compile("^Follow")
 
 
-def test_a_variable_that_is_followed_brings_each_new_cache_by_itself(small: Lab) -> None:
+def test_following_a_variable_shows_each_new_cache_automatically(small: Lab) -> None:
     view = small.inspect("cache")
     cell(view, "L1H1").click()
     pin = view.get_by_role("button", name=FOLLOW)
     expect(pin).to_have_attribute("aria-pressed", "false")
     pin.click()
     expect(pin).to_have_attribute("aria-pressed", "true")
-    # Also if the cache in view has another name, and if the kernel was restarted.
+    # The new cache is also shown if a variable still holds the old cache, and after a restart of the kernel.
     for kept in ("", "old = cache\n"):
         before = cells(view)
         small.run_cell(f"{kept}logits, cache = model.run_with_cache((tokens + {len(kept) + 1}) % 50)")
@@ -157,7 +157,7 @@ def test_a_variable_that_is_followed_brings_each_new_cache_by_itself(small: Lab)
     small.until(lambda: cells(view)["L1H1"], lambda value: abs(value - expected) < 5e-3, FOLLOWS / 1000)
 
 
-def test_following_is_remembered_with_its_variable_only(small: Lab) -> None:
+def test_following_is_remembered_only_for_its_variable(small: Lab) -> None:
     view = small.inspect("cache")
     view.get_by_role("button", name=FOLLOW).click()
     small.run_cell("other = tiny.run(model)[2]")

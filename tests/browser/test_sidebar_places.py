@@ -1,4 +1,4 @@
-"""The places of the sidebar, its keys and settings, and what is restored after a reload or a lost connection."""
+"""The sidebar's places in the window, keys and settings, and its state after a reload or a lost connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS, HELD, OURS, SUBSHELLS, cell, cells
 
 
-def test_layout_and_selection_are_put_back_and_nothing_leaks_over_a_reload(small: Lab) -> None:
+def test_a_reload_restores_layout_and_selection_and_leaks_nothing(small: Lab) -> None:
     view = small.inspect("cache")
     cell(view, "L1H1").click()
     small.command("residscope:open-in-main-area")
@@ -33,7 +33,7 @@ def test_layout_and_selection_are_put_back_and_nothing_leaks_over_a_reload(small
         small.ready(panel)
         for head in heads:
             expect(panel.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
-    assert len(small.python(OURS)) == 1  # one comm, also after the reload; the old subshell has ended
+    assert len(small.python(OURS)) == 1  # after the reload there is one comm; the old subshell has ended
     small.becomes(f"{ours!r} in {SUBSHELLS}", False)
 
 
@@ -52,7 +52,7 @@ def test_by_the_keyboard_from_the_palette_to_the_next_head(small: Lab) -> None:
         expect(view.get_by_role("region", name=f"Attention {head}", exact=True)).to_be_visible(timeout=FOLLOWS)
     small.command("residscope:previous-head")
     expect(view.get_by_role("region", name=f"Attention {order[0]}", exact=True)).to_be_visible(timeout=FOLLOWS)
-    # The list is opened over the view, used by keys, and closed. Then a row's view gets its own place.
+    # Keys open the list over the view, move in it and close it. Then they open a cache in the main area.
     page.keyboard.press("Enter")
     row = small.caches.get_by_role("button", name=re.compile("^cache"))
     expect(row).to_be_focused()
@@ -98,12 +98,12 @@ def test_the_settings_move_the_sidebar_and_poll(small: Lab) -> None:
         set_to()
 
 
-def test_a_dropped_connection_is_mended_and_leaves_nothing_in_the_kernel(small: Lab) -> None:
+def test_a_lost_connection_is_renewed_and_leaves_nothing_in_the_kernel(small: Lab) -> None:
     view = small.inspect("cache")
     before = small.python(HELD)
     assert before[0] == 1
     for index, head in enumerate(("L0H0", "L0H1", "L1H0")):
-        # The connection is lost during a request: the request is sent again.
+        # The connection is lost during a request. Then the request is sent again.
         small.page.evaluate(
             """head => {
                 document.querySelector(`#residscope-sidebar [data-head=${head}]`).click();

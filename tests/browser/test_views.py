@@ -1,4 +1,4 @@
-"""Head scores, position map, token lens, and the spread over prompts, compared with TransformerLens."""
+"""Head scores, position map, token lens and the values of all prompts, compared with TransformerLens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ids = torch.as_tensor([[model.to_single_token(text) for text in pair] for pair i
 last = cache["resid_post", 29].shape[1] - 1
 """
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
-# From TransformerLens' tensors: the model's logits; what a head adds, by its definition in float64; and what the model
-# would predict if it stopped at a point of the stream.
+# Computed from TransformerLens' tensors: the model's logits, a head's contribution in float64, and the probabilities if
+# the model stopped at a point of the stream.
 LOGITS = "model.unembed(model.ln_final(cache['resid_post', 29])).float()"
 WORTH = """
 def worth(layer, head):
@@ -37,7 +37,7 @@ def stopped(stream):
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel, and the expected values."""
+    """A notebook with a drawn panel. Its kernel has functions for the expected values."""
     lab.open(lab.write_notebook("views.ipynb", SETUP + WORTH, INSPECT))
     lab.run_all()
     return lab, lab.panel()
@@ -52,7 +52,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def tab(panel: Locator, name: str) -> Locator:
-    """Bring a view into sight, and return its panel."""
+    """Open a tab, and return its content."""
     panel.get_by_role("tab", name=name, exact=True).click()
     return panel.get_by_role("tabpanel", name=name, exact=True)
 
@@ -64,14 +64,14 @@ def figure(text: str) -> float:
 
 
 def says(panel: Locator, start: str, expected: float, end: str) -> None:
-    """The sentence, with a number that is right up to the rounding of two digits."""
+    """Check the sentence, and that its number is right up to the rounding to two digits."""
     expect(sentence(panel)).to_contain_text(start, timeout=FOLLOWS)
     text = sentence(panel).inner_text()
     assert figure(text.removeprefix(start)) == pytest.approx(expected, abs=0.0051)
     assert end in text
 
 
-def test_four_views_beside_the_charts_with_the_models_own_figures(opened: tuple[Lab, Locator]) -> None:
+def test_four_views_and_the_charts_show_the_models_own_values(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     spread(lab, panel)
     scores(lab, panel)
@@ -128,7 +128,7 @@ def prompts(lab: Lab, panel: Locator) -> None:
     whole = lab.python(f"({LOGITS}[:, last].gather(1, ids) @ torch.tensor([1.0, -1.0])).tolist()")
     expect(listed).to_have_count(8, timeout=FOLLOWS)
     assert shown() == pytest.approx(whole, abs=0.0051)
-    expect(listed.nth(3)).to_contain_text("gave", timeout=FOLLOWS)  # its text
+    expect(listed.nth(3)).to_contain_text("gave", timeout=FOLLOWS)  # a word of the prompt's text
     cell(panel, "L23H3").hover()
     view.page.get_by_role("button", name="L23H3", exact=True).click()
     each = lab.python("worth(23, 3).tolist()")
@@ -179,7 +179,7 @@ def positions(lab: Lab, panel: Locator) -> None:
     own = lab.python(f"({LOGITS}[0, :, ids[0, 0]] - {LOGITS}[0, :, ids[0, 1]]).tolist()")
     lab.page.mouse.move(0, 0)
     field.focus()
-    for key in ("ArrowUp", "PageUp", "ArrowUp"):  # from the destination's column to the model's own value
+    for key in ("ArrowUp", "PageUp", "ArrowUp"):  # moves up in the destination's column, to the model's own value
         lab.page.keyboard.press(key)
     says(panel, "The model’s own logit difference at “·to₁₄” (position 14): ", own[14], "")
     lab.page.keyboard.press("ArrowLeft")
@@ -223,7 +223,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
     lab.page.keyboard.press("End")
     for _ in range(3):
         lab.page.keyboard.press("ArrowUp")
-    # From the last point at the destination, three points up: 28_pre, 29_pre, final_post.
+    # The key moves from each cell to the next one in this list.
     for point, column, key in [
         ("27_pre", 14, "ArrowDown"),
         ("28_pre", 14, "ArrowDown"),

@@ -1,4 +1,4 @@
-"""Why a head reads a token, and who wrote what it moves: from the head map by clicks, and by keyboard.
+"""Why a head reads a token, and which components wrote what it moves: by clicks from the head map, and by keyboard.
 
 Expected: computed in float64 from TransformerLens' cache and weights.
 """
@@ -13,8 +13,8 @@ from tests.support.demo_panel import SETUP, settled
 from tests.support.lab import Lab
 
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0)"
-# What L23H3 moves from position 10 to the logit difference at position 14, for a vector in the stream at position 10.
-# Three query heads share a key-value head in this model, and its norms only scale.
+# `moved` is what L23H3 moves of a vector in the stream at position 10 to the logit difference at position 14.
+# In this model, three query heads share a key-value head, and norms only scale.
 BY_HAND = """
 import torch
 ids = [run.model.to_single_token(word) for word in (" Mary", " John")]
@@ -54,7 +54,9 @@ def row(panel: Locator, column: str, name: str) -> float:
     return number(line.locator(".rs-number").inner_text(), r"([+−][\d.]+)")
 
 
-def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_back(opened: tuple[Lab, Locator]) -> None:
+def test_clicks_lead_from_the_head_map_to_the_components_that_wrote_what_a_head_moves(
+    opened: tuple[Lab, Locator],
+) -> None:
     lab, panel = opened
     log_ratio, of_mlp_0, of_all = lab.python("[log_ratio, of_mlp_0, of_all]")
     trail = panel.get_by_role("navigation", name="Trail of targets")
@@ -101,7 +103,7 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
     settled(panel)
     expect(trail.locator("[aria-current=step]")).to_contain_text("L23H3 reads ·John₁₀")
 
-    # Another source, by a click on a cell of a card.
+    # A click on a cell of a card selects another source.
     trail.get_by_role("button", name="Back").click()
     panel.get_by_role("tab", name="Attention").click()
     settled(panel)
@@ -114,10 +116,12 @@ def test_from_the_head_map_by_clicks_alone_to_who_wrote_what_a_head_moves_and_ba
     asks.get_by_role("button", name="who put it? what L23H3 moves from ·Mary").click()
     settled(panel)
     expect(trail.locator("[aria-current=step]")).to_contain_text("what L23H3 moves from ·Mary")
-    expect(trail.get_by_role("listitem")).to_have_count(2)  # the later steps are gone
+    expect(trail.get_by_role("listitem")).to_have_count(2)  # the later steps were removed
 
 
-def test_the_same_by_keys_alone(opened: tuple[Lab, Locator]) -> None:
+def test_keys_lead_from_the_head_map_to_the_components_that_wrote_what_a_head_moves(
+    opened: tuple[Lab, Locator],
+) -> None:
     lab, panel = opened
     of_mlp_0 = lab.python("of_mlp_0")
     keyboard = lab.page.keyboard

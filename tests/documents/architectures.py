@@ -1,4 +1,4 @@
-"""Every decoder family that boots offline: what Residscope and TransformerLens' functions leave unexplained."""
+"""`npm run docs`: what Residscope and TransformerLens' functions leave unexplained, for each family of models."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def measured(name: str) -> tuple[list[str], list[str]]:
 
 
 def relative(result: residscope.Attribution) -> float:
-    """The unexplained rest, relative to the largest row."""
+    """Return the largest unexplained value, relative to the largest row."""
     return float(result.unexplained.abs().max() / result.values.abs().max())
 
 
 def shown(gap: float) -> str:
-    """Return a gap as text, in bold if it is more than rounding."""
+    """Return a difference as text, in bold if it is more than rounding."""
     return f"{gap:.0e}" if gap < 1e-5 else f"**{gap:.2g}**"
 
 
 def heads_in_layers(heads: Any, layers: Any) -> str:
-    """The largest gap between a layer's heads with their bias and its attention row, relative to that row."""
+    """Return the largest difference between a layer's heads with their bias and its attention row, relative to it."""
     if heads is None or layers is None:
         return "–"
     rows = dict(zip(layers.labels, layers.values, strict=True))
@@ -88,7 +88,7 @@ def heads_in_layers(heads: Any, layers: Any) -> str:
 
 
 def tried(work: Callable[[], float]) -> str:
-    """Return a gap, or the name of the error that was raised."""
+    """Return the result of `work` as text, or the name of the error that it raised."""
     try:
         return shown(work())
     except Exception as error:
@@ -96,7 +96,7 @@ def tried(work: Callable[[], float]) -> str:
 
 
 def attribution(model: Any, cache: Any, own: torch.Tensor) -> float:
-    """The unexplained rest of TransformerLens' `direct_logit_attribution`, after adding b_U, which it leaves out."""
+    """Return what TransformerLens' `direct_logit_attribution` leaves unexplained, after adding b_U."""
     from transformer_lens.tools.analysis.direct_logit_attribution import direct_logit_attribution
 
     result = direct_logit_attribution(model, answer_tokens=ANSWERS[:, 0], incorrect_tokens=ANSWERS[:, 1], cache=cache)
@@ -106,7 +106,7 @@ def attribution(model: Any, cache: Any, own: torch.Tensor) -> float:
 
 
 def compatible(name: str) -> float:
-    """The same in compatibility mode, for which it is made."""
+    """Return the same as `attribution`, in the compatibility mode that `direct_logit_attribution` needs."""
     model = tiny.boot(name, compatible=True)
     _, logits, cache = tiny.run(model)
     own = logits[:, -1].gather(1, ANSWERS)
@@ -114,8 +114,8 @@ def compatible(name: str) -> float:
 
 
 def stack_of_heads(model: Any, cache: Any) -> float:
-    """The gap between TransformerLens' head results with b_O and each layer's `attn_out`, as a share (raw model)."""
-    cache = type(cache)(dict(cache.items()), model)  # stack_head_results adds to the cache it is given
+    """Return the relative difference between TransformerLens' head results with b_O and `attn_out` (raw model)."""
+    cache = type(cache)(dict(cache.items()), model)  # a copy, because stack_head_results adds entries to its cache
     stack = cache.stack_head_results(layer=-1, pos_slice=-1).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
     gaps = []
     for layer in range(model.cfg.n_layers):
@@ -127,7 +127,7 @@ def stack_of_heads(model: Any, cache: Any) -> float:
 
 
 def references(said: list[str], remarks: dict[str, str]) -> str:
-    """Return numbers of remarks, one for each kind of sentence. Sentences that differ only in numbers are one kind."""
+    """Return the numbers of the remarks. Sentences that differ only in numbers are the same remark."""
     figures = [
         (r"^[\d.e+-]+ (arises|of a head)", r"… \1"),
         (r"\([\d.e-]+ at most\)", "(… at most)"),
@@ -157,8 +157,8 @@ def head(families: int, exact: int) -> list[str]:
         "",
         f"Tiny random models of {families} decoder families and variants: all that TransformerLens {lens} supports and "
         f"that a model",
-        f"can be built for without a hub (transformers {transformers}). Norm weights far from 1, biases far from 0, "
-        f"logit scales, soft-caps,",
+        f"can be built for without a hub (transformers {transformers}). They have norm weights far from 1, biases "
+        f"far from 0, logit scales, soft-caps,",
         "residual and embedding multipliers, mixtures of experts, parallel blocks, grouped and multi-query attention, "
         "windows.",
         "Raw bridges: nothing folded, no compatibility mode. Made by `npm run docs`; do not edit.",
@@ -173,8 +173,8 @@ def head(families: int, exact: int) -> list[str]:
         "compatibility",
         "mode (the unexplained rest, with b_U added), and the relative difference between `stack_head_results` + b_O "
         "and a layer's `attn_out`.",
-        "The name of an exception means that they raised it. On raw bridges that is by design: "
-        "`direct_logit_attribution` requires that mode.",
+        "The name of an exception means that the function raised it. On raw bridges, `direct_logit_attribution` raises "
+        "by design: it requires compatibility mode.",
         "",
         "| family | layer | head | Σ heads | neuron | source | accumulated | `direct_logit_attribution`, raw | "
         "compatible | `stack_head_results` | remarks |",

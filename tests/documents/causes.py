@@ -1,6 +1,6 @@
-"""`npm run docs`: replay and effects on every family, and direct against total effects of heads in a task.
+"""`npm run docs`: replay and effects on every family, and direct and total effects of heads in a task.
 
-The families are written to `effects.md`. In `causes.md`, only the parts between two marks are written.
+The results for the families are written to `effects.md`. In `causes.md`, only the parts between marks are written.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ HEADS = {
     "L23H3": "lowers the wrong name, and later layers build on it",
     "L29H1": "the last layer: nothing can follow but its MLP",
     "L23H0": "writes the name, but the model compensates for it",
-    "L23H2": "likewise: without it the answer is even surer",
-    "L20H0": "acts through others only",
-    "L1H4": "likewise",
+    "L23H2": "the same; without it, the model is even surer",
+    "L20H0": "acts only through other components",
+    "L1H4": "acts only through other components",
 }
 """Heads of the demo model, with sentences on their effects. `check` compares the sentences with the numbers."""
 
 READERS = {
-    "L23H3": "reads the same places, where another name stands now",
-    "L29H1": "likewise",
-    "L23H0": "reads other places, because its query is another",
-    "L24H4": "likewise, and against it what stands there",
+    "L23H3": "reads the same positions, which have another name now",
+    "L29H1": "reads the same positions, which have another name now",
+    "L23H0": "reads other positions, because its query changes",
+    "L24H4": "the same; its changed values have the opposite effect",
 }
-"""Heads of the demo model, and what the parts of their estimates say. `check_parts` tests the words."""
+"""Heads of the demo model, with sentences on what they read. `check_parts` compares the sentences with the numbers."""
 
 LAYERS = (0, 5, 10, 15, 20, 25, 29)
-"""The layers at which the stream is patched for the text."""
+"""The layers whose incoming stream is patched, for a table of `causes.md`."""
 
 
 def main(path: Path) -> None:
@@ -72,7 +72,7 @@ def between(text: str, name: str) -> str:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a value as it is written in the text."""
+    """Return a value as text, with its sign."""
     return f"{float(value):+.{digits}f}".replace("-", "−")
 
 
@@ -124,14 +124,14 @@ def stream(run: Any) -> list[str]:
             corrupted, source=clean, target=run.answers[:2], at="resid_pre", positions=[at], progress=False
         )
         values = found.of(normalized=True)
-        assert values[LAYERS[0 if at == giver else -1]] > 0.8  # as the text says
+        assert values[LAYERS[0 if at == giver else -1]] > 0.8  # the text says this
         assert values[LAYERS[-1 if at == giver else 0]] < 0.2
         lines.append(f"| {name} ({at}) | " + " | ".join(number(values[layer], 2) for layer in LAYERS) + " |")
     return lines
 
 
 def parts(run: Any) -> list[str]:
-    """Estimates of what some heads read in the clean run, put into the corrupted one."""
+    """Return estimated effects of putting parts of some heads (queries, keys, values) into the corrupted run."""
     swapped = run.tokens[:2].flip(0)
     with torch.no_grad():
         clean, corrupted = (run.model.run_with_cache(tokens)[1] for tokens in (run.tokens[:2], swapped))
@@ -151,7 +151,7 @@ def parts(run: Any) -> list[str]:
 
 
 def check_parts(found: dict[str, list[float]]) -> None:
-    """What the words of `READERS` say of the numbers (z, q, k, v, pattern)."""
+    """Check that the sentences of `READERS` agree with the numbers (z, q, k, v, pattern)."""
     for name in ("L23H3", "L29H1"):
         z, *others, v, pattern = found[name]
         assert abs(v - z) < 0.1 * abs(z)
@@ -179,13 +179,13 @@ def written(found: dict[str, Row]) -> list[str]:
         f"On tiny random models of {len(found)} families, on a CPU in float32. Made by `npm run docs`; do not edit.",
         "",
         f"- **Replay**: {len(replayed)} families give every cached activation and the target again, {exact} of them",
-        "  to the last bit. In the others nothing is measured, with the reason.",
+        "  to the last bit. In the other families nothing is measured; the remarks give the reason.",
         f"- **Heads**: total effects of all heads, zeroed one by one (`ablate`), agree in {counts['heads']} families",
         "  with the model's own runs under TransformerLens' hooks.",
         f"- **Stream**: another run's stream before layer 1 (`patch`) agrees in {counts['stream']} families with such",
         "  a hooked run.",
         "",
-        f"“Agree”: to {RIGHT:g} of the largest effect. The largest difference is {gap:.1g}.",
+        f"“Agree” means: the difference is below {RIGHT:g} of the largest effect. The largest difference is {gap:.1g}.",
         "",
         "| family | replay | heads | stream | remarks |",
         "|---|---|---|---|---|",

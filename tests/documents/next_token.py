@@ -1,6 +1,6 @@
-"""`npm run docs`: a generated answer of the demo model, read token by token.
+"""`npm run docs`: the page on a generated answer of the demo model, token by token.
 
-The code of the page is what is run here. Its numbers are compared with the logits of the run, and with float64 by hand.
+This program runs the code of the page. The numbers are compared with the run's logits and with values in float64.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run() -> dict[str, Any]:
 
 
 def check(names: dict[str, Any]) -> None:
-    """Compare the numbers of the page with the run's own logits, and one head's row with float64 by hand."""
+    """Compare the numbers of the page with the run's own logits, and one head's row with a value in float64."""
     cache, model, tokens = names["cache"], names["model"], names["tokens"][0]
     logits = cache["unembed.hook_out"][0].double()
     own = logits[:-1].gather(1, tokens[1:, None])
@@ -81,7 +81,7 @@ def check(names: dict[str, Any]) -> None:
 
 
 def page(names: dict[str, Any]) -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     words, followed, added, at = names["words"], names["followed"], names["added"], names["at"]
     start, count = names["prompt"].shape[1], len(words) - 1
     gap, adding = added.unexplained[0, :-1].abs(), int((added.unexplained[0, :-1].abs() <= added.tolerance).sum())
@@ -158,7 +158,7 @@ def page(names: dict[str, Any]) -> str:
 
 
 def wrapped(lines: list[str]) -> list[str]:
-    """The same lines, each paragraph in lines of at most 118 columns."""
+    """Return the text with each paragraph in lines of at most 118 columns."""
     found: list[str] = []
     text: list[str] = []
     inside = False
@@ -175,7 +175,7 @@ def wrapped(lines: list[str]) -> list[str]:
 
 
 def strongest(names: dict[str, Any], position: int) -> str:
-    """A row with the head that adds most to the token after a position."""
+    """Return a row of the table: the head that adds most to the token after a position."""
     grid = names["added"].grid[:, :, 0, position]
     best = int(grid.argmax())
     label = "L{}H{}".format(*divmod(best, grid.shape[1]))
@@ -183,22 +183,22 @@ def strongest(names: dict[str, Any], position: int) -> str:
 
 
 def code(text: str) -> list[str]:
-    """A block of code, and an empty line."""
+    """Return a block of code and an empty line."""
     return ["```python", *text.strip().split("\n"), "```", ""]
 
 
 def number(value: Any) -> str:
-    """A value as it is written in the text."""
+    """Return a value as text, with its sign."""
     return f"{float(value):+.2f}".replace("-", "−")
 
 
 def in_cell(token: str) -> str:
-    """The same in a table, where a bar would end the cell."""
+    """Return a token for a cell of a table, in which a bar is escaped."""
     return quoted(token).replace("|", "\\|")
 
 
 def quoted(token: str) -> str:
-    """A token as on screen."""
+    """Return a token as it is shown on screen."""
     return "`" + token.replace("\n", "↵").replace(" ", "·") + "`"
 
 

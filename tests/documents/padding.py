@@ -1,4 +1,4 @@
-"""Padding: every way in which a tokenizer pads, and whether the values equal those of the prompts run alone."""
+"""`npm run docs`: all ways of padding, and whether values equal those of the prompts when each is run alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RIGHT, NOTED, SILENT = "right", "noted", "**silent**"
 
 
 def main(path: Path) -> None:
-    """Run every way, and write the tables."""
+    """Measure all ways of padding, and write the tables."""
     ways = {way: [verdict(right, notes) for _, right, notes in padded.measured(way)] for way in WAYS}
     lines = [*head([one for found in ways.values() for one in found])]
     lines += ["", *table("longest padded too", [row(way, ways[way]) for way in padded.WAYS])]
@@ -55,13 +55,13 @@ def row(way: padded.Case, found: list[str]) -> str:
 
 
 def table(fixed: str, rows: list[str]) -> list[str]:
-    """Return rows with their header. `fixed` says what is padded."""
+    """Return rows with their header. `fixed` is the heading of the column on what is padded."""
     heads = ["special tokens", "side", "BOS", "EOS", fixed, "mask given to the model", *padded.FIGURES]
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows]
 
 
 def verdict(right: bool, notes: list[str]) -> str:
-    """Return whether a value is right. If it is not, whether a note says what was assumed."""
+    """Return whether a value is right, wrong with a note on what was assumed, or wrong without a note."""
     return RIGHT if right else NOTED if notes else SILENT
 
 

@@ -1,4 +1,4 @@
-"""`npm run docs`: targets inside the model, on every decoder family, against the model's own forward."""
+"""`npm run docs`: targets inside the model, on every decoder family, compared with the model's own forward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.point_families import COLUMNS, Row, measured, scores
 from tests.support.score_families import COLUMNS as SCORES
 
 EXACT, RIGHT = 1e-5, 1e-4
-"""Relative to the largest row: smaller gaps count as agreement, of the rows' sum and of each row."""
+"""Smaller differences, relative to the largest row, count as agreement: of the rows' sum, and of each row."""
 
 
 def main(path: Path) -> None:
@@ -35,15 +35,16 @@ def written(found: dict[str, dict[str, Row]]) -> list[str]:
     return [
         "# Targets inside the model",
         "",
-        "What a neuron reads (`neuron`, `up`), what a head contributes by what it reads (`output`), a direction in the",
+        "What a neuron reads (`neuron`, `up`), a head's source contribution (`output`), a direction in the residual",
         "stream, and an attention score by its query and by its key, on tiny random models of "
         f"{len(found)} families. Made by",
         "`npm run docs`; do not edit.",
         "",
-        "The first number of a cell is what the rows leave over, the second one the largest difference between a row",
-        "and the truth, both in parts of the largest row. The truth is the model's own forward: a component is taken",
-        "out of what is read, with the norm's scale held as it was, and the value changes by the component's row. A",
-        "dash: nothing could be taken out. **Bold**: more than rounding, with a reason (the last column).",
+        "The first number of a cell is what the rows leave unexplained. The second is the largest difference between a",
+        "row and its expected value. Both are relative to the largest row. The expected values come from the model's",
+        "own forward: if a component is removed from what is read, with the norm's scale frozen, the target changes by",
+        "the component's row. A dash: no component could be removed. **Bold**: more than rounding; the last column has",
+        "the reason.",
         "",
         f"Exact (rows sum to {EXACT:g}, and each is right to {RIGHT:g}), of {len(found)} families: "
         + ", ".join(f"{column} {_exact(found, column)}" for column in columns)

@@ -1,4 +1,4 @@
-"""Half precision: the errors of attributions, compared with float64 with the same rounded weights."""
+"""`npm run docs`: errors of attributions in half precision, compared with float64 with the same rounded weights."""
 
 from __future__ import annotations
 

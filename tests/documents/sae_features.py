@@ -1,4 +1,4 @@
-"""`npm run docs`: the numbers of the page on features of SAEs, from its own code."""
+"""`npm run docs`: runs the code of the page on features of SAEs, and writes its numbers into the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(path: Path) -> None:
 
 
 def numbers(text: str) -> dict[str, list[str]]:
-    """Return what stands between the marks of the page, from a run of its code."""
+    """Run the code of the page, and return the lines between its marks."""
     names: dict[str, Any] = {"residscope": residscope}
     for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         exec(code, names)
@@ -31,7 +31,7 @@ def numbers(text: str) -> dict[str, list[str]]:
 
 
 def rows(names: dict[str, Any]) -> list[str]:
-    """The rows of prompt 4 that take the place of the MLP."""
+    """Return a table of the rows of prompt 4 that replace the MLP's row."""
     run, result, values = names["run"], names["result"], names["rows"]
     layers = residscope.attribute(run.cache, run.answers, by="layer")
     site = float(layers.values[layers.labels.index("23_mlp_out"), 4])
@@ -59,7 +59,7 @@ def rows(names: dict[str, Any]) -> list[str]:
 
 
 def why(names: dict[str, Any]) -> list[str]:
-    """The strongest heads for what a feature reads."""
+    """Return a sentence on the heads that contribute most to a feature's input."""
     found = names["why"]
     measured, total = float(found.measured.mean()), float((found.values.sum(0) + found.constant).mean())
     assert abs(measured - total) < 1e-3 * abs(measured)

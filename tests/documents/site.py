@@ -1,8 +1,8 @@
-"""`npm run site`: builds the documentation into dist/site, with live pages of the demo model, and checks its links.
+"""`npm run site`: builds the documentation into dist/site, with live pages of the demo model, and checks the links.
 
 python -m tests.documents.site [quick]
 
-`quick` makes no live pages, so that no model is loaded.
+With `quick`, no live pages are made and no model is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIVE = ROOT / "dist/live"
 
 
 def main() -> None:
-    """Build the site, and fail if a link leads nowhere or a page would fetch something."""
+    """Build the site. Fail if a link is broken, or if a page would load a file from another host."""
     made = {} if "quick" in sys.argv[1:] else live_pages()
     build()
     wrong = broken(SITE)
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def build() -> None:
-    """Build the site. MkDocs' own checks are strict."""
+    """Build the site with MkDocs in its strict mode."""
     from mkdocs.commands.build import build as build_site
     from mkdocs.config import load_config
 
@@ -81,7 +81,7 @@ def live_pages() -> dict[str, Path]:
 
 
 class _Links(HTMLParser):
-    """The links of a page, its anchors, and what it would fetch."""
+    """Collects the links of a page, its anchors, and the files that it would load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Links(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """Return what is wrong with the links of a built site: no such file, no such heading, or another host's file."""
+    """Return the errors in a built site: links to missing files or headings, and files from other hosts."""
     found: dict[Path, _Links] = {}
     for page in site.rglob("*.html"):
         found[page.resolve()] = links = _Links()

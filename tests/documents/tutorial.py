@@ -1,8 +1,7 @@
-"""`npm run docs`: the course's section on logit attribution, result by result, with the course's method and Residscope.
+"""`npm run docs`: the results of ARENA's section on logit attribution, by the course's method and by Residscope.
 
-The numbers on the left come from TransformerLens' own functions, in the steps of the course, on a model in
-compatibility mode, which these functions need. Those on the right come from `residscope.attribute`, on the same cache
-and on the raw one.
+The left columns come from TransformerLens' own functions, as in the course. These functions need a model in
+compatibility mode. The right columns come from `residscope.attribute`, on the same cache and on the raw model's cache.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def main(path: Path) -> None:
 
 
 def head(run: demo.Ioi) -> list[str]:
-    """Return the text on what was run."""
+    """Return the introduction of the page."""
     return [
         "# The tutorial, number by number",
         "",
@@ -173,7 +172,7 @@ def heads(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
 
 
 def patterns(raw: demo.Ioi, folded: demo.Ioi) -> list[str]:
-    """Return the section on attention of the top heads of either sign, in the first prompt, from its last token."""
+    """Return the section on the attention of the strongest heads of each sign, from the first prompt's last token."""
     per_layer = folded.model.cfg.n_heads
     means = residscope.attribute(folded.cache, folded.answers).grid.mean(-1).flatten()
     rows = []

@@ -1,7 +1,7 @@
-"""`npm run docs`: why a head reads what it reads, number by number, on the demo model.
+"""`npm run docs`: the page on why heads read what they read, with numbers of the demo model.
 
-Two stories: the indirect object identification task, and an induction head. All numbers come from this run. The heads,
-components and positions that a sentence names follow from the numbers, too.
+It has two stories: the indirect object identification task, and an induction head. All numbers come from a run of this
+program, which also chooses the heads, components and positions that the sentences name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
 
 _LISTED = 6
-"""The number of rows of a table. All other rows are summed."""
+"""The number of rows in a table. The other rows are summed in one line."""
 
 
 def main(path: Path) -> None:
@@ -62,11 +62,11 @@ def _kind(line: str) -> str:
 
 
 _CODE: set[str] = set()
-"""Lines of code, which are not changed."""
+"""Lines of code, which are not wrapped."""
 
 
 def head(run: demo.Ioi) -> list[str]:
-    """Return the text on what was run."""
+    """Return the introduction of the page."""
     return [
         "# Why: two stories, number by number",
         "",
@@ -119,7 +119,7 @@ _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def number(value: Any) -> str:
-    """Return a value as it is written in the text."""
+    """Return a value as text, with its sign."""
     return f"{float(value):+.2f}".replace("-", "−")
 
 
@@ -257,13 +257,13 @@ class Task(Prompt):
         ]  # fmt: skip
 
     def best(self, heads: Attribution) -> tuple[tuple[int, int], float]:
-        """The head with the largest contribution in the first prompt."""
+        """Return the head with the largest contribution in the first prompt, and this contribution."""
         at = int(heads.grid[..., 0].argmax())
         layer, index = divmod(at, heads.grid.shape[1])
         return (layer, index), float(heads.grid[layer, index, 0])
 
     def sentence(self, written: HeadTokens, answer: str, distractor: str) -> str:
-        """Return what the tokens show about the head, as far as the numbers support it."""
+        """Return a sentence on what the head's tokens show. The numbers decide which sentence."""
         assert written.of_source is not None
         top = [token.text for token, _ in written.of_source.top]
         bottom = [token.text for token, _ in written.of_source.bottom]
@@ -314,7 +314,7 @@ class Repeated(Prompt):
         whole = residscope.attribute(self.cache, raw)
         own = float(whole.values[whole.labels.index(feeder), 0])
         [(first, most)] = strongest(moved)
-        assert (paid > 0.5, self.tokens[s - 1], rank) == (True, self.tokens[d], 1)  # what the sentences below say
+        assert (paid > 0.5, self.tokens[s - 1], rank) == (True, self.tokens[d], 1)  # the sentences below say this
         return [
             "",
             "# An induction head",
@@ -375,7 +375,7 @@ class Repeated(Prompt):
         ]  # fmt: skip
 
     def reading(self, row: str) -> str:
-        """Return what the strongest row shows: whether it was written before any other token was read."""
+        """Return a sentence on the strongest row: whether it was written before another token was read."""
         early = row == "embed" or row.startswith("0_")
         if early:
             return "the token itself, before any later layer has changed what stands there."
@@ -387,7 +387,7 @@ def _ordinal(rank: int) -> str:
 
 
 def repeated_tokens(model: Any, length: int = 24) -> Repeated:
-    """Return a run on random tokens, twice."""
+    """Return a run on a sequence of random tokens that is repeated once."""
     generator = torch.Generator().manual_seed(0)
     once = torch.randint(1000, 20000, (length,), generator=generator)
     tokens = torch.cat([torch.tensor([model.tokenizer.bos_token_id]), once, once])[None]

@@ -1,4 +1,4 @@
-"""A sidebar and a real kernel: attaching leaves no trace, requests are answered while a cell runs, nothing remains."""
+"""A sidebar and a real kernel: attaching leaves no trace, cells do not delay answers, and no memory is kept."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def traces(client):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_attaches_and_answers_while_a_cell_runs(kernel, sidebar, cell):
+def test_the_sidebar_attaches_and_gets_answers_while_a_cell_runs(kernel, sidebar, cell):
     with busy(kernel, CELLS[cell]):
         assert sidebar.attach()["wire"] == protocol.wire()
         sidebar.open()
@@ -74,12 +74,12 @@ def test_it_attaches_and_answers_while_a_cell_runs(kernel, sidebar, cell):
     assert answer["reply"]["notes"] == []
 
 
-def test_it_leaves_no_trace(kernel, sidebar):
+def test_attaching_leaves_no_trace(kernel, sidebar):
     run(kernel, "my_cache.has_batch_dim")
-    kernel.execute_interactive("1 / 0", stop_on_error=False, output_hook=lambda _message: None)  # what %debug opens
+    kernel.execute_interactive("1 / 0", stop_on_error=False, output_hook=lambda _message: None)  # for %debug
     before = traces(kernel)
     sidebar.attach()
-    sidebar.attach()  # once more does no harm
+    sidebar.attach()  # attaching again does no harm
     sidebar.open()
     for kind in ("caches", "no such"):
         sidebar.ask(kind)
@@ -90,8 +90,8 @@ def test_it_leaves_no_trace(kernel, sidebar):
     assert value(kernel, COMMS) == 0
 
 
-def test_callbacks_of_cells_are_called_by_cells_alone(kernel, sidebar):
-    """Like matplotlib's callback, which shows and closes the figures that a running cell is drawing."""
+def test_callbacks_of_cells_run_only_for_cells(kernel, sidebar):
+    """Matplotlib has such a callback: a call during a cell would show and close figures that the cell still draws."""
     run(kernel, "called.clear()")
     with busy(kernel, "called.clear()\nwhile go(): time.sleep(0.1)\nat_end = len(called)"):
         sidebar.attach()
@@ -104,8 +104,8 @@ def test_callbacks_of_cells_are_called_by_cells_alone(kernel, sidebar):
     assert value(kernel, "called[0] and len(called) >= 2 and all(called)") is True
 
 
-def test_callbacks_that_come_and_go_while_it_attaches_are_kept(kernel):
-    """Changes of the list that attaching puts in front of IPython's callbacks are made in IPython's list."""
+def test_changes_of_the_callbacks_during_an_attachment_are_kept(kernel):
+    """Attaching wraps IPython's list of callbacks until its code ends. Changes of the wrapper reach the list."""
     run(
         kernel,
         """
@@ -170,7 +170,7 @@ def test_after_a_thousand_clicks_and_a_hundred_sidebars_memory_is_freed(kernel, 
             assert "reply" in sidebar.ask("attention", ref, layer=i % 3, head=i % 4, target=target)[0]
 
     def sidebars(times):
-        """Open sidebars on one subshell, because ipykernel keeps 50 kB for each new subshell for a long time."""
+        """Open sidebars on one subshell. (ipykernel keeps 50 kB for each new subshell for a long time.)"""
         shared = Beside(kernel)
         for _ in range(times):
             shared.comm = uuid4().hex
@@ -208,14 +208,14 @@ def test_after_a_thousand_clicks_and_a_hundred_sidebars_memory_is_freed(kernel, 
     "files",
     [
         {},
-        {"residscope/notes.txt": ""},  # a folder of that name
+        {"residscope/notes.txt": ""},  # a folder with Residscope's name
         {"residscope.py": "raise RuntimeError"},
         {"residscope/__init__.py": "", "residscope/hosts/comm.py": "raise SystemError"},
         {"residscope/__init__.py": "", "residscope/hosts/comm.py": "attach = None"},
     ],
 )
 def test_a_kernel_without_residscope_says_so(files, tmp_path):
-    """Also if there is another file or folder of that name."""
+    """The message is the same if another file or folder has Residscope's name."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -246,7 +246,7 @@ def test_a_kernel_without_residscope_says_so(files, tmp_path):
         manager.shutdown_kernel(now=True)
 
 
-def test_without_subshells_it_is_answered_after_the_cell(kernel):
+def test_without_subshells_an_answer_comes_after_the_cell(kernel):
     sidebar = Beside(kernel, subshell=False)
     sidebar.attach()
     sidebar.open()

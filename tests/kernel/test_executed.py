@@ -1,4 +1,4 @@
-"""In a real kernel: replies to a host that can only run code, such as VS Code."""
+"""Replies of a real kernel to a host that can only run code, such as VS Code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kernel():
 
 
 def asked(kernel, *questions: dict) -> list[dict]:
-    """Return the pieces of the outputs. Each must have the token, and there must be no other output."""
+    """Ask questions by code, and return the pieces of the outputs. Each piece must have the token."""
     pieces: list[dict] = []
 
     def hear(message: dict) -> None:
@@ -79,7 +79,7 @@ def test_a_long_answer_comes_in_pieces(kernel) -> None:
     assert whole(pieces)["answer"]["reply"]["kind"] == "caches"
 
 
-def test_an_answer_that_is_too_long_is_a_failure_that_says_so(kernel) -> None:
+def test_an_answer_that_is_too_long_is_a_failure_with_this_reason(kernel) -> None:
     run(kernel, "import residscope.hosts.execute as _e; _e._PIECE_LENGTH, _e._MAX_LENGTH = 500_000, 100; del _e")
     [piece] = asked(kernel, {"id": "a", "ask": {"kind": "caches"}})
     failure = whole([piece])["answer"]["failure"]
@@ -87,8 +87,8 @@ def test_an_answer_that_is_too_long_is_a_failure_that_says_so(kernel) -> None:
     assert "Choose fewer heads" in failure["message"]
 
 
-def test_a_kernel_that_was_not_attached_to_loads_nothing_and_raises_nothing(tmp_path) -> None:
-    """A kernel that was restarted after attaching: the extension gets no answer, and attaches again."""
+def test_in_a_kernel_without_attachment_the_expression_loads_and_raises_nothing(tmp_path) -> None:
+    """If a kernel was restarted after attaching, the extension gets no answer, and attaches again."""
     (tmp_path / "residscope").mkdir()
     (tmp_path / "residscope" / "__init__.py").write_text("")
     (tmp_path / "residscope" / "executed.py").write_text("raise SystemError")
@@ -103,7 +103,7 @@ def test_a_kernel_that_was_not_attached_to_loads_nothing_and_raises_nothing(tmp_
         manager.shutdown_kernel(now=True)
 
 
-def test_the_expression_asks_what_was_asked_whatever_its_characters(monkeypatch) -> None:
+def test_the_expression_passes_on_the_questions_with_any_characters(monkeypatch) -> None:
     heard: list[tuple[list, str]] = []
     monkeypatch.setattr(execute, "answer", lambda questions, token: heard.append((json.loads(questions), token)))
     texts = ["é", "\u2028\u2029", "🙂", "\ud800", "\udc00 \ud800", "\"'`\\", "\n\r\t\x00\x7f", "{0} %s ${x}", "\\u0041"]

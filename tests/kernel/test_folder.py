@@ -1,4 +1,4 @@
-"""Files in a notebook's folder that Python would import while a host attaches: none of them is run."""
+"""While a host attaches, none of the files in a notebook's folder is run, even if Python would import them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def everything_else(client) -> list[str]:
 
 
 def attach_as_vscode(client) -> dict:
-    """Attach by running code like an ordinary cell, in the kernel's main thread."""
+    """Attach by code that runs in the kernel's main thread, like an ordinary cell."""
     [output] = run(client, expression("token"))
     return output["data"][MIME]["info"]
 
@@ -114,7 +114,7 @@ def test_attaching_and_listing_run_no_file_beside_the_notebook(folder, host, ent
 
 @pytest.mark.parametrize("name", ["residscope", "shared"])
 def test_a_folder_that_adds_to_a_package_without_init_is_left_out(folder, name):
-    """Folders with Residscope's name, and with the name of a namespace package that is installed, such as `google`."""
+    """The folder has the name of Residscope, or of an installed namespace package (such as `google`)."""
     installed = folder.parent / "installed"
     (installed / "shared").mkdir(parents=True)
     (installed / "shared" / "there.py").write_text("")
@@ -134,12 +134,12 @@ def test_a_folder_that_adds_to_a_package_without_init_is_left_out(folder, name):
         assert who["wire"] == protocol.wire()
         assert value(client, "'shared.there' in __import__('sys').modules") is True
         if name == "shared":
-            run(client, "import shared.comm")  # the user's own import still finds the folder's part
+            run(client, "import shared.comm")  # the user's own import still finds the module in the folder
             assert traps.run == ["shared/comm"]
 
 
 def test_a_running_cell_imports_from_its_folder_while_hosts_attach(folder):
-    """The cell's imports skip no finder when the stand-in is put in and removed. A slow finder makes this likely."""
+    """The cell's imports use all finders, even while attaching replaces one. A slow finder makes this moment longer."""
     for number in range(5):
         (folder / f"own_{number}.py").write_text("")
     cell = """
@@ -173,7 +173,7 @@ while go():
 
 
 def test_the_first_imports_are_modules_that_every_kernel_has_loaded() -> None:
-    """Before the imports are safe, any other import could find a file in the notebook's folder."""
+    """Until `attach` has made imports safe, it imports only such modules. Others could be files in the folder."""
     tree = ast.parse(Path(residscope.hosts.attach.__file__).read_text("utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports]

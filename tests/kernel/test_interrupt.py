@@ -1,4 +1,4 @@
-"""When the user interrupts, the running request ends at once, the user's code is interrupted, and nothing remains."""
+"""When the user interrupts, a running request ends at once, the user's code is interrupted, and no state remains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from residscope.wire.protocol import Describe, WritePage
 from residscope.serving.service import Service
 _usual, slow = Service._reply, threading.Event()
 def _slowly(self, view, ask):
-    while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page consists of other requests
+    while slow.is_set() and not isinstance(ask, Describe | WritePage):  # a page sends other requests, which wait here
         time.sleep(0.01)
         report_progress()
     return _usual(self, view, ask)
@@ -92,7 +92,7 @@ def interrupted(manager, after: float = 0.3) -> float:
 
 
 @pytest.mark.parametrize("call", ["panel.to_html()", "panel.save('page.html')"])
-def test_a_page_that_is_being_made_ends_at_once_and_leaves_nothing(started, tmp_path, call, capsys):
+def test_an_interrupted_page_ends_at_once_and_leaves_nothing(started, tmp_path, call, capsys):
     manager, client = started
     run(client, f"import os; os.chdir({str(tmp_path)!r})")
     (tmp_path / "page.html").write_text("as it was")
@@ -109,13 +109,13 @@ def test_a_page_that_is_being_made_ends_at_once_and_leaves_nothing(started, tmp_
     assert value(client, "'page' in globals()") is False
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "as it was"
-    run(client, "panel.save('page.html')")  # the next page is written
+    run(client, "panel.save('page.html')")  # the next page can be written
     assert (tmp_path / "page.html").read_text().endswith("</html>\n")
     with capsys.disabled():
         print(f" [back after {taken:.3f} s]", end="")
 
 
-def test_a_panels_question_is_answered_and_the_interrupt_goes_on_to_the_kernel(started):
+def test_a_panels_interrupted_request_is_answered_and_the_kernel_gets_the_interrupt(started):
     manager, client = started
     before = value(client, STATE)
     run(client, "slow.set(); logged.clear()")
@@ -131,13 +131,13 @@ def test_a_panels_question_is_answered_and_the_interrupt_goes_on_to_the_kernel(s
     assert answer(client, ask(client, HEADS))["reply"]["kind"] == "attribute"
 
 
-def test_a_panels_page_holds_no_cell_up_and_says_how_far_it_is(started):
+def test_making_a_panels_page_delays_no_cell_and_reports_progress(started):
     _, client = started
     run(client, "slow.set()")
     page = {"kind": "page", "shown": {"target": TARGET}}
     id = ask(client, page)
     assert answer(client, id)["reply"]["kind"] == "working"
-    run(client, "slow.clear()")  # the main thread is free for it
+    run(client, "slow.clear()")  # now the page can be made
     for _ in range(200):
         data = {"method": "custom", "content": {"id": id, "ask": page}}
         content = {"comm_id": value(client, "panel.comm.comm_id"), "data": data}
@@ -146,10 +146,10 @@ def test_a_panels_page_holds_no_cell_up_and_says_how_far_it_is(started):
         if reply["kind"] == "page":
             return
         assert reply["kind"] == "working"
-    pytest.fail("the page was never there")
+    pytest.fail("the page was never ready")
 
 
-def test_code_that_asks_ends_with_the_interrupt_and_all_questions_are_answered(started):
+def test_vs_codes_cell_ends_at_the_interrupt_and_all_its_requests_are_answered(started):
     manager, client = started
     token = "0123456789abcdef0123456789abcdef"
     run(client, expression(token))

@@ -1,4 +1,4 @@
-"""In a real kernel: the panel shows itself once, answers a view's request with binary buffers, and leaves no trace."""
+"""A panel in a real kernel is shown once, answers requests with binary buffers, and leaves no name."""
 
 from __future__ import annotations
 

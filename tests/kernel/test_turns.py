@@ -1,6 +1,6 @@
-"""In a real kernel: the model is run for a view only between cells, and leaves nothing behind.
+"""In a real kernel, Residscope runs the model only between cells (in "turns"), and this leaves no trace.
 
-The messages are copied from the hosts: JupyterLab's silent request, a panel's message, and VS Code's expression.
+The tests send the messages of the hosts: JupyterLab's silent request, a panel's message, and VS Code's expression.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def wait(client, id: str) -> dict:
 
 
 def test_a_silent_request_takes_its_turn_between_two_cells_and_leaves_no_trace(client):
-    """Also if the first cell is asynchronous and waits: the kernel answers messages then."""
+    """The first cell is asynchronous and waits, so the kernel handles messages during this cell."""
     before = {name: value(client, code) for name, code in TRACES.items()}
     ask = effects(client)
     reply = answer(client, send(client, ask, gives_turns=True))
@@ -97,7 +97,7 @@ def test_a_silent_request_takes_its_turn_between_two_cells_and_leaves_no_trace(c
             wait(client, silent(client, TAKE.format(reply["turn"])))
     assert (reply["state"], reply["done"]) == ("done", reply["total"])
     after = {name: value(client, code) for name, code in TRACES.items()}
-    cells = ("names", "count", "In", "history", "shown")  # those that this test ran
+    cells = ("names", "count", "In", "history", "shown")  # these change, because this test ran cells
     assert {name: after[name] for name in TRACES if name not in cells} == {
         name: before[name] for name in TRACES if name not in cells
     }
@@ -123,7 +123,7 @@ def test_a_host_that_can_only_send_messages_gets_turns_but_not_while_a_cell_wait
 
 
 def send_raw(client, ask: dict) -> str:
-    """Send the same message while a cell runs. Nothing else is requested from the kernel."""
+    """Send a panel's message. This makes no other request to the kernel, so it works while a cell runs."""
     id = uuid4().hex
     data = {"method": "custom", "content": {"id": id, "ask": ask}}
     client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": COMM["id"], "data": data}))
@@ -138,7 +138,7 @@ def _comm(client):
     COMM["id"] = value(client, "panel.comm.comm_id")
 
 
-def test_vs_code_takes_a_turn_with_each_of_its_requests(client):
+def test_each_request_of_vs_code_is_also_a_turn(client):
     run(client, "import residscope.hosts.execute")
     [row] = value(
         client, "__import__('msgspec').to_builtins(__import__('residscope').serving.dispatcher.listed().caches)"
@@ -152,13 +152,13 @@ def test_vs_code_takes_a_turn_with_each_of_its_requests(client):
         assert "failure" not in reply, reply
         if reply["reply"]["state"] != "waiting":
             break
-        if number == 40:  # each request is written by Node, which takes a moment
+        if number == 40:  # few, because starting Node for each request is slow
             break
     assert reply["reply"]["done"] > 0
     assert "run" in value(client, "log")
 
 
-def test_a_run_right_after_it_is_bit_for_bit_the_users(client):
+def test_a_users_run_right_after_a_turn_is_the_same_bit_for_bit(client):
     before = value(client, "model(tokens).sum().item().hex()")
     ask = effects(client, position=3)
     reply = answer(client, send(client, ask, gives_turns=True))
@@ -184,11 +184,11 @@ FLAGS = (
     "model.modules()], [weight.grad is None for weight in model.parameters()].count(False), "
     "sorted({thread.name for thread in __import__('threading').enumerate()} - {'residscope-switch-interval'})]"
 )
-"""Without the thread that ends by itself, two seconds after the last request."""
+"""State that must not change. The thread that is left out ends by itself two seconds after the last request."""
 
 
 def test_two_hundred_turns_with_cells_queued_between_them_leave_every_cell_its_own_logits(client):
-    """Ten turns, a cell that runs the model, ten turns, …: all are in the kernel's queue at once."""
+    """Ten turns, a cell that runs the model, ten turns, and so on. The kernel's queue holds all of them at once."""
     run(client, "import residscope.serving.measuring as _m\n_before = _m.TURN, _m._STEP\n_m.TURN = _m._STEP = 0.0")
     run(client, "clean, alike, ends = model(tokens), [], []")
     watch = (

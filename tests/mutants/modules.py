@@ -1,4 +1,4 @@
-"""The modules that are mutated, each with the tests that decide whether a mistake in the module is noticed."""
+"""The modules into which mistakes are put, and for each module the tests that should notice the mistakes."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ MODULES: dict[str, list[str]] = {
     "export/snapshot": ["view_requests", *EXPORT, "panel"],
     "export/python_source": EXPORT,
 }
-"""Paths below `py_backend/residscope`, each with names of test files in `tests/python`, without `test_` and `.py`."""
+"""Paths in `py_backend/residscope`, each with the names of its test files in `tests/python` (no `test_`, no `.py`)."""

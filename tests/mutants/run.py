@@ -1,14 +1,14 @@
-"""Put mistakes into Residscope, one at a time, and check whether its tests notice them.
+"""Puts mistakes into Residscope, one at a time, and checks whether its tests notice them.
 
-Cosmic Ray makes the mistakes ("mutants"). A sample of the mutants of each module is drawn with a seed: first a place,
-then one of the mistakes that can be made at this place. So a place with many possible mistakes does not fill the
-sample. The tests that `modules.py` lists for the module run on each mutant, until one fails. They run in a process
-that is forked from a process which has loaded torch and other slow packages.
+Cosmic Ray makes the mistakes ("mutants"). A seed draws a sample of the mutants of each module: first a place in the
+code, then one of the mistakes that are possible there. So a place with many possible mistakes does not fill the
+sample. For each mutant, the tests that `modules.py` lists for the module run until one fails. They run in a process
+that was forked from a process in which torch and other slow packages are already loaded.
 
     npm run mutants -- python                    8 mutants of each module
     npm run mutants -- python --each 20 lens fit
-    npm run mutants -- python --all              all, overnight
-    npm run mutants -- python --tests REVISION   the tests of an earlier commit
+    npm run mutants -- python --all              all mutants (takes a night)
+    npm run mutants -- python --tests REVISION   with the tests of an earlier commit
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ SLOW = (
 
 
 _THE_SAME = {f"core/ReplaceComparisonOperator_{one}" for one in ("Eq_Is", "Is_Eq", "NotEq_IsNot", "IsNot_NotEq")}
-"""Replacements of `==` by `is`, and similar ones. They change nothing for words, small numbers and None."""
+"""Operators that replace `==` by `is`, and the like. They change nothing for words, small numbers and None."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mutant: one mistake."""
+    """A mutant: the module with one mistake."""
 
     module: str
     line: int
@@ -69,14 +69,14 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of the tests for a mutant. Without a mutant: for the unchanged code.
+    """The result of the tests for a mutant, or for the unchanged code.
 
     Attributes:
         name: The name of the mutant or of the test file.
         mutant: The mutant. None for the unchanged code.
         outcome: "killed", "survived" or "too slow".
         seconds: How long the tests took.
-        said: The test that failed.
+        said: The first test that failed.
     """
 
     name: str
@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tests", metavar="REVISION", help="with the tests of another revision")
-    parser.add_argument("--list", action="store_true", help="only say which mutants there are")
+    parser.add_argument("--list", action="store_true", help="only list the mutants")
     given = parser.parse_args()
     unknown = [name for name in given.modules if name not in MODULES]
     if unknown:
@@ -115,7 +115,7 @@ def main() -> int:
 
 # --- the mutants -----------------------------------------------------------------------------------------------------
 def sampled(module: str, each: int | None, seed: int) -> list[Mutant]:
-    """Mutants of a module, in the order of their lines."""
+    """Return the sampled mutants of a module, in the order of their lines."""
     source = (SOURCE / f"{module}.py").read_text()
     drawn = random.Random(f"{seed} {module}")
     places = [list(several) for _, several in groupby(sorted(possible(source)), lambda change: change[:2])]
@@ -132,7 +132,7 @@ def sampled(module: str, each: int | None, seed: int) -> list[Mutant]:
 
 
 def _mutant(module: str, source: str, line: int, column: int, name: str, occurrence: int) -> Mutant | None:
-    """The mutant; None where nothing changes, or where the result is not valid Python."""
+    """Return the mutant, or None if the code does not change or is not valid Python."""
     from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports] (in .mutants/)
     from cosmic_ray.plugins import get_operator  # pyright: ignore[reportMissingImports]
 
@@ -143,7 +143,7 @@ def _mutant(module: str, source: str, line: int, column: int, name: str, occurre
 
 
 def possible(source: str) -> Iterator[tuple[int, int, str, int]]:
-    """All mistakes that Cosmic Ray can make, except in code that never runs: line, column, operator, and its number."""
+    """Yield line, column, operator and occurrence of each mistake that Cosmic Ray can make in code that runs."""
     from cosmic_ray.ast import ast_nodes, get_ast  # pyright: ignore[reportMissingImports]
     from cosmic_ray.plugins import get_operator, operator_names  # pyright: ignore[reportMissingImports]
 
@@ -172,7 +172,7 @@ def _compiles(text: str) -> bool:
 
 
 def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Annotations, code under `if TYPE_CHECKING`, and names of types: a mistake in these changes nothing."""
+    """Yield the ranges of annotations, `if TYPE_CHECKING` and names of types. Mistakes in them change nothing."""
     for node in ast.walk(tree):
         idle: list[ast.AST | None] = []
         match node:
@@ -186,7 +186,7 @@ def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
                 idle = [node]
             case ast.Call(func=ast.Name(id="cast" | "TypeVar"), args=[found, *_]):
                 idle = [found]
-            case ast.keyword(arg="strict"):  # of `zip`: refuses lengths that never occur
+            case ast.keyword(arg="strict"):  # an argument of `zip`, which refuses lengths that never occur
                 idle = [node.value]
             case ast.Assign(value=ast.BinOp(op=ast.BitOr()) | ast.Subscript() as found):  # the name of a type
                 idle = [found] if node.col_offset == 0 else []
@@ -199,14 +199,14 @@ def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def _limits(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Constants of a module: a limit that is larger or smaller by one is not a mistake."""
+    """Yield the ranges of a module's constants. A limit that is larger or smaller by one is not a mistake."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
             yield (node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)
 
 
 def _diff(source: str, text: str) -> str:
-    """The first lines that differ."""
+    """Return the first lines that differ."""
     pairs = zip(source.splitlines(), text.splitlines(), strict=False)
     changed = [(old, new) for old, new in pairs if old != new][:2]
     return "\n".join(f"- {old.strip()}\n+ {new.strip()}" for old, new in changed)
@@ -246,13 +246,13 @@ def tested(works: dict[str, list[Mutant]], workers: int, revision: str | None) -
             for result in ended([(None, [file], 1800.0) for file in files]):
                 if result.outcome == "survived":
                     took[result.name] = result.seconds
-                elif result.outcome != "absent":  # then it cannot test a mutant
+                elif result.outcome != "absent":  # the test file cannot test mutants
                     print(f"test_{result.name}.py is left out: it fails without any mutant.\n{result.said}")
             tasks: list[Any] = []
             for module, mutants in works.items():
                 own = sorted((file for file in MODULES[module] if file in took), key=took.__getitem__)
                 if not own:
-                    raise RuntimeError(f"No test of {module} passes without any mutant: nothing can be told.")
+                    raise RuntimeError(f"No test of {module} passes without any mutant, so mutants cannot be tested.")
                 tasks += [(mutant, own, 4 * sum(map(took.__getitem__, own)) + 30) for mutant in mutants]
             yield from ended(tasks)
         finally:
@@ -280,7 +280,7 @@ def work(folder: Path, todo: Queue[Any], done: Queue[Any], revision: str | None)
         ).stdout
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(folder, filter="data")
-    kept = () if revision else ("pyproject.toml",)  # an earlier commit's tests need that commit's settings
+    kept = () if revision else ("pyproject.toml",)  # the tests of an earlier commit need the settings of that commit
     for name in (*kept, "widgets", "README.md", "extension", "package.json", ".dev", "py_backend/docs"):
         (folder / name).symlink_to(ROOT / name)
     os.chdir(folder)
@@ -330,7 +330,7 @@ def forked(files: list[str], limit: float) -> tuple[int | None, float, str]:
             os.dup2(out.fileno(), 2)
             sys.path[:0] = [str(Path("py_backend").resolve())]
             for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-                del sys.modules[name]  # this program's modules; the tests must import those of the copy
+                del sys.modules[name]  # because the tests must import the modules of the copy
             code = 99
             try:
                 import pytest
@@ -369,14 +369,14 @@ def _waited(child: int, until: float) -> int | None:
 
 
 def _failed(said: str) -> str:
-    """The test that failed."""
+    """Return the test that failed."""
     line = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
     return line.partition(" - ")[0]
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
 def table(results: list[Result]) -> str:
-    """Scores by module, and the mutants that survived. python.json lists mutants that are equivalent to the code."""
+    """Return scores by module, and the mutants that survived. (python.json lists those that change no behaviour.)"""
     same = {(one["module"], one["diff"]) for one in json.loads(Path(__file__).with_name("python.json").read_text())}
     rows = [
         "| module | mutants | killed | too slow | survived | equivalent | score |",

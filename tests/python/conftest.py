@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-if os.environ.get("RESIDSCOPE_SHAPES") == "1":  # see `test_shapes.py`; before any module of the package is imported
+if os.environ.get("RESIDSCOPE_SHAPES") == "1":  # see `test_shapes.py`; must run before the package is imported
     from tests.support.shapes import check_shapes
 
     check_shapes()
@@ -22,7 +22,7 @@ def ioi():
 
 @pytest.fixture(scope="session")
 def compatible_ioi():
-    """The same run in compatibility mode, in a separate model (the mode is irreversible)."""
+    """The IOI run in compatibility mode, in a separate model, because this mode cannot be undone."""
     from residscope import demo
 
     model = demo.load()
@@ -32,7 +32,7 @@ def compatible_ioi():
 
 @pytest.fixture(scope="module")
 def booted():
-    """A tiny model of a family, and its run: model, tokens, logits and cache. Each family is booted once."""
+    """A function that returns model, tokens, logits and cache of a tiny family. Each family is booted once."""
     from tests.support import tiny
 
     known = {}

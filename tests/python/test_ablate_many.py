@@ -1,4 +1,4 @@
-"""Effects over many caches: equal to those of all prompts at once, their spread, no cache kept, safe interrupts."""
+"""Effects over many caches equal those of all prompts at once. No cache is kept, and an interrupt loses nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ close = partial(torch.testing.assert_close, atol=2e-6, rtol=1e-4)
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
 def run(request):
-    """A model, the prompts and answers of a data set, and the effects for all prompts at once."""
+    """A model, prompts and answers, and the cache of all prompts."""
     return of(request.param)
 
 
@@ -42,7 +42,7 @@ def of(name):
 
 
 def cut(run):
-    """The items: batches of one to four prompts, each made when it is needed."""
+    """Return the items: functions that make the cache and answers of one to four prompts."""
 
     def item(part):
         with torch.no_grad():
@@ -79,7 +79,7 @@ def test_mean_and_spread_are_those_of_all_prompts_at_once(run, options, tmp_path
             close(one.sem(effect), values.std(-1) / COUNT**0.5)
     assert summary.count == COUNT
     assert summary.top(1)[0][0] == found.top(1)[0][0] == whole.top(1)[0][0]
-    for keep, wanted in (("values", found), ("summary", summary)):  # in two calls, with a file
+    for keep, wanted in (("values", found), ("summary", summary)):  # resumed from a file in a second call
         path = tmp_path / f"{keep}.npz"
         many(cut(run)[:2], resume=path, keep=keep, **options)
         made = [*[lambda: pytest.fail("it was made")] * 2, *cut(run)[2:]]
@@ -92,7 +92,7 @@ def test_mean_and_spread_are_those_of_all_prompts_at_once(run, options, tmp_path
 
 @pytest.mark.parametrize("keep", ["values", "summary"])
 @pytest.mark.parametrize("by_file", [True, False])
-def test_interrupted_within_an_item_it_goes_on_with_this_item(keep, by_file, monkeypatch, tmp_path):
+def test_after_an_interrupt_within_an_item_the_work_goes_on_with_this_item(keep, by_file, monkeypatch, tmp_path):
     run, path, calls = of("llama"), tmp_path / "kept.npz" if by_file else None, [0]
     wanted, own = many(cut(run), keep=keep), sweep.Sweep._of
 
@@ -118,7 +118,7 @@ def test_interrupted_within_an_item_it_goes_on_with_this_item(keep, by_file, mon
         assert torch.equal(found.std(effect), wanted.std(effect))
 
 
-def test_an_interrupt_in_the_first_item_leaves_no_effects_of_it_as_those_of_all(monkeypatch):
+def test_effects_of_an_interrupted_first_item_are_not_given_as_those_of_all_items(monkeypatch):
     run = of("llama")
     monkeypatch.setattr(sweep.Sweep, "_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt) as error:
@@ -131,7 +131,7 @@ def test_no_cache_is_kept(kind):
     run, seen = of("llama"), []
 
     def watched(make):
-        assert all(alive() is None for alive in seen)  # freed before this one is made, without garbage collection
+        assert all(alive() is None for alive in seen)  # earlier caches are freed, without garbage collection
         cache, answers = make()
         seen.append(weakref.ref(cache["blocks.1.hook_resid_post"]))
         return cache, answers
@@ -163,7 +163,7 @@ def test_memory_does_not_grow_with_the_number_of_items():
 
     left(5)
     few, more = left(10), left(60)
-    assert more - few < 50 * 4000, (few, more)  # the numbers of items and prompts, and the target in each prompt
+    assert more - few < 50 * 4000, (few, more)  # only a few numbers for each item and prompt are kept
 
 
 def test_each_item_may_have_its_own_replacement():
@@ -192,11 +192,11 @@ def test_padded_items_have_the_effects_of_each_prompt_alone():
         padded = run.model.run_with_cache(run.tokens[:2] * mask, attention_mask=mask)[1]
         alone = [run.model.run_with_cache(run.tokens[row : row + 1, 3 * row :])[1] for row in range(2)]
     found = many([(padded, run.answers[:2], {"attention_mask": mask})])
-    expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # of two lengths
+    expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # two lengths
     torch.testing.assert_close(found.total, expected.total, atol=2e-5, rtol=1e-3)
 
 
-def test_what_is_resumed_must_fit(tmp_path):
+def test_resumed_results_must_fit_the_call(tmp_path):
     run, path = of("llama"), tmp_path / "kept.npz"
     items = cut(run)
     others = [dict(part.cache_dict) for part, _ in (make() for make in cut(run)[:2])]
@@ -223,7 +223,7 @@ def test_what_is_resumed_must_fit(tmp_path):
         many(items, resume=path, replace=torch.full((LENGTH,), 4))
 
 
-def test_what_cannot_be_measured_is_named_or_left_out():
+def test_an_item_that_cannot_be_measured_is_named_or_left_out():
     run = of("llama")
     good = [make() for make in cut(run)]
     stale = {name: part * 1.5 if "resid" in name else part for name, part in good[1][0].items()}
@@ -244,7 +244,7 @@ def test_what_cannot_be_measured_is_named_or_left_out():
 
 
 def test_two_processes_share_the_items(monkeypatch):
-    """Here one after the other: the second one has the results of the first."""
+    """The two processes run one after the other here, and the second gets the results of the first."""
     run, done = of("llama"), []
 
     def together(_, work):

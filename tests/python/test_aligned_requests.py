@@ -1,7 +1,7 @@
-"""What the views ask about two runs of different lengths, paired by token, and about the token lens of two runs.
+"""Requests of the views about two runs of different lengths that are paired by token, and about their token lens.
 
-Truth: `residscope.compare(…, align="by token")` for whole replies; for single numbers TransformerLens' cache and
-weights, in float64 by hand.
+Expected: `residscope.compare(…, align="by token")` for whole replies. For single numbers: values computed by hand in
+float64 from TransformerLens' cache and weights.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tests.support import tiny
 PAIR = ("w5", "w9")
 ALIGNED = Against("longer", 0, align="by token")
 BESIDE = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7}
-"""Position 2 of the longer run is another token; the others follow it."""
+"""The expected pairs: the longer run has one more token, at its position 2."""
 
 
 @pytest.fixture
 def run(monkeypatch):
-    """A run of three prompts, and one of the first prompt with a token more."""
+    """A run of three prompts, and a run of the first prompt with one more token."""
     model = tiny.boot("llama")
     tokens, _, cache = tiny.run(model)
     with_more = torch.cat([tokens[:1, :2], tokens[:1, 4:5] + 1, tokens[:1, 2:]], 1)
@@ -40,11 +40,11 @@ def run(monkeypatch):
 
 
 def answer_of(service: Service, request: Any) -> tuple[Any, Any]:
-    """The reply of any kind, and its buffers."""
+    """Return a reply and its buffers, with types that allow all kinds of replies."""
     return service.reply(request)
 
 
-def test_the_pairs_are_the_tokens_that_both_have(run):
+def test_the_pairs_are_the_tokens_that_both_runs_have(run):
     service = Service(run.cache)
     reply, _ = answer_of(service, PairPositions(ALIGNED, 0))
     assert {pair.first: pair.second for pair in reply.pairs} == BESIDE
@@ -56,7 +56,7 @@ def test_the_pairs_are_the_tokens_that_both_have(run):
     assert (other.how, other.pairs, other.different) == ("index", None, differ)
 
 
-def test_without_an_alignment_the_code_says_that_one_click_helps(run):
+def test_without_an_alignment_the_failure_says_that_one_click_helps(run):
     service, against = Service(run.cache), Against("longer", 0)
     target = service.targets().resolve(PAIR)
     asks = [
@@ -68,7 +68,7 @@ def test_without_an_alignment_the_code_says_that_one_click_helps(run):
         with pytest.raises(residscope.ResidscopeError, match=r"7 and 8 tokens.*“Align by token”") as error:
             answer_of(service, ask)
         assert error.value.code == "align"
-    answer_of(service, Compare("head", target, against, 0))  # the last tokens are beside each other
+    answer_of(service, Compare("head", target, against, 0))  # the last tokens can be compared without an alignment
 
 
 def test_a_token_without_a_partner_is_refused(run):

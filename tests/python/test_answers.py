@@ -1,4 +1,4 @@
-"""Answers in the notebook's variables: which variables are offered, their targets, and that no user code runs."""
+"""Answers in the notebook's variables: which variables are offered, which targets they give, and no user code runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def some(ioi) -> torch.Tensor:
 
 
 def along(direction: Any) -> Any:
-    """The model's final stream, projected on a direction."""
+    """Return a function for the projection of the model's final stream on a direction."""
 
     def measured(ioi) -> torch.Tensor:
         final = ioi.cache["ln_final.hook_normalized"][:, -1] * ioi.model.ln_final.weight
@@ -73,7 +73,8 @@ def each(ioi) -> torch.Tensor:
     return torch.nn.Parameter(ioi.model.W_U[:, :8].T.detach().clone())
 
 
-# Its description, the variable, and its value for each prompt from the model's own logits or stream.
+# For each case: the description of the variable, the variable, and the target of each prompt, from the model's own
+# logits or stream.
 FITTING = {
     "a tensor of pairs": ("[8, 2] ids", lambda ioi: ioi.answer_tokens, difference),
     "a tensor": ("[8] ids", lambda ioi: ioi.answer_tokens[:, 0].int(), answer),
@@ -93,7 +94,7 @@ FITTING = {
 
 
 @pytest.mark.parametrize("case", FITTING)
-def test_what_fits_is_offered_and_chosen_gives_the_models_own_number(ioi, ask, case):
+def test_a_variable_that_fits_is_offered_and_gives_the_models_own_number(ioi, ask, case):
     words, make, by_hand = FITTING[case]
     mine = make(ioi)
     assert offered(ask, mine=mine) == {"mine": words}
@@ -109,7 +110,7 @@ Pair = namedtuple("Pair", "answer distractor")
 
 
 TOUCHED: list[str] = []
-"""The accesses to the objects below. There must be none."""
+"""Accesses to the objects below, of which there must be none."""
 
 
 class Loud(str):
@@ -193,7 +194,7 @@ class LoudTensor(torch.Tensor):
     ],
     ids=lambda mine: f"{type(mine).__name__}",
 )
-def test_what_does_not_fit_is_neither_offered_nor_taken_nor_touched(ask, mine):
+def test_a_variable_that_does_not_fit_is_not_offered_accepted_or_touched(ask, mine):
     TOUCHED.clear()
     assert offered(ask, mine=mine) == {}
     failure = ask({"mine": mine}, "resolve", name="mine")["failure"]
@@ -202,7 +203,7 @@ def test_what_does_not_fit_is_neither_offered_nor_taken_nor_touched(ask, mine):
     assert failure["message"].startswith("`mine` was deleted, or some of its entries are not answers for 8")
 
 
-def test_a_mistake_is_told_as_attribute_tells_it(ioi, ask):
+def test_a_mistake_in_a_variable_has_the_message_of_attribute(ioi, ask):
     for mine, code in (
         ([" Josephine", *[" Mary"] * 7], "several-tokens"),
         (torch.full((8,), 10**6), "token-id"),
@@ -210,20 +211,20 @@ def test_a_mistake_is_told_as_attribute_tells_it(ioi, ask):
     ):
         with pytest.raises(residscope.ResidscopeError) as raised:
             residscope.attribute(ioi.cache, mine)
-        assert len(offered(ask, mine=mine)) == 1  # recognised by its class, not by its content
+        assert len(offered(ask, mine=mine)) == 1  # offered because of its class; its content is not read
         assert ask({"mine": mine}, "resolve", name="mine")["failure"] == {"code": code, "message": str(raised.value)}
     late = [" Mary"] * 2_000
-    late[-1] = None  # beyond the entries that the list checks
+    late[-1] = None  # the list of offers does not check the last entries
     assert ask({"mine": late}, "resolve", name="mine")["failure"]["code"] == "answers"
 
 
-def test_what_is_read_otherwise_than_written_bears_a_note(ioi, ask, monkeypatch):
+def test_a_text_that_is_read_as_another_token_has_a_note(ioi, ask, monkeypatch):
     names = ["Mary", *[" Mary"] * 7]
     target = ask({"names": names}, "resolve", name="names")["reply"]["target"]
     notes = ask({}, "attribute", by="head", target=target)["reply"]["notes"]
     assert set(residscope.attribute(ioi.cache, names).notes) <= set(notes)
     assert any("“·Mary”" in note for note in notes)
-    # If a tokenizer reads another token than was written, a note says so at once: the target no longer shows it.
+    # If a tokenizer reads another text than was written, a note says so, because the target shows only what was read.
     mary = int(ioi.answer_tokens[0, 0])
     monkeypatch.setattr(type(ioi.model.tokenizer), "encode", lambda *_, **__: [mary])
     (note,) = ask({"names": ["mary"] * 8}, "resolve", name="names")["reply"]["notes"]
@@ -234,19 +235,19 @@ NAMES = ["a b", "\u202egnirts", "<img src=x onerror=alert(1)>", 'x"]; y["', "\ud
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_variable_of_any_name_is_found_by_what_one_would_write(ioi, ask, name):
+def test_a_variable_of_any_name_can_be_chosen(ioi, ask, name):
     others = {name + "!": [" John"] * 8, 5: [" John"] * 8, "x" * 300: [" John"] * 8, "a b" * 20: [" John"] * 8}
     variables = {name: ioi.answer_tokens, "In": [" John"] * 8, "_i3": [" John"] * 8} | others
     found = {one["name"]: one["words"] for one in ask(variables, "answers")["reply"]["variables"]}
     (written,) = [written for written, words in found.items() if words == "[8, 2] ids"]
     assert eval(written, dict(variables)) is ioi.answer_tokens
     assert written.isprintable()
-    assert len(found) == 2  # not IPython's own, and no names that are too long for a request
+    assert len(found) == 2  # variables of IPython, and names that are too long for a request, are left out
     target = ask(variables, "resolve", name=written)["reply"]["target"]
     assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in target["contrasts"]] == ioi.answer_tokens.tolist()
 
 
-def test_the_list_is_made_in_milliseconds_and_says_where_it_ends(ask):
+def test_the_list_is_made_in_milliseconds_and_says_if_it_is_incomplete(ask):
     many: dict[str, Any] = {f"z{i}": [(set(map(str, range(5_000))), " John")] * 8 for i in range(20)}
     many |= {f"x{i}": [None] * 8 for i in range(4_900)} | {f"y{i}": object() for i in range(100_000)}
     assert len(offered(ask, **many)) == 20
@@ -255,7 +256,7 @@ def test_the_list_is_made_in_milliseconds_and_says_where_it_ends(ask):
         started = time.thread_time()
         answers.fitting(8, 576)
         took.append(time.thread_time() - started)
-    assert min(took) < 0.15  # of a few hundred variables 0.1 ms
+    assert min(took) < 0.15  # for a few hundred variables it takes 0.1 ms
     for variables, listed, looked in (
         ({f"x{i}": [" Mary"] * 8 for i in range(300)}, 200, "200"),
         ({f"x{i}": [None] * 8 for i in range(6_000)}, 0, "5,000"),
@@ -270,7 +271,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
         return ask({}, "answers")["reply"]["panel"]
 
     panel = residscope.inspect(ioi.cache, show=False)
-    assert panels() is None  # nothing was chosen there
+    assert panels() is None  # no target was chosen in the panel
     assert panel.wire_target["own"]
     for chosen, words in (
         ((" Mary", " John"), "“·Mary” − “·John”"),
@@ -284,7 +285,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
         measured = ask({}, "attribute", **asked)["reply"]["measured"]
         assert measured == pytest.approx(residscope.attribute(ioi.cache, chosen).measured.mean().item(), abs=1e-4)
     own, _ = panel._service.answer({"id": "1", "ask": {"kind": "answers"}})
-    assert own["reply"]["panel"] is None  # a panel does not offer its present target
+    assert own["reply"]["panel"] is None  # a panel does not offer its target to itself
     panel.target = None
     assert panels() is None
     panel.target = " Mary"
@@ -293,7 +294,7 @@ def test_the_target_of_an_inline_panel_is_offered_to_the_sidebar(ioi, ask):
     assert ask({}, "resolve", name=None)["failure"]["message"].startswith("The panel of this cache is closed")
 
 
-def test_a_direction_is_held_as_it_was_when_it_was_chosen_and_once(ioi, ask):
+def test_a_chosen_direction_is_stored_once_and_keeps_its_value(ioi, ask):
     mine = first(ioi).detach().clone()
     expected = residscope.attribute(ioi.cache, mine).measured.mean().item()
     target = ask({"mine": mine}, "resolve", name="mine")["reply"]["target"]

@@ -1,4 +1,4 @@
-"""The map that a layer applies: with adapters, quantised, offloaded, emptied. Expected: the same model, merged."""
+"""The map of a layer with an adapter, or with quantised, offloaded or missing weights. Expected: the merged model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Adapter(nn.Module):
 
 
 class WholeNumbers(nn.Module):
-    """A weight-only int8 layer: whole numbers, and a scale for each row."""
+    """A layer whose weight is int8, with a scale for each row."""
 
     def __init__(self, base):
         super().__init__()
@@ -72,7 +72,7 @@ class WholeNumbers(nn.Module):
 
 
 class Scaled(nn.Linear):
-    """A linear layer that does more than its weight, of an unknown class."""
+    """A linear layer of an unknown class that also multiplies by 3, so its weight alone is not its map."""
 
     def forward(self, x):
         return 3 * super().forward(x)
@@ -110,7 +110,7 @@ def _replace(model, place, make):
 
 
 def _pair(kind, place, family="llama-biased", dtype=torch.float32):
-    """The model with unusual layers in one place, and the same model with these merged into plain ones."""
+    """Return a model with unusual layers in one place, and the same model with plain layers that apply the same map."""
     path, bridges = str(tiny.folder(family)), []
     for merge in (False, True):
         torch.manual_seed(3)
@@ -137,7 +137,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_figures_are_those_of_the_merged_model(kind, place):
+def test_values_are_those_of_the_merged_model(kind, place):
     odd, plain = _pair(kind, place)
     (logits, cache), (truth, merged) = (model.run_with_cache(TOKENS) for model in (odd, plain))
     torch.testing.assert_close(logits, truth, atol=2e-4, rtol=1e-4)
@@ -149,7 +149,7 @@ def test_figures_are_those_of_the_merged_model(kind, place):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["v_proj", "gate_proj", "up_proj"])
-def test_what_neurons_and_heads_read_is_that_of_the_merged_model(kind, place):
+def test_inputs_of_neurons_and_heads_are_those_of_the_merged_model(kind, place):
     targets = residscope.targets
     odd, merged = (model.run_with_cache(TOKENS)[1] for model in _pair(kind, place))
     for target in (
@@ -164,7 +164,7 @@ def test_what_neurons_and_heads_read_is_that_of_the_merged_model(kind, place):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_also_where_the_cache_holds_nothing_to_compare_with(kind):
+def test_values_are_right_even_if_the_cache_holds_nothing_to_compare_with(kind):
     odd, plain = _pair(kind, "o_proj")
     caches = [
         model.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1] for model in (odd, plain)
@@ -174,7 +174,7 @@ def test_also_where_the_cache_holds_nothing_to_compare_with(kind):
         torch.testing.assert_close(mine, truth, atol=5e-4, rtol=1e-3)
 
 
-def test_what_is_no_linear_map_or_random_is_refused_and_nothing_is_changed(monkeypatch):
+def test_a_nonlinear_or_random_layer_is_refused_and_nothing_is_changed(monkeypatch):
     monkeypatch.setitem(KINDS, "squared", Squared.of)
     heard = []
     for kind, said in (("squared", "not a linear map"), ("adapter", "training mode")):
@@ -193,7 +193,7 @@ def test_what_is_no_linear_map_or_random_is_refused_and_nothing_is_changed(monke
 
 
 class Watched(Scaled):
-    """Counts, stores, observes and draws random numbers at each call, as calibrated or noisy layers do."""
+    """At each call, it counts, stores its input, updates a buffer and draws random numbers, like some real layers."""
 
     calls, kept = 0, None
 
@@ -259,7 +259,7 @@ def test_a_layer_that_cannot_be_copied_is_not_tried(make):
     assert "1_attn_out" in residscope.attribute(cache, ANSWERS).labels
 
 
-def test_a_function_in_the_place_of_forward_is_tried_on_the_copy(monkeypatch):
+def test_a_function_in_place_of_forward_is_tried_on_the_copy(monkeypatch):
     monkeypatch.setitem(KINDS, "watched", Watched.of)
     model, truth = _pair("watched", "o_proj")
     layer = model.blocks[1].attn.o.original_component
@@ -277,7 +277,7 @@ def test_a_function_in_the_place_of_forward_is_tried_on_the_copy(monkeypatch):
 
 
 class Bent(Scaled):
-    """Nearly linear: only a part of its output is not."""
+    """Nearly linear: only a small part of its output is not linear in the input."""
 
     part = 0.0
 
@@ -286,24 +286,24 @@ class Bent(Scaled):
 
 
 class Bounded(Scaled):
-    """Linear only on short vectors."""
+    """Linear only for inputs between −200 and 200."""
 
     def forward(self, x):
         return super().forward(x.clamp(-200, 200))
 
 
-def test_what_is_nearly_linear_is_not_linear(monkeypatch):
+def test_a_nearly_linear_layer_is_refused(monkeypatch):
     monkeypatch.setattr(Bent, "part", 0.2)
     monkeypatch.setitem(KINDS, "bent", Bent.of)
     model = _pair("bent", "o_proj")[0]
     cache = model.run_with_cache(TOKENS)[1]
     with pytest.raises(ResidscopeError, match=r"not a linear map of its input \(relative error 0\.0[1-9]") as error:
         FIGURES["value"](cache)
-    assert "Merge" not in str(error.value)  # there is nothing to merge
+    assert "Merge" not in str(error.value)  # merging would not help
     assert "unquantised" not in str(error.value)
 
 
-def test_a_layer_is_tried_on_what_it_read_in_the_run_too(monkeypatch):
+def test_a_layer_is_also_tried_on_its_inputs_in_the_run(monkeypatch):
     monkeypatch.setitem(KINDS, "bounded", Bounded.of)
     model = _pair("bounded", "o_proj")[0]
     with torch.no_grad():
@@ -315,7 +315,7 @@ def test_a_layer_is_tried_on_what_it_read_in_the_run_too(monkeypatch):
     assert residscope.attention(cache, "0.1", weighting="value").values.max() > 0
 
 
-def test_hooks_do_not_hear_of_the_trial():
+def test_the_trial_does_not_call_hooks():
     model = _pair("adapter", "o_proj")[0]
     cache = model.run_with_cache(TOKENS)[1]
     heard, layer = [], model.blocks[1].attn.o
@@ -324,13 +324,13 @@ def test_hooks_do_not_hear_of_the_trial():
     assert residscope.attention(cache, "1.1", weighting="value").values.max() > 0
     layer.original_component.down.register_forward_hook(lambda *_: heard.append("inside"))
     with torch.no_grad():
-        layer.original_component.up.weight.mul_(2)  # the earlier result is no longer valid
+        layer.original_component.up.weight.mul_(2)  # so the layer must be tried again
     with pytest.raises(ResidscopeError, match="hooks inside"):
         residscope.attention(cache, "1.1", weighting="value")
     assert not heard
 
 
-def test_an_adapter_that_is_turned_up_is_read_again():
+def test_a_changed_adapter_is_read_again():
     odd, plain = _pair("adapter", "o_proj")
     whole, value = odd.run_with_cache(TOKENS)[1], FIGURES["value"]
     cache = odd.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1]
@@ -339,12 +339,12 @@ def test_an_adapter_that_is_turned_up_is_read_again():
         torch.testing.assert_close(value(one), value(plain.run_with_cache(TOKENS)[1]), atol=1e-4, rtol=1e-4)
     odd.blocks[1].attn.o.original_component.scaling = 1.0
     assert (value(cache) - before).abs().max() > 0.1
-    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # so it was another map
+    with pytest.raises(ResidscopeError, match="not all of `hook_attn_out`"):  # because the run used another map
         value(whole)
 
 
 class DTensor(torch.Tensor):
-    """A stand-in for PyTorch's class of this name, which needs several processes."""
+    """A stand-in for PyTorch's `DTensor`, which needs several processes."""
 
 
 def _shard(layer):
@@ -364,7 +364,7 @@ GONE = {
 
 @pytest.mark.parametrize("gone", GONE)
 @pytest.mark.parametrize("place", ["o_proj", "v_proj", "down_proj", "lm_head", "norm"])
-def test_weights_that_are_not_there_are_a_sentence_and_what_needs_none_goes_on(gone, place):
+def test_missing_weights_are_refused_in_a_sentence_and_values_without_weights_work(gone, place):
     inner = AutoModelForCausalLM.from_pretrained(str(tiny.folder("llama")), attn_implementation="eager")
     model = TransformerBridge.boot_transformers(str(tiny.folder("llama")), hf_model=inner)
     cache = model.run_with_cache(TOKENS)[1]
@@ -389,13 +389,13 @@ def test_weights_that_are_not_there_are_a_sentence_and_what_needs_none_goes_on(g
             with pytest.raises(ResidscopeError, match=r"meta|emptied|sharded"):
                 figure(cache)
         else:
-            with suppress(ResidscopeError):  # neurons, sources: a message is right, too
+            with suppress(ResidscopeError):  # for neurons and sources, a refusal is right, too
                 assert figure(cache).isfinite().any()
     assert residscope.attention(cache, "1.1").values.isfinite().all()
     assert residscope.scores(cache, "previous").values.isfinite().all()
 
 
-def test_what_accelerate_keeps_elsewhere_is_read_from_there():
+def test_weights_that_accelerate_offloads_are_read():
     accelerate = pytest.importorskip("accelerate")
     path = str(tiny.folder("llama"))
     whole = TransformerBridge.boot_transformers(path)
@@ -408,7 +408,7 @@ def test_what_accelerate_keeps_elsewhere_is_read_from_there():
     assert {str(p.device) for p in model.blocks[1].parameters()} == {"meta"}
 
 
-def test_a_parametrised_layer_is_read_as_it_is():
+def test_the_weight_of_a_parametrised_layer_is_its_present_value():
     model, truth = _pair("an unknown kind", "o_proj")
     layer = nn.Linear(24, 24)
     nn.utils.parametrizations.weight_norm(layer)

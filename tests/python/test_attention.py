@@ -1,4 +1,4 @@
-"""Attention in its three weightings, compared with vectors in the stream, built in float64 by the definitions."""
+"""Attention in its three weightings. Expected: vectors in the stream, computed in float64 from the definitions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.brute import Brute, logit_scale
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 GATES = {"qwen3_5_text": torch.sigmoid, "laguna": torch.nn.functional.softplus, "afmoe": torch.sigmoid}
 FAMILIES = ["gpt2", "llama", "llama-multi-query", "gemma2", "granite", "cohere", "qwen3_5_text", "laguna", "afmoe"]
-HEADS = {"qwen3_5_text": ["1.0", "L3H3"]}  # its other layers have none
+HEADS = {"qwen3_5_text": ["1.0", "L3H3"]}  # only layers 1 and 3 have heads
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -43,7 +43,7 @@ def wanted(family: str) -> list[tuple[int, int]]:
 
 
 def vectors(family: str, model, cache, layer: int, head: int) -> torch.Tensor:
-    """What a head adds at each destination from each source, [batch, destination, source, d_model], in float64."""
+    """Return the vectors that a head adds, [batch, destination, source, d_model], in float64."""
     where = f"blocks.{layer}.attn"
     pattern = cache[f"{where}.hook_pattern"][:, head].double()
     v, W_O = cache[f"{where}.hook_v"].double(), model.blocks[layer].attn.W_O.detach().double()
@@ -56,7 +56,7 @@ def vectors(family: str, model, cache, layer: int, head: int) -> torch.Tensor:
     return read @ W_O[head]
 
 
-def test_the_vectors_of_this_test_are_the_heads_own(small):
+def test_the_expected_vectors_sum_to_the_heads_own_output(small):
     family, model, _, _, cache = small
     for layer, head in wanted(family):
         z, W_O = cache[f"blocks.{layer}.attn.hook_z"], model.blocks[layer].attn.W_O.detach()
@@ -65,7 +65,7 @@ def test_the_vectors_of_this_test_are_the_heads_own(small):
 
 
 @pytest.mark.parametrize("prompt", [None, 2])
-def test_each_weighting_is_its_definition(small, prompt):
+def test_each_weighting_follows_its_definition(small, prompt):
     family, model, _, logits, cache = small
     heads = wanted(family)
     scale = logit_scale(logits, cache)
@@ -98,7 +98,7 @@ def test_each_weighting_is_its_definition(small, prompt):
 
 
 @pytest.mark.parametrize("weighting", ["pattern", "value", "contribution"])
-def test_a_few_cells_at_a_time_give_the_same(ioi, monkeypatch, weighting):
+def test_computing_a_few_cells_at_a_time_gives_the_same_values(ioi, monkeypatch, weighting):
     heads = ["L3H1", "L23H3", "L3H0", "L29H8"]  # in any order, of any layers
     whole = residscope.attention(ioi.cache, heads, weighting=weighting, answers=ioi.answers)
     assert whole.values.shape == (4, 15, 15)
@@ -143,7 +143,7 @@ def test_a_result_says_what_it_is(ioi):
     assert "mean over prompts" in repr(mean)
 
 
-def test_nothing_of_the_users_is_changed(ioi):
+def test_the_users_model_and_cache_are_not_changed(ioi):
     before = {name: (id(tensor), tensor._version) for name, tensor in ioi.cache.items()}
     with torch.enable_grad():
         for weighting in ("pattern", "value", "contribution"):
@@ -163,12 +163,12 @@ def test_nothing_of_the_users_is_changed(ioi):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_in_a_sentence(ioi, options, said):
+def test_impossible_arguments_are_refused_in_a_sentence(ioi, options, said):
     with pytest.raises(ResidscopeError, match=said):
         residscope.attention(ioi.cache, **{"heads": "L3H0"} | options)
 
 
-def test_what_is_missing_or_not_finite_is_named():
+def test_missing_or_non_finite_activations_are_named():
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
     no_values = ActivationCache({n: t for n, t in held.items() if not n.endswith("hook_v")}, model)
@@ -187,7 +187,7 @@ def test_what_is_missing_or_not_finite_is_named():
     assert residscope.attention(broken, "L1H0", prompt=0, weighting="value").values.isfinite().all()
 
 
-def test_attention_that_changes_what_it_has_read_is_said():
+def test_attention_that_changes_its_output_before_w_o_has_a_note():
     for weighting, words in (("value", "changes pattern @ v before"), ("contribution", "is not pattern @ v")):
         result = residscope.attention(tiny.run(tiny.boot("bitnet"))[2], "L1H0", weighting=weighting, answers=5)
         assert any(words in note for note in result.notes)
@@ -202,7 +202,7 @@ def test_contributions_of_layers_whose_heads_do_not_add_up_are_refused():
 
 @pytest.mark.parametrize("family", GATES)
 def test_a_filtered_cache_does_not_hide_a_gate(family):
-    """Without the gate, or without `hook_z`, which shows how the gate is applied, the gate is not ignored."""
+    """If the cache lacks the gate, or `hook_z` (which shows how it is applied), values are refused."""
     model = tiny.boot(family)
     tokens, _, cache = tiny.run(model)
     head = HEADS.get(family, ["L1H0"])[0]
@@ -217,8 +217,8 @@ def test_a_filtered_cache_does_not_hide_a_gate(family):
         torch.testing.assert_close(residscope.attention(part, head).values, residscope.attention(cache, head).values)
 
 
-def test_the_users_default_device_is_no_matter():
-    """A device without values (`meta`): a tensor that is made on this device by mistake cannot be read."""
+def test_the_users_default_device_changes_nothing():
+    """The default device is `meta`: a tensor that is made there by mistake has no values, so reading it fails."""
     cache = tiny.run(tiny.boot("llama"))[2]
 
     def replies() -> list[object]:
@@ -237,13 +237,13 @@ def test_the_users_default_device_is_no_matter():
         assert replies() == expected
 
 
-def test_a_layer_that_is_refused_half_way_adds_nothing_to_the_whole(monkeypatch):
+def test_a_layer_that_is_refused_halfway_adds_nothing_to_the_sum(monkeypatch):
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
     odd = held["blocks.1.attn.hook_pattern"].clone()
     odd[:, 3] = torch.nan
     cache = ActivationCache(held | {"blocks.1.attn.hook_pattern": odd}, model)
-    monkeypatch.setattr(weightings, "CELLS", 49)  # one head at a time: three are summed before the fourth is refused
+    monkeypatch.setattr(weightings, "CELLS", 49)  # one head at a time, so the fourth is refused after three were summed
     service = Service(cache)
     reply, [buffer] = service.reply(BlendAttention(None, service.targets().resolve(5), None, "pattern"))
     assert (reply.heads, len(reply.notes)) == (8, 1)

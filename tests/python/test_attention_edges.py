@@ -1,5 +1,7 @@
-"""Attention edges: taking an edge out of a head has the effect of a hook that sets this entry of its pattern to
-0, and its direct part is the row of its source."""
+"""Attention edges: removing an edge has the effect of a hook that sets this entry of the head's pattern to 0.
+
+The direct part of the effect is the row of the edge's source.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 NO_HEADS = {"mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma", "rwkv", "jetmoe"}
 NO_RUNS = {"bert", "modernbert-decoder", "opt-projected", "deepseek_v4", "hrm_text"}  # see `test_causes`
 REFUSED = {"bitnet": "not its pattern times its values"}  # a norm between the values and `z`
-COPIED = {  # the pattern's hook gets a copy, which does not reach `z`
+COPIED = {  # here the pattern's hook gets a copy, so that changes do not reach `z`
     "gpt_neo", "opt", "xglm", "gptj", "nanochat", "phimoe", "afmoe", "laguna", "laguna-heads", "llama4_text", "jamba",
     "olmo_hybrid", *(name for name in tiny.FAMILIES if name.startswith("gemma4")),
 }  # fmt: skip
@@ -34,14 +36,14 @@ def without(pattern, head, edges):
 
 
 def hooked(model, tokens, layer, head, edges):
-    """The target in the model's own run with entries of a pattern set to 0."""
+    """Return the target of a hooked run with entries of a pattern set to 0."""
     hook = (f"blocks.{layer}.attn.hook_pattern", lambda pattern, hook: without(pattern, head, edges))  # noqa: ARG005
     with torch.no_grad():
         return difference(model.run_with_hooks(tokens, fwd_hooks=[hook]))
 
 
 def softmaxed(model, tokens, head, edges, monkeypatch):
-    """The same in the first layer with attention, by PyTorch's softmax."""
+    """Return the same as `hooked` for the first layer with attention, by a change of PyTorch's softmax."""
     softmax, done = torch.nn.functional.softmax, []
 
     def cut(scores, *args, **kwargs):
@@ -49,7 +51,7 @@ def softmaxed(model, tokens, head, edges, monkeypatch):
         if done or pattern.shape[-2:] != (7, 7):
             return pattern
         done.append(True)
-        return without(pattern.reshape(3, -1, 7, 7), head, edges).reshape(pattern.shape)  # XGLM has [batch · head]
+        return without(pattern.reshape(3, -1, 7, 7), head, edges).reshape(pattern.shape)  # XGLM joins batch and head
 
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(torch.nn.functional, "softmax", cut)
@@ -76,10 +78,10 @@ def test_an_edge_has_the_effect_of_a_hook_that_sets_its_entry_to_0(booted, name,
             after = hooked(model, tokens, layer, 1, [edge])
         torch.testing.assert_close(found.total[0, row], after - difference(logits), atol=1e-5, rtol=1e-3)
         assert found.total[0, row].abs().max() > 1e-5
-    if name not in CAPPED:  # the rows are before the soft-cap
+    if name not in CAPPED:  # with a soft-cap, rows are those before it
         rows = residscope.attribute(cache, ANSWERS, by="source", heads=[(layer, 1)])
         torch.testing.assert_close(found.direct[0, 0], -rows.values[5, 0], atol=1e-5, rtol=1e-3)
-    assert bool((found.direct[0, 1] == 0).all())  # its destination is not where the target is read
+    assert bool((found.direct[0, 1] == 0).all())  # the target is not read at this edge's destination
     torch.testing.assert_close(found.indirect, found.total - found.direct)
 
 
@@ -130,7 +132,7 @@ def test_a_padded_prompt_has_the_edges_of_the_prompt_alone(booted, side):
         start = 7 - count if side == "left" else 0
         own = slice(start, start + count)
         torch.testing.assert_close(found.total[0, own, row], expected.total[0, :, 0], atol=2e-5, rtol=1e-3)
-        assert bool(found.total[0, own.stop :, row].isnan().all())  # a source after the destination
+        assert bool(found.total[0, own.stop :, row].isnan().all())  # these sources come after the destination
     if side == "right":
         assert bool(residscope.ablate(cache, ANSWERS, "1.2", edges=(5, 2)).total[0, 0].isnan().tolist() == [0, 1, 1])
 

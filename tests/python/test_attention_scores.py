@@ -1,4 +1,4 @@
-"""Attention scores as targets: each side sums to the whole score, each row is what an intervention changes."""
+"""Attention scores as targets: each side sums to the score, and each row is the change by an intervention."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def scored(cache, side="query", versus=4, layer=2, by="layer", **options):
 
 
 def gap(result):
-    """The unexplained rest, relative to the largest row."""
+    """Return the largest unexplained value, relative to the largest row."""
     return float((result.values.sum(0) + result.constant - result.measured).abs().max() / result.values.abs().max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_both_sides_sum_to_the_score_and_rows_are_what_the_model_loses_without_them(family):
+def test_both_sides_sum_to_the_score_and_a_row_is_the_change_without_its_component(family):
     found = score_families.score_columns(family)
     assert max(found["sum"].values()) <= 1e-5
     assert max(found["rows"], found["intervention"]) <= 1e-5
@@ -40,16 +40,16 @@ def test_both_sides_sum_to_the_score_and_rows_are_what_the_model_loses_without_t
 
 
 @pytest.mark.parametrize("family", ["youtu", "zamba2", "gemma4_text-shared"])
-def test_what_cannot_be_attributed_is_refused_in_a_sentence(family):
+def test_scores_that_cannot_be_attributed_are_refused_in_a_sentence(family):
     found = score_families.score_columns(family)
     assert len(found.get("refused", found.get("refused in a layer", ""))) > 40
 
 
 @pytest.mark.parametrize("layer", [2, 3])
 def test_a_temperature_of_the_queries_is_that_of_their_destination(layer):
-    """Llama 4: layers without a rotation multiply queries by a factor of their position. The others normalise them."""
+    """In Llama 4, layers without rotary positions multiply queries by a factor that depends on their position."""
     model = copy.deepcopy(tiny.boot("llama4_text"))
-    for block in model.blocks:  # as it is, the factor is 1 before position 8192
+    for block in model.blocks:  # by default, the factor is 1 before position 8192
         block.attn.original_component.floor_scale, block.attn.original_component.attn_scale = 2, 0.7
     tokens, _, cache = tiny.run(model)
     found = score_families._columns(model, tokens, cache, layer)
@@ -140,7 +140,7 @@ def test_padding_on_the_left_changes_nothing(family, pad):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_what_is_read_on_padding_is_refused(side):
+def test_a_destination_or_source_on_padding_is_refused(side):
     model = tiny.boot("llama")
     tokens = torch.randint(3, tiny.VOCAB, (2, 7), generator=torch.Generator().manual_seed(3))
     mask = torch.ones_like(tokens)
@@ -207,7 +207,7 @@ def test_scores_at_their_soft_cap_are_attributed_before_it(factor):
         assert gap(result) <= 1e-5
 
 
-def test_a_model_in_bfloat16_is_right_to_its_rounding():
+def test_a_model_in_bfloat16_is_right_up_to_its_rounding():
     model = tiny.boot("qwen3").to(torch.bfloat16)
     cache = tiny.run(model)[2]
     for side in SIDES:

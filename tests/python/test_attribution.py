@@ -1,4 +1,4 @@
-"""The numbers: they add up, agree with an independent brute force, with TransformerLens, and change nothing."""
+"""Contributions add up, and agree with an independent brute force and with TransformerLens. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import residscope
 from tests.support import tiny
 from tests.support.brute import Brute, logit_scale
 
-RAW_ONLY = {"olmo2"}  # TransformerLens has no compatibility mode for these
+RAW_ONLY = {"olmo2"}  # TransformerLens has no compatibility mode for this family
 CHOSEN = ["gpt2", "gptj", "gpt_neox", "phi", "llama", "qwen2", "cohere", "granite", "gemma2", "olmo2"]
 TINY = [(family, mode) for family in CHOSEN for mode in (False, True) if not (mode and family in RAW_ONLY)]
 
@@ -23,7 +23,7 @@ def small(request):
 
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 @pytest.mark.parametrize("position", ["last", 2, [1, 4, 6], "all"], ids=str)
-def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, position):
+def test_rows_constant_and_unexplained_sum_to_the_models_own_value(small, by, position):
     _model, _, logits, cache, answers = small
     result = residscope.attribute(cache, answers, by=by, position=position)
     assert result.unexplained.abs().max() < 2e-5 * result.values.abs().sum(0).max()
@@ -34,8 +34,8 @@ def test_rows_constant_and_unexplained_are_the_models_own_figure(small, by, posi
 
 
 @pytest.mark.parametrize("position", [None, "first", 1.5, True, ["last"]], ids=str)
-def test_what_is_not_a_position_is_refused_with_what_is(small, position):
-    """Some users would take None for "all", and others for "last"."""
+def test_a_wrong_position_is_refused_with_the_valid_forms(small, position):
+    """None is refused, too, because some users would take it for "all" and others for "last"."""
     cache, answers = small[3:]
     wanted = (
         r'give an index, one for each prompt, "last" \(each prompt\'s last real token\) or "all" \(every position\)'
@@ -56,7 +56,7 @@ def test_every_row_agrees_with_float64_brute_force(small):
         for label, row in zip(result.labels, result.values, strict=True):
             torch.testing.assert_close(row.double(), expected[label], atol=1e-5 * scale, rtol=1e-4, msg=label)
     written = cache["unembed.hook_out"][:, 6].gather(1, answers) * logit_scale(logits, cache)
-    cap = result.measured - (written[:, 0] - written[:, 1])  # what a soft-cap changes is part of the constant
+    cap = result.measured - (written[:, 0] - written[:, 1])  # the change by a soft-cap is part of the constant
     torch.testing.assert_close(result.constant.double(), truth.constant + cap, atol=1e-4, rtol=1e-4)
     assert (cap.abs().max() > 1e-3) == any("soft-caps" in note for note in result.notes)
 
@@ -122,7 +122,7 @@ def test_the_demo_model_in_compatibility_mode_agrees_with_the_tutorials_code(com
     torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
-def test_nothing_of_the_users_is_changed(ioi):
+def test_the_users_model_and_cache_are_not_changed(ioi):
     cache, model = ioi.cache, ioi.model
     before = {name: (id(tensor), tensor._version, tensor.sum().item()) for name, tensor in cache.items()}
     weights = {name: (id(p), p._version, p.requires_grad) for name, p in model.named_parameters()}
@@ -153,7 +153,7 @@ def test_neurons_and_bias_of_a_layer_are_its_mlp_row(small):
     torch.testing.assert_close(neurons.values[neurons.labels.index("L1N3")].double(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_what_each_source_brings_sums_to_the_head(small):
+def test_source_contributions_sum_to_the_head(small):
     _model, _, _, cache, answers = small
     heads = ["0.0", "L1H3", (2, 1)]
     grid = residscope.attribute(cache, answers, by="head", position="all").grid
@@ -180,7 +180,7 @@ def test_in_bfloat16_unexplained_is_within_the_tolerance_and_a_missing_head_is_n
     torch.testing.assert_close(result.grid, exact.grid, atol=0.05, rtol=0.05)
 
 
-def test_logits_given_by_the_user_are_measured_against(ioi):
+def test_the_users_logits_are_the_measured_value(ioi):
     given = residscope.attribute(ioi.cache, ioi.answers, logits=ioi.logits + 1)
     torch.testing.assert_close(given.measured, residscope.attribute(ioi.cache, ioi.answers).measured)
     assert given.measured_from == "the given logits"

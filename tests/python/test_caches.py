@@ -1,4 +1,4 @@
-"""Caches as users have them: cut, filtered, rounded, saved, on another device, with gradients, without token ids."""
+"""All kinds of caches: cut, filtered, rounded, saved, on another device, with gradients, without token ids."""
 
 from __future__ import annotations
 
@@ -66,14 +66,16 @@ def test_a_cut_cache_is_read_at_the_positions_it_has(llama, run, cut, kept, by, 
         ("source", {"heads": "1.1"}, ["hook_v", "hook_pattern", "hook_z", "ln_final.hook_scale"], True),
     ],
 )  # fmt: skip
-def test_a_filtered_cache_needs_only_what_is_asked_and_names_what_it_lacks(llama, run, by, options, needed, measured):
+def test_a_filtered_cache_needs_only_some_activations_and_missing_ones_are_named(
+    llama, run, by, options, needed, measured
+):
     tokens, _, cache = run
     expected = residscope.attribute(cache, ANSWERS, by=by, **options)
     _, some = llama.run_with_cache(tokens, names_filter=lambda name: name.endswith(tuple(needed)))
     result = residscope.attribute(some, ANSWERS, by=by, **options)
     torch.testing.assert_close(result.values, expected.values, atol=1e-5, rtol=1e-4)
     assert bool(result.measured.isfinite().all()) is measured
-    if by in ("layer", "accumulated"):  # the other rows are still computed: see test_partial.py
+    if by in ("layer", "accumulated"):  # the remaining rows are still computed (see test_partial.py)
         return
     _, less = llama.run_with_cache(tokens, names_filter=lambda name: name.endswith((*needed[1:], "hook_q")))
     with pytest.raises(ResidscopeError, match=needed[0]) as error:
@@ -81,7 +83,7 @@ def test_a_filtered_cache_needs_only_what_is_asked_and_names_what_it_lacks(llama
     assert error.value.code == "missing-activation"
 
 
-def test_gradients_autocast_and_inference_mode_around_the_call_change_no_figure(llama, run):
+def test_gradients_autocast_and_inference_mode_around_the_call_change_no_value(llama, run):
     _, _, cache = run
     with torch.enable_grad():
         tensors = {n: t.clone().requires_grad_() * 1 if t.is_floating_point() else t for n, t in cache.items()}
@@ -113,13 +115,13 @@ def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coar
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
-def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype):
+def test_half_precision_differs_only_by_its_rounding_and_never_overflows(family, dtype):
     """Compared with a model in float64 with the same rounded weights. The values are in `docs/precision.md`."""
     half, exact = tiny.boot(family).to(dtype), tiny.boot(family).to(dtype).to(torch.float64)
     tokens, _, cache = tiny.run(half)
     truth = exact.run_with_cache(tokens)[1]
     huge = {n: t * 2.0**12 if n == "blocks.1.attn.hook_z" else t for n, t in cache.items()}  # z @ W_O would overflow
-    del huge["blocks.1.hook_attn_out"]  # as it has
+    del huge["blocks.1.hook_attn_out"]  # it would not fit the changed z
     eps = torch.finfo(dtype).eps
     for by, options in WAYS:
         result = residscope.attribute(cache, ANSWERS, by=by, **options)
@@ -133,7 +135,7 @@ def test_half_precision_is_off_by_its_rounding_and_never_overflows(family, dtype
 
 
 def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
-    """On tensors without memory, whose device is checked in every operation: the rows stay on the cache's device."""
+    """The rows stay on the cache's device. The tensors have no values, but each operation checks their devices."""
     from residscope.attribution import components
     from residscope.attribution.model_value import model_value
     from residscope.attribution.readout import Readout
@@ -183,18 +185,18 @@ def test_a_saved_cache_is_read_again_with_the_model_given(llama, run, tmp_path, 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
 @pytest.mark.parametrize("compatible", [False, True], ids=["raw", "compatible"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_token_ids_are_told_by_the_embeddings_or_not_at_all(family, compatible, dtype):
+def test_token_ids_follow_from_the_embeddings_or_are_unknown(family, compatible, dtype):
     model = tiny.boot(family, compatible=compatible)
     tokens, _, cache = tiny.run(model)
     without = {n: t.to(dtype) for n, t in cache.items() if n != "embed.hook_in"}
     view = CacheView(without, model=model)
-    if family == "gemma2":  # its embeddings are scaled after they are looked up
+    if family == "gemma2":  # its model multiplies the embeddings by a factor
         assert view.tokens is None
         return
     torch.testing.assert_close(view.tokens, tokens)
     without["hook_embed"] = without["hook_embed"].clone()
     without["hook_embed"][0, 3, 5] *= 1.5
-    assert CacheView(without, model=model).tokens is None  # one value differs: nothing is guessed
+    assert CacheView(without, model=model).tokens is None  # one value differs, so no ids are guessed
 
 
 GATED = ["qwen3_next", "qwen3_5_text", "afmoe", "laguna"]
@@ -218,12 +220,12 @@ def test_the_gate_of_a_head_is_the_models_own_and_a_changed_output_is_not_explai
 
 
 def hooked(model, tokens, name, change):
-    """A run with a hook, and its cache."""
+    """Return logits and cache of a run with a hook."""
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, lambda t, hook: change(t))]):  # noqa: ARG005 (called by name)
         return model.run_with_cache(tokens)
 
 
-def test_heads_whose_attention_was_silenced_behind_them_are_not_told(llama, run):
+def test_heads_of_a_layer_whose_output_a_hook_changed_are_refused(llama, run):
     _, cache = hooked(llama, run[0], "blocks.1.hook_attn_out", torch.zeros_like)
     with pytest.raises(ResidscopeError, match="a hook changed it"):
         residscope.attribute(cache, ANSWERS, by="source", heads="1.0")
@@ -235,14 +237,14 @@ def test_heads_whose_attention_was_silenced_behind_them_are_not_told(llama, run)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0])
-def test_what_a_hook_adds_to_the_stream_is_found_in_its_layer(llama, run, size):
+def test_a_vector_that_a_hook_adds_to_the_stream_is_found_in_its_layer(llama, run, size):
     nudge = size * torch.randn(24, generator=torch.Generator().manual_seed(0))
     logits, cache = hooked(llama, run[0], "blocks.1.hook_resid_post", lambda t: t + nudge)
     result = residscope.attribute(cache, ANSWERS, by="layer", logits=logits)
     assert any("layer 1" in note for note in result.notes)
 
 
-def test_without_ids_the_last_position_is_assumed_and_said(llama, run):
+def test_without_ids_the_last_position_is_assumed_with_a_note(llama, run):
     _, _, cache = run
     blind = {n: t for n, t in cache.items() if n not in ("embed.hook_in", "hook_embed")}
     assert any(
@@ -280,7 +282,7 @@ def test_the_default_dtype_is_the_users_own(llama, run):
 
 # --- dictionaries with other entries ---------------------------------------------------------------------------------
 def _as_dictionary(name: str, plain: dict, tokens: torch.Tensor) -> dict:
-    """A plain dictionary of activations, as users keep them."""
+    """Return a plain dictionary of activations, in one of the forms in which users have them."""
     return {
         "arrays": lambda: {n: t.numpy() for n, t in plain.items()},
         "arrays that are read-only": lambda: {n: _read_only(t) for n, t in plain.items()},
@@ -317,7 +319,7 @@ def test_a_dictionary_may_hold_arrays_and_other_things(name):
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     held = _as_dictionary(name, dict(cache.items()), tokens)
-    for _ in range(2):  # the second time from memory
+    for _ in range(2):  # the second result is a memoised one
         found = residscope.attribute(held, (5, 6), model=model)
         torch.testing.assert_close(found.measured, logits[:, -1, 5] - logits[:, -1, 6])
         assert found.unexplained.abs().max() < 1e-4
@@ -334,7 +336,7 @@ def test_a_dictionary_may_hold_arrays_and_other_things(name):
 
 
 @pytest.mark.parametrize("value", [None, "text", (torch.zeros(3), None), 1.5, [1.0]])
-def test_what_is_needed_and_not_a_tensor_is_named(value):
+def test_a_needed_entry_that_is_not_a_tensor_is_named(value):
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
     held["blocks.1.attn.hook_pattern"] = value
@@ -365,7 +367,7 @@ def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
     if "attn.hook_pattern" in kept:
         drawn = residscope.attention(held, "1.1", model=model).values[0]
         torch.testing.assert_close(drawn, whole["blocks.1.attn.hook_pattern"][0, 1], atol=1e-6, rtol=1e-5)
-        # The share of attention to the token just before, as a loop.
+        # The share of attention to the previous token, by hand.
         before = drawn.diagonal(-1).sum() / drawn.sum()
         found = residscope.scores(held, "previous", model=model).values[1, 1]
         torch.testing.assert_close(found, before, atol=1e-6, rtol=1e-5)
@@ -419,7 +421,7 @@ META = torch.ones(2, 3, dtype=torch.long, device="meta")
         (lambda cache: residscope.attention(cache, "1.1", weighting=["value"]), "is not known"),
     ],
 )
-def test_what_was_given_and_cannot_be_read_is_refused_in_a_sentence(llama, ask, said):
+def test_arguments_that_cannot_be_read_are_refused_in_a_sentence(llama, ask, said):
     with pytest.raises(ResidscopeError) as error:
         ask(tiny.run(llama)[2])
     assert said in str(error.value)
@@ -433,7 +435,7 @@ class Raises:
 
 
 class PutsBOS:
-    """A tokenizer of the user that adds BOS to every text, and returns NumPy ids."""
+    """A tokenizer that adds BOS to every text, and has NumPy ids."""
 
     pad_token_id, bos_token_id = numpy.int64(3), 1
 

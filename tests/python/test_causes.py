@@ -1,5 +1,7 @@
-"""Causes: a replay is the cached run or is refused, effects are those of the model's own hooked runs, and no state of
-the user's is left changed."""
+"""Causes: a replay equals the cached run or is refused, and effects equal those of the model's own hooked runs.
+
+No state of the user is changed.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from residscope.causes.hooks import hooks
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
-WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # more than the stream passes from block to block
-REFUSED = {  # the reason, of families in which nothing can be measured
+WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # their blocks pass on more than the stream
+REFUSED = {  # families in which nothing can be measured, with the reason
     "bert": "does more after its last block",
     "modernbert-decoder": "does more after its last block",
     "opt-projected": "projects the stream",
@@ -45,7 +47,7 @@ def without_head(z, hook, head, where=slice(None), value=0.0, count=None):  # no
 
 
 def hooked(model, tokens, layer, head, **options):
-    """The target in the model's own run with a head replaced."""
+    """Return the target of the model's own run in which a head is replaced."""
     change = partial(without_head, head=head, **options)
     with torch.no_grad():
         return difference(model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", change)]))
@@ -68,7 +70,7 @@ def test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs(name):
         return
     found = residscope.ablate(cache, ANSWERS, progress=False)
     assert "as cached" in found.replayed
-    assert "rounding" not in found.replayed  # to the last bit
+    assert "rounding" not in found.replayed  # equal to the last bit
     torch.testing.assert_close(found.before, difference(logits), atol=1e-5, rtol=1e-5)
     there = ~found.total.isnan().any(-1)
     for layer, head in there.nonzero().tolist()[-5:]:
@@ -81,7 +83,7 @@ def test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs(name):
 def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(booted, name):
     _, _, _, cache = booted(name)
     found = residscope.ablate(cache, ANSWERS, progress=False)
-    if name != "gemma2":  # its row is before the soft-cap
+    if name != "gemma2":  # with its soft-cap, rows are those before the cap
         torch.testing.assert_close(-found.direct, residscope.attribute(cache, ANSWERS).grid, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.indirect, found.total - found.direct)
     rows = residscope.attribute(cache, ANSWERS, by="layer")
@@ -96,7 +98,7 @@ def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(b
 
 
 @pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "granite", "mistral-window"])
-def test_the_other_runs_stream_everywhere_gives_the_other_runs_target(booted, name):
+def test_patching_the_whole_stream_gives_the_other_runs_target(booted, name):
     model, _, logits, cache = booted(name)
     _, other_logits, other = others(model)
     found = residscope.patch(cache, source=other, target=ANSWERS, at="resid_pre", progress=False)
@@ -162,7 +164,7 @@ def test_estimates_are_the_same_inside_inference_mode(name, padded):
     expected = residscope.estimate(cache, source, ANSWERS, attention_mask=mask).effects
     with torch.inference_mode():
         inside = caches()
-        residscope.attribute(inside[0], ANSWERS)  # this keeps tensors that were made in this mode
+        residscope.attribute(inside[0], ANSWERS)  # memoises tensors that were made in inference mode
         for pair in ([cache, source], inside):
             found = residscope.estimate(*pair, ANSWERS, attention_mask=mask).effects
             torch.testing.assert_close(found, expected, equal_nan=True)
@@ -180,7 +182,7 @@ def test_weights_made_inside_inference_mode_are_refused_by_an_estimate_in_a_sent
     assert residscope.ablate(cache, ANSWERS, "L0H0", progress=False).total.isfinite().all()
 
 
-def test_the_most_promising_are_measured_and_the_others_estimated(booted):
+def test_the_largest_estimates_are_measured_and_the_others_stay_estimates(booted):
     model, _, _, cache = booted("llama")
     options = {"source": others(model)[2], "target": ANSWERS, "at": "z"}
     mixed = residscope.effects(cache, measure=5, progress=False, **options)
@@ -194,12 +196,12 @@ def test_the_most_promising_are_measured_and_the_others_estimated(booted):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bloom", "gemma2", "mistral-window", "falcon-alibi", "qwen3", "gpt_oss"])
-def test_at_the_last_position_a_run_of_that_position_is_enough(booted, name, monkeypatch):
+def test_for_the_last_position_only_that_position_is_run(booted, name, monkeypatch):
     model, tokens, logits, cache = booted(name)
     made = []
     monkeypatch.setattr(sweep, "last_runner", lambda *given: made.append(last(*given)) or made[-1])
     found = residscope.ablate(cache, ANSWERS, positions="last", progress=False)
-    # Falcon with ALiBi in TransformerLens 3.9 gives something else with its key/value cache: whole runs are made.
+    # In TransformerLens 3.9, Falcon with ALiBi gives other logits with its key/value cache. Then whole runs are made.
     assert (made[0] is not None) == _agrees_with_past(model, tokens, logits)
     for layer, head in [(0, 0), (1, 2), (2, 3)]:
         expected = hooked(model, tokens, layer, head, where=-1) - difference(logits)
@@ -207,7 +209,7 @@ def test_at_the_last_position_a_run_of_that_position_is_enough(booted, name, mon
 
 
 def _agrees_with_past(model, tokens, logits):
-    """Whether the model gives the same with its own key/value cache."""
+    """Return whether the model gives the same logits with its own key/value cache."""
     with torch.no_grad():
         _, past = model(tokens[:, :-1], return_type="logits_and_cache", use_cache=True)
         again, _ = model(tokens[:, -1:], return_type="logits_and_cache", past_key_values=past)
@@ -223,7 +225,7 @@ def test_a_key_value_cache_that_a_model_writes_into_is_copied_for_each_run(boote
     runners, of, copied = [], last_position._Copied.of, []
     monkeypatch.setattr(sweep, "last_runner", lambda *given: runners.append(last(*given)) or runners[-1])
     monkeypatch.setattr(last_position._Copied, "of", lambda *given: copied.append(given[1]) or of(*given))
-    with torch.inference_mode():  # PyTorch does not count there how often a tensor was written into
+    with torch.inference_mode():  # in this mode, PyTorch does not count writes to a tensor
         found = residscope.ablate(cache, ANSWERS, positions="last", progress=False).total
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     each = len(copied)
@@ -239,7 +241,7 @@ def test_a_key_value_cache_that_a_model_writes_into_is_copied_for_each_run(boote
 
 
 @pytest.mark.parametrize("replace", ["mean", "cache", "tokens"])
-def test_what_takes_an_activations_place(booted, replace):
+def test_each_kind_of_replacement(booted, replace):
     model, tokens, logits, cache = booted("llama")
     other_tokens, _, other = others(model)
     z = (cache if replace == "mean" else other)["blocks.1.attn.hook_z"][:, :, 2]
@@ -253,7 +255,7 @@ def test_what_takes_an_activations_place(booted, replace):
     assert alone.labels == ["L0H1 + L1H2"]
 
 
-def test_runs_are_split_where_memory_is_small(booted, monkeypatch):
+def test_runs_are_split_if_memory_is_small(booted, monkeypatch):
     _, _, _, cache = booted("llama")
     whole = residscope.ablate(cache, ANSWERS, progress=False)
     monkeypatch.setattr(runner, "MEMORY", 1)
@@ -342,13 +344,13 @@ def _hook_count(model):
 
 
 def _held():
-    """The numbers in all tensors that are alive."""
+    """Return how many numbers all living tensors have."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     return sum(tensor.numel() for tensor in tensors)
 
 
-def test_everything_is_as_before_after_runs_that_end_in_any_way():
+def test_runs_that_end_in_any_way_change_no_state():
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     residscope.ablate(cache, ANSWERS, progress=False)
@@ -363,7 +365,7 @@ def test_everything_is_as_before_after_runs_that_end_in_any_way():
     def users_hook(module, args, output):  # noqa: ARG001
         _ = torch.rand(1), random.random(), numpy.random.rand()
         calls[0] += 1
-        if failing[0] is not None and calls[0] > number // 10 % 6:  # in the replay, or later
+        if failing[0] is not None and calls[0] > number // 10 % 6:  # fails in the replay or later
             raise failing[0]
 
     handle, heads = model.blocks[1].mlp.register_forward_hook(users_hook), [(at // 3, at % 3) for at in range(6)]
@@ -400,7 +402,7 @@ def test_everything_is_as_before_after_runs_that_end_in_any_way():
     assert _held() <= held
 
 
-def test_an_interrupted_call_has_what_was_measured(booted, monkeypatch):
+def test_an_interrupted_call_keeps_the_measured_effects(booted, monkeypatch):
     _, _, _, cache = booted("llama")
     whole = residscope.ablate(cache, ANSWERS, progress=False)
     done = sweep.Sweep._of
@@ -436,8 +438,8 @@ def test_hooks_do_nothing_on_another_thread(booted):
 
 
 @pytest.mark.parametrize("draws", [False, True])
-def test_what_another_thread_draws_stays_unless_the_model_draws_itself(draws):
-    """Another thread draws numbers and switches a flag after the replay, while runs are made."""
+def test_the_random_state_of_other_threads_stays_unless_the_model_draws_itself(draws):
+    """After the replay, while runs are made, another thread draws random numbers and switches a flag."""
     model, made = tiny.boot("llama"), []
     part = next(part for part in model.original_model.modules() if type(part).__name__ == "LlamaRotaryEmbedding")
     forward, other = part.forward, threading.Event()
@@ -515,7 +517,7 @@ def test_results_are_tables_and_figures(booted):
 
 @pytest.mark.parametrize("place", ["hook_embed", "blocks.0.hook_mlp_out", "blocks.1.hook_resid_pre"])
 @pytest.mark.parametrize("kind", ["one prompt", "stored"])
-def test_hooks_of_the_user_that_tell_prompts_apart_see_the_batch_as_it_was_cached(place, kind):
+def test_hooks_that_treat_prompts_differently_see_the_batch_as_it_was_cached(place, kind):
     model = tiny.boot("llama")
     torch.manual_seed(3)
     stored = torch.randn(3, 7, 24)
@@ -539,7 +541,7 @@ def test_hooks_of_the_user_that_tell_prompts_apart_see_the_batch_as_it_was_cache
     assert bool(another.total.isfinite().all())
 
 
-def test_hooks_with_which_libraries_record_are_no_hooks_of_the_user(booted):
+def test_recording_hooks_of_libraries_do_not_count_as_the_users_hooks(booted):
     _, _, _, cache = booted("llama")
     assert not residscope.ablate(cache, ANSWERS).notes
 
@@ -547,7 +549,7 @@ def test_hooks_with_which_libraries_record_are_no_hooks_of_the_user(booted):
 def test_a_mask_may_only_say_which_tokens_are_real():
     model = tiny.boot("llama")
     tokens, _, _ = tiny.run(model)
-    tokens[1, -2:] = 2  # here the end of text is the padding, and the model was run without a mask
+    tokens[1, -2:] = 2  # padding with EOS, and the model was run without a mask
     mask = torch.ones_like(tokens)
     mask[1, -2:] = 0
     logits, cache = model.run_with_cache(tokens)
@@ -556,7 +558,7 @@ def test_a_mask_may_only_say_which_tokens_are_real():
     torch.testing.assert_close(found.before, (chosen[:, 0] - chosen[:, 1]).detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_named_twice_or_not_at_all_is_refused(booted):
+def test_missing_repeated_or_unknown_names_are_refused(booted):
     _, tokens, _, cache = booted("llama")
     for options, words in (
         ({"of": "mlp_out", "layers": [1, -2]}, "names layer 1 twice"),

@@ -1,4 +1,4 @@
-"""The pages on causes are current: their numbers, their families, and their code."""
+"""The numbers, families and code of the pages on causes are current."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_the_heads_of_the_task_have_the_effects_that_the_page_says(ioi):
     assert NUMBER.sub("", written).strip() == NUMBER.sub("", found).strip()
 
 
-def test_what_heads_read_has_the_estimates_that_the_page_says(ioi):
+def test_the_parts_of_heads_have_the_estimates_that_the_page_says(ioi):
     written, found = causes.between(TEXT, "parts"), "\n".join(causes.parts(ioi))
     numbers = [[float(text.replace("−", "-")) for text in NUMBER.findall(page)] for page in (written, found)]
     assert numbers[0] == pytest.approx(numbers[1], abs=2e-3)
     assert NUMBER.sub("", written).strip() == NUMBER.sub("", found).strip()
 
 
-def test_every_family_stands_in_the_page():
+def test_the_page_lists_every_family():
     rows = [line.split(" | ")[0].strip("| ") for line in FAMILIES.splitlines() if line.startswith("| ")][1:]
     assert rows == list(tiny.FAMILIES)
 
@@ -52,7 +52,7 @@ def test_a_family_is_what_the_page_says(name):
 
 
 SMALLER = {"L23H": "L2H", "L20H0": "L0H1", "(14, 10)": "(6, 3)", "(14, 0)": "(6, 0)"}
-"""Places of the demo model in the code of the page, and places of the tiny model on which the code is run here."""
+"""Replaces heads of the demo model in the page's code by heads of the tiny model on which the code is run here."""
 
 
 def test_the_code_of_the_page_runs(monkeypatch):

@@ -1,4 +1,4 @@
-"""A thousand runs with replaced activations, of which a hundred are ended early: they leave nothing behind."""
+"""A thousand runs with replaced activations, a hundred of them ended early, leave no hooks, settings or memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UsersError(Exception):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tensors are tiny, so more threads would only wait for each other."""
+    """One thread for PyTorch. (The tensors are tiny, so several threads would only wait for each other.)"""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -95,7 +95,7 @@ def settings(model):
 
 
 def changes(before, now):
-    """What differs, in a few words."""
+    """Return descriptions of the differences."""
     listed = []
     for name, value in before.items():
         if now[name] != value:
@@ -105,21 +105,21 @@ def changes(before, now):
 
 
 def memory():
-    """The bytes of this process in memory, and of all tensors that are alive."""
+    """Return the memory of this process and that of all living tensors, in bytes."""
     gc.collect()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # free memory goes back to the system, and is not counted
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns free memory to the system, so that it is not counted
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     storages = {
         thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()
         for thing in gc.get_objects()
-        if issubclass(type(thing), torch.Tensor) and thing.layout is torch.strided  # a sparse one has no storage
+        if issubclass(type(thing), torch.Tensor) and thing.layout is torch.strided  # sparse tensors have no storage
     }
     return pages * 4096, sum(storages.values())
 
 
 def calls(cache, source, tokens):
-    """The calls that are made in turn."""
+    """Return the calls that the test makes in turn."""
     quiet = {"progress": False}
     return [
         lambda: residscope.ablate(cache, ANSWERS, ["0.1", "2.3"]),
@@ -134,13 +134,13 @@ def calls(cache, source, tokens):
 
 
 class Endurance:
-    """Calls one after another, of which some are ended early."""
+    """Makes calls one after another, and ends some of them early."""
 
     def __init__(self, model, made, seed):
         self.model, self.made, self.dice = model, made, random.Random(seed)
         self.ended = dict.fromkeys((KeyboardInterrupt, UsersError, WorkCancelledError), 0)
         for thread in threading.enumerate():
-            if thread.name.startswith("residscope"):  # of an earlier test, about to end
+            if thread.name.startswith("residscope"):  # a thread of an earlier test, which ends soon
                 thread.join(30)
         self.before = settings(model)
         self.durations = [self._taken(call) for call in made * 2][len(made) :]
@@ -151,11 +151,11 @@ class Endurance:
         return time.perf_counter() - start
 
     def go(self, runs, ended):
-        """Make this many runs, and end this many of them early. After each of these, the state is as before."""
+        """Make calls until this many have run, and end some early. Check the state after each call that ended early."""
         kinds, left = ["interrupt", "hook", "cancel"], ended
         for number in range(runs):
             at = number % len(self.made)
-            # More are tried than are needed: an interrupt may come after the call's end.
+            # More interruptions are tried than needed, because an interrupt may come after the end of the call.
             kind = kinds[number % 3] if left and self.dice.random() < 2 * ended / runs else None
             error = {"hook": UsersError("mine"), "cancel": WorkCancelledError()}.get(kind)
             after = 1000 * self.durations[at] * self.dice.random() if kind == "interrupt" else self.dice.randint(1, 5)
@@ -186,7 +186,7 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
     usual = signal.signal(signal.SIGALRM, interrupt)
     try:
         endurance = Endurance(model, calls(cache, source, tokens), seed=11)
-        endurance.go(80, 30)  # until everything that is made only once has been made
+        endurance.go(80, 30)  # so that everything that is made only once exists
         held = memory()
         endurance.go(RUNS, ENDED)
         left = memory()
@@ -201,7 +201,7 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
         assert torch.equal(model(tokens), logits)
 
 
-def test_hooks_that_an_interrupt_just_before_their_removal_has_left_are_removed(monkeypatch):
+def test_hooks_are_removed_even_after_an_interrupt_just_before_their_removal(monkeypatch):
     model = tiny.boot("native")
     _, _, cache = tiny.run(model)
     residscope.ablate(cache, ANSWERS, "L0H1", progress=False)

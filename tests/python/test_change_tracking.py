@@ -1,4 +1,4 @@
-"""Changes of a cache or its model's weights since it was first seen are noticed, and nothing is kept alive."""
+"""Changes of a cache or of its model's weights after it was first seen are noticed, and nothing is kept alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cache(model):
     return tiny.run(model, batch=1)[2]
 
 
-def test_looking_changes_nothing_and_a_cache_keeps_its_id(cache):
+def test_tracking_changes_nothing_and_a_cache_keeps_its_id(cache):
     first = track(cache)
     state = first.state
     cache["resid_post", 0].sum()
@@ -43,7 +43,7 @@ def replace_an_activation(cache):
 
 
 def replace_it_twice(cache):
-    """Twice, so that the second one may get the address of the first."""
+    """Replace an activation twice, so that the second tensor may get the address of the first one."""
     for _ in range(2):
         cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
         gc.collect()
@@ -60,7 +60,7 @@ def take_one_out(cache):
 @pytest.mark.parametrize(
     "edit", [remove_batch_dim, replace_an_activation, replace_it_twice, write_to_an_activation, take_one_out]
 )
-def test_a_changed_cache_is_told(cache, edit):
+def test_a_changed_cache_is_noticed(cache, edit):
     before = track(cache).state
     edit(cache)
     after = track(cache)
@@ -70,15 +70,15 @@ def test_a_changed_cache_is_told(cache, edit):
     assert after.state.split(".")[1] == before.split(".")[1]
 
 
-def test_one_more_activation_is_another_state_and_no_change_of_what_was_seen(cache):
+def test_an_added_activation_is_another_state_but_no_change_of_the_cache(cache):
     before = track(cache).state
     cache.stack_head_results()  # TransformerLens adds `hook_result` to the cache
     assert track(cache).state != before
     assert not track(cache).changed
 
 
-def test_addresses_that_are_used_again_deceive_nobody():
-    """A new tensor may get the address of the replaced tensor as soon as that is deleted."""
+def test_a_tensor_at_a_reused_address_counts_as_a_change():
+    """A new tensor may get the address of a tensor that was replaced and deleted."""
     held = ActivationCache({"hook_embed": torch.zeros(3)}, None)
     again = 0
     for _ in range(1000):
@@ -87,7 +87,7 @@ def test_addresses_that_are_used_again_deceive_nobody():
         held.cache_dict["hook_embed"] = torch.zeros(3)
         assert track(held).state != before
         again += id(held.cache_dict["hook_embed"]) == address
-    assert again > 0, "no address was used again: this test has shown nothing"
+    assert again > 0, "no address was reused, so this test has shown nothing"
 
 
 def optimizer_step(model):
@@ -126,7 +126,7 @@ def load_weights(model):
         lambda model: model.enable_compatibility_mode(),
     ],
 )
-def test_changed_weights_are_told(model, cache, edit):
+def test_changed_weights_are_noticed(model, cache, edit):
     before = track(cache).state
     edit(model)
     after = track(cache)
@@ -134,7 +134,7 @@ def test_changed_weights_are_told(model, cache, edit):
     assert after.state.split(".")[0] == before.split(".")[0]
     assert after.state != before
     later = tiny.run(model)[2]
-    assert not track(later).weights_changed  # it was made with the new weights
+    assert not track(later).weights_changed  # this cache was made with the new weights
 
 
 def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
@@ -148,7 +148,7 @@ def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
     assert track(cache).state != before
 
 
-def test_a_users_tensors_are_not_asked(cache):
+def test_no_code_of_the_users_tensors_is_run(cache):
     class Loud(torch.Tensor):
         @classmethod
         def __torch_function__(cls, *_args, **_kwargs):
@@ -168,7 +168,7 @@ def test_nothing_is_kept_alive():
     gc.disable()
     try:
         del cache
-        assert alive[0]() is None is alive[2]()  # at once, not at a garbage collection
+        assert alive[0]() is None is alive[2]()  # freed at once, without garbage collection
         assert change_tracking.known(seen.id) is None is seen.cache
     finally:
         gc.enable()
@@ -186,7 +186,7 @@ def test_an_id_is_never_used_again():
     assert len(set(ids)) == 50
 
 
-def test_on_the_demo_model_fifty_looks_find_nothing_and_one_written_number_is_found(ioi):
+def test_on_the_demo_model_fifty_checks_find_no_change_and_one_changed_number_is_found(ioi):
     cache = copy.copy(ioi.cache)
     cache.cache_dict = dict(ioi.cache.cache_dict)
     last = list(cache.cache_dict)[-1]

@@ -1,4 +1,4 @@
-"""Changes of activations or weights after a cache was first seen are noted on every value that depends on them."""
+"""If activations or weights change after a cache was first seen, every value that depends on them has a note."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ OF_AN_ODD_LAYER = {
 
 @pytest.mark.parametrize("edit", PAST_THE_COUNT | OF_AN_ODD_LAYER)
 def test_a_change_that_pytorch_does_not_count_is_seen(edit):
-    """Expected: a copy of the same model, for which nothing is memoised."""
+    """Expected: values from a copy of the model, for which nothing is memoised."""
     path = str(tiny.folder("llama"))
-    with torch.inference_mode(edit == "inference mode"):  # then PyTorch never counts changes of its weights
+    with torch.inference_mode(edit == "inference mode"):  # PyTorch never counts changes of weights made in this mode
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
         if edit in OF_AN_ODD_LAYER:
             inner.model.layers[1].self_attn.o_proj = Gained.of(inner.model.layers[1].self_attn.o_proj)
@@ -143,7 +143,7 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
             inner.load_state_dict({name: held.clone() for name, held in inner.state_dict().items()}, assign=True)
             assert all(weight.is_inference() for weight in inner.parameters())
         model = TransformerBridge.boot_transformers(path, hf_model=inner)
-    keep = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale")  # nothing to compare it with
+    keep = ("hook_pattern", "hook_v", "hook_z", "ln_final.hook_scale")  # no outputs to compare the weights with
     tokens = torch.tensor([[3, 4, 5, 6, 7]])
 
     def made(of):
@@ -170,8 +170,8 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
-def test_each_weight_is_compared_or_no_figure_reads_it(family):
-    """Expected: the same activations with the changed model, in a cache that was never seen before."""
+def test_each_weight_is_compared_or_no_value_depends_on_it(family):
+    """Expected: values of a new cache with the same activations and the changed model."""
     figures = {
         "head": lambda cache: residscope.attribute(cache, ANSWERS),
         "neuron": lambda cache: residscope.attribute(cache, ANSWERS, by="neuron"),
@@ -211,8 +211,8 @@ def test_each_weight_is_compared_or_no_figure_reads_it(family):
     assert not [name for name in silent if ".o." in name or "out." in name or "embed" in name.split(".")]
 
 
-def test_of_weights_that_are_never_counted_nothing_is_remembered():
-    """A change of a single value that is not sampled."""
+def test_nothing_is_memoised_for_weights_whose_changes_pytorch_never_counts():
+    """The test changes a single value, which is not among the sampled ones."""
     path = str(tiny.folder("llama"))
     with torch.inference_mode():
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
@@ -242,7 +242,7 @@ def test_of_weights_that_are_never_counted_nothing_is_remembered():
         assert not torch.allclose(old, new, equal_nan=True)
 
 
-def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_change():
+def test_a_restored_weight_and_a_layers_own_counter_are_no_change():
     class Counting(Gained):
         calls, last = 0, None
 
@@ -254,7 +254,7 @@ def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_ch
     layer = Counting.of(_output(model))
     model.blocks[1].attn.o.set_original_component(layer)
     cache = tiny.run(model)[2]
-    del cache.cache_dict["blocks.1.hook_attn_out"]  # if it is there, another map is refused
+    del cache.cache_dict["blocks.1.hook_attn_out"]  # with this activation, a changed map would be refused
     value = PYTHON["value"]
     assert not any(SAID in note for note in value(cache))
     tiny.run(model)
@@ -269,7 +269,7 @@ def test_what_is_set_back_is_not_changed_and_what_a_layer_counts_itself_is_no_ch
     "shape", [(), (3,), (7, 9), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
 )
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_sample_reaches_all_along_every_dimension(shape, turned):
+def test_a_sample_covers_every_dimension(shape, turned):
     held = torch.arange(torch.Size(shape).numel()).reshape(shape)
     held = held.transpose(0, -1) if turned and shape else held
     read = torch.frombuffer(bytearray(samples([held])[0]), dtype=held.dtype)
@@ -285,7 +285,7 @@ def test_a_sample_reaches_all_along_every_dimension(shape, turned):
 
 
 @pytest.mark.parametrize("length", [911, 1231, 1334])
-def test_a_sample_ends_with_the_last_where_even_steps_lead_there(length):
+def test_a_sample_ends_with_the_last_element_if_equal_steps_reach_it(length):
     read = torch.frombuffer(bytearray(samples([torch.arange(length)])[0]), dtype=torch.int64)
     assert MAX_SAMPLES // 2 < len(read) <= MAX_SAMPLES
     assert len(read.diff().unique()) == 1
@@ -295,7 +295,7 @@ def test_a_sample_ends_with_the_last_where_even_steps_lead_there(length):
 def test_a_change_of_any_element_of_a_short_vector_is_seen():
     held = [torch.zeros(500), torch.zeros(30, 40)]
     changed = Samples(held).changed
-    assert changed(held)  # the first time
+    assert changed(held)  # true at the first call
     unseen: list[int] = []
     for at, element in enumerate(held[0]):
         for value in (1, 0):
@@ -325,7 +325,7 @@ def test_python_says_that_the_weights_were_changed(run, what):
     assert any(SAID in note for note in PYTHON[what](cache))
 
 
-def test_what_needs_no_weights_says_nothing(run):
+def test_values_without_weights_have_no_note(run):
     model, cache = run
     residscope.attribute(cache, ANSWERS)
     _train(model)
@@ -337,7 +337,7 @@ WHAT = [*REQUESTS, *(f"{name}, pattern" for name in WITHOUT_WEIGHTS)]
 
 
 def _asked(service, what):
-    """The notes of a reply."""
+    """Return the notes of a reply."""
     ask = REQUESTS[what] if what in REQUESTS else WITHOUT_WEIGHTS[what.removesuffix(", pattern")]
     if ask["kind"] != "scores":
         ask = {**ask, "target": msgspec.to_builtins(service.default_target())}
@@ -374,13 +374,13 @@ def test_every_reply_says_that_the_cache_was_changed(run, what, change):
     open_before = residscope.inspect(cache, ANSWERS, show=False)
     assert not any(CHANGED in note for note in _asked(open_before._service, what))
     CHANGES[change](cache.cache_dict)
-    for service in (open_before._service, Service(cache)):  # and a panel that is opened later
+    for service in (open_before._service, Service(cache)):  # an open panel, and one that is opened after the change
         assert sum(CHANGED in note for note in _asked(service, what)) == (what != "copying")
     open_before.close()
 
 
 @pytest.mark.parametrize("said", [SAID, CHANGED])
-def test_a_page_and_copied_code_say_it(run, said):
+def test_a_page_and_copied_code_have_the_note(run, said):
     model, cache = run
     panel = residscope.inspect(cache, ANSWERS, heads=["L1H1"], show=False)
 
@@ -399,19 +399,19 @@ def test_a_page_and_copied_code_say_it(run, said):
     panel.close()
 
 
-def test_what_python_has_worked_out_to_its_end_says_it_too(run, monkeypatch):
-    """As for a panel's page: weights are compared before the work begins, even if the work is short."""
+def test_completed_work_of_a_page_has_the_note_too(run, monkeypatch):
+    """For work in Python (such as a panel's page), weights are compared before it begins, even if the work is short."""
     model, cache = run
     service = Service(cache)
     ask = Attribute("head", service.default_target())
-    monkeypatch.setattr(change_notes, "_SHORT_COMPUTATION", 60.0)  # after the work only the counters are compared
+    monkeypatch.setattr(change_notes, "_SHORT_COMPUTATION", 60.0)  # after the work, only the counters are compared
     assert not any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
     _output(model).weight.data.mul_(3)  # not counted by PyTorch
     assert any(SAID in note for note in service.finish(ask, lambda _: None)[0].notes)
 
 
 def _entries(panel):
-    """The content of a page, as text."""
+    """Return the replies in a page as JSON."""
     made = snapshot(panel._service.reply, "cache", panel.shown)
     return msgspec.json.encode([entry.reply for entry in made.entries]).decode()
 

@@ -1,4 +1,4 @@
-"""The arguments of CircuitsVis' views, and that no token breaks out of their page."""
+"""CircuitsVis' views get the right arguments, and no token is markup in their pages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def llama():
 
 
 def properties(page: str) -> dict:
-    """The properties that a page of CircuitsVis passes to its element."""
+    """Return the properties that a page of CircuitsVis passes to its element."""
     call = page[page.rindex("render(") :]
     return json.loads(call[call.index("{") : call.rindex("}") + 1])
 
 
 @pytest.mark.parametrize("view", ["patterns", "heads"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_circuitsvis_gets_what_is_in_the_cache(llama, view, dtype):
+def test_circuitsvis_gets_the_activations_of_the_cache(llama, view, dtype):
     from transformer_lens import ActivationCache
 
     cache = ActivationCache(
@@ -59,11 +59,11 @@ def test_circuitsvis_gets_signed_contributions_with_their_scale(llama):
     assert np.max(lengths["attention"]) == pytest.approx(1)
 
 
-def test_circuitsvis_shows_the_first_prompt_where_none_is_named(llama):
+def test_circuitsvis_shows_the_first_prompt_by_default(llama):
     given = properties(residscope.to_circuitsvis(cache=llama.cache, heads=["0.1"]).cdn_src)
     np.testing.assert_allclose(given["attention"], llama.cache["pattern", 0][0, 1][None], atol=1e-6)
     with pytest.raises(TypeError):
-        residscope.to_circuitsvis(llama.cache, ["0.1"], 1)  # the sentence names them
+        residscope.to_circuitsvis(llama.cache, ["0.1"], 1)
 
 
 @pytest.mark.parametrize("weighting", ["attention", "gradient"])

@@ -1,4 +1,4 @@
-"""Two runs side by side: the difference, what was written differently and how it is read, against float64 by hand."""
+"""Two compared runs: what was written differently and what is read differently. Expected: computed in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache_of(model: Any, tokens: torch.Tensor, **options: Any) -> Any:
 
 
 def trained(name: str, spread: float = 0.2) -> Any:
-    """A second checkpoint: the same model, with each weight moved by a share of its size."""
+    """Return a second checkpoint: the model with each weight changed by a random share of its size."""
     model = tiny.boot(name)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def trained(name: str, spread: float = 0.2) -> Any:
 
 @functools.cache
 def runs(name: str) -> dict[str, Any]:
-    """The first run and others: corrupted prompts, and a second checkpoint."""
+    """Return the first run, a run on corrupted prompts, and a run of a second checkpoint."""
     model, other = tiny.boot(name), trained(name)
     return {
         "first": cache_of(model, CLEAN),
@@ -57,7 +57,7 @@ def same(one: torch.Tensor, two: torch.Tensor, size: torch.Tensor) -> None:
 
 
 def is_difference(found: residscope.Comparison) -> None:
-    """The identities that hold in every comparison."""
+    """Check the identities that hold in every comparison."""
     size = torch.cat([found.first.values.flatten(), found.second.values.flatten()])
     assert torch.equal(found.values, found.second.values - found.first.values)
     same(found.written + found.read, found.values, size)
@@ -85,7 +85,7 @@ def test_written_and_read_sum_to_the_difference(family, what, by):
     is_difference(found)
     if by not in LEFT_OVER.get(name, ("", ()))[1]:
         same(found.unexplained, found.unexplained * 0, torch.cat([found.first.values, found.second.values]))
-    for one, own in ((found.first, first), (found.second, other)):  # the same as by `attribute`
+    for one, own in ((found.first, first), (found.second, other)):  # equal to the results of `attribute`
         alone = residscope.attribute(own, ANSWERS, **options)
         same(one.measured, alone.measured, alone.measured)
         if one.components == alone.components:
@@ -102,7 +102,7 @@ def test_written_and_read_sum_to_the_difference(family, what, by):
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 def vectors(brute: Brute) -> dict[str, torch.Tensor]:
-    """The vectors that each component wrote to the stream, in float64."""
+    """Return the vector that each component wrote to the stream, in float64."""
     brute.contribution = lambda vector: vector.double()  # type: ignore[method-assign]
     found = brute.rows()
     del brute.contribution
@@ -111,7 +111,7 @@ def vectors(brute: Brute) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("what", ["prompts", "checkpoints"])
 @pytest.mark.parametrize("name", ["gpt2", "falcon-biased", "llama-biased", "gemma2", "granite", "cohere"])
-def test_each_row_is_that_of_the_definition(name, what):
+def test_each_row_follows_the_definition(name, what):
     made = runs(name)
     models = made["models"] if what == "checkpoints" else (made["models"][0],) * 2
     caches = made["first"], made[what]
@@ -134,13 +134,13 @@ def test_each_row_is_that_of_the_definition(name, what):
         torch.testing.assert_close(result.read[at].double(), read[1](mean) - read[0](mean), atol=2e-6, rtol=2e-5)
         checked += 1
     assert checked > 15
-    if name == "gemma2":  # what its soft-cap changes is in the constant, too
+    if name == "gemma2":  # the constant also has the change by its soft-cap
         assert any("soft-caps its logits" in note for note in found["head"].notes)
         return
     torch.testing.assert_close(found["head"].constant.double(), two.constant - one.constant, atol=2e-6, rtol=2e-5)
 
 
-def test_a_neuron_is_read_by_both_runs():
+def test_a_neuron_is_compared_in_both_runs():
     made = runs("llama")
     (first, other), models = (made["first"], made["checkpoints"]), made["models"]
     found = residscope.compare(first, other, targets.neuron("L1N3"), by="layer", position=4)
@@ -182,14 +182,14 @@ def test_targets_inside_the_model_are_compared(target, name, what):
         assert float(found.unexplained.abs().max()) <= max(found.tolerance, 1e-5)
         swapped = residscope.compare(made[what], made["first"], INNER[target], by=by)
         assert torch.equal(swapped.written, -found.written)
-    if target == "direction":  # nothing lies between the stream and a direction
+    if target == "direction":  # no norm is between the stream and a direction
         assert not found.read.any()
 
 
 # --- positions -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("by", WAYS)
 @pytest.mark.parametrize("norm", ["frozen", "recomputed"])
-def test_every_position_is_that_position_alone(by, norm):
+def test_a_comparison_of_all_positions_equals_that_of_each_position(by, norm):
     if norm == "recomputed" and by != "accumulated":
         pytest.skip("only the lens recomputes")
     made = runs("gpt2")
@@ -205,7 +205,7 @@ def test_every_position_is_that_position_alone(by, norm):
             same(one, two, every.first.values)
 
 
-def test_two_prompts_of_one_cache_are_the_two_prompts_run_alone():
+def test_two_prompts_of_one_cache_compare_like_the_prompts_run_alone():
     model = runs("gpt2")["models"][0]
     both = runs("gpt2")["first"]
     alone = [cache_of(model, CLEAN[at : at + 1]) for at in (0, 2)]
@@ -213,7 +213,7 @@ def test_two_prompts_of_one_cache_are_the_two_prompts_run_alone():
     wanted = residscope.compare(*alone, (7, 8))
     for share in get_args(Share):
         same(found.part(share).values, wanted.part(share).values, wanted.first.values)
-    each = residscope.compare(both, answers=ANSWERS, prompt=0, with_prompt=2)  # each prompt's own answer
+    each = residscope.compare(both, answers=ANSWERS, prompt=0, with_prompt=2)  # each prompt has its own answer
     own = [residscope.attribute(cache, tuple(ANSWERS[at].tolist())) for cache, at in zip(alone, (0, 2), strict=True)]
     same(each.measured, own[1].measured - own[0].measured, own[0].values)
     assert any("different answers" in note for note in each.notes)
@@ -223,8 +223,8 @@ def test_two_prompts_of_one_cache_are_the_two_prompts_run_alone():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("pad", [0, 2])  # 2 is the end of text, too
-def test_padded_prompts_are_compared_as_alone(side, pad):
+@pytest.mark.parametrize("pad", [0, 2])  # 2 is also EOS
+def test_padded_prompts_compare_like_the_prompts_run_alone(side, pad):
     model = tiny.boot("llama")
     model.tokenizer.pad_token_id, model.tokenizer.padding_side = pad, side
     texts = [[11, 23, 35, 41, 17], [11, 24, 35]]
@@ -239,7 +239,7 @@ def test_padded_prompts_are_compared_as_alone(side, pad):
         wanted = residscope.compare(*alone, (5, 6), by=by)
         same(found.written, wanted.written, wanted.first.values)
         same(found.read, wanted.read, wanted.first.values)
-    # each prompt beside itself in the padded run: by its place in the prompt
+    # A prompt alone is compared with itself in the padded run. Its positions are counted without the padding.
     beside = residscope.compare(padded, alone[0], (5, 6), by="layer", position="all", prompt=0, with_prompt=0)
     assert beside.values.abs().max() < 1e-5
     shift = 2 if side == "left" else 0
@@ -255,7 +255,7 @@ def test_prompts_of_other_lengths_need_an_alignment():
         cache_of(model, torch.tensor([row])) for row in ([11, 23, 35, 41, 17], [11, 23, 60, 61, 35, 41, 17])
     )
     every: dict[str, Any] = {"by": "layer", "position": "all"}
-    assert residscope.compare(first, other, (5, 6)).where == [(4, 6)]  # each prompt's own last
+    assert residscope.compare(first, other, (5, 6)).where == [(4, 6)]  # the last position of each prompt
     for options in (every, {"position": 3}, {"by": "source", "heads": ["1.1"]}):
         with pytest.raises(ResidscopeError, match=r"cannot be matched by index: give `align=`"):
             residscope.compare(first, other, (5, 6), **options)
@@ -283,7 +283,7 @@ def test_prompts_of_other_lengths_need_an_alignment():
             residscope.compare(first, other, (5, 6), align=bad, **every)
 
 
-# --- what caches are like --------------------------------------------------------------------------------------------
+# --- kinds of caches -------------------------------------------------------------------------------------------------
 def test_different_tokens_at_the_compared_position_are_noted():
     made = runs("gpt2")
     at_last = residscope.compare(made["first"], made["prompts"], ANSWERS)
@@ -304,7 +304,7 @@ def test_filtered_caches_have_the_rows_that_both_hold():
     assert any("Only one run has some rows: the first run has 1_mlp_out" in note for note in found.notes)
     assert any(note.startswith("Second run: The rows are not complete") for note in found.notes)
     edited = {name: held.clone() for name, held in made["prompts"].items()}
-    edited["blocks.1.attn.hook_z"] *= 1.5  # the heads of this layer no longer add up: one row in both
+    edited["blocks.1.attn.hook_z"] *= 1.5  # its heads do not add up, so this layer is one row in both runs
     found = residscope.compare(made["first"], ActivationCache(edited, made["prompts"].model), ANSWERS, by="head")
     assert "L1H0" not in found.labels
     is_difference(found)
@@ -377,7 +377,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_a_sentence():
             call()
 
 
-# --- what is made of it ----------------------------------------------------------------------------------------------
+# --- tables and figures, attention, token lens -----------------------------------------------------------------------
 def test_tables_and_figures_show_both_runs_and_both_parts():
     made = runs("gpt2")
     found = residscope.compare(made["first"], made["prompts"], ANSWERS)
@@ -403,7 +403,7 @@ def test_tables_and_figures_show_both_runs_and_both_parts():
     assert repr(found).startswith('Comparison(by="head"')
 
 
-def test_padding_that_the_alignment_leaves_out_is_not_said_to_be_in_the_mean():
+def test_no_note_says_that_padding_without_partner_is_in_the_mean():
     model = runs("gpt2")["models"][0]
     plain = cache_of(model, CLEAN)
     padded = cache_of(model, torch.cat([torch.zeros_like(CLEAN[:, :2]), CLEAN], 1))
@@ -443,6 +443,6 @@ def test_the_token_lens_of_two_runs_is_that_of_each():
     torch.testing.assert_close(found.answer_probability, lenses[1].answer_probability - lenses[0].answer_probability)
     assert torch.equal(found.rank, lenses[1].rank - lenses[0].rank)
     assert torch.equal(found.same, lenses[1].ids[..., 0] == lenses[0].ids[..., 0])
-    assert found.same[:, 0].all()  # the first token is the same, and no other token is before it
+    assert found.same[:, 0].all()  # both prompts begin with the same token
     assert len(found.to_frame()) == len(found.points) * 7
     assert repr(found).startswith("TokenLensComparison(")

@@ -1,6 +1,6 @@
-"""Requests of the views about two runs: they reply as `residscope.compare` does for the present states of both caches.
+"""Requests of the views about two runs. The replies are those of `residscope.compare` for the present caches.
 
-Expected: `residscope.compare` for whole replies. For one number: TransformerLens' cache and weights, by hand.
+Expected: `residscope.compare` for whole replies. For one number: a value by hand from TransformerLens' cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")
 REST = {"without": [], "replaced_by": "zero", "align": None}
-"""Values of `panel.against` other than another cache and prompt."""
+"""The other fields of `panel.against`, with their defaults."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ CASES = {
 @pytest.mark.parametrize("position", ["last", 3])
 @pytest.mark.parametrize(("by", "norm"), [("head", "frozen"), ("layer", "frozen"), ("accumulated", "recomputed")])
 @pytest.mark.parametrize("case", CASES)
-def test_the_reply_is_that_of_compare(run, case, by, norm, position):
+def test_the_reply_equals_compare(run, case, by, norm, position):
     against, prompt, options = CASES[case]
     other = None if against.cache is None else run.other
     truth = residscope.compare(run.cache, other, PAIR, by=by, norm=norm, position=position, **options)
@@ -72,8 +72,8 @@ def test_the_reply_is_that_of_compare(run, case, by, norm, position):
     assert rows + reply.difference.constant == pytest.approx(reply.difference.measured, abs=1e-4)
 
 
-def test_a_cell_of_the_map_is_z_through_the_weights_of_each_run(run):
-    """In float64: the final norm of this model only scales."""
+def test_a_cell_of_the_map_is_z_times_the_weights_of_each_run(run):
+    """Expected: computed in float64. (The final norm of this model only scales.)"""
     _, [first, second, written, read] = asked(Service(run.cache), "head", Against('runs["clean"]'), 0)
     a, b = (run.model.tokenizer.convert_tokens_to_ids(word) for word in PAIR)
     column = (run.model.W_U[:, a] - run.model.W_U[:, b]).detach().double() * run.model.ln_final.weight.detach().double()
@@ -98,8 +98,8 @@ def test_a_cell_of_the_map_is_z_through_the_weights_of_each_run(run):
         (Against("short"), None, "prompts", "3 prompts and the second 1"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_the_reason(run, against, prompt, code, words):
-    run.names["large"] = recorded.run()[1]  # of a model with fewer heads
+def test_runs_that_cannot_be_compared_are_refused_with_the_reason(run, against, prompt, code, words):
+    run.names["large"] = recorded.run()[1]  # a model with fewer heads
     with torch.no_grad():
         run.names["short"] = run.model.run_with_cache(run.tokens[:1])[1]
     with pytest.raises(residscope.ResidscopeError, match=words) as error:
@@ -127,12 +127,12 @@ def test_a_reply_is_kept_and_dropped_when_either_cache_changes(run, monkeypatch)
         truth = residscope.compare(run.cache, run.other, PAIR, prompt=0)
         np.testing.assert_allclose(after[0][: truth.parts], truth.first.values[: truth.parts, 0], atol=1e-5)
         np.testing.assert_allclose(after[1][: truth.parts], truth.second.values[: truth.parts, 0], atol=1e-5)
-    run.names["runs"]["clean"] = run.cache  # the name stands for another cache now
+    run.names["runs"]["clean"] = run.cache  # now the name leads to another cache
     np.testing.assert_allclose(*asked(service, "head", against, 0)[1][:2], equal_nan=True)
     count = len(made)
     run.names["runs"]["clean"] = run.other
     asked(service, "head", against, 0)
-    assert len(made) == count  # neither cache changed meanwhile
+    assert len(made) == count  # neither cache has changed since
 
 
 def test_a_reply_keeps_neither_cache_alive(run):
@@ -161,7 +161,7 @@ def test_a_panel_lists_the_caches_that_it_can_be_compared_with(run):
         ('runs["clean"]', {"cache": 'runs["clean"]', "prompt": None}),
         (('runs["clean"]', 2), {"cache": 'runs["clean"]', "prompt": 2}),
         ({"prompt": 0}, {"cache": None, "prompt": 0}),
-        (Against("later"), {"cache": "later", "prompt": None}),  # as a view sends what it restores
+        (Against("later"), {"cache": "later", "prompt": None}),  # the form in which a view restores a selection
         (None, None),
     ],
 )
@@ -183,7 +183,7 @@ def test_against_takes_a_cache_itself(run):
 
 
 @pytest.mark.parametrize("given", [9, "nothing", {"cache": 3}, object(), 1.5, (1, 2, 3), ('runs["clean"]', "x")])
-def test_what_against_is_not(run, given):
+def test_wrong_values_of_against_are_refused(run, given):
     panel = Panel(Service(run.cache, "cache"), PAIR)
     with pytest.raises(residscope.ResidscopeError):
         panel.against = given
@@ -224,7 +224,7 @@ def test_the_code_gives_what_is_shown(run, case, picture, shown_run):
         if picture == "heads":
             np.testing.assert_allclose(values, heads.reshape(shape), atol=1e-5)
         elif shown_run == "difference":
-            strongest = np.sort(np.abs(heads))[::-1][:6]  # heads that do not differ are not listed
+            strongest = np.sort(np.abs(heads))[::-1][:6]  # heads without a difference are not listed
             np.testing.assert_allclose(np.abs(values), strongest[: len(values)], atol=1e-5)
             assert len(values) == 6 or np.abs(strongest[len(values) :]).max() < 1e-6
         else:
@@ -234,7 +234,7 @@ def test_the_code_gives_what_is_shown(run, case, picture, shown_run):
 
 
 def maps_of(reply, buffers) -> list[np.ndarray]:
-    """The three maps of a reply about a short prompt."""
+    """Return the three maps of a reply about a short prompt."""
     found = []
     for part, buffer in zip(reply.parts, buffers, strict=True):
         assert part.wide
@@ -262,14 +262,14 @@ def test_the_attention_of_a_head_in_both_runs_is_that_of_their_caches(run, case)
     np.testing.assert_allclose(first, truth[0], atol=1e-6)
     np.testing.assert_allclose(second, truth[1], atol=1e-6)
     np.testing.assert_allclose(difference, truth[1] - truth[0], atol=1e-6)
-    same = case == "another cache's prompt"  # its prompt 0 is prompt 2 of this cache
+    same = case == "another cache's prompt"  # prompt 0 of the other cache is prompt 2 of this one
     assert same or any("different tokens" in note for note in reply.notes)
 
 
-def test_of_a_long_prompt_a_block_shows_the_largest_difference_in_it(run, monkeypatch):
+def test_a_block_of_a_long_prompts_map_shows_its_largest_difference(run, monkeypatch):
     from residscope.patterns import downsampling
 
-    monkeypatch.setattr(downsampling, "MAX_SENT", 16)  # blocks of 2 × 2 of a prompt of seven
+    monkeypatch.setattr(downsampling, "MAX_SENT", 16)  # so that seven tokens give blocks of 2 × 2
     reply, buffers = Service(run.cache).reply(CompareAttention(1, 2, Against(None, 1), 0))
     assert reply.step == 2
     whole = np.pad((run.cache["pattern", 1][1, 2] - run.cache["pattern", 1][0, 2]).numpy(), (0, 1))
@@ -311,7 +311,7 @@ def test_a_page_holds_the_comparison_that_is_shown(run):
     assert [entry.ask["head"] for entry in held.entries if entry.ask["kind"] == "compare-attention"] == [2]
 
 
-def test_over_the_sidebars_channel_too(run):
+def test_a_sidebar_gets_the_comparison_too(run):
     dispatcher = Dispatcher()
     listed, _ = dispatcher.answer({"id": "1", "ask": {"kind": "caches"}})
     ref = listed["reply"]["caches"][0]["ref"]

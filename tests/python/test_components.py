@@ -1,4 +1,4 @@
-"""The components of rows and their labels: in results, on the wire, and where a user writes them."""
+"""The components of rows and their labels, in results, in messages, and as users write them."""
 
 import json
 import pickle
@@ -20,21 +20,21 @@ ROWS = [Component(*place) for place, _, _ in CASES]
 
 
 @pytest.mark.parametrize(("place", "label", "_"), CASES)
-def test_a_row_is_called_as_in_the_views(place, label, _):
+def test_a_component_has_the_label_of_the_views(place, label, _):
     assert Component(*place).label == label
     assert Component(*place).is_whole
 
 
-def test_every_kind_has_its_name():
+def test_the_examples_have_every_kind():
     assert {row.kind for row in ROWS} == set(ComponentKind.__args__)
 
 
 @pytest.mark.parametrize("place", [("head", 1), ("head", None, 1), ("embed", 0), ("embed", None, 0), ("source", 1, 1)])
-def test_a_row_has_a_layer_and_an_index_where_its_kind_has_them(place):
+def test_a_component_needs_the_layer_and_index_of_its_kind(place):
     assert not Component(*place).is_whole
 
 
-def test_rows_come_back_from_their_table():
+def test_components_can_be_read_from_their_table():
     table = ComponentTable.of(iter(ROWS))
     assert table.components() == ROWS
     assert msgspec.json.decode(msgspec.json.encode(table), type=ComponentTable) == table
@@ -58,7 +58,7 @@ def test_thousands_of_rows_are_a_few_bytes_each():
         ("index", ["0"]),
     ],
 )
-def test_a_table_of_something_else_is_refused(column, value):
+def test_a_wrong_table_is_refused(column, value):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(msgspec.to_builtins(ComponentTable.of(ROWS)) | {column: value}, ComponentTable)
 
@@ -67,7 +67,7 @@ def test_a_table_of_something_else_is_refused(column, value):
     ("written", "place"),
     [("L23H3", (23, 3)), ("23.3", (23, 3)), ("23H3", (23, 3)), (" L2H3 ", (2, 3)), ((2, 3), (2, 3))],
 )
-def test_a_head_is_read_as_a_person_writes_it(written, place):
+def test_a_head_is_read_in_each_way_of_writing_it(written, place):
     assert parse(written) == place
     assert parse(Component("head", *place).label) == place
 
@@ -78,7 +78,7 @@ def test_a_point_is_read_by_its_name(point):
 
 
 @pytest.mark.parametrize("name", ["3_post", "pre", "3_", "_pre", "x3_pre", "3_pre ", "embed", "L3H3", None, 3])
-def test_a_name_of_something_else_is_no_point(name):
+def test_a_wrong_name_of_a_point_is_refused(name):
     with pytest.raises(ResidscopeError, match="There is no point"):
         parse_point(name)
 
@@ -89,7 +89,7 @@ def cache():
 
 
 @pytest.mark.parametrize("by", By.__args__)
-def test_every_decomposition_says_what_its_rows_are_of(cache, by):
+def test_every_decomposition_names_the_components_of_its_rows(cache, by):
     sae = saes.TopK(24, hook_name="blocks.1.hook_mlp_out")
     more = {"source": {"heads": ["L1H2"]}, "feature": {"sae": sae}}.get(by, {})
     found = residscope.attribute(cache, (5, 6), by=by, **more)
@@ -100,12 +100,12 @@ def test_every_decomposition_says_what_its_rows_are_of(cache, by):
     if by in kinds:
         assert {row.kind for row in found.components[: found.parts]} == {kinds[by]}
     own = found.components
-    own.clear()  # a change by the user changes nothing else
+    own.clear()  # a user's change of this list has no effect
     assert residscope.attribute(cache, (5, 6), by=by, **more).labels == found.labels
 
 
 @pytest.mark.parametrize("by", ["layer", "head", "accumulated"])
-def test_the_wire_says_it_too(cache, by):
+def test_replies_name_the_components_of_their_rows(cache, by):
     service = Service(cache)
     found = residscope.attribute(cache, (5, 6), by=by)
     reply, _ = service.reply(Attribute(by, service.targets().resolve((5, 6))))

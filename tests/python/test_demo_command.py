@@ -46,7 +46,7 @@ def test_failures_are_sentences(argv, code, sentence, capsys, tmp_path, monkeypa
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch, ioi) -> list[Any]:  # noqa: ARG001 (the demo model is ready)
-    """The command that `residscope demo` would start. It is not started."""
+    """A list that collects the commands that `residscope demo` would start."""
     launches: list[Any] = []
 
     def launch(command: list[str], folder: Path, environment: dict[str, str]) -> int:
@@ -69,7 +69,7 @@ def test_demo_opens_the_notebook(launched, tmp_path):
     assert "RESIDSCOPE_DEMO_MODEL" not in environment
 
 
-def test_demo_starts_the_jupyterlab_that_is_installed_and_none_that_lies_in_the_folder(launched, tmp_path):
+def test_demo_starts_the_installed_jupyterlab_and_not_one_in_the_folder(launched, tmp_path):
     cli.main(["demo"])
     [(command, folder, _)] = launched
     (folder / "jupyterlab.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
@@ -105,14 +105,14 @@ def test_demo_into_a_file_is_refused(launched, tmp_path, capsys):
 
 @pytest.fixture
 def planted(tmp_path) -> tuple[Path, Path]:
-    """A folder with links, and a file outside of the folder to which they lead."""
+    """A folder, and a file outside of it. The tests make links in the folder that lead to the file."""
     folder, outside = tmp_path / "mine", tmp_path / "outside"
     folder.mkdir()
     outside.write_text("precious")
     return folder, outside
 
 
-def test_what_is_written_first_is_never_written_through_a_link(planted):
+def test_the_temporary_file_is_never_written_through_a_link(planted):
     folder, outside = planted
     link = folder / f".example.ipynb.{os.getpid()}"
     link.symlink_to(outside)
@@ -123,7 +123,7 @@ def test_what_is_written_first_is_never_written_through_a_link(planted):
     assert list(folder.glob(".*")) == [link]
 
 
-def test_a_link_in_the_notebooks_place_is_the_users(planted):
+def test_a_link_in_place_of_the_notebook_is_kept(planted):
     folder, outside = planted
     link = folder / "example.ipynb"
     link.symlink_to(outside)
@@ -169,7 +169,7 @@ def test_the_notebook_is_clean(notebook):
         ast.parse("".join(cell["source"]))
 
 
-def test_what_the_notebook_says_is_so(notebook, ioi, monkeypatch, capsys):
+def test_the_claims_of_the_notebook_are_true(notebook, ioi, monkeypatch, capsys):
     """Run the notebook's code, and check the numbers and claims of its text."""
     monkeypatch.delenv("RESIDSCOPE_DEMO_MODEL", raising=False)
     monkeypatch.setattr(demo, "ioi", lambda: ioi)
@@ -181,13 +181,13 @@ def test_what_the_notebook_says_is_so(notebook, ioi, monkeypatch, capsys):
     assert "8 of 8 right, mean +4.724" in said
     assert "all attention +3.56\nall MLPs      +1.16" in said
     assert "largest step: 23_pre +0.12  →  23_mid +3.91" in said
-    assert names["curve"][:46].abs().max() < 0.25  # close to zero for 23 layers
+    assert names["curve"][:46].abs().max() < 0.25  # the text says: close to zero for 23 layers
     assert (names["best"], names["worst"]) == ("L23H3", "L29H0")
-    assert 0.4 < names["heads"].mean()[23 * 9 + 3] / names["difference"].mean() < 0.5  # nearly half
+    assert 0.4 < names["heads"].mean()[23 * 9 + 3] / names["difference"].mean() < 0.5  # the text says: nearly half
     assert names["heads"].unexplained.abs().max() < 1e-4
     assert (names["alone"].grid[23, 3] < 0).all()
     assert [name for name, _ in names["heads"].top(3)[:3]][2] == "L23H0"
-    assert abs(names["heads"].grid[23, 0, 0]) < 0.1  # about zero on the first sentence
+    assert abs(names["heads"].grid[23, 0, 0]) < 0.1  # the text says: about zero on the first sentence
     for prompt, (right, wrong) in enumerate(ioi.answers):
         tokens = ioi.model.to_str_tokens(ioi.tokens[prompt])
         most = {head: int(ioi.cache["pattern", layer][prompt, head, -1].argmax()) for layer, head in [(23, 3), (23, 0)]}
@@ -201,7 +201,7 @@ def test_what_the_notebook_says_is_so(notebook, ioi, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", cli.OTHER_NOTEBOOKS)
-def test_the_other_notebooks_run_and_agree_with_what_is_beside_them(name, capsys):
+def test_the_other_notebooks_run_and_agree_with_the_values_beside_them(name, capsys):
     import nbformat
 
     notebook = json.loads((Path(cli.__file__).parent / name).read_text("utf-8"))

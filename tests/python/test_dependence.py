@@ -1,8 +1,8 @@
-"""Results are memoised only while nothing changes that they depend on. After a change the values are new.
+"""Results are memoised only until something changes on which they depend. Then they are computed again.
 
-Results depend on: activations, weights and their modules, `has_batch_dim` (tested in `test_memo.py`); the tokenizer,
-its special tokens and its vocabulary; the model's configuration, and attributes of its modules in addition to weights;
-and the arguments of the call (`tokens=`, `logits=`, `model=`).
+Results depend on activations, weights, modules and `has_batch_dim` (tested in `test_memo.py`). They also depend on the
+tokenizer with its special tokens and its vocabulary, on the model's configuration, on other attributes of its modules,
+and on the arguments of the call (`tokens=`, `logits=`, `model=`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ENDS, PADDED_ENDS = (4, 4), (4, 2)
 
 
 def ask(looked: SimpleNamespace, answers: Any, **given: Any) -> list[float]:
-    """The value of each prompt, from Python and from a view. Both must be equal."""
+    """Return the target of each prompt, and check that Python and views give the same."""
     found = residscope.attribute(looked.cache, answers, by="layer", **given)
     panel = residscope.inspect(looked.cache, answers=answers, show=False, **given)
-    for service in (panel._service, Service(looked.cache, **given)):  # an open panel, and a new one
+    for service in (panel._service, Service(looked.cache, **given)):  # an open panel and a new one
         looked.services.append(service)
     for service in looked.services[-2:]:
         for prompt, figure in enumerate(found.measured.tolist()):
@@ -50,19 +50,19 @@ def first_look(name: str = "llama") -> SimpleNamespace:
 
 
 def at(logits: torch.Tensor, ends: tuple[int, int], answer: int, other: int | None = None) -> list[float]:
-    """The model's own values."""
+    """Return the target of each prompt from the model's own logits."""
     rows = logits[[0, 1], list(ends)]
     return (rows[:, answer] - (0 if other is None else rows[:, other])).tolist()
 
 
 def says_changed(looked: SimpleNamespace) -> bool:
-    """Whether values of the old cache have the note on a changed model."""
+    """Return whether values of the cache have a note on changed weights."""
     notes = residscope.attribute(looked.cache, (11, 12), by="layer").notes
     return any("weights were changed after this cache was first seen" in note for note in notes)
 
 
 @pytest.mark.parametrize("question", [(11, 12), (13, 14)], ids=["asked before", "new"])
-def test_a_padding_token_that_is_set_after_the_first_look_is_known(question):
+def test_a_padding_token_that_is_set_after_the_first_call_is_used(question):
     looked = first_look()
     assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, ENDS, 11, 12), abs=1e-5)
     still_open = looked.services[1]
@@ -88,18 +88,18 @@ def test_an_open_panel_follows_a_padding_token_that_is_set(asked):
             panel._on_message(panel, {"id": "1", "ask": {"kind": "check", "text": "w5"}}, [])
             assert told[-1] == list(ends)
         assert panel.facts["last"] == list(ends)
-        assert panel.position == position  # it was at the last tokens, and still is
+        assert panel.position == position  # the panel is still at the last tokens
         measured = residscope.attribute(looked.cache, (11, 12), by="layer").measured.tolist()
         assert measured == pytest.approx(at(looked.logits, ends, 11, 12), abs=1e-5)
     assert len(told) == 2
-    panel.position = 3  # a chosen position stays
+    panel.position = 3  # a position that the user has chosen stays
     looked.model.tokenizer.pad_token = "w3"
     assert (panel.facts["last"], panel.position) == (list(PADDED_ENDS), 3)
     panel.close()
 
 
 def exchanged(tokenizer: Any, *, in_place: bool) -> Any:
-    """The same tokenizer, but w20 and w21 have swapped ids."""
+    """Return the tokenizer, or a copy, in which w20 and w21 have exchanged their ids."""
     made = tokenizer if in_place else copy.deepcopy(tokenizer)
     words = made.get_vocab()
     words["w20"], words["w21"] = words["w21"], words["w20"]
@@ -108,7 +108,7 @@ def exchanged(tokenizer: Any, *, in_place: bool) -> Any:
 
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["changed in place", "exchanged"])
-def test_other_words_of_the_tokenizer_are_known(in_place):
+def test_changed_words_of_the_tokenizer_are_used(in_place):
     looked = first_look()
     assert ask(looked, "w20") == pytest.approx(at(looked.logits, ENDS, 20), abs=1e-5)
     assert ask(looked, ("w20", {"w21", "w22"})) != []
@@ -124,7 +124,7 @@ def test_other_words_of_the_tokenizer_are_known(in_place):
     assert answered["reply"]["tokens"][0]["id"] == 21
 
 
-def test_a_token_that_is_added_is_known():
+def test_an_added_token_is_used():
     looked = first_look()
     tokenizer = looked.model.tokenizer
     with pytest.raises(residscope.ResidscopeError, match="not in this model's vocabulary"):
@@ -134,10 +134,10 @@ def test_a_token_that_is_added_is_known():
         residscope.attribute(looked.cache, "new")
 
 
-def test_a_configuration_that_is_changed_is_known():
+def test_a_changed_configuration_is_used():
     looked = first_look("gemma2")
     written = looked.cache["unembed.hook_out"]
-    config = looked.model.original_model.config  # which the model reads when it runs
+    config = looked.model.original_model.config  # the model reads this during a run
     first = config.final_logit_softcapping
     assert not says_changed(looked)
     for cap in (None, 2.0, 5.0):
@@ -148,7 +148,7 @@ def test_a_configuration_that_is_changed_is_known():
         assert says_changed(looked) == (cap != first)
 
 
-def test_a_figure_of_a_module_is_known():
+def test_a_changed_attribute_of_a_module_is_used():
     looked = first_look()
     kept = ("blocks.", "hook_embed", "embed.hook_in")  # the final norm is computed from the stream
     held = {name: tensor for name, tensor in looked.cache.items() if name.startswith(kept)}
@@ -160,11 +160,11 @@ def test_a_figure_of_a_module_is_known():
         normal = stream / (stream.pow(2).mean(-1, keepdim=True) + eps).sqrt() * norm.weight.detach().double()
         expected = normal @ looked.model.W_U.detach().double()
         assert ask(looked, (11, 12)) == pytest.approx(at(expected, ENDS, 11, 12), abs=1e-4)
-        assert says_changed(looked) == (eps != 1e-6)  # with 1e-6 it is the initial value
+        assert says_changed(looked) == (eps != 1e-6)  # 1e-6 is the initial value
 
 
 @pytest.mark.parametrize("write", [lambda held: held.fill_(3.0), lambda held: held.data.fill_(3.0)], ids=["", ".data"])
-def test_a_buffer_of_a_module_is_known(write):
+def test_a_changed_buffer_of_a_module_is_used(write):
     looked = first_look("gemma4_text")
     assert not says_changed(looked)
     write(looked.model.blocks[1].original_component.layer_scalar)
@@ -173,7 +173,7 @@ def test_a_buffer_of_a_module_is_known(write):
     assert torch.equal(*(residscope.attribute(one, (11, 12)).values for one in (looked.cache, fresh)))
 
 
-def test_what_is_given_with_the_question_is_known():
+def test_changed_arguments_are_used():
     looked = first_look()
     looked.model.tokenizer.pad_token = "w3"
     assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, PADDED_ENDS, 11, 12), abs=1e-5)
@@ -190,7 +190,7 @@ def test_what_is_given_with_the_question_is_known():
     assert ask(looked, (11, 12)) == pytest.approx(at(looked.logits, PADDED_ENDS, 11, 12), abs=1e-5)
 
 
-def test_copying_is_computed_again_where_the_configuration_changed():
+def test_copying_is_computed_again_if_the_configuration_changed():
     looked = first_look("gemma2")
     for cap in (0.0, 5.0, 0.0):
         looked.model.original_model.config.final_logit_softcapping = cap or None
@@ -199,9 +199,9 @@ def test_copying_is_computed_again_where_the_configuration_changed():
 
 
 def circuits(looked: SimpleNamespace, *, capped: bool) -> torch.Tensor:
-    """The copying score of each head from its whole circuit, token by token, in float64.
+    """Return the copying score of each head, computed from its whole circuit (token by token) in float64.
 
-    If a soft-cap follows, the mean over the vocabulary is kept, because subtracting it would change predictions.
+    Before a soft-cap, the mean over the vocabulary is not subtracted, because this would change predictions.
     """
     model = looked.model
     brute = Brute(model, looked.cache, torch.tensor([[11, 12], [11, 12]]), 4)
@@ -220,7 +220,7 @@ def circuits(looked: SimpleNamespace, *, capped: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_the_process_default_device_changes_nothing(device):
-    """As with `torch.set_default_device("cuda")`: given tensors stay on their device, new ones are on the cache's."""
+    """Under `torch.set_default_device`, given tensors stay on their device, and new tensors are on the cache's."""
     looked = first_look()
     ids, mask = torch.tensor([[11, 12], [13, 14]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     one, other = at(looked.logits, ENDS, 11, 12)[0], at(looked.logits, PADDED_ENDS, 13, 14)[1]
@@ -258,7 +258,7 @@ def test_scores_depend_on_the_tokens_that_are_given():
     ],
     ids=["the model's own factor", "what its adapter declares"],
 )
-def test_what_the_model_does_to_its_logits_is_known(change):
+def test_a_changed_factor_of_the_logits_is_used(change):
     looked = first_look()
     before = residscope.attribute(looked.cache, (11, 12), by="layer", position=2).values
     lens = residscope.token_lens(looked.cache).probabilities
@@ -268,8 +268,8 @@ def test_what_the_model_does_to_its_logits_is_known(change):
     assert says_changed(looked)
 
 
-def test_logits_that_are_written_to_past_pytorchs_count_are_others(monkeypatch):
-    monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # as if they were for a whole vocabulary
+def test_logits_that_change_without_pytorchs_count_are_noticed(monkeypatch):
+    monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # so that these logits count as large
     looked = first_look()
     given = looked.logits.clone()
     asked = {"by": "layer", "position": 2, "logits": given}

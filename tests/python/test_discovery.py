@@ -1,4 +1,4 @@
-"""Finding caches: by all their names, quickly, and without running any of the user's code."""
+"""Caches are found by all their names, quickly, and without running code of the user."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_cache_is_one_row_with_all_its_names(variables, expected, kind):
     assert names_in({name: put(value) for name, value in variables.items()}) == expected
 
 
-def test_a_name_leads_to_one_cache_also_where_keys_are_cut_short():
+def test_a_name_leads_to_one_cache_even_if_keys_are_shortened():
     prompt = "When Mary and John went to the store, John gave"
     found = names(runs={f"{prompt} a drink": cache(), f"{prompt} a bone": cache(), (1, 2): cache(), (1, 3): cache()})
     every = [name for row in found for name in row]
@@ -136,7 +136,7 @@ def test_rows_are_in_the_namespaces_order():
     assert names(runs=[one], two=two, held=Holder(x=three), one=one) == [["one", "runs[0]"], ["two"], ["held.x"]]
 
 
-def test_what_only_looks_like_a_cache_is_none():
+def test_an_object_that_only_looks_like_a_cache_is_not_found():
     class Half:
         accumulated_resid = 1
 
@@ -149,9 +149,9 @@ def test_what_only_looks_like_a_cache_is_none():
 
 
 class Touchy(type):
-    """A metaclass that notices any access."""
+    """A metaclass that records every access."""
 
-    touched: list[str] = []  # noqa: RUF012 (of the class, on purpose: what is touched is told apart from any instance)
+    touched: list[str] = []  # noqa: RUF012 (all classes share this list on purpose)
 
     def __hash__(cls):
         Touchy.touched.append("hash of class")
@@ -185,7 +185,7 @@ SPECIAL += ["items", "get", "copy"]
 
 @pytest.mark.parametrize("base", [object, list, dict, tuple, deque, types.SimpleNamespace, Slotted, ActivationCache])
 @pytest.mark.parametrize("inside", [False, True])
-def test_nothing_of_the_users_is_run(base, inside):
+def test_no_code_of_the_user_is_run(base, inside):
     methods = {name: minds(name) for name in SPECIAL}
     methods |= {name: property(minds(name)) for name in ("__class__", "__dict__", "cache_dict", "cache", "model")}
     kind = Touchy("Kind", (base,), methods)
@@ -198,7 +198,7 @@ def test_nothing_of_the_users_is_run(base, inside):
     assert len(found) == (base is ActivationCache)
 
 
-def test_names_that_are_no_texts_are_left_alone():
+def test_names_that_are_not_texts_are_ignored():
     methods = {name: minds(name) for name in ("__eq__", "__str__", "__format__", "__repr__")}
     variables = {Touchy("Kind", (), methods | {"__hash__": lambda _: 1})(): [cache()], "mine": cache()}
     Touchy.touched.clear()
@@ -206,7 +206,7 @@ def test_names_that_are_no_texts_are_left_alone():
     assert Touchy.touched == []
 
 
-def test_mocks_and_tensor_subclasses_are_left_alone():
+def test_mocks_and_tensor_subclasses_are_ignored():
     class Loud(torch.Tensor):
         @classmethod
         def __torch_function__(cls, *_args, **_kwargs):
@@ -218,7 +218,7 @@ def test_mocks_and_tensor_subclasses_are_left_alone():
     assert (len(mock.mock_calls), list(mock._mock_children)) == before
 
 
-def test_containers_may_change_meanwhile():
+def test_containers_may_change_during_the_search():
     kept, growing, stop = cache(), {"kept": None}, threading.Event()
     growing["kept"] = kept
 
@@ -252,7 +252,7 @@ def test_classes_are_not_kept_alive():
 @pytest.mark.parametrize("place", [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 99_998])
 @pytest.mark.parametrize("kind", [list, tuple, deque, dict])
 def test_a_cache_is_found_at_every_place_of_a_long_container(place, kind):
-    """The last of the 100,000 elements that are searched."""
+    """Even at the last of the 100,000 elements that are searched."""
     held = [0] * place + [cache()] + [0] * (99_999 - place)
     runs = dict(enumerate(held)) if kind is dict else kind(held)
     found = search({"runs": runs})
@@ -260,7 +260,7 @@ def test_a_cache_is_found_at_every_place_of_a_long_container(place, kind):
 
 
 @pytest.mark.parametrize("place", [0, 1_000, 1_999])
-def test_so_are_containers_in_a_container(place):
+def test_a_cache_is_found_at_every_place_of_nested_containers(place):
     plain, own = [{} for _ in range(2_000)], cache()
     plain[place] = {"run": own}
     long = [0] * 3_000 + [own]
@@ -269,7 +269,7 @@ def test_so_are_containers_in_a_container(place):
         assert ([f.names for f in found.found], found.notes) == ([[name]], [])
 
 
-def test_what_is_too_much_is_said():
+def test_an_incomplete_search_says_so():
     found = search({"long": [0] * 3_000_000, "short": [cache()], "late": [0] * 200_000 + [cache()]})
     assert [f.names for f in found.found] == [["short[0]"]]
     assert "100,000" in found.notes[0]
@@ -284,7 +284,7 @@ def test_what_is_too_much_is_said():
     {"runs": {i: Holder(a=i, b=[i]) for i in range(90_000)}},
     {"runs": [Slotted(i) for i in range(90_000)]},
 ])  # fmt: skip
-def test_two_levels_are_looked_at_as_quickly(variables, capsys):
+def test_two_levels_are_searched_as_quickly(variables, capsys):
     variables = {"first": {"run": {"cache": cache()}}} | variables
     found, times = search(variables), []
     for _ in range(7):
@@ -305,7 +305,7 @@ def test_two_levels_are_looked_at_as_quickly(variables, capsys):
         ({"last": deque(["C"])}, "last[0]"),
     ],
 )
-def test_a_way_of_two_steps_is_written_where_python_would_take_it(variables, name, monkeypatch):
+def test_a_path_of_two_steps_is_offered_if_python_accepts_it(variables, name, monkeypatch):
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
     assert discovery.leads_to(name, "C")
     assert not discovery.leads_to(name, "another")
@@ -337,7 +337,7 @@ def test_the_users_namespace_is_searched(monkeypatch):
     assert name_of(cache()) == "cache"
 
 
-def test_a_name_is_found_for_a_plain_dictionary_too(monkeypatch):
+def test_the_name_of_a_plain_dictionary_is_found(monkeypatch):
     _, _, made = tiny.run(tiny.boot("llama"))
     variables = {"plain": dict(made.cache_dict)}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))

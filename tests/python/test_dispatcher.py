@@ -1,4 +1,4 @@
-"""The requests of a sidebar: for the list of caches, and about one of them. They keep no cache alive."""
+"""A sidebar's requests for the list of caches and about a single cache. They keep no cache alive."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def boot(family="llama", **sizes):
 
 @pytest.mark.parametrize("error", [RuntimeError("out of order"), residscope.ResidscopeError("head", "not a head")])
 def test_a_failure_is_logged_with_its_traceback(ask, monkeypatch, caplog, capfd, error):
-    """Only Python's `logging` shows it. Nothing is added to the output of the user's cell."""
+    """The traceback goes only to Python's `logging`, not to the output of the user's cell."""
 
     def fail(*_: object) -> None:
         raise error
@@ -144,7 +144,7 @@ def test_a_changed_cache_is_refused_until_it_is_read_again(variables, ask):
     [note] = ask("attribute", row["ref"], by="layer", target=target)[0]["notes"]
     assert "the cache as it is now" in note
     with torch.no_grad():
-        next(model.parameters()).mul_(2)  # as if the model were trained: this is not refused, but noted
+        next(model.parameters()).mul_(2)  # training changes weights; requests then get a note and are not refused
     [now] = rows(ask)
     assert now["weights_changed"]
     states = [r["ref"]["state"].split(".") for r in (now, row)]
@@ -153,7 +153,7 @@ def test_a_changed_cache_is_refused_until_it_is_read_again(variables, ask):
     assert "the activations are from the old model" in notes[0]
 
 
-def test_an_added_activation_is_no_change_of_the_cache(variables, ask):
+def test_an_added_activation_does_not_change_the_cache(variables, ask):
     _, _, _, variables["mine"] = boot()
     ref = rows(ask)[0]["ref"]
     variables["mine"].stack_head_results()
@@ -238,7 +238,7 @@ def test_several_threads_may_send_requests(variables, ask):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often layers were reconciled, a reply was not memoised, and attention was computed."""
+    """Counts of three calls: layers are reconciled, a reply is computed, and attention is computed."""
     from residscope.attribution import head_split
     from residscope.serving import answer_views
 
@@ -270,7 +270,7 @@ def test_the_layers_are_reconciled_once_for_all_heads(variables, ask, calls):
     replies = [ask("attention", ref, layer=layer, head=head, target=target) for layer, head in [(0, 0), (1, 3), (0, 1)]]
     again = ask("attention", ref, layer=1, head=3, target=target)
     assert again == replies[1]
-    # The last request is a repeated one. Its reply is taken from memory.
+    # The last request repeats an earlier one, so its reply is memoised.
     assert calls == {"reconcile": 1, "_answer_once": 3, "attention": 3}
     answers = [(c["answer"][0]["id"], c["distractor"][0]["id"]) for c in target["contrasts"]]
     expected = residscope.attribute(variables["mine"], answers).grid[1, 3].mean()

@@ -1,4 +1,4 @@
-"""What the documents claim about the tests is true."""
+"""The claims of the documents about tests, commands, names and code are true."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PAGES = ("SECURITY.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
 TESTS = re.compile(r"`((?:tests|widgets|extension)/[\w./-]*test[\w./-]*)`")
 FILES = {path for page in PAGES for path in TESTS.findall((ROOT / ".github" / page).read_text("utf-8"))}
 ROWS = [line.strip("| ").split(" | ") for line in FEATURES.splitlines() if line.startswith("| ")][1:]
-PROOFS = {row[0]: row[-1] for row in ROWS if len(row) == 3}  # a heading has one cell
+PROOFS = {row[0]: row[-1] for row in ROWS if len(row) == 3}  # headings have only one cell
 
 
 @pytest.mark.parametrize("feature", PROOFS)
-def test_a_feature_names_tests_that_are_there(feature: str) -> None:
+def test_a_feature_names_tests_that_exist(feature: str) -> None:
     named = re.findall(r"`((?:tests|widgets)/[\w./-]+\.(?:py|ts))::([^`]+)`", PROOFS[feature])
     assert len(named) == PROOFS[feature].count("`") // 2 > 0, "each proof is `file::test`"
     for path, name in named:
@@ -31,7 +31,7 @@ def test_a_feature_names_tests_that_are_there(feature: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FILES))
-def test_a_file_of_tests_that_is_named_holds_tests(path: str) -> None:
+def test_a_named_test_file_has_tests(path: str) -> None:
     files = [*(ROOT / path).iterdir()] if path.endswith("/") else [ROOT / path]
     assert any(re.search(r"^def test_|\bit\(", file.read_text("utf-8"), re.MULTILINE) for file in files)
 
@@ -47,7 +47,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     assert not wrong
 
 
-def test_each_command_that_is_named_is_there() -> None:
+def test_each_named_command_exists() -> None:
     scripts = json.loads((ROOT / "package.json").read_text("utf-8"))["scripts"]
     pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / ".github").glob("*.md")]
     named = {name for page in pages for name in re.findall(r"npm run ([\w:]+)", page.read_text("utf-8"))}

@@ -1,6 +1,6 @@
-"""Prompts, positions, layers and heads at their limits: the first, the last, a single one, several in falling order.
+"""Prompts, positions, layers and heads at their limits: the first, the last, only one, several in descending order.
 
-Expected: another run of the model, of one prompt alone or of a prompt cut short, or the cached values.
+Expected: values of another run, of one prompt alone or of a shortened prompt, or cached values.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(model):
 
 @pytest.fixture(scope="module")
 def cut(model, run):
-    """The cache of some prompts, cut short. Each is made once."""
+    """A function that returns the cache of some prompts, shortened to a length. Each cache is made once."""
     caches: dict[Any, Any] = {}
 
     def cut(prompts: slice, length: int = 7) -> Any:
@@ -72,7 +72,7 @@ def close(one, other):
 
 # --- the first prompt and the last -----------------------------------------------------------------------------------
 def of_prompts(target, prompt: int | None) -> dict[str, Any]:
-    """A request of each kind that takes a prompt."""
+    """Return a request of each kind that has a prompt."""
     points = ["0_pre", "2_mid", "final_post"]
     return {
         **{by: Attribute(by, target, prompt) for by in ("head", "layer")},
@@ -91,11 +91,11 @@ def of_prompts(target, prompt: int | None) -> dict[str, Any]:
 
 
 KINDS = list(of_prompts(None, None))
-_RUNS_OWN = {"tolerance", "worst", "unexplained"}  # rounding, and how much of it there may be
+_RUNS_OWN = {"tolerance", "worst", "unexplained"}  # these depend on rounding, so they differ between runs
 
 
 def same(one: Any, other: Any, name: str = "") -> None:
-    """Whether two replies are equal up to rounding."""
+    """Check that two replies are equal up to rounding."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one.keys() - _RUNS_OWN:
@@ -112,7 +112,7 @@ def same(one: Any, other: Any, name: str = "") -> None:
 
 @pytest.mark.parametrize("prompt", [0, 2, -1, -3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prompt_in_view_is_that_prompt_run_alone(run, cut, kind, prompt):
+def test_the_values_of_a_shown_prompt_are_those_of_the_prompt_run_alone(run, cut, kind, prompt):
     whole, alone = Service(run[2]), Service(cut(slice(prompt % 3, prompt % 3 + 1)))
     targets = whole.targets().resolve(ANSWERS), alone.targets().resolve(ANSWERS[[prompt]])
     (found, figures), (true, expected) = (
@@ -120,14 +120,14 @@ def test_a_prompt_in_view_is_that_prompt_run_alone(run, cut, kind, prompt):
         for service, target, which in zip((whole, alone), targets, (prompt, None), strict=True)
     )
     same(msgspec.to_builtins(found), msgspec.to_builtins(true))
-    small = kind.startswith("thumbnails")  # in 127ths: rounded values may differ by one
+    small = kind.startswith("thumbnails")  # values are rounded to 127ths, and may differ by one step
     for one, other in zip(figures, expected, strict=True):
         one, other = (np.frombuffer(buffer, np.int8 if small else np.float32).astype(float) for buffer in (one, other))
         np.testing.assert_allclose(one, other, atol=1 if small else 2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prompt", [0, 2])
-def test_python_gives_the_prompt_run_alone_too(run, cut, prompt):
+def test_python_values_of_a_prompt_are_those_of_the_prompt_run_alone(run, cut, prompt):
     whole, alone, answers = run[2], cut(slice(prompt, prompt + 1)), ANSWERS[[prompt]]
     for weighting in WEIGHTINGS:
         found = residscope.attention(whole, FALLING, prompt=prompt, weighting=weighting, answers=ANSWERS)
@@ -155,8 +155,8 @@ def test_python_gives_the_prompt_run_alone_too(run, cut, prompt):
 @pytest.mark.parametrize("prompt", [None, 0])
 @pytest.mark.parametrize("position", [0, 3, 6, -1, -7])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neurons", "predictions"])
-def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, position, prompt):
-    """Nothing after this position is read, because the models are causal."""
+def test_values_at_a_position_are_those_of_prompts_that_end_there(run, cut, by, position, prompt):
+    """The models are causal, so values at a position do not depend on later tokens."""
     whole, short = Service(run[2]), Service(cut(slice(0, 3), position % 7 + 1))
     target = whole.targets().resolve(ANSWERS)
 
@@ -177,7 +177,7 @@ def test_a_position_in_view_is_the_end_of_the_prompts_cut_there(run, cut, by, po
 
 @pytest.mark.parametrize("prompt", [None, 0, 2])
 @pytest.mark.parametrize("position", [0, 5, -7])
-def test_what_is_read_at_a_position_is_the_row_of_the_cached_pattern(run, position, prompt):
+def test_the_attention_from_a_position_is_the_row_of_the_cached_pattern(run, position, prompt):
     service, cache = Service(run[2]), run[2]
     target = service.targets().resolve(ANSWERS)
     reply, buffers = service.reply(ReadAttention(0, 3, target, prompt, position))
@@ -189,7 +189,7 @@ def test_what_is_read_at_a_position_is_the_row_of_the_cached_pattern(run, positi
     assert rows["brings"].sum() == pytest.approx(float(worth), abs=1e-5)
 
 
-def test_in_the_mean_of_prompts_that_end_apart_each_is_read_at_its_own_end(run):
+def test_in_a_mean_each_prompt_is_read_at_its_own_end(run):
     mask = torch.tensor([[1] * 7, [1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0]])
     service = Service(run[2], attention_mask=mask)
     reply, buffers = service.reply(ReadAttention(1, 2, service.targets().resolve(ANSWERS), None, "last"))
@@ -202,7 +202,7 @@ def test_in_the_mean_of_prompts_that_end_apart_each_is_read_at_its_own_end(run):
 @pytest.mark.parametrize(
     "position", [0, -7, torch.tensor(0), [0, 0, 0], [6, 3, 0], torch.tensor([-1, -4, -7]), (0, 6, 3)], ids=str
 )
-def test_each_prompt_is_read_where_it_is_told(run, cut, by, position):
+def test_each_prompt_is_read_at_the_position_given_for_it(run, cut, by, position):
     options = {"heads": FALLING} if by == "source" else {}
     found = residscope.attribute(run[2], ANSWERS, by=by, position=position, **options)
     given = torch.as_tensor(position).expand(3).tolist()
@@ -224,7 +224,7 @@ def test_a_position_outside_the_prompt_is_refused_with_those_inside(run, positio
 @pytest.mark.parametrize("prompt", [None, 0, -1])
 @pytest.mark.parametrize("position", ["last", 0, -1])
 def test_one_prompt_of_one_token(model, prompt, position):
-    """The first prompt and position are also the last. Only scores that need a choice of sources are refused."""
+    """The only prompt and position is the first and the last. Scores that need several sources are refused."""
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[5]]))
     service = Service(cache)
@@ -253,10 +253,10 @@ def test_one_prompt_of_one_token(model, prompt, position):
         assert residscope.attribute(cache, (6, 7)).to_plotly(kind, prompt).to_json()
 
 
-# --- prompts that end apart ------------------------------------------------------------------------------------------
+# --- prompts that end at different positions -------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def apart(model):
-    """A cache of prompts that end at 2, 6 and 4, and its panel."""
+    """A cache of prompts that end at positions 2, 6 and 4, and its panel."""
     rows = torch.tensor([[1, 5, 6, 0, 0, 0, 0], [1, 7, 8, 9, 10, 11, 12], [1, 13, 14, 15, 16, 0, 0]])
     with torch.no_grad():
         cache = model.run_with_cache(rows)[1]
@@ -272,7 +272,7 @@ def apart(model):
         (None, 6, 6, 6),
         (None, 0, 0, 0),
         (0, "last", "last", 2),
-        (0, 2, "last", 2),  # this prompt ends there
+        (0, 2, "last", 2),  # this prompt ends at position 2
         (0, 6, 6, 6),
         (0, 0, 0, 0),
         (1, 6, "last", 6),
@@ -280,8 +280,8 @@ def apart(model):
         (2, 2, 2, 2),
     ],
 )
-def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, asked, read):
-    """`asked`: the position that a view requests. `read`: the row of a long map that is drawn."""
+def test_the_last_position_of_a_prompt_is_its_own_end(apart, prompt, position, asked, read):
+    """`asked` is the position that a view requests. `read` is the row that a long map shows."""
     cache, panel = apart
     service = panel._service
     views = Views(Shown(service.targets().resolve(ANSWERS), prompt, position), service.reply(Describe())[0])
@@ -291,7 +291,7 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
     assert (panel.shown.prompt, panel.shown.position) == (prompt, asked)
     code, of_each = (service.reply(WriteCode(picture, views.shown))[0].code for picture in ("layers", "prompts"))
     assert (f"position={position}" in code) == (asked != "last")
-    assert (f"position={position}" in of_each) == (position != "last")  # these show all prompts
+    assert (f"position={position}" in of_each) == (position != "last")  # this code is about all prompts
     names = {"cache": cache}
     exec(compile(code, "cell", "exec"), names)
     at = read if read is not None else [2, 6, 4]
@@ -300,17 +300,17 @@ def test_of_a_prompt_its_own_end_is_the_last_position(apart, prompt, position, a
 
 
 @pytest.mark.parametrize("position", [0, 3, "last"])
-def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(position):
+def test_a_panel_keeps_its_position_when_other_tokens_count_as_padding(position):
     model = tiny.boot("llama")
     with torch.no_grad():
         cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7, 0], [1, 8, 9, 9, 9]]))[1]
     panel = residscope.inspect(cache, (5, 6), position=position, show=False)
     assert panel.facts["last"] == [3, 4]
     panel.padding = "none"
-    assert panel.position == (4 if position == "last" else position)  # the end of both prompts, counted this way
+    assert panel.position == (4 if position == "last" else position)  # both prompts end at 4 if padding is real
     panel.padding = "found"
     assert panel.position == position
-    model.tokenizer.pad_token_id = 9  # now the prompts end elsewhere
+    model.tokenizer.pad_token_id = 9  # now the prompts end at other positions
     panel.update_facts()
     assert panel.facts["last"] == [4, 1]
     assert panel.position == position
@@ -318,7 +318,7 @@ def test_a_panel_stays_where_it_was_put_when_padding_is_counted_otherwise(positi
 
 
 @pytest.mark.parametrize("prompt", [None, 0, 2])
-def test_tokens_of_padded_prompts_are_marked_in_the_prompt_in_view(apart, prompt):
+def test_padding_is_marked_in_the_shown_prompt(apart, prompt):
     labels = apart[1]._service.reply(ReadTokens(prompt))[0].tokens
     if prompt is None:
         assert [label.text for label in labels] == ["<s>", *[""] * 6]
@@ -328,7 +328,7 @@ def test_tokens_of_padded_prompts_are_marked_in_the_prompt_in_view(apart, prompt
 
 
 @pytest.mark.parametrize("prompt", [None, 0, 1, 2])
-def test_names_of_pages_are_of_the_prompt_in_view(apart, prompt):
+def test_names_of_pages_have_the_target_of_the_shown_prompt(apart, prompt):
     service = apart[1]._service
     shown = Shown(service.targets().resolve(ANSWERS), prompt)
     words = "own-answers-mean-of-3" if prompt is None else f"w{5 + 2 * prompt}-w{6 + 2 * prompt}-prompt{prompt}"
@@ -342,7 +342,7 @@ def test_names_of_pages_are_of_the_prompt_in_view(apart, prompt):
 
 
 @pytest.mark.parametrize("prompt", [0, 1])
-def test_what_is_unexplained_is_of_the_prompt_in_view(run, prompt):
+def test_the_unexplained_value_is_that_of_the_shown_prompt(run, prompt):
     _, logits, cache = run
     off = logits.clone()
     off[1, -1, ANSWERS[1, 0]] += 3
@@ -353,7 +353,7 @@ def test_what_is_unexplained_is_of_the_prompt_in_view(run, prompt):
 
 
 # --- heads and layers ------------------------------------------------------------------------------------------------
-def test_heads_stand_in_the_order_in_which_they_are_named(run):
+def test_heads_have_the_order_in_which_they_are_named(run):
     cache = run[2]
     grid = residscope.attribute(cache, ANSWERS, position="all").grid[PLACES]  # [head, batch, position], by `hook_z`
     patterns = torch.stack([cache["pattern", layer][:, head].mean(0) for layer, head in zip(*PLACES, strict=True)])
@@ -378,7 +378,7 @@ def test_heads_stand_in_the_order_in_which_they_are_named(run):
 
 @pytest.mark.parametrize("family", ["llama-multi-query", "gemma2", "qwen3_5_text"])
 def test_heads_of_one_layer_from_the_last_to_the_first(family):
-    """With fewer keys than heads, norms on outputs, and gates on what heads have read."""
+    """The families have fewer keys than heads, norms on outputs, or gates on z."""
     cache = tiny.run(tiny.boot(family))[2]
     heads = [f"L1H{head}" for head in (3, 2, 1, 0)]
     grid = residscope.attribute(cache, ANSWERS).grid[1].flip(0)
@@ -411,7 +411,7 @@ def test_a_view_gets_heads_in_the_order_in_which_it_asks(run, prompt):
         np.testing.assert_allclose(blend, patterns.mean(0), atol=1e-6)
 
 
-def test_the_first_layer_is_a_layer(run):
+def test_layer_0_is_a_valid_layer(run):
     service = Service(run[2])
     target = service.targets().resolve(ANSWERS)
     reply, [values] = service.reply(RankNeurons(target, 0, 50))
@@ -426,7 +426,7 @@ def test_the_first_layer_is_a_layer(run):
     panel.close()
 
 
-# --- the last row of a part ------------------------------------------------------------------------------------------
+# --- the last row and column of a part of a map ----------------------------------------------------------------------
 SPANS = [Span(5, 7), Span(6, 7), Span(0, 1), Span(0, 6), Span(1, 7), Span(4, 99), Span(-5, 2)]
 
 
@@ -457,13 +457,13 @@ def test_a_part_of_a_map_ends_with_its_last_row_and_column(run, span, weighting)
             np.testing.assert_allclose(found, true, atol=1e-5, rtol=1e-4)
 
 
-def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
+def test_a_note_gives_the_part_of_a_head_that_its_sources_do_not_explain(run):
     cache, name = run[2], "blocks.0.attn.hook_pattern"
     half = type(cache)(dict(cache.cache_dict) | {name: cache.cache_dict[name] / 2}, cache.model)
     worth = residscope.attribute(half, ANSWERS).grid[0, 3]
     for one, expected in ((cache, None), (half, f"{float(worth.abs().max()) / 2:.2g} of a head's contribution is not")):
         mask = torch.ones(3, 7, dtype=torch.long)
-        mask[1, 5:] = 0  # prompts with different ends are read one by one
+        mask[1, 5:] = 0  # prompts that end at different positions are read one by one
         panel = residscope.inspect(one, ANSWERS, attention_mask=mask, show=False)
         service = panel._service
         target = service.targets().resolve(ANSWERS)
@@ -479,7 +479,7 @@ def test_what_a_head_is_worth_beyond_its_sources_is_said_with_its_size(run):
 
 
 @pytest.mark.parametrize("position", [0, 3, 6])
-def test_what_a_head_reads_is_compared_at_every_destination(run, position):
+def test_pattern_times_values_is_compared_with_z_at_every_destination(run, position):
     cache, name = run[2], "blocks.1.attn.hook_z"
     z = cache[name].clone()
     z[0, position] *= 1.5
@@ -522,7 +522,7 @@ def test_neurons_that_are_not_all_of_the_mlp_are_not_called_missing(run):
     assert "no MLP with a single W_out" not in said
 
 
-def test_where_one_layer_cannot_be_compared_the_others_are(run):
+def test_if_one_layer_cannot_be_compared_the_others_are(run):
     cache, name = run[2], "blocks.2.hook_mlp_out"
     held = dict(cache.cache_dict) | {name: cache.cache_dict[name] * 1.001}
     del held["blocks.0.hook_resid_post"]
@@ -532,7 +532,7 @@ def test_where_one_layer_cannot_be_compared_the_others_are(run):
     assert any(expected in note for note in result.notes), result.notes
 
 
-def test_what_enters_layer_0_is_compared_as_the_layers_behind_carry_it():
+def test_what_enters_layer_0_is_compared_with_the_factors_of_later_layers():
     """Each layer of this family multiplies the whole stream."""
     cache = tiny.run(tiny.boot("gemma4_text"))[2]
     embed = residscope.attribute(cache, ANSWERS, by="layer").values[0]
@@ -545,7 +545,7 @@ def test_what_enters_layer_0_is_compared_as_the_layers_behind_carry_it():
 
 @pytest.mark.parametrize("prompt", [None, 0, 2])
 @pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
-def test_beside_a_position_map_stands_the_models_own_figure_at_each_position(run, by, prompt):
+def test_a_position_map_has_the_models_own_value_at_each_position(run, by, prompt):
     _, logits, cache = run
     service = Service(cache)
     ask = MapPositions(by, service.targets().resolve(ANSWERS), prompt, heads=FALLING if by == "head" else [])
@@ -557,7 +557,7 @@ def test_beside_a_position_map_stands_the_models_own_figure_at_each_position(run
 
 @pytest.mark.parametrize("prompt", [0, 1, 2])
 @pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
-def test_where_logits_are_given_a_position_map_of_one_prompt_has_that_prompts_own_figures(run, by, prompt):
+def test_with_given_logits_a_position_map_has_the_values_of_its_prompt(run, by, prompt):
     _, logits, cache = run
     held = {name: t for name, t in cache.items() if name not in ("unembed.hook_out", "hook_unembed")}
     service = Service(type(cache)(held, cache.model), logits=logits)
@@ -569,7 +569,7 @@ def test_where_logits_are_given_a_position_map_of_one_prompt_has_that_prompts_ow
 
 @pytest.mark.parametrize("prompt", [None, 0, 1, 2])
 @pytest.mark.parametrize("given", [False, True], ids=["cached", "given"])
-def test_what_is_suggested_are_probabilities_and_in_the_mean_their_mean(run, given, prompt):
+def test_suggestions_have_probabilities_or_their_mean_over_prompts(run, given, prompt):
     _, logits, cache = run
     service = Service(cache, logits=logits if given else None)
     found = service.reply(Suggest(prompt, k=64))[0].predictions
@@ -580,7 +580,7 @@ def test_what_is_suggested_are_probabilities_and_in_the_mean_their_mean(run, giv
 
 
 @pytest.mark.parametrize("head", ["L0H4", "L0H99", "L3H0"])
-def test_a_map_of_a_head_that_is_not_there_is_refused(run, head):
+def test_a_map_of_a_head_that_does_not_exist_is_refused(run, head):
     service = Service(run[2])
     with pytest.raises(residscope.ResidscopeError, match=f"no head {head}: it has layers 0 to 2 with heads 0 to 3"):
         service.reply(MapPositions("head", service.targets().resolve(ANSWERS), None, heads=["L0H0", head]))
@@ -595,7 +595,7 @@ def test_a_head_that_only_other_layers_have_is_refused():
         service.reply(MapPositions("head", target, None, heads=["L0H3"]))
 
 
-def test_a_map_of_no_heads_has_the_models_own_figure_alone(run):
+def test_a_map_without_heads_has_only_the_models_own_value(run):
     _, logits, cache = run
     service = Service(cache)
     reply, [rows, own] = service.reply(MapPositions("head", service.targets().resolve((5, 6)), 1))

@@ -1,5 +1,8 @@
-"""Every decoder family that TransformerLens boots offline: exact, or exact with a note, or unexplained with a reason,
-or refused in a sentence. What each is stands here; everything that is not named is exact, silently."""
+"""Every decoder family that TransformerLens boots offline is exact, exact with a note, unexplained or refused.
+
+A reason is given for unexplained values and refusals. Families without an entry in the tables below are exact without
+a note.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ GATED = {"afmoe", "laguna", "laguna-heads", "qwen3_next", "qwen3_5_text", "qwen3
 CHANGED_EMBEDDINGS = {"xglm", "nanochat", "afmoe", "falcon_h1", "recurrent_gemma"}
 SCALED = {"cohere", "cohere2", "granite", "granitemoe", "granitemoehybrid", "granitemoehybrid-dense", "falcon_h1"}
 CAPPED = {"gemma2", "gemma2-cap-5", "gemma4_text-cap-5", "vaultgemma", "nanochat", "recurrent_gemma"}
-LEFT_OVER = {  # unexplained, with the reason
+LEFT_OVER = {  # family: (the reason for unexplained values, the decompositions that have them)
     "openai-gpt": ("normalise the stream itself", ("layer", "head", "neuron", "source", "accumulated")),
     "bert": ("arises after the last layer", ("accumulated", "layer")),
     "modernbert-decoder": ("arises after the last layer", ("accumulated", "layer", "head", "neuron", "source")),
     "rwkv": ("the model changes the stream there", ("layer",)),
     "bitnet": ("is not pattern @ v", ("source",)),
 }
-REFUSED = {  # family: (code, ways)
+REFUSED = {  # family: (the code of the refusal, the decompositions that are refused)
     "opt-projected": ("unembedding", WAYS),
     "bert": ("no-", ("head", "neuron", "source")),
     "deepseek_v4": ("", WAYS),
@@ -43,7 +46,7 @@ REFUSED = {  # family: (code, ways)
 
 
 def refused(name: str, by: str) -> str | None:
-    """The code with which a refusal must begin."""
+    """Return the code of the expected refusal, "" for any code, or None if nothing is refused."""
     code, ways = REFUSED.get(name, ("", ()))
     if by in ways:
         return code
@@ -62,7 +65,7 @@ def expected_notes(name: str, by: str) -> list[str]:
     said += ["no attention heads in"] * (by == "head" and name in HYBRID)
     said += ["no plain neurons in"] * (by == "neuron" and name in SOME_EXPERTS)
     said += ["gate what they have read"] * (by == "source" and name in GATED)
-    if (name, by) == ("openai-gpt", "accumulated"):  # its stream has points, but no end
+    if (name, by) == ("openai-gpt", "accumulated"):  # the end of its stream is not cached
         return ["lacks `hook_resid_post` of layer 2", "end of the model is not in this cache"]
     reason, ways = LEFT_OVER.get(name, ("", ()))
     return said + [reason] * (by in ways)
@@ -75,7 +78,7 @@ def family(request):
 
 
 @pytest.mark.parametrize("by", WAYS)
-def test_a_family_is_exact_or_says_why_not(family, by):
+def test_a_family_is_exact_or_has_a_reason(family, by):
     name, _, _, logits, cache = family
     options = {"heads": ["1.1"]} if by == "source" else {}
     code = refused(name, by)

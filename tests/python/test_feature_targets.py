@@ -1,4 +1,4 @@
-"""What a feature reads, as a target. Truth: the SAE's own `encode` where the feature is active, and float64 by hand."""
+"""A feature's input as a target. Expected: the SAE's own `encode` if the feature is active, and values in float64."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def made(kind, cache, name: str, **cfg):
 @pytest.mark.parametrize("by", ["layer", "head", "neuron", "accumulated"])
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "granite"])
-def test_rows_sum_to_what_the_feature_reads(booted, name, point, by):
+def test_rows_sum_to_the_features_input(booted, name, point, by):
     _, _, _, cache = booted(name)
     for layer in (1, 2):
         at = f"blocks.{layer}.{point}"
@@ -46,7 +46,7 @@ def test_rows_sum_to_what_the_feature_reads(booted, name, point, by):
 
 @pytest.mark.parametrize("subtracted", [True, False])
 @pytest.mark.parametrize("kind", [saes.Sae, saes.TopK, saes.RescaledTopK, saes.JumpReLU, saes.Gated])
-def test_every_kind_of_sae_reads_what_its_activation_is(booted, kind, subtracted):
+def test_the_input_of_an_active_feature_is_its_activation_in_every_kind_of_sae(booted, kind, subtracted):
     _, _, _, cache = booted("llama")
     sae = made(kind, cache, "blocks.1.hook_resid_mid", apply_b_dec_to_input=subtracted)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_a_feature_is_explained_by_features_of_an_earlier_sae(booted):
     torch.testing.assert_close(result.values[result.labels.index(row.label)], expected.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_it_is_named_and_can_be_attributed_again(booted):
+def test_a_feature_target_has_a_name_and_can_be_attributed_again(booted):
     from residscope.attribution.target_words import in_words, unit_of
 
     _, _, _, cache = booted("llama")
@@ -112,7 +112,7 @@ def test_it_is_named_and_can_be_attributed_again(booted):
     assert "feature" in result.to_plotly().to_json()
 
 
-def test_what_has_no_exact_decomposition_is_refused(booted):
+def test_feature_targets_without_an_exact_decomposition_are_refused(booted):
     _, _, _, cache = booted("llama")
     stream = made(saes.Sae, cache, "blocks.1.hook_resid_pre")
     dead = made(saes.Sae, cache, "blocks.1.hook_resid_pre")
@@ -149,7 +149,7 @@ def test_many_caches_can_be_resumed_only_with_the_same_sae(booted, tmp_path):
         residscope.attribute_many([cache], targets.feature(other, 5), **options)
 
 
-def test_views_and_other_questions_take_it_as_a_target(booted):
+def test_views_and_other_functions_accept_a_feature_target(booted):
     from residscope.serving.service import Service
     from residscope.wire.protocol import Attribute
 

@@ -1,4 +1,4 @@
-"""Features of SAEs and transcoders as rows. Truth: float64 by hand, and the SAE's own `encode` and `decode`."""
+"""Features of SAEs and transcoders as rows. Expected: values in float64, by the SAE's own `encode` and `decode`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FAMILIES = ("gpt2", "llama", "gemma2", "granite", "gptj", "olmo2", "mixtral", "n
 
 
 def made(kind, cache, name: str, **cfg):
-    """An SAE of this class for an activation of this cache."""
+    """Return an SAE of this class for an activation of this cache."""
     return kind(cache[name].flatten(2).shape[-1], hook_name=name, **cfg)
 
 
 def its_row(result, layers, site: str, layer: int) -> torch.Tensor:
-    """Return the sum of the rows of `by="layer"` that the site is the sum of."""
+    """Return the sum of those rows of `by="layer"` whose sum is the site."""
     labels = layers.labels
     if not site.startswith("hook_resid"):
         label = f"{layer}_{'mlp' if 'mlp' in site else 'attn'}_out"
@@ -31,7 +31,7 @@ def its_row(result, layers, site: str, layer: int) -> torch.Tensor:
 
 
 def of_sae(result) -> torch.Tensor:
-    """Return the sum of the rows of the SAE."""
+    """Return the sum of the SAE's rows."""
     last = result.labels.index("b_dec") + 1 + ("skip" in result.labels)
     return result.values[:last].sum(0) + sum(
         value for label, value in zip(result.labels, result.values, strict=True) if label.endswith("attn_bias")
@@ -41,7 +41,7 @@ def of_sae(result) -> torch.Tensor:
 @pytest.mark.parametrize("kind", saes.EVERY)
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_features_error_and_bias_are_the_row_of_the_site(booted, name, site, kind):
+def test_features_error_and_bias_sum_to_the_row_of_the_site(booted, name, site, kind):
     _, _, logits, cache = booted(name)
     at = f"blocks.1.{site}"
     if at not in cache:
@@ -70,7 +70,7 @@ def test_features_error_and_bias_are_the_row_of_the_site(booted, name, site, kin
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "granite"])
 def test_each_feature_is_its_activation_times_its_direction(booted, name, site, kind):
-    """In float64, with the SAE's own activations, and a norm that was read off the model by its outputs."""
+    """Expected: computed in float64 with the SAE's activations. The norm was found from the outputs of the module."""
     model, _, logits, cache = booted(name)
     at = f"blocks.1.{site}"
     sae = made(kind, cache, at)
@@ -100,7 +100,7 @@ def test_each_feature_is_its_activation_times_its_direction(booted, name, site, 
         torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(result.values[0].double(), contribution(x - reconstruction), atol=1e-5, rtol=1e-5)
     strength = result.values[1 : 1 + len(features)].abs().sum(1)
-    assert bool((strength.diff() <= 1e-6).all())  # strongest first
+    assert bool((strength.diff() <= 1e-6).all())  # the strongest feature comes first
 
 
 @pytest.mark.parametrize("where", ["mlp.hook_in", "hook_resid_mid", "ln2.hook_normalized"])
@@ -176,7 +176,7 @@ def test_a_neuron_is_explained_by_features_before_it(booted, part):
     later = made(saes.Sae, cache, "blocks.1.hook_mlp_out")
     with pytest.raises(ResidscopeError, match="comes after the point `1_mid`"):
         residscope.attribute(cache, targets.neuron("L1N7"), by="feature", sae=later)
-    for site in ("hook_resid_mid", "hook_attn_out"):  # at the point itself
+    for site in ("hook_resid_mid", "hook_attn_out"):  # sites at the point of the neuron's input
         sae = made(saes.Sae, cache, f"blocks.1.{site}")
         result = residscope.attribute(cache, targets.neuron("L1N7"), by="feature", sae=sae)
         torch.testing.assert_close(result.values.sum(0) + result.constant, result.measured, atol=1e-5, rtol=1e-5)
@@ -191,7 +191,7 @@ def test_cache_and_sae_of_different_precision(booted, kind):
     assert result.values.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
     assert result.unexplained.abs().max() <= result.tolerance
     assert sae.W_dec.dtype == torch.float32
-    # an SAE of low precision decodes coarsely: what its own rounding leaves over is within the tolerance
+    # An SAE of low precision decodes coarsely. What its rounding leaves unexplained is within the tolerance.
     coarse = made(saes.Sae, cache, "blocks.1.hook_mlp_out").to(torch.bfloat16)
     found = residscope.attribute(cache, ANSWERS, by="feature", sae=coarse)
     assert found.unexplained.abs().max() <= found.tolerance < 0.1
@@ -204,11 +204,11 @@ def test_cache_and_sae_of_different_precision(booted, kind):
     torch.testing.assert_close(found.values[0].double(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_sae_and_the_settings_stay_as_they_were(booted):
+def test_the_sae_and_the_settings_are_not_changed(booted):
     _, _, _, cache = booted("llama")
     sae = made(saes.Normed, cache, "blocks.1.hook_mlp_out")
     with torch.no_grad():
-        sae.encode(cache["blocks.1.hook_mlp_out"])  # the user is about to decode
+        sae.encode(cache["blocks.1.hook_mlp_out"])  # the user has encoded, and wants to decode later
     before = dict(vars(sae))
     weights = {name: (value.clone(), value._version) for name, value in sae.named_parameters()}
     state = torch.get_rng_state()
@@ -228,12 +228,12 @@ def test_the_sae_and_the_settings_stay_as_they_were(booted):
     sae.decode(torch.zeros(3, 7, saes.FEATURES))
 
 
-def test_only_the_strongest_of_very_many_have_a_row(booted, monkeypatch):
+def test_only_the_strongest_of_very_many_features_have_a_row(booted, monkeypatch):
     _, _, _, cache = booted("gpt2")
     sae = made(saes.Sae, cache, "blocks.1.hook_mlp_out")
     whole = residscope.attribute(cache, ANSWERS, by="feature", sae=sae, position="all")
     monkeypatch.setattr("residscope.attribution.features._MOST_VALUES", 21 * 8)
-    monkeypatch.setattr("residscope.cache.dictionaries._LARGEST", saes.FEATURES * 4)  # few at once
+    monkeypatch.setattr("residscope.cache.dictionaries._LARGEST", saes.FEATURES * 4)  # only a few vectors at once
     few = residscope.attribute(cache, ANSWERS, by="feature", sae=sae, position="all")
     assert few.labels[:9] == whole.labels[:9]
     torch.testing.assert_close(few.values[:9], whole.values[:9], atol=1e-6, rtol=1e-5)
@@ -262,7 +262,7 @@ def test_results_in_every_form(booted):
 
 
 def hostile():
-    """What may be wrong with an SAE, and a part of the sentence that says it."""
+    """Return wrong SAEs, each with a part of the sentence that refuses it."""
 
     def sae(**changes):
         found = saes.Sae(24, hook_name="blocks.1.hook_mlp_out")
@@ -317,7 +317,7 @@ def hostile():
 
 
 @pytest.mark.parametrize("what", hostile())
-def test_what_is_no_sae_is_refused_in_a_sentence(booted, what):
+def test_an_object_that_is_not_an_sae_is_refused_in_a_sentence(booted, what):
     _, _, _, cache = booted("gpt2")
     given, words = hostile()[what]
     with pytest.raises(ResidscopeError) as refused:
@@ -362,8 +362,8 @@ def test_a_cache_without_earlier_layers_is_enough_for_the_stream_at_a_point(boot
     torch.testing.assert_close(found.values.sum(0) + found.constant, found.measured, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(set(tiny.FAMILIES) - {"openai-gpt"}))  # which normalises the stream itself
-def test_every_family_leaves_over_what_its_layers_leave_over(booted, name):
+@pytest.mark.parametrize("name", sorted(set(tiny.FAMILIES) - {"openai-gpt"}))  # openai-gpt normalises the stream
+def test_features_leave_as_much_unexplained_as_layers_in_every_family(booted, name):
     try:
         _, _, logits, cache = booted(name)
         layers = residscope.attribute(cache, ANSWERS, by="layer", position="all", logits=logits)

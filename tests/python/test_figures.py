@@ -1,6 +1,6 @@
-"""The content of figures: axes, names under the pointer, legends, colours, ends of the scales.
+"""The content of figures: axes, texts under the pointer, legends, colours, ends of the scales.
 
-Other tests check the values. Here the name, the number and the place of each mark must belong to one value.
+Other tests check the values. These tests check that name, number and place of each mark belong to the same value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAIR = ("w5", "w9")
 TOKENS = [f"t{at}" for at in range(7)]
 FALLING = ["L2H3", "L0H1", "L1H2"]
 BLUE, ORANGE = "#3a82bd", "#d06e2b"
-SEQUENTIAL, DIVERGING = ["#f2f4f2", "#0a4844"], ["#9c3f05", "#12407f"]  # the ends: no sign; takes away, adds
+SEQUENTIAL, DIVERGING = ["#f2f4f2", "#0a4844"], ["#9c3f05", "#12407f"]  # the end colours of both scales
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def cache():
 
 @pytest.fixture(scope="module")
 def result(cache):
-    """Attributions, each made once."""
+    """A function that returns an attribution. Each is made once."""
     made: dict[str, Any] = {}
 
     def result(by: str, **options: Any) -> Any:
@@ -57,7 +57,7 @@ def ticks(axis: Any) -> dict[float, str]:
 
 
 def named(texts: Any, values: Any, names: Any) -> None:
-    """Each text under the pointer begins with a name. The first number after the name is the value."""
+    """Check that each text under the pointer begins with its name, followed by its value."""
     values = np.array(values.tolist() if hasattr(values, "tolist") else values, dtype=float)
     size = np.nanmax(np.abs(values))
     texts, names = (np.array(some, dtype=object) for some in (texts, names))
@@ -82,12 +82,12 @@ def test_the_head_map(result, prompt):
     figure = heads.to_plotly(prompt=prompt)
     grid = heads.grid.mean(-1) if prompt is None else heads.grid[..., prompt]
     assert titles(figure) == ("head", "layer")
-    assert figure.layout.yaxis.autorange == "reversed"  # layer 0 on top, as the rows are
+    assert figure.layout.yaxis.autorange == "reversed"  # the first row, layer 0, is on top
     [map] = figure.data
     named(map.hovertext, grid, [[f"L{layer}H{head}" for head in range(4)] for layer in range(3)])
     end = float(grid.abs().max())
     assert colours(figure) == ("logits", pytest.approx(-end), pytest.approx(end), DIVERGING)
-    assert figure.layout.coloraxis.colorbar.ticktext is None  # no value lies beyond its ends
+    assert figure.layout.coloraxis.colorbar.ticktext is None  # no value is beyond the ends of the colours
     assert map.hoverinfo == "text"
     which = "mean of 3 prompts" if prompt is None else f"prompt {prompt}"
     assert figure.layout.title.text.startswith(f"What each attention head adds, {which}<br>")
@@ -136,7 +136,7 @@ def test_the_lens(result, prompt):
         assert (band.hoverinfo, band.fill) == ("skip", "toself")
 
 
-def test_the_lens_of_an_answer_each_spreads_with_the_constants(cache):
+def test_the_spread_of_a_lens_includes_the_constants_of_each_prompts_answer(cache):
     lens = residscope.attribute(cache, torch.tensor([[5, 6], [7, 8], [9, 10]]), by="accumulated")
     assert float(lens.constant.std()) > 0.01
     band = lens.to_plotly().data[0]
@@ -202,7 +202,7 @@ def test_a_scatter_of_two_runs(result, prompt):
         assert [number(first), number(second)] == pytest.approx([one, other], abs=0.006)
     far = set((x - y).abs().topk(8).indices.tolist())
     assert list(points.text) == [label if at in far else "" for at, label in enumerate(clean.labels)]
-    assert list(line.x) == list(line.y)  # values that are equal in both lie on this line
+    assert list(line.x) == list(line.y)  # the diagonal, on which values are equal in both runs
     assert -line.x[0] == line.x[1] > max(x.abs().max(), y.abs().max())
     swapped = clean.to_plotly("scatter", prompt, other=corrupted)
     assert titles(swapped) == ("this (logits)", "other (logits)")
@@ -225,7 +225,7 @@ def test_sources_of_heads(result, prompt):
 
 
 def side_by_side(figure: Any, heads: list[str], maps: Any, tokens: list[str]) -> None:
-    """A map for each head, with its name above. Destinations run downwards, sources across."""
+    """Check that each head has a map with its name above, destinations in its rows, and sources in its columns."""
     assert [note.text for note in figure.layout.annotations] == heads
     for n, (map, head, note, values) in enumerate(
         zip(figure.data, heads, figure.layout.annotations, maps, strict=True)
@@ -278,7 +278,7 @@ def test_prompt_by_prompt(result):
         assert list(bars.marker.color) == [BLUE if value >= 0 else ORANGE for value in values]
 
 
-def test_where_bars_and_lines_go_both_ways_zero_is_drawn(result):
+def test_zero_is_drawn_if_bars_and_lines_have_both_signs(result):
     heads = result("head")
     ranking, scatter = heads.to_plotly("ranking"), heads.to_plotly("scatter", other=heads)
     axes = [figure.layout.yaxis for figure in (result("layer").to_plotly(), result("accumulated").to_plotly())]
@@ -290,13 +290,13 @@ def test_where_bars_and_lines_go_both_ways_zero_is_drawn(result):
 
 
 @pytest.mark.parametrize(("prompts", "each"), [(3, 1), (20, 1), (21, None)])
-def test_up_to_twenty_prompts_bear_their_numbers(result, prompts, each):
+def test_up_to_twenty_prompts_have_their_numbers(result, prompts, each):
     values = torch.arange(float(prompts)).expand(len(result("head").labels), prompts)
     assert replace(result("head"), values=values).to_plotly("prompts").layout.xaxis.dtick == each
 
 
 @pytest.mark.parametrize(("layers", "step"), [(1, 1), (16, 1), (17, 2), (32, 2), (33, 3)])
-def test_of_many_layers_every_few_bear_their_numbers(result, layers, step):
+def test_of_many_layers_only_some_have_their_numbers(result, layers, step):
     rows = [Component("embed"), *(Component(kind, at) for at in range(layers) for kind in ("attn_out", "mlp_out"))]
     figure = replace(result("layer"), components=rows, values=torch.ones(len(rows), 3)).to_plotly()
     numbers = range(0, layers, step)
@@ -305,7 +305,7 @@ def test_of_many_layers_every_few_bear_their_numbers(result, layers, step):
 
 
 @pytest.mark.parametrize(("positions", "step"), [(1, 1), (40, 1), (41, 2), (80, 2), (81, 3)])
-def test_of_many_positions_every_few_bear_their_tokens(result, positions, step):
+def test_of_many_positions_only_some_have_their_tokens(result, positions, step):
     layers = result("layer", position="all")
     values = torch.ones(len(layers.labels), 3, positions)
     tokens = [f"t{at}" for at in range(positions)]
@@ -313,15 +313,15 @@ def test_of_many_positions_every_few_bear_their_tokens(result, positions, step):
     assert ticks(figure.layout.xaxis) == {at: f"t{at}" for at in range(0, positions, step)}
 
 
-def test_the_scale_of_what_adds_and_takes_away_is_even_on_both_sides(result):
-    """In the form that plotly needs: from 0 to 1."""
+def test_the_diverging_scale_is_symmetric(result):
+    """Plotly needs places from 0 to 1."""
     places = [place for place, _ in result("head").to_plotly().layout.coloraxis.colorscale]
     assert places == sorted(set(places))
     assert (places[0], places[len(places) // 2], places[-1]) == (0, 0.5, 1)
     assert places == pytest.approx([1 - place for place in reversed(places)])
 
 
-def test_a_map_that_is_zero_behind_its_first_position_has_a_scale(result):
+def test_a_map_that_is_zero_after_its_first_position_has_a_scale(result):
     layers = result("layer", position="all")
     values = torch.zeros_like(layers.values)
     values[1, :, 0] = -3
@@ -329,7 +329,7 @@ def test_a_map_that_is_zero_behind_its_first_position_has_a_scale(result):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_cell_beyond_the_colours_bears_a_dot_on_either_side(result, sign):
+def test_a_cell_beyond_either_end_of_the_colours_has_a_dot(result, sign):
     layers = result("layer", position="all")
     values = torch.ones_like(layers.values)
     values[1, :, 0] = 9 * sign
@@ -338,7 +338,7 @@ def test_a_cell_beyond_the_colours_bears_a_dot_on_either_side(result, sign):
     assert dots == [(1, 0)]
 
 
-def test_of_a_single_prompt_no_mean_is_spoken_of(result):
+def test_a_figure_of_a_single_prompt_does_not_speak_of_a_mean(result):
     lens = result("accumulated")
     columns = {name: getattr(lens, name)[:1] for name in ("measured", "constant", "unexplained")}
     figure = replace(lens, values=lens.values[:, :1], **columns).to_plotly()
@@ -357,7 +357,7 @@ def test_of_a_single_prompt_no_mean_is_spoken_of(result):
     ],
 )
 def test_attention(cache, weighting, title, meaning, prompt):
-    heads = [*FALLING, "L0H0", "L1H1"]  # five: the fifth begins another row
+    heads = [*FALLING, "L0H0", "L1H1"]  # the fifth head begins another row of maps
     found = residscope.attention(cache, heads, prompt=prompt, weighting=weighting, answers=PAIR)
     found = replace(found, tokens=TOKENS, sources=TOKENS)
     figure = found.to_plotly()
@@ -370,7 +370,7 @@ def test_attention(cache, weighting, title, meaning, prompt):
     assert figure.layout.title.text.startswith(f"{meaning}, {whose}<br>")
 
 
-def test_attention_behind_a_prefix_names_its_sources(cache):
+def test_attention_after_a_prefix_names_its_sources(cache):
     found = residscope.attention(cache, ["L0H1"], prompt=0)
     figure = replace(found, values=found.values[:, 5:], tokens=TOKENS[5:], sources=TOKENS).to_plotly()
     assert ticks(figure.layout.xaxis) == dict(enumerate(TOKENS))
@@ -405,7 +405,7 @@ def test_scores(cache, score, unit, high):
     assert titles(figure) == ("head", "layer")
     assert ticks(figure.layout.xaxis) == {head: str(head) for head in range(4)}
     assert ticks(figure.layout.yaxis) == {layer: str(layer) for layer in range(3)}
-    assert figure.layout.yaxis.autorange == "reversed"  # as in the head map
+    assert figure.layout.yaxis.autorange == "reversed"  # layer 0 is on top, as in the head map
     [map] = figure.data
     for layer in range(3):
         for head in range(4):

@@ -1,4 +1,4 @@
-"""Ten thousand random requests made from the wire's types, many invalid: each gets a quick answer, without effects."""
+"""Ten thousand random requests, many of them invalid. Each gets a quick answer, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support import tiny
 
 REQUESTS = 10_000
 SECONDS = 2.0
-"""Processor time of the thread, because other programs may keep the machine busy."""
+"""The longest processor time of a request. (Wall time depends on other programs.)"""
 MEMORY = 64_000
-"""Kilobytes by which the process may grow in the second half, when the memos are full."""
+"""Kilobytes by which the process may grow during the second half, when all memos are already full."""
 NUMBERS = [0, 1, 2, 3, 5, 6, -1, -2, 7, 63, 64, 10**6, -(10**6), 10**9, 10**9 + 1, -(10**30), 2**63]
 TEXTS = [
     "",
@@ -47,14 +47,14 @@ USUAL = {"prompt": [None, 0, 1, 2], "position": ["last", 0, 3, 6], "layer": [Non
 
 
 class Maker:
-    """Makes values of a type: mostly valid, otherwise extreme or of another type."""
+    """Makes random values of a type. Most are valid, others are extreme or of another type."""
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
 
     def request(self) -> Any:
         kind = self.dice.choice(get_args(AnyRequest))
-        if kind is WritePage and self.dice.random() < 0.97:  # a page is hundreds of requests by itself
+        if kind is WritePage and self.dice.random() < 0.97:  # rare, because a page makes hundreds of requests
             kind = WriteCode
         return self.struct(kind)
 
@@ -104,7 +104,7 @@ class Maker:
 
 
 def look(service: Service, message: Any) -> str | None:
-    """The code of the failure. None for a reply."""
+    """Return the code of the failure, or None for a reply."""
     answered, buffers = service.answer(message)
     assert ("reply" in answered) != ("failure" in answered)
     msgspec.json.encode(answered)
@@ -118,7 +118,7 @@ def look(service: Service, message: Any) -> str | None:
 
 
 @pytest.mark.parametrize("family", ["llama"])
-def test_every_request_is_answered_soon_and_leaves_everything_as_it_was(family: str):
+def test_every_request_is_answered_quickly_and_changes_nothing(family: str):
     model = tiny.boot(family)
     _, logits, cache = tiny.run(model)
     service, make = Service(cache, logits=logits), Maker(20)
@@ -141,7 +141,7 @@ def test_every_request_is_answered_soon_and_leaves_everything_as_it_was(family: 
         slowest = max(slowest, time.thread_time() - began)
         codes[code] = codes.get(code, 0) + 1
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    assert codes[None] > REQUESTS / 4, codes  # otherwise mostly refusals are tested
+    assert codes[None] > REQUESTS / 4, codes  # otherwise the test would see mostly refusals
     assert len(codes) > 6, codes
     assert slowest < SECONDS
     assert peaks[2] - peaks[1] < MEMORY, peaks
@@ -159,7 +159,7 @@ _FIVE = Contrast([Token(5, "")], [])
 
 @pytest.mark.parametrize("ask", ["page", "code", "attribute", "attention"])
 @pytest.mark.parametrize("contrasts", [[], [_EMPTY], [_FIVE] * 2, [_FIVE] * 4, [_FIVE, _EMPTY, _FIVE]])
-def test_a_target_that_is_none_is_refused_by_every_request(ask: str, contrasts: list[Contrast]):
+def test_an_invalid_target_is_refused_by_every_request(ask: str, contrasts: list[Contrast]):
     target = msgspec.to_builtins(Target(contrasts))
     fields: dict[str, Any] = {
         "page": {"shown": {"target": target}},

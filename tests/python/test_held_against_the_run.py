@@ -1,4 +1,4 @@
-"""Values from weights are compared with the outputs of the run: refused, or noted, if the run did something else."""
+"""Values from weights are compared with the run's activations. If these differ, values are refused or have a note."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says_so(odd):
+def test_lengths_are_refused_if_the_run_wrote_something_else_and_copying_has_a_note(odd):
     model = deepcopy(tiny.boot("llama"))
     ODD[odd](model)
     cache = _run(model)[1]
@@ -50,14 +50,14 @@ def test_lengths_are_refused_where_the_run_wrote_something_else_and_copying_says
         found = residscope.attention(cache, "1.1", weighting="value")
     except ResidscopeError as error:
         assert "not all of `hook_attn_out`" in str(error)  # noqa: PT017
-    else:  # the projection is right, but a later step is not
+    else:  # the projection itself is right, but a later step differs
         assert any("not all of `hook_attn_out`" in note for note in found.notes)
     assert residscope.attention(cache, "0.1", weighting="value").notes == []
     assert any("In layer 1 the outputs of heads" in note for note in residscope.scores(cache, "copying").notes)
 
 
 @pytest.mark.parametrize(("place", "said"), [("v", "In layer 1 the values of heads"), ("embed", "`hook_embed` is not")])
-def test_copying_says_where_values_or_embeddings_are_not_by_the_weights(place, said):
+def test_copying_has_a_note_if_values_or_embeddings_do_not_follow_from_the_weights(place, said):
     model = deepcopy(tiny.boot("llama"))
     assert residscope.scores(_run(model)[1], "copying").notes == []
     module = model.embed if place == "embed" else model.blocks[1].attn.v
@@ -65,7 +65,7 @@ def test_copying_says_where_values_or_embeddings_are_not_by_the_weights(place, s
     assert any(said in note for note in residscope.scores(_run(model)[1], "copying").notes)
 
 
-def test_what_a_filtered_cache_cannot_check_is_said_of_every_figure():
+def test_every_value_has_a_note_on_what_a_filtered_cache_cannot_check():
     model = tiny.boot("llama")
     cache = _run(model, WEIGHTED)[1]
     answers = [
@@ -78,10 +78,10 @@ def test_what_a_filtered_cache_cannot_check_is_said_of_every_figure():
     assert all(any("was not checked" in note for note in answer.notes) for answer in answers)
     held = {name: tensor for name, tensor in cache.items() if name != "blocks.1.attn.hook_z"}
     notes = residscope.attribute(ActivationCache(held, model), ANSWERS).notes
-    assert any("heads of layers 0, 2 add up" in note for note in notes)  # layer 1 has none
+    assert any("heads of layers 0, 2 add up" in note for note in notes)  # layer 1 has no heads
 
 
-def test_a_final_norm_that_does_more_is_said():
+def test_a_final_norm_that_does_more_has_a_note():
     model = deepcopy(tiny.boot("llama"))
     norm = model.ln_final.original_component
     plain = type(norm)
@@ -106,7 +106,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("family", CHANGED)
-def test_what_the_model_does_to_its_logits_is_read_where_it_reads_it(family):
+def test_factors_of_the_logits_are_read_where_the_model_reads_them(family):
     model = deepcopy(tiny.boot(family))
     CHANGED[family](model.original_model)
     logits, cache = _run(model, ("hook_resid_post",))
@@ -115,7 +115,7 @@ def test_what_the_model_does_to_its_logits_is_read_where_it_reads_it(family):
     torch.testing.assert_close(found.probabilities[0], true, atol=1e-5, rtol=1e-3)
 
 
-def test_a_head_that_is_wrapped_without_a_weight_is_asked():
+def test_a_wrapped_unembedding_without_a_weight_is_called():
     class Wrap(torch.nn.Module):
         def __init__(self, inner):
             super().__init__()
@@ -133,7 +133,7 @@ def test_a_head_that_is_wrapped_without_a_weight_is_asked():
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("widened", [False, True])
-def test_a_coarse_cache_has_the_figures_of_its_own_tensors(family, kind, widened):
+def test_a_coarse_cache_has_the_values_of_its_own_tensors(family, kind, widened):
     model = tiny.boot(family)
     cache = _run(model)[1]
     coarse = {name: t.to(kind) if t.is_floating_point() else t for name, t in cache.items()}
@@ -155,7 +155,7 @@ def test_a_coarse_cache_has_the_figures_of_its_own_tensors(family, kind, widened
 
 
 @pytest.mark.parametrize(("factor", "kind", "behind"), [(1.0, None, True), (1.15, None, False), (1.15, "float8", None)])
-def test_norms_that_no_name_places_are_placed_by_nothing_coarse(factor, kind, behind):
+def test_norms_without_a_known_name_are_not_placed_by_coarse_activations(factor, kind, behind):
     model = tiny.boot("gpt2")
     cache = _run(model)[1]
     norm = model.blocks[0].ln1.original_component

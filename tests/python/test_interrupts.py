@@ -1,4 +1,4 @@
-"""Whenever an interrupt comes, it is raised, and all settings are restored."""
+"""An interrupt is raised at any moment, and all settings are restored."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def state() -> list[object]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts here")
-def test_an_interrupt_at_any_moment_is_raised_and_leaves_everything_as_it_was(cache, monkeypatch):
+def test_an_interrupt_at_any_moment_is_raised_and_changes_nothing(cache, monkeypatch):
     monkeypatch.setattr(switch_interval, "AFTERWARDS_SECONDS", 0.1)
     dice = random.Random(7)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # A timer's signal has the same effect on the main thread as Ctrl-C.
+    # The signal of a timer acts on the main thread like Ctrl-C.
     usual, interval = signal.signal(signal.SIGALRM, interrupt), sys.getswitchinterval()
     before, raised, answered = state(), 0, 0
     try:
@@ -71,7 +71,7 @@ def test_an_interrupt_at_any_moment_is_raised_and_leaves_everything_as_it_was(ca
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             assert state() == before
-            served.answer(question)  # nothing is locked
+            served.answer(question)  # no lock is left
             fresh = None
     finally:
         signal.signal(signal.SIGALRM, usual)
@@ -104,7 +104,7 @@ def test_a_panel_that_is_closed_ends_its_page(cache, monkeypatch):
         panel.to_html()
 
 
-def test_progress_is_shown_where_it_takes_longer(cache, monkeypatch, capsys):
+def test_progress_is_shown_if_the_work_takes_long(cache, monkeypatch, capsys):
     panel = residscope.inspect(cache, 5, show=False)
     monkeypatch.setattr(progress_bar, "AFTER", 60.0)
     panel.to_html(holds="all")
@@ -117,7 +117,7 @@ def test_progress_is_shown_where_it_takes_longer(cache, monkeypatch, capsys):
     assert "to_html" in capsys.readouterr().err
 
 
-def test_how_much_a_page_holds_is_said_and_refused_in_a_sentence(cache):
+def test_the_argument_holds_decides_the_size_of_a_page_and_wrong_values_are_refused(cache):
     panel = residscope.inspect(cache, 5, show=False)
     sizes = [len(panel.to_html(holds=holds)) for holds in ("view", "heads", "all")]
     assert sizes == sorted(sizes)

@@ -1,4 +1,4 @@
-"""Long work reports its progress, lets short requests run in between, and ends when its request is not sent again."""
+"""Long work reports progress, lets short requests run in between, and ends if its request is no longer repeated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(served: Service, id: str, ask: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def until(served: Service, id: str, question: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Send a request again and again, as a view does."""
+    """Send a request repeatedly until the reply comes, as a view does."""
     while True:
         reply, buffers = ask(served, id, question)
         if reply["kind"] != "working":
@@ -41,14 +41,14 @@ def cache():
     return run(boot("gpt2"))[2]
 
 
-def test_it_says_how_far_it_is_and_lets_short_questions_between(cache: Any, monkeypatch: pytest.MonkeyPatch):
+def test_long_work_reports_progress_and_lets_short_requests_run_in_between(cache: Any, monkeypatch: pytest.MonkeyPatch):
     expected = residscope.attribute(type(cache)(dict(cache.cache_dict), cache.model), 5)
     gate, served = Gate(monkeypatch), Service(cache)
     reply, _ = ask(served, "1", HEADS)
     assert reply["kind"] == "working"
     gate.reached()
     gate.let_through()
-    gate.reached()  # the first layer is done, the second one waits
+    gate.reached()  # the first layer is done, and the work waits before the second
     reply, _ = ask(served, "1", HEADS)
     assert (reply["kind"], reply["done"]) == ("working", 1)
     assert reply["total"] == 3 + 5  # three layers, then three MLPs and two embeddings
@@ -64,14 +64,14 @@ def test_it_says_how_far_it_is_and_lets_short_questions_between(cache: Any, monk
     assert not workers()
 
 
-def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch):
+def test_cancelled_work_ends(cache: Any, monkeypatch: pytest.MonkeyPatch):
     gate, served = Gate(monkeypatch), Service(cache)
     ask(served, "1", HEADS)
     gate.reached()
     (worker,) = workers()
     reply, _ = ask(served, "2", {"kind": "give-up", "id": "1"})
     assert reply["kind"] == "give-up"
-    gate.let_through()  # it ends after one more layer
+    gate.let_through()  # the work ends after one more layer
     worker.join(20)
     assert not worker.is_alive()
     assert not gate.waits.acquire(blocking=False)
@@ -79,7 +79,7 @@ def test_it_ends_when_it_is_given_up(cache: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("way", ["nobody asks", "the cache is gone", "closed"])
-def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch):
+def test_work_ends_when_its_request_is_no_longer_repeated(way: str, monkeypatch: pytest.MonkeyPatch):
     cache = run(boot("gpt2"))[2]
     gate, served = Gate(monkeypatch), Service(cache, keeps_alive=False)
     ask(served, "1", HEADS)
@@ -102,7 +102,7 @@ def test_it_ends_when_nobody_wants_it(way: str, monkeypatch: pytest.MonkeyPatch)
         assert answer["failure"]["code"] in ("gone", "given-up")
 
 
-def test_a_refusal_comes_as_from_any_question(cache: Any, monkeypatch: pytest.MonkeyPatch):
+def test_long_work_can_be_refused_like_any_request(cache: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(service, "_LARGE", 0)
     served = Service(cache)
     with torch.no_grad():

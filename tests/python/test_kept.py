@@ -1,4 +1,4 @@
-"""A file to resume is not trusted: a damaged or forged file is refused in a sentence, and never read completely."""
+"""A file to resume is not trusted: a damaged or forged file is refused in a sentence, without using much memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory) -> dict[str, Path]:
-    """A valid file for each question."""
+    """Valid files, one for each kind of call."""
     model, folder = tiny.boot("native"), tmp_path_factory.mktemp("kept")
     pairs = [many_worker.item(model, number) for number in range(3)]
     paths = {name: folder / f"{name}.npz" for name in QUESTIONS}
@@ -98,7 +98,7 @@ def with_header(files: Files, header: Any) -> Files:
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_good_file_is_resumed_exactly_also_where_it_was_packed(kept, name, kind, tmp_path):
+def test_a_good_file_is_resumed_exactly_even_if_it_was_compressed(kept, name, kind, tmp_path):
     files, path = unpacked(kept[name]), tmp_path / "again.npz"
     packed(path, files, kind)
     question = QUESTIONS[name]
@@ -115,7 +115,7 @@ def test_a_good_file_is_resumed_exactly_also_where_it_was_packed(kept, name, kin
 
 
 @pytest.mark.parametrize("part", [i / 24 for i in range(24)] + [0.999, 1 - 1e-6])
-def test_what_was_cut_off_is_refused(good, part):
+def test_a_truncated_file_is_refused(good, part):
     whole = good.read_bytes()
     good.write_bytes(whole[: int(len(whole) * part)])
     refused(good)
@@ -133,7 +133,7 @@ def test_flipped_bytes_are_refused_or_change_nothing(kept, tmp_path, flips):
         found = many(NEVER, resume=path).values
     except ResidscopeError as error:
         found = error.code
-    same = many(NEVER, resume=kept["values"]).values  # where the time of a member was changed, for example
+    same = many(NEVER, resume=kept["values"]).values  # for example, only the time of a member was changed
     assert found == "resume" if isinstance(found, str) else torch.equal(found, same)
 
 
@@ -207,7 +207,7 @@ def test_a_summary_of_another_number_of_prompts_than_its_items_have_is_refused(k
     assert "its number of prompts cannot be right" in refused(path, keep="summary")
 
 
-def test_a_file_of_no_rows_is_refused_even_if_all_of_it_fits(good):
+def test_a_file_without_rows_is_refused_even_if_it_is_consistent(good):
     files = unpacked(good)
     values = np.load(io.BytesIO(files["values.npy"]))
     none = {"kinds": [], "kind": [], "layer": [], "index": []}
@@ -216,7 +216,7 @@ def test_a_file_of_no_rows_is_refused_even_if_all_of_it_fits(good):
     assert "its rows cannot be right" in refused(good)
 
 
-def test_arrays_in_the_order_of_fortran_are_read_as_they_are(kept, tmp_path):
+def test_arrays_in_fortran_order_are_read(kept, tmp_path):
     files, path = unpacked(kept["positions"]), tmp_path / "kept.npz"
     values = np.load(io.BytesIO(files["values.npy"]))
     turned = array(np.asfortranarray(values))
@@ -230,7 +230,7 @@ def replaced(name: str, make: Callable[[Any], bytes]) -> Callable[[Files], Files
 
 
 def declared(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
-    """The header of an array, without data."""
+    """Return the header of an array without its data."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
     return file.getvalue()
@@ -289,14 +289,14 @@ def test_arrays_that_do_not_fit_are_refused(good, change):
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_another_way_of_packing_is_refused(good, kind):
+def test_another_compression_is_refused(good, kind):
     packed(good, unpacked(good), kind)
     assert "how it is packed" in refused(good)
 
 
 @pytest.mark.parametrize("member", ["header", "values", "items", "more"])
-def test_a_bomb_is_not_unpacked(good, member):
-    """300 MB in 300 kB: nothing of the array is read, and the message names the limit."""
+def test_a_decompression_bomb_is_not_unpacked(good, member):
+    """The file has 300 MB of zeros in 300 kB. The array is not read, and the message names the limit."""
     zeros = np.zeros(75_000_000 if member != "header" else 300_000_000, "<f4" if member != "header" else np.uint8)
     files = unpacked(good) | {f"{member}.npy": array(zeros)}
     del zeros
@@ -307,14 +307,14 @@ def test_a_bomb_is_not_unpacked(good, member):
     assert "it unpacks to 300 MB (for its size at most 2" in said or member == "more"
 
 
-def test_a_bomb_that_fits_its_header_is_not_unpacked(good):
+def test_a_decompression_bomb_that_fits_its_header_is_not_unpacked(good):
     files = unpacked(good)
     header, prompts = header_of(files), 10_000_000
     rows = len(header["frame"]["components"]["kind"])
     ones = np.zeros(prompts, np.float32)
     files |= {f"{name}.npy": array(ones) for name in ("measured", "constant", "unexplained")}
     files |= {"items.npy": array([0]), "facts.npy": array([0]), "prompts.npy": array([prompts])}
-    files["values.npy"] = declared((rows, prompts)) + bytes(4 * prompts)  # the data of a row
+    files["values.npy"] = declared((rows, prompts)) + bytes(4 * prompts)  # data for only one row
     packed(good, files, zipfile.ZIP_DEFLATED)
     del files, ones
     assert "it unpacks to" in refused(good)
@@ -328,7 +328,7 @@ def test_a_directory_of_very_many_names_is_not_read(good):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     assert "it is not a file" in refused(tmp_path / "pipe.npz")
 
@@ -344,4 +344,4 @@ def test_no_planted_link_is_written_through(tmp_path):
     assert outside.read_text() == "precious"
     assert sorted(path.parent.iterdir()) == [planted, path]
     assert many(NEVER[:1], resume=path).items == [0]
-    assert path.stat().st_mode == outside.stat().st_mode  # as of any new file
+    assert path.stat().st_mode == outside.stat().st_mode  # the permissions of a new file

@@ -1,4 +1,4 @@
-"""Models from which layers were removed, while the configuration still counts all of them."""
+"""Models from which layers were removed, although the configuration still counts them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def inner():
     return AutoModelForCausalLM.from_pretrained(str(tiny.folder("llama")), attn_implementation="eager")
 
 
-def test_the_layers_that_are_there_are_all_there_are(inner):
+def test_only_the_remaining_layers_count(inner):
     inner.model.layers = inner.model.layers[:2]
     model = TransformerBridge.boot_transformers(str(tiny.folder("llama")), hf_model=inner)
     assert (model.cfg.n_layers, len(model.blocks)) == (3, 2)
@@ -40,7 +40,7 @@ def test_the_layers_that_are_there_are_all_there_are(inner):
     assert row(cache, ["cache"], track(cache)).layers == 2
 
 
-def test_layers_taken_out_after_caching_are_a_sentence(inner):
+def test_layers_removed_after_caching_are_refused_in_a_sentence(inner):
     model = TransformerBridge.boot_transformers(str(tiny.folder("llama")), hf_model=inner)
     cache = model.run_with_cache(TOKENS)[1]
     model.blocks = model.blocks[:2]

@@ -1,4 +1,4 @@
-"""Text from outside is made safe to show, by the same rules as in the page, in everything that leaves the kernel."""
+"""In everything that leaves the kernel, untrusted text is made safe to show, by the rules of the page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_text_is_shown_as_on_the_page(text, expected):
 
 
 @pytest.mark.parametrize(("value", "largest", "more", "text"), FIGURES)
-def test_a_figure_is_written_as_on_the_page(value, largest, more, text):
+def test_a_number_is_written_as_on_the_page(value, largest, more, text):
     value, largest = (float("nan") if number is None else number for number in (value, largest))
     assert signed(value, largest, more) == text
 
@@ -76,12 +76,12 @@ def test_the_title_of_a_page_says_what_is_attributed(target, prompt, words):
 
 
 @pytest.mark.parametrize("piece", ["x", "👩‍", "क्", "\u0301", "🇫", "가", "\ud800", "\u202e", "e\u0301\u0302"], ids=ascii)
-def test_a_text_is_not_longer_than_can_be_read(piece):
+def test_a_very_long_text_is_shortened(piece):
     assert len(shown(piece * 100_000)) < 1000
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
-def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
+def test_a_hostile_name_is_made_safe_wherever_it_appears(name):
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     service = Service(cache, name)
@@ -106,7 +106,7 @@ def test_a_name_is_fit_to_be_read_wherever_it_goes(name):
     panel.close()
 
 
-def test_a_page_of_a_cache_by_such_a_name_is_of_utf_8(monkeypatch):
+def test_a_page_of_a_cache_with_such_a_name_is_valid_utf_8(monkeypatch):
     import IPython.core.getipython
 
     model = tiny.boot("llama")

@@ -1,4 +1,4 @@
-"""Code of others in a bundle comes with its licence: in the package, exported pages and both extensions."""
+"""Bundled packages come with their licences, in the Python package, exported pages and both extensions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ console.log(JSON.stringify(outputs.filter(([, { bytesInOutput }]) => bytesInOutp
 
 
 def others(bundle: str) -> dict[str, str]:
-    """The packages whose code is in a bundle, each with its licence, found without the build's own methods."""
+    """Return the packages in a bundle with their licences, found without the code of the build."""
     command = ["node", "--input-type=module", "-e", METAFILE, BUNDLES[bundle]]
     paths = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     found: dict[str, str] = {}
@@ -71,7 +71,7 @@ def test_the_package_holds_the_licences_of_what_its_bundles_hold(bundle):
 
 
 class Licences(HTMLParser):
-    """The content of an element of a page, as a browser reads it."""
+    """Reads the text of the element `licences` of a page, as a browser does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Licences(HTMLParser):
         self.text += data if self.inside else ""
 
 
-def test_an_exported_page_holds_them_too_and_they_end_nothing(monkeypatch):
+def test_an_exported_page_has_the_licences_and_they_do_not_end_its_script(monkeypatch):
     panel = residscope.inspect(tiny.run(tiny.boot("llama"))[2], ("w5", "w9"), show=False)
     page = panel.to_html()
     read = Licences()
@@ -96,7 +96,7 @@ def test_an_exported_page_holds_them_too_and_they_end_nothing(monkeypatch):
     assert_named(read.text, others("page"))
     assert words(OWN["Residscope"]) in words(read.text)
     tags = read.tags
-    assert len(page) - len(read.text) > 10 * len(read.text)  # licences are a small part of a page
+    assert len(page) - len(read.text) > 10 * len(read.text)  # the rest of the page was not read as licences
 
     hostile = "</pre></template><script>alert(1)</script>--><!-- ]]>"
     built = residscope.export.page._built
@@ -108,7 +108,7 @@ def test_an_exported_page_holds_them_too_and_they_end_nothing(monkeypatch):
     panel.close()
 
 
-def test_the_jupyterlab_extension_names_what_the_views_hold():
+def test_the_jupyterlab_extension_names_the_packages_in_its_bundle():
     path = PACKAGE / "labextension" / "static" / "third-party-licenses.json"
     packages = json.loads(path.read_text())["packages"]
     assert all(package["extractedText"].strip() and package["licenseId"] for package in packages)
@@ -118,7 +118,7 @@ def test_the_jupyterlab_extension_names_what_the_views_hold():
     )
 
 
-def test_the_vs_code_extension_names_them_too():
+def test_the_vs_code_extension_names_the_packages_in_its_bundle():
     subprocess.run(["node", "build.mjs"], cwd=ROOT / "extension" / "vscode", check=True, capture_output=True)
     said = (ROOT / "extension" / "vscode" / "dist" / "THIRD-PARTY-LICENSES.txt").read_text()
     assert_named(said, others("VS Code") | others("VS Code's page"))

@@ -1,4 +1,4 @@
-"""Attention of long prompts: down-sampled values compared with plain loops, exact values with the whole map."""
+"""Attention of long prompts. Expected: plain loops for down-sampled values, the whole map for exact values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTINGS = ["pattern", "value", "contribution"]
 
 
 def brute(values: torch.Tensor, step: int, pool: str) -> torch.Tensor:
-    """The same, cell by cell, in float64."""
+    """Down-sample cell by cell in float64."""
     rows = []
     for top in range(0, values.shape[0], step):
         row = []
@@ -33,7 +33,7 @@ def brute(values: torch.Tensor, step: int, pool: str) -> torch.Tensor:
 
 
 def in_pairs(values: torch.Tensor, pool: str) -> torch.Tensor:
-    """The same for blocks of 2 × 2, but faster."""
+    """Down-sample to blocks of 2 × 2, faster than `brute`."""
     corners = torch.stack([values[i::2, j::2].double() for i in (0, 1) for j in (0, 1)])
     return corners.mean(0) if pool == "mean" else corners.gather(0, corners.abs().argmax(0, keepdim=True))[0]
 
@@ -41,14 +41,14 @@ def in_pairs(values: torch.Tensor, pool: str) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(12, 12), (13, 7), (3, 20), (1, 9)])
 @pytest.mark.parametrize("step", [1, 2, 5])
 @pytest.mark.parametrize("pool", ["peak", "mean"])
-def test_each_figure_stands_for_its_block(shape, step, pool):
+def test_each_value_is_the_peak_or_mean_of_its_block(shape, step, pool):
     values = torch.randn(*shape, generator=torch.Generator().manual_seed(3))
     for given in (values, values.abs(), -values.abs()):
         small = down_sampled(given[None], step, pool)[0]
         torch.testing.assert_close(small.double(), brute(given, step, pool), atol=1e-6, rtol=1e-6)
 
 
-def test_no_more_travels_than_a_picture_has_and_a_line_travels_whole():
+def test_no_more_values_are_sent_than_a_picture_has_and_a_line_is_sent_whole():
     sides = [1, 15, 512, 513, 1000, 4096, 20_000]
     for rows, columns in [(a, b) for a in sides for b in (a, 1)]:
         step = Part(range(rows), range(columns), False).step
@@ -58,7 +58,7 @@ def test_no_more_travels_than_a_picture_has_and_a_line_travels_whole():
 
 @pytest.fixture(scope="module", params=["native", "gated"])
 def long(request):
-    """A cache of a long prompt, also with grouped queries in float16, and with gated heads."""
+    """A cache of a long prompt: plain, with grouped queries in float16, or with gated heads."""
     if request.param == "gated":
         model = tiny.boot("qwen3_5_text")
     else:
@@ -85,7 +85,7 @@ def unpacked(reply: AttentionReply, buffers: list[bytes], what: str) -> torch.Te
 
 @pytest.mark.parametrize("prompt", [None, 1])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prompt, monkeypatch):
+def test_overview_part_and_line_agree_with_the_whole_map(long, weighting, prompt, monkeypatch):
     name, _, cache, (layer, head) = long
     if name == "gated" and prompt is None:
         pytest.skip("slow, and the mean is the same code")
@@ -120,7 +120,7 @@ def test_overview_part_and_line_are_those_of_the_whole_map(long, weighting, prom
         torch.testing.assert_close(exact, expected.double(), atol=1e-6 * max(1, largest), rtol=1e-5)
 
 
-def test_a_line_of_a_blend_is_that_of_all_heads(long):
+def test_a_line_of_combined_heads_is_the_mean_over_all_heads(long):
     _, model, cache, (layer, _) = long
     service = Service(cache)
     ask = BlendAttention(layer, service.targets().resolve(5), 0, "value", rows=Span(500, 501))
@@ -147,8 +147,8 @@ def test_caches_in_half_precision_lose_no_peak(long, dtype):
     assert len(cells) == model.cfg.n_heads * small.side**2
 
 
-def test_only_what_is_asked_for_is_computed(long, monkeypatch):
-    """No array larger than a strip is made for a line, a part or an overview."""
+def test_only_the_requested_part_is_computed(long, monkeypatch):
+    """For a line, a part or an overview, no array larger than a strip is made."""
     _, _, cache, (layer, head) = long
     service = Service(cache)
     target = service.targets().resolve((5, 6))
@@ -162,13 +162,13 @@ def test_only_what_is_asked_for_is_computed(long, monkeypatch):
 
     for weighting in WEIGHTINGS:
         ask = ReadAttention(layer, head, target, 0, "last", weighting)
-        service.reply(ask)  # the layer was checked
+        service.reply(ask)  # so that the layer is already checked
         for part in ({}, {"rows": Span(9, 10)}, {"rows": Span(0, 50), "columns": Span(0, 50)}):
             sizes.clear()
             monkeypatch.setattr(torch.Tensor, "__mul__", watched)
             service.reply(msgspec.structs.replace(ask, **part))
             monkeypatch.setattr(torch.Tensor, "__mul__", multiply)
-            factors = LONG * 64  # the sources, for a head
+            factors = LONG * 64  # one vector for each source of a head
             assert max(sizes, default=0) <= (max(weightings.STRIP, factors) if not part else factors)
 
 

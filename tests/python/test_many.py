@@ -1,4 +1,4 @@
-"""Many caches in one call: the same values as one by one, no cache kept, and nothing lost if the call ends early."""
+"""Many caches in one call: values equal those of single calls, no cache is kept, and an early end loses nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
-def test_the_same_as_one_by_one(pairs, question, tmp_path):
+def test_many_caches_have_the_values_of_single_calls(pairs, question, tmp_path):
     each = [residscope.attribute(cache, answers, **question) for cache, answers in pairs]
     axis = each[0].axes.index("batch")
     values = torch.cat([one.values for one in each], axis)
@@ -79,7 +79,7 @@ def test_the_same_as_one_by_one(pairs, question, tmp_path):
     close(torch.tensor(summary.to_frame()["std"].to_numpy()).flatten(), summary.std().flatten())
     assert "mean of 9 prompts" in summary.to_plotly().layout.title.text
 
-    for keep, wanted in (("values", whole), ("summary", summary)):  # in two calls, with a file
+    for keep, wanted in (("values", whole), ("summary", summary)):  # resumed from a file in a second call
         path = tmp_path / f"{keep}.npz"
         many(pairs[:3], **question, keep=keep, resume=path)
         resumed = many(pairs, **question, keep=keep, resume=path)
@@ -116,7 +116,7 @@ def test_no_cache_is_kept(model, kind):
     seen: list[weakref.ref] = []
 
     def make(number):
-        # The previous one was freed before this one is made, without garbage collection.
+        # Earlier caches were freed before this cache is made, without garbage collection.
         assert all(alive() is None for alive in seen)
         cache, answers = many_worker.item(model, number)
         seen.append(weakref.ref(cache["blocks.1.hook_resid_post"]))
@@ -154,11 +154,11 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
         go(resume=path if safe == "file" else None)
     assert first.value.partial.items == [0, 1, 1]
     assert "2 items done" in " ".join(getattr(first.value, "__notes__", ["2 items done"]))
-    with pytest.raises(RuntimeError) as second:  # a second time, for another reason
+    with pytest.raises(RuntimeError) as second:  # a second early end, by an error
         go(resume=path if safe == "file" else first.value.partial)
     assert second.value.partial.items == [0, 1, 1, 2, 2, 2]
     result = go(resume=path if safe == "file" else second.value.partial)
-    assert made == [0, 1, 2, 3, 4]  # each one once
+    assert made == [0, 1, 2, 3, 4]  # each item was made once
     close(result.mean(), whole.mean())
     close(result.std(), whole.std())
     assert result.items == whole.items
@@ -169,7 +169,7 @@ def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
         assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
 
 
-def test_what_is_done_is_kept_every_half_minute(pairs, tmp_path, monkeypatch):
+def test_completed_items_are_saved_every_half_minute(pairs, tmp_path, monkeypatch):
     from residscope.many import checkpoint
 
     path, now, kept = tmp_path / "kept.npz", [0.0], []
@@ -181,12 +181,12 @@ def test_what_is_done_is_kept_every_half_minute(pairs, tmp_path, monkeypatch):
         return pairs[number]
 
     many([partial(make, number, seconds) for number, seconds in enumerate((0, 29, 31, 60, 62))], resume=path)
-    assert kept == [[], [], [], [0, 1, 2], [0, 1, 2]]  # after 31 seconds, and then after 62
+    assert kept == [[], [], [], [0, 1, 2], [0, 1, 2]]  # saved after 31 seconds, and again after 62
     assert list(checkpoint.read(path, {}).results) == [0, 1, 2, 3, 4]
     assert many(pairs).items == many(pairs, resume=path).items
 
 
-def test_a_file_is_not_written_again_before_anything_new_is_done(pairs, tmp_path):
+def test_a_file_is_written_again_only_after_new_work(pairs, tmp_path):
     path = tmp_path / "kept.npz"
     many(pairs[:2], resume=path)
     written = path.stat()
@@ -199,7 +199,7 @@ def test_a_file_is_not_written_again_before_anything_new_is_done(pairs, tmp_path
     assert many([*pairs[:2], third], resume=path).items == [0, 1, 1, 2, 2, 2]
 
 
-def test_an_iterator_is_run_through_to_where_it_was(pairs, tmp_path):
+def test_an_iterator_is_advanced_to_the_first_new_item(pairs, tmp_path):
     path = tmp_path / "kept.npz"
 
     def stream(stop=None):
@@ -221,7 +221,7 @@ def test_an_iterator_is_run_through_to_where_it_was(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("layers", [[0, 2], (0, 2), range(0, 3, 2)], ids=["list", "tuple", "range"])
-def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, layers, tmp_path):
+def test_the_type_of_a_sequence_does_not_matter_when_resuming(pairs, layers, tmp_path):
     path = tmp_path / "kept.npz"
     result = many(pairs[:2], by="neuron", layers=[0, 2], resume=path)
     made: Any = [lambda: pytest.fail("it was made")] * 2
@@ -241,11 +241,11 @@ def test_of_an_option_it_does_not_matter_what_kind_of_sequence_it_is(pairs, laye
         ({"model": "other"}, "Item 2: "),
     ],
 )
-def test_what_is_resumed_must_fit(pairs, change, said, tmp_path):
+def test_resumed_results_must_fit_the_call(pairs, change, said, tmp_path):
     path = tmp_path / "kept.npz"
     caches = [cache for cache, _ in pairs]
     same: dict[str, Any] = {"answers": ANSWERS, "resume": path}
-    same |= {"by": "accumulated"} if "norm" in change else {}  # only a lens has another convention
+    same |= {"by": "accumulated"} if "norm" in change else {}  # only the lens can be recomputed
     many(caches[:2], **same)
     if "model" in change:
         other = tiny.boot("native", compatible=True) if change["model"] == "compatible" else tiny.boot("native-rms")
@@ -284,14 +284,14 @@ TOKENIZERS = {
 
 @pytest.mark.parametrize("what", TOKENIZERS)
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_what_is_resumed_must_have_the_same_tokenizer(what, on_error, tmp_path):
-    """The tokenizer decides what is padding, and which token a word is."""
+def test_resumed_results_must_have_the_same_tokenizer(what, on_error, tmp_path):
+    """The tokenizer decides which tokens are padding, and which token a word is."""
     change, said = TOKENIZERS[what]
     path, model = tmp_path / "kept.npz", tiny.boot("native")
     caches = [many_worker.item(model, number)[0] for number in range(4)]
     go = partial(many, answers=(5, 6), resume=path)
     go(caches[:2])
-    model.tokenizer = copy.deepcopy(model.tokenizer)  # another object, but equal
+    model.tokenizer = copy.deepcopy(model.tokenizer)  # an equal tokenizer is accepted
     assert go(caches[:3]).items == go(caches[:3]).items
     path.unlink()
     go(caches[:2])
@@ -305,7 +305,7 @@ def test_what_is_resumed_must_have_the_same_tokenizer(what, on_error, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_several_tokenizers_in_one_run_are_told():
+def test_several_tokenizers_in_one_run_are_noticed():
     model = tiny.boot("native")
     model.tokenizer = copy.deepcopy(model.tokenizer)
 
@@ -317,7 +317,7 @@ def test_several_tokenizers_in_one_run_are_told():
     assert any("several tokenizers" in note for note in many(items(), ANSWERS).notes)
 
 
-def test_a_file_of_before_that_knows_no_tokenizer_is_gone_on_with(pairs, tmp_path):
+def test_an_old_file_without_a_tokenizer_can_be_resumed(pairs, tmp_path):
     path = tmp_path / "kept.npz"
     many(pairs[:2], resume=path)
     kept = dict(np.load(path))
@@ -327,7 +327,7 @@ def test_a_file_of_before_that_knows_no_tokenizer_is_gone_on_with(pairs, tmp_pat
     assert torch.equal(many(pairs, resume=path).values, many(pairs).values)
 
 
-def test_a_place_that_will_not_do_is_refused_before_the_work(pairs, tmp_path):
+def test_an_unusable_path_is_refused_before_the_work(pairs, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("mine")
     cut = tmp_path / "cut.npz"
@@ -380,7 +380,7 @@ def test_a_bad_item_is_named_or_left_out(pairs, make, said):
     ("item", "kinds"),
     [((1, "a"), "(int, str)"), ((1, "a", 2, "b"), "(int, str, int, str)"), ([1, "a"] * 3, "(int, str, int, str, …)")],
 )
-def test_what_an_item_was_instead_is_said(item, kinds):
+def test_a_refusal_names_the_types_in_a_wrong_item(item, kinds):
     with pytest.raises(ResidscopeError) as refused:
         many([item], ANSWERS)
     forms = "a cache, (cache, answers) or (cache, answers, options)"
@@ -395,7 +395,7 @@ def test_what_an_item_was_instead_is_said(item, kinds):
         (5, "it lacks `0_mlp_out`, `1_mlp_out`, `2_mlp_out` and 2 more)"),
     ],
 )
-def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
+def test_three_of_many_missing_rows_are_named(count, said):
     def frame(*rows):
         return ResultLayout("layer", list(rows), ("component", "batch"), (), [], None, None)
 
@@ -423,13 +423,13 @@ def test_of_many_rows_that_an_item_lacks_three_are_named(count, said):
         ("pairs", {"accelerator": 2}, "was given int"),
     ],
 )
-def test_a_bad_question_is_refused(pairs, items, options, said):
+def test_a_wrong_call_is_refused(pairs, items, options, said):
     given = {"pairs": pairs, "caches": [cache for cache, _ in pairs]}.get(items) if isinstance(items, str) else items
     with pytest.raises(ResidscopeError, match=said):
         many(given, **options)
 
 
-def test_prompts_of_other_lengths(model):
+def test_prompts_of_different_lengths(model):
     def cut(number, length):
         torch.manual_seed(number)
         return model.run_with_cache(torch.randint(3, tiny.VOCAB, (2, length)))[1]
@@ -441,8 +441,8 @@ def test_prompts_of_other_lengths(model):
             many(items, ANSWERS, **question)
 
 
-def test_notes_are_said_once(ioi):
-    """A note of some items names their numbers. Notes that differ only in their values are the same note."""
+def test_repeated_notes_are_merged(ioi):
+    """A note on some items names their numbers. Notes that differ only in numbers are the same note."""
     changed = dict(ioi.cache.cache_dict)
     bare = type(ioi.cache)({name: t for name, t in changed.items() if name != "ln_final.hook_scale"}, ioi.model)
     other = type(ioi.cache)(changed | {"hook_embed": changed["hook_embed"] * 1.5}, ioi.model)
@@ -453,7 +453,7 @@ def test_notes_are_said_once(ioi):
     assert [note.partition(": ")[0] for note in notes] == ["2 items (1, 3)"] * len(lone)
 
 
-def test_a_note_of_padding_names_an_item_only_where_its_figures_are_that_items(model):
+def test_a_merged_note_on_padding_names_an_item_if_its_numbers_differ(model):
     def padded(*lengths):
         rows = [[*range(5, 5 + length), *[0] * (7 - length)] for length in lengths]
         return model.run_with_cache(torch.tensor(rows))[1]
@@ -467,7 +467,7 @@ def test_a_note_of_padding_names_an_item_only_where_its_figures_are_that_items(m
     assert many([once, padded(7), longer], ANSWERS).notes == [f"2 items (0, 2), such as item 0: {note}"]
 
 
-def test_spread_where_the_mean_is_large():
+def test_the_spread_is_right_if_the_mean_is_large():
     torch.manual_seed(0)
     values = 1e4 + torch.randn(3, 1000, dtype=torch.float64) * 1e-3
     pieces = [Spread.of(piece, 1) for piece in values.split([1, 7, 292, 700], 1)]
@@ -483,7 +483,7 @@ def test_progress_is_shown(pairs, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_document_runs(model, monkeypatch, tmp_path):
+def test_the_code_of_the_document_runs(model, monkeypatch, tmp_path):
     torch.manual_seed(0)
     prompts, answers = torch.randint(3, tiny.VOCAB, (8, 7)), [(f"w{i}", "w9") for i in range(10, 18)]
     monkeypatch.setattr(demo, "ioi", lambda: SimpleNamespace(model=model, prompts=prompts, answers=answers))
@@ -506,7 +506,7 @@ def test_a_file_says_what_was_left_out(pairs, tmp_path):
 
 @pytest.fixture
 def two(monkeypatch):
-    """`attribute_many` in two processes, here one after the other: the second has the results of the first."""
+    """`attribute_many` in two processes, which run one after the other. The second gets the results of the first."""
     from residscope.many.processes import Processes
 
     done: list[Any] = []
@@ -524,7 +524,7 @@ def two(monkeypatch):
 
 
 @pytest.mark.parametrize("keep", ["values", "summary"])
-def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, two):
+def test_the_result_lists_the_items_that_each_process_left_out(pairs, keep, two):
     bad = [(pairs[0][0], "no word"), (pairs[1][0], "nothing"), (pairs[2][0], "none")]
     items = [pairs[0], bad[0], bad[1], pairs[2], pairs[4], bad[2]]
     whole = two(items, on_error="skip", keep=keep)
@@ -538,16 +538,16 @@ def test_what_each_process_left_out_is_told_of_the_whole(pairs, keep, two):
     close(whole.std(), alone.std())
 
 
-def test_a_process_that_goes_on_and_leaves_all_out_tells_it_too(pairs, two):
+def test_a_resumed_process_that_leaves_out_all_its_items_reports_them(pairs, two):
     items = [pairs[0], (pairs[1][0], "no word"), pairs[2], (pairs[3][0], "nothing")]
     with pytest.raises(ResidscopeError) as stopped:
         many(items)
-    whole = two(items, on_error="skip", resume=stopped.value.partial)  # only the second has the bad ones
+    whole = two(items, on_error="skip", resume=stopped.value.partial)  # only the second process has bad items
     assert (whole.items, list(whole.skipped)) == ([0, 2, 2, 2], [1, 3])
 
 
 def test_two_processes(model, tmp_path):
-    """`accelerate`'s own launcher, two processes on the CPU (`--multi_gpu` is its name for several processes)."""
+    """`accelerate`'s launcher starts two processes on the CPU. (`--multi_gpu` is its option for several processes.)"""
     options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -562,10 +562,10 @@ def test_two_processes(model, tmp_path):
     for rank in range(2):
         found = json.loads((tmp_path / f"found-{rank}.json").read_text())
         assert found["processes"] == 2
-        assert found["made"] == [[0, 2, 4], [1, 3]][rank]  # its own, and no others
+        assert found["made"] == [[0, 2, 4], [1, 3]][rank]  # each process makes only its own items
         assert found["items"] == whole.items
         assert found["same"] == [True, True, True]
-        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both raise, and none waits
+        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both raise, and neither waits
         assert found["left"] == ["kept.process-0-of-2.npz", "kept.process-1-of-2.npz"]
         assert found["made_again"] == [[], [3]][rank]
         tensors = torch.load(tmp_path / f"tensors-{rank}.pt")
@@ -576,6 +576,6 @@ def test_two_processes(model, tmp_path):
         close(tensors["total"], effects.total)
         close(tensors["sem"], effects.sem("indirect"))
     assert sorted(file.name for file in Path(tmp_path).glob("kept*")) == ["kept.npz"]
-    # One process continues from the files of several.
+    # A single process can resume the results of several processes.
     alone = many([*[lambda: pytest.fail("it was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")
     close(alone.values, whole.values)

@@ -1,6 +1,6 @@
-"""Effects that a view requests: they are measured in turns on the main thread, and never otherwise.
+"""Effects that a view requests are measured only in turns on the main thread.
 
-Expected: `residscope.ablate` and `patch` (compared with hooked runs elsewhere), and TransformerLens' own hooks.
+Expected: `residscope.ablate` and `patch` (which other tests compare with hooked runs), and TransformerLens' own hooks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAIR = ("w5", "w9")
 
 @pytest.fixture
 def run(monkeypatch):
-    """A tiny model with two runs of three prompts in the user's namespace. `runs` counts how often the model is run."""
+    """A tiny model with two runs of three prompts, in the user's namespace, and a service for the first run."""
     model = tiny.boot("llama")
     tokens, _, cache = tiny.run(model)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def ask(run, request, *, gives_turns=True):
 
 
 def measured(run, request, most=500):
-    """Send the request, and give turns until nothing is left."""
+    """Send a request and give turns until everything is measured. Return the reply and its buffers."""
     for _ in range(most):
         reply, buffers = ask(run, request)
         if reply.state != "waiting":
@@ -60,7 +60,7 @@ def measured(run, request, most=500):
 
 @contextmanager
 def calls(run):
-    """How often the first block is called meanwhile. A hook on it would not do, because it would change the run."""
+    """A list that grows at each call of the first block. (A hook would count as a change of the run.)"""
     found: list[int] = []
     block = run.model.blocks[0]
     handle = register_module_forward_hook(lambda module, *_: found.append(1) if module is block else None)
@@ -110,7 +110,7 @@ def test_the_stream_at_each_position(run):
     request = MeasureEffects(run.target, "stream", "other", Against("other"), prompt=1, position=4)
     _, [total, direct, estimate] = measured(run, request)
     np.testing.assert_allclose(total[:, :5], truth.effects[..., 1][:, :5], atol=1e-5)
-    assert np.isnan(total[:, 5:]).all()  # positions after the target
+    assert np.isnan(total[:, 5:]).all()  # positions after that of the target
     assert not np.isnan(estimate[:, :5]).any()
     assert np.isnan(direct).all()
 
@@ -126,12 +126,12 @@ def test_the_largest_estimates_are_measured_first(run, monkeypatch):
         known = [] if total is None else np.flatnonzero(~np.isnan(total)).tolist()
         seen += [at for at in known if at not in seen]
     guess = residscope.estimate(run.cache, "zero", PAIR).effects
-    size = guess.abs().mean(-1).flatten()  # also if prompts differ in sign
+    size = guess.abs().mean(-1).flatten()  # the size counts even if the signs of prompts differ
     n_heads = run.model.cfg.n_heads
     assert seen[0] // n_heads == int(size.argmax()) // n_heads  # heads of one layer are measured together
 
 
-def test_nothing_is_run_unless_it_is_a_turn(run):
+def test_the_model_is_run_only_in_a_turn(run):
     request = MeasureEffects(run.target)
     with calls(run) as counted:
         reply, [total, *_] = ask(run, request)
@@ -149,7 +149,7 @@ def test_nothing_is_run_unless_it_is_a_turn(run):
 
 
 def test_a_stop_that_comes_during_a_turn_ends_it(run):
-    """As from a sidebar, on another thread. The run's own hooks do not count as a change of the run."""
+    """The stop comes on another thread, as from a sidebar. The hooks of the run do not count as a change."""
     request = MeasureEffects(run.target)
     turn = ask(run, request)[0].turn
     block, threads = run.model.blocks[1], []
@@ -160,7 +160,7 @@ def test_a_stop_that_comes_during_a_turn_ends_it(run):
                 threading.Thread(target=ask, args=(run, msgspec.structs.replace(request, measure=False, stop=True)))
             )
             threads[0].start()
-            threads[0].join(1)  # it waits for the lock of this turn, but has already stopped the turn
+            threads[0].join(1)  # the request waits for the lock of this turn, but has already stopped the turn
 
     handle = register_module_forward_hook(stop)
     turns.take(turn)
@@ -172,7 +172,7 @@ def test_a_stop_that_comes_during_a_turn_ends_it(run):
     assert ask(run, msgspec.structs.replace(request, measure=False, stop=True))[0].state == "stopped"
 
 
-def test_it_stops_and_goes_on_where_it_stopped(run, monkeypatch):
+def test_a_stopped_measurement_goes_on_where_it_stopped(run, monkeypatch):
     monkeypatch.setattr("residscope.serving.measuring.TURN", 0.0)
     request = MeasureEffects(run.target)
     while ask(run, request)[0].done == 0:
@@ -190,20 +190,20 @@ def test_it_stops_and_goes_on_where_it_stopped(run, monkeypatch):
     assert np.array_equal(after[known], total[known])
 
 
-def test_what_is_measured_of_all_prompts_is_not_measured_again_for_one(run):
+def test_effects_of_all_prompts_are_not_measured_again_for_one_prompt(run):
     measured(run, MeasureEffects(run.target))
     with calls(run) as counted:
         reply, _ = ask(run, MeasureEffects(run.target, prompt=1))
         assert (reply.state, reply.prompts, counted) == ("done", 1, [])
 
 
-def test_a_change_between_two_turns_ends_it_with_its_reason(run):
+def test_a_change_between_two_turns_ends_the_measurement_with_a_reason(run):
     request = MeasureEffects(run.target)
     turn = ask(run, request)[0].turn
     turns.take(turn)
     with torch.no_grad():
         run.model.blocks[1].attn.o.weight.mul_(1.5)
-    turns.take(turn)  # the turn of a run of the old weights
+    turns.take(turn)  # a turn that was requested for the old weights
     with pytest.raises(residscope.ResidscopeError, match="weights were changed"):
         measured(run, request)
 
@@ -225,7 +225,7 @@ def test_an_exception_or_an_interrupt_leaves_nothing_behind(run):
         measured(run, request)
     fails.pop(0)
     handle.remove()
-    handle = run.model.blocks[1].register_forward_hook(hook)  # another hook: another run
+    handle = run.model.blocks[1].register_forward_hook(hook)  # with another hook, the run is another one
     assert measured(run, request)[0].state == "stopped"
     handle.remove()
     assert state() == before
@@ -268,7 +268,7 @@ def test_a_run_without_heads_is_the_second_run_of_a_comparison(run, by):
     np.testing.assert_allclose(written, expected.written.mean(-1)[: expected.parts], atol=1e-5)
     map_reply, _ = run.service.reply(CompareAttention(1, 2, against, 0))
     assert len(map_reply.parts) == 3
-    run.service.reply(RunWithout(Against()))  # the comparison has ended: its run is released
+    run.service.reply(RunWithout(Against()))  # ends the comparison, so that its run is released
     with pytest.raises(residscope.ResidscopeError, match="run again"):
         run.service.reply(compare)
 
@@ -318,7 +318,7 @@ def test_another_cache_of_the_same_name_is_measured_again(run):
     assert np.abs(second - first).max() > 1e-2
 
 
-def test_what_failed_is_made_again_when_it_is_asked_again(run):
+def test_a_failed_request_is_tried_again_when_it_is_sent_again(run):
     request = MeasureEffects(run.target, replaced_by="other", against=Against("later"))
     with pytest.raises(residscope.ResidscopeError, match="no activation cache `later`"):
         measured(run, request)
@@ -340,7 +340,7 @@ def test_the_stream_has_no_effect_at_padding(run):
     assert np.isnan(measured(run, msgspec.structs.replace(request, prompt=0))[1][0][:, -3:]).all()
 
 
-def test_a_stop_while_it_begins_loses_nothing(run, monkeypatch):
+def test_a_stop_during_the_preparation_loses_nothing(run, monkeypatch):
     from residscope.causes.sweep import Sweep
     from residscope.compute.progress import WorkCancelledError
 
@@ -359,7 +359,7 @@ def test_a_stop_while_it_begins_loses_nothing(run, monkeypatch):
     assert not np.isnan(estimate).any()
 
 
-def test_what_a_hook_reads_may_not_change_during_the_runs(run, monkeypatch):
+def test_a_change_of_a_value_that_a_hook_reads_is_refused(run, monkeypatch):
     monkeypatch.setattr("residscope.serving.measuring.TURN", 0.0)
     scale = [1.0]
     run.model.blocks[1].register_forward_hook(lambda _m, _a, output: _scaled(output, scale[0]))
@@ -375,7 +375,7 @@ def _scaled(output, factor):
     return (output[0] * factor, *output[1:]) if isinstance(output, tuple) else output * factor
 
 
-def test_asking_what_is_known_stops_nothing(run):
+def test_a_request_for_known_effects_stops_no_measurement(run):
     request = MeasureEffects(run.target)
     turns.take(ask(run, request)[0].turn)
     assert ask(run, msgspec.structs.replace(request, measure=False))[0].state != "stopped"

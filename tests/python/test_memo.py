@@ -1,4 +1,4 @@
-"""A result is reused only while it is valid: for the same cache, state, weights and request."""
+"""A memoised result is used only for the same cache, state of the cache, weights and request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from residscope.serving.service import Service
 from residscope.session import change_tracking
 from tests.support.tiny import boot, run
 
-# Norms, factors and biases of sublayers' outputs; parallel blocks, grouped queries, hybrids.
+# Families with norms, factors or biases on sublayers' outputs, parallel blocks, grouped queries, or hybrid layers.
 FAMILIES = ["gpt2", "bloom", "gptj", "falcon", "gemma2", "gemma4_text", "olmo2", "glm4"]
 FAMILIES += ["granite", "stablelm", "exaone4", "mixtral", "jamba", "native"]
 QUESTIONS: list[dict[str, Any]] = [
@@ -37,11 +37,11 @@ HEADS = {"kind": "attribute", "by": "head", "target": FIVE}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_new_target_is_read_off_kept_vectors_as_off_the_activations(family: str, monkeypatch: pytest.MonkeyPatch):
+def test_memoised_vectors_give_a_new_target_the_values_of_the_activations(family: str, monkeypatch: pytest.MonkeyPatch):
     model = boot(family)
     _, _, cache = run(model)
     for question in QUESTIONS:
-        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second target on, vectors are kept
+        for answers in ((5, 6), (7, 8), [(9, 3), 4, (11, 12)]):  # from the second target on, vectors are memoised
             found = residscope.attribute(cache, answers, **question)
         with monkeypatch.context() as patch:
             patch.setattr(component_vectors, "LARGEST", 0)
@@ -55,7 +55,7 @@ def test_a_new_target_is_read_off_kept_vectors_as_off_the_activations(family: st
         assert torch.allclose(found.unexplained, expected.unexplained, atol=20 * near)
 
 
-def test_what_was_asked_before_is_not_computed_again_and_is_the_askers_own(monkeypatch: pytest.MonkeyPatch):
+def test_a_repeated_request_is_not_computed_again_and_gets_its_own_copy(monkeypatch: pytest.MonkeyPatch):
     model = boot("gpt2")
     _, logits, cache = run(model)
     asked: list[object] = []
@@ -85,7 +85,7 @@ def test_what_was_asked_before_is_not_computed_again_and_is_the_askers_own(monke
 
 
 @pytest.mark.parametrize("change", ["activation", "replaced", "weight", "weight replaced", "submodule", "logits"])
-def test_after_a_change_it_is_computed_anew(change: str):
+def test_after_a_change_results_are_computed_again(change: str):
     model = boot("gpt2")
     _, logits, cache = run(model)
     given = {"logits": logits} if change == "logits" else {}
@@ -103,7 +103,7 @@ def test_after_a_change_it_is_computed_anew(change: str):
                 inner = model.ln_final.original_component
                 inner.weight = torch.nn.Parameter(inner.weight * 2)
             case "submodule":
-                inner = model.ln_final.original_component  # stays in memory
+                inner = model.ln_final.original_component  # so that the old module stays in memory
                 model.ln_final.set_original_component(copy.deepcopy(inner))
                 model.ln_final.original_component.weight.mul_(2)
             case _:
@@ -116,7 +116,7 @@ def test_after_a_change_it_is_computed_anew(change: str):
     assert not (torch.equal(after.values, before.values) and torch.equal(after.measured, before.measured))
 
 
-def test_it_goes_with_the_cache_and_keeps_nothing_alive():
+def test_memoised_results_end_with_the_cache_and_keep_nothing_alive():
     model = boot("gpt2")
     _, _, cache = run(model)
     for answers in (5, 6, 7):
@@ -136,7 +136,7 @@ def test_it_goes_with_the_cache_and_keeps_nothing_alive():
     assert weight() is None
 
 
-def test_what_was_made_in_inference_mode_is_computed_each_time():
+def test_activations_made_in_inference_mode_are_read_each_time():
     model = boot("gpt2")
     with torch.inference_mode():
         _, _, cache = run(model)
@@ -146,7 +146,7 @@ def test_what_was_made_in_inference_mode_is_computed_each_time():
     assert not torch.equal(before.values, after.values)
 
 
-def test_a_view_is_answered_from_memory_only_while_that_is_true():
+def test_a_view_gets_a_memoised_reply_only_while_it_is_valid():
     model = boot("gpt2")
     tokens, _, cache = run(model)
 
@@ -155,13 +155,13 @@ def test_a_view_is_answered_from_memory_only_while_that_is_true():
         assert answer_of(answered) == "attribute"
         return buffers[0]
 
-    plain, padded = Service(cache), Service(cache, tokens=tokens.index_fill(1, torch.tensor([6]), 0))  # 0 is padding
+    plain, padded = Service(cache), Service(cache, tokens=tokens.index_fill(1, torch.tensor([6]), 0))  # 0: padding
     first = answer(plain)
     assert answer(plain) is first
-    assert answer(Service(cache)) is first  # another view of the same cache
-    assert answer(padded) != first  # read one token earlier
+    assert answer(Service(cache)) is first  # another view of the cache gets the memoised reply
+    assert answer(padded) != first  # this view reads one token earlier
     masked = answer(Service(cache, attention_mask=torch.ones_like(tokens).index_fill(1, torch.tensor([6]), 0)))
-    torch.testing.assert_close(  # with its own settings, not another view's result
+    torch.testing.assert_close(  # this view's settings count, not those of another view
         torch.frombuffer(bytearray(masked), dtype=torch.float32),
         residscope.attribute(cache, 5, position=5).mean(),
     )
@@ -180,7 +180,7 @@ def answer_of(answered: dict[str, Any]) -> str:
     return answered["reply"]["kind"]
 
 
-def test_a_plain_dictionary_is_answered_from_memory_that_goes_with_its_view():
+def test_memoised_replies_about_a_plain_dictionary_end_with_its_view():
     model = boot("gpt2")
     activations = dict(run(model)[2].cache_dict)
     served, before = Service(activations, model=model), len(CACHES)
@@ -190,7 +190,7 @@ def test_a_plain_dictionary_is_answered_from_memory_that_goes_with_its_view():
 
 
 @pytest.mark.parametrize("odd", [None, 3, [1, 2]])
-def test_what_is_only_like_a_cache_is_refused_in_a_sentence(odd: object):
+def test_an_object_that_is_only_like_a_cache_is_refused_in_a_sentence(odd: object):
     class Odd:
         cache_dict = odd
         model = None
@@ -199,7 +199,7 @@ def test_what_is_only_like_a_cache_is_refused_in_a_sentence(odd: object):
         residscope.attribute(Odd(), 5)
 
 
-def test_a_store_is_bounded_and_forgets_the_longest_unused():
+def test_a_store_is_bounded_and_drops_the_least_recently_used_entry():
     store = ResultStore(10_000)
     for name in "abc":
         store.put((name, 1), name, 3_000)
@@ -213,7 +213,7 @@ def test_a_store_is_bounded_and_forgets_the_longest_unused():
     assert len(store) == 2
 
 
-def test_what_is_dropped_between_any_two_lines_leaves_the_store_right():
+def test_an_entry_that_is_dropped_between_any_two_lines_leaves_the_store_consistent():
     line = 0
     for line in range(1, 100):
         store = ResultStore(3_000)
@@ -246,7 +246,7 @@ def test_what_is_dropped_between_any_two_lines_leaves_the_store_right():
     assert 10 < line < 99
 
 
-def test_keys_tell_questions_apart():
+def test_keys_distinguish_requests():
     tensor = torch.zeros(200_000)
     alike = [(1, 1), ([" a", 2], [" a", 2]), ({1, 2}, {2, 1}), (torch.tensor([1]), torch.tensor([1])), (tensor, tensor)]
     for one, other in alike:
@@ -267,7 +267,7 @@ def test_keys_tell_questions_apart():
         key_of(object())
 
 
-def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
+def test_the_number_of_an_object_is_never_used_again():
     class Thing:
         pass
 
@@ -279,5 +279,5 @@ def test_a_number_tells_a_thing_from_every_other_that_was_ever_there():
         unique_id(1)
     del thing
     gc.collect()
-    later = [Thing() for _ in range(100)]  # one of them may get the same address
+    later = [Thing() for _ in range(100)]  # one of these may get the address of a deleted one
     assert of not in {unique_id(one) for one in later}

@@ -1,6 +1,6 @@
-"""The present wire, message by message: a difference from `tests/texts/messages.json` is a change of the wire.
+"""Each message between views and kernel: a difference from `tests/texts/messages.json` is a change of the protocol.
 
-`npm run record` writes the file again. Read the changes before you commit them.
+`npm run record` writes the file again. Read the differences before you commit them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def kept() -> list[dict[str, Any]]:
     return json.loads(recorded.FILE.read_text(encoding="utf-8"))
 
 
-def test_each_question_has_the_answer_that_it_had(kept: list[dict[str, Any]]):
+def test_each_request_has_its_recorded_answer(kept: list[dict[str, Any]]):
     for found, expected in zip(recorded.messages(), kept, strict=True):
         alike(found, expected, found["question"]["ask"]["kind"])
 
@@ -35,7 +35,7 @@ def test_there_is_a_message_of_each_kind(kept: list[dict[str, Any]]):
     assert any("failure" in message["answer"] for message in kept)
 
 
-def test_what_the_pages_tests_are_answered_is_still_what_python_answers():
+def test_the_recorded_replies_for_the_pages_tests_are_those_of_python():
     service = Service(recorded.run()[1])
     made = json.loads(recorded.RECORDING.read_text(encoding="utf-8"))
     for entry in made["entries"]:
@@ -48,7 +48,7 @@ def test_what_the_pages_tests_are_answered_is_still_what_python_answers():
 
 
 def alike(found: Any, expected: Any, where: str) -> None:
-    """Whether two messages are equal up to the last digits of numbers."""
+    """Check that two messages are equal up to the last digits of numbers."""
     assert type(found) is type(expected), where
     if isinstance(found, dict):
         assert list(found) == list(expected), where

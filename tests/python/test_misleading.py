@@ -1,4 +1,4 @@
-"""Errors and notes name what is wrong with a model: it is not supported, in training mode, or has other weights."""
+"""Errors and notes name the right cause: an unsupported model, training mode, or changed weights."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_training_mode_is_noted_only_if_there_is_dropout(tmp_path):
             found = residscope.attribute(cache, (5, 6), by=by)
             assert any("in training mode" in note for note in found.notes) == training
             assert bool(found.notes) == training
-    plain = copy.deepcopy(tiny.boot("llama")).train()  # it has no dropout, so training mode changes nothing
+    plain = copy.deepcopy(tiny.boot("llama")).train()  # without dropout, training mode changes nothing
     _, logits, cache = tiny.run(plain)
     found = residscope.attribute(cache, 5)
     assert not found.notes
@@ -122,7 +122,7 @@ def test_training_mode_after_the_run_does_not_change_the_values_of_the_cache(wit
             found = compute(same_cache)
             torch.testing.assert_close(found.values, before[name].values)
             assert not found.notes
-        panel = residscope.inspect(same_cache, (5, 6), show=False)  # the cache is tracked only from here
+        panel = residscope.inspect(same_cache, (5, 6), show=False)  # the cache is tracked only from this call
         request = {"kind": "attribute", "by": "layer", "target": panel.wire_target}
         reply = panel._service.answer({"id": "1", "ask": request})[0]["reply"]
         assert reply["measured"] == pytest.approx(float(before["layer"].measured.mean()), abs=1e-5)
@@ -135,14 +135,14 @@ def test_training_mode_is_only_a_possible_cause_of_an_unexplained_value(with_dro
     cache = tiny.run(model)[2]
     edited = ActivationCache(dict(cache.cache_dict), model)
     edited.cache_dict["blocks.1.attn.hook_z"] = 2 * cache["blocks.1.attn.hook_z"]
-    model.train()  # after the run, so the real cause is the edit
+    model.train()  # only after the run, so the real cause is the edited cache
     note = residscope.attribute(edited, (5, 6)).notes[0]
     assert "is in training mode. If it was also in training mode when this cache was made" in note
     assert "may explain the other notes" in note
 
 
 def test_changed_weights_are_noted_even_if_they_changed_before_the_cache_was_tracked():
-    """The expected values are those of the model when the cache was made."""
+    """Expected: the values of the model when the cache was made."""
     for part in ("lm_head", "model.norm"):
         model = copy.deepcopy(tiny.boot("llama"))
         _, logits, cache = tiny.run(model)

@@ -1,4 +1,4 @@
-"""A name in exported code leads to exactly the object that it stands for. No other code of the user's objects runs."""
+"""A name in exported code leads to the right object, and no code of the user's objects is run to find this name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIR = ("w5", "w9")
 
 @pytest.fixture(scope="module")
 def llama():
-    """A tiny model, two runs of it, and what the first one shows."""
+    """A tiny model with tokens, logits and cache of a run, and another cache with other values."""
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     other = type(cache)({name: value + 1 for name, value in cache.items()}, model)
@@ -31,13 +31,13 @@ def llama():
 
 @pytest.fixture
 def planted():
-    """Records code of the user that was run."""
+    """A list in which the user's methods record that they were run."""
     return []
 
 
 @pytest.fixture
 def notebook(monkeypatch, planted):
-    """The variables of a notebook. A test fills them. One is a function that must never be called."""
+    """The variables of a notebook, which a test fills. One variable is a function that must never be called."""
     import IPython.core.getipython
 
     variables: dict[str, object] = {"run": lambda: planted.append("run")}
@@ -50,7 +50,7 @@ def written(given: Service, prompt: int | None = 1) -> str:
 
 
 def ran(monkeypatch, code: str, namespace: dict[str, object]) -> tuple[object, dict[str, object], np.ndarray]:
-    """What the code passes to `attribute` in a fresh cell (the cache and other arguments), and the resulting array."""
+    """Run the code in a new cell. Return the cache and options that it passes to `attribute`, and its array."""
     given: list[tuple[object, dict[str, object]]] = []
     attribute = residscope.attribute
 
@@ -67,14 +67,14 @@ def ran(monkeypatch, code: str, namespace: dict[str, object]) -> tuple[object, d
 class Holder:
     """An object of the user."""
 
-    cache = None  # a default that an instance's own attribute hides
+    cache = None  # an attribute of the instance replaces this default
 
     def __init__(self, **held):
         object.__getattribute__(self, "__dict__").update(held)
 
 
 def minding(planted: list[str], *names: str, base: type = Holder) -> type:
-    """A class whose methods record that they were run."""
+    """Return a class whose methods record that they were run."""
 
     def method(*_args, **_kwargs):
         planted.append("method")
@@ -139,7 +139,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_stands_in_the_code_leads_to_the_cache_that_is_shown(llama, notebook, planted, monkeypatch, way):
+def test_the_name_in_the_code_leads_to_the_shown_cache(llama, notebook, planted, monkeypatch, way):
     make, expected = WAYS[way]
     notebook |= make(llama.cache, llama.other, *([planted] if make.__code__.co_argcount == 3 else []))
     variables = set(notebook)
@@ -159,7 +159,7 @@ def test_what_stands_in_the_code_leads_to_the_cache_that_is_shown(llama, noteboo
 
 @pytest.mark.parametrize("name", ["x) #", "run() #", "ﬁx", "class", "a.b", "residscope"])
 @pytest.mark.parametrize("given", ["logits", "tokens", "model", "direction"])
-def test_what_was_given_with_the_cache_is_named_in_the_same_way(llama, notebook, planted, monkeypatch, name, given):
+def test_arguments_given_with_the_cache_are_named_in_the_same_way(llama, notebook, planted, monkeypatch, name, given):
     values = {name: getattr(llama, name) for name in ("logits", "tokens", "model")}
     direction = torch.randn(llama.model.cfg.d_model)
     notebook |= {"cache": llama.cache, name: direction if given == "direction" else values[given]}
@@ -173,7 +173,7 @@ def test_what_was_given_with_the_cache_is_named_in_the_same_way(llama, notebook,
     assert planted == []
 
 
-def test_a_class_of_variables_is_not_asked_whether_it_is_a_tensors(llama, notebook, planted):
+def test_classes_of_variables_are_not_compared_with_the_class_of_tensors(llama, notebook, planted):
     class Meta(type):
         def __eq__(cls, other):
             planted.append("comparison")
@@ -198,7 +198,7 @@ def short(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", NO_WAYS, ids=short)
-def test_what_a_panel_is_called_stays_inside_a_comment(llama, notebook, planted, monkeypatch, name, recwarn):
+def test_the_name_of_a_panel_stays_inside_a_comment(llama, notebook, planted, monkeypatch, name, recwarn):
     service = Service(llama.cache, name)
     code = written(service)
     code.encode()
@@ -211,25 +211,25 @@ def test_what_a_panel_is_called_stays_inside_a_comment(llama, notebook, planted,
     assert not recwarn.list
 
 
-def test_a_name_that_is_free_stands_as_it_is_and_one_that_is_taken_does_not(llama, notebook):
+def test_an_unused_name_is_kept_and_a_used_one_is_replaced(llama, notebook):
     assert "residscope.attribute(clean, " in written(Service(llama.cache, "clean"))
     assert "residscope.attribute(runs['clean'], " in written(Service(llama.cache, "runs['clean']"))
-    notebook |= {"clean": llama.other, "runs": {}}  # deleted since, and used for something else
+    notebook |= {"clean": llama.other, "runs": {}}  # now these names belong to other objects
     for name in ("clean", 'runs["clean"]'):
         assert "residscope.attribute(cache, " in written(Service(llama.cache, name))
 
 
-def test_what_cannot_be_named_never_stands_under_a_name_that_is_something_else(llama, notebook):
+def test_an_object_without_a_name_never_gets_the_name_of_another_object(llama, notebook):
     made = Service(llama.cache, "cache", logits=llama.logits, tokens=llama.tokens)
-    notebook |= {"cache": llama.other, "logits": llama.logits + 1, "tokens": llama.tokens + 1}  # run again since
+    notebook |= {"cache": llama.other, "logits": llama.logits + 1, "tokens": llama.tokens + 1}  # values of a later run
     code = written(made)
     assert "residscope.attribute(\n    shown_cache,\n" in code
     assert "logits=shown_logits,\n    tokens=shown_tokens," in code
     assert "# `shown_cache` stands for the ActivationCache that is shown" in code
 
 
-def test_a_given_name_that_leads_to_the_cache_stands(llama, notebook):
-    notebook["runs"] = {"a": {"b": {"c": llama.cache}}}  # deeper than the search goes
+def test_a_given_name_that_leads_to_the_cache_is_kept(llama, notebook):
+    notebook["runs"] = {"a": {"b": {"c": llama.cache}}}  # too deep for the search
     assert "residscope.attribute(runs['a']['b']['c'], " in written(Service(llama.cache, "runs['a']['b']['c']"))
 
 
@@ -237,7 +237,7 @@ TEXTS = ['"); run() #', "'''", "\\", "\ud800", "\u202egnirts", "\u2028\u2029\x85
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "e" + "\u0301" * 9, "x" * 99_999], ids=short)
-def test_a_text_in_the_code_is_that_very_text(text):
+def test_a_text_in_the_code_evaluates_to_that_text(text):
     for value in (text, (text, "w"), [(text, text)] * 9, {text, "w"}):
         code = literal(value)
         code.encode()

@@ -1,4 +1,4 @@
-"""Each position's own next token. Expected: one question for each position, and the model's own logits."""
+"""Targets that are each position's next token. Expected: a request for each position, and the model's own logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES = ("llama", "gpt2", "gemma2", "granite", "deepseek_v3", "mixtral", "coh
 
 
 def cached(name: str, *, pad: bool = False):
-    """A run of three prompts; with `pad`, the last two end with padding."""
+    """Return tokens, logits and cache of three prompts. With `pad`, the last two end with padding."""
     model = tiny.boot(name)
     tokens, logits, cache = tiny.run(model)
     if pad:
@@ -33,7 +33,7 @@ def cached(name: str, *, pad: bool = False):
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 @pytest.mark.parametrize("versus", [None, "runner-up"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_all_positions_at_once_are_one_question_each(name, versus, by):
+def test_all_positions_at_once_equal_one_request_for_each_position(name, versus, by):
     tokens, logits, cache = cached(name, pad=True)
     mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
     if by == "head" and name == "mamba":
@@ -73,7 +73,7 @@ def test_how_the_model_predicted_each_token():
         assert set(found.rank[~found.real].tolist()) == {-1}
 
 
-def test_what_has_no_next_token_is_refused():
+def test_a_position_without_a_next_token_is_refused():
     _, _, cache = cached("llama")
     with pytest.raises(ResidscopeError, match="Position 6 of prompt 0 has no next token"):
         residscope.attribute(cache, targets.next_token(), position=6)
@@ -114,7 +114,7 @@ def answered(service: Service, kind: str, **fields):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "mamba", "native"])
-def test_the_reply_for_the_tokens_is_the_models_own_and_that_of_single_questions(name):
+def test_the_reply_for_the_tokens_equals_the_models_own_values_and_single_requests(name):
     tokens, logits, cache = cached(name, pad=True)
     mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
     service = Service(cache, attention_mask=mask)
@@ -142,7 +142,7 @@ def test_the_reply_for_the_tokens_is_the_models_own_and_that_of_single_questions
         assert heads.size == 0
 
 
-def test_the_reply_for_neurons_is_that_of_single_questions():
+def test_the_reply_for_neurons_equals_single_requests():
     tokens, _, cache = cached("gpt2")
     reply, (_, _, rows, heads) = answered(
         Service(cache), "next-tokens", target=OWN, prompt=0, neurons=["L1N3", "L0N2", "L1N0"]
@@ -160,7 +160,7 @@ def test_too_many_heads_are_sent_one_by_one(monkeypatch):
     service = Service(cache)
     whole, (*_, heads) = answered(service, "next-tokens", target=OWN, prompt=2)
     monkeypatch.setattr(answer_next, "MOST_BYTES", 100)
-    reply, (*_, empty) = answered(service, "next-tokens", target=OWN, prompt=2, padding="none")  # not the kept reply
+    reply, (*_, empty) = answered(service, "next-tokens", target=OWN, prompt=2, padding="none")  # not memoised
     assert (empty.size, reply["adding"]) == (0, whole["adding"])
     _, (row, _) = answered(service, "positions", by="head", target=OWN, prompt=2, heads=["L1H2"])
     assert row == pytest.approx(heads.reshape(3, 4, 7)[1, 2], nan_ok=True)
@@ -193,7 +193,7 @@ def test_only_prompts_that_are_shown_must_have_a_next_token():
     service = Service(cache, attention_mask=mask)
     mean, _ = answered(service, "attribute", by="layer", target=OWN, position=5)
     assert "Position 5 of prompt 1 has no next token" in mean["message"]
-    whole, rows = answered(service, "attribute", by="layer", target=OWN)  # each at its own last one
+    whole, rows = answered(service, "attribute", by="layer", target=OWN)  # each prompt at its own last position
     single = [answered(service, "attribute", by="layer", target=OWN, prompt=prompt)[1][0] for prompt in range(3)]
     assert rows[0] == pytest.approx(np.mean(single, 0), abs=1e-5)
     assert whole["measured"] is not None
@@ -224,7 +224,7 @@ def test_positions_and_token_lens_are_about_each_positions_own_token():
     assert (cells[2]["answer"], cells[2]["rank"]) == (None, None)
 
 
-def test_what_has_one_answer_for_all_is_refused_in_a_sentence():
+def test_requests_that_need_one_target_for_all_positions_are_refused_in_a_sentence():
     _, _, cache = cached("llama")
     service = Service(cache)
     run = {"target": OWN, "prompt": 0}

@@ -1,4 +1,4 @@
-"""The page on a generated answer is current: its code is run again, and its numbers are compared with float64."""
+"""The page on a generated answer is current: its code still gives its numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PAGE = (Path(__file__).parents[2] / "py_backend/docs/next-token.md").read_text("
 NUMBER = re.compile(r"[+−]?\d+\.\d+|\de-\d\d")
 
 
-def test_the_page_is_what_its_code_gives():
-    found = next_token.page(next_token.run())  # `run` compares the numbers with the logits, and with float64 by hand
+def test_the_page_has_the_numbers_of_its_code():
+    found = next_token.page(next_token.run())  # `run` compares the numbers with the logits and with float64
     numbers = [[float(text.replace("−", "-")) for text in NUMBER.findall(page)] for page in (PAGE, found)]
     assert numbers[0] == pytest.approx(numbers[1], abs=6e-3)
     assert NUMBER.sub("", PAGE) == NUMBER.sub("", found)

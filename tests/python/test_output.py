@@ -1,7 +1,8 @@
-"""Unusual outputs of models, which no tiny family has: they are made here, and compared with the model's own logits.
+"""Models with unusual outputs, which no tiny family has. Expected: the model's own logits.
 
-A norm with a bias on a layer's output; logits that are multiplied and also capped; a bias of the unembedding that is
-multiplied, too; a scale that only the Hugging Face configuration has; layers that scale the whole stream.
+The tests change models so that they have: a norm with a bias on a layer's output; logits that are multiplied and then
+capped; a bias of the unembedding that is multiplied; a factor of the logits that only the Hugging Face configuration
+names; or layers that multiply the whole stream.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CAP = 0.5
 
 
 def biased_norms(model: Any) -> float:
-    """Each norm on an output adds its own bias."""
+    """Give each norm on an output its own bias. Return the factor of the logits, 1."""
     generator = torch.Generator().manual_seed(5)
     for block in model.blocks:
         for name in ("ln1_post", "ln2_post"):
@@ -41,7 +42,7 @@ def biased_norms(model: Any) -> float:
 
 
 def capped(model: Any) -> float:
-    """The Hugging Face model caps its logits after multiplying them."""
+    """Make the Hugging Face model cap its logits after multiplying them. Return the factor."""
     inner, forward = model.original_model, type(model.original_model).forward
 
     def cap(*args: Any, **options: Any) -> Any:
@@ -65,7 +66,7 @@ def all_of_it(model: Any) -> float:
 
 
 def untold(model: Any) -> float:
-    """As in an older bridge: only the Hugging Face model has the scale."""
+    """Remove the factor from the bridge, as in older releases: only the Hugging Face model has it. Return it."""
     model.adapter = SimpleNamespace()
     return 1 / 3
 
@@ -83,7 +84,7 @@ ODD: dict[str, tuple[str, Callable[[Any], float]]] = {
 
 @pytest.fixture(scope="module", params=ODD)
 def odd(request):
-    """Its name, the model, its logits and cache, and the factor of its logits."""
+    """The name of the case, the model, its logits and cache, and the factor of the logits."""
     family, make = ODD[request.param]
     torch.manual_seed(0)
     model = deepcopy(tiny.boot(family))
@@ -113,7 +114,7 @@ def test_rows_add_up_to_the_models_own_logits(odd, by, position):
     assert not any("arises" in note or "as a whole" in note for note in found.notes)
 
 
-def test_every_row_and_the_constant_is_brute_force(odd):
+def test_every_row_and_the_constant_agree_with_brute_force(odd):
     name, model, logits, cache, scale = odd
     truth = Brute(model, cache, ANSWERS, 6, scale)
     rows = truth.rows()
@@ -129,7 +130,7 @@ def test_every_row_and_the_constant_is_brute_force(odd):
     written = cache["unembed.hook_out"][:, -1].double() * scale
     bent = own(logits[:, -1]) - own(written)
     torch.testing.assert_close(found.constant.double(), truth.constant + bent, atol=5e-5, rtol=1e-4)
-    assert (bent.abs().max() > 0.05) == ("cap" in name)  # Gemma 2's own cap bends less
+    assert (bent.abs().max() > 0.05) == ("cap" in name)  # Gemma 2's own cap changes less
     assert any("soft-caps" in note for note in found.notes) == ("cap" in name or "norms" in name)
     assert any(f"multiplies its logits by {scale:.4g}" in note for note in found.notes) == (scale != 1)
 
@@ -144,8 +145,8 @@ def test_sources_add_up_to_their_heads(odd):
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
-def test_heads_behind_a_norm_with_a_bias_are_known_to_add_up(family):
-    """Also if the layer multiplies what was added, including the bias."""
+def test_heads_before_a_norm_with_a_bias_are_known_to_add_up(family):
+    """They add up even if the layer multiplies the sum, including the bias."""
     model = deepcopy(tiny.boot(family))
     biased_norms(model)
     _, logits, cache = tiny.run(model)
@@ -171,7 +172,7 @@ def test_the_end_of_the_token_lens_is_the_models_softmax(odd, norm):
 
 
 @pytest.mark.parametrize("held", ["stream", "norm"])
-def test_without_cached_logits_the_figure_is_the_same(odd, held):
+def test_without_cached_logits_the_value_is_the_same(odd, held):
     _, model, logits, cache, _ = odd
     ends = ("hook_resid_post",) if held == "stream" else ("unembed.hook_in", "hook_resid_post", "ln_final.hook_scale")
     some = ActivationCache({name: t for name, t in cache.items() if name.endswith(ends)}, model)
@@ -188,8 +189,8 @@ def test_without_cached_logits_the_figure_is_the_same(odd, held):
     torch.testing.assert_close(given.values[-1] + given.constant, given.measured, atol=1e-4, rtol=1e-4)
 
 
-def test_logits_that_are_given_where_no_end_of_the_stream_was_cached(odd):
-    """The change by the cap is then known only from these logits."""
+def test_given_logits_are_used_if_no_end_of_the_stream_was_cached(odd):
+    """Only the given logits show the change by the cap."""
     _, model, logits, cache, _ = odd
     ends = ("blocks.2.hook_resid_post", "ln_final.hook_in", "ln_final.hook_out", "ln_final.hook_normalized")
     some = {name: t for name, t in cache.items() if not name.startswith((*ends, "unembed", "hook_unembed"))}
@@ -216,7 +217,7 @@ def scaled():
 
 
 def without_the_rest(model: Any, tokens: torch.Tensor, layer: int, *, mid: bool) -> torch.Tensor:
-    """The end of the stream if everything after a point adds nothing."""
+    """Return the end of the stream of a run in which nothing after a point adds to the stream."""
     parts = ("hook_attn_out", "hook_mlp_out", "post_per_layer_input_norm.hook_out")
     behind = [f"blocks.{at}.{part}" for at in range(layer, 3) for part in parts][mid:]
     kept: dict[str, torch.Tensor] = {}
@@ -231,12 +232,12 @@ def without_the_rest(model: Any, tokens: torch.Tensor, layer: int, *, mid: bool)
 
 
 def held_norm(cache: Any) -> torch.Tensor:
-    """The factor by which the final norm, an RMSNorm, multiplied each number of the stream in this run."""
+    """Return the factors by which the final norm, an RMSNorm, multiplied the stream in this run."""
     return cache["ln_final.hook_out"].double() / cache["blocks.2.hook_resid_post"].double()
 
 
 @pytest.mark.parametrize("point", ["0_pre", "1_pre", "1_mid", "2_pre", "2_mid"])
-def test_an_inner_point_of_the_frozen_lens_is_the_end_of_the_stream_with_nothing_behind_it(scaled, point):
+def test_a_point_of_the_frozen_lens_is_the_end_of_a_stream_to_which_nothing_more_is_added(scaled, point):
     model, tokens, _, cache = scaled
     end = without_the_rest(model, tokens, int(point[0]), mid=point.endswith("mid"))
     said = (end * held_norm(cache)) @ model.W_U.detach().double()
@@ -253,7 +254,7 @@ def test_an_inner_point_of_the_frozen_lens_is_the_end_of_the_stream_with_nothing
 
 
 @pytest.mark.parametrize("point", ["0_pre", "1_mid", "2_pre"])
-def test_recomputed_no_factor_of_a_later_layer_counts(scaled, point):
+def test_a_point_of_the_recomputed_lens_has_no_factor_of_a_later_layer(scaled, point):
     model, _, _, cache = scaled
     stream = cache[f"blocks.{point[0]}.hook_resid_{point[2:]}"]
     with torch.no_grad():
@@ -265,7 +266,7 @@ def test_recomputed_no_factor_of_a_later_layer_counts(scaled, point):
 
 
 @pytest.mark.parametrize("by", ["head", "layer", "neuron"])
-def test_rows_of_a_scaled_layer_bear_its_factor_and_those_behind_it(scaled, by):
+def test_rows_of_a_scaled_layer_include_its_factor_and_those_of_later_layers(scaled, by):
     model, _, logits, cache = scaled
     found = residscope.attribute(cache, ANSWERS, by=by)
     torch.testing.assert_close(found.values.sum(0) + found.constant, own(logits[:, -1]), atol=5e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""A missing package is distinguished from an installed package that fails: the error does not call it missing."""
+"""Errors distinguish a missing package from an installed package whose import fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NMS = "operator torchvision::nms does not exist"
 
 
 class Failing(importlib.abc.MetaPathFinder):
-    """An import of the package raises an error, as in an environment with incompatible packages."""
+    """Makes an import of the package raise an error, as in an environment with incompatible packages."""
 
     def __init__(self, package: str, error: Exception) -> None:
         self.package, self.error = package, error
@@ -49,7 +49,7 @@ USES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("package", USES)
-def test_a_missing_package_is_said_to_be_installed(cache, monkeypatch, package):
+def test_a_missing_package_gives_the_command_to_install_it(cache, monkeypatch, package):
     importing(monkeypatch, package, ModuleNotFoundError(f"No module named {package!r}", name=package))
     with pytest.raises(ResidscopeError, match="(?i)needs " + package + ": `pip install") as failure:
         USES[package](cache)
@@ -68,7 +68,7 @@ def test_a_missing_package_is_said_to_be_installed(cache, monkeypatch, package):
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("package", USES)
-def test_a_broken_package_is_said_to_be_broken_with_the_cause(cache, monkeypatch, package, error):
+def test_a_broken_package_is_called_broken_with_the_cause(cache, monkeypatch, package, error):
     importing(monkeypatch, package, error)
     with pytest.raises(ResidscopeError, match="installed here but cannot be imported") as failure:
         USES[package](cache)
@@ -77,7 +77,7 @@ def test_a_broken_package_is_said_to_be_broken_with_the_cause(cache, monkeypatch
     assert failure.value.__cause__ is error
 
 
-def test_a_file_that_bears_a_packages_name_is_named(cache, monkeypatch, tmp_path):
+def test_a_file_with_the_name_of_a_package_is_named(cache, monkeypatch, tmp_path):
     (tmp_path / "pandas.py").write_text("")
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -102,7 +102,7 @@ def no_release(_name: str) -> str:
         ("4.3.0", RuntimeError(NMS), f"RuntimeError: {NMS}", "needs Tr"),
     ],
 )
-def test_the_demo_says_what_is_the_matter_with_transformer_lens(
+def test_the_demo_says_what_is_wrong_with_transformer_lens(
     monkeypatch, tmp_path, release, error, said, not_said
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
@@ -116,8 +116,8 @@ def test_the_demo_says_what_is_the_matter_with_transformer_lens(
     assert failure.value.__cause__ is error
 
 
-def test_a_model_whose_code_cannot_be_imported_names_what_is_behind_it(monkeypatch, tmp_path) -> None:
-    """transformers imports a model's code only when the model is requested, and its error hides the cause."""
+def test_if_the_code_of_a_model_cannot_be_imported_the_cause_is_named(monkeypatch, tmp_path) -> None:
+    """transformers imports a model's code only when the model is requested, and its own error hides the cause."""
 
     def boot(_name: str) -> None:
         try:

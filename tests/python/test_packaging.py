@@ -29,17 +29,17 @@ def test_import_is_light() -> None:
     seconds, loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")[:2]
     print(f"import residscope: {seconds} s")
     assert loaded == ""
-    assert float(seconds) < 1  # the goal is 0.15; a busy machine must not fail the test
+    assert float(seconds) < 1  # the goal is 0.15 s, but a busy machine must not fail the test
 
 
-def test_the_bundles_are_there() -> None:
+def test_the_package_has_its_bundles() -> None:
     package = files("residscope")
     for path in ("static/panel.js", "static/panel.css", "labextension/package.json", "demo/example.ipynb", "py.typed"):
         assert package.joinpath(path).is_file(), f"{path} is missing: run `npm run setup`"
 
 
 def test_there_is_one_version_number() -> None:
-    """`residscope.__version__`. A release changes it, and the places that this test then names."""
+    """The number is `residscope.__version__`. A release changes it, and this test names the other places to change."""
     import residscope
 
     folders = (".", "widgets", "extension/jupyterlab", "extension/vscode")
@@ -74,7 +74,9 @@ def test_the_command_is_installed() -> None:
 
 
 @pytest.mark.parametrize("asked", ["a-package-that-is-not-in-the-lock-file", None])
-def test_node_packages_are_those_of_the_lock_file_or_it_is_said_what_to_do(tmp_path: Path, asked: str | None) -> None:
+def test_node_packages_are_those_of_the_lock_file_or_a_message_says_what_to_do(
+    tmp_path: Path, asked: str | None
+) -> None:
     shutil.copytree(ROOT / ".dev", tmp_path / ".dev")
     manifest = {"name": "x", "version": "1.0.0", "dependencies": {asked: "1.0.0"} if asked else {}}
     (tmp_path / "package.json").write_text(json.dumps(manifest))

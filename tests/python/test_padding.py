@@ -1,4 +1,4 @@
-"""Padding. Expected: each prompt run alone. A value is right or has a note; none is wrong without a note."""
+"""Padding. Expected: values of each prompt run alone. No value is wrong without a note."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from residscope.serving.service import Service
 from tests.support import padded, tiny
 
 
-def test_no_figure_of_padded_prompts_is_silently_wrong():
+def test_no_value_of_padded_prompts_is_silently_wrong():
     ways = padded.WAYS + padded.ONE
     silent = [
         (way, figure) for way in ways for figure, right, notes in padded.measured(way) if not (right or told(notes))
@@ -31,23 +31,23 @@ def test_no_figure_of_padded_prompts_is_silently_wrong():
 
 
 def told(notes):
-    """Whether notes name the number and text of the tokens, their end of the prompts, and what to pass."""
+    """Return whether notes name the number of the tokens, their side (or text), and the argument to pass."""
     said = re.search(r"\d+ (trailing|leading|`)", " ".join(notes))
     return said is not None and "pass `attention_mask=`" in " ".join(notes)
 
 
-def test_with_a_mask_that_was_given_or_cached_every_figure_is_right():
+def test_with_a_given_or_cached_mask_every_value_is_right():
     for way in padded.WAYS + padded.ONE:
         if way.masked:
             assert all(right and padded.named(way, notes) for _, right, notes in padded.measured(way)), way
-        elif way.side == "right":  # a mask changes nothing for the tokens before it
+        elif way.side == "right":  # tokens before the padding do not attend to it, with or without a mask
             assert all(right for _, right, _ in padded.measured(way, given=True)), way
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "not masked"])
 @pytest.mark.parametrize("held", ["no ids", "one prompt"])
-def test_without_ids_or_of_one_prompt_no_figure_is_silently_wrong(side, masked, held):
+def test_without_ids_or_for_one_prompt_no_value_is_silently_wrong(side, masked, held):
     one = held == "one prompt"
     for way in padded.WAYS + padded.ONE:
         if (way.side, way.masked, way.special, way.filling) != (side, masked, "pad = eos", "pad"):
@@ -109,12 +109,12 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 2], "treated as padded"),
         ([[1, 30, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]], None, [5, 5], "treated as real"),
         ([[1, 5, 6, 30, 30, 30]], None, [5], "treated as real"),
-        ([[1, 5, 6, 7, 30]], 30, [4], "treated as real"),  # an ordinary token as padding, and an unpadded prompt
+        ([[1, 5, 6, 7, 30]], 30, [4], "treated as real"),  # the padding token is an ordinary token of the prompt
         ([[1, 5, 6, 7, 2]], 2, [4], "treated as real"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "treated as padded"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 30, 30, 30]], 2, [3, 5], "2 trailing `</s>` were left out"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
-        # a single token that is not declared as padding: special, a sign, or one that follows other prompts' ends …
+        # a single token that is not declared as padding, with evidence: a special token, a sign, or unlike the others
         ([[1, 5, 6, 7], [1, 9, 10, 2]], 0, [3, 3], "1 of 2 prompts ends with 1 `</s>`, unlike the others"),
         ([[1, 5, 6, 7], [1, 9, 10, 31]], 2, [3, 3], "1 of 2 prompts ends with 1 `.`, unlike the others"),
         ([[1, 5, 31, 7], [1, 31, 9, 31]], 2, [3, 3], "ends with 1 `.`"),
@@ -123,7 +123,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 8], [1, 9, 10, 30, 30], [1, 9, 5, 6, 30]], 2, [4] * 3, "2 of 3 prompts end with 2 and 1 `w30`"),
         ([[1, 5, 6, 7, 8], [1, 9, 10, 1, 1]], 0, [4, 4], "1 of 2 prompts ends with 2 `<s>`"),
         ([[1, 5, 6, 7], [1, 9, 10, 1]], 0, [3, 3], "1 of 2 prompts ends with 1 `<s>`"),
-        # … and the ends of usual prompts of the same length
+        # usual prompts of the same length, without evidence
         ([[1, 5, 6, 31], [1, 9, 10, 31]], 2, [3, 3], None),
         ([[1, 5, 6, 31], [1, 9, 10, 33]], 2, [3, 3], None),
         ([[1, 5, 6, 7], [1, 9, 10, 32], [1, 11, 12, 32]], 2, [3] * 3, None),
@@ -136,7 +136,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 2], [1, 8, 9, 5, 2]], 2, [4, 4], "2 of 2 prompts end with 1 `</s>` each"),
     ],
 )
-def test_runs_at_the_end(model, rows, pad, last, said):
+def test_repeated_tokens_at_the_end(model, rows, pad, last, said):
     model.tokenizer.pad_token_id, model.tokenizer.eos_token_id = pad, 2
     spelled(model, {31: ".", 32: "▁the", 33: "?"})
     if pad == 30:
@@ -147,7 +147,7 @@ def test_runs_at_the_end(model, rows, pad, last, said):
     assert (said in " ".join(result.notes)) if said else result.notes == []
 
 
-def test_without_a_tokenizer_runs_alone_tell(model):
+def test_without_a_tokenizer_repeated_tokens_show_padding(model):
     cache = run(model, [[1, 5, 6, 7, 8, 9], [1, 9, 10, 30, 30, 30]])[1]
     model.tokenizer = None
     assert padding(CacheView(cache)).last == [5, 2]
@@ -165,11 +165,11 @@ def test_a_doubled_bos_is_not_padding(model):
 @pytest.mark.parametrize(
     ("rows", "special", "side", "first", "said"),
     [
-        # each prompt with one token that is BOS and padding, as in GPT-2, without and with evidence for padding
+        # each prompt begins with one token that is both BOS and padding, as in GPT-2, without and with evidence
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "right", [0, 0], None),
         ([[2, 5, 6, 7], [2, 9, 10, 11]], (2, 2, 2), "left", [0, 0], "2 of 2 prompts begin with 1 `</s>` each"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (1, 1, 2), "right", [0, 0], "2 of 2 prompts begin with 1 `<s>` each"),
-        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # padded on the other side
+        ([[1, 5, 6, 7], [1, 9, 10, 1]], (1, 1, 2), "right", [0, 0], "trailing"),  # the padding is on the other side
         ([[1, 5, 6, 7], [1, 9, 10, 11]], (0, 1, 2), "left", [0, 0], None),
         # one token of another kind before some of the prompts
         ([[1, 5, 6, 7], [30, 1, 9, 10]], (2, 1, 2), "right", [0, 1], "1 of 2 prompts was treated as padded"),
@@ -180,7 +180,7 @@ def test_a_doubled_bos_is_not_padding(model):
         ([[5, 6, 7, 8], [30, 9, 10, 11], [30, 12, 13, 14]], (2, 1, 2), "right", [0, 0, 0], None),
     ],
 )
-def test_runs_at_the_start(model, rows, special, side, first, said):
+def test_repeated_tokens_at_the_start(model, rows, special, side, first, said):
     tokenizer = model.tokenizer
     tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id = special
     tokenizer.padding_side = side
@@ -193,8 +193,8 @@ def test_runs_at_the_start(model, rows, special, side, first, said):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
-def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special, side):
-    """Neither prompt has its own end of text or BOS, so all of these tokens are padding, for any token."""
+def test_a_full_prompt_beside_a_padded_one_shows_what_is_padding(model, special, side):
+    """Neither prompt has EOS or BOS of its own, so all such tokens are padding, whatever token it is."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side
@@ -217,7 +217,7 @@ def test_a_full_prompt_beside_a_padded_one_tells_what_is_padding(model, special,
 @pytest.mark.parametrize("special", ["pad = bos", "pad = bos = eos", "bos = eos", "all differ"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_first_token_is_the_prompts_own_bos(model, special, side):
-    """Prompts that all begin with BOS. One of them may be padded on the right."""
+    """All prompts begin with BOS, and one of them may be padded on the right."""
     tokenizer = model.tokenizer
     pad, bos, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.padding_side = pad, bos, side
@@ -231,7 +231,7 @@ def test_the_first_token_is_the_prompts_own_bos(model, special, side):
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_a_mask_that_was_given_tells_first_and_last_exactly(model, data):
+def test_a_given_mask_determines_first_and_last_exactly(model, data):
     batch, width = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7))
     row = st.lists(st.integers(0, 1), min_size=width, max_size=width).filter(any)
     mask = data.draw(st.lists(row, min_size=batch, max_size=batch))
@@ -255,7 +255,7 @@ def test_a_mask_that_was_given_tells_first_and_last_exactly(model, data):
         *((at, "after the end of 1 of 3") for at in (4, 5, -1)),
     ],
 )
-def test_a_view_says_where_a_mean_at_one_position_takes_in_padding(model, position, said):
+def test_a_view_says_if_a_mean_at_one_position_includes_padding(model, position, said):
     cache = run(model, [[1, 5, 6, 7, 8, 9], [0, 0, 1, 9, 10, 11], [1, 12, 13, 14, 0, 0]])[1]
     service = Service(cache)
     for by in ("head", "layer", "accumulated"):
@@ -267,7 +267,7 @@ def test_a_view_says_where_a_mean_at_one_position_takes_in_padding(model, positi
 
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2", "gpt_oss", "native", "falcon-alibi"])
 @pytest.mark.parametrize("blind", [False, True], ids=["ids", "no ids"])
-def test_a_cached_mask_is_read_exactly_and_a_window_is_no_mask(family, blind):
+def test_a_cached_mask_is_read_exactly_and_a_window_is_not_taken_for_a_mask(family, blind):
     model = tiny.boot(family)
     rows = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 30], [30, 30, 30, 9, 10, 11, 12, 13], [5, 6, 7, 8, 30, 30, 30, 30]])
     mask = torch.ones_like(rows)
@@ -289,7 +289,7 @@ def test_a_cached_mask_is_read_exactly_and_a_window_is_no_mask(family, blind):
         ([0, 0, 2, 1, 5, 6], [0, 0, 0, 1, 1, 1], (3, 5), "3 leading tokens … begins at position 3."),
     ],
 )  # fmt: skip
-def test_a_cached_mask_is_read_whatever_was_masked(model, row, mask, ends, said):
+def test_a_cached_mask_is_read_for_any_masked_tokens(model, row, mask, ends, said):
     rows, masks = [row, [1, 9, 10, 11, 12, 13]], torch.tensor([mask, [1] * 6])
     cache = run(model, rows, attention_mask=masks)[1]
     alone = run(model, [row[ends[0] : ends[1] + 1]])
@@ -305,7 +305,7 @@ def test_a_cached_mask_is_read_whatever_was_masked(model, row, mask, ends, said)
 
 
 @pytest.mark.parametrize("held", ["all", "a layer", "a head"])
-def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
+def test_attention_that_rounds_to_zero_is_not_taken_for_a_mask(held):
     model = copy.deepcopy(tiny.boot("native-attention-only"))
     with torch.no_grad():
         for block in model.blocks:
@@ -325,7 +325,7 @@ def test_attention_that_is_rounded_to_nothing_is_not_taken_for_a_mask(held):
     assert either > 0
 
 
-def test_without_ids_every_mean_over_prompts_says_that_padding_cannot_be_told(model):
+def test_without_ids_every_mean_over_prompts_says_that_padding_is_unknown(model):
     tokens = torch.tensor([[1, 5, 6, 0, 0], [1, 9, 10, 11, 12]])
     cache = run(model, tokens.tolist(), names_filter=lambda name: name.endswith("hook_pattern"))[1]
     service = Service(cache)
@@ -347,7 +347,7 @@ def test_without_ids_every_mean_over_prompts_says_that_padding_cannot_be_told(mo
 
 
 @pytest.mark.parametrize("position", [-1, [-1, -1], [2, -1]])
-def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
+def test_a_position_from_the_end_on_padding_has_a_note(model, position):
     cache = run(model, [[1, 5, 6, 7, 8], [1, 9, 10, 0, 0]])[1]
     found = [
         residscope.attribute(cache, 11, by="layer", position=position),
@@ -360,7 +360,7 @@ def test_a_position_from_the_end_that_lies_on_padding_is_noted(model, position):
 
 
 @pytest.mark.parametrize(("side", "real"), [("right", [0, 1, 2]), ("left", [2, 3, 4])])
-def test_a_mean_with_padding_at_one_side_says_so_and_where_all_is_real_does_not(model, side, real):
+def test_a_mean_with_padding_on_one_side_has_a_note_and_others_do_not(model, side, real):
     mask = [[1] * 5, [1, 1, 1, 0, 0] if side == "right" else [0, 0, 1, 1, 1]]
     cache = run(model, [[1, 5, 6, 7, 8], [9, 10, 11, 12, 13]], attention_mask=torch.tensor(mask))[1]
     service = Service(cache, attention_mask=mask)
@@ -382,7 +382,7 @@ def test_a_mean_with_padding_at_one_side_says_so_and_where_all_is_real_does_not(
 
 
 @pytest.mark.parametrize("kind", ["list", "numpy", "bool", "batch"])
-def test_a_mask_is_taken_as_people_hold_it(model, kind):
+def test_a_mask_may_have_any_usual_form(model, kind):
     logits, cache = run(model, [[5, 6, 7, 8], [9, 10, 11, 12]])
     listed = [[1, 1, 1, 0], [0, 1, 1, 1]]
     given = {"list": listed, "numpy": np.array(listed), "bool": torch.tensor(listed).bool()}
@@ -407,7 +407,7 @@ def test_a_mask_is_taken_as_people_hold_it(model, kind):
         ("right", "was given a str"),
     ],
 )
-def test_what_is_no_mask_is_refused(model, mask, said):
+def test_a_wrong_mask_is_refused(model, mask, said):
     cache = run(model, [[5, 6, 7, 8], [9, 10, 11, 12]])[1]
     for ask in (
         lambda: residscope.attribute(cache, 5, attention_mask=mask),
@@ -419,7 +419,7 @@ def test_what_is_no_mask_is_refused(model, mask, said):
         assert said in str(error.value)
 
 
-def test_zeros_inside_a_mask_are_said(model):
+def test_zeros_inside_a_mask_have_a_note(model):
     cache = run(model, [[5, 6, 7, 8]])[1]
     [note] = residscope.attribute(cache, 5, by="layer", attention_mask=[[1, 0, 1, 0]]).notes
     assert "zeros between ones in the prompt" in note
@@ -434,7 +434,7 @@ def test_the_tokenizer_is_read_each_time(model):
     assert padding(view).last == [4, 2]
 
 
-def test_many_items_say_what_was_taken_for_padding(model):
+def test_many_items_have_one_note_on_padding(model):
     model.tokenizer.pad_token_id = 2
     caches = [run(model, [[1, 5, 6, 7, *[2] * count]])[1] for count in (2, 3)]
     [note] = residscope.attribute_many(caches, 11, by="layer", progress=False).notes
@@ -471,12 +471,12 @@ def padded_run(model):
     ],
     ids=lambda request: request["kind"],
 )
-def test_what_a_view_shows_says_so(padded_run, request_):
+def test_every_reply_has_the_note_on_padding(padded_run, request_):
     said = Service(padded_run[1]).answer({"id": "1", "ask": request_})[0]["reply"]["notes"]
     assert "treated as padded" in " ".join(said)
 
 
-def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_run):
+def test_one_click_in_the_panel_counts_padding_as_real_tokens_and_the_code_does_too(padded_run):
     logits, cache = padded_run
     panel = residscope.inspect(cache, (21, 22), show=False)
     service = panel._service
@@ -498,7 +498,7 @@ def test_one_click_in_the_panel_counts_them_as_real_and_the_code_says_so(padded_
     panel.padding = "none"
     assert panel.position == 7
     assert measured(padding="none") == pytest.approx(true([7, 7]), abs=1e-5)
-    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # an earlier result is not used
+    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # the memoised result is not used
     assert ask(kind="describe", padding="none")["padding"] == 8
     labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
     assert not any(label["padding"] for label in labels)

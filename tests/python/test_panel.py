@@ -1,4 +1,4 @@
-"""The panel's traits and requests, without a browser: values set in Python, requests of a view, and their replies."""
+"""The panel without a browser: traits that are set in Python, and replies to the requests of views."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def ask(panel, monkeypatch):
     monkeypatch.setattr(panel, "send", lambda content, buffers: sent.append((content, buffers)))
 
     def ask(kind, **fields):
-        with torch.enable_grad():  # a handler's thread has its own grad mode
+        with torch.enable_grad():  # gradients may be enabled in the thread that handles messages
             panel._on_message(panel, {"id": "7", "ask": {"kind": kind, **fields}}, [])
         content, buffers = sent.pop()
         assert content["id"] == "7"
         msgspec.convert(content, Answer)
-        json.dumps(content, allow_nan=False)  # it must be valid JSON
+        json.dumps(content, allow_nan=False)  # checks that the reply is valid JSON
         return content["reply"] if content.get("reply") else content["failure"], buffers
 
     return ask
@@ -50,7 +50,7 @@ def ask(panel, monkeypatch):
 
 @pytest.mark.parametrize("prompt", [None, 0, 5])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
-def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, ask, by, prompt):
+def test_an_attribution_is_sent_as_float32_and_says_that_it_adds_up(ioi, panel, ask, by, prompt):
     reply, [buffer, *_] = ask("attribute", by=by, target=panel.wire_target, prompt=prompt)
     result = residscope.attribute(ioi.cache, ioi.answers, by=by)
     expected = result.mean() if prompt is None else result.values[:, prompt]
@@ -61,7 +61,7 @@ def test_an_attribution_travels_as_float32_and_says_that_it_adds_up(ioi, panel, 
     assert abs(reply["unexplained"]) <= reply["tolerance"]
 
 
-def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch):
+def test_if_nothing_can_be_measured_none_is_sent(ioi, panel, ask, monkeypatch):
     from transformer_lens import ActivationCache
 
     unknown = ("unembed", "hook_unembed", "ln_final.hook_out", "blocks.29.hook_resid_post")
@@ -76,7 +76,7 @@ def test_where_nothing_can_be_measured_none_travels(ioi, panel, ask, monkeypatch
 
 
 @pytest.mark.parametrize("prompt", [None, 3])
-def test_attention_travels_with_what_each_source_brings(ioi, panel, ask, prompt):
+def test_attention_is_sent_with_the_source_contributions(ioi, panel, ask, prompt):
     reply, [pattern, reads, brings, *_] = ask("attention", layer=23, head=3, target=panel.wire_target, prompt=prompt)
     patterns = ioi.cache["pattern", 23][:, 3]
     expected = patterns.mean(0) if prompt is None else patterns[prompt]
@@ -91,7 +91,7 @@ def test_attention_travels_with_what_each_source_brings(ioi, panel, ask, prompt)
 
 @pytest.mark.parametrize("prompt", [None, 3])
 @pytest.mark.parametrize("layer", [None, 29])
-def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, prompt, layer):
+def test_the_strongest_neurons_of_a_layer_or_of_all_layers_are_sent(ioi, panel, ask, prompt, layer):
     reply, [buffer] = ask("neurons", target=panel.wire_target, layer=layer, k=4, prompt=prompt)
     result = residscope.attribute(ioi.cache, ioi.answers, by="neuron", layers=layer)
     neurons = result.values[: result.parts]
@@ -108,14 +108,14 @@ def test_neurons_travel_as_the_strongest_of_a_layer_or_of_all(ioi, panel, ask, p
 
 
 def asked(family: str, kind: str, **fields):
-    """The reply or the failure of a panel on a tiny model of this family, and the buffers."""
+    """Return the reply or failure, and the buffers, of a panel on a tiny model of this family."""
     panel = residscope.inspect(tiny.run(tiny.boot(family))[2], (5, 6), show=False)
     request = {"kind": kind, "target": panel.wire_target, **fields}
     answer, buffers = panel._service.answer({"id": "1", "ask": request})
     return answer.get("reply") or answer["failure"], buffers
 
 
-def test_a_hybrid_models_map_is_whole_and_empty_where_there_are_no_heads():
+def test_the_map_of_a_hybrid_model_is_empty_in_layers_without_heads():
     reply, [buffer, *_] = asked("lfm2", "attribute", by="head")
     rows = np.frombuffer(buffer, np.float32)
     assert len(rows) == len(labels_of(reply))
@@ -138,8 +138,8 @@ def test_neurons_of_a_mixture_of_experts_are_refused():
     assert "mixture of experts" in failure["message"]
 
 
-def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
-    """Position, lens convention and given logits are used in the computation."""
+def test_all_fields_of_a_request_are_used(ioi, panel, ask, monkeypatch):
+    """The tested fields are the position, the convention of the norm, and given logits."""
     target = panel.wire_target
     at = residscope.attribute(ioi.cache, ioi.answers, position=10)
     reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)
@@ -159,12 +159,12 @@ def test_what_a_view_asks_for_is_what_is_computed(ioi, panel, ask, monkeypatch):
     monkeypatch.setattr(panel._service, "hold", CacheReference(ioi.cache, logits=wrong))
     reply, _ = ask("attribute", by="head", target=target)
     assert reply["measured_from"] == "the given logits"
-    assert abs(reply["unexplained"]) < 1e-4  # the two errors cancel in the mean …
-    assert reply["worst"] == pytest.approx(3, abs=1e-3)  # … but `worst` shows them
+    assert abs(reply["unexplained"]) < 1e-4  # the errors of two prompts cancel in the mean
+    assert reply["worst"] == pytest.approx(3, abs=1e-3)  # `worst` shows the larger error
     assert reply["worst"] > reply["tolerance"]
 
 
-def test_padding_is_marked_and_a_mean_over_it_is_said():
+def test_padding_is_marked_and_a_mean_over_it_has_a_note():
     model = tiny.boot("llama")
     with torch.no_grad():
         _, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7], [1, 8, 0, 0], [0, 1, 5, 6]]))
@@ -198,7 +198,7 @@ def test_nan_in_attention_and_logits_is_refused_in_a_sentence(ioi, panel, ask, m
         assert failure["code"] == "not-finite"
 
 
-def test_closing_a_panel_lets_go_of_the_cache():
+def test_closing_a_panel_releases_the_cache():
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     panel = residscope.inspect(cache, 5)
@@ -227,7 +227,7 @@ def test_facts_tokens_and_predictions(ioi, ask):
     assert [p["probability"] for p in predictions["predictions"]] == pytest.approx(top.values.tolist(), rel=1e-4)
 
 
-def test_the_token_check_suggests(ask):
+def test_the_token_check_makes_suggestions(ask):
     assert ask("check", text=" Mary")[0]["single"] is True
     bare, _ = ask("check", text="Mary")
     assert bare["single"] is True
@@ -265,14 +265,14 @@ def test_every_request_is_answered(panel, ask, kind, fields, code):
     ],
     ids=str,
 )
-def test_a_page_of_what_is_not_there_is_refused(selected, said):
+def test_a_page_of_a_selection_that_does_not_exist_is_refused(selected, said):
     service = Service(tiny.run(tiny.boot("llama"))[2])
     shown = Shown(service.default_target(), **selected)
     with pytest.raises(ResidscopeError, match=f"(?i){said}"):
         service.reply(WritePage(shown, "view"))
 
 
-def test_traits_take_what_a_person_writes_and_hold_one_form(panel):
+def test_traits_accept_several_forms_and_keep_one_form(panel):
     panel.heads = [(23, 3), "29.0", "L23H3"]
     assert panel.heads == ["L23H3", "L29H0"]
     panel.heads = "L2H1"
@@ -287,17 +287,17 @@ def test_traits_take_what_a_person_writes_and_hold_one_form(panel):
     panel.position = "last"
     panel.position = "last"
     assert seen == []
-    panel.target = None  # the model's own predictions again
+    panel.target = None  # the model's own two top predictions
     assert isinstance(panel.target, list)
     panel.target = (" Mary", " John")
     assert panel.wire_target["contrasts"][0]["distractor"] == [{"id": 2322, "text": " John"}]
     john = {"answer": [{"id": 2322, "text": " John"}], "distractor": []}
-    panel.wire_target = {"contrasts": [john]}  # as a view does
+    panel.wire_target = {"contrasts": [john]}  # a view sets this trait
     assert panel.target == " John"
 
 
 @pytest.mark.parametrize("wire", [{}, {"contrasts": []}, {"contrasts": [{"answer": [], "distractor": []}]}], ids=str)
-def test_a_target_that_is_none_is_refused_and_the_old_one_stays(panel, wire):
+def test_an_invalid_target_is_refused_and_the_old_target_stays(panel, wire):
     before, sent = panel.target, panel.wire_target
     with pytest.raises(ValueError, match=r"."):
         panel.wire_target = wire
@@ -314,7 +314,7 @@ def test_a_target_that_is_none_is_refused_and_the_old_one_stays(panel, wire):
         ("target", " Josephine", "2 tokens"),
     ],
 )
-def test_a_trait_refuses_what_is_not_there_and_keeps_what_it_has(panel, trait, value, word):
+def test_a_trait_refuses_a_wrong_value_and_keeps_the_old_one(panel, trait, value, word):
     before = getattr(panel, trait)
     with pytest.raises(ResidscopeError, match=word):
         setattr(panel, trait, value)
@@ -355,7 +355,7 @@ def test_without_answers_the_models_own_two_top_predictions_are_the_target(ioi):
     [{}, {"prompt": 2, "position": 9, "heads": ["23.3", "29.0"], "weighting": "value"},
      {"norm": "recomputed", "ranking": "neurons", "layer": 25, "score": "induction", "presentation": "text"}],
 )  # fmt: skip
-def test_what_a_view_asks_first_goes_along_once(panel, ask, selection):
+def test_a_views_first_replies_are_sent_with_the_panel_once(panel, ask, selection):
     for trait, value in selection.items():
         setattr(panel, trait, value)
     panel.prepare()
@@ -372,11 +372,11 @@ def test_what_a_view_asks_first_goes_along_once(panel, ask, selection):
     ask("presence", view="one", state="shown")
     assert panel.opening == {}
 
-    panel.prepare()  # a view exists, and sends the requests itself
+    panel.prepare()  # does nothing now, because a view exists and sends the requests itself
     assert panel.opening == {}
 
 
-def test_a_short_prompt_is_large_where_the_models_weights_are(monkeypatch):
+def test_a_short_prompt_counts_as_large_if_the_models_weights_are_large(monkeypatch):
     model = tiny.boot("llama")
     cache = tiny.run(model, 1, 2)[2]
     activations, weights = (
@@ -390,7 +390,7 @@ def test_a_short_prompt_is_large_where_the_models_weights_are(monkeypatch):
     panel.close()
 
 
-def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
+def test_large_or_late_replies_are_not_sent_with_the_panel(ioi, monkeypatch):
     panel = residscope.inspect(ioi.cache, ioi.answers, show=False)
     with monkeypatch.context() as patch:
         patch.setattr("residscope.serving.service._LARGE", 1)
@@ -407,13 +407,13 @@ def test_what_is_large_or_late_does_not_go_along(ioi, monkeypatch):
         time.sleep(0.01)
     assert panel.opening == {}
     monkeypatch.setattr(Service, "reply", lambda *_: 1 / 0)
-    panel.prepare()  # the view sends the request, and gets the failure
+    panel.prepare()  # raises nothing; the view will send the request and get the failure
     assert panel.opening == {}
     panel.close()
 
 
-def test_all_that_can_be_selected_is_a_trait_and_described():
-    """`Shown` is the table of what can be selected: its fields, limits and defaults are the panel's."""
+def test_every_field_of_a_selection_is_a_trait_with_a_description():
+    """`Shown` defines the selection: its fields, limits and defaults are those of the panel's traits."""
     shown = {field.name: field for field in msgspec.structs.fields(Shown)}
     shared = set(shown) - {"target", "by"}
     assert {*Panel.class_trait_names(sync=True)} >= shared
@@ -448,24 +448,24 @@ def test_a_panel_shows_a_cache_that_grows_and_keeps_what_is_selected(booted):
         expected = residscope.attribute(cache, (5, 6)).values[:, 0]
         np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected, rtol=1e-5, atol=1e-6)
     gc.collect()
-    assert first() is None  # former caches are not kept
+    assert first() is None  # earlier caches are not kept
     panel.position = 2
     panel.cache = grown(model, 9)
     assert panel.position == 2
     panel.close()
 
 
-def test_a_cache_of_the_same_shape_is_described_anew(booted):
+def test_a_new_cache_of_the_same_shape_is_described_again(booted):
     model = booted("llama")[0]
     panel = residscope.inspect(grown(model, 6), (5, 6), show=False)
     seen = []
     panel.observe(lambda change: seen.append(dict(change.new)), "facts")
     panel.cache = grown(model, 6)
-    assert seen == [{}, panel.facts]  # a view asks again when the description changes
+    assert seen == [{}, panel.facts]  # a changed description makes views send their requests again
     panel.close()
 
 
-def test_without_a_target_it_is_what_the_new_cache_predicts(booted):
+def test_without_a_chosen_target_the_new_caches_predictions_are_the_target(booted):
     model = booted("llama")[0]
     panel = residscope.inspect(grown(model, 6), show=False)
     cache = grown(model, 7)

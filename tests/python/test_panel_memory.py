@@ -1,4 +1,4 @@
-"""What an inline panel keeps alive, and its behaviour with objects like caches, and with changed caches."""
+"""What an inline panel keeps alive, and how it handles cache-like objects and changed weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import tiny
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A panel of a cache that nothing else keeps alive, its cache, and a function that sends a view's messages."""
+    """A panel, a weak reference to its cache (which only the panel keeps alive), and a function for a view's state."""
     monkeypatch.setattr("residscope.hosts.visibility.PanelViews.release_seconds", 0.05)
     _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")))
     panel = residscope.inspect(cache, (5, 6), show=False)
@@ -45,13 +45,13 @@ def let_go(alive, seconds=3.0) -> bool:
 @pytest.mark.parametrize(
     ("told", "kept"),
     [
-        ([], True),  # no view has shown it yet
+        ([], True),  # no view has been shown yet
         ([("a", "shown")], True),
         ([("a", "shown"), ("a", "hidden")], False),
         ([("a", "shown"), ("a", "away")], True),  # a reload: the view is shown again
         ([("a", "shown"), ("b", "shown"), ("a", "hidden")], True),
         ([("a", "shown"), ("b", "shown"), ("a", "hidden"), ("b", "hidden")], False),
-        ([("a", "shown"), ("a", "hidden"), ("b", "shown")], True),  # its cell was moved
+        ([("a", "shown"), ("a", "hidden"), ("b", "shown")], True),  # the panel's cell was moved
         ([("a", "shown"), ("b", "shown"), ("a", "away"), ("b", "hidden")], False),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_panel_keeps_its_cache_alive_while_it_is_shown(shown, told, kept):
     assert "Run the cell that makes it" in answer["failure"]["message"]
     with pytest.raises(ResidscopeError, match="was deleted"):
         panel.heads = ["L0H0"]
-    tell("z", "shown")  # there is no cache left, and no error
+    tell("z", "shown")  # raises no error, although the cache is gone
     panel.close()
     with pytest.raises(ResidscopeError, match="was closed"):
         panel.heads = ["L0H0"]
@@ -88,7 +88,7 @@ def test_a_hidden_panel_works_as_long_as_the_user_has_the_cache(shown):
 
 
 @pytest.mark.parametrize("given", ["model", "logits", "plain"])
-def test_what_was_given_with_a_cache_is_let_go_with_it(given):
+def test_arguments_given_with_a_cache_are_released_with_it(given):
     model = copy.deepcopy(tiny.boot("llama"))
     _, logits, cache = tiny.run(model)
     held = {"model": model, "logits": logits, "plain": cache.cache_dict["blocks.0.hook_resid_pre"]}
@@ -126,7 +126,7 @@ class Lazy(Mapping):
 
 
 class Likeness:
-    """Something that is only like a cache."""
+    """An object with a cache's attributes, of another class."""
 
     def __init__(self, held):
         self._held = held
@@ -137,7 +137,7 @@ class Likeness:
 
 
 @pytest.mark.parametrize("kind", [dict, Lazy, Likeness])
-def test_whatever_holds_activations_can_be_inspected(kind):
+def test_any_container_of_activations_can_be_inspected(kind):
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     panel = residscope.inspect(kind(cache.cache_dict), (5, 6), model=model, show=False)
@@ -145,7 +145,7 @@ def test_whatever_holds_activations_can_be_inspected(kind):
     panel.close()
 
 
-def test_figures_after_a_change_of_the_weights_say_so():
+def test_values_after_a_change_of_the_weights_have_a_note():
     model = copy.deepcopy(tiny.boot("llama"))
     _, _, cache = tiny.run(model)
     panel = residscope.inspect(cache, (5, 6), show=False)

@@ -1,4 +1,4 @@
-"""Filtered caches: exact rows have the values of the whole run, and missing rows are named."""
+"""Filtered caches: rows that can be computed have the values of the whole run, and missing rows are named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(request):
 
 
 def part(run, names: tuple[str, ...], *, plain: bool = False):
-    """A cache of only these activations, or a dictionary of one prompt's activations, without a batch dimension."""
+    """Return a cache of only these activations. `plain`: a dictionary of one prompt, without a batch dimension."""
     model, tokens, _, _ = run
     with torch.no_grad():
         if plain:
@@ -46,7 +46,7 @@ def part(run, names: tuple[str, ...], *, plain: bool = False):
 
 
 def told_by_hand(found, model, whole, **others) -> None:
-    """Compared with a float64 decomposition without Residscope, and the model's logits. `others`: vectors of rows."""
+    """Check rows against a float64 decomposition without Residscope. `others` has the vectors of additional rows."""
     brute = Brute(model, whole, ANSWERS, 6)
     true = brute.rows() | {label: brute.contribution(vectors[:, 6]) for label, vectors in others.items()}
     assert len(found.labels) == len(set(found.labels))
@@ -60,7 +60,7 @@ def told_by_hand(found, model, whole, **others) -> None:
 
 
 def refused(call, *named: str) -> None:
-    """Refused in a sentence that names the missing activations, and a filter that includes them."""
+    """Check that a call is refused, and that the sentence names missing activations and a filter that includes them."""
     with pytest.raises(ResidscopeError) as error:
         call()
     assert error.value.code == "missing-activation"
@@ -72,13 +72,13 @@ def refused(call, *named: str) -> None:
 
 @pytest.mark.parametrize("kept", FILTERS)
 @pytest.mark.parametrize("plain", [False, True], ids=["cache", "dictionary without a batch"])
-def test_attention_is_what_was_cached_or_named_as_missing(run, kept, plain):
+def test_attention_is_the_cached_one_or_named_as_missing(run, kept, plain):
     model, _, _, whole = run
     some = part(run, FILTERS[kept], plain=plain)
     if any("hook_pattern" in name for name in FILTERS[kept]):
         found = residscope.attention(some, ["1.1", "1.3"], prompt=0, model=model).values
         true = whole["pattern", 1][0, [1, 3]]
-        assert torch.equal(found, true) or plain  # a run of one prompt rounds differently
+        assert torch.equal(found, true) or plain  # a run of a single prompt rounds differently
         torch.testing.assert_close(found, true, atol=1e-6, rtol=1e-5)
         shares = residscope.scores(some, "previous", prompt=0, model=model).values[1]
         torch.testing.assert_close(shares, whole["pattern", 1][0].diagonal(-1, -2, -1).sum(-1) / 7)
@@ -88,7 +88,7 @@ def test_attention_is_what_was_cached_or_named_as_missing(run, kept, plain):
 
 
 @pytest.mark.parametrize("kept", FILTERS)
-def test_heads_are_the_whole_runs_and_what_is_missing_is_said(run, kept):
+def test_heads_have_the_values_of_the_whole_run_and_missing_rows_are_named(run, kept):
     model, tokens, logits, whole = run
     some = part(run, FILTERS[kept])
     if "scale" not in "".join(FILTERS[kept]):
@@ -154,7 +154,7 @@ def test_the_lens_is_read_at_the_points_that_were_cached(run, kept, norm):
     torch.testing.assert_close(lens.probabilities[1], stopped.topk(5).values, atol=2e-5, rtol=1e-3)
 
 
-def test_layers_are_told_by_the_stream_where_their_outputs_were_not_cached(run):
+def test_layers_follow_from_the_stream_if_their_outputs_were_not_cached(run):
     model, _, _, whole = run
     found = residscope.attribute(part(run, ("hook_resid_post",)), ANSWERS, by="layer")
     brute = Brute(model, whole, ANSWERS, 6)
@@ -206,7 +206,7 @@ def test_a_run_on_embeddings_reads_what_enters_the_first_layer(run):
 
 
 @pytest.mark.parametrize("past", [6, 4])
-def test_attention_behind_past_keys_has_more_sources_than_destinations(run, past):
+def test_attention_after_past_keys_has_more_sources_than_destinations(run, past):
     model, tokens, _, whole = run
     with torch.no_grad():
         keys = model.original_model(tokens[:, :past], use_cache=True).past_key_values
@@ -225,7 +225,7 @@ def test_attention_behind_past_keys_has_more_sources_than_destinations(run, past
 
 
 @pytest.mark.parametrize("name", ["blocks.1.hook_resid_pre", "blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"])
-def test_where_an_sae_stands_its_output_is_the_activation(run, name):
+def test_if_an_sae_replaces_an_activation_its_output_is_read(run, name):
     model, _, _, whole = run
     spliced = {f"{n}.hook_sae_output" if n == name else n: t for n, t in whole.items()}
     spliced |= {f"{name}.hook_sae_input": whole[name] * 3, f"{name}.hook_sae_acts_post": whole[name].repeat(1, 1, 2)
@@ -238,7 +238,7 @@ def test_where_an_sae_stands_its_output_is_the_activation(run, name):
 
 
 @pytest.mark.parametrize("kept", FILTERS)
-def test_it_is_listed_and_opened_without_a_target(run, kept):
+def test_a_filtered_cache_is_listed_and_opened_without_a_target(run, kept):
     some = part(run, FILTERS[kept])
     listed = row(some, ["some"], track(some))
     assert (listed.problem, listed.prompts, listed.positions) == (None, 3, 7)
@@ -251,7 +251,7 @@ def test_it_is_listed_and_opened_without_a_target(run, kept):
 
 
 @pytest.mark.parametrize("kept", FILTERS)
-def test_a_view_is_answered_or_told_what_is_missing(run, kept):
+def test_a_view_gets_a_reply_or_the_missing_activation(run, kept):
     some = part(run, FILTERS[kept])
     panel, sent = residscope.inspect(some, ANSWERS), []
     panel.send = lambda content, buffers=None: sent.append((content, buffers))
@@ -287,7 +287,7 @@ def test_a_view_is_answered_or_told_what_is_missing(run, kept):
     ("others", "named"),
     [({"prompt": "When John"}, None), ({"loss": 1.5, "labels": [1], "note": None}, None), ({}, "numpy")],
 )
-def test_a_dictionary_may_hold_other_things_and_arrays(run, others, named):
+def test_a_dictionary_may_also_hold_arrays_and_other_objects(run, others, named):
     model, _, _, whole = run
     kept = {n: t.numpy() if named else t for n, t in whole.items()} | others
     told_by_hand(residscope.attribute(kept, ANSWERS, model=model), model, whole)

@@ -1,5 +1,7 @@
-"""Path patching: the effect along a path to a head's query, key or value, or to the logits, is that of the model's own
-hooked runs with everything else between frozen."""
+"""Path patching: effects along a path to a head's query, key or value, or to the logits.
+
+Expected: the model's own hooked runs in which everything else between the path's ends is frozen.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 NO_HEADS = {"mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma", "rwkv", "jetmoe"}
 NO_RUNS = {"bert", "modernbert-decoder", "opt-projected", "deepseek_v4", "hrm_text"}  # see `test_causes`
 REFUSED = {
-    "openai-gpt": "does not pass on what earlier layers add",  # its norms are in the stream
-    "glm_moe_dsa": "does not follow from",  # an index of the stream chooses which keys are read
+    "openai-gpt": "does not pass on what earlier layers add",  # its norms change the stream itself
+    "glm_moe_dsa": "does not follow from",  # an indexer, which also reads the stream, chooses the keys
 }
-SHARED = {"gemma4_text-shared"}  # its last layer reads the keys and values of an earlier one
+SHARED = {"gemma4_text-shared"}  # its last layer uses keys and values of an earlier layer
 FROZEN = (
     "hook_mlp_out", "mlp.hook_out", "mixer.hook_out", "mamba.hook_out", "linear_attn.hook_out", "conv.hook_out",
     "moe.hook_out", "shared_mlp.hook_out", "post_per_layer_input_norm.hook_out",
@@ -43,7 +45,7 @@ def by_head(z, count):
 
 
 def changed(value, count, head):
-    """A hook that changes one head's `z`."""
+    """Return a hook that changes one head's `z`."""
 
     def change(z, hook):  # noqa: ARG001
         own = by_head(z, count).clone()
@@ -62,7 +64,7 @@ def recorded(into):
 
 
 class Brute:
-    """The model's own hooked runs, for heads in this cache."""
+    """The expected effects, from the model's own hooked runs."""
 
     def __init__(self, model, tokens, cache):
         self.model, self.tokens, self.cache = model, tokens, cache.cache_dict
@@ -70,7 +72,7 @@ class Brute:
         names = {layer: f"blocks.{layer}.attn.hook_z" for layer in layers}
         self.z = {layer: self.cache[name] for layer, name in names.items() if name in self.cache}
         self.count = {layer: z.shape[2] for layer, z in self.z.items()}
-        for layer in self.z:  # latent attention's values are wider than its keys, by which the cache is cut
+        for layer in self.z:  # in latent attention, the cached z is split by the width of keys, but values are wider
             with suppress(Exception):  # TransformerLens raises if layers differ in their heads
                 self.count[layer] = model.blocks[layer].attn.W_O.shape[0]
 
@@ -79,19 +81,19 @@ class Brute:
             return difference(self.model.run_with_hooks(self.tokens, fwd_hooks=[(f"blocks.{n}", h) for n, h in hooks]))
 
     def frozen(self, sender, until, value=0.0):
-        """The sender's `z` is changed. Everything that later layers or any MLP add before `until` is frozen."""
+        """Return hooks that change the sender's `z`, and freeze what MLPs and later layers add before `until`."""
         layer, head = sender
         hooks = [(f"{layer}.attn.hook_z", changed(value, self.count[layer], head))]
         for at in range(layer, until):
             names = [*FROZEN, *(["attn.hook_z"] if at > layer else [])]
-            if f"blocks.{at}.hook_mlp_out" in self.cache:  # in BLOOM `mlp.hook_out` holds the stream, too
+            if f"blocks.{at}.hook_mlp_out" in self.cache:  # not `mlp.hook_out`, which in BLOOM includes the stream
                 names.remove("mlp.hook_out")
             hooks += [(f"{at}.{name}", kept(self.cache[f"blocks.{at}.{name}"])) for name in names
                       if f"blocks.{at}.{name}" in self.cache]  # fmt: skip
         return hooks
 
     def along(self, sender, receivers, value=0.0):
-        """The target's change if only this path changes. All receivers are in one layer."""
+        """Return the target's change if only the paths to these receivers, all in one layer, are changed."""
         parts, z = {}, {}
         for layer, _, part in receivers:
             parts[part] = []
@@ -106,7 +108,7 @@ class Brute:
 
 
 @pytest.mark.parametrize("name", [name for name in tiny.FAMILIES if name not in NO_HEADS | NO_RUNS])
-def test_a_head_sends_to_queries_keys_and_values_what_hooked_runs_give_with_the_rest_frozen(booted, name):
+def test_effects_on_queries_keys_and_values_are_those_of_hooked_runs_with_the_rest_frozen(booted, name):
     model, tokens, _, cache = booted(name)
     brute = Brute(model, tokens, cache)
     *senders, last = sorted(brute.z)
@@ -174,7 +176,7 @@ def test_every_earlier_head_is_measured_along_the_path_and_later_ones_have_none(
 
 
 @pytest.mark.parametrize("name", ["llama", "olmo2", "gpt2", "glm4"])
-def test_several_receivers_receive_at_once_each_by_its_own_input(booted, name):
+def test_several_receivers_can_be_changed_at_once_each_by_its_own_input(booted, name):
     model, tokens, _, cache = booted(name)
     brute = Brute(model, tokens, cache)
     receivers = [(2, 1, "q"), (2, 2, "k"), (2, 2, "v"), (2, 3, "q")]
@@ -185,8 +187,8 @@ def test_several_receivers_receive_at_once_each_by_its_own_input(booted, name):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "falcon-sequential"])
-def test_a_receiver_in_a_later_layer_reads_the_senders_change_and_not_what_the_first_receiver_makes_of_it(booted, name):
-    """One key for each head: hooks on `hook_v` alone give the expected values for receivers in two layers."""
+def test_a_receiver_in_a_later_layer_does_not_read_the_effect_on_an_earlier_receiver(booted, name):
+    """In this model each head has its own key, so hooks on `hook_v` give expected values for two layers."""
     model, tokens, _, cache = booted(name)
     brute, read = Brute(model, tokens, cache), {1: [], 2: []}
     for layer, into in read.items():
@@ -211,7 +213,7 @@ def test_a_shared_key_is_changed_only_as_the_named_head_reads_it(booted):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "granite", "cohere", "gemma4_text", "falcon_h1"])
-def test_the_path_to_the_logits_is_a_run_in_which_only_the_stream_carries_the_change(booted, name):
+def test_the_path_to_the_logits_is_a_run_in_which_later_layers_are_frozen(booted, name):
     model, tokens, _, cache = booted(name)
     brute = Brute(model, tokens, cache)
     found = residscope.ablate(cache, ANSWERS, path="logits", progress=False)
@@ -220,7 +222,7 @@ def test_the_path_to_the_logits_is_a_run_in_which_only_the_stream_carries_the_ch
         torch.testing.assert_close(found.total[layer, head], expected, atol=1e-5, rtol=1e-3)
     frozen = residscope.ablate(cache, ANSWERS, path="logits", norm="frozen", progress=False)
     torch.testing.assert_close(frozen.total, residscope.ablate(cache, ANSWERS, progress=False).direct)
-    if name == "gemma4_text":  # its per-layer embeddings come after its last MLP
+    if name == "gemma4_text":  # its per-layer embeddings are added after its last MLP
         return
     last = residscope.ablate(cache, ANSWERS, of="mlp_out", layers=-1, path="logits", positions="last", progress=False)
     whole = residscope.ablate(cache, ANSWERS, of="mlp_out", layers=-1, positions="last", progress=False)
@@ -228,7 +230,7 @@ def test_the_path_to_the_logits_is_a_run_in_which_only_the_stream_carries_the_ch
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_sublayers_and_sets_of_components_send_too(booted, name):
+def test_paths_may_begin_at_sublayers_and_sets_of_components(booted, name):
     model, tokens, _, cache = booted(name)
     brute = Brute(model, tokens, cache)
     found = residscope.ablate(cache, ANSWERS, of="mlp_out", path="L2H1.v", progress=False)
@@ -266,7 +268,7 @@ def test_a_padded_prompt_has_the_paths_of_the_prompt_alone(booted, side):
         torch.testing.assert_close(found.total[:2, ..., row], expected, atol=2e-5, rtol=1e-3)
 
 
-def test_with_hooks_of_the_user_paths_are_followed_in_whole_runs():
+def test_with_hooks_of_the_user_paths_are_measured_in_whole_runs():
     model = tiny.boot("llama")
     model.add_hook("blocks.1.hook_mlp_out", lambda x, hook: x * 1.1)  # noqa: ARG005
     tokens, _, cache = tiny.run(model)
@@ -292,7 +294,7 @@ def test_paths_that_do_not_exist_are_refused_in_a_sentence(booted, options, word
         residscope.ablate(booted("llama")[3], ANSWERS, progress=False, **options)
 
 
-def test_the_stream_itself_sends_nothing(booted):
+def test_a_path_cannot_begin_at_the_stream(booted):
     _, _, _, cache = booted("llama")
     with pytest.raises(ResidscopeError, match="begins at heads or sublayers"):
         residscope.patch(cache, cache, ANSWERS, at="resid_pre", path="L2H1.q", progress=False)

@@ -1,4 +1,4 @@
-"""Plotly figures: they have the same numbers, names, scales and titles, and no markup from tokens."""
+"""Plotly figures have the right numbers, names, scales and titles, and tokens are never markup."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def numbers(values) -> np.ndarray:
 
 
 def shown(values: torch.Tensor, prompt: int | None, axis: int = -1) -> torch.Tensor:
-    """The mean over prompts, or one prompt's values."""
+    """Return the mean over prompts, or the values of one prompt."""
     return values.mean(axis) if prompt is None else values.select(axis, prompt)
 
 
@@ -58,7 +58,7 @@ def test_a_head_map_holds_every_heads_contribution(run, prompt):
 
 
 @each_prompt
-def test_a_ranking_holds_what_is_on_top(run, prompt):
+def test_a_ranking_holds_the_strongest_rows(run, prompt):
     heads = residscope.attribute(run.cache, PAIR)
     figure = heads.to_plotly("ranking", prompt, k=2)
     assert list(figure.data[0].x) == pytest.approx([value for _, value in heads.top(2, prompt)])
@@ -68,12 +68,12 @@ def test_a_ranking_holds_what_is_on_top(run, prompt):
 
 
 @each_prompt
-def test_a_lens_ends_at_the_models_own_figure(run, prompt):
+def test_a_lens_ends_at_the_models_own_value(run, prompt):
     lens = residscope.attribute(run.cache, PAIR, by="accumulated")
     figure = lens.to_plotly(prompt=prompt)
     np.testing.assert_allclose(figure.data[-1].y, shown(lens.values + lens.constant, prompt), rtol=1e-5)
     assert figure.data[-1].y[-1] == pytest.approx(float(shown(lens.measured, prompt)), abs=1e-4)
-    assert len(figure.data) == (2 if prompt is None else 1)  # the spread over prompts
+    assert len(figure.data) == (2 if prompt is None else 1)  # the second trace is the spread over prompts
 
 
 @each_prompt
@@ -140,7 +140,7 @@ def test_one_outlier_does_not_pale_a_map_of_positions(llama, first, end):
     figure = replace(found, values=values).to_plotly(prompt=0)
     colours, far = figure.layout.coloraxis, abs(first) > 6
     assert (colours.cmin, colours.cmax) == (-end, end)
-    assert numbers(figure.data[0].z)[1][0] == pytest.approx(first, nan_ok=True)  # true also beyond the scale
+    assert numbers(figure.data[0].z)[1][0] == pytest.approx(first, nan_ok=True)  # the true value, not a clipped one
     dots = [[y, x] for y, row in enumerate(figure.data[0].text or []) for x, dot in enumerate(row) if dot]
     assert dots == ([[1, 0]] if far else [])
     assert ("a dot: beyond the colours, which end at ±4.00" in figure.layout.title.text) == far
@@ -172,7 +172,7 @@ def test_attention_side_by_side_with_its_tokens(llama, weighting):
         ),
     ],
 )
-def test_a_token_that_stands_twice_bears_its_position(llama, tokens, drawn):
+def test_a_repeated_token_has_its_position(llama, tokens, drawn):
     found = residscope.attention(llama.cache, ["0.1"], prompt=1)
     figure = replace(found, values=torch.zeros(1, len(tokens), len(tokens)), tokens=tokens, sources=tokens).to_plotly()
     assert list(figure.layout.xaxis.ticktext) == list(figure.layout.yaxis.ticktext) == drawn
@@ -193,8 +193,8 @@ EACH = [("w5", "w9"), ("w9", "w5"), ("w5", "w9")]
         (EACH, 0, "“w5” minus “w9”"),
     ],
 )
-def test_titles_say_of_which_target_and_model(llama, answers, prompt, target):
-    model = "llama"  # not the folder that it was loaded from
+def test_titles_name_target_and_model(llama, answers, prompt, target):
+    model = "llama"  # the model's name, not the folder from which it was loaded
     heads, lens = (residscope.attribute(llama.cache, answers, by=by) for by in ("head", "accumulated"))
     found = residscope.attention(llama.cache, ["0.1"], prompt=prompt, weighting="contribution", answers=answers)
     for figure in (
@@ -217,13 +217,13 @@ def test_the_token_lens_as_a_figure(llama):
 
 
 def texts(part) -> list[str]:
-    """All texts in a figure."""
+    """Return all texts in a figure."""
     if isinstance(part, dict):
         return [text for value in part.values() for text in texts(value)]
     return [t for value in part for t in texts(value)] if isinstance(part, list) else [part] * isinstance(part, str)
 
 
-def test_a_token_is_text_in_a_figure_whatever_is_in_it(llama):
+def test_any_token_is_plain_text_in_a_figure(llama):
     over = {"heads": ["0.1"], "by": "source", "position": "all"}
     figures = [
         residscope.attribute(llama.cache, PAIR, by="layer", position="all").to_plotly(tokens=MARKUP),
@@ -239,7 +239,7 @@ def test_a_token_is_text_in_a_figure_whatever_is_in_it(llama):
         assert any("&lt;img·src=x·on…" in text for text in found)
 
 
-def test_what_a_figure_cannot_show_is_a_sentence(llama, monkeypatch):
+def test_impossible_figures_are_refused_in_a_sentence(llama, monkeypatch):
     heads = residscope.attribute(llama.cache, PAIR)
     layers = residscope.attribute(llama.cache, PAIR, by="layer")
     for draw, said in [

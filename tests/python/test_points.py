@@ -1,5 +1,8 @@
-"""Targets inside the model: what neurons, directions and heads read. Expected: the model's forward, with a component
-removed (`tests.support.point_families` has a table of all families)."""
+"""Targets inside the model: what neurons, directions and heads read.
+
+Expected: the model's own forward with a component removed. (`tests.support.point_families` makes a table of all
+families.)
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ FAMILIES = ["gpt2", "gptj", "gpt_neox", "falcon-new", "llama-biased", "qwen3", "
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_sum_to_the_cached_value_and_taking_a_component_out_changes_it_by_its_row(family):
+def test_rows_sum_to_the_cached_value_and_a_row_is_the_change_without_its_component(family):
     for column, found in measured(family, most=1 if family in FAMILIES[4:] else 3).items():
         assert not found.refused, found.said
         assert found.left <= 2e-6, (column, found.said)
-        if (family, column) != ("gemma4_text", "output"):  # there is a norm on its values
+        if (family, column) != ("gemma4_text", "output"):  # its values have a norm
             assert found.off is not None, column
             assert found.off <= 1e-4, column
 
@@ -47,7 +50,7 @@ def small(request):
     return model, *tiny.run(model)
 
 
-def test_a_path_of_two_heads_is_the_row_of_the_first_one_split_by_its_sources(small):
+def test_a_path_of_two_heads_splits_the_row_of_the_first_head_by_its_sources(small):
     cache = small[3]
     second = T.output("L2H1", of=ANSWERS, source=4)
     rows = residscope.attribute(cache, second, by="head")
@@ -84,7 +87,7 @@ def test_a_neuron_is_read_at_any_position_by_any_components(small, by, position)
         assert "layer 2, which come after it, are 0" in " ".join(result.notes)
 
 
-def test_a_direction_at_the_end_is_what_it_always_was(small):
+def test_a_direction_at_the_end_equals_a_plain_direction(small):
     model, _, _, cache = small
     u = torch.randn(model.cfg.d_model)
     at_end = residscope.attribute(cache, T.direction(u, at="final_post"))
@@ -120,14 +123,14 @@ def test_the_contributions_of_earlier_heads_are_a_map_too(small):
     head = residscope.attention(cache, "L0H1", weighting="contribution", answers=second, prompt=1)
     sources = residscope.attribute(cache, second, by="source", heads=["L0H1"])
     torch.testing.assert_close(head.values[0, 4], sources.values[:, 0, 1], atol=1e-6, rtol=1e-4)
-    assert not head.values[0, [0, 1, 2, 3, 5, 6]].any()  # other positions do not reach its source
+    assert not head.values[0, [0, 1, 2, 3, 5, 6]].any()  # the later head reads only position 4
     with pytest.raises(ResidscopeError, match="heads of layer 2 do not write before the point `1_mid`"):
         residscope.attention(cache, "L2H1", weighting="contribution", answers=T.neuron("L1N3"))
 
 
-def test_of_padded_prompts_positions_are_those_of_the_cache():
+def test_positions_of_padded_prompts_are_those_of_the_cache():
     model = tiny.boot("llama")
-    tokens = torch.tensor([[2, 2, 7, 8, 9, 10], [3, 4, 5, 6, 7, 8]])  # the first one is padded with eos
+    tokens = torch.tensor([[2, 2, 7, 8, 9, 10], [3, 4, 5, 6, 7, 8]])  # the first prompt is padded with EOS
     mask = (tokens != 2).long()
     with torch.no_grad():
         cache = model.run_with_cache(tokens, attention_mask=mask)[1]
@@ -145,7 +148,7 @@ def without(cache, *endings):
     return ActivationCache(held, cache.model)
 
 
-def test_what_a_filtered_cache_lacks_is_computed_or_named(ioi):
+def test_missing_activations_are_computed_or_named(ioi):
     whole = residscope.attribute(ioi.cache, T.neuron("L5N123"), by="layer")
     for lacks in (["5.ln2.hook_scale"], ["5.mlp.hook_pre", "5.mlp.gate.hook_out"], ["5.hook_resid_mid"]):
         part = residscope.attribute(without(ioi.cache, *lacks), T.neuron("L5N123"), by="layer")
@@ -173,7 +176,7 @@ def test_what_a_filtered_cache_lacks_is_computed_or_named(ioi):
     ],
     ids=str,
 )
-def test_all_that_a_filtered_cache_lacks_is_named_at_once(small, target, by):
+def test_all_missing_activations_are_named_at_once(small, target, by):
     model, cache = small[0], small[3]
     held = {name: cache[name] for name in cache.keys() if name.endswith(("embed", "hook_mlp_out"))}  # noqa: SIM118
     with pytest.raises(ResidscopeError, match="not in this cache") as refused:
@@ -183,7 +186,7 @@ def test_all_that_a_filtered_cache_lacks_is_named_at_once(small, target, by):
     assert residscope.attribute(held | filtered, target, by=by, model=model).values.isfinite().all()
 
 
-def test_in_bfloat16_what_is_left_over_is_within_the_tolerance(ioi):
+def test_in_bfloat16_the_unexplained_value_is_within_the_tolerance(ioi):
     rounded = {n: t.bfloat16() if t.is_floating_point() else t for n, t in ioi.cache.items()}
     cache = ActivationCache(rounded, ioi.model)
     for target in (T.neuron("L20N5"), T.output("L23H3", of=(" Mary", " John"), source=10)):
@@ -191,16 +194,19 @@ def test_in_bfloat16_what_is_left_over_is_within_the_tolerance(ioi):
         assert result.unexplained.abs().max() <= result.tolerance < 0.2
 
 
-SHIFT = torch.linspace(0, 1, 24) ** 2  # not removed by a norm that subtracts the mean
+SHIFT = torch.linspace(0, 1, 24) ** 2  # not constant, so a norm that subtracts the mean does not remove it
 
 
 def about(notes):
-    """Notes that have the unit of the target, without their numbers."""
+    """Return the notes without their numbers in the unit of the target."""
     return [re.sub(r"[\d.]+(e[+-]\d+)? (?=arises|of a head)", "", note) for note in notes]
 
 
 def scaled(cache, u, at, scale, by="head"):
-    """A direction, and a head's contribution to it, at some scale. Returns notes and the unexplained rest."""
+    """Attribute a scaled direction, and a head's contribution to it.
+
+    Return for both: the notes, the unexplained value and the tolerance, both divided by the scale.
+    """
     at_point = T.direction(u * scale, at)
     results = [residscope.attribute(cache, target, by=by) for target in (at_point, T.output("L1H1", at_point, 2))]
     return [(about(one.notes), float(one.unexplained.abs().max()) / scale, one.tolerance / scale) for one in results]
@@ -208,7 +214,7 @@ def scaled(cache, u, at, scale, by="head"):
 
 @pytest.mark.parametrize("hooked", [False, True])
 @pytest.mark.parametrize("at", ["2_pre", "final_post"])
-def test_a_direction_of_any_length_is_judged_as_the_direction_itself(small, at, hooked):
+def test_the_notes_on_a_direction_do_not_depend_on_its_length(small, at, hooked):
     model, tokens, _, cache = small
     u = torch.randn(24, generator=torch.Generator().manual_seed(0))
     if hooked:
@@ -224,7 +230,7 @@ def test_a_direction_of_any_length_is_judged_as_the_direction_itself(small, at, 
             assert one[2] == pytest.approx(other[2], rel=1e-2)
 
 
-def test_rounding_of_the_demo_models_massive_activations_accuses_no_layer(ioi):
+def test_rounding_of_massive_activations_names_no_layer_as_wrong(ioi):
     assert ioi.cache["blocks.29.hook_resid_mid"].abs().max() > 500
     u = torch.randn(576, generator=torch.Generator().manual_seed(0))
     for direction, at in ((u / u.norm(), "29_mid"), (torch.ones(576), "20_mid")):
@@ -237,7 +243,7 @@ def test_rounding_of_the_demo_models_massive_activations_accuses_no_layer(ioi):
                     assert not [note for note in found.notes if "arises" in note]
 
 
-def test_notes_name_the_source_or_the_target_that_they_are_about(small):
+def test_notes_name_their_source_or_their_target(small):
     model, tokens, *_ = small
     bump = torch.zeros(1, 7, 1)
     bump[:, 2], bump[:, 4], bump[:, 6] = 1.0, 2.0, 3.0
@@ -288,7 +294,7 @@ def test_a_wrong_target_is_refused_in_a_sentence(target, words):
 
 
 @pytest.mark.parametrize("versus", [0, None])
-def test_a_source_that_one_key_of_a_comparison_cannot_read_is_a_source_of_the_other(small, versus):
+def test_a_source_may_come_after_one_of_two_compared_keys(small, versus):
     cache = small[3]
     score = T.attention("L2H1", 5, 4, versus=versus, side="key")
     every = residscope.attribute(cache, T.output("L1H1", of=score), by="layer")

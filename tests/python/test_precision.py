@@ -1,4 +1,4 @@
-"""The tolerance for rounding depends only on the precision of the terms of a sum."""
+"""The tolerance depends only on the precision of the terms of a sum."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRAYS = {
 
 
 def _broken(names: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A cache in which one head's output differs from what the model used, without attention's own output."""
+    """Return activations in which one head differs from the run, without the attention's output that would show it."""
     edited = {name: tensor.clone() for name, tensor in names.items()}
     del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
     z = edited["blocks.1.attn.hook_z"]
@@ -35,7 +35,7 @@ def llama():
 
 
 @pytest.mark.parametrize("stray", STRAYS)
-def test_a_tensor_that_is_in_no_sum_hides_no_broken_head(llama, stray):
+def test_a_tensor_outside_the_sum_does_not_hide_a_broken_head(llama, stray):
     model, cache = llama
     result = residscope.attribute(ActivationCache(_broken(dict(cache.items())) | STRAYS[stray], model), ANSWERS)
     assert result.unexplained.abs().max() > result.tolerance
@@ -54,7 +54,7 @@ def test_a_coarse_tensor_in_the_sum_raises_the_tolerance_by_no_more_than_its_own
 
 
 @pytest.mark.parametrize("stray", STRAYS)
-def test_neither_does_it_among_the_sources_of_a_head(llama, stray):
+def test_a_tensor_outside_the_sum_does_not_hide_a_broken_source(llama, stray):
     model, cache = llama
     edited = dict(cache.items()) | STRAYS[stray]
     edited["blocks.1.attn.hook_z"] = edited["blocks.1.attn.hook_z"] * 1.002
@@ -65,11 +65,11 @@ def test_neither_does_it_among_the_sources_of_a_head(llama, stray):
     assert any("before `W_O`" in note for note in valued.notes)
 
 
-def test_heads_that_were_kept_more_coarsely_than_the_rest_add_up_all_the_same(llama):
+def test_heads_with_a_coarser_precision_than_the_rest_still_add_up(llama):
     model, cache = llama
     coarse = {"blocks.1.attn.hook_z": cache["blocks.1.attn.hook_z"].bfloat16()}
     held = ActivationCache(dict(cache.items()) | coarse, model)
-    read = cache["pattern", 1][:, 1, -1, :, None] * cache["v", 1][:, :, 0]  # heads 0 and 1 share their values
+    read = cache["pattern", 1][:, 1, -1, :, None] * cache["v", 1][:, :, 0]  # heads 0 and 1 share values
     written = read.double() @ model.W_O[1, 1].detach().double()  # [batch, source, d_model]
     for answers in ((3, 4), (3, 6), (4, 5)):
         brute = Brute(model, cache, torch.tensor([answers] * 3), 6)
@@ -80,7 +80,7 @@ def test_heads_that_were_kept_more_coarsely_than_the_rest_add_up_all_the_same(ll
 
 
 @pytest.mark.parametrize("family", ["afmoe", "qwen3_5_text"])
-def test_a_gate_that_was_kept_more_coarsely_than_the_rest_is_found(family):
+def test_a_gate_with_a_coarser_precision_than_the_rest_is_found(family):
     model = tiny.boot(family)
     cache = tiny.run(model)[2]
     gates = (f"blocks.1.attn.{name}" for name in ("gate.hook_out", "hook_q_gate"))
@@ -100,8 +100,8 @@ def test_a_gate_that_was_kept_more_coarsely_than_the_rest_is_found(family):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("position", ["last", "all"])
-def test_what_sources_leave_over_is_told_from_rounding_in_each_precision(llama, dtype, position):
-    """Differences that rounding explains are allowed. A fifth of a source contribution is not."""
+def test_errors_of_sources_are_distinguished_from_rounding_in_each_precision(llama, dtype, position):
+    """Differences that rounding explains have no note. A fifth of a source contribution has one."""
     model, cache = llama
     held = {name: t.to(dtype) if t.is_floating_point() else t for name, t in cache.items()}
     heads = ["L1H1", "L0H0"]
@@ -123,7 +123,7 @@ def test_what_sources_leave_over_is_told_from_rounding_in_each_precision(llama, 
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
-def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
+def test_a_cache_in_float8_has_the_values_of_its_numbers(llama, kind):
     model, cache = llama
     coarse = {name: t.to(kind) if t.is_floating_point() else t for name, t in cache.items()}
     held = ActivationCache(coarse, model)
@@ -136,12 +136,12 @@ def test_a_cache_in_float8_is_read_as_what_it_holds(llama, kind):
     row = result.values[result.labels.index("1_pre")]
     torch.testing.assert_close(row, (stream.T * way).sum(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(result.measured, logits.gather(1, ANSWERS).diff(dim=1)[:, 0].neg())
-    for by in ("layer", "accumulated"):  # here heads need not add up: a message says so
+    for by in ("layer", "accumulated"):  # heads may not add up in float8, and then a message says so
         assert residscope.attribute(held, ANSWERS, by=by).values.isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "off"), [(torch.float8_e4m3fn, "6%"), (torch.float8_e5m2, "12%")], ids=str)
-def test_what_float8_is_too_coarse_for_is_said_to_be_that(llama, kind, off):
+def test_refusals_say_that_float8_is_too_coarse(llama, kind, off):
     model, cache = llama
     odd = {name: 8 * t if name.endswith(("1.attn.hook_z", "1.mlp.hook_post")) else t for name, t in cache.items()}
     coarse = {name: t.to(kind) if t.is_floating_point() else t for name, t in odd.items()}
@@ -156,20 +156,20 @@ def test_what_float8_is_too_coarse_for_is_said_to_be_that(llama, kind, off):
     for by, options in (("head", {}), ("neuron", {}), ("source", {"heads": "1.1"})):
         found = said(coarse, by, **options)
         assert f"kept in {str(kind)[6:]}, numbers of 8 bits with a rounding error of up to {off}" in found
-        assert "`.to(torch.bfloat16)`" in found  # which is true:
+        assert "`.to(torch.bfloat16)`" in found  # the next lines check that this helps
         assert said(kept, by, **options) == ""
         for untrue in ("the model does more", "a hook", "training", "scales them", "of this model"):
             assert untrue not in found
 
 
 @pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
-def test_logits_given_in_bfloat16_are_rounded_and_no_note_calls_that_more(llama, by):
+def test_given_logits_in_bfloat16_have_no_note_beyond_rounding(llama, by):
     model, cache = llama
     logits = cache["unembed.hook_out"].bfloat16()
     found = residscope.attribute(cache, ANSWERS, by=by, logits=logits)
     own = logits[:, -1].float().gather(1, ANSWERS)
     torch.testing.assert_close(found.measured, own[:, 0] - own[:, 1], atol=1e-6, rtol=0)
-    assert 1e-3 < found.unexplained.abs().max() <= found.tolerance  # more than float32 would explain
+    assert 1e-3 < found.unexplained.abs().max() <= found.tolerance  # more than the rounding of float32
     assert found.notes == []
     edited = dict(cache.items())
     edited["blocks.1.attn.hook_z"] = 2 * edited["blocks.1.attn.hook_z"]
@@ -178,16 +178,16 @@ def test_logits_given_in_bfloat16_are_rounded_and_no_note_calls_that_more(llama,
     assert any("arises in layer 1:" in note for note in broken.notes)  # larger differences are still reported
 
 
-def test_rounding_is_claimed_only_where_every_place_was_compared(llama):
+def test_rounding_is_named_as_the_cause_only_if_every_place_was_compared(llama):
     model, cache = llama
-    # The layer is named where the stream around it was cached …
+    # If the stream around the layer was cached, the layer is named.
     found = residscope.attribute(ActivationCache(_broken(dict(cache.items())), model), ANSWERS)
     assert any("arises in layer 1:" in note for note in found.notes)
-    # … what is missing where it was not …
+    # If the stream was not cached, the missing activation is named.
     ends = ("hook_z", "hook_mlp_out", "hook_embed", "hook_scale", "2.hook_resid_post", "unembed.hook_out")
     held = {name: tensor for name, tensor in _broken(dict(cache.items())).items() if name.endswith(ends)}
     unknown = residscope.attribute(ActivationCache(held, model), ANSWERS)
     assert unknown.unexplained.abs().max() > unknown.tolerance
     assert any("cannot be determined" in note and "`blocks.1.hook_resid_pre`" in note for note in unknown.notes)
-    # … and neither is called rounding.
+    # In neither case is rounding given as the cause.
     assert not any("no single place" in note for note in found.notes + unknown.notes)

@@ -1,4 +1,4 @@
-"""For random models: values add up, equal float64, and do not depend on the other prompts of the batch."""
+"""For random models, values add up, agree with float64, and do not depend on the other prompts of the batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DECOMPOSITIONS = [
     ("source", {"heads": ["1.0", "0.1"]}),
 ]
 random_examples = settings(
-    max_examples=5 if "RESIDSCOPE_SHAPES" in os.environ else 20,  # shapes are checked at each call, which is slow
+    max_examples=5 if "RESIDSCOPE_SHAPES" in os.environ else 20,  # checking shapes at each call is slow
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -36,7 +36,7 @@ random_examples = settings(
 
 @st.composite
 def models(draw) -> TransformerBridge:
-    """Random tiny transformers: norms with and without parameters and centring, grouped queries, gates, soft-caps."""
+    """Draw a random tiny transformer: with or without norm parameters, centring, grouped queries, gates, soft-caps."""
     groups = draw(st.sampled_from([1, 2, 4]))
     attn_only = draw(st.booleans())
     cfg = TransformerBridgeConfig(
@@ -74,7 +74,7 @@ class Run(NamedTuple):
 
 @st.composite
 def runs(draw) -> Run:
-    """A model, prompts, the model's logits and its cache, and answers."""
+    """Draw a model, prompts, the model's logits and its cache, and answers."""
     model = draw(models())
     batch, positions = draw(st.integers(1, 4)), draw(st.integers(2, 7))
     ids = st.integers(1, VOCAB - 1)
@@ -140,7 +140,7 @@ def test_contributions_do_not_depend_on_the_other_prompts_or_their_order(run, da
 @random_examples
 @given(runs(), st.data())
 def test_heads_in_any_order_have_the_same_values(run, data):
-    """Also if a head is named twice. The sources add up to the head's row, and the pattern is the cached one."""
+    """A head may be named twice. Its sources sum to the head's row, and its pattern is the cached one."""
     model, tokens, _, cache, answers = run
     every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(4)]
     heads = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=6))
@@ -160,7 +160,7 @@ def test_heads_in_any_order_have_the_same_values(run, data):
 
 
 class Tokenizer:
-    """Only what is needed to detect padding and to write answers."""
+    """A tokenizer with only the attributes that detect padding and name answers."""
 
     pad_token_id = PAD
     bos_token_id = None
@@ -175,7 +175,7 @@ class Tokenizer:
 @random_examples
 @given(runs(), st.sampled_from(["left", "right"]), st.integers(1, 3))
 def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side, count):
-    """A longer prompt is in the same batch. At the padding, the cache has noise, as after a run with a mask."""
+    """A longer prompt is added to the batch. At padding, the cache holds noise."""
     model, tokens, _, cache, answers = run
     batch, positions = tokens.shape
     kept = slice(count, None) if side == "left" else slice(0, positions)
@@ -185,7 +185,7 @@ def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side
 
     def pad(name: str) -> torch.Tensor:
         t, other = cache[name], of_longer[name]
-        if t.shape[0] != batch:  # position embeddings without a batch axis
+        if t.shape[0] != batch:  # position embeddings have no batch axis
             return other
         is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
         noise = torch.zeros(batch, *other.shape[1:], dtype=t.dtype)

@@ -1,4 +1,4 @@
-"""A request never gets the reply to another request, over any transport: inline panel, sidebar comm, VS Code."""
+"""A request never gets the reply to another request, whether from an inline panel, a sidebar or VS Code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.gate import Gate, workers
 
 Answer = tuple[dict[str, Any], list[bytes]]
 Tell = Callable[[Any], Answer]
-"""Sends a whole message. Returns its answer and buffers."""
+"""A function that sends a message, and returns its answer and buffers."""
 
 
 class Sidebar(BaseComm):
@@ -47,13 +47,13 @@ class Sidebar(BaseComm):
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(components, "_AT_ONCE", 0)  # layer by layer: these tests come between two layers
+    monkeypatch.setattr(components, "_AT_ONCE", 0)  # layer by layer, because the tests stop work between two layers
     return tiny.run(copy.deepcopy(tiny.boot("gpt2")))[2]
 
 
 @pytest.fixture(params=["panel", "comm", "executed"])
 def tell(request: pytest.FixtureRequest, cache: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tell]:
-    """Send requests about this cache over one transport."""
+    """A function that sends a request about this cache from one of the hosts."""
     if request.param == "panel":
         panel = residscope.inspect(cache, 5, show=False)
         sent: list[Answer] = []
@@ -111,7 +111,7 @@ def ask(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
 
 
 def until(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
-    """Send a request again and again, as a view does."""
+    """Send a request repeatedly until its reply comes, as a view does."""
     while True:
         reply, buffers = ask(tell, id, question)
         if reply["kind"] != "working":
@@ -119,7 +119,7 @@ def until(tell: Tell, id: str, question: dict[str, Any]) -> Answer:
 
 
 def expected(cache: Any, question: dict[str, Any]) -> Any:
-    """The expected values, computed from a copy of the cache that no view has used."""
+    """Return the expected values, computed from a new cache object, for which nothing is memoised."""
     apart = type(cache)(dict(cache.cache_dict), cache.model)
     token = question["target"]["contrasts"][0]["answer"][0]["id"]
     position = question.get("position")
@@ -144,7 +144,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=["by", "target", "prompt", "position"])
-def test_two_long_questions_at_once_get_each_its_own_answer(tell, cache, pair, monkeypatch):
+def test_two_long_requests_at_once_get_their_own_replies(tell, cache, pair, monkeypatch):
     figures = [expected(cache, question) for question in pair]
     gate = Gate(monkeypatch)
     for id, question in zip("ab", pair, strict=True):
@@ -155,7 +155,7 @@ def test_two_long_questions_at_once_get_each_its_own_answer(tell, cache, pair, m
         agrees(answer, question, own)
 
 
-def test_giving_up_ends_that_question_and_no_other(tell, cache, monkeypatch):
+def test_a_cancellation_ends_only_its_own_request(tell, cache, monkeypatch):
     kept = attribution("layer")
     figures = expected(cache, kept)
     gate = Gate(monkeypatch)
@@ -168,12 +168,12 @@ def test_giving_up_ends_that_question_and_no_other(tell, cache, monkeypatch):
     gate.let_through()
     given_up.join(20)
     assert not given_up.is_alive()
-    assert not gate.waits.acquire(blocking=False)  # it ended before its second layer
+    assert not gate.waits.acquire(blocking=False)  # the work ended before its second layer
     agrees(until(tell, "b", kept), kept, figures)
     other.join(20)
 
 
-def test_another_question_under_a_known_id_is_refused_and_disturbs_nothing(tell, cache, monkeypatch):
+def test_another_request_with_a_known_id_is_refused_and_disturbs_nothing(tell, cache, monkeypatch):
     first = attribution("head")
     figures = expected(cache, first)
     gate = Gate(monkeypatch)
@@ -190,8 +190,8 @@ def test_another_question_under_a_known_id_is_refused_and_disturbs_nothing(tell,
     agrees(until(tell, "a", attribution("layer")), attribution("layer"), expected(cache, attribution("layer")))
 
 
-def test_a_state_of_the_cache_never_gets_the_figures_of_an_earlier_one(cache, monkeypatch):
-    """Long work that began before a change of the cache must not be the reply about the changed cache."""
+def test_a_changed_cache_never_gets_values_of_its_earlier_state(cache, monkeypatch):
+    """Long work that began before a change of the cache must not give the reply about the changed cache."""
     monkeypatch.setattr(
         "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
     )
@@ -228,7 +228,7 @@ def weights_change(cache: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [z_changes, weights_change])
-def test_an_answer_is_of_one_state(tell, cache, change, monkeypatch, request):
+def test_a_reply_describes_one_state_of_the_cache(tell, cache, change, monkeypatch, request):
     """A cell may change the cache or the weights during long work. The work then begins again, or is refused."""
     question = attribution("head")
     gate = Gate(monkeypatch)
@@ -239,7 +239,7 @@ def test_an_answer_is_of_one_state(tell, cache, change, monkeypatch, request):
     with torch.no_grad():
         change(cache)
     gate.let_through(99)
-    if change is z_changes and "panel" not in request.node.name:  # a sidebar names the state that it asks about
+    if change is z_changes and "panel" not in request.node.name:  # a sidebar's request names the state of the cache
         answer, _ = tell({"id": "a", "ask": question})
         assert answer["failure"]["code"] == "changed"
         return
@@ -251,7 +251,7 @@ def test_an_answer_is_of_one_state(tell, cache, change, monkeypatch, request):
     assert any(said in note for note in reply["notes"])
 
 
-def test_an_answer_that_is_never_of_one_state_is_refused(tell, cache, monkeypatch):
+def test_a_reply_is_refused_if_the_weights_change_in_every_attempt(tell, cache, monkeypatch):
     heads = components.layer_heads
 
     def training(*given: Any) -> Any:
@@ -290,7 +290,7 @@ SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("what", SLICES)
-def test_what_python_is_given_is_of_one_state(cache, what, monkeypatch):
+def test_a_result_in_python_describes_one_state_of_the_cache(cache, what, monkeypatch):
     """Another thread may change the weights or the cache during the work."""
     owner, name, after, call = SLICES[what]
     given, calls = getattr(owner, name), []
@@ -310,8 +310,8 @@ def test_what_python_is_given_is_of_one_state(cache, what, monkeypatch):
     monkeypatch.setattr(owner, name, work)
     found = outcome(call, cache)
     expected = outcome(call, type(cache)(dict(cache.cache_dict), cache.model))
-    assert len(calls) > after or isinstance(expected, str)  # refused before it is computed again
-    if isinstance(expected, str):  # no layer's heads are what its attention wrote any more
+    assert len(calls) > after or isinstance(expected, str)  # computed again, or refused before that
+    if isinstance(expected, str):  # after the change, the heads of no layer add up to its attention's output
         assert found == expected
     else:
         torch.testing.assert_close(found, expected, equal_nan=True)
@@ -324,7 +324,7 @@ def outcome(call: Callable[[Any], Any], cache: Any) -> Any:
         return str(error)
 
 
-def test_what_a_panel_is_opened_with_is_of_one_state(cache, monkeypatch):
+def test_prefetched_replies_describe_one_state_of_the_cache(cache, monkeypatch):
     panel = residscope.inspect(cache, 5, show=False)
     assert panel._service.ahead(panel.shown)
     panel.close()
@@ -340,13 +340,13 @@ def test_what_a_panel_is_opened_with_is_of_one_state(cache, monkeypatch):
 
     monkeypatch.setattr(answer_charts, "attribution", work)
     with torch.no_grad():
-        cache["blocks.0.hook_resid_mid"].mul_(1)  # nothing is memoised
-    assert panel._service.ahead(panel.shown) == {}  # the view sends its own requests
+        cache["blocks.0.hook_resid_mid"].mul_(1)  # counts as a change, so memoised replies are not used
+    assert panel._service.ahead(panel.shown) == {}  # no replies are prefetched, so the view sends its own requests
     assert not left
     panel.close()
 
 
-def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monkeypatch):
+def test_work_can_be_cancelled_even_if_the_cache_was_changed_since(cache, monkeypatch):
     monkeypatch.setattr(
         "IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns={"mine": cache}, kernel=None)
     )
@@ -366,7 +366,7 @@ def test_work_is_given_up_also_where_the_cache_was_changed_meanwhile(cache, monk
 
 
 @pytest.mark.parametrize("id", [None, 7, True, 1.5, ["a"], {"a": 1}, "", "x" * 201, "x" * 1_000_000])
-def test_an_id_that_names_nothing_is_refused_in_a_sentence(tell, id):
+def test_an_invalid_id_is_refused_in_a_sentence(tell, id):
     messages = [{"ask": {"kind": "tokens"}}] if id is None else []
     for message in [*messages, {"id": id, "ask": {"kind": "tokens"}}]:
         answer, buffers = tell(message)
@@ -378,8 +378,8 @@ def test_an_id_that_names_nothing_is_refused_in_a_sentence(tell, id):
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.1])
-def test_what_python_asks_is_done_to_its_end_however_large_the_cache(cache, monkeypatch, moment):
-    """Python's own calls have no id with which they could be sent again."""
+def test_work_in_python_is_completed_however_large_the_cache_is(cache, monkeypatch, moment):
+    """Calls in Python are not requests that could be sent again."""
     panel = residscope.inspect(cache, (5, 6), show=False)
     small = panel.to_html()
     monkeypatch.setattr(service, "_LARGE", 0)
@@ -394,7 +394,7 @@ def test_what_python_asks_is_done_to_its_end_however_large_the_cache(cache, monk
 
 
 def contents(page: str) -> Any:
-    """The content of a page, without the time when it was made."""
+    """Return the content of a page, without the time when it was made."""
     import gzip
     import re
 

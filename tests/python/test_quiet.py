@@ -1,4 +1,4 @@
-"""Residscope fetches nothing, opens no port, starts no program, and writes only the file that the user saves."""
+"""Residscope sends no requests, opens no port, starts no program, and writes only the file that the user saves."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def test_nothing_is_fetched_or_opened_and_only_the_saved_page_is_written(tmp_pat
     command = [sys.executable, "-c", QUIET, str(page)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Exception ignored" not in done.stderr  # Python clears the modules while the model is still there
+    assert "Exception ignored" not in done.stderr  # at its end, Python clears modules while the model still exists
     assert [path.name for path in tmp_path.iterdir()] == [page.name]

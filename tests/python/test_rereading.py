@@ -1,5 +1,7 @@
-"""Estimates and patches of what heads read (`at="q"`, `"k"`, `"v"`, `"pattern"`), against the model's own runs under
-hooks, finite differences, autograd and values computed by hand."""
+"""Estimates and patches of what heads read (`at="q"`, `"k"`, `"v"`, `"pattern"`).
+
+Expected: the model's own hooked runs, finite differences, autograd, and values computed by hand.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ PARTS = ("q", "k", "v", "pattern")
 NO_RUNS = {"bert", "modernbert-decoder", "opt-projected", "deepseek_v4", "hrm_text"}
 NO_HEADS = {"mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma", "rwkv", "jetmoe"}
 LATENT = {"deepseek_v2", "deepseek_v3", "glm4_moe_lite", "glm_moe_dsa", "youtu"}
-GATED_QUERY = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}  # `hook_q` also holds the gate, behind the query
-COPIED = "ignore:A hook on .* returned a modified tensor"  # of the pattern: its hook gets only a copy
+GATED_QUERY = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}  # `hook_q` holds the query and then the gate
+COPIED = "ignore:A hook on .* returned a modified tensor"  # in some models, the pattern's hook gets only a copy
 MANY = ["gpt2", "llama", "gemma2", "bloom", "falcon-alibi", "gpt_neox", "gpt_oss", "mistral-window", "olmo2", "qwen3",
         "cohere"]  # fmt: skip
 
@@ -38,7 +40,7 @@ def others(model, seed=5):
 
 
 def exact(name):
-    """A model in float64, with a run and another one. The experts of some run in float32 only."""
+    """Return a model in float64 with two runs. (Two families stay in float32, because their experts need it.)"""
     model = tiny.boot(name)
     if name not in ("gpt_oss", "llama4_text"):
         model = model.to(torch.float64)
@@ -52,7 +54,7 @@ def activation(cache, layer, part):
 
 
 def read_instead(model, tokens, layer, part, name, value, where=None):
-    """The `z` of a layer in a run of the model's own whose heads read something else."""
+    """Return the `z` of a layer in a hooked run in which the layer's heads read another value."""
     held = {}
 
     def put(own, hook):  # noqa: ARG001
@@ -80,7 +82,7 @@ def _index(shape, index):
 
 
 def one_head(model, tokens, layer, head, count, z):
-    """The target in a run of the model's own in which one head has this `z`."""
+    """Return the target of a hooked run in which one head has this `z`."""
 
     def put(own, hook):  # noqa: ARG001
         new = own.flatten(2).unflatten(2, (count, -1)).clone()
@@ -93,7 +95,7 @@ def one_head(model, tokens, layer, head, count, z):
 
 @pytest.mark.filterwarnings(COPIED)
 @pytest.mark.parametrize("name", [name for name in tiny.FAMILIES if name not in NO_RUNS | NO_HEADS | {"bitnet"}])
-def test_a_head_that_reads_another_runs_inputs_writes_what_it_writes_in_the_models_own_run(booted, name):
+def test_a_head_with_another_runs_inputs_writes_the_same_as_in_the_models_own_run(booted, name):
     model, tokens, logits, cache = booted(name)
     _, other = others(model)
     for part in PARTS:
@@ -114,16 +116,16 @@ def test_a_head_that_reads_another_runs_inputs_writes_what_it_writes_in_the_mode
                 value[..., :half] = other[key].reshape(3, 7, 4, -1)[..., :half]
             z = read_instead(model, tokens, layer, part, key, value)
             if part == "pattern" and torch.equal(z, cache[f"blocks.{layer}.attn.hook_z"].reshape(z.shape)):
-                continue  # its hook gets only a copy
+                continue  # in this model, the pattern's hook gets only a copy
             head, count = 1, int(there[layer].sum())
             expected = one_head(model, tokens, layer, head, count, z) - difference(logits)
             torch.testing.assert_close(found.effects[layer, head], expected, atol=2e-5, rtol=2e-4)
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_the_estimate_of_a_small_change_is_that_of_the_models_own_runs(name):
+def test_the_estimate_of_a_small_change_equals_the_models_own_runs(name):
     model, tokens, cache, other = exact(name)
-    # A step forward minus one back: the second order cancels. Norms of some models compute in float32 in any case.
+    # In a step forward minus a step back, the second order cancels. Norms of some models always compute in float32.
     near = [{key: value + step * (other[key] - value) if value.is_floating_point() else value
              for key, value in cache.cache_dict.items()} for step in (0.003, -0.003)]  # fmt: skip
     for part in PARTS:
@@ -134,7 +136,7 @@ def test_the_estimate_of_a_small_change_is_that_of_the_models_own_runs(name):
             key = activation(cache, layer, part)
             z = [read_instead(model, tokens, layer, part, key, one[key]) for one in near]
             if torch.equal(*z):
-                assert part == "pattern"  # in this model its hook gets only a copy
+                assert part == "pattern"  # in this model, the pattern's hook gets only a copy
                 continue
             for head in (0, 3):
                 forward, back = (one_head(model, tokens, layer, head, 4, one) for one in z)
@@ -150,7 +152,7 @@ def test_values_and_patterns_are_the_gradient_times_the_change(name, part):
         part = "v"
     found = residscope.estimate(cache, other, ANSWERS, at=part, positions="each")
     whole = residscope.estimate(cache, other, ANSWERS, at=part)
-    close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)  # norms of some models compute in float32
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)  # norms of some models compute only in float32
     close(found.effects.nansum(2), whole.effects)
     for layer in range(3):
         held, key = {}, activation(cache, layer, part)
@@ -164,12 +166,12 @@ def test_values_and_patterns_are_the_gradient_times_the_change(name, part):
         change = (slope.reshape(other[key].shape) * (other[key] - cache[key])).sum(-1)
         expected = change.permute(1, 2, 0) if part == "pattern" else change.permute(2, 1, 0)
         mine = found.effects[layer]
-        mine = mine.unflatten(0, (len(expected), -1)).sum(1)  # heads that share a value, together
+        mine = mine.unflatten(0, (len(expected), -1)).sum(1)  # the sum of the heads that share a value
         close(mine, expected)
 
 
 @pytest.mark.parametrize("sharp", [1.0, 1e4])
-def test_where_the_soft_max_is_saturated_the_estimate_is_what_it_gives_and_not_its_slope(sharp):
+def test_estimates_use_the_value_of_a_saturated_softmax_and_not_its_slope(sharp):
     model = tiny.boot("gpt2")
     with torch.no_grad():
         attention = model.blocks[1].attn.original_component
@@ -203,7 +205,7 @@ def test_where_the_soft_max_is_saturated_the_estimate_is_what_it_gives_and_not_i
 
 
 def _by_hand(cache, query, slope):
-    """slope · (soft-max with another query − the cached pattern) @ v, of layer 1, in NumPy."""
+    """Return slope · (softmax with another query − the cached pattern) @ v of layer 1, computed in NumPy."""
     q, k, v = (one.numpy() for one in (query, cache["blocks.1.attn.hook_k"], cache["blocks.1.attn.hook_v"]))
     result = numpy.zeros((4, 3))
     for prompt in range(3):
@@ -220,7 +222,7 @@ def _by_hand(cache, query, slope):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_oss", "gemma2", "bloom"])
 @pytest.mark.parametrize("sharp", [1.0, 60.0])
-def test_each_key_alone_is_what_naming_its_position_gives(name, sharp):
+def test_the_estimate_of_each_key_equals_naming_its_position(name, sharp):
     model = tiny.boot(name)
     with torch.no_grad():
         for block in model.blocks:
@@ -238,7 +240,7 @@ def test_each_key_alone_is_what_naming_its_position_gives(name, sharp):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_some_positions_and_the_largest_measured(booted, part):
+def test_estimates_at_some_positions_and_measuring_the_largest(booted, part):
     model, tokens, logits, cache = booted("gpt2")
     _, other = others(model)
     options = {"source": other, "target": ANSWERS, "at": part, "progress": False}
@@ -254,7 +256,7 @@ def test_some_positions_and_the_largest_measured(booted, part):
     measured, mixed = residscope.patch(cache, **options), residscope.effects(cache, measure=4, **options)
     assert int(mixed.measured.sum()) == 4
     torch.testing.assert_close(mixed.effects[mixed.measured], measured.effects[mixed.measured], atol=1e-5, rtol=1e-4)
-    if part in ("q", "pattern"):  # a query counts at its own position only
+    if part in ("q", "pattern"):  # a query has an effect only at its own position
         each = residscope.patch(cache, positions="each", **options)
         torch.testing.assert_close(each.effects[:, :, 6], last.effects, atol=1e-5, rtol=1e-4)
     else:
@@ -264,7 +266,7 @@ def test_some_positions_and_the_largest_measured(booted, part):
 
 @pytest.mark.parametrize("source", ["zero", "mean", "tokens", "one prompt"])
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
-def test_what_takes_the_inputs_place(booted, source, name):
+def test_each_kind_of_source_for_the_inputs(booted, source, name):
     model, tokens, logits, cache = booted(name)
     other_tokens, other = others(model)
     given = {"zero": "zero", "mean": "mean", "tokens": other_tokens, "one prompt": (other, 1)}[source]
@@ -325,7 +327,7 @@ def test_in_bfloat16_estimates_are_those_of_float32_up_to_its_rounding(booted, n
 
 
 def test_attention_that_was_too_small_for_its_format_can_come_back():
-    """A query so sharp that float32 keeps only the largest attention, and one of another run that is not."""
+    """The cached query is so sharp that float32 keeps only the largest attention. The other run's query is not."""
     model = tiny.boot("gpt2")
     with torch.no_grad():
         attention = model.blocks[1].attn.original_component
@@ -346,7 +348,7 @@ def _edited(pattern, hook):  # noqa: ARG001
     return pattern * 0.5 + 0.5 / pattern.shape[-1]
 
 
-def test_what_cannot_be_computed_again_is_refused_in_a_sentence(booted):
+def test_inputs_that_cannot_be_recomputed_are_refused_in_a_sentence(booted):
     model, tokens, _, cache = booted("gpt2")
     with pytest.raises(ResidscopeError, match=r'`at="w"` is not known: use "z", .*"q", "k", "v", "pattern"'):
         residscope.estimate(cache, cache, ANSWERS, at="w")

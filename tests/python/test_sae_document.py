@@ -1,4 +1,4 @@
-"""The page on features of SAEs is current: its code runs, and its numbers are those of its code."""
+"""The page on features of SAEs is current: its code runs, and gives its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In `SafeImports`, a thread imports nothing from the working directory. Other threads import as before."""
+"""Inside `SafeImports`, a thread imports nothing from the working directory. Other threads import as usual."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "beside_the_notebook"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A working directory with a module in it. Modules that a test imports are removed afterwards."""
+    """A working directory with a module. Modules that a test imports are unloaded afterwards."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (folder / f"{NAME}.py").write_text("")
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def importable(name: str = NAME) -> bool:
-    """Whether `import` finds this module. `find_spec` must give the same answer."""
+    """Return whether `import` finds this module, and check that `find_spec` agrees."""
     importlib.invalidate_caches()
     is_found = importlib.util.find_spec(name) is not None
     with nullcontext() if is_found else pytest.raises(ModuleNotFoundError, match=name):
@@ -64,7 +64,7 @@ def test_the_working_directory_is_left_out_in_every_spelling(folder, monkeypatch
 
 
 def test_other_folders_are_still_searched(folder, monkeypatch):
-    """A folder and an archive outside the working directory, and a subfolder of it that is on `sys.path`."""
+    """Tested with a folder and an archive elsewhere, and a subfolder of the working directory that is on `sys.path`."""
     for place, name in ((folder.parent / "elsewhere", "from_elsewhere"), (folder / "source", "from_source")):
         place.mkdir()
         (place / f"{name}.py").write_text("")
@@ -100,7 +100,7 @@ def test_a_deleted_working_directory_raises_no_error(folder, monkeypatch):
 
 
 def test_threads_may_enter_and_leave_in_any_order(monkeypatch):
-    """Also if a cell assigns another list of finders meanwhile. Each thread has its own imports."""
+    """Threads may do so even if a cell replaces the list of finders in between."""
     monkeypatch.syspath_prepend("")
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     finders, before = sys.meta_path, [*sys.meta_path]
@@ -131,7 +131,7 @@ def test_threads_may_enter_and_leave_in_any_order(monkeypatch):
 
 @pytest.mark.parametrize(("cache", "loaded"), [(None, False), ({"id": "x", "state": "0"}, True)])
 def test_only_a_request_about_a_cache_may_import_from_the_working_directory(monkeypatch, cache, loaded):
-    """For example, the user's own tokenizer may import a module at its first use."""
+    """A request about a cache may run code of the user, such as a tokenizer that imports a module at its first use."""
     monkeypatch.syspath_prepend("")
     for name in ("search", "_tracked"):
         monkeypatch.setattr(f"residscope.serving.dispatcher.{name}", lambda *_: importlib.import_module(NAME))

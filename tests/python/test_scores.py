@@ -1,4 +1,4 @@
-"""Head scores, compared with TransformerLens' own function for each head, and with the definitions as loops."""
+"""Head scores. Expected: TransformerLens' own function for each head, and the definitions as loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPANS = [range(6), range(4), range(2, 6), range(5)]
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2", "falcon-alibi"])
 def padded(request):
-    """Prompts with repeated tokens. The second ends with padding, the third begins with it."""
+    """Prompts with repeated tokens. The second prompt ends with padding, and the third begins with padding."""
     model = tiny.boot(request.param)
     with torch.no_grad():
         return model.run_with_cache(PADDED)[1]
@@ -36,7 +36,7 @@ def transformer_lens_score(score: str, pattern: torch.Tensor, tokens: torch.Tens
 
 
 def written_out(score: str, pattern: torch.Tensor) -> float:
-    """First-token attention and entropy, destination by destination."""
+    """Return first-token attention or entropy, computed for each destination in a loop."""
     figures = []
     for to in range(1, len(pattern)):
         row = pattern[to].tolist()
@@ -48,7 +48,7 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
 @pytest.mark.parametrize("cells", [weightings.CELLS, 40])
 def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
     monkeypatch.setattr(scores, "CELLS", cells)
-    monkeypatch.setattr(scores, "_BLOCK", cells)  # one head and one destination at a time, or all
+    monkeypatch.setattr(scores, "_BLOCK", cells)  # one head and destination at a time, or all together
     expected = torch.zeros(4, 3, 4)
     for prompt, span in enumerate(SPANS):
         tokens = PADDED[prompt, span.start : span.stop]
@@ -66,7 +66,7 @@ def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(pa
     torch.testing.assert_close(residscope.scores(padded, score).values, expected.mean(0), atol=1e-6, rtol=1e-5)
 
 
-def test_the_scale_of_entropy_ends_where_the_longest_real_prompt_is_read_evenly():
+def test_the_scale_of_entropy_ends_at_even_attention_to_the_longest_real_prompt():
     with torch.no_grad():
         cache = tiny.boot("llama").run_with_cache(torch.tensor([[1, 5, 6, 7, 8, 0, 0], [1, 9, 10, 0, 0, 0, 0]]))[1]
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0]])
@@ -76,7 +76,7 @@ def test_the_scale_of_entropy_ends_where_the_longest_real_prompt_is_read_evenly(
 
 
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
-    """All of its computation on one prompt of the demo model: tokens, cache, layers and heads."""
+    """`detect_head` computes all scores of one prompt of the demo model."""
     tokens = ioi.tokens[2]
     cache = ActivationCache({n: t[2] for n, t in ioi.cache.items() if n.endswith("pattern")}, ioi.model, False)
     for score, name in NAMES.items():
@@ -86,7 +86,7 @@ def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
 
 
 @pytest.mark.parametrize("score", list(NAMES))
-def test_where_transformer_lens_has_no_detector_the_definition_is_the_same(score):
+def test_patterns_of_detection_are_those_of_transformer_lens(score):
     theirs = getattr(head_detector, f"get_{NAMES[score]}_head_detection_pattern")
     for tokens in (PADDED[0], torch.tensor([3]), torch.tensor([4, 4, 4]), torch.randint(5, (40,))):
         assert torch.equal(getattr(detection, score)(tokens[None]).float(), theirs(tokens[None]).float())
@@ -94,7 +94,7 @@ def test_where_transformer_lens_has_no_detector_the_definition_is_the_same(score
 
 # --- copying ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gptj", "llama", "qwen2", "llama-multi-query", "native"])
-def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_and_raw_alike(family):
+def test_copying_equals_transformer_lens_eigenvalues_in_compatibility_mode_and_raw(family):
     model = tiny.boot(family, compatible=True)
     mine = residscope.scores(tiny.run(model)[2], "copying").values
     for layer in range(3):
@@ -110,15 +110,15 @@ def test_copying_is_told_by_transformer_lens_eigenvalues_in_compatibility_mode_a
 
 
 @pytest.mark.parametrize("family", ["gemma2", "olmo2", "granite", "native-rms"])
-def test_copying_is_told_by_the_whole_circuit(family):
-    """Vocabulary × vocabulary in float64, with every norm as a matrix."""
+def test_copying_equals_the_score_of_the_whole_circuit(family):
+    """The circuit is a matrix, vocabulary × vocabulary, in float64. Every norm is a matrix, too."""
     model = tiny.boot(family)
     mine = residscope.scores(tiny.run(model)[2], "copying").values
 
     def norm(module) -> torch.Tensor:
         weight = getattr(module, "weight", None)
         weight = torch.ones(24) if weight is None else weight.detach()
-        return torch.diag(weight.double() + (1 if family == "gemma2" else 0))  # RMSNorms all
+        return torch.diag(weight.double() + (1 if family == "gemma2" else 0))  # all norms are RMSNorms
 
     for layer in range(3):
         block = model.blocks[layer]
@@ -126,7 +126,7 @@ def test_copying_is_told_by_the_whole_circuit(family):
         before = torch.eye(24, dtype=torch.float64) if family == "olmo2" else norm(block.ln1)
         after = norm(block.ln1_post) if hasattr(block, "ln1_post") else torch.eye(24, dtype=torch.float64)
         W_U = norm(model.ln_final) @ model.W_U.detach().double()
-        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # Gemma 2 caps its logits
+        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # not if logits are capped later
         for head in range(4):
             group = head * len(W_V) // 4
             whole = model.W_E.detach().double() @ before @ W_V[group] @ W_O[head] @ after @ W_U
@@ -134,13 +134,13 @@ def test_copying_is_told_by_the_whole_circuit(family):
             assert float(mine[layer, head]) == pytest.approx(float(values.real.sum() / values.abs().sum()), abs=2e-4)
 
 
-def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed(monkeypatch):
+def test_copying_is_computed_once_for_a_model_and_again_after_its_weights_changed(monkeypatch):
     model = copy.deepcopy(tiny.boot("llama"))
     cache = tiny.run(model)[2]
     made = []
     monkeypatch.setattr(copying, "_copying", lambda view, real=copying._copying: made.append(1) or real(view))
     first = residscope.scores(cache, "copying").values
-    first.zero_()  # the user's own tensor
+    first.zero_()  # the user changes the returned tensor, which is a copy
     again = residscope.scores(tiny.run(model)[2], "copying", prompt=1).values
     assert len(made) == 1
     assert again.abs().max() > 0
@@ -152,7 +152,7 @@ def test_copying_is_computed_once_for_a_model_and_anew_after_its_weights_changed
 
 
 # --- what cannot be determined ---------------------------------------------------------------------------------------
-def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
+def test_layers_without_attention_and_missing_heads_are_nan():
     for score in ("previous", "entropy"):
         rows = residscope.scores(tiny.run(tiny.boot("lfm2"))[2], score).values.isnan()
         assert rows.all(1).tolist() == rows.any(1).tolist() == [True, False, True, False]
@@ -171,12 +171,12 @@ def test_layers_without_attention_are_nan_and_a_fewer_heads_layer_is_too():
         ("opt-projected", "copying", "their width is not that of the residual stream"),
     ],
 )
-def test_a_score_that_cannot_be_told_is_refused_in_a_sentence(family, score, said):
+def test_a_score_that_cannot_be_determined_is_refused_in_a_sentence(family, score, said):
     with pytest.raises(ResidscopeError, match=said):
         residscope.scores(tiny.run(tiny.boot(family))[2], score)
 
 
-def test_missing_ids_nan_and_a_single_token_are_said():
+def test_missing_ids_nan_and_a_single_token_are_refused_in_a_sentence():
     model = tiny.boot("llama")
     held = dict(tiny.run(model)[2].items())
     without = ActivationCache({n: t for n, t in held.items() if n not in ("embed.hook_in", "hook_embed")}, model)
@@ -199,10 +199,10 @@ def test_pos_slice_is_named_and_not_taken_for_a_prompt_of_one_token():
         residscope.scores(cache, "first")
 
 
-def test_entropy_where_the_smallest_numbers_count_as_zero():
+def test_entropy_if_the_smallest_numbers_count_as_zero():
     cache = tiny.run(tiny.boot("llama"))[2]
     expected = residscope.scores(cache, "entropy").values
-    torch.set_flush_denormal(True)  # as some devices do
+    torch.set_flush_denormal(True)  # some devices always do this
     try:
         found = residscope.scores(cache, "entropy").values
     finally:
@@ -210,8 +210,8 @@ def test_entropy_where_the_smallest_numbers_count_as_zero():
     torch.testing.assert_close(found, expected)
 
 
-def test_a_filtered_cache_does_not_decide_what_is_remembered_of_copying():
-    """`bert` has its norms after attention, which only activations show. A gate also shows in the module."""
+def test_the_memoised_copying_score_does_not_depend_on_a_filtered_cache():
+    """Only activations show that `bert` has its norms after attention. A gate can also be seen in the module."""
     model = copy.deepcopy(tiny.boot("bert"))
     tokens, _, cache = tiny.run(model)
     expected = residscope.scores(cache, "copying").values
@@ -224,7 +224,7 @@ def test_a_filtered_cache_does_not_decide_what_is_remembered_of_copying():
         residscope.scores(part, "copying")
 
 
-def test_a_result_says_what_it_is_and_can_be_taken_elsewhere():
+def test_a_result_describes_itself_and_can_be_converted():
     cache = tiny.run(tiny.boot("lfm2"))[2]
     found = residscope.scores(cache, "previous", 1)
     assert found.labels[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]

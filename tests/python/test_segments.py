@@ -1,4 +1,4 @@
-"""Segments. Expected: cuts made by hand, sums in float64, cell by cell."""
+"""Segments. Expected: ranges found by hand, and sums in float64, cell by cell."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import residscope
 from residscope import ResidscopeError, targets
 from tests.support import tiny
 
-PIECES = ["<pad>", "<s>", "</s>"]  # the ids that the tiny models' tokenizer has for padding, begin and end
+PIECES = ["<pad>", "<s>", "</s>"]  # padding, BOS and EOS have ids 0, 1 and 2, as in the tiny models
 
 
 class Texts:
-    """A tokenizer whose tokens are given: texts, or bytes for a part of a character. The first three are special."""
+    """A tokenizer with the given tokens: texts, or bytes of a part of a character. The first three are special."""
 
     pad_token_id, bos_token_id, eos_token_id, unk_token_id = 0, 1, 2, None
 
@@ -43,7 +43,7 @@ def written(booted, monkeypatch):
 
     def cached(*pieces: str | bytes, special: tuple[str, ...] = ()):
         tokenizer = Texts(*pieces, special=special)
-        monkeypatch.setattr(model, "_tokenizer", tokenizer)  # a bridge accepts only Hugging Face's
+        monkeypatch.setattr(model, "_tokenizer", tokenizer)  # a bridge's setter accepts only Hugging Face tokenizers
         tokens = torch.tensor([[tokenizer.pieces.index(piece) for piece in pieces]])
         with torch.no_grad():
             return model.run_with_cache(tokens)[1]
@@ -63,8 +63,8 @@ SENTENCES = [
     (["He", ' said "', "No", '."', " So", "."], [(0, 4), (4, 6)]),
     (["one", " segment"], [(0, 2)]),
     (["1", ".", " One", ".\n", "2", ".", " Two"], [(0, 4), (4, 7)]),
-    (["a", ". B"], [(0, 2)]),  # the token in which a sentence ends belongs to it
-    ([b"\xff", "a", ".", b"\xe3", " b"], [(0, 5)]),  # bytes that are no text; what follows "." is no white space
+    (["a", ". B"], [(0, 2)]),  # a token in which a sentence ends belongs to this sentence
+    ([b"\xff", "a", ".", b"\xe3", " b"], [(0, 5)]),  # invalid bytes; no white space follows "."
 ]
 
 
@@ -113,7 +113,7 @@ def test_turns_are_found_by_the_special_tokens_of_any_template(written, pieces, 
     assert cut(residscope.segments(written(*pieces, special=special), by="turn")) == expected
 
 
-def test_tags_are_outermost_pairs_and_special_tokens_are_none(written):
+def test_tags_are_outermost_pairs_and_special_tokens_are_not_tags(written):
     cache = written("<s>", "a", "<", "think", ">", "b", "<i>", "c", "</i>", "</think", ">\n", "d", "</s>")
     assert cut(residscope.segments(cache, by="tag")) == [
         ("<s>", 0, 1), ("…", 1, 2), ("think", 2, 11), ("…", 11, 13),
@@ -125,7 +125,7 @@ def test_tags_are_outermost_pairs_and_special_tokens_are_none(written):
         residscope.segments(written("<s>", "a", "<br>", "</s>"), by="tag")
 
 
-def test_what_is_in_no_range_is_a_segment_without_a_name(written):
+def test_tokens_outside_all_ranges_are_segments_without_a_name(written):
     cache = written("<s>", "a", "b", "c", "d", "e")
     found = residscope.segments(cache, by=[("end", 4, 5), ("begin", 1, 3)])
     assert cut(found) == [("<s>", 0, 1), ("begin", 1, 3), ("…", 3, 4), ("end", 4, 5), ("…", 5, 6)]
@@ -156,7 +156,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("by", "said"), WRONG, ids=str)
-def test_a_range_that_cannot_be_is_refused(booted, by, said):
+def test_an_impossible_range_is_refused(booted, by, said):
     model, tokens, _, _ = booted("llama")
     padded = tokens.clone()
     padded[1, 5:] = 0
@@ -167,7 +167,7 @@ def test_a_range_that_cannot_be_is_refused(booted, by, said):
         residscope.segments(cache, 1, by, attention_mask=mask)
 
 
-def test_without_a_text_there_are_ranges_only(booted, monkeypatch):
+def test_without_a_text_only_ranges_can_be_segments(booted, monkeypatch):
     model, _, _, cache = booted("llama")
     held = {name: cache[name] for name in cache if name not in ("embed.hook_in", "hook_embed", "embed.hook_out")}
     with pytest.raises(ResidscopeError, match="no token ids"):
@@ -182,7 +182,7 @@ def test_without_a_text_there_are_ranges_only(booted, monkeypatch):
 
 
 def padded(model, side: str):
-    """Three prompts of 7, 4 and 5 tokens, and a function that returns the segments of one of them."""
+    """Return cache and mask of prompts of 7, 4 and 5 tokens, and a function that returns a prompt's segments."""
     torch.manual_seed(1)
     tokens, mask = torch.randint(3, 60, (3, 7)), torch.zeros(3, 7, dtype=torch.long)
     for prompt, size in enumerate((7, 4, 5)):
@@ -204,7 +204,7 @@ FAMILIES = ("llama", "gpt2", "gemma2")
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("name", FAMILIES)  # llama and gemma2: grouped queries
+@pytest.mark.parametrize("name", FAMILIES)  # llama and gemma2 have grouped queries
 def test_sums_over_sources_and_positions_are_exact(booted, name, side):
     cache, mask, segments = padded(booted(name)[0], side)
     given = [segments(prompt) for prompt in range(3)]
@@ -255,7 +255,7 @@ def test_sums_over_sources_and_positions_are_exact(booted, name, side):
 @pytest.mark.parametrize("weighting", ["pattern", "value", "contribution"])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_attention_by_segment_is_that_of_its_cells(booted, name, side, weighting):
+def test_attention_by_segment_is_the_sum_or_mean_of_its_cells(booted, name, side, weighting):
     cache, mask, segments = padded(booted(name)[0], side)
     options = {"weighting": weighting, "answers": (5, 6), "attention_mask": mask}
     for prompt in range(3):
@@ -292,7 +292,7 @@ def test_attention_by_segment_is_that_of_its_cells(booted, name, side, weighting
 
 
 def test_the_vertical_score_by_hand():
-    """Two segments of two tokens and one of one token. A later position reads the first one with 0.5, 0.3 and 0.1."""
+    """Two segments have two tokens and one has one token. Later positions attend to the first with 0.5, 0.3, 0.1."""
     from residscope.cache.segments import Segment, Segments
     from residscope.patterns.segment_maps import segment_sums
 
@@ -309,7 +309,7 @@ def test_the_vertical_score_by_hand():
         found.top_vertical("c")
 
 
-def test_the_next_token_is_left_out_where_none_follows(booted):
+def test_a_segment_mean_leaves_out_positions_without_a_next_token(booted):
     _, _, _, cache = booted("llama")
     every = residscope.attribute(cache, targets.next_token(), by="layer", position="all")
     each = residscope.segments(cache, 1, [("a", 0, 4), ("b", 6, 7)])
@@ -317,11 +317,11 @@ def test_the_next_token_is_left_out_where_none_follows(booted):
         found = every.by_segment(each, reduce=reduce)
         expected = [getattr(every.values[:, 1, part].double(), reduce)(-1) for part in (slice(0, 4), slice(4, 6))]
         torch.testing.assert_close(found.values[:, 0, :2].double(), torch.stack(expected, -1), atol=1e-5, rtol=1e-5)
-        assert bool(found.values[:, 0, 2].isnan().all())  # the last token alone
+        assert bool(found.values[:, 0, 2].isnan().all())  # this segment is only the last token
         assert any("1 position has no value" in note for note in found.notes)
 
 
-def test_what_cannot_be_rolled_up_is_refused(booted):
+def test_results_that_cannot_be_summed_by_segment_are_refused(booted):
     model, tokens, _, cache = booted("llama")
     each = residscope.segments(cache, 1, [("a", 0, 4)])
     with pytest.raises(ResidscopeError, match="nothing to roll up"):

@@ -1,6 +1,6 @@
-"""Every tensor has the shape of its annotation: the properties and some families, once more with this check.
+"""Every tensor has the shape of its annotation. Some other tests are run again with a check of shapes.
 
-This is a separate run, because the check makes each call slower. `RESIDSCOPE_SHAPES=1 pytest …` checks other tests.
+The check makes each call slower, so these are separate runs. With `RESIDSCOPE_SHAPES=1 pytest …`, any test has it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Requests have limits. The failure for a request that exceeds one names the field, the limit and what was sent."""
+"""Requests have limits. If a request exceeds a limit, the failure names the field, the limit and the actual size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGET = {"contrasts": [{"answer": [TOKEN], "distractor": []}]}
 
 @pytest.fixture
 def ask(monkeypatch) -> Ask:
-    """Send a request about a tiny cache to a sidebar's dispatcher. Return the reply or the failure."""
+    """A function that sends a request about a tiny cache to a sidebar's dispatcher, and returns reply or failure."""
     cache = tiny.run(tiny.boot("gpt2"), batch=2)[2]
     shell = types.SimpleNamespace(user_ns={"mine": cache})
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
@@ -103,12 +103,12 @@ LARGEST: dict[str, tuple[Callable[[int], dict[str, Any]], int, int]] = {
 
 
 def named(field: str) -> str:
-    """The name of a field in the failure: the last part of its path."""
+    """Return a field's name in the failure, which is the last part of its path."""
     return field.split("' ")[-1]
 
 
 @pytest.mark.parametrize("field", LONGEST)
-def test_a_field_at_the_longest_length_is_accepted_and_a_longer_one_refused(ask, field):
+def test_a_field_at_its_maximum_length_is_accepted_and_a_longer_one_is_refused(ask, field):
     make, most, unit = LONGEST[field]
     for length in (most + 1, 10 * most):
         failure = ask(make(length))
@@ -151,7 +151,7 @@ def test_a_number_at_either_limit_is_accepted_and_one_beyond_it_refused(ask, fie
     ],
     ids=["point twice", "no such layer", "no such point", "no positions", "head twice", "no such head", "answers"],
 )  # fmt: skip
-def test_what_this_model_does_not_have_is_refused_with_its_own_code(ask, question, code, said):
+def test_fields_that_do_not_fit_this_model_are_refused_with_their_own_codes(ask, question, code, said):
     failure = ask(question)
     assert failure["code"] == code
     assert said in failure["message"]

@@ -1,4 +1,4 @@
-"""The switch interval is short while a request is answered, and the user's afterwards."""
+"""Python's switch interval is short while a request is answered, and afterwards as the user has set it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def wait():
     assert room._usual_interval is None
 
 
-def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
+def test_the_interval_is_short_during_the_work_and_the_usual_one_afterwards(usual):
     def meanwhile() -> None:
         assert sys.getswitchinterval() == pytest.approx(ANSWERING_INTERVAL)
 
@@ -45,7 +45,7 @@ def test_it_is_short_meanwhile_and_the_usual_one_afterwards(usual):
     assert sys.getswitchinterval() == usual
 
 
-def test_after_a_failure_too(usual):
+def test_the_interval_is_restored_after_a_failure(usual):
     with pytest.raises(ZeroDivisionError):
         switching_often(lambda: 1 / 0)
     wait()
@@ -53,7 +53,7 @@ def test_after_a_failure_too(usual):
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-def test_after_an_interrupt_as_soon_as_it_is_set(usual, monkeypatch, nth):
+def test_the_interval_is_restored_after_an_interrupt_at_any_change(usual, monkeypatch, nth):
     real, calls = sys.setswitchinterval, []
 
     def interrupted(seconds: float) -> None:
@@ -69,13 +69,13 @@ def test_after_an_interrupt_as_soon_as_it_is_set(usual, monkeypatch, nth):
     assert sys.getswitchinterval() == usual
 
 
-def test_the_users_own_stays():
+def test_an_interval_that_the_user_sets_is_kept():
     switching_often(lambda: sys.setswitchinterval(0.25))
     wait()
     assert sys.getswitchinterval() == 0.25
 
 
-def test_a_shorter_one_is_left():
+def test_a_shorter_interval_is_kept():
     sys.setswitchinterval(1e-6)
     assert switching_often(sys.getswitchinterval) == pytest.approx(1e-6)
     wait()
@@ -83,7 +83,7 @@ def test_a_shorter_one_is_left():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_has_the_usual_one(usual):
+def test_a_forked_child_has_the_usual_interval(usual):
     def fork() -> int:
         child = os.fork()
         if child == 0:

@@ -1,6 +1,6 @@
-"""One run serves as the replay and for the estimates: it is the cached run, and its gradients are those of a plain run.
+"""One run is used as the replay and for the estimates. It equals the cached run, and its gradients are right.
 
-Truth: the gradients of a run of its own (`estimate`), themselves held against small patches.
+Expected: the gradients of a separate run (`estimate`), which other tests compare with small patches.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def measurement(model, cache, slopes_at=None, view=None):
         targets = Targets.of(view)
         return Measurement.of(view, targets.resolve(ANSWERS), "last", targets, slopes_at=slopes_at)
 
-    return in_torch_context(view.stream.device, work)  # as every request of a view
+    return in_torch_context(view.stream.device, work)  # like every request of a view
 
 
 @pytest.mark.parametrize("kind", ["z", "resid_pre"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradients_are_those_of_a_run_of_their_own(name, kind):
+def test_the_gradients_are_those_of_a_separate_run(name, kind):
     model = tiny.boot(name)
     _, _, cache = tiny.run(model)
     before = hook_state(model), torch.is_grad_enabled()
@@ -52,7 +52,7 @@ def test_the_gradients_are_those_of_a_run_of_their_own(name, kind):
 
 
 def test_inside_inference_mode_the_gradients_are_the_same():
-    """A run of its own may be needed for them there."""
+    """In this mode, a separate run may be needed for the gradients."""
     model = tiny.boot("llama")
     tokens, _, cache = tiny.run(model)
     expected = measurement(model, cache, "z").slopes
@@ -66,7 +66,7 @@ def test_inside_inference_mode_the_gradients_are_the_same():
         torch.testing.assert_close(slope, wanted)
 
 
-def test_what_may_notice_it_is_replayed_without_gradients():
+def test_models_that_may_notice_gradients_are_replayed_without_them():
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     seen: list[bool] = []
@@ -79,7 +79,7 @@ def test_what_may_notice_it_is_replayed_without_gradients():
     assert not any(seen)
 
 
-def test_a_run_that_is_the_cached_one_only_up_to_rounding_is_replayed_without_gradients():
+def test_a_run_that_equals_the_cached_one_only_up_to_rounding_is_replayed_without_gradients():
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     cache.cache_dict["blocks.1.attn.hook_z"] = cache.cache_dict["blocks.1.attn.hook_z"] * (1 + 2**-22)
@@ -89,7 +89,7 @@ def test_a_run_that_is_the_cached_one_only_up_to_rounding_is_replayed_without_gr
 
 
 @pytest.mark.parametrize("after", [1, 4, 8, 10, 12])
-def test_it_can_be_stopped_between_any_two_layers_also_backwards(after):
+def test_the_run_can_be_stopped_between_any_two_layers_even_backwards(after):
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     before = hook_state(model)
@@ -107,7 +107,7 @@ def test_it_can_be_stopped_between_any_two_layers_also_backwards(after):
     with listening(listener):
         try:
             measurement(model, cache, "z", view)
-            assert listener.steps < after  # it was done before
+            assert listener.steps < after  # the run ended before that step
         except WorkCancelledError:
             assert listener.steps == after
     assert hook_state(model) == before

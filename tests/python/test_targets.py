@@ -1,4 +1,4 @@
-"""Every way of writing an answer gives the same target. What has no clear meaning is refused in a sentence."""
+"""All forms of the same answer give the same target. Forms without a clear meaning are refused in a sentence."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("given", "code", "words"), MISTAKES, ids=[code for _, code, _ in MISTAKES])
-def test_a_mistake_is_told_in_a_sentence(ioi, given, code, words):
+def test_a_mistake_is_refused_in_a_sentence(ioi, given, code, words):
     with pytest.raises(ResidscopeError) as error:
         residscope.attribute(ioi.cache, **{"answers": ONE_TOKEN, **given})
     assert error.value.code == code
@@ -108,7 +108,7 @@ def test_a_mistake_is_told_in_a_sentence(ioi, given, code, words):
         assert word in str(error.value)
 
 
-def test_a_cache_that_cannot_be_read_is_told_in_a_sentence(ioi):
+def test_a_cache_that_cannot_be_read_is_refused_in_a_sentence(ioi):
     from transformer_lens import ActivationCache
 
     logits, cache = ioi.logits, ioi.cache
@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_read_is_told_in_a_sentence(ioi):
     assert gone.unexplained.abs().max() < 1e-4
 
 
-def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
+def test_missing_activations_are_replaced_or_named(ioi):
     from transformer_lens import ActivationCache
 
     whole = dict(ioi.cache.items())
@@ -149,7 +149,7 @@ def test_what_the_cache_lacks_is_found_elsewhere_or_said(ioi):
     no_logits = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers)
     torch.testing.assert_close(no_logits.measured, reference.measured, atol=1e-4, rtol=0)
     assert no_logits.measured_from == "the final stream, with the final norm and the unembedding"
-    assert not no_logits.own  # this is right only because this model has no other step
+    assert not no_logits.own  # the value is right only because this model has no further step
     assert "Pass `logits=` to check against the model's output" in no_logits.notes[0]
     assert residscope.attribute(without("unembed.hook_out", "hook_unembed"), ioi.answers).own
     checked = residscope.attribute(without("unembed", "hook_unembed"), ioi.answers, logits=ioi.logits)
@@ -181,8 +181,8 @@ def test_padding_at_the_end_is_not_the_last_token():
 @pytest.mark.parametrize(
     ("tokens", "eos", "last"),
     [
-        ([[1, 5, 6, 0], [1, 7, 0, 0]], 2, [2, 1]),  # padded to a multiple
-        ([[1, 5, 6, 0], [1, 7, 0, 0]], 0, [3, 2]),  # every prompt ends with it: the first one is its end of text
+        ([[1, 5, 6, 0], [1, 7, 0, 0]], 2, [2, 1]),  # even the longest prompt is padded
+        ([[1, 5, 6, 0], [1, 7, 0, 0]], 0, [3, 2]),  # token 0 is also EOS, so the first one belongs to the prompt
         ([[1, 5, 6, 0]], 2, [2]),
         ([[1, 5, 6, 0]], 0, [3]),
         ([[0, 0, 1, 5], [1, 5, 6, 7]], 2, [3, 3]),
@@ -213,7 +213,7 @@ def test_a_position_may_be_any_kind_of_whole_number(ioi, at):
 
 @pytest.mark.parametrize("broken", ["blocks.1.attn.hook_z", "blocks.2.hook_resid_pre", "ln_final.hook_scale"])
 @pytest.mark.parametrize("by", ["head", "accumulated"])
-def test_nan_is_refused_wherever_it_counts(broken, by):
+def test_nan_is_refused_if_it_affects_the_result(broken, by):
     from transformer_lens import ActivationCache
 
     model = tiny.boot("gpt2")
@@ -229,7 +229,7 @@ def test_nan_is_refused_wherever_it_counts(broken, by):
             residscope.attribute(ActivationCache(parts, model), 5, by=by)
 
 
-def test_an_output_norm_whose_scale_was_not_cached_is_asked_for():
+def test_an_output_norm_without_a_cached_scale_is_named():
     from transformer_lens import ActivationCache
 
     model = tiny.boot("gemma2")
@@ -248,9 +248,9 @@ def test_a_cache_without_batch_dimension_is_read_as_one_prompt():
     torch.testing.assert_close(residscope.attribute(cache, (8, 9)).values, batched.values)
 
 
-# --- answers as people hold them -------------------------------------------------------------------------------------
+# --- forms of answers ------------------------------------------------------------------------------------------------
 def two_prompts():
-    """Two prompts, and the values of w20 − w21 and w21 − w20 for each prompt, from the model's logits."""
+    """Return the cache of two prompts, and the model's logits at their last positions."""
     model = tiny.boot("llama")
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7], [1, 9, 10, 11]]))
@@ -259,7 +259,7 @@ def two_prompts():
 
 @pytest.mark.parametrize("side", [list, lambda words: words[0], set])
 def test_two_lists_as_long_as_the_batch_are_not_taken_for_sets(side):
-    """`(["A1", "A2"], ["B1", "B2"])` may be two columns or two sets. Neither is assumed."""
+    """`(["A1", "A2"], ["B1", "B2"])` may be two columns or two sets, so it is refused."""
     cache, last = two_prompts()
     with pytest.raises(ResidscopeError) as error:
         residscope.attribute(cache, (["w20", "w21"], side(["w21", "w20"])))
@@ -270,7 +270,7 @@ def test_two_lists_as_long_as_the_batch_are_not_taken_for_sets(side):
     torch.testing.assert_close(columns.measured, torch.stack([last[0, 20] - last[0, 21], last[1, 21] - last[1, 20]]))
     sets = residscope.attribute(cache, ({"w20", "w21"}, {"w22", "w23"}))
     torch.testing.assert_close(sets.measured, last[:, [20, 21]].mean(1) - last[:, [22, 23]].mean(1))
-    three = residscope.attribute(cache, (["w20", "w21", "w22"], "w23"))  # no column of two prompts has three entries
+    three = residscope.attribute(cache, (["w20", "w21", "w22"], "w23"))  # a set, as two prompts need two entries
     torch.testing.assert_close(three.measured, last[:, [20, 21, 22]].mean(1) - last[:, 23])
 
 
@@ -281,7 +281,7 @@ def frame():
 
 
 def held(name: str):
-    """Answers, in one of the forms in which users have them."""
+    """Return answers in one of the forms in which users have them."""
     import numpy as np
 
     table = frame()
@@ -336,7 +336,7 @@ def test_answers_in_arrays_of_texts_and_columns_of_tables_are_read(name, means):
         (lambda: torch.tensor([True, False]), ["is not an answer"]),
     ],
 )
-def test_what_is_held_in_a_form_that_cannot_be_meant_is_told(answers, words):
+def test_answers_in_an_ambiguous_form_are_refused_in_a_sentence(answers, words):
     with pytest.raises(ResidscopeError) as error:
         residscope.attribute(two_prompts()[0], answers())
     for word in words:

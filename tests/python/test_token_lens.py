@@ -1,4 +1,4 @@
-"""The token lens: its end equals the model's predictions, its middle those of TransformerLens and the modules."""
+"""The token lens: its last point has the model's predictions, and other points agree with TransformerLens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def small(request):
 
 
 def check(result, probabilities: torch.Tensor, answers: torch.Tensor | None = None, near: float = 2e-5) -> None:
-    """Compare a lens of one point with all probabilities `[position, d_vocab]`."""
+    """Compare a lens of one point with the probabilities of the whole vocabulary, `[position, d_vocab]`."""
     top = probabilities.topk(result.probabilities.shape[-1])
     torch.testing.assert_close(result.probabilities[0].double(), top.values.double(), atol=near, rtol=1e-3)
     own = probabilities.gather(-1, result.ids[0])
@@ -50,7 +50,7 @@ def test_the_last_point_is_the_models_own_softmax(small, norm):
     check(residscope.token_lens(cache, ANSWERS, points=["final_post"], norm=norm), logits.softmax(-1).mean(0))
 
 
-def test_the_middle_is_the_models_own_norm_and_unembedding_in_float64(small):
+def test_inner_points_are_the_models_own_norm_and_unembedding_in_float64(small):
     family, model, _, logits, cache = small
     scale = logit_scale(logits, cache)
     norm, unembed = (copy.deepcopy(part.original_component).double() for part in (model.ln_final, model.unembed))
@@ -58,7 +58,7 @@ def test_the_middle_is_the_models_own_norm_and_unembedding_in_float64(small):
     for point in ("0_pre", "1_mid", "2_pre"):
         name = f"blocks.{point[0]}.hook_resid_{point[2:]}"
         if name not in cache:
-            assert family in ("gptj", "gpt_neox", "cohere")  # attention and MLP side by side
+            assert family in ("gptj", "gpt_neox", "cohere")  # parallel blocks have no `mid` point
             continue
         with torch.no_grad():
             said = unembed(norm(cache[name][1].double())) * scale
@@ -69,7 +69,7 @@ def test_the_middle_is_the_models_own_norm_and_unembedding_in_float64(small):
 
 @pytest.mark.parametrize("norm", ["recomputed", "frozen"])
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "qwen2"])
-def test_on_a_folded_model_it_is_transformer_lens_accumulated_resid(family, norm):
+def test_on_a_folded_model_the_lens_equals_transformer_lens_accumulated_resid(family, norm):
     model = tiny.boot(family, compatible=True)
     _, _, cache = tiny.run(model)
     stack, names = cache.accumulated_resid(layer=-1, incl_mid=family != "gpt_neox", return_labels=True)
@@ -81,7 +81,7 @@ def test_on_a_folded_model_it_is_transformer_lens_accumulated_resid(family, norm
     torch.testing.assert_close(result.probabilities, probabilities.gather(-1, result.ids), atol=2e-5, rtol=1e-3)
 
 
-def test_it_is_transformer_lens_own_logit_lens(small):
+def test_the_lens_equals_transformer_lens_own_logit_lens(small):
     _, _, _, _, cache = small
     cache.model.eval()  # TransformerLens' function requires this
     result = residscope.token_lens(cache, ANSWERS[0, 0].item(), prompt=0)
@@ -98,7 +98,7 @@ def test_it_is_transformer_lens_own_logit_lens(small):
 def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypatch):
     _, _, _, _, cache = small
     every = [residscope.token_lens(cache, ANSWERS, prompt=prompt, k=64) for prompt in range(3)]
-    for figures in (token_lens._MOST_LOGITS, 1, 64 * 4, 64 * 20):  # row by row, a few prompts or points at a time
+    for figures in (token_lens._MOST_LOGITS, 1, 64 * 4, 64 * 20):  # all at once, one by one, a few at a time
         monkeypatch.setattr(token_lens, "_MOST_LOGITS", figures)
         mean = residscope.token_lens(cache, ANSWERS, k=64)
         total = torch.zeros(*mean.ids.shape[:2], 64)
@@ -110,7 +110,7 @@ def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypa
         assert torch.equal(mean.rank, torch.stack([one.rank for one in every]).median(0).values)
 
 
-def test_of_several_answers_the_likeliest_counts_and_a_direction_has_none():
+def test_the_likeliest_of_several_answers_counts_and_a_direction_has_no_answer():
     _, logits, cache = tiny.run(tiny.boot("llama"))
     result = residscope.token_lens(cache, ({5, 40, 33}, 7), prompt=0, points="final_post")
     check(result, logits[0].softmax(-1), torch.tensor([[5, 40, 33]]))
@@ -123,18 +123,18 @@ def test_of_several_answers_the_likeliest_counts_and_a_direction_has_none():
     assert own.to_frame().loc["final_post", 6] == own.tokens[0][0][0]
 
 
-def test_of_answer_sets_of_unequal_size_each_prompts_own_counts_and_no_other_token():
+def test_with_answer_sets_of_unequal_size_only_a_prompts_own_answers_count():
     _, logits, cache = tiny.run(tiny.boot("llama"))
-    order = logits[:, -1].argsort()  # of each prompt, the least likely token first
+    order = logits[:, -1].argsort()  # for each prompt, the least likely token comes first
     answers = [{int(order[0, 0]), int(order[0, 1])}, {int(order[1, 0])}, {int(order[2, 0])}]
     assert all(0 not in ids for ids in answers)  # so that token 0 is likelier than the answers
     result = residscope.token_lens(cache, [(ids, 3) for ids in answers], points="final_post", positions=-1)
     likeliest = logits[:, -1].softmax(-1)[range(3), [order[0, 1], order[1, 0], order[2, 0]]]
     assert float(result.answer_probability) == pytest.approx(float(likeliest.mean()), rel=1e-3, abs=0)
-    assert int(result.rank) == 64  # the median of 63, 64 and 64
+    assert int(result.rank) == 64  # the median of the prompts' ranks 63, 64 and 64
 
 
-def test_weights_in_half_precision_are_widened_some_columns_at_a_time(monkeypatch):
+def test_weights_in_half_precision_are_converted_a_few_columns_at_a_time(monkeypatch):
     model = copy.deepcopy(tiny.boot("gpt2")).bfloat16()
     _, logits, cache = tiny.run(model)
     whole = residscope.token_lens(cache, 5, points="final_post")
@@ -145,7 +145,7 @@ def test_weights_in_half_precision_are_widened_some_columns_at_a_time(monkeypatc
     torch.testing.assert_close(residscope.token_lens(cache, 5, points="final_post").probabilities, whole.probabilities)
 
 
-def test_a_view_gets_the_window_it_asks_for_and_nothing_else_is_computed(ioi, monkeypatch):
+def test_a_view_gets_the_requested_window_and_nothing_else_is_computed(ioi, monkeypatch):
     made = []
     real = token_lens.Reader._unembedded
     monkeypatch.setattr(
@@ -196,12 +196,12 @@ def test_the_demo_models_answer_rises_to_the_top(ioi):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_in_a_sentence(options, said):
+def test_impossible_arguments_are_refused_in_a_sentence(options, said):
     with pytest.raises(ResidscopeError, match=said):
         residscope.token_lens(tiny.run(tiny.boot("llama"))[2], 5, **options)
 
 
-def test_missing_streams_nan_and_models_that_do_more_are_said():
+def test_missing_streams_nan_and_unusual_models_are_refused_in_a_sentence():
     from transformer_lens import ActivationCache
 
     model = tiny.boot("llama")
@@ -226,7 +226,7 @@ def test_a_position_may_be_any_whole_number(at):
     assert torch.equal(residscope.token_lens(cache, 5, positions=at).ids, residscope.token_lens(cache, 5).ids[:, 3:4])
 
 
-def test_a_lens_in_words_names_what_its_last_point_says_at_its_last_position():
+def test_the_repr_of_a_lens_names_the_top_token_at_its_last_point_and_position():
     _, logits, cache = tiny.run(tiny.boot("llama"))
     said = repr(residscope.token_lens(cache, prompt=0, positions=[1, 5]))
     top = logits[0, 5].softmax(-1).max(0)

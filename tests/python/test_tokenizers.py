@@ -1,4 +1,4 @@
-"""Answers as texts, with tokenizers of every kind: the token is as written, or a note or an error tells."""
+"""Answers as texts, with tokenizers of all kinds: the token is the written text, or a note or error says otherwise."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support import tiny
 
 
 def run_with(tokenizer):
-    """A model with this tokenizer, its logits at the end, and its cache."""
+    """Return a model with this tokenizer, its logits at the end of a prompt, and its cache."""
     model = copy.deepcopy(tiny.boot("llama"))
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7]]))
-    model._tokenizer = tokenizer  # a bridge accepts only Hugging Face's; models of TransformerLens 2 and 3 accept any
+    model._tokenizer = tokenizer  # the setter accepts only Hugging Face tokenizers, but older releases accept any
     return model, logits[0, -1], cache
 
 
@@ -31,7 +31,7 @@ def wrapped(tokenizer: Tokenizer, tmp_path, **special):
 
 
 def words_with(*words: str, unknown: str, tmp_path, told: bool = True, lower: bool = False):
-    """A tokenizer of whole words. `told`: whether it declares its unknown token."""
+    """Return a tokenizer of whole words. `told`: whether it declares its unknown token."""
     names = ["<pad>", "<s>", "</s>", unknown, *words]
     names += [f"w{i}" for i in range(len(names), tiny.VOCAB)]
     made = Tokenizer(models.WordLevel({name: id for id, name in enumerate(names)}, unk_token=unknown))
@@ -47,14 +47,14 @@ def measured(cache, answer) -> float:
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("unknown", ["[UNK]", "<unk>", "UNK", "unk", "⁇", "|UNK|", "�"])
-def test_a_word_that_the_tokenizer_does_not_know_is_refused_whatever_stands_for_it(unknown, told, tmp_path):
+def test_a_word_outside_the_vocabulary_is_refused_for_any_unknown_token(unknown, told, tmp_path):
     model, logits, cache = run_with(words_with("Paris", unknown=unknown, told=told, tmp_path=tmp_path))
     for answer in ("Parris", ("Paris", "Parris"), {"Paris", "Parris"}):
         with pytest.raises(ResidscopeError, match="“Parris” is not in this model's vocabulary") as error:
             residscope.attribute(cache, answer)
         assert f"“{unknown}”" in str(error.value)
     assert measured(cache, "Paris") == pytest.approx(float(logits[4]), abs=1e-5)
-    assert measured(cache, unknown) == pytest.approx(float(logits[3]), abs=1e-5)  # requested by its own name
+    assert measured(cache, unknown) == pytest.approx(float(logits[3]), abs=1e-5)  # its own name is accepted
     answered, _ = Service(cache).answer({"id": "1", "ask": {"kind": "check", "text": "Parris"}})
     assert not answered["reply"]["single"]
     assert "not in this model" in residscope.targets.explain("Parris", model)
@@ -78,7 +78,7 @@ def test_a_word_that_the_tokenizer_changes_is_read_with_a_note(text, read, id, t
 
 
 def sentence_pieces(tmp_path):
-    """As in Llama 2 and Mistral: a space is added before every text, and some bytes have their own tokens."""
+    """Return a tokenizer like that of Llama 2: it adds a space before every text, and some bytes have tokens."""
     pieces, merges = [], []
     for word in ("▁Paris", "▁the"):
         parts = list(word)
@@ -98,7 +98,7 @@ def sentence_pieces(tmp_path):
     return vocabulary, wrapped(made, tmp_path, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def test_what_is_shown_of_sentence_pieces_can_be_typed(tmp_path):
+def test_the_shown_text_of_sentence_pieces_can_be_typed(tmp_path):
     vocabulary, tokenizer = sentence_pieces(tmp_path)
     model, logits, cache = run_with(tokenizer)
     spaced = vocabulary["▁Paris"]
@@ -109,7 +109,7 @@ def test_what_is_shown_of_sentence_pieces_can_be_typed(tmp_path):
     assert residscope.targets.explain(" Paris", model) == f"“·Paris” is one token in this model, id {spaced}."
     with pytest.raises(ResidscopeError, match="is not in this model's vocabulary"):
         residscope.attribute(cache, " Berlin")
-    # The shown text of a token leads back to this token, in the panel and in Python.
+    # The shown text of a token is read as this token, in the panel and in Python.
     words = Vocabulary(model)
     for id in range(len(words.tokenizer)):
         check = words.check(words.text(id))
@@ -122,7 +122,7 @@ def test_parts_of_characters_are_shown_as_their_bytes(ioi, tmp_path):
     for text in ("你", " 😀", "é", "�", "Ж", "한"):
         ids = encode(text, add_special_tokens=False)
         shown = [words.text(id) for id in ids]
-        # The brackets contain the bytes, in order, and the rest is the text itself: nothing is lost.
+        # Brackets contain bytes in order, and the rest is the text itself, so nothing is lost.
         data = b""
         for part in shown:
             if "⟨" in part:
@@ -143,7 +143,7 @@ def said(notes: list[str]) -> bool:
     return any("without a leading space" in note for note in notes)
 
 
-def test_words_without_their_space_are_noted_where_the_model_expects_one(ioi):
+def test_words_without_a_space_have_a_note_if_the_model_expects_one(ioi):
     bare, spaced = ("Mary", "John"), (" Mary", " John")
     for answers, expected in ((bare, True), (spaced, False), ("Mary", True), ({"Mary", "John"}, True)):
         for by in ("head", "layer", "accumulated"):
@@ -157,12 +157,12 @@ def test_words_without_their_space_are_noted_where_the_model_expects_one(ioi):
         assert said(answered["reply"]["notes"]) == expected
         panel.close()
     ids = torch.tensor([[ioi.model.to_single_token(name) for name in bare]] * 8)
-    assert said(residscope.attribute(ioi.cache, ids).notes)  # often from `to_single_token("Mary")`
-    assert not said(residscope.attribute(ioi.cache, Service(ioi.cache).default_target()).notes)  # the model's own
+    assert said(residscope.attribute(ioi.cache, ids).notes)  # ids often come from `to_single_token("Mary")`
+    assert not said(residscope.attribute(ioi.cache, Service(ioi.cache).default_target()).notes)  # the model's choice
 
 
 def test_a_word_at_the_start_of_a_line_is_not_noted(ioi):
-    """At the start, the model expects a word without a space, by its own logits."""
+    """At the start of a line, the model's own logits favour words without a space."""
     tokens = ioi.model.to_tokens("List of names:\nJohn\nMary\nJohn\nMary\nJohn\n")
     with torch.no_grad():
         logits, cache = ioi.model.run_with_cache(tokens)
@@ -171,7 +171,7 @@ def test_a_word_at_the_start_of_a_line_is_not_noted(ioi):
     assert not said(residscope.attribute(cache, ("Mary", "John"), by="layer").notes)
 
 
-def test_of_two_tokens_with_one_embedding_neither_is_taken_for_the_one_that_was_read():
+def test_if_two_tokens_share_an_embedding_neither_is_assumed():
     model = copy.deepcopy(tiny.boot("llama"))
     with torch.no_grad():
         weight = model.embed.original_component.weight
@@ -192,7 +192,7 @@ LETTERS = "".join(chr(48 + i) for i in range(tiny.VOCAB))
 
 
 class Letters:
-    """As in character-level notebooks: only `encode` and `decode`."""
+    """A tokenizer with only `encode` and `decode`, as in character-level notebooks."""
 
     def encode(self, text):
         return [LETTERS.index(letter) for letter in text]
@@ -202,7 +202,7 @@ class Letters:
 
 
 class Tik(Letters):
-    """As tiktoken: other options, and a method for the bytes of a token."""
+    """A tokenizer like tiktoken: with other options, and with a method for the bytes of a token."""
 
     n_vocab = tiny.VOCAB
 
@@ -219,7 +219,7 @@ class Tik(Letters):
 
 
 class Partly(Letters):
-    """Names tokens, but only some of them."""
+    """A tokenizer that has names for only some of its tokens."""
 
     pad_token_id = eos_token_id = bos_token_id = None
 
@@ -233,7 +233,7 @@ class Partly(Letters):
 
 
 def rust():
-    """The tokenizer of the `tokenizers` library, without a wrapper."""
+    """Return a tokenizer of the `tokenizers` library without a wrapper."""
     return Tokenizer(models.WordLevel({letter: id for id, letter in enumerate(LETTERS)}, unk_token="0"))
 
 
@@ -271,7 +271,7 @@ def test_a_tokenizer_that_fails_is_named_in_the_sentence(tokenizer, text, words)
 
 
 class _Strict:
-    """Has only whole words and no names, and refuses any other text."""
+    """A tokenizer that has only whole words and no names, and refuses any other text."""
 
     words = ("<s>", "Mary", " Mary", "John", " John")
 
@@ -283,7 +283,7 @@ class _Strict:
 
 
 @pytest.mark.parametrize("kind", ["whole words", "no names"])
-def test_a_word_with_its_space_is_found_where_names_mark_none(kind, tmp_path):
+def test_a_word_with_its_space_is_found_even_if_names_have_no_space_mark(kind, tmp_path):
     words = ["Mary", " Mary", "John", " John"]
     made = words_with(*words, unknown="<unk>", tmp_path=tmp_path) if kind == "whole words" else _Strict()
     model, _, _ = run_with(made)

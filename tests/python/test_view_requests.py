@@ -1,6 +1,6 @@
-"""The requests in a saved page: those of the open view, and those that are one click away.
+"""The requests in a saved page: those of the open view, and those after one more click.
 
-The views' requests are in `widgets/src/state/questions.ts`. Here they are written out.
+`widgets/src/state/questions.ts` makes the views' requests. Here the expected requests are written by hand.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NORMS, BYS = ("frozen", "recomputed"), ("layer", "accumulated", "head")
 WEIGHTINGS = ("pattern", "value", "contribution")
 SCORES = ("previous", "first", "duplicate", "induction", "entropy", "copying")
 TABS = ("attention", "positions", "token-lens", "prompts")
-"""Those whose code can always be written."""
+"""The tabs whose code can always be written."""
 PICTURES = ("lens", "layers", "heads", "ranking", *TABS)
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]
 POINTS = ["0_pre", "0_mid", "1_pre", "1_mid", "2_pre", "2_mid", "final_post"]
@@ -58,7 +58,7 @@ LACKS = {
 
 
 def run(positions: int, shorter: int) -> SimpleNamespace:
-    """Two prompts, of which the second is shorter by this much."""
+    """Return a run of two prompts. The second is shorter by `shorter` tokens."""
     model = tiny.boot("llama")
     tokens = torch.arange(5, 5 + 2 * positions).remainder(40).add(5).reshape(2, positions)
     tokens[1, positions - shorter :] = 0
@@ -84,7 +84,7 @@ def saved(cache: Any, holds: str, **selection: Any) -> Snapshot:
 
 
 def requests(page: Snapshot) -> set[tuple[Any, ...]]:
-    """Kind and fields of all requests. Each occurs once, has a reply, and counts padding as the page does."""
+    """Return kind and fields of all requests. Check that each occurs once, has a reply, and has the page's padding."""
     assert not [entry.failure for entry in page.entries if entry.failure]
     assert {entry.ask["padding"] for entry in page.entries} == {page.selection.padding}
     listed = [(ask["kind"], *(fixed(ask[field]) for field in FIELDS[ask["kind"]])) for ask in asks(page)]
@@ -120,13 +120,13 @@ def maps(prompts: Any, norm: str, heads: list[str]) -> set[tuple[Any, ...]]:
 
 
 def lens(points: list[str], prompt: int | None, positions: int) -> set[tuple[Any, ...]]:
-    """In tiles of four points, all equally wide, up to 32 positions."""
+    """Return the requests of the token lens: tiles of four points, for up to 32 positions."""
     tiles = [tuple(points[at : at + 4]) for at in range(0, len(points), 4)]
     return {("token-lens", tile, 0, positions, 10, "recomputed", prompt) for tile in tiles}
 
 
 def listed(run: Any, prompt: int | None, position: Position = "last", padding: str = "found") -> list[str]:
-    """The head with the largest contribution, and the one with the most negative one."""
+    """Return the heads with the largest and with the most negative contribution."""
     real = {"attention_mask": torch.ones(2, 6)} if padding == "none" else {}
     heads = residscope.attribute(run.cache, PAIR, position=position, **real)
     return [name for name, _ in heads.top(1, prompt)]
@@ -136,7 +136,7 @@ def places(heads: list[str]) -> list[tuple[int, int]]:
     return [(int(head[1]), int(head[3])) for head in heads]
 
 
-def test_a_page_of_the_view_holds_charts_pinned_heads_and_those_listed(odd):
+def test_a_page_of_the_view_holds_charts_pinned_heads_and_listed_heads(odd):
     page = saved(odd.cache, "view", heads=["L1H2"], top_k=1)
     heads = {(1, 2), *places(listed(odd, None))}
     assert len(heads) in (2, 3)
@@ -167,7 +167,7 @@ def test_a_page_of_the_view_holds_the_tab_that_is_open(odd, selection, more):
 
 
 @pytest.mark.parametrize("little", [{"budget": 1}, {"patience": 1e-9}], ids=["room", "time"])
-def test_what_there_is_no_room_or_no_time_for_is_said_and_the_charts_are_there_all_the_same(odd, little):
+def test_a_page_lists_what_had_no_room_or_time_and_always_has_the_charts(odd, little):
     service = Service(odd.cache)
     shown = Shown(service.targets().resolve(PAIR), tab="positions", heads=["L1H2"])
     page = snapshot(service.reply, "cache", shown, "view", **{"patience": 600.0} | little)
@@ -188,7 +188,7 @@ def test_what_there_is_no_room_or_no_time_for_is_said_and_the_charts_are_there_a
         ("even", 0, 2, "none"),
     ],
 )
-def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, position, padding):
+def test_a_page_holds_the_replies_that_are_one_click_away(request, holds, run, prompt, position, padding):
     found = request.getfixturevalue(run)
     positions = {"odd": 7, "even": 6}[run]
     last: dict[int | None, int | None] = {None: None, 0: 6, 1: 3} if run == "odd" else dict.fromkeys([None, 0, 1], 5)
@@ -218,8 +218,8 @@ def test_a_page_holds_what_is_one_gesture_away(request, holds, run, prompt, posi
 
 
 @pytest.mark.parametrize(("position", "asked"), [("last", "last"), (2, 2)])
-def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, position, asked):
-    """For the target, which is shown first, and for the head under the pointer."""
+def test_a_page_of_the_prompts_holds_the_replies_with_all_prompts(odd, position, asked):
+    """One request is for the target, which is shown first, the other for the head under the pointer."""
     page = saved(odd.cache, "view", tab="prompts", prompt=1, position=position)
     wanted = {("attribute", by, "frozen", None, asked) for by in ("accumulated", "head")}
     assert wanted == {one for one in requests(page) if one[0] == "attribute" and one[2:] == ("frozen", None, asked)}
@@ -227,8 +227,8 @@ def test_a_page_of_the_prompts_holds_the_mean_that_tells_of_each_of_them(odd, po
 
 
 @pytest.mark.parametrize("selection", [{}, {"tab": "token-lens", "by": "head", "weighting": "value"}])
-def test_a_page_holds_the_code_of_each_picture_with_the_heads_that_are_in_it(odd, selection):
-    """For the picture's own tab, because the selection there is part of the request."""
+def test_a_page_holds_the_code_of_each_picture_with_its_heads(odd, selection):
+    """Each request selects the picture's own tab, because the selection is a part of the request."""
     page = saved(odd.cache, "heads", prompt=0, heads=["L1H2"], top_k=1, **selection)
     names = list(dict.fromkeys(["L1H2", *listed(odd, 0)]))
     shown = msgspec.to_builtins(page.selection)
@@ -249,7 +249,7 @@ def test_a_wide_token_lens_comes_in_tiles():
     ]  # fmt: skip
 
 
-def test_the_views_are_held_to_the_same_by_a_file_that_is_current():
+def test_the_file_of_expected_requests_is_current():
     """After a change, run `python -m tests.support.view_cases`."""
     assert view_cases.FILE.read_text() == view_cases.text()
 
@@ -270,8 +270,8 @@ TARGET = Target([Contrast([Token(5, "w5")], [Token(9, "w9")])])
         (513, Shown(TARGET, position=-2), 511),
     ],
 )
-def test_of_a_long_prompt_a_page_holds_what_the_destination_reads(positions, shown, row):
-    """Its maps are down-sampled, but the destination's row has all cells."""
+def test_a_page_of_a_long_prompt_holds_the_attention_from_the_destination(positions, shown, row):
+    """The maps of a long prompt are down-sampled, but the row of the destination has all its cells."""
     found = Views(shown, facts(positions, positions - 1)).attention(["L0H3"], None, "value")
     place = shown.position
     whole = ReadAttention(0, 3, TARGET, None, place, "value")
@@ -279,7 +279,7 @@ def test_of_a_long_prompt_a_page_holds_what_the_destination_reads(positions, sho
     assert found == [whole, *line]
 
 
-def test_where_long_prompts_end_apart_their_mean_has_no_destination():
+def test_the_mean_of_long_prompts_with_different_ends_has_no_destination():
     views = Views(Shown(TARGET), facts(600, 599, 300))
     assert views.attention(["L0H3"], None, "pattern") == [ReadAttention(0, 3, TARGET)]
     assert views.attention(["L0H3"], 1, "pattern") == [
@@ -297,13 +297,13 @@ def test_where_long_prompts_end_apart_their_mean_has_no_destination():
         (Shown(TARGET), Span(0, 1)),
     ],
 )
-def test_of_a_long_prompt_all_heads_in_one_are_a_line(shown, line):
+def test_all_heads_combined_are_one_line_of_a_long_prompt(shown, line):
     """The text shows what one token reads: the destination, or the first token if there is no single destination."""
     found = Views(shown, facts(600, 599, 300, layers=2)).in_one("value")
     assert found == [BlendAttention(layer, TARGET, shown.prompt, "value", rows=line) for layer in (None, 0, 1)]
 
 
-def test_of_the_heads_that_a_position_map_lists_no_more_than_48_are_asked_for():
+def test_a_position_map_requests_at_most_48_heads():
     names = [f"L0H{head}" for head in range(60)]
     found = Views(Shown(TARGET), facts(7, 6)).position_map("head", names, 0)
     assert found == MapPositions("head", TARGET, 0, "frozen", names[:48])

@@ -1,4 +1,4 @@
-"""Targets inside the model in views: replies of the kernel, the panel, copied code, the page."""
+"""Targets inside the model in views: in replies, in the panel, in copied code, in a saved page."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def answered(service, kind, **fields):
 @pytest.mark.parametrize("prompt", [None, 1])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reply_has_the_rows_of_attribute_and_says_where_they_are_read(cache, service, name, by, prompt):
+def test_a_reply_has_the_rows_of_attribute_and_their_positions(cache, service, name, by, prompt):
     target = msgspec.to_builtins(service.targets().resolve(TARGETS[name]))
     reply, [rows, *_] = answered(service, "attribute", by=by, target=target, prompt=prompt)
     result = residscope.attribute(cache, TARGETS[name], by=by)
@@ -144,7 +144,7 @@ def test_the_tokens_of_a_head_have_the_logits_that_attribute_gives_it(family, pr
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_is_not_read_at_every_position_has_no_position_map(cache, service, name):
+def test_targets_at_one_position_have_no_position_map(cache, service, name):
     target = msgspec.to_builtins(service.targets().resolve(TARGETS[name]))
     for fields in ({"by": "layer"}, {"by": "head", "heads": ["L1H1", "L2H3"]}):
         reply, _ = answered(service, "positions", target=target, prompt=1, **fields)
@@ -160,7 +160,7 @@ def test_what_is_not_read_at_every_position_has_no_position_map(cache, service, 
     reply, _ = answered(service, "attention", target=target, **source)
     late = name in ("path", "feeds", "up")
     kinds = [part["what"] for part in reply["parts"]]
-    if name == "key":  # its two sources have different functionals
+    if name == "key":  # the two compared sources have different functionals
         assert any("several positions" in note for note in reply["notes"])
     elif late and name != "up":
         assert any("do not write before the point `1_pre`" in note for note in reply["notes"])
@@ -179,7 +179,7 @@ def test_views_show_one_source_at_a_time(service, panel):
 
 # --- the panel -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_panel_takes_and_gives_back_a_target_inside_the_model(cache, panel, name):
+def test_the_panel_accepts_and_returns_a_target_inside_the_model(cache, panel, name):
     panel.target = TARGETS[name]
     before = panel.wire_target
     assert before["inner"] or before["through"]
@@ -226,7 +226,7 @@ def test_a_target_inside_the_model_set_in_python_is_appended_to_the_trail(panel)
     assert (panel.trail, panel.step) == ([], 0)
 
 
-def test_a_position_that_is_set_while_a_score_is_shown_asks_the_same_there(cache, panel):
+def test_setting_the_position_of_a_shown_score_moves_its_destination(cache, panel):
     panel.target = PAIR
     panel.target = TARGETS["query"]
     panel.position = 4
@@ -239,7 +239,7 @@ def test_a_position_that_is_set_while_a_score_is_shown_asks_the_same_there(cache
     panel.step = 1
     assert (panel.position, panel.wire_target["inner"]["destination"]) == (5, 5)
     panel.target = T.attention("L2H1", 5, 2, versus=4)
-    panel.position = 3  # position 4 cannot be read there
+    panel.position = 3  # the compared source, 4, comes after this position
     assert panel.wire_target["inner"]["versus"] == "most"
 
 
@@ -250,7 +250,7 @@ def test_a_position_that_is_set_while_a_score_is_shown_asks_the_same_there(cache
         ("feeds", 3, "destination of L2H1 belongs to the target that is shown"),
     ],
 )
-def test_a_position_at_which_the_same_cannot_be_asked_is_refused(panel, name, at, sentence):
+def test_a_position_at_which_the_target_does_not_exist_is_refused(panel, name, at, sentence):
     panel.target = TARGETS[name]
     before, position = panel.shown, panel.position
     with pytest.raises(ResidscopeError, match=sentence):
@@ -258,7 +258,7 @@ def test_a_position_at_which_the_same_cannot_be_asked_is_refused(panel, name, at
     assert (panel.shown, panel.position) == (before, position)
 
 
-def test_what_a_view_sends_of_the_trail_is_taken_as_it_is(panel):
+def test_a_trail_sent_by_a_view_is_accepted_unchanged(panel):
     steps = [Step(panel._service.targets().resolve(TARGETS[name]), 5) for name in ("output", "query")]
     plain = msgspec.to_builtins(steps)
     for message in ({"position": 5}, {"wire_target": plain[1]["target"]}, {"trail": plain}, {"step": 1}):
@@ -290,7 +290,7 @@ def test_a_wrong_trail_or_target_is_refused_in_a_sentence(panel, trait, wrong, s
     assert panel.shown == before
 
 
-# --- what leaves -----------------------------------------------------------------------------------------------------
+# --- exports ---------------------------------------------------------------------------------------------------------
 CODED = [
     ("lens", {}), ("layers", {}), ("heads", {}), ("ranking", {}), ("ranking", {"ranking": "neurons"}),
     ("attention", {"weighting": "contribution", "heads": ["L0H1"]}), ("positions", {"by": "layer"}),
@@ -341,7 +341,7 @@ def test_the_code_of_each_step_gives_what_is_shown(cache, service, name):
             np.testing.assert_allclose(values, np.frombuffer(rows, np.float32), atol=1e-6)
 
 
-def test_the_code_of_both_sides_has_what_the_head_then_moves_too(cache, service):
+def test_the_code_of_both_sides_also_has_what_the_head_moves(cache, service):
     resolve = service.targets().resolve
     trail = [Step(resolve(PAIR), 5), Step(resolve(TARGETS["query"]), 5)]
     shown = Shown(trail[1].target, 0, 5, trail=trail, step=1, tab="why")
@@ -355,7 +355,7 @@ def test_the_code_of_both_sides_has_what_the_head_then_moves_too(cache, service)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_titles_and_file_names_say_what_was_asked(cache, service, name):
+def test_titles_and_file_names_name_the_target(cache, service, name):
     from residscope.attribution.target_words import in_words
     from residscope.export.page import file_name
 
@@ -372,7 +372,7 @@ def test_titles_and_file_names_say_what_was_asked(cache, service, name):
     assert result.to_csv().count("\n") == len(result.labels) + 1
 
 
-def test_a_page_holds_the_present_step_whole_and_says_what_lacks(service):
+def test_a_page_holds_the_present_step_and_says_what_is_missing(service):
     resolve = service.targets().resolve
     trail = [Step(resolve(PAIR)), Step(resolve(TARGETS["query"]), 5)]
     shown = Shown(trail[1].target, 0, 5, trail=trail, step=1, tab="why", heads=["L1H1"])
@@ -381,7 +381,7 @@ def test_a_page_holds_the_present_step_whole_and_says_what_lacks(service):
     assert {"attribute", "head-tokens", "tokens"} <= set(kinds)
     assert all(entry.failure is None for entry in made.entries if entry.ask["kind"] in ("attribute", "head-tokens"))
     sides = [entry for entry in made.entries if (entry.ask.get("target") or {}).get("inner")]
-    assert sides, "the key side has a target of its own"
+    assert sides, "the key side has its own target"
     assert made.selection.trail == trail
     assert "some of the other steps of the trail" in made.lacks
     whole = snapshot(service.reply, "cache", shown, "heads")
@@ -391,7 +391,7 @@ def test_a_page_holds_the_present_step_whole_and_says_what_lacks(service):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_many_caches_can_be_asked_for_a_target_inside_the_model(cache, name, tmp_path):
+def test_many_caches_can_have_a_target_inside_the_model(cache, name, tmp_path):
     file = tmp_path / "many.npz"
     many = residscope.attribute_many([cache, cache], TARGETS[name], progress=False, resume=file)
     one = residscope.attribute(cache, TARGETS[name])

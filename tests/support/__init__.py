@@ -1,6 +1,6 @@
-"""What tests share. Import it by its full name, `from tests.support import tiny`, in notebooks and kernels, too.
+"""Modules that tests share. Import them by their full name (`from tests.support import tiny`), also in notebooks.
 
-Models and caches: `tiny`, `padded`, `hostile`, `hooked` (older releases). Expected values from independent code:
+Models and caches: `tiny`, `padded`, `hostile`, `hooked` (for older releases). Expected values from independent code:
 `brute`. Long work: `gate`, `many_worker`. Selections, and what views request for them: `view_cases`.
 
 Kernels: `kernels`, `beside` (talks to a kernel like a sidebar), `as_vscode`, `nursery` (starts kernels quickly).

@@ -22,7 +22,7 @@ WHO = """__import__("IPython.display", fromlist=["_"]).JSON({
 
 
 class Beside:
-    """A sidebar's connection to a kernel. Messages for the user's cells are collected in `others`."""
+    """A sidebar's connection to a kernel. `others` collects the messages that belong to the user's cells."""
 
     def __init__(self, client: BlockingKernelClient, *, subshell: bool = True) -> None:
         self.client, self.comm, self.others = client, uuid4().hex, list[dict[str, Any]]()
@@ -124,7 +124,7 @@ def busy(client: BlockingKernelClient, code: str):
 
 
 def value(client: BlockingKernelClient, expression: str) -> Any:
-    """Return the value of an expression in the kernel. It is evaluated silently and leaves no trace."""
+    """Return the value of an expression in the kernel. The evaluation is silent and leaves no trace."""
     expressions = {"it": f"__import__('IPython.display', fromlist=['_']).JSON({{'it': {expression}}})"}
     id = client.execute("", silent=True, store_history=False, user_expressions=expressions)
     while True:

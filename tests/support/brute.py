@@ -1,4 +1,4 @@
-"""Computes contributions independently of Residscope, in float64: each component is a vector, then the norm follows."""
+"""Computes contributions without Residscope, in float64: it passes each component's vector through the final norm."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Brute:
         x = torch.randn(self.unembed.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e4
         with torch.no_grad():
             normal, negated, doubled, shifted = (module(v) for v in (x, -x, 2 * x, x + 1e4))
-        if torch.allclose(doubled, 2 * normal, rtol=1e-5, atol=1e-3):  # it does not divide: the model has no norm
+        if torch.allclose(doubled, 2 * normal, rtol=1e-5, atol=1e-3):  # no division: the module is no norm
             return Norm(False, False, torch.ones_like(x), torch.zeros_like(x))
         centres, bias = torch.allclose(shifted, normal, rtol=1e-4, atol=1e-4), (normal + negated) / 2
         x = x - x.mean() if centres else x
@@ -63,12 +63,12 @@ class Brute:
         return (vector / self.at(scale) if norm.divides else vector) * norm.weight
 
     def written(self, layer: int, output_norm: str, vector: torch.Tensor) -> torch.Tensor:
-        """Return the vector that a part of a sublayer's output adds to the stream."""
+        """Return the vector that is added to the stream for one part (`vector`) of a sublayer's output."""
         vector = vector.double() * getattr(self.model.cfg, "residual_multiplier", 1.0)
         module = getattr(self.model.blocks[layer], output_norm, None)
         if module is None:
             return vector
-        # The block normalises the sublayer's output: each part is divided by the scale of the whole output.
+        # The block normalises the sublayer's output, so each part is divided by the scale of the whole output.
         return self.through(self.norm(module), f"blocks.{layer}.{output_norm}.hook_scale", vector)
 
     def rows(self) -> dict[str, torch.Tensor]:
@@ -91,7 +91,7 @@ class Brute:
 
 
 def logit_scale(logits: torch.Tensor, cache) -> float:
-    """Return the factor by which the model multiplies its logits, found from its output. 1 if the model caps them."""
+    """Return the factor by which the model multiplies its logits, found from its output. 1 if it caps the logits."""
     written = cache["unembed.hook_out"]
     ratio = float((logits * written).sum() / written.pow(2).sum())
     return ratio if torch.allclose(logits, written * ratio, atol=1e-5, rtol=1e-4) else 1.0

@@ -1,4 +1,4 @@
-"""Replay and effects on a family: measured effects compared with the model's own hooked runs, or the refusal."""
+"""Measures effects on a family and compares them with the model's own hooked runs, or reports the refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 RIGHT = 1e-4
-"""Differences from the model's own hooked run, as shares of the largest effect. A smaller one is rounding."""
+"""A smaller difference from the model's own hooked run, as a share of the largest effect, counts as rounding."""
 
 
 @dataclass
@@ -22,9 +22,9 @@ class Row:
     """The result for a family.
 
     Attributes:
-        replay: "to the last bit", "up to rounding", or "–" if nothing was run or compared.
-        heads: "agree", "differ", or "refused".
-        stream: The same for the stream before layer 1, replaced by that of another run.
+        replay: How the replay equals the cached run: "to the last bit", "up to rounding", or "–" (not compared).
+        heads: Whether the effects of heads "agree" or "differ", or are "refused".
+        stream: The same words for patching: the stream before layer 1 is replaced by that of another run.
         gap: The largest difference from hooked runs, as a share of the largest effect.
         said: Refusals and notes.
     """
@@ -37,13 +37,13 @@ class Row:
 
 
 def difference(logits: torch.Tensor) -> torch.Tensor:
-    """The target at the last position, `[batch]`."""
+    """Return answer − distractor at the last position, `[batch]`."""
     chosen = logits[:, -1].gather(1, ANSWERS)
     return chosen[:, 0] - chosen[:, 1]
 
 
 def measured(name: str) -> Row:
-    """Measure a family."""
+    """Return the result for a family."""
     row, model = Row(), tiny.boot(name)
     tokens, logits, cache = tiny.run(model)
     with torch.no_grad():

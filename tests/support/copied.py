@@ -1,4 +1,4 @@
-"""Runs the code that "Copy code" gives, and makes the expected arrays from the kernel's replies."""
+"""Runs the code that "Copy code" writes, and makes the expected arrays from the kernel's replies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn(figure) -> np.ndarray:
 
 
 def ran(code: str, **namespace):
-    """Return the array `values` that code gives in a fresh cell with this namespace."""
+    """Run code in a new namespace with these names, and return its array `values`."""
     assert code.splitlines()[-1] == "figure"
     names = set(namespace)
     exec(compile(code, "cell", "exec"), namespace)
@@ -42,7 +42,7 @@ def ran(code: str, **namespace):
     assert added <= {"attribution", "values", "figure"}
     assert namespace["figure"].to_json()
     values = np.asarray(namespace["values"])
-    # The figure shows only the likeliest token of each cell of the token lens, and each head of a text by itself.
+    # For the token lens, the figure shows only the likeliest token of each cell. For a text, it shows each head alone.
     shown = values[..., 0] if "attribution.probabilities" in code else values
     if "the sum over heads" not in code and "the mean over heads" not in code:
         np.testing.assert_allclose(np.sort(drawn(namespace["figure"])), np.sort(shown, None), atol=1e-5, rtol=1e-5)
@@ -50,7 +50,7 @@ def ran(code: str, **namespace):
 
 
 def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
-    """Return the array in the service's replies for the same selection."""
+    """Return the array that the service's replies hold for this selection."""
     view, where = service.view(), {"prompt": shown.prompt, "position": shown.position}
     shape = (view.n_layers, view.n_heads)
 
@@ -96,7 +96,7 @@ def pictured(service: Service, picture: str, shown: Shown) -> np.ndarray:
 
 
 def pictured_attention(service: Service, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-    """Return the maps as they are sent (of short prompts in float32, as a triangle), and their rounding steps."""
+    """Return the maps as the service sends them (here a triangle in float32), and their rounding steps."""
     maps, steps = [], []
     for head in shown.heads:
         layer, index = head[1:].split("H")

@@ -1,4 +1,4 @@
-"""Makes work as long as a test needs it: before each layer's heads, the work waits until the test lets it continue."""
+"""Makes work take as long as a test needs: before each layer's heads, the work waits for the test's permission."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gate:
             return heads(*given)
 
         monkeypatch.setattr(components, "layer_heads", slow)
-        monkeypatch.setattr(components, "_AT_ONCE", 0)  # else the heads of all layers may be one product
+        monkeypatch.setattr(components, "_AT_ONCE", 0)  # otherwise all layers' heads may be one product
         monkeypatch.setattr(jobs, "MOMENT", 0.01)
         monkeypatch.setattr(service, "_LARGE", 0)
 

@@ -1,8 +1,9 @@
 """Small random `HookedTransformer`s of many structures, and the contributions of their components by brute force.
 
-The brute force uses neither Residscope nor the model's cache. The model runs again in float64. The contribution of a
-component is the output of the model's final norm and unembedding with it, minus their output without it, while the
-norm's scale is frozen. So norm weights, centring and biases are applied by the model's own modules.
+The brute force uses neither Residscope nor the cache under test: it runs the model again in float64. It passes the
+stream through the model's final norm and unembedding, once with the component and once without it, while the norm's
+scale is frozen. The difference is the component's contribution. So the model's own modules apply norm weights,
+centring and biases.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STRUCTURES = {
     "LN": {},
     "RMS": _RMS,
     "LN-folded": {"folded": True},
-    "LN-folded-unnamed": {"folded": True, "named": False},  # 2.x: the folded norms' hooks are then not cached
+    "LN-folded-unnamed": {"folded": True, "named": False},  # in 2.x, the hooks of the folded norms are not cached
     "RMS-folded": {**_GATED, "folded": True},
     "LNPre": {"normalization_type": "LNPre"},
     "RMSPre": {"normalization_type": "RMSPre"},
@@ -39,14 +40,14 @@ STRUCTURES = {
     "output-norms-folded": {**_GATED, "use_normalization_before_and_after": True, "folded": True},
     "gemma2": {**_GATED, "use_normalization_before_and_after": True, "output_logits_soft_cap": 12.0},
     "attn-only": {"attn_only": True, "d_mlp": None, "act_fn": None},
-    "attn-only-shortformer": {"attn_only": True, "positional_embedding_type": "shortformer"},  # positions not added
+    "attn-only-shortformer": {"attn_only": True, "positional_embedding_type": "shortformer"},  # no positions in it
     "embedding-norm": {"post_embedding_ln": True, "positional_embedding_type": "alibi"},  # BLOOM
     "experts": {**_RMS, "num_experts": 4, "experts_per_token": 2, "gated_mlp": True, "act_fn": "silu"},  # Mixtral
     "solu": {"act_fn": "solu_ln"},  # the small models made for TransformerLens, with a norm after the neurons
     "every-hook": {"use_attn_result": True, "use_split_qkv_input": True, "use_hook_mlp_in": True},
     "fewer-outputs": {"d_vocab_out": 16},
 }
-if version("transformer-lens").startswith("3."):  # 2.x has no such blocks
+if version("transformer-lens").startswith("3."):  # 2.x does not support OLMo 2
     STRUCTURES["olmo2"] = {**_GATED, "original_architecture": "Olmo2ForCausalLM"}
 
 
@@ -60,7 +61,7 @@ def model(structure: str) -> HookedTransformer:
     with torch.no_grad():
         for name, weight in made.named_parameters():
             kind = name.rsplit(".", 1)[1]
-            if kind == "w":  # a norm's
+            if kind == "w":  # the weight of a norm
                 weight.copy_(1 + 0.5 * torch.randn_like(weight))
             elif kind.startswith(("b", "_b")):
                 weight.copy_(0.3 * torch.randn_like(weight))
@@ -69,7 +70,7 @@ def model(structure: str) -> HookedTransformer:
     if folded:
         made.process_weights_()
         if named:
-            made.setup()  # as in a model that was loaded folded; `process_weights_` of 2.x leaves it out
+            made.setup()  # names the hooks again, like loading a folded model; in 2.x, `process_weights_` does not
     return made
 
 
@@ -96,10 +97,7 @@ def exact(structure: str) -> HookedTransformer:
 
 
 def own_difference(structure: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return answer − distractor, `[batch, pos]`, in float64, of the logits that the model returned.
-
-    The first is of the logits as they are, the second of the logits without their soft-cap.
-    """
+    """Return answer − distractor, `[batch, pos]`, in float64: from the returned logits, and without their soft-cap."""
     logits, cap = run(structure)[0].double(), model(structure).cfg.output_logits_soft_cap
     return difference(logits), difference(cap * (logits / cap).atanh() if cap > 0 else logits)
 
@@ -152,14 +150,14 @@ def _brute(twin, cache) -> dict[str, torch.Tensor]:
 
 
 def _heads(twin, cache, layer: int) -> dict[str, torch.Tensor]:
-    """The vectors that each head, and the bias, adds to the stream."""
+    """Return the vector that each head adds to the stream, and the bias."""
     attention, z = twin.blocks[layer].attn, cache[f"blocks.{layer}.attn.hook_z"]
     parts = {f"L{layer}H{head}": z[:, :, head] @ attention.W_O[head] for head in range(twin.cfg.n_heads)}
     return _through(twin, layer, "ln1", parts | {f"{layer}_attn_bias": attention.b_O.expand_as(parts[f"L{layer}H0"])})
 
 
 def _neurons(twin, cache, layer: int) -> dict[str, torch.Tensor]:
-    """The vectors that each neuron, and the bias, adds to the stream. Empty if there is no MLP, or it has experts."""
+    """Return the vector that each neuron adds to the stream, and the bias. Empty without an MLP, or with experts."""
     mlp = getattr(twin.blocks[layer], "mlp", None)
     if not hasattr(mlp, "W_out"):
         return {}
@@ -169,22 +167,22 @@ def _neurons(twin, cache, layer: int) -> dict[str, torch.Tensor]:
 
 
 def _through(twin, layer: int, norm: str, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The parts of a sublayer's output after the norm that some blocks apply to it.
+    """Return the parts of a sublayer's output, after the norm that some blocks apply to this output.
 
-    In OLMo 2 this norm has the same name as the norm before a sublayer in other models.
+    In OLMo 2, this norm has the name that other models give to the norm before a sublayer.
     """
     name = norm if twin.cfg.original_architecture == "Olmo2ForCausalLM" else f"{norm}_post"
     output_norm = getattr(twin.blocks[layer], name, None)
     if output_norm is None:
         return parts
     whole = sum(parts.values())
-    with frozen(output_norm, whole):  # an RMSNorm, which adds no bias
+    with frozen(output_norm, whole):  # an RMSNorm: it adds no bias
         return {part: output_norm(whole) - output_norm(whole - vector) for part, vector in parts.items()}
 
 
 @contextmanager
 def frozen(norm: torch.nn.Module, at: torch.Tensor):
-    """Freeze the norm's scale at the value that it has for `at`."""
+    """Freeze the norm's scale at its value for the input `at`."""
     if isinstance(norm, torch.nn.Identity):
         yield
         return

@@ -1,4 +1,4 @@
-"""A cache whose tokens a careless page would run as code, show in another order, or be too slow to show."""
+"""A cache with hostile tokens: a careless page would run them as code, show them in another order, or hang."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOKENS = [
 
 
 def cache(family: str = "llama") -> tuple[Any, Any]:
-    """Return a tiny model that has these tokens, and the cache of a prompt of all of them."""
+    """Return a tiny model whose vocabulary has the hostile tokens, and the cache of one prompt with all of them."""
     model = tiny.boot(family)
     words = {text: id for id, text in enumerate(TOKENS)}
     words |= {f"w{id}": id for id in range(len(TOKENS), tiny.VOCAB)}

@@ -1,4 +1,4 @@
-"""Notebooks of an attacker. Each has one output with Residscope's MIME type, which tries to do harm when it is opened.
+"""An attacker's notebooks. Each has one output with Residscope's MIME type, which tries to do harm when it is shown.
 
 The tests notice the attempt by a flag in the page (`window.hacked`), or by a request to a host that does not exist.
 """
@@ -40,7 +40,7 @@ class Hostile:
 
     Attributes:
         data: The data of the only output.
-        drawn: Whether a picture, not a sentence, is shown while the notebook is not trusted.
+        drawn: Whether an untrusted notebook shows a picture instead of a sentence.
         metadata: The metadata of the notebook.
         cell: The metadata of the cell.
         live: Whether the output holds a live widget, which JupyterLab runs when the notebook is trusted.
@@ -68,13 +68,13 @@ class Hostile:
 
 
 def honest() -> Snapshot:
-    """Return a picture of a tiny model's cache, in the form in which the recorder keeps it."""
+    """Return a snapshot of a view of a tiny model's cache, in the recorder's form."""
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     panel = residscope.inspect(cache, (5, 6), heads=["1.1"], prompt=0, show=False)
     whole = json.loads(msgspec.json.encode(opening(panel._service.reply, "cache", panel.shown)))
     usual = whole.pop("defaults")
-    for entry in whole["entries"]:  # like the requests of the views, which leave out defaults
+    for entry in whole["entries"]:  # the requests of the views leave out defaults, too
         kind = entry["ask"]["kind"]
         entry["ask"] = {
             name: value for name, value in entry["ask"].items() if value not in (None, usual[kind].get(name))
@@ -83,7 +83,7 @@ def honest() -> Snapshot:
 
 
 def notebooks() -> Iterator[tuple[str, Hostile]]:
-    """Yield all of these notebooks with their names."""
+    """Yield all notebooks with their names."""
     whole = honest()
     yield "honest", _picture(whole)
     yield from _live_widgets(whole)
@@ -127,8 +127,8 @@ def _live_widgets(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         "a picture that is a string": {"model_id": "evil", "snapshot": IMG},
         "a picture without figures": {"model_id": "evil", "snapshot": broken},
         "a picture with a wrong type": {"model_id": "evil", "snapshot": invalid},
-        "a list in place of all": [IMG],
-        "a string in place of all": IMG,
+        "a list as the whole data": [IMG],
+        "a string as the whole data": IMG,
         "an id that is a list": {"model_id": ["evil"]},
         "an id that is __proto__": {"model_id": "__proto__"},
     }.items():
@@ -192,9 +192,9 @@ def _objects(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         "an unknown tab": lambda s: s["selection"].update(tab=IMG),
         "an unknown head": lambda s: s["selection"].update(heads=[IMG]),
         "a style as a number": lambda s: s["selection"].update(top_k=STYLE),
-        "a word for a number": lambda s: _entry(s, "attribute", "head")["reply"].update(measured="NaN"),
+        "a word instead of a number": lambda s: _entry(s, "attribute", "head")["reply"].update(measured="NaN"),
         "nothing for numbers": lambda s: _entry(s, "attribute", "head")["reply"].update(constant=None),
-        "100 lists in each other": lambda s: s["selection"].update(target=_nested(100)),
+        "100 nested lists": lambda s: s["selection"].update(target=_nested(100)),
     }
     for name, change in changes.items():
         yield f"object, {name}", _picture(_changed(whole, change), drawn=False)
@@ -238,17 +238,17 @@ def _sizes(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         "50,000 contrasts": lambda s: (_prompts(50_000)(s), _contrasts(50_000)(s)),
         "3,000 layers of 3,000 heads": facts(layers=3000, heads=3000),
         "1e308 layers": facts(layers=1e308),
-        "fewer than no layers": facts(layers=-3),
+        "a negative number of layers": facts(layers=-3),
         "30,000 pinned heads": lambda s: (facts(layers=300, heads=100)(s), s["selection"].update(heads=every)),
         "a billion positions": facts(positions=10**9),
         "100,000 tokens": tokens(100_000),
-        "10,000 tokens, and figures of 15": tokens(10_000),
+        "10,000 tokens, and values of 15": tokens(10_000),
         "10 million prompts": facts(prompts=10**7),
         "a map of a billion positions": attention(rows={"start": 0, "stop": 10**9}),
         "a map of 100,000 positions": attention(positions=100_000),
-        "a map with steps of nothing": attention(step=0),
+        "a map with a step of 0": attention(step=0),
         "half a map": lambda s: _entry(s, "attention").update(buffers=["AAAA"]),
-        "figures that are no figures": lambda s: _entry(s, "attribute", "head").update(buffers=[IMG]),
+        "buffers that are not numbers": lambda s: _entry(s, "attribute", "head").update(buffers=[IMG]),
         "100,000 entries": lambda s: s.update(entries=[{"ask": {"kind": "describe"}}] * 100_000),
         "a name of 4 MB": lambda s: s.update(name="x" * 4_000_000),
     }
@@ -311,7 +311,7 @@ def _largest(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         "40,000 positions": lambda s: positions(s, 40_000),
         "40,000 prompts": _prompts(40_000),
         "a map of 150,000 cells": mapped,
-        "900 questions of 4,096 contrasts": asked,
+        "900 requests with 4,096 contrasts": asked,
         "150 notes of 450 code spans": noted,
     }
     for name, change in changes.items():
@@ -354,7 +354,7 @@ def _floats(value: float, count: int) -> str:
     return base64.b64encode(np.full(count, value, np.float32).tobytes()).decode()
 
 
-# --- what is not true -----------------------------------------------------------------------------------------------
+# --- false values -----------------------------------------------------------------------------------------------
 def _forged(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
     def rows(to: float, **reply: Any) -> Callable[[Snapshot], Any]:
         def change(s: Snapshot) -> None:

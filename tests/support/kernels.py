@@ -1,4 +1,4 @@
-"""Code to run in a real kernel: it makes a small cache, and reads the state that Residscope must not change."""
+"""Code for a real kernel: it makes a small cache, and reads the state that Residscope must not change."""
 
 from __future__ import annotations
 

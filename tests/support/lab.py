@@ -1,4 +1,4 @@
-"""Controls JupyterLab from a test by its commands. It waits for states of JupyterLab, not for fixed times."""
+"""Controls JupyterLab by its commands. The functions wait for states of JupyterLab, not for fixed times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-MODEL = 300_000.0  # milliseconds; long, because TransformerLens is imported and the demo model is loaded
+MODEL = 300_000.0  # milliseconds; long enough to import TransformerLens and to load the demo model
 
 
 class Lab:
@@ -38,12 +38,12 @@ class Lab:
     # --- places -------------------------------------------------------------------------------------------------
 
     def start(self, path: str = "") -> None:
-        """Load JupyterLab with an empty workspace. If a file is named, open it."""
+        """Load JupyterLab with an empty workspace, and open the file `path` if it is given."""
         tree = f"/tree/{quote(path)}" if path else ""
         self.page.goto(f"{self.server.url}/lab{tree}?reset&token={self.server.token}")
         self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
         self.page.evaluate("() => window.jupyterapp.restored")
-        self.page.wait_for_function("() => window.jupyterapp.shell.currentWidget !== null")  # the launcher, or the file
+        self.page.wait_for_function("() => window.jupyterapp.shell.currentWidget !== null")  # the launcher or the file
 
     def open(self, path: str) -> None:
         """Load JupyterLab at a notebook (relative to `server.root`) and wait for its kernel."""
@@ -51,7 +51,7 @@ class Lab:
         self.wait_for_notebook(path)
 
     def wait_for_notebook(self, path: str) -> None:
-        """Wait until the notebook is the current widget, is loaded, and its kernel has answered."""
+        """Wait until the notebook is the current widget and is loaded, and until its kernel has answered."""
         self.page.wait_for_function(
             "path => window.jupyterapp.shell.currentWidget?.context?.path === path", arg=path, timeout=60_000
         )
@@ -146,10 +146,10 @@ class Lab:
     # --- Python state -------------------------------------------------------------------------------------------
 
     def python(self, expression: str, before: str = "") -> Any:
-        """Evaluate an expression in the notebook's kernel and return its value (anything JSON can carry).
+        """Evaluate an expression in a notebook's kernel, and return its value, which must be valid in JSON.
 
-        The current notebook's, or that of the first one that is open. Statements go into `before`. Leaves no name, no
-        history and no `In[n]` behind.
+        The notebook is the current widget or, if that is no notebook, the first open one. `before` has statements to
+        run before the expression. The evaluation leaves no name, no history and no `In[n]`.
         """
         reply = self.evaluate(
             """async ([code, value]) => {
@@ -169,12 +169,12 @@ class Lab:
         return json.loads(ast.literal_eval(value["data"]["text/plain"]))
 
     def becomes(self, expression: str, expected: Any, timeout: float = 15.0) -> None:
-        """Wait until an expression has this value in the kernel, because a click reaches the kernel later."""
-        # Not `wait_for_function`, which counts a promise as true.
+        """Wait until an expression has this value in the kernel. (A click reaches the kernel with a delay.)"""
+        # `wait_for_function` cannot do this: it takes a promise for a true value.
         self.until(lambda: self.python(expression), lambda value: value == expected, timeout)
 
     def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 15.0) -> T:
-        """Call `read` again and again until its result is good."""
+        """Call `read` repeatedly until `good` accepts its result, and return that result."""
         end = time.monotonic() + timeout
         while not good(value := read()):
             assert time.monotonic() < end, f"still {value!r} after {timeout:.0f} s"
@@ -197,7 +197,7 @@ class Lab:
 
     @property
     def caches(self) -> Locator:
-        """The rows of the sidebar's list, also while the list is collapsed."""
+        """The rows of the sidebar's list, even if the list is collapsed."""
         part = self.sidebar.locator(".rs-part:not([hidden])")
         rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
         return rows.get_by_role("listitem", include_hidden=True)
@@ -209,7 +209,7 @@ class Lab:
 
     @property
     def chosen(self) -> Locator:
-        """The button with the name of the shown cache. It opens the list."""
+        """The button with the shown cache's name, which opens the list."""
         return self.shown.locator("button.rs-named")
 
     def open_list(self) -> Locator:
@@ -221,10 +221,10 @@ class Lab:
         return found
 
     def inspect(self, name: str) -> Locator:
-        """Choose a cache in the sidebar, unless it is already shown. Return its view when it is drawn."""
+        """Choose a cache in the sidebar, unless it is already shown. Wait for its view, and return the view."""
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
-        # If there is only one cache, it opens automatically.
+        # The sidebar opens an only cache automatically.
         if self.caches.count() == 1:
             expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
         if not self.chosen.is_visible() or self.chosen.inner_text() != name:

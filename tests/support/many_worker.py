@@ -1,4 +1,4 @@
-"""One of the processes of `test_two_processes`: `accelerate launch` runs this file in each.
+"""The program of `test_two_processes`: `accelerate launch` runs it in each of two processes.
 
 python -m accelerate.commands.launch --cpu --num_processes 2 many_worker.py FOLDER
 """
@@ -21,7 +21,7 @@ ANSWERS = ("w5", "w6")
 
 
 def item(model, number: int, made: list[int] | None = None):
-    """Return the cache of one to three prompts, and their answers. They are the same in every process."""
+    """Return the cache of one to three prompts, and their answers. Cache and answers are the same in every process."""
     if made is not None:
         made.append(number)
     torch.manual_seed(number)
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     summary = many(items, by="neuron", keep="summary")
     given = many([partial(item, model, number) for number in range(COUNT)][rank::2], split=False)
     effects = residscope.ablate_many(items, accelerator=accelerator)
-    each = many(item(model, number) for number in range(COUNT))  # an iterator of caches: each process makes all
+    each = many(item(model, number) for number in range(COUNT))  # with an iterator, each process makes all caches
 
     def broken():
         raise RuntimeError("the tokenizer is gone")

@@ -60,8 +60,7 @@ def _become_kernel(connection: socket.socket) -> None:
     import torch
     from ipykernel.kernelapp import launch_new_instance
 
-    # OpenMP's threads do not survive a fork. So the nursery has none (see `environment`). Its children have the usual
-    # number.
+    # OpenMP's threads do not survive a fork. So the nursery starts none (see `environment`), but its children may.
     torch.set_num_threads(os.cpu_count() or 1)
     code = 0
     try:
@@ -75,7 +74,7 @@ def _become_kernel(connection: socket.socket) -> None:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End when the process that Jupyter started has ended for any reason."""
+    """End this kernel when the process that Jupyter started has ended for any reason."""
     connection.recv(1)
     os._exit(1)
 
@@ -84,7 +83,7 @@ def kernel(path: str, *arguments: str) -> None:
     """Ask the nursery for a kernel, forward signals to it, and wait until it ends."""
     connection = socket.socket(socket.AF_UNIX)
     while True:
-        with suppress(FileNotFoundError, ConnectionRefusedError):  # the nursery was started just now
+        with suppress(FileNotFoundError, ConnectionRefusedError):  # the nursery does not listen yet
             connection.connect(path)
             break
         time.sleep(0.05)  # between two attempts
@@ -101,7 +100,7 @@ def kernel(path: str, *arguments: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the nursery's environment. With it, no thread runs when the nursery forks."""
+    """Return environment variables for the nursery, so that it has no other thread when it forks."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

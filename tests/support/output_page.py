@@ -1,6 +1,7 @@
-"""A page like the output of a notebook, with a panel in it. A stand-in replaces its model, this process is the kernel.
+"""A page like the output of a notebook, with a panel in it. A stand-in replaces the panel's model, and this process
+answers like a kernel.
 
-A test can make it do what real hosts do not: never answer, refuse any request, have any theme.
+A test can make the page do what real hosts do not: never answer, refuse any request, have any theme.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from residscope.wire.envelope import answered
 ORIGIN = "http://output.test"
 MIMES = {"js": "text/javascript", "css": "text/css"}
 THEMES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vscode_themes.json").read_text())
-"""What VS Code 1.139 sets in a notebook's output page, for each of its own themes."""
+"""The classes and colours that VS Code 1.139 sets in a notebook's output page, for each of its own themes."""
 
-# The styles of ipywidgets' bundle, which are in every page except JupyterLab's, with any theme.
+# The styles of ipywidgets' bundle. Every page except JupyterLab's has them, whatever its theme.
 WIDGETS = """
 :root {
   --jp-content-font-color1: rgba(0, 0, 0, 0.87); --jp-content-font-color2: rgba(0, 0, 0, 0.54);
@@ -45,9 +46,9 @@ class OutputPage:
     page: Page
     panel: residscope.Panel
     silent: bool = False
-    """Whether requests are not answered."""
+    """Whether requests get no answer."""
     refused: dict[str, str] = field(default_factory=dict)
-    """The kinds of requests that are refused, each with the sentence of the refusal."""
+    """The sentence of the refusal, for each kind of request that is refused."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     held: list[dict[str, Any]] = field(default_factory=list)
     head: str = ""
@@ -58,7 +59,7 @@ class OutputPage:
         return self.page.get_by_role("region", name="Residscope", exact=True)
 
     def open(self, around: Callable[[str], str] = "<main>{}</main>".format) -> Locator:
-        """Load the page and show the panel. `around` returns the elements around the panel's element."""
+        """Load the page and show the panel. `around` puts the panel's element inside other elements."""
         files = {f"/panel.{kind}": (STATIC / f"panel.{kind}", mime) for kind, mime in MIMES.items()}
         body = around("<div id=output></div>")
         html = f"<!doctype html><meta charset=utf-8><title>output</title>{self.head}<body {self.attributes}>{body}"
@@ -85,7 +86,7 @@ class OutputPage:
         return self.view
 
     def answer(self) -> None:
-        """Answer the requests that were not answered, and all later ones."""
+        """Answer the requests that got no answer, and all later requests."""
         self.silent = False
         for question in [*self.held]:
             self.held.remove(question)
@@ -136,7 +137,7 @@ MOUNT = """async state => {
     const { default: entry } = await import("/panel.js");
     const el = document.getElementById("output");
     window.shown = [];
-    // After each frame, as it was painted.
+    // After each frame, note the height and the state that were painted.
     const look = () => {
         setTimeout(() => {
             const root = el.querySelector(".residscope");
@@ -155,7 +156,7 @@ def in_vscode(theme: str) -> dict[str, str]:
     look = THEMES[theme]
     colours = "; ".join(f"{name}: {value}" for name, value in look["colours"].items())
     ground = look["colours"]["--vscode-editor-background"]
-    # The page has no background colour: the editor's colour is visible through it.
+    # The page has no background colour, so the editor's colour is visible.
     head = f"<style>:root {{ {colours} }} html {{ background: {ground}; }} {WIDGETS} {VSCODE}</style>"
     return {"head": head, "attributes": f'class="{look["class"]}" data-vscode-theme-kind="{look["kind"]}"'}
 

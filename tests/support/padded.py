@@ -1,4 +1,4 @@
-"""Prompts that are padded in each way that tokenizers pad. The expected values are those of each prompt run alone."""
+"""Prompts with all kinds of padding that tokenizers make. Expected values come from runs of each prompt alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPECIAL = {  # the ids of pad, bos and eos
     "pad = bos = eos": (2, 2, 2),
 }
 FILLINGS = {"pad": None, "0": 0, "`.`": 30}
-"""The token that fills the rows: the tokenizer's padding token (None), or another token."""
+"""The token that fills the rows: None for the tokenizer's padding token, or the id of another token."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Case:
     bos: bool
     """Whether each prompt begins with BOS."""
     eos: bool
-    """Whether each prompt ends with an end of text."""
+    """Whether each prompt ends with EOS."""
     fixed: bool
     """Whether the longest prompt is padded, too."""
     masked: bool
@@ -68,7 +68,7 @@ ONE = [
     Case("pad = bos = eos", side, bos, False, fixed=False, masked=masked, one=True, filling=filling)
     for filling, side, bos, masked in product(("0", "`.`"), ("right", "left"), (True, False), (False, True))
 ]
-"""Cases with a single padding token, for which the token ids are the weakest evidence."""
+"""Cases in which a padded prompt has one padding token. This is the weakest evidence of padding in token ids."""
 assert (len(WAYS), len(ONE)) == (160, 96)
 assert len(fields(Case)) == 8
 
@@ -94,19 +94,23 @@ def prompts(case: Case) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
 def measured(
     case: Case, *, given: bool = False, blind: bool = False, one: bool = False
 ) -> list[tuple[str, bool, list[str]]]:
-    """Return for each value its name, whether it equals the value of the prompts run alone, and its notes.
+    """Return for each value its name, whether it equals the value from runs of each prompt alone, and its notes.
 
     Args:
         case: How the prompts are padded.
         given: Whether Residscope gets the mask.
         blind: Whether the cache holds no token ids.
-        one: Whether only the second prompt is run.
+        one: Whether the run has only the second prompt.
     """
     return list(_measured(case, given, blind, one))
 
 
 def named(case: Case, notes: list[str], *, one: bool = False) -> bool:
-    """Return whether notes name the number of padding tokens of each prompt, and where it is read (or begins)."""
+    """Return whether the notes name two numbers for each padded prompt.
+
+    These are the number of its padding tokens, and a position: of its first token if the padding is on the left, of its
+    last token if the padding is on the right.
+    """
     _, _, mask = prompts(case)
     mask = mask[1:2] if one else mask
     numbers = {int(number) for number in re.findall(r"\d+", " ".join(notes))}
@@ -138,7 +142,7 @@ def _measured(case: Case, given: bool, blind: bool, one: bool) -> Iterator[tuple
     yield "logits", _same(result.measured, torch.stack([logits for logits, _ in expected])), result.notes
     for score in SCORES:
         if blind and score in ("duplicate", "induction"):
-            continue  # they need ids
+            continue  # these scores need token ids
         found = residscope.scores(cache, score, **options)  # the mean of the prompts' scores
         is_right = _same(found.values, torch.stack([scores[score] for _, scores in expected]).mean(0))
         yield score, is_right, found.notes
@@ -146,7 +150,7 @@ def _measured(case: Case, given: bool, blind: bool, one: bool) -> Iterator[tuple
 
 @cache
 def _run_alone(prompt: tuple[int, ...]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The model's logit difference at the end of the prompt, and the scores of its heads by TransformerLens."""
+    """Return the logit difference at the end of the prompt, and the scores of the heads by TransformerLens."""
     with torch.no_grad():
         logits, cache = _model().run_with_cache(torch.tensor([prompt]))
     patterns = torch.stack([cache["pattern", layer][0] for layer in range(3)])  # [layer, head, pos, pos]

@@ -1,7 +1,7 @@
-"""Targets inside the model, on every decoder family: the unexplained rest, and whether each row is right.
+"""Tests targets inside the model on every decoder family: what the rows leave unexplained, and whether rows are right.
 
 The expected values come from the model's own forward. A component is removed from what a neuron or a head reads, while
-the norm's scale is frozen. The value must then change by the component's row.
+the norm's scale is frozen. The target must then change by the component's row.
 
 `python -m tests.support.point_families [families]` prints the table.
 """
@@ -34,9 +34,9 @@ class Row:
     """The result for one target.
 
     Attributes:
-        left: The largest unexplained rest, relative to the largest row.
-        off: The largest difference between a row and the change when its component is removed, relative to the largest
-            row. None if nothing could be removed.
+        left: The largest unexplained value, relative to the largest row.
+        off: The largest difference between a row and the change of the target when the row's component is removed,
+            relative to the largest row. None if no component could be removed.
         said: The notes, or the message of the refusal.
         refused: Whether the target was refused.
     """
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def cell(self) -> str:
-        """A cell of the table."""
+        """The text of this result in the table."""
         if self.refused:
             return "refused"
         left = f"{self.left:.0e}" if self.left < 1e-5 else f"**{self.left:.2g}**"
@@ -65,14 +65,14 @@ class Truth:
         tokens: The tokens of the run.
         logits: The model's output.
         cache: The cache of the run.
-        most: The largest number of components that are removed (the last ones). None: all.
+        most: How many components are removed at most (the last ones). None: all.
     """
 
     def __init__(self, model: Any, tokens: torch.Tensor, logits: torch.Tensor, cache: Any, most: int | None) -> None:
         self.model, self.tokens, self.logits, self.cache, self.most = model, tokens, logits, cache, most
 
     def components(self, layer: int, *, mid: bool) -> dict[str, torch.Tensor]:
-        """What was written before a layer's attention or MLP, by row. Empty if it does not sum to the stream."""
+        """Return, by row, what was written before a layer's attention or MLP. Empty if the sum is not the stream."""
         cache = self.cache
         if "blocks.0.hook_resid_pre" not in cache:
             return {}
@@ -102,7 +102,7 @@ class Truth:
         return dict(list(found.items())[-(self.most or len(found)) :]) if summed else {}
 
     def reads(self, layer: int, part: str) -> tuple[str | None, str]:
-        """The norm whose output a sublayer reads (None: no norm), and the activation that the sublayer reads."""
+        """Return the names of the norm whose output a sublayer reads (None: no norm), and of the sublayer's input."""
         name = f"blocks.{layer}.{part}.hook_in"
         for norm in ("ln2", "ln1"):
             held = (
@@ -113,7 +113,7 @@ class Truth:
         return None, name
 
     def without(self, layer: int, part: str, position: int, component: torch.Tensor, read: str) -> torch.Tensor:
-        """An activation in a run in which a sublayer reads the stream without a component, at one position."""
+        """Return the activation `read` of a run in which a sublayer's input lacks a component, at one position."""
         norm, name = self.reads(layer, part)
         kept: dict[str, torch.Tensor] = {}
         hooks: list[tuple[str, Callable[..., Any]]] = []
@@ -128,7 +128,7 @@ class Truth:
         def pin(value: torch.Tensor, **_: Any) -> torch.Tensor:
             centres, bias, eps = self._norm(norm)
             before, after = (x - x.mean(-1, keepdim=True) if centres else x for x in (kept["before"], kept["after"]))
-            if bias is None:  # passes everything on
+            if bias is None:  # the module does not divide
                 return value
             ratio = ((after.pow(2).mean(-1, keepdim=True) + eps) / (before.pow(2).mean(-1, keepdim=True) + eps)).sqrt()
             value = value.clone()
@@ -144,7 +144,7 @@ class Truth:
         return kept["read"]
 
     def _norm(self, path: str) -> tuple[bool, torch.Tensor | None, float]:
-        """Whether a norm subtracts the mean, its bias and its eps. All are found from its outputs."""
+        """Return whether a norm subtracts the mean, its bias, and its eps. All three are found from its outputs."""
         _, layer, name = path.split(".")
         module = copy.deepcopy(getattr(self.model.blocks[int(layer)], name).original_component).double()
         width = int(self.model.cfg.d_model)
@@ -154,7 +154,7 @@ class Truth:
             if torch.allclose(twice, 2 * there, rtol=1e-5, atol=1e-3):
                 return False, None, 0.0
             bias, centres = (there + back) / 2, torch.allclose(lifted, there, rtol=1e-4, atol=1e-4)
-            # For a vector far shorter than eps, the output is smaller by a factor of √(its variance / eps).
+            # If a vector's variance is far below eps, the output is smaller by a factor of √(variance / eps).
             small = (module(x * 1e-10) - bias).norm() / (there - bias).norm()
         spread = (x - x.mean() if centres else x).pow(2).mean() * 1e-20
         return centres, bias[0, 0], float(spread * (1 / small**2 - 1)) if small > 0 else 0.0
@@ -177,7 +177,7 @@ def measured(name: str, most: int | None = None) -> dict[str, Row]:
 
 
 def scores(name: str) -> dict[str, Row]:
-    """Return the results for the attention scores of a family: each side, and compared with another source."""
+    """Return the results for a family's attention scores: of each side alone, and as a log ratio of two sources."""
     found = score_columns(name)
     if "refused" in found:
         return dict.fromkeys(SCORES, Row(said=(found["refused"],), refused=True))
@@ -187,18 +187,18 @@ def scores(name: str) -> dict[str, Row]:
 
 
 def _layer(model: Any) -> int:
-    """The second layer with attention. If there is none, `LAYER`."""
+    """Return the second layer with attention, or `LAYER` if there is none."""
     attends = [layer for layer, block in enumerate(model.blocks) if hasattr(block, "attn")]
     return attends[1] if len(attends) > 1 else LAYER
 
 
 def neuron(truth: Truth, layer: int) -> Row:
-    """A neuron's input."""
+    """Test a neuron's input."""
     return _neuron(truth, _layer_of_neurons(truth, layer), "pre")
 
 
 def up(truth: Truth, layer: int) -> Row:
-    """A gated neuron's linear factor. Without a gate: the same neuron at another position."""
+    """Test a gated neuron's linear factor. Without a gate: a neuron's input at another position."""
     layer = _layer_of_neurons(truth, layer)
     if f"blocks.{layer}.mlp.hook_pre_linear" not in truth.cache:
         return _neuron(truth, layer, "pre", position=2)
@@ -218,7 +218,7 @@ def _neuron(truth: Truth, layer: int, part: str, position: int = LAST) -> Row:
 
 
 def _layer_of_neurons(truth: Truth, layer: int) -> int:
-    """This layer, or the first layer with plain neurons if it has none."""
+    """Return this layer if it has plain neurons. Otherwise return the first layer that has some."""
     plain = [
         at
         for at, block in enumerate(truth.model.blocks)
@@ -228,7 +228,7 @@ def _layer_of_neurons(truth: Truth, layer: int) -> int:
 
 
 def output(truth: Truth, layer: int) -> Row:
-    """A head's contribution to a logit difference, through one source."""
+    """Test a head's source contribution to a logit difference."""
     target = T.output((layer, HEAD), of=ANSWERS, source=SOURCE)
     result = residscope.attribute(truth.cache, target, by="layer")
     rows = dict(zip(result.labels, result.values, strict=True))
@@ -247,8 +247,8 @@ def output(truth: Truth, layer: int) -> Row:
 
 
 def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
-    """The derivative of the head's source contribution by its value, computed in float64 without Residscope."""
-    own_norms = ("v_norm.hook_out", "hook_kv_latent")  # not linear: they have a scale of their own
+    """Return the derivative of the head's source contribution by its value vector, in float64 without Residscope."""
+    own_norms = ("v_norm.hook_out", "hook_kv_latent")  # the contribution is not linear in a value with its own norm
     if any(f"blocks.{layer}.attn.{norm}" in truth.cache for norm in own_norms):
         return None
     if not hasattr(truth.model, "ln_final"):
@@ -258,7 +258,7 @@ def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
         brute = Brute(truth.model, truth.cache, ANSWERS, LAST, logit_scale(truth.logits, truth.cache))
         W_O = truth.model.blocks[layer].attn.W_O.detach()[HEAD]
         along = [brute.contribution(brute.written(layer, "ln1_post", row.expand(len(z), -1))) for row in W_O]
-    except (KeyError, RuntimeError):  # norms without cached scales, or an unembedding of another width
+    except (KeyError, RuntimeError):  # the norm's scale is not cached, or the unembedding has another width
         return None
     attends = pattern[:, HEAD, LAST, SOURCE, None].double() * torch.stack(along, -1)
     reads = (pattern[:, HEAD, LAST, :, None] * truth.cache[f"blocks.{layer}.attn.hook_v"][:, :, group]).sum(1)
@@ -268,7 +268,7 @@ def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
 
 
 def direction(truth: Truth, layer: int) -> Row:
-    """A direction in the stream, before a layer and inside it."""
+    """Test a direction in the stream, before a layer and before its MLP."""
     u = torch.randn(int(truth.model.cfg.d_model), generator=torch.Generator().manual_seed(2))
     mid = f"blocks.{layer}.hook_resid_mid" in truth.cache
     worst, gaps, said = 0.0, list[float](), list[str]()
@@ -283,11 +283,11 @@ def direction(truth: Truth, layer: int) -> Row:
 
 
 COLUMNS: dict[str, Callable[[Truth, int], Row]] = {"neuron": neuron, "up": up, "output": output, "direction": direction}
-"""What is measured for each family."""
+"""The functions that test each kind of target, by the heading of the table's column."""
 
 
 def _some(components: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The components that have their own row."""
+    """Yield the components that have their own row."""
     return ((label, component) for label, component in components.items() if label in rows)
 
 
@@ -302,7 +302,7 @@ def _tried(find: Callable[[], Row]) -> Row:
         return find()
     except residscope.ResidscopeError as error:
         return Row(said=(str(error),), refused=True)
-    except Exception as error:  # a fault of ours, which the table must not hide
+    except Exception as error:  # a bug of Residscope or of this file, which the table must show
         return Row(left=float("nan"), said=(f"{type(error).__name__}: {error}",))
 
 

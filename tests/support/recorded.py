@@ -1,9 +1,9 @@
-"""Records the replies of Python about a tiny model's cache (`npm run record`).
+"""Records the kernel's replies about a tiny model's cache (`npm run record`).
 
 `tests/texts/messages.json` has a request of each kind, for readers. Both sides are tested against it: Python gives
 these replies (`test_messages.py`), and the page accepts them (`widgets/test/messages.test.ts`).
 
-`widgets/dev/recording.json` has the requests of the views. In tests of the page it replaces the kernel.
+`widgets/dev/recording.json` has the replies to the requests of the views. It replaces the kernel in tests of the page.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # deleted when the pr
 
 @cache
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with a token for each word, in GPT-2's byte spelling. It is loaded from a folder, as bridges do."""
+    """Return a tokenizer with one token for each word, in GPT-2's byte spelling, loaded from a folder as bridges do."""
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
     words = {word if word.startswith("<") else bytes_of(word)[0][0]: id for id, word in enumerate(WORDS)}
     inner = Tokenizer(models.WordLevel(words, unk_token=WORDS[0]))
@@ -51,8 +51,10 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 @cache
 def run() -> tuple[Any, Any]:
-    """Return a model of 3 layers with 2 heads, and its cache of 2 prompts with 6 tokens. They are the same with each
-    release of PyTorch and TransformerLens."""
+    """Return a model of 3 layers with 2 heads, and its cache of 2 prompts with 6 tokens.
+
+    Model and cache are the same with each release of PyTorch and TransformerLens.
+    """
     from transformer_lens.model_bridge import TransformerBridge
 
     sizes = {"d_model": 16, "d_head": 8, "n_layers": 3, "n_heads": 2, "n_ctx": 8, "d_mlp": 12, "d_vocab": len(WORDS)}
@@ -61,7 +63,7 @@ def run() -> tuple[Any, Any]:
     with torch.no_grad():
         for number, (name, weight) in enumerate(sorted(model.original_model.named_parameters())):
             made = numpy.random.RandomState(number).randn(*weight.shape) * (0.3 if weight.ndim == 1 else 0.6)
-            even = 0.5 if ".q." in name or ".k." in name else 1.0  # so that no head attends to a single token only
+            even = 0.5 if ".q." in name or ".k." in name else 1.0  # so that each head attends to several tokens
             weight.copy_(torch.from_numpy(made * even) + float("ln" in name and not name.endswith((".b", "bias"))))
         tokens = torch.tensor([[WORDS.index(word) for word in prompt] for prompt in PROMPTS])
         return model, model.run_with_cache(tokens)[1]
@@ -87,12 +89,12 @@ def asks() -> list[dict[str, Any]]:
             "target": TARGET,
             "prompt": 0,
             "against": {"cache": "clean"},
-        },  # no such cache
+        },  # this cache does not exist
         {"kind": "compare-attention", "layer": 1, "head": 1, "prompt": 0, "against": {"prompt": 1}},
         {"kind": "pairing", "prompt": 0, "against": {"prompt": 1, "align": "by token"}},
         {"kind": "compare-token-lens", "points": ["final_post"], "start": 4, "stop": 6, "target": TARGET, "k": 2}
         | {"prompt": 0, "against": {"prompt": 1}},
-        {"kind": "effects", "target": TARGET, "prompt": 0},  # it waits for its turn
+        {"kind": "effects", "target": TARGET, "prompt": 0},  # this request waits for a turn
         {"kind": "without", "against": {"without": ["L1H0"]}},
         {"kind": "neurons", "target": TARGET, "layer": 1, "k": 2, "prompt": 0},
         {"kind": "attention", "layer": 1, "head": 0, "target": TARGET, "prompt": 0, "weighting": "value"},
@@ -112,12 +114,12 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "page", "shown": shown},
         {"kind": "presence", "view": "view 1", "state": "shown"},
         {"kind": "give-up", "id": "page"},
-        {"kind": "attention", "layer": 3, "head": 0, "target": TARGET},  # there is no such layer
+        {"kind": "attention", "layer": 3, "head": 0, "target": TARGET},  # this layer does not exist
     ]
 
 
 def messages() -> list[dict[str, Any]]:
-    """Return each question, its answer, and its buffers as numbers. Values that differ between runs are replaced."""
+    """Return each request, its answer, and its buffers as numbers. Values that differ between runs are replaced."""
     from residscope.hosts.panel import Panel
     from residscope.serving import jobs
     from residscope.serving.dispatcher import Dispatcher
@@ -164,7 +166,7 @@ def _readable(answer: dict[str, Any], buffers: list[bytes]) -> list[dict[str, An
 
 
 def _short(number: float | int) -> float | int | None:
-    """The number with six digits. None for NaN."""
+    """Return the number with six digits, or None for NaN."""
     if isinstance(number, int):
         return number
     return float(f"{number:.6g}") if number == number else None
@@ -188,7 +190,7 @@ def steady(message: Any) -> Any:
 
 
 def text_of(found: list[dict[str, Any]]) -> str:
-    """Return the text of the file: a line for each question, its answer and each of its buffers."""
+    """Return the text of `messages.json`: one line for each request, each answer and each buffer."""
     written = ",\n ".join(
         "{" + ",\n  ".join(f'"{name}": {_lines(value)}' for name, value in message.items()) + "}" for message in found
     )
@@ -202,7 +204,7 @@ def _lines(value: Any) -> str:
 
 
 def recording() -> dict[str, Any]:
-    """Return replies to the requests of the views of one selection, to those after one more click, and of the tests."""
+    """Return replies to requests: of the views for one selection, after one more click, and of the tests."""
     from residscope.export.snapshot import Entry, snapshot
     from residscope.serving.service import Service
     from residscope.wire.protocol import Shown
@@ -219,7 +221,7 @@ def recording() -> dict[str, Any]:
 
 
 def to_the_end(service: Any, ask: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Return the answer of a service, which takes all its turns."""
+    """Repeat a request until its work no longer waits for a turn, and return the answer."""
     from residscope.serving import turns
 
     while True:
@@ -230,7 +232,7 @@ def to_the_end(service: Any, ask: dict[str, Any]) -> tuple[dict[str, Any], list[
 
 
 def _requests_inside() -> list[dict[str, Any]]:
-    """The requests of the views for targets inside the model, as steps of a trail."""
+    """Return the requests of the views for a trail of targets inside the model."""
     from residscope.export.open_tabs import of_the_tab
     from residscope.export.view_requests import Views, on_screen
     from residscope.serving.service import Service
@@ -252,7 +254,7 @@ def _requests_inside() -> list[dict[str, Any]]:
 
 
 def _requests_of_next_tokens() -> list[dict[str, Any]]:
-    """What the views ask if each position has its own target, at the last position that has one, and at another."""
+    """Return the requests of the views for next-token targets, at the last position with a target and at another."""
     from residscope.export.open_tabs import of_the_tab
     from residscope.export.view_requests import Views, on_screen
     from residscope.serving.service import Service
@@ -271,7 +273,7 @@ def _requests_of_next_tokens() -> list[dict[str, Any]]:
 
 
 def _of_aligned_runs(heads: list[dict[str, int]]) -> list[dict[str, Any]]:
-    """What the views ask about two prompts, paired by index and by token."""
+    """Return the requests of the views about two prompts that are paired by index and by token."""
     found: list[dict[str, Any]] = [{"kind": "pairing", "prompt": 0, "against": {"prompt": 1}}]
     for align in (None, "by token"):
         against = {"prompt": 1} | ({} if align is None else {"align": align})
@@ -316,7 +318,7 @@ def _requests_of_tests() -> list[dict[str, Any]]:
 
 
 def entries_of(made: dict[str, Any]) -> str:
-    """Return the text of the file: a line for each entry."""
+    """Return the text of `recording.json`: a line for each entry."""
     rest = msgspec.json.encode(made | {"entries": []}).decode()
     entries = ",\n".join(msgspec.json.encode(entry).decode() for entry in made["entries"])
     return rest.replace('"entries":[]', f'"entries":[\n{entries}\n]') + "\n"

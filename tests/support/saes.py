@@ -1,4 +1,4 @@
-"""Small random SAEs and transcoders, each as people write them, without any library."""
+"""Small random SAEs and transcoders, as researchers write them, without any library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEATURES = 60
 
 
 class Sae(nn.Module):
-    """ReLU(x @ W_enc + b_enc), with the decoder's bias subtracted from the input if the configuration says so."""
+    """ReLU(x @ W_enc + b_enc). `apply_b_dec_to_input` subtracts the decoder's bias from the input first."""
 
     def __init__(self, d_in: int, d_out: int | None = None, features: int = FEATURES, **cfg: Any) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Sae(nn.Module):
 
 
 class TopK(Sae):
-    """The 5 largest. As in SAELens, activations may count as if each row of the decoder had the length 1."""
+    """Only the 5 largest activations are on. With `rescaled`, the decoder's rows count as normalised, as in SAELens."""
 
     rescaled = False
 
@@ -59,7 +59,7 @@ class RescaledTopK(TopK):
 
 
 class JumpReLU(Sae):
-    """Above a threshold of its own, each feature is what enters it."""
+    """A feature is off below its threshold, and above it the activation is the feature's input."""
 
     def __init__(self, *sizes: int, **cfg: Any) -> None:
         super().__init__(*sizes, **cfg)
@@ -71,7 +71,7 @@ class JumpReLU(Sae):
 
 
 class Gated(Sae):
-    """One linear map decides which features are on, another one how much."""
+    """One linear map decides which features are on. Another map gives their activations."""
 
     def __init__(self, *sizes: int, **cfg: Any) -> None:
         super().__init__(*sizes, **cfg)
@@ -85,7 +85,7 @@ class Gated(Sae):
 
 
 class Normed(Sae):
-    """Normalises its input, and keeps the scale on itself until it decodes, as SAELens does."""
+    """Normalises its input, and keeps mean and scale as attributes until it decodes, as SAELens does."""
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         mean = x.mean(-1, keepdim=True)
@@ -113,7 +113,7 @@ class Skipping(Sae):
 
 
 class Split(Sae):
-    """Takes `hook_z` with its heads, and returns heads, as SAELens does."""
+    """Takes and returns `hook_z` with separate heads, as SAELens does."""
 
     hook_z_reshaping_mode = True
 

@@ -1,4 +1,4 @@
-"""The attention columns of `point_families`: attention scores in each family, compared with `score_oracle`."""
+"""Makes the attention columns of `point_families`: it compares the scores in each family with `score_oracle`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ COLUMNS = ("query side", "key side", "log ratio")
 
 
 def score_columns(name: str) -> dict[str, Any]:
-    """Return the largest gaps of one family, or the message of its refusal.
+    """Return the largest differences in one family, or the message of its refusal.
 
     Returns:
-        `sum`: for each of `COLUMNS`, |rows + constant − measured| / the largest row. `rows`: the largest gap between a
-        row and the gradient, in the same unit. `intervention`: the same for an intervention. `notes`. Or `refused`.
+        A dictionary. `sum`: for each of `COLUMNS`, |rows + constant − measured| / the largest row. `rows`: the largest
+        difference between a row and its value by the gradient, relative to the largest row. `intervention`: the
+        largest difference between a row and the change when the row's vector is removed, relative to the largest row.
+        `compared`: how many rows were compared. `notes`: all notes. `layer`: the tested layer. `refused in a layer`:
+        the message, if another layer was refused. If all layers were refused, the only key is `refused`, the message.
     """
     model = tiny.boot(name)
     tokens, _, cache = tiny.run(model)
@@ -49,7 +52,7 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
         return residscope.attribute(cache, target, by="layer")
 
     sides = ("query", "key")
-    results = {which: side(which, OTHER) for which in sides}  # not the destination, which would be on both sides
+    results = {which: side(which, OTHER) for which in sides}  # OTHER: the destination would be on both sides
     gaps = {f"{which} side": _gap(side(which, None)) for which in sides}
     gaps["log ratio"] = max(_gap(side(which, versus)) for which in sides for versus in ("most", "mean", OTHER))
     versus = torch.full((len(tokens),), OTHER)
@@ -83,7 +86,7 @@ def _relative(difference: torch.Tensor, result: Any) -> float:
 
 
 def _by_layer(result: Any) -> dict[int, torch.Tensor]:
-    """The sum of the rows of each layer. −1 stands for what enters layer 0."""
+    """Return the sum of the rows of each layer. −1 stands for what enters layer 0."""
     rows: dict[int, torch.Tensor] = {}
     for component, value in zip(result.components, result.values, strict=True):
         if component.kind not in ("position_bias", "soft_cap"):
@@ -93,7 +96,7 @@ def _by_layer(result: Any) -> dict[int, torch.Tensor]:
 
 
 def _written(model: Any, cache: Any, layer: int) -> dict[int, torch.Tensor]:
-    """What enters layer 0 (−1), and what each earlier layer adds, in the stream before `layer`."""
+    """Return, as parts of the stream before `layer`, what enters layer 0 (key −1) and what each earlier layer adds."""
     scalars = [_scalar(model.blocks[at]) for at in range(layer)]
     stream = [cache[f"blocks.{at}.hook_resid_pre"].double() for at in range(layer + 1)]
     written, carried = {}, 1.0

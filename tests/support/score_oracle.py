@@ -1,8 +1,8 @@
 """Attention scores without Residscope: gradients and interventions through the model's own modules.
 
-Every norm before a score is pinned: it stays the model's own module, but its scale is held at the value of the run. The
-norm's factors are found from its outputs for test vectors. Then a score is affine in the stream at the destination, and
-in the stream at the source. So its gradient is exact, and removing a vector changes the score by that vector's row.
+Every norm before a score is pinned: its scale stays at the value of the run. The norm's weight and bias are found from
+the outputs of the model's own module for test vectors. Then a score is affine in the stream at the destination, and in
+the stream at the source. So its gradient is exact, and removing a vector changes the score by that vector's row.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ NORMS = ("norm", "ln1", "ln_attn")
 
 @dataclass
 class Pinned:
-    """Holds the scales of the norms in a block's attention, from the first run on."""
+    """Keeps the scales of the norms in a block's attention at their values in the first run."""
 
     block: Any
     scales: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
     maps: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
 
     def modules(self) -> list[torch.nn.Module]:
-        """The norms before queries and keys, the outermost module of each."""
+        """Return the norms before queries and keys, without modules inside these norms."""
         found, inside = [], set()
         attention = self.block.attn
         named = [("ln1", self.block.ln1)] if hasattr(self.block, "ln1") else []
@@ -40,7 +40,7 @@ class Pinned:
 
     @contextmanager
     def held(self):
-        """Within this block, each of these norms is affine in its input."""
+        """Make each of these norms affine in its input, during a `with` statement."""
         with ExitStack() as stack:
             for module in self.modules():
                 handle = module.register_forward_hook(self._hook)
@@ -51,14 +51,14 @@ class Pinned:
         x = inputs[0] if inputs else None
         if x is None or not isinstance(output, torch.Tensor) or x.shape != output.shape or id(module) in _probed:
             return None
-        key = id(module), tuple(x.shape[1:])  # queries and keys may pass the same norm (Llama 4)
+        key = id(module), tuple(x.shape[1:])  # queries and keys may share a norm (Llama 4)
         if key not in self.maps:
             self.maps[key] = _affine(module, x)
         weight, bias, centres = self.maps[key]
         written = weight * (x - x.mean(-1, keepdim=True) if centres else x)
         call = (key, tuple(x.shape))
         with torch.no_grad():
-            if call not in self.scales:  # the scale that the module itself has used
+            if call not in self.scales:  # the scale that the module itself used in its first call
                 of_module = (written * (output - bias)).sum(-1, keepdim=True)
                 self.scales[call] = (written**2).sum(-1, keepdim=True) / of_module
         return written / self.scales[call] + bias
@@ -69,7 +69,7 @@ _probed: set[int] = set()
 
 @torch.no_grad()
 def _affine(module: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """A norm's weight and bias, and whether it subtracts the mean, found from its outputs for test vectors."""
+    """Return a norm's weight, its bias, and whether it subtracts the mean. All are found from its outputs."""
     _probed.add(id(module))
     try:
         generator = torch.Generator().manual_seed(0)
@@ -99,7 +99,7 @@ class Run:
         self.pinned = Pinned(self.model.blocks[self.layer])
 
     def score(self, change: Any) -> torch.Tensor:
-        """The scores at the destination, `[batch, source]`, up to a constant: the logarithm of the pattern.
+        """Return the scores at the destination, `[batch, source]`, up to a constant: the logarithm of the pattern.
 
         Args:
             change: A function of the stream before the layer that returns what the layer reads instead.
@@ -128,13 +128,13 @@ class Run:
             options = {} if self.mask is None else {"attention_mask": self.mask}
             self.model(self.tokens, **options)
         cap = getattr(getattr(block.attn, "original_component", None), "attn_logit_softcapping", None)
-        if cap:  # rows are those of the score before its soft-cap
+        if cap:  # the rows are those of the score before its soft-cap
             scores = held["hook_attn_scores"][:, self.head, self.destination].double()
             return cap * (scores / cap).clamp(min=-1 + 1e-12).atanh()
         return held["hook_pattern"][:, self.head, self.destination].double().clamp(min=1e-300).log()
 
     def gradient(self, source: int, versus: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """log A(d, source) − log A(d, versus), `[batch]`, and its gradient `[batch, pos, d_model]`."""
+        """Return log A(d, source) − log A(d, versus), `[batch]`, and its gradient, `[batch, pos, d_model]`."""
         stream: list[torch.Tensor] = []
 
         def leaf(x: torch.Tensor) -> torch.Tensor:
@@ -151,7 +151,7 @@ class Run:
     def without(self, vectors: torch.Tensor, position: torch.Tensor, source: int, versus: torch.Tensor) -> torch.Tensor:
         """Return the decrease of log A(d, source) − log A(d, versus) if vectors are removed at one position.
 
-        Call `gradient` first: the scales are those of its run.
+        Call `gradient` first: its run determines the scales of the norms.
         """
         each = torch.arange(len(vectors))
 

@@ -1,4 +1,4 @@
-"""Starts a JupyterLab for the tests. It reads and writes only in a temporary folder, and is ended afterwards."""
+"""Starts JupyterLab for the tests, and ends it afterwards. JupyterLab reads and writes only in a temporary folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import platformdirs
 
 from tests.support import nursery as nursery_program
 
-STARTING = 120.0  # seconds; the first start on a small machine compiles many modules
+STARTING = 120.0  # seconds; the first start compiles many modules
 
 
 @dataclass
@@ -40,11 +40,11 @@ class Server:
     @classmethod
     @contextmanager
     def started(cls, folder: Path, nursery: Path | None = None, program: str = "jupyterlab") -> Iterator[Server]:
-        """Start JupyterLab with everything it reads and writes inside `folder`, and end it afterwards.
+        """Start JupyterLab, and end it afterwards. JupyterLab reads and writes only inside `folder`.
 
         Args:
-            folder: The folder.
-            nursery: The socket of the nursery that starts the kernels. By default each kernel is a new process.
+            folder: The folder for notebooks, settings and the log.
+            nursery: The socket of the nursery that starts the kernels. By default, each kernel is a new process.
             program: The module of the server, if it is not JupyterLab.
         """
         root, log = folder / "notebooks", folder / "jupyterlab.log"
@@ -54,7 +54,7 @@ class Server:
             port = free.getsockname()[1]
         server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data", folder / "settings")
         argv = [nursery_program.__file__, "kernel", str(nursery)] if nursery else None
-        server.add_kernel("tests", "Python of the tests", argv=argv)  # a kernel name that no host uses itself
+        server.add_kernel("tests", "Python of the tests", argv=argv)  # hosts define no kernel of this name
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
@@ -78,7 +78,7 @@ class Server:
             end(process)
 
     def add_kernel(self, name: str, title: str, before: str = "", argv: list[str] | None = None) -> None:
-        """Add a kernel to this server (see the function of this name)."""
+        """Add a kernel to this server (see the function `add_kernel`)."""
         add_kernel(self.data, name, title, before, argv)
 
     def forget_settings(self) -> None:
@@ -95,7 +95,7 @@ class Server:
     def shut_down_kernels(self) -> None:
         """End every session and its kernel."""
         for session in {session["kernel"]["id"]: session for session in self.request("/api/sessions")}.values():
-            self.request(f"/api/sessions/{session['id']}", "DELETE")  # other sessions of the same kernel go with it
+            self.request(f"/api/sessions/{session['id']}", "DELETE")  # this also ends the kernel's other sessions
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + STARTING
@@ -128,7 +128,7 @@ def add_kernel(data: Path, name: str, title: str, before: str = "", argv: list[s
     Args:
         data: The folder `JUPYTER_DATA_DIR`.
         name: The name of the kernel.
-        title: The name on screen.
+        title: The kernel's name on screen.
         before: Python code that runs before ipykernel is imported.
         argv: The arguments of another program that is started instead of ipykernel.
     """
@@ -145,7 +145,7 @@ def add_kernel(data: Path, name: str, title: str, before: str = "", argv: list[s
 
 
 def environment_in(folder: Path) -> dict[str, str]:
-    """Return the environment of JupyterLab and its kernels. Of the user's folders only the model caches are used."""
+    """Return the environment of JupyterLab and its kernels. Of the user's folders, it names only the model caches."""
     settings = folder / "config" / "labconfig"
     settings.mkdir(parents=True)
     quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}

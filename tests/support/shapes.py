@@ -1,8 +1,8 @@
-"""Checks while the tests run that every tensor has the shape in its annotation.
+"""Checks, while the tests run, that every tensor has the shape of its annotation.
 
-jaxtyping's import hook puts a check into each function and dataclass: if one annotation is `"batch pos"` and another
-`"batch"`, `batch` must be the same size in both. The package imports torch and jaxtyping only for type checkers, so
-that `import residscope` stays fast. Here `TYPE_CHECKING` is set, so that these imports run.
+jaxtyping's import hook adds a check to each function and dataclass. If one annotation is `"batch pos"` and another is
+`"batch"`, both tensors must have the same size along `batch`. The package imports torch and jaxtyping only for type
+checkers, so that `import residscope` stays fast. This module sets `TYPE_CHECKING`, so that these imports run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MATHEMATICS = ("compute", "cache", "attribution", "patterns")
 
 
 def checker(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with a check of shapes, for the import hook. Pyright checks all other types."""
+    """Return the function with a check of its tensors' shapes. Types without a shape are left to Pyright."""
     hints = function.__annotations__
     function.__annotations__ = {name: hint if _has_shape(hint) else Any for name, hint in hints.items()}
     return beartype(function) if any(map(_has_shape, hints.values())) else function
@@ -34,7 +34,7 @@ def _has_shape(hint: Any) -> bool:
 
 def check_shapes() -> None:
     """Check shapes from now on. This must be called before any module of the package is imported."""
-    import torch  # noqa: F401 - before the flag is set, because other packages must not see it
+    import torch  # noqa: F401 - before `TYPE_CHECKING` is set, because other packages must not see it
     import transformer_lens  # noqa: F401
 
     import residscope

@@ -1,4 +1,4 @@
-"""What the sidebar's tests share: code that makes caches, functions that read a view, and what the kernel holds."""
+"""Shared by the sidebar's tests: code that makes caches, functions that read a view, and expressions for the kernel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ tokens = model.to_tokens([
 logits, cache = model.run_with_cache(tokens)
 runs = {{"clean": cache}}
 """
-"""Code that a researcher may have run, without Residscope."""
+"""Code of a researcher who does not use Residscope."""
 
 TOP = "logits[:, -1].topk(2)"  # the model's own two top predictions
 DIFFERENCE = f"{TOP}.values.diff().neg().mean().item()"
@@ -42,8 +42,8 @@ def contribution(head: str) -> str:
     return f"((({written}) * {direction}).sum(-1) / cache['ln_final.hook_scale'][:, -1, 0]).mean().item()"
 
 
-# `OURS` are the subshells of Residscope's comms, `SUBSHELLS` are all subshells. `HELD` counts these, and threads.
-# (When a page is reloaded, JupyterLab leaves a subshell for widgets behind.)
+# `OURS` lists the subshells of Residscope's comms, `SUBSHELLS` all subshells. `HELD` counts subshells and threads.
+# (When a page is reloaded, JupyterLab does not delete its own subshell for widgets.)
 OURS = (
     "[c._reply_subshell_id for c in __import__('comm').get_comm_manager().comms.values()"
     " if c.target_name == 'residscope']"
@@ -52,7 +52,7 @@ SUBSHELLS = "get_ipython().kernel.shell_channel_thread.manager.list_subshell()"
 HELD = f"[len({OURS}), len({SUBSHELLS}), __import__('threading').active_count()]"
 
 
-# The share of an element, 0 to 1, that is inside the window and inside every ancestor that cuts it off.
+# The share of an element, 0 to 1, that is visible: inside the window, and not clipped by an ancestor.
 SEEN = """node => {
     const box = node.getBoundingClientRect();
     let { left, top, right, bottom } = box;
@@ -90,7 +90,7 @@ def cells(view: Locator) -> dict[str, float]:
 
 
 def token_names(texts: list[str]) -> list[str]:
-    """Return the tokens of a prompt as sentences name them. A token that occurs twice is followed by its position."""
+    """Return a prompt's tokens as sentences on screen name them. A repeated token is followed by its position."""
     marks = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
     shown = [text.replace(" ", "·") for text in texts]
     return [text + str(at).translate(marks) * (shown.count(text) > 1) for at, text in enumerate(shown)]

@@ -1,4 +1,4 @@
-"""A tiny random model of each decoder family that TransformerLens supports and that needs no model hub."""
+"""Builds a tiny random model of each decoder family that TransformerLens supports and that needs no model hub."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Family:
 
     kind: str
     settings: dict[str, Any]
-    architecture: str | None = None  # the name in the hub's checkpoints, if it is not the name of the class
+    architecture: str | None = None  # the name in checkpoints, if it differs from the name of the class
 
 
 def _family(kind: str, *sizes: dict[str, Any], architecture: str | None = None, **settings: Any) -> Family:
-    """A family with these sizes and settings. If a setting occurs twice, the later value counts."""
+    """Return a family with these sizes and settings. If a setting occurs twice, the later value counts."""
     merged = {name: value for fields in (*sizes, settings) for name, value in fields.items()}
     return Family(kind, merged, architecture)
 
@@ -373,7 +373,7 @@ NOT_BOOTED: dict[str, str] = {
 
 _ROOT = TemporaryDirectory(prefix="residscope-families-")  # deleted when the process ends
 _UNCHANGED = ("A_log", "dt_", "conv1d", ".D", "time_", "rg_lru", "recurrent_param")
-"""Parts of the names of weights that stay unchanged, because a recurrence overflows if these weights grow."""
+"""Weights whose names contain one of these stay unchanged: if they grow, a recurrence overflows."""
 
 
 def _enlarge_weights(model: torch.nn.Module) -> None:
@@ -395,7 +395,7 @@ def _enlarge_weights(model: torch.nn.Module) -> None:
 
 @cache
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with a word for each id. It is loaded from a folder, because a bridge loads its tokenizer again."""
+    """Return a tokenizer with one word for each id. A bridge loads it again, so it is loaded from a folder."""
     words = {word: id for id, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCAB))])}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),

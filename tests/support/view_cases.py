@@ -1,4 +1,4 @@
-"""Selections, and the requests of the views for them in Python. TypeScript must make the same.
+"""Selections, and the views' requests for them, made in Python. TypeScript must make the same requests.
 
 `python -m tests.support.view_cases` writes `tests/wire/view_requests.json`; `widgets/test/questions.test.ts` reads it.
 """
@@ -38,7 +38,7 @@ NEXT_MOVES = Target([], through=[Through(4, 3, 2)], next_token=NextToken("runner
 EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
 NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
-"""More heads than a position map lists."""
+"""More heads than a position map shows."""
 POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mid")), Component("final_post")]
 
 
@@ -51,14 +51,14 @@ APART, TOGETHER, ONE, WIDE, LONG = facts(7, 6, 3), facts(6, 5, 5), facts(7, 6), 
 
 CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "the mean of prompts that end apart": (APART, Shown(TARGET, heads=["L1H2", "L0H3"])),
-    "one of them, at its end": (APART, Shown(TARGET, 1, 3, heads=["L1H2"])),
-    "one of them, before its end": (APART, Shown(TARGET, 1, 2, heads=["L1H2"], norm="recomputed")),
+    "one prompt, at its end": (APART, Shown(TARGET, 1, 3, heads=["L1H2"])),
+    "one prompt, before its end": (APART, Shown(TARGET, 1, 2, heads=["L1H2"], norm="recomputed")),
     "prompts that end together": (TOGETHER, Shown(TARGET, position=5, weighting="value", heads=["L5H8"])),
     "padding that counts": (APART, Shown(TARGET, 1, 6, padding="none", heads=["L1H2"])),
     "a score and neurons": (ONE, Shown(TARGET, 0, score="copying", ranking="neurons", layer=2, top_k=7)),
     "neurons of all layers": (TOGETHER, Shown(TARGET, 1, 4, ranking="neurons")),
-    "all heads in small": (APART, Shown(TARGET, presentation="all", weighting="contribution")),
-    "all heads chosen, another tab in sight": (APART, Shown(TARGET, presentation="all", tab="positions")),
+    "thumbnails of all heads": (APART, Shown(TARGET, presentation="all", weighting="contribution")),
+    "thumbnails chosen, another tab open": (APART, Shown(TARGET, presentation="all", tab="positions")),
     "a text": (APART, Shown(TARGET, 0, presentation="text", heads=["L0H0", "L0H1"])),
     "positions": (APART, Shown(TARGET, 0, tab="positions", norm="recomputed")),
     "positions of the lens": (APART, Shown(TARGET, tab="positions", by="accumulated", norm="recomputed")),
@@ -66,28 +66,31 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "the token lens": (APART, Shown(TARGET, 1, 2, tab="token-lens", norm="frozen")),
     "a wide token lens": (WIDE, Shown(TARGET, tab="token-lens")),
     "each prompt": (APART, Shown(TARGET, 1, 3, tab="prompts", norm="recomputed")),
-    "each prompt of one": (ONE, Shown(TARGET, tab="prompts")),
+    "the prompts tab with one prompt": (ONE, Shown(TARGET, tab="prompts")),
     "why, of logits": (APART, Shown(TARGET, tab="why")),
     "why a head reads a token": (APART, Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(READS)], step=1)),
-    "the same by the index of its last token": (
+    "why a head reads a token, by the index of the last token": (
         APART,
         Shown(AT_END, 1, tab="why", trail=[Step(TARGET), Step(AT_END, 3)], step=1),
     ),
-    "the same after what it moves": (
+    "why a head reads a token, after what it moves": (
         APART,
         Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(MOVES), Step(READS)], step=2),
     ),
-    "its pairs": (APART, Shown(READS, 1, tab="why", why="pairs", trail=[Step(TARGET), Step(READS)], step=1)),
-    "why an earlier head reads a token there": (
+    "pairs of components of a score": (
+        APART,
+        Shown(READS, 1, tab="why", why="pairs", trail=[Step(TARGET), Step(READS)], step=1),
+    ),
+    "why an earlier head reads a token, in a trail": (
         APART,
         Shown(EARLIER, 1, tab="why", trail=[Step(TARGET), Step(MOVES), Step(EARLIER, 2), Step(READS)], step=2),
     ),
-    "why it reads a token, asked alone": (APART, Shown(EARLIER, 1, tab="why")),
-    "the same after a neuron before it": (
+    "why an earlier head reads a token, without a trail": (APART, Shown(EARLIER, 1, tab="why")),
+    "why an earlier head reads a token, after a neuron": (
         APART,
         Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(EARLIER)], step=1),
     ),
-    "the same after a direction before it": (
+    "why a head reads a token, after a direction": (
         APART,
         Shown(READS, 1, tab="why", trail=[Step(DIRECTION), Step(READS)], step=1),
     ),
@@ -123,11 +126,11 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "what came next, before the last": (APART, Shown(NEXT, 1, 1, heads=["L1H2"], tab="token-lens")),
     "what came next, all prompts": (APART, Shown(NEXT, tab="prompts")),
     "what came next, prompts that end together": (TOGETHER, Shown(NEXT, position=4)),
-    "what a head moves to it": (
+    "what a head moves to the next token": (
         APART,
         Shown(NEXT_MOVES, 1, 2, tab="why", trail=[Step(NEXT, 2), Step(NEXT_MOVES, 2)], step=1),
     ),
-    "why a head reads a token before it": (
+    "why a head reads a token, after a next token": (
         APART,
         Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEXT, 2), Step(EARLIER, 2)], step=1),
     ),
@@ -139,7 +142,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
 
 
 def asked(views: Views) -> dict[str, Requests]:
-    """Return the requests, by the names of the functions in `widgets/src`."""
+    """Return the requests, by the names of the functions in `widgets/src` that make the same requests."""
     shown = views.shown
     return {
         "charts": [Describe(), *views.figures(shown.prompt, shown.position, [shown.norm])],
@@ -154,7 +157,10 @@ def asked(views: Views) -> dict[str, Requests]:
 
 
 def written() -> list[dict[str, Any]]:
-    """Return the cases as plain data. Fields of a request that have their default, and its target, are left out."""
+    """Return the cases as plain data.
+
+    A request leaves out fields with their default value, and its target if that is the selected target.
+    """
     return [
         {
             "name": name,

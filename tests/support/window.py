@@ -1,4 +1,4 @@
-"""Starts a code-server (VS Code in a browser) for the tests, and controls it like a user."""
+"""Starts a code-server (VS Code in a browser) for the tests, and uses it like a person."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SETTINGS = {
 
 @contextmanager
 def kernels(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of a program whose kernels have their files in `folder` and are started by a nursery."""
+    """Yield the environment of a program whose kernels have their files in `folder`. A nursery starts the kernels."""
     socket = folder / "socket"
     process = subprocess.Popen(
         [sys.executable, nursery_program.SOURCE, "serve", str(socket)],
@@ -99,7 +99,7 @@ class CodeServer:
             "--disable-update-check",
             "--disable-workspace-trust",
             "--disable-getting-started-override",
-            "--enable-proposed-api=ms-toolsai.jupyter",  # the Jupyter extension uses it to show extensions' requests
+            "--enable-proposed-api=ms-toolsai.jupyter",  # the Jupyter extension needs it to show extensions' requests
         ]
         command = [*program, *folders, "--auth=none", f"--bind-addr=127.0.0.1:{port}", *quiet, str(root)]
         with log.open("wb") as out:
@@ -130,18 +130,18 @@ class CodeServer:
         return name
 
     def pictures(self) -> list[str]:
-        """Return the texts of the pictures that Residscope keeps for the time after a reload."""
+        """Return the pictures that Residscope keeps for the time after a reload, as the texts of their files."""
         return [file.read_text() for file in self.user.glob("User/workspaceStorage/*/residscope.residscope/pictures/*")]
 
 
 class Runs(NamedTuple):
-    """The numbers of cells that run or have ended, in all notebooks of a window."""
+    """How many cells run or have ended, in all notebooks of a window."""
 
     running: int = 0
     succeeded: int = 0
     failed: int = 0
     requests: int = 0
-    """The number of requests by extensions. At each, the toolbar shows Interrupt for a short time."""
+    """The number of extensions' requests. During each, the toolbar shows Interrupt for a short time."""
 
     @property
     def ended(self) -> int:
@@ -166,7 +166,7 @@ class Code:
 
     def ready(self) -> None:
         """Wait until the window accepts commands."""
-        # Residscope's icon is shown when the extensions are loaded. Before that, a notebook would open as JSON.
+        # Residscope's icon shows that the extensions are loaded. Before that, a notebook would open as JSON.
         expect(self.page.locator(".activitybar .action-label[aria-label^=Residscope]")).to_be_visible(timeout=60_000)
 
     def command(self, title: str) -> None:
@@ -175,7 +175,7 @@ class Code:
         row = self.page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
 
         def is_offered() -> bool:
-            # A window that was just loaded does not know its extensions' commands yet, and may close the palette.
+            # Just after loading, a window does not know its extensions' commands yet, and may close the palette.
             with suppress(AssertionError, PlaywrightError):
                 self.page.keyboard.press("F1")
                 box.fill(f">{title}", timeout=3000)
@@ -209,7 +209,7 @@ class Code:
         self.page.locator(".notebook-toolbar-container").get_by_role("button", name="Run All").first.click()
 
     def runs(self) -> Runs:
-        """Return how many cells run or wait, and how many have ended, by the stand-in for the Jupyter extension."""
+        """Return how many cells run or wait, and how many have ended. The Jupyter extension's stand-in shows this."""
         for text in self.page.locator(".statusbar-item").all_inner_texts():
             if found := re.search(r"Stand-in: (\d+) running, (\d+) succeeded, (\d+) failed, (\d+) requests", text):
                 return Runs(*map(int, found.groups()))
@@ -242,7 +242,7 @@ class Code:
         return self._frame("#container .residscope").get_by_role("region", name="Residscope", exact=True)
 
     def _frame(self, selector: str) -> FrameLocator:
-        """The page that contains an element with this selector: a frame inside the frame of a webview."""
+        """Return the page that contains an element with this selector. It is a frame inside a webview's frame."""
         frames = self.page.locator("iframe.webview")
 
         def find() -> FrameLocator | None:
@@ -258,18 +258,18 @@ class Code:
 
     @property
     def caches(self) -> Locator:
-        """The rows of the sidebar's list, also while the list is collapsed."""
+        """The rows of the sidebar's list, even if the list is collapsed."""
         part = self.sidebar.locator(".rs-part:not([hidden])")
         rows = part.get_by_role("list", name="Activation caches", include_hidden=True)
         return rows.get_by_role("listitem", include_hidden=True)
 
     def inspect(self, name: str) -> Locator:
-        """Choose a cache in the sidebar, unless it is already shown. Return its view when it is drawn."""
+        """Choose a cache in the sidebar, unless it is already shown. Wait for its view, and return the view."""
         view = self.sidebar.get_by_role("region", name="Residscope", exact=True)
         chosen = view.locator("button.rs-named")
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
-        if self.caches.count() == 1:  # if there is only one cache, it opens automatically
+        if self.caches.count() == 1:  # the sidebar opens an only cache automatically
             expect(chosen).to_have_attribute("aria-expanded", "false", timeout=FOLLOWS)
         if not chosen.is_visible() or chosen.inner_text() != name:
             if chosen.is_visible():
@@ -288,7 +288,7 @@ class Code:
 
     # --- Python state -------------------------------------------------------------------------------------------------
     def python(self, expression: str) -> Any:
-        """Evaluate an expression in the newest kernel. It leaves no name, no history and no `In[n]`."""
+        """Return the value of an expression in the newest kernel. This leaves no name, no history and no `In[n]`."""
         files = sorted(
             set(self.server.runtime.glob("kernel-*.json")) - self.known, key=lambda file: file.stat().st_mtime
         )
@@ -301,7 +301,7 @@ class Code:
             client.stop_channels()
 
     def until(self, read: Callable[[], T], good: Callable[[T], bool], timeout: float = 30.0) -> T:
-        """Call `read` again and again until its result is good."""
+        """Call `read` repeatedly until `good` accepts its result, and return that result."""
         end_time = time.monotonic() + timeout
         while not good(value := read()):
             assert time.monotonic() < end_time, f"still {value!r} after {timeout:.0f} s"

@@ -1,6 +1,6 @@
-"""These tests run where an older TransformerLens is installed: `npm run test:versions` makes an environment for each.
+"""Tests for older releases of TransformerLens. `npm run test:versions` makes an environment for each release.
 
-Tests of what a release lacks are not collected: 4.0 has no `HookedTransformer`, and only 3.0 and later have the bridge.
+Tests of classes that a release does not have are not collected: 4.0 has no `HookedTransformer`, 2.x has no bridge.
 """
 
 import os
@@ -16,13 +16,13 @@ collect_ignore = (
     + (["test_hooked.py", "test_hooked_causes.py", "test_forms.py"] if _MAJOR >= 4 else [])
     + (["test_bridge.py"] if _MAJOR < 3 else [])
 )
-collect_ignore += [] if _MAJOR == 3 else ["test_sae_lens.py"]  # SAELens is installed beside this release only
+collect_ignore += [] if _MAJOR == 3 else ["test_sae_lens.py"]  # only the environments of 3.x have SAELens
 
 if _EXPECTED != _INSTALLED:
     pytest.exit(f"These tests are for TransformerLens {_EXPECTED}, but {_INSTALLED} is installed.", returncode=1)
 
 
 def pytest_configure(config) -> None:
-    """Ignore warnings that every test would give."""
+    """Ignore warnings that every test would raise."""
     config.addinivalue_line("filterwarnings", "ignore:HookedTransformer is deprecated:DeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore:The 'move_model' parameter:DeprecationWarning")

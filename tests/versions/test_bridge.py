@@ -1,4 +1,4 @@
-"""An older bridge: tiny random Hugging Face models from a folder, raw and in compatibility mode."""
+"""Bridges of older releases: tiny random Hugging Face models from a folder, raw and in compatibility mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES = [
 
 
 class Brute(brute.Brute):
-    """In bridges of 3.x, OLMo 2's norms after sublayers have the names of norms before sublayers."""
+    """In bridges of 3.x, OLMo 2's norms after sublayers have the names that other models give to norms before them."""
 
     def written(self, layer, output_norm, vector):
         olmo2 = self.model.cfg.architecture == "Olmo2ForCausalLM" and not hasattr(self.model.blocks[layer], output_norm)

@@ -1,4 +1,4 @@
-"""The demo with an older release of TransformerLens: a sentence says which release it needs."""
+"""With an older release of TransformerLens, a sentence says which release the demo needs."""
 
 from __future__ import annotations
 

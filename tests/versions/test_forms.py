@@ -1,4 +1,4 @@
-"""Caches of a `HookedTransformer` in the forms that they have in notebooks, and a panel's requests for them."""
+"""The forms that caches of a `HookedTransformer` have in notebooks, and a panel's requests about such caches."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BY = ("head", "layer", "accumulated")
 
 
 def converted(cache, change) -> ActivationCache:
-    """Return a copy of a cache in which every activation is changed."""
+    """Return a copy of a cache with `change` applied to every activation."""
     return ActivationCache({name: change(tensor) for name, tensor in cache.items()}, cache.model)
 
 
 # --- forms of a cache ------------------------------------------------------------------------------------------------
 @BOTH
-def test_without_its_batch_dimension(structure):
+def test_a_cache_without_its_batch_dimension(structure):
     model, (_, cache) = hooked.model(structure), hooked.run(structure)
     with torch.no_grad():
         logits, alone = model.run_with_cache(hooked.tokens()[0], remove_batch_dim=True)
@@ -43,7 +43,7 @@ def test_without_its_batch_dimension(structure):
 
 @BOTH
 @pytest.mark.parametrize("pos_slice", [-1, (2, 5)], ids=str)
-def test_some_positions_of_it(structure, pos_slice):
+def test_a_cache_of_some_positions(structure, pos_slice):
     model, (_, cache) = hooked.model(structure), hooked.run(structure)
     with torch.no_grad():
         logits, some = model.run_with_cache(hooked.tokens(), pos_slice=pos_slice)
@@ -53,7 +53,7 @@ def test_some_positions_of_it(structure, pos_slice):
         result = residscope.attribute(some, hooked.ANSWERS, by=by, position="all")
         torch.testing.assert_close(result.values, expected, atol=1e-5, rtol=1e-5)
         assert result.unexplained.abs().max() < result.tolerance
-    with pytest.raises(ResidscopeError, match="positions"):  # the whole output is not this cache's
+    with pytest.raises(ResidscopeError, match="positions"):  # the output has more positions than this cache
         residscope.attribute(some, hooked.ANSWERS, logits=logits)
 
 
@@ -65,7 +65,7 @@ def test_some_positions_of_it(structure, pos_slice):
         ("hook_scale", "accumulated", "hook_resid_post"),
     ],
 )
-def test_what_was_not_cached_is_named(kept, by, missing):
+def test_an_activation_that_was_not_cached_is_named(kept, by, missing):
     with torch.no_grad():
         _, cache = hooked.model("LN").run_with_cache(hooked.tokens(), names_filter=lambda name: name.endswith(kept))
     with pytest.raises(ResidscopeError, match="names_filter") as error:
@@ -73,7 +73,7 @@ def test_what_was_not_cached_is_named(kept, by, missing):
     assert f"`{missing}`" in str(error.value)
 
 
-def test_a_cache_of_nothing_to_attribute_is_refused():
+def test_a_cache_without_anything_to_attribute_is_refused():
     with torch.no_grad():
         _, cache = hooked.model("LN").run_with_cache(hooked.tokens(), names_filter="hook_embed")
         pair = hooked.model("LN").run_with_cache(hooked.tokens())
@@ -90,7 +90,7 @@ def test_a_rounded_cache_is_within_its_tolerance(dtype):
     _, cache = hooked.run("LN")
     rounded = converted(cache, lambda tensor: tensor.to(dtype))
     with torch.no_grad():
-        in_place = hooked.model("LN").run_with_cache(hooked.tokens())[1].to(dtype)  # TransformerLens takes a dtype, too
+        in_place = hooked.model("LN").run_with_cache(hooked.tokens())[1].to(dtype)  # TransformerLens' own conversion
     for by in BY:
         exact = residscope.attribute(cache, hooked.ANSWERS, by=by)
         for made in (rounded, in_place):
@@ -113,7 +113,7 @@ def test_a_model_in_another_precision(dtype):
             assert result.unexplained.abs().max() < 1e-12
 
 
-def test_saved_and_loaded_it_needs_the_model(tmp_path):
+def test_a_saved_and_loaded_cache_needs_the_model(tmp_path):
     model, (_, cache) = hooked.model("LN"), hooked.run("LN")
     expected = residscope.attribute(cache, hooked.ANSWERS)
     alone = copy(cache)
@@ -128,11 +128,11 @@ def test_saved_and_loaded_it_needs_the_model(tmp_path):
         residscope.attribute(loaded, hooked.ANSWERS, model=model),
         residscope.attribute(rebuilt, hooked.ANSWERS),
     ):
-        # Apart from rounding: sums for another cache may be computed in another order.
+        # Equal up to rounding, because sums for another cache may have another order.
         torch.testing.assert_close(result.values, expected.values, atol=1e-6, rtol=1e-5)
 
 
-# --- token ids: the cache holds none ---------------------------------------------------------------------------------
+# --- token ids, which the cache does not hold ------------------------------------------------------------------------
 @pytest.mark.parametrize("structure", ["LN", "LN-folded", "RMS-folded", "gated-grouped", "attn-only-shortformer"])
 def test_token_ids_are_recovered_from_their_embeddings(structure):
     cache = hooked.run(structure)[1]
@@ -143,7 +143,7 @@ def test_token_ids_are_recovered_from_their_embeddings(structure):
 
 
 def test_token_ids_are_never_guessed():
-    """Not if two tokens have the same embedding, if an embedding was changed, or if a norm follows the embedding."""
+    """If two tokens share an embedding, an embedding was changed, or a norm follows it, no token ids are returned."""
     twins = HookedTransformer(HookedTransformerConfig(**hooked._SIZES, act_fn="relu", seed=0, device="cpu"))
     with torch.no_grad():
         twins.W_E[int(hooked.tokens()[0, 0])] = twins.W_E[int(hooked.tokens()[0, 1])]
@@ -181,7 +181,7 @@ TARGET = {
 
 
 def ask(service: Service, **request):
-    """One request, as a view sends it."""
+    """Answer a view's request, and return the reply and its buffers."""
     answer, buffers = service.answer({"id": "1", "ask": request})
     assert "failure" not in answer, answer
     return answer["reply"], buffers

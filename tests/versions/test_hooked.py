@@ -1,4 +1,4 @@
-"""The values for a `HookedTransformer`: they add up to its logits, and agree with brute force and TransformerLens."""
+"""Values for a `HookedTransformer` add up to its logits, and agree with brute force and TransformerLens."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ every = pytest.mark.parametrize("structure", hooked.STRUCTURES)
 
 
 def explained(result) -> torch.Tensor:
-    """Return the sum of the rows and the constant."""
+    """Return the sum of the rows, plus the constant."""
     return (result.values[-1] if result.by == "accumulated" else result.values.sum(0)) + result.constant
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, name: str = "") -> None:
-    """Check that both are equal, apart from rounding in float32."""
+    """Check that both tensors are equal, apart from rounding in float32."""
     torch.testing.assert_close(actual.double(), expected, atol=2e-5, rtol=2e-5, msg=lambda text: f"{name}: {text}")
 
 
@@ -79,10 +79,10 @@ def test_the_source_contributions_add_up_to_the_heads_contribution(structure, po
 
 @pytest.mark.parametrize("structure", ["LN-folded", "RMS-folded", "LNPre", "RMSPre", "parallel-folded"])
 def test_heads_and_layers_agree_with_transformer_lens(structure):
-    """TransformerLens' functions leave out the norms' weights, so they are right only if these are folded."""
+    """TransformerLens' functions leave out the norms' weights, so they are right only with folded weights."""
     model, (_, cache) = hooked.model(structure), hooked.run(structure)
     theirs = copy(cache)
-    theirs.cache_dict = dict(cache.cache_dict)  # it adds hook_result
+    theirs.cache_dict = dict(cache.cache_dict)  # TransformerLens adds hook_result to this copy
     directions = model.tokens_to_residual_directions(hooked.ANSWERS)
     stack = theirs.apply_ln_to_stack(theirs.stack_head_results(pos_slice=-1), pos_slice=-1)
     expected = (stack * (directions[:, 0] - directions[:, 1])).sum(-1).unflatten(0, (3, 4))
@@ -97,7 +97,7 @@ def test_heads_and_layers_agree_with_transformer_lens(structure):
 
 
 @pytest.mark.parametrize("structure", ["LN", "gemma2"])
-def test_nothing_of_the_users_is_changed(structure):
+def test_the_users_model_and_cache_are_not_changed(structure):
     model, (logits, cache) = hooked.model(structure), hooked.run(structure)
 
     def state():
@@ -122,7 +122,7 @@ def test_attention_scores_are_the_models_own(structure, side):
     own = cache["blocks.2.attn.hook_attn_scores"][:, 1, 6].double()
     for versus, expected in ((None, own[:, 4]), (2, own[:, 4] - own[:, 2])):
         target = residscope.targets.attention("2.1", 6, 4, versus, side)
-        if structure == "attn-only-shortformer":  # positions are added to the queries' and keys' inputs alone
+        if structure == "attn-only-shortformer":  # queries and keys also read positions, which are not in the stream
             with pytest.raises(residscope.ResidscopeError, match="do not follow from the weights and the stream"):
                 residscope.attribute(cache, target)
             continue

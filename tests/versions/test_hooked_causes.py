@@ -1,4 +1,4 @@
-"""Effects in a `HookedTransformer`: those of its own hooked runs, in every structure."""
+"""Effects in a `HookedTransformer` of each structure equal those of the model's own hooked runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import residscope
 from residscope import ResidscopeError
 from tests.support import hooked
 
-quiet = {"progress": False, "tokens": hooked.tokens()}  # 2.x: the cache holds no token ids
+quiet = {"progress": False, "tokens": hooked.tokens()}  # in 2.x, the cache holds no token ids
 
 
 def without_head(z, hook, head, where=slice(None)):  # noqa: ARG001
@@ -21,7 +21,7 @@ def without_head(z, hook, head, where=slice(None)):  # noqa: ARG001
 
 
 def theirs(structure, layer, head, where=slice(None)):
-    """The effect in a run of the model's own with a head set to zero."""
+    """Return the effect of setting a head to zero, in a hooked run of the model."""
     model = hooked.model(structure)
     hook = (f"blocks.{layer}.attn.hook_z", partial(without_head, head=head, where=where))
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_effects_are_those_of_the_models_own_hooked_runs(structure):
                 expected = theirs(structure, layer, head, where)
                 torch.testing.assert_close(result.total[layer, head], expected, atol=2e-5, rtol=1e-4)
     assert "as cached" in found.replayed
-    if not hooked.model(structure).cfg.output_logits_soft_cap > 0:  # there the row is before the soft-cap
+    if not hooked.model(structure).cfg.output_logits_soft_cap > 0:  # with a soft-cap, rows are those before it
         rows = residscope.attribute(cache, hooked.ANSWERS).grid
         torch.testing.assert_close(-found.direct, rows, atol=2e-5, rtol=1e-4)
     assert not any("whole model" in note for note in found.notes)
@@ -90,7 +90,7 @@ SOME = ["LN", "parallel", "gated-grouped", "gemma2", "embedding-norm"]
 
 @pytest.mark.parametrize("part", ["q", "k", "v"])
 @pytest.mark.parametrize("structure", SOME)
-def test_a_head_sends_to_a_later_one_what_it_sends_with_the_rest_frozen(structure, part):
+def test_effects_along_a_path_are_those_of_runs_with_the_rest_frozen(structure, part):
     model, (logits, cache) = hooked.model(structure), hooked.run(structure)
     found = residscope.ablate(cache, hooked.ANSWERS, path=f"L2H1.{part}", **quiet)
     names = ("blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z")
@@ -113,7 +113,7 @@ def test_a_head_sends_to_a_later_one_what_it_sends_with_the_rest_frozen(structur
 
 @pytest.mark.parametrize("part", ["q", "k", "v", "pattern"])
 @pytest.mark.parametrize("structure", SOME)
-def test_a_head_that_reads_another_runs_inputs(structure, part):
+def test_patches_of_a_heads_inputs_are_those_of_hooked_runs(structure, part):
     model, (logits, cache), z = hooked.model(structure), hooked.run(structure), []
     with torch.no_grad():
         _, other = model.run_with_cache(hooked.tokens().flip(1))
@@ -125,7 +125,7 @@ def test_a_head_that_reads_another_runs_inputs(structure, part):
     torch.testing.assert_close(found.effects[1, 2], expected, atol=2e-5, rtol=1e-3)
 
 
-def test_a_cache_that_holds_no_token_ids_says_so():
+def test_without_token_ids_in_the_cache_a_message_says_so():
     cache = hooked.run("RMS")[1]
     kept = {name: part for name, part in cache.items() if "embed" not in name}
     with pytest.raises(ResidscopeError, match=r"Pass `tokens=`"):

@@ -1,4 +1,4 @@
-"""SAEs and transcoders of SAELens, with random weights: their own `encode` and `decode` are what is attributed."""
+"""SAEs and transcoders of SAELens with random weights. The rows of features come from their `encode` and `decode`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRANSCODERS = ("Transcoder", "SkipTranscoder", "JumpReLUTranscoder")
 
 
 def made(kind: str, site: str, **fields):
-    """A random SAE of SAELens for a site of layer 1."""
+    """Return a random SAE of SAELens for a site of layer 1."""
     options = {"d_in": 24, "d_sae": FEATURES, "metadata": sae_lens.saes.sae.SAEMetadata(hook_name=f"blocks.1.{site}")}
     if kind == "TopK":
         options["k"] = 6
@@ -47,7 +47,7 @@ def made(kind: str, site: str, **fields):
 
 
 def checked(cache, sae, site: str, **options):
-    """Check that the rows of the SAE sum to the row of its site, and the error is what the SAE leaves over."""
+    """Check that the SAE's rows sum to the row of its site, and that the row `error` is what the SAE leaves over."""
     result = residscope.attribute(cache, hooked.ANSWERS, by="feature", sae=sae, **options)
     layers = residscope.attribute(cache, hooked.ANSWERS, by="layer", **options)
     torch.testing.assert_close(result.values.sum(0) + result.constant, result.measured, atol=2e-5, rtol=2e-5)
@@ -66,7 +66,7 @@ def checked(cache, sae, site: str, **options):
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("kind", STANDARD)
 @pytest.mark.parametrize("structure", ["LN", "gemma2"])
-def test_features_error_and_bias_are_the_row_of_the_site(structure, kind, site, normalised):
+def test_features_error_and_bias_sum_to_the_row_of_the_site(structure, kind, site, normalised):
     _, cache = hooked.run(structure)
     for more in ({}, {"rescale_acts_by_decoder_norm": True}) if kind == "TopK" else ({},):
         for subtracted in (True, False):
@@ -94,7 +94,7 @@ def test_a_transcoder_and_its_skip_connection(structure, kind, read):
 
 
 class _Forward:
-    """Reconstructs what the `forward` of a transcoder returns, without features."""
+    """An SAE without active features, whose `decode` returns what a transcoder's `forward` returns."""
 
     W_dec = torch.zeros(2, 24)
 
@@ -109,7 +109,7 @@ class _Forward:
         return self.sae(self.x)
 
 
-def test_a_batch_top_k_sae_as_it_is_trained_and_as_it_is_used():
+def test_a_batch_top_k_sae_in_its_training_form_and_in_its_final_form():
     _, cache = hooked.run("LN")
     config = sae_lens.BatchTopKTrainingSAEConfig(d_in=24, d_sae=FEATURES, k=5)
     config.metadata.hook_name = "blocks.1.hook_mlp_out"
@@ -132,7 +132,7 @@ def test_matching_pursuit_is_used_as_it_is_and_attention_over_positions_is_refus
     checked(cache, (sae_lens.MatchingPursuitSAE(config), "blocks.1.hook_mlp_out"), "hook_mlp_out")
 
 
-def test_the_sae_stays_as_it_was():
+def test_the_sae_is_not_changed():
     _, cache = hooked.run("LN")
     for site, fields in (("attn.hook_z", {}), ("hook_mlp_out", {"normalize_activations": "layer_norm"})):
         sae = made("Standard", site, **fields)
@@ -155,7 +155,7 @@ def test_a_cache_of_a_run_with_the_sae_in_the_model_is_refused():
 
 @pytest.mark.parametrize("kind", [*STANDARD, "Transcoder", "SkipTranscoder", "JumpReLUTranscoder"])
 @pytest.mark.parametrize("structure", ["LN", "LN-folded"])
-def test_what_a_feature_reads_is_its_activation_where_it_is_active(structure, kind):
+def test_a_features_input_is_its_activation_if_it_is_active(structure, kind):
     _, cache = hooked.run(structure)
     read = "ln2.hook_normalized" if kind in TRANSCODERS else "hook_resid_mid"
     sae = made(kind, read)

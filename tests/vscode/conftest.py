@@ -1,4 +1,4 @@
-"""A real code-server with the packaged extension, and a stand-in for the Jupyter extension over real kernels."""
+"""A real code-server with the packaged extension. A stand-in for the Jupyter extension runs real kernels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VSIX = Path(os.environ.get("RESIDSCOPE_VSIX", "dist"))
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Provides the kernels."""
+    """The environment of a code-server, with settings for its kernels."""
     with kernels(tmp_path_factory.mktemp("jupyter")) as variables:
         yield variables
 
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 
 @pytest.fixture(scope="session")
 def without_jupyter(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[CodeServer]:
-    """VS Code with Residscope, without the Jupyter extension."""
+    """VS Code with Residscope but without the Jupyter extension."""
     with CodeServer.started(tmp_path_factory.mktemp("alone"), environment, VSIX / "residscope.vsix") as running:
         yield running
 
@@ -53,7 +53,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A new page. If a test fails, a picture is kept in `test-results/`, and the outputs of the cells are printed."""
+    """A new page. If a test fails, a picture of the page is kept in `test-results/`, and cell outputs are printed."""
     context = browser.new_context(
         viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", accept_downloads=True
     )
@@ -77,7 +77,7 @@ def code(page: Page, server: CodeServer) -> Code:
 
 @pytest.fixture
 def small(code: Code) -> Code:
-    """A notebook whose kernel has one cache, with the access allowed, and the sidebar beside the notebook."""
+    """A notebook whose kernel has one cache, with the sidebar beside it. Residscope's access is already allowed."""
     code.server.write_notebook("small.ipynb", TINY)
     code.start()
     code.open("small.ipynb")

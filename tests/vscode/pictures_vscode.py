@@ -1,6 +1,6 @@
-"""`npm run pictures:vscode`: pictures of VS Code on the demo model, and how long a click takes in it.
+"""`npm run pictures:vscode`: takes pictures of VS Code on the demo model, and measures the times of clicks.
 
-Pictures go to py_backend/docs/pictures/vscode-*.png; the times are printed, and never asserted.
+The pictures are saved as py_backend/docs/pictures/vscode-*.png. The times are printed, and never asserted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _show(code: Code) -> None:
     expect(code.caches).not_to_have_count(0, timeout=FOLLOWS)
     view = code.inspect("cache")
     strongest = sorted(heads := cells(view), key=lambda head: -abs(heads[head]))
-    unseen = strongest[60:120:2]  # not requested ahead, and not beside one that was
+    unseen = strongest[60:120:2]  # leaves out the strongest heads, which were requested ahead
     times = sorted(view.evaluate(CLICKS, unseen))
     print(
         f"click on a head, cold, to its painted picture in VS Code: median {statistics.median(times):.0f} ms, "

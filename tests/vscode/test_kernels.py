@@ -1,4 +1,4 @@
-"""Kernels start and end, as the real Jupyter extension allows, and messages say so: each in a real VS Code."""
+"""In a real VS Code, kernels start and end like those of the real Jupyter extension, and messages say so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.sidebar import TINY, cache_status, cell, cells
 from tests.support.window import FOLLOWS, Code
 
 DIED = "The kernel has died"
-# All texts of an element, since it was watched.
+# Collects all texts of an element from now on.
 WATCH = """node => {
     window.said = [];
     const note = () => window.said.push(node.innerText.trim());
@@ -39,7 +39,7 @@ def waiting(code: Code, name: str) -> Callable[[], None]:
         ("Stand-in: Choose Another Kernel", "no cell has been run since"),
     ],
 )
-def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, command: str, said: str) -> None:
+def test_a_restarted_or_another_kernel_is_not_called_dead(small: Code, command: str, said: str) -> None:
     view = small.inspect("cache")
     link = small.sidebar.locator(".rs-part:not([hidden]) .rs-link")
     link.evaluate(WATCH)
@@ -56,12 +56,12 @@ def test_a_kernel_that_goes_on_or_another_one_is_not_called_dead(small: Code, co
     history = link.evaluate("() => window.said")
     assert any("Attaching" in words for words in history), history
     assert not [words for words in history if DIED in words]
-    assert not [words for words in badge.evaluate("() => window.badges") if "✓" in words]  # of an ended kernel
+    assert not [words for words in badge.evaluate("() => window.badges") if "✓" in words]  # the kernel has ended
     view.get_by_role("button", name="Show the new one").click()
     small.drawn(view)
 
 
-def test_after_a_reload_the_last_picture_stays_and_it_is_said_why(small: Code) -> None:
+def test_after_a_reload_the_last_picture_stays_with_a_reason(small: Code) -> None:
     view = small.inspect("cache")
     cell(view, "L1H0").click()
     expect(view.get_by_role("region", name="Attention L1H0", exact=True)).to_be_visible(timeout=FOLLOWS)
@@ -90,7 +90,7 @@ def test_after_a_reload_the_last_picture_stays_and_it_is_said_why(small: Code) -
     expect(view.get_by_role("region", name="Attention L1H0", exact=True)).to_be_visible(timeout=FOLLOWS)
 
 
-def test_a_tab_whose_cache_is_not_there_says_so(small: Code) -> None:
+def test_a_tab_without_its_cache_says_so(small: Code) -> None:
     small.inspect("cache")
     small.command("Residscope: Open in an Editor Tab")
     small.drawn(small.tab_view)
@@ -106,8 +106,8 @@ def test_a_tab_whose_cache_is_not_there_says_so(small: Code) -> None:
     expect(said).to_contain_text("second")
 
 
-def test_a_pointer_that_rests_makes_two_requests_at_most(small: Code) -> None:
-    """Each request changes the notebook's toolbar for a moment."""
+def test_a_resting_pointer_causes_at_most_two_requests(small: Code) -> None:
+    """More requests would be annoying, because each request changes the notebook's toolbar for a moment."""
     view = small.inspect("cache")
     counts = [still(small)]
     for head in ("L1H1", "L1H2", "L2H2"):
@@ -116,22 +116,22 @@ def test_a_pointer_that_rests_makes_two_requests_at_most(small: Code) -> None:
         counts.append(still(small))
     made = [after - before for before, after in pairwise(counts)]
     print("requests of each hover:", made)
-    assert made[0] == 2, made  # the head itself, and all that is read ahead
+    assert made[0] == 2, made  # one for the head, one for all heads that are requested ahead
     assert max(made) <= 2, made
 
 
 def still(code: Code) -> int:
-    """Wait until no more requests are sent, longer than the pointer's delay. Return their number."""
+    """Wait until no request was sent for longer than the pointer's delay. Return the number of requests."""
     seen: list[int] = []
 
     def settled(requests: int) -> bool:
         seen.append(requests)
-        return len(seen) > 25 and len(set(seen[-25:])) == 1  # looks, 50 ms apart
+        return len(seen) > 25 and len(set(seen[-25:])) == 1  # `until` calls this every 50 ms
 
     return code.until(lambda: code.runs().requests, settled)
 
 
-def test_cancel_is_kept_and_manage_access_leads_on(code: Code) -> None:
+def test_a_refused_access_is_remembered_and_manage_access_can_change_it(code: Code) -> None:
     code.server.write_notebook("first.ipynb", TINY)
     code.start()
     code.open("first.ipynb")
@@ -157,7 +157,7 @@ def test_cancel_is_kept_and_manage_access_leads_on(code: Code) -> None:
 
 
 @pytest.mark.parametrize("looks", ["before", "meanwhile"])
-def test_during_the_first_cell_it_is_waited_for(code: Code, looks: str) -> None:
+def test_the_sidebar_waits_for_the_first_cell(code: Code, looks: str) -> None:
     end = waiting(code, "long.ipynb")
     code.start()
     code.open("long.ipynb")
@@ -183,7 +183,7 @@ def test_a_renamed_notebook_keeps_what_was_selected(small: Code) -> None:
     name = small.page.locator(".explorer-folders-view input")
 
     def is_named() -> bool:
-        # A click opens the notebook, too, which may take the focus away before the key comes.
+        # The click also opens the notebook, which may take the focus before the key is pressed.
         with suppress(PlaywrightError):
             row.click(timeout=3000)
             row.press("F2", timeout=3000)

@@ -1,4 +1,4 @@
-"""VS Code, driven as a user does: a stand-in for the Jupyter extension (see stub/), a real ipykernel, a small model."""
+"""Uses VS Code like a person, with a stand-in for the Jupyter extension (see stub/), real kernels and a small model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = "sorted(name for name in globals() if not name.startswith('_') and name 
 STATE = f"[{NAMES}, get_ipython().execution_count, len(In), list(Out)]"
 
 
-def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> None:
+def test_after_consent_the_sidebar_lists_and_shows_a_cache_without_a_trace(code: Code) -> None:
     code.server.write_notebook("first.ipynb", TINY, "1 + 1")
     code.start()
     code.open("first.ipynb")
@@ -43,7 +43,7 @@ def test_asks_for_consent_then_lists_and_shows_without_a_trace(code: Code) -> No
     expect(code.page.locator(".cell-output-container, .output-inner-container")).not_to_contain_text(["residscope"])
 
 
-def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
+def test_the_sidebar_follows_a_restart_a_dead_kernel_and_refused_access(small: Code) -> None:
     view = small.inspect("cache")
     small.command("Stand-in: Restart Kernel")
     expect(small.sidebar).to_contain_text("was restarted and has not run a cell", timeout=FOLLOWS)
@@ -65,7 +65,7 @@ def test_follows_restart_death_and_access_taken_away(small: Code) -> None:
     expect(view.get_by_role("grid", name="Head map")).to_be_visible()  # the last picture stays
 
 
-def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
+def test_the_sidebar_waits_for_a_running_cell_and_says_so(code: Code) -> None:
     stop = code.server.root / "stop"
     wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.02)"
     code.server.write_notebook("busy.ipynb", TINY, wait)
@@ -85,7 +85,7 @@ def test_waits_behind_a_running_cell_and_says_so(code: Code) -> None:
     assert cells(view) == before
     stop.touch()
     code.until(code.runs, lambda runs: runs.running == 0)
-    # The cell that ran again has assigned another cache to the name.
+    # The cell ran again and assigned another cache to the name.
     expect(cache_status(view)).to_contain_text("now another cache", timeout=FOLLOWS)
     stop.unlink()
 
@@ -119,7 +119,7 @@ def test_the_wide_view_and_the_sidebar_come_back_after_a_reload(small: Code) -> 
     small.command("Residscope: Open in an Editor Tab")
     wide = small.drawn(small.tab_view)
     assert cells(wide) == cells(view)
-    # The extension's window and its kernel end, and start again.
+    # A reload ends and restarts the extension and the kernel.
     small.command("Developer: Reload Window")
     expect(small.page.locator("iframe.webview")).to_have_count(0)
     small.ready()
@@ -133,7 +133,7 @@ def test_the_wide_view_and_the_sidebar_come_back_after_a_reload(small: Code) -> 
     expect(view.get_by_role("region", name="Attention L1H0", exact=True)).to_be_visible(timeout=FOLLOWS)
 
 
-def test_heads_by_key_and_an_interrupt_loses_no_question(small: Code) -> None:
+def test_keys_choose_heads_and_an_interrupt_loses_no_request(small: Code) -> None:
     view = small.inspect("cache")
     first, second, third = sorted(heads := cells(view), key=lambda head: -abs(heads[head]))[:3]
     cell(view, first).focus()
@@ -155,11 +155,11 @@ def test_without_the_jupyter_extension(page: Page, without_jupyter: CodeServer) 
 
 
 def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
-    """The views in an output. The Jupyter extension carries live widgets in an output, so this is a saved page."""
+    """The output is a saved page, because only the real Jupyter extension supports live widgets in outputs."""
     lines = ("import residscope", "from IPython.display import HTML, display", "panel = residscope.inspect(cache)")
     code.server.write_notebook("inline.ipynb", TINY, "\n".join([*lines, "display(HTML(panel.to_html()))"]))
     requests: list[str] = []
-    own = code.page.main_frame  # VS Code itself asks its marketplace
+    own = code.page.main_frame  # its requests are those of VS Code itself, for example to its marketplace
     code.page.on("request", lambda request: request.frame == own or requests.append(request.url))
     code.start()
     code.open("inline.ipynb")
@@ -178,7 +178,7 @@ def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
         }"""
     )
     assert len(sizes) == 1
-    # As in the real output page: JupyterLab's colours are the light theme's.
+    # As in the real output page, JupyterLab's colours are those of the light theme.
     fixed = view.evaluate("() => getComputedStyle(document.documentElement).getPropertyValue('--jp-layout-color1')")
     assert fixed == "white"
     colours = view.evaluate(
@@ -187,7 +187,7 @@ def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
     )
     assert _rgb(colours[1]) == colours[0]
     assert requests
-    # VS Code gives an extension's files to its pages under this name. A service worker answers, without a network.
+    # VS Code serves an extension's files to its pages under this name, by a service worker without a network.
     served = re.compile(r"127\.0\.0\.1|localhost|.*\.vscode-resource\.vscode-cdn\.net")
     assert not [url for url in requests if (host := urlsplit(url).hostname) and not served.fullmatch(host)]
 

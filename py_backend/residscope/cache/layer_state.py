@@ -45,7 +45,7 @@ _READ = (
 _UNREAD = frozenset(("pos_embed", "W_pos"))
 """Layers and weights that no result depends on, because their outputs are in the cache.
 
-Any other name counts as read. `test_each_weight_is_compared_or_no_figure_reads_it` checks this.
+Any other name counts as read. `test_each_weight_is_compared_or_no_value_depends_on_it` checks this.
 """
 
 _WRAPPED = ("_original_component", "original_component")

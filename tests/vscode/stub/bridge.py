@@ -1,4 +1,4 @@
-"""A real kernel, for a program that speaks no ZeroMQ: requests come as lines of JSON, the kernel's messages go as such.
+"""Connects a program without ZeroMQ to a real kernel: requests and the kernel's messages are lines of JSON.
 
 python bridge.py KERNEL_NAME
 """
@@ -17,12 +17,12 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 
 def main() -> None:
-    """Start the kernel, carry messages, end with standard input."""
-    # Where every Jupyter program looks for kernels that run.
+    """Start the kernel, pass on messages, and end when standard input ends."""
+    # Every Jupyter program looks for running kernels in this folder.
     Path(jupyter_runtime_dir()).mkdir(parents=True, exist_ok=True)
     file = Path(jupyter_runtime_dir()) / f"kernel-{uuid4()}.json"
     manager = KernelManager(kernel_name=sys.argv[1], connection_file=str(file))
-    manager.start_kernel(stdout=sys.stderr, stderr=sys.stderr)  # our own output is the messages
+    manager.start_kernel(stdout=sys.stderr, stderr=sys.stderr)  # stdout is only for messages
     client = manager.blocking_client()
     client.start_channels()
     client.wait_for_ready(timeout=120)
@@ -53,7 +53,7 @@ def main() -> None:
             say(parent=parent, type=message["msg_type"], content=message["content"])
 
     say(type="ready")
-    # One thread for all: a ZeroMQ socket belongs to one.
+    # All sockets are used in this thread, because ZeroMQ sockets must not be shared between threads.
     requests = lines_of(sys.stdin.fileno())
     sources = {channel.socket: channel for channel in (client.iopub_channel, client.shell_channel)}
     poller = zmq.Poller()
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def lines_of(file: int) -> Iterator[list[bytes]]:
-    """What can be read now, as whole lines; ends with the file."""
+    """Yield the whole lines that can be read now, until the file ends."""
     rest = b""
     while data := os.read(file, 1 << 20):
         *lines, rest = (rest + data).split(b"\n")
