@@ -1,8 +1,8 @@
 """Results are memoised only until something changes on which they depend. Then they are computed again.
 
-Results depend on activations, weights, modules and `has_batch_dim` (tested in `test_memo.py`). They also depend on the
-tokenizer with its special tokens and its vocabulary, on the model's configuration, on other attributes of its modules,
-and on the arguments of the call (`tokens=`, `logits=`, `model=`).
+Results depend on activations, weights, modules and `has_batch_dim` (tested in `test_memo.py` and
+`test_change_tracking.py`). They also depend on the tokenizer with its special tokens and its vocabulary, on the model's
+configuration, on other attributes of its modules, and on the arguments of the call (`tokens=`, `logits=`, `model=`).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def test_a_changed_configuration_is_used():
 
 def test_a_changed_attribute_of_a_module_is_used():
     looked = first_look()
-    kept = ("blocks.", "hook_embed", "embed.hook_in")  # the final norm is computed from the stream
+    kept = ("blocks.", "hook_embed", "embed.hook_in")  # not `ln_final`: so the final norm is computed from the stream
     held = {name: tensor for name, tensor in looked.cache.items() if name.startswith(kept)}
     looked.cache = ActivationCache(held, looked.model)
     stream = held["blocks.2.hook_resid_post"].double()
@@ -199,7 +199,7 @@ def test_copying_is_computed_again_if_the_configuration_changed():
 
 
 def circuits(looked: SimpleNamespace, *, capped: bool) -> torch.Tensor:
-    """Return the copying score of each head, computed from its whole circuit (token by token) in float64.
+    """Return the copying score of each head, computed in float64 from its whole circuit, a matrix of tokens by tokens.
 
     Before a soft-cap, the mean over the vocabulary is not subtracted, because this would change predictions.
     """
@@ -268,7 +268,7 @@ def test_a_changed_factor_of_the_logits_is_used(change):
     assert says_changed(looked)
 
 
-def test_logits_that_change_without_pytorchs_count_are_noticed(monkeypatch):
+def test_logits_whose_change_is_not_counted_by_pytorch_are_noticed(monkeypatch):
     monkeypatch.setattr("residscope.compute.memo._MAX_COMPARED", 10)  # so that these logits count as large
     looked = first_look()
     given = looked.logits.clone()

@@ -133,7 +133,9 @@ def test_flipped_bytes_are_refused_or_change_nothing(kept, tmp_path, flips):
         found = many(NEVER, resume=path).values
     except ResidscopeError as error:
         found = error.code
-    same = many(NEVER, resume=kept["values"]).values  # for example, only the time of a member was changed
+    same = many(
+        NEVER, resume=kept["values"]
+    ).values  # the changed bits may be without effect, as in the time of a member of the zip file
     assert found == "resume" if isinstance(found, str) else torch.equal(found, same)
 
 
@@ -149,7 +151,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a list": lambda _: [],
     "no JSON": lambda _: b"{",
     "deep": lambda _: b"[" * 1_000_000,
-    "deep where anything may stand": lambda header: json.dumps(header | {"more": 0}).encode()[:-2] + b"[" * 1_000_000,
+    "deep in an unknown field": lambda header: json.dumps(header | {"more": 0}).encode()[:-2] + b"[" * 1_000_000,
     "another form": lambda header: header | {"form": "residscope attribute_many 1"},
     "no question": lambda header: {name: value for name, value in header.items() if name != "question"},
     "a question of numbers": lambda header: header | {"question": {"by": 1}},
@@ -166,7 +168,9 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "rows of kinds that are not there": rows(
         lambda table: {"kind": [at + len(table["kinds"]) for at in table["kind"]]}
     ),
-    "rows of kinds from the end": rows(lambda table: {"kind": [at - len(table["kinds"]) for at in table["kind"]]}),
+    "rows of kinds with negative indices": rows(
+        lambda table: {"kind": [at - len(table["kinds"]) for at in table["kind"]]}
+    ),
     "more layers than rows": rows(lambda table: {"layer": [*table["layer"], 0]}),
     "rows of no layer": rows(lambda table: {"layer": [None for _ in table["layer"]]}),
     "rows of no index": rows(lambda table: {"index": [None for _ in table["index"]]}),
@@ -185,10 +189,10 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
         header | {"facts": [[*one[:2], float("inf"), *one[3:]] for one in header["facts"]]}
     ).encode(),
     "a negative tolerance": lambda header: header | {"facts": [[*one[:2], -1.0, *one[3:]] for one in header["facts"]]},
-    "too few facts": lambda header: header | {"facts": [one[:3] for one in header["facts"]]},
-    "notes that are none": lambda header: header | {"facts": [[*one[:3], 5, one[4]] for one in header["facts"]]},
+    "facts with missing fields": lambda header: header | {"facts": [one[:3] for one in header["facts"]]},
+    "notes that are a number": lambda header: header | {"facts": [[*one[:3], 5, one[4]] for one in header["facts"]]},
     "skipped without a number": lambda header: header | {"skipped": [["one", "why"]]},
-    "skipped before the first": lambda header: header | {"skipped": [[-1, "why"]]},
+    "a skipped item with a negative number": lambda header: header | {"skipped": [[-1, "why"]]},
 }
 
 
@@ -200,7 +204,7 @@ def test_a_header_that_does_not_fit_is_refused(good, change):
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-def test_a_summary_of_another_number_of_prompts_than_its_items_have_is_refused(kept, more, tmp_path):
+def test_a_summary_whose_number_of_prompts_does_not_fit_its_items_is_refused(kept, more, tmp_path):
     files, path = unpacked(kept["summary"]), tmp_path / "kept.npz"
     header = header_of(files)
     packed(path, with_header(files, header | {"count": header["count"] + more}))
@@ -242,7 +246,9 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "one twice": lambda files: [*files.items(), ("items.npy", files["items.npy"])],
     "one less": lambda files: {name: data for name, data in files.items() if name != "constant.npy"},
     "no header": lambda files: {name: data for name, data in files.items() if name != "header.npy"},
-    "both sorts": lambda files: files | {"mean.npy": array([1.0]), "squares.npy": array([1.0])},
+    "arrays of both a summary and values": lambda files: (
+        files | {"mean.npy": array([1.0]), "squares.npy": array([1.0])}
+    ),
     "objects": replaced("facts", lambda old: array(old.astype(object))),
     "text": replaced("items", lambda old: array(old.astype(str))),
     "fields": replaced("items", lambda old: array(old.view([("a", "<i8")]))),
@@ -254,7 +260,7 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "items of two axes": replaced("items", lambda old: array(old[None])),
     "more prompts": replaced("prompts", lambda old: array(old + 1)),
     "a negative number of prompts": replaced("prompts", lambda old: array(old - 5)),
-    "a negative number of prompts, made up for": replaced("prompts", lambda old: array(np.add(old, [-2, 0, 2]))),
+    "a negative number of prompts, with the right sum": replaced("prompts", lambda old: array(np.add(old, [-2, 0, 2]))),
     "more prompts than anybody has": replaced("prompts", lambda old: array(old + (1 << 62))),
     "facts that are not there": replaced("facts", lambda old: array(old + 99)),
     "facts before the first": replaced("facts", lambda old: array(old - 1)),

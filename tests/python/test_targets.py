@@ -270,7 +270,9 @@ def test_two_lists_as_long_as_the_batch_are_not_taken_for_sets(side):
     torch.testing.assert_close(columns.measured, torch.stack([last[0, 20] - last[0, 21], last[1, 21] - last[1, 20]]))
     sets = residscope.attribute(cache, ({"w20", "w21"}, {"w22", "w23"}))
     torch.testing.assert_close(sets.measured, last[:, [20, 21]].mean(1) - last[:, [22, 23]].mean(1))
-    three = residscope.attribute(cache, (["w20", "w21", "w22"], "w23"))  # a set, as two prompts need two entries
+    three = residscope.attribute(
+        cache, (["w20", "w21", "w22"], "w23")
+    )  # three tokens cannot be one for each of two prompts, so they are a set
     torch.testing.assert_close(three.measured, last[:, [20, 21, 22]].mean(1) - last[:, 23])
 
 

@@ -219,7 +219,7 @@ def test_a_page_holds_the_replies_that_are_one_click_away(request, holds, run, p
 
 @pytest.mark.parametrize(("position", "asked"), [("last", "last"), (2, 2)])
 def test_a_page_of_the_prompts_holds_the_replies_with_all_prompts(odd, position, asked):
-    """One request is for the target, which is shown first, the other for the head under the pointer."""
+    """The page has two replies: the target by layer, and the values of all heads (for a head under the pointer)."""
     page = saved(odd.cache, "view", tab="prompts", prompt=1, position=position)
     wanted = {("attribute", by, "frozen", None, asked) for by in ("accumulated", "head")}
     assert wanted == {one for one in requests(page) if one[0] == "attribute" and one[2:] == ("frozen", None, asked)}
@@ -228,7 +228,7 @@ def test_a_page_of_the_prompts_holds_the_replies_with_all_prompts(odd, position,
 
 @pytest.mark.parametrize("selection", [{}, {"tab": "token-lens", "by": "head", "weighting": "value"}])
 def test_a_page_holds_the_code_of_each_picture_with_its_heads(odd, selection):
-    """Each request selects the picture's own tab, because the selection is a part of the request."""
+    """A request for a picture in a tab selects this tab, because the selection is a part of the request."""
     page = saved(odd.cache, "heads", prompt=0, heads=["L1H2"], top_k=1, **selection)
     names = list(dict.fromkeys(["L1H2", *listed(odd, 0)]))
     shown = msgspec.to_builtins(page.selection)
@@ -297,8 +297,8 @@ def test_the_mean_of_long_prompts_with_different_ends_has_no_destination():
         (Shown(TARGET), Span(0, 1)),
     ],
 )
-def test_all_heads_combined_are_one_line_of_a_long_prompt(shown, line):
-    """The text shows what one token reads: the destination, or the first token if there is no single destination."""
+def test_combined_attention_of_a_long_prompt_is_requested_for_one_destination(shown, line):
+    """The text shows what one token reads: the destination if there is a single one, otherwise the first token."""
     found = Views(shown, facts(600, 599, 300, layers=2)).in_one("value")
     assert found == [BlendAttention(layer, TARGET, shown.prompt, "value", rows=line) for layer in (None, 0, 1)]
 

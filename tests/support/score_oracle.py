@@ -18,14 +18,14 @@ NORMS = ("norm", "ln1", "ln_attn")
 
 @dataclass
 class Pinned:
-    """Keeps the scales of the norms in a block's attention at their values in the first run."""
+    """Keeps the scales of the norms before and in a block's attention at their values in the first run."""
 
     block: Any
     scales: dict[tuple[Any, ...], torch.Tensor] = field(default_factory=dict)
     maps: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
 
     def modules(self) -> list[torch.nn.Module]:
-        """Return the norms before queries and keys, without modules inside these norms."""
+        """Return the block's first norm and all norms in its attention, without modules inside these norms."""
         found, inside = [], set()
         attention = self.block.attn
         named = [("ln1", self.block.ln1)] if hasattr(self.block, "ln1") else []
@@ -99,7 +99,9 @@ class Run:
         self.pinned = Pinned(self.model.blocks[self.layer])
 
     def score(self, change: Any) -> torch.Tensor:
-        """Return the scores at the destination, `[batch, source]`, up to a constant: the logarithm of the pattern.
+        """Return the scores at the destination before any soft-cap, `[batch, source]`, up to a constant.
+
+        Without a soft-cap, this is the logarithm of the pattern.
 
         Args:
             change: A function of the stream before the layer that returns what the layer reads instead.
@@ -128,13 +130,13 @@ class Run:
             options = {} if self.mask is None else {"attention_mask": self.mask}
             self.model(self.tokens, **options)
         cap = getattr(getattr(block.attn, "original_component", None), "attn_logit_softcapping", None)
-        if cap:  # the rows are those of the score before its soft-cap
+        if cap:  # Residscope's rows sum to the score before its soft-cap
             scores = held["hook_attn_scores"][:, self.head, self.destination].double()
             return cap * (scores / cap).clamp(min=-1 + 1e-12).atanh()
         return held["hook_pattern"][:, self.head, self.destination].double().clamp(min=1e-300).log()
 
     def gradient(self, source: int, versus: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return log A(d, source) − log A(d, versus), `[batch]`, and its gradient, `[batch, pos, d_model]`."""
+        """Return score(d, source) − score(d, versus), `[batch]`, and its gradient, `[batch, pos, d_model]`."""
         stream: list[torch.Tensor] = []
 
         def leaf(x: torch.Tensor) -> torch.Tensor:
@@ -149,9 +151,9 @@ class Run:
         return value.detach(), gradient
 
     def without(self, vectors: torch.Tensor, position: torch.Tensor, source: int, versus: torch.Tensor) -> torch.Tensor:
-        """Return the decrease of log A(d, source) − log A(d, versus) if vectors are removed at one position.
+        """Return the decrease of score(d, source) − score(d, versus) if vectors are removed at one position.
 
-        Call `gradient` first: its run determines the scales of the norms.
+        The first run of this object determines the scales of the norms. It must be unchanged, as it is here.
         """
         each = torch.arange(len(vectors))
 

@@ -185,14 +185,14 @@ describe("why a head reads a token", () => {
     here?.click();
     await settled();
     const badge = (): HTMLElement | null => root.querySelector(".rs-badge-text");
-    expect(badge()?.title).toContain("It equals the log of the ratio of their attention: e to this number is how many");
+    expect(badge()?.title).toContain("It equals the log of the ratio of their attention: the source gets e to the power of this number times");
     const versus = root.querySelector<HTMLSelectElement>('[aria-label="What the source is compared with"]');
     if (!versus) throw new Error("no choice");
     versus.value = "mean";
     versus.dispatchEvent(new Event("change", { bubbles: true }));
     await settled();
     expect(text(root.querySelector(".rs-badge-long"))).toBe(
-      "✓ rows sum to +1.000 · log of 0.60, minus the mean log of the attention it pays, as cached",
+      "✓ rows sum to +1.000 · log of 0.60, minus the mean log weighted by attention, as cached",
     );
     expect(badge()?.title).toContain("minus the mean of all scores, weighted by the attention");
     badge()?.click();

@@ -35,7 +35,7 @@ class Part:
         structure: The structure from which the rows were made. None if the rows are sources.
         read: Returns the rows by another functional, in the shape of `result.values`. Scales are not recomputed.
         score: The score, if it is read at all sources at once. It then has a different functional at each source.
-        read_by_score: Returns the rows as the same score in another run reads them. None if `score` is None.
+        read_by_score: Returns the rows, read by the same score's functionals in another run. None if `score` is None.
     """
 
     result: Attribution

@@ -79,7 +79,11 @@ def check_inner(view: CacheView, inner: Inner) -> None:
             if inner.feature is not None and inner.feature.norm:
                 points = [] if place.layer is None else [f(view, place.layer) for f in (mlp_point, attention_point)]
                 if not any(point.place == place and point.norm == inner.feature.norm for point in points):
-                    raise ResidscopeError("feature", f"No norm of this model is between `{inner.at}` and the feature.")
+                    raise ResidscopeError(
+                        "feature",
+                        "The feature is said to be read through a norm, but this model has no such norm after "
+                        f"`{inner.at}`: leave the norm out.",
+                    )
         case AttentionScore():
             _check_score(view, inner)
 

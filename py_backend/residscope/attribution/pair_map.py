@@ -28,7 +28,7 @@ class Pairs:
         values: `[query component, key component, batch]`.
         query: The components at the destination, along the first axis. `biases` is what biases add to the query.
         key: The components at the source, along the second axis.
-        measured: `[batch]`, the model's own score, or the difference of the scores of the source and another source.
+        measured: `[batch]`, the score, or its difference from the score of another source or from the mean score.
         unexplained: `[batch]`, measured − the sum of all pairs.
         measured_from: Where `measured` was read, in words.
         tolerance: Values of `unexplained` up to this are rounding.
@@ -117,7 +117,7 @@ class Pairs:
 
         Args:
             prompt: The prompt. None: the mean over prompts.
-            k: The number of components of each side, chosen by the largest value in their row or column.
+            k: The number of components of each side, chosen by the largest absolute value in their row or column.
 
         Returns:
             A `plotly.graph_objects.Figure`.

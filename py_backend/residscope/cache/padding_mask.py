@@ -37,7 +37,7 @@ class ShownMask:
 
     Attributes:
         spans: The first and the last token of each prompt that this mask does not mask.
-        is_certain: False if there may be no mask, because attention to these tokens may be rounded to 0 by chance.
+        is_certain: False if there may be no mask: attention to the tokens outside the spans may be 0 only by rounding.
     """
 
     spans: Spans
@@ -49,7 +49,7 @@ _CHANCE = 1e-4
 
 
 def mask_in_patterns(view: CacheView, rows: list[list[int]] | None) -> ShownMask | None:
-    """The mask that shows in the cached attention patterns. None if no pattern was cached."""
+    """The mask that shows in the cached attention patterns. None if no whole pattern was cached."""
     import torch
 
     patterns = list(_patterns(view))
@@ -124,10 +124,10 @@ def _one_token(ids: list[int]) -> bool:
 
 
 def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[list[bool]]) -> float:
-    """The probability that attention without a mask is exactly 0 by chance where these spans suggest a mask.
+    """The probability that there is no mask, and that rounding alone made the zeros that look like one.
 
     A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
-    token) is exactly 0. One zero is added, because a few tokens are weak evidence. The heads' probabilities are
+    token) is exactly 0. One zero and one other value are added, because a few tokens are weak evidence. The heads' probabilities are
     multiplied. But heads may round to 0 at the same tokens, so the result is at least the share of real tokens that do
     not attend to themselves in any head.
     """

@@ -176,7 +176,7 @@ class CacheView:
         return next((name for name in names if name in self.activations), None)
 
     def rows(self, name: str, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch read ..."]:
-        """Return one activation at one position of each prompt (`pos` = 1), or at every position (`positions=None`).
+        """Return one activation at one position of each prompt (`read` is 1), or at every position (`positions=None`).
 
         The result is in the working precision: float32, or float64 if the cache is float64.
         """
@@ -257,7 +257,7 @@ class CacheView:
     @property
     def given_tokens(self) -> bool:
         """Whether the token ids were passed by the user instead of read from the cache."""
-        return self._tokens is not None
+        return self.root._tokens is not None
 
     @property
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
@@ -454,7 +454,9 @@ class CacheView:
         return gaps + [name for name in ("hook_embed", "ln_final.hook_scale") if not self.has(name)]
 
     def first_not_finite(self) -> str | None:
-        """Return the first place where the cache holds NaN or infinity, in words. None if all values are finite."""
+        """Return the first place where the cache holds NaN or infinity, in words. None if there is none.
+
+        Attention scores are not checked."""
         for name, tensor in self.activations.items():
             # Attention scores are −inf above the diagonal by design. Any other infinity is an error.
             if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):

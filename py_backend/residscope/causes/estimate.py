@@ -51,9 +51,9 @@ def estimate(
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: What would be replaced, as in `patch`. `"q"`, `"k"`, `"v"`: one head at a time gets the source's query, key
             or value, after its norm, and rotated for its position in `cache`. `"pattern"`: one head at a time gets the
-            source's whole pattern. For a query or key, the soft-max is computed again and is not approximated linearly,
-            so it may be saturated. If several heads share a key or value (grouped queries), each effect is that of one
-            head, and the other heads keep the cached key or value.
+            source's whole pattern. For a query or key, the soft-max is computed again instead of being approximated, so
+            the estimate is also good where the soft-max saturates. If several heads share a key or value (grouped
+            queries), each effect is that of one head, and the other heads keep the cached key or value.
         positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. For `"q"` and
             `"pattern"` the positions are destinations, for `"k"` and `"v"` sources.
         position: Where the target is read, as in `attribute`, but not `"all"`.

@@ -42,7 +42,7 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     The norms' weights and centring are folded in. If the logits have no soft-cap, the mean over the vocabulary is
     subtracted from `W_U`, which changes no prediction. So a model has the same scores with raw weights as in
     compatibility mode. The scales of the norms are left out, because they are positive and do not change the sign.
-    The scores are computed once for each state of the weights.
+    The scores are memoised until the weights change.
 
     Raises:
         ResidscopeError: If no layer has a fixed OV circuit, or weights cannot be read or hold NaN or infinity.
@@ -81,7 +81,7 @@ def _differences(view: CacheView) -> list[str]:
 
 
 _COMPARED = 64
-"""At most this many vectors of a run are compared with the weights."""
+"""About this many vectors of a run are compared with the weights (fewer than twice as many)."""
 
 
 def _values_match(view: CacheView, layer: int) -> bool:
@@ -157,7 +157,7 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
 
 
 def _unembedding_times_embedding(view: CacheView) -> Float[Tensor, "d_model d_model"]:
-    """W_U W_E, summed over blocks of the vocabulary."""
+    """W_U W_E, summed over blocks of the vocabulary. Without a soft-cap, the mean over it is taken from W_U first."""
     W_U, _ = unembedding(view)
     W_E = _embedding(view)
     if W_E is None or W_E.shape != W_U.T.shape or W_E.shape[1] != int(view.cfg.d_model):

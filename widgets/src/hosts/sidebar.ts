@@ -28,7 +28,7 @@ export interface SidebarHost {
   remember(opened: Opened): void;
   /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
-  /** Called with the path of a kernel when the sidebar changes to another kernel. */
+  /** Called when the sidebar changes to another kernel, with the path of the kernel that it leaves. */
   onLeave?(path: string): void;
 }
 
@@ -189,7 +189,8 @@ class KernelPane {
   /** Gives the focus to the cache in view, or to the first row of the list. Returns false if there is neither. */
   focus(): boolean {
     const to = this.#isListVisible.peek()
-      ? this.#list.querySelector<HTMLElement>('[aria-current="true"], .rs-cache-main')
+      ? (this.#list.querySelector<HTMLElement>('[aria-current="true"]') ??
+        this.#list.querySelector<HTMLElement>(".rs-cache-main"))
       : this.#button;
     to?.focus();
     return to !== null;

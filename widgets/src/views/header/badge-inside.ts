@@ -18,8 +18,8 @@ export function insideSum(store: Store, inner: InnerFacts | null | undefined, su
   const { attention = null, versus_attention: other = null } = inner ?? {};
   if (score?.versus === "mean")
     return !store.isMean.value && attention !== null
-      ? `${written} · log of ${weight(attention)}, minus the mean log of the attention it pays, as cached`
-      : `${written} · log of its attention, minus the mean log of the attention it pays, as cached`;
+      ? `${written} · log of ${weight(attention)}, minus the mean log weighted by attention, as cached`
+      : `${written} · log of its attention, minus the mean log weighted by attention, as cached`;
   if (score && !store.isMean.value && score.versus !== null && attention !== null && other !== null)
     return `${written} · log of ${weight(attention)} / ${weight(other)}, as cached`;
   return `${written}, as cached`;
@@ -30,22 +30,22 @@ export function scoreMeaning(store: Store): string {
   const score = scoreIn(store.target.value);
   if (!score) return "";
   const times = (than: string): string =>
-    store.isMean.value ? "" : `: e to this number is how many times as much attention the source gets as ${than}`;
+    store.isMean.value ? "" : `: the source gets e to the power of this number times ${than}`;
   switch (score.versus) {
     case null:
       return "The number is the attention score, before the softmax.";
     case "mean":
       return (
         "The number is the score of the source, minus the mean of all scores, weighted by the attention. It equals " +
-        `the log of the attention to the source, minus the mean log${times("this (geometric) mean")}.`
+        `the log of the attention to the source, minus the mean log${times("the geometric mean of all attention")}.`
       );
     default:
       return (
         "The number is the score of the source, minus the score of the other source. It equals the log of the ratio " +
-        `of their attention${times("the other")}.`
+        `of their attention${times("the attention of the other source")}.`
       );
   }
 }
 
-/** An attention weight with two significant digits: the log of the ratio of two weights must give the written sum. */
+/** An attention weight with two significant digits, so that a reader can check the written sum roughly. */
 const weight = (value: number): string => plain(value, value > 0 ? value : 1);

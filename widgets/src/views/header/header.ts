@@ -78,7 +78,10 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountTrail(parent, store, signal);
 }
 
-/** The name and the facts of the cache. If there is no room next to the name, a click on the name shows the facts. */
+/**
+ * The name and the facts of the cache. If there is no room next to the name, a click on the name shows the facts. In a
+ * sidebar, a click shows the list of caches instead.
+ */
 function mountName(parent: HTMLElement, store: Store, width: { value: number }, signal: AbortSignal): void {
   const id = `rs-facts-${++headers}`;
   const open = state(false);

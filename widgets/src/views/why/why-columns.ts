@@ -104,7 +104,7 @@ export function mountColumns(
     const { component } = line;
     const written = signed(line.value, found.largest);
     const asks = component !== null && acts.canAsk(component);
-    const hint = asks ? ". Enter asks what it moves here, w why it reads there" : "";
+    const hint = asks ? ". Enter asks what this head moves, w asks why it reads there" : "";
     return html`<div role="listitem"><div role=${asks ? "button" : "note"} tabindex=${isStop ? 0 : -1}
         class="rs-why-line ${asks ? "rs-asks" : ""} ${
           component !== null && component.label === focused ? "rs-hover" : ""
