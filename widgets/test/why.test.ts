@@ -185,7 +185,7 @@ describe("why a head reads a token", () => {
     here?.click();
     await settled();
     const badge = (): HTMLElement | null => root.querySelector(".rs-badge-text");
-    expect(badge()?.title).toContain("It equals the log of the ratio of their attention: the source gets e to the power of this number times");
+    expect(badge()?.title).toContain("their attention: the source gets e to the power of this number times");
     const versus = root.querySelector<HTMLSelectElement>('[aria-label="What the source is compared with"]');
     if (!versus) throw new Error("no choice");
     versus.value = "mean";

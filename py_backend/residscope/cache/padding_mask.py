@@ -127,9 +127,9 @@ def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[li
     """The probability that there is no mask, and that rounding alone made the zeros that look like one.
 
     A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
-    token) is exactly 0. One zero and one other value are added, because a few tokens are weak evidence. The heads' probabilities are
-    multiplied. But heads may round to 0 at the same tokens, so the result is at least the share of real tokens that do
-    not attend to themselves in any head.
+    token) is exactly 0. One zero and one other value are added, because a few tokens are weak evidence. The heads'
+    probabilities are multiplied. But heads may round to 0 at the same tokens, so the result is at least the share
+    of real tokens that do not attend to themselves in any head.
     """
     places = [(at, q) for at, (first, last) in enumerate(spans) for q in range(first + 1, last + 1)]
     prompts, queries = [at for at, _ in places], [q for _, q in places]

@@ -456,7 +456,8 @@ class CacheView:
     def first_not_finite(self) -> str | None:
         """Return the first place where the cache holds NaN or infinity, in words. None if there is none.
 
-        Attention scores are not checked."""
+        Attention scores are not checked.
+        """
         for name, tensor in self.activations.items():
             # Attention scores are −inf above the diagonal by design. Any other infinity is an error.
             if not tensor.is_floating_point() or name.endswith("hook_attn_scores"):
