@@ -125,7 +125,7 @@ def test_feature_targets_without_an_exact_decomposition_are_refused(booted):
         "has no feature 60": (cache, stream, 60),
         "is not a feature": (cache, stream, "L1N3"),
         "normalises its input": (cache, made(saes.Normed, cache, "blocks.1.hook_resid_pre"), 3),
-        "not the stream": (cache, made(saes.Sae, cache, "blocks.1.hook_mlp_out"), 3),
+        "neither the stream": (cache, made(saes.Sae, cache, "blocks.1.hook_mlp_out"), 3),
         "nor what an MLP": (cached, other, 3),
         "never active": (cache, dead, 3),
         "or does more": (cache, unlike, 3),
