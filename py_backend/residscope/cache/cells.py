@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(None)) -> CacheView:
     """Return a view of the same activations in which each position is a prompt of one position.
 
-    Activations for pairs of positions and rotary tables are left out.
+    Activations for pairs of positions, rotary tables, and activations without axes for prompts and positions are left
+    out.
 
     Args:
         view: The cache.

@@ -27,7 +27,7 @@ _LARGEST = 1 << 24
 """At most this many activations of features are computed at once: 64 MB in float32."""
 
 _COMPARED = 4
-"""The number of vectors that are encoded twice: together, and one by one."""
+"""At most this many vectors are encoded twice: together, and one by one."""
 
 
 @dataclass(frozen=True)

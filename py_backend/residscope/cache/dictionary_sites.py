@@ -101,10 +101,10 @@ def held_as(view: CacheView, name: str) -> str:
 
 
 def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
-    """Return the SAE, and the names of the encoded and the reconstructed activation. None if not given.
+    """Return the SAE, and the names of the encoded and the reconstructed activation. Both None if no name was given.
 
     Raises:
-        ResidscopeError: If no SAE was given.
+        ResidscopeError: If no SAE was given, or not one or two names after it.
     """
     read, written = None, None
     if isinstance(given, tuple | list):

@@ -68,7 +68,7 @@ class NeuronMap(NamedTuple):
     Attributes:
         weight: The weight.
         bias: The bias; 0 if there is none.
-        names: Names of the activations that hold this input, the preferred one first. The last axis has one entry for
+        names: Names of the activations that hold this input, the preferred one first. Their last axis has one entry for
             each neuron.
     """
 
@@ -171,7 +171,7 @@ def neuron_parts(view: CacheView, layer: int) -> tuple[NeuronPart, ...]:
 
 
 def neuron_map(view: CacheView, layer: int, index: int, part: NeuronPart) -> NeuronMap:
-    """Return the linear map of one input of a neuron.
+    """Return the linear map of one input of a neuron. If the MLP is gated, "pre" means the gate.
 
     Raises:
         ResidscopeError: If the layer has no such neuron or no such part, or its weight cannot be read.

@@ -23,8 +23,8 @@ class Layout(NamedTuple):
 
     Attributes:
         names: All keys of the cache, in order.
-        left_out: Keys of entries that are not tensors.
-        others: Names of the entries that are not tensors, each with its type in words.
+        left_out: Keys of the entries that are not tensors, or whose key is not a string.
+        others: Names of these entries, each with its type in words.
         arrays: Names of NumPy arrays, which are read as tensors.
         has_saes: Whether the cache holds outputs of SAEs that were attached to the model.
         has_batch_dim: Whether activations have an axis of prompts.
@@ -121,7 +121,7 @@ def _extent(activations: Mapping[str, Tensor], has_batch_dim: bool) -> tuple[int
 def _check_shapes(activations: Mapping[str, Tensor], has_batch_dim: bool, batch: int, n_pos: int) -> None:
     """Refuse a cache without prompts or positions, or with activations from different runs or models.
 
-    Only activations whose axes are the same in every model are checked.
+    Only the stream and the patterns are checked, because their axes are the same in every model.
     """
     if not batch or not n_pos:
         raise ResidscopeError(
@@ -175,7 +175,7 @@ def _unreadable(value: Any) -> str | None:
 
 
 def _tensor(value: Any) -> Tensor | None:
-    """An entry of a cache as a tensor. None if it is something else, such as a prompt or a loss.
+    """An entry of a cache as a tensor. None if it is something else, such as a text, or if it cannot be read.
 
     A NumPy array becomes a tensor that shares its memory: nothing is copied.
     """

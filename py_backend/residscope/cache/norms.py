@@ -24,7 +24,7 @@ class Norm:
         centres: Whether it subtracts the mean (LayerNorm) or not (RMSNorm).
         weight: The weight. None if it is folded into the next layer, or absent.
         bias: The bias. None if it is folded into the next layer, or absent.
-        eps: The constant that is added to the variance.
+        eps: The constant that is added under the square root.
         divides: Whether the module is a norm at all. Some models have an identity module instead of a norm.
     """
 
@@ -135,7 +135,10 @@ _MOST_TOLERANCE = 0.1
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
-    """Return a note if the final norm's output for the final stream differs from the one that its parameters give."""
+    """Return a note if the final norm computes something else than its parameters say.
+
+    The norm is called with vectors of the final stream, or with random vectors if the stream was not cached.
+    """
     run = view.root
     return list(run.memo.once(("final norm",), lambda: tuple(_odd_final_norm(run))))
 

@@ -24,13 +24,15 @@ All other code takes the first and the last real token of each prompt from here.
      all copies are padding. If every prompt begins with exactly two copies, BOS was added twice, and both are real. If
      every prompt begins with exactly one copy, it is the BOS that TransformerLens adds. In all other cases the last
      copy in each prompt is its BOS, and the copies before it are padding.
-   - In two cases a note says that a copy that counts as BOS could be padding: if TransformerLens adds no BOS; or if no
-     prompt is padded at its end, and the tokenizer pads on the left or the padding token is not the end of text.
+   - In three cases a note says that the copies that count as BOS could be padding: if every prompt begins with two
+     copies; if TransformerLens adds no BOS; or if no prompt is padded at its end, and the tokenizer pads on the left
+     or the padding token is not the end of text.
 4. Other repeated tokens.
-   - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set.
+   - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set. Two or more
+     BOS tokens at the start do so, too, if their number differs between prompts.
    - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at
      least three tokens (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
-   - A repeated token before the BOS of some prompts is padding if other prompts begin with BOS.
+   - The copies of one token before the BOS of some prompts are padding if all other prompts begin with BOS.
    - If the evidence is weaker, the tokens are treated as real, with a note that they could be padding. For a single
      token the note needs further evidence (`_single` in `padding_tokens`), because most prompts of equal length were
      never padded.

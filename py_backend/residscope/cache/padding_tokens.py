@@ -108,13 +108,13 @@ def start_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf) -
 def _repeated(
     inwards: list[list[int]], runs: list[tuple[int, int]], special: SpecialTokens, *, at_end: bool
 ) -> Evidence:
-    """Return what runs of two or more equal tokens show, if the tokenizer does not declare this token as padding.
+    """Return what runs of two or more equal tokens show, if the tokenizer does not declare the token as padding.
 
     Args:
-        inwards: The rows of token ids, beginning at this end of the prompts.
+        inwards: The token ids of each prompt, listed from the examined end inwards.
         runs: The run of each row (`_run`).
         special: The special tokens.
-        at_end: Whether this is the end of the prompts.
+        at_end: Whether the end of the prompts is examined, instead of the start.
     """
     size, none = len(inwards[0]), [0] * len(inwards)
     longest = max((run for run in runs if 1 < run[1] < size), key=lambda run: run[1], default=None)
@@ -200,5 +200,5 @@ def _run(row: list[int]) -> tuple[int, int]:
 
 
 def _lengths(runs: list[tuple[int, int]], token: int, size: int) -> list[int]:
-    """The length of each row's run of this token. 0 if the whole row is this token."""
+    """The length of each row's run of this token. 0 if the row begins with another token, or has no other token."""
     return [count if of == token and count < size else 0 for of, count in runs]

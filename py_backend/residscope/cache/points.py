@@ -2,8 +2,8 @@
 
 A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
 c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
-sublayers. If the cache holds the sublayer's input, the model's name and configuration are ignored. The point and the
-norm must then give this input.
+sublayers. If the cache holds the sublayer's input, the point and the norm are chosen that give this input. Only if none
+do, or if the input was not cached, the model's modules and configuration decide.
 """
 
 from __future__ import annotations
@@ -145,14 +145,14 @@ def mlp_point(view: CacheView, layer: int) -> Point:
 
 
 def _is_parallel(view: CacheView, layer: int) -> bool:
-    """Whether a layer's attention and MLP seem to read the same stream. `_found` checks this."""
+    """Whether a layer's attention and MLP seem to read the same point of the stream. `_found` checks this."""
     if view.has(f"blocks.{layer}.hook_resid_mid"):
         return False
     return bool(getattr(view.cfg, "parallel_attn_mlp", False)) or not hasattr(view.model.blocks[layer], "attn")
 
 
 def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
-    """The path of a block's norm, if the block has a norm of this name before the sublayer."""
+    """The path of a block's norm, in a list. Empty if the block has no norm of this name before the sublayer."""
     behind = view.memo.once(("norms outputs",), lambda: (norms_outputs(view),))[0]
     return [] if behind or not hasattr(view.model.blocks[layer], name) else [f"blocks.{layer}.{name}"]
 
@@ -160,13 +160,13 @@ def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
 def _found(
     view: CacheView, layer: int, part: Literal["attn", "mlp"], inputs: tuple[str, ...], candidates: list[Point]
 ) -> Point:
-    """The first point that gives the sublayer's cached input. If that input was not cached, the first point."""
+    """The first candidate that gives the sublayer's cached input. The first candidate if none does."""
     run = view.root
     return run.memo.once(("point", part, layer), lambda: _decided(run, layer, inputs, candidates))
 
 
 _SOME = 16
-"""The number of rows that are compared."""
+"""If there are more rows, at least this many and fewer than twice as many are compared."""
 
 
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:

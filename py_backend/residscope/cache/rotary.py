@@ -122,7 +122,7 @@ class HeadVectors:
         return x
 
     def linear(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Return vectors after all stages, without biases. The vectors are terms of the projection's output."""
+        """Apply all stages, without biases, to vectors that are terms of the projection's output."""
         for stage in self.stages:
             x = stage.apply(x)
         return x
@@ -200,7 +200,8 @@ def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> 
         view: The cache.
         layer: The layer.
         width: The width of a head.
-        only: The key of the only table that is needed. For `IN_CACHE`, no module is read.
+        only: The key of the table that is needed, if it is known. For `IN_CACHE`, no module is read. Other keys change
+            nothing.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]
@@ -219,7 +220,7 @@ def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> 
 
 
 def _whole(view: CacheView, name: str) -> Tensor | None:
-    """A cached table with an axis of prompts."""
+    """A cached table with an axis of prompts. None if the table has neither two nor three axes."""
     tensor = view.activations[name].detach()
     tensor = tensor if tensor.ndim == 3 else tensor[None] if tensor.ndim == 2 else None
     return None if tensor is None else tensor.to(view.like)
@@ -302,4 +303,4 @@ def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
 
 
 _MOST_TABLES = 8
-"""The largest number of tables that are tried."""
+"""At most this many tables are taken from the model's modules and from the usual frequencies."""

@@ -81,7 +81,7 @@ class TokenText:
         return len(self.special)
 
     def between(self, start: int, end: int) -> str:
-        """Return the text of the tokens from `start` to `end`, counted from the first real token."""
+        """Return the text of the tokens from `start` up to, not including, `end`, counted from the first real token."""
         return self._data[self.starts[start] : self.starts[end]].decode(errors="replace")
 
     @cached_property
@@ -89,7 +89,7 @@ class TokenText:
         return self.text.encode("utf-8", "surrogateescape")
 
     def first_from(self, place: int) -> int:
-        """Return the first token that begins at or after a character."""
+        """Return the first token that begins at or after a character. The number of tokens if there is none."""
         return min(bisect_left(self.starts, self.places[place]), len(self))
 
     def token_at(self, place: int) -> int:
@@ -102,7 +102,10 @@ class TokenText:
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """Return the ids of the tokenizer's special tokens. The unknown token is left out, because it stands for text."""
+    """Return the ids of the tokenizer's special tokens.
+
+    The unknown token is left out, because it stands for text. If it is also BOS, EOS or the padding token, it is kept.
+    """
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     ends = {id for name in names if isinstance(id := attribute(tokenizer, name), int)}
     listed = attribute(tokenizer, "all_special_ids")
@@ -125,7 +128,7 @@ def found_segments(
         ids: The ids of the tokens.
 
     Raises:
-        ResidscopeError: If the rule finds nothing.
+        ResidscopeError: If the prompt has no turns, or no tags.
     """
     match by:
         case "sentence":
@@ -214,7 +217,10 @@ def _sentence_ends(text: str) -> list[int]:
 
 
 def _turns(tokens: TokenText, eos: int | None, ids: list[int]) -> list[Segment]:
-    """The turns of a chat. Each begins with a special token and a role, and ends with a special token."""
+    """The turns of a chat. Each begins with a special token and a role, and ends after its closing special token.
+
+    A turn that is not closed ends before the next turn, or with the prompt.
+    """
     openings = list(_openings(tokens))
     if not openings:
         raise ResidscopeError(
@@ -291,7 +297,7 @@ def _tags(tokens: TokenText) -> tuple[list[Segment], list[str]]:
 
 
 def _closed(text: str, opening: re.Match[str]) -> int | None:
-    """The place after the tag that closes this opening tag. None without one. Tags of one name may be nested."""
+    """The place after the tag that closes this opening tag. None if no tag does. Tags of one name may be nested."""
     depth = 1
     for tag in _TAG.finditer(text, opening.end()):
         if tag[2] == opening[2]:

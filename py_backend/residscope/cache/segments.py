@@ -99,7 +99,7 @@ class Segments(Sequence[Segment]):
         return at % len(self)
 
     def at(self, position: int) -> int | None:
-        """Return the index of the segment that has this position. None if the position is padding."""
+        """Return the index of the segment that has this position. None if no segment has it, as for padding."""
         return next((at for at, segment in enumerate(self.items) if segment.start <= position < segment.end), None)
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ LARGEST = 4_000_000
 """At most this many entries of a pattern are computed at once."""
 
 _MOST_ROWS = 128
-"""At most this many destinations are compared with the cached pattern."""
+"""About this many destinations are compared with the cached pattern: at least one in each range of `rows_of`."""
 
 
 SIDES: tuple[SideName, SideName] = ("q", "k")
@@ -151,7 +151,8 @@ class SoftMax:
         total = self.total(scores)[..., None]
         paid = (scores - total).exp()
         mean = (paid * worth).sum(-1, keepdim=True)
-        # All other sources together: the logarithm of the sum of their exponentials, and the mean of their worth.
+        # All other sources and the sink: the logarithm of the sum of their exponentials, and the mean of their worth.
+        # The worth of the sink is 0.
         rest, rest_worth = total + torch.log1p(-paid), (mean - paid * worth) / (1 - paid)
         # At the source with the largest score, 1 − attention may round to 0: the other sources are summed directly.
         most = scores.argmax(-1, keepdim=True)
@@ -183,8 +184,9 @@ class SoftMax:
     def _visible(self, scores: Tensor, rows: slice) -> Bool[Tensor, "batch row source"]:
         """Which sources are attended to: those with attention, and those whose attention was rounded to 0.
 
-        Attention counts as rounded to 0 under three conditions. By the source's score, it is below the smallest number
-        of the dtype. The source is not padding. Some destination in this layer attends at the same distance.
+        Attention counts as rounded to 0 under three conditions. The attention that the score gives is below the
+        smallest normal number of the dtype. The source is not padding. Some destination, in any prompt and head of this
+        layer, attends at the same distance.
         """
         import torch
 
@@ -217,7 +219,7 @@ class SoftMax:
         return view.root.memo.once(("distances read", reader.layer), found)
 
     def _scale(self, q: Tensor, k: Tensor) -> Float[Tensor, "batch pos"]:
-        """τ at each destination. At a destination with a single source, τ has no effect, and is set to 1."""
+        """The scale τ of the scores at each destination. With fewer than two known scores, τ is set to 1."""
         import torch
 
         if self.scores.rule.scale is not None:
@@ -231,7 +233,7 @@ class SoftMax:
         return torch.cat(found, 1).to(q)
 
     def _sink(self, vectors: Vectors) -> float | None:
-        """The logarithm of the sink, from the row that shows it most precisely. None if all rows add up to 1.
+        """The logarithm of the sink, from the row that shows it most precisely. None if all real rows add up to 1.
 
         Raises:
             ResidscopeError: If the sink differs between destinations.

@@ -23,7 +23,7 @@ class SpecialTokens:
         adds_bos: Whether TransformerLens adds BOS to each prompt.
         has_tokenizer: Whether the model has a tokenizer.
         pads_left: Whether the tokenizer pads on the left.
-        others: All other special tokens, such as the unknown token.
+        others: All other added tokens of the tokenizer. Most of them are special tokens, such as the unknown token.
     """
 
     pad: int | None = None

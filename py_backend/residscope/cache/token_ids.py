@@ -18,7 +18,9 @@ _known: Any = None
 
 
 def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
-    """Return the token ids whose embeddings are the rows of `embed`. None if a row matches no token, or several.
+    """Return the token ids whose embeddings are the rows of `embed`.
+
+    None if a row matches no token or several tokens, or if the model's embedding cannot be read.
 
     The match is exact: a row that differs in one bit does not match. Processed weights match, too, if the cache was
     made with them.

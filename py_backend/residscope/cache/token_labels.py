@@ -53,7 +53,7 @@ def padding_in_mean(view: CacheView, prompt: int | None, window: range | None = 
 
 
 def _common(column: list[int], text: Callable[[int], str], special: frozenset[int]) -> TokenLabel:
-    """The label of one position in all prompts: the common token, or the different tokens."""
+    """The label of one position in all prompts: the common token, or up to 12 of the different tokens."""
     different = list(dict.fromkeys(column))
     if len(different) == 1:
         return TokenLabel(text(different[0]), different[0], special=different[0] in special)

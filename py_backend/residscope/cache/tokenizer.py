@@ -131,7 +131,7 @@ def unknown_token(tokenizer: Any) -> int | None:
 
 
 def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
-    """The result of the first of these methods that the tokenizer has. None without such a method, or if it fails."""
+    """The result of the first of these methods that the tokenizer has. None if it has none, or if the method fails."""
     for name in methods:
         method = attribute(tokenizer, name)
         if method is not None:

@@ -84,8 +84,8 @@ def final_vectors(
     """Return the final norm's output, cached or computed from the final stream. None if neither is possible."""
     module = getattr(view.model, "ln_final", None)
     name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
-    # In a `HookedTransformer`, `hook_normalized` comes after the norm's weight and bias. RMSNorm in version 2 is an
-    # exception: there `hook_normalized` comes before the weight.
+    # In a `HookedTransformer`, `hook_normalized` comes after the norm's weight and bias. The exception is RMSNorm in
+    # version 2 of TransformerLens: there `hook_normalized` comes before the weight.
     if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
         name = view.first("ln_final.hook_normalized")
     if name is not None:
@@ -153,7 +153,7 @@ def _inner(module: Any) -> Any:
 
 
 def _unembedding(view: CacheView, unknown: Any) -> tuple[Tensor, Tensor | None, int]:
-    """The weight, the bias, and the bytes that keeping them takes. `unknown`: the layer, if its class is unknown."""
+    """The weight, the bias, and the bytes that keeping them takes. `unknown`: the layer, if `is_plain` is false."""
     model = view.model
     if unknown is not None:
         found = linear_map_of(unknown, view, int(view.cfg.d_model))

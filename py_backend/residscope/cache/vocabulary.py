@@ -167,7 +167,7 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return nearly always the same as `each_spaced`, but faster: the tokens are looked up by their names.
+        """Return what `each_spaced` returns, with rare differences, but faster: tokens are looked up by their names.
 
         If names do not mark spaces, `each_spaced` is called, but only if the vocabulary may have tokens with a space.
         """
@@ -184,7 +184,7 @@ class Vocabulary:
         ]
 
     def _may_have_spaces(self, bare: list[Token]) -> bool:
-        """Whether the vocabulary may have one of these tokens with a space. Names and one encoded text decide this."""
+        """Whether the vocabulary may have one of these tokens with a leading space, by names and one encoded text."""
         if not bare:
             return False
         if not names_tokens(self.tokenizer):

@@ -22,7 +22,7 @@ def wrapped(module: Any) -> Any:
 
 
 def is_plain(module: Any) -> bool:
-    """Return whether a layer is of a class that is known to apply its `weight`, and the weight can be read."""
+    """Return whether a layer's class is in `known_layers` and its weight can be read. True if `module` is None."""
     import torch
 
     module = wrapped(module)
@@ -35,7 +35,7 @@ def is_plain(module: Any) -> bool:
 
 
 def known_layers() -> tuple[type, ...]:
-    """Return the classes whose `forward` returns x @ weight + bias, or rows of the weight."""
+    """Return the classes whose `forward` multiplies by the weight and adds the bias, or returns rows of the weight."""
     import sys
 
     from torch import nn
@@ -45,7 +45,7 @@ def known_layers() -> tuple[type, ...]:
 
 
 def unusable(tensor: Any) -> str | None:
-    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None otherwise."""
+    """Return why a tensor's values cannot be used directly, in words that follow "its weight". None if they can."""
     if not hasattr(tensor, "detach"):
         return f"is a `{type(tensor).__name__}`, not a tensor"
     if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
@@ -129,7 +129,7 @@ def _hint(module: Any, why: str) -> str:
 
 
 def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
-    """Return the first of these parameters that the module has, detached, with the device and dtype of `like`."""
+    """Return the first of these parameters that the module has, with `like`'s device and dtype. None if it has none."""
     for name in names:
         found = tensor_of(getattr(module, name, None))
         if found is not None:

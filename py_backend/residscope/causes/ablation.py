@@ -29,11 +29,11 @@ class Ablation:
     opposite sign shows that later components compensate for the change (self-repair).
 
     Attributes:
-        total: The effect in the run: the target in it − `before`. Its axes are `axes`. NaN if a layer has no such
-            component.
-        direct: The effect along the direct path alone: minus the component's row in `attribute` (for
-            `replace="zero"`), with the final norm's scale frozen or recomputed. NaN if it cannot be computed; a note
-            gives the reason.
+        total: The effect in the run: the target in this run − `before`. Its axes are `axes`. NaN if a layer has no such
+            component, or if the component does not come before the end of the path.
+        direct: The effect along the direct path alone, with the final norm's scale frozen or recomputed. For
+            `replace="zero"` and a frozen scale: minus the component's row in `attribute`. NaN if it cannot be computed;
+            a note gives the reason.
         indirect: total − direct.
         before: `[batch]`, the target in the unchanged run.
         components: The components, in the order in which `total` holds them.
@@ -43,8 +43,8 @@ class Ablation:
         notes: Notes on these numbers, in sentences.
         target: The target that was measured.
         model: The model's name.
-        path: The end of the path, such as `L23H3.q`. Empty if all paths were measured. If only one path was measured,
-            `direct` and `indirect` are NaN.
+        path: The end of the path, such as `L23H3.q`. Empty if all paths were measured. If it is not empty, `direct` and
+            `indirect` are NaN.
         edges: The attention edges that were taken out, such as `14 ← 10`. Empty if heads or sublayers were replaced.
     """
 
@@ -76,8 +76,8 @@ class Ablation:
         """Return one effect of each component in one prompt, or its mean over prompts.
 
         Raises:
-            ResidscopeError: If there is no such effect or prompt, or if only a path was measured, which has no direct
-                effect.
+            ResidscopeError: If there is no such effect or prompt, or if only a path was measured and `effect` is not
+                `"total"`.
         """
         if effect not in EFFECTS:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')

@@ -2,7 +2,7 @@
 
 `Structure` gives the factors by which the stream multiplies these outputs. A test checks the factors. It makes a run in
 which everything that layers add to the stream is held at its cached value, plus noise on the tested outputs. The stream
-before each layer must then differ from the cached stream by this noise, times the factor.
+before each layer must then differ from the cached stream by the sum of these noises, each times its factor.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Carry:
         self._test(sorted(layers), until)
 
     def factor(self, layer: int, until: int) -> float:
-        """Return the factor with which a sublayer's output stands in the stream before the layer `until`."""
+        """Return the factor by which a sublayer's output is multiplied in the stream before the layer `until`."""
         view = self._measurement.view
         own = output_factor(view, layer, "attn") if self._kind == "attn_out" else 1.0
         return own * self._carries[layer] / self._carries[until]
@@ -79,7 +79,7 @@ class Carry:
                 )
 
     def _frozen(self, layer: int, added: Tensor | None) -> list[tuple[Place, Edit]]:
-        """Edits that hold everything that a layer adds. Noise is added to the sublayer that is tested."""
+        """Edits that hold everything that a layer adds. `added` is the noise on the output that is tested, if any."""
         view, edits = self._measurement.view, list[tuple[Place, Edit]]()
         kinds: tuple[SiteKind, ...] = ("attn_out", "mlp_out")
         for kind in kinds:

@@ -1,4 +1,4 @@
-"""Random generators: which of them runs of a model draw from, and their states.
+"""Finds the random generators that the runs of a model draw from, and restores their states.
 
 The generators belong to the process, and another thread of the user may draw from them during our runs. So only the
 generators that runs of the model use get their earlier state back. Each replay finds them: their states before and
@@ -73,7 +73,7 @@ def watched(model: Any, run: Callable[[], T]) -> T:
 
 
 def may_draw(model: Any) -> bool:
-    """Whether the runs of a model may draw from different generators: it has hooks of the user, or is in training."""
+    """Whether two runs of a model may draw from different generators: it has hooks of the user, or is in training."""
     return in_training(model) or has_user_hooks(model)
 
 

@@ -39,7 +39,7 @@ class Measurement:
         readout: Reads the target from the final stream of a run.
         before: The target in the unchanged run, `[batch]`.
         notes: Notes on the target and the cache.
-        slopes: The target's gradient at each site, `[batch, pos, *inner]`, if it was computed with the replay.
+        slopes: The target's gradient at each site, `[batch, pos, *inner]`. Empty if it was not computed.
     """
 
     view: CacheView

@@ -68,7 +68,7 @@ def patch(
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.
-        progress: Whether to show a progress bar (tqdm) if it takes more than a second.
+        progress: Whether to show a progress bar (tqdm) if the runs take more than a second.
 
     Returns:
         The effects, in the target's unit. `.effects` is `[layer, head, batch]` for heads, otherwise `[layer, batch]`.
@@ -127,7 +127,10 @@ def patching(
     options: tuple[Any, Any, Any],
     work: Work,
 ) -> Patching:
-    """The common part of `patch`, `estimate` and `effects`. `work` returns the function that computes the effects."""
+    """The common part of `patch`, `estimate` and `effects`. `work` returns the function that computes the effects.
+
+    `options` are the arguments `tokens`, `attention_mask` and `model`.
+    """
     if at not in KINDS and at not in PARTS:
         known = ", ".join(f'"{kind}"' for kind in (*KINDS, *PARTS))
         raise ResidscopeError(
@@ -248,7 +251,7 @@ def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, li
 
 
 _SMALL = 0.05
-"""If source and cache differ by at most this share of the target's size, effects are not normalised."""
+"""If the target differs between source and cache by at most this share of its size, effects are not normalised."""
 
 
 def _normalized(effects: Tensor, before: Tensor, source: Tensor) -> tuple[Tensor, list[str]]:

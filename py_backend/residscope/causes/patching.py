@@ -23,11 +23,13 @@ class Patching:
 
     Attributes:
         effects: The target in the changed run − `before`. The axes are `axes`. NaN if a layer has no such activation,
-            and where a position is padding.
+            if the position is padding, if the effect cannot be computed, or if the component does not come before the
+            end of the path.
         normalized: effects / (`source` − `before`). 0: the target is as in the cached run. 1: it is as in the source.
-            NaN in prompts in which this difference is too small to divide by. None if there is no source.
+            NaN in prompts in which this difference is too small to divide by. None if `source` is None.
         before: `[batch]`, the target in the cached run.
-        source: `[batch]`, the target in the source. None if there is no source.
+        source: `[batch]`, the target in the source. None if it is not known, if the source is one prompt for several,
+            or if the activations do not come from another cache.
         direction: Which run gets which activations, in words. Patching in the other direction gives other numbers.
         at: The kind of the replaced activations.
         components: The components, in the order in which `effects` holds them.

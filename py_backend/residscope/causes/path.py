@@ -35,7 +35,7 @@ def ends(view: CacheView, given: Any) -> Ends:
     """Return the end of a path that a user named.
 
     Raises:
-        ResidscopeError: If it is not the end of a path, or the model has no such head.
+        ResidscopeError: If `given` is not the end of a path, or the model has no such head.
     """
     listed = [given] if isinstance(given, str) or not hasattr(given, "__iter__") else list(given)
     if listed == ["logits"]:

@@ -56,7 +56,7 @@ class PathSweep(Sweep):
         self.notes = sharing(of.view, self.ends, heads)
 
     def sends(self, layer: int) -> bool:
-        """Return whether a component of this layer comes before a receiver."""
+        """Return whether a component of this layer comes before a receiver, or before the logits."""
         return layer < self.last
 
     def steps(

@@ -17,7 +17,8 @@ def check_before(view: CacheView) -> Tensor:
     """Check what can be checked before a run. Return the token ids on the model's device.
 
     Raises:
-        ResidscopeError: If there are no token ids, the model draws random numbers, or the cache is cut.
+        ResidscopeError: If there are no token ids, the model draws random numbers, or the cache holds only a part of
+            the prompt.
     """
     import torch
 

@@ -32,7 +32,8 @@ class Run:
 
     Attributes:
         arguments: The arguments of each block. None for a block whose arguments were not recorded.
-        streams: The stream before each block, and after the last one, `[prompt, pos, d_model]`.
+        streams: The stream before each block, and after the last one, `[prompt, pos, d_model]`. None where it was not
+            kept.
         why_not_plain: The reason why blocks cannot be called by themselves. Empty if there is none.
         logits: The model's own logits at the requested positions, `[prompt, d_vocab]`. None if not requested.
         past: The key/value cache after the run. None if not requested.
@@ -60,8 +61,8 @@ class Replay:
         mask: The attention mask that was passed to the model. None: no mask.
         run: The recorded run.
         sites: The sites at which the run can be changed.
-        gap: The largest difference of the replay from the cache, relative to the size of an activation. 0: bitwise
-            equal.
+        gap: The largest difference of the replay from the cache, relative to the size of an activation. 0: all values
+            are equal.
         compared: The number of activations that were compared.
     """
 
@@ -294,7 +295,7 @@ def _compared(view: CacheView, option: Candidate, number: int, calls: dict[int, 
 
 
 def _gap(output: Tensor, cached: Tensor) -> float:
-    """The largest difference from the cached activation, relative to its size (its root mean square)."""
+    """The largest difference from the cached activation, relative to the root mean square of this activation."""
     import torch
 
     is_alike = output.dtype == cached.dtype and output.device == cached.device

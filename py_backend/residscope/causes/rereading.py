@@ -1,8 +1,8 @@
 """What heads would write if they read another run's queries, keys, values or patterns.
 
-z = gate · (pattern @ v). With other queries or keys, the soft-max computes the pattern again, as in AtP*. There is no
-linear approximation. One head is changed at a time, also if it shares its key or value with other heads. Everything
-before the head, and its gate, is unchanged.
+z = gate · (pattern @ v). With other queries or keys, the soft-max computes the pattern again, as in AtP*. The change of
+z is not a linear approximation. One head is changed at a time, also if it shares its key or value with other heads. The
+head's gate and everything before the head are unchanged.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Input:
         module: The module whose output is this activation.
         name: The name of the activation.
         inner: The shape of the activation at one position. The positions of a pattern are its destinations.
-        axes: The exchange of axes, for einops, that puts positions before heads. Empty if they already are.
+        axes: The exchange of axes, for einops, that puts positions before heads. Empty if positions already come first.
     """
 
     kind: Part

@@ -27,14 +27,14 @@ Edit = Callable[["Tensor"], "Tensor"]
 """Takes an activation `[prompt, pos, *inner]` of all copies of the batch, one after another. Returns its new value."""
 
 MEMORY = 256_000_000
-"""On a CPU, the limit of bytes for the activations of one block. Other devices use a share of their free memory."""
+"""The limit of bytes for the activations of one block. On a CUDA device, `_SHARE` may allow more."""
 
 _OPERATIONS = 1e10
 """On a CPU, one call of a block does about this many operations at most. More would not be faster, and the work can
 only be stopped between two blocks."""
 
 _SHARE = 0.2
-"""The share of a device's free memory that the activations of one block may take."""
+"""The share of a CUDA device's free memory that the activations of one block may take."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Runner:
 
     Attributes:
         window: The positions that are run.
-        why_whole: The reason for whole runs. Empty if runs are not whole, or are few.
+        why_whole: The reason for whole runs. Empty if runs are not whole, or if there are only a few runs.
     """
 
     window = slice(0, None)
@@ -205,7 +205,7 @@ def perturbing(once: Run, batch: int, added: Tensor) -> Before:
 
 
 def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callable[[], Any]) -> Chain:
-    """Compare blocks that are called by themselves with a whole run, and return the blocks.
+    """Compare blocks that are called by themselves with a whole run, and return them as a `Chain`.
 
     Args:
         blocks: The blocks.
@@ -231,7 +231,7 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
 
     twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
     chain.run(0, twice.streams[0], 2, compare, past())
-    # Now the halves are exchanged. A block that depends on anything that the run before left gives another result.
+    # Now the halves are exchanged. A block that depends on state from the previous run then gives another result.
     swapped = [torch.cat([part[batch:], part[:batch]]) for part in twice.streams]
 
     def compare_swapped(layer: int, stream: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Effects measured in steps, for a view: first estimates of all effects, then runs, the largest estimates first.
+"""Effects measured in steps, for the panel: first estimates of all effects, then runs, the largest estimates first.
 
 Between two steps no hook is on the model, and the user's cells may run.
 """
@@ -152,7 +152,7 @@ def steps(
         yield
     if sweep.runner.why_whole:
         into.notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
-    replay(view)  # anything that the user's hooks read may have changed between steps, and with it the unchanged run
+    replay(view)  # checks the unchanged run again: values that the user's hooks read may have changed between steps
 
 
 def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:
@@ -176,7 +176,7 @@ def _estimates(
 
 
 def _largest_first(into: Measured) -> list[int]:
-    """The rows that are not measured yet, with the largest estimates first."""
+    """The rows that are not measured yet, with the largest estimates first. Without estimates, by direct effects."""
     assert into.total is not None
     guess = into.direct if into.estimate is None else into.estimate
     size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nan_to_num(0.0).mean(-1)

@@ -82,7 +82,7 @@ class Sweep:
 
         Args:
             patches: The patches.
-            shown: Whether to show a progress bar, if it takes more than a second.
+            shown: Whether to show a progress bar, if the runs take more than a second.
             name: The text before the bar.
         """
         total, direct = self.unmeasured(len(patches))
@@ -269,8 +269,9 @@ def _batches(patches: Sequence[Patch], most: Callable[[], int], *, two_layers: b
     Args:
         patches: The patches.
         most: Returns the largest number of patches in the next batch.
-        two_layers: Whether the patches of the next layer are added if all of both layers fit. With one position in
-            each run, half as many calls of blocks are worth more than the one block that these patches do not need.
+        two_layers: Whether the patches of the next layer are added if they all fit. This is faster if each run has only
+            one position: then the number of calls of blocks matters more than the block that the added patches do not
+            need.
     """
     left: dict[int, list[int]] = {}
     for row, patch in enumerate(patches):
