@@ -198,6 +198,6 @@ def same_segments(segments: Segments | Sequence[Segments]) -> list[Segments]:
         raise ResidscopeError(
             "segments",
             f"The segments of prompt {given[0].prompt} and of prompt {other.prompt} differ in number or names, so they "
-            "cannot stand beside each other: use one prompt at a time, or give ranges with the same names.",
+            "do not fit in one result: use one prompt at a time, or give ranges with the same names.",
         )
     return given

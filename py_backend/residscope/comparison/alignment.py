@@ -30,7 +30,7 @@ class Alignment:
     Attributes:
         pairs: The pairs of each prompt. None if the lengths differ and no alignment was given.
         lengths: The number of positions in each run.
-        is_index: Whether every position is matched with the same index.
+        is_index: Whether every position is matched with the position of the same index.
         why: The reason why there are no pairs, as the beginning of a sentence.
         notes: Notes on how the positions were matched.
     """
@@ -51,7 +51,7 @@ class Alignment:
         """Return the position in the second run that is matched with a position in the first.
 
         Raises:
-            ResidscopeError: If no position is matched with it.
+            ResidscopeError: If no position of the second run is matched with `position`.
         """
         found = self.of_prompt(prompt).get(position)
         if found is None:
@@ -126,7 +126,10 @@ HOW = (
 
 
 def alignment_of(first: Run, second: Run, align: Align | None) -> Alignment:
-    """Return the given alignment. If none was given, match prompts of the same length by index, without their padding.
+    """Return the given alignment. If none was given, match prompts of the same length by index.
+
+    If the padding of the two runs differs, the index is counted from the first real token, and padding is left out. If
+    two prompts without their padding have different lengths, the alignment has no pairs.
 
     Raises:
         ResidscopeError: If `align` is not an alignment of these prompts.

@@ -86,7 +86,7 @@ def compare(
 
     Returns:
         The difference, second − first, in the unit of the target. `.values` has the shape of `attribute`'s values, and
-        equals `.written` + `.read`. `.read_total` is the part from different reading, as one number per prompt.
+        equals `.written` + `.read`. `.read_total` is the sum of `.read` over all rows, plus the change of the constant.
 
     Raises:
         ResidscopeError: With a message that says what is wrong, in which run, and what to do.

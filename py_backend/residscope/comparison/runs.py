@@ -106,7 +106,7 @@ def with_runs(given: Given, other: Given, work: Callable[[Run, Run], T]) -> T:
 def chosen_prompts(
     first: CacheView, second: CacheView, prompt: int | None, with_prompt: int | None, *, same: bool
 ) -> tuple[int | None, int | None]:
-    """Return the prompt of each run. None for each if all prompts are compared, in their order.
+    """Return the prompt of each run. Both are None if all prompts are compared, in their order.
 
     Args:
         first: The first cache.

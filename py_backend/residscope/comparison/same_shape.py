@@ -1,4 +1,4 @@
-"""Refuses runs that cannot be compared: the models' shapes differ, or an answer's id is another token in the second."""
+"""Refuses runs of two models that differ in shape, or in which an answer's id is not the same token."""
 
 from __future__ import annotations
 
@@ -39,10 +39,13 @@ def _sizes(view: CacheView) -> dict[str, int]:
 
 
 def check_same_ids(target: Target, first: Vocabulary, second: Vocabulary) -> list[str]:
-    """Refuse answers whose ids are other tokens in the second vocabulary. Return a note if this is not known.
+    """Refuse answers whose ids are other tokens in the second vocabulary.
+
+    If only one model has a tokenizer, this cannot be checked, and a note is returned.
 
     Raises:
-        ResidscopeError: If an id is another token. The message names the token.
+        ResidscopeError: If an id is another token (the message names it), or if this cannot be checked and the
+            vocabularies have different sizes.
     """
     ids = {token.id for contrast in target.contrasts for token in (*contrast.answer, *contrast.distractor)}
     if not ids:

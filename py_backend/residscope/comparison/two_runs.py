@@ -119,7 +119,7 @@ def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:
 
 
 def _beside(second: Run, position: Positions, where: Tensor | None, alignment: Alignment) -> Tensor | None:
-    """Where the target is read in the second run: at the matched positions, or where `position` is in that run."""
+    """Where the target is read in the second run: at the matched positions, or where "last" or "all" is in this run."""
     import torch
 
     if where is None or isinstance(position, str):
@@ -215,7 +215,7 @@ def _places(target: Target, where: Tensor | None, beside: Tensor | None) -> Pair
 
 
 def _check_all_sources(alignment: Alignment) -> None:
-    """Refuse runs of different lengths for a score that is read at all sources at once."""
+    """Refuse runs that are not matched index by index, because the score is read at all sources at once."""
     if not alignment.is_index:
         raise ResidscopeError(
             "align",

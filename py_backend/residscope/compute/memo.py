@@ -107,7 +107,7 @@ CACHES = ResultStore(128_000_000)
 
 
 def size_of(value: Any) -> int:
-    """Return the bytes of a tensor or buffer, or of a list of them."""
+    """Return the number of bytes of a tensor or buffer, or of a list of them."""
     if isinstance(value, tuple | list):
         return sum(map(size_of, value))  # pyright: ignore[reportUnknownArgumentType]
     return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0))
@@ -138,7 +138,7 @@ _ids: dict[int, tuple[Callable[[], object], str]] = {}
 
 
 def unique_id(value: Any) -> str:
-    """Return the id of an object. Unlike its address, the id is never used for another object.
+    """Return the id of an object, or "" for None. Unlike its address, the id is never used for another object.
 
     Raises:
         NoKeyError: If the object does not allow weak references.

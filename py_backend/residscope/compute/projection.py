@@ -117,12 +117,12 @@ def project(
 
 
 def distinct(direction: Float[Tensor, "batch d"]) -> Float[Tensor, "some d"]:
-    """Return the directions without repeats. If one direction was expanded to all prompts, return only that one."""
+    """Return only the first direction if it was expanded to all prompts. Otherwise return all directions."""
     return direction[:1] if direction.shape[0] > 1 and direction.stride(0) == 0 else direction
 
 
 _MANY = 64
-"""Equal directions are searched only if there are at least this many prompts."""
+"""`repeats` looks for equal directions only if there are at least this many prompts."""
 
 
 class Repeats(NamedTuple):
@@ -142,7 +142,11 @@ class Repeats(NamedTuple):
 
 
 def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
-    """Return which directions are exactly equal. None if most are different, or if there are few directions."""
+    """Return which directions are exactly equal.
+
+    None if more than three quarters are different, if there are fewer than `_MANY`, if one direction was expanded to
+    all prompts, or if the directions are not on the CPU.
+    """
     import torch
 
     count = direction.shape[0]

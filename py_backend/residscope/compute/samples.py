@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SAMPLES = 64
-"""At most this many elements of a tensor are read. A smaller tensor is read completely."""
+"""At most this many elements of a tensor are read, except for short vectors. A smaller tensor is read completely."""
 
 _MAX_TENSORS = 2048
 """At most this many tensors are read. If there are more, only a fixed random selection is read, which is fast."""
 
 _MAX_WHOLE_VECTOR = 1024
-"""A vector of at most this many elements is read completely, because selecting some elements takes longer."""
+"""`Samples` reads a vector of at most this many elements completely, because selecting some elements takes longer."""
 
 _SMALL_DIMENSION = 8
-"""A dimension of at most this size (experts, the rank of LoRA) is read completely."""
+"""A dimension of at most this size (experts, the rank of LoRA) is read completely, if `MAX_SAMPLES` allows it."""
 
 
 _SampledView = tuple[int, tuple[int, ...], tuple[int, ...]]

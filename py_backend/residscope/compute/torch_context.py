@@ -59,8 +59,8 @@ def on_one_thread(work: Callable[[], T]) -> T:
 
     PyTorch would spread each step over all cores and wait for the slowest core. While a cell of the user keeps the
     cores busy, this is ten times slower than one thread. On idle cores it is hardly faster. `torch.set_num_threads`
-    cannot be limited to the current thread. So a user's thread that uses PyTorch for the first time during `work` keeps
-    the number 1 afterwards. A thread that has used PyTorch before keeps its own number.
+    cannot be limited to the current thread. So if a user's thread uses PyTorch for the first time during `work`, its
+    number of PyTorch threads is 1, and stays 1 afterwards. A thread that has used PyTorch before keeps its number.
     """
     import torch
 

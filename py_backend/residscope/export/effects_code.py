@@ -1,4 +1,4 @@
-"""Writes the code of pictures of measured effects."""
+"""Writes the code of pictures of measured or estimated effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An `Attribution` as a plotly figure: heatmap, lens, layers, ranking, scatter, sources or prompts."""
+"""An `Attribution` as a plotly figure: heatmap, lens, layers, ranking, scatter, sources, prompts or sides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from residscope.export.palette import (
 from residscope.terms import FigureKind
 
 _LABELLED = 8
-"""In a scatter plot, this many points have their labels next to them."""
+"""In a scatter plot, the points that differ most have their labels next to them: at most this many."""
 
 
 def attribution_figure(

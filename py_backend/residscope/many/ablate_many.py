@@ -107,7 +107,7 @@ def ablate_many(
             `attribute_many`. An item that was interrupted is measured again.
         on_error: `"skip"` leaves out items in which nothing can be measured, and adds a note.
         progress: Whether to show a progress bar (tqdm).
-        total: The number of items for the progress bar, if it is not known.
+        total: The number of items for the progress bar, if `items` has no length.
         accelerator: An `accelerate.Accelerator()`, as in `attribute_many`.
         split: Whether the processes share `items`, as in `attribute_many`.
 
@@ -150,7 +150,7 @@ def _ablate_item(
             result = ablate_cache(cache, wanted, **options)
     except BaseException as error:
         with suppress(AttributeError):
-            del error.partial  # pyright: ignore[reportAttributeAccessIssue]: it is of this item only
+            del error.partial  # pyright: ignore[reportAttributeAccessIssue]: it holds effects of this item only
         raise
     effects = torch.stack([getattr(result, effect) for effect in EFFECTS], -1)
     prompts = len(result.before)

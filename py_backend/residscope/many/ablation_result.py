@@ -26,7 +26,8 @@ class EffectSpread:
 
     Attributes:
         spread: Mean and squares, `[row, effect]`.
-        shape: The shape of the rows in results: `[layer, head]`, `[head]`, `[layer]`, or none for one set.
+        shape: The shape of the rows in results: `[layer, head]`, `[head]` or `[layer]`. Empty if all components were
+            replaced together.
         kind: The dtype of the results.
     """
 

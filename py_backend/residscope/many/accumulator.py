@@ -66,7 +66,7 @@ class ResultLayout:
 
     @property
     def length(self) -> int:
-        """The number of positions. 1 if the values are for one position of each prompt."""
+        """The number of positions. 1 if the values are for one position of each prompt. 3 for effects of `ablate`."""
         return len(self.components) if self.by == "source" else next(iter(self.sizes), 1)
 
     def check(self, other: ResultLayout) -> None:

@@ -16,10 +16,10 @@ from residscope.many.accumulator import Accumulator, ItemResult, Spread, joined_
 from residscope.many.saved_file import InconsistentFileError, LayoutHeader, SavedFile, contents, form_of
 
 _MIN_SECONDS = 30.0
-"""At least this many seconds pass between two saves."""
+"""At least this many seconds pass between two saves by `save_if_due`."""
 
 _MIN_RATIO = 20
-"""The time between two saves is at least this many times the duration of the last save."""
+"""The time between two saves by `save_if_due` is at least this many times the duration of the last save."""
 
 
 class Checkpoint:
@@ -29,7 +29,7 @@ class Checkpoint:
         path: The file.
 
     Raises:
-        ResidscopeError: If the file's folder does not exist, or cannot be written to.
+        ResidscopeError: If the path is a folder, or the file's folder does not exist or cannot be written to.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""The common part of `attribute_many` and `ablate_many`: item after item, with results saved against interrupts."""
+"""The common part of `attribute_many` and `ablate_many`: computes item after item, and saves the results meanwhile."""
 
 from __future__ import annotations
 

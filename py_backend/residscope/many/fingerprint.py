@@ -15,7 +15,7 @@ def question(answers: Any, **options: Any) -> dict[str, str]:
 
     Args:
         answers: The answers for all items. An item's own answers are not part of the text.
-        options: The options of `attribute_many` that results depend on.
+        options: The options of `attribute_many` or `ablate_many` that results depend on.
     """
     # In options the type of a sequence does not matter. In answers it does: a tuple is a pair, a list has an answer for
     # each prompt.

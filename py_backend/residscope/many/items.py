@@ -25,7 +25,7 @@ class Items:
         call: The name of the call, for messages.
 
     Raises:
-        ResidscopeError: If it is a single cache, or has no items.
+        ResidscopeError: If `items` is a single cache, or is neither a sequence nor iterable.
     """
 
     def __init__(self, items: Any, call: str = "attribute_many") -> None:
@@ -75,7 +75,7 @@ class Items:
             )
 
     def check_reaches(self, done: int) -> None:
-        """Refuse to continue if there are fewer items than are already done."""
+        """Refuse `items` that end before the last resumed result. `done` is the number after this result's item."""
         count = len(self._items) if self._indexed else self._seen
         if count < done:
             raise ResidscopeError(
@@ -99,7 +99,7 @@ def cache_and_options(item: Any, answers: Any, known: Sequence[str] = OPTIONS) -
         known: The options that an item may have.
 
     Raises:
-        ResidscopeError: If the item has none of these forms.
+        ResidscopeError: If the item has none of these forms, has an unknown option, or if there are no answers.
     """
     if isinstance(item, Callable) and not is_cache(item):
         item = item()

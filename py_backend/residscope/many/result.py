@@ -38,12 +38,15 @@ class ManyAttribution(Attribution):
 class AttributionSummary:
     """The mean and the spread over the prompts of all items, without the rows of each prompt.
 
+    `measured`, `constant` and `unexplained` are `[batch]`. They have further axes if the values are for every position,
+    or by source.
+
     Attributes:
         average: The mean over prompts, as an `Attribution` of one prompt.
         count: The number of prompts.
-        measured: `[batch]`, the model's own value of the target for each prompt (see `Attribution`).
-        constant: `[batch]`, the constant for each prompt (see `Attribution`).
-        unexplained: `[batch]`, the unexplained rest for each prompt (see `Attribution`).
+        measured: The model's own value of the target for each prompt (see `Attribution`).
+        constant: The constant for each prompt (see `Attribution`).
+        unexplained: The unexplained rest for each prompt (see `Attribution`).
         items: For each prompt, the number of its item.
         skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
     """

@@ -1,4 +1,4 @@
-"""`attribute_many`: attributes one item after another without keeping caches, and saves results against interrupts."""
+"""`attribute_many`: attributes one item after another without keeping caches, and saves the results meanwhile."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def attribute_many(
         on_error: `"skip"` leaves out items that cannot be attributed, and adds a note. Errors of an iterator, or of a
             function that makes an item, are always raised.
         progress: Whether to show a progress bar (tqdm).
-        total: The number of items for the progress bar, if it is not known.
+        total: The number of items for the progress bar, if `items` has no length.
         accelerator: An `accelerate.Accelerator()`, in a script that `accelerate launch` started. Each of n processes
             attributes every n-th item, on the device of that item's cache. All processes get the complete result, in
             the items' order.

@@ -22,7 +22,8 @@ from residscope.terms import By, Component, ComponentTable
 _ATTRIBUTIONS, _ABLATIONS = "residscope attribute_many 2", "residscope ablate_many 1"
 
 _FREE_BYTES, _MAX_RATIO = 16_000_000, 16
-"""An unpacked file may have `_FREE_BYTES` plus `_MAX_RATIO` times the file's size. Uncompressed files are smaller."""
+"""An unpacked file may have `_FREE_BYTES` plus `_MAX_RATIO` times the size of the packed file. A file that is not
+compressed is always smaller than this limit."""
 
 _COMPONENT_AXES = (("component", "batch"), ("component", "batch", "pos"))
 _EFFECT_AXES = (("component", "batch", "effect"), ("set", "batch", "effect"))

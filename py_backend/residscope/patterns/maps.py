@@ -148,7 +148,7 @@ def attention(
         prompt: The prompt, or None for the mean of the weighted maps over prompts.
         weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
             length of the vector that source k adds at destination q (Kobayashi et al. 2020, "Attention Is Not Only a
-            Weight"). It includes a head's gate at the destination, but no norm or multiplier after `W_O`.
+            Weight"). This length includes a head's gate at the destination, but no norm or multiplier after `W_O`.
             `"contribution"`: the contribution of this vector to the target at destination q, in signed logits:
             pattern[q, k] · (v[k] · W_O g) / s[q]. g is the direction of the target, and s[q] is the scale of the final
             norm. These are the rows of `attribute(…, by="source", position="all")`.

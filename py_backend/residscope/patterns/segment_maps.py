@@ -178,7 +178,7 @@ def check_square(segments: Segments, destinations: int, sources: int) -> None:
     """Refuse maps whose sources are not the positions of the segments.
 
     Raises:
-        ResidscopeError: If there are more sources than destinations, or if the segments have other positions.
+        ResidscopeError: If the numbers of sources and destinations differ, or if the segments have other positions.
     """
     if destinations != sources:
         raise ResidscopeError(

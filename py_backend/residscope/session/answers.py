@@ -106,7 +106,7 @@ def _fit_of_list(value: list[Any], most: int | None, batch: int) -> Fit | None:
 
 
 def _fit_of_tuple(value: tuple[Any, ...], _most: int | None) -> Fit | None:
-    """A tuple fits if it is one pair of texts for all prompts. A pair of numbers does not: it may mean anything."""
+    """A tuple fits if it is one pair of texts for all prompts. A pair of numbers does not fit: it may mean anything."""
     is_pair = len(value) == 2 and all(type(side) is str and _is_token(side) for side in value)
     return Fit("a pair for all prompts", value) if is_pair else None
 

@@ -12,7 +12,7 @@ from residscope.session.discovery import search, variable_name
 def caches() -> dict[str, Any]:
     """Return every `ActivationCache` in the user's namespace, by its name.
 
-    Variables are searched, and also lists, tuples, deques, dicts and objects in them, two levels deep:
+    Variables are searched, and also the lists, tuples, deques, dicts and objects that they hold, two levels deep:
     `{"cache": …, 'runs["clean"]': …}`. A cache with several names is listed under the first. Nothing is computed, and
     no property of any object runs.
     """

@@ -58,11 +58,11 @@ def weights_changed(view: CacheView) -> list[str]:
 
 
 _SHORT_COMPUTATION = 0.05
-"""After a shorter computation (in seconds), only PyTorch's counters are compared, because comparing values is slow."""
+"""After a computation of fewer seconds, only PyTorch's counters are compared, because comparing values is slow."""
 
 
 def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compared: TrackedCache | None = None) -> T:
-    """Return the result of `make`. If the cache changes while `make` runs, `make` is called again.
+    """Return the result of `make`. If the cache or the weights change while `make` runs, `make` is called again.
 
     Args:
         compare: Compares cache and weights with their last state. Its argument is whether to compare only the counters.
@@ -70,7 +70,7 @@ def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compa
         compared: The result of `compare`, if it was called just now.
 
     Raises:
-        ResidscopeError: If the cache changes each time, or if `make` raises this error.
+        ResidscopeError: If the cache or the weights change each time, or if `make` raises this error.
     """
     before, what = (compared or compare(False)).current_state, ""
     for _ in range(_MAX_ATTEMPTS):
@@ -88,7 +88,10 @@ def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compa
 
 
 def steadily(cache: Any, model: Any, compared: TrackedCache | None, make: Callable[[], T]) -> T:
-    """Call `steady` for a public function that has just called `seen` for this cache and model."""
+    """Call `steady` for a public function that has just called `seen` for this cache and model.
+
+    For a mapping that is neither a cache nor a dictionary, only call `make`.
+    """
     if compared is None and not isinstance(cache, dict):
         return make()
     known = compared or track(cache, model)

@@ -70,7 +70,8 @@ class TrackedCache:
     def memo(self) -> tuple[Memo, Memo]:
         """Two memos: results for the present state of cache, weights and settings, and values from the modules.
 
-        If PyTorch does not count changes of the tensors, nothing is kept: the memos are new and empty each time.
+        If PyTorch does not count the changes of all activations and weights, the first memo is new and empty each time.
+        If the weights or the settings cannot be tracked, both memos are.
         """
         weights = None if self._weights is None else self._weights()
         if weights is None:

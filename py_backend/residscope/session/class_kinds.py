@@ -128,11 +128,11 @@ def is_cache(value: Any) -> bool:
 
 
 def peek(value: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute from an object's own dictionary, ignoring properties, `__getattr__` and class attributes."""
+    """Return an attribute from an object's dictionary or slots. Properties and class attributes are ignored."""
     attributes = kind_of(type(value)).attributes(value)
     return default if attributes is None else dict.get(attributes, name, default)
 
 
 def of_class(cls: type, name: str) -> Any:
-    """The raw attribute of a class or of a class in its MRO, without calling a descriptor."""
+    """The raw attribute of a class or of a class in its MRO, without calling a descriptor. `NOTHING` if none has it."""
     return next((attributes[name] for attributes in map(class_dict, _mro(cls)) if name in attributes), NOTHING)

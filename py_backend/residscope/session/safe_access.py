@@ -10,7 +10,7 @@ from residscope.session.containers import unchanging
 
 
 def element_of(container: Any, key: Any) -> Any:
-    """The element under a key. `NOTHING` if the container's class overrides the `__getitem__` of its built-in base."""
+    """The element under a key. `NOTHING` if there is none, or if the container's class overrides `__getitem__`."""
     base = kind_of(type(container)).base
     if base is None or of_class(type(container), "__getitem__") is not class_dict(base)["__getitem__"]:
         return NOTHING
@@ -24,7 +24,10 @@ def element_of(container: Any, key: Any) -> Any:
 
 
 def attribute_of(owner: Any, name: str) -> Any:
-    """An attribute from an object's own dictionary or slots. `NOTHING` if its class overrides the attribute lookup."""
+    """An attribute from an object's own dictionary or slots.
+
+    `NOTHING` if there is none, or if the class overrides the attribute lookup or hides the attribute (a property).
+    """
     cls = type(owner)
     if not any(of_class(cls, "__getattribute__") is class_dict(b).get("__getattribute__") for b in _PLAIN):
         return NOTHING

@@ -164,11 +164,11 @@ def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
 
 
 def _modules(model: Any) -> list[tuple[str, Any]]:
-    """All modules of a model with their paths, found level by level in the modules' own dictionaries.
+    """All modules of a model except hook points, with their paths, found level by level in the modules' dictionaries.
 
     None of the user's code runs.
     """
-    # Most modules are hook points, which have no weights and are left out.
+    # Most modules are hook points. They have no weights.
     hook = getattr(sys.modules.get("transformer_lens.hook_points"), "HookPoint", None)
     found: dict[int, tuple[str, Any]] = {id(model): ("", model)}
     level: list[tuple[str, Any]] = [("", model)]
