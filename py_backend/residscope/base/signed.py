@@ -10,13 +10,16 @@ import re
 from decimal import ROUND_HALF_UP, Decimal
 
 _SMALL, _LARGE = 1e-4, 1e7
-"""Numbers below `_SMALL`, and numbers of at least `_LARGE`, are written with a power of ten."""
+"""If the largest of the numbers is below `_SMALL`, or at least `_LARGE`, they are written with a power of ten."""
 _EXTRA_DECIMALS = 2
-"""A small number among large ones may have this many more decimals, so that its first digit is shown."""
+"""A small number among large ones has more decimals, so that its first digit is shown. But if it would be 0 even with
+this many more decimals, it has no more."""
 
 
 def signed(value: float, largest: float, more_decimals: int = 0) -> str:
     """Return a number with its sign, `+4.62` or `−0.003`. A number that is rounded to zero has no sign: `0.00`.
+
+    For NaN and infinity, return "not known".
 
     Args:
         value: The number.

@@ -1,6 +1,6 @@
 """The views below the charts: what each view requests, and the code that computes what the view shows.
 
-Their counterparts in the page are the `TabView`s in `widgets/src/views/`.
+In the front end, the `TabView`s in `widgets/src/views/` draw these views.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _heads_in(script: Script) -> str:
 
 
 def _all_heads(view: CacheView) -> str:
-    """All heads of the model. Some models have layers without attention, or with fewer heads."""
+    """All heads of the model, as code. Some models have layers without attention, or with fewer heads."""
     patterns = {layer: view.activations.get(f"blocks.{layer}.attn.hook_pattern") for layer in range(view.n_layers)}
     counts = {layer: int(pattern.shape[-3]) for layer, pattern in patterns.items() if pattern is not None}
     if len(set(counts.values())) > 1:

@@ -69,7 +69,7 @@ def plain(text: str) -> str:
 
 
 def colours(values: Sequence[float]) -> list[str]:
-    """Return blue for positive values, orange for negative values."""
+    """Return blue for each positive value and for 0, orange for each negative value."""
     return [BLUE if value >= 0 else ORANGE for value in values]
 
 
@@ -79,7 +79,7 @@ def farthest(values: Sequence[float]) -> float:
 
 
 def limit(rows: Any) -> float:
-    """Return the end of a scale that is symmetric about zero: the largest finite absolute value."""
+    """Return the end of a scale that is symmetric about zero: the largest finite absolute value. 1 if all are 0."""
     finite = rows[rows.isfinite()]
     return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
 
@@ -109,7 +109,7 @@ def beyond(rows: Any, end: float) -> dict[str, Any]:
 
 
 def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
-    """Return a colour axis centred at zero. If some `rows` lie beyond it, its ends are labelled "≤ −…" and "≥ +…"."""
+    """Return a colour axis centred at zero. An end beyond which some of `rows` lie is labelled "≤ −…" or "≥ +…"."""
     bar = _bar(title)
     low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
     if low or high:

@@ -29,7 +29,7 @@ def listed(items: Sequence[str]) -> str:
 
 
 def literal(value: Any) -> str:
-    """Return a target as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
+    """Return a target or a plain value as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
     match value:
         case tuple():
             return f"({', '.join(literal(item) for item in value)})"

@@ -79,7 +79,7 @@ class Script:
         return written
 
     def _before_heads(self, target: Target) -> str:
-        """The target at the end of a path, without the path's heads."""
+        """The code of the target at the end of a path, without the path's heads."""
         match target.inner:
             case None if target.next_token is not None:
                 versus = target.next_token.versus
@@ -214,7 +214,7 @@ class Script:
         return found
 
     def remark(self, name: str, what: str) -> None:
-        """Add a comment on what a variable stands for, if the user has no such variable."""
+        """Add a comment that says what a variable stands for. The user has no such variable, and must define it."""
         self.remarks.append(f"# `{name}` stands for {what}.")
 
     def named(self, *names: str) -> list[str]:

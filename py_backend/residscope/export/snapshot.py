@@ -50,7 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     Attributes:
         name: The name of the cache.
         selection: What is selected in the panel.
-        saved: When the snapshot was made, as an ISO date.
+        saved: When the snapshot was made: date and time in UTC, in ISO format.
         defaults: For each kind of request, the values of fields that a request may leave out.
         lacks: What was left out for lack of room or time, in words.
         entries: The requests with their replies.
@@ -106,7 +106,10 @@ def snapshot(
 
 
 def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
-    """Return only the first requests of a new panel, as plain objects with binary buffers, without failures."""
+    """Return a snapshot of only the first requests of a new panel, as plain objects with binary buffers.
+
+    Requests that fail are left out, and also replies whose buffers do not fit in `OPENING`.
+    """
     facts, _ = answer(Describe())
     assert isinstance(facts, CacheFacts)
     entries: list[Entry] = []
@@ -179,7 +182,10 @@ _FEW_ROWS = 100
 
 
 def _lens_in_one(groups: list[Group]) -> list[AnyRequest]:
-    """One request for the whole token lens, if its tiles are small. Otherwise empty."""
+    """A list with one request for the whole token lens, if its tiles are small and have the same positions.
+
+    Otherwise an empty list.
+    """
     tiles = [request for _, requests in groups for request in requests if isinstance(request, ReadTokenLens)]
     if not tiles or {(tile.start, tile.stop) for tile in tiles} != {(tiles[0].start, tiles[0].stop)}:
         return []

@@ -274,7 +274,7 @@ class Views:
 
 
 def _chosen(target: Target) -> Target:
-    """The target without the mark that it is the default."""
+    """The target without `own`, the mark that it is the default."""
     return msgspec.structs.replace(target, own=False)
 
 
