@@ -297,7 +297,8 @@ class Dictionary:
             alone = [working(self.encode(row[None])[0]) for row in some]
         one, other = torch.stack(alone), together
         differs = (one - other).abs() > max(1e-2, 16 * step_of(self.decoder.dtype)) * one.abs().amax(1, keepdim=True)
-        # Rounding may turn a feature near its threshold on or off. Of two equal features, a TopK SAE may keep either.
+        # Rounding may turn a feature near its threshold on or off. If two features are equally active, a TopK SAE may
+        # keep either of them.
         exact = self.decoder.device.type == "cpu" and step_of(self.decoder.dtype) < 1e-6
         allowed = 2 if exact else max(8, 0.1 * int((one != 0).sum()))
         if int(differs.sum()) > allowed:

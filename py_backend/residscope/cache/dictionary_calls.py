@@ -29,7 +29,7 @@ class KeptState:
     buffers: list[tuple[Tensor, int, Tensor]]
 
     def restore(self) -> None:
-        """Set all attributes and buffers to what they were."""
+        """Set all attributes and buffers back to the kept values."""
         for now, before in self.attributes:
             if now.keys() != before.keys() or any(now[name] is not before[name] for name in before):
                 for name in now.keys() - before.keys():

@@ -80,7 +80,7 @@ def layout_of(
         held: All entries of the cache.
         activations: Its tensors (from `split`).
         others: The types of its other entries (from `split`).
-        has_batch_dim: The cache's attribute of this name. None if the cache has no such attribute.
+        has_batch_dim: The cache's attribute `has_batch_dim`. None if the cache has no such attribute.
         cfg: The model's configuration.
 
     Raises:
@@ -212,7 +212,7 @@ def _kind(name: str) -> _Kind | None:
     if ending in ("hook_pattern", "hook_attn_scores"):
         return _Kind(_PATTERN, 4, 2)  # [batch, head, destination, source]
     if name.startswith(("hook_pos_embed", "encoder")) or ending in ("hook_cos", "hook_sin"):
-        return None  # these may have a single row for all prompts
+        return None  # such activations may have a single row for all prompts
     if ending.startswith("hook_resid_") or ending in ("hook_attn_out", "hook_mlp_out", "hook_embed"):
         return _Kind(_STREAM, 3, 1)
     if ending == "hook_scale":

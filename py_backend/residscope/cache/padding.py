@@ -12,7 +12,7 @@ All other code takes the first and the last real token of each prompt from here.
    - Very small attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each
      head of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens
-     are real from end to end.
+     are real from their first to their last position.
 3. The padding token at the start or end of a prompt.
    - If the padding token is neither the end of text nor BOS, all its copies are padding. Exception: if it is an
      ordinary token and every prompt ends (or begins) with exactly one copy, this copy is real.
@@ -29,7 +29,7 @@ All other code takes the first and the last real token of each prompt from here.
      or the padding token is not the end of text.
 4. Other repeated tokens.
    - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set. Two or more
-     BOS tokens at the start do so, too, if their number differs between prompts.
+     BOS tokens at the start also follow rule 3, if the prompts begin with different numbers of BOS tokens.
    - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at
      least three tokens (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
    - The copies of one token before the BOS of some prompts are padding if all other prompts begin with BOS.

@@ -124,7 +124,7 @@ _ATTENDED_TO_PADDING = (
 
 
 def only_padding_note(view: CacheView, rows: list[list[int]] | None, special: SpecialTokens) -> list[str]:
-    """A note on prompts that hold only padding tokens: they are treated as real and read at the last position."""
+    """A note on prompts of only padding tokens. The tokens are treated as real, and the last position is read."""
     empty = [at for at, row in enumerate(rows or []) if len(row) > 1 and set(row) == {special.pad}]
     if not empty or rows is None:
         return []

@@ -134,7 +134,11 @@ def _repeated(
 
 
 def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | None) -> list[int]:
-    """Number of tokens before each prompt's BOS. All 0 unless they are one token and some prompt begins with BOS."""
+    """Number of tokens before each prompt's BOS.
+
+    All 0 unless all these tokens are copies of one token, a BOS follows them in each prompt, and some prompt begins
+    with BOS.
+    """
     none = [0] * len(rows)
     if bos is None or not any(row[0] == bos for row in rows):
         return none

@@ -93,7 +93,7 @@ class Point:
         return norm.scale(view.rows(name, positions))
 
     def read(self, view: CacheView, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-        """Return the norm's output for these vectors of the stream. The norm's scale is computed from each vector."""
+        """Return the norm's output for vectors of the stream. The norm's scale is computed from each vector."""
         norm = self.parameters(view)
         output = norm.centre(rows) / norm.scale(rows)[:, None]
         output = output if norm.weight is None else output * norm.weight

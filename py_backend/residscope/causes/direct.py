@@ -69,7 +69,7 @@ class DirectPaths:
         return self.through_norm(written)
 
     def through_norm(self, written: Float[Tensor, "copy batch d_model"]) -> Float[Tensor, "copy batch"]:
-        """Return the change of the target if these vectors are added to the final stream."""
+        """Return the change of the target if the vectors `written` are added to the final stream."""
         of, frozen = self.measurement, self.norm == "frozen"
         final = of.readout.pick(of.replay.run.final[None])
         return of.readout.value(final + written, frozen=frozen) - of.readout.value(final, frozen=frozen)

@@ -62,7 +62,7 @@ def edges_of(view: CacheView, given: Any) -> list[Edge]:
     """Return the edges that a user named.
 
     Raises:
-        ResidscopeError: If these are not edges.
+        ResidscopeError: If `given` does not name edges of this cache, or names an edge twice.
     """
     listed: Any = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(listed, tuple) and not any(isinstance(one, tuple | list) for one in listed):
@@ -91,7 +91,7 @@ def edges_of(view: CacheView, given: Any) -> list[Edge]:
 
 
 def _is_same(edge: Edge, other: Edge) -> bool:
-    """Whether two edges are the same in any prompt."""
+    """Whether two edges are the same edge in at least one prompt."""
     both = edge.there & other.there
     return edge.source == other.source and bool((edge.destination == other.destination)[both].any())
 

@@ -103,7 +103,7 @@ class LastRunner:
         """Compare a run of some positions with the replay.
 
         Raises:
-            NotPlainError: If they differ.
+            NotPlainError: If the run differs from the replay.
         """
         for mine, own in zip(run.streams, self.replay.run.streams, strict=True):
             if mine is None or own is None:

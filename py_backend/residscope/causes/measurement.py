@@ -142,7 +142,7 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
     """Check that the target in the replay equals the cached value and the model's own value.
 
     Raises:
-        ResidscopeError: If they differ.
+        ResidscopeError: If the target differs from one of them.
     """
     view, targets = readout.view, readout.targets
     step = max(view.rounding_step(), step_of(view.stream.dtype))  # the cache may have been converted
@@ -177,7 +177,7 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
         given: `"all"`, `"last"` (each prompt's last real token), a position, or several.
 
     Raises:
-        ResidscopeError: If these are not positions.
+        ResidscopeError: If `given` does not name positions of this cache.
     """
     import torch
 

@@ -194,12 +194,13 @@ def _put_heads(z: dict[int, Tensor]) -> Edit:
 
 
 def along_path(sweep: PathSweep, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, list[int]]:
-    """Return the effects of all patches, `[patch, batch]`, and the measured rows. The other rows have no such path.
+    """Return the effects of all patches, `[patch, batch]`, and the rows that were measured.
 
-    If this is interrupted, the exception gets the effects so far as `.effects`, as in `Sweep.each`.
+    In the other rows, the component does not come before the end of the path, and the effects are NaN. If the runs are
+    interrupted, the exception gets the effects measured so far as `.effects`, as in `Sweep.each`.
 
     Raises:
-        ResidscopeError: If no patch has such a path.
+        ResidscopeError: If no component comes before the end of the path.
     """
     rows = [row for row, patch in enumerate(patches) if sweep.sends(patch.layer)]
     if not rows:

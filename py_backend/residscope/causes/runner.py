@@ -98,7 +98,7 @@ class Runner:
         self._hooked = has_user_hooks(replay.view.model)
 
     def changed(self, edits: Sequence[tuple[Place, Edit]], copies: int, *, last: int | None = None) -> Tensor:
-        """Return the final stream of this many copies of the batch with these changes, `[copy, batch, pos, d_model]`.
+        """Run copies of the batch with changes, and return their final streams, `[copy, batch, pos, d_model]`.
 
         Args:
             edits: The sites that are changed, each with an edit. An edit gets the activation of all copies.
@@ -256,7 +256,7 @@ def check(blocks: Tensor, whole: Tensor, clean: Tensor, layer: int) -> None:
         layer: The layer.
 
     Raises:
-        NotPlainError: If they differ by more than rounding, relative to the size of the change.
+        NotPlainError: If the two streams differ by more than rounding, relative to the size of the change.
     """
     mine, own, before = (working(tensor) for tensor in (blocks, whole, clean))
     effect = (own[len(before) :] - before).norm().clamp(min=1e-30)

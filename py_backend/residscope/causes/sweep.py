@@ -78,7 +78,8 @@ class Sweep:
     def each(self, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, Tensor]:
         """Return the total and the direct effect of each patch, `[patch, batch]`.
 
-        If this is interrupted, the exception gets the effects so far as `.effects`. The others are NaN.
+        If the runs are interrupted, the exception gets the effects measured so far as `.effects`. All other effects in
+        `.effects` are NaN.
 
         Args:
             patches: The patches.

@@ -70,7 +70,7 @@ def compare(
         prompt: Compare only this prompt of the first run.
         with_prompt: The prompt of the second run. By default the same as `prompt`.
         align: Which positions are matched. By default positions with the same index, if the prompts have the same
-            length. Otherwise pairs `[(first, second), …]`, or `"by token"`: the tokens that both prompts have in the
+            length. Or give pairs `[(first, second), …]`, or `"by token"`: the tokens that both prompts have in the
             same order. The alignment is used for positions, for sources, and for the positions of a target.
         norm: As in `attribute`.
         layers: As in `attribute`.

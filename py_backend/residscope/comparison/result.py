@@ -35,13 +35,13 @@ class Comparison(Attribution):
     Attributes:
         written: (r₂ − r₁)·ḡ: the part from different writing, in the shape of `values`.
         read: r̄·(g₂ − g₁): the part from different reading, in the shape of `values`. written + read = values.
-        first: The decomposition of the first run, with these rows and positions.
+        first: The decomposition of the first run, with the rows and positions that are compared.
         second: The decomposition of the second run. `values` is `second.values − first.values`.
         positions: Pairs of a position of the first run and the matched position of the second, along the axis of
             positions or sources. Empty if there is no such axis.
         where: For each prompt, the position at which the target is read in the first run and in the second. Empty if
             the target is read at every position.
-        tolerance: Values of `unexplained` up to this are rounding: the sum of both runs' tolerances.
+        tolerance: Values of `unexplained` up to this number are rounding. It is the sum of both runs' tolerances.
     """
 
     written: Float[Tensor, " component *each"]

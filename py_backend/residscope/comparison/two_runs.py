@@ -141,7 +141,7 @@ def _difference(
     pick_one, pick_two, rows = selections(one, two, pairs)
     by_other = pick_one.of(crossed[0], one.axes), pick_two.of(crossed[1], two.axes)
     first, second = selected(one, pick_one, rows[0]), selected(two, pick_two, rows[1])
-    device = first.values.device  # for both runs
+    device = first.values.device  # the values of both runs are moved to this device
     second_values, by_first = second.values.to(device), by_other[1].to(device)
     values, turned = second_values - first.values, by_first - by_other[0]
     written, read = (values + turned) / 2, (values - turned) / 2

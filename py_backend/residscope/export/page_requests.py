@@ -87,7 +87,7 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
 
 
 def _of_all_layers(views: Views, points: list[Component]) -> Iterator[Group]:
-    """Slow and less used requests: token lens, head scores and neurons. They take as long as all others together."""
+    """Slow and less used requests: token lens, head scores and neurons. Together they take as long as all others."""
     shown, facts = views.shown, views.facts
     current, *others = views.prompts
     for some in (without_mid(points), points):
@@ -118,7 +118,7 @@ def _code(views: Views, picture: Picture, ranked: list[str]) -> AnyRequest | Non
         case "lens" | "layers" | "ranking":
             return WriteCode(picture, shown)
         case "heads":
-            feeding = views.feeding()  # if any, the head map shows what feeds a head
+            feeding = views.feeding()  # if not None, the head map shows what feeds a head
             if isinstance(feeding, Attribute):  # such a map is of one run, with direct effects
                 shown = msgspec.structs.replace(shown, target=feeding.target, against=None, effect="direct")
             return WriteCode(picture, shown)

@@ -340,5 +340,5 @@ def choices(views: Views) -> Requests:
 
 
 def without_mid(points: list[Component]) -> list[Component]:
-    """Return the points of the logit lens without those after each layer's attention."""
+    """Return the points of the logit lens without the points between each layer's attention and MLP."""
     return [point for point in points if point.kind != "mid"]

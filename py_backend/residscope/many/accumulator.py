@@ -188,7 +188,7 @@ class Accumulator:
 
     @property
     def spread(self) -> Spread | None:
-        """The mean and the spread, if only these are kept."""
+        """The mean and the spread over prompts. None if the values of each prompt are kept instead."""
         self._store_last()
         return self._spread
 
@@ -201,7 +201,7 @@ class Accumulator:
         """Add the result of one item.
 
         Raises:
-            ResidscopeError: If it does not fit the other results.
+            ResidscopeError: If the result does not fit the other results.
         """
         if self.layout is None:
             self.layout = layout

@@ -49,7 +49,7 @@ class Processes:
         """Call `work` in each process, and return all results. If one process fails, all of them raise.
 
         Raises:
-            ResidscopeError: If `work` failed in another process. The message is that of the other process.
+            ResidscopeError: If `work` failed in another process. The message names that process and its error.
         """
         if self.count == 1:
             return [work()]
@@ -71,7 +71,7 @@ class Processes:
 
 
 def files_of_processes(path: Path) -> list[Path]:
-    """Return the files next to `path` in which single processes have saved. They remain after an interrupt."""
+    """Return the files next to `path` in which single processes have saved. Such files remain after an interrupt."""
     prefix = f"{path.stem}.process-"
     return sorted(
         file for file in path.parent.iterdir() if file.name.startswith(prefix) and file.name.endswith(path.suffix)

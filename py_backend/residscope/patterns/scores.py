@@ -167,7 +167,7 @@ def scores(
 
 
 def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
-    """Return the same as `scores`, for a caller that already has a view (the service)."""
+    """Return the result of `scores`, for a caller that already has a `CacheView` (the service)."""
     labels = [name(layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)]
     if score == "copying":
         values, notes = copying.copying(view)
@@ -190,7 +190,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
 
 
 def _without_attention(view: CacheView) -> list[int]:
-    """The layers whose attention is not in the cache. Raises an error if these are all layers."""
+    """The layers whose attention is not in the cache. Raises an error if the cache has no attention at all."""
     without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
     if len(without) == view.n_layers:
         raise without[0]

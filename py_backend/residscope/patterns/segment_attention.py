@@ -45,7 +45,7 @@ def segment_attention(
 
     Args:
         cache: An `ActivationCache`.
-        segments: The segments of a prompt, from `residscope.segments`. They choose the prompt.
+        segments: The segments of the prompt, from `residscope.segments`. They also say which prompt this is.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one. None: all heads.
         weighting: As in `residscope.attention`. Values are summed over the sources of a segment. For `"pattern"`
             and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are

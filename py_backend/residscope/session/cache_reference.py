@@ -1,4 +1,4 @@
-"""A reference from a view to a cache. It either keeps the cache alive or is weak."""
+"""A reference from a panel to a cache. The reference either keeps the cache alive or is weak."""
 
 from __future__ import annotations
 

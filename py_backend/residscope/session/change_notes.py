@@ -41,17 +41,17 @@ def seen(cache: Any, model: Any = None) -> TrackedCache | None:
 
 
 def changed(view: CacheView) -> list[str]:
-    """Return notes for results from activations and weights, if either were changed since the cache was first seen."""
+    """Return notes for results from activations and weights, if one of them changed since the cache was first seen."""
     return weights_changed(view) + cache_changed(view)
 
 
 def cache_changed(view: CacheView) -> list[str]:
-    """Return a note for results from activations, if these were changed since the cache was first seen."""
+    """Return a note for results from activations, if the activations changed since the cache was first seen."""
     return [CACHE_CHANGED] if view.seen is not None and view.seen.changed else []
 
 
 def weights_changed(view: CacheView) -> list[str]:
-    """Return notes for results from weights, if these or the model were changed since the cache was first seen."""
+    """Return notes for results from weights, if the weights or the model changed since the cache was first seen."""
     if view.seen is None:
         return []
     return [WEIGHTS_CHANGED] * view.seen.weights_changed + [OTHER_MODEL] * view.seen.other_model

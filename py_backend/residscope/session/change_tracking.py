@@ -39,7 +39,7 @@ class TrackedCache:
         id: Identifies the cache. No other cache ever has this id.
         since: When the cache was first seen, on the clock of `time.monotonic`.
         state: `CACHE.WEIGHTS.ADDED`, as in `protocol.CacheRef`.
-        changed: Whether an activation was replaced, written to or removed since then. Adding one does not count.
+        changed: Whether an activation was replaced, written to or removed since then. Added activations do not count.
         weights_changed: Whether the weights of the cache's present model, or how the layers use them, differ from those
             at the first comparison.
         other_model: Whether the cache had another model at the first comparison.
@@ -71,7 +71,7 @@ class TrackedCache:
         """Two memos: results for the present state of cache, weights and settings, and values from the modules.
 
         If PyTorch does not count the changes of all activations and weights, the first memo is new and empty each time.
-        If the weights or the settings cannot be tracked, both memos are.
+        If the weights or the settings cannot be tracked, both memos are new and empty each time.
         """
         weights = None if self._weights is None else self._weights()
         if weights is None:

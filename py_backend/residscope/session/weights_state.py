@@ -51,7 +51,7 @@ class WeightsState:
         if modules is None or tensors is None:
             modules = self._known_modules = _Modules(_modules(model))
             tensors = modules.weights() or []
-            self.facts = Memo()  # a new module may have the same weights, or none
+            self.facts = Memo()  # a module may have changed although the weights are the same
         key, first = key_of_tensors(tensors, with_address=True), self._last is None
         if self._last is None or not self._last.matches(key):
             self._last = Snapshot(tensors, key, on_deleted=partial(_drop_facts, weakref.ref(self)))
