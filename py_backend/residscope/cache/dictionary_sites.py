@@ -104,7 +104,7 @@ def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
     """Return the SAE, and the names of the encoded and the reconstructed activation. Both None if no name was given.
 
     Raises:
-        ResidscopeError: If no SAE was given, or not one or two names after it.
+        ResidscopeError: If no SAE was given, or if a tuple does not have one or two names after the SAE.
     """
     read, written = None, None
     if isinstance(given, tuple | list):

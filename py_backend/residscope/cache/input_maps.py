@@ -68,8 +68,8 @@ class NeuronMap(NamedTuple):
     Attributes:
         weight: The weight.
         bias: The bias; 0 if there is none.
-        names: Names of the activations that hold this input, the preferred one first. Their last axis has one entry for
-            each neuron.
+        names: Names of the activations that hold this input, the preferred one first. The last axis of each activation
+            has one entry for each neuron.
     """
 
     weight: Float[Tensor, " d_model"]

@@ -2,8 +2,8 @@
 
 A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
 c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
-sublayers. If the cache holds the sublayer's input, the point and the norm are chosen that give this input. Only if none
-do, or if the input was not cached, the model's modules and configuration decide.
+sublayers. If the cache holds the sublayer's input, the point and the norm are chosen that give this input. If no point
+gives it, or if the input was not cached, the model's modules and configuration decide.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _found(
 
 
 _SOME = 16
-"""If there are more rows, at least this many and fewer than twice as many are compared."""
+"""Up to this many rows, all rows are compared. Of more rows, at least this many and fewer than twice as many."""
 
 
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:

@@ -303,4 +303,4 @@ def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
 
 
 _MOST_TABLES = 8
-"""At most this many tables are taken from the model's modules and from the usual frequencies."""
+"""If this many tables were found in the modules or computed, no further table is computed from frequencies."""

@@ -81,7 +81,7 @@ class TokenText:
         return len(self.special)
 
     def between(self, start: int, end: int) -> str:
-        """Return the text of the tokens from `start` up to, not including, `end`, counted from the first real token."""
+        """Return the text of the tokens from `start` to `end` (exclusive), counted from the first real token."""
         return self._data[self.starts[start] : self.starts[end]].decode(errors="replace")
 
     @cached_property

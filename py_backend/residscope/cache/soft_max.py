@@ -233,7 +233,9 @@ class SoftMax:
         return torch.cat(found, 1).to(q)
 
     def _sink(self, vectors: Vectors) -> float | None:
-        """The logarithm of the sink, from the row that shows it most precisely. None if all real rows add up to 1.
+        """The logarithm of the sink, from the row that shows it most precisely. None if no row adds up to less than 1.
+
+        Rows of padding are ignored.
 
         Raises:
             ResidscopeError: If the sink differs between destinations.

@@ -67,8 +67,9 @@ def ablate(
             path. `"L23H3.q"`: the query of head L23H3 (`.k`: its key, `.v`: its value). A list names several ends:
             `["L23H3.q", "L25H1.v"]`. All other heads and all MLPs between component and end are held at their cached
             values. Everything after the receiving head runs as usual. `"logits"`: nothing between component and logits
-            changes. Heads that do not come before the end have the effect NaN, and such sublayers are left out. If
-            `heads=` or `layers=` names one of them, an error is raised. Only `.total` is measured.
+            changes. Heads that do not come before the end have the effect NaN. Sublayers that do not come before the
+            end are left out. If `heads=` or `layers=` names such a component, an error is raised. Only `.total` is
+            measured.
         edges: Attention edges of `heads` that are taken out, each in a run of its own. An edge is a pair (destination,
             source): `[(14, 10), ("last", 0)]`. `("last", "each")` means every source of each prompt's last real token.
             The edge's entry of the head's pattern becomes 0. The other entries are not renormalised.

@@ -1,4 +1,4 @@
-"""Finds the random generators that the runs of a model draw from, and restores their states.
+"""Finds the random generators that the runs of a model draw from, and keeps their states to restore them later.
 
 The generators belong to the process, and another thread of the user may draw from them during our runs. So only the
 generators that runs of the model use get their earlier state back. Each replay finds them: their states before and

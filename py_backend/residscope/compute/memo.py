@@ -118,7 +118,7 @@ class NoKeyError(Exception):
 
 
 class _UnchangedTensor:
-    """Stands for a large tensor in a key. Two of these objects are equal only if their tensor is the same, unchanged."""
+    """Stands for a large tensor in a key. Two such objects are equal if they stand for the same, unchanged tensor."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor, self._id, self._version = weakref.ref(tensor), id(tensor), tensor._version

@@ -75,7 +75,7 @@ class Items:
             )
 
     def check_reaches(self, done: int) -> None:
-        """Refuse `items` that end before the last resumed result. `done` is the number after this result's item."""
+        """Refuse `items` that end before the last item that is done. `done` is the number of that item plus 1."""
         count = len(self._items) if self._indexed else self._seen
         if count < done:
             raise ResidscopeError(

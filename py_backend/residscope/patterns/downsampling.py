@@ -109,7 +109,10 @@ def _sizes(size: int, step: int, like: Tensor) -> Tensor:
 
 
 def is_triangle(square: Float[Tensor, "row column"]) -> bool:
-    """Return whether this is a square of several rows with only 0 above the diagonal. These cells are then not sent."""
+    """Return whether a map is square, has several rows, and has only 0 above the diagonal, as in a causal model.
+
+    If so, the cells above the diagonal are not sent.
+    """
     return square.shape[0] == square.shape[1] > 1 and not bool(square.triu(1).any())
 
 
