@@ -12,8 +12,8 @@ from decimal import ROUND_HALF_UP, Decimal
 _SMALL, _LARGE = 1e-4, 1e7
 """If the largest of the numbers is below `_SMALL`, or at least `_LARGE`, they are written with a power of ten."""
 _EXTRA_DECIMALS = 2
-"""A small number among large ones has more decimals, so that its first digit is shown. But a number that would be 0 even
-with this many more decimals is written as 0."""
+"""A small number among large ones has more decimals, so that its first digit is shown. But a number that would be 0
+even with this many more decimals is written as 0."""
 
 
 def signed(value: float, largest: float, more_decimals: int = 0) -> str:
