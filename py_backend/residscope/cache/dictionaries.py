@@ -257,7 +257,7 @@ class Dictionary:
             raise ResidscopeError(
                 "sae",
                 f"The {self.name} has a `W_skip` of shape {list(weight.shape)}, not {[self.width, given.shape[1]]} "
-                "(what it reconstructs, what it encodes).",
+                "(the width of its output, the width of its input).",
             )
         skip = working(given @ weight.T.to(given)).to(self.like)
         if callable(getattr(self.sae, "forward", None)):

@@ -107,7 +107,7 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
         raise ResidscopeError(
             "head-inputs",
             f"The values of layer {layer} are not one linear map of what attention reads (as in latent attention, or "
-            "if layers share values): the outputs of earlier components cannot be followed through them.",
+            "if layers share values): the outputs of earlier components cannot be followed through the values.",
         )
     return ValueMap(matrix, bias)
 

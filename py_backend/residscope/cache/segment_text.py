@@ -207,7 +207,7 @@ def _sentence_ends(text: str) -> list[int]:
         if stop is not None and stop[0] in ".!?…":
             after = text[end : end + 2]
             if after and not after[0].isspace():
-                continue  # 3.5, example.org
+                continue  # as in "3.5" or "example.org"
             start = found.start()
             if stop == "." and (after[1:].islower() or _NOT_A_STOP.search(text, max(start - 12, 0), start)):
                 continue  # an abbreviation, an initial, or the number of a list item

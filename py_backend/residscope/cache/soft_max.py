@@ -212,7 +212,7 @@ class SoftMax:
 
         def found() -> Tensor:
             read = torch.zeros(view.n_pos, view.n_pos, dtype=torch.bool, device=view.like.device)
-            for patterns in view.get(reader.name("hook_pattern")):  # one by one, because they are large
+            for patterns in view.get(reader.name("hook_pattern")):  # prompt by prompt, because patterns are large
                 read |= (patterns > 0).any(0)
             return torch.stack([read.diagonal(-distance).any() for distance in range(view.n_pos)])
 

@@ -35,7 +35,7 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
     try:
         ids = _ids(encode, text)
         return ids[1:] if text and _is_always_first(tokenizer, encode, ids[:1]) else ids
-    except Exception as error:  # it is the user's code
+    except Exception as error:  # the tokenizer may be the user's code
         raise ResidscopeError(
             "tokenizer",
             f"This model's tokenizer ({type(tokenizer).__name__}) fails on “{text}” with {type(error).__name__}: "
@@ -54,7 +54,7 @@ def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int
         return False
     try:
         return _ids(encode, "")[:1] == first
-    except Exception:  # it is the user's code, and may not accept an empty text
+    except Exception:  # the tokenizer may be the user's code, and may not accept an empty text
         return False
 
 
@@ -70,7 +70,7 @@ def decoded(tokenizer: Any, id: int) -> str:
     """Return the decoded text of one token. Empty if `decode` fails."""
     try:
         text = _call(tokenizer.decode, [id], clean_up_tokenization_spaces=False, skip_special_tokens=False)
-    except Exception:  # it is the user's code, and may know fewer ids than the model
+    except Exception:  # the tokenizer may be the user's code, and may know fewer ids than the model
         return ""
     return text if isinstance(text, str) else ""
 
@@ -137,7 +137,7 @@ def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
         if method is not None:
             try:
                 return method(value)
-            except Exception:  # it is the user's code
+            except Exception:  # the tokenizer may be the user's code
                 return None
     return None
 

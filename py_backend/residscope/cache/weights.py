@@ -109,7 +109,7 @@ def unreadable_layer(module: Any, why: str) -> ResidscopeError:
         module: The layer, or the bridge's component for it.
         why: The reason, in words that follow "What … does".
     """
-    name = getattr(getattr(module, "hook_out", None), "name", None)  # TransformerLens puts the module's path into it
+    name = getattr(getattr(module, "hook_out", None), "name", None)  # TransformerLens: the module's path
     what = f"`{name.removesuffix('.hook_out')}` (`{type(wrapped(module)).__name__}`)" if isinstance(name, str) else ""
     return ResidscopeError(
         "weights", f"What {what or f'`{type(wrapped(module)).__name__}`'} does {why}.{_hint(module, why)}"

@@ -116,7 +116,8 @@ def _position(view: CacheView, given: Any) -> int:
     place = index(given)
     if not -view.n_pos <= place < view.n_pos:
         raise ResidscopeError(
-            "edges", f"`edges=`: position {place} is outside the prompt: it has {view.n_pos}, 0 to {view.n_pos - 1}."
+            "edges",
+            f"`edges=`: position {place} is outside the prompt, which has positions 0 to {view.n_pos - 1}.",
         )
     return place % view.n_pos
 

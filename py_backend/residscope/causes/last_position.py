@@ -199,5 +199,5 @@ def last_runner(replay: Replay, at: int) -> LastRunner | None:
         return None
     try:
         return LastRunner(replay, at)
-    except Exception:  # models with another or no key/value cache may raise anything
+    except Exception:  # models without a key/value cache, or with an unusual one, may raise anything
         return None

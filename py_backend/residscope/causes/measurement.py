@@ -145,7 +145,7 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
         ResidscopeError: If the target differs from one of them.
     """
     view, targets = readout.view, readout.targets
-    step = max(view.rounding_step(), step_of(view.stream.dtype))  # the cache may have been converted
+    step = max(view.rounding_step(), step_of(view.stream.dtype))  # the user may have converted the cache
     tolerance = max(SMALLEST, 8 * step * float(readout.frozen.products))
     compared = [readout.measured()]
     if again.run.logits is not None:
@@ -200,7 +200,7 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
         place = index(place)
         if not -view.n_pos <= place < view.n_pos:
             raise ResidscopeError(
-                "positions", f"Position {place} is outside the prompt: it has {view.n_pos}, 0 to {view.n_pos - 1}."
+                "positions", f"Position {place} is outside the prompt, which has positions 0 to {view.n_pos - 1}."
             )
         chosen[place] = True
     if not bool(chosen.any()):

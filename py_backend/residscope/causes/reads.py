@@ -50,7 +50,7 @@ def capture(into: list[Tensor]) -> Edit:
     """Return an edit that changes nothing, and records the activation."""
 
     def edit(held: Tensor) -> Tensor:
-        into.append(held.detach().clone())  # a later module may write into it
+        into.append(held.detach().clone())  # a copy, because a later module may write into `held`
         return held
 
     return edit

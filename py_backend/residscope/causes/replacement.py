@@ -167,7 +167,7 @@ def _other_run(replay: Replay, given: Any, kinds: Sequence[Source], argument: st
         same = torch.equal(tokens.expand(view.batch, -1)[padding], replay.tokens[padding])
         tokens, mask = (tokens.expand(view.batch, -1), mask) if same else (tokens, None)
     if has_user_hooks(view.model):
-        tokens = tokens.expand(view.batch, -1)  # the user's hooks may need this number of prompts
+        tokens = tokens.expand(view.batch, -1)  # the user's hooks may need as many prompts as the cache has
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
         for site in kinds:

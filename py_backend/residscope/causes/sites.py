@@ -159,7 +159,7 @@ def candidates(view: CacheView) -> list[Candidate]:
             if isinstance(module, Module):
                 found.append(Candidate(kind, layer, module))
             sublayer = getattr(block, _SUBLAYERS.get(kind, ""), None)
-            if isinstance(sublayer, Module):  # the hook is not called in every run of some blocks
+            if isinstance(sublayer, Module):  # some blocks do not call the hook in every run
                 found += [Candidate(kind, layer, sublayer, factor) for factor in dict.fromkeys((multiplier, 1.0))]
     return found
 

@@ -101,7 +101,7 @@ def project(
 
     weight, columns = weight.to(direction.device), distinct(direction).T
     size = max(1, _BLOCK // max(weight.shape))
-    if weight.dtype == direction.dtype and weight.stride(-1) != 1:  # faster in the order of the weight's memory
+    if weight.dtype == direction.dtype and weight.stride(-1) != 1:  # faster if the weight comes second
         products = columns.T @ weight.T
     elif weight.dtype == direction.dtype and columns.shape[1] > 1:
         products = (weight @ columns).T

@@ -44,7 +44,7 @@ def attention_figure(attention: Attention) -> Any:
     values = attention.values
     units: dict[Weighting, str] = {"pattern": "attention", "value": "attention × ‖v W_O‖", "contribution": "logits"}
     unit = units[attention.weighting]
-    if attention.weighting == "contribution" or bool((values < 0).any()):  # a difference of two runs
+    if attention.weighting == "contribution" or bool((values < 0).any()):  # negative in a difference of two runs
         colour = diverging(limit(values), unit)
     else:
         colour = sequential(1.0 if attention.weighting == "pattern" else limit(values), unit)

@@ -66,7 +66,7 @@ def open_tab(tab: Tab) -> OpenTab:
             return OpenTab(_position_map, _positions, heads=_rows_of_map)
         case "token-lens":
             return OpenTab(lambda scene: each(LENS, scene.views.token_lens(without_mid(scene.points))), _token_lens)
-        case "prompts":  # the picture in a saved page shows the target itself
+        case "prompts":  # in a saved page, the code of this view is for the target, not for heads
             return OpenTab(_each_prompt, _prompts, heads=lambda _: [])
         case "why":
             return OpenTab(

@@ -238,6 +238,6 @@ class _Run:
 
 
 def _add_note(error: BaseException, note: str) -> None:
-    add: Callable[[str], None] | None = getattr(error, "add_note", None)  # Python 3.11
+    add: Callable[[str], None] | None = getattr(error, "add_note", None)  # since Python 3.11
     if add is not None:
         add(note)

@@ -109,7 +109,7 @@ def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[s
     if tokenizer is None:
         return (("tokenizer", "None"),)
     found: dict[str, str] = {}
-    with suppress(Exception):  # it is the user's code
+    with suppress(Exception):  # the tokenizer may be the user's code
         found |= {name: repr(getattr(tokenizer, name, None)) for name in SPECIAL}
     with suppress(Exception):
         count = len(tokenizer)

@@ -309,7 +309,7 @@ def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
     """The entropy in bits. Attention to a learned sink, which is not a source, is left out."""
     later = working(_later(pattern, rows))
-    # 1e-30, not the smallest float32: some devices treat that as 0, and its logarithm would be infinite.
+    # 1e-30, not the smallest float32: some devices treat the smallest float32 as 0, whose logarithm is infinite.
     return -(later * later.clamp(min=1e-30).log2()).sum((-1, -2)), _count(later)
 
 

@@ -95,7 +95,7 @@ def _weak(value: Any) -> Callable[[], Any]:
         if isinstance(value, Mapping):  # a plain dictionary allows no weak references, but its tensors do
             tensors = {name: _weak(tensor) for name, tensor in dict[str, Any](value).items()}
             return partial(_all_or_deleted, tensors)
-        return lambda: value  # a small value, such as a list of numbers
+        return lambda: value  # kept alive, because it is small, such as a list of numbers
     return lambda: _DELETED if (found := reference()) is None else found
 
 

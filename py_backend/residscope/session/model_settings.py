@@ -25,7 +25,7 @@ def settings_of(model: Any) -> tuple[object, ...]:
     try:
         size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
         special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
-    except Exception as error:  # it is the user's code
+    except Exception as error:  # the tokenizer may be the user's code
         raise NoKeyError from error
     models = model, getattr(model, "original_model", None)
     modes = tuple(getattr(module, "training", None) is True for module in models)
