@@ -146,7 +146,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: Any) -> LinearMap:
-    """The linear map of a layer. If the layer's class is not known, the layer is called to find the map."""
+    """The linear map of a module. If the module's class is not known, the module is called to find the map."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     linear = wrapped(module)
     if not plain or not hasattr(linear, "out_features"):

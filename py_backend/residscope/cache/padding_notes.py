@@ -175,7 +175,7 @@ def _tokens(counts: list[int], which: str, token: str) -> str:
 
 
 def _each(counts: list[int], what: str) -> str:
-    """Counts in words: listed one by one, or as a range with the sum."""
+    """Counts in words: one number if all are equal, otherwise listed one by one, or as a range with the sum."""
     if len(counts) > 1 and len(set(counts)) == 1:
         return f"{counts[0]} {what} each"
     if len(counts) > _LISTED:

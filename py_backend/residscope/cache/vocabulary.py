@@ -159,7 +159,10 @@ class Vocabulary:
         return Reading(text, tokens, False, f"{message}; try {hint}." if hint else f"{message}.", suggestions)
 
     def spaced(self, token: Token) -> Token | None:
-        """Return the token of the same text with a leading space. None if the text does not begin with a letter."""
+        """Return the token of the same text with a leading space.
+
+        None if there is no such token, or if the text does not begin with a letter or a digit.
+        """
         return self.token_of_text(f" {token.text}") if token.text[:1].isalnum() else None
 
     def each_spaced(self, tokens: list[Token]) -> list[Token | None]:

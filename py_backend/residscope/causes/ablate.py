@@ -53,8 +53,8 @@ def ablate(
 ) -> Ablation:
     """Run the model with components replaced, and measure by how much the target changes.
 
-    The model is run on the cache's own tokens. First it is run unchanged. If its activations or its target differ from
-    the cached ones, nothing is measured. Then each component is replaced in a run of its own. Blocks before the
+    The model is run on the cache's own tokens. First it is run unchanged. If this run's activations or target differ
+    from the cached ones, nothing is measured. Then each component is replaced in a run of its own. Blocks before the
     replaced component are not run again. The model, its hooks, the cache, the grad mode and random generators are not
     changed. The user's own hooks on the model act in each run, as usual.
 

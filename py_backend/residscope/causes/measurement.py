@@ -1,4 +1,4 @@
-"""What every measurement needs: the replay, the runner, the target, and the target's value before any change."""
+"""What every measurement needs: the replay, the target, its readout, and its value before any change."""
 
 from __future__ import annotations
 

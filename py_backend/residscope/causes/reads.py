@@ -94,10 +94,10 @@ class Reads:
         self._test()
 
     def check(self, part: Read) -> None:
-        """Check that this input of the layer can be changed.
+        """Check that the input `part` of the layer's heads can be changed.
 
         Raises:
-            ResidscopeError: If it cannot.
+            ResidscopeError: If the input cannot be changed.
         """
         if part not in self._sites:
             raise _not_found(self.layer, f"attn.hook_{part}")

@@ -46,7 +46,7 @@ def replacement(replay: Replay, given: Any, kinds: Sequence[Source], name: str =
         name: The name of the argument, for error messages.
 
     Raises:
-        ResidscopeError: If it is not a replacement, or does not fit the cache.
+        ResidscopeError: If `given` is not a replacement, or does not fit the cache.
     """
     view = replay.view
     if isinstance(given, str):

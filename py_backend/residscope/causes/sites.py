@@ -1,7 +1,7 @@
 """Sites: activations at which a run of the model can be changed, such as the `z` of a layer's heads.
 
-A site is the module whose output is the activation. It is found by a test: in the replay, the module must be called
-once, and its output must equal the cached activation.
+The module whose output is the activation is found by a test: in the replay, the module must be called once, and its
+output must equal the cached activation.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def _by_token(first: Run, second: Run) -> list[Pairs]:
 
 
 def _common(one: list[Hashable], two: list[Hashable]) -> Pairs:
-    """A longest common subsequence. If the texts are exchanged, only the sides of the pairs are exchanged."""
+    """A longest common subsequence. If `one` and `two` are exchanged, only the sides of the pairs are exchanged."""
     shortest = min(len(one), len(two))
     start = next((i for i in range(shortest) if one[i] != two[i]), shortest)
     left = shortest - start
