@@ -1,4 +1,4 @@
-"""Keeps earlier results up to a limit of bytes. The key of a result is the cache, its state and the request."""
+"""Keeps earlier results up to a limit of bytes. The key of a result names the cache, its state and the request."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def prompt_by_prompt(
 def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch d"]) -> Float[Tensor, "batch pos"]:
     """Return the length of the elementwise product of each row with its prompt's direction.
 
-    `dots` sums the elements of this product, so the rounding errors of `dots` grow with its length.
+    `dots` sums the elements of this product, so the rounding errors of `dots` grow with the length of the product.
     """
     import torch
 

@@ -75,7 +75,7 @@ def load(model: str | None = None) -> TransformerBridge:
         The model from `TransformerBridge.boot_transformers`, with raw weights: nothing is folded into them.
 
     Raises:
-        DemoError: If there is no such model, or the hub cannot be reached.
+        DemoError: If the model or TransformerLens cannot be loaded. The message says why.
     """
     name = model or os.environ.get("RESIDSCOPE_DEMO_MODEL") or None
     folder = demo_model_folder() if name is None else local_folder(name)

@@ -23,7 +23,7 @@ from residscope.wire.protocol import Attribute, Shown, Tab
 LENS, SMALL = "some of the token lens", "some thumbnails of heads"
 _NO_HEAD = "No head is shown: click a head in the head map, then copy the code."
 _SIDES = 8
-"""How many rows of each side of an attention score are drawn."""
+"""How many rows each chart of the tab "why" has."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def wanted(
     Args:
         views: The views.
         ranked: The pinned heads, then the heads in the ranking.
-        strongest: All heads, the strongest first.
+        strongest: All heads that have a value, the strongest first.
         points: The logit lens' points.
         holds: How much is wanted. A group that is not wanted is given without requests.
     """

@@ -1,1 +1,1 @@
-"""Attributes many caches, one after another: `residscope.attribute_many` and its results."""
+"""Handles many caches, one after another: `residscope.attribute_many`, `residscope.ablate_many`, and their results."""

@@ -97,9 +97,9 @@ def attribute_many(
         keep: `"values"`: keep the rows of every prompt. `"summary"`: keep only their mean and spread, for
             decompositions with many rows (neurons, every position). `measured` and `unexplained` are kept for every
             prompt in both cases.
-        resume: The name of a file. Results are saved there every half minute, and when the call ends for any reason. If
-            the file exists, the call continues after its results. `resume` may also be the `.partial` of the exception
-            that ended an interrupted call.
+        resume: The name of a file. Results are saved there about every half minute, and when the call ends for any
+            reason. If the file exists, the call continues after its results. `resume` may also be the `.partial` of the
+            exception that ended an interrupted call.
         on_error: `"skip"` leaves out items that cannot be attributed, and adds a note. Errors of an iterator, or of a
             function that makes an item, are always raised.
         progress: Whether to show a progress bar (tqdm).
