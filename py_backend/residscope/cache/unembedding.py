@@ -101,7 +101,11 @@ def final_vectors(
 
 
 def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
-    """Return the unembedding's output at these positions, cached or computed from the stream."""
+    """Return the unembedding's output at these positions, cached or computed from the stream.
+
+    Raises:
+        ResidscopeError: If the cache holds neither logits nor the final stream.
+    """
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
         return view.rows(name, positions)
@@ -119,7 +123,9 @@ def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> 
 
 
 def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """Return the unembedding's weight and bias. The unembedding must read the normalised residual stream.
+    """Return the weight of the unembedding, and its bias or None.
+
+    The unembedding must read the normalised residual stream.
 
     Raises:
         ResidscopeError: If the unembedding reads vectors of another width.
@@ -135,7 +141,7 @@ def unembedding_of_stream(view: CacheView) -> tuple[Float[Tensor, "d_model d_voc
 
 
 def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Float[Tensor, " d_vocab"] | None]:
-    """Return the weight and the bias of the unembedding, detached.
+    """Return the weight of the unembedding, and its bias or None. Both are detached.
 
     Raises:
         ResidscopeError: If the model has no unembedding, or its linear map cannot be read.
@@ -166,7 +172,11 @@ def _unembedding(view: CacheView, unknown: Any) -> tuple[Tensor, Tensor | None, 
 
 
 def vocabulary_size(model: Any) -> int:
-    """Return the number of tokens that the model has logits for."""
+    """Return the number of tokens that the model has logits for.
+
+    Raises:
+        ResidscopeError: If this number is not known.
+    """
     layer = wrapped(getattr(model, "unembed", None))
     declared = getattr(layer, "out_features", None)
     if isinstance(declared, int):

@@ -53,7 +53,11 @@ class Vocabulary:
         self._tokens: dict[int, Token] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of `text`, without added special tokens."""
+        """Return the token ids of `text`, without added special tokens.
+
+        Raises:
+            ResidscopeError: If the model has no tokenizer, or the tokenizer fails.
+        """
         if self.tokenizer is None:
             raise ResidscopeError(
                 "no-tokenizer", f"This model has no tokenizer, so “{text}” cannot be looked up: give token ids instead."

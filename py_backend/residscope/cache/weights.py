@@ -138,7 +138,10 @@ def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
 
 
 def weight_of(model: Any, part: str, name: str) -> Tensor | None:
-    """Return a weight that is an attribute of the model or of one of its modules: `model.W_U`, `model.unembed.W_U`."""
+    """Return a weight that is an attribute of the model or of one of its modules: `model.W_U`, `model.unembed.W_U`.
+
+    None if there is no such attribute.
+    """
     owners = (model, getattr(model, part, None))
     for owner in owners:
         with suppress(Exception):  # a bridge raises if its layer has no `weight`

@@ -72,7 +72,10 @@ class Measured:
         return len(self.patches)
 
     def grid(self, values: Tensor | None, prompt: int | None) -> Float[Tensor, " cell"] | None:
-        """Return values as a flat grid, for one prompt or as the mean over prompts. NaN in cells without a row."""
+        """Return values as a flat grid, for one prompt or as the mean over prompts. NaN in cells without a row.
+
+        None if `values` is None.
+        """
         if values is None:
             return None
         rows, columns = self.shape

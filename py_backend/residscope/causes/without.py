@@ -76,6 +76,9 @@ def changed_run(
         heads: Layer and index of each head.
         replace: As in `ablate`.
         where: The positions at which the heads' outputs are replaced.
+
+    Raises:
+        ResidscopeError: If the outputs of a head cannot be replaced, or `replace` does not fit the cache.
     """
     import torch
 

@@ -42,7 +42,11 @@ class Alignment:
     notes: list[str] = field(default_factory=list[str])
 
     def of_prompt(self, prompt: int) -> dict[int, int]:
-        """Return the matched position in the second run for each position in the first, in one prompt."""
+        """Return the matched position in the second run for each position in the first, in one prompt.
+
+        Raises:
+            ResidscopeError: If there are no pairs.
+        """
         if self.pairs is None:
             raise ResidscopeError("align", f"{self.why}: {HOW}")
         return dict(self.pairs[prompt])
@@ -92,7 +96,11 @@ class Alignment:
                 f"{' and '.join(which)}."]  # fmt: skip
 
     def of_target(self, target: Target) -> Target:
-        """Return the target in the second run. Each position in it is replaced by the matched position."""
+        """Return the target in the second run. Each position in it is replaced by the matched position.
+
+        Raises:
+            ResidscopeError: If a position has no match, or different matches in different prompts.
+        """
         if self.is_index:
             return target
         inner, length = target.inner, self.lengths[0]

@@ -59,6 +59,9 @@ def selections(
         first: The decomposition of the first run.
         second: The decomposition of the second run.
         pairs: The matched positions. None: positions with the same index.
+
+    Raises:
+        ResidscopeError: If the two runs have no row in common.
     """
     places = [None if pairs is None else [pair[at] for pair in pairs] for at in (0, 1)]
     if first.by == "source":

@@ -76,6 +76,9 @@ class Comparison(Attribution):
 
         Args:
             share: `"difference"`, `"written"` or `"read"`.
+
+        Raises:
+            ResidscopeError: If `share` is not known.
         """
         if share not in SHARES:
             raise ResidscopeError("share", f'`{share!r}` is not known: use "difference", "written" or "read".')

@@ -114,6 +114,9 @@ def chosen_prompts(
         prompt: The prompt of the first run.
         with_prompt: The prompt of the second run.
         same: Whether both runs are from one cache, because no other cache was given.
+
+    Raises:
+        ResidscopeError: If there is no such prompt, or it is not clear which prompts are compared.
     """
     if same and with_prompt is None:
         raise ResidscopeError(

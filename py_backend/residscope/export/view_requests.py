@@ -158,7 +158,7 @@ class Views:
         return MapPositions(by, shown.target, prompt, norm, heads)
 
     def feeding(self) -> AnyRequest | None:
-        """Return the request for what each head adds to the query, key or value of the head in `feeds`."""
+        """Return the request for what each head adds to the query, key or value of the head in `feeds`, if any."""
         shown, feeds = self.shown, self.shown.feeds
         if feeds is None:
             return None

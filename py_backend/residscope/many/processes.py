@@ -40,7 +40,10 @@ class Processes:
         return 0 if self.accelerator is None else int(self.accelerator.process_index)
 
     def own(self, path: Path | None) -> Path | None:
-        """Return the file in which this process saves, next to `path`. A single process uses `path` itself."""
+        """Return the file in which this process saves, next to `path`. A single process uses `path` itself.
+
+        None if `path` is None.
+        """
         if path is None or self.count == 1:
             return path
         return path.with_name(f"{path.stem}.process-{self.rank}-of-{self.count}{path.suffix}")

@@ -108,7 +108,7 @@ class AttributionSummary:
         """Write the table of `to_frame` as CSV.
 
         Args:
-            path: The file. By default the text is returned.
+            path: The file. By default the text is returned. If a file is written, None is returned.
         """
         return self.to_frame().to_csv(path)
 
