@@ -89,7 +89,7 @@ def token_name(tokenizer: Any, id: int) -> str | None:
 
 
 def id_of_name(tokenizer: Any, name: str) -> int | None:
-    """Return the id of the token with this name. None for an unknown name (some tokenizers return the unknown token)."""
+    """Return the id of the token with this name. For an unknown name: None, or in some tokenizers the unknown token."""
     found = _first_result(tokenizer, _IDS, name)
     return found if isinstance(found, int) else None
 

@@ -243,9 +243,7 @@ class Views:
         before = next(earlier, None)
         if before is None:
             return None
-        if (
-            before.target.next_token is not None and before.position == "last"
-        ):  # differs between prompts
+        if before.target.next_token is not None and before.position == "last":  # differs between prompts
             return None
         read = _read_at(before.target, before.position)
         if read is None or not inner.layer < _layer_of(before.target):
