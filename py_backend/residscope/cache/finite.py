@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 def check_finite(view: CacheView, *results: Tensor | None) -> None:
     """Raise an error if a result is not finite. The message says where the cache is not finite."""
     if not all(bool(result.isfinite().all()) for result in results if result is not None):
-        place = view.first_not_finite() or "its values overflow when they are summed"
-        raise ResidscopeError(
-            "not-finite", f"The cache holds NaN or infinity: {place}. Attributions of this cache would be meaningless."
+        place = view.first_not_finite()
+        what = (
+            "Values of the cache overflow when they are summed"
+            if place is None
+            else (f"The cache holds NaN or infinity: {place}")
         )
+        raise ResidscopeError("not-finite", f"{what}. Attributions of this cache would be meaningless.")
