@@ -220,5 +220,6 @@ def _check_all_sources(alignment: Alignment) -> None:
         raise ResidscopeError(
             "align",
             "On the key side, a score that is compared with the mean is read at all sources. So the two runs need the "
-            'same length and the same padding, without `align=`. Compare with one source (`versus="most"`), or use `side="query"`.',
+            'same length and the same padding, without `align=`. Compare with one source (`versus="most"`), or use '
+            '`side="query"`.',
         )
