@@ -224,7 +224,7 @@ def test_a_position_outside_the_prompt_is_refused_with_those_inside(run, positio
 @pytest.mark.parametrize("prompt", [None, 0, -1])
 @pytest.mark.parametrize("position", ["last", 0, -1])
 def test_one_prompt_of_one_token(model, prompt, position):
-    """The only prompt is the first and the last, and so is its only position. Scores that need several sources are refused."""
+    """The only prompt and its only position are first and last. Scores that need several sources are refused."""
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[5]]))
     service = Service(cache)
@@ -307,7 +307,7 @@ def test_a_panel_keeps_its_position_when_other_tokens_count_as_padding(position)
     panel = residscope.inspect(cache, (5, 6), position=position, show=False)
     assert panel.facts["last"] == [3, 4]
     panel.padding = "none"
-    assert panel.position == (4 if position == "last" else position)  # both prompts end at 4 if padding counts as real tokens
+    assert panel.position == (4 if position == "last" else position)  # both prompts end at 4 without padding
     panel.padding = "found"
     assert panel.position == position
     model.tokenizer.pad_token_id = 9  # now the prompts end at other positions

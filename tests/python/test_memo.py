@@ -84,7 +84,9 @@ def test_a_repeated_request_is_not_computed_again_and_gets_its_own_copy(monkeypa
     assert len(asked) == 5
 
 
-@pytest.mark.parametrize("change", ["activation", "activation replaced", "weight", "weight replaced", "submodule replaced", "logits"])
+@pytest.mark.parametrize(
+    "change", ["activation", "activation replaced", "weight", "weight replaced", "submodule replaced", "logits"]
+)
 def test_after_a_change_results_are_computed_again(change: str):
     model = boot("gpt2")
     _, logits, cache = run(model)

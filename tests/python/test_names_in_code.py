@@ -188,16 +188,16 @@ def test_classes_of_variables_are_not_compared_with_the_class_of_tensors(llama, 
     assert planted == []
 
 
-UNUSABLE_NAMES = ["x) #", "ﬁx", "class", " x", "x\r\nrun()", "a\x0crun()", "a\u2028run()", "x[\n0]", "x.y z", "residscope"]
-UNUSABLE_NAMES += ["x[run()]", "x[f'{run()}']", "x['\\d']", "x[{[]: 1}]", "x[0:1]", "\ud800", "\x00", "\u202egnirts"]
-UNUSABLE_NAMES += ["x" * 9999, "x" + "[0]" * 90_000]
+BAD_NAMES = ["x) #", "ﬁx", "class", " x", "x\r\nrun()", "a\x0crun()", "a\u2028run()", "x[\n0]", "x.y z", "residscope"]
+BAD_NAMES += ["x[run()]", "x[f'{run()}']", "x['\\d']", "x[{[]: 1}]", "x[0:1]", "\ud800", "\x00", "\u202egnirts"]
+BAD_NAMES += ["x" * 9999, "x" + "[0]" * 90_000]
 
 
 def short(text: str) -> str:
     return ascii(text)[:20]
 
 
-@pytest.mark.parametrize("name", UNUSABLE_NAMES, ids=short)
+@pytest.mark.parametrize("name", BAD_NAMES, ids=short)
 def test_the_name_of_a_panel_stays_inside_a_comment(llama, notebook, planted, monkeypatch, name, recwarn):
     service = Service(llama.cache, name)
     code = written(service)
