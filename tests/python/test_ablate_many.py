@@ -192,7 +192,7 @@ def test_padded_items_have_the_effects_of_each_prompt_alone():
         padded = run.model.run_with_cache(run.tokens[:2] * mask, attention_mask=mask)[1]
         alone = [run.model.run_with_cache(run.tokens[row : row + 1, 3 * row :])[1] for row in range(2)]
     found = many([(padded, run.answers[:2], {"attention_mask": mask})])
-    expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # the two prompts differ in length
+    expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # prompts of two lengths
     torch.testing.assert_close(found.total, expected.total, atol=2e-5, rtol=1e-3)
 
 

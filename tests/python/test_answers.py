@@ -20,7 +20,7 @@ Ask = Any
 
 @pytest.fixture
 def ask(ioi, monkeypatch):
-    """A function that sends a request about the demo's cache to a dispatcher, in a notebook with the given variables."""
+    """A function that sends a request about the demo's cache to a dispatcher, in a notebook with given variables."""
 
     def asked(variables: dict[Any, Any], kind: str, **fields: Any) -> dict[str, Any]:
         shell = types.SimpleNamespace(user_ns={"cache": ioi.cache} | variables)

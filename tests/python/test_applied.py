@@ -196,7 +196,7 @@ def test_a_nonlinear_or_random_layer_is_refused_and_nothing_is_changed(monkeypat
 
 
 class Watched(Scaled):
-    """A layer that, at each call, counts, stores its input, changes a buffer and a parameter, and draws random numbers."""
+    """A layer that counts its calls, stores its input, changes a buffer and a parameter, and draws random numbers."""
 
     calls, kept = 0, None
 

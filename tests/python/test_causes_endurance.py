@@ -1,4 +1,4 @@
-"""A thousand runs with replaced activations, a hundred of them ended early, leave no hooks, changed settings or memory behind."""
+"""A thousand runs with replaced activations, of which a hundred end early, change no hooks, settings or memory."""
 
 from __future__ import annotations
 

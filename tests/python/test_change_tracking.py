@@ -42,7 +42,7 @@ def replace_an_activation(cache):
     cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"] * 2
 
 
-def replace_an_activation_twice(cache):
+def replace_one_twice(cache):
     """Replace an activation twice, so that the second tensor may get the address of the first one."""
     for _ in range(2):
         cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
@@ -58,7 +58,7 @@ def remove_an_activation(cache):
 
 
 @pytest.mark.parametrize(
-    "edit", [remove_batch_dim, replace_an_activation, replace_an_activation_twice, write_to_an_activation, remove_an_activation]
+    "edit", [remove_batch_dim, replace_an_activation, replace_one_twice, write_to_an_activation, remove_an_activation]
 )
 def test_a_changed_cache_is_noticed(cache, edit):
     before = track(cache).state

@@ -66,7 +66,7 @@ def all_of_it(model: Any) -> float:
 
 
 def without_adapter(model: Any) -> float:
-    """Remove the factor from the bridge, as in older releases: only the Hugging Face model has it. Return the factor."""
+    """Remove the factor from the bridge, as in older releases. Return the factor, which the Hugging Face model has."""
     model.adapter = SimpleNamespace()
     return 1 / 3
 

@@ -232,7 +232,7 @@ def test_any_token_is_plain_text_in_a_figure(llama):
     ]
     for figure in figures:
         found = texts(json.loads(figure.to_json())["layout"] | {"data": json.loads(figure.to_json())["data"]})
-        found = [re.sub('<br><span style="font-size:12px">(.*)</span>$', r"\1", text) for text in found]  # the title's markup
+        found = [re.sub('<br><span style="font-size:12px">(.*)</span>$', r"\1", text) for text in found]  # a title
         assert not [text for text in found if "<" in text or ">" in text or "$" in text]
         assert "&lt;b&gt;x&lt;/b&gt;" in figure.layout.xaxis.ticktext
         assert "&amp;lt;" in figure.layout.xaxis.ticktext

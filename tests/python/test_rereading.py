@@ -125,7 +125,7 @@ def test_a_head_with_another_runs_inputs_writes_the_same_as_in_the_models_own_ru
 @pytest.mark.parametrize("name", MANY)
 def test_the_estimate_of_a_small_change_equals_the_models_own_runs(name):
     model, tokens, cache, other = exact(name)
-    # In the difference of a step forward and back, second-order terms cancel. Norms of some models always compute in float32.
+    # In the difference of a step forward and a step back, second-order terms cancel. Some norms are in float32.
     near = [{key: value + step * (other[key] - value) if value.is_floating_point() else value
              for key, value in cache.cache_dict.items()} for step in (0.003, -0.003)]  # fmt: skip
     for part in PARTS:
