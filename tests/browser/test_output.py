@@ -43,7 +43,7 @@ CONTRASTS = """view => {
         if (own.trim() === "" || !node.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
         if (node.closest(":disabled, [inert], .rs-padding, .rs-unseen, option")) continue;
         const style = getComputedStyle(node);
-        if (style.clipPath !== "none" || style.backgroundImage !== "none") continue; // unknown ground
+        if (style.clipPath !== "none" || style.backgroundImage !== "none") continue; // unknown background
         const ground = painted(node);
         const [a, b] = [light(over(parse(style.color), ground)), light(ground)];
         found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), own.slice(0, 40), style.color, node.className]);

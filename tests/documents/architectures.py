@@ -72,7 +72,7 @@ def shown(gap: float) -> str:
 
 
 def heads_in_layers(heads: Any, layers: Any) -> str:
-    """Return the largest gap between a layer's attention row and the sum of its heads and bias, as a relative one."""
+    """Return the largest relative gap between a layer's attention row and the sum of its heads and bias."""
     if heads is None or layers is None:
         return "–"
     rows = dict(zip(layers.labels, layers.values, strict=True))

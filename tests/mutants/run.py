@@ -172,7 +172,7 @@ def _compiles(text: str) -> bool:
 
 
 def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the ranges of annotations, `if TYPE_CHECKING`, names of types and `strict`. Mistakes there are idle."""
+    """Yield the ranges in which mistakes change nothing: annotations, `if TYPE_CHECKING`, names of types, `strict`."""
     for node in ast.walk(tree):
         idle: list[ast.AST | None] = []
         match node:
