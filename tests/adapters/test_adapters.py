@@ -1,6 +1,7 @@
 """Models with layers of peft and bitsandbytes (`npm run test:versions` installs these packages).
 
-The expected values are those of the model with merged adapters, or with dequantised weights.
+The expected values are those of the model with merged adapters, or with dequantised 4-bit weights. Layers with 8 bits
+are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("place", ["o_proj", "v_proj", "down_proj", "lm_head", "embed_tokens"])
-def test_unmerged_adapters_of_peft(place):
+def test_unmerged_adapters_of_peft_give_the_values_of_merged_ones(place):
     import peft  # pyright: ignore[reportMissingImports] (in .venv-versions/adapters)
 
     path = str(tiny.folder("llama"))
@@ -56,7 +57,7 @@ def wide(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_quantised_by_bitsandbytes(wide, bits):
+def test_4_bit_weights_of_bitsandbytes_are_read_and_8_bit_layers_are_refused(wide, bits):
     functional = pytest.importorskip("bitsandbytes").functional
     from transformers import BitsAndBytesConfig
 

@@ -6,10 +6,10 @@ on heads:
 - cold: the pointer has never touched the head, so that none of its data were requested before
 - by hand: the pointer crosses two neighbouring heads, 40 ms on each, and clicks on the head after 100 ms
 
-Between the clicks, the round trip of an empty request on a comm of the same kernel is measured. Each time is measured
-twice: until the result arrives (pixels in the canvas, or a reply), and until the browser has painted the next frame
-(an animation frame, and the task after it). The goal compares painted times. The program prints a table, and never
-asserts a time.
+Between them, clicks on *why here?* are measured, and the round trip of an empty request on a comm of the same kernel.
+Each time is measured twice: until the result arrives (pixels in the canvas, or a reply), and until the browser has
+painted the next frame (an animation frame, and the task after it). The goal compares painted times. The program prints
+a table, and never asserts a time.
 
 python -m tests.benchmarks.answer_times [--json FILE] [--only idle]
 """
@@ -108,7 +108,7 @@ MEASURE = f"""async ({{ cold, ways }}) => {{
         return taken;
     }};
     const point = (name, type) => {{
-        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // at new places
+        const {{ x: clientX, y: clientY }} = cellOf(name).getBoundingClientRect(); // where the cell is now
         cellOf(name).dispatchEvent(new PointerEvent(type, {{ bubbles: true, clientX, clientY }}));
     }};
     const times = {{ cold: [], hand: [], why: [], empty: [] }};
@@ -149,7 +149,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--only", choices=list(BUSY), help="beside this kind of cell only")
+    parser.add_argument("--only", choices=list(BUSY), help="only during this kind of cell")
     arguments = parser.parse_args()
     table = measured([arguments.only] if arguments.only else list(BUSY))
     count = ROUNDS * len(heads()["ways"])
@@ -241,7 +241,7 @@ def measure(lab: Lab, kinds: list[str]) -> dict[str, Times]:
 
 
 def heads() -> dict[str, list[Any]]:
-    """Return the pointer's ways in the upper half of the map, and heads in the lower half for cold clicks."""
+    """Return the heads that the pointer crosses (upper half of the map) and those of cold clicks (lower half)."""
     ways = [[f"L{layer}H{head + step}" for step in range(3)] for layer in range(0, 16, 2) for head in (0, 5)]
     return {"cold": [f"L{layer}H{head}" for layer in range(18, 30) for head in range(0, 9, 2)], "ways": ways}
 

@@ -241,7 +241,7 @@ def service(positions: int, layers: int, heads: int) -> Any:
 
 
 def theirs(running: Bench, positions: int, heads: int, limit: int) -> tuple[float, int] | str:
-    """Return seconds and bytes of CircuitsVis' `attention_patterns` for the same patterns, or why there are none."""
+    """Return seconds and bytes of CircuitsVis' `attention_patterns` for the same patterns, or why it failed."""
     from circuitsvis.attention import attention_patterns
 
     held = running.service.hold.get().cache
@@ -266,7 +266,7 @@ def theirs(running: Bench, positions: int, heads: int, limit: int) -> tuple[floa
 
 
 def rows() -> list[Row]:
-    """Measure everything."""
+    """Measure everything, and return the rows."""
     beside = f"CircuitsVis {version('circuitsvis')}, `attention_patterns`"
     found: list[Row] = []
     with bench() as running:

@@ -231,7 +231,7 @@ def _memory(name: str, work: str, goal: float) -> Row:
 
 
 def _grown(name: str, side: str) -> float:
-    """Return how many bytes this process grew at most during the work. A small case was run before."""
+    """Return how many bytes this process grew at most during the work. A small case is run before it."""
     import residscope
     from tests.benchmarks import shapes
 

@@ -16,8 +16,8 @@ import torch
 from tests.benchmarks.table import Row, markdown, spoken
 
 EVERY = 5
-"""On the demo model, only heads of every fifth layer are measured, because all heads take minutes. So two fixed costs
-have more weight here: the replay, and the test of the blocks."""
+"""On the demo model, only the heads of every fifth layer are measured at every position, because all heads would take
+minutes. So two fixed costs have more weight here: the replay, and the test of the blocks."""
 
 
 def main() -> None:

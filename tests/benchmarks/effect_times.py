@@ -2,9 +2,9 @@
 
 After each stop, the time until the kernel has run an empty cell is also measured: until then, the model still runs.
 The page is an inline panel of the demo model (8 prompts × 15 tokens) in a real JupyterLab. All times are by the
-browser's clock, until the frame is painted. Before each click on *total* a new cache is made, for which nothing is
-memoised. With `--against FOLDER`, an older checkout with its built bundles is measured in turn with this one, so that a
-busy machine slows both. The program prints the times, and never asserts one.
+browser's clock; those of colours and of stops last until the frame is painted. Before each click on *total*
+a new cache is made, for which nothing is memoised. With `--against FOLDER`, an older checkout with its built bundles is
+measured in turn with this one, so that a busy machine slows both. The program prints the times, and never asserts one.
 
 python -m tests.benchmarks.effect_times [--rounds N] [--against FOLDER]
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def peak() -> float:
-    """Return the most bytes that this process has held since `forget_peak` was called."""
+    """Return the most bytes that this process has held since `forget_peak`, or since its start if not on Linux."""
     for line in Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else ():
         if line.startswith("VmHWM:"):
             return float(line.split()[1]) * 1024

@@ -24,7 +24,7 @@ PARTS = {
     "attribution": "heads, neurons and sources, beside TransformerLens",
     "why": "targets inside the model: sides, pairs, what a head moves",
     "segments": "a long trace in segments, beside one read of its patterns",
-    "large": "a large model: memory, progress, giving up",
+    "large": "a large model: memory, progress, cancelling",
     "attention_pictures": "attention views in a browser, beside CircuitsVis",
     "answer_times": "from a click to its picture in JupyterLab",
     "effect_times": "from a click to measured effects in JupyterLab, and stopping them",
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # for the child process
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default all")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(PARTS)}; by default all")
     arguments = parser.parse_args()
     if arguments.part:
         rows: list[Row] = importlib.import_module(f"tests.benchmarks.{arguments.part}").rows()

@@ -1,4 +1,4 @@
-"""The table of a benchmark: one row for each piece of work, with a comparison and a goal. It never fails."""
+"""The table of a benchmark: one row for each piece of work, with a comparison and a goal. A missed goal is no error."""
 
 from __future__ import annotations
 

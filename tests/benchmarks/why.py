@@ -1,6 +1,6 @@
 """Times of targets inside the model: why a head reads a source, what the head moves, and what a neuron reads.
 
-python -m tests.benchmarks.why [--large]
+python -m tests.benchmarks.why
 """
 
 from __future__ import annotations

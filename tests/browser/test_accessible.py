@@ -1,4 +1,4 @@
-"""The findings of axe-core in every view, light and dark, narrow and wide, and the order of focus by keyboard."""
+"""axe-core finds nothing serious in any view of the panel and in the sidebar, in light and dark themes."""
 
 from __future__ import annotations
 

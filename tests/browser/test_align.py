@@ -40,7 +40,7 @@ BESIDE = {0: 0, 1: 2, 4: 5, 5: 7, 9: 11, 14: 16}
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A panel at prompt 2. The kernel also has a cache of one prompt that is two tokens longer."""
+    """A panel at prompt 2, compared with a cache of one prompt that is two tokens longer."""
     lab.open(lab.write_notebook("align.ipynb", SETUP, BY_HAND, LONGER, TRUTH, INSPECT))
     lab.run_all()
     panel = lab.panel()
@@ -59,7 +59,7 @@ def test_two_lengths_are_aligned_by_token_with_one_click(opened: tuple[Lab, Loca
     )
     assert number(badge.inner_text(), r"✓ rows sum to ([+−][\d.]+)") == pytest.approx(
         whole, abs=6e-4
-    )  # the last tokens
+    )  # at the last tokens
     expect(panel.locator(".rs-pairing")).to_contain_text("15 tokens in A, 17 in B: not paired")
 
     panel.locator(".rs-tokens [data-position='9']").click()

@@ -157,7 +157,7 @@ def test_a_card_is_enlarged_and_zoomed_and_its_scale_is_shown(opened: tuple[Lab,
     for _ in range(4):
         lab.page.keyboard.press("+")
     show_all = one.get_by_role("button", name=re.compile("show all"))
-    expect(show_all).to_have_text("×3.8 · show all")  # 4 of 15
+    expect(show_all).to_have_text("×3.8 · show all")  # 4 of 15 positions
     lab.page.keyboard.press("ArrowUp")
     expect(sentence(panel)).to_contain_text("(destination 13) reads “<|im_start|>” (source 0)")
     canvas.dblclick()
@@ -217,7 +217,7 @@ def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(ope
     words.nth(8).hover()
     expect(line).to_contain_text("“·shops” reads ")
     compare(f"({mean})[8]")
-    words.nth(10).click()  # locks
+    words.nth(10).click()  # locks the token
     lab.page.mouse.move(0, 0)
     expect(words.nth(10)).to_have_attribute("aria-selected", "true")
     compare(f"({mean})[10]")
@@ -229,7 +229,7 @@ def test_the_text_is_shaded_by_what_a_token_reads_and_its_box_keeps_its_size(ope
     panel.get_by_role("button", name="L29H0", exact=True).click()  # leaves out this head
     expect(line).to_contain_text("L23H3: “·John₁₀” is read by ")
     compare("cache['pattern', 23][0, 3, :, 10]")
-    words.nth(10).click()  # unlocks
+    words.nth(10).click()  # unlocks the token
     expect(words.nth(10)).to_have_attribute("aria-selected", "false")
     lab.page.mouse.move(0, 0)
     switch(panel, "Direction", "reads")

@@ -135,7 +135,7 @@ def test_keys_alone_choose_another_cache_and_its_changes_are_noticed(opened: tup
     keyboard.press("Tab")
     keyboard.press("Tab")
     keyboard.press("Tab")
-    keyboard.press("Enter")  # B
+    keyboard.press("Enter")  # chooses B
     settled(panel)
     lab.becomes("panel.run", "second")
     assert numbers(panel, "L23H3")[0] == pytest.approx(lab.python("float(heads(corrupted, 2)[23, 3])"), abs=6e-3)

@@ -171,7 +171,7 @@ def test_a_run_without_heads_is_compared_with_the_cache(opened: tuple[Lab, Locat
     wanted = lab.python("difference(without((23, 3)))")
     assert float(measured[1].replace("−", "-")) == pytest.approx(wanted, abs=2e-3)
 
-    # A key leaves out a second head. Then the first head is restored. Restoring the second one ends the comparison.
+    # A key leaves out a second head. Then the first head is restored. Restoring the second head ends the comparison.
     panel.locator('[role=gridcell][data-head="L29H1"]').click()
     panel.locator('[role=gridcell][data-head="L29H1"]').focus()
     lab.page.keyboard.press("t")

@@ -125,7 +125,7 @@ def test_copied_code_gives_in_a_new_cell_what_is_shown(shown: tuple[Lab, Locator
         lab.run_cell(code)
         values: Any = lab.python("__import__('torch').as_tensor(values).flatten().tolist()")
         largest = max(1.0, *map(abs, expected))
-        close = {"rel": 1e-3 if column == "attention" else 1e-5, "abs": 1e-6 * largest}  # attention is sent as float16
+        close = {"rel": 1e-3 if column == "attention" else 1e-5, "abs": 1e-6 * largest}  # attention may be float16
         assert values == pytest.approx(expected, **close), code
 
 

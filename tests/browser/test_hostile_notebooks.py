@@ -37,7 +37,7 @@ OPEN = """async ([path, kernel]) => {
     const drawn = () => output()?.querySelector(ended);
     const shown = () => drawn() ?? output()?.querySelector(".jupyter-widgets");
     while (!shown() && performance.now() - started < 15000) await new Promise(settle => setTimeout(settle, 20));
-    for (let turn = 0; turn < 3; turn += 1) await new Promise(settle => setTimeout(settle, 60)); // an image that fails
+    for (let turn = 0; turn < 3; turn += 1) await new Promise(settle => setTimeout(settle, 60)); // for images
     clearInterval(tick);
     const place = output();
     const box = place?.getBoundingClientRect();

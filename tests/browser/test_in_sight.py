@@ -1,6 +1,6 @@
 """Head map, token strip and sentence are visible together in every layout, so that a user sees what a hover changes.
 
-Expected: the visible share of the boxes that the browser drew, and TransformerLens' pattern.
+Checked: the visible shares of the boxes in the browser. Expected attention: TransformerLens' pattern.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def test_map_strip_and_sentence_are_visible_in_notebook_and_main_area(ioi: Lab, 
         assert min(seen.values()) >= 0.98, (head, seen)
 
 
-def test_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
+def test_three_heads_are_read_with_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:
     """From opening the notebook to reading the third head: no scrolling, and no other click."""
     ioi.page.set_viewport_size({"width": 1280, "height": 720})
     ioi.page.evaluate(

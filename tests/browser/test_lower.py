@@ -132,7 +132,7 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def test_an_outlier_is_marked_and_does_not_pale_the_rest(lab: Lab) -> None:
+def test_an_outlier_is_marked_and_does_not_make_the_rest_pale(lab: Lab) -> None:
     lab.open(lab.write_notebook("clipped.ipynb", ORACLE))
     lab.run_all()
     panel = lab.panel()
@@ -195,7 +195,7 @@ def test_an_outlier_is_marked_and_does_not_pale_the_rest(lab: Lab) -> None:
     )
 
 
-def test_a_cards_sentence_and_the_empty_card_in_a_narrow_panel(lab: Lab) -> None:
+def test_in_a_narrow_panel_a_cards_sentence_is_not_cut_and_an_empty_card_has_one_line(lab: Lab) -> None:
     lab.page.set_viewport_size({"width": 1440, "height": 900})
     lab.open(lab.write_notebook("lower.ipynb", CACHES))
     lab.open_sidebar()

@@ -87,7 +87,7 @@ def marimo(tmp_path: Path) -> Iterator[str]:
     end(process)
 
 
-def test_the_panel_draws_answers_and_tells_other_cells(page: Page, marimo: str) -> None:
+def test_the_panel_is_drawn_and_its_selection_updates_other_cells(page: Page, marimo: str) -> None:
     page.goto(marimo)
     panel = page.get_by_role("region", name="Residscope", exact=True)
     expect(panel).to_have_attribute("data-state", "ready", timeout=MODEL)

@@ -43,7 +43,7 @@ CONTRASTS = """view => {
         if (own.trim() === "" || !node.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
         if (node.closest(":disabled, [inert], .rs-padding, .rs-unseen, option")) continue;
         const style = getComputedStyle(node);
-        if (style.clipPath !== "none" || style.backgroundImage !== "none") continue; // its ink is chosen for its colour
+        if (style.clipPath !== "none" || style.backgroundImage !== "none") continue; // unknown background
         const ground = painted(node);
         const [a, b] = [light(over(parse(style.color), ground)), light(ground)];
         found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), own.slice(0, 40), style.color, node.className]);
@@ -163,7 +163,7 @@ JUPYTER = "data-jp-theme-light"
 # The page's styles, whether JupyterLab's theme is light, the system's theme, the expected theme and background.
 OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
     "JupyterLab, dark": (f"{WIDGETS} body {{ {DARK}; }}", "false", "light", "dark", "rgb(17, 17, 17)"),
-    "JupyterLab, light, of a dark system": (WIDGETS, "true", "dark", "light", "rgb(255, 255, 255)"),
+    "JupyterLab, light, on a dark system": (WIDGETS, "true", "dark", "light", "rgb(255, 255, 255)"),
     "a dark document with ipywidgets' bundle": (
         f"{WIDGETS} html {{ background: #1f1f1f; }}",
         "",
@@ -172,7 +172,7 @@ OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
         None,
     ),
     "a light document on a dark system": (f"{WIDGETS} body {{ background: #fff; }}", "", "dark", "light", None),
-    "a document without a ground on a dark system": (WIDGETS, "", "dark", "light", None),
+    "a document without a background on a dark system": (WIDGETS, "", "dark", "light", None),
     "a document that follows a dark system": ("html { color-scheme: light dark; }", "", "dark", "dark", None),
 }
 

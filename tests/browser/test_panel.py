@@ -244,7 +244,7 @@ def test_layer_labels_stand_beside_their_rows_on_a_small_model(lab: Lab) -> None
         assert label["y"] + label["height"] / 2 == pytest.approx(row["y"] + row["height"] / 2, abs=2)
 
 
-def test_keyboard_only(opened: tuple[Lab, Locator]) -> None:
+def test_heads_and_positions_can_be_chosen_by_keyboard(opened: tuple[Lab, Locator]) -> None:
     lab, panel = opened
     keyboard = lab.page.keyboard
     grid = panel.get_by_role("grid", name="Head map")

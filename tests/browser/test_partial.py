@@ -1,4 +1,4 @@
-"""Panels of filtered caches: some views show exact numbers, and every other view says why it cannot."""
+"""Panels of filtered caches: some views show exact numbers, and every other view says why it has none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pattern(lab: Lab, panel: Locator, head: str) -> None:
     expect(panel.locator(".rs-sentence")).to_contain_text(f"{true:.2f}", timeout=FOLLOWS)
 
 
-@pytest.mark.parametrize("target", [True, False], ids=["with a target", "without"])
+@pytest.mark.parametrize("target", [True, False], ids=["with a target", "without a target"])
 def test_a_cache_of_patterns_alone(lab: Lab, target: bool) -> None:
     panel = opened(lab, "patterns", INSPECT if target else INSPECT.replace("(5, 6), ", ""))
     said = reasons(panel)

@@ -29,7 +29,7 @@ def run() -> demo.Ioi:
 
 @pytest.fixture
 def offline(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """A function that saves a panel and opens its page without a network. Errors and requests fail the test."""
+    """A function that saves a panel and opens its page without a network. Messages and other requests fail the test."""
     monkeypatch.setattr(snapshot, "PATIENCE", 600.0)
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
     context.set_offline(True)
@@ -146,7 +146,7 @@ def test_every_view_finds_its_replies_on_a_saved_page(offline: Open) -> None:
         found()
     panel.get_by_role("button", name="Neurons", exact=True).click()
     found()
-    for name in ("Matrix", "Attention"):  # other prompts have fewer views
+    for name in ("Matrix", "Attention"):  # the page holds fewer views of other prompts
         panel.locator(".rs-lower-controls").get_by_role("button", name=name, exact=True).click()
     panel.get_by_role("button", name="Next prompt").click()
     found()

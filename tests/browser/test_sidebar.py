@@ -99,7 +99,7 @@ def test_two_notebooks_a_console_and_a_kernel_that_is_not_open(small: Lab) -> No
     expect(small.caches).to_have_count(1, timeout=FOLLOWS)
     expect(small.caches).to_contain_text("second")
 
-    # The focus, or the menu, brings back this notebook's kernel with its unchanged picture.
+    # Focusing a notebook, or choosing it in the menu, shows its kernel again with the unchanged picture.
     small.command("docmanager:open", path="small.ipynb")
     expect(view.get_by_role("region", name="Attention L1H1", exact=True)).to_be_visible()
     choice = small.sidebar.get_by_role("combobox", name="Kernel")
@@ -331,8 +331,8 @@ def test_one_answer_for_all_prompts_is_a_plain_logit_and_a_message_says_so(small
     expect(said).to_be_hidden()
 
 
-# --- many caches, and the list that folds -----------------------------------------------------------------------------
-def test_an_only_cache_is_shown_when_the_sidebar_is_opened_and_not_earlier(lab: Lab) -> None:
+# --- many caches, and the collapsed list ------------------------------------------------------------------------------
+def test_a_single_cache_is_shown_when_the_sidebar_is_opened_and_not_earlier(lab: Lab) -> None:
     lab.open(lab.write_notebook("small.ipynb", TINY))
     lab.run_all()
     assert lab.python("'residscope' in __import__('sys').modules") is False

@@ -23,7 +23,7 @@ from tests.support.sidebar import FOLLOWS, HELD, TINY, cache_status, cell, cells
             "Read it again",
         ),
     ],
-    ids=["bound again", "changed in place", "weights"],
+    ids=["variable bound again", "changed in place", "weights changed"],
 )
 def test_a_message_tells_the_status_of_a_cache_and_offers_the_new_cache(
     small: Lab, code: str, words: str, label: str

@@ -67,7 +67,7 @@ def test_by_the_keyboard_from_the_palette_to_the_next_head(small: Lab) -> None:
     expect(page.locator(".rs-view").get_by_role("grid", name="Head map")).to_be_visible(timeout=FOLLOWS)
 
 
-def test_the_settings_move_the_sidebar_and_poll(small: Lab) -> None:
+def test_settings_move_the_sidebar_and_make_it_poll(small: Lab) -> None:
     def set_to(**settings: object) -> None:
         small.evaluate(
             """async settings => {

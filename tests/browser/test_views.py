@@ -223,7 +223,7 @@ def token_lens(lab: Lab, panel: Locator) -> None:
     lab.page.keyboard.press("End")
     for _ in range(3):
         lab.page.keyboard.press("ArrowUp")
-    # The key moves from each cell to the next one in this list.
+    # In each cell, the key moves to the next cell of this list.
     for point, column, key in [
         ("27_pre", 14, "ArrowDown"),
         ("28_pre", 14, "ArrowDown"),

@@ -72,7 +72,7 @@ def shown(gap: float) -> str:
 
 
 def heads_in_layers(heads: Any, layers: Any) -> str:
-    """Return the largest difference between a layer's heads with their bias and its attention row, relative to it."""
+    """Return the largest relative gap between a layer's attention row and the sum of its heads and bias."""
     if heads is None or layers is None:
         return "–"
     rows = dict(zip(layers.labels, layers.values, strict=True))
@@ -96,7 +96,7 @@ def tried(work: Callable[[], float]) -> str:
 
 
 def attribution(model: Any, cache: Any, own: torch.Tensor) -> float:
-    """Return what TransformerLens' `direct_logit_attribution` leaves unexplained, after adding b_U."""
+    """Return what TransformerLens' `direct_logit_attribution` leaves unexplained, after adding b_U (relative)."""
     from transformer_lens.tools.analysis.direct_logit_attribution import direct_logit_attribution
 
     result = direct_logit_attribution(model, answer_tokens=ANSWERS[:, 0], incorrect_tokens=ANSWERS[:, 1], cache=cache)
@@ -114,7 +114,7 @@ def compatible(name: str) -> float:
 
 
 def stack_of_heads(model: Any, cache: Any) -> float:
-    """Return the relative difference between TransformerLens' head results with b_O and `attn_out` (raw model)."""
+    """Return the largest relative difference between TransformerLens' head results with b_O and `attn_out`."""
     cache = type(cache)(dict(cache.items()), model)  # a copy, because stack_head_results adds entries to its cache
     stack = cache.stack_head_results(layer=-1, pos_slice=-1).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
     gaps = []

@@ -131,7 +131,7 @@ def stream(run: Any) -> list[str]:
 
 
 def parts(run: Any) -> list[str]:
-    """Return estimated effects of putting parts of some heads (queries, keys, values) into the corrupted run."""
+    """Return estimated effects of patching parts of some heads (z, q, k, v, pattern) into the corrupted run."""
     swapped = run.tokens[:2].flip(0)
     with torch.no_grad():
         clean, corrupted = (run.model.run_with_cache(tokens)[1] for tokens in (run.tokens[:2], swapped))

@@ -1,4 +1,4 @@
-"""`npm run docs`: targets inside the model, on every decoder family, compared with the model's own forward."""
+"""`npm run docs`: targets inside the model, on every decoder family, compared with the model's own forward pass."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_the_sidebar_attaches_and_gets_answers_while_a_cell_runs(kernel, sidebar
 
 def test_attaching_leaves_no_trace(kernel, sidebar):
     run(kernel, "my_cache.has_batch_dim")
-    kernel.execute_interactive("1 / 0", stop_on_error=False, output_hook=lambda _message: None)  # for %debug
+    kernel.execute_interactive("1 / 0", stop_on_error=False, output_hook=lambda _message: None)  # read by %debug
     before = traces(kernel)
     sidebar.attach()
     sidebar.attach()  # attaching again does no harm
@@ -246,7 +246,7 @@ def test_a_kernel_without_residscope_says_so(files, tmp_path):
         manager.shutdown_kernel(now=True)
 
 
-def test_without_subshells_an_answer_comes_after_the_cell(kernel):
+def test_without_subshells_an_idle_kernel_answers(kernel):
     sidebar = Beside(kernel, subshell=False)
     sidebar.attach()
     sidebar.open()

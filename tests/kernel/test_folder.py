@@ -77,17 +77,17 @@ def attach_as_vscode(client) -> dict:
 
 
 ENTRIES = {
-    "as JupyterLab has it": None,
+    "as in JupyterLab": None,
     "first": "''",
     "relative": "'.'",
     "absolute": "__import__('os').getcwd()",
-    "by a link": "__import__('os').path.join(__import__('os').path.dirname(__import__('os').getcwd()), 'link')",
+    "through a link": "__import__('os').path.join(__import__('os').path.dirname(__import__('os').getcwd()), 'link')",
 }
 
 
-@pytest.mark.parametrize("ours", [True, False], ids=["our names", "other names"])
+@pytest.mark.parametrize("ours", [True, False], ids=["Residscope's names", "other names"])
 @pytest.mark.parametrize(
-    ("host", "entry"), [*(("JupyterLab", entry) for entry in ENTRIES), ("VS Code", "as JupyterLab has it")]
+    ("host", "entry"), [*(("JupyterLab", entry) for entry in ENTRIES), ("VS Code", "as in JupyterLab")]
 )
 def test_attaching_and_listing_run_no_file_beside_the_notebook(folder, host, entry, ours):
     (folder.parent / "link").symlink_to(folder, target_is_directory=True)

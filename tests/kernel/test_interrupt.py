@@ -1,4 +1,4 @@
-"""When the user interrupts, a running request ends at once, the user's code is interrupted, and no state remains."""
+"""When the user interrupts, a running request ends at once, the user's code is interrupted, and no state is changed."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_each_request_of_vs_code_is_also_a_turn(client):
         assert "failure" not in reply, reply
         if reply["reply"]["state"] != "waiting":
             break
-        if number == 40:  # few, because starting Node for each request is slow
+        if number == 40:  # no more, because starting Node for each request is slow
             break
     assert reply["reply"]["done"] > 0
     assert "run" in value(client, "log")
@@ -188,7 +188,7 @@ FLAGS = (
 
 
 def test_two_hundred_turns_with_cells_queued_between_them_leave_every_cell_its_own_logits(client):
-    """Ten turns, a cell that runs the model, ten turns, and so on. The kernel's queue holds all of them at once."""
+    """In each of 20 rounds, the kernel's queue holds ten turns and then a cell that runs the model."""
     run(client, "import residscope.serving.measuring as _m\n_before = _m.TURN, _m._STEP\n_m.TURN = _m._STEP = 0.0")
     run(client, "clean, alike, ends = model(tokens), [], []")
     watch = (

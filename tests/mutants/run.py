@@ -6,7 +6,7 @@ sample. For each mutant, the tests that `modules.py` lists for the module run un
 that was forked from a process in which torch and other slow packages are already loaded.
 
     npm run mutants -- python                    8 mutants of each module
-    npm run mutants -- python --each 20 lens fit
+    npm run mutants -- python --each 20 export/code compute/memo
     npm run mutants -- python --all              all mutants (takes a night)
     npm run mutants -- python --tests REVISION   with the tests of an earlier commit
 """
@@ -74,9 +74,9 @@ class Result:
     Attributes:
         name: The name of the mutant or of the test file.
         mutant: The mutant. None for the unchanged code.
-        outcome: "killed", "survived" or "too slow".
+        outcome: "killed", "survived", "too slow" or "absent" (no test file).
         seconds: How long the tests took.
-        said: The first test that failed.
+        said: For a killed mutant, the first test that failed. For unchanged code, the output if a test failed.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Result:
 def main() -> int:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("modules", nargs="*", help="such as `fit` or `export/code`; by default all of modules.py")
+    parser.add_argument("modules", nargs="*", help="such as `export/code`; by default all of modules.py")
     parser.add_argument("--each", type=int, default=8, help="how many mutants of each module")
     parser.add_argument("--all", action="store_true", help="all mutants")
     parser.add_argument("--seed", type=int, default=0)
@@ -172,7 +172,7 @@ def _compiles(text: str) -> bool:
 
 
 def _idle(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the ranges of annotations, `if TYPE_CHECKING` and names of types. Mistakes in them change nothing."""
+    """Yield the ranges in which mistakes change nothing: annotations, `if TYPE_CHECKING`, names of types, `strict`."""
     for node in ast.walk(tree):
         idle: list[ast.AST | None] = []
         match node:

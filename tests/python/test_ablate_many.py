@@ -1,4 +1,4 @@
-"""Effects over many caches equal those of all prompts at once. No cache is kept, and an interrupt loses nothing."""
+"""`ablate_many` gives the effects that `ablate` gives for all prompts at once, keeps no cache, and can be resumed."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ CALLS = {
     "last position": {"positions": "last"},
     "MLPs": {"of": "mlp_out"},
     "one layer": {"of": "attn_out", "layers": 1},
-    "together": {"heads": ["L0H1", "2.3"], "together": True},
-    "other tokens": {"replace": torch.full((LENGTH,), 4)},
+    "two heads together": {"heads": ["L0H1", "2.3"], "together": True},
+    "tokens as replacement": {"replace": torch.full((LENGTH,), 4)},
 }
 
 
@@ -82,7 +82,7 @@ def test_mean_and_spread_are_those_of_all_prompts_at_once(run, options, tmp_path
     for keep, wanted in (("values", found), ("summary", summary)):  # resumed from a file in a second call
         path = tmp_path / f"{keep}.npz"
         many(cut(run)[:2], resume=path, keep=keep, **options)
-        made = [*[lambda: pytest.fail("it was made")] * 2, *cut(run)[2:]]
+        made = [*[lambda: pytest.fail("an item in the file was made again")] * 2, *cut(run)[2:]]
         resumed = many(made, resume=path, keep=keep, **options)
         assert (resumed.items, resumed.labels, type(resumed)) == (wanted.items, wanted.labels, type(wanted))
         for effect in EFFECTS:
@@ -118,7 +118,7 @@ def test_after_an_interrupt_within_an_item_the_work_goes_on_with_this_item(keep,
         assert torch.equal(found.std(effect), wanted.std(effect))
 
 
-def test_effects_of_an_interrupted_first_item_are_not_given_as_those_of_all_items(monkeypatch):
+def test_an_interrupt_in_the_first_item_gives_no_partial_result(monkeypatch):
     run = of("llama")
     monkeypatch.setattr(sweep.Sweep, "_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt) as error:
@@ -192,7 +192,7 @@ def test_padded_items_have_the_effects_of_each_prompt_alone():
         padded = run.model.run_with_cache(run.tokens[:2] * mask, attention_mask=mask)[1]
         alone = [run.model.run_with_cache(run.tokens[row : row + 1, 3 * row :])[1] for row in range(2)]
     found = many([(padded, run.answers[:2], {"attention_mask": mask})])
-    expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # two lengths
+    expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # prompts of two lengths
     torch.testing.assert_close(found.total, expected.total, atol=2e-5, rtol=1e-3)
 
 

@@ -1,7 +1,7 @@
-"""Requests of the views about two runs of different lengths that are paired by token, and about their token lens.
+"""Requests of the views about two runs of different lengths whose positions are paired by token.
 
-Expected: `residscope.compare(…, align="by token")` for whole replies. For single numbers: values computed by hand in
-float64 from TransformerLens' cache and weights.
+The replies are compared with `residscope.compare(…, align="by token")`, or with values computed by hand from
+TransformerLens' cache and weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support import tiny
 PAIR = ("w5", "w9")
 ALIGNED = Against("longer", 0, align="by token")
 BESIDE = {0: 0, 1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 6: 7}
-"""The expected pairs: the longer run has one more token, at its position 2."""
+"""Expected pairs: position in the shorter run, position in the longer run, which has one more token at position 2."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def run(monkeypatch):
 
 
 def answer_of(service: Service, request: Any) -> tuple[Any, Any]:
-    """Return a reply and its buffers, with types that allow all kinds of replies."""
+    """Return a reply and its buffers, both typed `Any`, because each kind of reply has other fields."""
     return service.reply(request)
 
 
@@ -56,7 +56,7 @@ def test_the_pairs_are_the_tokens_that_both_runs_have(run):
     assert (other.how, other.pairs, other.different) == ("index", None, differ)
 
 
-def test_without_an_alignment_the_failure_says_that_one_click_helps(run):
+def test_without_an_alignment_the_failure_names_the_button_that_aligns(run):
     service, against = Service(run.cache), Against("longer", 0)
     target = service.targets().resolve(PAIR)
     asks = [
@@ -130,7 +130,7 @@ def test_the_token_lens_of_both_runs_by_hand(run):
                 assert cell.probabilities == pytest.approx(expected.topk(3).values.tolist(), abs=1e-6)
 
 
-def test_the_token_lens_has_no_cell_where_the_second_run_has_none(run):
+def test_the_token_lens_has_no_cell_where_the_second_run_has_no_paired_token(run):
     run.names["shorter"] = run.cache
     service = Service(run.longer)
     against = Against("shorter", 0, align="by token")

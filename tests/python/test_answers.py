@@ -1,4 +1,4 @@
-"""Answers in the notebook's variables: which variables are offered, which targets they give, and no user code runs."""
+"""Answers in the notebook's variables: which are offered and which targets they give. No code of the user runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ask = Any
 
 @pytest.fixture
 def ask(ioi, monkeypatch):
-    """Send requests to a sidebar's dispatcher about the demo's cache, in a notebook with these `variables`."""
+    """A function that sends a request about the demo's cache to a dispatcher, in a notebook with given variables."""
 
     def asked(variables: dict[Any, Any], kind: str, **fields: Any) -> dict[str, Any]:
         shell = types.SimpleNamespace(user_ns={"cache": ioi.cache} | variables)
@@ -56,7 +56,7 @@ def some(ioi) -> torch.Tensor:
 
 
 def along(direction: Any) -> Any:
-    """Return a function for the projection of the model's final stream on a direction."""
+    """Return a function that projects the model's normalised final stream on a direction."""
 
     def measured(ioi) -> torch.Tensor:
         final = ioi.cache["ln_final.hook_normalized"][:, -1] * ioi.model.ln_final.weight
@@ -73,23 +73,23 @@ def each(ioi) -> torch.Tensor:
     return torch.nn.Parameter(ioi.model.W_U[:, :8].T.detach().clone())
 
 
-# For each case: the description of the variable, the variable, and the target of each prompt, from the model's own
-# logits or stream.
+# For each case: the words that describe the variable, a function that makes the variable, and a function that computes
+# the target of each prompt from the model's own logits or stream.
 FITTING = {
     "a tensor of pairs": ("[8, 2] ids", lambda ioi: ioi.answer_tokens, difference),
-    "a tensor": ("[8] ids", lambda ioi: ioi.answer_tokens[:, 0].int(), answer),
+    "a tensor of ids": ("[8] ids", lambda ioi: ioi.answer_tokens[:, 0].int(), answer),
     "an array of pairs": ("[8, 2] ids", lambda ioi: ioi.answer_tokens.numpy(), difference),
     "a list of pairs": ("8 pairs", lambda ioi: list(ioi.answers), difference),
     "a list of pairs of ids": ("8 pairs", lambda ioi: [tuple(pair) for pair in ioi.answer_tokens.tolist()], difference),
-    "a list": ("8 texts", lambda ioi: [answer for answer, _ in ioi.answers], answer),
+    "a list of texts": ("8 texts", lambda ioi: [answer for answer, _ in ioi.answers], answer),
     "a list of ids": ("8 ids", lambda ioi: ioi.answer_tokens[:, 0].tolist(), answer),
     "pairs with sets": ("8 pairs", lambda ioi: [({a, d}, [d]) for a, d in ioi.answers], some),
     "an array of texts": ("[8] texts", lambda ioi: numpy.array([answer for answer, _ in ioi.answers]), answer),
     "an array of objects": ("[8, 2] pairs", lambda ioi: numpy.array(ioi.answers, dtype=object), difference),
-    "a pair": ("a pair for all prompts", lambda ioi: ioi.answers[0], first_pair),
+    "a pair for all prompts": ("a pair for all prompts", lambda ioi: ioi.answers[0], first_pair),
     "a direction": ("[576] direction", first, along(first)),
-    "a direction for each": ("[8, 576] direction", each, along(each)),
-    "an array of figures": ("[576] direction", lambda ioi: first(ioi).detach().double().numpy(), along(first)),
+    "a direction for each prompt": ("[8, 576] direction", each, along(each)),
+    "a direction as an array": ("[576] direction", lambda ioi: first(ioi).detach().double().numpy(), along(first)),
 }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ Pair = namedtuple("Pair", "answer distractor")
 
 
 TOUCHED: list[str] = []
-"""Accesses to the objects below, of which there must be none."""
+"""Operations on objects of the classes below. The code under test must cause none."""
 
 
 class Loud(str):
@@ -211,7 +211,7 @@ def test_a_mistake_in_a_variable_has_the_message_of_attribute(ioi, ask):
     ):
         with pytest.raises(residscope.ResidscopeError) as raised:
             residscope.attribute(ioi.cache, mine)
-        assert len(offered(ask, mine=mine)) == 1  # offered because of its class; its content is not read
+        assert len(offered(ask, mine=mine)) == 1  # offered because of its class and shape; its values are not checked
         assert ask({"mine": mine}, "resolve", name="mine")["failure"] == {"code": code, "message": str(raised.value)}
     late = [" Mary"] * 2_000
     late[-1] = None  # the list of offers does not check the last entries
@@ -242,7 +242,7 @@ def test_a_variable_of_any_name_can_be_chosen(ioi, ask, name):
     (written,) = [written for written, words in found.items() if words == "[8, 2] ids"]
     assert eval(written, dict(variables)) is ioi.answer_tokens
     assert written.isprintable()
-    assert len(found) == 2  # variables of IPython, and names that are too long for a request, are left out
+    assert len(found) == 2  # left out: variables of IPython, a key that is not a text, too long names
     target = ask(variables, "resolve", name=written)["reply"]["target"]
     assert [[c["answer"][0]["id"], c["distractor"][0]["id"]] for c in target["contrasts"]] == ioi.answer_tokens.tolist()
 

@@ -1,4 +1,7 @@
-"""The map of a layer with an adapter, or with quantised, offloaded or missing weights. Expected: the merged model."""
+"""Layers with an adapter, or with quantised or offloaded weights, give the same values as layers with merged weights.
+
+Missing weights are refused.
+"""
 
 from __future__ import annotations
 
@@ -193,7 +196,7 @@ def test_a_nonlinear_or_random_layer_is_refused_and_nothing_is_changed(monkeypat
 
 
 class Watched(Scaled):
-    """At each call, it counts, stores its input, updates a buffer and draws random numbers, like some real layers."""
+    """A layer that counts its calls, stores its input, changes a buffer and a parameter, and draws random numbers."""
 
     calls, kept = 0, None
 
@@ -212,7 +215,7 @@ class Watched(Scaled):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01], ids=["linear", "noisy"])
-def test_the_trial_leaves_the_layer_and_every_random_generator_as_they_were(monkeypatch, noise):
+def test_trying_a_layer_leaves_the_layer_and_every_random_generator_as_they_were(monkeypatch, noise):
     def forward(layer, x):
         answer = watched(layer, x)
         return answer + noise * torch.randn(answer.shape)
@@ -248,7 +251,7 @@ NAMED = nn.Identity()
         lambda layer: setattr(layer, "lock", threading.Lock()),
         lambda layer: setattr(layer, "forward", lambda x: NAMED(x) + layer.weight.sum()),
     ],
-    ids=["too large", "without a copy", "a function that names a module"],
+    ids=["too large", "holds a lock", "a function that names a module"],
 )
 def test_a_layer_that_cannot_be_copied_is_not_tried(make):
     model = _pair("an unknown kind", "o_proj")[0]
@@ -315,7 +318,7 @@ def test_a_layer_is_also_tried_on_its_inputs_in_the_run(monkeypatch):
     assert residscope.attention(cache, "0.1", weighting="value").values.max() > 0
 
 
-def test_the_trial_does_not_call_hooks():
+def test_trying_a_layer_calls_no_hooks():
     model = _pair("adapter", "o_proj")[0]
     cache = model.run_with_cache(TOKENS)[1]
     heard, layer = [], model.blocks[1].attn.o
@@ -353,12 +356,12 @@ def _shard(layer):
 
 GONE = {
     "sharded": _shard,
-    "on meta": lambda layer: layer.to("meta"),
-    "emptied": lambda layer: (
+    "on the meta device": lambda layer: layer.to("meta"),
+    "storage emptied": lambda layer: (
         setattr(layer.weight, "data", layer.weight.data.clone()),
         layer.weight.data.untyped_storage().resize_(0),
     ),
-    "without size": lambda layer: setattr(layer.weight, "data", torch.empty(0)),
+    "no elements": lambda layer: setattr(layer.weight, "data", torch.empty(0)),
 }
 
 
@@ -389,7 +392,7 @@ def test_missing_weights_are_refused_in_a_sentence_and_values_without_weights_wo
             with pytest.raises(ResidscopeError, match=r"meta|emptied|sharded"):
                 figure(cache)
         else:
-            with suppress(ResidscopeError):  # for neurons and sources, a refusal is right, too
+            with suppress(ResidscopeError):  # a refusal is right, too, for example of neurons and sources
                 assert figure(cache).isfinite().any()
     assert residscope.attention(cache, "1.1").values.isfinite().all()
     assert residscope.scores(cache, "previous").values.isfinite().all()

@@ -1,4 +1,4 @@
-"""Attention in its three weightings. Expected: vectors in the stream, computed in float64 from the definitions."""
+"""Attention in its three weightings. Expected values: from vectors in the stream, in float64."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_contributions_of_layers_whose_heads_do_not_add_up_are_refused():
 
 @pytest.mark.parametrize("family", GATES)
 def test_a_filtered_cache_does_not_hide_a_gate(family):
-    """If the cache lacks the gate, or `hook_z` (which shows how it is applied), values are refused."""
+    """Weighted maps are refused if the cache lacks the gate, or `hook_z`, which shows how the gate is applied."""
     model = tiny.boot(family)
     tokens, _, cache = tiny.run(model)
     head = HEADS.get(family, ["L1H0"])[0]

@@ -1,6 +1,6 @@
 """Attention edges: removing an edge has the effect of a hook that sets this entry of the head's pattern to 0.
 
-The direct part of the effect is the row of the edge's source.
+The direct part of the effect is minus the row of the edge's source.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def hooked(model, tokens, layer, head, edges):
 
 
 def softmaxed(model, tokens, head, edges, monkeypatch):
-    """Return the same as `hooked` for the first layer with attention, by a change of PyTorch's softmax."""
+    """Return what `hooked` returns for the first layer with attention, by changing the output of PyTorch's softmax."""
     softmax, done = torch.nn.functional.softmax, []
 
     def cut(scores, *args, **kwargs):
@@ -78,7 +78,7 @@ def test_an_edge_has_the_effect_of_a_hook_that_sets_its_entry_to_0(booted, name,
             after = hooked(model, tokens, layer, 1, [edge])
         torch.testing.assert_close(found.total[0, row], after - difference(logits), atol=1e-5, rtol=1e-3)
         assert found.total[0, row].abs().max() > 1e-5
-    if name not in CAPPED:  # with a soft-cap, rows are those before it
+    if name not in CAPPED:  # rows are computed before a soft-cap
         rows = residscope.attribute(cache, ANSWERS, by="source", heads=[(layer, 1)])
         torch.testing.assert_close(found.direct[0, 0], -rows.values[5, 0], atol=1e-5, rtol=1e-3)
     assert bool((found.direct[0, 1] == 0).all())  # the target is not read at this edge's destination
@@ -149,6 +149,6 @@ def test_a_padded_prompt_has_the_edges_of_the_prompt_alone(booted, side):
     ({"edges": [(6, "first")], "heads": ["1.1"]}, "is not a position"),
     ({"edges": [], "heads": ["1.1"]}, "give pairs"),
 ])  # fmt: skip
-def test_edges_that_do_not_exist_are_refused_in_a_sentence(booted, options, words):
+def test_wrong_edges_and_options_are_refused_in_a_sentence(booted, options, words):
     with pytest.raises(ResidscopeError, match=words):
         residscope.ablate(booted("llama")[3], ANSWERS, progress=False, **options)

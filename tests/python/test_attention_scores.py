@@ -1,4 +1,4 @@
-"""Attention scores as targets: each side sums to the score, and each row is the change by an intervention."""
+"""Attention scores as targets: each side sums to the score, and each row equals the change by an intervention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_scores_that_cannot_be_attributed_are_refused_in_a_sentence(family):
 
 
 @pytest.mark.parametrize("layer", [2, 3])
-def test_a_temperature_of_the_queries_is_that_of_their_destination(layer):
+def test_a_factor_of_the_queries_is_that_of_their_destination(layer):
     """In Llama 4, layers without rotary positions multiply queries by a factor that depends on their position."""
     model = copy.deepcopy(tiny.boot("llama4_text"))
     for block in model.blocks:  # by default, the factor is 1 before position 8192
@@ -61,7 +61,7 @@ def test_a_temperature_of_the_queries_is_that_of_their_destination(layer):
             residscope.attribute(cache, targets.attention("L3H1", 1, 0, versus=None))
 
 
-def test_a_table_of_biases_by_distance_is_refused_as_it_is_in_t5():
+def test_a_table_of_biases_by_distance_as_in_t5_is_refused():
     model = tiny.boot("gpt2")
     table = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     place = torch.arange(7)
@@ -74,7 +74,7 @@ def test_a_table_of_biases_by_distance_is_refused_as_it_is_in_t5():
 
 
 @pytest.mark.parametrize("versus", ["most", "mean", None])
-def test_the_margins_of_pairs_are_the_two_sides(versus):
+def test_sums_of_pairs_are_the_rows_of_each_side(versus):
     _, _, cache = tiny.run(tiny.boot("gpt2"))
     found = residscope.pairs(cache, targets.attention("2.1", 6, 5, versus))
     biases = Component("biases")
@@ -114,7 +114,7 @@ def facts_ratio(facts):
     return float(torch.tensor(facts.attention / facts.versus_attention).log())
 
 
-# --- traps ------------------------------------------------------------------------------------------------------------
+# --- padding, filtered caches, soft-caps, adapters, wrong arguments ---------------------------------------------------
 @pytest.mark.parametrize("family", ["llama", "bloom", "gpt2"])
 @pytest.mark.parametrize("pad", [0, 2])
 def test_padding_on_the_left_changes_nothing(family, pad):
@@ -186,7 +186,7 @@ def test_queries_and_keys_that_were_not_cached_are_computed_from_the_stream():
 
 
 @pytest.mark.parametrize("factor", [1, 20, 1e6])
-def test_scores_at_their_soft_cap_are_attributed_before_it(factor):
+def test_soft_capped_scores_are_attributed_before_the_cap(factor):
     model = tiny.boot("gemma2")
     for block in model.blocks:
         block.attn.original_component.attn_logit_softcapping = 1.0
@@ -238,7 +238,7 @@ def test_an_adapter_on_the_queries_counts():
         assert gap(scored(cache, side)) <= 1e-5
 
 
-def test_weights_that_have_changed_since_are_refused():
+def test_weights_that_changed_after_the_run_are_refused():
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     before = scored(cache)
@@ -273,7 +273,7 @@ def test_a_source_outside_the_window_is_refused():
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("versus", [3, "mean"])
-def test_an_edited_pattern_is_noted_if_one_prompt_has_almost_no_attention(versus, side):
+def test_an_edited_pattern_is_noted_even_if_one_prompt_has_almost_no_attention(versus, side):
     model = tiny.boot("llama")
 
     def edit(pattern, **_):

@@ -116,7 +116,7 @@ def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coar
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
 def test_half_precision_differs_only_by_its_rounding_and_never_overflows(family, dtype):
-    """Compared with a model in float64 with the same rounded weights. The values are in `docs/precision.md`."""
+    """Expected: a model in float64 with the same rounded weights. `docs/precision.md` lists measured differences."""
     half, exact = tiny.boot(family).to(dtype), tiny.boot(family).to(dtype).to(torch.float64)
     tokens, _, cache = tiny.run(half)
     truth = exact.run_with_cache(tokens)[1]
@@ -144,7 +144,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.cache import positions
     from residscope.cache.structure import Structure
 
-    monkeypatch.setattr("residscope.cache.layout.unreadable_kind", lambda _: None)  # tensors without values are refused
+    monkeypatch.setattr("residscope.cache.layout.unreadable_kind", lambda _: None)  # it refuses tensors without values
     _, _, cache = run
     there = {n: t.to("meta") for n, t in cache.items() if "ln1." not in n}
     with torch.no_grad():
@@ -285,17 +285,17 @@ def _as_dictionary(name: str, plain: dict, tokens: torch.Tensor) -> dict:
     """Return a plain dictionary of activations, in one of the forms in which users have them."""
     return {
         "arrays": lambda: {n: t.numpy() for n, t in plain.items()},
-        "arrays that are read-only": lambda: {n: _read_only(t) for n, t in plain.items()},
-        "a prompt beside": lambda: {"prompt": "When John and Mary"} | plain,
-        "labels beside": lambda: {"labels": [1, 2, 3]} | plain,
-        "a number beside": lambda: {"loss": 1.5} | plain,
-        "a note beside": lambda: {"note": None} | plain,
-        "tokens beside": lambda: {"tokens": tokens} | plain,
-        "a loss beside": lambda: {"loss": torch.tensor(1.5)} | plain,
-        "an empty tensor beside": lambda: {"hook_extra": torch.empty(0)} | plain,
-        "a tuple beside": lambda: {"blocks.0.attn.hook_out": (plain["blocks.0.hook_attn_out"], None)} | plain,
-        "a dictionary beside": lambda: {"more": dict(plain)} | plain,
-        "texts beside": lambda: {"words": numpy.array(["a", "b"])} | plain,
+        "read-only arrays": lambda: {n: _read_only(t) for n, t in plain.items()},
+        "with a prompt": lambda: {"prompt": "When John and Mary"} | plain,
+        "with labels": lambda: {"labels": [1, 2, 3]} | plain,
+        "with a number": lambda: {"loss": 1.5} | plain,
+        "with a note": lambda: {"note": None} | plain,
+        "with tokens": lambda: {"tokens": tokens} | plain,
+        "with a loss": lambda: {"loss": torch.tensor(1.5)} | plain,
+        "with an empty tensor": lambda: {"hook_extra": torch.empty(0)} | plain,
+        "with a tuple": lambda: {"blocks.0.attn.hook_out": (plain["blocks.0.hook_attn_out"], None)} | plain,
+        "with a dictionary": lambda: {"more": dict(plain)} | plain,
+        "with texts": lambda: {"words": numpy.array(["a", "b"])} | plain,
         "a key that is not a text": lambda: {3: tokens} | plain,
     }[name]()
 
@@ -310,16 +310,16 @@ def _read_only(tensor: torch.Tensor):
 @pytest.mark.parametrize(
     "name",
     [
-        *("arrays", "arrays that are read-only", "a prompt beside", "labels beside", "a number beside"),
-        *("a note beside", "tokens beside", "a loss beside", "an empty tensor beside", "a tuple beside"),
-        *("a dictionary beside", "texts beside", "a key that is not a text"),
+        *("arrays", "read-only arrays", "with a prompt", "with labels", "with a number"),
+        *("with a note", "with tokens", "with a loss", "with an empty tensor", "with a tuple"),
+        *("with a dictionary", "with texts", "a key that is not a text"),
     ],
 )
 def test_a_dictionary_may_hold_arrays_and_other_things(name):
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     held = _as_dictionary(name, dict(cache.items()), tokens)
-    for _ in range(2):  # the second result is a memoised one
+    for _ in range(2):  # the second result is memoised
         found = residscope.attribute(held, (5, 6), model=model)
         torch.testing.assert_close(found.measured, logits[:, -1, 5] - logits[:, -1, 6])
         assert found.unexplained.abs().max() < 1e-4
@@ -356,7 +356,7 @@ def test_a_needed_entry_that_is_not_a_tensor_is_named(value):
         ("attn.hook_pattern", "hook_embed", "hook_scale"),
     ],
 )
-def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
+def test_a_filtered_dictionary_without_a_batch_axis_is_one_prompt(kept):
     model = tiny.boot("llama")
     tokens, _, whole = tiny.run(model)
     with torch.no_grad():
@@ -374,7 +374,7 @@ def test_a_filtered_dictionary_without_a_batch_is_one_prompt(kept):
 
 
 CHANGES = {
-    "meta": ("", lambda tensor: tensor.to("meta"), "on the `meta` device, which holds no numbers"),
+    "all on meta": ("", lambda tensor: tensor.to("meta"), "on the `meta` device, which holds no numbers"),
     "meta z": ("hook_z", lambda tensor: tensor.to("meta"), "`blocks.0.attn.hook_z` is a tensor on the `meta` device"),
     "sparse z": ("hook_z", lambda tensor: tensor.to_sparse(), "`blocks.0.attn.hook_z` is a sparse tensor"),
     "no prompts": ("", lambda tensor: tensor[:0], "holds 0 prompts"),
@@ -446,7 +446,7 @@ class PutsBOS:
         return " ".join(f"w{id}" for id in ids)
 
 
-def test_tokenizers_of_the_users_own():
+def test_tokenizers_that_a_user_wrote():
     model = copy.deepcopy(tiny.boot("llama"))
     rows = torch.tensor([[1, 5, 6, 7, 3, 3], [1, 5, 6, 7, 8, 9]])
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Causes: a replay equals the cached run or is refused, and effects equal those of the model's own hooked runs.
 
-No state of the user is changed.
+The user's state is not changed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs(name):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "granite", "olmo2", "cohere"])
-def test_direct_effects_are_the_rows_and_an_mlp_at_the_end_has_no_other_effect(booted, name):
+def test_direct_effects_are_minus_the_rows_and_the_last_mlp_has_no_indirect_effect(booted, name):
     _, _, _, cache = booted(name)
     found = residscope.ablate(cache, ANSWERS, progress=False)
     if name != "gemma2":  # with its soft-cap, rows are those before the cap
@@ -209,7 +209,7 @@ def test_for_the_last_position_only_that_position_is_run(booted, name, monkeypat
 
 
 def _agrees_with_past(model, tokens, logits):
-    """Return whether the model gives the same logits with its own key/value cache."""
+    """Return whether the model gives the same logits when it uses its key/value cache."""
     with torch.no_grad():
         _, past = model(tokens[:, :-1], return_type="logits_and_cache", use_cache=True)
         again, _ = model(tokens[:, -1:], return_type="logits_and_cache", past_key_values=past)
@@ -344,7 +344,7 @@ def _hook_count(model):
 
 
 def _held():
-    """Return how many numbers all living tensors have."""
+    """Return how many numbers all live tensors hold together."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     return sum(tensor.numel() for tensor in tensors)
@@ -438,8 +438,8 @@ def test_hooks_do_nothing_on_another_thread(booted):
 
 
 @pytest.mark.parametrize("draws", [False, True])
-def test_the_random_state_of_other_threads_stays_unless_the_model_draws_itself(draws):
-    """After the replay, while runs are made, another thread draws random numbers and switches a flag."""
+def test_random_draws_of_another_thread_are_kept_unless_the_model_itself_draws(draws):
+    """After the replay, while runs are made, another thread draws random numbers and sets `training` of a module."""
     model, made = tiny.boot("llama"), []
     part = next(part for part in model.original_model.modules() if type(part).__name__ == "LlamaRotaryEmbedding")
     forward, other = part.forward, threading.Event()
@@ -546,7 +546,7 @@ def test_recording_hooks_of_libraries_do_not_count_as_the_users_hooks(booted):
     assert not residscope.ablate(cache, ANSWERS).notes
 
 
-def test_a_mask_may_only_say_which_tokens_are_real():
+def test_a_mask_may_be_given_for_a_run_without_a_mask():
     model = tiny.boot("llama")
     tokens, _, _ = tiny.run(model)
     tokens[1, -2:] = 2  # padding with EOS, and the model was run without a mask
@@ -580,7 +580,7 @@ def test_a_changed_unembedding_is_named():
         residscope.ablate(cache, ANSWERS, heads=["0.1"])
 
 
-def test_a_cache_that_was_converted_can_be_used(booted):
+def test_a_cache_that_was_converted_to_bfloat16_can_be_used(booted):
     model, _, logits, cache = booted("llama")
     coarse = {name: part.bfloat16() if part.is_floating_point() else part for name, part in cache.items()}
     found = residscope.ablate(ActivationCache(coarse, model), ANSWERS, heads=["0.1"])

@@ -52,7 +52,7 @@ def test_a_family_is_what_the_page_says(name):
 
 
 SMALLER = {"L23H": "L2H", "L20H0": "L0H1", "(14, 10)": "(6, 3)", "(14, 0)": "(6, 0)"}
-"""Replaces heads of the demo model in the page's code by heads of the tiny model on which the code is run here."""
+"""Heads and edges of the demo model in the page's code, and those of the tiny model that replace them in this test."""
 
 
 def test_the_code_of_the_page_runs(monkeypatch):

@@ -1,4 +1,4 @@
-"""A thousand runs with replaced activations, a hundred of them ended early, leave no hooks, settings or memory."""
+"""A thousand runs with replaced activations, of which a hundred end early, change no hooks, settings or memory."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def settings(model):
 
 
 def changes(before, now):
-    """Return descriptions of the differences."""
+    """Return the names of the settings that differ, and for lists also up to three pairs of entries that differ."""
     listed = []
     for name, value in before.items():
         if now[name] != value:
@@ -105,7 +105,7 @@ def changes(before, now):
 
 
 def memory():
-    """Return the memory of this process and that of all living tensors, in bytes."""
+    """Return the memory of this process and that of all live dense tensors, in bytes."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns free memory to the system, so that it is not counted
@@ -151,7 +151,7 @@ class Endurance:
         return time.perf_counter() - start
 
     def go(self, runs, ended):
-        """Make calls until this many have run, and end some early. Check the state after each call that ended early."""
+        """Make `runs` calls, of which `ended` end early. Check the settings after each call that ended early."""
         kinds, left = ["interrupt", "hook", "cancel"], ended
         for number in range(runs):
             at = number % len(self.made)
@@ -172,8 +172,8 @@ class Endurance:
         assert left == 0
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts here")
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no size of the process here")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no `setitimer` on this system")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no `/proc/self/statm` on this system")
 def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
     model = tiny.boot("native")
     tokens, logits, cache = tiny.run(model)
@@ -186,7 +186,7 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
     usual = signal.signal(signal.SIGALRM, interrupt)
     try:
         endurance = Endurance(model, calls(cache, source, tokens), seed=11)
-        endurance.go(80, 30)  # so that everything that is made only once exists
+        endurance.go(80, 30)  # makes everything that is made only once
         held = memory()
         endurance.go(RUNS, ENDED)
         left = memory()

@@ -1,4 +1,4 @@
-"""Changes of a cache or of its model's weights after it was first seen are noticed, and nothing is kept alive."""
+"""Changes of a tracked cache or of its model's weights are noticed, and tracking keeps nothing alive."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def replace_an_activation(cache):
     cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"] * 2
 
 
-def replace_it_twice(cache):
+def replace_one_twice(cache):
     """Replace an activation twice, so that the second tensor may get the address of the first one."""
     for _ in range(2):
         cache.cache_dict["hook_embed"] = cache.cache_dict["hook_embed"].clone()
@@ -53,12 +53,12 @@ def write_to_an_activation(cache):
     cache.cache_dict["hook_embed"][0, 0] = 0
 
 
-def take_one_out(cache):
+def remove_an_activation(cache):
     del cache.cache_dict["hook_embed"]
 
 
 @pytest.mark.parametrize(
-    "edit", [remove_batch_dim, replace_an_activation, replace_it_twice, write_to_an_activation, take_one_out]
+    "edit", [remove_batch_dim, replace_an_activation, replace_one_twice, write_to_an_activation, remove_an_activation]
 )
 def test_a_changed_cache_is_noticed(cache, edit):
     before = track(cache).state
@@ -70,7 +70,7 @@ def test_a_changed_cache_is_noticed(cache, edit):
     assert after.state.split(".")[1] == before.split(".")[1]
 
 
-def test_an_added_activation_is_another_state_but_no_change_of_the_cache(cache):
+def test_an_added_activation_gives_another_state_but_is_no_change_of_the_cache(cache):
     before = track(cache).state
     cache.stack_head_results()  # TransformerLens adds `hook_result` to the cache
     assert track(cache).state != before
@@ -137,7 +137,7 @@ def test_changed_weights_are_noticed(model, cache, edit):
     assert not track(later).weights_changed  # this cache was made with the new weights
 
 
-def test_a_cache_without_a_model_or_in_inference_mode_is_followed(model):
+def test_a_cache_without_a_model_or_in_inference_mode_is_tracked(model):
     with torch.inference_mode():
         cache = model.run_with_cache(torch.tensor([[3, 4, 5]]))[1]
     before = track(cache).state
@@ -152,7 +152,7 @@ def test_no_code_of_the_users_tensors_is_run(cache):
     class Loud(torch.Tensor):
         @classmethod
         def __torch_function__(cls, *_args, **_kwargs):
-            raise RuntimeError("a tensor was asked")
+            raise RuntimeError("code of a tensor was run")
 
     cache.cache_dict["hook_embed"] = torch.zeros(2).as_subclass(Loud)
     before = track(cache).state

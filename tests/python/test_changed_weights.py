@@ -112,17 +112,17 @@ def _forward(model):
     layer.forward = lambda x: 3 * type(layer).forward(layer, x)
 
 
-PAST_THE_COUNT = {
+NOT_COUNTED = {
     "fused optimizer": _fused,
     ".data": lambda model: _output(model).weight.data.mul_(3),
     "a head by .data": lambda model: _output(model).weight.data[:, 6:12].zero_(),
     "numpy": lambda model: _output(model).weight.detach().numpy().__imul__(3),
     "inference mode": _in_inference_mode,
     "foreach on .data": _foreach,
-    "forward": _forward,
-    "class": lambda model: setattr(_output(model), "__class__", Negated),
+    "forward replaced": _forward,
+    "class replaced": lambda model: setattr(_output(model), "__class__", Negated),
 }
-OF_AN_ODD_LAYER = {
+OF_AN_UNKNOWN_LAYER = {
     "private attribute": lambda model: setattr(_output(model), "_gain", 5.0),
     "tensor attribute": lambda model: setattr(_output(model), "tensor", torch.tensor(5.0)),
     "tensor attribute by .data": lambda model: _output(model).tensor.data.fill_(5),
@@ -131,13 +131,13 @@ OF_AN_ODD_LAYER = {
 }
 
 
-@pytest.mark.parametrize("edit", PAST_THE_COUNT | OF_AN_ODD_LAYER)
+@pytest.mark.parametrize("edit", NOT_COUNTED | OF_AN_UNKNOWN_LAYER)
 def test_a_change_that_pytorch_does_not_count_is_seen(edit):
     """Expected: values from a copy of the model, for which nothing is memoised."""
     path = str(tiny.folder("llama"))
     with torch.inference_mode(edit == "inference mode"):  # PyTorch never counts changes of weights made in this mode
         inner = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
-        if edit in OF_AN_ODD_LAYER:
+        if edit in OF_AN_UNKNOWN_LAYER:
             inner.model.layers[1].self_attn.o_proj = Gained.of(inner.model.layers[1].self_attn.o_proj)
         if edit == "inference mode":
             inner.load_state_dict({name: held.clone() for name, held in inner.state_dict().items()}, assign=True)
@@ -158,7 +158,7 @@ def test_a_change_that_pytorch_does_not_count_is_seen(edit):
     old = made(model)
     for figure in figures.values():
         assert not any(SAID in note for note in figure(old).notes)
-    (PAST_THE_COUNT | OF_AN_ODD_LAYER)[edit](model)
+    (NOT_COUNTED | OF_AN_UNKNOWN_LAYER)[edit](model)
     new = made(model)
     truth = made(copy.deepcopy(model))
     for name, figure in figures.items():
@@ -242,7 +242,7 @@ def test_nothing_is_memoised_for_weights_whose_changes_pytorch_never_counts():
         assert not torch.allclose(old, new, equal_nan=True)
 
 
-def test_a_restored_weight_and_a_layers_own_counter_are_no_change():
+def test_a_restored_attribute_and_a_layers_own_counter_are_no_change():
     class Counting(Gained):
         calls, last = 0, None
 
@@ -268,10 +268,10 @@ def test_a_restored_weight_and_a_layers_own_counter_are_no_change():
 @pytest.mark.parametrize(
     "shape", [(), (3,), (7, 9), (64, 64), (576, 1536), (4, 100), (12, 64, 768), (64, 3, 5), (49152, 8), (2, 2, 2)]
 )
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_sample_covers_every_dimension(shape, turned):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_sample_covers_every_dimension(shape, transposed):
     held = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    held = held.transpose(0, -1) if turned and shape else held
+    held = held.transpose(0, -1) if transposed and shape else held
     read = torch.frombuffer(bytearray(samples([held])[0]), dtype=held.dtype)
     assert len(read) <= MAX_SAMPLES
     places = [(held == at).nonzero()[0] for at in read] if held.numel() <= MAX_SAMPLES else None
@@ -337,7 +337,7 @@ WHAT = [*REQUESTS, *(f"{name}, pattern" for name in WITHOUT_WEIGHTS)]
 
 
 def _asked(service, what):
-    """Return the notes of a reply."""
+    """Return the notes of the reply to a request."""
     ask = REQUESTS[what] if what in REQUESTS else WITHOUT_WEIGHTS[what.removesuffix(", pattern")]
     if ask["kind"] != "scores":
         ask = {**ask, "target": msgspec.to_builtins(service.default_target())}
@@ -399,7 +399,7 @@ def test_a_page_and_copied_code_have_the_note(run, said):
     panel.close()
 
 
-def test_completed_work_of_a_page_has_the_note_too(run, monkeypatch):
+def test_replies_for_a_page_have_the_note_too(run, monkeypatch):
     """For work in Python (such as a panel's page), weights are compared before it begins, even if the work is short."""
     model, cache = run
     service = Service(cache)
@@ -432,7 +432,7 @@ class Loaded(Mapping):
         return len(self.held)
 
 
-def test_activations_that_are_loaded_each_time_were_not_changed(run):
+def test_activations_that_are_loaded_at_each_access_are_not_called_changed(run):
     _, cache = run
     lazy = type(cache)(Loaded(cache.cache_dict), cache.model)
     expected = residscope.attribute(cache, ANSWERS)

@@ -73,7 +73,7 @@ def test_circuitsvis_says_that_a_weighting_is_not_known(llama, weighting):
 
 
 @pytest.mark.parametrize("view", ["patterns", "heads"])
-def test_no_token_breaks_out_of_circuitsvis_page(llama, monkeypatch, view):
+def test_no_token_is_read_as_markup_in_a_page_of_circuitsvis(llama, monkeypatch, view):
     monkeypatch.setattr("residscope.patterns.maps.token_texts", lambda *_: MARKUP)
     page = residscope.to_circuitsvis(llama.cache, ["0.1"], view=view)
     for source in (page.local_src, page.cdn_src):

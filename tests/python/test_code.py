@@ -1,4 +1,4 @@
-"""The exported code for a picture. In a new cell it gives the shown array, and it looks like code of a person."""
+"""The exported code for a picture gives the shown array in a new cell, and reads as if a person had written it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TARGETS = {
     "single": "w7",
     "per prompt": [("w5", "w9"), ("w6", "w8"), ("w9", "w5")],
     "set": {"w5", "w6"},
-    "sets": (["w5", "w6"], "w9"),
+    "set versus token": (["w5", "w6"], "w9"),
 }
 PICTURES = ["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
 
@@ -85,7 +85,7 @@ def check(cache, picture, answers, prompt, position, options):
         values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)
-            if shown.presentation == "text":  # all heads in one line: contributions are summed, patterns averaged
+            if shown.presentation == "text":  # all heads in one line: contributions are summed, others averaged
                 expected = expected.sum(0) / (1 if shown.weighting == "contribution" else len(shown.heads))
                 step = step.sum(0)
             assert (np.abs(values - expected) <= step + 1e-6).all()
@@ -158,7 +158,7 @@ def test_the_code_uses_the_names_of_the_users_variables(run, notebook):
     service = Service(run.cache, "a label of mine", **given)
     shown = Shown(service.targets().resolve(direction), prompt=2)
 
-    code = written(service, "layers", shown)  # these targets are in no variable
+    code = written(service, "layers", shown)  # the notebook has no variables yet
     for name in ("cache", "logits", "tokens", "model", "direction"):
         assert f"# `{name}` stands for " in code
     assert "shown as 'a label of mine'" in code

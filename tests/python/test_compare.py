@@ -1,4 +1,4 @@
-"""Two compared runs: what was written differently and what is read differently. Expected: computed in float64."""
+"""The difference of two runs: the part that was written differently, and the part that is read differently."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trained(name: str, spread: float = 0.2) -> Any:
 
 @functools.cache
 def runs(name: str) -> dict[str, Any]:
-    """Return the first run, a run on corrupted prompts, and a run of a second checkpoint."""
+    """Return the first run, a run on corrupted prompts, a run of a second checkpoint, and the two models."""
     model, other = tiny.boot(name), trained(name)
     return {
         "first": cache_of(model, CLEAN),
@@ -191,7 +191,7 @@ def test_targets_inside_the_model_are_compared(target, name, what):
 @pytest.mark.parametrize("norm", ["frozen", "recomputed"])
 def test_a_comparison_of_all_positions_equals_that_of_each_position(by, norm):
     if norm == "recomputed" and by != "accumulated":
-        pytest.skip("only the lens recomputes")
+        pytest.skip("only accumulated values can be recomputed")
     made = runs("gpt2")
     options: dict[str, Any] = {"by": by, "norm": norm} | ({"heads": ["1.1", "2.0"]} if by == "source" else {})
     every = residscope.compare(made["first"], made["checkpoints"], ANSWERS, position="all", **options)
@@ -239,7 +239,7 @@ def test_padded_prompts_compare_like_the_prompts_run_alone(side, pad):
         wanted = residscope.compare(*alone, (5, 6), by=by)
         same(found.written, wanted.written, wanted.first.values)
         same(found.read, wanted.read, wanted.first.values)
-    # A prompt alone is compared with itself in the padded run. Its positions are counted without the padding.
+    # A prompt in the padded run is compared with the same prompt run alone. Padding on the left shifts its positions.
     beside = residscope.compare(padded, alone[0], (5, 6), by="layer", position="all", prompt=0, with_prompt=0)
     assert beside.values.abs().max() < 1e-5
     shift = 2 if side == "left" else 0
@@ -249,7 +249,7 @@ def test_padded_prompts_compare_like_the_prompts_run_alone(side, pad):
         residscope.compare(padded, answers=(5, 6), position="all", prompt=0, with_prompt=1)
 
 
-def test_prompts_of_other_lengths_need_an_alignment():
+def test_prompts_of_different_lengths_need_an_alignment():
     model = tiny.boot("gpt2")
     first, other = (
         cache_of(model, torch.tensor([row])) for row in ([11, 23, 35, 41, 17], [11, 23, 60, 61, 35, 41, 17])
@@ -436,7 +436,7 @@ def test_attention_of_two_runs_is_the_difference_of_their_patterns():
     assert part.tokens == [f"w{id}" for id in CLEAN[0, 2:].tolist()]
 
 
-def test_the_token_lens_of_two_runs_is_that_of_each():
+def test_the_token_lens_of_two_runs_is_the_difference_of_their_lenses():
     made = runs("gpt2")
     found = residscope.compare_token_lens(made["first"], made["prompts"], ANSWERS, prompt=2)
     lenses = [residscope.token_lens(made[one], ANSWERS, prompt=2) for one in ("first", "prompts")]

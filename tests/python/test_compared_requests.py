@@ -1,6 +1,6 @@
 """Requests of the views about two runs. The replies are those of `residscope.compare` for the present caches.
 
-Expected: `residscope.compare` for whole replies. For one number: a value by hand from TransformerLens' cache.
+Expected: `residscope.compare`, TransformerLens' patterns, and for one cell a value computed by hand from the cache.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.support import recorded, tiny
 
 PAIR = ("w5", "w9")
 REST = {"without": [], "replaced_by": "zero", "align": None}
-"""The other fields of `panel.against`, with their defaults."""
+"""The fields of `panel.against` except `cache` and `prompt`, with their defaults."""
 
 
 @pytest.fixture
 def run(monkeypatch):
-    """A tiny model with two runs of three prompts in the user's namespace, and a model of another shape."""
+    """A tiny model and two of its runs, of three prompts each, in the user's namespace."""
     model = tiny.boot("llama")
     tokens, logits, cache = tiny.run(model)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_the_reason(run, against, 
     assert error.value.code == code
 
 
-def test_a_reply_is_kept_and_dropped_when_either_cache_changes(run, monkeypatch):
+def test_a_reply_is_memoised_until_either_cache_changes(run, monkeypatch):
     from residscope.serving import answer_compare
 
     made = []
@@ -165,7 +165,7 @@ def test_a_panel_lists_the_caches_that_it_can_be_compared_with(run):
         (None, None),
     ],
 )
-def test_against_is_set_from_python_in_words(run, given, plain):
+def test_against_can_be_set_from_python_in_several_forms(run, given, plain):
     panel = Panel(Service(run.cache, "cache"), PAIR)
     panel.against = given
     assert panel.against == (None if plain is None else plain | REST)

@@ -42,7 +42,7 @@ def test_components_can_be_read_from_their_table():
     assert ComponentTable.of([]).components() == [] == ComponentTable.empty().components()
 
 
-def test_thousands_of_rows_are_a_few_bytes_each():
+def test_a_table_of_many_rows_is_hardly_larger_than_their_labels():
     heads = [Component("head", layer, head) for layer in range(48) for head in range(25)]
     named = msgspec.json.encode([head.label for head in heads])
     assert len(msgspec.json.encode(ComponentTable.of(heads))) < 1.05 * len(named)

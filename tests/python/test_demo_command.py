@@ -78,7 +78,7 @@ def test_demo_starts_the_installed_jupyterlab_and_not_one_in_the_folder(launched
     assert not (tmp_path / "mark").exists()
 
 
-def test_demo_with_a_folder_hands_it_to_the_notebook(launched):
+def test_demo_passes_the_model_folder_to_the_notebook(launched):
     folder = demo.demo_model_folder()
     assert cli.main(["demo", "--model", str(folder)]) == 0
     assert launched[0][2]["RESIDSCOPE_DEMO_MODEL"] == str(folder)
@@ -136,13 +136,13 @@ def test_a_link_in_place_of_the_notebook_is_kept(planted):
     assert not outside.exists()
 
 
-def test_the_notebook_is_readable_as_any_new_file(tmp_path):
+def test_the_notebook_has_the_permissions_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_text("")
     cli._place_notebook(tmp_path)
     assert (tmp_path / "example.ipynb").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_prepare_only(launched, capsys):
+def test_prepare_only_starts_no_jupyterlab(launched, capsys):
     assert cli.main(["demo", "--prepare-only"]) == 0
     assert "SmolLM2-135M-Instruct is ready." in capsys.readouterr().out
     assert launched == []
@@ -201,7 +201,7 @@ def test_the_claims_of_the_notebook_are_true(notebook, ioi, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("name", cli.OTHER_NOTEBOOKS)
-def test_the_other_notebooks_run_and_agree_with_the_values_beside_them(name, capsys):
+def test_the_other_notebooks_run_and_give_the_expected_values(name, capsys):
     import nbformat
 
     notebook = json.loads((Path(cli.__file__).parent / name).read_text("utf-8"))

@@ -170,7 +170,7 @@ class Touchy(type):
         return True
 
 
-def minds(what):
+def recording(what):
     def method(*_args, **_kwargs):
         Touchy.touched.append(what)
         raise RuntimeError(what)
@@ -186,8 +186,8 @@ SPECIAL += ["items", "get", "copy"]
 @pytest.mark.parametrize("base", [object, list, dict, tuple, deque, types.SimpleNamespace, Slotted, ActivationCache])
 @pytest.mark.parametrize("inside", [False, True])
 def test_no_code_of_the_user_is_run(base, inside):
-    methods = {name: minds(name) for name in SPECIAL}
-    methods |= {name: property(minds(name)) for name in ("__class__", "__dict__", "cache_dict", "cache", "model")}
+    methods = {name: recording(name) for name in SPECIAL}
+    methods |= {name: property(recording(name)) for name in ("__class__", "__dict__", "cache_dict", "cache", "model")}
     kind = Touchy("Kind", (base,), methods)
     value = ActivationCache.__new__(kind) if base is ActivationCache else base.__new__(kind)
     if base is ActivationCache:
@@ -199,7 +199,7 @@ def test_no_code_of_the_user_is_run(base, inside):
 
 
 def test_names_that_are_not_texts_are_ignored():
-    methods = {name: minds(name) for name in ("__eq__", "__str__", "__format__", "__repr__")}
+    methods = {name: recording(name) for name in ("__eq__", "__str__", "__format__", "__repr__")}
     variables = {Touchy("Kind", (), methods | {"__hash__": lambda _: 1})(): [cache()], "mine": cache()}
     Touchy.touched.clear()
     assert names_in(variables) == [["mine"]]
@@ -210,7 +210,7 @@ def test_mocks_and_tensor_subclasses_are_ignored():
     class Loud(torch.Tensor):
         @classmethod
         def __torch_function__(cls, *_args, **_kwargs):
-            raise RuntimeError("a tensor was asked")
+            raise RuntimeError("code of a tensor was run")
 
     mock = MagicMock()
     before = len(mock.mock_calls), list(mock._mock_children)
@@ -252,7 +252,7 @@ def test_classes_are_not_kept_alive():
 @pytest.mark.parametrize("place", [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 99_998])
 @pytest.mark.parametrize("kind", [list, tuple, deque, dict])
 def test_a_cache_is_found_at_every_place_of_a_long_container(place, kind):
-    """Even at the last of the 100,000 elements that are searched."""
+    """Even near the end of the 100,000 elements that are searched."""
     held = [0] * place + [cache()] + [0] * (99_999 - place)
     runs = dict(enumerate(held)) if kind is dict else kind(held)
     found = search({"runs": runs})
@@ -284,7 +284,7 @@ def test_an_incomplete_search_says_so():
     {"runs": {i: Holder(a=i, b=[i]) for i in range(90_000)}},
     {"runs": [Slotted(i) for i in range(90_000)]},
 ])  # fmt: skip
-def test_two_levels_are_searched_as_quickly(variables, capsys):
+def test_caches_two_levels_deep_are_found_among_many_objects(variables, capsys):
     variables = {"first": {"run": {"cache": cache()}}} | variables
     found, times = search(variables), []
     for _ in range(7):
@@ -305,7 +305,7 @@ def test_two_levels_are_searched_as_quickly(variables, capsys):
         ({"last": deque(["C"])}, "last[0]"),
     ],
 )
-def test_a_path_of_two_steps_is_offered_if_python_accepts_it(variables, name, monkeypatch):
+def test_a_name_of_two_steps_leads_to_its_object(variables, name, monkeypatch):
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
     assert discovery.leads_to(name, "C")
     assert not discovery.leads_to(name, "another")

@@ -238,7 +238,7 @@ def test_several_threads_may_send_requests(variables, ask):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Counts of three calls: layers are reconciled, a reply is computed, and attention is computed."""
+    """Counts the calls of three functions, which reconcile layers, compute a reply, and compute attention."""
     from residscope.attribution import head_split
     from residscope.serving import answer_views
 

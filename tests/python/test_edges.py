@@ -1,6 +1,6 @@
-"""Prompts, positions, layers and heads at their limits: the first, the last, only one, several in descending order.
+"""Prompts, positions, layers and heads at their limits: the first, the last, a single one, several in descending order.
 
-Expected: values of another run, of one prompt alone or of a shortened prompt, or cached values.
+Expected: cached values, or values of another run, in which one prompt is alone or the prompts are shorter.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def of_prompts(target, prompt: int | None) -> dict[str, Any]:
         "lens": Attribute("accumulated", target, prompt, "last", "recomputed"),
         **{f"attention by {of}": ReadAttention(0, 0, target, prompt, "last", of) for of in WEIGHTINGS},
         **{f"thumbnails by {of}": ReadThumbnails(0, target, prompt, of) for of in WEIGHTINGS},
-        **{f"a layer in one by {of}": BlendAttention(0, target, prompt, of) for of in WEIGHTINGS},
+        **{f"blended heads of a layer by {of}": BlendAttention(0, target, prompt, of) for of in WEIGHTINGS},
         **{f"{score} score": ScoreHeads(score, prompt) for score in ("first", "entropy", "previous")},
         **{f"positions by {by}": MapPositions(by, target, prompt) for by in ("layer", "accumulated")},
         "positions of heads": MapPositions("head", target, prompt, heads=FALLING),
@@ -224,7 +224,7 @@ def test_a_position_outside_the_prompt_is_refused_with_those_inside(run, positio
 @pytest.mark.parametrize("prompt", [None, 0, -1])
 @pytest.mark.parametrize("position", ["last", 0, -1])
 def test_one_prompt_of_one_token(model, prompt, position):
-    """The only prompt and position is the first and the last. Scores that need several sources are refused."""
+    """The only prompt and its only position are first and last. Scores that need several sources are refused."""
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[5]]))
     service = Service(cache)
@@ -307,7 +307,7 @@ def test_a_panel_keeps_its_position_when_other_tokens_count_as_padding(position)
     panel = residscope.inspect(cache, (5, 6), position=position, show=False)
     assert panel.facts["last"] == [3, 4]
     panel.padding = "none"
-    assert panel.position == (4 if position == "last" else position)  # both prompts end at 4 if padding is real
+    assert panel.position == (4 if position == "last" else position)  # both prompts end at 4 without padding
     panel.padding = "found"
     assert panel.position == position
     model.tokenizer.pad_token_id = 9  # now the prompts end at other positions
@@ -355,7 +355,7 @@ def test_the_unexplained_value_is_that_of_the_shown_prompt(run, prompt):
 # --- heads and layers ------------------------------------------------------------------------------------------------
 def test_heads_have_the_order_in_which_they_are_named(run):
     cache = run[2]
-    grid = residscope.attribute(cache, ANSWERS, position="all").grid[PLACES]  # [head, batch, position], by `hook_z`
+    grid = residscope.attribute(cache, ANSWERS, position="all").grid[PLACES]  # [head, batch, position]
     patterns = torch.stack([cache["pattern", layer][:, head].mean(0) for layer, head in zip(*PLACES, strict=True)])
     for heads in (FALLING, [tuple(place) for place in zip(*PLACES, strict=True)]):
         last = residscope.attribute(cache, ANSWERS, by="source", heads=heads)
@@ -489,7 +489,7 @@ def test_pattern_times_values_is_compared_with_z_at_every_destination(run, posit
         assert any("changes pattern @ v before `W_O`" in note for note in notes) == changed
 
 
-def test_values_of_all_heads_in_one_piece_are_refused_with_their_shape(run):
+def test_values_with_all_heads_in_one_axis_are_refused_with_their_shape(run):
     cache, name = run[2], "blocks.1.attn.hook_v"
     held = type(cache)(dict(cache.cache_dict) | {name: cache[name].flatten(2)}, cache.model)
     said = r"`blocks.1.attn.hook_v` has the shape \[3, 7, 12\], not \[batch, pos, head, 6\]"

@@ -1,7 +1,7 @@
-"""Every decoder family that TransformerLens boots offline is exact, exact with a note, unexplained or refused.
+"""Each family in `tests.support.tiny` has exact values, values with an unexplained part, or a refusal.
 
-A reason is given for unexplained values and refusals. Families without an entry in the tables below are exact without
-a note.
+Unexplained parts and refusals have a reason. Some families have exact values with a note. Families without an entry in
+the tables below have exact values without a note.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A feature's input as a target. Expected: the SAE's own `encode` if the feature is active, and values in float64."""
+"""A feature's input as a target. Expected: the SAE's own `encode` where the feature is active, values in float64."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_rows_sum_to_the_features_input(booted, name, point, by):
     for layer in (1, 2):
         at = f"blocks.{layer}.{point}"
         if at not in cache:
-            pytest.skip("this version has no such hook")
+            pytest.skip("this version of TransformerLens has no such hook")
         sae = made(saes.Sae, cache, at, apply_b_dec_to_input=point != "mlp.hook_in")
         with torch.no_grad():
             before, after = sae.before(cache[at]), sae.encode(cache[at])
@@ -100,7 +100,7 @@ def test_a_feature_is_explained_by_features_of_an_earlier_sae(booted):
     torch.testing.assert_close(result.values[result.labels.index(row.label)], expected.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_feature_target_has_a_name_and_can_be_attributed_again(booted):
+def test_a_feature_target_is_described_in_words(booted):
     from residscope.attribution.target_words import in_words, unit_of
 
     _, _, _, cache = booted("llama")

@@ -21,7 +21,7 @@ def made(kind, cache, name: str, **cfg):
 
 
 def its_row(result, layers, site: str, layer: int) -> torch.Tensor:
-    """Return the sum of those rows of `by="layer"` whose sum is the site."""
+    """Return the sum of the rows of `by="layer"` that the rows of the SAE replace."""
     labels = layers.labels
     if not site.startswith("hook_resid"):
         label = f"{layer}_{'mlp' if 'mlp' in site else 'attn'}_out"
@@ -31,7 +31,7 @@ def its_row(result, layers, site: str, layer: int) -> torch.Tensor:
 
 
 def of_sae(result) -> torch.Tensor:
-    """Return the sum of the SAE's rows."""
+    """Return the sum of the SAE's rows and of rows for attention biases."""
     last = result.labels.index("b_dec") + 1 + ("skip" in result.labels)
     return result.values[:last].sum(0) + sum(
         value for label, value in zip(result.labels, result.values, strict=True) if label.endswith("attn_bias")
@@ -70,7 +70,7 @@ def test_features_error_and_bias_sum_to_the_row_of_the_site(booted, name, site, 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "granite"])
 def test_each_feature_is_its_activation_times_its_direction(booted, name, site, kind):
-    """Expected: computed in float64 with the SAE's activations. The norm was found from the outputs of the module."""
+    """Expected: computed in float64 from the SAE's activations, directions and (if it normalises its input) scale."""
     model, _, logits, cache = booted(name)
     at = f"blocks.1.{site}"
     sae = made(kind, cache, at)
@@ -109,7 +109,7 @@ def test_a_transcoder_has_its_skip_connection_as_a_row(booted, kind, where):
     model, _, _, cache = booted("llama")
     read, written = f"blocks.1.{where}", "blocks.1.hook_mlp_out"
     if read not in cache:
-        pytest.skip("this version has no such hook")
+        pytest.skip("this version of TransformerLens has no such hook")
     sae = kind(24, 24, hook_name=read, hook_name_out=written, apply_b_dec_to_input=False)
     result = residscope.attribute(cache, ANSWERS, by="feature", sae=sae, position="all")
     layers = residscope.attribute(cache, ANSWERS, by="layer", position="all")
@@ -368,7 +368,7 @@ def test_features_leave_as_much_unexplained_as_layers_in_every_family(booted, na
         _, _, logits, cache = booted(name)
         layers = residscope.attribute(cache, ANSWERS, by="layer", position="all", logits=logits)
     except (ResidscopeError, RuntimeError):
-        pytest.skip("this family is refused by layer")
+        pytest.skip("attribution by layer is refused for this family")
     site = next((s for s in ("hook_mlp_out", "hook_resid_pre") if f"blocks.1.{s}" in cache), None)
     if site is None:
         pytest.skip("this family has none of these activations")

@@ -20,7 +20,7 @@ from tests.support import tiny
 
 REQUESTS = 10_000
 SECONDS = 2.0
-"""The longest processor time of a request. (Wall time depends on other programs.)"""
+"""The longest processor time that a request may take. (Wall time depends on other programs.)"""
 MEMORY = 64_000
 """Kilobytes by which the process may grow during the second half, when all memos are already full."""
 NUMBERS = [0, 1, 2, 3, 5, 6, -1, -2, 7, 63, 64, 10**6, -(10**6), 10**9, 10**9 + 1, -(10**30), 2**63]

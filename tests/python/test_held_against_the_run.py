@@ -32,7 +32,7 @@ def _weights(model):
 ODD = {
     "a hook on the layer": lambda m: m.blocks[1].attn.o.original_component.register_forward_hook(lambda *a: 3 * a[-1]),
     "a hook on the component": lambda m: m.blocks[1].attn.o.register_forward_hook(lambda *a: 3 * a[-1]),
-    "a hook before": lambda m: m.blocks[1].attn.o.original_component.register_forward_pre_hook(
+    "a hook on the layer's input": lambda m: m.blocks[1].attn.o.original_component.register_forward_pre_hook(
         lambda _, x: (3 * x[0],)
     ),
     "other weights": lambda _: None,
@@ -40,7 +40,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_lengths_are_refused_if_the_run_wrote_something_else_and_copying_has_a_note(odd):
+def test_value_weighted_attention_is_refused_or_noted_if_the_run_wrote_something_else(odd):
     model = deepcopy(tiny.boot("llama"))
     ODD[odd](model)
     cache = _run(model)[1]
@@ -78,10 +78,10 @@ def test_every_value_has_a_note_on_what_a_filtered_cache_cannot_check():
     assert all(any("was not checked" in note for note in answer.notes) for answer in answers)
     held = {name: tensor for name, tensor in cache.items() if name != "blocks.1.attn.hook_z"}
     notes = residscope.attribute(ActivationCache(held, model), ANSWERS).notes
-    assert any("heads of layers 0, 2 add up" in note for note in notes)  # layer 1 has no heads
+    assert any("heads of layers 0, 2 add up" in note for note in notes)  # `hook_z` of layer 1 is missing
 
 
-def test_a_final_norm_that_does_more_has_a_note():
+def test_a_final_norm_that_computes_more_has_a_note():
     model = deepcopy(tiny.boot("llama"))
     norm = model.ln_final.original_component
     plain = type(norm)

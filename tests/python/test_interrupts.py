@@ -1,4 +1,4 @@
-"""An interrupt is raised at any moment, and all settings are restored."""
+"""An interrupt at any moment is raised, and all settings are restored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def state() -> list[object]:
     ]
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts here")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no `setitimer` on this system")
 def test_an_interrupt_at_any_moment_is_raised_and_changes_nothing(cache, monkeypatch):
     monkeypatch.setattr(switch_interval, "AFTERWARDS_SECONDS", 0.1)
     dice = random.Random(7)
@@ -71,7 +71,7 @@ def test_an_interrupt_at_any_moment_is_raised_and_changes_nothing(cache, monkeyp
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             assert state() == before
-            served.answer(question)  # no lock is left
+            served.answer(question)  # a lock that was left would block this
             fresh = None
     finally:
         signal.signal(signal.SIGALRM, usual)
@@ -82,7 +82,7 @@ def test_an_interrupt_at_any_moment_is_raised_and_changes_nothing(cache, monkeyp
     assert sys.getswitchinterval() == interval
 
 
-def test_a_panel_that_is_closed_ends_its_page(cache, monkeypatch):
+def test_closing_a_panel_ends_the_work_for_its_page(cache, monkeypatch):
     panel = residscope.inspect(cache, 5, show=False)
     held, reached = threading.Event(), threading.Event()
     usual = Service._answer_once

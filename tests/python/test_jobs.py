@@ -78,8 +78,8 @@ def test_cancelled_work_ends(cache: Any, monkeypatch: pytest.MonkeyPatch):
     assert ask(served, "3", {"kind": "tokens"})[0]["kind"] == "tokens"
 
 
-@pytest.mark.parametrize("way", ["nobody asks", "the cache is gone", "closed"])
-def test_work_ends_when_its_request_is_no_longer_repeated(way: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("way", ["no request comes", "the cache is gone", "closed"])
+def test_work_ends_if_its_reply_can_no_longer_be_used(way: str, monkeypatch: pytest.MonkeyPatch):
     cache = run(boot("gpt2"))[2]
     gate, served = Gate(monkeypatch), Service(cache, keeps_alive=False)
     ask(served, "1", HEADS)
@@ -87,7 +87,7 @@ def test_work_ends_when_its_request_is_no_longer_repeated(way: str, monkeypatch:
     (worker,) = workers()
     tensor = weakref.ref(cache["blocks.0.attn.hook_z"])
     match way:
-        case "nobody asks":
+        case "no request comes":
             monkeypatch.setattr(jobs, "PATIENCE", -1.0)
         case "closed":
             served.release()

@@ -1,4 +1,4 @@
-"""In everything that leaves the kernel, untrusted text is made safe to show, by the rules of the page."""
+"""Untrusted text in everything that leaves the kernel is made safe to show, by the same rules as on the page."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_hostile_name_is_made_safe_wherever_it_appears(name):
     panel.close()
 
 
-def test_a_page_of_a_cache_with_such_a_name_is_valid_utf_8(monkeypatch):
+def test_a_page_of_a_cache_with_a_lone_surrogate_in_its_name_is_valid_utf_8(monkeypatch):
     import IPython.core.getipython
 
     model = tiny.boot("llama")

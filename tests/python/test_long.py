@@ -21,7 +21,7 @@ WEIGHTINGS = ["pattern", "value", "contribution"]
 
 
 def brute(values: torch.Tensor, step: int, pool: str) -> torch.Tensor:
-    """Down-sample cell by cell in float64."""
+    """Down-sample block by block in float64."""
     rows = []
     for top in range(0, values.shape[0], step):
         row = []
@@ -58,7 +58,7 @@ def test_no_more_values_are_sent_than_a_picture_has_and_a_line_is_sent_whole():
 
 @pytest.fixture(scope="module", params=["native", "gated"])
 def long(request):
-    """A cache of a long prompt: plain, with grouped queries in float16, or with gated heads."""
+    """The kind of the heads (plain or gated), the model, a cache of two long prompts, and a layer and head."""
     if request.param == "gated":
         model = tiny.boot("qwen3_5_text")
     else:
@@ -148,7 +148,7 @@ def test_caches_in_half_precision_lose_no_peak(long, dtype):
 
 
 def test_only_the_requested_part_is_computed(long, monkeypatch):
-    """For a line, a part or an overview, no array larger than a strip is made."""
+    """No product is larger than a strip of the map (for an overview), or than a vector for each source (for a part)."""
     _, _, cache, (layer, head) = long
     service = Service(cache)
     target = service.targets().resolve((5, 6))

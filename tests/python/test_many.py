@@ -1,4 +1,4 @@
-"""Many caches in one call: values equal those of single calls, no cache is kept, and an early end loses nothing."""
+"""Many caches in one call: values equal those of single calls, no cache is kept, and a call can be resumed."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ QUESTIONS = {
     "layer": {"by": "layer"},
     "lens": {"by": "accumulated", "norm": "recomputed"},
     "neuron": {"by": "neuron", "layers": [0, 2]},
-    "positions": {"position": "all"},
+    "heads at all positions": {"position": "all"},
     "source": {"by": "source", "heads": ["0.0", "2.1"]},
-    "sources": {"by": "source", "heads": ["0.0", "2.1"], "position": "all"},
+    "sources at all positions": {"by": "source", "heads": ["0.0", "2.1"], "position": "all"},
 }
 
 
@@ -137,7 +137,7 @@ def test_no_cache_is_kept(model, kind):
 
 @pytest.mark.parametrize("keep", ["values", "summary"])
 @pytest.mark.parametrize("safe", ["file", "memory"])
-def test_an_interrupt_loses_nothing(model, keep, safe, tmp_path):
+def test_after_an_interrupt_or_an_error_no_item_is_made_again(model, keep, safe, tmp_path):
     path = tmp_path / "kept.npz"
     made: list[int] = []
     breaks = {2: KeyboardInterrupt, 3: RuntimeError}
@@ -224,7 +224,7 @@ def test_an_iterator_is_advanced_to_the_first_new_item(pairs, tmp_path):
 def test_the_type_of_a_sequence_does_not_matter_when_resuming(pairs, layers, tmp_path):
     path = tmp_path / "kept.npz"
     result = many(pairs[:2], by="neuron", layers=[0, 2], resume=path)
-    made: Any = [lambda: pytest.fail("it was made")] * 2
+    made: Any = [lambda: pytest.fail("an item was made")] * 2
     assert torch.equal(many(made, by="neuron", layers=layers, resume=path).values, result.values)
 
 
@@ -273,12 +273,12 @@ OTHER_TOKENIZER = "Item 2: The resumed results were made with another tokenizer:
 TOKENIZERS = {
     "special tokens": (other_special, OTHER_TOKENIZER + "pad_token_id was 0, "),
     "words": (other_words, OTHER_TOKENIZER + "some of its tokens were different"),
-    "a word more": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, now it is 65"),
-    "side": (
+    "one more word": (lambda tokenizer: tokenizer.add_tokens(["new"]), "number of tokens was 64, now it is 65"),
+    "padding side": (
         lambda tokenizer: setattr(tokenizer, "padding_side", "left"),
         "padding_side was 'right', now it is 'left'",
     ),
-    "none": (None, OTHER_TOKENIZER),
+    "no tokenizer": (None, OTHER_TOKENIZER),
 }
 
 
@@ -341,7 +341,7 @@ def test_an_unusable_path_is_refused_before_the_work(pairs, tmp_path):
         (3, "was given int"),
     ):
         with pytest.raises(ResidscopeError, match=said):
-            many([lambda: pytest.fail("it was made")], ANSWERS, resume=path)
+            many([lambda: pytest.fail("an item was made")], ANSWERS, resume=path)
     assert text.read_text() == "mine"
 
 
@@ -356,9 +356,9 @@ BAD = {
     "NaN": (lambda pairs: spoiled(pairs[1][0]), "The cache holds NaN"),
     "no cache": (lambda _: "a prompt", "needs an ActivationCache, but was given a str"),
     "run_with_cache's pair": (lambda pairs: (torch.zeros(1), pairs[1][0]), "in an item the cache comes first"),
-    "a pair too long": (lambda pairs: (*pairs[1], {}, {}), "It must be a cache, "),
-    "options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
-    "answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),
+    "too many entries": (lambda pairs: (*pairs[1], {}, {}), "It must be a cache, "),
+    "wrong options": (lambda pairs: (*pairs[1], {"by": "layer"}), "a dictionary of options"),
+    "too many answers": (lambda pairs: (pairs[1][0], ["w5"] * 7), "7 answers were given for 2 prompts"),
     "another model": (lambda _: many_worker.item(tiny.boot("native-attention-only"), 1), "it lacks `0_mlp_out`"),
 }
 
@@ -442,7 +442,7 @@ def test_prompts_of_different_lengths(model):
 
 
 def test_repeated_notes_are_merged(ioi):
-    """A note on some items names their numbers. Notes that differ only in numbers are the same note."""
+    """A note on some items names their numbers. Notes that differ only in their numbers are merged."""
     changed = dict(ioi.cache.cache_dict)
     bare = type(ioi.cache)({name: t for name, t in changed.items() if name != "ln_final.hook_scale"}, ioi.model)
     other = type(ioi.cache)(changed | {"hook_embed": changed["hook_embed"] * 1.5}, ioi.model)
@@ -565,7 +565,7 @@ def test_two_processes(model, tmp_path):
         assert found["made"] == [[0, 2, 4], [1, 3]][rank]  # each process makes only its own items
         assert found["items"] == whole.items
         assert found["same"] == [True, True, True]
-        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both raise, and neither waits
+        assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both processes raise, and neither waits
         assert found["left"] == ["kept.process-0-of-2.npz", "kept.process-1-of-2.npz"]
         assert found["made_again"] == [[], [3]][rank]
         tensors = torch.load(tmp_path / f"tensors-{rank}.pt")
@@ -577,5 +577,5 @@ def test_two_processes(model, tmp_path):
         close(tensors["sem"], effects.sem("indirect"))
     assert sorted(file.name for file in Path(tmp_path).glob("kept*")) == ["kept.npz"]
     # A single process can resume the results of several processes.
-    alone = many([*[lambda: pytest.fail("it was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")
+    alone = many([*[lambda: pytest.fail("an item was made")] * many_worker.COUNT], resume=tmp_path / "kept.npz")
     close(alone.values, whole.values)

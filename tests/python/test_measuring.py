@@ -55,12 +55,12 @@ def measured(run, request, most=500):
         if reply.state != "waiting":
             return reply, buffers
         turns.take(reply.turn)
-    raise AssertionError("it does not end")
+    raise AssertionError("the measurement does not end")
 
 
 @contextmanager
 def calls(run):
-    """A list that grows at each call of the first block. (A hook would count as a change of the run.)"""
+    """A list that grows at each call of the first block. (A hook on the block would be a change of the run.)"""
     found: list[int] = []
     block = run.model.blocks[0]
     handle = register_module_forward_hook(lambda module, *_: found.append(1) if module is block else None)
@@ -70,6 +70,7 @@ def calls(run):
         handle.remove()
 
 
+# For each case: fields of the request, options of `ablate`, and the factor from the effects of `ablate` to those shown.
 CASES = {
     "zero": ({}, {"replace": "zero"}, -1),
     "the mean": ({"replaced_by": "mean"}, {"replace": "mean"}, -1),

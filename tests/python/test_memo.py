@@ -84,7 +84,9 @@ def test_a_repeated_request_is_not_computed_again_and_gets_its_own_copy(monkeypa
     assert len(asked) == 5
 
 
-@pytest.mark.parametrize("change", ["activation", "replaced", "weight", "weight replaced", "submodule", "logits"])
+@pytest.mark.parametrize(
+    "change", ["activation", "activation replaced", "weight", "weight replaced", "submodule replaced", "logits"]
+)
 def test_after_a_change_results_are_computed_again(change: str):
     model = boot("gpt2")
     _, logits, cache = run(model)
@@ -95,14 +97,14 @@ def test_after_a_change_results_are_computed_again(change: str):
         match change:
             case "activation":
                 cache["blocks.1.attn.hook_z"].mul_(2)
-            case "replaced":
+            case "activation replaced":
                 cache.cache_dict["blocks.1.attn.hook_z"] = cache["blocks.1.attn.hook_z"] * 2
             case "weight":
                 model.unembed.original_component.weight.mul_(2)
             case "weight replaced":
                 inner = model.ln_final.original_component
                 inner.weight = torch.nn.Parameter(inner.weight * 2)
-            case "submodule":
+            case "submodule replaced":
                 inner = model.ln_final.original_component  # so that the old module stays in memory
                 model.ln_final.set_original_component(copy.deepcopy(inner))
                 model.ln_final.original_component.weight.mul_(2)
@@ -141,7 +143,7 @@ def test_activations_made_in_inference_mode_are_read_each_time():
     with torch.inference_mode():
         _, _, cache = run(model)
         before = residscope.attribute(cache, 5)
-        cache["blocks.1.attn.hook_z"].mul_(2)  # nothing counts this
+        cache["blocks.1.attn.hook_z"].mul_(2)  # PyTorch does not count this change
         after = residscope.attribute(cache, 5)
     assert not torch.equal(before.values, after.values)
 
@@ -171,7 +173,7 @@ def test_a_view_gets_a_memoised_reply_only_while_it_is_valid():
         uncounted = run(model)[2]
         served = Service(uncounted)
         before = answer(served)
-        uncounted["blocks.1.attn.hook_z"].mul_(2)  # nothing counts this
+        uncounted["blocks.1.attn.hook_z"].mul_(2)  # PyTorch does not count this change
         assert answer(served) != before
 
 
@@ -279,5 +281,5 @@ def test_the_number_of_an_object_is_never_used_again():
         unique_id(1)
     del thing
     gc.collect()
-    later = [Thing() for _ in range(100)]  # one of these may get the address of a deleted one
+    later = [Thing() for _ in range(100)]  # one of these may get the address of the deleted object
     assert of not in {unique_id(one) for one in later}

@@ -1,6 +1,6 @@
-"""Each message between views and kernel: a difference from `tests/texts/messages.json` is a change of the protocol.
+"""The messages between views and kernel equal the recorded ones. A difference is a change of the protocol.
 
-`npm run record` writes the file again. Read the differences before you commit them.
+`npm run record` writes `tests/texts/messages.json` again. Read the differences before you commit them.
 """
 
 from __future__ import annotations

@@ -73,14 +73,14 @@ class Holder:
         object.__getattribute__(self, "__dict__").update(held)
 
 
-def minding(planted: list[str], *names: str, base: type = Holder) -> type:
+def recording_class(planted: list[str], *names: str, base: type = Holder) -> type:
     """Return a class whose methods record that they were run."""
 
     def method(*_args, **_kwargs):
         planted.append("method")
         raise AttributeError
 
-    return type("Minding", (base,), {name: property(method) if name == "cache" else method for name in names})
+    return type("Recording", (base,), {name: property(method) if name == "cache" else method for name in names})
 
 
 Pair = namedtuple("Pair", "logits cache")
@@ -90,33 +90,33 @@ WAYS = {
     "letters of any script": (lambda c, _: {"קש": c}, "קש"),
     "letters with marks": (lambda c, _: {"नमस्ते": c}, "नमस्ते"),
     "a tower of marks": (lambda c, _: {"x" + "\u0301" * 450: c}, "x" + "\u0301" * 450),
-    "dunder": (lambda c, _: {"obj": Holder(__private=c)}, "obj.__private"),
-    "default": (lambda c, _: {"obj": Holder(cache=c)}, "obj.cache"),
+    "private attribute": (lambda c, _: {"obj": Holder(__private=c)}, "obj.__private"),
+    "attribute with a class default": (lambda c, _: {"obj": Holder(cache=c)}, "obj.cache"),
     "list": (lambda c, o: {"runs": [o, c]}, "runs[1]"),
     "named tuple": (lambda c, _: {"pair": Pair(0, c)}, "pair[1]"),
-    "ordered": (lambda c, _: {"runs": OrderedDict(clean=c)}, 'runs["clean"]'),
+    "ordered dictionary": (lambda c, _: {"runs": OrderedDict(clean=c)}, 'runs["clean"]'),
     "key with quotes": (lambda c, _: {"runs": {"a\"b'": c}}, 'runs["a\\"b\'"]'),
     "key with a backslash": (lambda c, _: {"runs": {"\\d": c}}, 'runs["\\\\d"]'),
-    "key that turns": (lambda c, _: {"runs": {"\u202egnirts": c}}, 'runs["\\u202egnirts"]'),
+    "key that reverses its text": (lambda c, _: {"runs": {"\u202egnirts": c}}, 'runs["\\u202egnirts"]'),
     "key of two lines": (lambda c, _: {"runs": {'"]\nrun()': c}}, 'runs["\\"]\\nrun()"]'),
     "key with other line ends": (lambda c, _: {"runs": {"\u2028\x85\x0c": c}}, 'runs["\\u2028\\x85\\f"]'),
     "key with half a character": (lambda c, _: {"runs": {"\ud800": c}}, 'runs["\\ud800"]'),
     "key of an emoji": (lambda c, _: {"runs": {"👩‍👩‍👧": c}}, 'runs["👩‍👩‍👧"]'),
     "key that is a comment": (lambda c, _: {"runs": {"# x": c}}, 'runs["# x"]'),
-    "key that formats": (lambda c, _: {"runs": {"{run()}": c}}, 'runs["{run()}"]'),
-    "key below zero": (lambda c, _: {"runs": {-1: c}}, "runs[-1]"),
-    "key of a fraction": (lambda c, _: {"runs": {1e-7: c}}, "runs[1e-07]"),
-    "key True": (lambda c, _: {"runs": {True: c}}, "runs[True]"),
-    "a second way": (lambda c, _: {"x) #": c, "runs": {"clean": c}}, 'runs["clean"]'),
+    "key like a format string": (lambda c, _: {"runs": {"{run()}": c}}, 'runs["{run()}"]'),
+    "negative key": (lambda c, _: {"runs": {-1: c}}, "runs[-1]"),
+    "float as key": (lambda c, _: {"runs": {1e-7: c}}, "runs[1e-07]"),
+    "True as key": (lambda c, _: {"runs": {True: c}}, "runs[True]"),
+    "a second name": (lambda c, _: {"x) #": c, "runs": {"clean": c}}, 'runs["clean"]'),
     "a second variable": (lambda c, _: {"x) #": c, "y": c}, "y"),
-    # A cache without a name is written as `cache`.
+    # A cache without a usable name is written as `cache`.
     "bracket and comment": (lambda c, _: {"x) #": c}, None),
     "call": (lambda c, _: {"run()": c}, None),
     "two statements": (lambda c, _: {"run();x": c}, None),
     "two lines": (lambda c, o: {"x\nrun()": c, "x": o}, None),
     "spaces": (lambda c, o: {" x": c, "x ": c, "x": o}, None),
     "look-alike": (lambda c, o: {"ﬁx": c, "fix": o}, None),
-    "decomposed": (lambda c, o: {"e\u0301": c, "é": o}, None),
+    "decomposed accent": (lambda c, o: {"e\u0301": c, "é": o}, None),
     "keyword": (lambda c, _: {"class": c}, None),
     "constant": (lambda c, _: {"None": c}, None),
     "debug": (lambda c, _: {"__debug__": c}, None),
@@ -127,14 +127,14 @@ WAYS = {
     "attribute that calls": (lambda c, _: {"obj": Holder(**{"run()": c})}, None),
     "attribute that is a look-alike": (lambda c, o: {"obj": Holder(**{"ﬁx": c} | {"fix": o})}, None),
     "attribute that is a keyword": (lambda c, _: {"obj": Holder(**{"class": c})}, None),
-    "no number": (lambda c, _: {"runs": {float("nan"): c}, "nan": 0}, None),
-    "infinite": (lambda c, _: {"runs": {float("inf"): c}, "inf": 0}, None),
+    "NaN as key": (lambda c, _: {"runs": {float("nan"): c}, "nan": 0}, None),
+    "infinity as key": (lambda c, _: {"runs": {float("inf"): c}, "inf": 0}, None),
     "long key": (lambda c, o: {"runs": {"x" * 41: c, f"{'x' * 39}…": o}}, None),
-    "odd key": (lambda c, _: {"runs": {(1, 2): c}}, None),
-    "key of the user's kind": (lambda c, _: {"runs": {Text("a"): c}}, None),
-    "property in front": (lambda c, _, p: {"obj": minding(p, "cache")(cache=c)}, None),
-    "attributes that run": (lambda c, _, p: {"obj": minding(p, "__getattribute__")(cache=c)}, None),
-    "elements that run": (lambda c, _, p: {"runs": minding(p, "__getitem__", base=dict)(clean=c)}, None),
+    "tuple as key": (lambda c, _: {"runs": {(1, 2): c}}, None),
+    "key of a user's class": (lambda c, _: {"runs": {Text("a"): c}}, None),
+    "property that hides the attribute": (lambda c, _, p: {"obj": recording_class(p, "cache")(cache=c)}, None),
+    "attributes that run": (lambda c, _, p: {"obj": recording_class(p, "__getattribute__")(cache=c)}, None),
+    "elements that run": (lambda c, _, p: {"runs": recording_class(p, "__getitem__", base=dict)(clean=c)}, None),
 }
 
 
@@ -188,16 +188,16 @@ def test_classes_of_variables_are_not_compared_with_the_class_of_tensors(llama, 
     assert planted == []
 
 
-NO_WAYS = ["x) #", "ﬁx", "class", " x", "x\r\nrun()", "a\x0crun()", "a\u2028run()", "x[\n0]", "x.y z", "residscope"]
-NO_WAYS += ["x[run()]", "x[f'{run()}']", "x['\\d']", "x[{[]: 1}]", "x[0:1]", "\ud800", "\x00", "\u202egnirts"]
-NO_WAYS += ["x" * 9999, "x" + "[0]" * 90_000]
+BAD_NAMES = ["x) #", "ﬁx", "class", " x", "x\r\nrun()", "a\x0crun()", "a\u2028run()", "x[\n0]", "x.y z", "residscope"]
+BAD_NAMES += ["x[run()]", "x[f'{run()}']", "x['\\d']", "x[{[]: 1}]", "x[0:1]", "\ud800", "\x00", "\u202egnirts"]
+BAD_NAMES += ["x" * 9999, "x" + "[0]" * 90_000]
 
 
 def short(text: str) -> str:
     return ascii(text)[:20]
 
 
-@pytest.mark.parametrize("name", NO_WAYS, ids=short)
+@pytest.mark.parametrize("name", BAD_NAMES, ids=short)
 def test_the_name_of_a_panel_stays_inside_a_comment(llama, notebook, planted, monkeypatch, name, recwarn):
     service = Service(llama.cache, name)
     code = written(service)
@@ -214,7 +214,7 @@ def test_the_name_of_a_panel_stays_inside_a_comment(llama, notebook, planted, mo
 def test_an_unused_name_is_kept_and_a_used_one_is_replaced(llama, notebook):
     assert "residscope.attribute(clean, " in written(Service(llama.cache, "clean"))
     assert "residscope.attribute(runs['clean'], " in written(Service(llama.cache, "runs['clean']"))
-    notebook |= {"clean": llama.other, "runs": {}}  # now these names belong to other objects
+    notebook |= {"clean": llama.other, "runs": {}}  # now these names do not lead to the cache
     for name in ("clean", 'runs["clean"]'):
         assert "residscope.attribute(cache, " in written(Service(llama.cache, name))
 

@@ -1,4 +1,4 @@
-"""Targets that are each position's next token. Expected: a request for each position, and the model's own logits."""
+"""Targets that are each position's next token. Expected: one request per position, and the model's own logits."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_a_head_contributes_to_the_next_token():
     torch.testing.assert_close(own.values, residscope.attribute(cache, named, position=3).values)
 
 
-def test_neurons_and_logits_that_are_given():
+def test_neurons_with_given_logits():
     tokens, logits, cache = cached("gpt2")
     found = residscope.attribute(cache, targets.next_token(), by="neuron", layers=1, position="all", logits=logits)
     assert found.measured_from == "the given logits"
@@ -160,7 +160,7 @@ def test_too_many_heads_are_sent_one_by_one(monkeypatch):
     service = Service(cache)
     whole, (*_, heads) = answered(service, "next-tokens", target=OWN, prompt=2)
     monkeypatch.setattr(answer_next, "MOST_BYTES", 100)
-    reply, (*_, empty) = answered(service, "next-tokens", target=OWN, prompt=2, padding="none")  # not memoised
+    reply, (*_, empty) = answered(service, "next-tokens", target=OWN, prompt=2, padding="none")  # no memoised reply
     assert (empty.size, reply["adding"]) == (0, whole["adding"])
     _, (row, _) = answered(service, "positions", by="head", target=OWN, prompt=2, heads=["L1H2"])
     assert row == pytest.approx(heads.reshape(3, 4, 7)[1, 2], nan_ok=True)

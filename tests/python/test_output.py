@@ -65,8 +65,8 @@ def all_of_it(model: Any) -> float:
     return capped(model)
 
 
-def untold(model: Any) -> float:
-    """Remove the factor from the bridge, as in older releases: only the Hugging Face model has it. Return it."""
+def without_adapter(model: Any) -> float:
+    """Remove the factor from the bridge, as in older releases. Return the factor, which the Hugging Face model has."""
     model.adapter = SimpleNamespace()
     return 1 / 3
 
@@ -78,7 +78,7 @@ ODD: dict[str, tuple[str, Callable[[Any], float]]] = {
     "a bias and a scale": ("cohere", biased_unembedding),
     "a bias and a divisor": ("granite", biased_unembedding),
     "a bias, a scale and a cap": ("cohere", all_of_it),
-    "a divisor that no adapter tells": ("granite", untold),
+    "a divisor that the adapter does not name": ("granite", without_adapter),
 }
 
 
@@ -90,8 +90,8 @@ def odd(request):
     model = deepcopy(tiny.boot(family))
     whole = deepcopy(model)
     scale = make(model)
-    _, logits, cache = tiny.run(whole if make is untold else model)
-    if make is untold:
+    _, logits, cache = tiny.run(whole if make is without_adapter else model)
+    if make is without_adapter:
         cache = ActivationCache(dict(cache.items()), model)
     return request.param, model, logits, cache, scale
 
@@ -146,7 +146,7 @@ def test_sources_add_up_to_their_heads(odd):
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
 def test_heads_before_a_norm_with_a_bias_are_known_to_add_up(family):
-    """They add up even if the layer multiplies the sum, including the bias."""
+    """The heads add up even if the layer multiplies the sum, including the bias."""
     model = deepcopy(tiny.boot(family))
     biased_norms(model)
     _, logits, cache = tiny.run(model)
@@ -209,7 +209,7 @@ SCALARS = (0.5, -1.5, 0.8)
 
 @pytest.fixture(scope="module")
 def scaled():
-    """Each layer multiplies the whole stream by its own factor."""
+    """A model in which each layer multiplies the whole stream by its own factor, and the tokens, logits and cache."""
     model = deepcopy(tiny.boot("gemma4_text"))
     for block, scalar in zip(model.blocks, SCALARS, strict=True):
         block.original_component.layer_scalar.fill_(scalar)

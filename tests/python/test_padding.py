@@ -31,7 +31,7 @@ def test_no_value_of_padded_prompts_is_silently_wrong():
 
 
 def told(notes):
-    """Return whether notes name the number of the tokens, their side (or text), and the argument to pass."""
+    """Return whether notes name the number of padding tokens, their side (or text), and the argument to pass."""
     said = re.search(r"\d+ (trailing|leading|`)", " ".join(notes))
     return said is not None and "pass `attention_mask=`" in " ".join(notes)
 
@@ -114,7 +114,7 @@ def spelled(model, words):
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 2, 2, 2]], None, [3, 2], "treated as padded"),
         ([[1, 5, 6, 7, 2, 2], [1, 9, 10, 30, 30, 30]], 2, [3, 5], "2 trailing `</s>` were left out"),
         ([[1, 5, 6, 7], [1, 9, 10, 11]], 2, [3, 3], None),
-        # a single token that is not declared as padding, with evidence: a special token, a sign, or unlike the others
+        # tokens not declared as padding, with evidence: special tokens, punctuation, or an end unlike the other prompts
         ([[1, 5, 6, 7], [1, 9, 10, 2]], 0, [3, 3], "1 of 2 prompts ends with 1 `</s>`, unlike the others"),
         ([[1, 5, 6, 7], [1, 9, 10, 31]], 2, [3, 3], "1 of 2 prompts ends with 1 `.`, unlike the others"),
         ([[1, 5, 31, 7], [1, 31, 9, 31]], 2, [3, 3], "ends with 1 `.`"),
@@ -194,7 +194,7 @@ def test_repeated_tokens_at_the_start(model, rows, special, side, first, said):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
 def test_a_full_prompt_beside_a_padded_one_shows_what_is_padding(model, special, side):
-    """Neither prompt has EOS or BOS of its own, so all such tokens are padding, whatever token it is."""
+    """Neither prompt has BOS or EOS of its own, so each padding token is padding, even if it is also BOS or EOS."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side
@@ -476,7 +476,7 @@ def test_every_reply_has_the_note_on_padding(padded_run, request_):
     assert "treated as padded" in " ".join(said)
 
 
-def test_one_click_in_the_panel_counts_padding_as_real_tokens_and_the_code_does_too(padded_run):
+def test_a_panel_can_count_padding_as_real_tokens_and_its_code_does_so_too(padded_run):
     logits, cache = padded_run
     panel = residscope.inspect(cache, (21, 22), show=False)
     service = panel._service

@@ -32,7 +32,7 @@ def panel(ioi):
 
 @pytest.fixture
 def ask(panel, monkeypatch):
-    """Send a request as a view would. Return the panel's reply and buffers."""
+    """A function that sends a request as a view would, and returns the reply or failure and the buffers."""
     sent = []
     monkeypatch.setattr(panel, "send", lambda content, buffers: sent.append((content, buffers)))
 
@@ -139,7 +139,7 @@ def test_neurons_of_a_mixture_of_experts_are_refused():
 
 
 def test_all_fields_of_a_request_are_used(ioi, panel, ask, monkeypatch):
-    """The tested fields are the position, the convention of the norm, and given logits."""
+    """Tested with a prompt, a position, a norm's convention, and logits that were given with the cache."""
     target = panel.wire_target
     at = residscope.attribute(ioi.cache, ioi.answers, position=10)
     reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)
@@ -247,7 +247,7 @@ def test_the_token_check_makes_suggestions(ask):
         ("dance", {}, "protocol"),
     ],
 )
-def test_every_request_is_answered(panel, ask, kind, fields, code):
+def test_every_wrong_request_gets_a_failure(panel, ask, kind, fields, code):
     failure, buffers = ask(kind, target=panel.wire_target, **fields)
     assert failure["code"] == code
     assert failure["message"]
@@ -413,7 +413,7 @@ def test_large_or_late_replies_are_not_sent_with_the_panel(ioi, monkeypatch):
 
 
 def test_every_field_of_a_selection_is_a_trait_with_a_description():
-    """`Shown` defines the selection: its fields, limits and defaults are those of the panel's traits."""
+    """`Shown` defines the selection. Its fields are traits with the same defaults, apart from the exceptions below."""
     shown = {field.name: field for field in msgspec.structs.fields(Shown)}
     shared = set(shown) - {"target", "by"}
     assert {*Panel.class_trait_names(sync=True)} >= shared

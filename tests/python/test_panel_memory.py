@@ -17,7 +17,7 @@ from tests.support import tiny
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A panel, a weak reference to its cache (which only the panel keeps alive), and a function for a view's state."""
+    """A panel, a weak reference to its cache (which only the panel keeps alive), and a function that reports states."""
     monkeypatch.setattr("residscope.hosts.visibility.PanelViews.release_seconds", 0.05)
     _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")))
     panel = residscope.inspect(cache, (5, 6), show=False)
@@ -48,7 +48,7 @@ def let_go(alive, seconds=3.0) -> bool:
         ([], True),  # no view has been shown yet
         ([("a", "shown")], True),
         ([("a", "shown"), ("a", "hidden")], False),
-        ([("a", "shown"), ("a", "away")], True),  # a reload: the view is shown again
+        ([("a", "shown"), ("a", "away")], True),  # a reload: the view will be shown again
         ([("a", "shown"), ("b", "shown"), ("a", "hidden")], True),
         ([("a", "shown"), ("b", "shown"), ("a", "hidden"), ("b", "hidden")], False),
         ([("a", "shown"), ("a", "hidden"), ("b", "shown")], True),  # the panel's cell was moved
@@ -88,7 +88,7 @@ def test_a_hidden_panel_works_as_long_as_the_user_has_the_cache(shown):
 
 
 @pytest.mark.parametrize("given", ["model", "logits", "plain"])
-def test_arguments_given_with_a_cache_are_released_with_it(given):
+def test_arguments_given_with_a_cache_are_released_when_the_panel_no_longer_keeps_it(given):
     model = copy.deepcopy(tiny.boot("llama"))
     _, logits, cache = tiny.run(model)
     held = {"model": model, "logits": logits, "plain": cache.cache_dict["blocks.0.hook_resid_pre"]}

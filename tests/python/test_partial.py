@@ -22,7 +22,7 @@ FILTERS = {
     "z and scale": ("attn.hook_z", "ln_final.hook_scale"),
     "resid_post": ("hook_resid_post",),
     "v and patterns": ("hook_pattern", "attn.hook_v"),
-    "scores": ("hook_attn_scores",),
+    "attention scores": ("hook_attn_scores",),
     "one layer": ("1.attn.hook_z", "1.attn.hook_pattern", "ln_final.hook_scale"),
 }
 
@@ -46,7 +46,7 @@ def part(run, names: tuple[str, ...], *, plain: bool = False):
 
 
 def told_by_hand(found, model, whole, **others) -> None:
-    """Check rows against a float64 decomposition without Residscope. `others` has the vectors of additional rows."""
+    """Check rows against a float64 decomposition made without Residscope. `others`: vectors of rows that differ."""
     brute = Brute(model, whole, ANSWERS, 6)
     true = brute.rows() | {label: brute.contribution(vectors[:, 6]) for label, vectors in others.items()}
     assert len(found.labels) == len(set(found.labels))
@@ -60,7 +60,7 @@ def told_by_hand(found, model, whole, **others) -> None:
 
 
 def refused(call, *named: str) -> None:
-    """Check that a call is refused, and that the sentence names missing activations and a filter that includes them."""
+    """Check that a call is refused, and that the error names these missing activations and `names_filter`."""
     with pytest.raises(ResidscopeError) as error:
         call()
     assert error.value.code == "missing-activation"

@@ -188,7 +188,7 @@ def test_several_receivers_can_be_changed_at_once_each_by_its_own_input(booted, 
 
 @pytest.mark.parametrize("name", ["gpt2", "falcon-sequential"])
 def test_a_receiver_in_a_later_layer_does_not_read_the_effect_on_an_earlier_receiver(booted, name):
-    """In this model each head has its own key, so hooks on `hook_v` give expected values for two layers."""
+    """In these models each head has its own values, so hooks on `hook_v` give expected effects for two layers."""
     model, tokens, _, cache = booted(name)
     brute, read = Brute(model, tokens, cache), {1: [], 2: []}
     for layer, into in read.items():

@@ -73,7 +73,7 @@ def test_a_lens_ends_at_the_models_own_value(run, prompt):
     figure = lens.to_plotly(prompt=prompt)
     np.testing.assert_allclose(figure.data[-1].y, shown(lens.values + lens.constant, prompt), rtol=1e-5)
     assert figure.data[-1].y[-1] == pytest.approx(float(shown(lens.measured, prompt)), abs=1e-4)
-    assert len(figure.data) == (2 if prompt is None else 1)  # the second trace is the spread over prompts
+    assert len(figure.data) == (2 if prompt is None else 1)  # the first of two is the spread over prompts
 
 
 @each_prompt
@@ -89,7 +89,7 @@ def test_bars_of_layers_hold_every_row_coloured_by_its_sign(run, prompt):
 
 
 @each_prompt
-def test_a_map_of_positions_holds_every_row_at_each(run, prompt):
+def test_a_map_of_positions_holds_every_row_at_every_position(run, prompt):
     everywhere = residscope.attribute(run.cache, PAIR, by="layer", position="all")
     figure = everywhere.to_plotly(prompt=prompt)
     np.testing.assert_allclose(numbers(figure.data[0].z), shown(everywhere.values, prompt, 1), rtol=1e-6)
@@ -131,9 +131,9 @@ def test_a_scatter_sets_one_attribution_against_another(run, prompt):
 @pytest.mark.parametrize(
     ("first", "end"),
     [(80.0, 4.0), (-80.0, 4.0), (5.0, 5.0), (float("nan"), 4.0)],
-    ids=["an outlier", "of either sign", "not far out", "not known"],
+    ids=["a positive outlier", "a negative outlier", "not far out", "not a number"],
 )
-def test_one_outlier_does_not_pale_a_map_of_positions(llama, first, end):
+def test_one_outlier_does_not_make_a_map_of_positions_pale(llama, first, end):
     found = residscope.attribute(llama.cache, PAIR, by="layer", position="all")
     values = torch.full_like(found.values, 0.5)
     values[2, :, 3], values[1, :, 0] = -4, first
@@ -232,7 +232,7 @@ def test_any_token_is_plain_text_in_a_figure(llama):
     ]
     for figure in figures:
         found = texts(json.loads(figure.to_json())["layout"] | {"data": json.loads(figure.to_json())["data"]})
-        found = [re.sub('<br><span style="font-size:12px">(.*)</span>$', r"\1", text) for text in found]  # the title's
+        found = [re.sub('<br><span style="font-size:12px">(.*)</span>$', r"\1", text) for text in found]  # a title
         assert not [text for text in found if "<" in text or ">" in text or "$" in text]
         assert "&lt;b&gt;x&lt;/b&gt;" in figure.layout.xaxis.ticktext
         assert "&amp;lt;" in figure.layout.xaxis.ticktext

@@ -1,6 +1,6 @@
 """Targets inside the model: what neurons, directions and heads read.
 
-Expected: the model's own forward with a component removed. (`tests.support.point_families` makes a table of all
+Expected: the model's own forward pass with a component removed. (`tests.support.point_families` makes a table of all
 families.)
 """
 
@@ -69,7 +69,7 @@ def test_a_path_of_two_heads_splits_the_row_of_the_first_head_by_its_sources(sma
 
 @pytest.mark.parametrize("by", ["head", "layer", "neuron", "accumulated"])
 @pytest.mark.parametrize("position", [[1, 4, 6], "all"], ids=str)
-def test_a_neuron_is_read_at_any_position_by_any_components(small, by, position):
+def test_a_neuron_is_attributed_at_any_position_to_any_components(small, by, position):
     cache = small[3]
     result = residscope.attribute(cache, T.neuron("L1N3"), by=by, position=position)
     held = cache["blocks.1.mlp.hook_pre"][..., 3]
@@ -205,7 +205,7 @@ def about(notes):
 def scaled(cache, u, at, scale, by="head"):
     """Attribute a scaled direction, and a head's contribution to it.
 
-    Return for both: the notes, the unexplained value and the tolerance, both divided by the scale.
+    Return for each: its notes, and its largest unexplained value and its tolerance, divided by the scale.
     """
     at_point = T.direction(u * scale, at)
     results = [residscope.attribute(cache, target, by=by) for target in (at_point, T.output("L1H1", at_point, 2))]
@@ -308,7 +308,7 @@ def test_a_source_may_come_after_one_of_two_compared_keys(small, versus):
         residscope.attribute(cache, T.output("L1H1", of=score, source=5), by="layer")
 
 
-def test_a_position_that_makes_no_sense_is_refused(small):
+def test_a_position_that_does_not_fit_the_target_is_refused(small):
     cache = small[3]
     for target, position, words in (
         (T.output("L1H1", of=ANSWERS), "all", "one destination of each prompt"),

@@ -12,10 +12,10 @@ from tests.support.brute import Brute
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 STRAYS = {
-    "of an SAE, in bfloat16": {"sae_acts": torch.zeros(3, 7, 100, dtype=torch.bfloat16)},
-    "scores, in float16": {"blocks.0.attn.hook_attn_scores": torch.zeros(3, 4, 7, 7, dtype=torch.float16)},
-    "a point of the stream that is in no sum": {"blocks.1.ln1.hook_normalized": torch.zeros(3, 7, 24).bfloat16()},
-    "in float8": {"quantised": torch.zeros(3, 7, 100).to(torch.float8_e4m3fn)},
+    "SAE activations in bfloat16": {"sae_acts": torch.zeros(3, 7, 100, dtype=torch.bfloat16)},
+    "attention scores in float16": {"blocks.0.attn.hook_attn_scores": torch.zeros(3, 4, 7, 7, dtype=torch.float16)},
+    "output of a norm in bfloat16": {"blocks.1.ln1.hook_normalized": torch.zeros(3, 7, 24).bfloat16()},
+    "unknown tensor in float8": {"quantised": torch.zeros(3, 7, 100).to(torch.float8_e4m3fn)},
 }
 
 
@@ -101,7 +101,7 @@ def test_a_gate_with_a_coarser_precision_than_the_rest_is_found(family):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("position", ["last", "all"])
 def test_errors_of_sources_are_distinguished_from_rounding_in_each_precision(llama, dtype, position):
-    """Differences that rounding explains have no note. A fifth of a source contribution has one."""
+    """Differences that rounding explains have no note. A difference of a fifth of a source contribution has one."""
     model, cache = llama
     held = {name: t.to(dtype) if t.is_floating_point() else t for name, t in cache.items()}
     heads = ["L1H1", "L0H0"]

@@ -175,7 +175,7 @@ class Tokenizer:
 @random_examples
 @given(runs(), st.sampled_from(["left", "right"]), st.integers(1, 3))
 def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side, count):
-    """A longer prompt is added to the batch. At padding, the cache holds noise."""
+    """A longer prompt is added to the batch. At padding, the cache holds noise, and no attention."""
     model, tokens, _, cache, answers = run
     batch, positions = tokens.shape
     kept = slice(count, None) if side == "left" else slice(0, positions)

@@ -269,6 +269,7 @@ def test_a_reply_is_refused_if_the_weights_change_in_every_attempt(tell, cache, 
         assert "weights were changed during this computation" in answer["failure"]["message"]
 
 
+# For each case: a function that computes a part (its owner and name), how many of its calls precede the change, a call.
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
     "attribute": (components, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
     "token lens": (token_lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),

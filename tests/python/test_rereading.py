@@ -125,7 +125,7 @@ def test_a_head_with_another_runs_inputs_writes_the_same_as_in_the_models_own_ru
 @pytest.mark.parametrize("name", MANY)
 def test_the_estimate_of_a_small_change_equals_the_models_own_runs(name):
     model, tokens, cache, other = exact(name)
-    # In a step forward minus a step back, the second order cancels. Norms of some models always compute in float32.
+    # In the difference of a step forward and a step back, second-order terms cancel. Some norms are in float32.
     near = [{key: value + step * (other[key] - value) if value.is_floating_point() else value
              for key, value in cache.cache_dict.items()} for step in (0.003, -0.003)]  # fmt: skip
     for part in PARTS:
@@ -222,7 +222,7 @@ def _by_hand(cache, query, slope):
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_oss", "gemma2", "bloom"])
 @pytest.mark.parametrize("sharp", [1.0, 60.0])
-def test_the_estimate_of_each_key_equals_naming_its_position(name, sharp):
+def test_estimates_for_each_key_equal_those_for_its_position_alone(name, sharp):
     model = tiny.boot(name)
     with torch.no_grad():
         for block in model.blocks:
@@ -327,7 +327,7 @@ def test_in_bfloat16_estimates_are_those_of_float32_up_to_its_rounding(booted, n
 
 
 def test_attention_that_was_too_small_for_its_format_can_come_back():
-    """The cached query is so sharp that float32 keeps only the largest attention. The other run's query is not."""
+    """The cached query is so large that most attention rounds to 0 in float32. The other run's query is not."""
     model = tiny.boot("gpt2")
     with torch.no_grad():
         attention = model.blocks[1].attn.original_component

@@ -1,4 +1,4 @@
-"""Head scores. Expected: TransformerLens' own function for each head, and the definitions as loops."""
+"""Head scores. Expected: TransformerLens' own functions, and loops that follow the definitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPANS = [range(6), range(4), range(2, 6), range(5)]
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2", "falcon-alibi"])
 def padded(request):
-    """Prompts with repeated tokens. The second prompt ends with padding, and the third begins with padding."""
+    """Prompts with repeated tokens. The second and fourth prompts end with padding, the third begins with padding."""
     model = tiny.boot(request.param)
     with torch.no_grad():
         return model.run_with_cache(PADDED)[1]
@@ -76,7 +76,7 @@ def test_the_scale_of_entropy_ends_at_even_attention_to_the_longest_real_prompt(
 
 
 def test_the_demo_models_scores_are_those_of_transformer_lens_detect_head(ioi):
-    """`detect_head` computes all scores of one prompt of the demo model."""
+    """`detect_head` computes a score of all heads for one prompt."""
     tokens = ioi.tokens[2]
     cache = ActivationCache({n: t[2] for n, t in ioi.cache.items() if n.endswith("pattern")}, ioi.model, False)
     for score, name in NAMES.items():
@@ -126,7 +126,7 @@ def test_copying_equals_the_score_of_the_whole_circuit(family):
         before = torch.eye(24, dtype=torch.float64) if family == "olmo2" else norm(block.ln1)
         after = norm(block.ln1_post) if hasattr(block, "ln1_post") else torch.eye(24, dtype=torch.float64)
         W_U = norm(model.ln_final) @ model.W_U.detach().double()
-        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # not if logits are capped later
+        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # not with capped logits
         for head in range(4):
             group = head * len(W_V) // 4
             whole = model.W_E.detach().double() @ before @ W_V[group] @ W_O[head] @ after @ W_U
@@ -199,7 +199,7 @@ def test_pos_slice_is_named_and_not_taken_for_a_prompt_of_one_token():
         residscope.scores(cache, "first")
 
 
-def test_entropy_if_the_smallest_numbers_count_as_zero():
+def test_entropy_is_right_even_if_denormal_numbers_count_as_zero():
     cache = tiny.run(tiny.boot("llama"))[2]
     expected = residscope.scores(cache, "entropy").values
     torch.set_flush_denormal(True)  # some devices always do this

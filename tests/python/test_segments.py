@@ -1,4 +1,4 @@
-"""Segments. Expected: ranges found by hand, and sums in float64, cell by cell."""
+"""Segments. Expected: ranges found by hand, and sums over cells in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIECES = ["<pad>", "<s>", "</s>"]  # padding, BOS and EOS have ids 0, 1 and 2, a
 
 
 class Texts:
-    """A tokenizer with the given tokens: texts, or bytes of a part of a character. The first three are special."""
+    """A tokenizer with three special tokens and the given tokens: texts, or bytes of a part of a character."""
 
     pad_token_id, bos_token_id, eos_token_id, unk_token_id = 0, 1, 2, None
 
@@ -38,7 +38,7 @@ class Texts:
 
 @pytest.fixture
 def written(booted, monkeypatch):
-    """A function that returns the cache of a prompt with these tokens."""
+    """A function that returns the cache of a prompt with the given tokens."""
     model = booted("llama")[0]
 
     def cached(*pieces: str | bytes, special: tuple[str, ...] = ()):
@@ -59,7 +59,7 @@ SENTENCES = [
     ([" Hi", ".", " You", " are", "?!", " Yes"], [(0, 2), (2, 5), (5, 6)]),
     (["Hi", ".", "\n\n", "Dr", ".", " No", " e", ".", "g", ".", " 3", ".", "5", "."], [(0, 3), (3, 14)]),
     (["A", " title", "\n\n", "A", " line", "\n", "of", " it", "."], [(0, 3), (3, 9)]),
-    (["你", b"\xe3", b"\x80", b"\x82", "好"], [(0, 4), (4, 5)]),  # 。 in three pieces
+    (["你", b"\xe3", b"\x80", b"\x82", "好"], [(0, 4), (4, 5)]),  # the bytes of 。 are three tokens
     (["He", ' said "', "No", '."', " So", "."], [(0, 4), (4, 6)]),
     (["one", " segment"], [(0, 2)]),
     (["1", ".", " One", ".\n", "2", ".", " Two"], [(0, 4), (4, 7)]),
@@ -87,7 +87,7 @@ CHATS = {
         ["<|im_start|>", "user", "\n", "Hi", "<|im_end|>", "\n", "<|im_start|>", "assistant", "\n", "Yo", "<|im_end|>"],
         [("user", 0, 6), ("assistant", 6, 11)],
     ),
-    "no end": (
+    "last turn without an end": (
         ["<|im_start|>", "user", "\n", "Hi", "<|im_end|>", "\n", "<|im_start|>", "assistant", "\n", "Yo", " man"],
         [("user", 0, 6), ("assistant", 6, 11)],
     ),
@@ -100,7 +100,7 @@ CHATS = {
         ["<|user|>", "\n", "Hi", "<|end|>", "<|assistant|>", "Yo", "<|end|>", "<|user|>", "Oh", "</s>", "more"],
         [("user", 0, 4), ("assistant", 4, 7), ("user (2)", 7, 10), ("…", 10, 11)],
     ),
-    "a token within a turn": (
+    "a start token within a turn": (
         ["<|im_start|>", "user", "\n", "Hi", "<|im_start|>", " users", "?", "<|im_end|>", "<|im_start|>", "tool", "\n"],
         [("user", 0, 8), ("tool", 8, 11)],
     ),
@@ -167,7 +167,7 @@ def test_an_impossible_range_is_refused(booted, by, said):
         residscope.segments(cache, 1, by, attention_mask=mask)
 
 
-def test_without_a_text_only_ranges_can_be_segments(booted, monkeypatch):
+def test_without_a_text_only_given_ranges_can_be_segments(booted, monkeypatch):
     model, _, _, cache = booted("llama")
     held = {name: cache[name] for name in cache if name not in ("embed.hook_in", "hook_embed", "embed.hook_out")}
     with pytest.raises(ResidscopeError, match="no token ids"):
@@ -292,7 +292,7 @@ def test_attention_by_segment_is_the_sum_or_mean_of_its_cells(booted, name, side
 
 
 def test_the_vertical_score_by_hand():
-    """Two segments have two tokens and one has one token. Later positions attend to the first with 0.5, 0.3, 0.1."""
+    """The segments have 2, 2 and 1 tokens. Later positions attend to the first segment with 0.5, 0.3 and 0.1."""
     from residscope.cache.segments import Segment, Segments
     from residscope.patterns.segment_maps import segment_sums
 

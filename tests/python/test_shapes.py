@@ -1,6 +1,6 @@
 """Every tensor has the shape of its annotation. Some other tests are run again with a check of shapes.
 
-The check makes each call slower, so these are separate runs. With `RESIDSCOPE_SHAPES=1 pytest …`, any test has it.
+The check makes each call slower, so these are separate runs. `RESIDSCOPE_SHAPES=1 pytest …` adds the check to any test.
 """
 
 import os
@@ -42,6 +42,6 @@ def test_a_wrong_shape_is_noticed():
 
 
 @pytest.mark.parametrize("files", RUNS.values(), ids=RUNS)
-def test_tensors_have_the_shapes_that_are_written(files):
+def test_tensors_have_the_shapes_of_their_annotations(files):
     done = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *files)
     assert done.returncode == 0, done.stdout[-5000:]

@@ -189,7 +189,7 @@ for _ in range(100_000):
         {"id": "1", "ask": {"kind": "attribute", "by": "head", "target": {"contrasts": DEEP}}},
         {"id": "1", "ask": {"kind": "caches"}, "cache": DEEP},
     ],
-    ids=["all", "id", "ask", "kind", "prompt", "contrasts", "cache"],
+    ids=["whole message", "id", "ask", "kind", "prompt", "contrasts", "cache"],
 )
 def test_deep_nesting_gets_a_failure(message):
     answer, buffers = Dispatcher().answer(message)

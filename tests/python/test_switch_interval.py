@@ -82,7 +82,7 @@ def test_a_shorter_interval_is_kept():
     assert sys.getswitchinterval() == pytest.approx(1e-6)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no `os.fork` on this system")
 def test_a_forked_child_has_the_usual_interval(usual):
     def fork() -> int:
         child = os.fork()

@@ -89,7 +89,7 @@ def test_a_run_that_equals_the_cached_one_only_up_to_rounding_is_replayed_withou
 
 
 @pytest.mark.parametrize("after", [1, 4, 8, 10, 12])
-def test_the_run_can_be_stopped_between_any_two_layers_even_backwards(after):
+def test_the_run_can_be_stopped_between_any_two_layers_even_in_the_backward_pass(after):
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
     before = hook_state(model)

@@ -21,7 +21,7 @@ def run_with(tokenizer):
     model = copy.deepcopy(tiny.boot("llama"))
     with torch.no_grad():
         logits, cache = model.run_with_cache(torch.tensor([[1, 5, 6, 7]]))
-    model._tokenizer = tokenizer  # the setter accepts only Hugging Face tokenizers, but older releases accept any
+    model._tokenizer = tokenizer  # the setter accepts only Hugging Face tokenizers; older bridges accept any
     return model, logits[0, -1], cache
 
 
@@ -54,7 +54,7 @@ def test_a_word_outside_the_vocabulary_is_refused_for_any_unknown_token(unknown,
             residscope.attribute(cache, answer)
         assert f"“{unknown}”" in str(error.value)
     assert measured(cache, "Paris") == pytest.approx(float(logits[4]), abs=1e-5)
-    assert measured(cache, unknown) == pytest.approx(float(logits[3]), abs=1e-5)  # its own name is accepted
+    assert measured(cache, unknown) == pytest.approx(float(logits[3]), abs=1e-5)  # the unknown token's name is accepted
     answered, _ = Service(cache).answer({"id": "1", "ask": {"kind": "check", "text": "Parris"}})
     assert not answered["reply"]["single"]
     assert "not in this model" in residscope.targets.explain("Parris", model)
@@ -271,7 +271,7 @@ def test_a_tokenizer_that_fails_is_named_in_the_sentence(tokenizer, text, words)
 
 
 class _Strict:
-    """A tokenizer that has only whole words and no names, and refuses any other text."""
+    """A tokenizer of five texts that refuses any other text. It has no method for the names of its tokens."""
 
     words = ("<s>", "Mary", " Mary", "John", " John")
 

@@ -126,7 +126,7 @@ def test_pairs_sum_to_the_sides_and_to_the_log_of_the_ratio_of_attention(cache, 
 
 @pytest.mark.parametrize("prompt", [None, 2])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "qwen3_5_text", "granite"])
-def test_the_tokens_of_a_head_have_the_logits_that_attribute_gives_it(family, prompt):
+def test_the_tokens_of_a_head_have_the_logits_that_attribute_gives_the_head(family, prompt):
     if family not in tiny.FAMILIES:
         family = "qwen3_next"
     cache = tiny.run(tiny.boot(family))[2]

@@ -21,7 +21,7 @@ process.stdout.write(JSON.stringify(questions ? requestExpression(token, questio
 
 
 def expression(token: str, questions: list[Any] | None = None) -> str:
-    """Return the expression that sends these questions to the kernel. Without questions, it attaches to the kernel."""
+    """Return the expression that sends these questions to the kernel. Without questions, it only attaches."""
     node = ["node", "--input-type=module", "--eval", _SCRIPT]
     given = json.dumps({"token": token, "questions": questions})
     result = subprocess.run(node, cwd=_EXTENSION, input=given, capture_output=True, text=True, check=False)

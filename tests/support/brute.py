@@ -1,4 +1,4 @@
-"""Computes contributions without Residscope, in float64: it passes each component's vector through the final norm."""
+"""Computes contributions without Residscope, in float64: from each component's vector, the final norm and W_U."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ def _sizes(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         yield f"size, {name}", _picture(_changed(whole, change), drawn=False)
 
 
-# --- the largest that are drawn -------------------------------------------------------------------------------------
+# --- the largest pictures that are drawn ----------------------------------------------------------------------------
 def _largest(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
     def layers(s: Snapshot, layers: int, heads: int) -> None:
         _entry(s, "describe")["reply"] |= {"layers": layers, "heads": heads}

@@ -178,7 +178,7 @@ class Lab:
         end = time.monotonic() + timeout
         while not good(value := read()):
             assert time.monotonic() < end, f"still {value!r} after {timeout:.0f} s"
-            self.page.wait_for_timeout(50)  # between two looks
+            self.page.wait_for_timeout(50)  # between two reads
         return value
 
     # --- the sidebar --------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class Lab:
         """Choose a cache in the sidebar, unless it is already shown. Wait for its view, and return the view."""
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
-        # The sidebar opens an only cache automatically.
+        # If there is only one cache, the sidebar opens it automatically.
         if self.caches.count() == 1:
             expect(self.chosen).to_have_attribute("aria-expanded", "false", timeout=30_000)
         if not self.chosen.is_visible() or self.chosen.inner_text() != name:
@@ -243,5 +243,5 @@ class Lab:
     # --- the panel ----------------------------------------------------------------------------------------------
 
     def panel(self, nth: int = 0) -> Locator:
-        """Wait until the panel in the notebook's output is ready, and return it. If it shows an error, fail."""
+        """Wait until the panel in the notebook's output is ready, and return the panel. If it shows an error, fail."""
         return self.ready(self.page.get_by_role("region", name="Residscope", exact=True).nth(nth), MODEL)

@@ -1,6 +1,6 @@
 """The program of `test_two_processes`: `accelerate launch` runs it in each of two processes.
 
-python -m accelerate.commands.launch --cpu --num_processes 2 many_worker.py FOLDER
+python -m accelerate.commands.launch --multi_gpu --num_processes 2 … many_worker.py FOLDER
 """
 
 from __future__ import annotations

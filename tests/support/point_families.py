@@ -1,7 +1,7 @@
 """Tests targets inside the model on every decoder family: what the rows leave unexplained, and whether rows are right.
 
-The expected values come from the model's own forward. A component is removed from what a neuron or a head reads, while
-the norm's scale is frozen. The target must then change by the component's row.
+The expected values come from the model's own forward pass. A component is removed from what a neuron or a head reads,
+while the norm's scale is frozen. The target must then change by the component's row.
 
 `python -m tests.support.point_families [families]` prints the table.
 """
@@ -58,14 +58,14 @@ class Row:
 
 
 class Truth:
-    """The model's own forward, with a component removed from what a sublayer reads.
+    """The model's own forward pass, with a component removed from what a sublayer reads.
 
     Args:
         model: A bridge.
         tokens: The tokens of the run.
         logits: The model's output.
         cache: The cache of the run.
-        most: How many components are removed at most (the last ones). None: all.
+        most: Only so many of the last components are removed, one at a time. None: all components.
     """
 
     def __init__(self, model: Any, tokens: torch.Tensor, logits: torch.Tensor, cache: Any, most: int | None) -> None:
@@ -187,7 +187,7 @@ def scores(name: str) -> dict[str, Row]:
 
 
 def _layer(model: Any) -> int:
-    """Return the second layer with attention, or `LAYER` if there is none."""
+    """Return the second layer with attention, or `LAYER` if fewer than two layers have attention."""
     attends = [layer for layer, block in enumerate(model.blocks) if hasattr(block, "attn")]
     return attends[1] if len(attends) > 1 else LAYER
 
@@ -247,7 +247,7 @@ def output(truth: Truth, layer: int) -> Row:
 
 
 def _slope(truth: Truth, layer: int, group: int) -> torch.Tensor | None:
-    """Return the derivative of the head's source contribution by its value vector, in float64 without Residscope."""
+    """Return the derivative of the head's source contribution by its value vector. None if it is not known."""
     own_norms = ("v_norm.hook_out", "hook_kv_latent")  # the contribution is not linear in a value with its own norm
     if any(f"blocks.{layer}.attn.{norm}" in truth.cache for norm in own_norms):
         return None

@@ -204,7 +204,7 @@ def _lines(value: Any) -> str:
 
 
 def recording() -> dict[str, Any]:
-    """Return replies to requests: of the views for one selection, after one more click, and of the tests."""
+    """Return a snapshot with the replies for one selection and what one click more shows, and for requests of tests."""
     from residscope.export.snapshot import Entry, snapshot
     from residscope.serving.service import Service
     from residscope.wire.protocol import Shown

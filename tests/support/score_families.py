@@ -52,7 +52,7 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
         return residscope.attribute(cache, target, by="layer")
 
     sides = ("query", "key")
-    results = {which: side(which, OTHER) for which in sides}  # OTHER: the destination would be on both sides
+    results = {which: side(which, OTHER) for which in sides}  # "most" may be the destination
     gaps = {f"{which} side": _gap(side(which, None)) for which in sides}
     gaps["log ratio"] = max(_gap(side(which, versus)) for which in sides for versus in ("most", "mean", OTHER))
     versus = torch.full((len(tokens),), OTHER)

@@ -395,7 +395,7 @@ def _enlarge_weights(model: torch.nn.Module) -> None:
 
 @cache
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one word for each id. A bridge loads it again, so it is loaded from a folder."""
+    """Return a tokenizer with one word for each id. A bridge loads it again from its folder, so it is saved first."""
     words = {word: id for id, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCAB))])}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")),

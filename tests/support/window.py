@@ -217,7 +217,7 @@ class Code:
 
     # --- Residscope ---------------------------------------------------------------------------------------------------
     def open_sidebar(self) -> Locator:
-        """Open the sidebar by its icon in the activity bar, unless it is open, and return its content."""
+        """Open the sidebar (or focus it) by its icon in the activity bar, and return its content."""
         self.page.locator(".activitybar .action-label[aria-label^=Residscope]").first.click()
         return self.sidebar
 
@@ -269,7 +269,7 @@ class Code:
         chosen = view.locator("button.rs-named")
         row = self.caches.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
         expect(row).to_have_count(1)
-        if self.caches.count() == 1:  # the sidebar opens an only cache automatically
+        if self.caches.count() == 1:  # if there is only one cache, the sidebar opens it
             expect(chosen).to_have_attribute("aria-expanded", "false", timeout=FOLLOWS)
         if not chosen.is_visible() or chosen.inner_text() != name:
             if chosen.is_visible():
@@ -305,5 +305,5 @@ class Code:
         end_time = time.monotonic() + timeout
         while not good(value := read()):
             assert time.monotonic() < end_time, f"still {value!r} after {timeout:.0f} s"
-            self.page.wait_for_timeout(50)  # between two looks
+            self.page.wait_for_timeout(50)  # between two reads
         return value

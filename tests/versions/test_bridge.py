@@ -58,7 +58,7 @@ def test_every_row_agrees_with_float64_brute_force(small):
             torch.testing.assert_close(row.double(), expected[label], atol=1e-5 * scale, rtol=1e-4, msg=label)
 
 
-def test_the_panel_is_answered_and_nothing_is_changed(small):
+def test_requests_of_a_panel_get_replies_and_change_nothing(small):
     _, tokens, _, cache = small
     before = {name: (id(tensor), tensor._version) for name, tensor in cache.items()}
     assert torch.equal(CacheView(cache).tokens, tokens)

@@ -189,7 +189,7 @@ def ask(service: Service, **request):
 
 @BOTH
 @pytest.mark.parametrize("given", [False, True], ids=["from the cache", "logits given"])
-def test_the_panel_is_answered(structure, given):
+def test_requests_of_a_panel_get_replies(structure, given):
     model, (logits, cache) = hooked.model(structure), hooked.run(structure)
     names = set(cache.cache_dict)
     service = Service(cache, logits=logits if given else None)

@@ -40,14 +40,14 @@ def test_effects_are_those_of_the_models_own_hooked_runs(structure):
                 expected = theirs(structure, layer, head, where)
                 torch.testing.assert_close(result.total[layer, head], expected, atol=2e-5, rtol=1e-4)
     assert "as cached" in found.replayed
-    if not hooked.model(structure).cfg.output_logits_soft_cap > 0:  # with a soft-cap, rows are those before it
+    if not hooked.model(structure).cfg.output_logits_soft_cap > 0:  # rows are computed before a soft-cap
         rows = residscope.attribute(cache, hooked.ANSWERS).grid
         torch.testing.assert_close(-found.direct, rows, atol=2e-5, rtol=1e-4)
     assert not any("whole model" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("structure", ["LN", "gated-grouped", "gemma2", "output-norms"])
-def test_patches_and_estimates(structure):
+def test_patches_equal_those_of_transformer_lens_and_estimates_are_their_limit_for_small_changes(structure):
     from transformer_lens import patching
 
     model, (logits, cache) = hooked.model(structure), hooked.run(structure)

@@ -1,4 +1,4 @@
-"""SAEs and transcoders of SAELens with random weights. The rows of features come from their `encode` and `decode`."""
+"""SAEs and transcoders of SAELens with random weights. Rows of features come from an SAE's `encode` and `decode`."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_batch_top_k_sae_in_its_training_form_and_in_its_final_form():
     checked(cache, (used, "blocks.1.hook_mlp_out"), "hook_mlp_out")
 
 
-def test_matching_pursuit_is_used_as_it_is_and_attention_over_positions_is_refused():
+def test_a_matching_pursuit_sae_is_used_as_it_is():
     _, cache = hooked.run("LN")
     config = sae_lens.MatchingPursuitSAEConfig(d_in=24, d_sae=FEATURES, max_iterations=6)
     config.metadata.hook_name = "blocks.1.hook_mlp_out"

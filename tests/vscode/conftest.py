@@ -28,7 +28,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[CodeServer]:
-    """VS Code with both extensions."""
+    """VS Code with Residscope and the stand-in for the Jupyter extension."""
     extensions = (VSIX / "stand-in.vsix", VSIX / "residscope.vsix")
     with CodeServer.started(tmp_path_factory.mktemp("code"), environment, *extensions) as running:
         yield running

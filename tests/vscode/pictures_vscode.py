@@ -50,7 +50,7 @@ CLICKS = """async (view, heads) => {
 
 
 def main() -> None:
-    """Open VS Code, look at the demo's cache in both layouts and themes, and click through fifty heads."""
+    """Open VS Code, look at the demo's cache in both layouts and themes, and click through thirty heads."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, kernels(Path(folder)) as environment:
         extensions = (VSIX / "stand-in.vsix", VSIX / "residscope.vsix")

@@ -156,13 +156,13 @@ def test_a_refused_access_is_remembered_and_manage_access_can_change_it(code: Co
     expect(code.caches).to_have_count(1, timeout=FOLLOWS)
 
 
-@pytest.mark.parametrize("looks", ["before", "meanwhile"])
-def test_the_sidebar_waits_for_the_first_cell(code: Code, looks: str) -> None:
+@pytest.mark.parametrize("opened", ["before the cell runs", "while it runs"])
+def test_the_sidebar_waits_for_the_first_cell(code: Code, opened: str) -> None:
     end = waiting(code, "long.ipynb")
     code.start()
     code.open("long.ipynb")
     code.command("Stand-in: Allow Access")
-    if looks == "before":
+    if opened == "before the cell runs":
         code.open_sidebar()
         expect(code.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
     code.start_all()

@@ -79,7 +79,7 @@ def test_the_sidebar_waits_for_a_running_cell_and_says_so(code: Code) -> None:
     before = cells(view)
     stop.unlink()
     code.start_all()
-    code.until(code.runs, lambda runs: runs.running == 1)  # the first of the two has ended
+    code.until(code.runs, lambda runs: runs.running == 1)  # the first of the two cells has ended
     cell(view, "L1H1").click()
     expect(view.locator(".rs-notice")).to_contain_text(["", "Waiting for the kernel"], timeout=FOLLOWS)
     assert cells(view) == before
@@ -90,7 +90,7 @@ def test_the_sidebar_waits_for_a_running_cell_and_says_so(code: Code) -> None:
     stop.unlink()
 
 
-def test_two_notebooks_each_with_its_kernel(small: Code) -> None:
+def test_the_sidebar_shows_the_kernel_of_the_selected_notebook(small: Code) -> None:
     small.server.write_notebook("other.ipynb", TINY.replace("cache = tiny", "second = tiny"))
     small.page.locator(".activitybar .action-label[aria-label^=Explorer]").click()
     small.open("other.ipynb")
@@ -145,7 +145,7 @@ def test_keys_choose_heads_and_an_interrupt_loses_no_request(small: Code) -> Non
     small.drawn(view)
 
 
-def test_without_the_jupyter_extension(page: Page, without_jupyter: CodeServer) -> None:
+def test_without_the_jupyter_extension_a_message_names_it(page: Page, without_jupyter: CodeServer) -> None:
     code = Code(page, without_jupyter)
     without_jupyter.write_notebook("alone.ipynb", "x = 1")
     code.start()
