@@ -1,11 +1,13 @@
 // Bundles the views. For the inline panel and for stand-alone pages, it writes minified modules and a stylesheet into
-// the Python package. For the hosts of the sidebar, it writes a library into lib/.
+// the Python package. For the hosts of the sidebar, it writes a library into lib/. Both get the texts
+// of "Help".
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { chapterTexts } from "./help.mjs";
 import { licencesOf, noticeOf, RECORD } from "./licences.mjs";
 import { folders, stylesheet } from "./styles.mjs";
 
@@ -24,6 +26,7 @@ function once(code) {
 }
 
 const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
+const help = await chapterTexts();
 const common = {
   bundle: true,
   minify: true,
@@ -33,6 +36,7 @@ const common = {
   charset: "utf8",
   metafile: true,
   absWorkingDir: here,
+  define: { PANEL_CHAPTER: JSON.stringify(help.panel) },
 };
 const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
@@ -57,6 +61,7 @@ const [inPanel, , inLibrary, inNodeMade] = await Promise.all([
   build({ ...common, entryPoints: [join(here, "src", "entry", "node.ts")], format: "esm", outfile: inNode }),
 ]);
 copyFileSync(styles, join(here, "lib", "panel.css"));
+for (const folder of [out, join(here, "lib")]) writeFileSync(join(folder, "help.json"), JSON.stringify(help));
 
 const of = (...made) =>
   licencesOf(

@@ -1,0 +1,31 @@
+// The texts of "Help": the chapters of py_backend/docs, as Markdown, in one file. Pictures stay out, because the
+// package is kept small. Hosts read the file beside their bundle, and the kernel reads the one in the Python package.
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { transform } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const docs = join(here, "..", "py_backend", "docs");
+
+/** The names of the chapters, in their order (src/base/chapters.ts). */
+export async function chapterNames() {
+  const source = readFileSync(join(here, "src", "base", "chapters.ts"), "utf8");
+  const { code } = await transform(source, { loader: "ts", format: "esm" });
+  return Object.keys((await import(`data:text/javascript,${encodeURIComponent(code)}`)).CHAPTERS);
+}
+
+/** A chapter without its pictures, links to pictures, and what is only for `npm run docs`. */
+export function withoutPictures(text) {
+  return text
+    .replace(/^!\[[^\]]*\]\([^)]*\)\n\n?/gm, "")
+    .replace(/^(?:\[[^\]]*\]\(pictures\/[^)]*\)[,.]?\s*)+\n/gm, "")
+    .replace(/^<!--.*?-->\n\n?/gm, "")
+    .replace(/\s+Made\s+by\s+`npm run docs`;\s+do\s+not\s+edit\./g, "");
+}
+
+/** The text of each chapter, by its name. */
+export async function chapterTexts() {
+  const read = (name) => [name, withoutPictures(readFileSync(join(docs, `${name}.md`), "utf8"))];
+  return Object.fromEntries((await chapterNames()).map(read));
+}
