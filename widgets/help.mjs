@@ -3,29 +3,33 @@
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { transform } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const docs = join(here, "..", "py_backend", "docs");
 
 /** The names of the chapters, in their order (src/base/chapters.ts). */
 export async function chapterNames() {
+  const { transform } = await import("esbuild");
   const source = readFileSync(join(here, "src", "base", "chapters.ts"), "utf8");
   const { code } = await transform(source, { loader: "ts", format: "esm" });
   return Object.keys((await import(`data:text/javascript,${encodeURIComponent(code)}`)).CHAPTERS);
 }
 
-/** A chapter without its pictures, links to pictures, and what is only for `npm run docs`. */
-export function withoutPictures(text) {
+/**
+ * A chapter without its pictures, links to pictures, and what is only for `npm run docs`. Bars in the code of tables are
+ * escaped: the documentation site does without, VS Code does not.
+ */
+export function forHelp(text) {
   return text
     .replace(/^!\[[^\]]*\]\([^)]*\)\n\n?/gm, "")
     .replace(/^(?:\[[^\]]*\]\(pictures\/[^)]*\)[,.]?\s*)+\n/gm, "")
     .replace(/^<!--.*?-->\n\n?/gm, "")
-    .replace(/\s+Made\s+by\s+`npm run docs`;\s+do\s+not\s+edit\./g, "");
+    .replace(/\s+Made\s+by\s+`npm run docs`;\s+do\s+not\s+edit\./g, "")
+    .replace(/^\|.*$/gm, (row) => row.replace(/`[^`]+`/g, (code) => code.replace(/(?<!\\)\|/g, "\\|")));
 }
 
 /** The text of each chapter, by its name. */
 export async function chapterTexts() {
-  const read = (name) => [name, withoutPictures(readFileSync(join(docs, `${name}.md`), "utf8"))];
+  const read = (name) => [name, forHelp(readFileSync(join(docs, `${name}.md`), "utf8"))];
   return Object.fromEntries((await chapterNames()).map(read));
 }

@@ -4,7 +4,18 @@ import type { Store } from "./store";
 import { isInside } from "./target";
 
 /** A part of the panel, by the class of its element. */
-export const PARTS = ["menu", "against", "trail", "badge-place", "target", "strip", "heads", "rank", "lower", "notices"] as const;
+export const PARTS = [
+  "menu",
+  "against",
+  "trail",
+  "badge-place",
+  "target",
+  "strip",
+  "heads",
+  "rank",
+  "lower",
+  "notices",
+] as const;
 export type Part = (typeof PARTS)[number];
 
 /** The chapter about a part of the panel; null means the whole panel. */

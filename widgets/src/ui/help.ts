@@ -1,12 +1,12 @@
 // A chapter of the documentation, with a list of all chapters. Hosts show it in a tab or a dialog, the inline panel
 // over itself. All text is from our own documentation, and is drawn without HTML.
 import { signal as state, untracked } from "@preact/signals-core";
+import { render } from "lit-html";
 import { asChapter, CHAPTERS, type Chapter } from "../base/chapters";
 import { keysOf } from "../base/keys-of";
 import { child, element, watch } from "../base/lifetime";
 import { markdown } from "./markdown";
 import { prose } from "./prose";
-import { render } from "lit-html";
 
 export interface HelpView {
   /** Shows another chapter. */

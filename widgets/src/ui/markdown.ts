@@ -17,9 +17,6 @@ export function markdown(source: string, linkTo: LinkTo): HTMLElement[] {
     while (at < lines.length && goesOn(lines[at] ?? "")) at++;
     return lines.slice(first, at);
   };
-  const put = <K extends keyof HTMLElementTagNameMap>(tag: K, text: string): void => {
-    made.push(element(tag, "", {}, ...inline(text, linkTo)));
-  };
   while (at < lines.length) {
     const line = lines[at] ?? "";
     const heading = /^(#{1,4}) (.*)$/.exec(line);
@@ -34,10 +31,30 @@ export function markdown(source: string, linkTo: LinkTo): HTMLElement[] {
       const body = take((next) => !next.startsWith("```")).slice(1);
       at++;
       made.push(element("pre", "", { tabindex: "0" }, element("code", "", {}, body.join("\n"))));
-    } else if (line.startsWith("|")) made.push(table(take((next) => next.startsWith("|")), linkTo));
-    else if (/^(-|\d+\.) /.test(line)) made.push(list(take((next) => /^(-|\d+\.) |^ +\S/.test(next)), linkTo));
-    else if (line.startsWith("> ")) put("blockquote", joined(take((next) => next.startsWith(">")), /^> ?/));
-    else put("p", joined(take((next) => next.trim() !== "" && !/^(```|\||#+ |> )/.test(next))));
+    } else if (line.startsWith("|"))
+      made.push(
+        table(
+          take((next) => next.startsWith("|")),
+          linkTo,
+        ),
+      );
+    else if (/^(-|\d+\.) /.test(line))
+      made.push(
+        list(
+          take((next) => /^(-|\d+\.) |^ +\S/.test(next)),
+          linkTo,
+        ),
+      );
+    else if (line.startsWith("> ")) {
+      const words = joined(
+        take((next) => next.startsWith(">")),
+        /^> ?/,
+      );
+      made.push(element("blockquote", "", {}, element("p", "", {}, ...inline(words, linkTo))));
+    } else {
+      const words = joined(take((next) => next.trim() !== "" && !/^(```|\||#+ |> )/.test(next)));
+      made.push(element("p", "", {}, ...inline(words, linkTo)));
+    }
   }
   return made;
 }
@@ -84,7 +101,10 @@ function table(lines: string[], linkTo: LinkTo): HTMLElement {
 
 /** The cells of a table's line. A bar in code is written `\|`. */
 function cellsOf(line: string): string[] {
-  const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  const inner = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
   return inner.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
@@ -114,7 +134,8 @@ function nodeAt(text: string, at: number, mark: string, linkTo: LinkTo): { made:
     return { made: anchor, end: at + whole.length };
   }
   const closing = mark === "<kbd>" ? "</kbd>" : mark;
-  const end = text.indexOf(closing, start);
+  let end = text.indexOf(closing, start);
+  if (mark === "**" && text.startsWith("***", end)) end += 1; // the first of the three ends the stress within
   if (end <= start) return null;
   const inner = text.slice(start, end);
   if (mark === "*" && /^\s|\s$/.test(inner)) return null; // a product, not stress

@@ -104,7 +104,12 @@ export function mountHelpButton(
     },
     { signal },
   );
-  closeElsewhere(parent, () => open.peek(), () => (open.value = false), signal);
+  closeElsewhere(
+    parent,
+    () => open.peek(),
+    () => (open.value = false),
+    signal,
+  );
 }
 
 function partOf(target: Element): Part | null {
