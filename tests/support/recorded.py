@@ -181,7 +181,7 @@ _VOLATILE_IN: dict[str, dict[str, Any]] = {"working": {"done": 0, "total": 0}, "
 def steady(message: Any) -> Any:
     """Return the message with fixed values in place of those that differ between runs."""
     if isinstance(message, dict):
-        known = _VOLATILE | _VOLATILE_IN.get(message.get("kind", ""), {})
+        known = _VOLATILE | _VOLATILE_IN.get(str(message.get("kind")), {})
         return {
             name: steady(value) if isinstance(value, str) and name == "cache" else known.get(name, steady(value))
             for name, value in message.items()

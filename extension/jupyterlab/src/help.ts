@@ -12,6 +12,8 @@ import {
   HELP_EVENT,
   type HelpView,
   mountHelp,
+  untracked,
+  watch,
 } from "@residscope/widgets";
 
 import { residscopeIcon } from "./icon";
@@ -30,6 +32,7 @@ async function textOf(chapter: Chapter): Promise<string> {
 class HelpWidget extends Widget {
   readonly view: HelpView;
   readonly #end = new AbortController();
+  readonly signal = this.#end.signal;
 
   constructor(chapter: Chapter) {
     super();
@@ -75,6 +78,10 @@ export const helpPlugin: JupyterFrontEndPlugin<void> = {
       app.shell.add(tab, "main", { mode: "tab-after" });
       app.shell.activateById(tab.id);
       void tabs.add(tab);
+      watch(tab.content.signal, () => {
+        void tab.content.view.chapter.value;
+        untracked(() => void tabs.save(tab)); // for the next visit
+      });
       return tab;
     };
     /** Notebook 7 has no tabs. */
@@ -108,7 +115,7 @@ export const helpPlugin: JupyterFrontEndPlugin<void> = {
     });
     void restorer?.restore(tabs, {
       command: HELP,
-      args: (tab) => ({ chapter: tab.content.view.chapter }),
+      args: (tab) => ({ chapter: tab.content.view.chapter.peek() }),
       name: () => "residscope-help",
     });
   },

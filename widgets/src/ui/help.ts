@@ -1,6 +1,6 @@
 // A chapter of the documentation, with a list of all chapters. Hosts show it in a tab or a dialog, the inline panel
 // over itself. All text is from our own documentation, and is drawn without HTML.
-import { signal as state, untracked } from "@preact/signals-core";
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { asChapter, CHAPTERS, type Chapter } from "../base/chapters";
 import { keysOf } from "../base/keys-of";
@@ -11,7 +11,7 @@ import { prose } from "./prose";
 export interface HelpView {
   /** Shows another chapter. */
   open(chapter: Chapter): void;
-  readonly chapter: Chapter;
+  readonly chapter: ReadonlySignal<Chapter>;
 }
 
 /** Mounts the list and the chapter. `load` returns its Markdown; if it fails, its message is shown. */
@@ -69,10 +69,5 @@ export function mountHelp(
       },
     );
   });
-  return {
-    open,
-    get chapter() {
-      return now.peek().chapter;
-    },
-  };
+  return { open, chapter: computed(() => now.value.chapter) };
 }
