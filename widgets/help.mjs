@@ -16,20 +16,22 @@ export async function chapterNames() {
 }
 
 /**
- * A chapter without its pictures, links to pictures, and what is only for `npm run docs`. Bars in the code of tables are
- * escaped: the documentation site does without, VS Code does not.
+ * A chapter without its pictures, links to pictures and to chapters that are not in `names`, and without what is only
+ * for `npm run docs`. Bars in the code of tables are escaped: the documentation site does without, VS Code does not.
  */
-export function forHelp(text) {
+export function forHelp(text, names) {
   return text
     .replace(/^!\[[^\]]*\]\([^)]*\)\n\n?/gm, "")
     .replace(/^(?:\[[^\]]*\]\(pictures\/[^)]*\)[,.]?\s*)+\n/gm, "")
     .replace(/^<!--.*?-->\n\n?/gm, "")
+    .replace(/\[([^\]]+)\]\(([\w-]+)\.md(?:#[^)]*)?\)/g, (link, words, name) => (names.includes(name) ? link : words))
     .replace(/\s+Made\s+by\s+`npm run docs`;\s+do\s+not\s+edit\./g, "")
     .replace(/^\|.*$/gm, (row) => row.replace(/`[^`]+`/g, (code) => code.replace(/(?<!\\)\|/g, "\\|")));
 }
 
 /** The text of each chapter, by its name. */
 export async function chapterTexts() {
-  const read = (name) => [name, forHelp(readFileSync(join(docs, `${name}.md`), "utf8"))];
-  return Object.fromEntries((await chapterNames()).map(read));
+  const names = await chapterNames();
+  const read = (name) => [name, forHelp(readFileSync(join(docs, `${name}.md`), "utf8"), names)];
+  return Object.fromEntries(names.map(read));
 }

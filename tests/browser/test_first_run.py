@@ -112,8 +112,8 @@ def test_help_opens_the_chapter_on_what_has_the_focus(opened: tuple[Lab, Locator
     lab.page.get_by_role("combobox", name="Chapter").select_option("limits")
     shows(lab.page, "limits")
     for name in ("__proto__", "../install", "<b>"):
-        script = "name => document.body.dispatchEvent(new CustomEvent('residscope-help', {detail: name, bubbles: true}))"
-        assert lab.page.evaluate(script, name)  # nobody has taken it
+        event = "new CustomEvent('residscope-help', { detail: name, bubbles: true, cancelable: true })"
+        assert lab.page.evaluate(f"name => document.body.dispatchEvent({event})", name)  # nobody has taken it
     shows(lab.page, "limits")
     assert not elsewhere
 

@@ -13,7 +13,7 @@ import { storeOf } from "./made";
 import { key, open, text } from "./open";
 
 const chapters = keysOf(CHAPTERS);
-const read = (chapter: string): string => forHelp(readFileSync(`../py_backend/docs/${chapter}.md`, "utf8"));
+const read = (chapter: string): string => forHelp(readFileSync(`../py_backend/docs/${chapter}.md`, "utf8"), chapters);
 const anchors = (): HTMLElement => document.createElement("a");
 
 function drawn(source: string, linkTo: (address: string) => HTMLElement | null = anchors): HTMLElement {

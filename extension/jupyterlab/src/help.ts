@@ -106,7 +106,7 @@ export const helpPlugin: JupyterFrontEndPlugin<void> = {
       },
     });
     palette?.addItem({ command: HELP, category: "Residscope", args: { isPalette: true } });
-    // Panels and the sidebar ask for a chapter by an event. Any part of the page can send it: it opens a chapter of ours.
+    // Panels and the sidebar ask for a chapter by an event. Any part of the page can send it: only our chapters open.
     document.addEventListener(HELP_EVENT, (event) => {
       const chapter = chapterOf(event);
       if (!chapter) return;
