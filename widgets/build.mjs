@@ -1,6 +1,5 @@
 // Bundles the views. For the inline panel and for stand-alone pages, it writes minified modules and a stylesheet into
-// the Python package. For the hosts of the sidebar, it writes a library into lib/. Both get the texts
-// of "Help".
+// the Python package. For the hosts of the sidebar, it writes a library into lib/. Both get the texts of "Help".
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

@@ -1264,4 +1264,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "a4e40495aef3";
+export const WIRE = "095e12e797c2";
