@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from "node:f
 import { dirname, join } from "node:path";
 import { fingerprint, inRoot, isScript, main, npm, outputs, step, stepIfChanged, venv } from "./lib.mjs";
 
-const shared = ["package-lock.json", "LICENSE", ".dev/build.mjs"];
+const shared = ["package-lock.json", "LICENSE", "py_backend/docs", ".dev/build.mjs"];
 
 const bundles = [
   {
@@ -17,7 +17,7 @@ const bundles = [
     stamp: "widgets",
     inputs: ["widgets", ...shared],
     results: [
-      ...["panel.js", "THIRD-PARTY-LICENSES.txt", "LICENSE"].map((name) => join(outputs.widgets, name)),
+      ...["panel.js", "THIRD-PARTY-LICENSES.txt", "LICENSE", "help.json"].map((name) => join(outputs.widgets, name)),
       ...["index.js", "licences.json"].map((name) => inRoot("widgets", "lib", name)),
     ],
     build: () => npm("run", "build", "--workspace", "widgets"),

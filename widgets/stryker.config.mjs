@@ -17,7 +17,18 @@ export const REPORT = "test-results/mutants/typescript.json";
 /** @type {import("@stryker-mutator/api/core").PartialStrykerOptions} */
 export default {
   mutate: FILES,
-  ignorePatterns: ["/*", "!/widgets", "/widgets/lib", "/widgets/pictures", "!/tests", "/tests/*", "!/tests/texts"],
+  ignorePatterns: [
+    "/*",
+    "!/widgets",
+    "/widgets/lib",
+    "/widgets/pictures",
+    "!/tests",
+    "/tests/*",
+    "!/tests/texts",
+    "!/py_backend",
+    "/py_backend/*",
+    "!/py_backend/docs",
+  ],
   testRunner: "vitest",
   plugins: ["@stryker-mutator/vitest-runner", "./widgets/stryker.sample.mjs"],
   vitest: { configFile: "widgets/vitest.mutants.config.ts", dir: "widgets", related: false },

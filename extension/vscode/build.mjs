@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { chapterTexts } from "../../widgets/help.mjs";
 import { licencesOf, noticeOf } from "../../widgets/licences.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -52,6 +53,8 @@ writeFileSync(
   ),
 );
 copyFileSync(join(here, "..", "..", "LICENSE"), join(here, "LICENSE"));
+mkdirSync(join(dist, "help"), { recursive: true });
+for (const [name, text] of Object.entries(await chapterTexts())) writeFileSync(join(dist, "help", `${name}.md`), text);
 for (const file of [extension, page]) {
   const bytes = readFileSync(file);
   console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} gzipped`);

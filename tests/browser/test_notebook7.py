@@ -37,6 +37,11 @@ def test_the_panel_and_the_sidebar(page: Page, server: Server) -> None:
     expect(panel.get_by_role("region", name="Attention L0H1", exact=True)).to_be_visible(timeout=FOLLOWS)
     lab.becomes("panel.heads", ["L0H1"])
 
+    panel.get_by_role("button", name="Help", exact=True).click()  # a dialog, because there are no tabs
+    dialog = page.get_by_role("dialog").filter(has_text="Residscope Help")
+    expect(dialog.get_by_role("heading", name="The panel: gestures and keys")).to_be_visible(timeout=FOLLOWS)
+    dialog.get_by_role("button", name="Close").last.click()
+
     lab.command("residscope:inspect-cache")
     expect(lab.sidebar).to_be_visible()
     expect(lab.caches).to_have_count(1, timeout=FOLLOWS)

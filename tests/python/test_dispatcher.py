@@ -11,6 +11,7 @@ import threading
 import types
 import weakref
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -99,6 +100,21 @@ def test_replies_have_the_same_values_as_the_python_api(variables, ask):
     np.testing.assert_allclose(np.frombuffer(buffer, np.float32), expected.mean(), rtol=1e-5, atol=1e-7)
     assert reply["notes"] == []
     assert ask("attention", ref, layer=1, head=2, target=target)[0]["parts"][1:]
+
+
+def test_a_chapter_of_the_documentation_is_its_text_without_pictures(variables, ask):
+    variables["cache"] = boot()[3]
+    ref = rows(ask)[0]["ref"]
+    docs = Path(__file__).parents[2] / "py_backend" / "docs"
+    for name in ("panel", "sidebar", "why"):
+        text = ask("chapter", ref, name=name)[0]["text"]
+        assert text.splitlines()[0] == (docs / f"{name}.md").read_text("utf-8").splitlines()[0]
+        assert "pictures/" not in text
+        assert "npm run docs" not in text
+    for name in ("../docs/panel", "architectures"):
+        failure, _ = ask("chapter", ref, name=name)
+        assert failure["code"] == "chapter"
+        assert f"There is no chapter `{name}`. There are causes, " in failure["message"]
 
 
 def test_a_cache_that_cannot_be_inspected_has_a_reason(variables, ask):

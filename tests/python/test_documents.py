@@ -55,6 +55,17 @@ def test_each_named_command_exists() -> None:
     assert named <= {*scripts}
 
 
+def test_help_has_each_chapter_of_the_sections_for_users() -> None:
+    from residscope.base.chapters import chapter
+
+    _, nav = (ROOT / ".dev/site/mkdocs.yml").read_text("utf-8").split("\nnav:\n")
+    _, begin, how_to, *_ = re.split(r"^  - [\w ]+:$", nav, flags=re.MULTILINE)
+    pages = re.findall(r"- ([\w-]+)\.md", begin + how_to)
+    assert len(pages) > 10
+    for page in pages:
+        assert chapter(page).startswith((DOCS / f"{page}.md").read_text("utf-8").splitlines()[0])
+
+
 def test_the_reference_has_each_public_name() -> None:
     listed = re.findall(r"^::: residscope\.[\w.]*?(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
     assert {*residscope.__all__} - {*listed} == {"demo", "targets"}

@@ -34,7 +34,14 @@ def test_import_is_light() -> None:
 
 def test_the_package_has_its_bundles() -> None:
     package = files("residscope")
-    for path in ("static/panel.js", "static/panel.css", "labextension/package.json", "demo/example.ipynb", "py.typed"):
+    for path in (
+        "static/panel.js",
+        "static/panel.css",
+        "static/help.json",
+        "labextension/package.json",
+        "demo/example.ipynb",
+        "py.typed",
+    ):
         assert package.joinpath(path).is_file(), f"{path} is missing: run `npm run setup`"
 
 

@@ -112,6 +112,7 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "code", "picture": "heads", "shown": shown},
         {"kind": "page", "shown": shown},  # the first reply says that the page is not ready yet
         {"kind": "page", "shown": shown},
+        {"kind": "chapter", "name": "limits"},
         {"kind": "presence", "view": "view 1", "state": "shown"},
         {"kind": "give-up", "id": "page"},
         {"kind": "attention", "layer": 3, "head": 0, "target": TARGET},  # this layer does not exist
@@ -174,12 +175,13 @@ def _short(number: float | int) -> float | int | None:
 
 _VOLATILE = {"ref": {"id": "…", "state": "1.1.1"}, "cache": {"id": "…", "state": "1.1.1"}, "kernel": "…", "age": 0.0}
 _VOLATILE |= {"turn": "…"}
+_VOLATILE_IN: dict[str, dict[str, Any]] = {"working": {"done": 0, "total": 0}, "chapter": {"text": "…"}}
 
 
 def steady(message: Any) -> Any:
     """Return the message with fixed values in place of those that differ between runs."""
     if isinstance(message, dict):
-        known = _VOLATILE | ({"done": 0, "total": 0} if message.get("kind") == "working" else {})
+        known = _VOLATILE | _VOLATILE_IN.get(str(message.get("kind")), {})
         return {
             name: steady(value) if isinstance(value, str) and name == "cache" else known.get(name, steady(value))
             for name, value in message.items()

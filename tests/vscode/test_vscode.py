@@ -194,3 +194,14 @@ def test_an_inline_panel_in_a_notebooks_output(code: Code) -> None:
 
 def _rgb(hexadecimal: str) -> str:
     return f"rgb({', '.join(str(int(hexadecimal.strip()[at : at + 2], 16)) for at in (1, 3, 5))})"
+
+
+def test_help_is_a_preview_of_a_chapter_that_came_with_the_extension(small: Code) -> None:
+    view = small.inspect("cache")
+    view.get_by_role("tab", name="Why").click()
+    small.sidebar.get_by_role("button", name="Help", exact=True).click()
+    expect(small.tab("why.md")).to_be_visible(timeout=FOLLOWS)
+    preview = small._frame("body.vscode-body .code-line")
+    expect(preview.get_by_role("heading", level=1).first).to_have_text("Why: two stories, number by number")
+    small.command("Residscope: Help")
+    expect(small.tab("why.md")).to_be_visible()

@@ -310,7 +310,7 @@ describe("the menu", () => {
     await panel.settled();
     const button = panel.root.querySelector<HTMLElement>(".rs-export");
     button?.click();
-    const menu = panel.root.querySelector<HTMLElement>('[role="dialog"]');
+    const menu = panel.root.querySelector<HTMLElement>(".rs-export-menu");
     const press = (name: string): void => panel.root.querySelector<HTMLElement>(`[aria-label="${name}"]`)?.click();
     return { ...panel, saved, button, menu, press, said: () => text(menu?.querySelector(".rs-export-said")) };
   }

@@ -3,6 +3,11 @@ declare module "*.svg" {
   export default source;
 }
 
+declare module "@residscope/widgets/help.json" {
+  const texts: Record<string, string>;
+  export default texts;
+}
+
 declare module "*.ipynb" {
   const notebook: object;
   export default notebook;

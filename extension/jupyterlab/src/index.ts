@@ -6,6 +6,7 @@ import { IDefaultFileBrowser } from "@jupyterlab/filebrowser";
 import { ILauncher } from "@jupyterlab/launcher";
 
 import { copyExample } from "./example";
+import { helpPlugin } from "./help";
 import { residscopeIcon } from "./icon";
 import { savedPlugin } from "./saved-panel";
 import { sidebarPlugin } from "./sidebar";
@@ -50,4 +51,4 @@ const example: JupyterFrontEndPlugin<void> = {
   },
 };
 
-export default [example, sidebarPlugin, savedPlugin];
+export default [example, helpPlugin, sidebarPlugin, savedPlugin];

@@ -2,7 +2,9 @@
 import {
   asOpened,
   Caches,
+  chapterOf,
   child,
+  HELP_EVENT,
   type Inspection,
   mountView,
   type Place,
@@ -69,6 +71,7 @@ host.onMessage("sidebar", ({ remembered }) => {
         host.post({ say: "remember", opened });
       },
       pictures,
+      chapter: "vscode",
     },
     life.signal,
   );
@@ -85,6 +88,7 @@ host.onMessage("sidebar", ({ remembered }) => {
     },
     enlarge: () => sidebar.enlarge(),
     refresh: () => sidebar.refresh(),
+    help: () => sidebar.help(),
   });
 });
 
@@ -104,10 +108,16 @@ host.onMessage("view", ({ opened: first }) => {
     const selection = inspection.selection.value;
     untracked(() => host.keep({ ...opened, selection: inspection.row.peek() ? selection : opened.selection }));
   });
-  handleCommands(() => inspection, {}, signal);
+  handleCommands(() => inspection, { help: () => root.querySelector<HTMLElement>(".rs-help-open")?.click() }, signal);
 });
 
 for (const event of ["focusin", "pointerdown"])
   window.addEventListener(event, () => host.post({ say: "used" }), { signal: life.signal });
+window.addEventListener(HELP_EVENT, (event) => {
+  const chapter = chapterOf(event);
+  if (!chapter) return;
+  event.preventDefault();
+  host.post({ say: "help", chapter });
+});
 saveWith((name, blob) => host.save(name, blob));
 host.post({ say: "hello" });

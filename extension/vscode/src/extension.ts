@@ -17,7 +17,7 @@ import { Hub } from "./hub";
 import { asOpened, memoryIn } from "./memory";
 import type { Command, ToPage } from "./messages";
 import { nameOf } from "./notebooks";
-import { Page } from "./page";
+import { openChapter, Page } from "./page";
 import { Pictures } from "./pictures";
 
 const VIEW = "residscope.caches";
@@ -160,6 +160,9 @@ export function activate(context: ExtensionContext): void {
     commands.registerCommand("residscope.open", () => sendToSidebar(say("enlarge"))),
     commands.registerCommand("residscope.nextHead", () => current?.post(say("next"))),
     commands.registerCommand("residscope.previousHead", () => current?.post(say("previous"))),
+    commands.registerCommand("residscope.help", () =>
+      current ? current.post(say("help")) : openChapter(assets, "vscode"),
+    ),
     commands.registerCommand("residscope.refresh", () => sendToSidebar(say("refresh"))),
   );
   listen(workspace.onDidGrantWorkspaceTrust, () => hub.retry(), life.signal);

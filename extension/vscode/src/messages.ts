@@ -1,8 +1,8 @@
 /** The messages between the extension and its pages. `path` is a notebook's URI (`uri.toString()`). */
 
-import type { Answer, LinkState, Opened, Place, Question } from "@residscope/widgets";
+import type { Answer, Chapter, LinkState, Opened, Place, Question } from "@residscope/widgets";
 
-export type Command = "inspect" | "enlarge" | "next" | "previous" | "refresh";
+export type Command = "inspect" | "enlarge" | "next" | "previous" | "refresh" | "help";
 
 export type ToHost =
   /** The page is loaded. */
@@ -18,6 +18,8 @@ export type ToHost =
   | { say: "keep"; path: string; name: string; picture: string }
   | { say: "recall"; path: string; name: string }
   | { say: "enlarge"; opened: Opened }
+  /** Opens a chapter of the documentation. */
+  | { say: "help"; chapter: Chapter }
   | { say: "save"; number: number; name: string; bytes: ArrayBuffer };
 
 export type ToPage =

@@ -2,8 +2,8 @@
 
 import { randomBytes } from "node:crypto";
 import { homedir } from "node:os";
-import { listen } from "@residscope/widgets/node";
-import { Uri, type Webview, window, workspace } from "vscode";
+import { asChapter, listen } from "@residscope/widgets/node";
+import { commands, Uri, type Webview, window, workspace } from "vscode";
 
 import type { Hub } from "./hub";
 import type { ToHost, ToPage } from "./messages";
@@ -101,10 +101,19 @@ export class Page {
       }
       case "enlarge":
         return this.hub.enlarge(message.opened);
+      case "help":
+        return openChapter(this.hub.assets, message.chapter);
       case "save":
         return this.post({ say: "saved", number: message.number, saved: await save(message.name, message.bytes) });
     }
   }
+}
+
+/** Opens a chapter of the documentation, which is part of the extension, as a preview. */
+export async function openChapter(assets: Uri, name: unknown): Promise<void> {
+  const chapter = asChapter(name) ?? "vscode";
+  const file = Uri.joinPath(assets, "help", `${chapter}.md`);
+  await commands.executeCommand("markdown.showPreview", file, undefined, { locked: true });
 }
 
 /** Asks the user where to save, and writes the file. Returns false if the user cancels or writing fails. */

@@ -63,7 +63,8 @@ def page(snapshot: Snapshot) -> str:
         ResidscopeError: If the front end is not built.
     """
     licences = "\n".join(_built(name) for name in ("LICENSE", "THIRD-PARTY-LICENSES.txt"))
-    script = re.sub(r"<(?=/script|!--)", r"\\x3c", _built("standalone.js"), flags=re.IGNORECASE)
+    code = _built("panel.js") + _built("standalone.js")
+    script = re.sub(r"<(?=/script|!--)", r"\\x3c", code, flags=re.IGNORECASE)
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'sha256-{script_hash}'; style-src 'unsafe-inline'; img-src data: blob:; "

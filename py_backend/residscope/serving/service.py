@@ -13,6 +13,7 @@ import msgspec
 from residscope.attribution.predictions import suggestions, top_two
 from residscope.attribution.target_words import in_words
 from residscope.attribution.targets import Targets
+from residscope.base.chapters import chapter
 from residscope.base.legible import encodable
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
@@ -44,6 +45,7 @@ from residscope.wire.protocol import (
     BlendAttention,
     CacheFacts,
     CacheRef,
+    ChapterReply,
     CheckToken,
     ChooseTarget,
     CodeReply,
@@ -62,6 +64,7 @@ from residscope.wire.protocol import (
     Presence,
     RankNeurons,
     ReadAttention,
+    ReadChapter,
     ReadHeadTokens,
     ReadNextTokens,
     ReadPairs,
@@ -243,6 +246,8 @@ class Service:
         if isinstance(ask, GiveUp):
             self._jobs.cancel(ask.id)
             return GivenUp(), []
+        if isinstance(ask, ReadChapter):
+            return ChapterReply(ask.name, chapter(ask.name)), []
         if isinstance(ask, MeasureEffects | RunWithout):
             if isinstance(ask, MeasureEffects):
                 return self._runs.effects(ask, gives_turns=gives_turns)
@@ -369,7 +374,7 @@ class Service:
                 return self._page(view, ask)
             case MeasureEffects():
                 return self._runs.known(ask)  # only a saved page sends this request here
-            case RunWithout() | ListCaches() | Presence() | GiveUp():
+            case RunWithout() | ReadChapter() | ListCaches() | Presence() | GiveUp():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 
     def default_target(self) -> Target:

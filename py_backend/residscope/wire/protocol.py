@@ -450,6 +450,12 @@ class WritePage(Request, frozen=True, tag="page"):
     holds: Holds = "heads"
 
 
+class ReadChapter(Request, frozen=True, tag="chapter"):
+    """The text of a chapter of the documentation, by its name."""
+
+    name: Name
+
+
 class ListCaches(Request, frozen=True, tag="caches"):
     """Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers."""
 
@@ -494,6 +500,7 @@ AnyRequest = (
     | ResolveAnswers
     | WriteCode
     | WritePage
+    | ReadChapter
     | ListCaches
     | Presence
     | GiveUp
@@ -929,6 +936,13 @@ class PageReply(Reply, frozen=True, tag="page"):
     name: str
 
 
+class ChapterReply(Reply, frozen=True, tag="chapter"):
+    """A chapter of the documentation, as Markdown."""
+
+    name: str
+    text: str
+
+
 class CacheRef(msgspec.Struct, frozen=True):
     """One cache of a kernel, in one state.
 
@@ -1015,6 +1029,7 @@ AnyReply = (
     | ResolvedReply
     | CodeReply
     | PageReply
+    | ChapterReply
     | CachesReply
     | PresenceReply
     | GivenUp

@@ -15,6 +15,8 @@ import { Client, type Transport } from "../wire/client";
 import type { CacheFacts } from "../wire/protocol.gen";
 import { isTurnKernel, type TurnKernel, takeTurn } from "../wire/turns";
 
+export { start } from "./standalone";
+
 /** The traits of py_backend/residscope/hosts/panel.py that are shared with the views. */
 export interface Traits extends SharedTraits {
   /** The description of the cache. The view also requests it from the kernel. */

@@ -1,5 +1,6 @@
 // The library for hosts of the sidebar (JupyterLab, VS Code). The inline panel's entry is anywidget.ts.
 export { type ReadonlySignal, type Signal, signal, untracked } from "@preact/signals-core";
+export { asChapter, CHAPTERS, type Chapter, type ChapterTexts } from "../base/chapters";
 export { shown } from "../base/legible";
 export { child, watch } from "../base/lifetime";
 export { Listeners, listen } from "../base/listeners";
@@ -20,5 +21,8 @@ export type { Snapshot } from "../snapshot/snapshot";
 export { type Checked, checkSnapshot } from "../snapshot/snapshot-check";
 export { mountSnapshot, type Words, wordsOf } from "../snapshot/snapshot-view";
 export { summaryOf } from "../snapshot/summary";
+export { type HelpView, mountHelp } from "../ui/help";
+export { followTheme } from "../ui/theme";
+export { chapterOf, HELP_EVENT } from "../views/header/help";
 export type { Answer, Question } from "../wire/protocol.gen";
 export { isTurn, takeTurn } from "../wire/turns";

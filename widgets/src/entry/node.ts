@@ -1,5 +1,6 @@
 // The library for the part of a host that runs outside a page. This code never uses `document`, not even while it is
 // imported.
+export { asChapter } from "../base/chapters";
 export { coded, shown } from "../base/legible";
 export { child } from "../base/lifetime";
 export { listen } from "../base/listeners";

@@ -1,4 +1,5 @@
-// The entry of a stand-alone page. It unpacks the page's snapshot and mounts its views, without kernel and network.
+// A stand-alone page: unpacks its snapshot and mounts the views, without kernel and network. The bundle of the inline
+// panel contains this, too, so that the package has the views only once.
 
 import { type Snapshot, unpacked } from "../snapshot/snapshot";
 import { mountSnapshot, type Words } from "../snapshot/snapshot-view";
@@ -17,7 +18,7 @@ function wordsOf({ name, saved, lacks }: Snapshot): Words {
   };
 }
 
-async function start(): Promise<void> {
+export async function start(): Promise<void> {
   const place = document.getElementById("panel");
   const data = document.getElementById("data")?.textContent;
   if (!place || !data) return;
@@ -25,5 +26,3 @@ async function start(): Promise<void> {
   place.replaceChildren();
   mountSnapshot(place, snapshot, wordsOf(snapshot), new AbortController().signal);
 }
-
-void start();

@@ -20,7 +20,12 @@ export interface Places {
   picked: Signal<string | null>;
 }
 
-export function mountKernels(parent: HTMLElement, places: Places, refresh: () => void, signal: AbortSignal): void {
+export function mountKernels(
+  parent: HTMLElement,
+  places: Places,
+  actions: { refresh: () => void; help: () => void },
+  signal: AbortSignal,
+): void {
   watch(signal, () => {
     const focused = places.focused.value;
     const picked = places.picked.value;
@@ -48,7 +53,9 @@ export function mountKernels(parent: HTMLElement, places: Places, refresh: () =>
           }
         </select>
         <button type="button" class="rs-quiet" aria-label="List the caches again" title="List the caches again"
-            @click=${refresh}>⟳</button>`,
+            @click=${actions.refresh}>⟳</button>
+        <button type="button" class="rs-quiet rs-side-help" aria-label="Help" title="Help"
+            @click=${actions.help}>?</button>`,
       parent,
     );
   });

@@ -1,11 +1,13 @@
 // The sidebar: the choice of a kernel, the list of its caches, and the view of one cache. Each kernel has its own pane,
 // which stays in the page while another pane is visible.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+import type { Chapter } from "../base/chapters";
 import { plural } from "../base/format";
 import { keepKeys } from "../base/keyboard";
 import { child, element, later, watch } from "../base/lifetime";
 import type { Selection } from "../state/selection";
 import { followTheme } from "../ui/theme";
+import { askForHelp } from "../views/header/help";
 import type { CacheRow } from "../wire/protocol.gen";
 import { ABOUT, mountCaches } from "./cache-list";
 import { Inspection } from "./cache-view";
@@ -28,6 +30,8 @@ export interface SidebarHost {
   remember(opened: Opened): void;
   /** Storage for the last pictures across a reload; undefined if the host does not keep them. */
   pictures?: Pictures;
+  /** The chapter about the sidebar in this host. */
+  chapter?: Chapter;
   /** Called when the sidebar changes to another kernel, with the path of the kernel that it leaves. */
   onLeave?(path: string): void;
 }
@@ -196,6 +200,13 @@ class KernelPane {
     return to !== null;
   }
 
+  /** Opens the documentation of the view. Returns false if there is none. */
+  help(): boolean {
+    const button = this.#hasCache.peek() ? this.#view.querySelector<HTMLElement>(".rs-help-open") : null;
+    button?.click();
+    return button !== null;
+  }
+
   enlargeShown(): boolean {
     const row = this.inspection.peek()?.row.peek();
     if (row) this.enlarge(row);
@@ -237,7 +248,7 @@ export class Sidebar {
     root.append(header, emptyNote, place);
     parent.append(root);
     followTheme(root, signal);
-    mountKernels(header, host.places, () => this.refresh(), signal);
+    mountKernels(header, host.places, { refresh: () => this.refresh(), help: () => this.help() }, signal);
     const path = computed(() => host.places.picked.value ?? host.places.focused.value?.path ?? null);
     watch(signal, () => {
       void this.#dropped.value; // the visible pane may have to be created again
@@ -287,6 +298,11 @@ export class Sidebar {
 
   refresh(): void {
     void this.#current.peek()?.caches.refresh();
+  }
+
+  /** Opens the documentation: on what has the focus in the visible view, else on the sidebar. */
+  help(): void {
+    if (!this.#current.peek()?.help()) askForHelp(this.#root, this.host.chapter ?? "sidebar");
   }
 
   /** Gives the focus to the cache in view, the first row of the list, or the choice of a kernel. */

@@ -75,6 +75,7 @@ export const REQUESTS = {
   resolve: { recorded: false, needed: false, words: () => "the notebook’s variables" },
   code: { recorded: false, needed: false, words: () => "the code for this" },
   page: { recorded: false, needed: false, words: () => "a page of this" },
+  chapter: { recorded: false, needed: false, words: () => "this chapter" },
   target: { recorded: false, needed: false, words: unnamed },
   caches: { recorded: false, needed: false, words: unnamed },
   presence: { recorded: false, needed: false, words: unnamed },

@@ -300,6 +300,11 @@ export const WritePage = v.object({
   holds: v.exactOptional(v.picklist(["all","heads","view"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const ReadChapter = v.object({
+  kind: v.picklist(["chapter"]),
+  name: v.pipe(v.string(), v.maxLength(200)),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const ListCaches = v.object({
   kind: v.picklist(["caches"]),
   padding: v.exactOptional(v.picklist(["found","none"])),
@@ -321,7 +326,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ReadChapter, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
   gives_turns: v.exactOptional(v.boolean()),
 });
@@ -613,6 +618,11 @@ export const PageReply = v.object({
   kind: v.picklist(["page"]),
   name: v.string(),
 });
+export const ChapterReply = v.object({
+  kind: v.picklist(["chapter"]),
+  name: v.string(),
+  text: v.string(),
+});
 export const CacheRow = v.object({
   ref: CacheRef,
   names: v.array(v.string()),
@@ -653,7 +663,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, ChapterReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -685,6 +695,7 @@ export const REQUESTS = {
   "resolve": ResolveAnswers,
   "code": WriteCode,
   "page": WritePage,
+  "chapter": ReadChapter,
   "caches": ListCaches,
   "presence": Presence,
   "give-up": GiveUp,
@@ -716,6 +727,7 @@ export const REPLIES = {
   "resolve": ResolvedReply,
   "code": CodeReply,
   "page": PageReply,
+  "chapter": ChapterReply,
   "caches": CachesReply,
   "presence": PresenceReply,
   "give-up": GivenUp,
@@ -832,6 +844,9 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   },
   "page": {
     "holds": "heads",
+    "padding": "found"
+  },
+  "chapter": {
     "padding": "found"
   },
   "caches": {

@@ -41,6 +41,7 @@ export interface Question {
     | ResolveAnswers
     | WriteCode
     | WritePage
+    | ReadChapter
     | ListCaches
     | Presence
     | GiveUp;
@@ -596,6 +597,14 @@ export interface WritePage {
   padding?: "found" | "none";
 }
 /**
+ * The text of a chapter of the documentation, by its name.
+ */
+export interface ReadChapter {
+  kind: "chapter";
+  name: string;
+  padding?: "found" | "none";
+}
+/**
  * Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers.
  */
 export interface ListCaches {
@@ -662,6 +671,7 @@ export interface Answer {
         | ResolvedReply
         | CodeReply
         | PageReply
+        | ChapterReply
         | CachesReply
         | PresenceReply
         | GivenUp
@@ -1182,6 +1192,14 @@ export interface PageReply {
   name: string;
 }
 /**
+ * A chapter of the documentation, as Markdown.
+ */
+export interface ChapterReply {
+  kind: "chapter";
+  name: string;
+  text: string;
+}
+/**
  * All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out.
  */
 export interface CachesReply {
@@ -1246,4 +1264,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "c846727e8716";
+export const WIRE = "095e12e797c2";

@@ -14,6 +14,7 @@ import { mountAgainst } from "./against";
 import { mountBadge } from "./badge";
 import { mountMenu } from "./export-menu";
 import { dotted } from "./facts";
+import { mountHelpButton } from "./help";
 import { mountPrompt } from "./prompt";
 import { mountTarget } from "./target";
 import { mountTrail } from "./trail";
@@ -31,12 +32,14 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   const against = element("div", "rs-against");
   const larger = element("div", "rs-larger");
   const menu = element("div", "rs-menu");
+  const help = element("div", "rs-help-place");
+  const root = parent.closest<HTMLElement>(".residscope") ?? parent;
   parent.append(
-    element("div", "rs-top", {}, facts, badge),
+    element("div", "rs-top", {}, facts, badge, help),
     element("div", "rs-controls", {}, target, prompt, at, against, element("div", "rs-tools", {}, larger, menu)),
   );
 
-  mountName(facts, store, measured(parent.closest<HTMLElement>(".residscope") ?? parent, 1000, signal), signal);
+  mountName(facts, store, measured(root, 1000, signal), signal);
   watch(signal, () => {
     const destination = store.destination.value;
     const many = (store.facts.value?.prompts ?? 1) > 1;
@@ -75,6 +78,7 @@ export function mountHeader(parent: HTMLElement, store: Store, client: Client, s
   mountPrompt(prompt, store, signal);
   mountAgainst(against, store, client, signal);
   mountMenu(menu, store, client, signal);
+  mountHelpButton(help, root, store, client, signal);
   mountTrail(parent, store, signal);
 }
 

@@ -1,5 +1,6 @@
 // The sentence line: about the item under the pointer or with the focus, else about the head in focus. Its height is
 // fixed; clauses that do not fit are left out completely.
+import { signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { side } from "../../base/format";
 import { legibleSentence } from "../../base/legible";
@@ -8,19 +9,23 @@ import type { Sentence } from "../../base/sentence";
 import { mapPicture } from "../../state/map-picture";
 import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
+import { mountFirstHint } from "./first-hint";
 import type { Focus } from "./reading";
 import { headClauses } from "./reading-words";
 
+/** In a saved picture, if nothing else is to be said. A live view has a hint for the first visit only. */
 const HINT: Sentence = ["Point at a head to see which tokens it reads. Click to pin it."];
 
 export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
   const line = element("p", "rs-sentence", { "aria-live": "polite", "data-part": "sentence" });
   parent.append(line);
   const picture = mapPicture(store);
+  const hasSentence = state(false);
+  mountFirstHint(parent, store, hasSentence, signal);
   watch(signal, () => {
     const own = store.sentence.value;
     const name = store.hoveredHead.value ?? focus.head.value;
-    const clauses = own ? [own] : name === null ? [HINT] : headClauses(store, name, focus.reading.value, picture.value);
+    const clauses = own ? [own] : name !== null ? headClauses(store, name, focus.reading.value, picture.value) : [];
     const refused =
       name === null
         ? (store.runs.whyNoRows() ??
@@ -30,11 +35,13 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
         : null;
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
+    if (clauses.length === 0 && store.isSaved.value) clauses.push(HINT);
     if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // `why` says why
     const words = [
       ...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")),
       ...(why === null ? [] : [why]),
     ].join("; ");
+    untracked(() => (hasSentence.value = words !== ""));
     line.classList.toggle("rs-hint", clauses[0] === HINT);
     line.classList.toggle("rs-clauses", clauses.length > 1 || why !== null);
     line.title = legibleSentence(words);
