@@ -89,9 +89,10 @@ def test_an_answer_that_is_too_long_is_a_failure_with_this_reason(kernel) -> Non
 
 def test_in_a_kernel_without_attachment_the_expression_loads_and_raises_nothing(tmp_path) -> None:
     """If a kernel was restarted after attaching, the extension gets no answer, and attaches again."""
-    (tmp_path / "residscope").mkdir()
+    (tmp_path / "residscope" / "hosts").mkdir(parents=True)
     (tmp_path / "residscope" / "__init__.py").write_text("")
-    (tmp_path / "residscope" / "executed.py").write_text("raise SystemError")
+    (tmp_path / "residscope" / "hosts" / "__init__.py").write_text("")
+    (tmp_path / "residscope" / "hosts" / "execute.py").write_text("raise SystemError")
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
     try:
         before = {name: value(client, expression) for name, expression in TRACES.items()}

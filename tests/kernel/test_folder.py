@@ -22,7 +22,13 @@ from tests.support.kernels import run
 
 # A kernel loads these at its start. The tests unload them, so that attaching imports them again.
 AGAIN = ("uuid", "typing_extensions")
-OURS = ("residscope/__init__", "residscope/comm", "residscope/attach", "residscope/executed")
+OURS = (
+    "residscope/__init__",
+    "residscope/hosts/__init__",
+    "residscope/hosts/comm",
+    "residscope/hosts/attach",
+    "residscope/hosts/execute",
+)
 OPTIONAL = ("usercustomize", "sitecustomize", "tomli_w", "yaml")
 FINDERS = "[id(finder) for finder in __import__('sys').meta_path]"
 

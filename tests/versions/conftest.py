@@ -12,11 +12,10 @@ _INSTALLED = version("transformer-lens")
 _MAJOR = int(_INSTALLED.split(".")[0])
 _EXPECTED = os.environ.get("RESIDSCOPE_TRANSFORMER_LENS", _INSTALLED)
 collect_ignore = (
-    (["test_sae_lens.py"] if _MAJOR != 3 else [])
+    (["test_sae_lens.py"] if _MAJOR != 3 else [])  # only the environments of 3.x have SAELens
     + (["test_hooked.py", "test_hooked_causes.py", "test_forms.py"] if _MAJOR >= 4 else [])
     + (["test_bridge.py"] if _MAJOR < 3 else [])
 )
-collect_ignore += [] if _MAJOR == 3 else ["test_sae_lens.py"]  # only the environments of 3.x have SAELens
 
 if _EXPECTED != _INSTALLED:
     pytest.exit(f"These tests are for TransformerLens {_EXPECTED}, but {_INSTALLED} is installed.", returncode=1)

@@ -27,7 +27,7 @@ export const CHAPTERS = {
 
 export type Chapter = keyof typeof CHAPTERS;
 
-/** Returns the chapter of this name. Names come from links and from other parts of the page, so they are not trusted. */
+/** Returns the chapter of this name. Names come from links and other parts of the page, so they are not trusted. */
 export function asChapter(name: unknown): Chapter | null {
   return typeof name === "string" && Object.hasOwn(CHAPTERS, name) ? (name as Chapter) : null;
 }
