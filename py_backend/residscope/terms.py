@@ -60,6 +60,21 @@ Replaced = Literal["heads", "stream"]
 SegmentBy = Literal["sentence", "line", "turn", "tag"]
 """A rule that finds segments in a prompt's text."""
 
+MOST_RANGES = 1_000
+"""The most segments that are shown or received."""
+
+
+class SegmentRange(msgspec.Struct, frozen=True):
+    """A segment that the user gave: a named range of positions. `end` is the position after the last one."""
+
+    name: Name
+    start: Number
+    end: Number
+
+
+Segmented = SegmentBy | Annotated[list[SegmentRange], Meta(min_length=1, max_length=MOST_RANGES)]
+"""How a prompt is divided into segments: by a rule, or into the user's ranges."""
+
 Reduce = Literal["sum", "mean"]
 """How the positions of a segment become one number."""
 

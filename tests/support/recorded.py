@@ -34,6 +34,7 @@ READS = {"contrasts": [], "inner": {"kind": "attention", "layer": 2, "head": 1, 
 MOVES = TARGET | {"through": [{"layer": 2, "head": 1, "source": 2}]}
 NEXT = {"contrasts": [], "next_token": {"versus": None}}
 NEURON = {"contrasts": [], "inner": {"kind": "neuron", "layer": 1, "index": 3}}
+RANGES = [{"name": "beginning", "start": 0, "end": 3}, {"name": "end", "start": 3, "end": 6}]
 _ROOT = TemporaryDirectory(prefix="residscope-recorded-")  # deleted when the process ends
 
 
@@ -109,6 +110,10 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "attribute", "by": "layer", "target": MOVES, "prompt": 1},
         {"kind": "pairs", "target": READS, "prompt": 0, "k": 2},
         {"kind": "head-tokens", "layer": 2, "head": 1, "prompt": 0, "position": 5, "source": 2, "k": 2},
+        {"kind": "segments", "by": [{"name": "first", "start": 0, "end": 3}], "prompt": 0},
+        {"kind": "segments", "by": "sentence", "prompt": 0},
+        {"kind": "segment-map", "layer": 1, "head": 0, "by": RANGES, "target": TARGET, "prompt": 0},
+        {"kind": "segment-heads", "by": RANGES, "target": TARGET, "prompt": 0, "weighting": "contribution", "k": 3},
         {"kind": "code", "picture": "heads", "shown": shown},
         {"kind": "page", "shown": shown},  # the first reply says that the page is not ready yet
         {"kind": "page", "shown": shown},
@@ -312,6 +317,13 @@ def _requests_of_tests() -> list[dict[str, Any]]:
             for by in get_args(Decomposition)
         ),
         *_requests_of_next_tokens(),
+        {"kind": "segments", "by": RANGES, "prompt": 0},
+        *({"kind": "segment-map", "by": RANGES, "prompt": 0} | at for at in every),
+        *(
+            {"kind": "segment-heads", "by": RANGES, "prompt": 0} | cell
+            for cell in ({}, {"destination": None, "source": 0})
+        ),
+        {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution", "rows": {"start": 5, "stop": 6}},
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

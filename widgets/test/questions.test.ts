@@ -21,7 +21,7 @@ describe.each(cases)("the requests for $name", ({ shown, facts, ranked, points, 
   const whole = { ...scene, ranked, points: rowsOf(...points) };
   const asked: Record<keyof typeof asks, Ask[]> = {
     charts: questions.charts(whole.shown),
-    choices: questions.choices(whole.shown),
+    choices: questions.choices(whole),
     cards: questions.cards(whole, store.heads.value),
     ofTheTab: ofTheTab(whole),
     inSmall: questions.inSmall(whole),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from residscope.cache import positions
 from residscope.cache.segment_text import TokenText, found_segments, with_rest
-from residscope.cache.segments import Segments, given_ranges
+from residscope.cache.segments import Segment, Segments, given_ranges
 from residscope.cache.special_tokens import SpecialTokens
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
@@ -99,6 +100,31 @@ def segments_of(view: CacheView, prompt: int, by: Any) -> Segments:
         found = given_ranges(by, first, last, view.n_pos, chosen)
         text = _text_if_known(view, real, first)
     return Segments(with_rest(found, first, last, text), chosen, view.n_pos, tuple(notes))
+
+
+def rules_of(view: CacheView, prompt: int) -> dict[SegmentBy, tuple[Segment, ...]]:
+    """Return the rules that find several segments in the text of a prompt, with these segments.
+
+    Args:
+        view: The cache.
+        prompt: The prompt.
+
+    Returns:
+        The segments of each rule, the coarsest rule first. Empty if the text is not known.
+    """
+    first, last = positions.first(view)[prompt], positions.last(view)[prompt]
+    real = None if view.tokens is None else [int(id) for id in view.tokens[prompt, first : last + 1]]
+    text = _text_if_known(view, real, first)
+    if text is None or real is None:
+        return {}
+    found: dict[SegmentBy, tuple[Segment, ...]] = {}
+    rules: tuple[SegmentBy, ...] = ("turn", "tag", "line", "sentence")
+    for rule in rules:
+        with suppress(ResidscopeError):  # the text has no such parts
+            segments, _ = found_segments(text, rule, SpecialTokens.of(view).eos, real)
+            if len(segments) > 1 or (rule == "tag" and segments):
+                found[rule] = with_rest(segments, first, last, text)
+    return found
 
 
 def _text_if_known(view: CacheView, ids: list[int] | None, first: int) -> TokenText | None:

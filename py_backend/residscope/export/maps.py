@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from residscope.comparison.two_maps import TokenLensComparison
     from residscope.patterns.maps import Attention
     from residscope.patterns.scores import Scores
+    from residscope.patterns.segment_maps import SegmentAttention
     from residscope.terms import Weighting
 
 _MAPS_PER_ROW = 4
@@ -42,12 +43,7 @@ _MAPS_PER_ROW = 4
 def attention_figure(attention: Attention) -> Any:
     """See `Attention.to_plotly`."""
     values = attention.values
-    units: dict[Weighting, str] = {"pattern": "attention", "value": "attention × ‖v W_O‖", "contribution": "logits"}
-    unit = units[attention.weighting]
-    if attention.weighting == "contribution" or bool((values < 0).any()):  # negative in a difference of two runs
-        colour = diverging(limit(values), unit)
-    else:
-        colour = sequential(1.0 if attention.weighting == "pattern" else limit(values), unit)
+    colour = _colour(values, attention.weighting)
     whose = "mean over prompts" if attention.prompt is None else f"prompt {attention.prompt}"
     target = target_words(attention.target, attention.prompt)
 
@@ -65,6 +61,21 @@ def attention_figure(attention: Attention) -> Any:
         position_names = [f"{start}–{end}" if end > start else str(start) for start, end in ends]
         values, suffix = down_sampled(values, step), f": the value farthest from zero in each {step} × {step} cells"
     return _side_by_side(values, attention.heads, position_names, title(suffix), colour)
+
+
+def _colour(values: Tensor, weighting: Weighting) -> dict[str, Any]:
+    units: dict[Weighting, str] = {"pattern": "attention", "value": "attention × ‖v W_O‖", "contribution": "logits"}
+    if weighting == "contribution" or bool((values < 0).any()):  # negative in a difference of two runs
+        return diverging(limit(values), units[weighting])
+    return sequential(1.0 if weighting == "pattern" else limit(values), units[weighting])
+
+
+def segments_figure(maps: SegmentAttention) -> Any:
+    """See `SegmentAttention.to_plotly`."""
+    prompt = maps.segments.prompt
+    title = titled(f"{plain(maps.meaning)}, prompt {prompt}", target_words(maps.target, prompt), name(maps.model))
+    names = [plain(segment.name) for segment in maps.segments]
+    return _side_by_side(maps.values, maps.heads, names, title, _colour(maps.values, maps.weighting))
 
 
 def token_lens_figure(lens: TokenLens) -> Any:

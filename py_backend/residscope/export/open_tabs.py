@@ -21,6 +21,7 @@ from residscope.terms import AttentionScore, Component
 from residscope.wire.protocol import Attribute, Shown, Tab
 
 LENS, SMALL = "some of the token lens", "some thumbnails of heads"
+SEGMENTS = "which segments some heads read"
 _NO_HEAD = "No head is shown: click a head in the head map, then copy the code."
 _SIDES = 8
 """How many rows each chart of the tab "why" has."""
@@ -82,6 +83,10 @@ def open_tab(tab: Tab) -> OpenTab:
                 _runs,
                 has_code=lambda shown: shown.against is not None or shown.effect != "direct",
             )
+        case "segments":
+            return OpenTab(
+                _segment_maps, _segments, has_code=lambda shown: shown.segments is not None and bool(shown.heads)
+            )
 
 
 def of_the_tab(views: Views, ranked: list[str], points: list[Component]) -> list[Group]:
@@ -113,6 +118,11 @@ def _rows_of_map(scene: Scene) -> list[str]:
 def _each_prompt(scene: Scene) -> list[Group]:
     views = scene.views
     return [(None, views.each_prompt())] if len(views.facts.last) > 1 else []
+
+
+def _segment_maps(scene: Scene) -> Iterable[Group]:
+    views = scene.views
+    return each(SEGMENTS, [*views.segment_heads(), *views.segment_maps(scene.shown.heads)])
 
 
 # --- code -----------------------------------------------------------------------------------------------------------
@@ -243,6 +253,28 @@ def _why(script: Script) -> list[str]:
         f"values = [{of} for column in attribution]  # each [component], {script.prompt_words}; "
         "names: attribution[0].labels",
         call("figure = attribution[0].to_plotly", ['"sides"', *options]),
+    ]
+
+
+def _segments(script: Script) -> list[str]:
+    shown = script.request.shown
+    if shown.segments is None:
+        raise ResidscopeError("segments", "No segments are chosen: choose them above the views, then copy the code.")
+    if script.prompt is None and len(script.facts.last) > 1:
+        raise ResidscopeError("prompt", "Segments are those of one prompt: choose a prompt, then copy the code.")
+    by = shown.segments
+    ranges = literal(by) if isinstance(by, str) else literal([(one.name, one.start, one.end) for one in by])
+    if not shown.heads:
+        raise ResidscopeError("heads", _NO_HEAD)
+    given = script.named("tokens", "attention_mask", "model")
+    options = [] if shown.weighting == "pattern" else [f'weighting="{shown.weighting}"']
+    options += [f"answers={script.answers}"] if shown.weighting == "contribution" else []
+    segments = call("residscope.segments", [script.cache, str(script.prompt or 0), ranges, *given])
+    arguments = [script.cache, segments, literal(shown.heads), *options, *given]
+    return [
+        call("attribution = residscope.segment_attention", arguments),
+        "values = attribution.values  # [head, destination, source]",
+        "figure = attribution.to_plotly()",
     ]
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import msgspec
 
-from residscope.export.open_tabs import LENS, SMALL, Scene, each, of_the_tab, open_tab
+from residscope.export.open_tabs import LENS, SEGMENTS, SMALL, Scene, each, of_the_tab, open_tab
 from residscope.export.view_requests import Group, Requests, Views, on_screen, without_mid
 from residscope.terms import Component, Decomposition, Score, Weighting
 from residscope.wire.protocol import AnyRequest, Attribute, Holds, Picture, ScoreHeads, WriteCode
@@ -74,7 +74,7 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
     current, *others = views.prompts
     maps: list[Decomposition] = ["layer", "accumulated", "head"]
     for prompt in others:
-        yield "some prompts", views.figures(prompt, shown.position)
+        yield "some prompts", views.figures(prompt, shown.position) + views.segments(prompt)
     yield from each("the attention of some heads", views.attention(strongest, current, shown.weighting))
     for weighting in get_args(Weighting):
         yield from each("the other weightings of attention", views.attention(ranked, current, weighting))
@@ -82,6 +82,8 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
         requests = views.attention(ranked, prompt, shown.weighting)
         yield from each("the attention in some of the other prompts", requests)
     yield from each("some position maps", [views.position_map(by, ranked, at) for at in views.prompts for by in maps])
+    if shown.tab == "segments":
+        yield from each(SEGMENTS, views.segment_maps(strongest))
     yield from each(SMALL, views.in_small(shown.weighting))
     yield from each(_ONE, views.in_one(shown.weighting))
 

@@ -37,13 +37,16 @@ from residscope.wire.protocol import (
     CompareTokenLens,
     Describe,
     MapPositions,
+    MapSegments,
     MeasureEffects,
     PairPositions,
     RankNeurons,
+    RankSegmentHeads,
     ReadAttention,
     ReadHeadTokens,
     ReadNextTokens,
     ReadPairs,
+    ReadSegments,
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
@@ -60,6 +63,10 @@ Group = tuple["str | None", Requests]
 # tile; tokens listed in a cell of a tile; heads in the position map; components on a side of the pair map; tokens that
 # a head writes; heads whose attention in two runs is shown.
 _PREDICTIONS, _TALL, _WIDE, _LISTED, MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
+
+
+FEWEST_POSITIONS = 32
+"""In a prompt with fewer positions, segments are looked for only if they are chosen."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,29 @@ class Views:
         shown = self.shown
         at = self.place(shown.prompt, shown.position)[1]
         return [Attribute(by, shown.target, None, at) for by in ("accumulated", "head")]
+
+    def segments(self, prompt: int | None) -> Requests:
+        """Return the request of the segments of a prompt. Empty in the mean over prompts, and for a short prompt."""
+        by, facts = self.shown.segments, self.facts
+        is_mean = prompt is None and len(facts.last) > 1
+        if is_mean or (by is None and facts.positions < FEWEST_POSITIONS):
+            return []
+        return [ReadSegments(by, prompt)]
+
+    def segment_maps(self, heads: Iterable[str]) -> Requests:
+        """Return the requests of the map segment × segment of each head. Empty without segments."""
+        shown = self.shown
+        if shown.segments is None or not self.segments(shown.prompt):
+            return []
+        about = (shown.segments, shown.target, shown.prompt, shown.weighting)
+        return [MapSegments(*parse(head), *about) for head in heads]
+
+    def segment_heads(self) -> Requests:
+        """Return the request of the heads by which the last segment reads the one before it."""
+        shown = self.shown
+        if shown.segments is None or not self.segments(shown.prompt):
+            return []
+        return [RankSegmentHeads(shown.segments, shown.target, shown.prompt, shown.weighting)]
 
     def neurons(self, layer: int | None, prompt: int | None) -> AnyRequest:
         """Return the request of the ranking of the neurons of a layer, or of all layers."""
@@ -336,6 +366,7 @@ def choices(views: Views) -> Requests:
         requests.append(views.neurons(shown.layer, shown.prompt))
     feeding = views.feeding()
     requests += [] if feeding is None else [feeding]
+    requests += views.segments(shown.prompt)
     return requests + views.comparisons(shown.prompt) + views.effects(shown.prompt)
 
 

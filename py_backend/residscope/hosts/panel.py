@@ -18,14 +18,17 @@ import msgspec
 import traitlets
 
 from residscope.attribution.own_targets import last_places
+from residscope.attribution.segments import segments_of
 from residscope.attribution.targets import Targets, as_answers
 from residscope.base.legible import shown
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
 from residscope.cache.component_names import parse as parse_head
+from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.hosts import turns
 from residscope.hosts.destination import at_destination
+from residscope.hosts.segmented import as_given, as_segmented
 from residscope.hosts.traits import Answers, Facts, Selected
 from residscope.hosts.visibility import PanelViews
 from residscope.serving.dispatcher import listed
@@ -34,7 +37,7 @@ from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
 from residscope.session.discovery import named, variable_name
-from residscope.terms import Against, AttentionScore, Position, Target, is_chosen
+from residscope.terms import Against, AttentionScore, Position, Segmented, Target, is_chosen
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     MOST_OF_TRAIL,
@@ -102,6 +105,9 @@ class Panel(Selected, anywidget.AnyWidget):
             `"estimate"`. The view measures the last three in runs of the model.
         replaced_by: What takes the place of a head's output in these runs: `"zero"`, `"mean"`, or `"other"` (the output
             in the compared run).
+        segments: How the shown prompt is divided into segments: None, `"sentence"`, `"line"`, `"turn"`, `"tag"`, or
+            ranges such as `[("question", 0, 12)]`, where the end is the position after the last token. The result of
+            `residscope.segments` is accepted, too.
     """
 
     _esm = _built("panel.js")
@@ -201,6 +207,8 @@ class Panel(Selected, anywidget.AnyWidget):
         view.check_prompt(self.prompt)
         if self.layer is not None:
             view.check_layer(self.layer)
+        if self.segments is not None and not isinstance(self.segments, str):  # ranges must lie in the new prompt
+            self._check_segments(msgspec.convert(self.segments, Segmented), view)
         targets = service.targets()
         for target in [self._resolved, *(step.target for step in self._steps)]:
             if _is_chosen(target) and not target.own:
@@ -250,6 +258,22 @@ class Panel(Selected, anywidget.AnyWidget):
             return msgspec.convert(msgspec.to_builtins(given), Against | None)
         except (msgspec.ValidationError, TypeError) as error:
             raise ResidscopeError("against", f"`against` has an unknown form: {error}.") from error
+
+    def segmented(self, given: Any) -> Segmented | None:
+        """Return how the prompt is divided into segments, from any accepted form.
+
+        Raises:
+            ResidscopeError: If it has an unknown form, or the shown prompt has no such segments.
+        """
+        by = as_segmented(given)
+        if by is not None and self._is_made and not self._received:
+            self._check_segments(by, self._service.view(self.padding))
+        return by
+
+    def _check_segments(self, by: Segmented, view: CacheView) -> None:
+        """Refuse segments that the shown prompt does not have. In the mean over prompts, no segments are shown."""
+        if self.prompt is not None or view.batch == 1:
+            segments_of(view, self.prompt or 0, as_given(by))
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: Any) -> int | None:
@@ -486,6 +510,7 @@ class Panel(Selected, anywidget.AnyWidget):
         fields: dict[str, Any] = {name: getattr(self, name) for name in Shown.__struct_fields__ if self.has_trait(name)}
         position = "last" if set(end) == {self.position} else self.position
         fields |= {"target": self._resolved, "position": position, "feeds": msgspec.convert(self.feeds, Feeds | None)}
+        fields["segments"] = msgspec.convert(self.segments, Segmented | None)
         fields["against"] = msgspec.convert(self.against, Against | None)
         on_trail = self.step < len(self._steps) and self._steps[self.step].target == self._resolved
         fields |= {"trail": self._steps, "step": self.step} if on_trail else {"trail": [], "step": 0}
@@ -587,6 +612,7 @@ def inspect(
     attention_mask: Any = None,
     model: Any = None,
     generated_from: int | None = None,
+    segments: Any = None,
     name: str | None = None,
     show: bool = True,
 ) -> Panel:
@@ -605,6 +631,8 @@ def inspect(
         model: The model, if `cache.model` was deleted.
         generated_from: The position of the first token that the model generated, if there is one: the length of the
             prompt in tokens. A mark in the row of tokens sets the answer apart.
+        segments: Folds the row of tokens into segments: `"sentence"`, `"line"`, `"turn"`, `"tag"`, your own ranges such
+            as `[("question", 0, 12)]`, or the result of `residscope.segments`.
         name: A name for the cache. By default the variable's name.
         show: Whether to show the panel at once. With False, you place it yourself, for example in a `VBox`.
 
@@ -618,6 +646,8 @@ def inspect(
     given["generated_from"] = generated_from
     service = Service(cache, name or name_of(cache), **given)
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
+    if segments is not None:
+        panel.segments = segments
     if show:
         panel.show()
         if _shell() is not None:

@@ -121,11 +121,22 @@ class ComparedRun(traitlets.TraitType[Any, Any]):
         return msgspec.to_builtins(obj.run_against(value))
 
 
+class SegmentedPrompt(traitlets.TraitType[Any, Any]):
+    """How the prompt is divided into segments, as plain data. Rules, ranges and `Segments` are accepted."""
+
+    default_value = None
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Return a rule, or ranges as plain data. Raise an error if the shown prompt has no such segments."""
+        return msgspec.to_builtins(obj.segmented(value))
+
+
 _SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {
     "position": Position,
     "heads": Heads,
     "trail": Trail,
     "against": ComparedRun,
+    "segments": SegmentedPrompt,
 }
 _PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})

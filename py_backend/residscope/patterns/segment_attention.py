@@ -72,24 +72,10 @@ def segment_attention(
         view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
 
         def compute() -> SegmentAttention:
-            import torch
-
             view.check_prompt(segments.prompt)
-            wanted, notes = _wanted(view, heads)
-            stream_target, target_notes = map_target(view, weighting, answers, logits)
-            maps = WeightedAttention(view, weighting, segments.prompt, stream_target)
-            found = _by_head(maps, segments, wanted)
-            values, padding = (torch.stack([found[head][at] for head in wanted]) for at in (0, 1))
-            return SegmentAttention(
-                values,
-                [name(*head) for head in wanted],
-                segments,
-                weighting,
-                meaning_of(weighting, MEANINGS[weighting]),
-                padding,
-                all_notes(target_notes + maps.notes + notes, segments, padding),
-                None if stream_target is None else stream_target.target,
-                view.model_name,
+            stream_target, notes = map_target(view, weighting, answers, logits)
+            return segment_maps(
+                WeightedAttention(view, weighting, segments.prompt, stream_target), segments, heads, notes
             )
 
         return in_torch_context(view.stream.device, compute)
@@ -97,21 +83,66 @@ def segment_attention(
     return steadily(cache, model, tracked, work)
 
 
-def _wanted(view: CacheView, heads: Any) -> tuple[list[tuple[int, int]], list[str]]:
-    """The heads that the user named, or all heads. Also a note if some layers have no attention in this cache."""
+def segment_maps(
+    maps: WeightedAttention, segments: Segments, heads: Any = None, notes: Sequence[str] = ()
+) -> SegmentAttention:
+    """Roll the maps of heads up into segments, for a caller that already has a view.
+
+    Args:
+        maps: The maps of the prompt of the segments.
+        segments: The segments.
+        heads: As in `segment_attention`.
+        notes: Notes on the target.
+
+    Raises:
+        ResidscopeError: As in `segment_attention`.
+    """
+    import torch
+
+    wanted, of_heads = _wanted(maps, heads)
+    found = _by_head(maps, segments, wanted)
+    values, padding = (torch.stack([found[head][at] for head in wanted]) for at in (0, 1))
+    return SegmentAttention(
+        values,
+        [name(*head) for head in wanted],
+        segments,
+        maps.weighting,
+        meaning_of(maps.weighting, MEANINGS[maps.weighting]),
+        padding,
+        all_notes([*notes, *maps.notes, *of_heads], segments, padding),
+        None if maps.stream_target is None else maps.stream_target.target,
+        maps.view.model_name,
+    )
+
+
+def _wanted(maps: WeightedAttention, heads: Any) -> tuple[list[tuple[int, int]], list[str]]:
+    """The heads that the user named, or all that write before the target's point. Also a note on layers left out."""
+    view, target = maps.view, maps.stream_target
     if heads is not None:
         return wanted_heads(view, heads), []
     found: list[tuple[int, int]] = []
     without: list[int] = []
+    late: list[int] = []
     for layer in range(view.n_layers):
+        if target is not None and not target.is_before(layer):
+            late.append(layer)
+            continue
         pattern = f"blocks.{layer}.attn.hook_pattern"
         if view.has(pattern):
             found += [(layer, head) for head in range(view.get(pattern).shape[1])]
         else:
             without.append(layer)
+    if not found and target is not None and late:
+        target.check(late[0])  # raises with the name of the point
     if not found:
         view.get("blocks.0.attn.hook_pattern")  # raises with the activation's name
-    return found, [f"No attention was found in {named_layers(without)}."] if without else []
+    notes = [f"No attention was found in {named_layers(without)}."] if without else []
+    if target is not None and late:
+        notes.append(
+            f"Without {named_layers(late)}, because the target is read at `{target.point.label}`, before their heads "
+            "write."
+        )
+    return found, notes
 
 
 def _by_head(

@@ -103,6 +103,19 @@ class SegmentAttention:
         columns: Any = pd.Index(names, name="source")
         return pd.DataFrame(self.values.flatten(0, 1).cpu().numpy(), index=index, columns=columns)
 
+    def to_plotly(self) -> Any:
+        """Return a plotly figure with a map for each head, side by side, and the segments on both axes.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ResidscopeError: If plotly is not installed.
+        """
+        from residscope.export.maps import segments_figure
+
+        return segments_figure(self)
+
     def __repr__(self) -> str:
         """Return a readable summary."""
         shape = f"{len(self.heads)} heads × {len(self.segments)} segments"

@@ -24,7 +24,15 @@ from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.compute.progress import Progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.serving import answer_charts, answer_compare, answer_next, answer_run_maps, answer_views, answer_why
+from residscope.serving import (
+    answer_charts,
+    answer_compare,
+    answer_next,
+    answer_run_maps,
+    answer_segments,
+    answer_views,
+    answer_why,
+)
 from residscope.serving.answer_runs import RunRequests
 from residscope.serving.jobs import JobQueue
 from residscope.serving.request_context import RequestContext
@@ -58,16 +66,19 @@ from residscope.wire.protocol import (
     GiveUp,
     ListCaches,
     MapPositions,
+    MapSegments,
     MeasureEffects,
     PageReply,
     PairPositions,
     Presence,
     RankNeurons,
+    RankSegmentHeads,
     ReadAttention,
     ReadChapter,
     ReadHeadTokens,
     ReadNextTokens,
     ReadPairs,
+    ReadSegments,
     ReadThumbnails,
     ReadTokenLens,
     ReadTokens,
@@ -356,6 +367,12 @@ class Service:
                 return answer_why.pairs(self._context(view), ask)
             case ReadHeadTokens():
                 return answer_why.head_tokens(self._context(view), ask), []
+            case ReadSegments():
+                return answer_segments.segments(self._context(view), ask), []
+            case MapSegments():
+                return answer_segments.segment_map(self._context(view), ask)
+            case RankSegmentHeads():
+                return answer_segments.segment_heads(self._context(view), ask)
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []

@@ -29,6 +29,8 @@ from residscope.terms import (
     ReplacedBy,
     Run,
     Score,
+    SegmentBy,
+    Segmented,
     Span,
     Target,
     Text,
@@ -52,7 +54,7 @@ Listed = Annotated[int, Meta(ge=1, le=50)]
 """The number of listed entries."""
 
 Presentation = Literal["matrix", "text", "all"]
-Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs"]
+Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs", "segments"]
 Holds = Literal["view", "heads", "all"]
 Picture = Literal["lens", "layers", "heads", "ranking", Tab]
 
@@ -341,6 +343,59 @@ class ReadHeadTokens(Request, frozen=True, tag="head-tokens"):
     k: Listed = 5
 
 
+class ReadSegments(Request, frozen=True, tag="segments"):
+    """The segments of one prompt, and the rules that find several segments in its text.
+
+    Attributes:
+        by: The rule, or the user's ranges. None: only the rules are looked for.
+        prompt: The prompt. None: the only one.
+    """
+
+    is_kept = True
+
+    by: Segmented | None = None
+    prompt: Number | None = None
+
+
+class MapSegments(Request, frozen=True, tag="segment-map"):
+    """How much each segment reads each other one, by one head. The buffers of the reply are float32.
+
+    Buffer 0 is [destination, source]. Buffer 1 is [destination], what is read from padding, which is in no segment.
+    Buffer 2 is [source], what all later positions read of each segment on average (NaN for the last segment).
+    """
+
+    is_kept = True
+
+    layer: Number
+    head: Number
+    by: Segmented
+    target: Target
+    prompt: Number | None = None
+    weighting: Weighting = "pattern"
+
+
+class RankSegmentHeads(Request, frozen=True, tag="segment-heads"):
+    """The heads by which one segment reads another one most. Buffer 0 is float32 [head].
+
+    Attributes:
+        destination: The segment that reads. None: all positions after the segment that is read. A negative index counts
+            from the end.
+        source: The segment that is read.
+        k: The number of heads.
+    """
+
+    takes_long = "large caches"
+    is_kept = True
+
+    by: Segmented
+    target: Target
+    prompt: Number | None = None
+    weighting: Weighting = "pattern"
+    destination: Number | None = -1
+    source: Number = -2
+    k: Listed = 8
+
+
 class Suggest(Request, frozen=True, tag="suggest"):
     """The model's own top predictions at a position."""
 
@@ -406,6 +461,7 @@ class Shown(msgspec.Struct, frozen=True):
         run: Which of the two runs the head map and the ranking show, or their difference.
         effect: Which effect of the heads the head map and the ranking show.
         replaced_by: What takes the place of a head's output in the runs that measure effects.
+        segments: How the prompt is divided into segments. None: the tokens are shown one by one.
     """
 
     target: Target
@@ -430,6 +486,7 @@ class Shown(msgspec.Struct, frozen=True):
     run: Run = "difference"
     effect: Effect = "direct"
     replaced_by: ReplacedBy = "zero"
+    segments: Segmented | None = None
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -493,6 +550,9 @@ AnyRequest = (
     | RankNeurons
     | ReadPairs
     | ReadHeadTokens
+    | ReadSegments
+    | MapSegments
+    | RankSegmentHeads
     | Suggest
     | CheckToken
     | ChooseTarget
@@ -879,6 +939,59 @@ class HeadTokensReply(Reply, frozen=True, tag="head-tokens"):
     notes: list[str]
 
 
+class SegmentLabel(msgspec.Struct, frozen=True):
+    """A segment. `named` is False for the tokens between those that a rule or the user made."""
+
+    name: str
+    start: int
+    end: int
+    named: bool = True
+
+
+class SegmentRule(msgspec.Struct, frozen=True):
+    """A rule that finds several segments in the prompt's text, and their number."""
+
+    by: SegmentBy
+    count: int
+
+
+class SegmentsReply(Reply, frozen=True, tag="segments"):
+    """The segments of a prompt, in the order of the text. They cover its real tokens without overlap.
+
+    `turns` are the turns, if it is a chat, whatever rule was asked for.
+    """
+
+    rules: list[SegmentRule]
+    turns: list[SegmentLabel]
+    segments: list[SegmentLabel]
+    notes: list[str]
+
+
+class SegmentMapReply(Reply, frozen=True, tag="segment-map"):
+    """How much each segment reads each other one, by one head. `meaning` is what a value is, in words."""
+
+    layer: int
+    head: int
+    segments: list[SegmentLabel]
+    meaning: str
+    notes: list[str]
+
+
+class SegmentHeadsReply(Reply, frozen=True, tag="segment-heads"):
+    """The heads by which one segment reads another one, the farthest from zero first, of all `count` heads.
+
+    `destination` and `source` are the indices of the segments, counted from the start. `destination` is None for all
+    positions after `source`.
+    """
+
+    destination: int | None
+    source: int
+    heads: list[str]
+    count: int
+    meaning: str
+    notes: list[str]
+
+
 class Suggestions(Reply, frozen=True, tag="suggest"):
     """The model's top predictions, likeliest first."""
 
@@ -1022,6 +1135,9 @@ AnyReply = (
     | NeuronsReply
     | PairsReply
     | HeadTokensReply
+    | SegmentsReply
+    | SegmentMapReply
+    | SegmentHeadsReply
     | Suggestions
     | TokenCheck
     | TargetReply

@@ -130,7 +130,7 @@ export class Recorder extends Relay {
       const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask);
       const asks = [
         ...charts(shown),
-        ...choices(shown),
+        ...choices(scene),
         ...maps,
         ...coarse,
         ...ofTheTab(scene),

@@ -69,6 +69,13 @@ export const REQUESTS = {
     needed: false,
     words: ({ layer, head }) => `the tokens that L${layer}H${head} writes`,
   },
+  segments: { recorded: true, needed: true, words: () => "these segments" },
+  "segment-map": {
+    recorded: true,
+    needed: false,
+    words: ({ layer, head }) => `which segments L${layer}H${head} reads`,
+  },
+  "segment-heads": { recorded: true, needed: false, words: () => "the heads that read this segment" },
   suggest: { recorded: false, needed: false, words: () => "the model’s predictions" },
   check: { recorded: false, needed: false, words: () => "the model’s tokens" },
   answers: { recorded: false, needed: false, words: () => "the notebook’s variables" },

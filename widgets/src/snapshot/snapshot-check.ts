@@ -11,7 +11,7 @@ import type { Ask } from "../wire/client";
 import { isWhole } from "../wire/components";
 import { isReplyTo } from "../wire/is-reply-to";
 import * as wire from "../wire/protocol.check.gen";
-import type { AttentionBuffer, CacheFacts, LensCell, PositionPair, Target } from "../wire/protocol.gen";
+import type { AttentionBuffer, CacheFacts, LensCell, PositionPair, SegmentLabel, Target } from "../wire/protocol.gen";
 import { isRecorded, type RecordedKind } from "./requests";
 import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
@@ -40,6 +40,7 @@ const MAX = {
   topK: 50,
   side: 64,
   mapped: 200_000,
+  segments: 1_000,
 };
 /** The largest number of rows that are not heads: embeddings, and each layer's sublayers and biases. */
 const maxOtherRows = (layers: number): number => 8 * layers + 64;
@@ -170,6 +171,14 @@ const arePairs = (pairs: PositionPair[] | null, positions: number): boolean =>
   pairs.every(
     ({ first, second }, i) =>
       isIndex(first, positions) && first > (pairs[i - 1]?.first ?? -1) && second >= 0 && second < MAX.positions,
+  );
+
+/** Whether these are ranges of positions in their order, without overlap. */
+const areSegments = (segments: SegmentLabel[], positions: number): boolean =>
+  segments.length <= MAX.segments &&
+  segments.every(
+    ({ start, end }, i) =>
+      start >= (segments[i - 1]?.end ?? 0) && start < end && end <= positions && Number.isInteger(end),
   );
 
 // --- the facts, the selection and each reply -------------------------------------------------------------------------
@@ -364,6 +373,22 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads));
       ensureAnswer(reply.source === null || isIndex(reply.source, positions));
       return ensureMatch(bytes.length === 0 && lists.every((list) => list.length <= MAX.topK));
+    }
+    case "segments":
+      ensureMatch(bytes.length === 0 && reply.rules.length <= 8);
+      return ensureMatch(areSegments(reply.segments, positions) && areSegments(reply.turns, positions));
+    case "segment-map": {
+      ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads));
+      const count = reply.segments.length;
+      ensureCount("segments in a map", count, 1, MAX.segments);
+      ensureMatch(areSegments(reply.segments, positions) && bytes.length === 3 && bytes[0] === count ** 2 * 4);
+      return ensureMatch(bytes[1] === count * 4 && bytes[2] === count * 4);
+    }
+    case "segment-heads": {
+      const { destination, source, heads: names, count } = reply;
+      ensureMatch(isIndex(source, positions) && (destination === null || isIndex(destination, positions)));
+      ensureMatch(names.length <= MAX.topK && count >= names.length && bytes.length === 1);
+      return ensureMatch(bytes[0] === names.length * 4 && names.every((name) => parseHead(name) !== null));
     }
     default:
       return kind satisfies never;

@@ -5,9 +5,20 @@ import { type Ask, type Client, float32, type Kind, RequestFailed, type Result }
 import type { Attribute } from "../wire/protocol.gen";
 import { type Comparison, comparisonOf } from "./comparison";
 import { nextKey } from "./next-tokens";
-import { comparison, contributions, feeding, neurons, nextTokens, pairing, scores, tokens } from "./questions";
+import {
+  comparison,
+  contributions,
+  feeding,
+  neurons,
+  nextTokens,
+  pairing,
+  scores,
+  segments,
+  tokens,
+} from "./questions";
 import { type Chart, COMPARED, PAIRING } from "./runs";
-import { type Attribution, FEEDS, NEURONS, NEXT, SCORES, type Store } from "./store";
+import { promptKey } from "./segments";
+import { type Attribution, FEEDS, NEURONS, NEXT, SCORES, SEGMENTS, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
@@ -182,6 +193,23 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       ];
       const key = nextKey(store);
       store.nextTokens.value = { key, reply, logProb, rank, layers, heads: heads.length > 0 ? heads : null };
+    },
+    store.computingScores,
+  );
+  watch(signal, () => {
+    if (store.segments.value === null) now(() => problem(SEGMENTS, null));
+  });
+  follow<"segments">(
+    SEGMENTS,
+    () => {
+      const facts = store.facts.value;
+      // In a saved page no other segments can be chosen.
+      return facts && !(store.isSaved.value && store.segments.value === null) ? segments(store.shown, facts) : null;
+    },
+    ({ reply }) => {
+      const before = store.segmentsKnown.peek()?.segments;
+      store.segmentsFound.value = { key: promptKey(store), reply };
+      if (JSON.stringify(before) !== JSON.stringify(reply.segments)) store.unfolded.value = new Set();
     },
     store.computingScores,
   );

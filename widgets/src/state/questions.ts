@@ -48,6 +48,8 @@ export const COMPARED_HEADS = 6;
 const BYS = ["head", "layer", "accumulated"] as const;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
+/** In a prompt with fewer positions, segments are looked for only if they are chosen. */
+const FEWEST_POSITIONS = 32;
 
 // --- functions for one request; each reads only what its request depends on ------------------------------------------
 export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
@@ -105,6 +107,38 @@ export function attentionOfRuns({ against, prompt }: Selected, head: string): Of
 /** The request for the mean over prompts. Its reply also has the values for each prompt. */
 export function ofEachPrompt({ target, position }: Selected, by: By): Of<"attribute"> {
   return { kind: "attribute", by, target, prompt: null, position, norm: "frozen" };
+}
+
+/** The segments of the prompt; null in the mean over prompts, and for a short prompt if no segments are chosen. */
+export function segments(
+  { segments: by, prompt }: Pick<Selected, "segments" | "prompt">,
+  { prompts, positions }: Pick<CacheFacts, "prompts" | "positions">,
+): Of<"segments"> | null {
+  const isMean = prompt === null && prompts > 1;
+  return isMean || (by === null && positions < FEWEST_POSITIONS) ? null : { kind: "segments", by, prompt };
+}
+
+/** How much each segment reads each other one, by one head; null without segments, or if this is no head. */
+export function segmentMap({ shown, facts }: Pick<Scene, "shown" | "facts">, head: string): Of<"segment-map"> | null {
+  const { segments: by, target, prompt, weighting } = shown;
+  const at = parseHead(head);
+  return by === null || !at || !segments(shown, facts)
+    ? null
+    : { kind: "segment-map", ...at, by, target, prompt, weighting };
+}
+
+/**
+ * The heads by which one segment reads another one. By default the last segment reads the one before it; without
+ * destination, all that follows reads the source.
+ */
+export function segmentHeads(
+  { shown, facts }: Pick<Scene, "shown" | "facts">,
+  cell: Required<Pick<Of<"segment-heads">, "destination" | "source">> | null = null,
+): Of<"segment-heads"> | null {
+  const { segments: by, target, prompt, weighting } = shown;
+  return by === null || !segments(shown, facts)
+    ? null
+    : { kind: "segment-heads", by, target, prompt, weighting, ...(cell ?? {}) };
 }
 
 export function scores({ prompt }: Selected, score: Of<"scores">["score"]): Of<"scores"> {
@@ -299,12 +333,13 @@ export function charts(shown: Selected): Ask[] {
 }
 
 /** The requests for the values by which the charts are coloured and ranked. */
-export function choices(shown: Selected): Ask[] {
+export function choices({ shown, facts }: Pick<Scene, "shown" | "facts">): Ask[] {
   return [
     ...[nextTokens(shown) ?? []].flat(),
     ...(shown.score === null ? [] : [scores(shown, shown.score)]),
     ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
     ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
+    ...[segments(shown, facts) ?? []].flat(),
     ...BYS.flatMap((by) => comparison(shown, by) ?? []),
     ...[pairing(shown) ?? []].flat(),
     ...(isCaused(shown) ? [effects(shown, "heads")] : []),

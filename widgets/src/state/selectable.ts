@@ -179,6 +179,13 @@ export const SELECTABLE = {
   effect: wired("effect"),
   /** What takes the place of a head's output in the runs that measure effects. */
   replacedBy: wired("replaced_by"),
+  /** How the prompt is divided into segments; null: the tokens are shown one by one. */
+  segments: wired("segments", {
+    fit: (value, { positions }) =>
+      !Array.isArray(value) || value.every(({ start, end }) => 0 <= start && start < end && end <= positions)
+        ? value
+        : null,
+  }),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */

@@ -12,6 +12,7 @@ import { type NextTokens, nextKey } from "./next-tokens";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
 import { COMPARED, PAIRING, Runs } from "./runs";
+import { promptKey, type SegmentsFound } from "./segments";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
 import { asksEach, destinationOf, isNext, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
@@ -28,6 +29,7 @@ export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
 export const NEXT = "next-tokens";
+export const SEGMENTS = "segments";
 export const IN_PLACE: ReadonlySet<string> = new Set([
   "heads",
   "layers",
@@ -37,6 +39,7 @@ export const IN_PLACE: ReadonlySet<string> = new Set([
   SCORES,
   FEEDS,
   NEXT,
+  SEGMENTS,
   ...Object.values(COMPARED),
   PAIRING,
 ]);
@@ -113,6 +116,10 @@ export class Store extends SelectionSignals {
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
   readonly nextTokens = signal<NextTokens | null>(null);
+  /** The segments of a prompt, and the rules that find some in it. */
+  readonly segmentsFound = signal<SegmentsFound | null>(null);
+  /** The first positions of the segments that are unfolded in the token strip. */
+  readonly unfolded = signal<ReadonlySet<number>>(new Set());
   /** Whether the tokens show what the head in focus reads, even if each position has its own target. */
   readonly stripReads = signal(false);
   /** What each head feeds to one input of a head, and which input that is. */
@@ -169,6 +176,16 @@ export class Store extends SelectionSignals {
   readonly nextShown = computed(() => {
     const found = this.nextTokens.value;
     return this.asksEach.value && found?.key === nextKey(this) ? found : null;
+  });
+  /** What is known of the segments of the shown prompt; null while it is not known, and in the mean over prompts. */
+  readonly segmentsKnown = computed(() => {
+    const found = this.segmentsFound.value;
+    return found?.key === promptKey(this) ? found.reply : null;
+  });
+  /** The segments that the token strip folds; null if it does not. */
+  readonly segmentsShown = computed(() => {
+    const found = this.segments.value === null ? null : this.segmentsKnown.value;
+    return found && found.segments.length > 0 && !this.problems.value.has(SEGMENTS) ? found.segments : null;
   });
   /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);

@@ -16,10 +16,21 @@ export interface Stretch {
   reveal: (position: number) => void;
 }
 
-/** `noun` names the tokens in the labels for screen readers. */
-export function mountStretch(parent: HTMLElement, store: Store, noun: string, signal: AbortSignal): Stretch {
+/**
+ * `noun` names the tokens in the labels for screen readers. `places` are the positions among which the stretch moves:
+ * by default, or if they are null, all. The stretch is a range of their indices.
+ */
+export function mountStretch(
+  parent: HTMLElement,
+  store: Store,
+  noun: string,
+  signal: AbortSignal,
+  places: ReadonlySignal<readonly number[] | null> = computed(() => null),
+): Stretch {
   const from = state(0);
-  const size = computed(() => store.tokens.value.length);
+  const size = computed(() => places.value?.length ?? store.tokens.value.length);
+  const indexOf = (position: number): number => places.peek()?.indexOf(position) ?? position;
+  const positionOf = (index: number): number => places.value?.[index] ?? index;
   const shown = computed((): Span => {
     if (size.value <= MAX_WHOLE) return { start: 0, stop: size.value };
     const start = Math.max(0, Math.min(size.value - STRETCH, from.value));
@@ -27,8 +38,9 @@ export function mountStretch(parent: HTMLElement, store: Store, noun: string, si
   });
   const reveal = (position: number): void => {
     const { start, stop } = shown.peek();
-    if (size.peek() <= MAX_WHOLE || (position >= start && position < stop)) return;
-    from.value = Math.max(0, Math.min(size.peek() - STRETCH, position - STRETCH / 2));
+    const index = indexOf(position);
+    if (size.peek() <= MAX_WHOLE || index < 0 || (index >= start && index < stop)) return;
+    from.value = Math.max(0, Math.min(size.peek() - STRETCH, index - STRETCH / 2));
   };
   watch(signal, () => {
     const position = store.destination.value;
@@ -42,7 +54,9 @@ export function mountStretch(parent: HTMLElement, store: Store, noun: string, si
     const all = size.value;
     place.hidden = stop - start === all;
     const to = (next: number) => (): void => void (from.value = Math.max(0, Math.min(all - STRETCH, next)));
-    const words = `positions ${start} to ${stop - 1} of ${all}`;
+    const [first, last] = [positionOf(start), positionOf(stop - 1)];
+    const count = store.tokens.value.length;
+    const words = `positions ${first} to ${last} of ${count}`;
     render(
       place.hidden
         ? nothing
@@ -52,7 +66,7 @@ export function mountStretch(parent: HTMLElement, store: Store, noun: string, si
           step="1" .value=${String(start)}
         @input=${(event: Event) => to(Number((event.target as HTMLInputElement).value))()}>
       <button type="button" class="rs-quiet" ?disabled=${stop === all} aria-label="later ${noun}"
-          @click=${to(start + STRETCH)}>›</button><span title=${words}>${start}–${stop - 1} of ${all}</span>`,
+          @click=${to(start + STRETCH)}>›</button><span title=${words}>${first}–${last} of ${count}</span>`,
       place,
     );
   });

@@ -13,12 +13,13 @@ import type { AttentionRoom } from "./attention/attention-room";
 import { positions } from "./positions/positions";
 import { prompts } from "./prompts/prompts";
 import { runs } from "./runs/runs";
+import { segments } from "./segments/segments";
 import type { TabView } from "./tab-view";
 import { tokenLens } from "./token-lens/token-lens";
 import { why } from "./why/why";
 
 /** The views, in the order of their tabs. */
-const VIEWS: Record<Tab, TabView> = { attention, positions, "token-lens": tokenLens, prompts, why, runs };
+const VIEWS: Record<Tab, TabView> = { attention, positions, "token-lens": tokenLens, prompts, why, runs, segments };
 const TABS = keysOf(VIEWS);
 let panels = 0;
 

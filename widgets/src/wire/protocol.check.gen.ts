@@ -229,6 +229,38 @@ export const ReadHeadTokens = v.object({
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const SegmentRange = v.object({
+  name: v.pipe(v.string(), v.maxLength(200)),
+  start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  end: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+});
+export const ReadSegments = v.object({
+  kind: v.picklist(["segments"]),
+  by: v.exactOptional(v.nullable(v.union([v.picklist(["line","sentence","tag","turn"]), v.pipe(v.array(SegmentRange), v.maxLength(1000), v.minLength(1))]))),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const MapSegments = v.object({
+  kind: v.picklist(["segment-map"]),
+  layer: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  head: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  by: v.union([v.picklist(["line","sentence","tag","turn"]), v.pipe(v.array(SegmentRange), v.maxLength(1000), v.minLength(1))]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const RankSegmentHeads = v.object({
+  kind: v.picklist(["segment-heads"]),
+  by: v.union([v.picklist(["line","sentence","tag","turn"]), v.pipe(v.array(SegmentRange), v.maxLength(1000), v.minLength(1))]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
+  destination: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  source: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const Suggest = v.object({
   kind: v.picklist(["suggest"]),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
@@ -275,7 +307,7 @@ export const Shown = v.object({
   layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
-  tab: v.exactOptional(v.picklist(["attention","positions","prompts","runs","token-lens","why"])),
+  tab: v.exactOptional(v.picklist(["attention","positions","prompts","runs","segments","token-lens","why"])),
   presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
   by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
@@ -287,10 +319,11 @@ export const Shown = v.object({
   run: v.exactOptional(v.picklist(["difference","first","second"])),
   effect: v.exactOptional(v.picklist(["direct","estimate","indirect","total"])),
   replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
+  segments: v.exactOptional(v.nullable(v.union([v.picklist(["line","sentence","tag","turn"]), v.pipe(v.array(SegmentRange), v.maxLength(1000), v.minLength(1))]))),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
-  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","runs","token-lens","why"]),
+  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","runs","segments","token-lens","why"]),
   shown: Shown,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -326,7 +359,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ReadChapter, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, ReadSegments, MapSegments, RankSegmentHeads, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ReadChapter, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
   gives_turns: v.exactOptional(v.boolean()),
 });
@@ -574,6 +607,40 @@ export const HeadTokensReply = v.object({
   source_bottom: v.array(TokenValue),
   notes: v.array(v.string()),
 });
+export const SegmentRule = v.object({
+  by: v.picklist(["line","sentence","tag","turn"]),
+  count: v.pipe(v.number(), v.safeInteger()),
+});
+export const SegmentLabel = v.object({
+  name: v.string(),
+  start: v.pipe(v.number(), v.safeInteger()),
+  end: v.pipe(v.number(), v.safeInteger()),
+  named: v.exactOptional(v.boolean()),
+});
+export const SegmentsReply = v.object({
+  kind: v.picklist(["segments"]),
+  rules: v.array(SegmentRule),
+  turns: v.array(SegmentLabel),
+  segments: v.array(SegmentLabel),
+  notes: v.array(v.string()),
+});
+export const SegmentMapReply = v.object({
+  kind: v.picklist(["segment-map"]),
+  layer: v.pipe(v.number(), v.safeInteger()),
+  head: v.pipe(v.number(), v.safeInteger()),
+  segments: v.array(SegmentLabel),
+  meaning: v.string(),
+  notes: v.array(v.string()),
+});
+export const SegmentHeadsReply = v.object({
+  kind: v.picklist(["segment-heads"]),
+  destination: v.nullable(v.pipe(v.number(), v.safeInteger())),
+  source: v.pipe(v.number(), v.safeInteger()),
+  heads: v.array(v.string()),
+  count: v.pipe(v.number(), v.safeInteger()),
+  meaning: v.string(),
+  notes: v.array(v.string()),
+});
 export const Prediction = v.object({
   token: Token,
   probability: v.pipe(v.number(), v.finite()),
@@ -663,7 +730,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, ChapterReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, SegmentsReply, SegmentMapReply, SegmentHeadsReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, ChapterReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -688,6 +755,9 @@ export const REQUESTS = {
   "neurons": RankNeurons,
   "pairs": ReadPairs,
   "head-tokens": ReadHeadTokens,
+  "segments": ReadSegments,
+  "segment-map": MapSegments,
+  "segment-heads": RankSegmentHeads,
   "suggest": Suggest,
   "check": CheckToken,
   "target": ChooseTarget,
@@ -720,6 +790,9 @@ export const REPLIES = {
   "neurons": NeuronsReply,
   "pairs": PairsReply,
   "head-tokens": HeadTokensReply,
+  "segments": SegmentsReply,
+  "segment-map": SegmentMapReply,
+  "segment-heads": SegmentHeadsReply,
   "suggest": Suggestions,
   "check": TokenCheck,
   "target": TargetReply,
@@ -822,6 +895,20 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "k": 5,
     "padding": "found"
   },
+  "segments": {
+    "padding": "found"
+  },
+  "segment-map": {
+    "weighting": "pattern",
+    "padding": "found"
+  },
+  "segment-heads": {
+    "weighting": "pattern",
+    "destination": -1,
+    "source": -2,
+    "k": 8,
+    "padding": "found"
+  },
   "suggest": {
     "position": "last",
     "k": 8,
@@ -882,5 +969,6 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "against": null,
   "run": "difference",
   "effect": "direct",
-  "replaced_by": "zero"
+  "replaced_by": "zero",
+  "segments": null
 };

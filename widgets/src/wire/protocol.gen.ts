@@ -34,6 +34,9 @@ export interface Question {
     | RankNeurons
     | ReadPairs
     | ReadHeadTokens
+    | ReadSegments
+    | MapSegments
+    | RankSegmentHeads
     | Suggest
     | CheckToken
     | ChooseTarget
@@ -475,6 +478,63 @@ export interface ReadHeadTokens {
   padding?: "found" | "none";
 }
 /**
+ * The segments of one prompt, and the rules that find several segments in its text.
+ *
+ *     Attributes:
+ *         by: The rule, or the user's ranges. None: only the rules are looked for.
+ *         prompt: The prompt. None: the only one.
+ */
+export interface ReadSegments {
+  kind: "segments";
+  by?: ("line" | "sentence" | "tag" | "turn") | SegmentRange[] | null;
+  prompt?: number | null;
+  padding?: "found" | "none";
+}
+/**
+ * A segment that the user gave: a named range of positions. `end` is the position after the last one.
+ */
+export interface SegmentRange {
+  name: string;
+  start: number;
+  end: number;
+}
+/**
+ * How much each segment reads each other one, by one head. The buffers of the reply are float32.
+ *
+ *     Buffer 0 is [destination, source]. Buffer 1 is [destination], what is read from padding, which is in no segment.
+ *     Buffer 2 is [source], what all later positions read of each segment on average (NaN for the last segment).
+ */
+export interface MapSegments {
+  kind: "segment-map";
+  layer: number;
+  head: number;
+  by: ("line" | "sentence" | "tag" | "turn") | SegmentRange[];
+  target: Target;
+  prompt?: number | null;
+  weighting?: "contribution" | "pattern" | "value";
+  padding?: "found" | "none";
+}
+/**
+ * The heads by which one segment reads another one most. Buffer 0 is float32 [head].
+ *
+ *     Attributes:
+ *         destination: The segment that reads. None: all positions after the segment that is read. A negative index counts
+ *             from the end.
+ *         source: The segment that is read.
+ *         k: The number of heads.
+ */
+export interface RankSegmentHeads {
+  kind: "segment-heads";
+  by: ("line" | "sentence" | "tag" | "turn") | SegmentRange[];
+  target: Target;
+  prompt?: number | null;
+  weighting?: "contribution" | "pattern" | "value";
+  destination?: number | null;
+  source?: number;
+  k?: number;
+  padding?: "found" | "none";
+}
+/**
  * The model's own top predictions at a position.
  */
 export interface Suggest {
@@ -520,7 +580,17 @@ export interface ResolveAnswers {
 export interface WriteCode {
   kind: "code";
   picture:
-    "attention" | "heads" | "layers" | "lens" | "positions" | "prompts" | "ranking" | "runs" | "token-lens" | "why";
+    | "attention"
+    | "heads"
+    | "layers"
+    | "lens"
+    | "positions"
+    | "prompts"
+    | "ranking"
+    | "runs"
+    | "segments"
+    | "token-lens"
+    | "why";
   shown: Shown;
   padding?: "found" | "none";
 }
@@ -537,6 +607,7 @@ export interface WriteCode {
  *         run: Which of the two runs the head map and the ranking show, or their difference.
  *         effect: Which effect of the heads the head map and the ranking show.
  *         replaced_by: What takes the place of a head's output in the runs that measure effects.
+ *         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
  */
 export interface Shown {
   target: Target;
@@ -552,7 +623,7 @@ export interface Shown {
   layer?: number | null;
   weighting?: "contribution" | "pattern" | "value";
   score?: ("copying" | "duplicate" | "entropy" | "first" | "induction" | "previous") | null;
-  tab?: "attention" | "positions" | "prompts" | "runs" | "token-lens" | "why";
+  tab?: "attention" | "positions" | "prompts" | "runs" | "segments" | "token-lens" | "why";
   presentation?: "all" | "matrix" | "text";
   by?: "accumulated" | "head" | "layer";
   padding?: "found" | "none";
@@ -567,6 +638,7 @@ export interface Shown {
   run?: "difference" | "first" | "second";
   effect?: "direct" | "estimate" | "indirect" | "total";
   replaced_by?: "mean" | "other" | "zero";
+  segments?: ("line" | "sentence" | "tag" | "turn") | SegmentRange[] | null;
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -664,6 +736,9 @@ export interface Answer {
         | NeuronsReply
         | PairsReply
         | HeadTokensReply
+        | SegmentsReply
+        | SegmentMapReply
+        | SegmentHeadsReply
         | Suggestions
         | TokenCheck
         | TargetReply
@@ -1121,6 +1196,60 @@ export interface TokenValue {
   value: number;
 }
 /**
+ * The segments of a prompt, in the order of the text. They cover its real tokens without overlap.
+ *
+ *     `turns` are the turns, if it is a chat, whatever rule was asked for.
+ */
+export interface SegmentsReply {
+  kind: "segments";
+  rules: SegmentRule[];
+  turns: SegmentLabel[];
+  segments: SegmentLabel[];
+  notes: string[];
+}
+/**
+ * A rule that finds several segments in the prompt's text, and their number.
+ */
+export interface SegmentRule {
+  by: "line" | "sentence" | "tag" | "turn";
+  count: number;
+}
+/**
+ * A segment. `named` is False for the tokens between those that a rule or the user made.
+ */
+export interface SegmentLabel {
+  name: string;
+  start: number;
+  end: number;
+  named?: boolean;
+}
+/**
+ * How much each segment reads each other one, by one head. `meaning` is what a value is, in words.
+ */
+export interface SegmentMapReply {
+  kind: "segment-map";
+  layer: number;
+  head: number;
+  segments: SegmentLabel[];
+  meaning: string;
+  notes: string[];
+}
+/**
+ * The heads by which one segment reads another one, the farthest from zero first, of all `count` heads.
+ *
+ *     `destination` and `source` are the indices of the segments, counted from the start. `destination` is None for all
+ *     positions after `source`.
+ */
+export interface SegmentHeadsReply {
+  kind: "segment-heads";
+  destination: number | null;
+  source: number;
+  heads: string[];
+  count: number;
+  meaning: string;
+  notes: string[];
+}
+/**
  * The model's top predictions, likeliest first.
  */
 export interface Suggestions {
@@ -1264,4 +1393,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "095e12e797c2";
+export const WIRE = "52ea12030106";

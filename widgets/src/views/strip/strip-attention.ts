@@ -4,15 +4,14 @@
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";
-import { css, divergingRgb, sequentialRgb } from "../../draw/colours";
+import { css, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
 import type { Store } from "../../state/store";
 import type { Focus } from "./reading";
-import { attention, tallest } from "./reading-words";
+import { attention } from "./reading-words";
+import { barStyle, tallestShown } from "./segment-paint";
 import { showsEach } from "./strip-next";
 
-/** The height of the tallest bar, in pixels. */
-const TALLEST = 6;
 const MOMENT_MS = 150;
 
 export function paintStrip(
@@ -27,7 +26,7 @@ export function paintStrip(
     if (showsEach(store)) return;
     const found = shown.value;
     const theme = store.theme.value;
-    const most = tallest(store, found?.contributions ?? null);
+    const most = tallestShown(store, found?.contributions ?? null);
     strip.classList.toggle("rs-painted", found !== null);
     strip.dataset["head"] = found?.head ?? "";
     for (const option of strip.querySelectorAll<HTMLElement>("[data-position]")) {
@@ -48,11 +47,7 @@ export function paintStrip(
         `${found.head}: attention ` +
           `${attention(weight)}${found.contributions ? `, contributes ${signed(added, most)}` : ""}`,
       );
-      const share = most > 0 ? Math.abs(added) / most : 0;
-      const height = share < 0.03 ? 0 : Math.max(1, share * TALLEST);
-      option.style.cssText =
-        `--read:${css(colour)};--ink:${inkOn(colour)};--bar:${height.toFixed(1)}` +
-        `px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, theme))}`;
+      option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)};${barStyle(store, added, most)}`;
     }
   });
   // Dims the strip while another head's reading is loading, but only if this takes longer than MOMENT_MS.

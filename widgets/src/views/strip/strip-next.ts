@@ -59,7 +59,7 @@ export function paintNext(
 }
 
 /** The largest −log p of the tokens, but at least 1. */
-function surpriseOf(store: Store): number {
+export function surpriseOf(store: Store): number {
   const { logProb = new Float32Array(0) } = store.nextShown.value ?? {};
   return logProb.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, -value) : most), 1);
 }

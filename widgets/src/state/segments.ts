@@ -1,0 +1,42 @@
+// The segments of the shown prompt: named ranges of its tokens, from the kernel. The token strip folds them.
+import type { SegmentLabel, SegmentsReply } from "../wire/protocol.gen";
+
+/** The parts of the store that are needed here. */
+interface Of<T> {
+  readonly value: T;
+}
+
+export interface SegmentsFound {
+  /** The prompt that they belong to, from `promptKey`. */
+  key: string;
+  reply: SegmentsReply;
+}
+
+/** Names a prompt of a cache in its present state. */
+export function promptKey(store: { dataKey: Of<string>; prompt: Of<number | null> }): string {
+  return `${store.dataKey.value} ${store.prompt.value}`;
+}
+
+/** The segment that has a position; undefined for padding. */
+export function segmentAt(segments: readonly SegmentLabel[], position: number): SegmentLabel | undefined {
+  return segments.find(({ start, end }) => start <= position && position < end);
+}
+
+/** The sum of finite values over the positions of a segment; NaN if there is none. */
+export function sumOver(values: ArrayLike<number>, { start, end }: SegmentLabel): number {
+  let [sum, count] = [0, 0];
+  for (let at = Math.max(0, start); at < end; at += 1) {
+    const value = values[at] ?? NaN;
+    if (!Number.isFinite(value)) continue;
+    sum += value;
+    count += 1;
+  }
+  return count > 0 ? sum : NaN;
+}
+
+/** Their mean over the positions that have a value. */
+export function meanOver(values: ArrayLike<number>, segment: SegmentLabel): number {
+  let count = 0;
+  for (let at = Math.max(0, segment.start); at < segment.end; at += 1) if (Number.isFinite(values[at])) count += 1;
+  return count > 0 ? sumOver(values, segment) / count : NaN;
+}

@@ -1,0 +1,35 @@
+// Below the strip: how many tokens are treated as padding, with the button that counts them as real; or that the texts
+// of the tokens are not known.
+import { html, nothing, render } from "lit-html";
+import { plural } from "../../base/format";
+import { watch } from "../../base/lifetime";
+import type { Store } from "../../state/store";
+import { prose } from "../../ui/prose";
+
+export function mountPaddingNote(beside: HTMLElement, store: Store, signal: AbortSignal): void {
+  watch(signal, () => {
+    const facts = store.facts.value;
+    const blind = facts?.has_tokens === false;
+    const count = facts?.padding ?? 0;
+    const left = store.padding.value === "found";
+    beside.hidden = !blind && count === 0;
+    const said = left
+      ? `${plural(count, "token")} treated as padding`
+      : `${plural(count, "token")} that may be padding ${count === 1 ? "counts" : "count"} as real`;
+    const it = count === 1 ? "it" : "them";
+    render(
+      html`${
+        blind || count === 0
+          ? prose("positions only: the cache holds no token ids; pass `tokens=` to see text")
+          : nothing
+      }
+      ${
+        count > 0
+          ? html`<span class="rs-taken">${said} · </span><button type="button" class="rs-act rs-count-padding"
+          @click=${() => store.togglePadding()}>${left ? `count ${it} as real` : `leave ${it} out`}</button>`
+          : nothing
+      }`,
+      beside,
+    );
+  });
+}
