@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from einops import rearrange
 
 from residscope.attribution.readout import Functional, Readout
+from residscope.base.arrays import as_list
 from residscope.cache.points import Point
 from residscope.cache.structure import (
     OUT,
@@ -542,7 +543,7 @@ def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
     """
     if wanted is None:
         return list(range(view.n_layers))
-    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    wanted = as_list(wanted)
     alone = isinstance(wanted, str) or not isinstance(wanted, Iterable)
     named = [view.check_layer(layer) for layer in ([wanted] if alone else wanted)]
     if not named:

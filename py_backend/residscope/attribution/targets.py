@@ -42,6 +42,7 @@ from residscope.cache.vocabulary import Vocabulary, quote
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import (
+    Answers,
     AttentionScore,
     Component,
     Contrast,
@@ -115,7 +116,7 @@ class Targets:
         """The scale and the soft-cap between the unembedding's output and the model's logits."""
         return LogitsOutput.of(self.view.model)
 
-    def resolve(self, answers: Any) -> Target:
+    def resolve(self, answers: Answers) -> Target:
         """Convert answers to the normal form.
 
         Args:
@@ -411,7 +412,7 @@ def _weights(target: Target) -> tuple[Tensor, Tensor]:
     return ids, torch.tensor(alpha, dtype=torch.float64, device="cpu").float()
 
 
-def explain(text: str, model: Any) -> str:
+def explain(text: str, model: object) -> str:
     """Return how a model's tokenizer splits a string, and what to use as a target if the string is not one token.
 
     Args:
@@ -427,7 +428,7 @@ def explain(text: str, model: Any) -> str:
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Return whether a value is a torch tensor, a numpy array, or a scalar of either."""
     return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")
 
@@ -444,7 +445,7 @@ def _unpacked(answers: Any) -> Any:
     return answers.astype("float64") if kind == "f" else _entries(answers)  # a byte order that torch can read
 
 
-def _has_target(answers: Any) -> bool:
+def _has_target(answers: object) -> bool:
     """Whether answers contain a target inside the model."""
     if not isinstance(answers, list | tuple | set | frozenset):
         return False
@@ -466,12 +467,12 @@ def _entries(answers: Any) -> list[Any]:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """The `repr` of a value, shortened."""
     return cut(repr(value), 80)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     """A hint for a value of the wrong kind. Empty if there is none."""
     if isinstance(value, Mapping):
         return ", but a dict"

@@ -373,7 +373,7 @@ def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float
 
 def _exact(reader: HeadReader, scale: float, step: float) -> Iterator[float]:
     """Numbers near the found scale that the model may use: 1, 1/√d_head, or a number from the settings."""
-    attention: Any = reader.view.model.blocks[reader.layer].attn
+    attention = reader.view.model.blocks[reader.layer].attn
     owners = (getattr(attention, "original_component", None), attention, reader.view.cfg)
     numbers = [1.0, reader.width**-0.5]
     for owner in owners:
@@ -394,7 +394,7 @@ _SCALES = ("scaling", "scale", "softmax_scale", "inv_norm_factor", "attn_scale",
 
 def _caps(reader: HeadReader) -> list[float]:
     """Settings that may be a soft-cap of the scores."""
-    attention: Any = reader.view.model.blocks[reader.layer].attn
+    attention = reader.view.model.blocks[reader.layer].attn
     owners = (getattr(attention, "original_component", None), attention, reader.view.cfg)
     found: list[float] = []
     for owner in owners:
@@ -405,7 +405,7 @@ def _caps(reader: HeadReader) -> list[float]:
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
-def _norm_module(attention: Any, side: SideName) -> Any:
+def _norm_module(attention: object, side: SideName) -> Any:
     """The module that normalises queries or keys."""
     return next((m for name in (f"{side}_norm", "qk_norm") if (m := getattr(attention, name, None)) is not None), None)
 

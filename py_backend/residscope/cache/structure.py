@@ -52,7 +52,7 @@ TRAINING = (
 )
 
 
-def in_training(model: Any) -> bool:
+def in_training(model: object) -> bool:
     """Whether a model, or the Hugging Face model in it, is in training mode."""
     return any(getattr(one, "training", False) is True for one in (model, getattr(model, "original_model", None)))
 
@@ -289,7 +289,7 @@ def embeds_otherwise(view: CacheView) -> bool:
     return embedded is not None and entering is not None and embedded.shape[-1] != entering.shape[-1]
 
 
-def _scalar(block: Any) -> Any:
+def _scalar(block: object) -> Any:
     return getattr(getattr(block, "original_component", None), "layer_scalar", None)
 
 
@@ -367,7 +367,7 @@ def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _O
 
 
 def _why_not_in_run(
-    view: CacheView, layer: int, part: Literal["attn", "mlp"], module: Any, found: LinearMap
+    view: CacheView, layer: int, part: Literal["attn", "mlp"], module: object, found: LinearMap
 ) -> str | None:
     """Why the layer did not apply this map in the cached run. None if it did, or if its input was not cached."""
     name = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
@@ -378,7 +378,7 @@ def _why_not_in_run(
 
 
 def _read(
-    view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, unknown: Any, shape: tuple[int, ...] | None
+    view: CacheView, part: Literal["attn", "mlp"], sublayer: object, unknown: object, shape: tuple[int, ...] | None
 ) -> _OutputMap:
     """Read the map from the weights. If `unknown` (a layer of unknown class) is given, compute it from its outputs."""
     try:
@@ -404,7 +404,7 @@ def _read(
         return _OutputMap(why_unread=str(error))
 
 
-def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
+def _out_weight(attention: object, shape: tuple[int, ...] | None) -> Tensor | None:
     with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
         W_O = tensor_of(getattr(attention, "W_O", None))
         if W_O is not None and W_O.ndim == 3:
@@ -420,7 +420,7 @@ def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"]
     return _output_map(view, layer, "mlp").weight
 
 
-def _neuron_weight(mlp: Any) -> Tensor | None:
+def _neuron_weight(mlp: object) -> Tensor | None:
     W_out = None
     with suppress(NotImplementedError):  # TransformerLens raises for a packed weight
         W_out = tensor_of(getattr(mlp, "W_out", None))

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from residscope.base.arrays import kind_of, tensor_of
 from residscope.base.legible import encodable
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
+from residscope.cache.model_types import Configured, has_config, is_model
 from residscope.compute.memo import Memo
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
-from residscope.terms import Component
+from residscope.terms import CacheLike, Component, MaskLike, ModelLike
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float, Int, Shaped
     from torch import Tensor
 
@@ -68,11 +70,11 @@ class CacheView:
 
     def __init__(
         self,
-        cache: Any,
-        model: Any = None,
+        cache: CacheLike,
+        model: ModelLike = None,
         tokens: Int[Tensor, "batch pos"] | None = None,
         seen: Seen | None = None,
-        attention_mask: Any = None,
+        attention_mask: MaskLike = None,
     ) -> None:
         activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)
         if not isinstance(activations, Mapping):
@@ -98,16 +100,15 @@ class CacheView:
                 "The model of this cache was deleted (`cache.model` is None), and attribution needs its weights. "
                 "Pass the model: `model=…`.",
             )
-        if not hasattr(model, "cfg"):
+        if not has_config(model):
             raise ResidscopeError(
                 "no-model",
                 f"`model=` takes the TransformerLens model itself, but was given {type(model).__name__}"
                 f"{_inside(model)}.",
             )
-        self.model: Any = model
-        self.cfg: Any = model.cfg
-        if not hasattr(model, "blocks"):
+        if not is_model(model):
             raise ResidscopeError("no-blocks", _no_blocks(model))
+        self.model, self.cfg = model, model.cfg
         self.seen = seen
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
         self.n_layers = self.memo.once(("layers",), self._layers)
@@ -387,7 +388,7 @@ class CacheView:
         return max([self.memo.once(("rounding step",), self._model_step), *map(step_of, kinds)])
 
     def _model_step(self) -> float:
-        kinds: list[Any] = []
+        kinds: list[torch.dtype | None] = []
         for name in ("W_E", "W_U"):
             with suppress(Exception):  # some models raise when a weight is read
                 kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
@@ -470,14 +471,14 @@ class CacheView:
         return None
 
 
-def _inside(model: Any) -> str:
+def _inside(model: object) -> str:
     """The end of a sentence that names the TransformerLens model inside this module. Empty if there is none."""
-    parts: dict[str, Any] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
+    parts: dict[str, object] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
     name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
     return "" if name is None else f", which holds it: pass `model.{name}`"
 
 
-def _no_blocks(model: Any) -> str:
+def _no_blocks(model: Configured) -> str:
     """The message for a model whose layers are not in `blocks`."""
     kind = type(model).__name__
     inside = _inside(model)
@@ -497,10 +498,10 @@ def _no_blocks(model: Any) -> str:
 class _Checked(NamedTuple):
     """A mask whose shape and values were checked."""
 
-    mask: Any
+    mask: Tensor
 
 
-def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
+def _mask(given: object, batch: int, n_pos: int) -> Tensor:
     """Check a mask that the user passed, and return it as zeros and ones."""
     if isinstance(given, Mapping) and "attention_mask" in given:  # the output of a tokenizer
         given = given["attention_mask"]

@@ -84,7 +84,7 @@ def not_compared() -> ResidscopeError:
     )
 
 
-def _draws(module: Any) -> bool:
+def _draws(module: object) -> bool:
     from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 
     return isinstance(module, _DropoutNd) and module.training and module.p > 0

@@ -164,7 +164,7 @@ def candidates(view: CacheView) -> list[Candidate]:
     return found
 
 
-def _at(block: Any, path: str) -> Any:
+def _at(block: object, path: str) -> object:
     for name in path.split("."):
         block = getattr(block, name, None)
     return block

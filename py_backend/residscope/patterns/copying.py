@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from einops import rearrange
 
@@ -192,7 +192,7 @@ def _embedding(view: CacheView) -> Float[Tensor, "d_vocab d_model"] | None:
     return embedding_rows(module, view, vocabulary_size(view.model))
 
 
-def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_head"] | None:
+def _values(view: CacheView, attention: object) -> Float[Tensor, "head d_model d_head"] | None:
     """The value weights of a layer's heads. None if the layer has no such weights."""
     module = getattr(attention, "v", None)
     if module is not None and not is_plain(module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import source_count
 from residscope.attribution.sources import wanted_heads
@@ -17,7 +17,7 @@ from residscope.patterns.map_target import check_weighting, map_target
 from residscope.patterns.segment_maps import SegmentAttention, all_notes, check_square, meaning_of, segment_sums
 from residscope.patterns.weighting import MEANINGS, WeightedAttention
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import Weighting
+from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -27,15 +27,15 @@ __all__ = ["SegmentAttention", "segment_attention"]
 
 
 def segment_attention(
-    cache: Any,
+    cache: CacheLike,
     segments: Segments,
-    heads: Any = None,
+    heads: Heads = None,
     *,
     weighting: Weighting = "pattern",
-    answers: Any = None,
+    answers: Answers = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
 ) -> SegmentAttention:
     """Compute how much each segment attends to each segment, for each head.
@@ -97,7 +97,7 @@ def segment_attention(
     return steadily(cache, model, tracked, work)
 
 
-def _wanted(view: CacheView, heads: Any) -> tuple[list[tuple[int, int]], list[str]]:
+def _wanted(view: CacheView, heads: object) -> tuple[list[tuple[int, int]], list[str]]:
     """The heads that the user named, or all heads. Also a note if some layers have no attention in this cache."""
     if heads is not None:
         return wanted_heads(view, heads), []
