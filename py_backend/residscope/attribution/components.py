@@ -15,20 +15,10 @@ from einops import rearrange
 
 from residscope.attribution.readout import Functional, Readout
 from residscope.base.arrays import as_list
+from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_weight, why_unread
 from residscope.cache.points import Point
-from residscope.cache.structure import (
-    OUT,
-    ComponentTerms,
-    Structure,
-    Terms,
-    coarse,
-    float8,
-    named_layers,
-    neuron_weight,
-    out_bias,
-    out_weight,
-    why_unread,
-)
+from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
+from residscope.cache.structure_notes import float8, named_layers
 from residscope.cache.view import CacheView, not_cached
 from residscope.compute.memo import size_of
 from residscope.compute.progress import report_progress

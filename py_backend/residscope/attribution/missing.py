@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.attribution.components import Rows, activations_for
 from residscope.cache.norms import Norm
-from residscope.cache.structure import Structure, named_layers
+from residscope.cache.structure import Structure
+from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView, ending, not_cached
 from residscope.errors import ResidscopeError
 from residscope.terms import Component

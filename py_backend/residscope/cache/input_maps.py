@@ -9,7 +9,7 @@ from einops import rearrange
 
 from residscope.cache.linear_maps import LinearMap, linear_map_of
 from residscope.cache.norms import Norm
-from residscope.cache.structure import neuron_weight, why_unread
+from residscope.cache.output_maps import neuron_weight, why_unread
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of, wrapped
 from residscope.errors import ResidscopeError

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from residscope.cache.structure import in_training
+from residscope.cache.structure_notes import in_training
 from residscope.causes.hooks import has_user_hooks
 
 T = TypeVar("T")

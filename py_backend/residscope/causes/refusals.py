@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.structure import in_training
+from residscope.cache.structure_notes import in_training
 from residscope.cache.view import CacheView
 from residscope.causes.hooks import all_modules
 from residscope.errors import ResidscopeError

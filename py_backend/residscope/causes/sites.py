@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from residscope.cache.structure import out_weight
+from residscope.cache.output_maps import out_weight
 from residscope.cache.view import CacheView
 
 if TYPE_CHECKING:
