@@ -19,7 +19,8 @@ from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_we
 from residscope.cache.points import Point
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
 from residscope.cache.structure_notes import float8, named_layers
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.memo import size_of
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct, dots, project

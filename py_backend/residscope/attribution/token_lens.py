@@ -24,7 +24,8 @@ from residscope.cache.positions import assumed, on_padding, resolve
 from residscope.cache.structure import Structure
 from residscope.cache.token_labels import padding_in_mean
 from residscope.cache.unembedding import Output, unembedding_of_stream
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.batching import blocks
 from residscope.compute.precision import working
 from residscope.compute.torch_context import in_torch_context

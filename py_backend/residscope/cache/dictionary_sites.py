@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from residscope.base.legible import cut
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
