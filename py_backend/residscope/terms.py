@@ -85,6 +85,43 @@ Padding = Literal["found", "none"]
 """Whether the padding that was found is left out (`found`), or all tokens count as real (`none`)."""
 
 
+# --- what users may pass ---------------------------------------------------------------------------------------------
+# A user may hold these in types of several libraries. So type checkers accept any object. The functions check it when
+# they are called, and refuse what does not fit with a sentence that says what is wrong.
+
+CacheLike = object
+"""A TransformerLens `ActivationCache`, an object with its attributes `cache_dict` and `model`, or a dictionary from
+names of activations to tensors (with `model=`)."""
+
+ModelLike = object
+"""A TransformerLens model: `HookedTransformer`, `TransformerBridge`, or another object with `cfg` and `blocks`. None:
+the cache's own model."""
+
+MaskLike = object
+"""1 for each real token and 0 for padding, `[batch, pos]`: a tensor, an array, lists, or the output of a tokenizer.
+None: padding is detected."""
+
+Answers = object
+"""A target, in any form that a user may write. One for all prompts: a token (its text or id), a pair `(answer,
+distractor)` of tokens or of sets of tokens, a direction (floats, `[d_model]`), or a target of `residscope.targets`. One
+per prompt: a list of tokens or pairs, ids or texts `[batch]` or `[batch, 2]` (tensor, array or pandas table), or
+directions `[batch, d_model]`. Also a `Target`. `attribution/targets.py` reads it."""
+
+Heads = object
+"""A head (`"L23H3"`, `"23.3"` or `(23, 3)`), or several. `cache/component_names.py` reads it."""
+
+PositionsLike = object
+"""Positions that are changed in a run: a number, several numbers, `"last"` or `"all"`."""
+
+ReplacementLike = object
+"""What takes the place of activations in a run: `"zero"`, `"mean"`, another cache, one prompt of it as a pair (cache,
+prompt), or token ids. `causes/replacement.py` reads it."""
+
+SaeLike = object
+"""An SAE or a transcoder with `encode`, `decode` and `W_dec`. Or a tuple of it, the name of the activation that it
+reads, and (for a transcoder) the name of the one that it reconstructs."""
+
+
 class Token(msgspec.Struct, frozen=True):
     """One entry of the model's vocabulary."""
 

@@ -13,6 +13,8 @@ MODULES: dict[str, list[str]] = {
     "cache/padding_tokens": ["padding", "tokenizers"],
     "cache/padding_notes": ["padding", "tokenizers"],
     "attribution/targets": ["targets", "answers", "attribution", "tokenizers"],
+    "attribution/answer_forms": ["targets", "answers", "attribution", "tokenizers"],
+    "attribution/written_answers": ["targets", "answers", "code"],
     "attribution/readout": ATTRIBUTION,
     "attribution/components": ATTRIBUTION,
     "attribution/reconcile": [*ATTRIBUTION, "held_against_the_run", "applied"],

@@ -34,8 +34,11 @@ def _has_shape(hint: Any) -> bool:
 
 def check_shapes() -> None:
     """Check shapes from now on. This must be called before any module of the package is imported."""
-    import torch  # noqa: F401 - before `TYPE_CHECKING` is set, because other packages must not see it
+    # Before `TYPE_CHECKING` is set, because other packages must not see it.
+    import torch  # noqa: F401
     import transformer_lens  # noqa: F401
+    from pandas import DataFrame  # noqa: F401
+    from plotly.graph_objects import Figure  # noqa: F401
 
     import residscope
 

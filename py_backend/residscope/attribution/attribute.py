@@ -24,7 +24,18 @@ from residscope.compute.memo import NoKeyError, key_of
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import AttentionScore, By, NormConvention, Target
+from residscope.terms import (
+    Answers,
+    AttentionScore,
+    By,
+    CacheLike,
+    Heads,
+    MaskLike,
+    ModelLike,
+    NormConvention,
+    SaeLike,
+    Target,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -34,19 +45,19 @@ __all__ = ["Attribution", "attribute"]
 
 
 def attribute(
-    cache: Any,
-    answers: Any,
+    cache: CacheLike,
+    answers: Answers,
     *,
     by: By = "head",
     position: Positions = "last",
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
-    heads: Any = None,
-    sae: Any = None,
+    heads: Heads = None,
+    sae: SaeLike = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> Attribution:
     """Decompose a number of the model into contributions of its components.
 
@@ -163,7 +174,7 @@ _KEPT = 16_000_000
 """Results with more bytes are not memoised."""
 
 
-def _key(model: Any, answers: Any, *options: Any) -> tuple[Hashable, ...] | None:
+def _key(model: object, answers: object, *options: object) -> tuple[Hashable, ...] | None:
     """A key for the result. None if one of the arguments has no key.
 
     For answers given as texts, the key contains the tokens of these texts in the current tokenizer.

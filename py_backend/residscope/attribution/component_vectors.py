@@ -25,7 +25,7 @@ from residscope.attribution.components import (
     with_steps,
 )
 from residscope.attribution.readout import Readout
-from residscope.cache.structure import out_weight
+from residscope.cache.output_maps import out_weight
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress

@@ -14,21 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from einops import rearrange
 
 from residscope.attribution.readout import Functional, Readout
+from residscope.base.arrays import as_list
+from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_weight, why_unread
 from residscope.cache.points import Point
-from residscope.cache.structure import (
-    OUT,
-    ComponentTerms,
-    Structure,
-    Terms,
-    coarse,
-    float8,
-    named_layers,
-    neuron_weight,
-    out_bias,
-    out_weight,
-    why_unread,
-)
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
+from residscope.cache.structure_notes import float8, named_layers
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.memo import size_of
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct, dots, project
@@ -542,7 +534,7 @@ def wanted_layers(view: CacheView, wanted: Any) -> list[int]:
     """
     if wanted is None:
         return list(range(view.n_layers))
-    wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    wanted = as_list(wanted)
     alone = isinstance(wanted, str) or not isinstance(wanted, Iterable)
     named = [view.check_layer(layer) for layer in ([wanted] if alone else wanted)]
     if not named:

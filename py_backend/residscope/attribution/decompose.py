@@ -309,7 +309,7 @@ def _plan(
     return readout.view.memo.once(key, lambda: components.plan_of(structure, by, wanted))
 
 
-def _check(by: str, norm: str, layers: Any, heads: Any, sae: Any) -> None:
+def _check(by: str, norm: str, layers: object, heads: object, sae: object) -> None:
     """Refuse options that contradict each other."""
     if by not in get_args(By):
         choice = ", ".join(f'"{name}"' for name in get_args(By))

@@ -32,7 +32,7 @@ _SOME = 64
 
 
 def feature_input(
-    view: CacheView, given: Any, feature: Any
+    view: CacheView, given: object, feature: object
 ) -> tuple[Component, Float[Tensor, " d_model"], FeatureInput, list[str]]:
     """Return the point of the stream that a feature reads, its encoder's direction, facts about it, and notes.
 

@@ -19,7 +19,7 @@ from residscope.base.legible import cut
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.dictionary_sites import setting
 from residscope.cache.structure import Structure
-from residscope.cache.view import not_cached
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.projection import distinct, project
 from residscope.errors import ResidscopeError
 from residscope.terms import Component

@@ -20,8 +20,8 @@ from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
+from residscope.cache.output_maps import out_weight, why_unread
 from residscope.cache.positions import assumed, on_padding, resolve
-from residscope.cache.structure import out_weight, why_unread
 from residscope.cache.unembedding import unembedding_of_stream
 from residscope.compute.precision import working
 from residscope.compute.projection import project

@@ -16,7 +16,7 @@ class InnerTarget:
     """A target object for `answers=` of `attribute`."""
 
     @property
-    def key_parts(self) -> tuple[Any, ...]:
+    def key_parts(self) -> tuple[object, ...]:
         """The kind of the target and all its arguments, for `compute.memo.key_of`."""
         return type(self).__name__, *(getattr(self, field.name) for field in fields(self))
 
@@ -32,7 +32,7 @@ class InnerTarget:
 class Neuron(InnerTarget):
     """The input of an MLP neuron."""
 
-    neuron: Any
+    neuron: object
     part: NeuronPart = "pre"
 
 
@@ -40,7 +40,7 @@ class Neuron(InnerTarget):
 class Direction(InnerTarget):
     """A direction at a point of the stream."""
 
-    vector: Any
+    vector: object
     at: str
 
 
@@ -49,14 +49,14 @@ class Feature(InnerTarget):
     """What a feature of an SAE or a transcoder reads, before its nonlinearity."""
 
     sae: Any
-    feature: Any
+    feature: object
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Output(InnerTarget):
     """The contribution of a head to another target, through what the head reads from a source."""
 
-    head: Any
+    head: object
     of: Any
     source: int | None = None
 
@@ -65,7 +65,7 @@ class Output(InnerTarget):
 class Score(InnerTarget):
     """The attention score of a head."""
 
-    head: Any
+    head: object
     destination: Position
     source: int
     versus: Versus = "most"
@@ -94,7 +94,7 @@ def next_token(versus: Literal["runner-up"] | None = None) -> Next:
     return Next(versus)
 
 
-def neuron(neuron: Any, part: NeuronPart = "pre") -> Neuron:
+def neuron(neuron: object, part: NeuronPart = "pre") -> Neuron:
     """Return a target: what an MLP neuron reads at a position, before its activation function.
 
     Args:
@@ -108,7 +108,7 @@ def neuron(neuron: Any, part: NeuronPart = "pre") -> Neuron:
     return Neuron(neuron, part)
 
 
-def feature(sae: Any, feature: int | str) -> Feature:
+def feature(sae: object, feature: int | str) -> Feature:
     """Return a target: what a feature of an SAE or a transcoder reads at a position, before its nonlinearity.
 
     This number is x · W_enc[:, feature] plus biases. It is compared with the SAE's own `encode` where the feature is
@@ -124,7 +124,7 @@ def feature(sae: Any, feature: int | str) -> Feature:
     return Feature(sae, feature)
 
 
-def direction(vector: Any, at: str = "final_post") -> Direction:
+def direction(vector: object, at: str = "final_post") -> Direction:
     """Return a target: the stream at a point, projected onto a direction (a probe, a steering vector, or any other).
 
     Args:
@@ -139,7 +139,7 @@ def direction(vector: Any, at: str = "final_post") -> Direction:
     return Direction(vector, at)
 
 
-def output(head: Any, of: Any, source: int | None = None) -> Output:
+def output(head: object, of: object, source: int | None = None) -> Output:
     """Return a target: what a head contributes to another target, through what the head reads at its source.
 
     The head's attention A is frozen at the cached pattern. The value is A[destination, source] · v[source] · W_O · g,
@@ -158,7 +158,7 @@ def output(head: Any, of: Any, source: int | None = None) -> Output:
     return Output(head, of, source)
 
 
-def attention(head: Any, destination: Position, source: int, versus: Versus = "most", side: Side = "query") -> Score:
+def attention(head: object, destination: Position, source: int, versus: Versus = "most", side: Side = "query") -> Score:
     """Return a target: the attention score of a head from a destination to a source, before the softmax.
 
     The rows of either side sum to the whole score.

@@ -21,7 +21,8 @@ from einops import rearrange
 from residscope.attribution.attention_score import HeadScore
 from residscope.attribution.components import BIAS_KIND, Plan, Rows, bias_of, components_in, head_outputs
 from residscope.attribution.readout import Readout
-from residscope.cache.structure import Terms, out_weight
+from residscope.cache.output_maps import out_weight
+from residscope.cache.structure import Terms
 from residscope.compute.memo import size_of
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from residscope.attribution.components import Rows, activations_for
 from residscope.cache.norms import Norm
-from residscope.cache.structure import Structure, named_layers
-from residscope.cache.view import CacheView, ending, not_cached
+from residscope.cache.structure import Structure
+from residscope.cache.structure_notes import named_layers
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import ending, not_cached
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 

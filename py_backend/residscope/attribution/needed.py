@@ -10,7 +10,8 @@ from residscope.attribution.head_inputs import read_names
 from residscope.attribution.inner_checks import is_inner, point_of
 from residscope.cache.points import Point, attention_point
 from residscope.cache.structure import Structure
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, By, StreamDirection, Target
 

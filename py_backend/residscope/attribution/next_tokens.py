@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
@@ -15,6 +15,7 @@ from residscope.compute.progress import report_progress
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
+from residscope.terms import CacheLike, MaskLike, ModelLike
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -41,12 +42,12 @@ class NextTokens:
 
 
 def next_tokens(
-    cache: Any,
+    cache: CacheLike,
     *,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> NextTokens:
     """Return the token that really follows each position, and the model's prediction of this token.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.base.packages import pandas
 from residscope.base.signed import signed
@@ -13,6 +13,8 @@ from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 
@@ -86,7 +88,7 @@ class Pairs:
         width = values.shape[1]
         return [(self.query[i // width].label, self.key[i % width].label, float(flat[i])) for i in chosen]
 
-    def to_frame(self, prompt: int | None = None) -> Any:
+    def to_frame(self, prompt: int | None = None) -> DataFrame:
         """Return a pandas table: a row for each component at the destination, a column for each one at the source.
 
         Args:
@@ -112,7 +114,7 @@ class Pairs:
         """
         return self.to_frame(prompt).to_csv(path)
 
-    def to_plotly(self, prompt: int | None = None, *, k: int = 16) -> Any:
+    def to_plotly(self, prompt: int | None = None, *, k: int = 16) -> Figure:
         """Return a plotly figure of the strongest components of each side. Blue is positive, orange is negative.
 
         Args:

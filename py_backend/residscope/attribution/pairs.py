@@ -7,7 +7,7 @@ are one component on each side.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from einops import einsum
@@ -33,7 +33,7 @@ from residscope.compute.batching import blocks
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
-from residscope.terms import AttentionScore, Component, Side, Target
+from residscope.terms import Answers, AttentionScore, CacheLike, Component, MaskLike, ModelLike, Side, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -50,13 +50,13 @@ BIASES = Component("biases")
 
 
 def pairs(
-    cache: Any,
-    target: Any,
+    cache: CacheLike,
+    target: Answers,
     by: By = "head",
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> Pairs:
     """Attribute an attention score to pairs of components: one writes at the destination, one at the source.
 

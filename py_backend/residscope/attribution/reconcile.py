@@ -20,17 +20,9 @@ from residscope.attribution.components import (
 )
 from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import rounding
-from residscope.cache.structure import (
-    OUT,
-    TRAINING,
-    ComponentTerms,
-    Structure,
-    Terms,
-    coarse,
-    float8,
-    in_training,
-    named_layers,
-)
+from residscope.cache.output_maps import coarse
+from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
+from residscope.cache.structure_notes import TRAINING, float8, in_training, named_layers
 from residscope.cache.unembedding import READ_BY_UNEMBEDDING
 from residscope.compute.precision import step_of
 from residscope.compute.progress import report_progress

@@ -17,6 +17,8 @@ from residscope.terms import By, Component, FigureKind, Reduce, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 
@@ -115,7 +117,7 @@ class Attribution:
         axis = self.axes.index("batch")
         return self.values.std(axis, correction=1 if self.values.shape[axis] > 1 else 0)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table: a row per label, a column per prompt (and per position or head, if there are any).
 
         Raises:
@@ -130,7 +132,7 @@ class Attribution:
             for axis, size in zip(self.axes[1:], values.shape[1:], strict=True)
         ]
         many = pd.MultiIndex.from_product(entries, names=names)
-        columns: Any = pd.RangeIndex(values.shape[1], name=names[0]) if len(names) == 1 else many
+        columns = pd.RangeIndex(values.shape[1], name=names[0]) if len(names) == 1 else many
         index = pd.Index(self.labels, name=self.axes[0])
         return pd.DataFrame(values.flatten(1).numpy(), index=index, columns=columns)
 
@@ -155,7 +157,7 @@ class Attribution:
         tokens: Sequence[str] | None = None,
         rows: Sequence[str] | None = None,
         names: tuple[str, str] = ("this", "other"),
-    ) -> Any:
+    ) -> Figure:
         """Return a plotly figure. Blue is positive, orange is negative.
 
         Args:

@@ -13,6 +13,7 @@ from residscope.terms import By, Reduce
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
     from torch import Tensor
 
 _ROLLED = {"source": "segment", "pos": "segment", "destination": "destination segment"}
@@ -92,7 +93,7 @@ class SegmentAttribution:
             found.append((*labels, value))
         return found
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table: a row for each label of the first axis, a column for each cell of the other axes.
 
         Raises:
@@ -100,7 +101,7 @@ class SegmentAttribution:
         """
         pd = pandas()
         names = [{"batch": "prompt"}.get(axis, axis) for axis in self.axes[1:]]
-        columns: Any = pd.MultiIndex.from_product([self.names(axis) for axis in self.axes[1:]], names=names)
+        columns = pd.MultiIndex.from_product([self.names(axis) for axis in self.axes[1:]], names=names)
         index = pd.Index(self.labels, name=self.axes[0])
         return pd.DataFrame(self.values.flatten(1).cpu().numpy(), index=index, columns=columns)
 

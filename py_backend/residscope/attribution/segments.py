@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from residscope.cache import positions
 from residscope.cache.segment_text import TokenText, found_segments, with_rest
@@ -13,7 +13,7 @@ from residscope.cache.special_tokens import SpecialTokens
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import SegmentBy
+from residscope.terms import CacheLike, MaskLike, ModelLike, SegmentBy
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -23,13 +23,13 @@ __all__ = ["Segments", "segments"]
 
 
 def segments(
-    cache: Any,
+    cache: CacheLike,
     prompt: int = 0,
     by: SegmentBy | Sequence[tuple[str, int, int]] = "sentence",
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> Segments:
     """Divide a prompt into segments, by its text or by ranges that you give.
 
@@ -67,7 +67,7 @@ def segments(
     return steadily(cache, model, tracked, work)
 
 
-def segments_of(view: CacheView, prompt: int, by: Any) -> Segments:
+def segments_of(view: CacheView, prompt: int, by: object) -> Segments:
     """Return the segments of a prompt, for a caller that already has a view.
 
     Args:

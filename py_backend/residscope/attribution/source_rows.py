@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.decomposition import Part
 from residscope.attribution.head_inputs import gated, read_names
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def source_rows(readout: Readout, heads: Any, to_explain: Tensor | None) -> Part:
+def source_rows(readout: Readout, heads: object, to_explain: Tensor | None) -> Part:
     """Return the source contributions of heads. `measured` is the contribution of each head, from `hook_z`."""
     view = readout.view
     named = wanted_heads(view, heads)

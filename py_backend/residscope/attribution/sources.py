@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from einops import rearrange
 
 from residscope.attribution.components import head_directions
 from residscope.attribution.head_inputs import ALL, HeadInputs, check_heads, head_inputs
 from residscope.attribution.readout import Readout
+from residscope.base.arrays import as_list
 from residscope.cache.component_names import parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
+from residscope.terms import Heads
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -139,17 +141,17 @@ def not_from_sources(size: float) -> str:
     )
 
 
-def wanted_heads(view: CacheView, heads: Any) -> list[tuple[int, int]]:
+def wanted_heads(view: CacheView, heads: Heads) -> list[tuple[int, int]]:
     """Return the layers and indices of heads that a user named: one head, or a list like `["9.9", "L9H6", (10, 7)]`.
 
     Raises:
         ResidscopeError: If the list is empty, or an entry is not a head of this model.
     """
-    heads = heads.tolist() if hasattr(heads, "tolist") else heads
-    alone = isinstance(heads, str) or (isinstance(heads, tuple) and all(hasattr(n, "__index__") for n in heads))
-    if not isinstance(heads, Iterable) and heads is not None:
-        heads, alone = str(heads), True  # a single number is not a head: `parse` raises with the reason
-    names = [heads] if alone and heads else list(heads or ())
+    given = as_list(heads)
+    alone = isinstance(given, str) or (isinstance(given, tuple) and all(hasattr(n, "__index__") for n in given))
+    if not isinstance(given, Iterable) and given is not None:
+        given, alone = str(given), True  # a single number is not a head: `parse` raises with the reason
+    names = [given] if alone and given else list(given or ())
     if not names:
         raise ResidscopeError("heads", 'No head is given: name at least one, such as `heads=["9.9", "9.6"]`.')
     places = [parse(head) for head in names]

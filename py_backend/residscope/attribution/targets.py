@@ -7,7 +7,6 @@ target = (final norm's output) · u + β. `target_reading` does the same for tar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -15,6 +14,15 @@ from uuid import uuid4
 
 import msgspec
 
+from residscope.attribution.answer_forms import (
+    check_columns,
+    contrast_of,
+    entries,
+    has_target,
+    is_array,
+    shortened,
+    unpacked,
+)
 from residscope.attribution.feature_target import feature_input
 from residscope.attribution.inner_checks import check_inner, check_through, position_in
 from residscope.attribution.inner_targets import (
@@ -32,9 +40,9 @@ from residscope.attribution.inner_targets import (
     next_token,
     output,
 )
+from residscope.attribution.written_answers import as_answers
 from residscope.base.arrays import tensor_of, unreadable_kind
-from residscope.base.legible import cut
-from residscope.cache.component_names import name, parse, parse_neuron, parse_point
+from residscope.cache.component_names import parse, parse_neuron, parse_point
 from residscope.cache.unembedding import Output as LogitsOutput
 from residscope.cache.unembedding import unembedding_of_stream
 from residscope.cache.view import CacheView
@@ -42,17 +50,14 @@ from residscope.cache.vocabulary import Vocabulary, quote
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import (
+    Answers,
     AttentionScore,
-    Component,
-    Contrast,
-    FeatureInput,
     NeuronInput,
     NeuronPart,
     NextToken,
     StreamDirection,
     Target,
     Through,
-    Token,
 )
 
 if TYPE_CHECKING:
@@ -115,7 +120,7 @@ class Targets:
         """The scale and the soft-cap between the unembedding's output and the model's logits."""
         return LogitsOutput.of(self.view.model)
 
-    def resolve(self, answers: Any) -> Target:
+    def resolve(self, answers: Answers) -> Target:
         """Convert answers to the normal form.
 
         Args:
@@ -133,27 +138,27 @@ class Targets:
             return self._checked(answers)
         if isinstance(answers, InnerTarget):
             return self._checked(self._inner(answers))
-        if _has_target(answers):
+        if has_target(answers):
             raise ResidscopeError(
                 "answers",
                 "A target inside the model cannot be part of a list, a set or a pair. It is read in all prompts: "
                 "attribute one target at a time.",
             )
-        answers = _unpacked(answers)
+        answers = unpacked(answers)
         if is_array(answers):
             if (kind := unreadable_kind(answers)) is not None:
                 raise ResidscopeError("answers", f"The answers are a {kind}: give an ordinary tensor of numbers.")
             answers = tensor_of(answers)
             if answers.is_floating_point():
                 return Target([], self._direction(answers.detach()))
-            answers = _entries(answers)
+            answers = entries(answers)
         if isinstance(answers, list):
             answers = cast("list[Any]", answers)
             self._check_count(len(answers), answers)
-            return Target([self._contrast(answer) for answer in answers])
+            return Target([contrast_of(answer, self.vocabulary, self.notes) for answer in answers])
         if isinstance(answers, tuple):
-            self._check_columns(cast("tuple[Any, ...]", answers))
-        return Target([self._contrast(answers)])
+            check_columns(cast("tuple[object, ...]", answers), self.view.batch)
+        return Target([contrast_of(answers, self.vocabulary, self.notes)])
 
     def _checked(self, target: Target) -> Target:
         """Check that a target in the normal form fits this cache. A view may have sent it."""
@@ -279,9 +284,9 @@ class Targets:
                 raise ResidscopeError("answers", f'`versus={given.versus!r}` is not known: use "runner-up" or None.')
             return Target([], next_token=NextToken(given.versus))
         if isinstance(given, Direction):
-            place, vector = parse_point(given.at), _unpacked(given.vector)
+            place, vector = parse_point(given.at), unpacked(given.vector)
             if not is_array(vector) or unreadable_kind(vector) is not None or not tensor_of(vector).is_floating_point():
-                raise ResidscopeError("direction", f"`vector={_short(vector)}` is not a tensor of floats [d_model].")
+                raise ResidscopeError("direction", f"`vector={shortened(vector)}` is not a tensor of floats [d_model].")
             key = self._direction(tensor_of(vector).detach())
             return Target([], key) if place.layer is None else Target([], inner=StreamDirection(key, place.label))
         if isinstance(given, Feature):
@@ -311,67 +316,6 @@ class Targets:
         raise ResidscopeError(
             "answers-length",
             f"{count} answers were given for {self.view.batch} prompts: give one for all, or one per prompt.{hint}",
-        )
-
-    def _check_columns(self, pair: tuple[Any, ...]) -> None:
-        """Refuse a pair of lists that could mean two columns (an entry for each prompt) or two sets of tokens."""
-        lengths = [len(side) if isinstance(side, list) else 0 for side in pair]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if len(pair) == 2 and self.view.batch > 1 and self.view.batch in lengths:
-            raise ResidscopeError(
-                "answers",
-                f"{_short(pair)} can be read in two ways, because there are {self.view.batch} prompts. For one "
-                "pair for each prompt, write a list: `list(zip(answers, distractors))`. For sets of tokens, whose mean "
-                "is taken in every prompt, write `({…}, {…})`.",
-            )
-
-    def _contrast(self, answer: Any) -> Contrast:
-        if is_array(answer) and answer.ndim == 1 and len(answer) == 2:  # a row of an array `[batch, 2]`
-            answer = tuple(answer.tolist())
-        if isinstance(answer, tuple):
-            if len(answer) != 2:
-                raise ResidscopeError(
-                    "answers", f"A pair is (answer, distractor), but {answer!r} has {len(answer)} entries."
-                )
-            if any(isinstance(side, tuple) for side in answer):
-                raise ResidscopeError(
-                    "answers",
-                    f"{answer!r} contains pairs: give the pairs of several prompts as a list, [(…, …), (…, …)].",
-                )
-            return Contrast(self._tokens(answer[0]), self._tokens(answer[1]))
-        if isinstance(answer, list):
-            raise ResidscopeError(
-                "answers",
-                f"{answer!r} could be a pair or a set: write a pair as a tuple, (answer, distractor), "
-                "and a set as {…}.",
-            )
-        return Contrast(self._tokens(answer), [])
-
-    def _tokens(self, side: Any) -> list[Token]:
-        """The tokens of one side of a contrast. The side is a token, or a list or set of tokens (for their mean)."""
-        if isinstance(side, str):
-            check = self.vocabulary.require(side)
-            if check.tokens[0].text != side.replace("▁", " ") and check.message not in self.notes:
-                self.notes.append(check.message)
-            return check.tokens
-        if is_array(side) and side.ndim == 0:
-            side = side.item()
-        if isinstance(side, int) and not isinstance(side, bool):
-            return [self.vocabulary.token(side)]
-        if is_array(side) or hasattr(side, "to_numpy"):
-            raise ResidscopeError(
-                "answers",
-                "A side of a pair is one token or a set of tokens, not an array or a column of a table. Give a list "
-                "with a pair for each prompt, `list(zip(answers, distractors))`, or all ids as one tensor, "
-                "`torch.stack([answers, distractors], dim=1)`.",
-            )
-        if isinstance(side, list | set | frozenset | tuple):
-            if not side:
-                raise ResidscopeError("answers", "A side of the answers is empty: give at least one token.")
-            return [token for part in side for token in self._tokens(part)]
-        raise ResidscopeError(
-            "answers",
-            f"{_short(side)} is not an answer{_kind(side)}: give a token as text or id, a pair (answer, distractor), a "
-            "list with one of these for each prompt, or a tensor of ids, [batch] or [batch, 2].",
         )
 
     def _direction(self, direction: Tensor) -> str:
@@ -411,7 +355,7 @@ def _weights(target: Target) -> tuple[Tensor, Tensor]:
     return ids, torch.tensor(alpha, dtype=torch.float64, device="cpu").float()
 
 
-def explain(text: str, model: Any) -> str:
+def explain(text: str, model: object) -> str:
     """Return how a model's tokenizer splits a string, and what to use as a target if the string is not one token.
 
     Args:
@@ -425,89 +369,3 @@ def explain(text: str, model: Any) -> str:
     if not check.single:
         return check.message
     return f"{quote(text)} is one token in this model, id {check.tokens[0].id}. {check.message}".rstrip()
-
-
-def is_array(value: Any) -> bool:
-    """Return whether a value is a torch tensor, a numpy array, or a scalar of either."""
-    return not isinstance(value, str) and hasattr(value, "ndim") and hasattr(value, "tolist")
-
-
-def _unpacked(answers: Any) -> Any:
-    """Columns of tables, numpy arrays and ranges as lists. Arrays of floats (directions) stay arrays."""
-    if isinstance(answers, range):
-        return list(answers)
-    if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
-        answers = answers.to_numpy()
-    kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's dtypes have no `kind`
-    if kind is None or isinstance(answers, str):  # a torch tensor, or not an array; numpy has its own string type
-        return answers
-    return answers.astype("float64") if kind == "f" else _entries(answers)  # a byte order that torch can read
-
-
-def _has_target(answers: Any) -> bool:
-    """Whether answers contain a target inside the model."""
-    if not isinstance(answers, list | tuple | set | frozenset):
-        return False
-    parts = cast("list[Any]", list(answers))
-    return any(isinstance(part, InnerTarget | Target) or _has_target(part) for part in parts)
-
-
-def _entries(answers: Any) -> list[Any]:
-    """An array of ids or texts as a list of answers: one answer or one pair for each prompt."""
-    rows, shape = answers.tolist(), list(answers.shape)
-    if not shape:
-        return [rows]
-    if len(shape) == 1:
-        return rows
-    if len(shape) == 2 and shape[1] in (1, 2):
-        return [tuple(row) if len(row) == 2 else row[0] for row in rows]
-    raise ResidscopeError(
-        "answers", f"An array of answers is [batch] or [batch, 2], but this one has the shape {shape}."
-    )
-
-
-def _short(value: Any) -> str:
-    """The `repr` of a value, shortened."""
-    return cut(repr(value), 80)
-
-
-def _kind(value: Any) -> str:
-    """A hint for a value of the wrong kind. Empty if there is none."""
-    if isinstance(value, Mapping):
-        return ", but a dict"
-    return " (write `list(…)` around it)" if isinstance(value, Iterator) else ""
-
-
-def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, Any] | None = None) -> Any:
-    """Return a target in the form that a user would write, such as `" Mary"`, `(" Mary", " John")`, a set, a list."""
-
-    def side(tokens: list[Token]) -> Any:
-        # The text is used only if it encodes to exactly this token, otherwise the id.
-        names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
-        # A set, because a list could mean one answer per prompt. A repeated token counts twice, so it needs a list.
-        return names[0] if len(names) == 1 else set(names) if len(set(names)) == len(names) else names
-
-    def one(contrast: Contrast) -> Any:
-        answer = side(contrast.answer)
-        return (answer, side(contrast.distractor)) if contrast.distractor else answer
-
-    if target.through:
-        *before, last = target.through
-        of = as_answers(msgspec.structs.replace(target, through=before), vocabulary, directions)
-        return Output(name(last.layer, last.head), of, last.source)
-    match target.inner:
-        case NeuronInput(layer, number, part):
-            return Neuron(Component("neuron", layer, number).label, part)
-        case AttentionScore(layer, head, destination, source, versus, which):
-            return Score(name(layer, head), destination, source, versus, which)
-        case StreamDirection(feature=FeatureInput()):
-            return target  # it can be resolved again as long as its direction is kept
-        case StreamDirection(key, at):
-            return Direction(key if directions is None else directions[key], at)
-        case None:
-            pass
-    if target.next_token is not None:
-        return Next(target.next_token.versus)
-    written = [one(contrast) for contrast in target.contrasts]
-    alone = len(written) == 1 and not (isinstance(written[0], tuple) and any(isinstance(s, list) for s in written[0]))
-    return written[0] if alone else written

@@ -24,16 +24,19 @@ from residscope.cache.positions import assumed, on_padding, resolve
 from residscope.cache.structure import Structure
 from residscope.cache.token_labels import padding_in_mean
 from residscope.cache.unembedding import Output, unembedding_of_stream
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.batching import blocks
 from residscope.compute.precision import working
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
-from residscope.terms import Component, NormConvention, Target
+from residscope.terms import Answers, CacheLike, Component, MaskLike, ModelLike, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 __all__ = ["TokenLens", "lens", "token_lens"]
@@ -76,18 +79,18 @@ class TokenLens:
     target: Target | None = None
     model: str = ""
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table of the most likely tokens: a row for each point, a column for each position.
 
         Raises:
             ResidscopeError: If pandas is not installed, or cannot be imported.
         """
         pd = pandas()
-        columns: Any = pd.Index(self.positions, name="position")
+        columns = pd.Index(self.positions, name="position")
         rows = [[tokens[0] for tokens in row] for row in self.tokens]
         return pd.DataFrame(rows, index=pd.Index(self.points, name="point"), columns=columns)
 
-    def to_plotly(self) -> Any:
+    def to_plotly(self) -> Figure:
         """Return a plotly figure with the most likely token in each cell. The colour shows this token's probability.
 
         Returns:
@@ -114,8 +117,8 @@ class TokenLens:
 
 
 def token_lens(
-    cache: Any,
-    answers: Any = None,
+    cache: CacheLike,
+    answers: Answers = None,
     *,
     prompt: int | None = None,
     k: int = 5,
@@ -124,8 +127,8 @@ def token_lens(
     norm: NormConvention = "recomputed",
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> TokenLens:
     """Compute what the model would predict if its layers ended at points of the residual stream (logit lens).
 
@@ -416,12 +419,12 @@ def _answers(view: CacheView, target: Target) -> Int[Tensor, "batch read token"]
     return ids.expand(view.batch, -1)[:, None]
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Return whether a value is a whole number, of Python or from an array."""
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def _named_points(wanted: Any) -> list[str]:
+def _named_points(wanted: object) -> list[str]:
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(wanted, Iterable):
         raise ResidscopeError(

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tensor_of(array: Any) -> Tensor:
+def tensor_of(array: object) -> Tensor:
     """Return a tensor unchanged, or an array or a list as a tensor on the CPU.
 
     Without `device="cpu"`, `torch.as_tensor` would use the default device (`torch.set_default_device`). That device may
@@ -24,7 +24,7 @@ def tensor_of(array: Any) -> Tensor:
     return array if isinstance(array, torch.Tensor) else torch.as_tensor(array, device="cpu")
 
 
-def unreadable_kind(value: Any) -> str | None:
+def unreadable_kind(value: object) -> str | None:
     """Return the kind of a tensor whose numbers cannot be read by index. None for all other values."""
     import torch
 
@@ -39,6 +39,12 @@ def unreadable_kind(value: Any) -> str | None:
     return "quantized tensor" if value.is_quantized else None
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """Return the kind of a value, in words that follow "a"."""
     return unreadable_kind(value) or type(value).__name__
+
+
+def as_list(value: object) -> Any:
+    """Return an array or a tensor as a list (one without axes as a number). Any other value is returned unchanged."""
+    read = getattr(value, "tolist", None)
+    return value if read is None else read()

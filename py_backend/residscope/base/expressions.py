@@ -74,7 +74,7 @@ def path_text(path: Path) -> str:
     return path.variable + "".join(steps)
 
 
-def key_text(key: Any) -> str:
+def key_text(key: object) -> str:
     """Return a key as Python code. `…` for a very large number, or a type whose `repr` may run the user's code."""
     if key is None or type(key) is bool or type(key) is float:
         return repr(key)

@@ -74,7 +74,7 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
     return _cut(matrix, tensor_of(getattr(linear, "bias", None)), index, count, width, view, layer, side)
 
 
-def _attribute(owner: Any, name: str) -> Tensor | None:
+def _attribute(owner: object, name: str) -> Tensor | None:
     with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
         return tensor_of(getattr(owner, name, None))
     return None

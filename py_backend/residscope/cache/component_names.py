@@ -6,19 +6,20 @@ Only this module reads such names. All other code uses a `Component` and its lab
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any
 
+from residscope.base.arrays import as_list
 from residscope.errors import ResidscopeError
-from residscope.terms import Component
+from residscope.terms import Component, Heads
 
 _HEAD = re.compile(r"L?(\d+)[.H](\d+)")
 _NEURON = re.compile(r"L?(\d+)[.N](\d+)")
 _POINT = re.compile(r"(\d+)_(?:(pre)|(mid))")
 
 
-def parse(head: Any) -> tuple[int, int]:
+def parse(head: object) -> tuple[int, int]:
     """Return the layer and the index of a head, written in any of the accepted forms.
 
     Raises:
@@ -30,14 +31,14 @@ def parse(head: Any) -> tuple[int, int]:
     return place
 
 
-def parse_heads(heads: Any) -> list[tuple[int, int]]:
+def parse_heads(heads: Heads) -> list[tuple[int, int]]:
     """Return the layers and indices of one or several heads.
 
     Raises:
         ResidscopeError: If `heads` is empty, or if one of them is not a head or is named twice.
     """
-    single = isinstance(heads, str) or _place(heads, _HEAD) is not None or not hasattr(heads, "__iter__")
-    found = [parse(head) for head in ([heads] if single else heads)]
+    several = isinstance(heads, Iterable) and not isinstance(heads, str) and _place(heads, _HEAD) is None
+    found = [parse(head) for head in (heads if isinstance(heads, Iterable) and several else [heads])]
     if not found:
         raise ResidscopeError("heads", "`heads=` names no head.")
     twice = next((head for at, head in enumerate(found) if head in found[:at]), None)
@@ -46,7 +47,7 @@ def parse_heads(heads: Any) -> list[tuple[int, int]]:
     return found
 
 
-def parse_neuron(neuron: Any) -> tuple[int, int]:
+def parse_neuron(neuron: object) -> tuple[int, int]:
     """Return the layer and the index of a neuron, written as `"L5N123"`, `"5.123"` or `(5, 123)`.
 
     Raises:
@@ -60,7 +61,7 @@ def parse_neuron(neuron: Any) -> tuple[int, int]:
 
 def _place(given: Any, form: re.Pattern[str]) -> tuple[int, int] | None:
     """A layer and an index, from a name of this form or from a pair of numbers. None for anything else."""
-    given = given.tolist() if hasattr(given, "tolist") else given
+    given = as_list(given)
     match = form.fullmatch(given.strip()) if isinstance(given, str) else None
     pair = match.groups() if match else given
     try:
@@ -72,7 +73,7 @@ def _place(given: Any, form: re.Pattern[str]) -> tuple[int, int] | None:
     return layer, number
 
 
-def parse_point(name: Any) -> Component:
+def parse_point(name: object) -> Component:
     """Return a point of the stream from its name.
 
     Raises:

@@ -74,7 +74,7 @@ class Dictionary:
     like: Tensor
 
     @classmethod
-    def of(cls, view: CacheView, given: Any) -> Dictionary:
+    def of(cls, view: CacheView, given: object) -> Dictionary:
         """Return the dictionary for the value that a user gave as `sae=`.
 
         Raises:

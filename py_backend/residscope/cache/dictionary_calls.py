@@ -25,7 +25,7 @@ class KeptState:
         buffers: Each buffer of a module in training mode, its version, and a copy of its values.
     """
 
-    attributes: list[tuple[dict[str, Any], dict[str, Any]]]
+    attributes: list[tuple[dict[str, object], dict[str, object]]]
     buffers: list[tuple[Tensor, int, Tensor]]
 
     def restore(self) -> None:
@@ -74,7 +74,7 @@ def as_found(sae: Any) -> Generator[None, None, None]:
             state.restore()
 
 
-def called(name: str, sae: Any, method: str, given: Tensor, wanted: str) -> Tensor:
+def called(name: str, sae: object, method: str, given: Tensor, wanted: str) -> Tensor:
     """Call a method of an SAE, and return its result as a detached, dense tensor.
 
     Args:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from residscope.base.legible import cut
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
@@ -100,7 +101,7 @@ def held_as(view: CacheView, name: str) -> str:
     return held
 
 
-def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
+def parts_of(given: object) -> tuple[object, str | None, str | None]:
     """Return the SAE, and the names of the encoded and the reconstructed activation. Both None if no name was given.
 
     Raises:
@@ -129,7 +130,7 @@ def parts_of(given: Any) -> tuple[Any, str | None, str | None]:
     return given, read, written
 
 
-def site_of(view: CacheView, sae: Any, read: str | None, written: str | None) -> Site:
+def site_of(view: CacheView, sae: object, read: str | None, written: str | None) -> Site:
     """Return the site of an SAE or a transcoder, from the given names, or else from its configuration.
 
     Raises:
@@ -168,12 +169,12 @@ def site_of(view: CacheView, sae: Any, read: str | None, written: str | None) ->
     return Site(layer, cast("SiteKind", found[2]), read)
 
 
-def kind_of_sae(sae: Any) -> str:
+def kind_of_sae(sae: object) -> str:
     """Return an SAE in words, for messages, with its class: "SAE `StandardSAE`"."""
     return f"SAE `{type(sae).__name__}`"
 
 
-def setting(sae: Any, name: str) -> Any:
+def setting(sae: object, name: str) -> Any:
     """Return a field of an SAE's configuration, or of its `metadata` (newer SAELens). None if it has no such field."""
     cfg = getattr(sae, "cfg", None)
     for owner in (cfg, _field(cfg, "metadata")):
@@ -183,14 +184,14 @@ def setting(sae: Any, name: str) -> Any:
     return None
 
 
-def _field(owner: Any, name: str) -> Any:
+def _field(owner: object, name: str) -> object:
     return cast("Mapping[str, Any]", owner).get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
 
 
 _NEURONPEDIA = re.compile(r"[\w.-]+(/[\w.-]+)+")
 
 
-def neuronpedia_id(sae: Any) -> str:
+def neuronpedia_id(sae: object) -> str:
     """Return the id of an SAE on Neuronpedia, such as `gpt2-small/8-res-jb`. Empty if its configuration has none."""
     found = setting(sae, "neuronpedia_id")
     is_id = isinstance(found, str) and _NEURONPEDIA.fullmatch(found) and ".." not in found

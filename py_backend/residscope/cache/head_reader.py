@@ -12,8 +12,9 @@ from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
 from residscope.cache.norms import Norm
 from residscope.cache.padding import Padding, padding
 from residscope.cache.points import Point, attention_point
-from residscope.cache.structure import named_layers
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.structure_notes import named_layers
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
 

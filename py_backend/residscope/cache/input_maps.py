@@ -9,7 +9,7 @@ from einops import rearrange
 
 from residscope.cache.linear_maps import LinearMap, linear_map_of
 from residscope.cache.norms import Norm
-from residscope.cache.structure import neuron_weight, why_unread
+from residscope.cache.output_maps import neuron_weight, why_unread
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of, wrapped
 from residscope.errors import ResidscopeError
@@ -145,7 +145,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
     )
 
 
-def _whole_map(view: CacheView, layer: int, which: str, module: Any) -> LinearMap:
+def _whole_map(view: CacheView, layer: int, which: str, module: object) -> LinearMap:
     """The linear map of a module. If the module's class is not known, the module is called to find the map."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     linear = wrapped(module)
@@ -159,7 +159,7 @@ def _size(found: LinearMap) -> int:
     return found.size
 
 
-def _attribute(owner: Any, name: str) -> Tensor | None:
+def _attribute(owner: object, name: str) -> Tensor | None:
     with suppress(Exception):  # TransformerLens raises for weights that a layer does not have
         return tensor_of(getattr(owner, name, None))
     return None
@@ -216,7 +216,7 @@ def check_neuron(view: CacheView, layer: int, index: int, part: NeuronPart) -> i
     return len(weight)
 
 
-def _submodule(mlp: Any, side: Literal["in", "gate"]) -> Any:
+def _submodule(mlp: object, side: Literal["in", "gate"]) -> Any:
     return getattr(mlp, side, None) if hasattr(mlp, side) else getattr(mlp, f"dense_{side}", None)
 
 

@@ -52,10 +52,10 @@ _WRAPPED = ("_original_component", "original_component")
 _DEEP, _LONG = 4, 64
 """Containers of at most `_LONG` items are compared down to the depth `_DEEP`, others only by type and length."""
 
-VOLATILE: Any = object()
+VOLATILE: object = object()
 """A value that changes with every call of the layer, such as a counter of calls. It equals any value."""
 
-_volatile: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+_volatile: weakref.WeakKeyDictionary[object, set[str]] = weakref.WeakKeyDictionary()
 
 
 def is_read(place: str, name: str) -> bool:
@@ -99,7 +99,7 @@ class Layers:
         self._references = [watched.module for watched in self._watched]
         self._last: _Compared | None = None
 
-    def state(self, model: Any) -> tuple[LayerState, tuple[bool, ...]]:
+    def state(self, model: object) -> tuple[LayerState, tuple[bool, ...]]:
         """Return the present state of modules and settings, and which modules are in training mode.
 
         The training mode is read only for modules whose attributes are all compared. If the state has not changed, it
@@ -147,7 +147,7 @@ class _Watched(NamedTuple):
     whole: bool
     names: tuple[str, ...]
 
-    def put_into(self, found: _Held, module: Any, held: dict[str, Any], *, whole: bool) -> None:
+    def put_into(self, found: _Held, module: object, held: dict[str, Any], *, whole: bool) -> None:
         """Add the module's present attributes to `found`: all of them if `whole`."""
         if "forward" in held:
             found.put((self.place, "forward"), held["forward"])
@@ -176,7 +176,7 @@ class _Compared:
         self._kinds = list(map(type, modules))
         self._replaced = list(map(dict.__contains__, held, repeat("forward")))
         self._attributes: list[tuple[int, str]] = []
-        self._values: list[Any] = []
+        self._values: list[object] = []
         self.others: list[tuple[int, bool]] = []
         self.plain: LayerState = {}
         self.found: LayerState | None = None
@@ -205,7 +205,7 @@ class _Compared:
         )
 
 
-def _put_settings(found: _Held, model: Any) -> None:
+def _put_settings(found: _Held, model: object) -> None:
     """Add the settings of the model, its adapter and its configurations to `found`."""
     inner, adapter = getattr(model, "original_model", None), getattr(model, "adapter", None)
     wrapped = getattr(inner, "config", None)
@@ -245,13 +245,13 @@ def probing(copied: Any, layer: Any) -> Generator[None, None, None]:
                 _volatile.setdefault(original, set()).update(changed)
 
 
-def _held(module: Any) -> LayerState:
+def _held(module: object) -> LayerState:
     found = _Held(attributes())
     _put_all(found, "", module)
     return found.all()
 
 
-def _put_all(found: _Held, place: str, module: Any) -> None:
+def _put_all(found: _Held, place: str, module: object) -> None:
     held, volatile = found.own(module), _volatile.get(module, ())
     buffers: dict[str, Any] = held.get("_buffers") or {}
     for name in [*(held.keys() - _usual()), *buffers]:
@@ -273,7 +273,7 @@ class _Held:
         self._tensors: list[Tensor] = []
         self._of: list[tuple[str, str]] = []
 
-    def put(self, key: tuple[str, str], value: Any) -> None:
+    def put(self, key: tuple[str, str], value: object) -> None:
         kind = type(value)
         self.known[key] = (kind, value) if kind in SCALARS else self._frozen(key, value, _DEEP)
 
@@ -307,7 +307,7 @@ class _Held:
             return id(value)
 
 
-def _entries(kind: Any, value: Any) -> list[Any] | None:
+def _entries(kind: Any, value: object) -> list[object] | None:
     """The items of a built-in container, read without calling overridden methods. None for all other values."""
     if issubclass(kind, dict):
         return list(dict.items(cast("dict[Any, Any]", value)))
@@ -328,7 +328,7 @@ def _state(tensor: Tensor, sample: bytes | None) -> object:
         return what, sample, id(tensor), -1 if tensor.is_inference() else tensor._version
 
 
-def _wrapped(module: Any, inner: dict[int, list[tuple[str, Any]]]) -> Any:
+def _wrapped(module: object, inner: dict[int, list[tuple[str, Any]]]) -> Any:
     """The layer that a bridge's component wraps. Any other module is returned unchanged."""
     for _ in range(8):
         within = next((child for name, child in inner[id(module)] if name in _WRAPPED and id(child) in inner), None)
@@ -338,7 +338,7 @@ def _wrapped(module: Any, inner: dict[int, list[tuple[str, Any]]]) -> Any:
     return module
 
 
-def _gather(module: Any, inner: dict[int, list[tuple[str, Any]]], found: set[int]) -> None:
+def _gather(module: object, inner: dict[int, list[tuple[str, Any]]], found: set[int]) -> None:
     """Add the ids of a module and of all modules inside it to `found`."""
     if id(module) in found or id(module) not in inner:
         return
@@ -347,7 +347,7 @@ def _gather(module: Any, inner: dict[int, list[tuple[str, Any]]], found: set[int
         _gather(child, inner, found)
 
 
-def attributes() -> Callable[[Any], dict[str, Any]]:
+def attributes() -> Callable[[object], dict[str, Any]]:
     """Return a function that reads a module's `__dict__` without running overridden code."""
     from torch.nn import Module
 

@@ -31,8 +31,8 @@ class Layout(NamedTuple):
         extent: Number of prompts and of positions.
     """
 
-    names: tuple[Any, ...]
-    left_out: frozenset[Any]
+    names: tuple[object, ...]
+    left_out: frozenset[object]
     others: dict[str, str]
     arrays: tuple[str, ...]
     has_saes: bool
@@ -72,7 +72,11 @@ def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def layout_of(
-    held: dict[Any, Any], activations: dict[str, Tensor], others: dict[str, str], has_batch_dim: bool | None, cfg: Any
+    held: dict[Any, Any],
+    activations: dict[str, Tensor],
+    others: dict[str, str],
+    has_batch_dim: bool | None,
+    cfg: object,
 ) -> Layout:
     """Return the layout of a cache.
 
@@ -168,13 +172,13 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     return found, others
 
 
-def _unreadable(value: Any) -> str | None:
+def _unreadable(value: object) -> str | None:
     """The kind of a tensor that cannot be summed as an activation, in words. None for all other values."""
     complex_ = getattr(value, "is_complex", None)
     return unreadable_kind(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
 
 
-def _tensor(value: Any) -> Tensor | None:
+def _tensor(value: object) -> Tensor | None:
     """An entry of a cache as a tensor. None if it is something else, such as a text, or if it cannot be read.
 
     A NumPy array becomes a tensor that shares its memory: nothing is copied.
@@ -239,7 +243,7 @@ def _sae_outputs(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _SAE = ".hook_sae_output"
 
 
-def _has_batch_dim(activations: Mapping[str, Tensor], cfg: Any) -> bool:
+def _has_batch_dim(activations: Mapping[str, Tensor], cfg: object) -> bool:
     """Whether the activations of a plain dictionary have an axis of prompts, inferred from their number of axes."""
     known = [(kind, tensor) for name, tensor in activations.items() if (kind := _kind(name)) is not None]
     for kind, tensor in known:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float
     from torch import Tensor
 
@@ -73,7 +75,7 @@ class LinearMap:
         return self.matrix.nbytes if self.made else 0
 
 
-def linear_map_of(module: Any, view: CacheView, width: int | None = None) -> LinearMap:
+def linear_map_of(module: object, view: CacheView, width: int | None = None) -> LinearMap:
     """Return the linear map that a layer applies.
 
     Args:
@@ -99,7 +101,7 @@ def linear_map_of(module: Any, view: CacheView, width: int | None = None) -> Lin
         raise unreadable_layer(module, str(error)) from None
 
 
-def embedding_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
+def embedding_rows(module: object, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
     """Return the embeddings of the first `count` tokens, from an embedding layer of any class.
 
     Raises:
@@ -118,7 +120,7 @@ def embedding_rows(module: Any, view: CacheView, count: int) -> Float[Tensor, "t
         raise unreadable_layer(module, str(error)) from None
 
 
-def layer_output(module: Any, view: CacheView, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
+def layer_output(module: object, view: CacheView, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
     """Return a layer's output for these vectors. The layer need not be linear.
 
     Raises:
@@ -133,13 +135,13 @@ def layer_output(module: Any, view: CacheView, rows: Float[Tensor, "row input"])
         raise unreadable_layer(module, str(error)) from None
 
 
-def _is_offloaded(layer: Any) -> bool:
+def _is_offloaded(layer: object) -> bool:
     """Whether a layer of a known class has a weight that is kept elsewhere between runs."""
     weight = getattr(layer, "weight", None)
     return type(layer) in known_layers() and weight is not None and weight.is_meta
 
 
-def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
+def why_not_linear(module: object, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
     """Return a sentence that says why a layer does not apply its map to these inputs. None if the layer applies it.
 
     Args:
@@ -165,7 +167,7 @@ def why_not_linear(module: Any, view: CacheView, found: LinearMap, rows: Float[T
     return None if error <= _MOST_ROUNDING else str(unreadable_layer(module, why))
 
 
-def _spread(count: int, device: Any) -> Tensor:
+def _spread(count: int, device: torch.device) -> Tensor:
     """Evenly spread indices of rows, half as many as there are test vectors."""
     import torch
 
@@ -173,7 +175,7 @@ def _spread(count: int, device: Any) -> Tensor:
 
 
 @contextmanager
-def _copy_of(layer: Any) -> Generator[Any, None, None]:
+def _copy_of(layer: object) -> Generator[Any, None, None]:
     """A copy of a layer that may be called. The random generators are restored afterwards.
 
     Raises:
@@ -201,7 +203,7 @@ def _copy(layer: Any) -> Any:
     for inner in layer.modules():
         for name, value in [*vars(inner).items(), *inner.named_buffers(recurse=False)]:
             if name.endswith("_hooks") and isinstance(value, dict):
-                memo[id(value)] = OrderedDict[int, Any]()  # hooks may refer to the whole model
+                memo[id(value)] = OrderedDict[int, object]()  # hooks may refer to the whole model
             elif isinstance(value, torch.Tensor) and not value.is_leaf:  # `deepcopy` refuses such tensors
                 memo[id(value)] = value.detach().clone()
     try:
@@ -232,7 +234,7 @@ class _Copied(dict[int, Any]):
 
     size = 0
 
-    def __setitem__(self, key: int, value: Any) -> None:
+    def __setitem__(self, key: int, value: object) -> None:
         super().__setitem__(key, value)
         self.size += int(getattr(value, "nbytes", 0)) if hasattr(value, "untyped_storage") else 0
         if self.size > _MOST_COPIED:
@@ -240,7 +242,7 @@ class _Copied(dict[int, Any]):
 
 
 @contextmanager
-def random_state_restored(device: Any) -> Generator[None, None, None]:
+def random_state_restored(device: torch.device) -> Generator[None, None, None]:
     """Restore the state of every random generator afterwards: PyTorch's, Python's and NumPy's."""
     import random
     import sys
@@ -248,15 +250,15 @@ def random_state_restored(device: Any) -> Generator[None, None, None]:
     import torch
 
     numpy = sys.modules.get("numpy")
-    states: list[tuple[Callable[[Any], Any], Any]] = [(random.setstate, random.getstate())]
+    restored = [partial(random.setstate, random.getstate())]
     if numpy is not None:
-        states.append((numpy.random.set_state, numpy.random.get_state()))
+        restored.append(partial(numpy.random.set_state, numpy.random.get_state()))
     if device.type == "mps":
-        states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
+        restored.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
     forked = device.type if device.type in ("cuda", "xpu") else "cpu"
     with ExitStack() as stack:
-        for restore, state in states:
-            stack.callback(restore, state)
+        for restore in restored:
+            stack.callback(restore)
         if forked == "cpu":
             stack.enter_context(torch.random.fork_rng([]))
         else:
@@ -264,7 +266,7 @@ def random_state_restored(device: Any) -> Generator[None, None, None]:
         yield
 
 
-def _measure_map(layer: Any, original: Any, view: CacheView, width: Any) -> LinearMap:
+def _measure_map(layer: object, original: object, view: CacheView, width: object) -> LinearMap:
     """Compute the map of a copied layer from the layer's outputs, and test on random vectors whether it is linear."""
     import torch
 
@@ -303,7 +305,7 @@ def _relative_error(call: Callable[[Tensor], Tensor], matrix: Tensor, bias: Tens
     return max(float(difference.norm()) - rounding, 0.0) / max(float(expected.norm()), 1e-30)
 
 
-def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
+def _identity(width: int, each: int, device: torch.device) -> Iterator[Tensor]:
     """The rows of the identity matrix, in blocks of `each`."""
     import torch
 
@@ -314,7 +316,7 @@ def _identity(width: int, each: int, device: Any) -> Iterator[Tensor]:
         yield rows
 
 
-def _caller(layer: Any, view: CacheView, width: int, device: Any) -> Callable[[Tensor], Tensor]:
+def _caller(layer: object, view: CacheView, width: int, device: torch.device) -> Callable[[Tensor], Tensor]:
     """A function that calls the layer on rows, in the first dtype that the layer accepts."""
     import torch
 
@@ -370,5 +372,5 @@ def _check_callable(layer: Any) -> None:
         )
 
 
-def _device(layer: Any, view: CacheView) -> Any:
+def _device(layer: object, view: CacheView) -> torch.device:
     return next((tensor.device for tensor in tensors_of(layer)), view.stream.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.linear_maps import layer_output
 from residscope.cache.view import CacheView
@@ -35,7 +35,7 @@ class Norm:
     divides: bool = True
 
     @classmethod
-    def of(cls, module: Any, view: CacheView) -> Norm:
+    def of(cls, module: object, view: CacheView) -> Norm:
         """Read a norm's parameters from its module (a bridge's `weight`, `bias`; a `HookedTransformer`'s `w`, `b`)."""
         from torch.nn import Identity
 
@@ -63,7 +63,7 @@ class Norm:
         return (self.centre(x).pow(2).mean(-1) + self.eps).sqrt()
 
 
-def _centres(module: Any, view: CacheView) -> bool:
+def _centres(module: object, view: CacheView) -> bool:
     """Whether a norm subtracts the mean. A bridge says so for each norm, a `HookedTransformer` in its configuration."""
     known = getattr(module, "uses_rms_norm", None)
     if known is not None:

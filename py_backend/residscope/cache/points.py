@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.norms import Norm, norms_outputs
-from residscope.cache.view import CacheView, not_cached
+from residscope.cache.view import CacheView
+from residscope.cache.view_refusals import not_cached
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import Component

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
+from residscope.base.arrays import as_list
 from residscope.cache.padding import notes as assumed
 from residscope.cache.padding import padding
 from residscope.cache.view import CacheView
@@ -68,7 +69,7 @@ def resolve(view: CacheView, position: Positions) -> Int[Tensor, " batch"] | Non
     return torch.tensor([p % view.n_pos for p in wanted], device="cpu")
 
 
-def on_padding(view: CacheView, position: Any) -> list[str]:
+def on_padding(view: CacheView, position: object) -> list[str]:
     """Return a note if a position that was counted from the end lies on padding.
 
     Args:
@@ -90,7 +91,7 @@ def on_padding(view: CacheView, position: Any) -> list[str]:
 def _whole_numbers(position: Any, count: int) -> list[int]:
     """One whole number for each prompt. `position` is one number for all prompts, or one for each."""
     try:
-        values = position.tolist() if hasattr(position, "tolist") else position
+        values = as_list(position)
         listed = list(values) if isinstance(values, Iterable) else [values] * count
         if any(isinstance(value, bool) for value in listed):
             raise TypeError

@@ -239,7 +239,7 @@ def _halved(table: Tensor) -> Tensor:
     return table
 
 
-def _buffer(module: Any, name: str) -> Tensor | None:
+def _buffer(module: object, name: str) -> Tensor | None:
     """A buffer of a module, or of the layer that a bridge's component wraps. None if neither has it."""
     for owner in (module, getattr(module, "original_component", None)):
         held = getattr(owner, "__dict__", {}).get("_buffers") or {}
@@ -289,7 +289,7 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def _modules(*roots: Any) -> Iterator[tuple[str, Any]]:
+def _modules(*roots: object) -> Iterator[tuple[str, Any]]:
     """These modules and all modules inside them, each once, with its path. A bridge holds the wrapped model twice."""
     stack, seen = [("", root) for root in reversed(roots) if hasattr(root, "named_modules")], set[int]()
     while stack:

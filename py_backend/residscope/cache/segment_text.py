@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
 
 from residscope.cache.segments import REST, Segment
 from residscope.cache.tokenizer import attribute
@@ -51,7 +50,7 @@ class TokenText:
     offset: int
 
     @classmethod
-    def of(cls, model: Any, ids: list[int], offset: int) -> TokenText:
+    def of(cls, model: object, ids: list[int], offset: int) -> TokenText:
         """Read the texts of tokens.
 
         Args:
@@ -101,7 +100,7 @@ class TokenText:
         return bisect_left(self.places, self.starts[token])
 
 
-def special_ids(tokenizer: Any) -> set[int]:
+def special_ids(tokenizer: object) -> set[int]:
     """Return the ids of the tokenizer's special tokens.
 
     The unknown token is left out, because it stands for text. If it is also BOS, EOS or the padding token, it is kept.

@@ -110,7 +110,7 @@ class Segments(Sequence[Segment]):
         return f"Segments({len(self)} of prompt {self.prompt}: {parts}{more}{notes})"
 
 
-def given_ranges(by: Any, first: int, last: int, n_pos: int, prompt: int) -> list[Segment]:
+def given_ranges(by: object, first: int, last: int, n_pos: int, prompt: int) -> list[Segment]:
     """Return the user's ranges as segments, in the order of the text.
 
     Args:
@@ -126,7 +126,7 @@ def given_ranges(by: Any, first: int, last: int, n_pos: int, prompt: int) -> lis
     """
     if isinstance(by, str) or not isinstance(by, Iterable):
         raise ResidscopeError("segments", f"`by={shown(repr(by))}` is not known: {_FORM}")
-    segments = [_given(entry, first, last, n_pos, prompt) for entry in list[Any](by)]
+    segments = [_given(entry, first, last, n_pos, prompt) for entry in list[object](by)]
     if not segments:
         raise ResidscopeError("segments", f"`by=` has no ranges: {_FORM}")
     segments.sort(key=lambda segment: segment.start)
@@ -140,7 +140,7 @@ def given_ranges(by: Any, first: int, last: int, n_pos: int, prompt: int) -> lis
     return segments
 
 
-def _given(entry: Any, first: int, last: int, n_pos: int, prompt: int) -> Segment:
+def _given(entry: object, first: int, last: int, n_pos: int, prompt: int) -> Segment:
     parts: list[Any] = list(entry) if isinstance(entry, tuple | list) else []  # pyright: ignore[reportUnknownArgumentType]
     if len(parts) != 3:
         raise ResidscopeError("segments", f"{shown(repr(entry))} is not a range: write (name, start, end).")

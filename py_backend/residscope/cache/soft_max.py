@@ -16,7 +16,8 @@ from residscope.cache.attention_maps import SideName
 from residscope.cache.component_names import name
 from residscope.cache.head_reader import HeadReader
 from residscope.cache.positions import real
-from residscope.cache.score_rule import HeadScores, centred
+from residscope.cache.score_rule import HeadScores
+from residscope.cache.score_rule_search import centred
 from residscope.cache.view import CacheView
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError

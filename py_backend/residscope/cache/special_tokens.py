@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import index
-from typing import Any
 
 from residscope.cache.tokenizer import attribute
 from residscope.cache.view import CacheView
@@ -56,7 +55,7 @@ def special_ids(view: CacheView) -> frozenset[int]:
     return frozenset(id for id in listed if isinstance(id, int)) if isinstance(listed, list | tuple) else frozenset()
 
 
-def _id(tokenizer: Any, name: str) -> int | None:
+def _id(tokenizer: object, name: str) -> int | None:
     value = attribute(tokenizer, name)
     if isinstance(value, bool):
         return None

@@ -7,25 +7,15 @@ layer 0. In such models the difference of two points of the residual stream show
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from einops import rearrange
-
-from residscope.cache.linear_maps import LinearMap, linear_map_of, why_not_linear
+from residscope.cache.output_maps import neuron_weight, out_weight
 from residscope.cache.points import END
+from residscope.cache.structure_notes import POSSIBLE_CAUSES, SCALED, TRAINING, float8, in_training, named_layers
 from residscope.cache.view import CacheView
-from residscope.cache.weights import is_plain, stored_values, tensor_of
-from residscope.compute.precision import working
-from residscope.errors import ResidscopeError
 from residscope.terms import Component
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
 
 Terms = tuple[tuple[str, float], ...]
 """A sum of activations, given as pairs (name, factor)."""
@@ -35,26 +25,6 @@ ComponentTerms = dict[Component, Terms]
 
 OUT: dict[Literal["attn", "mlp"], Literal["attn_out", "mlp_out"]] = {"attn": "attn_out", "mlp": "mlp_out"}
 """The kind of row that shows a sublayer as a whole."""
-
-
-_POSSIBLE_CAUSES = (
-    ": the model adds something else, a hook changed it, or the weights have changed since the cache was made "
-    "(training, compatibility mode)."
-)
-
-
-_SCALED = " (the model scales them or adds something else, or a hook did)"
-
-TRAINING = (
-    "The model is in training mode. If it was also in training mode when this cache was made, dropout may have changed "
-    "the outputs of components at random. This may explain the other notes. Call `model.eval()` and make the "
-    "cache again."
-)
-
-
-def in_training(model: Any) -> bool:
-    """Whether a model, or the Hugging Face model in it, is in training mode."""
-    return any(getattr(one, "training", False) is True for one in (model, getattr(model, "original_model", None)))
 
 
 @dataclass(frozen=True)
@@ -227,7 +197,7 @@ class Structure:
         notes: list[str] = []
         unusual = self.whole | self.unsplit_attn | self.unsplit_mlp | ({0} if self.entered else set[int]())
         too_coarse = float8(self.view, unusual)
-        differ, causes, scaled = "are not all of", _POSSIBLE_CAUSES, _SCALED
+        differ, causes, scaled = "are not all of", POSSIBLE_CAUSES, SCALED
         changed = ": this model changes `hook_embed` before layer 0, or adds something else to it."
         if too_coarse:  # the cache is too coarse to suggest any other cause
             differ, causes, scaled, changed = "do not add up to", ".", "", ", not the sum of `hook_embed` and others."
@@ -254,42 +224,13 @@ class Structure:
         return notes
 
 
-def float8(view: CacheView, layers: Iterable[int]) -> str:
-    """A note if each of these layers has activations in float8. Otherwise an empty string."""
-    import torch
-
-    kinds: set[torch.dtype] = set()
-    for layer in layers:
-        own = (tensor.dtype for name, tensor in view.activations.items() if name.startswith(f"blocks.{layer}."))
-        eight_bits = {kind for kind in own if kind.is_floating_point and kind.itemsize == 1}
-        if not eight_bits:
-            return ""
-        kinds |= eight_bits
-    if not kinds:
-        return ""
-    named = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-    error = max(torch.finfo(kind).eps for kind in kinds) / 2
-    return (
-        f"This cache was kept in {named}, numbers of 8 bits with a rounding error of up to {error:.0%}: too coarse to "
-        "check sums of components. Make the cache again and keep it in bfloat16 (`.to(torch.bfloat16)`) or finer."
-    )
-
-
-def unsplit_heads(view: CacheView, layers: Sequence[int]) -> str:
-    """A note on layers whose heads do not add up to the attention's output."""
-    where, too_coarse = f"In {named_layers(layers)} the heads (z @ W_O) and the bias", float8(view, layers)
-    if too_coarse:
-        return f"{too_coarse} {where} do not add up to `hook_attn_out`."
-    return f"{where} are not all of `hook_attn_out`{_POSSIBLE_CAUSES}"
-
-
 def embeds_otherwise(view: CacheView) -> bool:
     """Whether the model projects its embeddings to another width before they enter layer 0."""
     embedded, entering = (view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre"))
     return embedded is not None and entering is not None and embedded.shape[-1] != entering.shape[-1]
 
 
-def _scalar(block: Any) -> Any:
+def _scalar(block: object) -> Any:
     return getattr(getattr(block, "original_component", None), "layer_scalar", None)
 
 
@@ -308,130 +249,3 @@ def has_second_mixer(view: CacheView, layer: int) -> bool:
     return hasattr(block, "attn") and any(
         view.has(f"blocks.{layer}.{name}.hook_out") for name in ("mamba", "mixer", "ssm")
     )
-
-
-def out_weight(view: CacheView, layer: int) -> Float[Tensor, "head d_head d_model"] | None:
-    """The output weights of a layer's heads. None if it has no heads, or if the weights cannot be read."""
-    return _output_map(view, layer, "attn").weight
-
-
-def out_bias(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> Float[Tensor, " d_model"] | None:
-    """The bias that a sublayer adds to the sum of its heads or neurons."""
-    return _output_map(view, layer, part).bias
-
-
-def why_unread(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> str | None:
-    """Why a sublayer's output weights cannot be read, as a sentence. None if they can be read, or do not exist."""
-    return _output_map(view, layer, part).why_unread
-
-
-def coarse(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> float:
-    """The relative rounding error of a sublayer's linear map, as measured on test vectors. 0 for plain weights."""
-    return _output_map(view, layer, part).rounding
-
-
-class _OutputMap(NamedTuple):
-    """The linear map from a sublayer's heads or neurons to its output.
-
-    Attributes:
-        weight: The weight. None if the sublayer has no weight, or the weight cannot be read.
-        bias: The bias, if any.
-        why_unread: Why the weight cannot be read, as a sentence.
-        rounding: The relative rounding error of the map on test vectors. 0 for plain weights.
-        nbytes: Bytes of memory that keeping the map takes.
-    """
-
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    why_unread: str | None = None
-    rounding: float = 0.0
-    nbytes: int = 0
-
-
-def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _OutputMap:
-    z = view.activations.get(f"blocks.{layer}.attn.hook_z") if part == "attn" else None
-    shape = None if z is None else tuple(z.shape[-2:])
-    sublayer = getattr(view.model.blocks[layer], part, None)
-    module = getattr(sublayer, {"attn": "o", "mlp": "out"}[part], None)
-    plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
-    key = ("writes", layer, part, shape)
-    unknown = None if plain else module
-    found = view.facts.once(key, lambda: _read(view, part, sublayer, unknown, shape), lambda kept: kept.nbytes)
-    if found.weight is None or not found.nbytes:
-        return found
-    # A layer that is linear on test vectors may still not be linear on the vectors of this run.
-    run, matrix = view.root, found.weight.flatten(0, -2)
-    tested = ("tried", *key)
-    why = run.memo.once(tested, lambda: (_why_not_in_run(run, layer, part, unknown, LinearMap(matrix, found.bias)),))[0]
-    return found if why is None else _OutputMap(why_unread=why)
-
-
-def _why_not_in_run(
-    view: CacheView, layer: int, part: Literal["attn", "mlp"], module: Any, found: LinearMap
-) -> str | None:
-    """Why the layer did not apply this map in the cached run. None if it did, or if its input was not cached."""
-    name = f"blocks.{layer}.{'attn.hook_z' if part == 'attn' else 'mlp.hook_post'}"
-    layer_input = view.activations.get(name)
-    if layer_input is None or layer_input.numel() == 0 or layer_input.numel() % found.matrix.shape[0]:
-        return None
-    return why_not_linear(module, view, found, working(layer_input.detach()).reshape(-1, found.matrix.shape[0]))
-
-
-def _read(
-    view: CacheView, part: Literal["attn", "mlp"], sublayer: Any, unknown: Any, shape: tuple[int, ...] | None
-) -> _OutputMap:
-    """Read the map from the weights. If `unknown` (a layer of unknown class) is given, compute it from its outputs."""
-    try:
-        if unknown is not None:
-            found = linear_map_of(unknown, view, None if shape is None else shape[0] * shape[1])
-            matrix = found.matrix
-            if part == "attn":
-                heads = int(view.cfg.n_heads) if shape is None else shape[0]
-                if matrix.shape[0] % heads:
-                    return _OutputMap()
-                matrix = rearrange(matrix, "(head d_head) d_model -> head d_head d_model", head=heads)
-            return _OutputMap(matrix, found.bias, None, found.rounding, found.size)
-        name = {"attn": "b_O", "mlp": "b_out"}[part]
-        bias = tensor_of(getattr(sublayer, name, None))
-        matrix = _out_weight(sublayer, shape) if part == "attn" else _neuron_weight(sublayer)
-        for tensor in (matrix, bias):
-            if tensor is not None:
-                stored_values(sublayer, {"attn": "W_O", "mlp": "W_out"}[part], tensor)
-        return _OutputMap(matrix, bias)
-    except ResidscopeError as error:
-        if error.code != "weights":
-            raise
-        return _OutputMap(why_unread=str(error))
-
-
-def _out_weight(attention: Any, shape: tuple[int, ...] | None) -> Tensor | None:
-    with suppress(Exception):  # TransformerLens raises if layers differ in the number or width of their heads
-        W_O = tensor_of(getattr(attention, "W_O", None))
-        if W_O is not None and W_O.ndim == 3:
-            return W_O
-    weight = tensor_of(getattr(getattr(attention, "o", None), "weight", None))
-    if weight is None or shape is None or weight.shape[-1] != shape[0] * shape[1]:
-        return None
-    return rearrange(weight, "d_model (head d_head) -> head d_head d_model", head=shape[0])
-
-
-def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:
-    """The output weights of a layer's neurons. None if its MLP has no single matrix (a mixture of experts)."""
-    return _output_map(view, layer, "mlp").weight
-
-
-def _neuron_weight(mlp: Any) -> Tensor | None:
-    W_out = None
-    with suppress(NotImplementedError):  # TransformerLens raises for a packed weight
-        W_out = tensor_of(getattr(mlp, "W_out", None))
-    return W_out if W_out is not None and W_out.ndim == 2 else None
-
-
-def named_layers(layers: Iterable[int]) -> str:
-    """Layers in words: "layer 3", "layers 0, 1, 2", "layers 0 to 29"."""
-    ordered = sorted(layers)
-    if len(ordered) == 1:
-        return f"layer {ordered[0]}"
-    if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
-        return f"layers {ordered[0]} to {ordered[-1]}"
-    return f"layers {', '.join(map(str, ordered))}"

@@ -17,7 +17,7 @@ _known: Any = None
 """Earlier results: hook_embed (a weak reference) → (versions of the tensors, token ids)."""
 
 
-def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: Any) -> Int[Tensor, "batch pos"] | None:
+def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: object) -> Int[Tensor, "batch pos"] | None:
     """Return the token ids whose embeddings are the rows of `embed`.
 
     None if a row matches no token or several tokens, or if the model's embedding cannot be read.

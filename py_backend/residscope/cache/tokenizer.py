@@ -19,7 +19,7 @@ _NAMES = ("convert_ids_to_tokens", "id_to_token", "id_to_piece")
 _IDS = ("convert_tokens_to_ids", "token_to_id", "piece_to_id")
 
 
-def encoded(tokenizer: Any, text: str) -> list[int]:
+def encoded(tokenizer: object, text: str) -> list[int]:
     """Return the token ids of a text, without added special tokens.
 
     Raises:
@@ -48,7 +48,7 @@ def _ids(encode: Callable[..., Any], text: str) -> list[int]:
     return [int(id) for id in getattr(found, "ids", found)]
 
 
-def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int]) -> bool:
+def _is_always_first(tokenizer: object, encode: Callable[..., Any], first: list[int]) -> bool:
     """Whether a text's first token is a BOS that this tokenizer adds to every text, even to an empty one."""
     if not first or first != [attribute(tokenizer, "bos_token_id")]:
         return False
@@ -58,7 +58,7 @@ def _is_always_first(tokenizer: Any, encode: Callable[..., Any], first: list[int
         return False
 
 
-def attribute(tokenizer: Any, name: str) -> Any:
+def attribute(tokenizer: object, name: str) -> Any:
     """Return an attribute of a tokenizer. None if it does not exist, or if the user's code raises."""
     try:
         return getattr(tokenizer, name, None)
@@ -75,12 +75,12 @@ def decoded(tokenizer: Any, id: int) -> str:
     return text if isinstance(text, str) else ""
 
 
-def names_tokens(tokenizer: Any) -> bool:
+def names_tokens(tokenizer: object) -> bool:
     """Return whether the tokenizer has a method that gives each token's name in the vocabulary."""
     return any(attribute(tokenizer, method) is not None for method in _NAMES)
 
 
-def token_name(tokenizer: Any, id: int) -> str | None:
+def token_name(tokenizer: object, id: int) -> str | None:
     """Return a token's name in the vocabulary, such as `"ĠMary"` or `"▁Mary"`. None without a name."""
     found = _first_result(tokenizer, _NAMES, id)
     if isinstance(found, bytes):
@@ -88,13 +88,13 @@ def token_name(tokenizer: Any, id: int) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def id_of_name(tokenizer: Any, name: str) -> int | None:
+def id_of_name(tokenizer: object, name: str) -> int | None:
     """Return the id of the token with this name. For an unknown name: None, or in some tokenizers the unknown token."""
     found = _first_result(tokenizer, _IDS, name)
     return found if isinstance(found, int) else None
 
 
-def bytes_of(tokenizer: Any, id: int) -> bytes | None:
+def bytes_of(tokenizer: object, id: int) -> bytes | None:
     """Return the bytes of a token. None if the bytes are not known."""
     found = _first_result(tokenizer, ("decode_single_token_bytes",), id)
     found = _first_result(tokenizer, _NAMES, id) if found is None else found
@@ -112,7 +112,7 @@ def bytes_of(tokenizer: Any, id: int) -> bytes | None:
     )
 
 
-def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
+def tokens_of_bytes(tokenizer: object, data: bytes) -> list[int]:
     """Return the ids of tokens that may consist of exactly these bytes."""
     letters = {byte: letter for letter, byte in _bytes_by_character().items()}
     names = ["".join(letters[byte] for byte in data), *([f"<0x{data[0]:02X}>"] if len(data) == 1 else [])]
@@ -120,7 +120,7 @@ def tokens_of_bytes(tokenizer: Any, data: bytes) -> list[int]:
     return [id for id in found if id is not None]
 
 
-def unknown_token(tokenizer: Any) -> int | None:
+def unknown_token(tokenizer: object) -> int | None:
     """Return the id of the unknown token. None if the tokenizer does not declare one."""
     id = attribute(tokenizer, "unk_token_id")
     if isinstance(id, int):
@@ -130,7 +130,7 @@ def unknown_token(tokenizer: Any) -> int | None:
     return id_of_name(tokenizer, name) if isinstance(name, str) else None
 
 
-def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
+def _first_result(tokenizer: object, methods: tuple[str, ...], value: object) -> Any:
     """The result of the first of these methods that the tokenizer has. None if it has none, or if the method fails."""
     for name in methods:
         method = attribute(tokenizer, name)
@@ -142,7 +142,7 @@ def _first_result(tokenizer: Any, methods: tuple[str, ...], value: Any) -> Any:
     return None
 
 
-def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _call(function: Callable[..., object], *arguments: object, **options: object) -> Any:
     """Call a function. Options that the function does not accept are left out."""
     underlying = getattr(function, "__func__", function)
     try:
@@ -158,11 +158,11 @@ def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 _ANY_OPTION = "**"
 
-_accepted_options: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+_accepted_options: WeakKeyDictionary[object, frozenset[str]] = WeakKeyDictionary()
 """The options that each function accepts, kept because reading a signature takes longer than encoding a word."""
 
 
-def _options(function: Callable[..., Any]) -> frozenset[str]:
+def _options(function: Callable[..., object]) -> frozenset[str]:
     try:
         parameters = signature(function).parameters
     except (TypeError, ValueError):  # functions that are not written in Python may have no signature

@@ -61,7 +61,7 @@ class Output:
         return cls(scale, max(cap, 0.0))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -153,12 +153,12 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
     )[:2]
 
 
-def _inner(module: Any) -> Any:
+def _inner(module: object) -> object:
     """A bridge's unembedding. None for that of a `HookedTransformer`, whose weight is `W_U`."""
     return module if hasattr(module, "original_component") else None
 
 
-def _unembedding(view: CacheView, unknown: Any) -> tuple[Tensor, Tensor | None, int]:
+def _unembedding(view: CacheView, unknown: object) -> tuple[Tensor, Tensor | None, int]:
     """The weight, the bias, and the bytes that keeping them takes. `unknown`: the layer, if `is_plain` is false."""
     model = view.model
     if unknown is not None:
@@ -171,7 +171,7 @@ def _unembedding(view: CacheView, unknown: Any) -> tuple[Tensor, Tensor | None, 
     return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U"), 0
 
 
-def vocabulary_size(model: Any) -> int:
+def vocabulary_size(model: object) -> int:
     """Return the number of tokens that the model has logits for.
 
     Raises:

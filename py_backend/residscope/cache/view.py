@@ -7,19 +7,21 @@ have attributes and activations of the same names. The user's cache is never cha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from copy import copy
 from operator import index
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from residscope.base.arrays import kind_of, tensor_of
 from residscope.base.legible import encodable
+from residscope.cache.given_arrays import checked_logits, checked_mask, checked_tokens
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
+from residscope.cache.model_types import has_config, is_model
+from residscope.cache.stored_precision import stored_step, weights_step
+from residscope.cache.view_refusals import known_attributes, no_blocks, not_cached
 from residscope.compute.memo import Memo
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
-from residscope.terms import Component
+from residscope.terms import CacheLike, Component, MaskLike, ModelLike
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
@@ -68,11 +70,11 @@ class CacheView:
 
     def __init__(
         self,
-        cache: Any,
-        model: Any = None,
+        cache: CacheLike,
+        model: ModelLike = None,
         tokens: Int[Tensor, "batch pos"] | None = None,
         seen: Seen | None = None,
-        attention_mask: Any = None,
+        attention_mask: MaskLike = None,
     ) -> None:
         activations = cache if isinstance(cache, Mapping) else getattr(cache, "cache_dict", None)
         if not isinstance(activations, Mapping):
@@ -98,16 +100,15 @@ class CacheView:
                 "The model of this cache was deleted (`cache.model` is None), and attribution needs its weights. "
                 "Pass the model: `model=…`.",
             )
-        if not hasattr(model, "cfg"):
+        if not has_config(model):
             raise ResidscopeError(
                 "no-model",
                 f"`model=` takes the TransformerLens model itself, but was given {type(model).__name__}"
-                f"{_inside(model)}.",
+                f"{known_attributes(model)}.",
             )
-        self.model: Any = model
-        self.cfg: Any = model.cfg
-        if not hasattr(model, "blocks"):
-            raise ResidscopeError("no-blocks", _no_blocks(model))
+        if not is_model(model):
+            raise ResidscopeError("no-blocks", no_blocks(model))
+        self.model, self.cfg = model, model.cfg
         self.seen = seen
         self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
         self.n_layers = self.memo.once(("layers",), self._layers)
@@ -210,24 +211,7 @@ class CacheView:
         Raises:
             ResidscopeError: If the logits are not a tensor of floats, or do not fit the cache's prompts and positions.
         """
-        try:
-            logits = tensor_of(logits).detach()
-        except (TypeError, ValueError, RuntimeError):
-            kind = kind_of(logits)
-            raise ResidscopeError(
-                "logits-shape", f"`logits=` takes the model's output [batch, pos, d_vocab], but was given a {kind}."
-            ) from None
-        if not logits.is_floating_point():
-            kind = str(logits.dtype).removeprefix("torch.")
-            raise ResidscopeError("logits-shape", f"`logits=` takes the model's output, but was given {kind} values.")
-        logits = logits if logits.ndim == 3 else logits.unsqueeze(0)
-        if tuple(logits.shape[:2]) != (self.batch, self.n_pos):
-            raise ResidscopeError(
-                "logits-shape",
-                f"`logits` has the shape {list(logits.shape)}, but the cache holds {self.batch} prompts of "
-                f"{self.n_pos} positions: pass the model's whole output.",
-            )
-        return logits
+        return checked_logits(logits, self.batch, self.n_pos)
 
     def _layers(self) -> int:
         """The number of layers that the model has now. Layers may have been removed since `cfg` was made.
@@ -263,21 +247,8 @@ class CacheView:
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
         """The token ids: passed by the user, cached by a bridge, or recovered from `hook_embed`. Otherwise None."""
         if self._tokens is not None:
-            try:
-                self._tokens = tensor_of(self._tokens)
-            except (TypeError, ValueError, RuntimeError):
-                kind = kind_of(self._tokens)
-                raise ResidscopeError(
-                    "tokens-shape", f"`tokens=` takes token ids [batch, pos], but was given a {kind}."
-                ) from None
-            tokens = self._tokens if self._tokens.ndim == 2 else self._tokens.unsqueeze(0)
-            if tuple(tokens.shape) != (self.batch, self.n_pos):
-                raise ResidscopeError(
-                    "tokens-shape",
-                    f"`tokens` has the shape {list(tokens.shape)}, but the cache holds {self.batch} prompts of "
-                    f"{self.n_pos} positions.",
-                )
-            return tokens
+            self._tokens = checked_tokens(self._tokens, self.batch, self.n_pos)
+            return self._tokens
         from residscope.cache.token_ids import recover_token_ids
 
         held, embed = self.activations.get("embed.hook_in"), self.activations.get("hook_embed")
@@ -307,7 +278,7 @@ class CacheView:
             ResidscopeError: If the mask does not consist of zeros and ones, or does not fit the shape of this cache.
         """
         if self._mask is not None and not isinstance(self._mask, _Checked):
-            self._mask = _Checked(_mask(self._mask, self.batch, self.n_pos))
+            self._mask = _Checked(checked_mask(self._mask, self.batch, self.n_pos))
         return None if self._mask is None else self._mask.mask
 
     def check_prompt(self, prompt: int | None) -> int | None:
@@ -384,33 +355,10 @@ class CacheView:
         """
         tensors = (self.activations.get(name) for name in names)
         kinds = {tensor.dtype for tensor in tensors if tensor is not None}
-        return max([self.memo.once(("rounding step",), self._model_step), *map(step_of, kinds)])
+        return max([self.memo.once(("rounding step",), self._computed_step), *map(step_of, kinds)])
 
-    def _model_step(self) -> float:
-        kinds: list[Any] = []
-        for name in ("W_E", "W_U"):
-            with suppress(Exception):  # some models raise when a weight is read
-                kinds.append(getattr(getattr(self.model, name, None), "dtype", None))
-        # Dtypes of one byte (integers, float8) are ignored, because they are only storage formats. The model multiplies
-        # such weights by scales before it computes with them, in a finer dtype.
-        steps = [step_of(kind) for kind in kinds if kind is not None and kind.itemsize > 1]
-        return max([step_of(self.like.dtype), self._stored_step(), *steps])
-
-    def _stored_step(self) -> float:
-        """The rounding step of a coarser dtype in which the stream was once stored. 0 if its values show none."""
-        import torch
-
-        points = [t for name, t in self.activations.items() if name.endswith(("hook_resid_post", "hook_z"))]
-        steps: list[float] = []
-        for tensor in [points[0], points[-1]] if points else []:
-            flat = tensor.detach().flatten()
-            some = flat[:: max(1, len(flat) // 1024)]
-            if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few values to decide
-                return 0.0
-            kinds = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)
-            exact = (step_of(kind) for kind in kinds if bool((some.to(kind).to(some.dtype) == some).all()))
-            steps.append(next(exact, 0.0))
-        return min(steps, default=0.0)
+    def _computed_step(self) -> float:
+        return max(step_of(self.like.dtype), stored_step(self.activations), weights_step(self.model))
 
     def before(self, layer: int) -> str:
         """Return the name of the stream before a layer: its `hook_resid_pre`, or the previous `hook_resid_post`.
@@ -470,84 +418,7 @@ class CacheView:
         return None
 
 
-def _inside(model: Any) -> str:
-    """The end of a sentence that names the TransformerLens model inside this module. Empty if there is none."""
-    parts: dict[str, Any] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
-    name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
-    return "" if name is None else f", which holds it: pass `model.{name}`"
-
-
-def _no_blocks(model: Any) -> str:
-    """The message for a model whose layers are not in `blocks`."""
-    kind = type(model).__name__
-    inside = _inside(model)
-    if inside:
-        return f"Residscope needs the TransformerLens model itself, but this is a {kind}{inside}."
-    stacks = [f"`{name}`" for name in ("encoder_blocks", "decoder_blocks") if hasattr(model, name)]
-    name = encodable(PurePath(str(getattr(model.cfg, "model_name", "") or kind)).name)
-    if len(stacks) == 2:
-        return (
-            f"“{name}” is an encoder-decoder model: its layers are in {stacks[0]} and {stacks[1]}, and the decoder "
-            "reads the encoder's output. Residscope supports models with a single stack of layers (`blocks`), such as "
-            "decoder-only models."
-        )
-    return f"This {kind} has no `blocks`: Residscope supports models with a single stack of layers."
-
-
 class _Checked(NamedTuple):
     """A mask whose shape and values were checked."""
 
-    mask: Any
-
-
-def _mask(given: Any, batch: int, n_pos: int) -> Tensor:
-    """Check a mask that the user passed, and return it as zeros and ones."""
-    if isinstance(given, Mapping) and "attention_mask" in given:  # the output of a tokenizer
-        given = given["attention_mask"]
-    try:
-        mask = tensor_of(given).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        kind = kind_of(given)
-        raise ResidscopeError(
-            "attention-mask", f"`attention_mask=` takes zeros and ones [batch, pos], but was given a {kind}."
-        ) from None
-    mask = mask if mask.ndim == 2 else mask.unsqueeze(0)
-    if tuple(mask.shape) != (batch, n_pos):
-        raise ResidscopeError(
-            "attention-mask",
-            f"`attention_mask` has the shape {list(mask.shape)}, but the cache holds {batch} prompts of {n_pos} "
-            "positions: pass the mask of the tokens that were run.",
-        )
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise ResidscopeError(
-            "attention-mask", "`attention_mask` takes 1 for each real token and 0 for padding, and nothing else."
-        )
-    empty: list[int] = (~(mask == 1).any(-1)).nonzero().flatten().tolist()
-    if empty:
-        raise ResidscopeError(
-            "attention-mask", f"`attention_mask` masks all of prompt {empty[0]}: it needs a 1 in each row."
-        )
-    return (mask == 1).long()
-
-
-def not_cached(*names: str) -> ResidscopeError:
-    """Return the error for activations that were not cached. The message proposes a `names_filter` for them."""
-    endings: dict[str, list[str]] = {}
-    for name in names:
-        endings.setdefault(ending(name), []).append(name)
-    are, them, many = ("is", "it", "") if len(endings) == 1 else ("are", "them", "s")
-    listed = " and ".join(f"`{own[0] if len(own) == 1 else kind}`" for kind, own in endings.items())
-    listed = listed.replace(" and ", ", ", max(len(endings) - 2, 0))
-    quoted = ", ".join(f'"{one}"' for one in endings)
-    wanted = quoted if len(endings) == 1 else f"({quoted})"
-    return ResidscopeError(
-        "missing-activation",
-        f"{listed} {are} not in this cache. Cache {them}: leave out `names_filter`, or let it accept "
-        f"`name.endswith({wanted})`. If nothing was filtered out, this model has no such activation{many}.",
-        names,
-    )
-
-
-def ending(name: str) -> str:
-    """The part of an activation's name that all layers share: `blocks.3.attn.hook_z` → `attn.hook_z`."""
-    return name.split(".", 2)[2] if name.startswith("blocks.") else name
+    mask: Tensor

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from residscope.cache.tokenizer import (
     bytes_of,
@@ -47,7 +46,7 @@ class Reading:
 class Vocabulary:
     """The ids and texts of the model's tokens. Leading spaces are kept. Parts of characters are shown as `⟨E4 BD⟩`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: object) -> None:
         self.tokenizer = getattr(model, "tokenizer", None)
         self.size = vocabulary_size(model)
         self._tokens: dict[int, Token] = {}

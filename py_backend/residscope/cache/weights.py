@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def wrapped(module: Any) -> Any:
+def wrapped(module: object) -> Any:
     """Return the layer that a bridge's component wraps. Any other module is returned unchanged."""
     for _ in range(8):
         inner = getattr(module, "original_component", None)
@@ -67,7 +67,7 @@ def _emptied(tensor: Tensor) -> bool:
         return False
 
 
-def stored_values(owner: Any, name: str, tensor: Tensor) -> Tensor:
+def stored_values(owner: object, name: str, tensor: Tensor) -> Tensor:
     """Return a parameter's values: the tensor itself, or the tensor that accelerate keeps elsewhere in its place.
 
     Raises:
@@ -87,7 +87,7 @@ def tensors_of(layer: Any) -> list[Any]:
     return [*layer.parameters(), *layer.buffers()]
 
 
-def _offloaded(owner: Any, name: str) -> Tensor | None:
+def _offloaded(owner: object, name: str) -> Tensor | None:
     """A weight that accelerate keeps elsewhere between runs. None for other weights."""
     pending = [getattr(wrapped(owner), "_hf_hook", None)]
     while pending:
@@ -102,7 +102,7 @@ def _offloaded(owner: Any, name: str) -> Tensor | None:
     return None
 
 
-def unreadable_layer(module: Any, why: str) -> ResidscopeError:
+def unreadable_layer(module: object, why: str) -> ResidscopeError:
     """Return the error for a layer whose linear map cannot be read. The message names the layer and the reason.
 
     Args:
@@ -116,7 +116,7 @@ def unreadable_layer(module: Any, why: str) -> ResidscopeError:
     )
 
 
-def _hint(module: Any, why: str) -> str:
+def _hint(module: object, why: str) -> str:
     """What the user can do, as a sentence. Empty if `why` already says it, or if the reason is not known."""
     layer = wrapped(module)
     if ": " in why or ". " in why or not hasattr(layer, "modules"):
@@ -128,7 +128,7 @@ def _hint(module: Any, why: str) -> str:
     return ""
 
 
-def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
+def parameter(module: object, like: Tensor, *names: str) -> Tensor | None:
     """Return the first of these parameters that the module has, with `like`'s device and dtype. None if it has none."""
     for name in names:
         found = tensor_of(getattr(module, name, None))
@@ -137,7 +137,7 @@ def parameter(module: Any, like: Tensor, *names: str) -> Tensor | None:
     return None
 
 
-def weight_of(model: Any, part: str, name: str) -> Tensor | None:
+def weight_of(model: object, part: str, name: str) -> Tensor | None:
     """Return a weight that is an attribute of the model or of one of its modules: `model.W_U`, `model.unembed.W_U`.
 
     None if there is no such attribute.

@@ -20,7 +20,17 @@ from residscope.causes.sweep import Patch, Sweep
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import Component, NormConvention
+from residscope.terms import (
+    Answers,
+    CacheLike,
+    Component,
+    Heads,
+    MaskLike,
+    ModelLike,
+    NormConvention,
+    PositionsLike,
+    ReplacementLike,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -33,22 +43,22 @@ Ablated = Literal["z", "attn_out", "mlp_out"]
 
 
 def ablate(
-    cache: Any,
-    answers: Any,
-    heads: Any = None,
+    cache: CacheLike,
+    answers: Answers,
+    heads: Heads = None,
     *,
-    path: Any = None,
-    edges: Any = None,
-    replace: Any = "zero",
-    positions: Any = "all",
+    path: object = None,
+    edges: object = None,
+    replace: ReplacementLike = "zero",
+    positions: PositionsLike = "all",
     of: Ablated = "z",
     layers: int | Sequence[int] | None = None,
     position: Positions = "last",
     together: bool = False,
     norm: NormConvention | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     progress: bool = True,
 ) -> Ablation:
     """Run the model with components replaced, and measure by how much the target changes.
@@ -146,7 +156,7 @@ def ablate(
     return steadily(cache, model, tracked, work)
 
 
-def _check_edges(heads: Any, of: Ablated, replace: Any, positions: Any, path: Any) -> None:
+def _check_edges(heads: object, of: Ablated, replace: object, positions: object, path: object) -> None:
     if heads is None or of != "z":
         raise ResidscopeError("edges", '`edges=` are edges of heads: name the heads, such as `heads=["L23H3"]`.')
     if path is not None:
@@ -159,7 +169,7 @@ def _check_edges(heads: Any, of: Ablated, replace: Any, positions: Any, path: An
 
 
 def _edge_sweep(
-    measurement: Measurement, heads: list[Patch], given: Any, norm: NormConvention | None
+    measurement: Measurement, heads: list[Patch], given: object, norm: NormConvention | None
 ) -> tuple[EdgeSweep, list[Patch]]:
     """The sweep of all edges of all heads, head by head."""
     edges = edges_of(measurement.view, given)
@@ -222,7 +232,7 @@ def _once(patches: list[Patch], name: str) -> list[Patch]:
     return patches
 
 
-def _is_pair(heads: Any) -> bool:
+def _is_pair(heads: object) -> bool:
     return isinstance(heads, tuple) and len(heads) == 2 and all(isinstance(part, int) for part in heads)
 
 

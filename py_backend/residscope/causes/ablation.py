@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from residscope.base.packages import pandas
 from residscope.causes.ranking import farthest, in_prompt
@@ -13,6 +13,8 @@ from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 Effect = Literal["total", "direct", "indirect"]
@@ -99,7 +101,7 @@ class Ablation:
         """
         return farthest(self.labels, self.of(effect, prompt), k)
 
-    def to_frame(self, prompt: int | None = None) -> Any:
+    def to_frame(self, prompt: int | None = None) -> DataFrame:
         """Return a pandas table: a row for each component, with its total, direct and indirect effect.
 
         If only a path was measured, there is only the total effect.
@@ -118,7 +120,7 @@ class Ablation:
     def to_plotly(
         self, kind: Literal["heatmap", "bars", "scatter"] | None = None, prompt: int | None = None, *,
         effect: Effect = "total",
-    ) -> Any:  # fmt: skip
+    ) -> Figure:  # fmt: skip
         """Return a plotly figure. Blue: positive effects. Orange: negative effects.
 
         Args:

@@ -45,7 +45,7 @@ class Arguments:
     axes: dict[_Path, int] = field(default_factory=dict)
 
     def call(
-        self, block: Any, stream: Tensor, copies: int, repeated: dict[tuple[int, int], Tensor], past: Any = None
+        self, block: Any, stream: Tensor, copies: int, repeated: dict[tuple[int, int], Tensor], past: object = None
     ) -> Any:
         """Call the block.
 
@@ -58,7 +58,7 @@ class Arguments:
         """
         import torch
 
-        def tiled(path: _Path, value: Any) -> Any:
+        def tiled(path: _Path, value: object) -> Any:
             if value is _PAST:
                 return past
             axis = self.axes.get(path)
@@ -100,7 +100,7 @@ def recorded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, 
 _STREAMS = ("hidden_states", "resid_pre")
 
 
-def _without_cache(value: Any) -> Any:
+def _without_cache(value: object) -> object:
     """The value, or a placeholder if it is a key/value cache, which grows with each call."""
     grows = any(callable(getattr(value, name, None)) for name in ("get_seq_length", "append"))
     return _PAST if grows and not isinstance(value, list) else value
@@ -142,7 +142,7 @@ def learned(once: Arguments, twice: Arguments) -> Arguments:
     return Arguments(once.args, once.kwargs, once.stream, axes)
 
 
-def _check_readable(value: Any) -> None:
+def _check_readable(value: object) -> None:
     """Refuse an argument that may carry unknown state from block to block.
 
     Raises:
@@ -165,10 +165,10 @@ def mapped(tree: Any, change: Callable[[_Path, Any], Any], path: _Path = ()) -> 
     return change(path, tree)
 
 
-def _leaves(tree: Any) -> dict[_Path, Any]:
+def _leaves(tree: object) -> dict[_Path, object]:
     found: dict[_Path, Any] = {}
 
-    def keep(path: _Path, value: Any) -> Any:
+    def keep(path: _Path, value: object) -> object:
         found[path] = value
         return value
 

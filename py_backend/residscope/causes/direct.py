@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from residscope.attribution.decompose import Query, decompose
-from residscope.cache.structure import Structure, out_weight
+from residscope.cache.output_maps import out_weight
+from residscope.cache.structure import Structure
 from residscope.causes.measurement import Measurement
 from residscope.causes.sites import SiteKind, activation
 from residscope.compute.precision import working

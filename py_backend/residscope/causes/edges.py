@@ -15,6 +15,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from residscope.attribution.head_inputs import ALL, HeadInputs, head_inputs, read_names
+from residscope.base.arrays import as_list
 from residscope.cache import positions
 from residscope.cache.component_names import name
 from residscope.cache.view import CacheView
@@ -64,7 +65,7 @@ def edges_of(view: CacheView, given: Any) -> list[Edge]:
     Raises:
         ResidscopeError: If `given` does not name edges of this cache, or names an edge twice.
     """
-    listed: Any = given.tolist() if hasattr(given, "tolist") else given
+    listed = as_list(given)
     if isinstance(listed, tuple) and not any(isinstance(one, tuple | list) for one in listed):
         listed = [listed]
     if not isinstance(listed, list | tuple) or not listed:
@@ -96,7 +97,7 @@ def _is_same(edge: Edge, other: Edge) -> bool:
     return edge.source == other.source and bool((edge.destination == other.destination)[both].any())
 
 
-def _destination(view: CacheView, given: Any) -> tuple[Tensor, str, Tensor]:
+def _destination(view: CacheView, given: object) -> tuple[Tensor, str, Tensor]:
     """The destination in each prompt, its label, and whether it is a real token in each prompt."""
     import torch
 
@@ -142,7 +143,7 @@ class EdgeSweep(Sweep):
     """Runs in which edges are taken out. The patches are `EdgePatch`."""
 
     joins_layers: ClassVar[bool] = False
-    _read: dict[tuple[Any, ...], HeadInputs] = field(default_factory=dict[tuple[Any, ...], HeadInputs])
+    _read: dict[tuple[object, ...], HeadInputs] = field(default_factory=dict[tuple[object, ...], HeadInputs])
 
     def together(self, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
         """See `Sweep.together`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.cache.positions import Positions
 from residscope.causes.hooks import has_backward_hooks, hooks
@@ -18,6 +18,7 @@ from residscope.causes.tape import stoppable
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.errors import ResidscopeError
+from residscope.terms import Answers, CacheLike, MaskLike, ModelLike, PositionsLike, ReplacementLike
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def estimate(
-    cache: Any,
-    source: Any,
-    target: Any,
+    cache: CacheLike,
+    source: ReplacementLike,
+    target: Answers,
     *,
     at: SiteKind | Part = "z",
-    positions: Any = "all",
+    positions: PositionsLike = "all",
     position: Positions = "last",
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> Patching:
     """Estimate all effects of `patch` at once, from one run forwards and backwards (attribution patching).
 
@@ -82,17 +83,17 @@ def estimate(
 
 
 def effects(
-    cache: Any,
-    source: Any,
-    target: Any,
+    cache: CacheLike,
+    source: ReplacementLike,
+    target: Answers,
     *,
     measure: int = 20,
     at: SiteKind | Part = "z",
-    positions: Any = "all",
+    positions: PositionsLike = "all",
     position: Positions = "last",
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     progress: bool = True,
 ) -> Patching:
     """Estimate all effects of `patch`, and measure the effects with the largest estimates.

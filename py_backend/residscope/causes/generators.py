@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from residscope.cache.structure import in_training
+from residscope.cache.structure_notes import in_training
 from residscope.causes.hooks import has_user_hooks
 
 T = TypeVar("T")
 
-_drawn_from: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+_drawn_from: WeakKeyDictionary[object, frozenset[str]] = WeakKeyDictionary()
 """Which generators the last replay of each model drew from."""
 
 
@@ -61,7 +61,7 @@ def generators() -> list[Generator]:
     return found
 
 
-def watched(model: Any, run: Callable[[], T]) -> T:
+def watched(model: object, run: Callable[[], T]) -> T:
     """Run the model, and remember which generators were drawn from during the run."""
     before = generators()
     result = run()
@@ -72,12 +72,12 @@ def watched(model: Any, run: Callable[[], T]) -> T:
     return result
 
 
-def may_draw(model: Any) -> bool:
+def may_draw(model: object) -> bool:
     """Whether two runs of a model may draw from different generators: it has hooks of the user, or is in training."""
     return in_training(model) or has_user_hooks(model)
 
 
-def used_by(model: Any) -> frozenset[str] | None:
+def used_by(model: object) -> frozenset[str] | None:
     """The names of the generators that the last replay of a model drew from. None if they are not known."""
     try:
         return _drawn_from.get(model)

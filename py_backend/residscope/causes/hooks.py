@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
-Change = Callable[[Any], Any]
+Change = Callable[["Tensor"], "Tensor | None"]
 """Takes the first tensor of a module's output, and returns the tensor that replaces it. None: no change."""
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
@@ -56,7 +59,7 @@ class Hooks:
             self._alive.remove(self)
 
 
-def _forget(module: Any, held: Any, key: int) -> None:
+def _forget(module: object, held: Any, key: int) -> None:
     """Remove one hook, and PyTorch's records of it, as PyTorch's own handle does.
 
     The hook itself is removed last. So if an interrupt stops the removal, a second call still finds the hook.
@@ -101,17 +104,22 @@ def surely(work: Callable[[], T]) -> T:
 
 
 class _Hook:
-    def __init__(self, owner: Hooks, change: Any) -> None:
-        self.owner, self.change = owner, change
+    owner: Hooks
 
 
 class _Before(_Hook):
-    def __call__(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __init__(self, owner: Hooks, change: Before) -> None:
+        self.owner, self.change = owner, change
+
+    def __call__(self, _module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         return self.change(args, kwargs) if self.owner.active else None
 
 
 class _After(_Hook):
-    def __call__(self, _module: Any, _args: Any, output: Any) -> Any:
+    def __init__(self, owner: Hooks, change: Change) -> None:
+        self.owner, self.change = owner, change
+
+    def __call__(self, _module: object, _args: object, output: object) -> object:
         if not self.owner.active:
             return None
         first = first_tensor(output)
@@ -119,7 +127,7 @@ class _After(_Hook):
         return None if changed is None else with_first(output, changed)
 
 
-def first_tensor(output: Any) -> Any:
+def first_tensor(output: object) -> Tensor | None:
     """Return the first tensor of a module's output: the stream, or what is added to it. None if there is none."""
     import torch
 
@@ -128,21 +136,20 @@ def first_tensor(output: Any) -> Any:
     return output if isinstance(output, torch.Tensor) else None
 
 
-def with_first(output: Any, tensor: Any) -> Any:
+def with_first(output: object, tensor: Tensor) -> object:
     """Return a module's output with another first tensor."""
     if isinstance(output, tuple | list):
-        rest: Any = output[1:]
-        return type(output)([tensor, *rest])
+        return type(output)([tensor, *output[1:]])
     return tensor
 
 
-def all_modules(model: Any) -> list[Any]:
+def all_modules(model: object) -> list[Any]:
     """Return the modules of a model and of the Hugging Face model in it, each once."""
     roots: list[Any] = [model, getattr(model, "original_model", None)]
     return list({id(part): part for root in roots if hasattr(root, "modules") for part in root.modules()}.values())
 
 
-def hook_state(model: Any) -> tuple[object, ...]:
+def hook_state(model: object) -> tuple[object, ...]:
     """Return which hooks of the user are on a model. The result changes if the user adds or removes a hook."""
     found: list[object] = []
     for number, part in enumerate(all_modules(model)):
@@ -154,7 +161,7 @@ def hook_state(model: Any) -> tuple[object, ...]:
     return tuple(found)
 
 
-def has_user_hooks(model: Any) -> bool:
+def has_user_hooks(model: object) -> bool:
     """Return whether a model has forward hooks of the user, which may treat the prompts of a batch differently."""
     return any(
         any(_is_users(getattr(handle, "user_hook", None)) for handle in getattr(part, "fwd_hooks", None) or ())
@@ -167,13 +174,13 @@ def has_user_hooks(model: Any) -> bool:
     )
 
 
-def _is_users(hook: Any) -> bool:
+def _is_users(hook: object) -> bool:
     """Whether a hook is the user's, and not one of Residscope, Transformers or TransformerLens."""
     library = str(getattr(hook, "__module__", "")).partition(".")[0]
     return not isinstance(hook, _Hook) and library not in ("transformers", "transformer_lens")
 
 
-def has_backward_hooks(model: Any) -> bool:
+def has_backward_hooks(model: object) -> bool:
     """Return whether a model has backward hooks, which may change gradients."""
     return any(
         vars(part).get("_backward_hooks") or vars(part).get("_backward_pre_hooks") for part in all_modules(model)

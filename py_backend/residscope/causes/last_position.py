@@ -90,10 +90,12 @@ class LastRunner:
             self._copied = None  # frees the old tensors before the new ones are made
             self._copied = _Copied.of(self._past, copies, self.view.batch)
         # `deepcopy` takes the tensors from `memo` and does not copy them.
-        memo: dict[int, Any] = dict(self._copied.tensors)
+        memo: dict[int, object] = dict(self._copied.tensors)
         return deepcopy(self._past, memo)
 
-    def _run(self, tokens: Tensor, mask: Tensor | None, past: Any, perturbed: tuple[Run, Tensor] | None = None) -> Run:
+    def _run(
+        self, tokens: Tensor, mask: Tensor | None, past: object, perturbed: tuple[Run, Tensor] | None = None
+    ) -> Run:
         with hooks() as own:
             if perturbed is not None:
                 own.before(self.view.model.blocks[0], perturbing(perturbed[0], self.view.batch, perturbed[1]))
@@ -149,7 +151,7 @@ class _Copied:
     versions: list[int | None]
 
     @classmethod
-    def of(cls, past: Any, copies: int, batch: int) -> _Copied:
+    def of(cls, past: object, copies: int, batch: int) -> _Copied:
         import torch
 
         def repeated(tensor: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version  # inference tensors do not count writes
 
 
-def _tensors(thing: Any, found: dict[int, Tensor] | None = None, depth: int = 0) -> dict[int, Tensor]:
+def _tensors(thing: object, found: dict[int, Tensor] | None = None, depth: int = 0) -> dict[int, Tensor]:
     """The tensors in an object's attributes and containers, by their `id`."""
     import torch
 

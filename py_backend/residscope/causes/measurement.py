@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.rounding import SMALLEST
 from residscope.attribution.targets import Targets
+from residscope.base.arrays import as_list
 from residscope.base.signed import signed
 from residscope.cache import positions
 from residscope.cache.positions import Positions
@@ -19,7 +20,7 @@ from residscope.causes.tape import Tape
 from residscope.compute.precision import step_of
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed
-from residscope.terms import Target
+from residscope.terms import Answers, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -56,7 +57,7 @@ class Measurement:
     def of(
         cls,
         view: CacheView,
-        answers: Any,
+        answers: Answers,
         position: Positions,
         targets: Targets | None = None,
         *,
@@ -190,7 +191,7 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
         raise ResidscopeError("positions", f'`positions="{given}"` is not known: use "all", "last", or positions.')
     if isinstance(given, range | set | frozenset):
         given = sorted(given)
-    listed = given.tolist() if hasattr(given, "tolist") else given
+    listed = as_list(given)
     listed = listed if isinstance(listed, list | tuple) else [listed]
     chosen = torch.zeros(view.n_pos, dtype=torch.bool, device="cpu")
     for place in listed:

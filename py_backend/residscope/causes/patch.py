@@ -23,7 +23,16 @@ from residscope.causes.sweep import Patch, Sweep, some_measured
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import Component, ComponentKind
+from residscope.terms import (
+    Answers,
+    CacheLike,
+    Component,
+    ComponentKind,
+    MaskLike,
+    ModelLike,
+    PositionsLike,
+    ReplacementLike,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -31,17 +40,17 @@ if TYPE_CHECKING:
 
 
 def patch(
-    cache: Any,
-    source: Any,
-    target: Any,
+    cache: CacheLike,
+    source: ReplacementLike,
+    target: Answers,
     *,
     at: SiteKind | Part = "z",
-    path: Any = None,
-    positions: Any = "all",
+    path: object = None,
+    positions: PositionsLike = "all",
     position: Positions = "last",
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     progress: bool = True,
 ) -> Patching:
     """Run the model with activations of another run put in, one at a time, and measure the target.
@@ -118,11 +127,11 @@ Work = Callable[[Measurement, Put], Callable[[], Found]]
 
 
 def patching(
-    cache: Any,
-    source: Any,
-    target: Any,
+    cache: object,
+    source: object,
+    target: object,
     at: SiteKind | Part,
-    positions: Any,
+    positions: object,
     position: Positions,
     options: tuple[Any, Any, Any],
     work: Work,
@@ -164,7 +173,7 @@ def patching(
     return steadily(cache, model, tracked, repeated)
 
 
-def _is_each(positions: Any) -> bool:
+def _is_each(positions: object) -> bool:
     return isinstance(positions, str) and positions == "each"
 
 
@@ -183,11 +192,11 @@ def cells(measurement: Measurement, at: SiteKind, *, each: bool) -> list[Patch]:
 def _result(
     measurement: Measurement,
     put: Put,
-    source: Any,
+    source: object,
     at: SiteKind | Part,
     found: Found,
     where: Tensor,
-    positions: Any,
+    positions: object,
 ) -> Patching:
     view, each = measurement.view, _is_each(positions)
     patches, values, chosen = cells(measurement, put.kind, each=each), found[0], set(found[1])
@@ -233,7 +242,7 @@ def _result(
     )
 
 
-def _target_in(measurement: Measurement, source: Any) -> tuple[Tensor | None, list[str]]:
+def _target_in(measurement: Measurement, source: object) -> tuple[Tensor | None, list[str]]:
     """The target in the source's run, read at the same positions as in the cache, and notes. None if it is unknown."""
     view = CacheView(source, model=measurement.view.model)
     same = measurement.where

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.base.packages import pandas
 from residscope.causes.ranking import farthest, in_prompt
@@ -14,6 +14,8 @@ from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 
@@ -88,7 +90,7 @@ class Patching:
         """
         return farthest(self.labels, self.of(prompt), k)
 
-    def to_frame(self, prompt: int | None = None) -> Any:
+    def to_frame(self, prompt: int | None = None) -> DataFrame:
         """Return a pandas table: a row for each component, with its effect and its normalised effect.
 
         Args:
@@ -103,7 +105,7 @@ class Patching:
             columns["normalized"] = self.of(prompt, normalized=True).cpu().numpy()
         return pd.DataFrame(columns, index=pd.Index(self.labels, name="component"))
 
-    def to_plotly(self, prompt: int | None = None, *, normalized: bool = False) -> Any:
+    def to_plotly(self, prompt: int | None = None, *, normalized: bool = False) -> Figure:
         """Return a plotly figure: layer × head, layer × position, or bars.
 
         Args:

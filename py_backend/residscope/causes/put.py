@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from residscope.causes.measurement import Measurement
 from residscope.causes.replacement import Replacement, replacement
@@ -51,7 +51,7 @@ class Put:
         return [row for row, one in enumerate(patches) if (one.layer, one.head) not in refused]
 
 
-def put_in(measurement: Measurement, source: Any, at: SiteKind | Part, where: Tensor) -> Put:
+def put_in(measurement: Measurement, source: object, at: SiteKind | Part, where: Tensor) -> Put:
     """What is put into the run, given the arguments `source` and `at` of the user."""
     if at in PARTS:
         reading = Rereading(

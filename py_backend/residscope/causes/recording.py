@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from residscope.cache.view import CacheView
 from residscope.causes.hooks import Hooks, hooks
@@ -13,6 +13,8 @@ from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 Change = Callable[[Hooks], None]
 """Adds the hooks that change a run."""
@@ -53,16 +55,16 @@ def _names(replay: Replay) -> frozenset[str]:
 
 
 def _record(
-    replay: Replay, change: Change, keep: Callable[[str, Tensor], Any], names: Iterable[str] | None = None
-) -> dict[str, Any]:
+    replay: Replay, change: Change, keep: Callable[[str, Tensor], T], names: Iterable[str] | None = None
+) -> dict[str, T]:
     """What `keep` returns for each activation of a run. An activation that is computed several times is left out."""
-    points: Any = getattr(replay.view.model, "hook_dict", None)
+    points = getattr(replay.view.model, "hook_dict", None)
     if not isinstance(points, dict):
         raise ResidscopeError("replay", "This model has no `hook_dict`, so its run cannot be recorded as a cache.")
-    found: dict[str, Any] = {}
+    found: dict[str, T] = {}
     twice: set[str] = set()
 
-    def record(name: str, point: Any) -> Callable[[Tensor], None]:
+    def record(name: str, point: object) -> Callable[[Tensor], None]:
         def hook(output: Tensor) -> None:
             conversion = getattr(point, "hook_conversion", None)
             if name in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.structure import in_training
+from residscope.cache.structure_notes import in_training
 from residscope.cache.view import CacheView
 from residscope.causes.hooks import all_modules
 from residscope.errors import ResidscopeError
@@ -84,7 +84,7 @@ def not_compared() -> ResidscopeError:
     )
 
 
-def _draws(module: Any) -> bool:
+def _draws(module: object) -> bool:
     from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 
     return isinstance(module, _DropoutNd) and module.training and module.p > 0

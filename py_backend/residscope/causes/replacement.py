@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.base.arrays import tensor_of
 from residscope.cache import positions
@@ -36,7 +36,7 @@ class Replacement:
     notes: list[str] = field(default_factory=list[str])
 
 
-def replacement(replay: Replay, given: Any, kinds: Sequence[Source], name: str = "replace") -> Replacement:
+def replacement(replay: Replay, given: object, kinds: Sequence[Source], name: str = "replace") -> Replacement:
     """Return the replacement that a user named.
 
     Args:
@@ -67,7 +67,7 @@ def replacement(replay: Replay, given: Any, kinds: Sequence[Source], name: str =
     return _other_run(replay, given, kinds, name)
 
 
-def _is_numbers(given: Any) -> bool:
+def _is_numbers(given: object) -> bool:
     """Whether this is a number or a list of numbers, as in token ids."""
     return hasattr(given, "__index__") or isinstance(given, list | tuple)
 
@@ -138,7 +138,7 @@ def of_other_cache(
     return Replacement(words, of, notes)
 
 
-def _other_run(replay: Replay, given: Any, kinds: Sequence[Source], argument: str) -> Replacement:
+def _other_run(replay: Replay, given: object, kinds: Sequence[Source], argument: str) -> Replacement:
     import torch
 
     view = replay.view

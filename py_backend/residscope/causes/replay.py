@@ -43,7 +43,7 @@ class Run:
     streams: list[Any]
     why_not_plain: str = ""
     logits: Any = None
-    past: Any = None
+    past: object = None
 
     @property
     def final(self) -> Float[Tensor, "prompt pos d_model"]:
@@ -116,7 +116,7 @@ _FINE = 1e-5
 """About 80 rounding steps of float32. The order of additions may differ, for example on another device."""
 
 
-def _masks(view: CacheView) -> list[Any]:
+def _masks(view: CacheView) -> list[Tensor | None]:
     """The attention masks with which the model may have been run, the likeliest first."""
     if view.attention_mask is not None:
         return [view.attention_mask, None]  # the user may have passed the mask only to Residscope, not to the model
@@ -135,7 +135,7 @@ def whole_run(
     record: bool = True,
     keep: bool = True,
     logits_at: Tensor | None = None,
-    past: Any = None,
+    past: object = None,
 ) -> Run:
     """Run the whole model with hooks. The unembedding reads only one position of each prompt, if possible.
 
@@ -192,7 +192,7 @@ NEW = object()
 """As the argument `past`, this requests a new key/value cache."""
 
 
-def _cut_unembedding(model: Any, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:
+def _cut_unembedding(model: object, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:
     """Let the unembedding read only one position of each prompt. If the unembedding has hooks, it reads all positions.
 
     Returns:

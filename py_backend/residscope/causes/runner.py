@@ -50,7 +50,7 @@ class Chain:
         stream: Tensor,
         copies: int,
         each: Callable[[int, Tensor], None] | None = None,
-        past: Any = None,
+        past: object = None,
         last: int | None = None,
     ) -> Tensor:
         """Call the blocks from `layer` on, and return the stream after the last one.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from residscope.cache.structure import out_weight
+from residscope.cache.output_maps import out_weight
 from residscope.cache.view import CacheView
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def candidates(view: CacheView) -> list[Candidate]:
     return found
 
 
-def _at(block: Any, path: str) -> Any:
+def _at(block: object, path: str) -> object:
     for name in path.split("."):
         block = getattr(block, name, None)
     return block

@@ -185,7 +185,7 @@ class Sweep:
     def _change_of_layer(self, layer: int, patches: Sequence[Patch], rows: list[int]) -> _LayerChange:
         site = self.measurement.site(self.kind, layer)
         assert site is not None
-        select, before = self._select(site, patches), list[Any]()
+        select, before = self._select(site, patches), list[object]()
         select[[row for row in range(len(patches)) if row not in set(rows)]] = False
         value = self.replacement.of(site)
         return _LayerChange(site, rows, select, value, before, self._edit(select, value, before, rows[0]))
@@ -206,7 +206,7 @@ class Sweep:
         heads = torch.arange(site.inner[0], device="cpu")
         return select[..., None] & ((own[:, None] == heads) | (own[:, None] < 0))[:, None, None]
 
-    def _edit(self, select: Tensor, value: Tensor, originals: list[Any], unchanged: int = 0) -> Edit:
+    def _edit(self, select: Tensor, value: Tensor, originals: list[object], unchanged: int = 0) -> Edit:
         """The edit of the activation.
 
         Args:

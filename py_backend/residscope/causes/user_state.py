@@ -14,7 +14,7 @@ T = TypeVar("T")
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
+def keeping_user_state(model: object, device: Any, work: Callable[[], T]) -> T:
     """Call `work`, which runs the model, without gradients and autocast. Then restore the user's state.
 
     A run may draw random numbers, and some models store the batch size in an attribute of a module. Some changes by
@@ -45,7 +45,7 @@ def keeping_user_state(model: Any, device: Any, work: Callable[[], T]) -> T:
         surely(restore)
 
 
-def _attributes(model: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _attributes(model: object) -> list[tuple[dict[str, object], dict[str, object]]]:
     """The modules' attributes with plain values, such as the batch size of the last run.
 
     The attribute `training` is left out: no run changes it, but another thread of the user may change it.
@@ -58,7 +58,7 @@ def _attributes(model: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return held
 
 
-def _put_back(attributes: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _put_back(attributes: list[tuple[dict[str, object], dict[str, object]]]) -> None:
     for own, before in attributes:
         for name, value in before.items():
             if own.get(name, before) is not value:

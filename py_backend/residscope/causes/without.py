@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.cache.component_names import parse_heads
 from residscope.cache.view import CacheView
@@ -15,22 +15,24 @@ from residscope.causes.replay import Replay, replay
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
+from residscope.terms import CacheLike, Heads, MaskLike, ModelLike, PositionsLike, ReplacementLike
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
+    from transformer_lens import ActivationCache
 
 
 def without(
-    cache: Any,
-    heads: Any,
+    cache: CacheLike,
+    heads: Heads,
     *,
-    replace: Any = "zero",
-    positions: Any = "all",
+    replace: ReplacementLike = "zero",
+    positions: PositionsLike = "all",
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
-) -> Any:
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
+) -> ActivationCache | dict[str, Tensor]:
     """Run the model once more with heads replaced, all at once, and return this run as a cache.
 
     The result is what `run_with_cache` returns with hooks on these heads, with the names in `cache`. Compare it with
@@ -54,7 +56,7 @@ def without(
     """
     tracked = seen(cache, model)
 
-    def work() -> Any:
+    def work() -> ActivationCache | dict[str, Tensor]:
         view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
 
         def run() -> dict[str, Tensor]:
@@ -67,7 +69,7 @@ def without(
 
 
 def changed_run(
-    found: Replay, heads: Sequence[tuple[int, int]], replace: Any, where: Bool[Tensor, "batch pos"]
+    found: Replay, heads: Sequence[tuple[int, int]], replace: object, where: Bool[Tensor, "batch pos"]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return the activations of a run in which heads are replaced, all at once, and notes.
 
@@ -108,7 +110,7 @@ def changed_run(
     return values, [*changed(view), *by.notes, *notes]
 
 
-def as_cache(values: dict[str, Tensor], like: Any, model: Any) -> Any:
+def as_cache(values: dict[str, Tensor], like: object, model: object) -> ActivationCache | dict[str, Tensor]:
     """Return activations as a cache of the class of `like`. If `like` is a dictionary, return a dictionary."""
     if not hasattr(like, "cache_dict"):
         return values

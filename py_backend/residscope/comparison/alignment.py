@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from residscope.base.arrays import as_list
 from residscope.base.legible import cut
 from residscope.cache.padding import padding
 from residscope.comparison.runs import Run
@@ -175,7 +176,7 @@ def _span(ends: Any, prompt: int) -> tuple[int, int]:
 def _given(align: Any, lengths: tuple[int, int]) -> Pairs:
     """The pairs that a user wrote, in the order of the first run. Negative positions are counted from the end."""
     try:
-        given = align.tolist() if hasattr(align, "tolist") else align
+        given = as_list(align)
         pairs = [(index(one), index(two)) for one, two in given]
     except (TypeError, ValueError):
         raise ResidscopeError("align", f"`align={cut(repr(align), 80)}` is not an alignment: {HOW}") from None

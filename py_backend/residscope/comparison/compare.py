@@ -9,7 +9,7 @@ run's rows times the gradient of the other run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.decompose import Query
 from residscope.attribution.predictions import top_two
@@ -19,7 +19,7 @@ from residscope.comparison.result import Comparison
 from residscope.comparison.runs import Given, Run, chosen_prompts, told_of, with_runs
 from residscope.comparison.same_shape import check_same_ids, check_shapes
 from residscope.comparison.two_runs import compared
-from residscope.terms import By, NormConvention, Target
+from residscope.terms import Answers, By, CacheLike, Heads, MaskLike, ModelLike, NormConvention, Target
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -29,9 +29,9 @@ __all__ = ["Comparison", "compare"]
 
 
 def compare(
-    cache: Any,
-    other: Any = None,
-    answers: Any = None,
+    cache: CacheLike,
+    other: CacheLike = None,
+    answers: Answers = None,
     *,
     by: By = "head",
     position: Positions = "last",
@@ -40,15 +40,15 @@ def compare(
     align: Align | None = None,
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
-    heads: Any = None,
+    heads: Heads = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     other_logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     other_tokens: Int[Tensor, "batch pos"] | None = None,
-    other_attention_mask: Any = None,
-    other_model: Any = None,
+    other_attention_mask: MaskLike = None,
+    other_model: ModelLike = None,
 ) -> Comparison:
     """Compare two runs: the difference of each component's contribution, and the two parts of this difference.
 
@@ -106,7 +106,7 @@ def compare(
 
 
 def resolved(
-    first: Run, second: Run, answers: Any, prompts: tuple[int | None, int | None] = (None, None)
+    first: Run, second: Run, answers: object, prompts: tuple[int | None, int | None] = (None, None)
 ) -> tuple[Target, Target]:
     """Return the target in the first run and in the second. `prompts` are the prompts that will be compared."""
     if answers is None:

@@ -14,6 +14,8 @@ from residscope.terms import FigureKind
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 Share = Literal["difference", "written", "read"]
@@ -85,7 +87,7 @@ class Comparison(Attribution):
         values = {"difference": self.second.values - self.first.values, "written": self.written, "read": self.read}
         return replace(self, values=values[share], share=share)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table: a row for each component, columns for both runs, the difference, and its two parts.
 
         Each of these five has the columns of `Attribution.to_frame`: a column per prompt (and per position or head, if
@@ -109,7 +111,7 @@ class Comparison(Attribution):
         rows: Sequence[str] | None = None,
         names: tuple[str, str] = ("first run", "second run"),
         share: Share = "difference",
-    ) -> Any:
+    ) -> Figure:
         """Return a plotly figure of the difference. Blue: larger in the second run. Orange: smaller.
 
         Args:

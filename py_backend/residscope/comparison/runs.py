@@ -12,7 +12,7 @@ from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import Target
+from residscope.terms import CacheLike, MaskLike, ModelLike, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,11 +62,11 @@ class Run:
 class Given:
     """A cache and the other arguments that the user passed with it."""
 
-    cache: Any
-    logits: Any = None
-    tokens: Any = None
-    attention_mask: Any = None
-    model: Any = None
+    cache: CacheLike
+    logits: Tensor | None = None
+    tokens: Tensor | None = None
+    attention_mask: MaskLike = None
+    model: ModelLike = None
 
     def other(self, given: Given) -> Given:
         """Return the second run, or this run if none was given. A cache without a model gets this run's model."""

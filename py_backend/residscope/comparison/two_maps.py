@@ -17,10 +17,12 @@ from residscope.comparison.runs import Given, Run, chosen_prompts, told_of, with
 from residscope.comparison.same_shape import check_same_ids, check_shapes
 from residscope.errors import ResidscopeError
 from residscope.patterns.maps import Attention, attention
-from residscope.terms import NormConvention, Target, Weighting
+from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike, NormConvention, Target, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 __all__ = ["AttentionComparison", "TokenLensComparison", "compare_attention", "compare_token_lens"]
@@ -70,7 +72,7 @@ class TokenLensComparison:
     second: TokenLens
     notes: list[str] = field(default_factory=list)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table with a row for each point and position.
 
         The columns are the likeliest token, and the answer's probability and rank, in both runs.
@@ -90,7 +92,7 @@ class TokenLensComparison:
                 columns[f"{name} rank"] = lens.rank.flatten().tolist()
         return pd.DataFrame(columns, index=index)
 
-    def to_plotly(self) -> Any:
+    def to_plotly(self) -> Figure:
         """Return a plotly figure of the difference of the answer's probability.
 
         Returns:
@@ -117,21 +119,21 @@ class TokenLensComparison:
 
 
 def compare_attention(
-    cache: Any,
-    other: Any = None,
-    heads: Any = None,
+    cache: CacheLike,
+    other: CacheLike = None,
+    heads: Heads = None,
     *,
     prompt: int | None = None,
     with_prompt: int | None = None,
     align: Align | None = None,
     weighting: Weighting = "pattern",
-    answers: Any = None,
+    answers: Answers = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     other_tokens: Int[Tensor, "batch pos"] | None = None,
-    other_attention_mask: Any = None,
-    other_model: Any = None,
+    other_attention_mask: MaskLike = None,
+    other_model: ModelLike = None,
 ) -> AttentionComparison:
     """Compare the attention of heads in two runs, weighted in one of three ways.
 
@@ -219,9 +221,9 @@ def compare_attention(
 
 
 def compare_token_lens(
-    cache: Any,
-    other: Any = None,
-    answers: Any = None,
+    cache: CacheLike,
+    other: CacheLike = None,
+    answers: Answers = None,
     *,
     prompt: int | None = None,
     with_prompt: int | None = None,
@@ -232,12 +234,12 @@ def compare_token_lens(
     norm: NormConvention = "recomputed",
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     other_logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     other_tokens: Int[Tensor, "batch pos"] | None = None,
-    other_attention_mask: Any = None,
-    other_model: Any = None,
+    other_attention_mask: MaskLike = None,
+    other_model: ModelLike = None,
 ) -> TokenLensComparison:
     """Compare what two runs would predict if their layers ended at points of the residual stream (logit lens).
 

@@ -45,7 +45,7 @@ class ResultStore:
             self._entries.move_to_end(key)
             return self._entries[key][0]
 
-    def put(self, key: Key, value: Any, size: int) -> None:
+    def put(self, key: Key, value: object, size: int) -> None:
         """Keep a value that takes `size` bytes."""
         size = max(size, _MIN_BYTES)
         if size > self._limit:
@@ -79,7 +79,7 @@ class Memo:
         """Return the kept value. None if there is none."""
         return self.store.get((*self.prefix, *key))
 
-    def put(self, *key: Hashable, value: Any, size: int = 0) -> None:
+    def put(self, *key: Hashable, value: object, size: int = 0) -> None:
         """Keep a value that takes `size` bytes."""
         self.store.put((*self.prefix, *key), value, size)
 
@@ -106,7 +106,7 @@ CACHES = ResultStore(128_000_000)
 """Results computed from users' caches."""
 
 
-def size_of(value: Any) -> int:
+def size_of(value: object) -> int:
     """Return the number of bytes of a tensor or buffer, or of a list of them."""
     if isinstance(value, tuple | list):
         return sum(map(size_of, value))  # pyright: ignore[reportUnknownArgumentType]
@@ -137,7 +137,7 @@ _ids: dict[int, tuple[Callable[[], object], str]] = {}
 """By an object's address: a weak reference to the object, and its id."""
 
 
-def unique_id(value: Any) -> str:
+def unique_id(value: object) -> str:
     """Return the id of an object, or "" for None. Unlike its address, the id is never used for another object.
 
     Raises:

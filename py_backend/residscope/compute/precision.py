@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
-def step_of(kind: Any) -> float:
+def step_of(kind: torch.dtype) -> float:
     """Return the relative rounding step of a dtype (its machine epsilon). 0 for integer dtypes, which are exact."""
     import torch
 

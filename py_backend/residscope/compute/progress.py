@@ -70,7 +70,7 @@ def silent() -> Generator[None, None, None]:
         _of_this_thread.silent = before
 
 
-def progress_bar(**options: Any) -> Any:
+def progress_bar(**options: object) -> Any:
     """Return a tqdm bar without tqdm's own thread, which would go on running after the work."""
     return _bar_class()(**options, miniters=1)
 

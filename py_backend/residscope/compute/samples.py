@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from residscope.compute.torch_context import without_gradients
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 MAX_SAMPLES = 64
@@ -48,9 +49,9 @@ class Samples:
         chosen = range(len(tensors)) if chosen is None else chosen
         if len(chosen) > _MAX_TENSORS:
             chosen = sorted(random.Random(0).sample(chosen, _MAX_TENSORS))
-        self._groups: dict[Any, dict[Any, list[_SampledView]]] = {}
-        self._last: dict[Any, bytes | list[Tensor] | None] = {}
-        self._spare: dict[Any, list[Tensor]] = {}
+        self._groups: dict[torch.device, dict[object, list[_SampledView]]] = {}
+        self._last: dict[torch.device, bytes | list[Tensor] | None] = {}
+        self._spare: dict[torch.device, list[Tensor]] = {}
         for index in chosen:
             tensor = tensors[index]
             if _is_readable(tensor):
@@ -72,7 +73,7 @@ class Samples:
             found = without_gradients(lambda: [self._differs(device, tensors) for device in self._groups])
         return any(found)
 
-    def _differs(self, device: Any, tensors: list[Tensor]) -> bool:
+    def _differs(self, device: torch.device, tensors: list[Tensor]) -> bool:
         """Read the elements of one device, and return whether any element differs from the last call."""
         kinds, is_first, last = list(self._groups[device].values()), device not in self._last, self._last.get(device)
         if device.type != "cpu":
@@ -94,7 +95,7 @@ def samples(tensors: list[Tensor]) -> list[bytes | None]:
     """Return the sampled elements of each tensor as bytes. None for a tensor that cannot be read."""
     import torch
 
-    by_device: dict[Any, list[int]] = {}
+    by_device: dict[torch.device, list[int]] = {}
     for index, tensor in enumerate(tensors):
         if _is_readable(tensor):
             by_device.setdefault(tensor.device, []).append(index)
@@ -102,7 +103,7 @@ def samples(tensors: list[Tensor]) -> list[bytes | None]:
         return without_gradients(lambda: _samples_by_tensor(tensors, by_device))
 
 
-def _samples_by_tensor(tensors: list[Tensor], by_device: dict[Any, list[int]]) -> list[bytes | None]:
+def _samples_by_tensor(tensors: list[Tensor], by_device: dict[torch.device, list[int]]) -> list[bytes | None]:
     found: list[bytes | None] = [None] * len(tensors)
     for indices in by_device.values():
         paths = [[(i, *_sampled_view(tuple(tensors[i].shape), tensors[i].stride()))] for i in indices]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from residscope.attribution.result import of_prompt, strongest
 from residscope.attribution.target_words import unit_of
 from residscope.base.signed import signed
 from residscope.export.figure_data import Shown, checked_labels
 from residscope.export.palette import QUIET, axis, colours, farthest, figure, target_words
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 _MOST_TICKS = 20
 """For at most this many prompts, the axis shows the number of every prompt."""
@@ -18,7 +22,7 @@ _PLACES = {"attn_out": ("attention", 0.25), "mlp_out": ("MLP", 0.75)}
 """For a kind of row: the name of its group, and its place within the layer (0 to 1)."""
 
 
-def layers(shown: Shown) -> Any:
+def layers(shown: Shown) -> Figure:
     """Draw bars by layer. Layer i fills [i, i + 1]: attention the left half, MLP the right. Embeddings fill [−1, 0]."""
     rows = shown.result.components
     values: list[float] = shown.values.tolist()
@@ -47,17 +51,16 @@ def layers(shown: Shown) -> Any:
     count = 1 + max((row.layer for row in rows if row.layer is not None), default=-1)
     step = -(-count // 16) or 1
     layers = range(0, count, step)
-    ticks: dict[str, Any] = {"tickvals": [n + 0.5 for n in layers], "ticktext": [str(n) for n in layers]}
     return figure(
         traces,
         shown.titled(),
         barmode="overlay",
-        xaxis=axis("layer", **ticks),
+        xaxis=axis("layer", tickvals=[n + 0.5 for n in layers], ticktext=[str(n) for n in layers]),
         yaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
     )
 
 
-def ranking(shown: Shown) -> Any:
+def ranking(shown: Shown) -> Figure:
     """Draw the rows with the largest contributions: the positive ones first, then the negative ones."""
     rows = shown.values[: shown.result.parts]
     chosen = strongest(rows, shown.k)
@@ -88,12 +91,12 @@ _WIDE = 420
 """The width in pixels of each ranking, if several are side by side."""
 
 
-def sides(shown: Shown) -> Any:
+def sides(shown: Shown) -> Figure:
     """Draw the strongest rows of several attributions side by side. Each chart also has the sum of its other rows."""
     every = (shown.result, *shown.others)
-    traces: list[dict[str, Any]] = []
-    titles: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"width": 120 + _WIDE * len(every)}
+    traces: list[Mapping[str, object]] = []
+    titles: list[Mapping[str, object]] = []
+    layout: dict[str, object] = {"width": 120 + _WIDE * len(every)}
     for n, result in enumerate(every):
         rows = of_prompt(result, result.values, shown.prompt)
         chosen = rows.abs().topk(min(shown.k, len(rows))).indices.tolist()
@@ -123,19 +126,19 @@ def sides(shown: Shown) -> Any:
         )
         layout[f"yaxis{number}"] = axis("", labels, autorange="reversed", anchor=f"x{number}")
         words = target_words(result.target, shown.prompt)
-        titles.append({"text": words, "x": left, "y": 1, "xref": "paper", "yref": "paper", "showarrow": False})
-        titles[-1] |= {"xanchor": "left", "yanchor": "bottom"}
+        where = {"x": left, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+        titles.append({"text": words, "showarrow": False} | where)
     what = f"What the target is made of: the {shown.k} strongest rows"
     return figure(traces, shown.titled(what=what), showlegend=False, annotations=titles, **layout)
 
 
-def prompts(shown: Shown) -> Any:
+def prompts(shown: Shown) -> Figure:
     """Draw a bar for each prompt, for each given row. The default is the strongest row; in the logit lens, the last."""
     result = shown.result
     lens = result.by == "accumulated"
     strongest_row = result.components[int(result.values[: result.parts].mean(1).abs().argmax())]
     labels = checked_labels(result, shown.rows or [(result.components[-1] if lens else strongest_row).label])
-    traces: list[dict[str, Any]] = []
+    traces: list[Mapping[str, object]] = []
     for n, label in enumerate(labels):
         row = result.values[result.labels.index(label)]
         values = (row + result.constant if lens else row).tolist()

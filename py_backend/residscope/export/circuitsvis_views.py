@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from residscope.base.packages import importing
 from residscope.errors import ResidscopeError
 from residscope.export.palette import BLUE, ORANGE, limit
+from residscope.terms import Answers, CacheLike, Heads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,15 +22,15 @@ View = Literal["patterns", "heads"]
 
 
 def to_circuitsvis(
-    cache: Any,
-    heads: Any,
+    cache: CacheLike,
+    heads: Heads,
     *,
     prompt: int | None = 0,
     view: View = "patterns",
     weighting: Weighting = "pattern",
-    answers: Any = None,
+    answers: Answers = None,
     **given: Any,
-) -> Any:
+) -> object:
     """Return a CircuitsVis view of heads' attention, directly from a cache.
 
     Each time the view is shown, CircuitsVis uses the network: it requests a web page, with a time-out of one second,
@@ -85,12 +86,12 @@ def to_circuitsvis(
     )
 
 
-def _as_lists(values: Tensor) -> list[Any]:
+def _as_lists(values: Tensor) -> list[object]:
     """The values, rounded to six decimals. This halves the size of the page, and the difference is invisible."""
     return values.cpu().double().round(decimals=6).tolist()
 
 
-def _rendered(element: str, **properties: Any) -> Any:
+def _rendered(element: str, **properties: Any) -> object:
     """One of CircuitsVis' elements, with all text escaped.
 
     The element is rendered directly, because CircuitsVis' Python function `attention_patterns` takes no head names.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
 from residscope.export.palette import axis, cells, colours, diverging, figure, limit, name, target_words, titled
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
     from residscope.causes.ablation import Ablation, Effect
     from residscope.causes.patching import Patching
 
 
-def ablation_figure(ablation: Ablation, kind: str | None, prompt: int | None, effect: Effect) -> Any:
+def ablation_figure(ablation: Ablation, kind: str | None, prompt: int | None, effect: Effect) -> Figure:
     """See `Ablation.to_plotly`."""
     is_map = ablation.axes[0] == "layer" and "head" in ablation.axes
     kind = kind or ("heatmap" if is_map else "bars")
@@ -52,7 +53,7 @@ def ablation_figure(ablation: Ablation, kind: str | None, prompt: int | None, ef
     raise ResidscopeError("kind", f'`kind="{kind}"` is not known: use "heatmap", "bars" or "scatter".')
 
 
-def patching_figure(patching: Patching, prompt: int | None, *, normalized: bool) -> Any:
+def patching_figure(patching: Patching, prompt: int | None, *, normalized: bool) -> Figure:
     """See `Patching.to_plotly`."""
     values = patching.of(prompt, normalized=normalized)
     left = ~patching.measured & ~patching.effects.isnan().all(-1)
@@ -83,7 +84,7 @@ def _whose(prompt: int | None) -> str:
 
 def _map(
     values: Tensor, labels: list[str], title: str, across: str, names: list[str], rows: list[str] | None = None
-) -> Any:
+) -> Figure:
     end, (height, width) = limit(values), values.shape
     hover = [
         [
@@ -104,7 +105,7 @@ def _map(
     )
 
 
-def _bars(values: Tensor, labels: list[str], title: str, what: str) -> Any:
+def _bars(values: Tensor, labels: list[str], title: str, what: str) -> Figure:
     numbers = values.tolist()
     bars = {"type": "bar", "x": labels, "y": numbers, "marker": {"color": colours(numbers)}}
     return figure([bars], title, xaxis=axis("component"), yaxis=axis(what))

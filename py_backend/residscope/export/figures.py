@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, get_args
 
 from residscope.attribution.result import Attribution, of_prompt
 from residscope.base.signed import signed
@@ -27,6 +27,9 @@ from residscope.export.palette import (
 )
 from residscope.terms import FigureKind
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 _LABELLED = 8
 """In a scatter plot, the points that differ most have their labels next to them: at most this many."""
 
@@ -41,7 +44,7 @@ def attribution_figure(
     tokens: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
     names: tuple[str, str] = ("this", "other"),
-) -> Any:
+) -> Figure:
     """See `Attribution.to_plotly`."""
     position_axes = [name for name in result.axes[1:] if name in ("pos", "destination", "source")]
     kind = kind or ("heatmap" if position_axes else usual_figure(result.by)[0])
@@ -65,7 +68,7 @@ def attribution_figure(
     return _DRAW[kind](shown)
 
 
-def _heatmap(shown: Shown) -> Any:
+def _heatmap(shown: Shown) -> Figure:
     result = shown.result
     if result.by == "source":
         from residscope.export.maps import source_maps
@@ -92,7 +95,7 @@ def _heatmap(shown: Shown) -> Any:
     )
 
 
-def _component_map(shown: Shown) -> Any:
+def _component_map(shown: Shown) -> Figure:
     every = shown.result.labels
     labels = checked_labels(shown.result, every if shown.rows is None else shown.rows)
     rows = shown.values[[every.index(label) for label in labels]]
@@ -114,13 +117,13 @@ def _component_map(shown: Shown) -> Any:
     )
 
 
-def _lens(shown: Shown) -> Any:
+def _lens(shown: Shown) -> Figure:
     result = shown.result
     # With the constant added, each point is a value of the target; the last one is the model's own value.
     points = (shown.values + of_prompt(result, result.constant, shown.prompt)).tolist()
     x, end = list(range(len(points))), farthest(points)
     hover = [f"{label}: {signed(value, end)} {shown.unit}" for label, value in zip(result.labels, points, strict=True)]
-    traces: list[dict[str, Any]] = []
+    traces: list[Mapping[str, object]] = []
     suffix = ""
     if shown.prompt is None and result.values.shape[1] > 1:
         spread = (result.values + result.constant).std(1).tolist()
@@ -140,7 +143,7 @@ def _lens(shown: Shown) -> Any:
     )
 
 
-def _scatter(shown: Shown) -> Any:
+def _scatter(shown: Shown) -> Figure:
     if len(shown.others) != 1:
         raise ResidscopeError("figure", 'A scatter plot compares two attributions: `to_plotly("scatter", other=b)`.')
     other = shown.others[0]
@@ -180,7 +183,7 @@ def _scatter(shown: Shown) -> Any:
     )
 
 
-def _sources(shown: Shown) -> Any:
+def _sources(shown: Shown) -> Figure:
     rows, heads = shown.values.T, shown.result.heads
     places = shown.position_names(rows.shape[1])
     end = limit(rows)
@@ -197,7 +200,7 @@ def _sources(shown: Shown) -> Any:
     )
 
 
-_DRAW: dict[FigureKind, Callable[[Shown], Any]] = {
+_DRAW: dict[FigureKind, Callable[[Shown], Figure]] = {
     "heatmap": _heatmap, "lens": _lens, "layers": layers, "ranking": ranking, "scatter": _scatter,
     "sources": _sources, "prompts": prompts, "sides": sides,
 }  # fmt: skip

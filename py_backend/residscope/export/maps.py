@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from einops import rearrange
 
@@ -27,6 +27,7 @@ from residscope.export.palette import (
 from residscope.patterns.downsampling import Part, down_sampled
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
     from residscope.attribution.pair_map import Pairs
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _MAPS_PER_ROW = 4
 
 
-def attention_figure(attention: Attention) -> Any:
+def attention_figure(attention: Attention) -> Figure:
     """See `Attention.to_plotly`."""
     values = attention.values
     colour = _colour(values, attention.weighting)
@@ -63,14 +64,14 @@ def attention_figure(attention: Attention) -> Any:
     return _side_by_side(values, attention.heads, position_names, title(suffix), colour)
 
 
-def _colour(values: Tensor, weighting: Weighting) -> dict[str, Any]:
+def _colour(values: Tensor, weighting: Weighting) -> dict[str, object]:
     units: dict[Weighting, str] = {"pattern": "attention", "value": "attention × ‖v W_O‖", "contribution": "logits"}
     if weighting == "contribution" or bool((values < 0).any()):  # negative in a difference of two runs
         return diverging(limit(values), units[weighting])
     return sequential(1.0 if weighting == "pattern" else limit(values), units[weighting])
 
 
-def segments_figure(maps: SegmentAttention) -> Any:
+def segments_figure(maps: SegmentAttention) -> Figure:
     """See `SegmentAttention.to_plotly`."""
     prompt = maps.segments.prompt
     title = titled(f"{plain(maps.meaning)}, prompt {prompt}", target_words(maps.target, prompt), name(maps.model))
@@ -78,7 +79,7 @@ def segments_figure(maps: SegmentAttention) -> Any:
     return _side_by_side(maps.values, maps.heads, names, title, _colour(maps.values, maps.weighting))
 
 
-def token_lens_figure(lens: TokenLens) -> Any:
+def token_lens_figure(lens: TokenLens) -> Figure:
     """See `TokenLens.to_plotly`."""
     likeliest = lens.probabilities[..., 0]
     norm = "recomputed at each point" if lens.norm == "recomputed" else "held fixed"
@@ -103,7 +104,7 @@ def token_lens_figure(lens: TokenLens) -> Any:
     )
 
 
-def compared_lens_figure(lenses: TokenLensComparison) -> Any:
+def compared_lens_figure(lenses: TokenLensComparison) -> Figure:
     """See `TokenLensComparison.to_plotly`."""
     values = lenses.answer_probability
     if values is None:
@@ -128,7 +129,7 @@ def compared_lens_figure(lenses: TokenLensComparison) -> Any:
     )
 
 
-def pairs_figure(pairs: Pairs, prompt: int | None, k: int) -> Any:
+def pairs_figure(pairs: Pairs, prompt: int | None, k: int) -> Figure:
     """See `Pairs.to_plotly`."""
     values = pairs.of(prompt)
     rows, columns = (
@@ -153,7 +154,7 @@ def pairs_figure(pairs: Pairs, prompt: int | None, k: int) -> Any:
     )
 
 
-def scores_figure(scores: Scores) -> Any:
+def scores_figure(scores: Scores) -> Figure:
     """See `Scores.to_plotly`."""
     layers, heads = scores.values.shape
     unit = "bits" if scores.score == "entropy" else "score"
@@ -181,7 +182,7 @@ def _answer(lens: TokenLens, y: int, x: int) -> str:
     return f"<br>the answer: {float(lens.answer_probability[y, x]):.3f} (rank {int(lens.rank[y, x])})"
 
 
-def source_maps(values: Tensor, heads: list[str], position_names: Callable[[int], list[str]], title: str) -> Any:
+def source_maps(values: Tensor, heads: list[str], position_names: Callable[[int], list[str]], title: str) -> Figure:
     """Return a figure of source contributions at each destination. `values` is `[source, destination, head]`."""
     names = position_names(values.shape[0])
     by_head = rearrange(values, "source destination head -> head destination source")
@@ -193,17 +194,17 @@ def _side_by_side(
     heads: Sequence[str],
     position_names: list[str],
     title: str,
-    colour: dict[str, Any],
+    colour: dict[str, object],
     sources: list[str] | None = None,
-) -> Any:
+) -> Figure:
     """A map for each head of `[head, destination, source]`, with at most four maps in a row."""
     sources = position_names if sources is None else sources
     across = min(_MAPS_PER_ROW, len(heads))
     down = -(-len(heads) // across)
-    traces: list[dict[str, Any]] = []
-    titles: list[dict[str, Any]] = []
+    traces: list[Mapping[str, object]] = []
+    titles: list[Mapping[str, object]] = []
     end = limit(values)
-    layout: dict[str, Any] = {"coloraxis": colour, "width": 240 + 310 * across, "height": 90 + 430 * down}
+    layout: dict[str, object] = {"coloraxis": colour, "width": 240 + 310 * across, "height": 90 + 430 * down}
     for n, (head, rows) in enumerate(zip(heads, values, strict=True)):
         row, column = divmod(n, across)
         number = str(n + 1) if n else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.target_words import inside, of_next_token
 from residscope.base.legible import cut, isolated, shown
@@ -14,6 +14,10 @@ from residscope.base.look import DIVERGING, MARKS, SEQUENTIAL
 from residscope.base.packages import importing
 from residscope.base.signed import signed
 from residscope.terms import Target
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from torch import Tensor
 
 _LIGHT = DIVERGING["light"]
 BLUE, ORANGE, LINE, QUIET = _LIGHT["plus"][3][1], _LIGHT["minus"][3][1], _LIGHT["plus"][4][1], "#8a8f94"
@@ -78,13 +82,13 @@ def farthest(values: Sequence[float]) -> float:
     return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
 
-def limit(rows: Any) -> float:
+def limit(rows: Tensor) -> float:
     """Return the end of a scale that is symmetric about zero: the largest finite absolute value. 1 if all are 0."""
     finite = rows[rows.isfinite()]
     return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
 
 
-def clipped(rows: Any) -> float:
+def clipped(rows: Tensor) -> float:
     """Return the end of the scale of a map `[component, position]`, such that one outlier does not make the rest pale.
 
     Each position counts by its largest absolute value. The first position is left out, because it is often an attention
@@ -100,7 +104,7 @@ def clipped(rows: Any) -> float:
     return end if 0 < 1.5 * end < every else every
 
 
-def beyond(rows: Any, end: float) -> dict[str, Any]:
+def beyond(rows: Tensor, end: float) -> dict[str, object]:
     """Return arguments for `cells` that draw a dot in each cell beyond the colour scale. Empty if there is none."""
     far = rows.isfinite() & (rows.abs() > end)
     if not bool(far.any()):
@@ -108,7 +112,7 @@ def beyond(rows: Any, end: float) -> dict[str, Any]:
     return {"text": [["•" if dot else "" for dot in row] for row in far.tolist()], "texttemplate": "%{text}"}
 
 
-def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
+def diverging(end: float, title: str, rows: Tensor | None = None) -> dict[str, object]:
     """Return a colour axis centred at zero. An end beyond which some of `rows` lie is labelled "≤ −…" or "≥ +…"."""
     bar = _bar(title)
     low, high = (False, False) if rows is None else (bool((rows < -end).any()), bool((rows > end).any()))
@@ -118,20 +122,20 @@ def diverging(end: float, title: str, rows: Any = None) -> dict[str, Any]:
     return {"colorscale": _DIVERGING, "cmin": -end, "cmax": end, "colorbar": bar}
 
 
-def sequential(end: float, title: str) -> dict[str, Any]:
+def sequential(end: float, title: str) -> dict[str, object]:
     """Return a colour axis that begins at zero."""
     return {"colorscale": _SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": _bar(title)}
 
 
-def cells(rows: Any, hover: list[list[str]], **more: Any) -> dict[str, Any]:
+def cells(rows: Tensor, hover: list[list[str]], **more: object) -> dict[str, object]:
     """Return a heatmap of a matrix, with the first row on top. NaN cells stay empty."""
     z = [[None if value != value else value for value in row] for row in rows.tolist()]
     return {"type": "heatmap", "z": z, "hovertext": hover, "hoverinfo": "text", "coloraxis": "coloraxis"} | more
 
 
-def axis(title: str, names: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+def axis(title: str, names: Sequence[str] | None = None, **more: object) -> dict[str, object]:
     """Return an axis with its title. `names` are labels at 0, 1, 2, …; of many labels, only some are shown."""
-    plain: dict[str, Any] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
+    plain: dict[str, object] = {"title": {"text": title}, "zeroline": False, "showgrid": False}
     if names is not None:
         every = -(-len(names) // _MOST_TICKS) or 1
         plain |= {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
@@ -167,7 +171,7 @@ def titled(what: str, *more: str) -> str:
     return f'{what}<br><span style="font-size:12px">{beneath}</span>' if beneath else what
 
 
-def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
+def figure(traces: Sequence[Mapping[str, object]], title: str, **layout: object) -> Figure:
     """Return a plotly figure in the common style."""
     base = {
         "title": {"text": title},
@@ -178,5 +182,5 @@ def figure(traces: list[dict[str, Any]], title: str, **layout: Any) -> Any:
     return plotly().Figure({"data": traces, "layout": base | layout})
 
 
-def _bar(title: str) -> dict[str, Any]:
+def _bar(title: str) -> dict[str, object]:
     return {"title": {"text": title, "side": "top"}, "outlinewidth": 0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from residscope.base.expressions import parse_path
 
@@ -28,7 +27,7 @@ def listed(items: Sequence[str]) -> str:
     return f"[\n{inner}]"
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """Return a target or a plain value as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
     match value:
         case tuple():

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 class Given:
     """A cache and the arguments given with it. The code uses the user's variables that hold them."""
 
-    cache: Any
+    cache: object
     name: str = "cache"
-    logits: Any = None
-    tokens: Any = None
-    model: Any = None
-    attention_mask: Any = None
+    logits: object = None
+    tokens: object = None
+    model: object = None
+    attention_mask: object = None
 
 
 @dataclass
@@ -246,7 +246,7 @@ def free_name(name: str) -> str:
     return next(free for free in names if not is_taken(free))
 
 
-def _variable(is_wanted: Callable[[Any], bool]) -> str | None:
+def _variable(is_wanted: Callable[[object], bool]) -> str | None:
     """The first of the user's variables that holds the wanted value, and whose name can be used in code."""
     return next(filter(is_addressable, variables_of(is_wanted)), None)
 

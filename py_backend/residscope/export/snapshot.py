@@ -105,7 +105,7 @@ def snapshot(
     return Snapshot(cache_name, shown, _now(), _defaults(), record.lacks, record.entries)
 
 
-def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, Any]:
+def opening(answer: Answering, cache_name: str, shown: Shown) -> dict[str, object]:
     """Return a snapshot of only the first requests of a new panel, as plain objects with binary buffers.
 
     Requests that fail are left out, and also replies whose buffers do not fit in `OPENING`.
@@ -235,7 +235,7 @@ def _defaults() -> dict[str, dict[str, Any]]:
 
 
 def _field_defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, object] = {}
     for field in msgspec.structs.fields(struct):
         value = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
         if value is not msgspec.NODEFAULT and value is not None:

@@ -48,7 +48,7 @@ def _close_orphans(manager: Any) -> None:
             _close(comm, None)
 
 
-def _open(comm: Any, _message: Any) -> None:
+def _open(comm: Any, _message: object) -> None:
     # The comm's own `handle_msg` triggers IPython's `pre_execute` and `post_execute`. On a subshell, while a cell runs,
     # matplotlib's callback would then show and close the figures that the cell is still drawing.
     comm.handle_msg = partial(_answer, comm)
@@ -61,7 +61,7 @@ def _answer(comm: Any, message: dict[str, Any]) -> None:
     )
 
 
-def _close(comm: Any, _message: Any) -> None:
+def _close(comm: Any, _message: object) -> None:
     """Break the reference cycles, so that the comm is freed now and not by the garbage collector."""
     comm.on_close(None)
     del comm.handle_msg

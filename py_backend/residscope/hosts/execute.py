@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from typing import Any
 
 from residscope.hosts.attach import SafeImports
 from residscope.serving import turns
@@ -51,7 +50,7 @@ def answer(questions: str, token: str) -> None:
         raise
 
 
-def _decoded(questions: str) -> list[Any]:
+def _decoded(questions: str) -> list[object]:
     try:
         listed = json.loads(questions)
     except (ValueError, RecursionError):
@@ -59,7 +58,7 @@ def _decoded(questions: str) -> list[Any]:
     return listed if isinstance(listed, list) else [None]
 
 
-def _send(answer: dict[str, Any], buffers: Buffers, token: str) -> None:
+def _send(answer: dict[str, object], buffers: Buffers, token: str) -> None:
     from IPython.core.display_functions import display
 
     encoded = _encoded(answer, buffers)
@@ -73,5 +72,5 @@ def _send(answer: dict[str, Any], buffers: Buffers, token: str) -> None:
         display({MIME: piece}, raw=True)
 
 
-def _encoded(answer: dict[str, Any], buffers: Buffers) -> str:
+def _encoded(answer: dict[str, object], buffers: Buffers) -> str:
     return json.dumps({"answer": answer, "buffers": [b64encode(buffer).decode() for buffer in buffers]})

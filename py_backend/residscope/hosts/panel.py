@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import anywidget
 import msgspec
@@ -29,7 +29,7 @@ from residscope.errors import ResidscopeError
 from residscope.hosts import turns
 from residscope.hosts.destination import at_destination
 from residscope.hosts.segmented import as_given, as_segmented
-from residscope.hosts.traits import Answers, Facts, Selected
+from residscope.hosts.traits import Facts, ReadableTarget, Selected
 from residscope.hosts.visibility import PanelViews
 from residscope.serving.dispatcher import listed
 from residscope.serving.progress_bar import LateBar
@@ -37,7 +37,19 @@ from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
 from residscope.session.caches import name_of
 from residscope.session.discovery import named, variable_name
-from residscope.terms import Against, AttentionScore, Position, Segmented, Target, is_chosen
+from residscope.terms import (
+    Against,
+    Answers,
+    AttentionScore,
+    CacheLike,
+    Heads,
+    MaskLike,
+    ModelLike,
+    Position,
+    Segmented,
+    Target,
+    is_chosen,
+)
 from residscope.wire.envelope import Buffers, answered, deliver
 from residscope.wire.protocol import (
     MOST_OF_TRAIL,
@@ -55,6 +67,9 @@ from residscope.wire.protocol import (
     WritePage,
 )
 from residscope.wire.refusals import refusal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -117,9 +132,9 @@ class Panel(Selected, anywidget.AnyWidget):
     wire_target = traitlets.Dict().tag(sync=True)
     facts = Facts(read_only=True).tag(sync=True)
     opening = traitlets.Dict(read_only=True).tag(sync=True)
-    target = Answers()
+    target = ReadableTarget()
 
-    def __init__(self, service: Service, answers: Any = None, **state: Any) -> None:
+    def __init__(self, service: Service, answers: object = None, **state: object) -> None:
         self._service = service
         self._resolved = Target([])
         self._steps: list[Step] = []  # the trail; `_readable` are its targets in the form that a user would write
@@ -150,10 +165,17 @@ class Panel(Selected, anywidget.AnyWidget):
         return self._service.hold.get().cache
 
     @cache.setter
-    def cache(self, cache: Any) -> None:
+    def cache(self, cache: object) -> None:
         self.show_cache(cache)
 
-    def show_cache(self, cache: Any, *, logits: Any = None, tokens: Any = None, attention_mask: Any = None) -> None:
+    def show_cache(
+        self,
+        cache: CacheLike,
+        *,
+        logits: Tensor | None = None,
+        tokens: Tensor | None = None,
+        attention_mask: MaskLike = None,
+    ) -> None:
         """Show another cache, for example after the model has generated one more token.
 
         The selection stays: target, heads, prompt, tab, and the range of colours if `hold` is on. If the last position
@@ -215,7 +237,7 @@ class Panel(Selected, anywidget.AnyWidget):
                 targets.resolve(target)
 
     # --- traits: new values are checked and normalised ---------------------------------------------------------------
-    def head_name(self, head: Any) -> str:
+    def head_name(self, head: object) -> str:
         """Return the name of a head, `"L23H3"`, from any accepted form.
 
         Raises:
@@ -226,10 +248,10 @@ class Panel(Selected, anywidget.AnyWidget):
         return head_name(layer, index)
 
     @traitlets.validate("layer")
-    def _check_layer(self, proposal: Any) -> int | None:
+    def _check_layer(self, proposal: traitlets.Bunch) -> int | None:
         return None if proposal.value is None else self._service.view().check_layer(proposal.value)
 
-    def run_against(self, given: Any) -> Against | None:
+    def run_against(self, given: object) -> Against | None:
         """Return the run to compare with, from any accepted form.
 
         Raises:
@@ -253,7 +275,7 @@ class Panel(Selected, anywidget.AnyWidget):
             )
         return self._against({"cache": name, "prompt": prompt})
 
-    def _against(self, given: Any) -> Against | None:
+    def _against(self, given: object) -> Against | None:
         try:
             return msgspec.convert(msgspec.to_builtins(given), Against | None)
         except (msgspec.ValidationError, TypeError) as error:
@@ -276,7 +298,7 @@ class Panel(Selected, anywidget.AnyWidget):
             segments_of(view, self.prompt or 0, as_given(by))
 
     @traitlets.validate("prompt")
-    def _check_prompt(self, proposal: Any) -> int | None:
+    def _check_prompt(self, proposal: traitlets.Bunch) -> int | None:
         return self._service.view().check_prompt(proposal.value)
 
     def whole_position(self, position: Any) -> int | Literal["last"]:
@@ -291,13 +313,13 @@ class Panel(Selected, anywidget.AnyWidget):
         return int(at[0])
 
     @traitlets.validate("position")
-    def _check_position(self, proposal: Any) -> int | Literal["last"]:
+    def _check_position(self, proposal: traitlets.Bunch) -> int | Literal["last"]:
         """Refuse a position that cannot be the destination of the shown attention score."""
         self._asked_at(proposal.value)
         return proposal.value
 
     @traitlets.observe("position")
-    def _ask_there(self, change: Any) -> None:
+    def _ask_there(self, change: traitlets.Bunch) -> None:
         """If an attention score is shown, move it to the new destination."""
         asked = self._asked_at(change.new)
         if asked != self._resolved:
@@ -310,7 +332,7 @@ class Panel(Selected, anywidget.AnyWidget):
         return at_destination(self._resolved, position, positions.last(self._service.view(self.padding)))
 
     @traitlets.observe("padding")
-    def _count_padding(self, change: Any) -> None:
+    def _count_padding(self, change: traitlets.Bunch) -> None:
         """If the last position was selected, select the new last position."""
         ends = set(last_places(self._service.view(change.old), self._resolved))
         if self.position == "last" or ends == {self.position}:
@@ -342,7 +364,7 @@ class Panel(Selected, anywidget.AnyWidget):
                         with self._following():
                             self.position = "last"
 
-    def readable_target(self, answers: Any) -> Any:
+    def readable_target(self, answers: object) -> Any:
         """Resolve answers, store the target, and return it in the form that a user would write."""
         targets = self._service.targets()
         resolved = self._service.default_target() if answers is None else targets.resolve(answers)
@@ -360,7 +382,7 @@ class Panel(Selected, anywidget.AnyWidget):
         return _as_written(self._resolved, targets)
 
     @traitlets.observe("target")
-    def _send_target(self, _change: Any) -> None:
+    def _send_target(self, _change: object) -> None:
         with self.hold_sync():
             self.wire_target = msgspec.to_builtins(self._resolved)
             if self._moves_end:  # no token follows the last one, so a next-token target has an earlier last position
@@ -400,7 +422,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self.trail = steps[:1] + steps[max(1, len(steps) - MOST_OF_TRAIL + 1) :]
             self.step = len(self._steps) - 1
 
-    def readable_trail(self, given: Any) -> list[Any]:
+    def readable_trail(self, given: object) -> list[Any]:
         """Resolve a list of targets or of steps, store the steps, and return the targets in their readable form.
 
         Raises:
@@ -431,7 +453,7 @@ class Panel(Selected, anywidget.AnyWidget):
         return msgspec.to_builtins(self._steps)
 
     @traitlets.observe("trail")
-    def _show_last(self, _change: Any) -> None:
+    def _show_last(self, _change: object) -> None:
         """After the trail was set in Python, show its last target. A view sets step and target itself."""
         if self._follows or self._received:
             return
@@ -440,14 +462,14 @@ class Panel(Selected, anywidget.AnyWidget):
             self._go_to_step()
 
     @traitlets.validate("step")
-    def _check_step(self, proposal: Any) -> int:
+    def _check_step(self, proposal: traitlets.Bunch) -> int:
         if proposal.value and proposal.value >= len(self._steps):
             count = len(self._steps)
             raise ResidscopeError("trail", f"There is no step {proposal.value}: the trail has {count} targets.")
         return proposal.value
 
     @traitlets.observe("step")
-    def _go_to_step(self, _change: Any = None) -> None:
+    def _go_to_step(self, _change: object = None) -> None:
         if self._received or not self.step < len(self._steps):
             return
         step = self._steps[self.step]
@@ -462,7 +484,7 @@ class Panel(Selected, anywidget.AnyWidget):
         finally:
             self._follows = before
 
-    def set_state(self, sync_data: Any) -> None:
+    def set_state(self, sync_data: object) -> None:
         """Apply what a view sends. The view has already set everything that belongs together."""
         self._received = True
         try:
@@ -472,7 +494,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self._received = False
 
     @traitlets.observe("wire_target")
-    def _receive_target(self, change: Any) -> None:
+    def _receive_target(self, change: traitlets.Bunch) -> None:
         try:
             received = msgspec.convert(change.new, Target)
             if received != self._resolved:
@@ -485,7 +507,7 @@ class Panel(Selected, anywidget.AnyWidget):
             raise
 
     # --- requests ----------------------------------------------------------------------------------------------------
-    def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
+    def _on_message(self, _widget: object, message: object, _buffers: object) -> None:
         with turns.answering():
             deliver(message, lambda question: answered(question, self._reply), self.send)
 
@@ -601,16 +623,16 @@ class Panel(Selected, anywidget.AnyWidget):
 
 
 def inspect(
-    cache: Any,
-    answers: Any = None,
+    cache: CacheLike,
+    answers: Answers = None,
     *,
     prompt: int | None = None,
     position: int | Literal["last"] = "last",
-    heads: Any = (),
-    logits: Any = None,
-    tokens: Any = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    heads: Heads = (),
+    logits: Tensor | None = None,
+    tokens: Tensor | None = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     generated_from: int | None = None,
     segments: Any = None,
     name: str | None = None,

@@ -26,7 +26,7 @@ class Position(traitlets.TraitType[Any, Any]):
         return obj.whole_position(value)
 
 
-class Answers(traitlets.TraitType[Any, Any]):
+class ReadableTarget(traitlets.TraitType[Any, Any]):
     """The target, in its readable form. None becomes the model's two top predictions."""
 
     default_value = None
@@ -79,7 +79,7 @@ class Trail(traitlets.TraitType[Any, Any]):
         return obj.readable_trail(value)
 
 
-def _wire_trail(_value: Any, panel: Any) -> Any:
+def _wire_trail(_value: object, panel: Any) -> Any:
     return panel.wire_trail()
 
 
@@ -99,11 +99,11 @@ class Plain(traitlets.TraitType[Any, Any]):
         default: The value before anything is selected.
     """
 
-    def __init__(self, kind: Any, default: Any) -> None:
+    def __init__(self, kind: object, default: object) -> None:
         self._kind = kind
         super().__init__(default)
 
-    def validate(self, _obj: Any, value: Any) -> Any:
+    def validate(self, _obj: object, value: object) -> Any:
         """Return the structure as plain data. Raise an error if it is not such a structure."""
         try:
             return msgspec.to_builtins(msgspec.convert(msgspec.to_builtins(value), self._kind))
@@ -179,6 +179,6 @@ if TYPE_CHECKING:
         """What can be selected. The traits are made from `Shown`, so a type checker does not see them."""
 
         def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
+        def __setattr__(self, name: str, value: object) -> None: ...
 else:
     Selected = new_class("Selected", (traitlets.HasTraits,), exec_body=lambda body: body.update(selectable()))

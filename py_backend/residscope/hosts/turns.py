@@ -12,7 +12,6 @@ import asyncio
 import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
 from residscope.serving import turns
 
@@ -47,7 +46,7 @@ def _is_cell_running() -> bool:
     return any(_runs_cell(task.get_coro()) for task in tasks)
 
 
-def _runs_cell(awaited: Any) -> bool:
+def _runs_cell(awaited: object) -> bool:
     """Whether a suspended coroutine, or one for which it waits, runs a cell."""
     while awaited is not None:
         code = getattr(awaited, "cr_code", None) or getattr(awaited, "gi_code", None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from residscope.session.cache_reference import CacheReference
 from residscope.wire.protocol import Presence
@@ -28,7 +27,7 @@ class PanelViews:
     withdrawal_seconds = 10.0
     """The first replies are withdrawn after this many seconds if there is no view yet."""
 
-    def __init__(self, cache_reference: CacheReference, send_opening: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, cache_reference: CacheReference, send_opening: Callable[[dict[str, object]], None]) -> None:
         self._cache_reference = cache_reference
         self._send_opening = send_opening
         self._shown: set[str] = set()
@@ -60,7 +59,7 @@ class PanelViews:
                 cache_reference.stop_keeping_alive()
             self._cache_reference = cache_reference
 
-    def expect(self, opening: dict[str, Any]) -> None:
+    def expect(self, opening: dict[str, object]) -> None:
         """Send the first replies for the first view, unless a view is already shown."""
         with self._lock:
             if not self._shown:

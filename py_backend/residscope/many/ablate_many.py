@@ -16,7 +16,7 @@ from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, cop
 from residscope.many.engine import Call, Resumable, Schedule, run_call
 from residscope.many.fingerprint import model_fingerprint, question, tokenizer_fingerprint
 from residscope.many.items import cache_and_options, naming_answers
-from residscope.terms import NormConvention
+from residscope.terms import Answers, Heads, ModelLike, NormConvention, PositionsLike, ReplacementLike
 
 _NEVER_SKIPPED = ("of", "heads", "layers", "norm", "resume")
 _OPTIONS = ("attention_mask", "position", "positions", "replace", "tokens")
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     class _Options(TypedDict, total=False):
         """The options other than `keep`. Their defaults are those of `ablate_many`."""
 
-        replace: Any
+        replace: object
         positions: Any
         of: Ablated
         layers: int | Sequence[int] | None
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 @overload
 def ablate_many(
     items: Iterable[Any] | Sequence[Any],
-    answers: Any = None,
-    heads: Any = None,
+    answers: Answers = None,
+    heads: Heads = None,
     *,
     keep: Literal["values"] = "values",
     **options: Unpack[_Options],
@@ -55,8 +55,8 @@ def ablate_many(
 @overload
 def ablate_many(
     items: Iterable[Any] | Sequence[Any],
-    answers: Any = None,
-    heads: Any = None,
+    answers: Answers = None,
+    heads: Heads = None,
     *,
     keep: Literal["summary"],
     **options: Unpack[_Options],
@@ -65,23 +65,23 @@ def ablate_many(
 
 def ablate_many(
     items: Iterable[Any] | Sequence[Any],
-    answers: Any = None,
-    heads: Any = None,
+    answers: Answers = None,
+    heads: Heads = None,
     *,
-    replace: Any = "zero",
-    positions: Any = "all",
+    replace: ReplacementLike = "zero",
+    positions: PositionsLike = "all",
     of: Ablated = "z",
     layers: int | Sequence[int] | None = None,
     position: Positions = "last",
     together: bool = False,
     norm: NormConvention = "frozen",
-    model: Any = None,
+    model: ModelLike = None,
     keep: Literal["values", "summary"] = "values",
     resume: Resumable = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = True,
     total: int | None = None,
-    accelerator: Any = None,
+    accelerator: object = None,
     split: bool = True,
 ) -> ManyAblation | AblationSummary:
     """Call `ablate` for many caches, one after another, so that memory does not grow with their number.
@@ -139,7 +139,7 @@ def ablate_many(
 
 
 def _ablate_item(
-    ablate_cache: Callable[..., Ablation], replace: Any, answers: Any, model: Any, holder: list[Any]
+    ablate_cache: Callable[..., Ablation], replace: object, answers: object, model: object, holder: list[object]
 ) -> tuple[ResultLayout, ItemResult]:
     """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it in memory."""
     import torch

@@ -17,6 +17,8 @@ from residscope.many.notes import notes_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 
@@ -53,7 +55,7 @@ class EffectSpread:
             raise ResidscopeError("effect", f'"{effect}" is not known: use "total", "direct" or "indirect".')
         return values[:, EFFECTS.index(effect)].reshape(self.shape).to(self.kind)
 
-    def frame(self, labels: list[str]) -> Any:
+    def frame(self, labels: list[str]) -> DataFrame:
         """Return a pandas table: a row for each component, and for each effect its mean, `std` and `sem`."""
         pd = pandas()
         columns: dict[str, Any] = {}
@@ -96,7 +98,7 @@ class ManyAblation(Ablation):
         assert self._effects is not None
         return self._effects
 
-    def to_frame(self, prompt: int | None = None) -> Any:
+    def to_frame(self, prompt: int | None = None) -> DataFrame:
         """Return a pandas table: a row for each component, with its effects.
 
         Args:
@@ -155,7 +157,7 @@ class AblationSummary:
         """Return the k components with mean effects farthest from 0, as pairs (name, effect), the farthest first."""
         return farthest(self.labels, self.mean(effect).flatten(), k)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table: a row for each component, and for each effect its mean, `std` and `sem`.
 
         Raises:
@@ -163,7 +165,9 @@ class AblationSummary:
         """
         return self._spread.frame(self.labels)
 
-    def to_plotly(self, kind: Literal["heatmap", "bars", "scatter"] | None = None, *, effect: Effect = "total") -> Any:
+    def to_plotly(
+        self, kind: Literal["heatmap", "bars", "scatter"] | None = None, *, effect: Effect = "total"
+    ) -> Figure:
         """Return a plotly figure of the mean (see `Ablation.to_plotly`)."""
         return self.average.to_plotly(kind, effect=effect)
 

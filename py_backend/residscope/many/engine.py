@@ -41,7 +41,7 @@ class Call:
     question: dict[str, str]
     keeps_values: bool
     make: Callable[[list[Any]], tuple[ResultLayout, ItemResult]]
-    result_of: Callable[[Accumulator], Any]
+    result_of: Callable[[Accumulator], object]
     never_skipped: tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ class Schedule:
             raise ResidscopeError("on-error", f'`on_error="{self.on_error}"` is not known: use "raise" or "skip".')
 
 
-def run_call(call: Call, items: Any, schedule: Schedule) -> Any:
+def run_call(call: Call, items: object, schedule: Schedule) -> Any:
     """Compute the results of all items that are not done. Return them together with the resumed results.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from residscope.attribution.inner_targets import InnerTarget
 
 
-def question(answers: Any, **options: Any) -> dict[str, str]:
+def question(answers: object, **options: Any) -> dict[str, str]:
     """Return the options of a call as text. Results may be combined only if these texts are equal.
 
     Args:
@@ -45,7 +45,7 @@ def as_text(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def _sae_as_text(sae: Any) -> str:
+def _sae_as_text(sae: object) -> str:
     """Return an SAE as its class and a hash of some of its weights."""
     listed: list[str] = []
     for name in ("W_dec", "W_enc", "b_dec", "b_enc", "threshold"):
@@ -67,7 +67,7 @@ def _cache_as_text(cache: Any) -> str:
     return f"cache {_short_hash(listed)}"
 
 
-def model_fingerprint(cache: Any, model: Any) -> str:
+def model_fingerprint(cache: object, model: object) -> str:
     """Return the name of a cache's model and a hash of some of its weights, which training changes."""
     import torch
 
@@ -92,7 +92,7 @@ _COMPARED = 256
 """About this many tokens of a vocabulary, or numbers of a tensor, go into a hash."""
 
 
-def tokenizer_fingerprint(cache: Any, model: Any, answers: Any) -> tuple[tuple[str, str], ...]:
+def tokenizer_fingerprint(cache: object, model: object, answers: object) -> tuple[tuple[str, str], ...]:
     """Return the properties of the tokenizer that padding and the tokens of words depend on, as names and values.
 
     Args:
@@ -136,10 +136,10 @@ def what_differs(saved: tuple[tuple[str, str], ...], present: tuple[tuple[str, s
     return "; ".join(plain or [_HASHED[name] for name in names])
 
 
-def _short_hash(value: Any) -> str:
+def _short_hash(value: object) -> str:
     return sha256(repr(value).encode()).hexdigest()[:12]
 
 
-def _is_sequence(value: Any) -> bool:
+def _is_sequence(value: object) -> bool:
     whole = isinstance(value, str | Mapping) or hasattr(value, "tolist") or hasattr(value, "cache_dict")
     return isinstance(value, Iterable) and not whole

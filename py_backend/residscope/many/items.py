@@ -6,15 +6,26 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import length_hint
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from residscope.errors import ResidscopeError
 
-END: Any = object()
+END = object()
 """`Items.take` returns this after the last item."""
 
 OPTIONS = ("attention_mask", "logits", "position", "tokens")
 """The options that an item of `attribute_many` may have."""
+
+
+class _Indexed(Protocol):
+    """A list, a data set, or another object whose items have numbers."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> object: ...
+
+
+def _is_indexed(items: object) -> TypeGuard[_Indexed]:
+    return hasattr(items, "__getitem__") and hasattr(items, "__len__")
 
 
 class Items:
@@ -28,33 +39,34 @@ class Items:
         ResidscopeError: If `items` is a single cache, or is neither a sequence nor iterable.
     """
 
-    def __init__(self, items: Any, call: str = "attribute_many") -> None:
+    def __init__(self, items: object, call: str = "attribute_many") -> None:
         if is_cache(items):
             one = call.removesuffix("_many")
             raise ResidscopeError(
                 "items", f"`{call}` takes many caches, but was given one: use `{one}`, or a list: [cache]."
             )
         self._items = items
-        self._indexed = hasattr(items, "__getitem__") and hasattr(items, "__len__")
-        if not self._indexed and not isinstance(items, Iterable):
+        self._indexed = items if _is_indexed(items) else None
+        if self._indexed is None and not isinstance(items, Iterable):
             raise ResidscopeError(
                 "items",
                 f"`{call}` takes a list, a sequence or an iterator of caches, but was given {type(items).__name__}.",
             )
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[object] | None = None
         self._seen = 0
 
     @property
     def count(self) -> int | None:
         """The number of items. None if it is not known beforehand."""
-        hint = len(self._items) if self._indexed else length_hint(self._items, -1)
+        hint = length_hint(self._items, -1) if self._indexed is None else len(self._indexed)
         return hint if hint >= 0 else None
 
-    def take(self, number: int) -> Any:
+    def take(self, number: int) -> object:
         """Return one item, or `END`. Numbers must increase. An item of an iterator is not kept here."""
-        if self._indexed:
-            return self._items[number] if number < len(self._items) else END
+        if self._indexed is not None:
+            return self._indexed[number] if number < len(self._indexed) else END
         if self._iterator is None:
+            assert isinstance(self._items, Iterable)
             self._iterator = iter(self._items)
         while True:
             item = next(self._iterator, END)
@@ -76,7 +88,7 @@ class Items:
 
     def check_reaches(self, done: int) -> None:
         """Refuse `items` that end before the last item that is done. `done` is the number of that item plus 1."""
-        count = len(self._items) if self._indexed else self._seen
+        count = self._seen if self._indexed is None else len(self._indexed)
         if count < done:
             raise ResidscopeError(
                 "items",
@@ -85,12 +97,14 @@ class Items:
             )
 
 
-def is_cache(value: Any) -> bool:
+def is_cache(value: object) -> bool:
     """Return whether this is an `ActivationCache`, or a dictionary of activations."""
     return isinstance(value, Mapping) or hasattr(value, "cache_dict")
 
 
-def cache_and_options(item: Any, answers: Any, known: Sequence[str] = OPTIONS) -> tuple[Any, Any, dict[str, Any]]:
+def cache_and_options(
+    item: object, answers: object, known: Sequence[str] = OPTIONS
+) -> tuple[object, object, dict[str, object]]:
     """Return the cache, the answers and the options of an item.
 
     Args:

@@ -14,6 +14,8 @@ from residscope.terms import By, FigureKind
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 
@@ -88,7 +90,7 @@ class AttributionSummary:
         """Return the k most positive and the k most negative rows of the mean (see `Attribution.top`)."""
         return self.average.top(k)
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table: a row for each label, and columns `mean` and `std` (for each position or head).
 
         Raises:
@@ -119,10 +121,10 @@ class AttributionSummary:
         k: int = 5,
         tokens: Sequence[str] | None = None,
         rows: Sequence[str] | None = None,
-    ) -> Any:
+    ) -> Figure:
         """Return a plotly figure of the mean (see `Attribution.to_plotly`)."""
         figure = self.average.to_plotly(kind, k=k, tokens=tokens, rows=rows)
-        return figure.update_layout(title_text=f"{figure.layout.title.text}, mean of {self.count} prompts")
+        return figure.update_layout(title_text=f"{figure['layout']['title']['text']}, mean of {self.count} prompts")
 
     def __repr__(self) -> str:
         """Return a readable summary."""

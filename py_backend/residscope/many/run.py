@@ -15,7 +15,7 @@ from residscope.many.engine import Call, Schedule, run_call
 from residscope.many.fingerprint import model_fingerprint, question, tokenizer_fingerprint
 from residscope.many.items import cache_and_options, naming_answers
 from residscope.many.result import AttributionSummary, ManyAttribution, result_of
-from residscope.terms import By, NormConvention
+from residscope.terms import Answers, By, Heads, ModelLike, NormConvention
 
 Resume = str | PathLike[str] | ManyAttribution | AttributionSummary | None
 _NEVER_SKIPPED = ("by", "heads", "layers", "norm", "resume")
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @overload
 def attribute_many(
     items: Iterable[Any] | Sequence[Any],
-    answers: Any = None,
+    answers: Answers = None,
     *,
     keep: Literal["values"] = "values",
     **options: Unpack[_Options],
@@ -54,7 +54,7 @@ def attribute_many(
 @overload
 def attribute_many(
     items: Iterable[Any] | Sequence[Any],
-    answers: Any = None,
+    answers: Answers = None,
     *,
     keep: Literal["summary"],
     **options: Unpack[_Options],
@@ -63,20 +63,20 @@ def attribute_many(
 
 def attribute_many(
     items: Iterable[Any] | Sequence[Any],
-    answers: Any = None,
+    answers: Answers = None,
     *,
     by: By = "head",
     position: Positions = "last",
     norm: NormConvention = "frozen",
     layers: int | Sequence[int] | None = None,
-    heads: Any = None,
-    model: Any = None,
+    heads: Heads = None,
+    model: ModelLike = None,
     keep: Literal["values", "summary"] = "values",
     resume: Resume = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = True,
     total: int | None = None,
-    accelerator: Any = None,
+    accelerator: object = None,
     split: bool = True,
 ) -> ManyAttribution | AttributionSummary:
     """Call `attribute` for many caches, one after another, so that memory does not grow with their number.
@@ -135,7 +135,7 @@ def attribute_many(
 
 
 def _attribute_item(
-    attribute_cache: Callable[..., Attribution], answers: Any, model: Any, holder: list[Any]
+    attribute_cache: Callable[..., Attribution], answers: object, model: object, holder: list[object]
 ) -> tuple[ResultLayout, ItemResult]:
     """The result of one item, on the CPU. The item is removed from `holder`, so that nothing keeps it in memory."""
     cache, wanted, options = cache_and_options(holder.pop(), answers)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from einops import rearrange
 
@@ -20,7 +20,8 @@ from residscope.attribution.head_split import adds_up
 from residscope.attribution.reconcile import differ_clearly
 from residscope.cache.linear_maps import embedding_rows, linear_map_of
 from residscope.cache.norms import Norm, norms_outputs, output_norm
-from residscope.cache.structure import named_layers, out_weight, why_unread
+from residscope.cache.output_maps import out_weight, why_unread
+from residscope.cache.structure_notes import named_layers
 from residscope.cache.unembedding import Output, unembedding, vocabulary_size
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of, unusable, weight_of, wrapped
@@ -192,7 +193,7 @@ def _embedding(view: CacheView) -> Float[Tensor, "d_vocab d_model"] | None:
     return embedding_rows(module, view, vocabulary_size(view.model))
 
 
-def _values(view: CacheView, attention: Any) -> Float[Tensor, "head d_model d_head"] | None:
+def _values(view: CacheView, attention: object) -> Float[Tensor, "head d_model d_head"] | None:
     """The value weights of a layer's heads. None if the layer has no such weights."""
     module = getattr(attention, "v", None)
     if module is not None and not is_plain(module):

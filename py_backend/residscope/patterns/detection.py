@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
@@ -46,7 +46,7 @@ def patterns(
     return cells.to(view.like)
 
 
-def _pattern_function(score: Score) -> Any:
+def _pattern_function(score: Score) -> Callable[[Tensor], Tensor]:
     """TransformerLens' function for this score. If the installed release lacks it, this module's own."""
     try:
         from transformer_lens import head_detector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.predictions import top_two
 from residscope.attribution.stream_target import StreamTarget
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_weighting(weighting: Any) -> None:
+def check_weighting(weighting: object) -> None:
     """Refuse a weighting that is not known.
 
     Raises:
@@ -30,7 +30,7 @@ def check_weighting(weighting: Any) -> None:
 
 
 def map_target(
-    view: CacheView, weighting: Weighting, answers: Any, logits: Tensor | None
+    view: CacheView, weighting: Weighting, answers: object, logits: Tensor | None
 ) -> tuple[StreamTarget | None, list[str]]:
     """Return the target of `"contribution"`, and notes on it. None for other weightings.
 

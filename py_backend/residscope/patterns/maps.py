@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.sources import wanted_heads
 from residscope.base.packages import pandas
@@ -17,10 +17,12 @@ from residscope.patterns.map_target import check_weighting, map_target
 from residscope.patterns.segment_maps import SegmentAttention, rolled_maps
 from residscope.patterns.weighting import MEANINGS, WeightedAttention
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import Target, Weighting
+from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike, Target, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 __all__ = ["Attention", "attention"]
@@ -58,7 +60,7 @@ class Attention:
     target: Target | None = None
     model: str = ""
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table with a row for each head and destination, and a column for each source.
 
         Raises:
@@ -67,10 +69,10 @@ class Attention:
         pd = pandas()
         _, destinations, sources = self.values.shape
         index = pd.MultiIndex.from_product([self.heads, range(destinations)], names=["head", "destination"])
-        columns: Any = pd.RangeIndex(sources, name="source")
+        columns = pd.RangeIndex(sources, name="source")
         return pd.DataFrame(self.values.flatten(0, 1).cpu().numpy(), index=index, columns=columns)
 
-    def to_plotly(self) -> Any:
+    def to_plotly(self) -> Figure:
         """Return a plotly figure with a map for each head, side by side, and the tokens on both axes.
 
         The colours of patterns range from 0 to 1. The colours of contributions are centred at 0: blue is positive,
@@ -129,15 +131,15 @@ class Attention:
 
 
 def attention(
-    cache: Any,
-    heads: Any,
+    cache: CacheLike,
+    heads: Heads,
     *,
     prompt: int | None = None,
     weighting: Weighting = "pattern",
-    answers: Any = None,
+    answers: Answers = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
 ) -> Attention:
     """Compute the attention maps of heads, weighted in one of three ways.

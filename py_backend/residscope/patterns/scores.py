@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import whole_pattern
 from residscope.base.packages import pandas
 from residscope.cache import padding, positions
 from residscope.cache.component_names import name
-from residscope.cache.structure import named_layers
+from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
 from residscope.compute.memo import NoKeyError, key_of, size_of
@@ -24,10 +24,12 @@ from residscope.errors import ResidscopeError
 from residscope.patterns import copying, detection
 from residscope.patterns.weighting import CELLS
 from residscope.session.change_notes import cache_changed, seen, steadily, weights_changed
-from residscope.terms import Score
+from residscope.terms import CacheLike, MaskLike, ModelLike, Score
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 __all__ = ["MEANINGS", "Scores", "score_heads", "scores"]
@@ -84,7 +86,7 @@ class Scores:
         chosen = distance.topk(min(max(k, 0), int((distance >= 0).sum()))).indices.tolist()
         return [(self.labels[i], float(flat[i])) for i in chosen]
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table with a row for each layer and a column for each head.
 
         Raises:
@@ -95,7 +97,7 @@ class Scores:
         index, columns = pd.RangeIndex(layers, name="layer"), pd.RangeIndex(heads, name="head")
         return pd.DataFrame(self.values.cpu().numpy(), index=index, columns=columns)
 
-    def to_plotly(self) -> Any:
+    def to_plotly(self) -> Figure:
         """Return a plotly figure, layer × head, whose colours cover the whole scale of the score.
 
         Returns:
@@ -119,13 +121,13 @@ class Scores:
 
 
 def scores(
-    cache: Any,
+    cache: CacheLike,
     score: Score,
     prompt: int | None = None,
     *,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
 ) -> Scores:
     """Compute how much each head behaves like a known kind of head.
 

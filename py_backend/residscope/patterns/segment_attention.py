@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import source_count
 from residscope.attribution.sources import wanted_heads
 from residscope.cache.component_names import name
 from residscope.cache.segments import Segments
-from residscope.cache.structure import named_layers
+from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
@@ -17,7 +17,7 @@ from residscope.patterns.map_target import check_weighting, map_target
 from residscope.patterns.segment_maps import SegmentAttention, all_notes, check_square, meaning_of, segment_sums
 from residscope.patterns.weighting import MEANINGS, WeightedAttention
 from residscope.session.change_notes import seen, steadily
-from residscope.terms import Weighting
+from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -27,15 +27,15 @@ __all__ = ["SegmentAttention", "segment_attention"]
 
 
 def segment_attention(
-    cache: Any,
+    cache: CacheLike,
     segments: Segments,
-    heads: Any = None,
+    heads: Heads = None,
     *,
     weighting: Weighting = "pattern",
-    answers: Any = None,
+    answers: Answers = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
-    attention_mask: Any = None,
-    model: Any = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
 ) -> SegmentAttention:
     """Compute how much each segment attends to each segment, for each head.
@@ -84,7 +84,7 @@ def segment_attention(
 
 
 def segment_maps(
-    maps: WeightedAttention, segments: Segments, heads: Any = None, notes: Sequence[str] = ()
+    maps: WeightedAttention, segments: Segments, heads: object = None, notes: Sequence[str] = ()
 ) -> SegmentAttention:
     """Roll the maps of heads up into segments, for a caller that already has a view.
 
@@ -115,7 +115,7 @@ def segment_maps(
     )
 
 
-def _wanted(maps: WeightedAttention, heads: Any) -> tuple[list[tuple[int, int]], list[str]]:
+def _wanted(maps: WeightedAttention, heads: object) -> tuple[list[tuple[int, int]], list[str]]:
     """The heads that the user named, or all that write before the target's point. Also a note on layers left out."""
     view, target = maps.view, maps.stream_target
     if heads is not None:

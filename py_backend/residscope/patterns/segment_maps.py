@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from residscope.attribution.segment_sums import check_shape, outside, rolled
 from residscope.base.packages import pandas
@@ -14,6 +14,8 @@ from residscope.terms import Target, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
 
@@ -91,7 +93,7 @@ class SegmentAttention:
         chosen = column.abs().topk(min(max(k, 0), len(column))).indices.tolist()
         return [(self.heads[at], float(column[at])) for at in chosen]
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """Return a pandas table with a row for each head and destination segment, and a column for each source segment.
 
         Raises:
@@ -100,10 +102,10 @@ class SegmentAttention:
         pd = pandas()
         names = self.segments.names
         index = pd.MultiIndex.from_product([self.heads, names], names=["head", "destination"])
-        columns: Any = pd.Index(names, name="source")
+        columns = pd.Index(names, name="source")
         return pd.DataFrame(self.values.flatten(0, 1).cpu().numpy(), index=index, columns=columns)
 
-    def to_plotly(self) -> Any:
+    def to_plotly(self) -> Figure:
         """Return a plotly figure with a map for each head, side by side, and the segments on both axes.
 
         Returns:

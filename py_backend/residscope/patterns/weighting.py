@@ -28,7 +28,8 @@ from residscope.attribution.stream_target import StreamTarget
 from residscope.cache.component_names import name
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm
-from residscope.cache.structure import out_weight, unsplit_heads, why_unread
+from residscope.cache.output_maps import out_weight, why_unread
+from residscope.cache.structure_notes import unsplit_heads
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
 from residscope.compute.memo import size_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -38,6 +38,18 @@ _APART = (
 _ONE_PROMPT = "The activations of one prompt cannot be put into the mean over all prompts: choose a prompt."
 
 
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Alone(Protocol):
+    """Does some work while no other request about this cache is computed, and returns its result."""
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Do the work."""
+        ...
+
+
 @dataclass
 class WhatIf:
     """A run without some heads.
@@ -69,7 +81,7 @@ class RunRequests:
         opened: Callable[[Padding], CacheView],
         targets: Callable[[CacheView], Targets],
         state: Callable[[], Hashable],
-        alone: Callable[[Callable[[], Any]], Any],
+        alone: Alone,
         cache: Callable[[], Any],
     ) -> None:
         self._opened, self._targets, self._state, self._alone = opened, targets, state, alone
@@ -198,12 +210,12 @@ class RunRequests:
 
     def _stepped(
         self,
-        result: Any,
-        make: Callable[[Any, Pace], Iterator[None]],
+        result: R,
+        make: Callable[[R, Pace], Iterator[None]],
         at: Hashable,
         padding: Padding,
         against: Against | None = None,
-    ) -> SteppedRun[Any]:
+    ) -> SteppedRun[R]:
         def is_same() -> bool:
             return self._conditions(padding, against) == at
 
@@ -219,7 +231,7 @@ class RunRequests:
             return lambda found: replacement(found, ask.replaced_by, [], "replaced_by")
         against = ask.against
         assert against is not None
-        other: Any = self.what_if(against, ask.padding)
+        other = self.what_if(against, ask.padding)
         if other is None and against.cache is not None:
             other = named(against.cache)
             if other is None:

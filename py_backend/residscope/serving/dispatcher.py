@@ -32,10 +32,10 @@ class Dispatcher:
             opened, before the user has run anything. So nothing may be imported from the notebook's folder then.
     """
 
-    def __init__(self, guard: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+    def __init__(self, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self._guard = guard
 
-    def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
+    def answer(self, message: object) -> tuple[dict[str, object], Buffers]:
         """Answer one message.
 
         Args:
@@ -74,7 +74,7 @@ def listed() -> CachesReply:
     return _rows(search())
 
 
-def _about_a_cache(message: Any) -> bool:
+def _about_a_cache(message: object) -> bool:
     """Whether a message, which may be malformed, is about one of the user's caches."""
     if not isinstance(message, dict) or message.get("cache") is None:
         return False

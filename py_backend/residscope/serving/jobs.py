@@ -92,7 +92,7 @@ class Job:
     """
 
     def __init__(
-        self, question: Hashable, work: Callable[[], Any], lock: FairLock, is_wanted: Callable[[], bool]
+        self, question: Hashable, work: Callable[[], object], lock: FairLock, is_wanted: Callable[[], bool]
     ) -> None:
         self.question = question
         self.done, self.total = 0, 0
@@ -217,7 +217,7 @@ class JobQueue:
                 del self._jobs[id]
         return _result(job, "This request was cancelled, because it was not sent again for a while. Send it again.")
 
-    def _job(self, id: str, question: Hashable, work: Callable[[], Any]) -> Job:
+    def _job(self, id: str, question: Hashable, work: Callable[[], object]) -> Job:
         with self._lock:
             self._jobs = {other: job for other, job in self._jobs.items() if not job.forgotten}
             job = self._jobs.get(id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 from uuid import uuid4
 
 from residscope.attribution.targets import Targets
@@ -36,7 +36,7 @@ T = TypeVar("T")
 def of_two(
     context: RequestContext,
     against: Against,
-    what_if: Any,
+    what_if: object,
     key: Key,
     make: Callable[[RequestContext], tuple[T, Buffers]],
 ) -> tuple[T, Buffers]:

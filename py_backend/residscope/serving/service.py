@@ -43,7 +43,7 @@ from residscope.session.change_notes import steady
 from residscope.session.change_tracking import TrackedCache, track
 from residscope.session.class_kinds import peek
 from residscope.session.model_settings import settings_of
-from residscope.terms import ComponentTable, Padding, Target, is_chosen
+from residscope.terms import CacheLike, ComponentTable, MaskLike, ModelLike, Padding, Target, is_chosen
 from residscope.wire.envelope import Buffers, answered
 from residscope.wire.protocol import (
     AnswersReply,
@@ -124,14 +124,14 @@ class Service:
 
     def __init__(
         self,
-        cache: Any,
+        cache: CacheLike,
         name: str = "cache",
-        logits: Any = None,
-        tokens: Any = None,
-        model: Any = None,
+        logits: Tensor | None = None,
+        tokens: Tensor | None = None,
+        model: ModelLike = None,
         *,
-        attention_mask: Any = None,
-        generated_from: Any = None,
+        attention_mask: MaskLike = None,
+        generated_from: object = None,
         keeps_alive: bool = True,
     ) -> None:
         self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
@@ -140,7 +140,7 @@ class Service:
         self._generated_from = _index_of(view, generated_from)
         self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
-        self._directions: dict[str, Any] = {}
+        self._directions: dict[str, object] = {}
         self._tracked = track(cache, model)
         # Handlers may run on a subshell thread while the user's cell runs. Only one request is computed at a time.
         self._jobs = JobQueue(self.hold.there)
@@ -166,8 +166,7 @@ class Service:
     def _open(self, counted: Padding) -> CacheView:
         """A view of the cache with the results of change tracking, compared just now."""
         held = self.hold.get()
-        given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
-        view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
+        view = CacheView(held.cache, held.model, self.tokens, self._tracked, self.attention_mask)
         view.padding_is_real = counted == "none"
         return view
 
@@ -178,7 +177,13 @@ class Service:
         """Return the resolver of targets for the cache in its present state."""
         return Targets.of(view or self.view(), self._directions)
 
-    def succeeding(self, cache: Any, logits: Any = None, tokens: Any = None, attention_mask: Any = None) -> Service:
+    def succeeding(
+        self,
+        cache: CacheLike,
+        logits: Tensor | None = None,
+        tokens: Tensor | None = None,
+        attention_mask: MaskLike = None,
+    ) -> Service:
         """Return a service for another cache under the same name, with the model and the directions that were given.
 
         Raises:
@@ -220,7 +225,7 @@ class Service:
         self._jobs.cancel_all()
         self._runs.measuring.forget()
 
-    def answer(self, message: Any) -> tuple[dict[str, Any], Buffers]:
+    def answer(self, message: Any) -> tuple[dict[str, object], Buffers]:
         """Answer one message of a view.
 
         Args:
@@ -281,7 +286,7 @@ class Service:
         """
         return self._jobs.run_to_end(partial(self._answer, ask, False), on_progress)
 
-    def ahead(self, shown: Shown) -> dict[str, Any]:
+    def ahead(self, shown: Shown) -> dict[str, object]:
         """Return the first requests of a view with this selection, and their replies. Empty if this may take long.
 
         Returns:
@@ -308,8 +313,7 @@ class Service:
 
     def _answer_once(self, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         held = self.hold.get()
-        given = {"tokens": self.tokens, "attention_mask": self.attention_mask}
-        view = CacheView(held.cache, model=held.model, seen=self._tracked, **given)
+        view = CacheView(held.cache, held.model, self.tokens, self._tracked, self.attention_mask)
         del held  # a long job must not keep the cache alive
         # Grad mode and autocast belong to a thread, and a subshell has its own thread.
         return in_torch_context(view.stream.device, lambda: self._reply(view, ask))

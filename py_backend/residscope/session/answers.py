@@ -39,7 +39,7 @@ class Fit(NamedTuple):
     """A variable that fits: its description, such as `[8, 2] ids`, and its answers for `Targets.resolve`."""
 
     description: str
-    answers: Any
+    answers: object
 
 
 class Listed(NamedTuple):
@@ -62,7 +62,7 @@ def fitting(batch: int, d_model: int) -> Listed:
     return Listed(found, [])
 
 
-def answers_in(name: str, batch: int, d_model: int) -> Any:
+def answers_in(name: str, batch: int, d_model: int) -> object:
     """Return the answers that the variable with this listed name holds now.
 
     Raises:
@@ -84,7 +84,7 @@ _Check = Callable[[Any, int | None], Fit | None]
 """Returns the fit of an object, or None. The second argument is the number of entries that are checked (None: all)."""
 
 
-def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], Any, _Check]]:
+def _candidates(batch: int, d_model: int) -> Iterator[tuple[Callable[[], str], object, _Check]]:
     """The user's variables of the classes that can fit.
 
     With each variable comes a function that returns its name, and a function that checks whether it fits.
@@ -157,7 +157,7 @@ def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
     return tuple(list(islice(side, most)) if _is_collection(side) else side for side in pair[:3])
 
 
-def _is_collection(side: Any) -> bool:
+def _is_collection(side: object) -> bool:
     return type(side) is list or type(side) is set or type(side) is frozenset  # `is`: a metaclass may define `==`
 
 
@@ -165,12 +165,12 @@ def _is_pair(value: tuple[Any, ...]) -> bool:
     return len(value) == 2 and all(map(_is_side, value))
 
 
-def _is_side(value: Any) -> bool:
+def _is_side(value: object) -> bool:
     """Whether this is a token, or several tokens, whose mean is used."""
     if type(value) is list:
         return 0 < len(value) <= MOST_OF_SIDE and all(map(_is_token, value))
     return _is_token(value)
 
 
-def _is_token(value: Any) -> bool:
+def _is_token(value: object) -> bool:
     return (type(value) is str and len(value) <= _MAX_TOKEN_LENGTH) or (type(value) is int and value.bit_length() < 63)

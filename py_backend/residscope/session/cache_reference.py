@@ -15,7 +15,7 @@ GONE = (
     "open it again."
 )
 _GIVEN = "The {} that was passed with this cache was deleted: call `residscope.inspect` again."
-_DELETED: Any = object()
+_DELETED: object = object()
 
 
 class Referenced(NamedTuple):
@@ -36,7 +36,7 @@ class CacheReference:
         keeps_alive: Whether the reference keeps all three alive.
     """
 
-    def __init__(self, cache: Any, model: Any = None, logits: Any = None, *, keeps_alive: bool = True) -> None:
+    def __init__(self, cache: object, model: object = None, logits: object = None, *, keeps_alive: bool = True) -> None:
         self._weak = [_weak(value) for value in (cache, model, logits)]
         self._strong: Referenced | None = Referenced(cache, model, logits) if keeps_alive else None
         self._released = False
@@ -85,7 +85,7 @@ class CacheReference:
         self._released, self._strong, self._weak = True, None, []
 
 
-def _weak(value: Any) -> Callable[[], Any]:
+def _weak(value: object) -> Callable[[], object]:
     """A function that returns the value without keeping it alive. After the deletion it returns `_DELETED`."""
     if value is None:
         return lambda: None
@@ -93,7 +93,7 @@ def _weak(value: Any) -> Callable[[], Any]:
         reference = weakref.ref(value)
     except TypeError:
         if isinstance(value, Mapping):  # a plain dictionary allows no weak references, but its tensors do
-            tensors = {name: _weak(tensor) for name, tensor in dict[str, Any](value).items()}
+            tensors = {name: _weak(tensor) for name, tensor in dict[str, object](value).items()}
             return partial(_all_or_deleted, tensors)
         return lambda: value  # kept alive, because it is small, such as a list of numbers
     return lambda: _DELETED if (found := reference()) is None else found

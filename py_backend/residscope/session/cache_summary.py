@@ -54,7 +54,7 @@ def row(cache: Any, names: list[str], tracked: TrackedCache) -> CacheRow:
     )
 
 
-def summary(cache: Any) -> str:
+def summary(cache: object) -> str:
     """Return a summary of a cache in one line, for printing."""
     row = _row_without_names(cache)
     if row.problem:
@@ -78,7 +78,7 @@ def _row_without_names(cache: Any) -> CacheRow:
         return msgspec.structs.replace(empty, problem=why)
 
 
-def _metadata_copy(cache: Any) -> Any:
+def _metadata_copy(cache: object) -> Any:
     """A copy of the attributes that the row needs, read from the dictionaries of the cache and its model."""
     copy = SimpleNamespace(cache_dict=dict.copy(peek(cache, "cache_dict")), model=None)
     if (has_batch_dim := peek(cache, "has_batch_dim")) is not None:
@@ -103,7 +103,7 @@ def _metadata_copy(cache: Any) -> Any:
     return copy
 
 
-def _model_name(cache: Any) -> str:
+def _model_name(cache: object) -> str:
     model = peek(cache, "model")
     name = peek(peek(model, "cfg"), "model_name")
     if type(name) is str and name:
@@ -111,5 +111,5 @@ def _model_name(cache: Any) -> str:
     return "" if model is None else _class_name(model)
 
 
-def _class_name(value: Any) -> str:
+def _class_name(value: object) -> str:
     return type.__dict__["__name__"].__get__(type(value))  # a metaclass may override `__name__`

@@ -32,6 +32,6 @@ class _Caches(dict[str, Any]):
         return "\n".join(lines) or "no activation caches"
 
 
-def name_of(cache: Any) -> str:
+def name_of(cache: object) -> str:
     """Return the first name of `cache` in the user's namespace. "cache" if there is no name, or no notebook."""
     return variable_name(cache) or "cache"

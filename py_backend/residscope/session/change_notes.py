@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from residscope.errors import ResidscopeError
 from residscope.session.change_tracking import TrackedCache, track
@@ -35,7 +35,7 @@ _MAX_ATTEMPTS = 3
 """A computation is tried at most this many times."""
 
 
-def seen(cache: Any, model: Any = None) -> TrackedCache | None:
+def seen(cache: object, model: object = None) -> TrackedCache | None:
     """Return the tracked cache of an `ActivationCache`, compared with its present state. None for other mappings."""
     return track(cache, model) if isinstance(getattr(cache, "cache_dict", None), Mapping) else None
 
@@ -87,7 +87,7 @@ def steady(compare: Callable[[bool], TrackedCache], make: Callable[[], T], compa
     raise ResidscopeError("unsteady", UNSTEADY.format(what))
 
 
-def steadily(cache: Any, model: Any, compared: TrackedCache | None, make: Callable[[], T]) -> T:
+def steadily(cache: object, model: object, compared: TrackedCache | None, make: Callable[[], T]) -> T:
     """Call `steady` for a public function that has just called `seen` for this cache and model.
 
     For a mapping that is neither a cache nor a dictionary, only call `make`.

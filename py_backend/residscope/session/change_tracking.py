@@ -22,6 +22,7 @@ from residscope.compute.memo import CACHES, Memo, NoKeyError, ResultStore
 from residscope.session.class_kinds import peek
 from residscope.session.tensor_snapshot import Snapshot, key_of_tensors
 from residscope.session.weights_state import WeightsState, new_id
+from residscope.terms import CacheLike, ModelLike
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +108,7 @@ class TrackedCache:
         return time.monotonic() - self.since
 
     def compare(
-        self, cache: Any, model: Any = None, seen: dict[int, int] | None = None, *, quick: bool = False
+        self, cache: CacheLike, model: ModelLike = None, seen: dict[int, int] | None = None, *, quick: bool = False
     ) -> TrackedCache:
         """Compare the last known state with the present cache and model. Return this object.
 
@@ -135,7 +136,7 @@ class TrackedCache:
             self.state = state
         return self
 
-    def changes(self, cache: Any) -> int:
+    def changes(self, cache: object) -> int:
         """Compare only the activations, which is fast. Return how many times they were found changed."""
         held = _activations(cache)
         if held is None:
@@ -155,7 +156,7 @@ class TrackedCache:
             return self._count
 
 
-def track(cache: Any, model: Any = None, seen: dict[int, int] | None = None) -> TrackedCache:
+def track(cache: object, model: object = None, seen: dict[int, int] | None = None) -> TrackedCache:
     """Return the tracked cache, compared with the present state (see `TrackedCache.compare`)."""
     with _lock:
         known = _tracked.get(id(cache))
@@ -169,7 +170,7 @@ def known(id: str) -> TrackedCache | None:
     return next((tracked for tracked in list(_tracked.values()) if tracked.id == id), None)
 
 
-def _begin(cache: Any) -> TrackedCache:
+def _begin(cache: object) -> TrackedCache:
     """Begin to track a cache."""
     tracked, key = TrackedCache(), id(cache)
     try:
@@ -203,7 +204,7 @@ def _activations(cache: Any) -> dict[str, Tensor] | None:
     return None if any(held[name] is not found[name] for name in list(found)[:1]) else found
 
 
-def _compare_model(model: Any, seen: dict[int, int], quick: bool = False) -> tuple[str, int] | None:
+def _compare_model(model: object, seen: dict[int, int], quick: bool = False) -> tuple[str, int] | None:
     """The id of the model, and the state of its weights. None if there is no model, or it cannot be tracked."""
     key = id(model)
     weights = _models.get(key)

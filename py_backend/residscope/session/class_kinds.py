@@ -30,12 +30,12 @@ class Kind:
     slots: tuple[tuple[weakref.ref[type], tuple[str, ...]], ...] = ()
 
     @property
-    def read_dict(self) -> Callable[[Any], dict[str, Any]] | None:
+    def read_dict(self) -> Callable[[object], dict[str, object]] | None:
         """A function that reads an instance's `__dict__`. None if instances have none."""
         owner = self.owner and self.owner()
         return None if owner is None else class_dict(owner)["__dict__"].__get__
 
-    def attributes(self, value: Any) -> dict[str, Any] | None:
+    def attributes(self, value: object) -> dict[str, Any] | None:
         """Return an instance's attributes by name. None if it has neither a `__dict__` nor slots."""
         read_dict = self.read_dict
         if not self.slots:
@@ -107,7 +107,7 @@ def _classify(cls: type) -> Kind:
     return Kind(may_be_cache=may_be_cache, owner=None if owner is None else weakref.ref(owner), slots=slots)
 
 
-def _slots(cls: type, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+def _slots(cls: type, attributes: Mapping[str, object]) -> tuple[str, ...]:
     """The names of the slots that a class written in Python defines."""
     if not _flags(cls) & _MADE_IN_PYTHON or type(attributes.get("__slots__", NOTHING)) is type(NOTHING):
         return ()
@@ -116,18 +116,18 @@ def _slots(cls: type, attributes: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _gives_a_dictionary(cls: type, attributes: Mapping[str, Any]) -> bool:
+def _gives_a_dictionary(cls: type, attributes: Mapping[str, object]) -> bool:
     if cls is types.SimpleNamespace:
         return True
     return type(attributes.get("__dict__")) is types.GetSetDescriptorType and bool(_flags(cls) & _MADE_IN_PYTHON)
 
 
-def is_cache(value: Any) -> bool:
+def is_cache(value: object) -> bool:
     """Return whether this is an `ActivationCache`."""
     return kind_of(type(value)).may_be_cache and kind_of(type(peek(value, "cache_dict"))).base is dict
 
 
-def peek(value: Any, name: str, default: Any = None) -> Any:
+def peek(value: object, name: str, default: object = None) -> Any:
     """Return an attribute from an object's dictionary or slots. Properties and class attributes are ignored."""
     attributes = kind_of(type(value)).attributes(value)
     return default if attributes is None else dict.get(attributes, name, default)

@@ -36,8 +36,8 @@ class Inner(NamedTuple):
 
 
 def with_caches(
-    groups: dict[Kind, tuple[list[int], list[Any]]], variables: set[int] | None
-) -> tuple[list[tuple[int, Kind, Any]], list[Inner], bool]:
+    groups: dict[Kind, tuple[list[int], list[object]]], variables: set[int] | None
+) -> tuple[list[tuple[int, Kind, object]], list[Inner], bool]:
     """Search containers for objects of a cache's class.
 
     Args:
@@ -51,7 +51,7 @@ def with_caches(
     by_kind = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
     sizes = {kind: list(map(kind.container_class.__len__, containers)) for kind, containers in by_kind.items()}
     most = _share(list(chain.from_iterable(sizes.values())))
-    opened: list[tuple[int, Kind, Any]] = []
+    opened: list[tuple[int, Kind, object]] = []
     inner: list[Inner] = []
     is_cut = False
     for kind, containers in by_kind.items():
@@ -71,19 +71,19 @@ def with_caches(
     return opened, inner, is_cut or most is not None
 
 
-def _containers_in(nested: set[int], kind: Kind, container: Any, most: int) -> list[tuple[Any, Any]]:
+def _containers_in(nested: set[int], kind: Kind, container: object, most: int) -> list[tuple[object, object]]:
     """The first containers inside a container, with their keys or indices."""
     items = islice(_items(kind, container), ELEMENTS)
     return list(islice(((key, value) for key, value in items if id(type(value)) in nested), most))
 
 
-def _items(kind: Kind, container: Any) -> Iterable[tuple[Any, Any]]:
+def _items(kind: Kind, container: Any) -> Iterable[tuple[object, object]]:
     return (
         dict.items(container) if kind.container_class is dict else enumerate(kind.container_class.__iter__(container))
     )
 
 
-def _classes_in(kind: Kind, containers: list[Any], most: int | None) -> tuple[list[int], list[int]]:
+def _classes_in(kind: Kind, containers: list[object], most: int | None) -> tuple[list[int], list[int]]:
     """The classes of the elements: those of caches, and those of containers.
 
     They are returned as addresses, because a metaclass may define `__hash__`.
@@ -98,8 +98,8 @@ def _classes_in(kind: Kind, containers: list[Any], most: int | None) -> tuple[li
 
 
 def _holding(
-    wanted: set[int], kind: Kind, places: list[int], containers: list[Any], most: int | None
-) -> list[tuple[int, Kind, Any]]:
+    wanted: set[int], kind: Kind, places: list[int], containers: list[object], most: int | None
+) -> list[tuple[int, Kind, object]]:
     """The containers that hold an object of a wanted class."""
     views = _views(kind, containers, most)
     return [
@@ -130,7 +130,7 @@ def _share(sizes: list[int]) -> int | None:
     return None
 
 
-def labelled(kind: Kind, container: Any, name: str) -> list[tuple[str, Any]]:
+def labelled(kind: Kind, container: object, name: str) -> list[tuple[str, object]]:
     """The caches in a container, each with the Python expression that gives it."""
 
     def read() -> list[tuple[Any, Any]]:
@@ -139,14 +139,14 @@ def labelled(kind: Kind, container: Any, name: str) -> list[tuple[str, Any]]:
     return [(inner_name(kind, name, key), element) for key, element in unchanging(read, [])]
 
 
-def inner_name(kind: Kind, name: str, key: Any) -> str:
+def inner_name(kind: Kind, name: str, key: object) -> str:
     """The expression that gives the element under `key` of a container of this kind and name."""
     if kind.base is not None:
         return f"{name}[{key_text(key)}]"
     return f"{name}.{key}" if type(key) is str and expressions.is_name(key) else f"vars({name})[{key_text(key)}]"
 
 
-def key_text(key: Any) -> str:
+def key_text(key: object) -> str:
     """A key as a Python literal. A long one is shortened."""
     return expressions.key_text(f"{key[:39]}…" if type(key) is str and len(key) > 40 else key)
 

@@ -50,7 +50,7 @@ class Search(NamedTuple):
     notes: list[str]
 
 
-def search(namespace: dict[str, Any] | None = None) -> Search:
+def search(namespace: dict[str, object] | None = None) -> Search:
     """Return every `ActivationCache` in a namespace, by default the user's.
 
     An object is a cache if its class has `accumulated_resid` and `stack_head_results` and the instance has a dictionary
@@ -114,24 +114,24 @@ def named(name: str) -> Any:
     return next((found.cache for found in search().found if name in found.names), None)
 
 
-def variable_name(cache: Any) -> str | None:
+def variable_name(cache: object) -> str | None:
     """Return the first name of `cache` in the user's namespace. None if it has no name, or there is no notebook."""
     return next(names_of(cache), None)
 
 
-def names_of(cache: Any) -> Iterator[str]:
+def names_of(cache: object) -> Iterator[str]:
     """Yield all names of `cache` in the user's namespace, variables first."""
     yield from variables_of(lambda value: value is cache)
     yield from (name for found in search().found if found.cache is cache for name in found.names)
 
 
-def variables_of(matches: Callable[[Any], bool]) -> Iterator[str]:
+def variables_of(matches: Callable[[object], bool]) -> Iterator[str]:
     """Yield the user's variables whose value matches. Nothing if there is no notebook."""
     names, values = _variables(None)
     return (_variable(name) for name, value in zip(names, values, strict=True) if _of_user(name) and matches(value))
 
 
-def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[], str], Any, _T]]:
+def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[], str], object, _T]]:
     """Yield the user's variables of exactly these classes.
 
     Args:
@@ -150,7 +150,7 @@ def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[]
     )
 
 
-def leads_to(name: str, value: Any) -> bool:
+def leads_to(name: str, value: object) -> bool:
     """Return whether this name gives this object in the user's notebook, without running the user's code.
 
     False if the path contains a property or a user-defined method, or if the name belongs to another object.
@@ -170,18 +170,18 @@ def is_taken(variable: str) -> bool:
     return variable in vars(builtins) or any(type(n) is str and n == variable for n in _variables(None)[0])
 
 
-def _variables(namespace: dict[str, Any] | None) -> tuple[list[str], list[Any]]:
+def _variables(namespace: dict[str, object] | None) -> tuple[list[str], list[object]]:
     """A copy of the user's variables, because a running cell may add variables at the same time."""
     if namespace is None:
         getipython = sys.modules.get("IPython.core.getipython")
         shell = getipython.get_ipython() if getipython else None
         found: dict[str, Any] = {} if shell is None else shell.user_ns
         namespace = found
-    snapshot: dict[str, Any] = dict.copy(namespace)
+    snapshot: dict[str, object] = dict.copy(namespace)
     return list(snapshot), list(snapshot.values())
 
 
-def _of_user(name: Any) -> bool:
+def _of_user(name: object) -> bool:
     """Whether a variable is the user's own, not one of IPython's for inputs and outputs."""
     return type(name) is str and not _HISTORY.fullmatch(name)
 

@@ -11,7 +11,7 @@ from residscope.compute.memo import NoKeyError, unique_id
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
 
 
-def settings_of(model: Any) -> tuple[object, ...]:
+def settings_of(model: object) -> tuple[object, ...]:
     """Return what results depend on besides activations and weights: tokenizer, configuration and mode.
 
     For the tokenizer these are its identity, special tokens, padding side and number of tokens. A swap of two tokens'
@@ -32,7 +32,7 @@ def settings_of(model: Any) -> tuple[object, ...]:
     return unique_id(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
-def _scalars(config: Any) -> tuple[object, ...]:
+def _scalars(config: object) -> tuple[object, ...]:
     held: dict[str, Any] = dict(getattr(config, "__dict__", {}))
     kinds = list(map(type, held.values()))
     return tuple(compress(zip(held, kinds, held.values(), strict=True), map(_KINDS.__contains__, kinds)))
@@ -41,5 +41,5 @@ def _scalars(config: Any) -> tuple[object, ...]:
 _KINDS = frozenset(SCALARS)
 
 
-def _plain(value: Any) -> object:
+def _plain(value: object) -> object:
     return value if type(value) in SCALARS else str(value)

@@ -23,7 +23,7 @@ def element_of(container: Any, key: Any) -> Any:
     return unchanging(read, NOTHING)
 
 
-def attribute_of(owner: Any, name: str) -> Any:
+def attribute_of(owner: object, name: str) -> Any:
     """An attribute from an object's own dictionary or slots.
 
     `NOTHING` if there is none, or if the class overrides the attribute lookup or hides the attribute (a property).

@@ -16,6 +16,7 @@ from residscope.compute.memo import Memo
 from residscope.compute.samples import Samples
 from residscope.session.model_settings import settings_of
 from residscope.session.tensor_snapshot import Snapshot, key_of_tensors
+from residscope.terms import ModelLike
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ class WeightsState:
     they are dropped when a weight is deleted or changed.
     """
 
-    def __init__(self, model: Any, forget: Callable[[object], None]) -> None:
+    def __init__(self, model: object, forget: Callable[[object], None]) -> None:
         self.model = weakref.ref(model, forget)
         self.id = new_id()
         self.state = self.written = 0
@@ -43,7 +44,7 @@ class WeightsState:
         self._last: Snapshot | None = None
         self._samples = Samples([])
 
-    def compare(self, model: Any, quick: bool = False) -> int:
+    def compare(self, model: ModelLike, quick: bool = False) -> int:
         """Compare with the present weights and layers. Return `state`. `quick`: compare only the counters."""
         self._settings_are_current = False
         modules = self._known_modules
@@ -163,7 +164,7 @@ def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
     return itemgetter(*places) if len(places) > 1 else lambda items: [items[place] for place in places]
 
 
-def _modules(model: Any) -> list[tuple[str, Any]]:
+def _modules(model: object) -> list[tuple[str, Any]]:
     """All modules of a model except hook points, with their paths, found level by level in the modules' dictionaries.
 
     None of the user's code runs.
@@ -184,12 +185,12 @@ def _modules(model: Any) -> list[tuple[str, Any]]:
     return list(found.values())
 
 
-def _entries(attributes: list[dict[str, Any]], name: str) -> list[Any]:
+def _entries(attributes: list[dict[str, object]], name: str) -> list[object]:
     # Only C code runs here, so that no running cell can add a module at the same time.
     return list(chain.from_iterable(map(dict.values, filter(None, map(itemgetter(name), attributes)))))
 
 
-def _ids(things: list[Any]) -> tuple[int, ...]:
+def _ids(things: list[object]) -> tuple[int, ...]:
     return tuple(map(id, things))
 
 

@@ -69,7 +69,9 @@ def answered(message: Any, reply: Callable[[Question], tuple[AnyReply, Buffers]]
     return msgspec.to_builtins(Answer(id, failure=failure)), []
 
 
-def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[str, Any], Buffers], None]) -> None:
+def deliver(
+    message: object, answer: Callable[[object], Reply], send: Callable[[dict[str, object], Buffers], None]
+) -> None:
     """Answer a message, and send the answer.
 
     If the user interrupts the kernel, the client gets a failure. Then the interrupt is raised again for the kernel
@@ -87,12 +89,12 @@ def deliver(message: Any, answer: Callable[[Any], Reply], send: Callable[[dict[s
         raise
 
 
-def interrupted(message: Any) -> Reply:
+def interrupted(message: object) -> Reply:
     """Return the failure for a message during which the user interrupted the kernel."""
     return msgspec.to_builtins(Answer(_id(message), failure=Failure("interrupted", _INTERRUPTED))), []
 
 
-def _id(message: Any) -> str:
+def _id(message: object) -> str:
     id = message.get("id") if isinstance(message, dict) else None
     return encodable(id) if isinstance(id, str) else ""
 

@@ -14,7 +14,7 @@ _BOUND = re.compile(
 )
 
 
-def refusal(error: msgspec.ValidationError, message: Any) -> Failure:
+def refusal(error: msgspec.ValidationError, message: object) -> Failure:
     """Return the failure for a message that the protocol does not allow.
 
     Args:
@@ -39,7 +39,7 @@ def refusal(error: msgspec.ValidationError, message: Any) -> Failure:
     return Failure("too-large" if comparison == "<=" else "too-small", f"This request cannot be answered: {sentence}")
 
 
-def _at(message: Any, place: str) -> Any:
+def _at(message: Any, place: str) -> object:
     """The value at a place such as `ask.points[3]`. None if it does not exist."""
     for name, number in re.findall(r"(\w+)|\[(\d+)\]", place):
         try:

@@ -1,0 +1,97 @@
+"""Messages about caches: which there are, facts about one, and its tokens."""
+
+from __future__ import annotations
+
+import msgspec
+
+from residscope.terms import ComponentTable, Name, Number, TokenLabel
+from residscope.wire.message import Reply, Request
+
+
+class Describe(Request, frozen=True, tag="describe"):
+    """Facts about the cache."""
+
+
+class CacheFacts(Reply, frozen=True, tag="describe"):
+    """Facts about the cache and its model.
+
+    `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
+    the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
+    `generated_from` is the position of the first generated token, if the user gave it.
+    """
+
+    name: str
+    model: str
+    layers: int
+    heads: int
+    prompts: int
+    positions: int
+    dtype: str
+    device: str
+    bytes: int
+    missing: list[str]
+    last: list[int]
+    has_tokens: bool
+    padding: int = 0
+    points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
+    generated_from: int | None = None
+
+
+class ReadTokens(Request, frozen=True, tag="tokens"):
+    """The tokens of one prompt, or the tokens that all prompts have in common."""
+
+    prompt: Number | None = None
+
+
+class TokensReply(Reply, frozen=True, tag="tokens"):
+    """The tokens of a prompt, one label for each position."""
+
+    tokens: list[TokenLabel]
+
+
+class ListCaches(Request, frozen=True, tag="caches"):
+    """Every `ActivationCache` in the user's namespace: in variables, and up to two levels deep in containers."""
+
+
+class CacheRef(msgspec.Struct, frozen=True):
+    """One cache of a kernel, in one state.
+
+    `state` is `CACHE.WEIGHTS.ADDED`. The parts change when activations change, when the model's weights change, and
+    when something is added to the cache.
+    """
+
+    id: Name
+    state: Name
+
+
+class CacheRow(msgspec.Struct, frozen=True):
+    """One cache in the namespace, described from metadata only.
+
+    `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
+    since Residscope first saw it. `changed` and `weights_changed`: whether the cache, or its model's weights, were
+    changed since then. `problem` is the reason if the cache cannot be inspected.
+    """
+
+    ref: CacheRef
+    names: list[str]
+    model: str
+    layers: int
+    heads: int
+    prompts: int
+    positions: int
+    dtype: str
+    device: str
+    bytes: int
+    missing: list[str]
+    age: float
+    changed: bool = False
+    weights_changed: bool = False
+    problem: str | None = None
+
+
+class CachesReply(Reply, frozen=True, tag="caches"):
+    """All caches, in the namespace's order. `kernel` changes at every restart. `notes` name what was left out."""
+
+    kernel: str
+    caches: list[CacheRow]
+    notes: list[str]
