@@ -17,7 +17,7 @@ from residscope.cache.given_arrays import checked_logits, checked_mask, checked_
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.cache.model_types import has_config, is_model
 from residscope.cache.stored_precision import stored_step, weights_step
-from residscope.cache.view_refusals import known_attributes, no_blocks, not_cached
+from residscope.cache.view_refusals import model_inside, no_blocks, not_cached
 from residscope.compute.memo import Memo
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
@@ -104,7 +104,7 @@ class CacheView:
             raise ResidscopeError(
                 "no-model",
                 f"`model=` takes the TransformerLens model itself, but was given {type(model).__name__}"
-                f"{known_attributes(model)}.",
+                f"{model_inside(model)}.",
             )
         if not is_model(model):
             raise ResidscopeError("no-blocks", no_blocks(model))

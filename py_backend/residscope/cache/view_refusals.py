@@ -9,7 +9,7 @@ from residscope.cache.model_types import Configured
 from residscope.errors import ResidscopeError
 
 
-def known_attributes(model: object) -> str:
+def model_inside(model: object) -> str:
     """The end of a sentence that names the TransformerLens model inside this module. Empty if there is none."""
     parts: dict[str, object] = dict(getattr(model, "__dict__", {}).get("_modules") or {})
     name = next((name for name, part in parts.items() if hasattr(part, "cfg") and hasattr(part, "blocks")), None)
@@ -19,7 +19,7 @@ def known_attributes(model: object) -> str:
 def no_blocks(model: Configured) -> str:
     """The message for a model whose layers are not in `blocks`."""
     kind = type(model).__name__
-    inside = known_attributes(model)
+    inside = model_inside(model)
     if inside:
         return f"Residscope needs the TransformerLens model itself, but this is a {kind}{inside}."
     stacks = [f"`{name}`" for name in ("encoder_blocks", "decoder_blocks") if hasattr(model, name)]
