@@ -66,7 +66,10 @@ function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
   const env = environment({ RESIDSCOPE_CHROMIUM: chromium });
-  run(python, ["-m", "pytest", "-n", workers, "-m", "not alone", "--durations=12", "tests/browser"], { env });
+  // One thread for each kernel, too: while others compute, PyTorch's threads spend most of their time waiting for each
+  // other. The tests that measure times have all cores.
+  const beside = { ...env, OMP_NUM_THREADS: "1" };
+  run(python, ["-m", "pytest", "-n", workers, "-m", "not alone", "--durations=12", "tests/browser"], { env: beside });
   run(python, ["-m", "pytest", "-m", "alone", "tests/browser"], { env });
 }
 

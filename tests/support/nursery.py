@@ -61,7 +61,7 @@ def _become_kernel(connection: socket.socket) -> None:
     from ipykernel.kernelapp import launch_new_instance
 
     # OpenMP's threads do not survive a fork. So the nursery starts none (see `environment`), but its children may.
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     code = 0
     try:
         launch_new_instance()
