@@ -31,6 +31,9 @@ const inWorkspace = (script, workspace, ...args) => npmCommand("run", script, "-
 // Two workers need two thirds of the time. More would not help: a page of JupyterLab uses a whole core, and so does
 // PyTorch.
 const workers = Math.min(2, availableParallelism());
+// Neighbouring tests run in the same process, because they share models and kernels. If one process has no more tests,
+// it takes over some of the other's.
+const inParallel = ["-n", `${workers}`, "--dist", "worksteal"];
 
 /** Checks, which run two at a time. Each uses one core. The longest comes first, so that it does not end last. */
 const checks = [
@@ -61,7 +64,7 @@ const steps = [
     model: true,
     // One thread for each process: with more threads than cores, small matrix products wait for each other.
     work: () =>
-      run(python, ["-m", "pytest", "-n", `${workers}`, "--durations=12", "tests/python", "tests/kernel"], {
+      run(python, ["-m", "pytest", ...inParallel, "--durations=12", "tests/python", "tests/kernel"], {
         env: environment({ OMP_NUM_THREADS: "1" }),
       }),
   },
@@ -78,7 +81,7 @@ function testInBrowser() {
   // One thread for each kernel, too: while others compute, PyTorch's threads spend most of their time waiting for each
   // other. The tests that measure times have all cores.
   const beside = { ...env, OMP_NUM_THREADS: "1" };
-  run(python, ["-m", "pytest", "-n", `${workers}`, "-m", "not alone", "--durations=12", "tests/browser"], {
+  run(python, ["-m", "pytest", ...inParallel, "-m", "not alone", "--durations=12", "tests/browser"], {
     env: beside,
   });
   run(python, ["-m", "pytest", "-m", "alone", "tests/browser"], { env });
