@@ -63,12 +63,13 @@ export function run(
 
 /**
  * Starts a program in the background. The returned function waits until the program has ended, shows its output, and
- * fails if the exit status is not 0.
+ * fails if the exit status is not 0. Its property `ended` is a promise that is fulfilled when the program has ended.
  */
-export function begin(command, args, { env = environment(), cwd = root } = {}) {
+export function begin(command, args, { env = environment(), cwd = root, shell = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));
   const output = openSync(join(folder, "output"), "w"); // a file, because a pipe could become full while `run` blocks
-  const child = spawn(command, args, { cwd, env, detached: !windows, stdio: ["ignore", output, output] });
+  const stdio = ["ignore", output, output];
+  const child = spawn(command, args, { cwd, env, shell, detached: !windows, stdio });
   const ended = new Promise((resolve) => {
     child.on("error", ({ message }) => resolve(`could not be started: ${message}`));
     child.on("exit", (status, signal) =>
@@ -80,12 +81,13 @@ export function begin(command, args, { env = environment(), cwd = root } = {}) {
     rmSync(folder, { recursive: true, force: true });
   };
   process.on("exit", clear);
-  return async () => {
+  const end = async () => {
     const failure = await ended;
     closeSync(output);
     process.stdout.write(readFileSync(join(folder, "output")));
     if (failure) throw new Failure(`"${command} ${args.join(" ")}" ${failure}`);
   };
+  return Object.assign(end, { ended });
 }
 
 /** Ends a program and the programs it has started. */
@@ -103,15 +105,22 @@ export function ask(command, args, { env = environment(), cwd = root, timeout = 
   return result.status === 0 ? result.stdout.trim() : undefined;
 }
 
-/** Runs npm. If npm runs this script, the same npm is used, because on Windows `npm` is a shell script. */
+/** Runs npm. */
 export const npm = (...args) => npmIn(root, ...args);
 
 /** Runs npm in another folder. */
 export function npmIn(cwd, ...args) {
+  const [command, all, options] = npmCommand(...args);
+  run(command, all, { ...options, cwd, called: `npm ${args.join(" ")}` });
+}
+
+/**
+ * The arguments of `run` and `begin` that run npm. If npm runs this script, it is the same npm, because on Windows
+ * `npm` is a shell script.
+ */
+export function npmCommand(...args) {
   const script = process.env.npm_execpath;
-  const called = `npm ${args.join(" ")}`;
-  if (script?.endsWith(".js")) run(process.execPath, [script, ...args], { cwd, called });
-  else run("npm", args, { cwd, shell: windows, called });
+  return script?.endsWith(".js") ? [process.execPath, [script, ...args], {}] : ["npm", args, { shell: windows }];
 }
 
 // --- steps ----------------------------------------------------------------------------------------------------------
@@ -134,9 +143,11 @@ export function step(name, work) {
   }
 }
 
-/** Waits for a step that was started with `begin`. The time that is shown is only the time of this wait. */
-export async function stepEnd(name, end) {
-  const start = performance.now();
+/**
+ * Waits for a step that was started with `begin`. Without `start`, the time that is shown is only that of this wait.
+ */
+export async function stepEnd(name, end, start) {
+  const [since, remark] = start === undefined ? [performance.now(), "waited for"] : [start, ""];
   console.log(bold(`\n▸ ${name}`));
   try {
     await end();
@@ -144,8 +155,28 @@ export async function stepEnd(name, end) {
     if (error instanceof Failure) error.message = `${name}: ${error.message}`;
     throw error;
   }
-  finished.push({ name, time: seconds(start), remark: "waited for" });
-  console.log(`✓ ${name}  ${seconds(start)} waited for`);
+  finished.push({ name, time: seconds(since), remark });
+  console.log(`✓ ${name}  ${seconds(since)} ${remark}`.trimEnd());
+}
+
+/**
+ * Runs steps in the background, `workers` at a time, in the order of the list. A step's output is shown when it has
+ * ended. After the first failure no other step starts.
+ */
+export async function stepsTogether(steps, workers) {
+  const waiting = [...steps];
+  const stopAll = () => process.exit(130); // programs in the background do not get the terminal's Ctrl-C
+  process.on("SIGINT", stopAll);
+  const work = async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) {
+      const start = performance.now();
+      const end = next.begin();
+      await end.ended;
+      await stepEnd(next.name, end, start);
+    }
+  };
+  await Promise.all(Array.from({ length: workers }, work));
+  process.off("SIGINT", stopAll);
 }
 
 /** Prints all finished steps and their times. */

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from tests.support.lab import CHROMIUM_FLAGS, Lab
@@ -44,24 +44,52 @@ def server(tmp_path_factory: pytest.TempPathFactory, nursery: Path | None) -> It
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A Chromium: the one that `npm test` found, or one on the path, or Playwright's own."""
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """A running Chromium: the one that `npm test` found, or one on the path, or Playwright's own.
+
+    All pages of JupyterLab have the same profile, because a profile keeps compiled scripts: JupyterLab then needs a
+    third less processor time to start. Whatever else a page stored is deleted after each test.
+    """
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     path = os.environ.get("RESIDSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
         try:
-            running = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+            running = playwright.chromium.launch_persistent_context(
+                tmp_path_factory.mktemp("chromium"),
+                executable_path=path,
+                args=CHROMIUM_FLAGS,
+                viewport={"width": 1440, "height": 1000},
+                reduced_motion="reduce",
+            )
         except PlaywrightError as error:
             pytest.fail(f"Chromium cannot start. `npm test -- browser` finds or installs it.\n{error}", pytrace=False)
         yield running
         running.close()
 
 
+@pytest.fixture(scope="session")
+def browser(profile: BrowserContext) -> Browser:
+    """The same Chromium, for pages with a new, empty profile."""
+    assert profile.browser
+    return profile.browser
+
+
+def forget(profile: BrowserContext) -> None:
+    """Close the pages of a test, and delete what they stored and what the test allowed them."""
+    first, *others = profile.pages  # Chromium's own, empty page
+    for page in others:
+        page.close()
+    profile.clear_permissions()
+    profile.set_offline(False)
+    session = profile.new_cdp_session(first)
+    session.send("Storage.clearDataForOrigin", {"origin": "*", "storageTypes": "all"})
+    session.detach()
+
+
 @pytest.fixture
-def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(profile: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A new page. If the test fails, a picture of the page is kept in `test-results/`."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
-    page = context.new_page()
+    page = profile.new_page()
     errors: list[str] = []
 
     def note(text: str, where: str) -> None:
@@ -78,7 +106,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     if request.session.testsfailed > request.config.stash.get(FAILED_BEFORE, 0):
         PICTURES.mkdir(exist_ok=True)
         page.screenshot(path=PICTURES / (re.sub(r"[^\w.-]+", "-", request.node.name) + ".png"))
-    context.close()
+    forget(profile)
     assert not errors, "the page reported errors of Residscope:\n" + "\n".join(errors)
 
 

@@ -15,7 +15,6 @@ from tests.support.hostile_notebooks import Hostile, notebooks
 from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS
 
-pytestmark = pytest.mark.alone
 ANSWERS_WITHIN = 2_000  # milliseconds
 
 # Opens a notebook on a running kernel. When the notebook's output is drawn, it returns what the page shows.
@@ -99,6 +98,7 @@ def sign(lab: Lab, path: str) -> None:
     notary.store.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "trusted"])
 def test_a_hostile_notebook_does_no_harm(
     lab: Lab, hostile: dict[str, Hostile], asked: list[str], trusted: bool

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, expect
 
+from tests.support.demo_panel import RUN
 from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS, cell
 
@@ -104,10 +105,9 @@ def test_the_destination_is_visible_at_opening_and_after_each_change(lab: Lab, h
 
 
 # Computes from TransformerLens' tensors, in float64, what each component adds at each position.
-ORACLE = """
-from residscope import demo
-import residscope, torch
-run = demo.ioi()
+ORACLE = (
+    f"{RUN}\n"
+    + """import torch
 model, cache, answers = run.model, run.cache, run.answers
 panel = residscope.inspect(cache, answers=answers, prompt=0)
 def by_hand(prompt):
@@ -118,6 +118,7 @@ def by_hand(prompt):
     scale = (x.pow(2).mean(-1) + model.cfg.eps).sqrt()
     return torch.stack([(cache[name][prompt].double() @ u) / scale for name in names])
 """
+)
 # Returns, for each cell, the colours of the pixels at its middle (where a dot is drawn) and beside the middle.
 PIXELS = """(canvas, [rows, columns, cells]) => {
     const pen = canvas.getContext("2d");

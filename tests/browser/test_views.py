@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, expect
 
+from tests.support.demo_panel import RUN
 from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS, cell, token_names
 
-SETUP = """
-from residscope import demo
-import residscope, torch
-run = demo.ioi()
+SETUP = f"""
+{RUN}
+import torch
 model, cache, answers = run.model, run.cache, run.answers
 ids = torch.as_tensor([[model.to_single_token(text) for text in pair] for pair in answers])
 last = cache["resid_post", 29].shape[1] - 1

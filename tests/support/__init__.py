@@ -5,7 +5,8 @@ independent code: `brute`, `score_oracle`. Measurements of each family: `cause_f
 `score_families`. Long work: `gate`, `many_worker`. Selections, and what views request for them: `view_cases`. Replies:
 `recorded`, `rows`. Code that is copied: `copied`. Shapes of tensors: `shapes`.
 
-Kernels: `kernels`, `beside` (talks to a kernel like a sidebar), `as_vscode`, `nursery` (starts kernels quickly).
+Kernels: `kernels`, `beside` (talks to a kernel like a sidebar), `as_vscode`, `nursery` (starts kernels
+quickly), `demo_run`.
 
 Browsers: `server` and `lab` (JupyterLab), `window` (VS Code), `sidebar`, `demo_panel`, `output_page`,
 `hostile_notebooks`.

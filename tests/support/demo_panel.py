@@ -6,7 +6,8 @@ from playwright.sync_api import Locator, expect
 
 from tests.support.sidebar import FOLLOWS
 
-SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache, answers = run.cache, run.answers"
+RUN = "from residscope import demo\nimport residscope\nfrom tests.support.demo_run import run"  # as `run = demo.ioi()`
+SETUP = f"{RUN}\ncache, answers = run.cache, run.answers"
 INSPECT = "panel = residscope.inspect(cache, answers=answers)"
 PARTIAL = {
     "patterns": 'name.endswith("hook_pattern")',

@@ -2,6 +2,8 @@
 
 Jupyter starts `python nursery.py kernel SOCKET -f CONNECTION_FILE`. This small process asks the nursery for a child,
 forwards every signal to it, and ends when the child ends. The child is an ordinary ipykernel in an empty namespace.
+
+A second nursery, forked from the first, also imports `demo_run.py`. So its kernels need not load the demo model.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 AVAILABLE = sys.platform == "linux"
 SOURCE = __file__
@@ -27,16 +30,37 @@ _PRELOADED = (
 )
 
 
+def with_demo_run(path: str | Path) -> str:
+    """Return the socket of the second nursery, whose kernels have already run the demo model."""
+    return f"{path}-demo"
+
+
 def serve(path: str) -> None:
     """Import the modules that take long, then fork a kernel for each connection."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes kernels that have ended
+    listener, listener_with_run = _listener(path), _listener(with_demo_run(path))
+    for name in _PRELOADED:
+        __import__(name)
+    if os.fork() == 0:
+        listener.close()
+        _fork_kernels(listener_with_run, ("tests.support.demo_run",))
+    listener_with_run.close()
+    _fork_kernels(listener, ())
+
+
+def _listener(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
-    for name in _PRELOADED:
-        __import__(name)
+    return listener
+
+
+def _fork_kernels(listener: socket.socket, modules: tuple[str, ...]) -> NoReturn:
+    """Fork a kernel for each connection. The modules are imported before the first one."""
     while True:
         connection, _ = listener.accept()
+        for name in modules:
+            __import__(name)
         if os.fork() == 0:
             listener.close()
             _become_kernel(connection)
@@ -61,7 +85,7 @@ def _become_kernel(connection: socket.socket) -> None:
     from ipykernel.kernelapp import launch_new_instance
 
     # OpenMP's threads do not survive a fork. So the nursery starts none (see `environment`), but its children may.
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     code = 0
     try:
         launch_new_instance()

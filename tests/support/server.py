@@ -53,8 +53,10 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         server = cls(f"http://127.0.0.1:{port}", secrets.token_hex(16), root, log, folder / "data", folder / "settings")
-        argv = [nursery_program.__file__, "kernel", str(nursery)] if nursery else None
-        server.add_kernel("tests", "Python of the tests", argv=argv)  # hosts define no kernel of this name
+        for name, title in (("tests", "Python of the tests"), ("demo", "Python with the demo's run")):
+            socket_of = nursery_program.with_demo_run if name == "demo" else str
+            argv = [nursery_program.__file__, "kernel", socket_of(nursery)] if nursery else None
+            server.add_kernel(name, title, argv=argv)  # hosts define no kernel of this name
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs
