@@ -35,7 +35,6 @@ const common = {
   charset: "utf8",
   metafile: true,
   absWorkingDir: here,
-  define: { PANEL_CHAPTER: JSON.stringify(help.panel) },
 };
 const panel = join(out, "panel.js");
 const standalone = join(out, "standalone.js");
@@ -48,6 +47,7 @@ const [inPanel, , inLibrary, inNodeMade] = await Promise.all([
     entryPoints: [join(here, "src", "entry", "anywidget.ts")],
     format: "iife",
     globalName: "made",
+    define: { PANEL_CHAPTER: JSON.stringify(help.panel) },
     write: false,
   }).then((made) => {
     const code = once(made.outputFiles[0].text);

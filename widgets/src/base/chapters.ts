@@ -1,5 +1,6 @@
 // The chapters of the documentation that "Help" shows, in the order of its list. Each is a file of py_backend/docs. The
-// build reads this list, and puts the texts beside the bundles (help.mjs).
+// build reads this list, and puts the texts beside the bundles (help.mjs). Long chapters about Python alone are left
+// out, because the package is kept small.
 
 /** The file of each chapter, without ".md", and its name in the list. */
 export const CHAPTERS = {
@@ -15,10 +16,8 @@ export const CHAPTERS = {
   comparing: "Comparing two runs",
   "next-token": "Each next token",
   segments: "Segments",
-  "sae-features": "Features",
   scores: "Head scores",
   "long-prompts": "Long prompts",
-  many: "Many prompts",
   exports: "Exports",
   mathematics: "The mathematics",
   conventions: "Conventions and assumptions",
@@ -27,7 +26,7 @@ export const CHAPTERS = {
 
 export type Chapter = keyof typeof CHAPTERS;
 
-/** Returns the chapter of this name. Names come from links and other parts of the page, so they are not trusted. */
+/** Returns the chapter of this name. Names also come from other parts of the page, so they are not trusted. */
 export function asChapter(name: unknown): Chapter | null {
   return typeof name === "string" && Object.hasOwn(CHAPTERS, name) ? (name as Chapter) : null;
 }
