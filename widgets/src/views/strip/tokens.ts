@@ -53,7 +53,7 @@ export function mountTokens(
   const unfolded = unfoldedPositions(store);
   const stretch = mountStretch(parent, store, "tokens", signal, unfolded);
   const paired = element("p", "rs-strip-note rs-pairing", { hidden: "" });
-  parent.append(unfit, beside, paired);
+  parent.append(beside, paired, unfit);
   mountPairing(paired, store, signal);
   const added = addedToEach(store, client, signal);
   mountNextKey(parent, store, added, signal);
