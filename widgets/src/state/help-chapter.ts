@@ -61,6 +61,8 @@ function ofTab(store: Store): Chapter {
     case "positions":
     case "token-lens":
       return "mathematics";
+    case "segments":
+      return "segments";
     case "prompts":
       return "panel";
     case "attention":
