@@ -81,6 +81,7 @@ describe("the chapter that Help opens", () => {
     ["lower", "why", (store) => (store.tab.value = "why")],
     ["lower", "mathematics", (store) => (store.tab.value = "token-lens")],
     ["lower", "causes", (store) => (store.tab.value = "runs")],
+    ["lower", "segments", (store) => (store.tab.value = "segments")],
     [null, "why", (store) => (store.tab.value = "why")],
   ])("of %s is %s", (part, chapter, change) => {
     expect(of(part, change)).toBe(chapter);

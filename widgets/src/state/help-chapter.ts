@@ -31,8 +31,10 @@ export function chapterFor(part: Part | null, store: Store): Chapter {
       return "conventions";
     case "notices":
       return "limits";
-    case "target":
     case "strip":
+      if (store.segmentsShown.peek() !== null) return "segments";
+      return store.asksEach.peek() ? "next-token" : "panel";
+    case "target":
       return store.asksEach.peek() ? "next-token" : "panel";
     case "heads":
     case "rank":
@@ -65,6 +67,8 @@ function ofTab(store: Store): Chapter {
       return "segments";
     case "prompts":
       return "panel";
+    case "segments":
+      return "segments";
     case "attention":
       if (isInside(store.target.peek())) return "why";
       return (store.facts.peek()?.positions ?? 0) > LONG ? "long-prompts" : "panel";
