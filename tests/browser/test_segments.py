@@ -12,7 +12,7 @@ from tests.support.demo_panel import settled
 from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS
 
-# The answer is what the demo model generates (greedily) after the system's and the user's turn.
+# The answer begins like what the demo model generated greedily in one run. The later turns repeat it.
 CHAT = """
 import torch, residscope
 from residscope.demo import demo_model_folder
