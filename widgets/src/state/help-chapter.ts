@@ -67,8 +67,6 @@ function ofTab(store: Store): Chapter {
       return "segments";
     case "prompts":
       return "panel";
-    case "segments":
-      return "segments";
     case "attention":
       if (isInside(store.target.peek())) return "why";
       return (store.facts.peek()?.positions ?? 0) > LONG ? "long-prompts" : "panel";
