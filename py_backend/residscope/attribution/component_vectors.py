@@ -16,15 +16,14 @@ from residscope.attribution.components import (
     BIAS_KIND,
     Plan,
     Rows,
-    bias_of,
     components_in,
-    head_outputs,
     projected_before,
     rows_of,
     sum_of,
     with_steps,
 )
 from residscope.attribution.readout import Readout
+from residscope.attribution.sublayer_parts import bias_of, head_outputs
 from residscope.cache.output_maps import out_weight
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working

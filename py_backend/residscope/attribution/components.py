@@ -1,19 +1,14 @@
-"""The rows of each decomposition: the contribution of each component to the target.
-
-Weights are projected onto the target's direction first. So no head or neuron needs a vector of length `d_model`.
-"""
+"""The rows of each decomposition: the contribution of each component to the target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from einops import rearrange
-
-from residscope.attribution.readout import Functional, Readout
+from residscope.attribution.readout import Readout
+from residscope.attribution.sublayer_parts import bias_of, head_outputs, key_for, layer_heads, layer_neurons, once_for
 from residscope.base.arrays import as_list
 from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_weight, why_unread
 from residscope.cache.points import Point
@@ -21,18 +16,14 @@ from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
 from residscope.cache.structure_notes import float8, named_layers
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import not_cached
-from residscope.compute.memo import size_of
 from residscope.compute.progress import report_progress
 from residscope.compute.projection import distinct, dots, project
 from residscope.errors import ResidscopeError
 from residscope.terms import By, Component, ComponentKind
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
     from torch import Tensor
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -274,15 +265,6 @@ ContributionOf = Callable[["Tensor"], "Tensor"]
 """Returns the contributions of vectors in the stream."""
 
 
-def layer_heads(
-    readout: Readout, layer: int
-) -> tuple[Float[Tensor, "head batch pos"], Float[Tensor, "batch pos"] | None]:
-    """Return the contribution of each head of a layer, and that of the attention's bias, if there is one."""
-    direction, divisor, bias = head_directions(readout, layer)
-    z = head_outputs(readout.view, readout.positions, layer, tuple(direction.shape[1:]))
-    return dots(z, direction) / divisor, bias
-
-
 def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
     """Compute `layer_heads` for each layer of a plan in one product. None if that is not possible.
 
@@ -313,7 +295,7 @@ def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | 
         added = [None if bias is None else (distinct(vector) * bias.to(vector)).sum(-1)[:, None] for bias in biases]
         return torch.stack(each, 1), added
 
-    directions, added = _once_for(view, ("layers", *layers), vector, projected)
+    directions, added = once_for(view, ("layers", *layers), vector, projected)
     rows = dots(torch.stack(z, 2), directions) / functional.divisor
     biases = [None if bias is None else functional.constant + bias / functional.divisor for bias in added]
     return list(zip(rows, biases, strict=True))
@@ -321,71 +303,6 @@ def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | 
 
 _AT_ONCE = 1 << 18
 """At most this many values of `hook_z` are copied for one product."""
-
-
-def layer_neurons(
-    readout: Readout, layer: int
-) -> tuple[Float[Tensor, "neuron batch pos"], Float[Tensor, "batch pos"] | None]:
-    """Return the contribution of each neuron of a layer, and that of the MLP's bias, if there is one."""
-    direction, divisor, bias = neuron_directions(readout, layer)
-    post = readout.view.rows(f"blocks.{layer}.mlp.hook_post", readout.positions)
-    scaled = post * rearrange(direction, "batch neuron -> batch 1 neuron")
-    return rearrange(scaled, "batch pos neuron -> neuron batch pos") / divisor, bias
-
-
-def head_outputs(
-    view: CacheView, positions: Int[Tensor, " batch"] | None, layer: int, cut: tuple[int, ...]
-) -> Float[Tensor, "batch pos head d_head"]:
-    """Return `hook_z` with the axes of the heads in `W_O`.
-
-    In latent attention, the cached axes may differ, because values may have another width than keys.
-    """
-    z = view.raw(f"blocks.{layer}.attn.hook_z", positions)
-    if tuple(z.shape[-2:]) == cut:
-        return z
-    units = rearrange(z, "batch pos head d_head -> batch pos (head d_head)")
-    return rearrange(units, "batch pos (head d_head) -> batch pos head d_head", head=cut[0], d_head=cut[1])
-
-
-def head_directions(
-    readout: Readout, layer: int
-) -> tuple[Float[Tensor, "batch head d_head"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """Return the direction of each head's `z`, its divisor, and the contribution of the bias, if any.
-
-    The direction of head h is W_O[h] @ g, where g is the direction of the attention output.
-    """
-    view, functional = readout.view, readout.writer(layer, "attn")
-    W_O = out_weight(view, layer)
-    if W_O is None:
-        why = why_unread(view, layer, "attn") or f"Layer {layer} has no attention heads."
-        raise ResidscopeError("no-heads", f'{why} Use `by="layer"` for layer {layer} as a whole.')
-    # `flatten` and `unflatten` are used, because `rearrange` would take as long as the product, in each layer.
-    direction = _projected(readout, layer, W_O.flatten(0, 1), functional.vector).unflatten(-1, W_O.shape[:2])
-    return direction, functional.divisor, _bias(readout, layer, functional, "attn")
-
-
-_MANY = 256
-"""The projections on more directions than this are not memoised."""
-
-
-def _projected(readout: Readout, layer: int, weight: Tensor, vector: Tensor) -> Tensor:
-    """`project`, memoised, because the projection of a layer's weight is the same at every position."""
-    if readout.repeats is not None:
-        return readout.repeats.expand(project(weight, vector[readout.repeats.first]))
-    if vector.device.type != "cpu" or len(distinct(vector)) > _MANY:  # the key would take as long as the product
-        return project(weight, vector)
-    return _once_for(readout.view, ("layer", layer), vector, lambda: project(weight, vector))
-
-
-def _once_for(view: CacheView, what: tuple[Hashable, ...], vector: Tensor, make: Callable[[], T]) -> T:
-    """Return the result of `make`, memoised under `what` and the direction `vector`."""
-    return view.root.memo.once(_key_for(what, vector), make, size_of)
-
-
-def _key_for(what: tuple[Hashable, ...], vector: Tensor) -> tuple[Hashable, ...]:
-    """A key for a direction. It holds a digest, because the directions of many prompts would make a large key."""
-    digest = blake2b(distinct(vector).contiguous().numpy().tobytes(), digest_size=16).digest()
-    return "projected", *what, vector.dtype, tuple(vector.shape), digest
 
 
 def projected_before(readout: Readout, plan: Plan) -> bool:
@@ -396,26 +313,7 @@ def projected_before(readout: Readout, plan: Plan) -> bool:
     if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
         return False
     vector = readout.writer(plan.split[0], "attn").vector
-    return readout.view.root.memo.get(*_key_for(("layers", *plan.split), vector)) is not None
-
-
-def neuron_directions(
-    readout: Readout, layer: int
-) -> tuple[Float[Tensor, "batch d_mlp"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"] | None]:
-    """Return the direction of `post`, its divisor, and the contribution of the MLP's bias, if any.
-
-    The direction is W_out @ g, where g is the direction of the MLP output.
-    """
-    view, functional = readout.view, readout.writer(layer, "mlp")
-    W_out = neuron_weight(view, layer)
-    if W_out is None:
-        why = why_unread(view, layer, "mlp") or f"Layer {layer} has no MLP of plain neurons."
-        raise ResidscopeError("no-neurons", why)
-    if readout.repeats is None:
-        direction = project(W_out, functional.vector)
-    else:
-        direction = readout.repeats.expand(project(W_out, functional.vector[readout.repeats.first]))
-    return direction, functional.divisor, _bias(readout, layer, functional, "mlp")
+    return readout.view.root.memo.get(*key_for(("layers", *plan.split), vector)) is not None
 
 
 def contributions_of(
@@ -556,22 +454,6 @@ def _refusal(structure: Structure, kind: str, otherwise: str) -> str:
     why = " ".join(structure.notes()) or next(filter(None, unread), otherwise)
     whose = "cache" if float8(view, range(view.n_layers)) else "model"
     return f'No layer of this {whose} can be split into {kind}. {why} Use `by="layer"` or `by="accumulated"`.'
-
-
-def bias_of(readout: Readout, layer: int, part: Literal["attn", "mlp"]) -> tuple[Tensor | None, Tensor | None]:
-    """Return a sublayer's own bias, and the bias of the norm on its output. None for a bias that does not exist."""
-    norm = readout.output_parameters(layer, part).norm
-    return out_bias(readout.view, layer, part), None if norm is None else norm.bias
-
-
-def _bias(readout: Readout, layer: int, functional: Functional, part: Literal["attn", "mlp"]) -> Tensor | None:
-    """The contribution of a sublayer's bias and of the bias of its output norm (the functional's constant)."""
-    bias, norm_bias = bias_of(readout, layer, part)
-    if bias is not None:
-        vectors, bias = distinct(functional.vector), bias.to(functional.vector)
-        added = (vectors * bias).sum(-1) if len(vectors) <= _MANY else vectors @ bias
-        return functional.constant + added[:, None] / functional.divisor
-    return None if norm_bias is None else functional.constant
 
 
 def unsplit_notes(structure: Structure, by: By, wanted: Sequence[int]) -> list[str]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from residscope.attribution.components import Rows, head_directions
+from residscope.attribution.components import Rows
 from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import differ_clearly
 from residscope.attribution.rounding import SMALLEST_SHARE
+from residscope.attribution.sublayer_parts import head_directions
 from residscope.base.legible import cut
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.dictionary_sites import setting

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from einops import rearrange
 
-from residscope.attribution.components import head_outputs
+from residscope.attribution.sublayer_parts import head_outputs
 from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from einops import einsum, rearrange
 
-from residscope.attribution.components import head_outputs
 from residscope.attribution.head_inputs import ALL, check_heads, gated, head_inputs, read_names
 from residscope.attribution.head_split import unchecked
 from residscope.attribution.readout import Readout
 from residscope.attribution.stream_target import StreamTarget
+from residscope.attribution.sublayer_parts import head_outputs
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
 from residscope.cache.norms import odd_final_norm

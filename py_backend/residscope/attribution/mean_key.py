@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from einops import rearrange
 
 from residscope.attribution.attention_score import HeadScore
-from residscope.attribution.components import BIAS_KIND, Plan, Rows, bias_of, components_in, head_outputs
+from residscope.attribution.components import BIAS_KIND, Plan, Rows, components_in
 from residscope.attribution.readout import Readout
+from residscope.attribution.sublayer_parts import bias_of, head_outputs
 from residscope.cache.output_maps import out_weight
 from residscope.cache.structure import Terms
 from residscope.compute.memo import size_of

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from residscope.attribution.components import layer_heads
 from residscope.attribution.decompose import Query
 from residscope.attribution.missing import lacking, later_note
 from residscope.attribution.own_targets import by_head, decomposed
 from residscope.attribution.sources import wanted_heads
 from residscope.attribution.stream_target import StreamTarget
+from residscope.attribution.sublayer_parts import layer_heads
 from residscope.attribution.target_reading import measured_value, target_reading
 from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets

@@ -10,16 +10,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import (
-    BIAS_KIND,
-    COMPONENT_KIND,
-    Rows,
-    contributions_of,
-    layer_heads,
-    stream_points,
-)
+from residscope.attribution.components import BIAS_KIND, COMPONENT_KIND, Rows, contributions_of, stream_points
 from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import rounding
+from residscope.attribution.sublayer_parts import layer_heads
 from residscope.cache.output_maps import coarse
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
 from residscope.cache.structure_notes import TRAINING, float8, in_training, named_layers

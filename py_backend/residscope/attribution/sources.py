@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from einops import rearrange
 
-from residscope.attribution.components import head_directions
 from residscope.attribution.head_inputs import ALL, HeadInputs, check_heads, head_inputs
 from residscope.attribution.readout import Readout
+from residscope.attribution.sublayer_parts import head_directions
 from residscope.base.arrays import as_list
 from residscope.cache.component_names import parse
 from residscope.cache.view import CacheView

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from residscope.attribution.components import head_directions
 from residscope.attribution.head_split import Checked, check_split
 from residscope.attribution.inner_checks import is_inner, point_of
 from residscope.attribution.readout import Readout
+from residscope.attribution.sublayer_parts import head_directions
 from residscope.attribution.target_reading import TargetReading, measured_value, target_reading
 from residscope.attribution.targets import Targets
 from residscope.cache.structure import Structure

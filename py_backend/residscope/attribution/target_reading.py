@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from residscope.attribution.attention_score import HeadScore, ScorePart, only_part
-from residscope.attribution.components import head_directions
 from residscope.attribution.head_inputs import ALL, gated, read_names
 from residscope.attribution.head_split import Checked, check_split, unchecked
 from residscope.attribution.model_value import Measured, model_value
 from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import SMALLEST, floor_of, source_tolerance
 from residscope.attribution.sources import contributions_along, not_from_sources
+from residscope.attribution.sublayer_parts import head_directions
 from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.component_names import name, parse_point
