@@ -1,0 +1,53 @@
+"""Writes down which tests ran with which versions, for the table in py_backend/docs/compatibility.md.
+
+A run is recorded if `RESIDSCOPE_RECORD` names a file. Each run adds one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("transformer-lens", "torch", "jupyterlab", "notebook", "marimo", "ipykernel", "anywidget", "sae-lens")
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions, read from metadata without an import."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if host := os.environ.get("RESIDSCOPE_HOST_JUPYTERLAB"):
+        found["jupyterlab"] = host  # another release serves the page; this Python has only the kernel
+    return found
+
+
+def record(args: list[str], counts: dict[str, int], seconds: float) -> None:
+    """Add a run to the file, if there is one.
+
+    Args:
+        args: The tests that were asked for, as paths.
+        counts: How many tests had each outcome.
+        seconds: The time that the run took.
+    """
+    path = os.environ.get("RESIDSCOPE_RECORD")
+    if not path:
+        return
+    line: dict[str, Any] = {
+        "what": sorted({"/".join(Path(arg.split("::")[0]).parts[:2]) for arg in args}),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **versions(),
+        **{outcome: counts.get(outcome, 0) for outcome in ("passed", "skipped", "failed", "error")},
+        "seconds": round(seconds),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    with Path(path).open("a") as file:
+        file.write(json.dumps(line) + "\n")
