@@ -17,6 +17,7 @@ from residscope.attribution.own_targets import decomposed
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
+from residscope.cache.lens_maps import LensMaps
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
@@ -44,6 +45,7 @@ def attribute(
     layers: int | Sequence[int] | None = None,
     heads: Any = None,
     sae: Any = None,
+    lens: Any = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
     attention_mask: Any = None,
     model: Any = None,
@@ -79,6 +81,11 @@ def attribute(
             SAELens. Its `cfg` (`hook_name`) says which activations it encodes and reconstructs. Or you name them:
             `(sae, "blocks.5.hook_mlp_out")`, `(transcoder, READ, RECONSTRUCTED)`. It may reconstruct `hook_resid_pre`,
             `hook_resid_mid`, `hook_resid_post`, `hook_attn_out`, `hook_mlp_out` or `attn.hook_z` of a layer.
+        lens: For `"accumulated"`: a tuned lens, a Jacobian lens or your own, as one map of the stream for each layer: a
+            list of matrices A `[d_model, d_model]` (the stream h is replaced by A h), of pairs `(A, b)` (A h + b), or
+            of `torch.nn.Linear` (h + A h + b, as the translators of tuned-lens). Map i is for the stream before layer
+            i. `residscope.LensMaps` has other conventions. The target is then read from the mapped stream, and points
+            without a map (after each layer's attention) are left out. None: the plain logit lens.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
@@ -100,7 +107,8 @@ def attribute(
     """
     seen_cache = seen(cache, model)
     used_model = model if model is not None else getattr(cache, "model", None)
-    key = _key(used_model, answers, by, position, norm, layers, heads, sae, logits, tokens, attention_mask)
+    maps = LensMaps.of(lens)
+    key = _key(used_model, answers, by, position, norm, layers, heads, sae, maps, logits, tokens, attention_mask)
     known = None if seen_cache is None or key is None else seen_cache.memo[0].get(*key)
     if known is not None:
         return _copy(known)
@@ -114,7 +122,7 @@ def attribute(
             output = None if logits is None else view.whole_logits(logits)
             target = targets.resolve(answers)
             check_asked(view, target, where, position)
-            query = Query(target, by, where, norm, layers, heads, sae)
+            query = Query(target, by, where, norm, layers, heads, sae, maps)
             result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
             size = result.values.numel() * result.values.element_size()

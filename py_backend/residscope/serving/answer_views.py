@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.own_targets import NONE_LAST, places_of
 from residscope.attribution.position_map import position_map
-from residscope.attribution.token_lens import lens
+from residscope.attribution.token_lens import read_lens
 from residscope.cache.structure import named_layers
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
@@ -253,7 +253,7 @@ def lens_cells(
     target = request.target
     if is_chosen(target):  # without a target the reply has no rank of the answer
         target = context.targets.resolve(target)
-    found = lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm)
+    found = read_lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm)
     parts: list[Any] = [found.tokens, found.probabilities.tolist()]
     if found.answer_probability is not None and found.rank is not None:
         # Where no token follows, there is no answer.
