@@ -336,3 +336,93 @@ def test_nothing_of_the_user_changes():
     assert torch.equal(torch.random.get_rng_state(), random)
     assert np.random.get_state()[1].tolist() == state
     assert list(cache.keys()) == names
+
+
+def test_a_panel_starts_with_the_lens_and_answers_with_its_values():
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    lens = LensMaps(made(3), name="mine")
+    panel = residscope.inspect(cache, (5, 6), prompt=0, lens=lens, show=False)
+    assert panel.transport == "transported"
+    assert panel.facts["lens"] == {"name": "mine", "formula": "A h + b"}
+    ask = {"kind": "attribute", "by": "accumulated", "target": panel.wire_target, "prompt": 0, "norm": "recomputed"}
+    for transport, given in (("transported", lens), ("plain", None)):
+        answer, buffers = panel._service.answer({"id": "1", "ask": ask | {"transport": transport}})
+        expected = residscope.attribute(cache, (5, 6), by="accumulated", norm="recomputed", lens=given)
+        assert np.allclose(np.frombuffer(buffers[0], np.float32), expected.values[:, 0].numpy(), atol=1e-6)
+        assert any("Transported" in note for note in answer["reply"]["notes"]) == (given is not None)
+        tile = {"kind": "token-lens", "points": ["1_pre", "final_post"], "start": 2, "stop": 5, "k": 3, "prompt": 0}
+        tile |= {"target": panel.wire_target, "transport": transport}
+        cells = panel._service.answer({"id": "2", "ask": tile})[0]["reply"]["cells"]
+        found = residscope.token_lens(
+            cache, (5, 6), prompt=0, points=["1_pre", "final_post"], positions=range(2, 5), k=3, lens=given
+        )
+        for row, values in zip(cells, found.answer_probability.tolist(), strict=True):
+            assert [cell["answer"] for cell in row] == pytest.approx(values)
+        rows = {"kind": "positions", "by": "accumulated", "target": panel.wire_target, "prompt": 0}
+        _, buffers = panel._service.answer({"id": "3", "ask": rows | {"transport": transport}})
+        every = residscope.attribute(cache, (5, 6), by="accumulated", position="all", lens=given)
+        assert np.allclose(np.frombuffer(buffers[0], np.float32), every.values[:, 0].flatten().numpy(), atol=1e-5)
+
+
+def test_the_code_of_a_transported_picture_gives_its_values():
+    from residscope.serving.service import Service
+
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    lens = made(3)
+    service = Service(cache, lens=lens)
+    target = {"contrasts": [{"answer": [{"id": 5, "text": "w5"}], "distractor": [{"id": 6, "text": "w6"}]}]}
+    selected = {"target": target, "prompt": 0, "transport": "transported"}
+    for picture, more in (("lens", {}), ("token-lens", {"tab": "token-lens"}), ("positions", {"by": "accumulated"})):
+        ask = {"kind": "code", "picture": picture, "shown": selected | more}
+        code = service.answer({"id": "1", "ask": ask})[0]["reply"]["code"]
+        assert "lens=" in code, picture
+        names = {"cache": cache, "lens": lens, "residscope": residscope}
+        exec(code.replace("\nfigure\n", "\n"), names)
+        plain = service.answer({"id": "2", "ask": ask | {"shown": selected | more | {"transport": "plain"}}})
+        assert "lens=" not in plain[0]["reply"]["code"]
+        if picture == "lens":
+            expected = residscope.attribute(cache, ("w5", "w6"), by="accumulated", lens=lens)
+            torch.testing.assert_close(names["values"], (expected.values + expected.constant)[:, 0])
+
+
+def test_without_a_lens_a_view_that_asks_for_one_gets_a_sentence():
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    panel = residscope.inspect(cache, (5, 6), show=False)
+    assert (panel.transport, panel.facts["lens"]) == ("plain", None)
+    with pytest.raises(ResidscopeError, match="No lens was given"):
+        panel.transport = "transported"
+    ask = {"kind": "attribute", "by": "accumulated", "target": panel.wire_target, "transport": "transported"}
+    assert "No lens was given" in panel._service.answer({"id": "1", "ask": ask})[0]["failure"]["message"]
+    with pytest.raises(ResidscopeError, match="has 2 maps"):
+        residscope.inspect(cache, (5, 6), lens=made(2), show=False)
+
+
+def test_another_cache_in_the_panel_is_read_by_the_same_lens():
+    model = tiny.boot("llama")
+    _, _, cache = tiny.run(model)
+    lens = made(3)
+    panel = residscope.inspect(cache, (5, 6), lens=lens, show=False)
+    with torch.no_grad():
+        _, other = model.run_with_cache(torch.tensor([[1, 4, 9, 16]]))
+    panel.cache = other
+    assert panel.facts["lens"] is not None
+    ask = {"kind": "attribute", "by": "accumulated", "target": panel.wire_target, "transport": "transported"}
+    _, buffers = panel._service.answer({"id": "1", "ask": ask})
+    expected = residscope.attribute(other, (5, 6), by="accumulated", lens=lens).values[:, 0]
+    assert np.allclose(np.frombuffer(buffers[0], np.float32), expected.numpy(), atol=1e-6)
+
+
+def test_a_saved_page_holds_the_transported_pictures():
+    from residscope.export.snapshot import snapshot
+    from residscope.serving.service import Service
+    from residscope.wire.protocol import Shown
+
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    service = Service(cache, lens=made(3))
+    target = service.targets().resolve((5, 6))
+    made_page = snapshot(service.reply, "cache", Shown(target, 0, tab="token-lens", transport="transported"), "view")
+    kinds = [entry.ask for entry in made_page.entries if entry.ask["kind"] == "token-lens"]
+    assert kinds
+    assert all(ask["transport"] == "transported" for ask in kinds)
+    assert all("1_mid" not in ask["points"] for ask in kinds)
+    assert not [entry for entry in made_page.entries if entry.failure]

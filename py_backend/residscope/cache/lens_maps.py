@@ -283,28 +283,28 @@ def _checked(view: CacheView, label: str, item: Any) -> StreamMap:
             "a pair `(A, b)`.",
         )
     width = int(view.cfg.d_model)
-    parts: list[Tensor | None] = []
-    for what, value, shape in zip(("matrix", "bias"), _parts(item), ((width, width), (width,)), strict=True):
-        if value is None and what == "bias":
-            parts.append(None)
-            continue
-        value = torch.from_numpy(value) if type(value).__module__ == "numpy" and hasattr(value, "ctypes") else value
-        if (why := unusable(value)) is not None:
-            raise ResidscopeError("lens", f"`{label}` has no usable {what}: it {why}.")
-        if tuple(value.shape) != shape:
-            raise ResidscopeError(
-                "lens",
-                f"The {what} of `{label}` has the shape {list(value.shape)}, but this model needs {list(shape)}.",
-            )
-        if value.device != view.like.device:
-            raise ResidscopeError(
-                "lens",
-                f"The {what} of `{label}` is on {value.device}, but the cache is on {view.like.device}: move one of "
-                "them.",
-            )
-        parts.append(value.detach())
-    assert parts[0] is not None
-    return StreamMap(label, parts[0], parts[1])
+    weight, bias = _parts(item)
+    weight = _part(view, f"matrix of `{label}`", weight, (width, width))
+    return StreamMap(label, weight, None if bias is None else _part(view, f"bias of `{label}`", bias, (width,)))
+
+
+def _part(view: CacheView, what: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """The matrix or the bias of a map."""
+    import torch
+
+    if type(value).__module__ == "numpy" and hasattr(value, "ctypes"):
+        value = torch.from_numpy(value)
+    if (why := unusable(value)) is not None:
+        raise ResidscopeError("lens", f"The {what} cannot be used: it {why}.")
+    if tuple(value.shape) != shape:
+        raise ResidscopeError(
+            "lens", f"The {what} has the shape {list(value.shape)}, but this model needs {list(shape)}."
+        )
+    if value.device != view.like.device:
+        raise ResidscopeError(
+            "lens", f"The {what} is on {value.device}, but the cache is on {view.like.device}: move one of them."
+        )
+    return value.detach()
 
 
 def _wrong_count(count: int, layers: int, at: str) -> str:

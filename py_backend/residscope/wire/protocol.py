@@ -36,6 +36,7 @@ from residscope.terms import (
     Text,
     Token,
     TokenLabel,
+    Transport,
     Weighting,
 )
 
@@ -97,6 +98,7 @@ class Attribute(Request, frozen=True, tag="attribute"):
     prompt: Number | None = None
     position: Position = "last"
     norm: NormConvention = "frozen"
+    transport: Transport = "plain"
 
 
 class Compare(Request, frozen=True, tag="compare"):
@@ -261,6 +263,7 @@ class MapPositions(Request, frozen=True, tag="positions"):
     prompt: Number | None = None
     norm: NormConvention = "frozen"
     heads: HeadNames = []
+    transport: Transport = "plain"
 
 
 class ReadTokenLens(Request, frozen=True, tag="token-lens"):
@@ -278,6 +281,7 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     k: Listed = 5
     prompt: Number | None = None
     norm: NormConvention = "recomputed"
+    transport: Transport = "plain"
 
 
 class ReadNextTokens(Request, frozen=True, tag="next-tokens"):
@@ -462,6 +466,7 @@ class Shown(msgspec.Struct, frozen=True):
         effect: Which effect of the heads the head map and the ranking show.
         replaced_by: What takes the place of a head's output in the runs that measure effects.
         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
+        transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
     """
 
     target: Target
@@ -487,6 +492,7 @@ class Shown(msgspec.Struct, frozen=True):
     effect: Effect = "direct"
     replaced_by: ReplacedBy = "zero"
     segments: Segmented | None = None
+    transport: Transport = "plain"
 
 
 class WriteCode(Request, frozen=True, tag="code"):
@@ -572,12 +578,20 @@ class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
     """A reply of the kernel, of the same kind as its request."""
 
 
+class LensFacts(msgspec.Struct, frozen=True):
+    """The maps of the stream to its end that the user gave: their name, and what they compute (`h + A h + b`)."""
+
+    name: str
+    formula: str
+
+
 class CacheFacts(Reply, frozen=True, tag="describe"):
     """Facts about the cache and its model.
 
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
-    `generated_from` is the position of the first generated token, if the user gave it.
+    `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
+    user gave them.
     """
 
     name: str
@@ -595,6 +609,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     padding: int = 0
     points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
     generated_from: int | None = None
+    lens: LensFacts | None = None
 
 
 class TokensReply(Reply, frozen=True, tag="tokens"):
