@@ -426,3 +426,10 @@ def test_a_saved_page_holds_the_transported_pictures():
     assert all(ask["transport"] == "transported" for ask in kinds)
     assert all("1_mid" not in ask["points"] for ask in kinds)
     assert not [entry for entry in made_page.entries if entry.failure]
+
+
+def test_maps_on_a_model_with_processed_weights_bear_a_note():
+    for family, compatible in (("gpt2", True), ("gpt2", False), ("llama", True)):
+        _, _, cache = tiny.run(tiny.boot(family, compatible=compatible))
+        notes = residscope.token_lens(cache, 5, lens=made(3)).notes
+        assert any("has the mean 0" in note for note in notes) == (family == "gpt2" and compatible), (family, notes)

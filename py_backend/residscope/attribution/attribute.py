@@ -95,9 +95,9 @@ def attribute(
         The decomposition (rows + constant + unexplained = measured), in logits or in the unit of the target (a neuron's
         input, an attention score). `.values` is `[component, batch]`, with `position="all"` `[component, batch, pos]`.
         For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`. The
-        sum over sources is then the head's contribution. For a target inside the model, `measured` is the cached value,
-        and rows of components after the target's point are 0. `targets.output` without a source has the axes
-        `[component, batch, source]`.
+        sum over sources is then the head's contribution. (With `targets.next_token()` this result may have at most
+        2 GB.) For a target inside the model, `measured` is the cached value, and rows of components after the target's
+        point are 0. `targets.output` without a source has the axes `[component, batch, source]`.
 
     Raises:
         ResidscopeError: With a message that says what is wrong and what to do.

@@ -18,6 +18,7 @@ from residscope.cache.positions import last
 from residscope.cache.view import CacheView
 from residscope.cache.weights import unusable
 from residscope.compute.memo import NoKeyError, key_of
+from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
@@ -204,7 +205,17 @@ class StreamMaps:
             f"Transported: `lens=`{name} gives {self.formula}, which is read in place of the stream h at each point."
         )
         mapped = [] if self.maps.get(_END) is None else [_END_MAPPED]
-        return [shown, *mapped, *self._odd_convention()]
+        return [shown, *mapped, *self._centred(), *self._odd_convention()]
+
+    def _centred(self) -> list[str]:
+        """A note if the model's weights were processed so that the mean of the stream is 0."""
+        name = self.view.root.before(self.view.n_layers - 1)
+        if not any(self.maps.values()) or not self.view.root.has(name):
+            return []
+        rows = self.view.root.get(name)[:_PROMPTS, -1]
+        rows = working(rows)
+        is_centred = float(rows.mean(-1).abs().max()) < 1e-4 * float(rows.pow(2).mean().sqrt())
+        return [_CENTRED] if is_centred else []
 
     def _odd_convention(self) -> list[str]:
         """A note if the maps lead much nearer to the end of the stream by the other convention.
@@ -245,6 +256,11 @@ _COMPARED = 3
 
 _PROMPTS = 16
 """The number of prompts at whose last tokens they are compared."""
+
+_CENTRED = (
+    "The stream of this model has the mean 0, because its weights were processed (`center_writing_weights`). Maps that "
+    "were fitted on the unprocessed model read another stream: use the model without processing."
+)
 
 _END_MAPPED = "The end of the stream has a map, too, so the last point is not the model's own value."
 

@@ -42,7 +42,10 @@ export function cellSentence(store: Store, cell: LensCell, point: Component, pos
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
   return [
-    `If the model stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
-      `${position}), it would predict ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
+    store.lensTransport.value === "plain"
+      ? `If the model stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
+        `${position}), it would predict ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`
+      : `Transported to the end from ${lensMeaning(point)} (${point.label}), at ${quoted(store.tokenName(position))} ` +
+        `(position ${position}): ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
   ];
 }

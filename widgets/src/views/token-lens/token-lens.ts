@@ -117,7 +117,8 @@ function mount(
     const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MAX_RANK}.`;
     return {
       words:
-        `${run.value === "first" ? "The" : "In B, the"} likeliest next token if the model stopped at this point ↓, ` +
+        `${run.value === "first" ? "The" : "In B, the"} likeliest next token ` +
+        (read === null ? "if the model stopped at this point ↓, " : "by the lens at this point ↓, ") +
         `at each position →; the norm is recomputed there.${place}${marks}${mean}`,
       notes: tiles.notes,
     };
