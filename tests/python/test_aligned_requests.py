@@ -185,7 +185,7 @@ def measured(service: Service, against: Against, of: str = "heads", prompt: int 
             reply, buffers = answer_of(service, ask)
         if reply.state == "done":
             return reply, [np.frombuffer(buffer, "f4") for buffer in buffers]
-    raise AssertionError(reply)
+    raise AssertionError("The effects were not measured.")
 
 
 def test_activations_are_never_put_in_against_the_alignment(run):
