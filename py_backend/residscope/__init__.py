@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from residscope.attribution.segment_sums import SegmentAttribution
     from residscope.attribution.segments import Segments, segments
     from residscope.attribution.token_lens import TokenLens, token_lens
+    from residscope.cache.lens_maps import LensMaps
     from residscope.causes.ablate import ablate
     from residscope.causes.ablation import Ablation
     from residscope.causes.estimate import effects, estimate
@@ -52,6 +53,7 @@ __all__ = [
     "Attribution",
     "AttributionSummary",
     "Comparison",
+    "LensMaps",
     "ManyAblation",
     "ManyAttribution",
     "NextTokens",
@@ -102,6 +104,7 @@ _PLACES = {
     "Attribution": "attribution.result",
     "AttributionSummary": "many.result",
     "Comparison": "comparison.result",
+    "LensMaps": "cache.lens_maps",
     "ManyAblation": "many.ablation_result",
     "ManyAttribution": "many.result",
     "NextTokens": "attribution.next_tokens",

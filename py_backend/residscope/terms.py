@@ -39,6 +39,8 @@ Position = Number | Literal["last"]
 By = Literal["accumulated", "layer", "head", "neuron", "source", "feature"]
 Decomposition = Literal["accumulated", "layer", "head"]
 NormConvention = Literal["frozen", "recomputed"]
+Transport = Literal["plain", "transported"]
+"""How the logit lens reads the stream at a point: as it is, or mapped to the end of the stream (`LensMaps`)."""
 Weighting = Literal["pattern", "value", "contribution"]
 Score = Literal["previous", "first", "duplicate", "induction", "entropy", "copying"]
 FigureKind = Literal["heatmap", "lens", "layers", "ranking", "scatter", "sources", "prompts", "sides"]

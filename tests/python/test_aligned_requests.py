@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import residscope
+from residscope import ResidscopeError
 from residscope.serving.service import Service
 from residscope.terms import Against
 from residscope.wire.protocol import Compare, CompareAttention, CompareTokenLens, PairPositions, Shown, WriteCode
@@ -170,3 +171,40 @@ def test_the_code_gives_what_is_shown(run, picture, shown_run):
             else [b.answer - a.answer for a, b in zip(reply.first[0], reply.second[0], strict=True)]
         )
         np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def measured(service: Service, against: Against, of: str = "heads", prompt: int | None = 0) -> tuple[Any, Any]:
+    """Return the reply to a request for the effects of another run's activations, when all is measured."""
+    from residscope.serving import turns
+    from residscope.wire.protocol import MeasureEffects
+
+    target = service.targets().resolve(PAIR)
+    ask = MeasureEffects(target, of, "other", against, prompt)
+    for _ in range(10_000):  # turns are short, and the machine may be busy
+        with turns.granted():
+            reply, buffers = answer_of(service, ask)
+        if reply.state == "done":
+            return reply, [np.frombuffer(buffer, "f4") for buffer in buffers]
+    raise AssertionError("The effects were not measured.")
+
+
+def test_activations_are_never_put_in_against_the_alignment(run):
+    """By token, position 3 of the second run is matched with position 2. By index, it would be another token."""
+    model, tokens = run.model, run.tokens
+    shifted = torch.cat([tokens[:1, :2], tokens[:1, 4:5] + 1, tokens[:1, 2:-1]], 1)  # the same length, shifted by one
+    other = tokens[:1].clone()
+    other[0, 3] = (other[0, 3] + 7) % 60 + 3  # another token in the same place
+    with torch.no_grad():
+        run.names["shifted"], run.names["other"] = (model.run_with_cache(ids)[1] for ids in (shifted, other))
+        one = model.run_with_cache(tokens[:1])[1]
+    run.names["one"] = one
+    service = Service(one)
+    for of in ("heads", "stream"):
+        with pytest.raises(ResidscopeError, match="position 2 is matched with position 3 of the other run") as error:
+            measured(service, Against("shifted", 0, align="by token"), of)
+        assert error.value.code == "aligned"
+        aligned, values = measured(service, Against("other", 0, align="by token"), of)
+        plain, expected = measured(service, Against("other", 0), of)
+        assert aligned.state == plain.state == "done"
+        for found, wanted in zip(values, expected, strict=True):  # patches are grouped by the time that they take
+            np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -446,3 +446,26 @@ def test_the_token_lens_of_two_runs_is_the_difference_of_their_lenses():
     assert found.same[:, 0].all()  # both prompts begin with the same token
     assert len(found.to_frame()) == len(found.points) * 7
     assert repr(found).startswith("TokenLensComparison(")
+
+
+def test_one_prompt_is_compared_with_one_of_several():
+    model = tiny.boot("llama")
+    tokens, _, several = tiny.run(model)
+    with torch.no_grad():
+        _, one = model.run_with_cache(tokens[:1])
+    for first, second in ((one, several), (several, one)):
+        for ask in (
+            lambda first=first, second=second: residscope.compare(first, second, (5, 6)),
+            lambda first=first, second=second: residscope.compare_token_lens(first, second, 5),
+        ):
+            with pytest.raises(ResidscopeError, match=r"`prompt=0, with_prompt=0`.*`with_prompt=` of the second"):
+                ask()
+    # A list of answers has one for each prompt of the first run, and the second run is asked for the same answer.
+    answers = [(5, 6), (7, 8), (9, 10)]
+    found = residscope.compare(several, one, answers, prompt=2)
+    expected = residscope.compare(several, one, (9, 10), prompt=2)
+    torch.testing.assert_close(found.values, expected.values)
+    lenses = residscope.compare_token_lens(several, one, [5, 7, 9], prompt=2)
+    torch.testing.assert_close(
+        lenses.answer_probability, residscope.compare_token_lens(several, one, 9, prompt=2).answer_probability
+    )

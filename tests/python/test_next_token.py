@@ -79,13 +79,66 @@ def test_a_position_without_a_next_token_is_refused():
         residscope.attribute(cache, targets.next_token(), position=6)
     with pytest.raises(ResidscopeError, match="no next token"):
         residscope.attribute(cache, targets.next_token())
-    with pytest.raises(ResidscopeError, match="one position"):
-        residscope.attribute(cache, targets.next_token(), by="source", position="all")
     with pytest.raises(ResidscopeError, match="one destination"):
         residscope.attribute(cache, targets.output("L1H1", of=targets.next_token(), source=1), position="all")
     held = {name: cache[name] for name in cache if name not in ("embed.hook_in", "hook_embed", "embed.hook_out")}
     with pytest.raises(ResidscopeError, match="holds no token ids"):
         residscope.attribute(held, targets.next_token(), position="all", model=cache.model)
+
+
+@pytest.mark.parametrize("versus", [None, "runner-up"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "falcon", "qwen3_next", "granite", "gpt_oss"])
+def test_the_sources_of_every_positions_own_target_equal_single_questions(name, versus):
+    _, _, cache = cached(name, pad=name not in ("qwen3_next", "falcon"))
+    layers = 4 if name in ("qwen3_next",) else 3
+    heads = [(layer, head) for layer in range(layers) for head in (0, 3, 1)]
+    if name == "qwen3_next":
+        heads = [(1, 0), (3, 2), (3, 1)]
+    own = targets.next_token(versus=versus)
+    every = residscope.attribute(cache, own, by="source", heads=heads, position="all")
+    real = residscope.next_tokens(cache).real
+    assert every.axes == ("source", "destination", "head", "batch")
+    assert every.values.shape == (7, 7, len(heads), 3)
+    by_head = residscope.attribute(cache, own, by="head", position="all")
+    for prompt in range(3):
+        for at in range(7):
+            found = every.values[:, at, :, prompt]
+            if not real[prompt, at]:
+                assert bool(found.isnan().all())
+                assert bool(every.measured[at, :, prompt].isnan().all())
+                continue
+            for i, (layer, head) in enumerate(heads):
+                torch.testing.assert_close(
+                    found[:, i].sum(), by_head.grid[layer, head, prompt, at], atol=1e-4, rtol=1e-4
+                )
+            if bool(real[:, at].all()):
+                one = residscope.attribute(cache, own, by="source", heads=heads, position=at)
+                torch.testing.assert_close(found, one.values[..., prompt], atol=1e-5, rtol=1e-4)
+    assert not any("not pattern @ v" in note for note in every.notes)
+
+
+def test_the_sources_of_own_targets_are_bounded(monkeypatch):
+    from residscope.attribution import own_sources
+
+    _, _, cache = cached("llama")
+    monkeypatch.setattr(own_sources, "LARGEST", 7 * 7 * 3 * 4 * 2)
+    residscope.attribute(cache, targets.next_token(), by="source", heads=["0.1", "1.1"], position="all")
+    with pytest.raises(ResidscopeError, match="at most 2 here"):
+        residscope.attribute(cache, targets.next_token(), by="source", heads=["0.1", "1.1", "2.1"], position="all")
+
+
+def test_the_sources_of_own_targets_in_float64_by_hand():
+    """pattern · (v · W_O u) / s, where u is the column of the unembedding of the token that follows, times the norm."""
+    tokens, _, cache = cached("llama")
+    model = cache.model
+    found = residscope.attribute(cache, targets.next_token(), by="source", heads=["1.2"], position="all")
+    pattern = cache["blocks.1.attn.hook_pattern"][:, 2].double()
+    v = cache["blocks.1.attn.hook_v"][:, :, 1].double()  # four heads share two values
+    W_O = model.blocks[1].attn.W_O[2].detach().double()
+    u = model.W_U.detach().double()[:, tokens[:, 1:]].permute(1, 2, 0) * model.ln_final.weight.detach().double()
+    scale = cache["ln_final.hook_scale"][:, :-1].double()
+    expected = pattern[:, :-1] * torch.einsum("bsh,hm,bdm->bds", v, W_O, u) / scale
+    torch.testing.assert_close(found.values[:, :-1, 0].permute(2, 1, 0).double(), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_what_a_head_contributes_to_the_next_token():

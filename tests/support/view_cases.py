@@ -26,7 +26,7 @@ from residscope.terms import (
     Through,
     Token,
 )
-from residscope.wire.protocol import CacheFacts, Describe, Feeds, Shown, Step
+from residscope.wire.protocol import CacheFacts, Describe, Feeds, LensFacts, Shown, Step
 
 FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
 
@@ -49,6 +49,7 @@ def facts(positions: int, *last: int) -> CacheFacts:
 
 
 APART, TOGETHER, ONE, WIDE, LONG = facts(7, 6, 3), facts(6, 5, 5), facts(7, 6), facts(70, 69, 50), facts(600, 599, 300)
+LENS = msgspec.structs.replace(APART, lens=LensFacts("tuned lens", "h + A h + b"))
 
 CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "the mean of prompts that end apart": (APART, Shown(TARGET, heads=["L1H2", "L0H3"])),
@@ -142,6 +143,18 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     ),
     "segments, but the mean of prompts": (WIDE, Shown(TARGET, segments="line", tab="segments", heads=["L1H2"])),
     "a prompt that is long enough for segments": (WIDE, Shown(TARGET, 0)),
+    "a lens, in the charts": (LENS, Shown(TARGET, 1, transport="transported", norm="recomputed")),
+    "a lens, in the token lens": (LENS, Shown(TARGET, 1, tab="token-lens", transport="transported")),
+    "a lens, in the position map": (LENS, Shown(TARGET, tab="positions", by="accumulated", transport="transported")),
+    "a lens, but the plain one is chosen": (LENS, Shown(TARGET, tab="token-lens")),
+    "a lens, in the position map of layers": (LENS, Shown(TARGET, 0, tab="positions", transport="transported")),
+    "a lens, each prompt": (LENS, Shown(TARGET, 1, tab="prompts", transport="transported")),
+    "a lens, and a neuron": (LENS, Shown(NEURON, 0, tab="token-lens", transport="transported")),
+    "a lens, and two runs": (
+        LENS,
+        Shown(TARGET, 0, tab="token-lens", transport="transported", against=Against(None, 1), run="first"),
+    ),
+    "no lens, but one was shown": (APART, Shown(TARGET, tab="token-lens", transport="transported")),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
     "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),
     "the mean of long prompts": (LONG, Shown(TARGET, heads=["L2H2"], presentation="text")),

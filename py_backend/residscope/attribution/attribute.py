@@ -17,6 +17,7 @@ from residscope.attribution.own_targets import decomposed
 from residscope.attribution.result import Attribution
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
+from residscope.cache.lens_maps import LensMaps
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
@@ -55,6 +56,7 @@ def attribute(
     layers: int | Sequence[int] | None = None,
     heads: Heads = None,
     sae: SaeLike = None,
+    lens: object = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
     attention_mask: MaskLike = None,
     model: ModelLike = None,
@@ -90,6 +92,11 @@ def attribute(
             SAELens. Its `cfg` (`hook_name`) says which activations it encodes and reconstructs. Or you name them:
             `(sae, "blocks.5.hook_mlp_out")`, `(transcoder, READ, RECONSTRUCTED)`. It may reconstruct `hook_resid_pre`,
             `hook_resid_mid`, `hook_resid_post`, `hook_attn_out`, `hook_mlp_out` or `attn.hook_z` of a layer.
+        lens: For `"accumulated"`: a tuned lens, a Jacobian lens or your own, as one map of the stream for each layer: a
+            list of matrices A `[d_model, d_model]` (the stream h is replaced by A h), of pairs `(A, b)` (A h + b), or
+            of `torch.nn.Linear` (h + A h + b, as the translators of tuned-lens). Map i is for the stream before layer
+            i. `residscope.LensMaps` has other conventions. The target is then read from the mapped stream, and points
+            without a map (after each layer's attention) are left out. None: the plain logit lens.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
@@ -99,9 +106,9 @@ def attribute(
         The decomposition (rows + constant + unexplained = measured), in logits or in the unit of the target (a neuron's
         input, an attention score). `.values` is `[component, batch]`, with `position="all"` `[component, batch, pos]`.
         For `"source"` it is `[source, head, batch]`, with `position="all"` `[source, destination, head, batch]`. The
-        sum over sources is then the head's contribution. For a target inside the model, `measured` is the cached value,
-        and rows of components after the target's point are 0. `targets.output` without a source has the axes
-        `[component, batch, source]`.
+        sum over sources is then the head's contribution. (With `targets.next_token()` this result may have at most
+        2 GB.) For a target inside the model, `measured` is the cached value, and rows of components after the target's
+        point are 0. `targets.output` without a source has the axes `[component, batch, source]`.
 
     Raises:
         ResidscopeError: With a message that says what is wrong and what to do.
@@ -111,7 +118,8 @@ def attribute(
     """
     seen_cache = seen(cache, model)
     used_model = model if model is not None else getattr(cache, "model", None)
-    key = _key(used_model, answers, by, position, norm, layers, heads, sae, logits, tokens, attention_mask)
+    maps = LensMaps.of(lens)
+    key = _key(used_model, answers, by, position, norm, layers, heads, sae, maps, logits, tokens, attention_mask)
     known = None if seen_cache is None or key is None else seen_cache.memo[0].get(*key)
     if known is not None:
         return _copy(known)
@@ -125,7 +133,7 @@ def attribute(
             output = None if logits is None else view.whole_logits(logits)
             target = targets.resolve(answers)
             check_asked(view, target, where, position)
-            query = Query(target, by, where, norm, layers, heads, sae)
+            query = Query(target, by, where, norm, layers, heads, sae, maps)
             result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
             size = result.values.numel() * result.values.element_size()

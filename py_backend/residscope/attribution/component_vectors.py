@@ -76,7 +76,7 @@ def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
     so no vectors are computed. If `again`, they are computed for the first target, too.
     """
     view, positions = readout.view, readout.positions
-    if positions is None or plan.part != "attn" or size_of_vectors(view, plan) > LARGEST:
+    if positions is None or plan.part != "attn" or plan.maps is not None or size_of_vectors(view, plan) > LARGEST:
         return None
     key = _key(readout, plan)
     held: Vectors | int = view.memo.get(*key) or 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from residscope.attribution.readout import Readout
 from residscope.attribution.sublayer_parts import bias_of, head_outputs, key_for, layer_heads, layer_neurons, once_for
 from residscope.base.arrays import as_list
+from residscope.cache.lens_maps import StreamMaps
 from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_weight, why_unread
 from residscope.cache.points import Point
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
@@ -71,6 +72,7 @@ class Plan:
         split: The layers that are split into heads or neurons. Their rows come first, then the layers' biases.
         part: Which sublayer is split: attention into heads, or the MLP into neurons.
         recomputed: Whether the final norm's scale is computed from each row, instead of the cached scale.
+        maps: For the logit lens: the maps of the stream to its end. None: the stream is read as it is.
         missing: The activations that were not cached. Their rows are left out.
     """
 
@@ -79,6 +81,7 @@ class Plan:
     part: Literal["attn", "mlp"] = "attn"
     recomputed: bool = False
     missing: tuple[str, ...] = ()
+    maps: StreamMaps | None = None
 
     def cached(self, view: CacheView) -> Plan:
         """Return the plan with only those rows whose activations were cached.
@@ -130,16 +133,24 @@ def plan_of(structure: Structure, by: By, wanted: Sequence[int]) -> Plan:
             raise ResidscopeError("sae", 'For `by="feature"`, give the SAE or transcoder: `sae=`.')
 
 
-def accumulated(structure: Structure, *, recomputed: bool) -> Plan:
+def accumulated(structure: Structure, *, recomputed: bool, maps: StreamMaps | None = None) -> Plan:
     """Return the plan of the logit lens.
 
     Its rows are the stream before each layer, between its sublayers (if there is such a point), and at the target's
-    point.
+    point. With `maps`, only the points that have a map.
     """
     view = structure.view
     if not view.points():
         raise not_cached(*(f"blocks.{layer}.hook_resid_post" for layer in range(view.n_layers)))
-    return Plan(stream_points(structure, recomputed=recomputed), recomputed=recomputed).cached(view)
+    points = stream_points(structure, recomputed=recomputed)
+    if maps is not None:
+        # The factors of later layers are a part of what the maps do.
+        points = {
+            point: tuple((name, 1.0) for name, _ in terms) if maps.is_mapped(point) else terms
+            for point, terms in points.items()
+            if point in maps.maps
+        }
+    return Plan(points, recomputed=recomputed, maps=maps).cached(view)
 
 
 def stream_points(structure: Structure, *, recomputed: bool = False) -> ComponentTerms:
@@ -255,7 +266,9 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
             biases[Component(BIAS_KIND[plan.part], layer)] = bias
     contribution = readout.recomputed if plan.recomputed else readout.functional
     rows = [*values, *(bias.unsqueeze(0) for bias in biases.values())]
-    if plan.terms:
+    if plan.terms and plan.maps is not None:
+        rows.append(_mapped(readout, contribution, plan.terms, plan.maps))
+    elif plan.terms:
         rows.append(contributions_of(readout, contribution, plan.terms.values(), len(plan.split)))
     count = len(components) if plan.split else None
     return Rows([*components, *biases, *plan.terms], torch.cat(rows), count)
@@ -330,6 +343,20 @@ def contributions_of(
     for terms in sums:
         report_progress(steps_done + len(values), steps_done + len(sums))
         values.append(sum_of(read(*term) for term in terms))
+    return torch.stack(values)
+
+
+def _mapped(
+    readout: Readout, contribution: ContributionOf, points: ComponentTerms, maps: StreamMaps
+) -> Float[Tensor, "row batch pos"]:
+    """Return the contribution of the stream at each point, mapped to the end of the stream."""
+    import torch
+
+    values: list[Tensor] = []
+    for point, terms in points.items():
+        report_progress(len(values), len(points))
+        stream = sum_of(readout.view.rows(name, readout.positions) * factor for name, factor in terms)
+        values.append(contribution(maps(point, stream)))
     return torch.stack(values)
 
 

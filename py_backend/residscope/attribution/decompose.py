@@ -30,11 +30,13 @@ from residscope.attribution.result import Attribution
 from residscope.attribution.rounding import SMALLEST
 from residscope.attribution.source_rows import source_rows
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
+from residscope.attribution.target_words import in_words
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.dictionary_sites import neuronpedia_id
 from residscope.cache.finite import check_finite
+from residscope.cache.lens_maps import LensMaps
 from residscope.cache.structure import Structure
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
@@ -58,6 +60,7 @@ class Query:
         layers: For `"neuron"`: the layers whose neurons are the rows. None: all layers.
         heads: For `"source"`: the heads whose sources are the rows.
         sae: For `"feature"`: the SAE or transcoder whose features are the rows.
+        lens: For `"accumulated"`: the maps of the stream to its end.
         again: Whether the rows will be read again, by the functional of another run.
         like: Structures of other runs. Components that share one row in another run share one row here, too.
 
@@ -72,11 +75,14 @@ class Query:
     layers: int | Sequence[int] | None = None
     heads: Any = None
     sae: Any = None
+    lens: LensMaps | None = None
     again: bool = False
     like: Sequence[Structure] = ()
 
     def __post_init__(self) -> None:
         _check(self.by, self.norm, self.layers, self.heads, self.sae)
+        if self.lens is not None:
+            _check_lens(self.by, self.target)
 
 
 def decompose(view: CacheView, targets: Targets, query: Query, logits: Tensor | None = None) -> Attribution:
@@ -142,10 +148,14 @@ def _decompose(
     to_explain = None if measured.value is None else measured.value - constant
     if by == "accumulated":
         structure = readout.structure
-        plan = components.accumulated(structure, recomputed=norm == "recomputed")
+        maps = None if query.lens is None else query.lens.on(view)
+        plan = components.accumulated(structure, recomputed=norm == "recomputed", maps=maps)
+        about = about if maps is None else about + maps.notes()
         rows = read_rows(readout, plan, again=query.again)
         total = rows.values[-1]
-        if readout.structure.point not in rows.components:  # an earlier point does not give the target's value
+        at_end = readout.structure.point
+        if at_end not in rows.components or (maps is not None and maps.is_mapped(at_end)):
+            # What an earlier or mapped point gives is not the target's value.
             to_explain = None
         largest = gap(to_explain, total)
         finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
@@ -307,6 +317,18 @@ def _plan(
         return plan_before(structure, dictionary)
     key = ("plan", by, *wanted, structure.key)
     return readout.view.memo.once(key, lambda: components.plan_of(structure, by, wanted))
+
+
+def _check_lens(by: str, target: Target) -> None:
+    """Refuse maps of the stream to its end where nothing is read at the end."""
+    if by != "accumulated":
+        raise ResidscopeError("lens", f'`lens=` is only for the logit lens (`by="accumulated"`), not for `by="{by}"`.')
+    if is_inner(target):
+        raise ResidscopeError(
+            "lens",
+            f"`lens=` maps the stream to its end, but {in_words(target)} is read at an earlier point: leave out "
+            "`lens=`, or give answers.",
+        )
 
 
 def _check(by: str, norm: str, layers: object, heads: object, sae: object) -> None:

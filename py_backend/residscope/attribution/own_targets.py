@@ -13,8 +13,10 @@ import msgspec
 
 from residscope.attribution.decompose import Query, decompose
 from residscope.attribution.next_tokens import following, predicted
+from residscope.attribution.own_sources import own_source_rows
 from residscope.attribution.predictions import logits_at
 from residscope.attribution.result import Attribution
+from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.cells import cells_of
@@ -50,12 +52,6 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
     if query.target.through:
         raise ResidscopeError(
             "position", "What a head contributes to each next token is read at one destination: give one position."
-        )
-    if query.by == "source":
-        raise ResidscopeError(
-            "position",
-            '`by="source"` cannot be computed at all positions at once for each position\'s own next token: give one '
-            'position, or use `by="head"`.',
         )
     return _everywhere(view, targets, query, own, logits)
 
@@ -154,7 +150,17 @@ def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken,
     others = [[]] * ids.numel() if second is None else [[Token(id, "")] for id in second.flatten().tolist()]
     contrasts = [Contrast([Token(id, "")], other) for id, other in zip(ids.flatten().tolist(), others, strict=True)]
     where = torch.zeros(cells.batch, dtype=torch.long)
-    found = decompose(cells, each, replace(query, target=Target(contrasts), where=where), flat)
+    target = Target(contrasts)
+    if query.by == "source":
+        reading = target_reading(each, target, where, flat)
+        readout = reading.readout()
+        measured = measured_value(reading, readout, each, target, flat)
+        constant = readout.functional.constant + measured.cap_change
+        to_explain = None if measured.value is None else measured.value - constant
+        rows = own_source_rows(view, readout, to_explain, real, query.heads)
+        notes = rows.notes + reading_notes(reading, measured) + [NONE_LAST]
+        return replace(rows, target=query.target, model=view.model_name, notes=notes)
+    found = decompose(cells, each, replace(query, target=target, where=where), flat)
     gone = ~real.flatten()
     shape = (view.batch, view.n_pos)
 

@@ -16,6 +16,7 @@ from residscope.attribution.target_reading import measured_value, target_reading
 from residscope.attribution.target_words import in_words, sentence
 from residscope.attribution.targets import Targets
 from residscope.cache.finite import check_finite
+from residscope.cache.lens_maps import LensMaps
 from residscope.cache.positions import assumed
 from residscope.cache.token_labels import padding_in_mean
 from residscope.errors import ResidscopeError
@@ -50,6 +51,7 @@ def position_map(
     logits: Tensor | None = None,
     norm: NormConvention = "frozen",
     heads: Sequence[str] = (),
+    lens: LensMaps | None = None,
 ) -> PositionMap:
     """Return the contribution of each component at each position.
 
@@ -61,6 +63,7 @@ def position_map(
         logits: The model's output, if it was given.
         norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.
         heads: For `"head"`: their labels. Each head is one row.
+        lens: For `"accumulated"`: the maps of the stream to its end.
 
     Raises:
         ResidscopeError: For the same reasons as `attribute`.
@@ -79,8 +82,8 @@ def position_map(
         return _own_heads(targets, target, heads, logits, notes)
     if by == "head":
         return _heads(targets, target, heads, logits, notes)
-    norm = norm if by == "accumulated" else "frozen"
-    result = decomposed(targets.view, targets, Query(target, by, None, norm), logits)
+    norm, lens = (norm, lens) if by == "accumulated" else ("frozen", None)
+    result = decomposed(targets.view, targets, Query(target, by, None, norm, lens=lens), logits)
     values, measured = result.values.mean(1), result.measured.mean(0)
     return PositionMap(result.components, values, measured, result.notes + notes, lacking(by, result.missing))
 

@@ -18,6 +18,7 @@ from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
 from residscope.cache.component_names import parse_point
 from residscope.cache.finite import check_finite
+from residscope.cache.lens_maps import LensMaps, StreamMaps
 from residscope.cache.norms import Norm, odd_final_norm
 from residscope.cache.points import FINAL
 from residscope.cache.positions import assumed, on_padding, resolve
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from torch import Tensor
 
-__all__ = ["TokenLens", "lens", "token_lens"]
+__all__ = ["TokenLens", "read_lens", "token_lens"]
 
 _MOST_LOGITS = 6_000_000
 """At most this many logits are computed at once: 24 MB, so that each step is short."""
@@ -125,6 +126,7 @@ def token_lens(
     points: Sequence[str] | str | None = None,
     positions: Sequence[int] | int | None = None,
     norm: NormConvention = "recomputed",
+    lens: Any = None,
     logits: Float[Tensor, "batch pos d_vocab"] | None = None,
     tokens: Int[Tensor, "batch pos"] | None = None,
     attention_mask: MaskLike = None,
@@ -145,6 +147,8 @@ def token_lens(
         positions: The positions. None: all positions.
         norm: The scale of the final norm: `"recomputed"` from the stream at each point (what the model would predict
             there), or `"frozen"` at its value at the end of the stream.
+        lens: A tuned lens, a Jacobian lens or your own, as in `attribute`: the stream at each point is first mapped to
+            the end of the stream. By default, `points` are then those that have a map. None: the plain logit lens.
         logits: The model's output. Needed if the cache does not hold it and no answers are given.
         tokens: Token ids, if the cache does not hold them. They are used to find padding.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
@@ -159,7 +163,7 @@ def token_lens(
 
     Source: nostalgebraist's logit lens (2020); TransformerLens' `accumulated_resid(apply_ln=True)`.
     """
-    tracked = seen(cache, model)
+    tracked, given_maps = seen(cache, model), LensMaps.of(lens)
 
     def work() -> TokenLens:
         view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
@@ -175,8 +179,10 @@ def token_lens(
                     raise
                 # Without a target, the most likely tokens at each point can still be computed.
                 target, notes = Target([]), [_NO_ANSWER]
-            chosen = [point.label for point in all_points(view)] if points is None else _named_points(points)
-            computed = lens(targets, target, chosen, _positions_from_start(view, positions), chosen_prompt, k, norm)
+            maps = None if given_maps is None else given_maps.on(view)
+            chosen = _named_points(points) if points is not None else [p.label for p in all_points(view, maps)]
+            places = _positions_from_start(view, positions)
+            computed = read_lens(targets, target, chosen, places, chosen_prompt, k, norm, maps)
             notes = targets.notes + without_space(targets, target, None, given) + notes
             return replace(computed, notes=notes + computed.notes + _padding_notes(view, positions))
 
@@ -191,7 +197,7 @@ _NO_ANSWER = (
 )
 
 
-def lens(
+def read_lens(
     targets: Targets,
     target: Target,
     points: Sequence[str],
@@ -199,6 +205,7 @@ def lens(
     prompt: int | None,
     k: int,
     norm: NormConvention,
+    maps: StreamMaps | None = None,
 ) -> TokenLens:
     """Compute `token_lens` for a resolved target. `positions` are counted from the start."""
     import torch
@@ -215,7 +222,8 @@ def lens(
     notes += padding_in_mean(view, prompt, range(min(positions), max(positions) + 1))
     if prompt is not None:
         targets, target = targets.only(target, range(prompt, prompt + 1))
-    reader = Reader(targets.view, norm)
+    notes += [] if maps is None else maps.notes()
+    reader = Reader(targets.view, norm, maps)
     has_answer = target.direction is None and bool(target.contrasts or target.next_token)
     answers = _answers(targets.view, target) if has_answer else None
     columns = [_column(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
@@ -227,7 +235,7 @@ def lens(
     named = {id: targets.vocabulary.text(id) for id in set(ids.flatten().tolist())}
     texts = [[[named[id] for id in cell] for cell in row] for row in ids.tolist()]
     answer, rank = (None, None) if answers is None else (joined("answer"), joined("rank"))
-    if Component("final_post") in wanted:
+    if Component("final_post") in wanted and not (maps is not None and maps.is_mapped(Component("final_post"))):
         notes += reader.output_notes(positions[-1])
     return TokenLens(
         [point.label for point in wanted],
@@ -268,7 +276,8 @@ def _column(
 ) -> list[_Cells]:
     """The cells of each point. They are memoised, because a view may request more points later."""
     asked = None if answers is None else (answers.shape[1], tuple(answers.flatten().tolist()))
-    key = ("lens", reader.norm, k, asked, tuple(positions))
+    maps = None if reader.maps is None else reader.maps.key
+    key = ("lens", reader.norm, k, asked, maps, tuple(positions))
     memo = reader.view.memo.part(*key)
     known: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
     for point_block in blocks([point for point in points if point not in known], reader.rows // len(positions)):
@@ -322,15 +331,17 @@ class Reader:
     Args:
         view: The cache.
         norm: Whether the final norm's scale is frozen or recomputed.
+        maps: The maps of the stream to its end. None: the stream is read as it is.
 
     Attributes:
         view: The cache.
         norm: The convention of the final norm's scale.
+        maps: The maps of the stream to its end, if there are any.
         rows: The number of rows of logits that are computed at once.
     """
 
-    def __init__(self, view: CacheView, norm: NormConvention) -> None:
-        self.view, self.norm, self._frozen = view, norm, norm == "frozen"
+    def __init__(self, view: CacheView, norm: NormConvention, maps: StreamMaps | None = None) -> None:
+        self.view, self.norm, self.maps, self._frozen = view, norm, maps, norm == "frozen"
         self._W_U, self._b_U = unembedding_of_stream(view)
         self._output = Output.of(view.model)
         self._norm = Norm.of(getattr(view.model, "ln_final", None), view)
@@ -344,7 +355,7 @@ class Reader:
         import torch
 
         part, at = self.view.only(prompts), list(positions)
-        stream = torch.stack([self._stream(part, point)[:, at] for point in points], dim=1)
+        stream = torch.stack([self._stream(part, point, at) for point in points], dim=1)
         divisor = FINAL.scale(part, self._norm, None)[:, None, at] if self._frozen else self._norm.scale(stream)
         rows = self._norm.centre(stream) / divisor[..., None]
         rows = rows if self._norm.weight is None else rows * self._norm.weight
@@ -371,12 +382,19 @@ class Reader:
             "changed since the cache was made."
         ]
 
-    def _stream(self, part: CacheView, point: Component) -> Float[Tensor, "batch pos d_model"]:
-        if point.layer is None:  # `final_post`
-            return part.rows(f"blocks.{part.n_layers - 1}.hook_resid_post", None)
-        layer = part.check_layer(point.layer)
-        name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
-        stream = part.rows(name, None)
+    def _stream(self, part: CacheView, point: Component, at: list[int]) -> Float[Tensor, "batch read d_model"]:
+        layer = None if point.layer is None else part.check_layer(point.layer)
+        if layer is None:  # `final_post`
+            name = f"blocks.{part.n_layers - 1}.hook_resid_post"
+        else:
+            name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
+        stream = part.rows(name, None)[:, at]
+        if self.maps is not None:
+            mapped = self.maps(point, stream)
+            if self.maps.is_mapped(point):
+                return mapped
+        if layer is None:
+            return stream
         # As in `by="accumulated"`: with a frozen scale, the stream is multiplied by the factors of later layers.
         return stream * self._carries[layer] if self._frozen else stream
 
@@ -394,9 +412,9 @@ class Reader:
         return logits if b_U is None else logits + b_U.to(logits)
 
 
-def all_points(view: CacheView) -> list[Component]:
-    """Return every cached point of the stream, in order."""
-    points = view.points()
+def all_points(view: CacheView, maps: StreamMaps | None = None) -> list[Component]:
+    """Return every cached point of the stream, in order. With `maps`, only those that have a map."""
+    points = [point for point in view.points() if maps is None or point in maps.maps]
     if not points:
         raise not_cached(f"blocks.{view.n_layers - 1}.hook_resid_post")
     return points

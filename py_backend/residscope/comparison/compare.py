@@ -115,5 +115,10 @@ def resolved(
         check_same_ids(target, first.targets.vocabulary, second.targets.vocabulary)
         return target, target
     target = first.targets.resolve(answers)
+    if prompts[0] is not None and len(target.contrasts) > 1 and first.view.batch != second.view.batch:
+        # One answer for each prompt of the first run: the second run is asked for the answer of the compared prompt.
+        _, of_prompt = first.only(prompts[0], target)
+        check_same_ids(of_prompt, first.targets.vocabulary, second.targets.vocabulary)
+        return target, of_prompt
     with told_of("second"):
         return target, second.targets.resolve(answers)

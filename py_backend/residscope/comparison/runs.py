@@ -126,10 +126,14 @@ def chosen_prompts(
         )
     if prompt is None and with_prompt is None:
         if first.batch != second.batch:
+            counts = " and ".join(
+                f"the {which} {view.batch} prompt{'' if view.batch == 1 else 's'}"
+                for which, view in (("first run has", first), ("second", second))
+            )
             raise ResidscopeError(
                 "prompts",
-                f"The first run has {first.batch} prompts and the second {second.batch}: compare runs with the same "
-                "number of prompts, or one prompt of each (`prompt=`, `with_prompt=`).",
+                f"{counts[0].upper()}{counts[1:]}. Compare one prompt of each, such as `prompt=0, with_prompt=0` "
+                "(`prompt=` of the first run, `with_prompt=` of the second), or runs with the same number of prompts.",
             )
         return None, None
     if prompt is None and first.batch > 1:

@@ -168,7 +168,7 @@ def compare_attention(
         if weighting == "contribution":
             found = resolved(first, second, answers, prompts)
             notes += check_same_ids(found[0], first.targets.vocabulary, second.targets.vocabulary)
-            targets = found if answers is None else (answers, answers)
+            targets = found if answers is None or _of_one(found) else (answers, answers)
 
         def maps(one: Given, at: int) -> Attention:
             return attention(
@@ -278,7 +278,7 @@ def compare_token_lens(
         prompts, alignment, notes = _paired(first, second, prompt, with_prompt, align, same=others is given)
         found = resolved(first, second, answers, prompts)
         notes += check_same_ids(found[0], first.targets.vocabulary, second.targets.vocabulary)
-        targets = found if answers is None else (answers, answers)
+        targets = found if answers is None or _of_one(found) else (answers, answers)
         pairs = alignment.common()
         if positions is not None:
             beside, count = dict(pairs), alignment.lengths[0]
@@ -322,6 +322,11 @@ def compare_token_lens(
         return TokenLensComparison(one.points, pairs, probability, rank, _bools(same), one, two, notes)
 
     return with_runs(given, others, work)
+
+
+def _of_one(found: tuple[Target, Target]) -> bool:
+    """Whether the second run is asked only for the answer of the compared prompt (see `resolved`)."""
+    return len(found[0].contrasts) != len(found[1].contrasts)
 
 
 def _bools(rows: list[list[bool]]) -> Bool[Tensor, "point position"]:

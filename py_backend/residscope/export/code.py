@@ -49,6 +49,7 @@ def _lens(script: Script) -> list[str]:
     if against is not None:
         return compared_code.lens(script, against)
     norm = {"norm": '"recomputed"'} if script.request.shown.norm == "recomputed" else {}
+    norm |= script.transport
     rows = "(attribution.values + attribution.constant)"
     which = f"{rows}.mean(1)" if script.prompt is None else f"{rows}[:, {script.prompt}]"
     return [

@@ -157,6 +157,8 @@ def _attention_values(shown: Shown) -> str:
 def _positions(script: Script) -> list[str]:
     shown = script.request.shown
     norm = {"norm": '"recomputed"'} if (shown.by, shown.norm) == ("accumulated", "recomputed") else {}
+    if shown.by == "accumulated":
+        norm |= script.transport
     which = "attribution.values.mean(1)" if script.prompt is None else f"attribution.values[:, {script.prompt}]"
     rows: list[str] = []
     if shown.by == "head":
@@ -178,6 +180,7 @@ def _token_lens(script: Script) -> list[str]:
         return compared_code.token_lens(script, shown.against)
     options = [] if script.prompt is None else [f"prompt={script.prompt}"]
     answers = [script.answers] if script.request.shown.target.direction is None else []
+    options += [f"{name}={value}" for name, value in script.transport.items()]
     arguments = [script.cache, *answers, *options, *script.named("tokens", "attention_mask", "model")]
     return [
         call("attribution = residscope.token_lens", arguments),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
+from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.own_targets import last_places, places_of
 from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets, as_answers
@@ -34,6 +35,7 @@ class Given:
     tokens: object = None
     model: object = None
     attention_mask: object = None
+    lens: object = None
 
 
 @dataclass
@@ -192,12 +194,12 @@ class Script:
         return f"the mean over {count} prompts" if count > 1 else "the prompt"
 
     def extras(self, *names: str) -> dict[str, str]:
-        """Return the arguments `logits=`, `tokens=`, `attention_mask=` and `model=`, if they were given.
+        """Return the arguments `logits=`, `tokens=`, `attention_mask=`, `model=` and `lens=`, if they were given.
 
         If padding counts as real tokens, the mask is written as lists of ones, so that the code runs anywhere.
         """
         words = {"logits": "model's output", "tokens": "token ids", "model": "model"}
-        words["attention_mask"] = "attention mask"
+        words |= {"attention_mask": "attention mask", "lens": "lens"}
         found: dict[str, str] = {}
         for name in names:
             if name == "attention_mask" and self.request.shown.padding == "none":
@@ -212,6 +214,13 @@ class Script:
                 self.remark(variable, f"the {words[name]} given with this cache")
             found[name] = variable
         return found
+
+    @property
+    def transport(self) -> dict[str, str]:
+        """Return the argument `lens=`, if the view maps the stream to its end (see `Views.transport`)."""
+        shown = self.request.shown
+        plain = shown.transport == "plain" or shown.against is not None or is_inner(shown.target)
+        return {} if plain else self.extras("lens")
 
     def remark(self, name: str, what: str) -> None:
         """Add a comment that says what a variable stands for. The user has no such variable, and must define it."""

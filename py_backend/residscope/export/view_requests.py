@@ -25,6 +25,7 @@ from residscope.terms import (
     StreamDirection,
     Target,
     Through,
+    Transport,
     Weighting,
 )
 from residscope.wire.protocol import (
@@ -112,8 +113,19 @@ class Views:
         return [
             ReadTokens(prompt),
             *(Attribute(by, target, *at) for by in ("head", "layer")),
-            *(Attribute("accumulated", target, *at, norm) for norm in norms),
+            *(Attribute("accumulated", target, *at, norm, self.transport) for norm in norms),
         ]
+
+    @property
+    def transport(self) -> Transport:
+        """Whether the stream is mapped to its end.
+
+        The plain lens is shown if no lens was given, for two compared runs, and for a target that is read before the
+        end of the stream.
+        """
+        target = self.shown.target
+        is_plain = self.facts.lens is None or self.shown.against is not None
+        return "plain" if is_plain or target.inner is not None or target.through else self.shown.transport
 
     def attention(self, heads: Iterable[str], prompt: int | None, weighting: Weighting) -> Requests:
         """Return the requests of a card for each head."""
@@ -185,7 +197,8 @@ class Views:
         shown = self.shown
         norm = shown.norm if by == "accumulated" else "frozen"
         heads = ranked[:MAPPED] if by == "head" else []
-        return MapPositions(by, shown.target, prompt, norm, heads)
+        transport = self.transport if by == "accumulated" else "plain"
+        return MapPositions(by, shown.target, prompt, norm, heads, transport)
 
     def feeding(self) -> AnyRequest | None:
         """Return the request for what each head adds to the query, key or value of the head in `feeds`, if any."""
@@ -299,7 +312,7 @@ class Views:
         """A tile of the token lens, of both runs if the second one or the difference is shown."""
         target, prompt, against = self.shown.target, self.shown.prompt, self.shown.against
         if against is None or self.shown.run == "first":
-            return ReadTokenLens(points, start, stop, target, _LISTED, prompt)
+            return ReadTokenLens(points, start, stop, target, _LISTED, prompt, transport=self.transport)
         return CompareTokenLens(points, start, stop, target, against, _LISTED, prompt)
 
 

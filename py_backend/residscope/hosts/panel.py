@@ -123,6 +123,9 @@ class Panel(Selected, anywidget.AnyWidget):
         segments: How the shown prompt is divided into segments: None, `"sentence"`, `"line"`, `"turn"`, `"tag"`, or
             ranges such as `[("question", 0, 12)]`, where the end is the position after the last token. The result of
             `residscope.segments` is accepted, too.
+        transport: Whether the lens given to `inspect` maps the stream to its end (`"transported"`) or the stream is
+            read as it is (`"plain"`), in the logit lens, the token lens and the position map. Two runs are always
+            compared by the plain lens.
     """
 
     _esm = _built("panel.js")
@@ -296,6 +299,12 @@ class Panel(Selected, anywidget.AnyWidget):
         """Refuse segments that the shown prompt does not have. In the mean over prompts, no segments are shown."""
         if self.prompt is not None or view.batch == 1:
             segments_of(view, self.prompt or 0, as_given(by))
+
+    @traitlets.validate("transport")
+    def _check_transport(self, proposal: Any) -> str:
+        if proposal.value == "transported" and self._service.lens is None and not self._received:
+            raise ResidscopeError("lens", "No lens was given: show the cache with `residscope.inspect(cache, lens=…)`.")
+        return proposal.value
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: traitlets.Bunch) -> int | None:
@@ -635,6 +644,7 @@ def inspect(
     model: ModelLike = None,
     generated_from: int | None = None,
     segments: Any = None,
+    lens: Any = None,
     name: str | None = None,
     show: bool = True,
 ) -> Panel:
@@ -655,6 +665,8 @@ def inspect(
             prompt in tokens. A mark in the row of tokens sets the answer apart.
         segments: Folds the row of tokens into segments: `"sentence"`, `"line"`, `"turn"`, `"tag"`, your own ranges such
             as `[("question", 0, 12)]`, or the result of `residscope.segments`.
+        lens: A tuned lens, a Jacobian lens or your own, as in `attribute`. The logit lens and the token lens then have
+            a choice between plain and transported. The maps stay in Python.
         name: A name for the cache. By default the variable's name.
         show: Whether to show the panel at once. With False, you place it yourself, for example in a `VBox`.
 
@@ -665,9 +677,10 @@ def inspect(
         ResidscopeError: If the cache or an argument cannot be used. The message says why and what to do.
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
-    given["generated_from"] = generated_from
+    given |= {"generated_from": generated_from, "lens": lens}
     service = Service(cache, name or name_of(cache), **given)
-    panel = Panel(service, answers, prompt=prompt, position=position, heads=heads)
+    transport = "plain" if lens is None else "transported"
+    panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
     if segments is not None:
         panel.segments = segments
     if show:

@@ -36,7 +36,8 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
     norm, refusal = request.norm if request.by == "accumulated" else "frozen", None
     check_not_on_padding(view, target, where, prompt)
     try:
-        result = context.decomposed(target, request.by, where, norm)
+        transport = request.transport if request.by == "accumulated" else "plain"
+        result = context.decomposed(target, request.by, where, norm, transport=transport)
     except ResidscopeError as error:
         if request.by != "head" or error.code not in ("no-heads", "missing-activation"):
             raise

@@ -21,6 +21,7 @@ from residscope.causes.without import as_cache, changed_run
 from residscope.errors import ResidscopeError
 from residscope.serving import turns
 from residscope.serving.measuring import Measuring, Pace, SteppedRun
+from residscope.serving.second_run import check_by_index
 from residscope.session.change_tracking import track
 from residscope.session.class_kinds import peek
 from residscope.session.discovery import named
@@ -241,6 +242,8 @@ class RunRequests:
         second.padding_is_real = view.padding_is_real
         is_other = own is not None and own is not view.model
         prompt = None if against.prompt is None else second.check_prompt(against.prompt)
+        if other is None or (second.n_pos == view.n_pos and not against.without):
+            check_by_index(self._targets(view), Targets.of(second), against)
         return lambda _: of_other_cache(view, second, "against", other_model=is_other, prompt=prompt)
 
     def _run_without(self, against: Against, padding: Padding, into: WhatIf) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.own_targets import NONE_LAST, places_of
 from residscope.attribution.position_map import position_map
-from residscope.attribution.token_lens import lens
+from residscope.attribution.token_lens import read_lens
 from residscope.cache.structure_notes import named_layers
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
@@ -209,7 +209,8 @@ def position_rows(context: RequestContext, request: MapPositions) -> tuple[Posit
     """Answer with the position map: component × position."""
     prompt, target = context.view.check_prompt(request.prompt), context.targets.resolve(request.target)
     _check_each_once(request.heads, "heads")
-    found = position_map(context.targets, target, request.by, prompt, context.logits, request.norm, request.heads)
+    lens = context.lens_of(request.transport)
+    found = position_map(context.targets, target, request.by, prompt, context.logits, request.norm, request.heads, lens)
     notes = [note for note in found.notes if note != NONE_LAST]
     reply = PositionsReply(request.by, ComponentTable.of(found.components), context.view.n_pos, notes, found.missing)
     return reply, [float32(found.values), float32(found.measured)]
@@ -253,7 +254,9 @@ def lens_cells(
     target = request.target
     if is_chosen(target):  # without a target the reply has no rank of the answer
         target = context.targets.resolve(target)
-    found = lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm)
+    lens = context.lens_of(request.transport) if isinstance(request, ReadTokenLens) else None
+    maps = None if lens is None else lens.on(context.view)
+    found = read_lens(context.targets, target, points, places, prompt, min(request.k, 50), request.norm, maps)
     parts: list[Any] = [found.tokens, found.probabilities.tolist()]
     if found.answer_probability is not None and found.rank is not None:
         # Where no token follows, there is no answer.

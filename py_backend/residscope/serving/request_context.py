@@ -12,11 +12,12 @@ from residscope.attribution.own_targets import at_position, decomposed, places_o
 from residscope.attribution.result import Attribution
 from residscope.attribution.stream_target import StreamTarget
 from residscope.attribution.targets import Targets
+from residscope.cache.lens_maps import LensMaps
 from residscope.cache.view import CacheView
 from residscope.compute.memo import NoKeyError, key_of, size_of
 from residscope.errors import ResidscopeError
 from residscope.patterns.weighting import WeightedAttention
-from residscope.terms import By, NormConvention, Position, Target, Weighting
+from residscope.terms import By, NormConvention, Position, Target, Transport, Weighting
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -68,15 +69,29 @@ class RequestContext:
     Attributes:
         targets: Resolves targets for this cache.
         logits: The model's output, if it was given.
+        lens: The maps of the stream to its end, if they were given.
     """
 
     targets: Targets
     logits: Tensor | None
+    lens: LensMaps | None = None
 
     @property
     def view(self) -> CacheView:
         """The cache."""
         return self.targets.view
+
+    def lens_of(self, transport: Transport) -> LensMaps | None:
+        """Return the maps of the stream to its end. None for the plain lens.
+
+        Raises:
+            ResidscopeError: If no maps were given.
+        """
+        if transport == "transported" and self.lens is None:
+            raise ResidscopeError(
+                "lens", "No lens was given: show the cache with `residscope.inspect(cache, lens=…)`, or choose “plain”."
+            )
+        return self.lens if transport == "transported" else None
 
     def asked(
         self, target: Target, position: Position, prompt: int | None
@@ -107,12 +122,14 @@ class RequestContext:
         where: Int[Tensor, " batch"] | None,
         norm: NormConvention = "frozen",
         layers: int | None = None,
+        transport: Transport = "plain",
     ) -> Attribution:
         """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast."""
         check_one_source(target)
-        query = Query(target, by, where, norm, layers)
+        lens = self.lens_of(transport)
+        query = Query(target, by, where, norm, layers, lens=lens)
         try:
-            given = key_of(self.logits)
+            given = key_of((self.logits, lens))
         except NoKeyError:
             return decomposed(self.view, self.targets, query, self.logits)
         at = None if where is None else tuple(where.tolist())

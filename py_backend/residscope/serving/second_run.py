@@ -8,8 +8,8 @@ from uuid import uuid4
 
 from residscope.attribution.targets import Targets
 from residscope.cache.view import CacheView
-from residscope.comparison.alignment import HOW
-from residscope.comparison.runs import chosen_prompts
+from residscope.comparison.alignment import HOW, alignment_of
+from residscope.comparison.runs import Run, chosen_prompts
 from residscope.compute.memo import size_of
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
@@ -18,11 +18,16 @@ from residscope.session.change_notes import steady
 from residscope.session.change_tracking import track
 from residscope.session.class_kinds import peek
 from residscope.session.discovery import named
-from residscope.terms import Against
+from residscope.terms import Against, Target
 from residscope.wire.envelope import Buffers
 
 _ONE_PROMPT = "The mean over all prompts cannot be compared with one prompt: choose a prompt, or end the comparison."
 _ITSELF = "This comparison names neither another cache nor another prompt: choose what to compare with."
+
+_OTHER_COUNT = "The two caches have different numbers of prompts"
+_CHOOSE_ONE = (
+    "choose one prompt here, and in “against …” one of the other cache. In Python: `prompt=` and `with_prompt=`."
+)
 
 _BY_TOKEN = (
     "“Align by token” matches the tokens that occur in both prompts in the same order. Or select the last token: it is "
@@ -86,7 +91,39 @@ def prompts_of(
     prompt = first.view.check_prompt(shown)
     if prompt is None and against.prompt is not None and first.view.batch > 1:
         raise ResidscopeError("against", _ONE_PROMPT)
-    return chosen_prompts(first.view, second.view, prompt, against.prompt, same=first is second)
+    try:
+        return chosen_prompts(first.view, second.view, prompt, against.prompt, same=first is second)
+    except ResidscopeError as error:
+        if error.code != "prompts":
+            raise
+        counts = f"{first.view.batch} and {second.view.batch}"
+        raise ResidscopeError("against", f"{_OTHER_COUNT} ({counts}): {_CHOOSE_ONE}") from error
+
+
+def check_by_index(first: Targets, second: Targets, against: Against) -> None:
+    """Refuse an alignment by which activations would be put in at other positions than by their index.
+
+    In runs, the activation at a position takes the place of the one with the same index, in every prompt.
+
+    Raises:
+        ResidscopeError: If the alignment matches a position with another index.
+    """
+    if against.align is None:
+        return
+    for prompt in range(first.view.batch):
+        other = 0 if second.view.batch == 1 else prompt if against.prompt is None else against.prompt
+        run, _ = Run(first).only(prompt, Target([]))
+        beside, _ = Run(second).only(other, Target([]))
+        pairs = (alignment_of(run, beside, against.align).pairs or [[]])[0]
+        moved = [pair for pair in pairs if pair[0] != pair[1]]
+        if moved:
+            which = f" (prompt {prompt})" if first.view.batch > 1 else ""
+            raise ResidscopeError(
+                "aligned",
+                f"Runs of the model put in the activation with the same index, but by token, position {moved[0][0]} is "
+                f"matched with position {moved[0][1]} of the other run{which}. End the alignment to put activations in "
+                "by index, or compare with a prompt whose tokens are at the same positions.",
+            )
 
 
 def on_screen(error: ResidscopeError, against: Against) -> ResidscopeError:

@@ -17,6 +17,7 @@ from residscope.base.chapters import chapter
 from residscope.base.legible import encodable
 from residscope.cache import padding, positions
 from residscope.cache.component_names import parse
+from residscope.cache.lens_maps import LensMaps
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.cache.vocabulary import Vocabulary
@@ -64,6 +65,7 @@ from residscope.wire.protocol import (
     FindAnswers,
     GivenUp,
     GiveUp,
+    LensFacts,
     ListCaches,
     MapPositions,
     MapSegments,
@@ -113,6 +115,7 @@ class Service:
         model: The model, if `cache.model` was deleted.
         attention_mask: 1 for each real token, 0 for padding, if known.
         generated_from: The position of the first generated token, if known.
+        lens: Maps of the stream to its end, as in `attribute`.
         keeps_alive: Whether to keep the cache alive.
 
     Attributes:
@@ -132,12 +135,16 @@ class Service:
         *,
         attention_mask: MaskLike = None,
         generated_from: object = None,
+        lens: object = None,
         keeps_alive: bool = True,
     ) -> None:
         self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
         self.name, self.tokens, self.attention_mask = encodable(name), tokens, attention_mask
         view = self.view()
         self._generated_from = _index_of(view, generated_from)
+        self.lens, self._lens = lens, LensMaps.of(lens)
+        if self._lens is not None:
+            self._lens.on(view)  # raises if the maps do not fit this cache
         self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
         self._directions: dict[str, object] = {}
@@ -190,7 +197,7 @@ class Service:
             ResidscopeError: If `cache` cannot be read at all.
         """
         model = None if getattr(cache, "model", None) is not None else self.hold.get().model
-        other = Service(cache, self.name, logits, tokens, model, attention_mask=attention_mask)
+        other = Service(cache, self.name, logits, tokens, model, attention_mask=attention_mask, lens=self.lens)
         other._directions = dict(self._directions)
         return other
 
@@ -220,7 +227,7 @@ class Service:
     def release(self) -> None:
         """Release the cache and everything that belongs to it."""
         self.hold.release()
-        self.tokens = self.attention_mask = None
+        self.tokens = self.attention_mask = self.lens = self._lens = None
         self._directions.clear()
         self._jobs.cancel_all()
         self._runs.measuring.forget()
@@ -423,15 +430,17 @@ class Service:
             padding=decided.count,
             points=ComponentTable.of(view.points()),
             generated_from=self._generated_from,
+            lens=None if self._lens is None else LensFacts(self._lens.name, self._lens.on(view).formula),
         )
 
     def _context(self, view: CacheView) -> RequestContext:
-        return RequestContext(self.targets(view), self._logits(view))
+        return RequestContext(self.targets(view), self._logits(view), self._lens)
 
     def _key(self, ask: AnyRequest) -> tuple[Hashable, ...] | None:
         """The memo key of a request. None if the given arguments have no key."""
         try:
-            given = key_of((self.hold.get().logits, self.tokens, self.attention_mask))
+            lens = self._lens if getattr(ask, "transport", "plain") == "transported" else None
+            given = key_of((self.hold.get().logits, self.tokens, self.attention_mask, lens))
         except NoKeyError:
             return None
         return "answer", given, msgspec.msgpack.encode(ask)
@@ -463,7 +472,7 @@ class Service:
 
         view.padding_is_real = ask.shown.padding == "none"
         held = self.hold.get()
-        given = Given(held.cache, self.name, held.logits, self.tokens, held.model, self.attention_mask)
+        given = Given(held.cache, self.name, held.logits, self.tokens, held.model, self.attention_mask, self.lens)
         return CodeReply(code(self.targets(view), ask, given))
 
     def _page(self, view: CacheView, ask: WritePage) -> tuple[PageReply, Buffers]:

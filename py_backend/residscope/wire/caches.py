@@ -12,12 +12,20 @@ class Describe(Request, frozen=True, tag="describe"):
     """Facts about the cache."""
 
 
+class LensFacts(msgspec.Struct, frozen=True):
+    """The maps of the stream to its end that the user gave: their name, and what they compute (`h + A h + b`)."""
+
+    name: str
+    formula: str
+
+
 class CacheFacts(Reply, frozen=True, tag="describe"):
     """Facts about the cache and its model.
 
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
-    `generated_from` is the position of the first generated token, if the user gave it.
+    `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
+    user gave them.
     """
 
     name: str
@@ -35,6 +43,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     padding: int = 0
     points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
     generated_from: int | None = None
+    lens: LensFacts | None = None
 
 
 class ReadTokens(Request, frozen=True, tag="tokens"):

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from residscope.terms import By, ComponentTable, Decomposition, InnerFacts, NormConvention, Number, Position, Target
+from residscope.terms import (
+    By,
+    ComponentTable,
+    Decomposition,
+    InnerFacts,
+    NormConvention,
+    Number,
+    Position,
+    Target,
+    Transport,
+)
 from residscope.wire.message import HeadNames, Listed, Reply, Request
 
 
@@ -22,6 +32,7 @@ class Attribute(Request, frozen=True, tag="attribute"):
     prompt: Number | None = None
     position: Position = "last"
     norm: NormConvention = "frozen"
+    transport: Transport = "plain"
 
 
 class AttributionReply(Reply, frozen=True, tag="attribute"):
@@ -67,6 +78,7 @@ class MapPositions(Request, frozen=True, tag="positions"):
     prompt: Number | None = None
     norm: NormConvention = "frozen"
     heads: HeadNames = []
+    transport: Transport = "plain"
 
 
 class PositionsReply(Reply, frozen=True, tag="positions"):

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from residscope.terms import Name, NormConvention, Number, Position, Target, Token
+from residscope.terms import Name, NormConvention, Number, Position, Target, Token, Transport
 from residscope.wire.message import Listed, Reply, Request
 
 
@@ -35,6 +35,7 @@ class ReadTokenLens(Request, frozen=True, tag="token-lens"):
     k: Listed = 5
     prompt: Number | None = None
     norm: NormConvention = "recomputed"
+    transport: Transport = "plain"
 
 
 class TokenLensReply(Reply, frozen=True, tag="token-lens"):

@@ -23,6 +23,7 @@ from residscope.wire.attention import (
 )
 from residscope.wire.caches import CacheFacts, CacheRef, CachesReply, Describe, ListCaches, ReadTokens, TokensReply
 from residscope.wire.caches import CacheRow as CacheRow
+from residscope.wire.caches import LensFacts as LensFacts
 from residscope.wire.causes import EffectsReply, MeasureEffects, RunWithout, WithoutReply
 from residscope.wire.comparisons import (
     AttentionComparisonReply,

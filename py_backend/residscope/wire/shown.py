@@ -20,6 +20,7 @@ from residscope.terms import (
     Score,
     Segmented,
     Target,
+    Transport,
     Weighting,
 )
 from residscope.wire.message import HeadNames, Listed, Reply, Request
@@ -68,6 +69,7 @@ class Shown(msgspec.Struct, frozen=True):
         effect: Which effect of the heads the head map and the ranking show.
         replaced_by: What takes the place of a head's output in the runs that measure effects.
         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
+        transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
     """
 
     target: Target
@@ -93,6 +95,7 @@ class Shown(msgspec.Struct, frozen=True):
     effect: Effect = "direct"
     replaced_by: ReplacedBy = "zero"
     segments: Segmented | None = None
+    transport: Transport = "plain"
 
 
 class WriteCode(Request, frozen=True, tag="code"):

@@ -55,6 +55,8 @@ export interface LensPicture {
   picture: "lens";
   points: Row[];
   norm: "frozen" | "recomputed";
+  /** What is read in place of the stream, if the lens is not the plain one. */
+  lens?: string;
 }
 export interface LayersPicture {
   picture: "layers";

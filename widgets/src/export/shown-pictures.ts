@@ -12,6 +12,7 @@ import { type Chart, COMPARED } from "../state/runs";
 import { type Attribution, FEEDS, NEURONS, SCORES, type Store } from "../state/store";
 import { inView, isInside, isNext, label, nextWords, shared } from "../state/target";
 import { feedsWords, plainWords, stepWords } from "../state/trail-words";
+import { readInPlace } from "../ui/lens-transport";
 import { componentsOf } from "../wire/components";
 import { HEADS, LAYERS, LENS, RANKING } from "./charts";
 import {
@@ -35,7 +36,9 @@ export function shownPictures(store: Store): ShownPicture[] {
     // The constant is added, as in the chart, so that the last point is the value of the target.
     const compared = withRuns(store, "lens", valued(lens));
     const points = compared.map((point) => ({ ...point, value: Math.fround(point.value + lens.reply.constant) }));
-    pictures.push(shownAs(LENS, { picture: "lens", points, norm: store.norm.value }));
+    const read = readInPlace(store);
+    const transported = read === null ? {} : { lens: read };
+    pictures.push(shownAs(LENS, { picture: "lens", points, norm: store.norm.value, ...transported }));
   }
   const layers = kept("layers", store.layerRows.value);
   if (layers) pictures.push(shownAs(LAYERS, { picture: "layers", rows: withRuns(store, "layers", valued(layers)) }));

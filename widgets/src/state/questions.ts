@@ -58,13 +58,16 @@ export function tokens({ prompt }: Pick<Selected, "prompt">): Of<"tokens"> {
 
 export function contributions(shown: Selected, by: By): Of<"attribute"> {
   const { target, prompt, position } = shown;
-  return { kind: "attribute", by, target, prompt, position, norm: by === "accumulated" ? shown.norm : "frozen" };
+  const request: Of<"attribute"> = { kind: "attribute", by, target, prompt, position, norm: "frozen" };
+  return by === "accumulated" ? { ...request, norm: shown.norm, transport: shown.transport } : request;
 }
 
 /** The decomposition of the shown run and of the one that it is compared with; null if there is no comparison. */
 export function comparison(shown: Selected, by: By): Of<"compare"> | null {
   const { against } = shown;
-  return against && { ...contributions(shown, by), kind: "compare", against };
+  if (!against) return null;
+  const { transport: _, ...request } = contributions(shown, by);
+  return { ...request, kind: "compare", against };
 }
 
 /**
@@ -186,18 +189,19 @@ export function blend(
 
 export function positionMap(shown: Selected, ranked: string[]): Of<"positions"> {
   const { by, target, prompt } = shown;
-  const norm = by === "accumulated" ? shown.norm : "frozen";
-  return { kind: "positions", by, target, prompt, norm, heads: by === "head" ? ranked.slice(0, MOST_MAPPED) : [] };
+  const heads = by === "head" ? ranked.slice(0, MOST_MAPPED) : [];
+  const request: Of<"positions"> = { kind: "positions", by, target, prompt, norm: "frozen", heads };
+  return by === "accumulated" ? { ...request, norm: shown.norm, transport: shown.transport } : request;
 }
 
 /** A tile of the token lens; of both runs, if the second one or the difference is shown. */
 export function lensTile(
-  { target, prompt, against, run }: Pick<Selected, "target" | "prompt" | "against" | "run">,
+  { target, prompt, against, run, transport }: Pick<Selected, "target" | "prompt" | "against" | "run" | "transport">,
   tile: Tile,
 ): Of<"token-lens" | "compare-token-lens"> {
   const about = { ...tile, target, prompt, k: LISTED, norm: "recomputed" } as const;
   return against === null || run === "first"
-    ? { kind: "token-lens", ...about }
+    ? { kind: "token-lens", ...about, transport }
     : { kind: "compare-token-lens", ...about, against };
 }
 

@@ -186,6 +186,8 @@ export const SELECTABLE = {
         ? value
         : null,
   }),
+  /** Whether the logit lens maps the stream to its end, if a lens was given. */
+  transport: wired("transport"),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */
@@ -233,10 +235,10 @@ export const SelectionSignals = class {
   }
 } as new () => Signals;
 
-/** The signals, but with the argument `position`, which has the form that requests need, in place of their own. */
-export function chosenOf(signals: Signals, position: Chosen["position"]): Chosen {
+/** The signals, but with these arguments, which have the form that requests need, in place of their own. */
+export function chosenOf(signals: Signals, inRequests: Pick<Chosen, "position" | "transport">): Chosen {
   const own = Object.fromEntries(NAMES.map((name) => [name, signals[name]]));
-  return { ...(own as unknown as Chosen), position };
+  return { ...(own as unknown as Chosen), ...inRequests };
 }
 
 /** The selection by the names of the wire. Each signal is read, and subscribed to, only when its property is read. */

@@ -43,7 +43,7 @@ export function fitting(selection: Selection, shape: Shape): Selection {
 export function selectionOf(store: Store, isDefault: (target: Target) => boolean): Selection {
   const target = store.target.value;
   return {
-    ...each((name) => store.chosen[name].value),
+    ...each((name) => (name === "transport" ? store : store.chosen)[name].value),
     target: isSet(target) && !isDefault(target) ? target : null,
   };
 }

@@ -14,11 +14,12 @@ import type { Reading, Spot } from "./reading";
 import { COMPARED, PAIRING, Runs } from "./runs";
 import { promptKey, type SegmentsFound } from "./segments";
 import { chosenOf, type Selected, SelectionSignals, type Values, wireSelection } from "./selectable";
-import { asksEach, destinationOf, isNext, isSet, layerOf, type Position, quantity } from "./target";
+import { asksEach, destinationOf, isInside, isNext, isSet, layerOf, type Position, quantity } from "./target";
 import { Undo } from "./undo";
 
 export type { Attribution };
 export type Norm = Values["norm"];
+export type Transport = Values["transport"];
 export type Ranking = Values["ranking"];
 export type Weighting = Values["weighting"];
 export type Presentation = Values["presentation"];
@@ -163,7 +164,16 @@ export class Store extends SelectionSignals {
     const last = isNext(this.target.value) ? this.lastPosition.value : null;
     return this.locked.value ?? last ?? "last";
   });
-  readonly chosen = chosenOf(this, this.chosenPosition);
+  /** Why the plain lens is shown, although a lens was given; null if there is no such reason. */
+  readonly whyPlain = computed(() => {
+    if (this.against.value !== null) return "Two runs are compared by the plain lens.";
+    return isInside(this.target.value) ? "This target is read before the end of the stream, so no lens maps it." : null;
+  });
+  /** Whether the lens that was given maps the stream to its end. */
+  readonly lensTransport = computed<Transport>(() =>
+    this.facts.value?.lens && this.whyPlain.value === null ? this.transport.value : "plain",
+  );
+  readonly chosen = chosenOf(this, { position: this.chosenPosition, transport: this.lensTransport });
   /** The selection, with the field names of the wire. Reading a property reads only its own signal. */
   readonly shown: Selected = wireSelection(this.chosen);
   /** The steps of the trail, and the index of the current one. */

@@ -72,6 +72,7 @@ export const Attribute = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  transport: v.exactOptional(v.picklist(["plain","transported"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const Against = v.object({
@@ -183,6 +184,7 @@ export const MapPositions = v.object({
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
   heads: v.exactOptional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(200))), v.maxLength(16384))),
+  transport: v.exactOptional(v.picklist(["plain","transported"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ReadTokenLens = v.object({
@@ -194,6 +196,7 @@ export const ReadTokenLens = v.object({
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   norm: v.exactOptional(v.picklist(["frozen","recomputed"])),
+  transport: v.exactOptional(v.picklist(["plain","transported"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ReadNextTokens = v.object({
@@ -320,6 +323,7 @@ export const Shown = v.object({
   effect: v.exactOptional(v.picklist(["direct","estimate","indirect","total"])),
   replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
   segments: v.exactOptional(v.nullable(v.union([v.picklist(["line","sentence","tag","turn"]), v.pipe(v.array(SegmentRange), v.maxLength(1000), v.minLength(1))]))),
+  transport: v.exactOptional(v.picklist(["plain","transported"])),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
@@ -369,6 +373,10 @@ export const ComponentTable = v.object({
   layer: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
   index: v.array(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(1000000000)))),
 });
+export const LensFacts = v.object({
+  name: v.string(),
+  formula: v.string(),
+});
 export const CacheFacts = v.object({
   kind: v.picklist(["describe"]),
   name: v.string(),
@@ -386,6 +394,7 @@ export const CacheFacts = v.object({
   padding: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
   points: v.exactOptional(ComponentTable),
   generated_from: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
+  lens: v.exactOptional(v.nullable(LensFacts)),
 });
 export const TokenLabel = v.object({
   text: v.string(),
@@ -820,6 +829,7 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "attribute": {
     "position": "last",
     "norm": "frozen",
+    "transport": "plain",
     "padding": "found"
   },
   "compare": {
@@ -870,11 +880,13 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
   "positions": {
     "norm": "frozen",
     "heads": [],
+    "transport": "plain",
     "padding": "found"
   },
   "token-lens": {
     "k": 5,
     "norm": "recomputed",
+    "transport": "plain",
     "padding": "found"
   },
   "next-tokens": {
@@ -970,5 +982,6 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "run": "difference",
   "effect": "direct",
   "replaced_by": "zero",
-  "segments": null
+  "segments": null,
+  "transport": "plain"
 };

@@ -80,6 +80,7 @@ export interface Attribute {
   prompt?: number | null;
   position?: number | "last";
   norm?: "frozen" | "recomputed";
+  transport?: "plain" | "transported";
   padding?: "found" | "none";
 }
 /**
@@ -396,6 +397,7 @@ export interface MapPositions {
    * @maxItems 16384
    */
   heads?: string[];
+  transport?: "plain" | "transported";
   padding?: "found" | "none";
 }
 /**
@@ -415,6 +417,7 @@ export interface ReadTokenLens {
   k?: number;
   prompt?: number | null;
   norm?: "frozen" | "recomputed";
+  transport?: "plain" | "transported";
   padding?: "found" | "none";
 }
 /**
@@ -608,6 +611,7 @@ export interface WriteCode {
  *         effect: Which effect of the heads the head map and the ranking show.
  *         replaced_by: What takes the place of a head's output in the runs that measure effects.
  *         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
+ *         transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
  */
 export interface Shown {
   target: Target;
@@ -639,6 +643,7 @@ export interface Shown {
   effect?: "direct" | "estimate" | "indirect" | "total";
   replaced_by?: "mean" | "other" | "zero";
   segments?: ("line" | "sentence" | "tag" | "turn") | SegmentRange[] | null;
+  transport?: "plain" | "transported";
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -760,7 +765,8 @@ export interface Answer {
  *
  *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
  *     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
- *     `generated_from` is the position of the first generated token, if the user gave it.
+ *     `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
+ *     user gave them.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -779,6 +785,7 @@ export interface CacheFacts {
   padding?: number;
   points?: ComponentTable;
   generated_from?: number | null;
+  lens?: LensFacts | null;
 }
 /**
  * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
@@ -818,6 +825,13 @@ export interface ComponentTable {
   kind: number[];
   layer: (number | null)[];
   index: (number | null)[];
+}
+/**
+ * The maps of the stream to its end that the user gave: their name, and what they compute (`h + A h + b`).
+ */
+export interface LensFacts {
+  name: string;
+  formula: string;
 }
 /**
  * The tokens of a prompt, one label for each position.
@@ -1393,4 +1407,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "52ea12030106";
+export const WIRE = "c81e79193098";

@@ -22,7 +22,7 @@ function spreadOf(rows: Valued[], what: string, { prompts }: Setting): string[] 
 }
 const ends = (rows: Valued[]): number[] => rows.flatMap(({ value, std }) => [value - (std ?? 0), value + (std ?? 0)]);
 
-export function lensFigure({ points, norm }: LensPicture, setting: Setting): string {
+export function lensFigure({ points, norm, lens }: LensPicture, setting: Setting): string {
   const sheet = new Sheet(SINGLE);
   const second = points.flatMap(({ runs, ...point }) => (runs ? { ...point, value: runs.second, std: null } : []));
   const convention = norm === "frozen" ? "final norm’s scale held fixed" : "final norm recomputed at each point";
@@ -32,6 +32,7 @@ export function lensFigure({ points, norm }: LensPicture, setting: Setting): str
     captionOf(
       setting,
       convention,
+      ...(lens ? [`transported: ${lens}`] : []),
       ...(second.length > 0 ? [...runLines(setting), "A: line, B: dashed"] : []),
       ...spreadOf(points, "band", setting),
     ),

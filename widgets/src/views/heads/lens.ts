@@ -1,19 +1,23 @@
 // Logit lens: the value of the target after each sublayer. The user chooses between two conventions for the final norm.
-import { computed, type ReadonlySignal } from "@preact/signals-core";
+import { batch, computed, type ReadonlySignal } from "@preact/signals-core";
 import { html, nothing, render, svg } from "lit-html";
 import { signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { limitOf } from "../../draw/colours";
 import { polyline } from "../../draw/polyline";
 import { along, lensMeaning, lensX } from "../../state/axis";
-import type { Norm, Store } from "../../state/store";
+import type { Norm, Store, Transport } from "../../state/store";
 import { farthest, type Mark, mountChart } from "../../ui/chart";
+import { readInPlace, transports } from "../../ui/lens-transport";
 import { componentsOf } from "../../wire/components";
 
 const NORMS: [Norm, string, string][] = [
   ["frozen", "norm frozen", "The final norm’s scale is held fixed: the steps of the line equal the layers’ bars."],
   ["recomputed", "recomputed", "The norm recomputed at each point: what the model would predict if it stopped there."],
 ];
+
+const SHORT: Record<Transport, string> = { plain: "", transported: "transported, " };
+const choiceOf = (norm: Norm, transport: Transport): string => (transport === "plain" ? norm : `${transport} ${norm}`);
 
 export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal<number>, signal: AbortSignal): void {
   const caption = element("div", "rs-chart-name");
@@ -39,13 +43,14 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
       const value = (lens.rows[i] ?? 0) + constant;
       const other = of ? (of.rows[i] ?? NaN) + of.constant : NaN;
       const at = lensX(point, layers.value);
+      const way = store.lensTransport.value === "plain" ? "" : " transported";
       return {
         name,
         value,
         at,
         layer: at < layers.value ? Math.floor(at) : null,
         sentence: [
-          `Logit lens ${lensMeaning(point)} (${name}): ${store.quantity.value} `,
+          `Logit lens${way} ${lensMeaning(point)} (${name}): ${store.quantity.value} `,
           ...(of ? ["A "] : []),
           { stress: signed(value, largest) },
           ...(of ? [", B ", { stress: signed(other, largest) }] : []),
@@ -68,10 +73,24 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
 
   watch(signal, () => {
     const norm = store.norm.value;
-    const tip = NORMS.find(([name]) => name === norm)?.[2] ?? "";
-    const choose = (event: Event): void =>
-      void (store.norm.value = (event.target as HTMLSelectElement).value === "recomputed" ? "recomputed" : "frozen");
-    caption.classList.toggle("rs-recomputed", norm === "recomputed");
+    const transport = store.lensTransport.value;
+    const read = readInPlace(store);
+    const tip = `${NORMS.find(([name]) => name === norm)?.[2] ?? ""}${read === null ? "" : ` Transported: ${read}.`}`;
+    // One choice for both, because there is no room for two.
+    const choices: [Norm, Transport, string][] = (["plain", "transported"] as const).flatMap((each) =>
+      each === "plain" || (transports(store).length > 0 && store.whyPlain.value === null)
+        ? NORMS.map(([name, text]): [Norm, Transport, string] => [name, each, SHORT[each] + text])
+        : [],
+    );
+    const choose = (event: Event): void => {
+      const chosen = choices[(event.target as HTMLSelectElement).selectedIndex];
+      if (!chosen) return;
+      batch(() => {
+        store.norm.value = chosen[0];
+        if (choices.length > NORMS.length) store.transport.value = chosen[1];
+      });
+    };
+    caption.classList.toggle("rs-recomputed", norm === "recomputed" || transport === "transported");
     render(
       html`<h3 title="Logit lens: the ${store.quantity.value} after each sublayer${
         second.value ? "; A: line, B: dashed" : ""
@@ -81,11 +100,11 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
               class="rs-key-line rs-dashed"></i>B</span>`
           : nothing
       }
-        <span class="rs-choice rs-norm"><select aria-label="Norm of the logit lens" title=${tip} .value=${norm}
-            @change=${choose}>
-          ${NORMS.map(
-            ([name, text]) => html`<option value=${name}
-              ?selected=${name === norm}>${text}</option>`,
+        <span class="rs-choice rs-norm"><select aria-label="Norm of the logit lens" title=${tip}
+            .value=${choiceOf(norm, transport)} @change=${choose}>
+          ${choices.map(
+            ([name, each, text]) => html`<option value=${choiceOf(name, each)}
+              ?selected=${name === norm && each === transport}>${text}</option>`,
           )}</select></span>`,
       caption,
     );

@@ -13,6 +13,7 @@ import { asking } from "../../state/query";
 import { positionMap, rankedHeads } from "../../state/questions";
 import { isSet } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
+import { readInPlace } from "../../ui/lens-transport";
 import { float32 } from "../../wire/client";
 import { componentsOf } from "../../wire/components";
 import type { MapPositions } from "../../wire/protocol.gen";
@@ -92,13 +93,14 @@ function mount(
   mountCaption(caption, store, signal, () => {
     const by = shown.value?.by ?? store.mapBy.value;
     const clipped = clippedCount.value > 0 ? ` ${beyondWords(clippedCount.value)}` : "";
+    const read = readInPlace(store);
     const constant = Math.abs(store.headRows.value?.reply.constant ?? 0) >= 0.005;
     const what = {
       accumulated:
         "The residual stream up to each point ↓ at each position →, " +
         `${
           store.norm.value === "frozen" ? "the norm’s scale held fixed" : "the norm recomputed at each point"
-        }${constant ? "; the constant is not included" : ""}.`,
+        }${read === null ? "" : `; transported: ${read}`}${constant ? "; the constant is not included" : ""}.`,
       layer:
         (shown.value?.reply.missing ?? []).length > 0
           ? "What each component ↓ adds at each position →, without components that were not cached: " +

@@ -41,8 +41,9 @@ export function answerWords(store: Store, cell: LensCell): string {
 export function cellSentence(store: Store, cell: LensCell, point: Component, position: number): Sentence {
   const answer = answerWords(store, cell);
   const [top = "", p = NaN] = [cell.tokens[0], cell.probabilities[0]];
-  return [
-    `If the model stopped ${lensMeaning(point)} (${point.label}) at ${quoted(store.tokenName(position))} (position ` +
-      `${position}), it would predict ${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`,
-  ];
+  const place = `${lensMeaning(point)} (${point.label})`;
+  const at = `at ${quoted(store.tokenName(position))} (position ${position})`;
+  const likeliest = `${quoted(visible(top))} ${probability(p)}${answer ? `; ${answer}` : ""}`;
+  if (store.lensTransport.value === "transported") return [`Transported from ${place} to the end, ${at}: ${likeliest}`];
+  return [`If the model stopped ${place} ${at}, it would predict ${likeliest}`];
 }

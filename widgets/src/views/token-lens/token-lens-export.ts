@@ -14,6 +14,8 @@ export interface TokenLensPicture {
   start: number;
   /** [point][position − start] */
   cells: (LensCell | null)[][];
+  /** What is read in place of the stream, if the lens is not the plain one. */
+  lens?: string;
   /** The cells of the compared run, and whether the picture shows this run or the difference. */
   compared?: { run: "second" | "difference"; cells: (LensCell | null)[][] };
 }
@@ -79,7 +81,8 @@ function figure(picture: TokenLensPicture, setting: Setting): string {
   const right = 50;
   const broad = Math.min(44, Math.max(22, (DOUBLE - left - right) / count));
   const sheet = new Sheet(Math.max(SINGLE, left + broad * count + right));
-  const top = sheet.heading("Token lens", words, setting.source);
+  const caption = picture.lens ? [...setting.source, `transported: ${picture.lens}`] : setting.source;
+  const top = sheet.heading("Token lens", words, caption);
   const tall = 8.5;
   const box: Box = { x: left, y: top, width: broad * count, height: tall * points.length };
   sheet.group("cells", () => {

@@ -10,6 +10,7 @@ import { lensPoints, lensTile, lensTiles, withoutMid } from "../../state/questio
 import { targetKey } from "../../state/target";
 import { alignOffer } from "../../ui/align-offer";
 import { mountCaption, mountTrouble } from "../../ui/caption";
+import { readInPlace, transportSwitch } from "../../ui/lens-transport";
 import type { LensCell } from "../../wire/protocol.gen";
 import type { AttentionRoom } from "../attention/attention-room";
 import type { TabView } from "../tab-view";
@@ -50,7 +51,8 @@ function mount(
   const run = computed<Run>(() => (against.value === null ? "first" : store.run.value));
   const key = computed(() => {
     const two = run.value === "first" ? "" : `${store.runs.otherKey.value} ${JSON.stringify(against.value)}`;
-    return `${store.dataKey.value} ${targetKey(store.target.value)} ${store.prompt.value} ${two}`;
+    const lens = store.lensTransport.value;
+    return `${store.dataKey.value} ${targetKey(store.target.value)} ${store.prompt.value} ${lens} ${two}`;
   });
 
   const caption = element("p", "rs-caption");
@@ -79,6 +81,7 @@ function mount(
       prompt: store.prompt.value,
       against: against.value,
       run: run.value,
+      transport: store.lensTransport.value,
     };
     const selection: LensSelection = {
       key: key.value,
@@ -109,11 +112,14 @@ function mount(
           `±${probability(limit.value)}. Underlined: the likeliest token differs.${mean}`,
         notes: tiles.notes,
       };
+    const read = readInPlace(store);
+    const place = read === null ? "" : ` Transported: ${read}.`;
     const marks = answer === null ? "" : ` The small number is the rank of ${answer}, up to ${MAX_RANK}.`;
     return {
       words:
-        `${run.value === "first" ? "The" : "In B, the"} likeliest next token if the model stopped at this point ↓, ` +
-        `at each position →; the norm is recomputed there.${marks}${mean}`,
+        `${run.value === "first" ? "The" : "In B, the"} likeliest next token ` +
+        (read === null ? "if the model stopped at this point ↓, " : "by the lens at this point ↓, ") +
+        `at each position →; the norm is recomputed there.${place}${marks}${mean}`,
       notes: tiles.notes,
     };
   });
@@ -129,10 +135,11 @@ function mount(
   };
   watch(signal, () => {
     render(
-      html`${scale()}
+      html`${scale()}${transportSwitch(store)}
         <div class="rs-switch" role="group" aria-label="Points of the token lens">
           ${[false, true].map(
             (all) => html`<button type="button" aria-pressed=${withMid.value === all}
+                ?disabled=${all && store.lensTransport.value === "transported"}
                 title=${
                   all ? "Also the point after each layer’s attention" : "One point for each layer, and the last point"
                 }
@@ -193,12 +200,14 @@ function mount(
     const of = (which: "first" | "second"): (LensCell | null)[][] =>
       rows.map((row) => columns.map((column) => currentCell(row, column, which)));
     const cells = of("first");
+    const read = readInPlace(store);
     return cells.flat().some((cell) => cell !== null)
       ? shownAs(TOKEN_LENS, {
           picture: "token-lens",
           points: rows.map((row) => points.value[row] ?? ""),
           start: left,
           cells,
+          ...(read === null ? {} : { lens: read }),
           ...(run.value === "first" ? {} : { compared: { run: run.value, cells: of("second") } }),
         })
       : null;

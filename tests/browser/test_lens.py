@@ -1,0 +1,100 @@
+"""A lens given to `inspect`: the charts and the token lens show its values in float64, and a switch the plain ones."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from typing import Any
+
+from playwright.sync_api import Locator, expect
+
+from tests.support.lab import Lab
+
+SETUP = """
+from tests.support import tiny
+import residscope, torch
+model = tiny.boot("llama")
+tokens, logits, cache = tiny.run(model)
+torch.manual_seed(3)
+lens = [torch.nn.Linear(24, 24) for _ in range(3)]
+panel = residscope.inspect(cache, (5, 6), prompt=0, lens=residscope.LensMaps(lens, name="my lens"))
+def by_hand(transported):
+    import copy
+    norm, unembed = (copy.deepcopy(part.original_component).double() for part in (model.ln_final, model.unembed))
+    found = []
+    with torch.no_grad():
+        for layer in range(3):
+            h = cache[f"blocks.{layer}.hook_resid_pre"][0].double()
+            if transported:
+                h = h + h @ lens[layer].weight.double().T + lens[layer].bias.double()
+            p = unembed(norm(h)).softmax(-1)
+            top = p.max(-1)
+            found.append([[f"w{id}" for id in top.indices.tolist()], [round(x, 4) for x in top.values.tolist()]])
+    return found
+def charts(transported):
+    import copy
+    norm, unembed = (copy.deepcopy(part.original_component).double() for part in (model.ln_final, model.unembed))
+    found = []
+    with torch.no_grad():
+        for name in ("blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"):
+            h = cache[name][0, -1].double()
+            if transported and "pre" in name:
+                h = h + h @ lens[0].weight.double().T + lens[0].bias.double()
+            y = unembed(norm(h))
+            found.append(f"{float(y[5] - y[6]):+.2f}".replace("-", "−"))
+    return found
+"""
+
+
+def first_tokens(panel: Locator) -> list[list[str]]:
+    """Return the texts of the cells of each row, without spaces."""
+    rows: list[list[str]] = panel.locator(".rs-lens-scroll").evaluate(
+        """grid => {
+            const cells = [...grid.querySelectorAll(".rs-lens-cell")].map(cell => {
+                const { top, left } = cell.getBoundingClientRect();
+                return { top: Math.round(top), left, text: cell.textContent.trim() };
+            });
+            const rows = new Map();
+            for (const cell of cells) rows.set(cell.top, [...(rows.get(cell.top) ?? []), cell]);
+            return [...rows.keys()].sort((a, b) => a - b).map(
+                top => rows.get(top).sort((a, b) => a.left - b.left).map(cell => cell.text));
+        }"""
+    )
+    return rows
+
+
+def matches(rows: list[list[str]], expected: list[Any]) -> bool:
+    return [[text.split()[0] if text else "" for text in row] for row in rows[:3]] == [row[0] for row in expected]
+
+
+def test_the_lens_and_the_plain_one_show_their_values_in_float64(lab: Lab) -> None:
+    lab.page.set_viewport_size({"width": 1440, "height": 1400})
+    lab.open(lab.write_notebook("lens.ipynb", SETUP))
+    lab.run_all()
+    panel = lab.panel()
+    panel.get_by_role("tab", name="Token lens", exact=True).click()
+    lab.ready(panel)
+    switch = panel.get_by_role("group", name="Lens")
+    expect(switch.get_by_role("button", name="transported")).to_have_attribute("aria-pressed", "true")
+    caption = panel.locator(".rs-caption", has_text="likeliest next token")
+    expect(caption).to_contain_text("Transported: h + A h + b is read in place of the stream h (my lens).")
+    lab.until(partial(first_tokens, panel), lambda rows: matches(rows, lab.python("by_hand(True)")))
+    choice = panel.get_by_role("combobox", name="Norm of the logit lens")
+    choice.select_option(label="transported, recomputed")
+    chart = panel.get_by_label("Logit lens: ")
+    first, last = lab.python("charts(True)")
+    expect(chart).to_have_attribute("aria-label", re.compile(f"from {re.escape(first)} at 0_pre to {re.escape(last)}"))
+    if folder := os.environ.get("RESIDSCOPE_LOOK"):
+        panel.screenshot(path=f"{folder}/lens.png")
+    plain = switch.get_by_role("button", name="plain")
+    plain.click()
+    lab.ready(panel)
+    expect(caption).not_to_contain_text("Transported")
+    lab.until(partial(first_tokens, panel), lambda rows: matches(rows, lab.python("by_hand(False)")))
+    lab.becomes("panel.transport", "plain")
+    expect(choice).to_have_value("recomputed")
+    first, last = lab.python("charts(False)")
+    expect(chart).to_have_attribute("aria-label", re.compile(f"from {re.escape(first)} at 0_pre to {re.escape(last)}"))
+    lab.python("0", before="panel.transport = 'transported'")
+    expect(switch.get_by_role("button", name="transported")).to_have_attribute("aria-pressed", "true")
