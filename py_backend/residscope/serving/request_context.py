@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -107,10 +107,16 @@ class RequestContext:
         where: Int[Tensor, " batch"] | None,
         norm: NormConvention = "frozen",
         layers: int | None = None,
+        sae: Any = None,
     ) -> Attribution:
-        """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast."""
+        """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast.
+
+        With an SAE it is not memoised, because changes of an SAE are not noticed.
+        """
         check_one_source(target)
-        query = Query(target, by, where, norm, layers)
+        query = Query(target, by, where, norm, layers, sae=sae)
+        if sae is not None:
+            return decomposed(self.view, self.targets, query, self.logits)
         try:
             given = key_of(self.logits)
         except NoKeyError:

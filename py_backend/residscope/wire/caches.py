@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from residscope.terms import ComponentTable, Name, Number, TokenLabel
+from residscope.wire.features import KnownSae
 from residscope.wire.message import Reply, Request
 
 
@@ -17,7 +18,8 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
 
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
-    `generated_from` is the position of the first generated token, if the user gave it.
+    `generated_from` is the position of the first generated token, if the user gave it. `saes` are the SAEs and
+    transcoders whose features can be shown.
     """
 
     name: str
@@ -35,6 +37,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     padding: int = 0
     points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
     generated_from: int | None = None
+    saes: list[KnownSae] = []
 
 
 class ReadTokens(Request, frozen=True, tag="tokens"):

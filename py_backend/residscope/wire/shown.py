@@ -11,6 +11,7 @@ from residscope.terms import (
     Against,
     Decomposition,
     Effect,
+    Name,
     NormConvention,
     Number,
     Padding,
@@ -25,7 +26,7 @@ from residscope.terms import (
 from residscope.wire.message import HeadNames, Listed, Reply, Request
 
 Presentation = Literal["matrix", "text", "all"]
-Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs", "segments"]
+Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs", "segments", "features"]
 Holds = Literal["view", "heads", "all"]
 Picture = Literal["lens", "layers", "heads", "ranking", Tab]
 
@@ -68,6 +69,8 @@ class Shown(msgspec.Struct, frozen=True):
         effect: Which effect of the heads the head map and the ranking show.
         replaced_by: What takes the place of a head's output in the runs that measure effects.
         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
+        sae: The SAE whose features the tab "features" shows. None: the first one.
+        feature: The feature of this SAE whose activations colour the tokens. None: no such colouring.
     """
 
     target: Target
@@ -93,6 +96,8 @@ class Shown(msgspec.Struct, frozen=True):
     effect: Effect = "direct"
     replaced_by: ReplacedBy = "zero"
     segments: Segmented | None = None
+    sae: Name | None = None
+    feature: Number | None = None
 
 
 class WriteCode(Request, frozen=True, tag="code"):
