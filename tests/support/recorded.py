@@ -70,6 +70,17 @@ def run() -> tuple[Any, Any]:
         return model, model.run_with_cache(tokens)[1]
 
 
+def sae() -> Any:
+    """Return an SAE of the stream before layer 1, with 6 features and an id on Neuronpedia."""
+    from tests.support.saes import Sae
+
+    made = Sae(16, features=6, hook_name="blocks.1.hook_resid_pre", neuronpedia_id="tiny/1-res")
+    with torch.no_grad():
+        for number, weight in enumerate(made.parameters()):
+            weight.copy_(torch.from_numpy(numpy.random.RandomState(number).randn(*weight.shape) * 0.3))
+    return made
+
+
 def asks() -> list[dict[str, Any]]:
     """Return a request of each kind, with most of its fields."""
     shown = {"target": TARGET, "prompt": 0, "heads": ["L1H0"]}
@@ -114,6 +125,9 @@ def asks() -> list[dict[str, Any]]:
         {"kind": "segments", "by": "sentence", "prompt": 0},
         {"kind": "segment-map", "layer": 1, "head": 0, "by": RANGES, "target": TARGET, "prompt": 0},
         {"kind": "segment-heads", "by": RANGES, "target": TARGET, "prompt": 0, "weighting": "contribution", "k": 3},
+        {"kind": "features", "target": TARGET, "prompt": 0, "k": 2},
+        {"kind": "feature-tokens", "feature": 3, "prompt": 1},
+        {"kind": "feature-target", "feature": 3},
         {"kind": "code", "picture": "heads", "shown": shown},
         {"kind": "page", "shown": shown},  # the first reply says that the page is not ready yet
         {"kind": "page", "shown": shown},
@@ -133,7 +147,7 @@ def messages() -> list[dict[str, Any]]:
     from residscope.wire.envelope import answered
 
     model, cached = run()
-    variables = {"cache": cached, "model": model, "names": [(" Mary", " John"), (" Mary", " Amy")]}
+    variables = {"cache": cached, "model": model, "names": [(" Mary", " John"), (" Mary", " Amy")], "sae": sae()}
     with mock.patch("IPython.core.getipython.get_ipython", return_value=types.SimpleNamespace(user_ns=variables)):
         dispatcher = Dispatcher()
         listed, _ = dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})
@@ -187,6 +201,7 @@ def steady(message: Any) -> Any:
     """Return the message with fixed values in place of those that differ between runs."""
     if isinstance(message, dict):
         known = _VOLATILE | _VOLATILE_IN.get(str(message.get("kind")), {})
+        known |= {"key": "…"} if isinstance(message.get("key"), str) else {}  # the key of a direction
         return {
             name: steady(value) if isinstance(value, str) and name == "cache" else known.get(name, steady(value))
             for name, value in message.items()
@@ -216,7 +231,7 @@ def recording() -> dict[str, Any]:
     from residscope.serving.service import Service
     from residscope.wire.protocol import Shown
 
-    service = Service(run()[1])
+    service = Service(run()[1], saes={"sae": sae()})
     shown = msgspec.convert({"target": TARGET, "prompt": 0, "top_k": 3}, Shown)
     made = msgspec.to_builtins(snapshot(service.reply, "cache", shown, "all"), builtin_types=(bytes,))
     for ask in _requests_of_tests():
@@ -324,6 +339,8 @@ def _requests_of_tests() -> list[dict[str, Any]]:
             for cell in ({}, {"destination": None, "source": 0})
         ),
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution", "rows": {"start": 5, "stop": 6}},
+        {"kind": "features", "prompt": 0},
+        {"kind": "feature-tokens", "feature": 2, "prompt": 0},
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

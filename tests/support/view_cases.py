@@ -26,7 +26,7 @@ from residscope.terms import (
     Through,
     Token,
 )
-from residscope.wire.protocol import CacheFacts, Describe, Feeds, LensFacts, Shown, Step
+from residscope.wire.protocol import CacheFacts, Describe, Feeds, KnownSae, LensFacts, Shown, Step
 
 FILE = Path(__file__).parents[1] / "wire" / "view_requests.json"
 
@@ -46,6 +46,12 @@ POINTS = [*(Component(kind, layer) for layer in range(4) for kind in ("pre", "mi
 def facts(positions: int, *last: int) -> CacheFacts:
     """Return the facts about a cache of six layers and nine heads, whose prompts end at these positions."""
     return CacheFacts("cache", "m", 6, 9, len(last), positions, "float32", "cpu", 0, [], list(last), True)
+
+
+def with_saes(about: CacheFacts) -> CacheFacts:
+    """Return the facts about a cache for which two SAEs are known."""
+    saes = [KnownSae("sae", "blocks.2.hook_mlp_out"), KnownSae("early", "blocks.1.hook_resid_pre")]
+    return msgspec.structs.replace(about, saes=saes)
 
 
 APART, TOGETHER, ONE, WIDE, LONG = facts(7, 6, 3), facts(6, 5, 5), facts(7, 6), facts(70, 69, 50), facts(600, 599, 300)
@@ -155,6 +161,12 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         Shown(TARGET, 0, tab="token-lens", transport="transported", against=Against(None, 1), run="first"),
     ),
     "no lens, but one was shown": (APART, Shown(TARGET, tab="token-lens", transport="transported")),
+    "features": (with_saes(APART), Shown(TARGET, 1, 3, tab="features")),
+    "features of a chosen SAE, all prompts": (
+        with_saes(TOGETHER),
+        Shown(TARGET, position=5, tab="features", sae="early", feature=7),
+    ),
+    "features without an SAE": (APART, Shown(TARGET, tab="features", feature=7)),
     "a long prompt": (LONG, Shown(TARGET, 1, heads=["L2H2"])),
     "a long prompt, before its end": (LONG, Shown(TARGET, 1, 7, heads=["L2H2"], presentation="text")),
     "the mean of long prompts": (LONG, Shown(TARGET, heads=["L2H2"], presentation="text")),

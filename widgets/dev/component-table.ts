@@ -16,6 +16,8 @@ export function columnsOf(labels: readonly string[]): ComponentTable {
   const rows = labels.map((label): [Kind, number | null, number | null] => {
     const match = /^L(\d+)([HN])(\d+)$/.exec(label);
     if (match) return [match[2] === "H" ? "head" : "neuron", Number(match[1]), Number(match[3])];
+    const feature = /^F(\d+)$/.exec(label);
+    if (feature) return ["feature", null, Number(feature[1])];
     const [, layer, kind = label] = /^(\d+)_(.+)$/.exec(label) ?? [];
     return [kind as Kind, layer === undefined ? null : Number(layer), null];
   });

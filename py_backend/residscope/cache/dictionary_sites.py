@@ -60,6 +60,12 @@ class Site:
         return at or Component("mlp_out" if self.kind == "hook_mlp_out" else "attn_out", self.layer)
 
 
+def layer_of_site(name: str) -> int | None:
+    """Return the layer of an activation whose reconstruction can be attributed. None for another activation."""
+    found = _SITE.fullmatch(name)
+    return None if found is None else int(found[1])
+
+
 def point_of_stream(view: CacheView, name: str) -> Component | None:
     """Return the point of the stream whose activation has this name. None for the name of another activation."""
     found = _SITE.fullmatch(name)

@@ -12,7 +12,7 @@ from residscope.attribution.inner_checks import is_inner
 from residscope.cache.component_names import name, parse
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
-from residscope.export import compared_code, effects_code
+from residscope.export import compared_code, effects_code, features_code
 from residscope.export.python_source import call, listed, literal
 from residscope.export.script import Script
 from residscope.export.view_requests import MAPPED, Group, Requests, Views, without_mid
@@ -86,6 +86,13 @@ def open_tab(tab: Tab) -> OpenTab:
         case "segments":
             return OpenTab(
                 _segment_maps, _segments, has_code=lambda shown: shown.segments is not None and bool(shown.heads)
+            )
+        case "features":
+            return OpenTab(
+                lambda scene: each("some of the features", scene.views.features() if scene.views.facts.saes else []),
+                features_code.features,
+                has_code=lambda shown: shown.tab == "features",
+                heads=lambda scene: scene.shown.heads,
             )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,21 @@ from residscope.base.expressions import parse_path
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
+from residscope.cache.dictionary_sites import parts_of, site_of
 from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
 from residscope.export.python_source import call, is_addressable, literal
 from residscope.session.discovery import is_taken, leads_to, names_of, variables_of
-from residscope.terms import AttentionScore, Component, FeatureInput, NeuronInput, Position, StreamDirection, Target
+from residscope.terms import (
+    MOST_OF_NAME,
+    AttentionScore,
+    Component,
+    FeatureInput,
+    NeuronInput,
+    Position,
+    StreamDirection,
+    Target,
+)
 from residscope.wire.protocol import CacheFacts, WriteCode
 
 if TYPE_CHECKING:
@@ -36,6 +48,7 @@ class Given:
     model: object = None
     attention_mask: object = None
     lens: object = None
+    saes: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass
@@ -99,11 +112,34 @@ class Script:
                 neuron = Component("neuron", layer, index).label
                 return call("residscope.targets.neuron", [literal(neuron), f"part={literal(part)}"])
             case StreamDirection(feature=FeatureInput(index, kind, read)):
-                sae = free_name("sae")
-                self.remark(sae, f"the `{kind}` of `{read}`")
+                sae = self._sae_that_reads(kind, read)
                 return call("residscope.targets.feature", [sae, str(index)])
             case StreamDirection(key, at):
                 return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
+
+    def _sae_that_reads(self, kind: str, read: str) -> str:
+        """The SAE of this class that encodes this activation, as Python code, or a name for the user to define."""
+        for given in self.given.saes.values():
+            sae = parts_of(given)[0]
+            with suppress(ResidscopeError):
+                if type(sae).__name__[:MOST_OF_NAME] == kind and site_of(self.view, *parts_of(given)).read == read:
+                    return self.sae(given)
+        name = free_name("sae")
+        self.remark(name, f"the `{kind}` of `{read}`")
+        return name
+
+    def sae(self, given: Any) -> str:
+        """Return an SAE as Python code for `sae=`: the user's variable that holds it, and the names that were given."""
+        whole = _variable(lambda value: value is given)
+        if whole is not None:
+            return whole
+        sae, read, written = parts_of(given)
+        name = _variable(lambda value: value is sae)
+        if name is None:
+            name = free_name("sae")
+            self.remark(name, f"the `{type(sae).__name__}` that is shown")
+        names = [] if read is None else [literal(read)] if read == written else [literal(read), literal(written)]
+        return f"({', '.join([name, *names])})" if names else name
 
     def _direction(self, key: str) -> str:
         """The user's variable that holds a direction, or a name for the user to define."""

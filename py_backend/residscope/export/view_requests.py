@@ -27,6 +27,7 @@ from residscope.terms import (
     Through,
     Transport,
     Weighting,
+    is_chosen,
 )
 from residscope.wire.protocol import (
     AnyRequest,
@@ -44,6 +45,8 @@ from residscope.wire.protocol import (
     RankNeurons,
     RankSegmentHeads,
     ReadAttention,
+    ReadFeatures,
+    ReadFeatureTokens,
     ReadHeadTokens,
     ReadNextTokens,
     ReadPairs,
@@ -295,6 +298,15 @@ class Views:
             return None
         target = _through(before.target, inner.layer, inner.head, inner.source)
         return Attribute("head", target, *self.place(shown.prompt, before.position))
+
+    def features(self) -> Requests:
+        """Return the requests of the tab "features": the rows of an SAE, and the activations of the chosen feature."""
+        shown = self.shown
+        at = self.place(shown.prompt, shown.position)
+        requests: Requests = [ReadFeatures(shown.target, *at, shown.sae)] if is_chosen(shown.target) else []
+        if shown.feature is not None:
+            requests.append(ReadFeatureTokens(shown.feature, shown.prompt, shown.sae))
+        return requests
 
     def suggestions(self, prompt: int | None) -> AnyRequest:
         """Return the request of the suggestions in the target editor."""

@@ -35,6 +35,7 @@ from residscope.serving.dispatcher import listed
 from residscope.serving.progress_bar import LateBar
 from residscope.serving.request_context import check_one_source
 from residscope.serving.service import Service
+from residscope.session import saes
 from residscope.session.caches import name_of
 from residscope.session.discovery import named, variable_name
 from residscope.terms import (
@@ -126,6 +127,9 @@ class Panel(Selected, anywidget.AnyWidget):
         transport: Whether the lens given to `inspect` maps the stream to its end (`"transported"`) or the stream is
             read as it is (`"plain"`), in the logit lens, the token lens and the position map. Two runs are always
             compared by the plain lens.
+        sae: The name of the SAE whose features the tab "features" shows. The SAE itself is accepted, too. None: the
+            first one that is known.
+        feature: The feature of this SAE whose activations colour the tokens while the tab is open. None: no feature.
     """
 
     _esm = _built("panel.js")
@@ -277,6 +281,14 @@ class Panel(Selected, anywidget.AnyWidget):
                 "`against` takes the number of a prompt, or an activation cache that has a name in the notebook.",
             )
         return self._against({"cache": name, "prompt": prompt})
+
+    def sae_name(self, given: Any) -> str:
+        """Return the name of an SAE, given by its name or as the SAE itself.
+
+        Raises:
+            ResidscopeError: If the panel does not know this SAE.
+        """
+        return self._service.saes.name_of(self._service.view(), given)
 
     def _against(self, given: object) -> Against | None:
         try:
@@ -638,6 +650,7 @@ def inspect(
     prompt: int | None = None,
     position: int | Literal["last"] = "last",
     heads: Heads = (),
+    sae: object = None,
     logits: Tensor | None = None,
     tokens: Tensor | None = None,
     attention_mask: MaskLike = None,
@@ -656,6 +669,9 @@ def inspect(
         prompt: The prompt to show first. None: the mean over prompts.
         position: The destination position. `"last"`: each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
+        sae: An SAE or a transcoder as in `residscope.attribute`, a list of several, or a dictionary of several by name.
+            The tab "features" shows its features. SAEs in the notebook's variables whose configuration names an
+            activation of this model are found without this.
         logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. Rows are compared with it.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
@@ -677,7 +693,7 @@ def inspect(
         ResidscopeError: If the cache or an argument cannot be used. The message says why and what to do.
     """
     given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
-    given |= {"generated_from": generated_from, "lens": lens}
+    given |= {"generated_from": generated_from, "lens": lens, "saes": saes.named(sae)}
     service = Service(cache, name or name_of(cache), **given)
     transport = "plain" if lens is None else "transported"
     panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)

@@ -131,12 +131,23 @@ class SegmentedPrompt(traitlets.TraitType[Any, Any]):
         return msgspec.to_builtins(obj.segmented(value))
 
 
+class ShownSae(traitlets.TraitType[Any, Any]):
+    """The SAE whose features are shown, by its name. The SAE itself is accepted, too."""
+
+    default_value = None
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Return the name of the SAE. Raise an error if the panel does not know it."""
+        return None if value is None else obj.sae_name(value)
+
+
 _SPECIAL_TRAITS: dict[str, type[traitlets.TraitType[Any, Any]]] = {
     "position": Position,
     "heads": Heads,
     "trail": Trail,
     "against": ComparedRun,
     "segments": SegmentedPrompt,
+    "sae": ShownSae,
 }
 _PLAIN_TRAITS: dict[str, Any] = {"feeds": Feeds | None}
 _NOT_SHARED = frozenset({"target", "by"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -123,11 +123,17 @@ class RequestContext:
         norm: NormConvention = "frozen",
         layers: int | None = None,
         transport: Transport = "plain",
+        sae: Any = None,
     ) -> Attribution:
-        """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast."""
+        """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast.
+
+        With an SAE it is not memoised, because changes of an SAE are not noticed.
+        """
         check_one_source(target)
         lens = self.lens_of(transport)
-        query = Query(target, by, where, norm, layers, lens=lens)
+        query = Query(target, by, where, norm, layers, sae=sae, lens=lens)
+        if sae is not None:
+            return decomposed(self.view, self.targets, query, self.logits)
         try:
             given = key_of((self.logits, lens))
         except NoKeyError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from residscope.errors import ResidscopeError
 from residscope.serving import (
     answer_charts,
     answer_compare,
+    answer_features,
     answer_next,
     answer_run_maps,
     answer_segments,
@@ -36,6 +37,7 @@ from residscope.serving import (
 )
 from residscope.serving.answer_runs import RunRequests
 from residscope.serving.jobs import JobQueue
+from residscope.serving.known_saes import KnownSaes
 from residscope.serving.request_context import RequestContext
 from residscope.session import answers
 from residscope.session.cache_reference import CacheReference
@@ -56,6 +58,7 @@ from residscope.wire.protocol import (
     CacheRef,
     ChapterReply,
     CheckToken,
+    ChooseFeature,
     ChooseTarget,
     CodeReply,
     Compare,
@@ -77,6 +80,8 @@ from residscope.wire.protocol import (
     RankSegmentHeads,
     ReadAttention,
     ReadChapter,
+    ReadFeatures,
+    ReadFeatureTokens,
     ReadHeadTokens,
     ReadNextTokens,
     ReadPairs,
@@ -116,10 +121,12 @@ class Service:
         attention_mask: 1 for each real token, 0 for padding, if known.
         generated_from: The position of the first generated token, if known.
         lens: Maps of the stream to its end, as in `attribute`.
+        saes: The SAEs and transcoders that were given, by name. Those in the namespace are found.
         keeps_alive: Whether to keep the cache alive.
 
     Attributes:
         hold: The reference to the cache, and to the model and logits that were given.
+        saes: The SAEs and transcoders whose features can be shown.
 
     Raises:
         ResidscopeError: If `cache` cannot be read at all.
@@ -136,6 +143,7 @@ class Service:
         attention_mask: MaskLike = None,
         generated_from: object = None,
         lens: object = None,
+        saes: Mapping[str, object] | None = None,
         keeps_alive: bool = True,
     ) -> None:
         self.hold = CacheReference(cache, model, logits, keeps_alive=keeps_alive)
@@ -148,6 +156,7 @@ class Service:
         self._logits(view)  # raises if the logits are not this cache's
         _ = view.attention_mask
         self._directions: dict[str, object] = {}
+        self.saes = KnownSaes(saes)
         self._tracked = track(cache, model)
         # Handlers may run on a subshell thread while the user's cell runs. Only one request is computed at a time.
         self._jobs = JobQueue(self.hold.there)
@@ -197,7 +206,8 @@ class Service:
             ResidscopeError: If `cache` cannot be read at all.
         """
         model = None if getattr(cache, "model", None) is not None else self.hold.get().model
-        other = Service(cache, self.name, logits, tokens, model, attention_mask=attention_mask, lens=self.lens)
+        lens, saes = self.lens, self.saes.given
+        other = Service(cache, self.name, logits, tokens, model, attention_mask=attention_mask, lens=lens, saes=saes)
         other._directions = dict(self._directions)
         return other
 
@@ -208,7 +218,8 @@ class Service:
         """
         held = self.hold.get()
         try:
-            return self._tracked.state, settings_of(peek(held.cache, "model") if held.model is None else held.model)
+            settings = settings_of(peek(held.cache, "model") if held.model is None else held.model)
+            return self._tracked.state, settings, self.saes.settled(self.view())
         except NoKeyError:
             return None
 
@@ -229,6 +240,7 @@ class Service:
         self.hold.release()
         self.tokens = self.attention_mask = self.lens = self._lens = None
         self._directions.clear()
+        self.saes.given.clear()
         self._jobs.cancel_all()
         self._runs.measuring.forget()
 
@@ -384,6 +396,12 @@ class Service:
                 return answer_segments.segment_map(self._context(view), ask)
             case RankSegmentHeads():
                 return answer_segments.segment_heads(self._context(view), ask)
+            case ReadFeatures():
+                return answer_features.features(self._context(view), self.saes.of(view), ask)
+            case ReadFeatureTokens():
+                return answer_features.feature_tokens(self._context(view), self.saes.of(view), ask)
+            case ChooseFeature():
+                return answer_features.feature_target(self._context(view), self.saes.of(view), ask), []
             case Suggest():
                 prompt = view.check_prompt(ask.prompt)
                 return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
@@ -431,6 +449,7 @@ class Service:
             points=ComponentTable.of(view.points()),
             generated_from=self._generated_from,
             lens=None if self._lens is None else LensFacts(self._lens.name, self._lens.on(view).formula),
+            saes=self.saes.listed(view),
         )
 
     def _context(self, view: CacheView) -> RequestContext:
@@ -472,7 +491,8 @@ class Service:
 
         view.padding_is_real = ask.shown.padding == "none"
         held = self.hold.get()
-        given = Given(held.cache, self.name, held.logits, self.tokens, held.model, self.attention_mask, self.lens)
+        own = (self.attention_mask, self.lens, self.saes.of(view))
+        given = Given(held.cache, self.name, held.logits, self.tokens, held.model, *own)
         return CodeReply(code(self.targets(view), ask, given))
 
     def _page(self, view: CacheView, ask: WritePage) -> tuple[PageReply, Buffers]:

@@ -150,6 +150,22 @@ def of_classes(classes: Iterable[tuple[type, _T]]) -> Iterator[tuple[Callable[[]
     )
 
 
+def of_kinds(is_wanted: Callable[[type], bool]) -> Iterator[tuple[str, Any]]:
+    """Yield the user's variables whose class passes a test, with their names. The test runs once for each class.
+
+    Args:
+        is_wanted: The test. It must not run code of the class.
+    """
+    names, values = _variables(None)
+    passed: dict[int, bool] = {}  # by address, because a metaclass may define `__hash__`
+    for name, value in zip(names, values, strict=True):
+        cls = type(value)
+        if id(cls) not in passed:
+            passed[id(cls)] = is_wanted(cls)
+        if passed[id(cls)] and _of_user(name):
+            yield _variable(name), value
+
+
 def leads_to(name: str, value: object) -> bool:
     """Return whether this name gives this object in the user's notebook, without running the user's code.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from residscope.terms import ComponentTable, Name, Number, TokenLabel
+from residscope.wire.features import KnownSae
 from residscope.wire.message import Reply, Request
 
 
@@ -25,7 +26,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
     `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
-    user gave them.
+    user gave them. `saes` are the SAEs and transcoders whose features can be shown.
     """
 
     name: str
@@ -44,6 +45,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     points: ComponentTable = msgspec.field(default_factory=ComponentTable.empty)
     generated_from: int | None = None
     lens: LensFacts | None = None
+    saes: list[KnownSae] = []
 
 
 class ReadTokens(Request, frozen=True, tag="tokens"):

@@ -47,6 +47,15 @@ from residscope.wire.decompositions import (
     RankNeurons,
     ReadPairs,
 )
+from residscope.wire.features import (
+    ChooseFeature,
+    FeaturesReply,
+    FeatureTargetReply,
+    FeatureTokensReply,
+    ReadFeatures,
+    ReadFeatureTokens,
+)
+from residscope.wire.features import KnownSae as KnownSae
 from residscope.wire.message import MOST_OF_ID as MOST_OF_ID
 from residscope.wire.message import HeadNames as HeadNames
 from residscope.wire.message import Id
@@ -117,6 +126,9 @@ AnyRequest = (
     | RankNeurons
     | ReadPairs
     | ReadHeadTokens
+    | ReadFeatures
+    | ReadFeatureTokens
+    | ChooseFeature
     | ReadSegments
     | MapSegments
     | RankSegmentHeads
@@ -154,6 +166,9 @@ AnyReply = (
     | NeuronsReply
     | PairsReply
     | HeadTokensReply
+    | FeaturesReply
+    | FeatureTokensReply
+    | FeatureTargetReply
     | SegmentsReply
     | SegmentMapReply
     | SegmentHeadsReply

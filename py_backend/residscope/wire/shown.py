@@ -11,6 +11,7 @@ from residscope.terms import (
     Against,
     Decomposition,
     Effect,
+    Name,
     NormConvention,
     Number,
     Padding,
@@ -26,7 +27,7 @@ from residscope.terms import (
 from residscope.wire.message import HeadNames, Listed, Reply, Request
 
 Presentation = Literal["matrix", "text", "all"]
-Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs", "segments"]
+Tab = Literal["attention", "positions", "token-lens", "prompts", "why", "runs", "segments", "features"]
 Holds = Literal["view", "heads", "all"]
 Picture = Literal["lens", "layers", "heads", "ranking", Tab]
 
@@ -70,6 +71,8 @@ class Shown(msgspec.Struct, frozen=True):
         replaced_by: What takes the place of a head's output in the runs that measure effects.
         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
         transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
+        sae: The SAE whose features the tab "features" shows. None: the first one.
+        feature: The feature of this SAE whose activations colour the tokens. None: no such colouring.
     """
 
     target: Target
@@ -96,6 +99,8 @@ class Shown(msgspec.Struct, frozen=True):
     replaced_by: ReplacedBy = "zero"
     segments: Segmented | None = None
     transport: Transport = "plain"
+    sae: Name | None = None
+    feature: Number | None = None
 
 
 class WriteCode(Request, frozen=True, tag="code"):

@@ -16,6 +16,7 @@ export const CHAPTERS = {
   comparing: "Comparing two runs",
   "next-token": "Each next token",
   segments: "Segments",
+  "sae-features": "Features of SAEs",
   scores: "Head scores",
   "long-prompts": "Long prompts",
   exports: "Exports",

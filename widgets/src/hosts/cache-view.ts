@@ -81,6 +81,11 @@ export class Inspection {
       const ref = other === null ? undefined : this.caches.named(other)?.ref;
       untracked(() => (this.store.runs.otherState.value = ref ? `${ref.id} ${ref.state}` : ""));
     });
+    // A cell may have made an SAE whose features can be shown.
+    watch(this.#end.signal, () => {
+      const listed = this.caches.listed.value;
+      if (this.status.value === "same") untracked(() => (this.store.relisted.value = listed));
+    });
     let pause: AbortController | null = null;
     watch(this.#end.signal, () => {
       const next = this.#newCache.value;

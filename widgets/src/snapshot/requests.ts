@@ -76,6 +76,13 @@ export const REQUESTS = {
     words: ({ layer, head }) => `which segments L${layer}H${head} reads`,
   },
   "segment-heads": { recorded: true, needed: false, words: () => "the heads that read this segment" },
+  features: { recorded: true, needed: true, words: () => "these features" },
+  "feature-tokens": {
+    recorded: true,
+    needed: false,
+    words: ({ feature }) => `the activations of feature ${feature}`,
+  },
+  "feature-target": { recorded: false, needed: false, words: () => "what a feature reads" },
   suggest: { recorded: false, needed: false, words: () => "the model’s predictions" },
   check: { recorded: false, needed: false, words: () => "the model’s tokens" },
   answers: { recorded: false, needed: false, words: () => "the notebook’s variables" },

@@ -368,6 +368,16 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       ensureAnswer(down <= MAX.topK && across <= MAX.topK && isWhole(reply.query) && isWhole(reply.key));
       return ensureMatch(bytes.length === 1 && bytes[0] === (down + 1) * (across + 1) * 4);
     }
+    case "features": {
+      const rows = reply.components.kind.length;
+      ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
+      ensureAnswer(isWhole(reply.components) && isWhole(reply.row) && reply.row.kind.length === 1);
+      ensureMatch(rows > 0 && rows <= 2 * MAX.topK && reply.links.length === rows && reply.tolerance >= 0);
+      return ensureMatch(bytes.length === 2 && bytes.every((size) => size === rows * 4));
+    }
+    case "feature-tokens":
+      ensureAnswer(reply.feature === ask.feature && reply.positions === positions);
+      return ensureMatch(bytes.length === 1 && bytes[0] === positions * 4);
     case "head-tokens": {
       const lists = [reply.output_top, reply.output_bottom, reply.source_top, reply.source_bottom];
       ensureAnswer(isIndex(ask.layer, layers) && isIndex(ask.head, heads));

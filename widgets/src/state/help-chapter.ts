@@ -65,6 +65,8 @@ function ofTab(store: Store): Chapter {
       return "mathematics";
     case "segments":
       return "segments";
+    case "features":
+      return "sae-features";
     case "prompts":
       return "panel";
     case "attention":

@@ -4,10 +4,12 @@ import { watch } from "../base/lifetime";
 import { type Ask, type Client, float32, type Kind, RequestFailed, type Result } from "../wire/client";
 import type { Attribute } from "../wire/protocol.gen";
 import { type Comparison, comparisonOf } from "./comparison";
+import { featureKey } from "./feature-tokens";
 import { nextKey } from "./next-tokens";
 import {
   comparison,
   contributions,
+  featureTokens,
   feeding,
   neurons,
   nextTokens,
@@ -18,7 +20,7 @@ import {
 } from "./questions";
 import { type Chart, COMPARED, PAIRING } from "./runs";
 import { promptKey } from "./segments";
-import { type Attribution, FEEDS, NEURONS, NEXT, SCORES, SEGMENTS, type Store } from "./store";
+import { type Attribution, FEATURE, FEEDS, NEURONS, NEXT, SCORES, SEGMENTS, type Store } from "./store";
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
@@ -89,7 +91,11 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
 
   watch(signal, () => {
     void store.dataKey.value; // a renamed or replaced cache is described again
-    now(() => run("describe", client.latest("describe", { kind: "describe" }), (r) => (store.facts.value = r.reply)));
+    void store.relisted.value;
+    const put = ({ reply }: Result<"describe">): void => {
+      if (JSON.stringify(reply) !== JSON.stringify(store.facts.peek())) store.facts.value = reply;
+    };
+    now(() => run("describe", client.latest("describe", { kind: "describe" }), put));
   });
 
   /** Sends a request whenever the request changes. A target that Python sends back with equal tokens is no change. */
@@ -211,6 +217,12 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       store.segmentsFound.value = { key: promptKey(store), reply };
       if (JSON.stringify(before) !== JSON.stringify(reply.segments)) store.unfolded.value = new Set();
     },
+  );
+  follow<"feature-tokens">(
+    FEATURE,
+    () => (store.tab.value === "features" && store.facts.value?.saes?.length ? featureTokens(store.shown) : null),
+    ({ reply, buffers }, ask) =>
+      (store.featureTokens.value = { key: featureKey(store, ask), reply, values: float32(buffers[0]) }),
     store.computingScores,
   );
   follow<"scores">(

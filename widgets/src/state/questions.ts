@@ -17,6 +17,7 @@ import {
   isAboutHead,
   isInside,
   isNext,
+  isSet,
   layerOf,
   ofSide,
   placed,
@@ -44,6 +45,8 @@ export const PAIRED = 8;
 const WRITTEN = 5;
 /** The attention in two runs is shown for at most this many heads. */
 export const COMPARED_HEADS = 6;
+/** The largest number of features that are listed. */
+const FEATURES = 50;
 /** The decompositions of the charts. */
 const BYS = ["head", "layer", "accumulated"] as const;
 /** The number of suggestions of the target editor. */
@@ -253,6 +256,21 @@ export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
   return source === null ? null : { ...contributions(shown, "head"), target: behindHead(shown.target) };
 }
 
+/** The rows of the shown SAE, and the activations of the chosen feature; empty if no SAE is known. */
+export function featuresOf(shown: Selected, saes: CacheFacts["saes"]): Ask[] {
+  return saes?.length ? [features(shown) ?? [], featureTokens(shown) ?? []].flat() : [];
+}
+
+/** The rows of the shown SAE; null without a target. */
+export function features({ target, prompt, position, sae }: Selected): Of<"features"> | null {
+  return isSet(target) ? { kind: "features", target, prompt, position, sae, k: FEATURES } : null;
+}
+
+/** The activation of the chosen feature at each token; null if no feature is chosen. */
+export function featureTokens({ feature, prompt, sae }: Selected): Of<"feature-tokens"> | null {
+  return feature === null ? null : { kind: "feature-tokens", feature, prompt, sae };
+}
+
 /** The pairs of components of the attention score that is the target. */
 export function pairs({ target, prompt }: Selected, k = PAIRED): Of<"pairs"> {
   return { kind: "pairs", target, prompt, k };
@@ -312,7 +330,7 @@ export function lensPoints(store: Store): readonly Component[] {
 /** The selection in a cache, and what the kernel has sent about it. */
 export interface Scene {
   shown: Selected;
-  facts: Pick<CacheFacts, "layers" | "positions" | "prompts">;
+  facts: Pick<CacheFacts, "layers" | "positions" | "prompts" | "saes">;
   /** The destination position, if all prompts have the same. */
   destination: number | null;
   /** The last position, if all prompts have the same. */

@@ -188,6 +188,10 @@ export const SELECTABLE = {
   }),
   /** Whether the logit lens maps the stream to its end, if a lens was given. */
   transport: wired("transport"),
+  /** The SAE whose features are shown; null: the first one. */
+  sae: wired("sae"),
+  /** The feature of this SAE whose activations colour the tokens. */
+  feature: wired("feature", { read: index }),
   /** Whether padding is left out, or counts as real tokens. */
   padding: wired("padding"),
   /** The rows of the position map. Python has no trait for it, and no host stores it. */

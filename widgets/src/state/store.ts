@@ -8,6 +8,7 @@ import { limitOf, type Theme } from "../draw/colours";
 import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
 import { type Effect, Effects, valuesOf } from "./effects";
+import { type FeatureTokens, featureKey } from "./feature-tokens";
 import { type NextTokens, nextKey } from "./next-tokens";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
@@ -31,6 +32,7 @@ export const SCORES = "scores";
 export const FEEDS = "feeds";
 export const NEXT = "next-tokens";
 export const SEGMENTS = "segments";
+export const FEATURE = "feature-tokens";
 export const IN_PLACE: ReadonlySet<string> = new Set([
   "heads",
   "layers",
@@ -41,6 +43,7 @@ export const IN_PLACE: ReadonlySet<string> = new Set([
   FEEDS,
   NEXT,
   SEGMENTS,
+  FEATURE,
   ...Object.values(COMPARED),
   PAIRING,
 ]);
@@ -92,6 +95,8 @@ export class Store extends SelectionSignals {
   readonly outdated = signal(0);
   /** How often Python has sent another description of the cache. */
   readonly described = signal(0);
+  /** When the kernel last listed its caches. The description, which names the SAEs, is then requested again. */
+  readonly relisted = signal(0);
   /** A key of the data that replies are computed from: the cache, its state and description, and the padding. */
   readonly dataKey = computed(() => {
     const ref = this.ref.value;
@@ -121,6 +126,7 @@ export class Store extends SelectionSignals {
   readonly segmentsFound = signal<SegmentsFound | null>(null);
   /** The first positions of the segments that are unfolded in the token strip. */
   readonly unfolded = signal<ReadonlySet<number>>(new Set());
+  readonly featureTokens = signal<FeatureTokens | null>(null);
   /** Whether the tokens show what the head in focus reads, even if each position has its own target. */
   readonly stripReads = signal(false);
   /** What each head feeds to one input of a head, and which input that is. */
@@ -196,6 +202,13 @@ export class Store extends SelectionSignals {
   readonly segmentsShown = computed(() => {
     const found = this.segments.value === null ? null : this.segmentsKnown.value;
     return found && found.segments.length > 0 && !this.problems.value.has(SEGMENTS) ? found.segments : null;
+  });
+  /** Whether a feature is chosen, and its tab is open. The tokens are then coloured by its activations. */
+  readonly hasFeature = computed(() => this.tab.value === "features" && this.feature.value !== null);
+  /** The activations of the chosen feature, which colour the tokens; null if they are not known (yet). */
+  readonly featureShown = computed(() => {
+    const found = this.hasFeature.value ? this.featureTokens.value : null;
+    return found?.key === featureKey(this, this.shown) ? found : null;
   });
   /** The destination position. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);

@@ -165,8 +165,13 @@ export function insideQuantity(target: Target): string | null {
     case "neuron":
       return `input of L${target.inner.layer}N${target.inner.index}`;
     default:
-      return "value along the direction";
+      return target.inner?.feature ? `input of feature ${target.inner.feature.index}` : "value along the direction";
   }
+}
+
+/** A feature as it is named on screen: "feature 1234 of blocks.8.hook_resid_pre". */
+export function featureName(index: number, site: string): string {
+  return `feature ${index} of ${site}`;
 }
 
 // --- logits ----------------------------------------------------------------------------------------------------------

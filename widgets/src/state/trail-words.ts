@@ -5,7 +5,7 @@ import type { AttentionScore, InnerFacts, Step, Target } from "../wire/protocol.
 import { noQuestion } from "./next-tokens";
 import type { Values } from "./selectable";
 import type { Store } from "./store";
-import { inView, isNext, label, nextWords, type Position, placed, shared, targetKey } from "./target";
+import { featureName, inView, isNext, label, nextWords, type Position, placed, shared, targetKey } from "./target";
 
 /** A step in words: the name of what it is about (a head, a neuron, tokens), and the words around the name. */
 export interface StepWords {
@@ -50,8 +50,16 @@ export function stepWords(store: Store, { target, position = "last" }: Step): St
         name: `L${target.inner.layer}N${target.inner.index}`,
         after: placeWords(store, position),
       };
-    case "direction":
+    case "direction": {
+      const { feature = null } = target.inner;
+      if (feature)
+        return {
+          before: "the input of ",
+          name: featureName(feature.index, feature.read),
+          after: placeWords(store, position),
+        };
       return { before: "the direction ", name: target.inner.key, after: ` at ${target.inner.at}` };
+    }
     case undefined:
       return { before: "", name: logitWords(store, target), after: placeWords(store, position) };
   }

@@ -10,6 +10,7 @@ import type { Tab } from "../state/store";
 import type { Ask } from "../wire/client";
 import { attention } from "./attention/attention";
 import type { AttentionRoom } from "./attention/attention-room";
+import { features } from "./features/features";
 import { positions } from "./positions/positions";
 import { prompts } from "./prompts/prompts";
 import { runs } from "./runs/runs";
@@ -19,7 +20,16 @@ import { tokenLens } from "./token-lens/token-lens";
 import { why } from "./why/why";
 
 /** The views, in the order of their tabs. */
-const VIEWS: Record<Tab, TabView> = { attention, positions, "token-lens": tokenLens, prompts, why, runs, segments };
+const VIEWS: Record<Tab, TabView> = {
+  attention,
+  positions,
+  "token-lens": tokenLens,
+  prompts,
+  why,
+  runs,
+  segments,
+  features,
+};
 const TABS = keysOf(VIEWS);
 let panels = 0;
 

@@ -232,6 +232,28 @@ export const ReadHeadTokens = v.object({
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
+export const ReadFeatures = v.object({
+  kind: v.picklist(["features"]),
+  target: Target,
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
+  sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ReadFeatureTokens = v.object({
+  kind: v.picklist(["feature-tokens"]),
+  feature: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
+  sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
+export const ChooseFeature = v.object({
+  kind: v.picklist(["feature-target"]),
+  feature: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
+  sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  padding: v.exactOptional(v.picklist(["found","none"])),
+});
 export const SegmentRange = v.object({
   name: v.pipe(v.string(), v.maxLength(200)),
   start: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
@@ -310,7 +332,7 @@ export const Shown = v.object({
   layer: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   weighting: v.exactOptional(v.picklist(["contribution","pattern","value"])),
   score: v.exactOptional(v.nullable(v.picklist(["copying","duplicate","entropy","first","induction","previous"]))),
-  tab: v.exactOptional(v.picklist(["attention","positions","prompts","runs","segments","token-lens","why"])),
+  tab: v.exactOptional(v.picklist(["attention","features","positions","prompts","runs","segments","token-lens","why"])),
   presentation: v.exactOptional(v.picklist(["all","matrix","text"])),
   by: v.exactOptional(v.picklist(["accumulated","head","layer"])),
   padding: v.exactOptional(v.picklist(["found","none"])),
@@ -324,10 +346,12 @@ export const Shown = v.object({
   replaced_by: v.exactOptional(v.picklist(["mean","other","zero"])),
   segments: v.exactOptional(v.nullable(v.union([v.picklist(["line","sentence","tag","turn"]), v.pipe(v.array(SegmentRange), v.maxLength(1000), v.minLength(1))]))),
   transport: v.exactOptional(v.picklist(["plain","transported"])),
+  sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  feature: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
 });
 export const WriteCode = v.object({
   kind: v.picklist(["code"]),
-  picture: v.picklist(["attention","heads","layers","lens","positions","prompts","ranking","runs","segments","token-lens","why"]),
+  picture: v.picklist(["attention","features","heads","layers","lens","positions","prompts","ranking","runs","segments","token-lens","why"]),
   shown: Shown,
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
@@ -363,7 +387,7 @@ export const CacheRef = v.object({
 });
 export const Question = v.object({
   id: v.pipe(v.string(), v.maxLength(200), v.minLength(1)),
-  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, ReadSegments, MapSegments, RankSegmentHeads, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ReadChapter, ListCaches, Presence, GiveUp]),
+  ask: v.variant("kind", [Describe, ReadTokens, Attribute, Compare, CompareAttention, CompareTokenLens, PairPositions, MeasureEffects, RunWithout, ReadAttention, ReadThumbnails, BlendAttention, ScoreHeads, MapPositions, ReadTokenLens, ReadNextTokens, RankNeurons, ReadPairs, ReadHeadTokens, ReadFeatures, ReadFeatureTokens, ChooseFeature, ReadSegments, MapSegments, RankSegmentHeads, Suggest, CheckToken, ChooseTarget, FindAnswers, ResolveAnswers, WriteCode, WritePage, ReadChapter, ListCaches, Presence, GiveUp]),
   cache: v.exactOptional(v.nullable(CacheRef)),
   gives_turns: v.exactOptional(v.boolean()),
 });
@@ -376,6 +400,10 @@ export const ComponentTable = v.object({
 export const LensFacts = v.object({
   name: v.string(),
   formula: v.string(),
+});
+export const KnownSae = v.object({
+  name: v.string(),
+  site: v.string(),
 });
 export const CacheFacts = v.object({
   kind: v.picklist(["describe"]),
@@ -395,6 +423,7 @@ export const CacheFacts = v.object({
   points: v.exactOptional(ComponentTable),
   generated_from: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
   lens: v.exactOptional(v.nullable(LensFacts)),
+  saes: v.exactOptional(v.array(KnownSae)),
 });
 export const TokenLabel = v.object({
   text: v.string(),
@@ -616,6 +645,37 @@ export const HeadTokensReply = v.object({
   source_bottom: v.array(TokenValue),
   notes: v.array(v.string()),
 });
+export const FeaturesReply = v.object({
+  kind: v.picklist(["features"]),
+  sae: v.string(),
+  cls: v.string(),
+  read: v.string(),
+  site: v.string(),
+  row: ComponentTable,
+  components: ComponentTable,
+  links: v.array(v.string()),
+  active: v.pipe(v.number(), v.safeInteger()),
+  others: v.pipe(v.number(), v.finite()),
+  total: v.pipe(v.number(), v.finite()),
+  measured: v.nullable(v.pipe(v.number(), v.finite())),
+  worst: v.nullable(v.pipe(v.number(), v.finite())),
+  tolerance: v.pipe(v.number(), v.finite()),
+  prompts: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+});
+export const FeatureTokensReply = v.object({
+  kind: v.picklist(["feature-tokens"]),
+  sae: v.string(),
+  site: v.string(),
+  feature: v.pipe(v.number(), v.safeInteger()),
+  positions: v.pipe(v.number(), v.safeInteger()),
+  notes: v.array(v.string()),
+});
+export const FeatureTargetReply = v.object({
+  kind: v.picklist(["feature-target"]),
+  target: Target,
+  notes: v.array(v.string()),
+});
 export const SegmentRule = v.object({
   by: v.picklist(["line","sentence","tag","turn"]),
   count: v.pipe(v.number(), v.safeInteger()),
@@ -739,7 +799,7 @@ export const Failure = v.object({
 });
 export const Answer = v.object({
   id: v.string(),
-  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, SegmentsReply, SegmentMapReply, SegmentHeadsReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, ChapterReply, CachesReply, PresenceReply, GivenUp, Working]))),
+  reply: v.exactOptional(v.nullable(v.variant("kind", [CacheFacts, TokensReply, AttributionReply, ComparisonReply, AttentionReply, AttentionComparisonReply, TokenLensComparisonReply, PairingReply, EffectsReply, WithoutReply, ThumbnailsReply, BlendReply, ScoresReply, PositionsReply, TokenLensReply, NextTokensReply, NeuronsReply, PairsReply, HeadTokensReply, FeaturesReply, FeatureTokensReply, FeatureTargetReply, SegmentsReply, SegmentMapReply, SegmentHeadsReply, Suggestions, TokenCheck, TargetReply, AnswersReply, ResolvedReply, CodeReply, PageReply, ChapterReply, CachesReply, PresenceReply, GivenUp, Working]))),
   failure: v.exactOptional(v.nullable(Failure)),
 });
 
@@ -764,6 +824,9 @@ export const REQUESTS = {
   "neurons": RankNeurons,
   "pairs": ReadPairs,
   "head-tokens": ReadHeadTokens,
+  "features": ReadFeatures,
+  "feature-tokens": ReadFeatureTokens,
+  "feature-target": ChooseFeature,
   "segments": ReadSegments,
   "segment-map": MapSegments,
   "segment-heads": RankSegmentHeads,
@@ -799,6 +862,9 @@ export const REPLIES = {
   "neurons": NeuronsReply,
   "pairs": PairsReply,
   "head-tokens": HeadTokensReply,
+  "features": FeaturesReply,
+  "feature-tokens": FeatureTokensReply,
+  "feature-target": FeatureTargetReply,
   "segments": SegmentsReply,
   "segment-map": SegmentMapReply,
   "segment-heads": SegmentHeadsReply,
@@ -907,6 +973,17 @@ export const DEFAULTS: Record<string, Record<string, unknown>> = {
     "k": 5,
     "padding": "found"
   },
+  "features": {
+    "position": "last",
+    "k": 50,
+    "padding": "found"
+  },
+  "feature-tokens": {
+    "padding": "found"
+  },
+  "feature-target": {
+    "padding": "found"
+  },
   "segments": {
     "padding": "found"
   },
@@ -983,5 +1060,7 @@ export const UNSELECTED: Required<Omit<Selected, "target">> = {
   "effect": "direct",
   "replaced_by": "zero",
   "segments": null,
-  "transport": "plain"
+  "transport": "plain",
+  "sae": null,
+  "feature": null
 };

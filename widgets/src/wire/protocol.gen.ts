@@ -34,6 +34,9 @@ export interface Question {
     | RankNeurons
     | ReadPairs
     | ReadHeadTokens
+    | ReadFeatures
+    | ReadFeatureTokens
+    | ChooseFeature
     | ReadSegments
     | MapSegments
     | RankSegmentHeads
@@ -481,6 +484,45 @@ export interface ReadHeadTokens {
   padding?: "found" | "none";
 }
 /**
+ * The rows of an SAE or a transcoder: its error, its bias, and the k active features that contribute most.
+ *
+ *     Buffer 0 of the reply is float32 [component], the contributions. Buffer 1 is float32 [component], the activations of
+ *     the features (NaN for other rows). For the mean over prompts, both are means.
+ *
+ *     Attributes:
+ *         sae: The name of the SAE (see `CacheFacts.saes`). None: the first one.
+ */
+export interface ReadFeatures {
+  kind: "features";
+  target: Target;
+  prompt?: number | null;
+  position?: number | "last";
+  sae?: string | null;
+  k?: number;
+  padding?: "found" | "none";
+}
+/**
+ * The activation of one feature at each position. Buffer 0 of the reply is float32 [position], NaN at padding.
+ *
+ *     For the mean over prompts, each position has the mean over the prompts in which it is no padding.
+ */
+export interface ReadFeatureTokens {
+  kind: "feature-tokens";
+  feature: number;
+  prompt?: number | null;
+  sae?: string | null;
+  padding?: "found" | "none";
+}
+/**
+ * What a feature reads before its nonlinearity, as a target.
+ */
+export interface ChooseFeature {
+  kind: "feature-target";
+  feature: number;
+  sae?: string | null;
+  padding?: "found" | "none";
+}
+/**
  * The segments of one prompt, and the rules that find several segments in its text.
  *
  *     Attributes:
@@ -584,6 +626,7 @@ export interface WriteCode {
   kind: "code";
   picture:
     | "attention"
+    | "features"
     | "heads"
     | "layers"
     | "lens"
@@ -612,6 +655,8 @@ export interface WriteCode {
  *         replaced_by: What takes the place of a head's output in the runs that measure effects.
  *         segments: How the prompt is divided into segments. None: the tokens are shown one by one.
  *         transport: Whether the logit lens maps the stream to its end, if the user gave a lens.
+ *         sae: The SAE whose features the tab "features" shows. None: the first one.
+ *         feature: The feature of this SAE whose activations colour the tokens. None: no such colouring.
  */
 export interface Shown {
   target: Target;
@@ -627,7 +672,7 @@ export interface Shown {
   layer?: number | null;
   weighting?: "contribution" | "pattern" | "value";
   score?: ("copying" | "duplicate" | "entropy" | "first" | "induction" | "previous") | null;
-  tab?: "attention" | "positions" | "prompts" | "runs" | "segments" | "token-lens" | "why";
+  tab?: "attention" | "features" | "positions" | "prompts" | "runs" | "segments" | "token-lens" | "why";
   presentation?: "all" | "matrix" | "text";
   by?: "accumulated" | "head" | "layer";
   padding?: "found" | "none";
@@ -644,6 +689,8 @@ export interface Shown {
   replaced_by?: "mean" | "other" | "zero";
   segments?: ("line" | "sentence" | "tag" | "turn") | SegmentRange[] | null;
   transport?: "plain" | "transported";
+  sae?: string | null;
+  feature?: number | null;
 }
 /**
  * A step of the trail: a target, and the position where it is read.
@@ -741,6 +788,9 @@ export interface Answer {
         | NeuronsReply
         | PairsReply
         | HeadTokensReply
+        | FeaturesReply
+        | FeatureTokensReply
+        | FeatureTargetReply
         | SegmentsReply
         | SegmentMapReply
         | SegmentHeadsReply
@@ -766,7 +816,7 @@ export interface Answer {
  *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
  *     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
  *     `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
- *     user gave them.
+ *     user gave them. `saes` are the SAEs and transcoders whose features can be shown.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -786,6 +836,7 @@ export interface CacheFacts {
   points?: ComponentTable;
   generated_from?: number | null;
   lens?: LensFacts | null;
+  saes?: KnownSae[];
 }
 /**
  * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
@@ -832,6 +883,17 @@ export interface ComponentTable {
 export interface LensFacts {
   name: string;
   formula: string;
+}
+/**
+ * An SAE or a transcoder that was given, or that is in the namespace and fits the model.
+ *
+ *     Attributes:
+ *         name: Its name in requests: a variable's name, if it has one.
+ *         site: The activation that it reconstructs. Empty if that is not known.
+ */
+export interface KnownSae {
+  name: string;
+  site: string;
 }
 /**
  * The tokens of a prompt, one label for each position.
@@ -1210,6 +1272,64 @@ export interface TokenValue {
   value: number;
 }
 /**
+ * The rows of an SAE. They sum to the rows of `by="layer"` whose place they take.
+ *
+ *     Attributes:
+ *         sae: The name of the SAE.
+ *         cls: The class of the SAE.
+ *         read: The activation that the SAE encodes.
+ *         site: The activation that it reconstructs.
+ *         row: The row of `by="layer"` in the place of the SAE's rows. If it is a point of the stream, these are all rows
+ *             before this point.
+ *         components: The error, `b_dec`, and others that are no features; then the features, the strongest first.
+ *         links: For each component, the address of its page on Neuronpedia. Empty if there is none.
+ *         active: The number of active features.
+ *         others: The sum of the active features that are not listed.
+ *         total: The sum of all rows of the SAE.
+ *         measured: The sum of the rows of `by="layer"` in their place. None if these rows are not known.
+ *         worst: The largest difference of both sums in a prompt. None if it is not known.
+ *         tolerance: The largest difference that counts as rounding.
+ *         prompts: The number of prompts in the mean.
+ *         notes: Notes on these values.
+ */
+export interface FeaturesReply {
+  kind: "features";
+  sae: string;
+  cls: string;
+  read: string;
+  site: string;
+  row: ComponentTable;
+  components: ComponentTable;
+  links: string[];
+  active: number;
+  others: number;
+  total: number;
+  measured: number | null;
+  worst: number | null;
+  tolerance: number;
+  prompts: number;
+  notes: string[];
+}
+/**
+ * The activation of a feature at each position. `site` is the activation that the SAE reconstructs.
+ */
+export interface FeatureTokensReply {
+  kind: "feature-tokens";
+  sae: string;
+  site: string;
+  feature: number;
+  positions: number;
+  notes: string[];
+}
+/**
+ * The target that is the input of a feature, and notes on when the feature is active.
+ */
+export interface FeatureTargetReply {
+  kind: "feature-target";
+  target: Target;
+  notes: string[];
+}
+/**
  * The segments of a prompt, in the order of the text. They cover its real tokens without overlap.
  *
  *     `turns` are the turns, if it is a chat, whatever rule was asked for.
@@ -1407,4 +1527,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "c81e79193098";
+export const WIRE = "3cc5228a2d15";

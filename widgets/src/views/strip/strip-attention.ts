@@ -10,6 +10,7 @@ import type { Store } from "../../state/store";
 import type { Focus } from "./reading";
 import { attention } from "./reading-words";
 import { barStyle, tallestShown } from "./segment-paint";
+import { showsFeature } from "./strip-feature";
 import { showsEach } from "./strip-next";
 
 const MOMENT_MS = 150;
@@ -23,7 +24,7 @@ export function paintStrip(
 ): void {
   watch(signal, () => {
     void drawn.value;
-    if (showsEach(store)) return;
+    if (showsEach(store) || showsFeature(store)) return;
     const found = shown.value;
     const theme = store.theme.value;
     const most = tallestShown(store, found?.contributions ?? null);
@@ -54,7 +55,7 @@ export function paintStrip(
   let pause: AbortController | null = null;
   watch(signal, () => {
     pause?.abort();
-    if (!waiting.value || showsEach(store)) return strip.classList.remove("rs-waiting");
+    if (!waiting.value || showsEach(store) || showsFeature(store)) return strip.classList.remove("rs-waiting");
     pause = child(signal);
     later(MOMENT_MS, pause.signal, () => strip.classList.add("rs-waiting"));
   });

@@ -12,6 +12,7 @@ import { prose } from "../../ui/prose";
 import { eachWords } from "../header/badge-each";
 import type { Added } from "./next-values";
 import { predictedWords } from "./next-words";
+import { featureScale, showsFeature } from "./strip-feature";
 
 /** Whether the strip shows what is added to each token, not what the head in focus reads. */
 export function showsEach(store: Store): boolean {
@@ -28,7 +29,7 @@ export function paintNext(
   const largest = computed(() => surpriseOf(store));
   watch(signal, () => {
     void drawn.value;
-    if (!showsEach(store)) return;
+    if (!showsEach(store) || showsFeature(store)) return;
     const found = store.nextShown.value;
     const theme = store.theme.value;
     const shown = added.value;
@@ -84,14 +85,18 @@ export function mountNextKey(
     const mean = store.isMean.value ? "mean surprise" : "surprise";
     const [low, high] = shown ? [signed(-shown.limit, shown.limit), signed(shown.limit, shown.limit)] : ["", ""];
     const toRight = (gradient: string): string => gradient.replace("to top", "to right");
-    const scale = !each
-      ? html`<span class="rs-next-what">what the head in focus reads</span>`
-      : shown
-        ? html`<span class="rs-next-what"><b>${shown.name}</b> adds to each token</span>
+    const feature = store.featureShown.value;
+    const scale = feature
+      ? html`<span class="rs-next-what">activation of <b>feature ${feature.reply.feature}</b></span>
+          ${featureScale(feature, theme)}`
+      : !each
+        ? html`<span class="rs-next-what">what the head in focus reads</span>`
+        : shown
+          ? html`<span class="rs-next-what"><b>${shown.name}</b> adds to each token</span>
           <span class="rs-scale" role="img"
             aria-label="colours from ${low} to ${high}"
           >${low}<i style="background-image:${toRight(divergingGradient(theme))}"></i>${high}</span>`
-        : html`<span class="rs-next-what">${mean}: −log p of each token</span>
+          : html`<span class="rs-next-what">${mean}: −log p of each token</span>
           <span class="rs-scale" role="img" aria-label="colours from 0 to ${most.toFixed(1)}"
           >0<i style="background-image:${sequentialGradient(theme)}"></i>${most.toFixed(1)}</span>`;
     const button = (reads: boolean, words: string, tip: string) => html`<button type="button"

@@ -26,6 +26,7 @@ import { mountSegmentChoice } from "./segment-choice";
 import { paintSegments, segmentSentence } from "./segment-paint";
 import { wholeReading } from "./segment-whole";
 import { paintStrip } from "./strip-attention";
+import { featureSentence, paintFeature, showsFeature } from "./strip-feature";
 import { mountNextKey, paintNext, showsEach } from "./strip-next";
 
 /** More segments than this have short names. */
@@ -136,6 +137,7 @@ export function mountTokens(
       : (store.segmentsShown.peek()?.findIndex(({ start, end }) => start <= at && at < end) ?? -1);
     return token ?? (index < 0 ? null : strip.querySelector<HTMLElement>(`[data-segment="${index}"]`));
   };
+  paintFeature(strip, store, drawn, signal);
 
   // Hovering changes only two tokens, because there may be thousands.
   let lit: Element | null = null;
@@ -213,11 +215,13 @@ export function mountTokens(
     const token = at === null ? undefined : store.tokens.value[at];
     if (!token || at === null) return;
     const reading = focus.reading.value;
-    const words = showsEach(store)
-      ? nextSentence(store, at - 1, added.value)
-      : reading && at < reading.weights.length
-        ? sourceSentence(store, reading, at)
-        : [`“${store.tokenName(at)}” at position ${at}`];
+    const words = showsFeature(store)
+      ? featureSentence(store, at)
+      : showsEach(store)
+        ? nextSentence(store, at - 1, added.value)
+        : reading && at < reading.weights.length
+          ? sourceSentence(store, reading, at)
+          : [`“${store.tokenName(at)}” at position ${at}`];
     const click = showsEach(store) && !canSelect(store, at - 1) ? "" : ` · ${onClick(placeOf(at))}`;
     untracked(() => {
       if (said?.at === at && store.sentence.value !== said.words) return;

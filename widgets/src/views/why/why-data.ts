@@ -194,5 +194,11 @@ function wordsOf(
     const { layer, index, part } = target.inner;
     return { title: `L${layer}N${index}`, note: `${INPUTS[part ?? "pre"]} at ${token(position)}` };
   }
+  const feature = target.inner?.kind === "direction" ? (target.inner.feature ?? null) : null;
+  if (feature)
+    return {
+      title: `Feature ${feature.index} of ${feature.read}`,
+      note: `what it reads at ${token(position)}, before its nonlinearity`,
+    };
   return { title: "The direction", note: `at ${token(readAt(target, position))}` };
 }
