@@ -15,7 +15,7 @@ from residscope.session.cache_summary import row
 from residscope.session.caches import name_of
 from residscope.session.change_tracking import TrackedCache, known, track
 from residscope.session.discovery import Search, search
-from residscope.wire.envelope import Buffers, answered
+from residscope.wire.envelope import Buffers, Reply, answered
 from residscope.wire.protocol import AnyReply, CacheRef, CacheRow, CachesReply, GiveUp, ListCaches, Question
 
 KERNEL = uuid4().hex[:12]
@@ -35,7 +35,7 @@ class Dispatcher:
     def __init__(self, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self._guard = guard
 
-    def answer(self, message: object) -> tuple[dict[str, object], Buffers]:
+    def answer(self, message: object) -> Reply:
         """Answer one message.
 
         Args:

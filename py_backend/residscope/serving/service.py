@@ -47,7 +47,7 @@ from residscope.session.change_tracking import TrackedCache, track
 from residscope.session.class_kinds import peek
 from residscope.session.model_settings import settings_of
 from residscope.terms import CacheLike, ComponentTable, MaskLike, ModelLike, Padding, Target, is_chosen
-from residscope.wire.envelope import Buffers, answered
+from residscope.wire.envelope import Buffers, Reply, answered
 from residscope.wire.protocol import (
     AnswersReply,
     AnyReply,
@@ -244,7 +244,7 @@ class Service:
         self._jobs.cancel_all()
         self._runs.measuring.forget()
 
-    def answer(self, message: Any) -> tuple[dict[str, object], Buffers]:
+    def answer(self, message: Any) -> Reply:
         """Answer one message of a view.
 
         Args:
@@ -305,7 +305,7 @@ class Service:
         """
         return self._jobs.run_to_end(partial(self._answer, ask, False), on_progress)
 
-    def ahead(self, shown: Shown) -> dict[str, object]:
+    def ahead(self, shown: Shown) -> dict[str, Any]:
         """Return the first requests of a view with this selection, and their replies. Empty if this may take long.
 
         Returns:
