@@ -36,7 +36,7 @@ def test_there_is_a_message_of_each_kind(kept: list[dict[str, Any]]):
 
 
 def test_the_recorded_replies_for_the_pages_tests_are_those_of_python():
-    service = Service(recorded.run()[1])
+    service = Service(recorded.run()[1], saes={"sae": recorded.sae()})
     made = json.loads(recorded.RECORDING.read_text(encoding="utf-8"))
     for entry in made["entries"]:
         ask = entry["ask"]
