@@ -62,7 +62,7 @@ def test_help_has_each_chapter_of_the_sections_for_users() -> None:
     _, begin, how_to, *_ = re.split(r"^  - [\w ]+:$", nav, flags=re.MULTILINE)
     pages = re.findall(r"- ([\w-]+)\.md", begin + how_to)
     assert len(pages) > 10
-    for page in {*pages} - {"many", "sae-features"}:  # about Python alone; the package is kept small
+    for page in {*pages} - {"many"}:  # about Python alone; the package is kept small
         assert chapter(page).startswith((DOCS / f"{page}.md").read_text("utf-8").splitlines()[0])
 
 
