@@ -41,6 +41,9 @@ function buildBoth() {
   run(python, ["-m", "build", "--outdir", dist]);
 }
 
+/** More than half is Python with its docstrings. The views are in it twice: for notebooks, and for JupyterLab. */
+const LARGEST = 1280 * 1024;
+
 const kilobytes = (path) => `${(statSync(path).size / 1024).toFixed(0)} kB`;
 
 /** Checks that an archive has each expected file once, and no file that matches `unwanted`. */
@@ -98,7 +101,7 @@ function checkContents() {
     },
     /node_modules|__pycache__|\.venv|^\.setup|tsbuildinfo|^residscope-demo|^test-results/,
   );
-  if (statSync(wheel).size > 1024 * 1024) throw new Failure(`the wheel is ${kilobytes(wheel)}; the limit is 1024 kB`);
+  if (statSync(wheel).size > LARGEST) throw new Failure(`the wheel is ${kilobytes(wheel)}; the limit is 1280 kB`);
   return `wheel ${kilobytes(wheel)}, sdist ${kilobytes(sdist)}`;
 }
 
