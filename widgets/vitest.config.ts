@@ -3,5 +3,11 @@ import { defineConfig } from "vitest/config";
 // All test files share one page, because a page for each file takes longer than the tests. Every view ends with its
 // AbortSignal.
 export default defineConfig({
-  test: { environment: "happy-dom", include: ["test/**/*.test.ts"], pool: "threads", isolate: false },
+  test: {
+    environment: "happy-dom",
+    include: ["test/**/*.test.ts"],
+    pool: "threads",
+    isolate: false,
+    reporters: process.env.RESIDSCOPE_RECORD ? ["default", "../.dev/record-run.mjs"] : ["default"],
+  },
 });

@@ -17,6 +17,7 @@ export const CHAPTERS = {
   "next-token": "Each next token",
   segments: "Segments",
   "sae-features": "Features of SAEs",
+  lenses: "Tuned and other lenses",
   scores: "Head scores",
   "long-prompts": "Long prompts",
   exports: "Exports",

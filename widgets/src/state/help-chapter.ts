@@ -60,8 +60,9 @@ function ofTab(store: Store): Chapter {
       return "why";
     case "runs":
       return store.against.peek() === null ? "causes" : "comparing";
-    case "positions":
     case "token-lens":
+      return store.facts.peek()?.lens ? "lenses" : "mathematics";
+    case "positions":
       return "mathematics";
     case "segments":
       return "segments";
