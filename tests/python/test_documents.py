@@ -78,6 +78,7 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     panel = residscope.inspect(run.cache, run.answers, show=False)
     names: dict[str, Any] = {"residscope": residscope, "panel": panel, "cache": run.cache, "answers": run.answers}
     names |= {"model": run.cache.model, "clean": run.cache, "corrupted": run.cache}
+    names |= {"tuned_lens": [None] * run.cache.model.cfg.n_layers}
     names |= {"sae": saes.Sae(576, features=1300, hook_name="blocks.8.hook_resid_pre")}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL):
         exec(compile(block, page, "exec"), names)

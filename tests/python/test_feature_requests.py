@@ -85,7 +85,8 @@ def test_the_rows_are_activation_times_direction_and_sum_to_the_row_of_layers(ru
     assert reply.active == int((encoded[which] != 0).any(0).sum())
     assert reply.others == pytest.approx(sum(v for f, v in every.items() if f not in strongest), abs=1e-5)
     assert reply.total == pytest.approx(expected(x), abs=1e-5)
-    assert reply.worst is not None and reply.worst < 1e-5 < reply.tolerance
+    assert reply.worst is not None
+    assert reply.worst < 1e-5 < reply.tolerance
 
     layers, (rows, *_) = ask(service, Attribute("layer", target, prompt, 4))
     names = labels_of(layers)

@@ -153,7 +153,7 @@ def test_targets_at_one_position_have_no_position_map(cache, service, name):
             assert set(labels_of(reply)) <= set(result.labels)
         else:
             assert reply["code"] == "position"
-            assert "at its own positions" in reply["message"]
+            assert "read at fixed positions" in reply["message"]
     reply, _ = answered(service, "token-lens", target=target, points=["1_pre"], start=0, stop=2)
     assert reply["kind"] == "token-lens"
     source = {"layer": 1, "head": 1, "weighting": "contribution", "prompt": 1}

@@ -77,7 +77,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "the prompts tab with one prompt": (ONE, Shown(TARGET, tab="prompts")),
     "the Why tab for logits": (APART, Shown(TARGET, tab="why")),
     "why a head reads a token": (APART, Shown(READS, 1, tab="why", trail=[Step(TARGET), Step(READS)], step=1)),
-    "why a head reads a token, by the index of the last token": (
+    "why a head reads a token, with its destination as an index": (
         APART,
         Shown(AT_END, 1, tab="why", trail=[Step(TARGET), Step(AT_END, 3)], step=1),
     ),
@@ -160,7 +160,7 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
         LENS,
         Shown(TARGET, 0, tab="token-lens", transport="transported", against=Against(None, 1), run="first"),
     ),
-    "no lens, but one was shown": (APART, Shown(TARGET, tab="token-lens", transport="transported")),
+    "no lens, but the selection has one": (APART, Shown(TARGET, tab="token-lens", transport="transported")),
     "features": (with_saes(APART), Shown(TARGET, 1, 3, tab="features")),
     "features of a chosen SAE, all prompts": (
         with_saes(TOGETHER),

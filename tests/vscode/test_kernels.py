@@ -136,7 +136,7 @@ def test_a_refused_access_is_remembered_and_manage_access_can_change_it(code: Co
     code.start()
     code.open("first.ipynb")
     code.open_sidebar()
-    expect(code.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
+    expect(code.sidebar).to_contain_text("No kernel is known for this notebook", timeout=FOLLOWS)
     code.run_all()
     expect(code.page.locator(".monaco-dialog-box")).to_be_visible(timeout=FOLLOWS)
     link = code.sidebar.locator(".rs-part:not([hidden]) .rs-link")
@@ -164,7 +164,7 @@ def test_the_sidebar_waits_for_the_first_cell(code: Code, opened: str) -> None:
     code.command("Stand-in: Allow Access")
     if opened == "before the cell runs":
         code.open_sidebar()
-        expect(code.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
+        expect(code.sidebar).to_contain_text("No kernel is known for this notebook", timeout=FOLLOWS)
     code.start_all()
     toolbar = code.page.locator(".notebook-toolbar-container")
     expect(toolbar.get_by_role("button", name="Interrupt").first).to_be_visible(timeout=FOLLOWS)

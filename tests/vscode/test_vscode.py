@@ -20,7 +20,7 @@ def test_after_consent_the_sidebar_lists_and_shows_a_cache_without_a_trace(code:
     code.start()
     code.open("first.ipynb")
     code.open_sidebar()
-    expect(code.sidebar).to_contain_text("No kernel has run a cell", timeout=FOLLOWS)
+    expect(code.sidebar).to_contain_text("No kernel is known for this notebook", timeout=FOLLOWS)
     code.run_all()
     before = code.python(STATE)
     code.answer("Deny")

@@ -5,7 +5,7 @@ import { coded } from "@residscope/widgets/node";
 
 /** What is known about the end of the notebook's last kernel. */
 export type LastKernel =
-  /** There has been no kernel in this window. */
+  /** No cache of a kernel was shown in this window. */
   | { cause: "none" }
   /** The window was reloaded, or the notebook was closed and opened again. Before, a cache of this name was shown. */
   | { cause: "window" | "notebook"; name: string }
@@ -16,7 +16,7 @@ export function noKernel(last: LastKernel): LinkState {
     case "none":
       return {
         kind: "none",
-        words: `No kernel has run a cell of this notebook yet. Run one, and its caches are listed here.`,
+        words: `No kernel is known for this notebook. Run a cell, and its caches are listed here.`,
       };
     case "window":
       return { kind: "none", words: ended("The kernel ended with the window.", last.name) };

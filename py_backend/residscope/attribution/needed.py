@@ -18,7 +18,9 @@ from residscope.terms import AttentionScore, By, StreamDirection, Target
 
 @contextmanager
 def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None, None]:
-    """If an activation was not cached, raise an error that names all missing activations that the request needs.
+    """For a target inside the model: if an activation was not cached, the error names all that are missing.
+
+    Errors for other targets are not changed.
 
     Args:
         view: The cache.
@@ -35,7 +37,10 @@ def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None,
 
 
 def _needed(view: CacheView, target: Target, by: By) -> list[str]:
-    """The activations from which the target and the rows are read. If one of several is enough, only one is named."""
+    """The activations from which the target and the rows are read.
+
+    Where either of two activations is enough, only one is named. Rows are named only if none of them was cached.
+    """
     point, names = point_of(view, target.inner), list[str]()
     if isinstance(target.inner, AttentionScore):
         attention = f"blocks.{target.inner.layer}.attn"

@@ -124,12 +124,12 @@ def _one_token(ids: list[int]) -> bool:
 
 
 def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[list[bool]]) -> float:
-    """The probability that there is no mask, and that rounding alone made the zeros that look like one.
+    """The probability that, without a mask, rounding alone makes the zeros that look like a mask.
 
     A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
-    token) is exactly 0. One zero and one other value are added, because a few tokens are weak evidence. The heads'
-    probabilities are multiplied. But heads may round to 0 at the same tokens, so the result is at least the share
-    of real tokens that do not attend to themselves in any head.
+    token) is exactly 0. The share is computed as if one more token were 0 and one more were not, because few tokens
+    are weak evidence. The heads' probabilities are multiplied. But heads may round to 0 at the same tokens, so the
+    result is at least the share of real tokens that do not attend to themselves in any head.
     """
     places = [(at, q) for at, (first, last) in enumerate(spans) for q in range(first + 1, last + 1)]
     prompts, queries = [at for at, _ in places], [q for _, q in places]

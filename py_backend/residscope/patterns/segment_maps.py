@@ -1,4 +1,4 @@
-"""`SegmentAttention`: attention maps summed up to maps segment × segment."""
+"""`SegmentAttention`: attention maps of some heads, with a row and a column for each segment."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Maps(Protocol):
 
 
 def rolled_maps(maps: Maps, segments: Segments) -> SegmentAttention:
-    """Return attention maps summed up to maps segment × segment.
+    """Return attention maps that are summed over segments, with a row and a column for each segment.
 
     Args:
         maps: The maps of one prompt.

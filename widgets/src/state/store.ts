@@ -26,13 +26,14 @@ export type Weighting = Values["weighting"];
 export type Presentation = Values["presentation"];
 export type Tab = Values["tab"];
 export type Score = ScoresReply["score"];
-/** The lanes of the loader whose failures are shown in the place of their picture, not as a failure of the panel. */
+// Names of lanes of the loader.
 export const NEURONS = "neurons";
 export const SCORES = "scores";
 export const FEEDS = "feeds";
 export const NEXT = "next-tokens";
 export const SEGMENTS = "segments";
 export const FEATURE = "feature-tokens";
+/** The lanes whose failures are shown in the place of their picture, not as a failure of the panel. */
 export const IN_PLACE: ReadonlySet<string> = new Set([
   "heads",
   "layers",
@@ -87,7 +88,7 @@ export class Store extends SelectionSignals {
   readonly hostControls = signal<HostControls | null>(null);
   /** Whether this is a saved picture, which has no kernel. */
   readonly isSaved = signal(false);
-  /** How often a key moved to another head. After each time, strip, sentence and map are scrolled into view. */
+  /** How often a key press moved to another head. After each time, strip, sentence and map are scrolled into view. */
   readonly headMoves = signal(0);
   /** How often a target was added to the trail. After each time, the tab "why" is scrolled into view. */
   readonly trailAdditions = signal(0);
@@ -175,7 +176,7 @@ export class Store extends SelectionSignals {
     if (this.against.value !== null) return "Two runs are compared by the plain lens.";
     return isInside(this.target.value) ? "This target is read before the end of the stream, so no lens maps it." : null;
   });
-  /** Whether the lens that was given maps the stream to its end. */
+  /** How the logit lens reads the stream: "transported" only if a lens was given, is chosen, and can be used. */
   readonly lensTransport = computed<Transport>(() =>
     this.facts.value?.lens && this.whyPlain.value === null ? this.transport.value : "plain",
   );
@@ -380,9 +381,9 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Handles Esc: clears pins, preview and hover. In two cases it clears only one thing, if that is set: with the focus
-   * in the chart of layers or the ranking, the chosen layer; with the focus in the token strip, the selected position,
-   * unless this is the destination of an attention score.
+   * Handles Esc. With the focus in the chart of layers or the ranking (`byLayer`), it clears the chosen layer. With the
+   * focus in the token strip (`inTokens`), it clears the selected position, unless this position is the destination of
+   * an attention score. If there is nothing of this kind to clear, it clears pins, preview, hover and the sentence.
    */
   escape(inTokens: boolean, byLayer = false): void {
     const [layer, position] = [this.chosenLayer.value, this.locked.value];
