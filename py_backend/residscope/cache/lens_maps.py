@@ -8,7 +8,7 @@ matrices. So both are options, and a note says which was used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -57,6 +57,10 @@ class LensMaps:
     adds: bool | None = None
     name: str = ""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.maps, Iterator):  # it could be read only once
+            object.__setattr__(self, "maps", tuple(self.maps))  # pyright: ignore[reportUnknownArgumentType]
+
     @classmethod
     def of(cls, given: Any) -> LensMaps | None:
         """Return the maps for a value given as `lens=`. None stays None."""
@@ -67,6 +71,8 @@ class LensMaps:
     @property
     def key_parts(self) -> tuple[Any, ...]:
         """What the result depends on, for keys of memoised results."""
+        if getattr(self.maps, "ndim", None) == 3:  # its slices would be new objects each time
+            return self.at, self.adds, self.maps
         places, items = self._items()
         parts = tuple((None, None) if item is None else _parts(item)[:2] for item in items)
         return self.at, self.adds, tuple(map(_adds, items)), places, parts

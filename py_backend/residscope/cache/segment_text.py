@@ -27,8 +27,9 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w.-]*)>")
 _THOUGHT = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad")
 _BREAK = re.compile(r"(?P<stop>[.!?…]+|[。！？｡]+)[\"'”’»)\]]*|\n[^\S\n]*\n\s*")
 _NOT_A_STOP = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|Fig|Eq|e\.g|i\.e|cf)|\b[A-Z]|^\s*\d+|\n\s*\d+)$")
-_LINE_BREAK = re.compile(r"[^\S\n]*\n\s*")
-_LINE_END = re.compile(r"(?:[^\S\n]*\n)+")
+# A match begins at the first of several spaces. To try each of them would take very long for long runs of spaces.
+_LINE_BREAK = re.compile(r"(?<![^\S\n])[^\S\n]*\n\s*")
+_LINE_END = re.compile(r"(?:(?<![^\S\n])[^\S\n]*\n)+")
 
 
 @dataclass(frozen=True)
@@ -273,12 +274,13 @@ def _tags(tokens: TokenText) -> tuple[list[Segment], list[str]]:
     notes: list[str] = []
     seen: dict[str, int] = {}
     place, covered = 0, 0
+    closed = _closed(tokens.text)
     while opening := _TAG.search(tokens.text, place):
         place = opening.end()
         is_special = tokens.special[tokens.token_at(opening.start())]
         if opening[1] or (is_special and opening[2].lower() not in _THOUGHT):  # `<s>` is not a tag
             continue
-        end = _closed(tokens.text, opening)
+        end = closed.get(opening.start())
         if end is None and opening[2].lower() in _THOUGHT:
             end = len(tokens.text)
             notes.append(f"`{opening[0]}` is not closed: it ends with the prompt.")
@@ -295,15 +297,19 @@ def _tags(tokens: TokenText) -> tuple[list[Segment], list[str]]:
     return found, notes
 
 
-def _closed(text: str, opening: re.Match[str]) -> int | None:
-    """The place after the tag that closes this opening tag. None if no tag does. Tags of one name may be nested."""
-    depth = 1
-    for tag in _TAG.finditer(text, opening.end()):
-        if tag[2] == opening[2]:
-            depth += -1 if tag[1] else 1
-            if depth == 0:
-                return tag.end()
-    return None
+def _closed(text: str) -> dict[int, int]:
+    """For each opening tag that is closed: the place where it begins, and the place after the tag that closes it.
+
+    Tags of one name may be nested.
+    """
+    found: dict[int, int] = {}
+    opened: dict[str, list[int]] = {}
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            opened.setdefault(tag[2], []).append(tag.start())
+        elif opened.get(tag[2]):
+            found[opened[tag[2]].pop()] = tag.end()
+    return found
 
 
 def _counted(name: str, seen: dict[str, int]) -> str:

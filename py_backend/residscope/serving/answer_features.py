@@ -14,7 +14,7 @@ from residscope.cache import positions
 from residscope.cache.dictionaries import Dictionary
 from residscope.errors import ResidscopeError
 from residscope.serving.request_context import RequestContext
-from residscope.terms import MOST_OF_NAME, Component, ComponentTable, Target
+from residscope.terms import MOST_OF_NAME, AttentionScore, Component, ComponentTable, Target
 from residscope.wire.envelope import Buffers, float32, number
 from residscope.wire.protocol import (
     ChooseFeature,
@@ -45,6 +45,7 @@ def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tupl
 
     view, prompt = context.view, context.view.check_prompt(request.prompt)
     name, given = _chosen(saes, request.sae)
+    _check_target(request.target)
     target, where = context.asked(request.target, request.position, prompt)
     assert where is not None  # a view shows one position
     check_not_on_padding(view, target, where, prompt)
@@ -123,6 +124,17 @@ def feature_target(context: RequestContext, saes: Saes, request: ChooseFeature) 
     _, given = _chosen(saes, request.sae)
     target = context.targets.resolve(feature_input(given, request.feature))
     return FeatureTargetReply(target, list(context.targets.notes))
+
+
+def _check_target(target: Target) -> None:
+    """Refuse targets that are not read at the shown position, because activations are shown for this position."""
+    if target.through or isinstance(target.inner, AttentionScore):
+        raise ResidscopeError(
+            "features",
+            "This target reads the stream at other positions than the shown one, for example at a head's source. The "
+            "features there are not shown. In Python, `residscope.attribute` has their contributions "
+            '(`by="feature"`).',
+        )
 
 
 def _chosen(saes: Saes, name: str | None) -> tuple[str, Any]:

@@ -56,7 +56,7 @@ def segment_heads(context: RequestContext, request: RankSegmentHeads) -> tuple[S
     source = maps.segments.find(request.source)
     destination = None if request.destination is None else maps.segments.find(request.destination)
     if destination is None:
-        ranked, meaning = maps.top_vertical(source, request.k), f"{maps.meaning}, over all later positions"
+        ranked, meaning = maps.top_vertical(source, request.k), f"{maps.meaning}, mean over all later positions"
     else:
         ranked, meaning = maps.top(destination, source, request.k), maps.meaning
     reply = SegmentHeadsReply(destination, source, [head for head, _ in ranked], len(maps.heads), meaning, maps.notes)
@@ -66,8 +66,10 @@ def segment_heads(context: RequestContext, request: RankSegmentHeads) -> tuple[S
 def _of_all_heads(context: RequestContext, request: RankSegmentHeads) -> SegmentAttention:
     """The maps of all heads, memoised, so that a request for another cell is fast."""
     memo, about = context.view.memo, msgspec.structs.replace(request, destination=None, source=0, k=1)
+    # All views of one cache share the memo, and each may have been given other tokens or another mask.
+    given = (context.view.attention_mask, context.view.tokens if context.view.given_tokens else None)
     try:
-        key = ("segment heads", msgspec.msgpack.encode(about), key_of(context.logits))
+        key = ("segment heads", msgspec.msgpack.encode(about), key_of((context.logits, given)))
     except NoKeyError:
         return _maps(context, request, None)
     found: SegmentAttention | None = memo.get(*key)

@@ -448,9 +448,18 @@ class Service:
             padding=decided.count,
             points=ComponentTable.of(view.points()),
             generated_from=self._generated_from,
-            lens=None if self._lens is None else LensFacts(self._lens.name, self._lens.on(view).formula),
+            lens=self._lens_facts(view),
             saes=self.saes.listed(view),
         )
+
+    def _lens_facts(self, view: CacheView) -> LensFacts | None:
+        """The name and the formula of the lens. If it no longer fits, only its name; requests then say why."""
+        if self._lens is None:
+            return None
+        try:
+            return LensFacts(self._lens.name, self._lens.on(view).formula)
+        except ResidscopeError:
+            return LensFacts(self._lens.name, "")
 
     def _context(self, view: CacheView) -> RequestContext:
         return RequestContext(self.targets(view), self._logits(view), self._lens)

@@ -92,7 +92,7 @@ def site_name(given: Any) -> str:
     if type(name) is not str:
         return ""
     layer = _setting(sae, "hook_layer")
-    return name.replace("{layer}", str(layer)) if type(layer) is int else name
+    return name.replace("{layer}", str(layer)) if type(layer) is int and 0 <= layer < 1_000_000 else name
 
 
 def _may_be_sae(cls: type) -> bool:

@@ -203,7 +203,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     store.computingScores,
   );
   watch(signal, () => {
-    if (store.segments.value === null) now(() => problem(SEGMENTS, null));
+    if (store.segments.value === null || store.isMean.value) now(() => problem(SEGMENTS, null));
   });
   follow<"segments">(
     SEGMENTS,
@@ -212,9 +212,9 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
       // In a saved page no other segments can be chosen.
       return facts && !(store.isSaved.value && store.segments.value === null) ? segments(store.shown, facts) : null;
     },
-    ({ reply }) => {
+    ({ reply }, { prompt = null }) => {
       const before = store.segmentsKnown.peek()?.segments;
-      store.segmentsFound.value = { key: promptKey(store), reply };
+      store.segmentsFound.value = { key: promptKey(store.dataKey.value, prompt), reply };
       if (JSON.stringify(before) !== JSON.stringify(reply.segments)) store.unfolded.value = new Set();
     },
   );

@@ -1,20 +1,15 @@
 // The segments of the shown prompt: named ranges of its tokens, from the kernel. The token strip folds them.
 import type { SegmentLabel, SegmentsReply } from "../wire/protocol.gen";
 
-/** The parts of the store that are needed here. */
-interface Of<T> {
-  readonly value: T;
-}
-
 export interface SegmentsFound {
   /** The prompt that they belong to, from `promptKey`. */
   key: string;
   reply: SegmentsReply;
 }
 
-/** Names a prompt of a cache in its present state. */
-export function promptKey(store: { dataKey: Of<string>; prompt: Of<number | null> }): string {
-  return `${store.dataKey.value} ${store.prompt.value}`;
+/** Names a prompt of a cache. `state` is the cache's `dataKey`. */
+export function promptKey(state: string, prompt: number | null): string {
+  return `${state} ${prompt}`;
 }
 
 /** The segment that has a position; undefined for padding. */

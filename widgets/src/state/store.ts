@@ -197,7 +197,7 @@ export class Store extends SelectionSignals {
   /** What is known of the segments of the shown prompt; null while it is not known, and in the mean over prompts. */
   readonly segmentsKnown = computed(() => {
     const found = this.segmentsFound.value;
-    return found?.key === promptKey(this) ? found.reply : null;
+    return found?.key === promptKey(this.dataKey.value, this.prompt.value) ? found.reply : null;
   });
   /** The segments that the token strip folds; null if it does not. */
   readonly segmentsShown = computed(() => {

@@ -7,6 +7,7 @@ import { watch } from "../../base/lifetime";
 import type { Sentence } from "../../base/sentence";
 import { css, divergingRgb, limitOf, sequentialRgb } from "../../draw/colours";
 import { inkOn } from "../../draw/ink";
+import type { FeatureTokens } from "../../state/feature-tokens";
 import type { Reading } from "../../state/reading";
 import { meanOver, sumOver } from "../../state/segments";
 import type { Store } from "../../state/store";
@@ -16,6 +17,7 @@ import type { Focus } from "./reading";
 import { attention, tallest } from "./reading-words";
 import { extent, isOpen, segmentName } from "./segment-chips";
 import type { Whole } from "./segment-whole";
+import { activation, activationRgb, showsFeature } from "./strip-feature";
 import { showsEach, surpriseOf } from "./strip-next";
 
 /** The height of the tallest bar, in pixels. */
@@ -67,6 +69,7 @@ export function paintSegments(
     const segments = store.segmentsShown.value;
     if (!segments) return;
     const theme = store.theme.value;
+    const feature = showsFeature(store) ? store.featureShown.value : null;
     const each = showsEach(store);
     const reading = each ? null : focus.strip.value;
     const most = tallestShown(store, reading?.contributions ?? null);
@@ -77,7 +80,14 @@ export function paintSegments(
       for (const name of ["data-attention", "data-added", "data-value", "aria-description"]) node.removeAttribute(name);
       node.style.cssText = "";
       if (!segment) continue;
-      if (each) {
+      if (feature) {
+        const value = feature.values[strongest(feature.values, segment)] ?? NaN;
+        if (!Number.isFinite(value)) continue;
+        const colour = activationRgb(feature.values, value, theme);
+        node.dataset["value"] = value.toFixed(4);
+        node.setAttribute("aria-description", plain(featureWords(feature, segment)));
+        node.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)}`;
+      } else if (each) {
         const value = eachOf(store, added.value, segment);
         if (!Number.isFinite(value)) continue;
         const shown = added.value;
@@ -106,6 +116,22 @@ export function paintSegments(
     }
   });
 }
+
+/** The position in a segment whose activation is farthest from 0. NaN is never farther. */
+function strongest(values: Float32Array, { start, end }: SegmentLabel): number {
+  let most = start;
+  for (let at = start + 1; at < end; at++) {
+    const [size, before] = [Math.abs(values[at] ?? NaN), Math.abs(values[most] ?? NaN)];
+    if (size > before || Number.isNaN(before)) most = at;
+  }
+  return most;
+}
+
+/** What is shown of a segment if a feature is chosen. */
+const featureWords = (feature: FeatureTokens, segment: SegmentLabel): Sentence => [
+  "strongest activation ",
+  activation(feature, strongest(feature.values, segment)),
+];
 
 const plain = (sentence: Sentence): string =>
   sentence.map((part) => (typeof part === "string" ? part : part.stress)).join("");
@@ -141,6 +167,8 @@ export function segmentSentence(
 ): Sentence {
   const name = quoted(segmentName(segment));
   const click = ` · click to ${isOpen(store, segment) ? "fold" : "unfold"}`;
+  const feature = showsFeature(store) ? store.featureShown.value : null;
+  if (feature) return [`${name}, ${extent(segment)}: `, ...featureWords(feature, segment), click];
   if (showsEach(store)) return [`${name}, ${extent(segment)}: `, ...eachWords(store, added, segment), click];
   const reading = focus.reading.value;
   if (!reading)

@@ -10,6 +10,7 @@ import {
   divergingGradient,
   divergingRgb,
   limitOf,
+  type Rgb,
   sequentialGradient,
   sequentialRgb,
   type Theme,
@@ -27,9 +28,15 @@ export function showsFeature(store: Store): boolean {
 }
 
 /** An activation in words: without a sign, unless some activations of the feature are negative. */
-function activation({ values }: FeatureTokens, at: number): string {
+export function activation({ values }: FeatureTokens, at: number): string {
   const [value, limit] = [values[at] ?? NaN, limitOf(values)];
   return isSigned(values) ? signed(value, limit) : plain(value, limit);
+}
+
+/** The colour of an activation on the scale of all activations of the feature. */
+export function activationRgb(values: Float32Array, value: number, theme: Theme): Rgb {
+  const limit = limitOf(values);
+  return isSigned(values) ? divergingRgb(value, limit, theme) : sequentialRgb(limit > 0 ? value / limit : 0, theme);
 }
 
 const isSigned = (values: Float32Array): boolean => values.some((value) => value < 0);
@@ -46,8 +53,6 @@ export function paintFeature(
     if (!found || !showsFeature(store)) return;
     const { values, reply } = found;
     const theme = store.theme.value;
-    const limit = limitOf(values);
-    const hasSign = isSigned(values);
     strip.classList.add("rs-painted");
     strip.dataset["head"] = "";
     for (const option of strip.querySelectorAll<HTMLElement>("[data-position]")) {
@@ -60,7 +65,7 @@ export function paintFeature(
         option.style.cssText = "";
         continue;
       }
-      const colour = hasSign ? divergingRgb(value, limit, theme) : sequentialRgb(limit > 0 ? value / limit : 0, theme);
+      const colour = activationRgb(values, value, theme);
       option.dataset["value"] = value.toFixed(4);
       option.setAttribute("aria-description", `feature ${reply.feature}: activation ${activation(found, at)}`);
       option.style.cssText = `--read:${css(colour)};--ink:${inkOn(colour)}`;
