@@ -20,7 +20,7 @@ SiteKind = Literal[
     "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z"
 ]
 
-_SITE = re.compile(rf"blocks\.(\d{1, 6})\.({'|'.join(map(re.escape, get_args(SiteKind)))})")
+_SITE = re.compile(rf"blocks\.(\d{{1,6}})\.({'|'.join(map(re.escape, get_args(SiteKind)))})")
 _HOW = 'Give the name of the activation, too: `sae=(sae, "blocks.5.hook_mlp_out")`.'
 _KNOWN = ", ".join(f"`{kind}`" for kind in get_args(SiteKind))
 
