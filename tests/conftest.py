@@ -19,7 +19,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     from tests.support.recorded_run import record
 
     counts = {outcome: len(reports) for outcome, reports in terminalreporter.stats.items()}
-    record([os.path.relpath(arg, config.rootpath) for arg in config.args], counts, time.monotonic() - _started)
+    args = [os.path.relpath(arg, config.rootpath) for arg in config.args]
+    record(args, config.option.markexpr, counts, time.monotonic() - _started)
 
 
 def pytest_report_header() -> str:

@@ -47,7 +47,7 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
     """Return all runs, sorted. Of several runs of the same tests with the same versions, only the last one is kept."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for run in [*old, *new]:
-        found[(*run["what"], *(run.get(name) for name in NAMES))] = run
+        found[(*run["what"], run.get("marks"), *(run.get(name) for name in NAMES))] = run
     places = {what: place for place, what in enumerate(SUITES)}
     return sorted(found.values(), key=lambda run: ([places.get(what, 99) for what in run["what"]], _versions(run)))
 
@@ -57,6 +57,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     rows: list[str] = []
     for run in runs:
         what = ", ".join(SUITES.get(what, what) for what in run["what"])
+        what += f" (`{run['marks']}`)" if "marks" in run else ""
         failed = run.get("failed", 0) + run.get("error", 0)
         counts = f"{run['passed']:,} | {run.get('skipped', 0):,} | {failed:,}"
         rows.append(f"| {what} | {_versions(run)} | {counts} | {run['date']} |")

@@ -29,11 +29,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def record(args: list[str], counts: dict[str, int], seconds: float) -> None:
+def record(args: list[str], marks: str, counts: dict[str, int], seconds: float) -> None:
     """Add a run to the file, if there is one.
 
     Args:
         args: The tests that were asked for, as paths.
+        marks: The marks that chose some of them, as in `-m`. May be empty.
         counts: How many tests had each outcome.
         seconds: The time that the run took.
     """
@@ -42,6 +43,7 @@ def record(args: list[str], counts: dict[str, int], seconds: float) -> None:
         return
     line: dict[str, Any] = {
         "what": sorted({"/".join(Path(arg.split("::")[0]).parts[:2]) for arg in args}),
+        **({"marks": marks} if marks else {}),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **versions(),
