@@ -69,7 +69,7 @@ describe("attaching", () => {
       /too old/,
     ],
     ["the workspace is not trusted", () => (workspace.isTrusted = false), "refused", /not trusted/],
-    ["no cell has run", () => jupyterWith(() => undefined), "none", /Run one/],
+    ["no cell has run", () => jupyterWith(() => undefined), "none", /Run a cell/],
     ["the kernel has died", () => (kernel.status = "dead"), "none", /died/],
     ["the kernel runs another language", () => Object.assign(kernel, { language: "julia" }), "none", /not run Python/],
     ["access is denied", () => (kernel.script = [[], []]), "refused", /Manage Access/],
