@@ -1,4 +1,4 @@
-"""Refuses targets inside the model whose destination or source is padding, because padding is no part of the prompt."""
+"""Refuses targets inside the model whose destination or source is padding, which does not belong to the prompt."""
 
 from __future__ import annotations
 

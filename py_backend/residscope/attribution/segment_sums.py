@@ -123,6 +123,8 @@ class SegmentAttribution:
 class Rows(Protocol):
     """The fields of an `Attribution` that are read here. A protocol, because `result` imports this module."""
 
+    # D102: the properties are explained where they are implemented.
+
     @property
     def values(self) -> Tensor: ...  # noqa: D102
     @property

@@ -137,6 +137,8 @@ def _last(sizes: Tensor) -> Tensor:
 class Maps(Protocol):
     """The attributes of `Attention` that this module uses."""
 
+    # D102: the properties are explained where they are implemented.
+
     @property
     def values(self) -> Tensor: ...  # noqa: D102
     @property

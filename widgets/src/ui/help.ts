@@ -29,6 +29,7 @@ export function mountHelp(
   const open = (chapter: Chapter, anchor: string | null = null): void => void (now.value = { chapter, anchor });
   select.addEventListener("change", () => open(asChapter(select.value) ?? first), { signal });
 
+  let loading: AbortController | null = null;
   const linkTo = (address: string): HTMLElement | null => {
     if (address.startsWith("https://"))
       return element("a", "", { href: address, target: "_blank", rel: "noopener noreferrer" });
@@ -37,11 +38,10 @@ export function mountHelp(
     if (!chapter) return null; // only the whole documentation has this chapter
     const link = element("a", "", { href: `#${chapter}` });
     const follow = (event: Event): void => (event.preventDefault(), open(chapter, anchor ?? null));
-    link.addEventListener("click", follow, { signal });
+    link.addEventListener("click", follow, { signal: loading?.signal ?? signal }); // ends with this chapter
     return link;
   };
 
-  let loading: AbortController | null = null;
   watch(signal, () => {
     const { chapter, anchor } = now.value;
     loading?.abort();
