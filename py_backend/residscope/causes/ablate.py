@@ -136,13 +136,14 @@ def ablate(
         view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
 
         def measured() -> Ablation:
-            measurement = Measurement.of(view, answers, position)
+            where, whole = chosen_positions(view, positions), heads is None and of == "z"
+            is_plain = path is None and edges is None
+            measurement = Measurement.of(view, answers, position, changed_at=where if is_plain else None)
             patches = _patches(measurement, of, heads, layers)
             if edges is not None:
                 return _measure(*_edge_sweep(measurement, patches, edges, norm), together=together, shown=progress)
             sites = {patch.layer: _site(measurement, of, patch.layer) for patch in patches}
             by = replacement(measurement.replay, replace, list(sites.values()))
-            where, whole = chosen_positions(view, positions), heads is None and of == "z"
             if path is None:
                 sweep = Sweep(measurement, of, by, where, DirectPaths(measurement, of, norm or "frozen"))
             else:

@@ -49,9 +49,11 @@ class LastRunner:
         self.replay, self.view, self.window = replay, replay.view, slice(at, at + 1)
         self._copied: _Copied | None = None
         tokens, mask = replay.tokens, replay.mask
-        before = self._run(tokens[:, :at], None if mask is None else mask[:, :at], NEW)
-        self._agree(before, slice(0, at))
-        self._past = before.past
+        self._past = shortened(replay.run.past, tokens.shape[1] - at)
+        if self._past is None:
+            before = self._run(tokens[:, :at], None if mask is None else mask[:, :at], NEW)
+            self._agree(before, slice(0, at))
+            self._past = before.past
         end = None if mask is None else mask[:, : at + 1]
         once = self._run(tokens[:, at : at + 1], end, self.past(1))
         self._agree(once, self.window)
@@ -133,6 +135,26 @@ class LastRunner:
         clean = once.streams[-1][some]
         mine = torch.cat([clean, twice.streams[-1][self.view.batch :][some]])
         check(mine, torch.cat([clean, run.final[:, self.window]]), clean, len(self.view.model.blocks) - 1)
+
+
+def shortened(past: object, count: int) -> object:
+    """Return a copy of a key/value cache without the last positions. None if it cannot be shortened.
+
+    Args:
+        past: The cache.
+        count: The number of positions that are left out.
+    """
+    if not isinstance(getattr(past, "layers", None), list) or not callable(getattr(past, "crop", None)):
+        return None
+    try:
+        # The copy shares the tensors: `crop` takes parts of them, and writes into none.
+        memo: dict[int, object] = dict(_tensors(past))
+        copied: Any = deepcopy(past, memo)
+        length = copied.get_seq_length()
+        copied.crop(-count)
+        return copied if copied.get_seq_length() == length - count else None
+    except Exception:  # other versions of transformers, and other caches, may raise anything
+        return None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Measurement:
         targets: Targets | None = None,
         *,
         slopes_at: SiteKind | None = None,
+        changed_at: Bool[Tensor, "batch pos"] | None = None,
     ) -> Measurement:
         """Replay the cached run, and check the target.
 
@@ -71,6 +72,8 @@ class Measurement:
             position: Where the target is read.
             targets: Resolves targets for the cache. None: new ones.
             slopes_at: The kind of sites at which the target's gradient is computed, if possible. None: no gradient.
+            changed_at: The positions that the runs will change. If this is only the position at which the target is
+                read, the replay keeps the model's key/value cache. None: not known.
 
         Raises:
             ResidscopeError: If the replay differs from the cached run, or its target differs from the cached value or
@@ -81,7 +84,8 @@ class Measurement:
         target = targets.resolve(answers)
         readout = RunReadout.of(targets, target, where)
         tape = None if slopes_at is None else Tape(slopes_at)
-        again = replay(view, None if target.direction is not None else where, tape)
+        only_there = changed_at is not None and common_position(changed_at, where) is not None
+        again = replay(view, None if target.direction is not None else where, tape, keeps_past=only_there)
         before = readout.value(readout.pick(again.run.final[None]))[0]
         notes = targets.notes + changed(view) + readout.notes
         _check_target(readout, again, before)
@@ -123,6 +127,14 @@ class Measurement:
                 "module with this output.",
             )
         return found
+
+
+def common_position(changed_at: Bool[Tensor, "batch pos"], where: Int[Tensor, " batch"]) -> int | None:
+    """Return the position at which every prompt's target is read, if nothing is changed elsewhere. Else None."""
+    places = set(where.tolist())
+    if len(places) != 1 or not bool((changed_at.sum(1) == 1).all() and changed_at[:, where].all()):
+        return None
+    return places.pop()
 
 
 def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str:

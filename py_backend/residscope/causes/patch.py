@@ -153,8 +153,8 @@ def patching(
         view = CacheView(cache, model=model, tokens=tokens, seen=tracked, attention_mask=attention_mask)
 
         def measured() -> Patching:
-            measurement = Measurement.of(view, target, position)
             where = chosen_positions(view, "all" if _is_each(positions) else positions)
+            measurement = Measurement.of(view, target, position, changed_at=where)
             put = put_in(measurement, source, at, where)
             run = work(measurement, put)
             try:

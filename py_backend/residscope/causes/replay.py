@@ -7,6 +7,7 @@ that can be shown. During the replay, hooks record the arguments with which the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +75,24 @@ class Replay:
     gap: float = 0.0
     compared: int = 0
 
+    def without_past(self) -> Replay:
+        """Return this replay, or a new one if this one was made with a key/value cache.
 
-def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None, tape: Tape | None = None) -> Replay:
+        The model may have called its blocks differently then.
+        """
+        return self if self.run.past is None else replay(self.view)
+
+
+def replay(
+    view: CacheView, where: Int[Tensor, " batch"] | None = None, tape: Tape | None = None, *, keeps_past: bool = False
+) -> Replay:
     """Run the model on the cache's tokens, and check that the run equals the cached run.
 
     Args:
         view: The cache.
         where: The position of each prompt at which the model's own logits are requested. None: no logits.
         tape: Records the run for gradients, if it equals the cached run to the last bit. Else its `final` stays None.
+        keeps_past: Whether the model's key/value cache is kept as `run.past`, if this run equals the cached run.
 
     Raises:
         ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run differs
@@ -93,6 +104,11 @@ def replay(view: CacheView, where: Int[Tensor, " batch"] | None = None, tape: Ta
         found = _taped(view, tokens, masks[0], where, tape)
         if found is not None:
             return found
+    if keeps_past:
+        with suppress(Exception):  # a model without a key/value cache may raise anything
+            found = _try(view, tokens, masks[0], where, past=NEW)
+            if found.compared and found.gap <= tolerance(view):
+                return found
     tried: list[Replay] = []
     for mask in masks:
         found = _try(view, tokens, mask, where)
@@ -138,6 +154,8 @@ def whole_run(
     past: object = None,
 ) -> Run:
     """Run the whole model with hooks. The unembedding reads only one position of each prompt, if possible.
+
+    If no logits are requested, it reads only one position of the first prompt.
 
     Args:
         view: The cache.
@@ -193,7 +211,9 @@ NEW = object()
 
 
 def _cut_unembedding(model: object, own: Hooks, logits_at: Tensor | None) -> Callable[[], bool]:
-    """Let the unembedding read only one position of each prompt. If the unembedding has hooks, it reads all positions.
+    """Let the unembedding read only one position of each prompt, or of the first prompt if no logits are requested.
+
+    If the unembedding has hooks, it reads all positions.
 
     Returns:
         A function that returns whether the unembedding read only one position.
@@ -211,8 +231,10 @@ def _cut_unembedding(model: object, own: Hooks, logits_at: Tensor | None) -> Cal
         if not isinstance(stream, torch.Tensor) or stream.ndim != 3:
             return None
         done.append(True)
-        at = stream.new_zeros(len(stream), dtype=torch.long) if logits_at is None else logits_at.to(stream.device)
-        return (stream[torch.arange(len(stream), device=stream.device), at][:, None],), kwargs
+        if logits_at is None:
+            return (stream[:1, :1],), kwargs
+        prompts = torch.arange(len(stream), device=stream.device)
+        return (stream[prompts, logits_at.to(stream.device)][:, None],), kwargs
 
     own.before(module, cut)
     return lambda: bool(done)
@@ -239,7 +261,12 @@ def _taped(view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor |
 
 
 def _try(
-    view: CacheView, tokens: Tensor, mask: Tensor | None, where: Tensor | None, tape: Tape | None = None
+    view: CacheView,
+    tokens: Tensor,
+    mask: Tensor | None,
+    where: Tensor | None,
+    tape: Tape | None = None,
+    past: object = None,
 ) -> Replay:
     """Run the model once with one mask, and compare the run with the cache."""
     calls: dict[int, int] = {}
@@ -250,7 +277,7 @@ def _try(
             own.after(option.module, _compared(view, option, number, calls, gaps))
         if tape is not None:
             tape.record(own, options)
-        run = watched(view.model, lambda: whole_run(view, tokens, mask, own, logits_at=where))
+        run = watched(view.model, lambda: whole_run(view, tokens, mask, own, logits_at=where, past=past))
     if tape is not None:
         tape.final = run.final
         run.streams = [None if stream is None else stream.detach() for stream in run.streams]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from residscope.causes.direct import DirectPaths
 from residscope.causes.last_position import LastRunner, last_runner
-from residscope.causes.measurement import Measurement
+from residscope.causes.measurement import Measurement, common_position
 from residscope.causes.replacement import Replacement
 from residscope.causes.runner import Edit, Runner
 from residscope.causes.sites import Site, SiteKind, held
@@ -67,13 +67,9 @@ class Sweep:
         of = self.measurement
         if count <= FEW:
             return
-        places = set(of.where.tolist())
-        if len(places) == 1 and bool((self.where.sum(1) == 1).all()) and bool(self.where[:, of.where].all()):
-            fast = last_runner(of.replay, places.pop())
-            if fast is not None:
-                self.runner = fast
-                return
-        self.runner = Runner(of.replay)
+        at = common_position(self.where, of.where)
+        fast = None if at is None else last_runner(of.replay, at)
+        self.runner = Runner(of.replay.without_past()) if fast is None else fast
 
     def each(self, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, Tensor]:
         """Return the total and the direct effect of each patch, `[patch, batch]`.
