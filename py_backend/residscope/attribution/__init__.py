@@ -1,1 +1,1 @@
-"""Makes rows from a target. The rows sum to the number that the model produced."""
+"""Decomposes a target into rows. Σ rows + constant + unexplained = the number that the model produced."""

@@ -24,13 +24,13 @@ def unpacked(answers: Any) -> Any:
     if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas
         answers = answers.to_numpy()
     kind = getattr(getattr(answers, "dtype", None), "kind", None)  # torch's dtypes have no `kind`
-    if kind is None or isinstance(answers, str):  # a torch tensor, or not an array; numpy has its own string type
+    if kind is None or isinstance(answers, str):  # a torch tensor, or no array; a numpy string has a dtype, too
         return answers
-    return answers.astype("float64") if kind == "f" else entries(answers)  # a byte order that torch can read
+    return answers.astype("float64") if kind == "f" else entries(answers)  # native byte order, which torch can read
 
 
 def has_target(answers: object) -> bool:
-    """Whether answers contain a target inside the model."""
+    """Whether a list, tuple or set of answers contains a target object or a `Target`, at any depth."""
     if not isinstance(answers, list | tuple | set | frozenset):
         return False
     parts = cast("list[Any]", list(answers))

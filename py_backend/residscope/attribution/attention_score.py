@@ -47,7 +47,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class HeadScore:
-    """The score of a head in a cache, alone or compared with another source.
+    """The score of a head in a cache, alone, or compared with another source or with the mean.
 
     Attributes:
         view: The cache.
@@ -373,7 +373,8 @@ class HeadScore:
             )
         if rule.scale is None:
             notes.append(
-                f"The scale of the scores of {head} differs between destinations. The scale at this one is used."
+                f"The scale of the scores of {head} differs between destinations. The scale at the destination of this "
+                "score is used."
             )
         return notes + self._mean_note() + self._pattern_note()
 

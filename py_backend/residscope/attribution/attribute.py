@@ -1,7 +1,7 @@
 """`attribute`: the contribution of each component to the target.
 
 Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row replaces the sum).
-`unexplained` is only rounding if the rows cover everything that the model does. Otherwise a note gives the reason.
+If the rows cover everything that the model does, `unexplained` is only rounding. Otherwise a note gives the reason.
 """
 
 from __future__ import annotations

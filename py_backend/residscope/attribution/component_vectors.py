@@ -68,7 +68,7 @@ def read_rows(readout: Readout, plan: Plan, *, again: bool = False) -> Rows:
 
 
 def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
-    """Return the rows of a plan, from memoised vectors. None if the vectors would not save time.
+    """Return the rows of a plan, from memoised vectors. None if vectors are too large, or would not save time.
 
     For the first target, reading the activations is as fast, so vectors are computed and kept only from the second
     target on. For targets inside the model, they are computed from the third target on, because the second target is

@@ -71,7 +71,7 @@ class Plan:
         terms: The rows that are sums of activations in the stream.
         split: The layers that are split into heads or neurons. Their rows come first, then the layers' biases.
         part: Which sublayer is split: attention into heads, or the MLP into neurons.
-        recomputed: Whether the final norm's scale is computed from each row, instead of the cached scale.
+        recomputed: Whether the scale of the target's norm is computed from each row. If not, the cached scale is used.
         maps: For the logit lens: the maps of the stream to its end. None: the stream is read as it is.
         missing: The activations that were not cached. Their rows are left out.
     """
@@ -87,7 +87,7 @@ class Plan:
         """Return the plan with only those rows whose activations were cached.
 
         Raises:
-            ResidscopeError: If there are no such rows. The message names the activations.
+            ResidscopeError: If no row is left. The message names the activations that were not cached.
         """
         lacking = {row: [n for n, _ in terms if not view.has(n)] for row, terms in self.terms.items()}
         missing = tuple(dict.fromkeys([*self.missing, *(name for names in lacking.values() for name in names)]))
@@ -98,7 +98,11 @@ class Plan:
 
 
 def activations_for(view: CacheView, by: By) -> list[str]:
-    """Return the names of the activations that a decomposition reads, for any model."""
+    """Return the names of the activations from which the rows of a decomposition are read, in all layers.
+
+    For heads, sources and neurons, the rows of other components are not included. For `"accumulated"`, the list is
+    empty if any point of the stream was cached.
+    """
 
     def every(*names: str) -> list[str]:
         return [f"blocks.{layer}.{name}" for name in names for layer in range(view.n_layers)]
@@ -321,7 +325,7 @@ _AT_ONCE = 1 << 18
 def projected_before(readout: Readout, plan: Plan) -> bool:
     """Return whether the directions of a plan's heads are memoised.
 
-    For example, an earlier target may have been another source of the same head.
+    They are, for example, if an earlier target was another source of the same head.
     """
     if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
         return False
@@ -390,7 +394,7 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 def _in_order(
     readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows
 ) -> tuple[tuple[Component, ...], list[int], int | None]:
-    """All components, the index of each in `rows`, and the number of requested components.
+    """All components, the index of each in `rows`, and the number of requested components (None if none is split).
 
     The index of a row of 0 is the number of rows in `rows`.
     """

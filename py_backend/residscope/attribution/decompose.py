@@ -1,7 +1,7 @@
 """The decompositions behind `attribute`: from a target to rows that sum to it.
 
 Σ rows + constant + unexplained = measured, for each prompt (for `"accumulated"` the last row replaces the sum).
-`unexplained` is only rounding if the rows cover everything that the model does. Otherwise a note gives the reason.
+If the rows cover everything that the model does, `unexplained` is only rounding. Otherwise a note gives the reason.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
         )
 
     def by_functional(_: Functional) -> Tensor:
-        raise AssertionError  # this score has another functional at each source
+        raise AssertionError  # this score has a different functional at each source
 
     def by_score(other: HeadScore) -> Tensor:
         return read(other).values[..., 0]

@@ -33,7 +33,7 @@ class Part:
         functional: Reads the target from the stream.
         divisor: The number that each row is divided by, `[batch, pos]`. For recomputed norms `[component, batch, pos]`.
         structure: The structure from which the rows were made. None if the rows are sources.
-        read: Returns the rows by another functional, in the shape of `result.values`. Scales are not recomputed.
+        read: Returns the rows, read by another functional, in the shape of `result.values`. Scales are not recomputed.
         score: The score, if it is read at all sources at once. It then has a different functional at each source.
         read_by_score: Returns the rows, read by the same score's functionals in another run. None if `score` is None.
     """
@@ -76,7 +76,7 @@ class Decomposition:
     """A decomposition of a target that may be read at several positions.
 
     Attributes:
-        parts: The decomposition of each part.
+        parts: One decomposition, or for a score that is read at several positions, one for each of its readings.
         score: The attention score that is the target, or to which the target's heads write. None for other targets.
     """
 

@@ -1,6 +1,7 @@
 """Plans the rows of a decomposition by features.
 
-The activation that an SAE reconstructs is planned as one row. `features` later replaces this row by the features.
+The activation that an SAE reconstructs is planned as one row. `features.expanded` later replaces this row by the rows
+of the features.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 The site is the activation that the SAE reconstructs: the output of a sublayer, the output of all heads together, or the
 stream at a point. Σ features + b_dec + error (+ the skip connection of a transcoder) = the row of the site. If the site
-is the stream at a point, this row replaces all rows before that point. All other rows are those of `by="layer"`, so
-that all rows still sum to the target.
+is the output of all heads (`hook_z`), the attention's bias is one more row. If the site is the stream at a point, its
+row replaces all rows before that point. All other rows are those of `by="layer"`, so that all rows still sum to the
+target.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def some_pattern(
     not copied.
 
     Raises:
-        ResidscopeError: If there is no such head, or its pattern was not cached for all positions.
+        ResidscopeError: If there is no such head, or its pattern was not cached (with `square`: for all positions).
     """
     patterns = whole_pattern(view, layer) if square else view.get(f"blocks.{layer}.attn.hook_pattern")
     check_heads(layer, heads, patterns.shape[1])

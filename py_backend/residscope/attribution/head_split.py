@@ -28,7 +28,7 @@ class Checked:
     """The results of earlier checks of layers and of the sums of their heads.
 
     Attributes:
-        known: Whether the layers were compared with the stream.
+        known: Whether a comparison of the layers with the stream was tried.
         structure: The fields of the corrected `Structure`, except `view`. None if the stream could not be compared.
         tolerance: Differences up to this count as rounding.
         notes: Notes on the unexplained rest of the target, and on its cause.

@@ -53,7 +53,7 @@ class HeadTokens:
 
     Attributes:
         output: The tokens written by the head's output.
-        source: The position of the source that is read.
+        source: The position of the source that is read. None if `of_source` is None.
         of_source: The tokens that the head would write with attention 1 to this source and 0 to all other sources. None
             if these tokens cannot be determined (`notes` give the reason).
         notes: Notes on these numbers, in sentences.
@@ -152,7 +152,7 @@ def _output_notes(targets: Targets) -> list[str]:
     if output.scale != 1:
         notes.append(f"The model multiplies its logits by {output.scale:.4g}; these logits include this factor.")
     if output.cap > 0:
-        notes.append(f"The model soft-caps its logits at {output.cap:g}: these logits are those before the cap.")
+        notes.append(f"The model soft-caps its logits at {output.cap:g}: these are the logits before the cap.")
     return notes
 
 

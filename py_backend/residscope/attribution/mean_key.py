@@ -2,7 +2,7 @@
 
 The score is Σ_t c_t · u_t · k_t. Here k_t is the key at source t before its rotation, and u_t is the query, rotated
 back accordingly. The weight c_t is 1 at the source of the score and 0 elsewhere, minus the attention to t. With the
-projection W of keys and the norm's scale s_t, the functional at source t is W · u_t / s_t.
+projection W of keys and the norm's scale s_t, the functional at source t is c_t · W · u_t / s_t.
 
 Without a rotation, this functional has the same direction at every source, so an activation is first summed over
 sources. With a rotation, the functional differs between sources, but has only d_head dimensions before W. So `z` is
@@ -93,7 +93,10 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadS
 
 
 def mean_key_vectors(score: HeadScore, readout: Readout, plan: Plan) -> Float[Tensor, "batch component d_head"]:
-    """Return what each row of a plan adds to the key at the source, minus the attention-weighted mean over sources."""
+    """Return what each row of a plan adds to the key at the source, minus what it adds to the mean key.
+
+    The mean key is the mean of the keys of all sources, weighted by attention.
+    """
     import torch
 
     view, reader = score.view, score.scores.reader
@@ -149,9 +152,10 @@ def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
 
 
 def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], Float[Tensor, "batch pos key"]]:
-    """The functional at each source, divided by the norm's scale. It is a matrix for all sources @ a vector for each.
+    """The functional at each source, divided by the norm's scale, as two factors.
 
-    Sources after the last source with a weight other than 0 are left out.
+    The functional is the first factor, a matrix for all sources, @ the second factor, a vector for each source. Sources
+    after the last source with a weight other than 0 are left out.
     """
     reader, weight = score.scores.reader, _weight(score)
     apart = score.keys.pull_apart(score.query_alone)

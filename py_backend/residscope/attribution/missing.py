@@ -38,7 +38,9 @@ def kinds(names: Iterable[str]) -> list[str]:
 
 
 def check_cached(view: CacheView, by: By, *, frozen: bool) -> None:
-    """Refuse a decomposition if the final norm's scale was not cached. The message names all missing activations.
+    """Refuse a decomposition if the final norm's scale is needed, but neither it nor the final stream was cached.
+
+    The message names all missing activations.
 
     Args:
         view: The cache.

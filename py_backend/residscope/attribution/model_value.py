@@ -29,8 +29,8 @@ class Measured:
         cap_change: `[batch, pos]`, the change of the value by a soft-cap. 0 without a soft-cap.
         source: Where the value was read, in words.
         own: Whether the value was read from the logits, from the input of the unembedding, or, inside the model, from
-            the target's own activation. If not, it was computed from the stream with the model's weights. It then lacks
-            any other step of the model.
+            the target's own activation. If not, the value was computed from the stream with the model's weights, and
+            lacks any other step of the model.
     """
 
     value: Float[Tensor, "batch pos"] | None

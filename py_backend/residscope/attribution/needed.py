@@ -1,4 +1,4 @@
-"""Extends the error for a missing activation, so that it names all missing activations for a target in the model."""
+"""Extends the error for a missing activation: for a target inside the model, the error names all that are missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None,
 def _needed(view: CacheView, target: Target, by: By) -> list[str]:
     """The activations from which the target and the rows are read.
 
-    Where either of two activations is enough, only one is named. Rows are named only if none of them was cached.
+    Where either of two activations is enough, only one is named. The activations of rows are named only if none of them
+    was cached.
     """
     point, names = point_of(view, target.inner), list[str]()
     if isinstance(target.inner, AttentionScore):

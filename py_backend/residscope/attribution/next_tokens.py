@@ -31,7 +31,7 @@ class NextTokens:
         real: Whether a token follows: this position and the next one are both real tokens of the prompt.
         log_prob: The natural logarithm of the token's probability. NaN where no token follows.
         rank: The number of tokens that the model found more likely. −1 where no token follows.
-        runner_up: The id of the most likely token other than the one that follows.
+        runner_up: The id of the most likely token other than the one that follows. Meaningless where no token follows.
     """
 
     ids: Int[Tensor, "batch pos"]

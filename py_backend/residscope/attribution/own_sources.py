@@ -1,8 +1,8 @@
 """The source contributions of heads at every destination, where each destination has its own target.
 
 Each destination d reads along its own direction u[d], so the source s contributes
-pattern[d, s] · (v[s] · W_O u[d]) / scale[d]. The products are computed head by head, so beside the result only one head
-needs memory.
+pattern[d, s] · (v[s] · W_O u[d]) / scale[d]. The products are computed head by head, so that memory is needed only for
+the result and for one head.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def _readouts(score: HeadScore) -> list[Readout]:
 def _sides(
     score: HeadScore, plan: Plan
 ) -> tuple[list[Component], Float[Tensor, "batch component d_head"], Float[Tensor, "batch component d_head"]]:
-    """What each component adds to the query, and to the key (minus the other source's key, if there is one)."""
+    """The components, and what each adds to the query and to the key (minus the key that it is compared with)."""
     import torch
 
     names, queries = _written(score, "query", score.destination, plan)
@@ -237,7 +237,7 @@ def _written(
 
 
 def _biases(score: HeadScore, side: Side) -> Float[Tensor, "batch d_head"] | None:
-    """What biases add to the query, or to the key (minus the other source's key). None without biases."""
+    """What biases add to the query, or to the key (minus the key that it is compared with). None without biases."""
     found, norm = score.projected(side), score.scores.reader.norm
     vectors = score.queries if side == "query" else score.keys
     raw = vectors.raw.new_zeros(vectors.raw.shape[-1])

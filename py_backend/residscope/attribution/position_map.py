@@ -62,7 +62,7 @@ def position_map(
         prompt: The prompt. None: the mean over prompts.
         logits: The model's output, if it was given.
         norm: For `"accumulated"`: `"frozen"` or `"recomputed"`.
-        heads: For `"head"`: their labels. Each head is one row.
+        heads: For `"head"`: the labels of the heads. Each head is one row.
         lens: For `"accumulated"`: the maps of the stream to its end.
 
     Raises:

@@ -38,7 +38,10 @@ def logits_at(
 def suggestions(
     view: CacheView, prompt: int | None, position: Position, k: int, given: Tensor | None
 ) -> list[Prediction]:
-    """Return the model's top predictions, most likely first. If `prompt` is None, probabilities are averaged."""
+    """Return the model's `k` top predictions (at most 100), most likely first.
+
+    If `prompt` is None, probabilities are averaged over prompts.
+    """
     logits = predicted(view, position, given)
     row = logits.softmax(-1).mean(0) if prompt is None else logits[prompt].softmax(-1)
     if not bool(row.isfinite().all()):

@@ -208,7 +208,10 @@ class Readout:
 
     @cached_property
     def repeats(self) -> Repeats | None:
-        """Which prompts have equal directions, here and therefore at each sublayer's output. None if only few have."""
+        """Which prompts have equal directions, here and therefore at each sublayer's output.
+
+        None if grouping these prompts would save nothing (see `projection.repeats`).
+        """
         return repeats(self.functional.vector)
 
     def writer(self, layer: int, part: Literal["attn", "mlp"]) -> Functional:

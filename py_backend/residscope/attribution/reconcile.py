@@ -83,7 +83,7 @@ def reconcile(
 
 
 def _agrees(result: Reconciled, difference: float) -> bool:
-    """Whether the rows are complete, and sum to the expected and to the measured value."""
+    """Whether the rows are complete, and sum to the expected value."""
     return difference <= result.stream_tolerance and not result.rows.missing
 
 
@@ -109,7 +109,7 @@ def _compared(
     logits: Tensor | None,
     products: Tensor | None = None,
 ) -> tuple[Reconciled, float]:
-    """Compare the sum of the rows with the measured value. Also return its difference from the expected value.
+    """Compare the sum of the rows with the measured value. Also return how much the sum differs from `expected`.
 
     All numbers are read from the GPU in one transfer. If `products` is None, `readout.products` is used.
     """
@@ -361,10 +361,13 @@ def reasons(
     if not notes and unknown:
         some = ", ".join(f"`{name}`" for name in list(unknown)[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        return [f"It cannot be determined where this arises: the cache lacks {some}{more}. Cache them to find out."]
+        return [
+            f"It cannot be determined where the unexplained rest arises: the cache lacks {some}{more}. Cache them to "
+            "find out."
+        ]
     return notes or [
-        "It arises at no single place (all were compared): the model rounds more than the precision of this "
-        "cache suggests (TF32, autocast, or a cache that was converted to a wider dtype)."
+        "The unexplained rest arises at no single place (all were compared): the model rounds more than the precision "
+        "of this cache suggests (TF32, autocast, or a cache that was converted to a wider dtype)."
     ]
 
 

@@ -82,7 +82,7 @@ class Attribution:
 
     @property
     def grid(self) -> Float[Tensor, "layer head *each"]:
-        """The head rows as `[layer, head, batch]`. NaN in a layer that has no attention heads."""
+        """The head rows as `[layer, head, batch]`. NaN for heads that have no row."""
         if self._grid is None:
             raise ResidscopeError("grid", f'Only `by="head"` has a grid; this is `by="{self.by}"`.')
         layers, heads = self._grid

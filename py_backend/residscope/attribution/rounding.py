@@ -1,4 +1,4 @@
-"""How large rounding may be. It scales with the summed numbers, so that targets in any unit are treated alike."""
+"""How large rounding may be. The limit grows with the summed numbers, so that the unit of a target does not matter."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SMALLEST_SHARE = 1e-5
 """Differences up to this share of the summed numbers are not reported for any other target.
 
 The unit of such a target depends on the length of its direction, which is arbitrary. So no fixed limit is suitable. The
-share is about 80 rounding steps of float32. Unedited caches in float32 (12 small models, the demo model) differ by up
-to 7 steps on a CPU.
+share is about 80 rounding steps of float32. In unedited caches in float32 (12 small models, the demo model, on a CPU),
+the differences are up to 7 steps.
 """
 
 

@@ -28,15 +28,16 @@ class SegmentAttribution:
     `padding` must be added to their sum.
 
     Attributes:
-        values: For `by="source"` `[segment, head, batch]`, otherwise `[component, batch, segment]`.
+        values: For `by="source"` `[segment, head, batch]`, with `position="all"` `[segment, destination segment, head,
+            batch]`. Otherwise `[component, batch, segment]`.
         axes: The names of the axes of `values`.
         labels: The labels along the first axis: names of segments, or labels of components.
         segments: The segments of each prompt, in the order of the axis `batch`.
         by: The decomposition.
         reduce: How the positions of a segment became one number: `"sum"` or `"mean"`. Sources are always summed.
-        measured: The model's own value, with the other axes of `values`.
+        measured: The model's own value, with the axes of `values` after the first one.
         constant: The constant, with the axes of `measured`.
-        unexplained: measured − Σ rows − constant, with the axes of `measured`.
+        unexplained: measured − Σ rows − constant (for source segments, also − `padding`), with the axes of `measured`.
         padding: For sources: the contribution of sources that are padding, which belong to no segment. Otherwise None.
         tolerance: Values of `unexplained` up to this are rounding.
         heads: For `by="source"`: the heads along the second-last axis of `values`.

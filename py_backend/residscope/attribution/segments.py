@@ -103,7 +103,7 @@ def segments_of(view: CacheView, prompt: int, by: object) -> Segments:
 
 
 def rules_of(view: CacheView, prompt: int) -> dict[SegmentBy, tuple[Segment, ...]]:
-    """Return the rules that find several segments in the text of a prompt, with these segments.
+    """Return the rules that find several segments (or a single tag) in the text of a prompt, with these segments.
 
     Args:
         view: The cache.

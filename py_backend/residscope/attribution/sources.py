@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def sources(
     readout: Readout, heads: Sequence[tuple[int, int]]
 ) -> tuple[Float[Tensor, "source destination head batch"], Float[Tensor, "destination head batch"]]:
-    """Return the source contributions of each head, and their sum, which is computed from `z`.
+    """Return the source contributions of each head, and the head's whole contribution, which is computed from `z`.
 
     The axis `destination` has length 1 if the readout is for one position of each prompt.
 
@@ -61,9 +61,8 @@ def sources(
 class SourceContributions:
     """The source contributions of heads of one layer: pattern[d, s] · (v[s] · W_O g) / divisor[d].
 
-    d is the destination, s is the source, and g is the direction along which the target reads the stream.
-
-    If a head multiplies what it has read by a gate, each source contribution is multiplied by the gate at d.
+    d is the destination, s is the source, and g is the direction along which the target reads the stream. If a head
+    multiplies what it has read by a gate, each source contribution is multiplied by the gate at d.
 
     Attributes:
         read: What the heads read.
@@ -79,7 +78,7 @@ class SourceContributions:
 
     @cached_property
     def full_weight(self) -> Float[Tensor, "batch head source"]:
-        """The contribution of each source's value if attention to the source were 1, before the division."""
+        """The contribution of each source's value if attention to the source were 1, without `divisor` and gate."""
         return _dot(self.read.v, self.unit)
 
     def part(self, heads: slice, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"]:
@@ -117,7 +116,7 @@ def contributions_along(
 
 
 _SMALL = 2**15
-"""For fewer elements, PyTorch uses a single thread anyway."""
+"""Up to this many elements, PyTorch multiplies and sums in a single thread."""
 
 
 def _dot(

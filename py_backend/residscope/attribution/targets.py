@@ -196,7 +196,7 @@ class Targets:
         return target
 
     def only(self, target: Target, prompts: range) -> tuple[Targets, Target]:
-        """Return the same target for only a range of the prompts."""
+        """Return a resolver for only a range of the prompts, and the same target for these prompts."""
         part = slice(prompts.start, prompts.stop)
         key = target.inner.key if isinstance(target.inner, StreamDirection) else target.direction
         directions = {} if key is None else {key: self.given_direction(key)[part]}
@@ -225,7 +225,7 @@ class Targets:
         if target.next_token is not None:
             raise ResidscopeError(
                 "next-token",
-                "Each position has its own next token, but this needs one token for all positions: name a token. "
+                "Each position has its own next token, but here one token is needed for all positions: name a token. "
                 '`targets.next_token()` is for `residscope.attribute`, also with `position="all"`.',
             )
         if target.direction is not None:
@@ -258,7 +258,7 @@ class Targets:
         return (logits * self.weights(target)[1].to(logits.device)[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
-        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`. Padding has weight 0."""
+        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`. Short rows end in weights 0."""
         if not self._last_weights or self._last_weights[0] is not target:
             self._last_weights[:] = [target, _weights(target)]
         return self._last_weights[1]

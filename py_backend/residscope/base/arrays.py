@@ -45,6 +45,6 @@ def kind_of(value: object) -> str:
 
 
 def as_list(value: object) -> Any:
-    """Return an array or a tensor as a list (one without axes as a number). Any other value is returned unchanged."""
+    """Return an array or a tensor as a list, or as a number if it has no axes. Other values are returned unchanged."""
     read = getattr(value, "tolist", None)
     return value if read is None else read()

@@ -1,4 +1,4 @@
-"""Writes a file completely, or leaves it unchanged. It never writes through a symbolic link."""
+"""Writes a file completely, or leaves it unchanged. A symbolic link is replaced, not followed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Makes text from outside (names, tokens) safe to show.
 
-Characters that are invisible or change the direction of text are written as code points. They are kept only where the
-characters beside them need them, for example in an emoji.
+Characters that are invisible or change the direction of text are written as code points. Such a character is kept only
+where its neighbours need it, for example in an emoji.
 `widgets/src/base/legible.ts` does the same; `tests/texts/shown.json` tests both.
 """
 

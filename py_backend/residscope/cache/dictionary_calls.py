@@ -95,8 +95,8 @@ def called(name: str, sae: object, method: str, given: Tensor, wanted: str) -> T
         kind = str(given.dtype).removeprefix("torch.")
         raise ResidscopeError(
             "sae",
-            f"The {name}: `{method}` raises {type(error).__name__}: {cut(str(error), 200)} It was called with "
-            f"a tensor of shape {list(given.shape)} ({kind}, on {given.device}).",
+            f"The {name} was given a tensor of shape {list(given.shape)} ({kind}, on {given.device}): "
+            f"`{method}` raises {type(error).__name__}: {cut(str(error), 200)}",
         ) from error
     if not isinstance(found, torch.Tensor) or not found.is_floating_point():
         raise ResidscopeError(

@@ -108,7 +108,7 @@ def held_as(view: CacheView, name: str) -> str:
 
 
 def parts_of(given: object) -> tuple[object, str | None, str | None]:
-    """Return the SAE, and the names of the encoded and the reconstructed activation. Both None if no name was given.
+    """Return the SAE, and the names of the encoded and the reconstructed activation (None if not given).
 
     Raises:
         ResidscopeError: If no SAE was given, or if a tuple does not have one or two names after the SAE.

@@ -326,7 +326,7 @@ def _has_keys(attention: object) -> bool:
 
 
 _SOME = 8
-"""The number of positions of a prompt that are compared."""
+"""About this many positions of a prompt are compared."""
 
 _PROMPTS = 4
 """The largest number of prompts that are compared."""
