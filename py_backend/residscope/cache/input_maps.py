@@ -1,4 +1,4 @@
-"""The linear maps from the input of attention to the values of heads, and from the MLP's input to its neurons."""
+"""How heads compute their values from the input of attention, and how neurons read the MLP's input."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: object) -> LinearMap:
-    """The linear map of a module. If the module's class is not known, the module is called to find the map."""
+    """The linear map of a module. If the module is not a plain linear layer, a copy is called to find the map."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     linear = wrapped(module)
     if not plain or not hasattr(linear, "out_features"):

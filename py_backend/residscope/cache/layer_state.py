@@ -1,7 +1,7 @@
 """Reads all that decides what a model's layers compute, except weights: classes, attributes and settings.
 
 Switching an adapter off, setting a scale or replacing a `forward` changes what the model computes without changing any
-weight. Everything is read from the modules' own dictionaries, so no code of the user runs.
+weight. Everything is read from the dictionaries of modules and configurations, so no code of the user runs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _DEEP, _LONG = 4, 64
 """Containers of at most `_LONG` items are compared down to the depth `_DEEP`, others only by type and length."""
 
 VOLATILE: object = object()
-"""A value that changes with every call of the layer, such as a counter of calls. It equals any value."""
+"""Stands for a value that changes with every call of the layer, such as a counter of calls. `differ` ignores it."""
 
 _volatile: weakref.WeakKeyDictionary[object, set[str]] = weakref.WeakKeyDictionary()
 
@@ -160,9 +160,10 @@ class _Watched(NamedTuple):
 
 
 class _Compared:
-    """What the last call of `Layers.state` read from the modules. Modules of known classes need not be read again.
+    """What a call of `Layers.state` read from the modules.
 
-    It keeps classes and plain values (`SCALARS`), but no other objects of the user.
+    A later call reads only the modules in `others` again. For all other modules, `matches` is enough.
+    Classes and plain values (`SCALARS`) are kept in memory, but no other objects of the user.
 
     Attributes:
         others: The index of each module that is read in each call, and whether all its attributes are read.
@@ -318,7 +319,7 @@ def _entries(kind: Any, value: object) -> list[object] | None:
 
 
 def _state(tensor: Tensor, sample: bytes | None) -> object:
-    """A value that differs if the tensor is replaced or changed. For a small tensor it contains all values."""
+    """What shows that a tensor was changed: all values of a small tensor; samples, id and version of a large one."""
     import torch
 
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
@@ -358,7 +359,7 @@ _names: list[frozenset[str]] = []
 
 
 def _usual() -> frozenset[str]:
-    """Attribute names that every module has, and names that TransformerLens and accelerate add."""
+    """Attribute names that every module has, and names that TransformerLens, transformers and accelerate add."""
     if not _names:
         from torch.nn import Module
 

@@ -52,7 +52,7 @@ def split(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     The output of an SAE is also returned under the name of the activation that it replaced.
 
     Raises:
-        ResidscopeError: If the dictionary holds no tensors, or a tensor that cannot be read.
+        ResidscopeError: If the dictionary holds no tensors, or an activation that cannot be read.
     """
     found, others = _tensors(held)
     for name in others:
@@ -173,7 +173,7 @@ def _tensors(held: dict[Any, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _unreadable(value: object) -> str | None:
-    """The kind of a tensor that cannot be summed as an activation, in words. None for all other values."""
+    """The kind of a tensor that cannot be used as an activation, in words. None for all other values."""
     complex_ = getattr(value, "is_complex", None)
     return unreadable_kind(value) or ("tensor of complex numbers" if complex_ is not None and complex_() else None)
 

@@ -2,8 +2,8 @@
 
 A tuned lens (Belrose et al. 2023) reads h + A h + b in place of the stream h before a layer: its translators are
 *added*. A Jacobian lens (Gurnee et al. 2026) reads J h in place of the stream h after a layer. Both then read the
-result as the logit lens reads the end of the stream. What is added, and where the maps belong, cannot be read from
-matrices. So both are options, and a note says which was used.
+result as the logit lens reads the end of the stream. Matrices alone do not show whether they
+are added to the stream, and to which points they belong. So both are options, and a note says what was used.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class LensMaps:
             `.weight` and `.bias`. None leaves the stream as it is. `maps` is a list, a tensor
             `[layer, d_model, d_model]`, a dictionary from layers to maps (other layers are left out), or a `TunedLens`
             of the package tuned-lens.
-        at: `"pre"`: map i is for the stream before layer i, as in tuned-lens. There are n_layers maps, and the end of
-            the stream stays as it is; or n_layers + 1, and the last one is for the end of the stream. `"post"`: map i
-            is for the stream after layer i, as in a Jacobian lens. There are n_layers maps; or n_layers - 1, and the
-            end of the stream stays as it is. The stream before layer 0 is then left out.
+        at: `"pre"`: map i is for the stream before layer i, as in tuned-lens. With n_layers maps, the end of the stream
+            stays as it is. With n_layers + 1 maps, the last one is for the end of the stream. `"post"`: map i is for
+            the stream after layer i, as in a Jacobian lens, and the stream before layer 0 is left out. With n_layers
+            maps, the last one is for the end of the stream. With n_layers - 1 maps, the end stays as it is.
         adds: Whether a map is added to the stream (h + A h + b, as in tuned-lens) or replaces it (A h + b). By default
             objects with `.weight` are added, and matrices and pairs replace.
         name: A name for messages and views, such as `"tuned lens"`.
@@ -172,7 +172,7 @@ class StreamMaps:
     key: Hashable
 
     def is_mapped(self, point: Component) -> bool:
-        """Return whether the stream at this point is replaced."""
+        """Return whether a map is applied at this point."""
         return self.maps.get(point) is not None
 
     def __call__(self, point: Component, rows: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
@@ -224,7 +224,7 @@ class StreamMaps:
         return [_CENTRED] if is_centred else []
 
     def _odd_convention(self) -> list[str]:
-        """A note if the maps lead much nearer to the end of the stream by the other convention.
+        """A note if the result is much nearer to the end of the stream with the opposite value of `adds`.
 
         Near the end, every lens must nearly give the end of the stream. So only the last few maps are compared, at the
         last tokens of some prompts.
@@ -258,10 +258,10 @@ class StreamMaps:
 
 
 _COMPARED = 3
-"""The number of maps that are compared with the end of the stream."""
+"""At most this many maps are compared with the end of the stream."""
 
 _PROMPTS = 16
-"""The number of prompts at whose last tokens they are compared."""
+"""Notes are based on the last tokens of at most this many prompts."""
 
 _CENTRED = (
     "The stream of this model has the mean 0, because its weights were processed (`center_writing_weights`). Maps that "

@@ -60,7 +60,7 @@ class LinearMap:
     Attributes:
         matrix: The weight.
         bias: The bias, if any.
-        made: Whether the matrix was computed here. False if the matrix is the layer's own weight.
+        made: Whether the matrix was computed or loaded here. False if the matrix is the layer's own weight.
         rounding: The relative error of this map on the test vectors, which is the layer's own rounding.
     """
 
@@ -80,7 +80,7 @@ def linear_map_of(module: object, view: CacheView, width: int | None = None) -> 
 
     Args:
         module: The layer, or the bridge's component for it.
-        view: The cache. The layer is called in its precision and on its device.
+        view: The cache. The layer is called in the cache's precision, or in another one if the layer refuses this one.
         width: The layer's input width, if the layer does not declare it.
 
     Raises:
@@ -103,6 +103,8 @@ def linear_map_of(module: object, view: CacheView, width: int | None = None) -> 
 
 def embedding_rows(module: object, view: CacheView, count: int) -> Float[Tensor, "token d_model"]:
     """Return the embeddings of the first `count` tokens, from an embedding layer of any class.
+
+    If the layer is offloaded, return its whole weight.
 
     Raises:
         ResidscopeError: If the layer cannot be called.

@@ -135,7 +135,7 @@ _MOST_TOLERANCE = 0.1
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
-    """Return a note if the final norm computes something else than its parameters say.
+    """Return a note if the final norm's output is not what its parameters give.
 
     The norm is called with vectors of the final stream, or with random vectors if the stream was not cached.
     """
@@ -148,7 +148,7 @@ def _odd_final_norm(view: CacheView) -> list[str]:
 
     module = getattr(view.model, "ln_final", None)
     layer = getattr(module, "original_component", None)
-    # A bridge either calls the wrapped layer, or computes the norm from the parameters, as this module does.
+    # A bridge either calls the wrapped layer, or computes the norm from the parameters, as `Norm` does.
     computes_itself = not getattr(module, "use_native_layernorm_autograd", True) and not getattr(
         getattr(module, "config", None), "layer_norm_folding", False
     )

@@ -88,7 +88,7 @@ def _why_not_in_run(
 def _read(
     view: CacheView, part: Literal["attn", "mlp"], sublayer: object, unknown: object, shape: tuple[int, ...] | None
 ) -> _OutputMap:
-    """Read the map from the weights. If `unknown` (a layer of unknown class) is given, compute it from its outputs."""
+    """Read the map from the weights. If `unknown` (a layer of unknown class) is given, call it to compute the map."""
     try:
         if unknown is not None:
             found = linear_map_of(unknown, view, None if shape is None else shape[0] * shape[1])
@@ -124,7 +124,10 @@ def _out_weight(attention: object, shape: tuple[int, ...] | None) -> Tensor | No
 
 
 def neuron_weight(view: CacheView, layer: int) -> Float[Tensor, "d_mlp d_model"] | None:
-    """The output weights of a layer's neurons. None if its MLP has no single matrix (a mixture of experts)."""
+    """The output weights of a layer's neurons. None if the MLP has no single matrix, or the matrix cannot be read.
+
+    A mixture of experts has no single matrix.
+    """
     return _output_map(view, layer, "mlp").weight
 
 

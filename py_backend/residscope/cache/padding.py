@@ -7,8 +7,8 @@ All other code takes the first and the last real token of each prompt from here.
 2. The mask that shows in the cached attention patterns. No token attends to a masked token, in any layer or head.
    - Leading padding: no real token attends to it. Also, it consists of one repeated token, or its rows attend to
      everything equally or to nothing. Without this second condition, a packed text could count as padding.
-   - Trailing padding: no padding token attends to itself or to another padding token, and the first padding token
-     attends to the last real token. A sliding window does not cause such zeros.
+   - Trailing padding: each padding token attends to no padding token (also not to itself), or to several tokens
+     equally. The first padding token attends to the last real token. A sliding window does not cause such zeros.
    - Very small attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each
      head of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens
@@ -19,7 +19,8 @@ All other code takes the first and the last real token of each prompt from here.
    - If the padding token is also the end of text, copies at the end of prompts are counted. If some prompt ends without
      a copy, all copies are padding. If every prompt ends with a copy, and some prompt with exactly one, the first copy
      in each prompt is that prompt's own end of text. If every prompt ends with two or more copies, all copies are
-     padding. If the tokenizer adds an end of text, the first copy in each prompt is real in this case, too.
+     padding. If the tokenizer adds an end of text, the first copy in each prompt is real in this case, too. Exception:
+     if some prompt begins with padding, and no prompt ends with more than one copy, all these copies are real.
    - If the padding token is also BOS, copies at the start of prompts are counted. If some prompt begins without a copy,
      all copies are padding. If every prompt begins with exactly two copies, BOS was added twice, and both are real. If
      every prompt begins with exactly one copy, it is the BOS that TransformerLens adds. In all other cases the last
@@ -104,7 +105,7 @@ class Padding:
 
 
 def padding(view: CacheView) -> Padding:
-    """Return the padding of this cache. Empty if the user chose to treat padding as real (`view.padding_is_real`)."""
+    """Return the padding of this cache. There is none if it counts as real by the user's choice."""
     if view.part_of is not None:
         whole, prompts = view.part_of
         return padding(whole).of(prompts)

@@ -88,8 +88,8 @@ def _span(
 
     Args:
         patterns: The prompt's attention patterns `[head, pos, pos]`, one for each layer.
-        reads_itself: Whether each token attends to itself, in any head.
-        reads_previous: Whether each token attends to the token before it, in any head.
+        reads_itself: Whether each token attends to itself, in any head of any layer.
+        reads_previous: Whether each token attends to the token before it, in any head of any layer.
         row: The prompt's token ids.
     """
     size = len(reads_itself)
@@ -127,9 +127,9 @@ def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[li
     """The probability that, without a mask, rounding alone makes the zeros that look like a mask.
 
     A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
-    token) is exactly 0. The share is computed as if one more token were 0 and one more were not, because few tokens
-    are weak evidence. The heads' probabilities are multiplied. But heads may round to 0 at the same tokens, so the
-    result is at least the share of real tokens that do not attend to themselves in any head.
+    token) is exactly 0. Two tokens are added to the count, one with 0 and one without, because few tokens are weak
+    evidence. The heads' probabilities are multiplied. But heads may round to 0 at the same tokens, so the result is at
+    least the share of real tokens that do not attend to themselves in any head.
     """
     places = [(at, q) for at, (first, last) in enumerate(spans) for q in range(first + 1, last + 1)]
     prompts, queries = [at for at, _ in places], [q for _, q in places]

@@ -42,7 +42,10 @@ class Point:
     unweighted: bool = False
 
     def stream(self, view: CacheView) -> str:
-        """Return the name of the stream's activation. If only the norm's equal input was cached, return that name."""
+        """Return the name of the stream's activation.
+
+        If only the norm's input was cached, which is the same vector, return the name of this input.
+        """
         if self.place.kind == "final_post":
             return f"blocks.{view.n_layers - 1}.hook_resid_post"
         own = view.before(self.layer) if self.place.kind == "pre" else f"blocks.{self.layer}.hook_resid_mid"

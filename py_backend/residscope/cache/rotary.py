@@ -1,7 +1,7 @@
 """The stages between a head's projection and its scores: norms and rotations of queries and keys.
 
 The scales of norms are frozen as in the run. No code here depends on a model's name. `kinds` lists the rotations that
-the cache and the modules allow, and `score_rule` compares their results with the cached scores.
+the cache and the modules allow, and `score_rule_search` compares their results with the cached scores.
 """
 
 from __future__ import annotations

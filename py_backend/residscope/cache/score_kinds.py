@@ -39,7 +39,7 @@ class Rule:
 
     Attributes:
         kind: The norms and the rotation of queries and keys.
-        scale: τ. None if τ differs between destinations.
+        scale: The factor τ of the products of queries and keys. None if τ differs between destinations.
         slope: The number that the position bias adds for each position of the source (ALiBi). 0 without such a bias.
         cap: The soft-cap of the scores. 0 without one.
         error: The largest error on the destinations and sources that were tried.

@@ -51,7 +51,7 @@ class HeadScores:
         return head_vectors(other or self.reader, self.rule.kind, side, positions, self.reader)
 
     def scales(self, destination: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return τ at one destination of each prompt.
+        """Return τ, the factor of the products of queries and keys, at one destination of each prompt.
 
         Raises:
             ResidscopeError: If τ differs between destinations, and this destination has too few sources to find τ.

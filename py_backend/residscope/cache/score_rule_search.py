@@ -33,7 +33,7 @@ def find_rule(reader: HeadReader) -> Rule:
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
         if kind in tried or (kind.rotation is not None and kind.rotation.table not in tables_of(reader, kind.rotation)):
-            continue  # this layer does not have the rotary table of the other layer
+            continue  # this layer does not have the rotary table of this rotation
         tried.add(kind)
         rule = trial.best_rule(kind)
         if best is None or rule.error / rule.tolerance < best.error / best.tolerance:
@@ -63,7 +63,7 @@ def find_rule(reader: HeadReader) -> Rule:
 
 
 _KNOWN = 6
-"""The number of rules that are remembered for the next head. A model may have several (local and global attention)."""
+"""At most this many kinds are remembered for other heads. A model may have several (local and global attention)."""
 
 
 _BELOW_CAP, _ENOUGH = 1e-2, 4
@@ -134,7 +134,7 @@ class _Trial:
         return int((below > _BELOW_CAP).sum()) >= _ENOUGH
 
     def best_rule(self, kind: Kind) -> Rule:
-        """The rule of this kind with the smallest error."""
+        """A rule of this kind whose error is within its tolerance. If there is none, a rule with a small error."""
         q = head_vectors(self.reader, kind, "q", self.destinations).used
         k = head_vectors(self.reader, kind, "k", self.sources).used
         products, known = q @ k.transpose(-1, -2), self.known

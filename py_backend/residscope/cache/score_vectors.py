@@ -24,7 +24,7 @@ def norm_module(attention: object, side: SideName) -> Any:
 
 
 def tables_of(reader: HeadReader, kind: RotationKind) -> dict[str, tuple[Tensor, Tensor]]:
-    """Tables of this layer. They include this rotation's table, if the layer has it."""
+    """Cosines and sines that this layer may use (see `tables`), with those of this rotation if the layer has them."""
     return tables(reader.view, reader.layer, reader.width, kind.table)
 
 
@@ -35,7 +35,10 @@ def head_vectors(
     positions: Int[Tensor, "batch read"],
     turning: HeadReader | None = None,
 ) -> HeadVectors:
-    """A head's queries or keys at some positions, with the stages of this kind. `turning` gives the rotation."""
+    """A head's queries or keys at some positions, with the stages of this kind.
+
+    The run of `turning` (by default `reader`) gives the rotation.
+    """
     raw = reader.raw(side, positions)
     stages: list[Stage] = []
     turn: Stage | None = None
@@ -66,7 +69,10 @@ def _prompts(view: CacheView) -> range:
 def _frozen(
     reader: HeadReader, kind: NormKind, side: SideName, x: Float[Tensor, "batch read d_head"], positions: Tensor
 ) -> FrozenNorm:
-    """A norm of queries or keys, whose scale is frozen at that of these vectors."""
+    """A norm of queries or keys, with a frozen scale: that of the vectors `x`.
+
+    If the norm is over all heads at once, the scale is that of all heads' vectors.
+    """
     attention = reader.view.model.blocks[reader.layer].attn
     module = None if kind.unit else norm_module(attention, side)
     if module is None:

@@ -250,7 +250,7 @@ def _before_space(tokens: TokenText, at: int) -> int:
 
 
 def _openings(tokens: TokenText) -> Iterator[tuple[int, int, str]]:
-    """The first token of each turn, the first token after its role, and the role."""
+    """The first token of each turn, the first token of the turn's text, and the role."""
     for at in range(len(tokens)):
         if not tokens.special[at]:
             continue

@@ -25,7 +25,10 @@ def weights_step(model: object) -> float:
 
 
 def stored_step(activations: Mapping[str, Tensor]) -> float:
-    """Return the rounding step of a coarser dtype in which the stream was once stored. 0 if its values show none."""
+    """Return the rounding step of a coarser dtype in which the activations were once stored.
+
+    0 if the values of the stream, or of heads' outputs, show no such dtype.
+    """
     import torch
 
     points = [t for name, t in activations.items() if name.endswith(("hook_resid_post", "hook_z"))]

@@ -50,7 +50,7 @@ class Structure:
 
     @property
     def layers(self) -> int:
-        """The number of layers before the point. For `mid`, only the attention of the last one is before the point."""
+        """The number of layers before the point. At a `mid` point, the MLP of the last of these layers is after it."""
         layer = self.point.layer
         return self.view.n_layers if layer is None else layer + (self.point.kind == "mid")
 
@@ -84,7 +84,7 @@ class Structure:
 
     @property
     def read_where_it_enters(self) -> bool:
-        """Whether `embed` is the stream before layer 0, because the cached embeddings do not add up to this stream."""
+        """Whether `embed` is the stream before layer 0: embeddings have another width, or are not all cached."""
         if self.projects_embeddings:
             return True
         names = ["hook_embed"] + ["hook_pos_embed"] * (
@@ -121,7 +121,7 @@ class Structure:
         return pieces
 
     def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> ComponentTerms:
-        """The cached rows of a layer: one row for each sublayer. If one is missing, one row for the whole layer.
+        """The rows of a layer: one row for each sublayer. If one is missing, one row for the whole layer, if possible.
 
         Args:
             layer: The layer.

@@ -1,4 +1,4 @@
-"""Words about the structure of a model: which layers, why sums differ, and what too coarse numbers hide."""
+"""Notes on why outputs do not add up as expected: possible causes, training mode, too coarse numbers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ _VARIES = "∗"
 
 
 def token_labels(view: CacheView, prompt: int | None) -> list[TokenLabel]:
-    """Return the labels of one prompt's tokens. With `prompt=None`, return what all prompts have in common."""
+    """Return the labels of one prompt's tokens. With `prompt=None`, return what all prompts have in common.
+
+    Without token ids, the labels are the numbers of the positions.
+    """
     tokens = view.tokens
     if tokens is None:
         return [TokenLabel(str(position)) for position in range(view.n_pos)]

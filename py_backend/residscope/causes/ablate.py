@@ -64,9 +64,9 @@ def ablate(
     """Run the model with components replaced, and measure by how much the target changes.
 
     The model is run on the cache's own tokens. First it is run unchanged. If this run's activations or target differ
-    from the cached ones, nothing is measured. Then each component is replaced in a run of its own. Blocks before the
-    replaced component are not run again. The model, its hooks, the cache, the grad mode and random generators are not
-    changed. The user's own hooks on the model act in each run, as usual.
+    from the cached ones, nothing is measured. Then each component is replaced in a run of its own. Where possible, the
+    blocks before the replaced component are not run again. The model, its hooks, the cache, the grad mode and random
+    generators are not changed. The user's own hooks on the model act in each run, as usual.
 
     Args:
         cache: An `ActivationCache`.
@@ -89,7 +89,7 @@ def ablate(
             `[pos]`, for all prompts): the activations of a run on these tokens.
         positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions, the
             same for all prompts. Padding is never replaced.
-        of: `"z"`: the outputs of heads. `"attn_out"`, `"mlp_out"`: the outputs of whole sublayers, of `layers`.
+        of: `"z"`: the outputs of heads. `"attn_out"`, `"mlp_out"`: the outputs of whole sublayers.
         layers: The layers for `"attn_out"` and `"mlp_out"`. None: all.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         together: Whether all components are replaced at once, in one run.

@@ -1,7 +1,7 @@
 """How the stream carries a component's output to a later layer, if everything between is held at its cached values.
 
-`Structure` gives the factors by which the stream multiplies these outputs. A test checks the factors. It makes a run in
-which everything that layers add to the stream is held at its cached value, plus noise on the tested outputs. The stream
+The stream multiplies the output by a factor (`Carry.factor`). A test checks these factors. It makes a run in which
+everything that layers add to the stream is held at its cached value, plus noise on the tested outputs. The stream
 before each layer must then differ from the cached stream by the sum of these noises, each times its factor.
 """
 
@@ -79,7 +79,7 @@ class Carry:
                 )
 
     def _frozen(self, layer: int, added: Tensor | None) -> list[tuple[Place, Edit]]:
-        """Edits that hold everything that a layer adds. `added` is the noise on the output that is tested, if any."""
+        """Edits that hold all that a layer adds at its cached value. `added`: noise on the tested output, if any."""
         view, edits = self._measurement.view, list[tuple[Place, Edit]]()
         kinds: tuple[SiteKind, ...] = ("attn_out", "mlp_out")
         for kind in kinds:

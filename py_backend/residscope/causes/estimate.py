@@ -47,8 +47,8 @@ def estimate(
 
     Args:
         cache: The `ActivationCache` whose run would be changed.
-        source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"` or token ids as in
-            `ablate`.
+        source: The `ActivationCache` whose activations would be put in, or `"zero"`, `"mean"`, one prompt
+            `(cache, 2)` or token ids, as in `ablate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: What would be replaced, as in `patch`. `"q"`, `"k"`, `"v"`: one head at a time gets the source's query, key
             or value, after its norm, and rotated for its position in `cache`. `"pattern"`: one head at a time gets the

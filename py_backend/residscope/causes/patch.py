@@ -62,7 +62,7 @@ def patch(
     Args:
         cache: The `ActivationCache` whose run is changed.
         source: The `ActivationCache` whose activations are put in. It needs the same number of positions, and the same
-            number of prompts or one.
+            number of prompts or one. Or `"zero"`, `"mean"`, one prompt `(cache, 2)` or token ids, as in `ablate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: the output of each sublayer. `"resid_pre"`: the
             stream before each layer. `"q"`, `"k"`, `"v"`, `"pattern"`: the query, key, value or pattern of one head at

@@ -31,7 +31,7 @@ class Patching:
             NaN in prompts in which this difference is too small to divide by. None if `source` is None.
         before: `[batch]`, the target in the cached run.
         source: `[batch]`, the target in the source. None if it is not known, if the source is one prompt for several,
-            or if the activations do not come from another cache.
+            if one prompt of a cache was named (`(cache, 2)`), or if the activations do not come from another cache.
         direction: Which run gets which activations, in words. Patching in the other direction gives other numbers.
         at: The kind of the replaced activations.
         components: The components, in the order in which `effects` holds them.

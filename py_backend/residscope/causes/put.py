@@ -55,7 +55,7 @@ def put_in(measurement: Measurement, source: object, at: SiteKind | Part, where:
     """What is put into the run, given the arguments `source` and `at` of the user."""
     if at in PARTS:
         reading = Rereading(
-            measurement, at, where, lambda kinds: replacement(measurement.replay, source, kinds, "source")
+            measurement, at, where, lambda inputs: replacement(measurement.replay, source, inputs, "source")
         )
         return Put("z", reading.where, reading.replacement(), reading)
     sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]

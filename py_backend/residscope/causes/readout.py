@@ -33,7 +33,7 @@ class RunReadout:
         where: The position of each prompt at which the target is read.
         frozen: The readout of the cached run.
         norm: The final norm.
-        scale: The cached scale of the final norm, `[batch]`.
+        scale: The scale of the final norm in the cached run, `[batch]`.
         columns: Functionals of the norm's output: one for the target, or with a soft-cap one for each answer token.
         offset: The number that is added to each functional.
         weights: The weight of each token in the target. None if there is one functional for the target.

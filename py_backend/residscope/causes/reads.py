@@ -29,7 +29,7 @@ WORDS: dict[Read, str] = {"q": "query", "k": "key", "v": "value"}
 
 @dataclass(frozen=True)
 class ReadSite:
-    """The module whose output is one input of all heads of a layer, such as their queries.
+    """A module whose output is recorded or replaced, such as the queries of all heads of a layer.
 
     Attributes:
         layer: The layer.

@@ -36,13 +36,13 @@ class Replacement:
     notes: list[str] = field(default_factory=list[str])
 
 
-def replacement(replay: Replay, given: object, kinds: Sequence[Source], name: str = "replace") -> Replacement:
+def replacement(replay: Replay, given: object, sites: Sequence[Source], name: str = "replace") -> Replacement:
     """Return the replacement that a user named.
 
     Args:
         replay: The run that is changed.
         given: `"zero"`, `"mean"`, another cache, one of its prompts `(cache, 2)`, or token ids.
-        kinds: The sites that need it.
+        sites: The sites whose activations may be replaced.
         name: The name of the argument, for error messages.
 
     Raises:
@@ -64,7 +64,7 @@ def replacement(replay: Replay, given: object, kinds: Sequence[Source], name: st
         other = CacheView(given, model=view.model)
         prompt = None if prompt is None else other.check_prompt(prompt)
         return of_other_cache(view, other, name, other_model=is_other, prompt=prompt)
-    return _other_run(replay, given, kinds, name)
+    return _other_run(replay, given, sites, name)
 
 
 def _is_numbers(given: object) -> bool:
@@ -107,7 +107,8 @@ def of_other_cache(
         other: The other cache.
         argument: The name of the argument, for error messages.
         other_model: Whether another model made the other cache.
-        prompt: The prompt of the other cache that is put into all prompts. None: each prompt gets its own.
+        prompt: The prompt of the other cache that is put into all prompts. None: each prompt gets its own, or
+            the only one.
 
     Raises:
         ResidscopeError: If the other cache does not fit.
@@ -138,7 +139,7 @@ def of_other_cache(
     return Replacement(words, of, notes)
 
 
-def _other_run(replay: Replay, given: object, kinds: Sequence[Source], argument: str) -> Replacement:
+def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument: str) -> Replacement:
     import torch
 
     view = replay.view
@@ -158,9 +159,9 @@ def _other_run(replay: Replay, given: object, kinds: Sequence[Source], argument:
             f"`{argument}=` has the shape {list(tokens.shape)}, but the cache holds {view.batch} prompts of "
             f"{view.n_pos} positions: give one prompt for each of them, or one for all.",
         )
-    words = int(getattr(view.cfg, "d_vocab", 0) or 0)
-    if bool((tokens < 0).any()) or (words and bool((tokens >= words).any())):
-        raise ResidscopeError(argument, f"`{argument}=` holds token ids outside the vocabulary (0 to {words - 1}).")
+    size = int(getattr(view.cfg, "d_vocab", 0) or 0)
+    if bool((tokens < 0).any()) or (size and bool((tokens >= size).any())):
+        raise ResidscopeError(argument, f"`{argument}=` holds token ids outside the vocabulary (0 to {size - 1}).")
     tokens, mask = tokens.to(replay.tokens), replay.mask
     if mask is not None:  # the mask also fits other prompts that are padded at the same places
         padding = mask.to(tokens.device) == 0
@@ -170,7 +171,7 @@ def _other_run(replay: Replay, given: object, kinds: Sequence[Source], argument:
         tokens = tokens.expand(view.batch, -1)  # the user's hooks may need as many prompts as the cache has
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
-        for site in kinds:
+        for site in sites:
             own.after(site.module, _kept(site, values, len(tokens)))
         whole_run(view, tokens, mask, own, record=False, keep=False)
     return Replacement(
