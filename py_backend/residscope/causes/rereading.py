@@ -199,7 +199,7 @@ class Rereading:
         return change
 
     def by_source(self, layer: int, slope: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head"]:
-        """The estimated effect for each source, if only the key or value of this source is the other run's.
+        """The estimated effect for each source, if only its key or value is taken from the other run.
 
         Args:
             layer: The layer.

@@ -188,7 +188,7 @@ def noise(stream: Tensor) -> Tensor:
 
 
 def perturbing(once: Run, batch: int, added: Tensor) -> Before:
-    """Return a change of the first block's arguments: it adds `added` to the stream after the first `batch` prompts."""
+    """Return a change of the first block's arguments. It adds `added` to the stream of all prompts from `batch` on."""
     import torch
 
     place = once.arguments[0].stream if once.arguments[0] is not None else 0
@@ -211,7 +211,7 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
         blocks: The blocks.
         once: The whole run of the batch.
         twice: The whole run of the batch twice, with noise in its second half.
-        added: This noise. It was added to the stream before the first block, after this stream was recorded.
+        added: The noise. `twice.streams[0]` was recorded before the noise was added.
         past: Returns a new key/value cache of earlier positions, for the batch twice.
 
     Raises:
@@ -247,7 +247,7 @@ _NOISE = 0.3
 
 
 def check(blocks: Tensor, whole: Tensor, clean: Tensor, layer: int) -> None:
-    """Compare the stream after a layer in blocks called by themselves with that in a whole run.
+    """Compare the streams after a layer in two runs: one that called the blocks by themselves, and a whole run.
 
     Args:
         blocks: The stream from the blocks, for the unchanged and then for the changed batch.

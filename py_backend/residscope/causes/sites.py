@@ -183,8 +183,8 @@ def _inner_shape(view: CacheView, kind: SiteKind, layer: int) -> tuple[int, ...]
     width = tensor.numel() // places
     if kind != "z":
         return (width,) if tensor.shape[-1] == width else None
-    # The width of a head is that of `W_O`. In latent attention, values may be wider than keys, and the cache cuts `z`
-    # by the width of keys.
+    # The width of a head is that of `W_O`. In latent attention, values may have another width than keys, and the cache
+    # cuts `z` by the width of keys.
     W_O = out_weight(view, layer)
     shape = tuple(tensor.shape[-2:]) if W_O is None else tuple(W_O.shape[:2])
     return shape if shape[0] * shape[1] == width else None

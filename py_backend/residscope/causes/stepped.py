@@ -1,6 +1,6 @@
 """Effects measured in steps, for the panel: first estimates of all effects, then runs, the largest estimates first.
 
-Between two steps no hook is on the model, and the user's cells may run.
+Between two steps no hook of Residscope is on the model, and the user's cells may run.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def steps(
         most: Returns the largest number of runs for the next step.
 
     Yields:
-        After each step. At this time no hook is on the model.
+        After each step. At this time no hook of Residscope is on the model.
 
     Raises:
         ResidscopeError: If the run differs from the cached run, or the target or the replaced activations are
@@ -179,7 +179,7 @@ def _estimates(
 
 
 def _largest_first(into: Measured) -> list[int]:
-    """The rows that are not measured yet, with the largest estimates first. Without estimates, by direct effects."""
+    """The rows that are not measured yet, with the largest estimates first. Without estimates, direct effects count."""
     assert into.total is not None
     guess = into.direct if into.estimate is None else into.estimate
     size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nan_to_num(0.0).mean(-1)

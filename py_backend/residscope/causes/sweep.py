@@ -106,7 +106,7 @@ class Sweep:
     def steps(
         self, patches: Sequence[Patch], total: Tensor, direct: Tensor, most: Callable[[], int] | None = None
     ) -> Iterator[list[int]]:
-        """Measure batch by batch, and yield the rows of each batch. Between two batches no hook is on the model.
+        """Measure batch by batch, and yield the rows of each batch. Between batches, no hook of Residscope is left.
 
         Args:
             patches: The patches, the most urgent first.
@@ -209,7 +209,7 @@ class Sweep:
             select: The entries that are changed.
             value: The new values.
             originals: Gets the activation before the change.
-            unchanged: A copy of the batch in which nothing was changed before this activation.
+            unchanged: The index of a copy of the batch in which nothing was changed before this activation.
         """
         import torch
 
@@ -226,7 +226,7 @@ class Sweep:
     def _change_at_target(
         self, site: Site, select: Tensor, value: Tensor, before: Tensor, start: int
     ) -> Float[Tensor, "patch batch *inner"]:
-        """The change of the activation at the target's position by each patch. `before` begins at position `start`."""
+        """The change that each patch makes at the target's position. `before` begins at position `start`."""
         import torch
 
         of = self.measurement
@@ -266,9 +266,9 @@ def _batches(patches: Sequence[Patch], most: Callable[[], int], *, two_layers: b
     Args:
         patches: The patches.
         most: Returns the largest number of patches in the next batch.
-        two_layers: Whether the patches of the next layer are added if they all fit. This is faster if each run has only
-            one position: then the number of calls of blocks matters more than the block that the added patches do not
-            need.
+        two_layers: Whether the patches of the next layer are added if they all fit. The added patches then pass through
+            one block that they do not need. This is still faster if each run has only one position, because fewer
+            calls of blocks are made.
     """
     left: dict[int, list[int]] = {}
     for row, patch in enumerate(patches):

@@ -54,9 +54,9 @@ class Tape:
                 own.after(option.module, adding(option))
 
     def slopes(self, sites: list[Site], value: Callable[[Tensor], Tensor], prompts: int) -> list[Tensor] | None:
-        """The gradient, at each site, of a value that is read from the final stream, `[batch, pos, *inner]`.
+        """The gradients at the sites, each `[batch, pos, *inner]`, of a value that is read from the final stream.
 
-        None if it cannot be computed. The autograd graph is released.
+        None if they cannot be computed. The autograd graph is released.
         """
         import torch
 
@@ -86,7 +86,7 @@ def stoppable(_slope: Tensor) -> None:
 
 
 def can_tape(model: Any) -> bool:
-    """Whether a run of the model may be recorded: no hook may notice it, and autograd can use the weights."""
+    """Whether a run may be recorded on a tape: no hook of the user may notice it, and autograd can use the weights."""
     return (
         not has_user_hooks(model)
         and not has_backward_hooks(model)

@@ -1,4 +1,4 @@
-"""Restores what belongs to the user after a run: random generators, the default dtype, modules' attributes."""
+"""After a run, restores what belongs to the user: random generators, the default dtype, modules' attributes."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ def without(
 ) -> ActivationCache | dict[str, Tensor]:
     """Run the model once more with heads replaced, all at once, and return this run as a cache.
 
-    The result is what `run_with_cache` returns with hooks on these heads, with the names in `cache`. Compare it with
-    the cached run, `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`, or show it with
-    `residscope.inspect`.
+    The result is what `run_with_cache` returns with hooks on these heads, with the names in `cache`. It lacks the
+    activations that even an unchanged run does not give as they are in `cache`. Compare it with the cached run,
+    `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`, or show it with `residscope.inspect`.
 
     Args:
         cache: An `ActivationCache`.

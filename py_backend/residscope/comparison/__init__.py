@@ -1,1 +1,1 @@
-"""Compares two runs: the differences in what components write, and in how the target is read from it."""
+"""Compares two runs: differences in what components write, and in how the target is read from what they write."""

@@ -43,7 +43,7 @@ class Alignment:
     notes: list[str] = field(default_factory=list[str])
 
     def of_prompt(self, prompt: int) -> dict[int, int]:
-        """Return the matched position in the second run for each position in the first, in one prompt.
+        """Return the pairs of one prompt as a mapping from positions of the first run to positions of the second.
 
         Raises:
             ResidscopeError: If there are no pairs.

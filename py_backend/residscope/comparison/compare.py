@@ -1,7 +1,7 @@
 """`compare`: how the target differs between two runs, component by component.
 
 A row is r · g: the vector r that a component wrote, times the target's gradient g. Both r and g differ between runs.
-The part (r₂ − r₁)·ḡ comes from different writing, and the part r̄·(g₂ − g₁) from different reading. A bar is the mean
+The part (r₂ − r₁)·ḡ comes from different writing, and the part r̄·(g₂ − g₁) from different reading. r̄ and ḡ are means
 of both runs. The sum of the two parts is exactly r₂·g₂ − r₁·g₁. The parts are computed from r₂·g₁ and r₁·g₂: one
 run's rows times the gradient of the other run.
 """

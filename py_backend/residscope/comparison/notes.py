@@ -67,7 +67,7 @@ def target_notes(
 
 
 def _versus_note(one: HeadScore, two: HeadScore, alignment: Alignment) -> list[str]:
-    """A note if a score is compared with another source in the second run than in the first."""
+    """A note if the source with which a score is compared differs between the runs."""
     if one.target.versus != "most" or one.versus is None or two.versus is None:
         return []
     pairs = zip(one.versus.tolist(), two.versus.tolist(), strict=True)

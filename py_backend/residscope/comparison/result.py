@@ -32,7 +32,7 @@ class Comparison(Attribution):
     those of the second run minus those of the first. Σ rows + constant + unexplained = measured.
 
     A row is a product: the vector r that a component wrote, times the gradient g of the target (the norm's scale and
-    weights, the unembedding). r₂·g₂ − r₁·g₁ = (r₂ − r₁)·ḡ + r̄·(g₂ − g₁). A bar is the mean of both runs.
+    weights, the unembedding). r₂·g₂ − r₁·g₁ = (r₂ − r₁)·ḡ + r̄·(g₂ − g₁). r̄ and ḡ are means of both runs.
 
     Attributes:
         written: (r₂ − r₁)·ḡ: the part from different writing, in the shape of `values`.

@@ -56,7 +56,7 @@ class TokenLensComparison:
         positions: Pairs of a position of the first run and the matched position of the second: the second axis.
         answer_probability: `[point, position]`, the answer's probability, second − first. None if the target has no
             answer token.
-        rank: `[point, position]`, the answer's rank, second − first.
+        rank: `[point, position]`, the answer's rank, second − first. None if the target has no answer token.
         same: `[point, position]`, whether the likeliest token is the same in both runs.
         first: The lens of the first run.
         second: The lens of the second run.
@@ -350,7 +350,7 @@ def _paired(
 
 
 def _at(maps: Attention, places: list[int], view: CacheView, prompt: int | None) -> Attention:
-    """The maps at some positions only, in this order. The notes on padding in the mean are made for these positions."""
+    """The maps at some positions only, in this order. Notes on padding are made for the range of these positions."""
     whole = mean_of_padded(view, prompt)
     notes = [note for note in maps.notes if note not in whole]
     notes += mean_of_padded(view, prompt, range(min(places), max(places) + 1))

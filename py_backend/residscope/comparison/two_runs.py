@@ -119,7 +119,7 @@ def _alike(found: list[_Decomposed], query: Query) -> list[_Decomposed]:
 
 
 def _beside(second: Run, position: Positions, where: Tensor | None, alignment: Alignment) -> Tensor | None:
-    """Where the target is read in the second run: at the matched positions, or where "last" or "all" is in this run."""
+    """Where the target is read in the second run: at the matched positions. "last" and "all" are those of this run."""
     import torch
 
     if where is None or isinstance(position, str):

@@ -165,7 +165,8 @@ _MAX_COMPARED = 10_000
 def key_of(value: Any) -> Hashable:
     """Return the part of a key that stands for a value.
 
-    Equal values have equal keys. But large tensors have equal keys only if they are the same object, unchanged.
+    Equal values of one type have equal keys. But large tensors have equal keys only if they are the same object,
+    unchanged.
 
     Raises:
         NoKeyError: If the value cannot be a part of a key.

@@ -2,9 +2,9 @@
 
 PyTorch releases the interpreter lock (GIL) in each operation, and ipykernel releases it at each step of a message. A
 loop in pure Python then takes the lock, and keeps it for Python's switch interval of 5 ms. In measurements, a
-request of 200 operations with 10 ms of computing took from 70 ms to 30 s. So the interval is shortened while a request
-is answered, and for a short time afterwards, when the reply is sent and the next request may follow. The interval
-applies to the whole process, but it slows down the user's cell only while another thread is waiting.
+request of 200 operations with 10 ms of computing took between 70 ms and 30 s. So the interval is shortened while a
+request is answered, and for a short time afterwards, when the reply is sent and the next request may follow. The
+interval applies to the whole process, but it slows down the user's cell only while another thread is waiting.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _answering: set[object] = set()
 _shortened_until = 0.0
 _usual_interval: float | None = None
 _set_here: set[int] = set()
-"""The intervals that this module has set, in microseconds. Any other interval was set by the user."""
+"""The usual interval, and the intervals that this module has set, in microseconds. Others were set by the user."""
 _restorer: threading.Thread | None = None
 
 

@@ -25,7 +25,7 @@ _LAB = "import sys; sys.path[:] = filter(None, sys.path); from jupyterlab.labapp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Every failure is reported as one sentence on stderr.
+    """Run the command. Failures of known kinds are reported on stderr, without a traceback.
 
     Args:
         argv: The arguments. By default the arguments of the process.

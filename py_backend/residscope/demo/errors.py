@@ -6,7 +6,7 @@ from residscope.errors import ResidscopeError
 
 
 class DemoError(ResidscopeError):
-    """The demo cannot continue. The message is one sentence that says what to do."""
+    """The demo cannot continue. The message says why, and what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__("demo", message)

@@ -212,7 +212,7 @@ def _side_by_side(
         left, top = column / across, 1 - row / down
         right, bottom = left + 0.9 / across, top - 0.65 / down
         layout[f"xaxis{number}"] = axis("from (source)", sources, domain=[left, right], anchor=y, tickangle=-60)
-        # All maps have the same tokens, so only the first map of each row has them on its axis.
+        # All maps have the same destinations, so only the first map of each row has them on its vertical axis.
         named = axis("to (destination)", position_names) if column == 0 else axis("", [])
         layout[f"yaxis{number}"] = named | {"domain": [bottom, top], "anchor": x, "autorange": "reversed"}
         hover = [

@@ -118,7 +118,7 @@ class Script:
                 return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
 
     def _sae_that_reads(self, kind: str, read: str) -> str:
-        """The SAE of this class that encodes this activation, as Python code, or a name for the user to define."""
+        """The SAE of the class `kind` that encodes the activation `read`, as code, or a name for the user to define."""
         for given in self.given.saes.values():
             sae = parts_of(given)[0]
             with suppress(ResidscopeError):
@@ -160,7 +160,7 @@ class Script:
         return self.position_of(self.request.shown.target, self.request.shown.position)
 
     def position_of(self, target: Target, at: Position) -> dict[str, str]:
-        """Return the argument `position=` for another target and position."""
+        """Return the argument `position=` for a target that is read at `at`."""
         if isinstance(target.inner, AttentionScore):
             return {}
         if target.next_token is not None:

@@ -88,7 +88,7 @@ class Views:
 
     @property
     def last(self) -> list[int]:
-        """The last position of each prompt at which the target is read."""
+        """The last position of each prompt at which the target can be read."""
         return self.end if self.shown.target.next_token is None else [max(at - 1, 0) for at in self.end]
 
     def place(self, prompt: int | None, position: Position) -> tuple[int | None, Position]:
@@ -168,7 +168,10 @@ class Views:
         return [Attribute(by, shown.target, None, at) for by in ("accumulated", "head")]
 
     def segments(self, prompt: int | None) -> Requests:
-        """Return the request of the segments of a prompt. Empty in the mean over prompts, and for a short prompt."""
+        """Return the request of the segments of a prompt.
+
+        Empty in the mean over prompts, and for a short prompt if no segments are chosen.
+        """
         by, facts = self.shown.segments, self.facts
         is_mean = prompt is None and len(facts.last) > 1
         if is_mean or (by is None and facts.positions < FEWEST_POSITIONS):

@@ -54,7 +54,7 @@ def _attach() -> None:
     folders = spec and spec.origin and spec.submodule_search_locations
     if folders and PathFinder.find_spec("residscope.hosts", folders):
         import_module("residscope.hosts.comm").attach()
-        import_module("residscope.hosts.execute")  # for a host that can only run code: this code must import nothing
+        import_module("residscope.hosts.execute")  # a host that can only run code takes it from `sys.modules` later
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Moves an attention score to another destination, when the user clicks on another token."""
+"""Moves an attention score to another destination, when `position` of a panel is set in Python."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from residscope.wire.envelope import Buffers, interrupted
 MIME = "application/vnd.residscope+json"
 
 _PIECE_LENGTH = 500_000
-"""An output has at most this many characters."""
+"""An output holds at most this many characters of an answer."""
 
 _MAX_LENGTH = 128_000_000
 """An answer with more characters is not sent, because the host would not accept it."""

@@ -91,8 +91,9 @@ class Panel(Selected, anywidget.AnyWidget):
     Attributes:
         heads: The pinned heads, such as `["L23H3"]`. `"23.3"` and `(23, 3)` are accepted, too.
         prompt: The prompt that is shown, or None for the mean over prompts.
-        position: The destination position. `"last"` means each prompt's last real token, if these positions differ.
-            If an attention score is shown, setting `position` shows the score at this destination.
+        position: The destination position. `"last"` (each prompt's last real token) becomes a number if all prompts end
+            at the same position. If an attention score is shown, setting `position` shows the score at this
+            destination.
         target: The target: `" Mary"`, `(" Mary", " John")`, a list of these, one per prompt, or a target inside the
             model, such as `targets.neuron("L5N123")`. All `answers` of `residscope.attribute` are accepted.
         norm: The logit lens' convention, `"frozen"` or `"recomputed"`.
@@ -103,7 +104,7 @@ class Panel(Selected, anywidget.AnyWidget):
         presentation: How attention is shown: `"matrix"`, `"text"`, or `"all"` (thumbnails of all heads).
         score: The values of the head map: None for each head's contribution, or `"previous"`, `"first"`, `"duplicate"`,
             `"induction"`, `"entropy"`, `"copying"`.
-        tab: The tab that is open below the charts, by its title in small letters: `"attention"`, or `"token-lens"`.
+        tab: The tab that is open below the charts, by its title in small letters, such as `"token-lens"`.
         padding: Whether detected padding is left out (`"found"`) or counts as real (`"none"`).
         trail: The targets that were chosen one after another, each as in `target`. Empty if there is only one. Setting
             the trail shows its last target. Setting `target` to an attention score, an output, a neuron or a direction
@@ -391,7 +392,7 @@ class Panel(Selected, anywidget.AnyWidget):
         resolved = self._service.default_target() if answers is None else targets.resolve(answers)
         check_one_source(resolved)
         # If several traits are set at once, traitlets validates the readable form again. This form does not show
-        # whether the target is the model's own.
+        # whether the target is the default one (`own`).
         if resolved != msgspec.structs.replace(self._resolved, own=False):
             if is_chosen(self._resolved):
                 self._former = Step(self._resolved, self._position_of(self._resolved))
@@ -572,7 +573,7 @@ class Panel(Selected, anywidget.AnyWidget):
             progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
         Raises:
-            ResidscopeError: If `holds` is not one of these, the cache was deleted, or the panel is closed early.
+            ResidscopeError: If `holds` is not one of these, the cache was deleted, or the panel is closed meanwhile.
         """
         if holds not in get_args(Holds):
             known = ", ".join(f'"{one}"' for one in get_args(Holds))
@@ -671,8 +672,9 @@ def inspect(
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
         sae: An SAE or a transcoder as in `residscope.attribute`, a list of several, or a dictionary of several by name.
             The tab "features" shows its features. SAEs in the notebook's variables whose configuration names an
-            activation of this model are found without this.
-        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. Rows are compared with it.
+            activation of this model are found without this argument.
+        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. Sums of rows are compared
+            with it.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.

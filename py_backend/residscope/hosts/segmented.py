@@ -19,10 +19,10 @@ _FORM = (
 
 
 def as_segmented(given: Any) -> Segmented | None:
-    """Return what a user wrote in the form of the wire. Whether a prompt has such segments is not checked.
+    """Convert what a user wrote to the form of the wire. Whether a prompt has such segments is not checked.
 
     Raises:
-        ResidscopeError: If it has an unknown form.
+        ResidscopeError: If `given` has an unknown form.
     """
     if given is None:
         return None
@@ -49,5 +49,5 @@ def _triple(entry: Any) -> dict[str, Any]:
 
 
 def as_given(by: Segmented) -> SegmentBy | list[tuple[str, int, int]]:
-    """Return it in the form that `residscope.segments` takes."""
+    """Convert segments from the form of the wire to the form that `residscope.segments` takes."""
     return by if isinstance(by, str) else [(one.name, one.start, one.end) for one in by]

@@ -168,7 +168,7 @@ def _trait(field: inspect.Field) -> traitlets.TraitType[Any, Any]:
         case inspect.LiteralType():
             return traitlets.Enum(kind.values, field.default, allow_none=optional)
         case inspect.IntType():
-            # An optional number is a prompt or a layer. The panel checks whether it exists.
+            # An optional number is a prompt, a layer or a feature. The panel checks prompts and layers.
             limits: dict[str, Any] = {"allow_none": True} if optional else {"min": kind.ge, "max": kind.le}
             return traitlets.Int(field.default, **limits)
         case _:

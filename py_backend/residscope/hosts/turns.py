@@ -1,7 +1,7 @@
 """Gives turns, between two cells, to runs of the user's model. `serving.turns` explains what a turn is.
 
 JupyterLab and Notebook request a turn by a silent request that the kernel queues among the cells:
-`getattr(sys.modules.get("residscope.hosts.turns"), "take", …)("token")`. It is an execute request, because ipykernel
+`getattr(sys.modules.get("residscope.hosts.turns"), "take", …)("token")`. The request runs code, because ipykernel
 answers comm messages even while an asynchronous cell waits. A host that can only send messages gets a turn when a
 message is answered while no cell is running.
 """
