@@ -1,8 +1,8 @@
 /**
  * `npm run build`: builds the two bundles that are part of the Python package.
  *
- * The wheel's build hook (see pyproject.toml) also runs this script. Then `jupyter-builder` comes from the build
- * environment.
+ * The wheel's build hook (see pyproject.toml) also runs this script. In that case, `jupyter-builder` comes from the
+ * build environment.
  */
 
 import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from "node:fs";

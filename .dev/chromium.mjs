@@ -14,7 +14,10 @@ const usualPlaces = [
     .map((folder) => join(folder, "Google", "Chrome", "Application", "chrome.exe")),
 ];
 
-/** Whether a browser starts. A launcher without its browser (Ubuntu's snap) or a browser without libraries does not. */
+/**
+ * Whether a browser starts. A launcher without its browser (Ubuntu's snap) or a browser without libraries does not. On
+ * Windows, only the file is looked for.
+ */
 function works(path) {
   return Boolean(path) && existsSync(path) && (windows || ask(path, ["--version"]) !== undefined);
 }

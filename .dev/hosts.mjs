@@ -1,6 +1,6 @@
 /**
  * `npm run test:hosts`: tests the sidebar in other releases of JupyterLab. Each release has an environment under
- * `.venv-hosts/`, which contains only that release and the built extension. The kernels use `.venv`.
+ * `.venv-hosts/`, which contains only that release, anywidget and the built extension. The kernels use `.venv`.
  *
  * `npm run test:hosts -- 4.4` tests in the hosts whose names contain "4.4"; arguments after another `--` go to pytest.
  */

@@ -40,7 +40,7 @@ export class Failure extends Error {}
 
 /** Environment variables as if `.venv` were activated. */
 export function environment(extra = {}) {
-  const { PYTHONHOME: _, Path, ...env } = process.env; // on Windows it is called "Path"
+  const { PYTHONHOME: _, Path, ...env } = process.env; // on Windows, PATH is called "Path"
   const path = [binOf(venv), env.PATH ?? Path].filter(Boolean).join(delimiter);
   return { ...env, VIRTUAL_ENV: venv, RESIDSCOPE_PYTHON: python, PATH: path, ...extra };
 }
@@ -63,7 +63,8 @@ export function run(
 
 /**
  * Starts a program in the background. The returned function waits until the program has ended, shows its output, and
- * fails if the exit status is not 0. Its property `ended` is a promise that is fulfilled when the program has ended.
+ * fails if the exit status is not 0. The property `ended` of this function is a promise that is fulfilled when the
+ * program has ended.
  */
 export function begin(command, args, { env = environment(), cwd = root, shell = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));
@@ -90,7 +91,7 @@ export function begin(command, args, { env = environment(), cwd = root, shell = 
   return Object.assign(end, { ended });
 }
 
-/** Ends a program and the programs it has started. */
+/** Ends a program and the programs that it has started; on Windows, only the program. */
 function stop({ pid }) {
   try {
     process.kill(windows ? pid : -pid);
@@ -115,8 +116,8 @@ export function npmIn(cwd, ...args) {
 }
 
 /**
- * The arguments of `run` and `begin` that run npm. If npm runs this script, it is the same npm, because on Windows
- * `npm` is a shell script.
+ * The arguments of `run` and `begin` that run npm. If npm has started this script, Node runs the file of that npm: on
+ * Windows, `npm` itself is a shell script.
  */
 export function npmCommand(...args) {
   const script = process.env.npm_execpath;
@@ -188,7 +189,7 @@ export function summary() {
   }
 }
 
-/** Runs the body of a script. A `Failure` is printed as one sentence, and the exit status is then 1. */
+/** Runs the body of a script. Of a `Failure`, only the message is printed, and the exit status is then 1. */
 export async function main(body) {
   process.on("SIGINT", () => {}); // Ctrl-C ends the running program, and this script ends with it
   try {

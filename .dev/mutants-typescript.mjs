@@ -10,8 +10,8 @@
  *   … --list                                             only lists the mutants that would be tried
  *   … --survivors                                        only mutants that survived when they were last tried
  *
- * The sample depends only on the seed and on each mutant's file, original text and replacement. So a new line elsewhere
- * in a file does not change the sample. No test can detect an equivalent mutant; these are listed with the reason in
+ * The sample depends only on the seed and on the mutants' texts, not on their line numbers. So lines that move do not
+ * change the sample. No test can detect an equivalent mutant; these are listed with the reason in
  * tests/mutants/typescript.json, and do not count. The report goes to test-results/mutants/.
  */
 

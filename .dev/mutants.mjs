@@ -3,7 +3,7 @@
  * fail. A sample takes half an hour.
  *
  * `npm run mutants -- python` or `npm run mutants -- typescript` runs only one language. Further arguments go to
- * tests/mutants/run.py and .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes many hours.
+ * tests/mutants/run.py or .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes many hours.
  */
 
 import { rmSync } from "node:fs";

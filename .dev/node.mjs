@@ -29,7 +29,7 @@ export function setUpNode() {
         if (!(error instanceof Failure)) throw error;
         throw new Failure(
           `${error.message}: the packages of package-lock.json could not be installed; npm says why above. ` +
-            "Nothing was changed. If it says that the lock file does not match a package.json, run `npm install`, " +
+            "The lock file was not changed. If npm says that it does not match a package.json, run `npm install`, " +
             "review the changes in package-lock.json, and commit them.",
         );
       }

@@ -41,7 +41,10 @@ function buildBoth() {
   run(python, ["-m", "build", "--outdir", dist]);
 }
 
-/** More than half is Python with its docstrings. The views are in it twice: for notebooks, and for JupyterLab. */
+/**
+ * The wheel may have this many bytes. More than half is Python with its docstrings. The wheel has the views twice: for
+ * notebooks, and for JupyterLab.
+ */
 const LARGEST = 1280 * 1024;
 
 const kilobytes = (path) => `${(statSync(path).size / 1024).toFixed(0)} kB`;

@@ -23,7 +23,7 @@ import { join } from "node:path";
 import { ask, Failure, inRoot, main, npmIn, pythonOf, run, step, summary } from "./lib.mjs";
 
 const release = inRoot("dist", "release");
-const NOTHING_OPEN = /^## (?:Unreleased|\d)/m;
+const FIRST_SECTION = /^## (?:Unreleased|\d)/m;
 
 /** The version of the package. Fails if the changelog has no section with this version and a date. */
 function checkedVersion(folder) {
@@ -35,7 +35,7 @@ function checkedVersion(folder) {
   if (!new RegExp(`^${heading.replaceAll(".", "\\.")}\\d{4}-\\d{2}-\\d{2}$`, "m").test(changelog)) {
     throw new Failure(`CHANGELOG.md should have a dated section "${heading}YYYY-MM-DD"`);
   }
-  if (changelog.match(NOTHING_OPEN)?.[0] === "## Unreleased") {
+  if (changelog.match(FIRST_SECTION)?.[0] === "## Unreleased") {
     console.log(`Note: the changelog also has unreleased changes, which this release has, too.`);
   }
   return version;

@@ -1,5 +1,5 @@
 /**
- * `npm test`: sets up, then runs all checks, then all tests.
+ * `npm test`: sets up, then runs all checks, then the tests. Those of `npm run test:hosts` and `test:vscode` are apart.
  *
  * `npm test -- python browser` runs only the steps with these names. A step with `beside` starts in the background, at
  * the same time as the step that `beside` names.
@@ -28,8 +28,8 @@ const inPython = (...args) => run(python, ["-m", ...args]);
 const inNode = (file, ...args) => [process.execPath, [inRoot(...file.split("/")), ...args]];
 const inWorkspace = (script, workspace, ...args) => npmCommand("run", script, "--workspace", workspace, ...args);
 
-// Two workers need two thirds of the time. More would not help: a page of JupyterLab uses a whole core, and so does
-// PyTorch.
+// Two workers need two thirds of the time of one. More would not help: a page of JupyterLab uses a whole core, and so
+// does PyTorch.
 const workers = Math.min(2, availableParallelism());
 // Neighbouring tests run in the same process, because they share models and kernels. If one process has no more tests,
 // it takes over some of the other's.

@@ -141,7 +141,7 @@ main(() => {
   if (unknown !== undefined) throw new Failure(`There is no release "${unknown}"; choose from: ${all.join(", ")}.`);
   const isWanted = (name) => wanted.length === 0 || wanted.some((word) => name.startsWith(word));
   setUpPython();
-  linkLabextension(); // a new installation replaces the link by a copy
+  linkLabextension(); // a new installation of the packages replaces the link by a copy
   const leftOut = [];
   for (const entry of releases) {
     if (!isWanted(entry.release)) continue;

@@ -16,7 +16,7 @@ LIVE = {
     "comparing.md": ("compare", "Prompt 0 and prompt 1 of the demo model, compared"),
     "mathematics.md": ("lens", "The likeliest tokens at each layer and position"),
 }
-"""The live page under the title of each chapter that has one, and what it shows."""
+"""Chapters with a live page under the title: the name of this page, and what it shows."""
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
@@ -46,7 +46,7 @@ def _live(config: Any) -> Path:
 
 
 def error_codes(package: Path) -> dict[str, list[str]]:
-    """Return the codes of all errors in the package, with the texts that the source has for each."""
+    """Return the codes of all errors in the package, each with its texts of more than 30 characters."""
     found: dict[str, list[str]] = {}
     for path in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -61,7 +61,7 @@ def error_codes(package: Path) -> dict[str, list[str]]:
 
 
 def _text(node: ast.expr) -> str:
-    """Return the text of a string in the source, with `…` for what is filled in."""
+    """Return the text of a string in the source, with `…` for what is filled in. For other code, return ""."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -73,5 +73,5 @@ def _errors(package: Path) -> str:
     rows = ["| code | such as |", "|---|---|"]
     for code, texts in error_codes(package).items():
         shown = "<br>".join(html.escape(text).replace("|", "\\|").replace("`", "") for text in texts[:2])
-        rows.append(f"| `{code}` | {shown or 'what the text says'} |")
+        rows.append(f"| `{code}` | {shown or 'depends on the case'} |")
     return "\n".join(rows)

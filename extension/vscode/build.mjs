@@ -1,5 +1,5 @@
-// Builds two bundles: the extension, which runs in VS Code's extension host, and its page, which has the views. Writes
-// the licences of the code in both.
+// Builds two bundles: the extension, which runs in VS Code's extension host, and its page, which has the views. Also
+// writes the licences of the code in both, the styles, and the chapters of Help.
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";

@@ -99,7 +99,7 @@ def test_node_packages_are_those_of_the_lock_file_or_a_message_says_what_to_do(
     assert done.returncode == (1 if asked else 0), done.stderr
     if asked:
         [said] = [line for line in done.stderr.splitlines() if line.startswith("✗")]
-        for words in ("package-lock.json", "Nothing was changed", "`npm install`", "commit"):
+        for words in ("package-lock.json", "was not changed", "`npm install`", "commit"):
             assert words in said
 
 

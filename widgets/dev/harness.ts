@@ -1,6 +1,6 @@
-// Opens the panel with recorded replies. The address has options:
+// Opens the panel with recorded replies. The address has options, for example:
 // ?dark&measured=misses&ranking=neurons&layer=1&experts=1&mixers=1&positions-only&notes.
-// With ?layers=&heads=&positions=&prompts=, the replies have a larger shape.
+// With ?layers=&heads=&positions=&prompts=, the replies have a larger shape. The code below has the other options.
 import entry, { type Traits } from "../src/entry/anywidget";
 import { firstTraits } from "../src/state/selectable";
 import { enlargedKernel } from "./enlarged-kernel";

@@ -1,5 +1,5 @@
 // A fake kernel that measures effects in batches, one batch per request, and makes runs without some heads. Its numbers
-// are made up: the direct effects are the contributions that the wrapped kernel replies.
+// are made up. Its direct effects are the contributions that the wrapped kernel replies, as far as there are any.
 import type { Ask } from "../src/wire/client";
 import type { EffectsReply } from "../src/wire/protocol.gen";
 import type { Kernel } from "./fake-model";
@@ -8,9 +8,9 @@ interface Options {
   layers: number;
   heads: number;
   positions: number;
-  /** The number of values that a turn measures. */
+  /** The number of values that one request measures. */
   batch?: number;
-  /** The number of requests in which nothing happens, before the first turn. */
+  /** The number of requests that measure nothing, after the first request, which never measures a value. */
   idle?: number;
   refusal?: string;
 }

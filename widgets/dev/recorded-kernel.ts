@@ -1,5 +1,6 @@
 // A fake kernel that replays Python's replies about the cache of a tiny model. `npm run record` writes them into
-// recording.json. Only replies about typed text, variables and incomplete caches are made up here.
+// recording.json. Replies about typed text, variables, code and pages are made up here. `Options` can change recorded
+// replies.
 import { type Entry, keyOf, type Snapshot, unpacked } from "../src/snapshot/snapshot";
 import { isInside, isNext, targetKey } from "../src/state/target";
 import type { Ask } from "../src/wire/client";

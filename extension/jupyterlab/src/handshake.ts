@@ -9,8 +9,8 @@ import { execute } from "./subshell";
 
 /** Attaches, and returns the state of the link: `ready` if the kernel has the comm target of a compatible version. */
 export async function attach(kernel: Kernel.IKernelConnection, subshell: string | null): Promise<LinkState> {
-  // Only ipykernel has subshells, so a kernel with a subshell runs Python. A busy kernel would not answer this
-  // question.
+  // Only ipykernel has subshells, so a kernel with a subshell runs Python. Then `kernel.info` is not awaited, because a
+  // busy kernel sends it only after its cell.
   if (!subshell && (await kernel.info).language_info.name !== "python") {
     return { kind: "refused", words: "This kernel does not run Python, which TransformerLens needs." };
   }

@@ -1,4 +1,7 @@
-/** The plugin of "Help": a tab with the documentation, which is part of the extension. Nothing is fetched. */
+/**
+ * The plugin of "Help": a tab (in Notebook 7, a dialog) with the documentation, which is part of the extension. No text
+ * comes from the network.
+ */
 
 import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { Dialog, ICommandPalette, MainAreaWidget, WidgetTracker } from "@jupyterlab/apputils";
@@ -80,7 +83,7 @@ export const helpPlugin: JupyterFrontEndPlugin<void> = {
       void tabs.add(tab);
       watch(tab.content.signal, () => {
         void tab.content.view.chapter.value;
-        untracked(() => void tabs.save(tab)); // for the next visit
+        untracked(() => void tabs.save(tab)); // a reload of the page opens this chapter again
       });
       return tab;
     };
@@ -106,7 +109,8 @@ export const helpPlugin: JupyterFrontEndPlugin<void> = {
       },
     });
     palette?.addItem({ command: HELP, category: "Residscope", args: { isPalette: true } });
-    // Panels and the sidebar ask for a chapter by an event. Any part of the page can send it: only our chapters open.
+    // Panels and the sidebar request a chapter by an event. Any part of the page can send such an event, so only the
+    // names of our chapters are accepted.
     document.addEventListener(HELP_EVENT, (event) => {
       const chapter = chapterOf(event);
       if (!chapter) return;

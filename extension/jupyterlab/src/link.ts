@@ -21,7 +21,7 @@ import { RunningCells } from "./running-cells";
 import { createSubshell, deleteSubshell, sendComm } from "./subshell";
 
 const TARGET = "residscope";
-/** If the kernel is idle for this time without a reply, it was restarted. The request is lost, and we attach again. */
+/** If the kernel is idle for this time while we attach, it was restarted and our request is lost: we attach again. */
 const ATTACH_AGAIN_AFTER_MS = 3_000;
 
 type Message = [message: unknown, buffers: DataView[]];
@@ -30,7 +30,7 @@ export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   /** How many cells have ended. */
   readonly cells = state(0);
-  /** Whether a cell is running. Then views request nothing in advance, because that would slow down the cell. */
+  /** Whether a cell is (or may be) running. Then views request nothing in advance, which would slow down the cell. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();
@@ -104,7 +104,7 @@ export class KernelLink implements Link {
       () => undefined,
     );
   }
-  /** A turn comes after the running cell, and before the next one that the user runs. */
+  /** Makes the kernel run the model for a view, after the cells that are running or queued. */
   async takeTurn(token: string): Promise<void> {
     if (this.#kernel) await takeTurn(this.#kernel, token);
   }

@@ -27,7 +27,7 @@ export class JupyterPlaces implements Places {
   readonly focused = state<Place | null>(null);
   readonly running = state<Place[]>([]);
   readonly picked = state<string | null>(null);
-  /** Whether the sidebar follows the focus. Otherwise it stays with the first place that had the focus. */
+  /** Whether the sidebar follows the focus. If not, it stays with its notebook or console while that is open. */
   readonly follow = state(true);
   readonly #connections = new Map<string, Connection>();
   /** The open notebooks and consoles. A notebook and its console have the same path and the same kernel. */
@@ -78,7 +78,7 @@ export class JupyterPlaces implements Places {
     connection?.session?.dispose();
   }
 
-  /** The caches of the kernel at a path. The first call attaches to the kernel, until `forget` is called. */
+  /** The caches of the kernel at a path. The first call attaches to the kernel, and `forget` detaches. */
   caches(path: string): Caches {
     const existing = this.#connections.get(path);
     if (existing) return existing.caches;
@@ -90,7 +90,7 @@ export class JupyterPlaces implements Places {
     return connection.caches;
   }
 
-  /** Connects a path's link to its present kernel. */
+  /** Connects the link of a path to the kernel that the path has now. */
   #connect(path: string): void {
     const connection = this.#connections.get(path);
     if (!connection) return;

@@ -94,7 +94,7 @@ class PanelOutput extends Panel implements Renderer {
     this.#output = output;
     const contents = this.#contents;
     const { id, snapshot } = dataIn(output);
-    // Only the stored picture has changed, because this renderer has just stored it.
+    // In this case only the stored picture has changed: this renderer has just stored it.
     if (id === this.#id && output.trusted && contents?.as === "live") return;
     const checked = snapshot === null ? null : checkSnapshot(snapshot);
     const content = checked?.snapshot ? contentOf(checked.snapshot) : "";
@@ -195,7 +195,7 @@ function dataIn(output: Output): { id: string | null; snapshot: unknown } {
   return { id: typeof id === "string" ? id : null, snapshot: snapshot ?? null };
 }
 
-/** The height in CSS pixels of a picture's line above its panel. */
+/** The height in CSS pixels of the line above the panel in a saved picture. */
 function heightAbovePanel(picture: HTMLElement): number {
   const panel = picture.querySelector(".residscope .rs-box");
   return panel ? panel.getBoundingClientRect().top - picture.getBoundingClientRect().top : 0;
@@ -212,7 +212,7 @@ function sentenceFor(checked: Checked | null, trusted: boolean): string {
   return `A Residscope panel. ${why} Run its cell to create it again.${limit}`;
 }
 
-/** Waits until the notebook has its kernel. ipywidgets waits for the same event, and has then handled it. */
+/** Waits until the notebook has its kernel, and until ipywidgets, which waits for the same event, has handled it. */
 async function kernelReady(context: Context): Promise<void> {
   await context.ready;
   await new Promise((resolve) => setTimeout(resolve));
@@ -231,7 +231,7 @@ async function kernelHas(context: Context, id: string): Promise<boolean> {
   }
 }
 
-/** Waits until a panel is drawn in this element. */
+/** Waits until this element has a panel that is drawn or shows an error, or until `signal` aborts. */
 function drawn(node: HTMLElement, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const check = (): void => {

@@ -8,7 +8,7 @@ const KERNEL_INFO_MS = 300;
 const sender = (kernel: Kernel.IKernelConnection) => ({ username: kernel.username, session: kernel.clientId });
 
 /**
- * Creates a subshell; null if the kernel does not support them.
+ * Creates a subshell, and returns its id; null if the kernel does not support subshells or creates none.
  *
  * A busy kernel sends its kernel info only after its cell. So a page that was reloaded during the cell cannot find out
  * whether the kernel supports subshells. It requests a subshell anyway, because the kernel answers on the control
@@ -43,7 +43,10 @@ export function deleteSubshell(kernel: Kernel.IKernelConnection, subshell: strin
   kernel.sendControlMessage(message, true, true).done.catch(() => undefined);
 }
 
-/** Runs code without `In[n]`, history or output, and returns the value of each expression as a MIME bundle. */
+/**
+ * Runs code without `In[n]`, history or output, and returns the value of each expression as a MIME bundle. If an
+ * expression failed, its bundle is empty.
+ */
 export async function execute(
   kernel: Kernel.IKernelConnection,
   subshell: string | null,
@@ -67,7 +70,7 @@ export async function execute(
   const { content } = (await kernel.sendShellMessage(message, true, true).done) as KernelMessage.IExecuteReplyMsg;
   if (content.status !== "ok")
     throw new Error(
-      "ename" in content ? `${String(content.ename)}: ${String(content.evalue)}` : "The kernel did not run it.",
+      "ename" in content ? `${String(content.ename)}: ${String(content.evalue)}` : "The kernel did not run the code.",
     );
   const values = (content.user_expressions ?? {}) as Record<
     string,

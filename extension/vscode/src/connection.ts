@@ -55,7 +55,7 @@ export class Connection {
   #isDenied = false;
   /** The number of running cells. */
   #cells: number;
-  /** The signal of the wait for a lost kernel, which ends when the kernel runs or time is up; null if nothing waits. */
+  /** While we wait for a lost kernel: a signal that aborts when the kernel runs again or time is up. Otherwise null. */
   #returning: AbortSignal | null = null;
 
   constructor(

@@ -19,7 +19,10 @@ const OTHER = "This kernel does not run Python, which TransformerLens needs.";
 export const DIED: LinkState = { kind: "none", words: "The kernel has died. Restart it, and run the cells again." };
 
 const ACT = "Manage access";
-/** Also used if a request fails twice, because an older Jupyter extension does not report the reason. */
+/**
+ * Also used if attaching gives no output twice, or if an idle kernel does not run a request: an older Jupyter extension
+ * does not report the reason.
+ */
 export const DENIED: LinkState = {
   kind: "refused",
   act: ACT,

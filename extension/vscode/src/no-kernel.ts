@@ -5,7 +5,7 @@ import { coded } from "@residscope/widgets/node";
 
 /** What is known about the end of the notebook's last kernel. */
 export type LastKernel =
-  /** No cache of a kernel was shown in this window. */
+  /** Nothing: no cache of this notebook was shown, or the notebook was renamed. */
   | { cause: "none" }
   /** The window was reloaded, or the notebook was closed and opened again. Before, a cache of this name was shown. */
   | { cause: "window" | "notebook"; name: string }

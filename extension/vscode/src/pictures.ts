@@ -5,7 +5,7 @@ import { FileType, Uri, workspace } from "vscode";
 
 /** At most this many pictures are kept: those that were stored last. */
 const MAX_PICTURES = 20;
-/** A view's pictures are never larger than this. */
+/** A larger picture is neither stored nor read. */
 const MAX_BYTES = 3_000_000;
 
 export class Pictures {
@@ -14,7 +14,7 @@ export class Pictures {
 
   constructor(readonly folder: Uri) {}
 
-  /** The picture of a notebook's cache, as the page wrote it; null if there is none. */
+  /** The picture of a notebook's cache, as the page wrote it; null if there is none, or if it cannot be read. */
   get(path: string, name: string): Promise<string | null> {
     const file = this.#file(path, name);
     return this.#afterLast(async () => {

@@ -52,7 +52,10 @@ export class Pieces {
     return this.#incomplete.has(id);
   }
 
-  /** Adds a piece, and returns the answer if it is complete. If it exceeds a limit, the answer is a failure at once. */
+  /**
+   * Adds a piece, and returns the answer if it is complete; else null. If the answer exceeds a limit, a failure is
+   * returned in its place at once. A piece that is not valid, or that belongs to no request, is ignored.
+   */
   take({ id, piece, pieces, text }: OutputData): Answered | null {
     if (typeof id !== "string" || !this.#asked.has(id) || typeof text !== "string") return null;
     if (!isCount(pieces) || !isCount(piece) || piece >= pieces) return null;

@@ -23,7 +23,7 @@ export type OutputData = Record<string, unknown>;
 
 /**
  * Yields the outputs that have our MIME type and this token. It ignores all others, such as warnings on stderr and the
- * output of other code. An error is thrown only at the end, because it may come from other code.
+ * output of other code. An error among the outputs is thrown only at the end, because it may come from other code.
  */
 export async function* run(kernel: Kernel, expression: string, token: string): AsyncGenerator<OutputData> {
   let trouble: string | null = null;

@@ -129,7 +129,7 @@ describe("while attaching", () => {
     expect(connection.state.kind).toBe("ready");
   });
 
-  it("names the setting if VS Code does not react, and is ready when the user allows access", async () => {
+  it("names the command if VS Code does not react, and is ready when the user allows access", async () => {
     vi.useFakeTimers();
     let allow = (): void => undefined;
     kernel.gate = new Promise((resolve) => (allow = resolve));

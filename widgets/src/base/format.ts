@@ -5,9 +5,12 @@ import { MARKS } from "./look.gen";
 // Numbers that are shown together (in a map, a ranking, a chart) have the same number of decimals. The number farthest
 // from zero decides how many. `base/signed.py` does the same in Python; tests/texts/figures.json tests both.
 
-/** Numbers below SMALL, and numbers from LARGE on, would have too many digits. They are written with a power of ten. */
+/** If the largest of the numbers is below SMALL, or at least LARGE, they are written with a power of ten. */
 const [SMALL, LARGE] = [1e-4, 1e7];
-/** A small number among large ones gets up to this many more decimals, if its first digit is shown then. */
+/**
+ * A small number among large ones gets more decimals, so that its first digit is shown. But a number that would be 0
+ * even with this many more decimals is written as 0.
+ */
 const EXTRA_DECIMALS = 2;
 
 /** The number of decimals: two from 0.1 to 100, more below, fewer above. */
@@ -49,7 +52,10 @@ export function side(written: string): "rs-plus" | "rs-minus" | "" {
   return written.startsWith("+") ? "rs-plus" : written.startsWith("−") ? "rs-minus" : "";
 }
 
-/** Whether a number is written as zero when it is shown together with `largest`. */
+/**
+ * Whether a number would be written as zero beside `largest`, if small numbers got no extra decimals. Beside a number
+ * that is written with a power of ten, this is a number below a thousandth of it.
+ */
 export function vanishes(value: number, largest: number, more = 0): boolean {
   const most = largerSize(value, largest);
   return (

@@ -25,8 +25,8 @@ export function isUndo(event: KeyboardEvent): boolean {
 }
 
 /**
- * The step along the trail that a key means: −1 for Alt+←, 1 for Alt+→, null for other keys. In a text field it is
- * always null, because there these keys move the cursor.
+ * The step that a key means along the trail (the targets that the user chose one after another): −1 for Alt+←, 1 for
+ * Alt+→, null for other keys. In a text field the step is always null, because there these keys move the cursor.
  */
 export function trailStepOf(event: KeyboardEvent): -1 | 1 | null {
   const isAltOnly = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;

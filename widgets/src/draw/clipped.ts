@@ -13,7 +13,8 @@ const EXTENDED = 1.5;
  * the first position are often many times larger. The limit is the 99th percentile of the other peaks, so with up to
  * 100 columns only the first can be clipped. The limit is at least the peak of the column `last`, at which the target
  * is read. (If the rule counted cells, this column could be clipped: it may have less than a hundredth of the cells.)
- * If no value exceeds 1.5 times the limit, nothing is clipped. `clipped` in export/palette.py has the same rule.
+ * If no value exceeds 1.5 times the limit, nothing is clipped. Columns for which `isLeftOut` is true do not count at
+ * all. `clipped` in export/palette.py has the same rule, but leaves out no padding, and its `last` is the last column.
  */
 export function clippedLimit(
   values: Float32Array,

@@ -31,7 +31,7 @@ export interface Setting {
   layers: number;
   /** The number of prompts that the values are means over. */
   prompts: number;
-  /** The names of two compared runs, A and B, and which of them map and ranking show; null if there is one run. */
+  /** The names of two compared runs, A and B, and which of A, B and B − A is in view; null if there is one run. */
   compared: { first: string; second: string; run: Run } | null;
 }
 

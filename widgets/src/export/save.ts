@@ -1,6 +1,6 @@
 // Gets data out of the page: a file to download, a text for the clipboard.
 
-/** The maximum length of one part of a name, in bytes. Four parts and an extension then fit into 255 bytes. */
+/** The maximum length of one part of a name, in bytes. With at most three long parts, a name fits into 255 bytes. */
 const MOST = 60;
 
 /** A name that every file system accepts: the letters, digits, - and _ of each part, cut to MOST bytes. */

@@ -211,7 +211,7 @@ function comparedIn(store: Store): Setting["compared"] {
   return { first: first ?? "", second: second ?? "", run: store.run.value };
 }
 
-/** The parts of a file name: the cache, the target, the prompt. */
+/** The parts of a file name: the cache, the target, the prompt, and the other run if two are compared. */
 export function fileParts(store: Store): string[] {
   const target = store.target.value;
   const prompts = store.facts.value?.prompts ?? 1;

@@ -1,5 +1,5 @@
 // The list of the caches of one kernel. Each row has a cache's names, facts and status. If there are many rows, each is
-// one line, and the user can filter them.
+// one line (except the row of the cache in view), and the user can filter them.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { bytes, plural } from "../base/format";
@@ -26,7 +26,7 @@ export interface ListState {
   close: (refocus: boolean) => void;
 }
 
-/** If there are more rows than this, each is one line, and the user can filter them. */
+/** If there are more rows than this, they are short, and the user can filter them. */
 const MAX_FULL_ROWS = 4;
 /** One sentence about Residscope, for new users. */
 export const ABOUT =
@@ -89,7 +89,7 @@ export function mountCaches(
   const note = element("div", "rs-caches-note");
   parent.append(about, filterBar, list, note);
   const query = state("");
-  const minutes = state(0); // since the list was opened; the ages are written again each minute
+  const minutes = state(0); // since this list was mounted; the ages are written again each minute
   const tick = (): void =>
     later(60_000, signal, () => {
       minutes.value += 1;

@@ -240,7 +240,7 @@ export class Inspection {
     this.status.value,
   ]);
 
-  /** The picture on screen; null if it is incomplete, or if the cache's status is not "same". */
+  /** The picture on screen; null if none is recorded, if it is incomplete, or if the cache's status is not "same". */
   picture(): Snapshot | null {
     return this.status.peek() === "same" && this.#client.inFlight.peek() === 0
       ? (this.#recorder?.picture() ?? null)

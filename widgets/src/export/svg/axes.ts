@@ -78,7 +78,7 @@ export interface Colours {
   kind: "diverging" | "sequential";
   low: number;
   high: number;
-  /** The values that are drawn; if some lie beyond an end, its label is "≥ …". */
+  /** The values that are drawn. If some lie beyond an end, its label begins with "≤" or "≥". */
   values?: Float32Array;
 }
 

@@ -127,7 +127,7 @@ function effectOf(effect: Measured["effect"], { quantity }: Setting): string {
   return `${name} effect of each head on the ${quantity}`;
 }
 
-/** The caption lines about an effect: what was replaced in the runs, and how many heads are measured. */
+/** The caption lines about an effect: what replaced the heads in the runs, and how many heads are measured. */
 function linesOf({ found: { reply }, effect }: Measured): string[] {
   const { replaced_by: by, replayed, done, total } = reply;
   const isWhole = effect !== "estimate" && done === total;
