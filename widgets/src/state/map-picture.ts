@@ -31,7 +31,7 @@ export interface MapPicture {
   /** The ends of the colour scale; while it is held, values may lie beyond them. */
   low: number;
   high: number;
-  /** The largest absolute value; of both runs, if two runs are compared. */
+  /** The largest absolute value: of the picture, or of both compared runs. */
   largest: number;
   /** What the score measures, in a sentence; empty if the map shows no score. */
   meaning: string;

@@ -1,5 +1,6 @@
 // The hint for a first visit. The browser stores that the hint was seen. If the page may store nothing, this is known
-// only until the page is left. All views on a page share it, even if they are from different bundles.
+// only until the page is left. The hint disappears from all views on a page at once, even if they are from different
+// bundles.
 import { signal as state } from "@preact/signals-core";
 
 const KEY = "residscope:first-visit";

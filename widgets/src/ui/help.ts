@@ -1,5 +1,5 @@
 // A chapter of the documentation, with a list of all chapters. Hosts show it in a tab or a dialog. The inline panel
-// shows it over itself. All text is from our own documentation, and is drawn without HTML.
+// shows it over its views. All text is from our own documentation, and is drawn without HTML.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { asChapter, CHAPTERS, type Chapter } from "../base/chapters";
