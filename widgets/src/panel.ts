@@ -92,13 +92,14 @@ export function mountPanel(parent: HTMLElement, store: Store, client: Client, si
     signal,
   );
 
-  // A key moved to another head: scroll to the map, then to the token strip, if both fit.
+  // A key moved to another head: scroll to the map, then to the token strip. If both fit, both are then visible.
   watch(signal, () => {
     if (store.headMoves.value === 0) return;
     for (const node of [heads, sight]) node.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
-  // A target was added to the trail: scroll to the tab "why", then to the target and the trail, if both fit.
+  // A target was added to the trail: scroll to the tab "why", then to the target and the trail. If both fit, both are
+  // then visible.
   watch(signal, () => {
     root.toggleAttribute("data-why", store.tab.value === "why" && isInside(store.target.value));
   });

@@ -1,4 +1,5 @@
-// The message in an inline panel that its kernel was lost. A panel gets answers only until its kernel ends or restarts.
+// The message of an inline panel whose kernel was lost or does not answer. A panel gets answers only until its kernel
+// ends or restarts.
 import { untracked } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import type { Store } from "../state/store";
@@ -16,8 +17,8 @@ export function followKernel(el: HTMLElement, store: Store, client: Client, view
     const words = client.lost.value ? LOST : client.unanswered.value ? UNANSWERED : null;
     untracked(() => (store.statusNotice.value = words === null ? null : { words }));
   });
-  // JupyterLab and Notebook report a lost kernel. Other hosts may not report it. In them, the panel sends a request
-  // when the user points at it, to learn whether the kernel still answers.
+  // JupyterLab and Notebook report a lost kernel. Other hosts may not report this. There, the panel sends a
+  // request when the user points at the panel, to learn whether the kernel still answers.
   if (hostOf() === "jupyter") return;
   let lastRequest = Date.now();
   el.addEventListener(

@@ -1,11 +1,12 @@
-// Shows the state of the link if the kernel does not answer, or has another version: a sentence and a line to run.
+// Shows the state of the link to the kernel, unless the kernel is ready and has the same version: a sentence, and if
+// needed a button or a line of code to run.
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { child, later, watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
 import type { Link } from "./link";
 
-/** While attaching, nothing is shown before this time. */
+/** While the link attaches, nothing is shown before this time, unless the link has words to show. */
 const SHOWN_AFTER_MS = 400;
 
 export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSignal): void {

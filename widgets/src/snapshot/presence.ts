@@ -1,5 +1,5 @@
-// Reports to the kernel whether a view of an inline panel is on a page. While no page has a view, the panel does not
-// keep its cache alive.
+// Reports to the kernel whether a view of an inline panel is on a page. After the last view was removed from its page,
+// the panel soon stops keeping its cache alive.
 
 import { randomId } from "../base/ids";
 import type { Transport } from "../wire/client";
@@ -16,7 +16,8 @@ export function reportPresence(transport: Transport, signal: AbortSignal): strin
     }
   };
   report("shown");
-  // A reloaded page shows the view again soon. A page that the browser restores from memory still has the view.
+  // "away", not "hidden": a page that is reloaded shows the view again soon, so the panel keeps its cache alive. A page
+  // that the browser restores from memory still has the view.
   window.addEventListener("pagehide", () => report("away"), { signal });
   window.addEventListener("pageshow", (event) => event.persisted && report("shown"), { signal });
   signal.addEventListener("abort", () => report("hidden"), { once: true });

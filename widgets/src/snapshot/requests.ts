@@ -7,7 +7,7 @@ type Of<K extends Kind> = Extract<Ask, { kind: K }>;
 interface Request<K extends Kind> {
   /** Whether replies are recorded, and accepted from a notebook. Code, pages and failures are never recorded. */
   readonly recorded: boolean;
-  /** Whether the numbers on screen would not belong to the selection if the reply were missing. */
+  /** Whether the views need the reply: without it, the numbers on screen would belong to another selection. */
   readonly needed: boolean;
   /**
    * Names what is missing if a snapshot lacks the reply; null if it has no name. `shown` is the selection on screen.

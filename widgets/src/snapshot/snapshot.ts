@@ -20,9 +20,9 @@ export interface Snapshot {
   preview?: string | null;
   /** When it was made, as an ISO date. */
   saved: string;
-  /** For each kind of request, the values of the fields that it leaves out. */
+  /** For each kind of request, the values of the fields that a request may leave out. */
   defaults: Record<string, Record<string, unknown>>;
-  /** Names of the data that was left out because the snapshot would be too large. */
+  /** Names of the data that was left out, because the snapshot would be too large or take too long. */
   lacks: string[];
   entries: Entry[];
 }

@@ -7,8 +7,8 @@ export interface Attribution {
   rows: Float32Array;
   /** The standard deviations over prompts; null for a single prompt. */
   std: Float32Array | null;
-  /** [component, prompt], row-major; null if there are too many values to send. */
+  /** [component, prompt], row-major; null for a single prompt, or if there are too many values to send. */
   perPrompt: Float32Array | null;
-  /** The constant of each prompt. */
+  /** [prompt]: what biases and a soft-cap add between the stream and the target; null if `perPrompt` is null. */
   constants: Float32Array | null;
 }

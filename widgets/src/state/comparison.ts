@@ -53,7 +53,7 @@ export function several(quantity: string): string {
   return /(logit|logit difference|attention score)$/.test(quantity) ? `${quantity}s` : "values";
 }
 
-/** The names of two compared runs: "prompt 2" and "prompt 1", or the names of two caches. */
+/** The names of two compared runs: "prompt 2" and "prompt 1", two caches, or "as cached" and "without L9H9". */
 export function runNames(
   cache: string,
   prompt: number | null,

@@ -16,7 +16,10 @@ export class Hold {
   readonly #kept = new Map<string, Range>();
   readonly on: ReadonlySignal<boolean> = this.#on;
 
-  /** The colour range of a picture. While the scale is held, it is the first range that a picture of this name had. */
+  /**
+   * The colour range of a picture. While the scale is held, it is the first range that the picture had since the hold
+   * began.
+   */
   range(picture: string, own: Range): Range {
     if (!this.#on.value || !(own.high > own.low)) return own;
     const kept = this.#kept.get(picture) ?? own;

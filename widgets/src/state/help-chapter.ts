@@ -46,7 +46,7 @@ export function chapterFor(part: Part | null, store: Store): Chapter {
   }
 }
 
-/** By what the colours of the head map mean. */
+/** The chapter about the colours of the head map; null if they show the contributions of one run. */
 function ofHeads(store: Store): Chapter | null {
   if (store.score.peek() !== null) return "scores";
   if (store.effectShown.peek() !== "direct") return "causes";

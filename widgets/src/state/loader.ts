@@ -24,7 +24,7 @@ import { type Attribution, FEATURE, FEEDS, NEURONS, NEXT, SCORES, SEGMENTS, type
 import { isSet, targetKey } from "./target";
 import { innerFactsKey } from "./trail-words";
 
-/** The number of targets inside the model whose facts are kept. */
+/** The facts of at most this many targets inside the model are kept. */
 const MOST_INNER = 64;
 
 /**
@@ -98,7 +98,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     now(() => run("describe", client.latest("describe", { kind: "describe" }), put));
   });
 
-  /** Sends a request whenever the request changes. A target that Python sends back with equal tokens is no change. */
+  /** Sends a request whenever the request changes. A new target with the same token ids does not count as a change. */
   const follow = <K extends Kind>(
     lane: string,
     question: () => Extract<Ask, { kind: K }> | null,
@@ -131,7 +131,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   watch(signal, () => {
     void store.dataKey.value;
     if (isSet(store.target.value)) return now(() => problem("target", null));
-    if (store.ref.value !== null) return; // in a sidebar, the host chooses the target of each cache
+    if (store.ref.value !== null) return; // not an inline panel: hosts/cache-view.ts sets the target of each cache
     now(() => run("target", client.latest("target", { kind: "target" }), (r) => (store.target.value = r.reply.target)));
   });
 
@@ -209,7 +209,7 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
     SEGMENTS,
     () => {
       const facts = store.facts.value;
-      // In a saved page no other segments can be chosen.
+      // In a saved picture, the user cannot choose segments. If none are chosen, nothing is requested.
       return facts && !(store.isSaved.value && store.segments.value === null) ? segments(store.shown, facts) : null;
     },
     ({ reply }, { prompt = null }) => {

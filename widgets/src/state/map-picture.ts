@@ -31,15 +31,15 @@ export interface MapPicture {
   /** The ends of the colour scale; while it is held, values may lie beyond them. */
   low: number;
   high: number;
-  /** The value farthest from zero. */
+  /** The largest absolute value: of the picture, or of both compared runs. */
   largest: number;
-  /** What the score measures, in a sentence. */
+  /** What the score measures, in a sentence; empty if the map shows no score. */
   meaning: string;
   /** The input of a head that the values contribute to; null if they contribute to the target. */
   feeds: Values["feeds"];
   /** The values of both compared runs, [layer × head] each; null if there is one run. */
   runs: { first: Float32Array; second: Float32Array } | null;
-  /** The effect that the values show, and all known values; null for direct effects, and for other values. */
+  /** The measured effect that the map shows, and all known values; null if the map shows something else. */
   measured: { effect: Caused; found: Found } | null;
   /** Whether no value is known for this selection yet. Then the colours are those of the previous picture. */
   pending: boolean;
@@ -82,7 +82,10 @@ function contributions(store: Store, rows: Float32Array | undefined, feeds: Valu
   return { score: null, values, ...range, largest: limit, ...added };
 }
 
-/** The effect in view. Until a value of it is known, the colours of the previous picture stay, without values. */
+/**
+ * The picture of the effect in view. Until one of its values is known, the colours of the previous picture stay,
+ * without values. If the previous picture was a score, the contributions are shown instead.
+ */
 function ofEffect(store: Store, last: MapPicture | null): MapPicture | null {
   const effect = store.effectShown.value;
   if (effect === "direct") return ofRun(store);

@@ -30,7 +30,10 @@ function foundOf({ reply, buffers }: Result<"effects">, store: Store): Found {
   return { reply, total: values(total), direct: values(direct), estimate: values(estimate) };
 }
 
-/** Requests the values that are known. After the user starts measuring, requests runs until all are measured. */
+/**
+ * Requests the values that are known. After the user starts measuring, it requests runs until all values are measured,
+ * or the picture in view needs no more.
+ */
 export function measure(effects: Effects, store: Store, client: Client, wanted: Wanted, signal: AbortSignal): void {
   const { found, state, refusal, behind, starts, stops } = effects;
   const asked = computed(() => {
@@ -43,7 +46,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
 
   const failed = (error: unknown): void => {
     behind.value = null;
-    // Any other error means that the kernel or the cache was lost. The reason is shown once for all views.
+    // Only a refusal is shown here. If the kernel or the cache was lost, the reason is shown once for all views.
     const isRefused = error instanceof RequestFailed || error instanceof NoTurns;
     if (!isRefused || isOutdated(error, store)) return void (state.value = "stopped");
     refusal.value = error.message;
@@ -51,7 +54,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
   };
   const know = async (ask: EffectsAsk, ended: AbortSignal, stop = false): Promise<void> => {
     try {
-      // A saved page has the reply to the request as questions.ts declares it.
+      // A saved picture has the reply to the request of questions.ts, which has no `measure` and no `stop`.
       const result = await client.quietly<"effects">(store.isSaved.peek() ? ask : { ...ask, measure: false, stop });
       if (ended.aborted) return;
       // While the kernel runs the model, its reply may lack the earlier values. Then they stay.
@@ -96,7 +99,7 @@ export function measure(effects: Effects, store: Store, client: Client, wanted: 
       present = child(signal);
       behind.value = null;
       if (!isSame) effects.forget();
-      // The kernel ends the runs for the previous selection.
+      // This request makes the kernel end the runs for the previous selection.
       if (!isSame && wasMeasuring && latest)
         client.quietly({ ...latest, measure: false, stop: true }).catch(() => undefined);
       [before, latest] = [key, ask];

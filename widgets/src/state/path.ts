@@ -10,7 +10,7 @@ export interface Path {
   at: number;
 }
 
-/** The steps of the trail, with the present position. If the present target is not among them, it is the only step. */
+/** The steps of the trail; the present step has the present position. A target outside the trail is the only step. */
 export function pathOf({
   trail,
   step,
@@ -35,6 +35,6 @@ export function baseOf(shown: Parameters<typeof pathOf>[0]): { target: Target; p
   if (!step) return { target: NOTHING, position: shown.position };
   const { target, position = "last" } = step;
   if (!isInside(target)) return { target, position };
-  const { contrasts, direction = null, next_token = null } = target; // logits through heads
+  const { contrasts, direction = null, next_token = null } = target; // what heads contribute to logits
   return { target: { ...NOTHING, contrasts, direction, next_token }, position };
 }

@@ -110,7 +110,7 @@ export function attentionOfRuns({ against, prompt }: Selected, head: string): Of
   return at && against && { kind: "compare-attention", ...at, against, prompt };
 }
 
-/** The request for the mean over prompts. Its reply also has the values for each prompt. */
+/** The request for the mean over prompts. Its reply also has the values for each prompt, unless they are too many. */
 export function ofEachPrompt({ target, position }: Selected, by: By): Of<"attribute"> {
   return { kind: "attribute", by, target, prompt: null, position, norm: "frozen" };
 }
@@ -124,7 +124,10 @@ export function segments(
   return isMean || (by === null && positions < FEWEST_POSITIONS) ? null : { kind: "segments", by, prompt };
 }
 
-/** How much each segment reads each other one, by one head; null without segments, or if this is no head. */
+/**
+ * How much one head reads each segment from each other segment. Null if no segments are chosen, in the mean over
+ * prompts, or if `head` is not the name of a head.
+ */
 export function segmentMap({ shown, facts }: Pick<Scene, "shown" | "facts">, head: string): Of<"segment-map"> | null {
   const { segments: by, target, prompt, weighting } = shown;
   const at = parseHead(head);
@@ -134,8 +137,9 @@ export function segmentMap({ shown, facts }: Pick<Scene, "shown" | "facts">, hea
 }
 
 /**
- * The heads by which one segment reads another one. By default the last segment reads the one before it; without
- * destination, all that follows reads the source.
+ * The heads by which the segment `destination` reads the segment `source` most. If `destination` is null, it stands for
+ * all positions after the source. Without `cell`, the kernel takes the last segment and the one before it. Null if no
+ * segments are chosen, and in the mean over prompts.
  */
 export function segmentHeads(
   { shown, facts }: Pick<Scene, "shown" | "facts">,
@@ -222,23 +226,24 @@ export function feeding({ target, prompt, position }: Selected, feeds: NonNullab
   return { kind: "attribute", by: "head", target: fed, prompt, position, norm: "frozen" };
 }
 
-/** What each head adds to one side of the attention score that is the target; null if the target is another one. */
+/** What each head adds to one side of the attention score that is the target; null if the target is no such score. */
 export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
   return score && { ...contributions(shown, "head"), target: ofSide(shown.target, score, side) };
 }
 
 /**
- * For a target that is an attention score: what the score's head writes to an earlier target. This is the target of the
- * latest earlier step that is not about the same head. Null if the head does not write to that target. `last` is the
- * index of the last position, if it is known; this index means the same as "last".
+ * For a target that is an attention score: what the score's head moves from the score's source into an earlier target,
+ * and which heads wrote it. The earlier target is that of the latest step that is not about the same head. Null if the
+ * head does not write to that target. `last` is the index of the last position, if it is known; this index means the
+ * same as "last".
  */
 export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
   const before = score && stepsBefore(shown).findLast(({ target }) => !isAboutHead(target, score));
   if (!score || !before) return null;
   const { target } = before;
-  if (isNext(target) && (before.position ?? "last") === "last") return null; // another position in each prompt
+  if (isNext(target) && (before.position ?? "last") === "last") return null; // this position differs between prompts
   const position = placed(before.position ?? "last", last);
   const read = readAt(target, position);
   if (read === null || score.layer >= layerOf(target)) return null;

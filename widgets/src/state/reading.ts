@@ -6,7 +6,7 @@ export interface Reading {
   destination: number | null;
   /** Attention to each source, 0 to 1. */
   weights: Float32Array;
-  /** What each source contributes to the target; null where that cannot be determined. */
+  /** What each source contributes to the target; null if that cannot be determined. */
   contributions: Float32Array | null;
 }
 

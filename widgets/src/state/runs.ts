@@ -59,7 +59,7 @@ export class Runs {
   /** Whether the two runs cannot be compared position by position until they are aligned. */
   readonly areUnaligned = computed(() => this.pairing.value?.how === "none");
 
-  /** Which run the rows are of; null if there is only one. */
+  /** The run that the rows belong to, or the difference; null if no runs are compared. */
   readonly shown = computed<Run | null>(() =>
     this.store.against.value === null || this.heads.value === null ? null : this.store.run.value,
   );

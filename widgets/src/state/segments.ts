@@ -2,17 +2,17 @@
 import type { SegmentLabel, SegmentsReply } from "../wire/protocol.gen";
 
 export interface SegmentsFound {
-  /** The prompt that they belong to, from `promptKey`. */
+  /** The key, from `promptKey`, of the prompt that the segments belong to. */
   key: string;
   reply: SegmentsReply;
 }
 
-/** Names a prompt of a cache. `state` is the cache's `dataKey`. */
+/** The key of a prompt of a cache. `state` is the `dataKey` of the store. */
 export function promptKey(state: string, prompt: number | null): string {
   return `${state} ${prompt}`;
 }
 
-/** The segment that has a position; undefined for padding. */
+/** The segment that contains a position; undefined if none does, as at padding. */
 export function segmentAt(segments: readonly SegmentLabel[], position: number): SegmentLabel | undefined {
   return segments.find(({ start, end }) => start <= position && position < end);
 }
@@ -29,7 +29,7 @@ export function sumOver(values: ArrayLike<number>, { start, end }: SegmentLabel)
   return count > 0 ? sum : NaN;
 }
 
-/** Their mean over the positions that have a value. */
+/** The mean of finite values over the positions of a segment; NaN if there is none. */
 export function meanOver(values: ArrayLike<number>, segment: SegmentLabel): number {
   let count = 0;
   for (let at = Math.max(0, segment.start); at < segment.end; at += 1) if (Number.isFinite(values[at])) count += 1;

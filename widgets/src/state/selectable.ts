@@ -239,7 +239,7 @@ export const SelectionSignals = class {
   }
 } as new () => Signals;
 
-/** The signals, but with these arguments, which have the form that requests need, in place of their own. */
+/** The signals. `inRequests` replaces two of them by signals whose values have the form that requests need. */
 export function chosenOf(signals: Signals, inRequests: Pick<Chosen, "position" | "transport">): Chosen {
   const own = Object.fromEntries(NAMES.map((name) => [name, signals[name]]));
   return { ...(own as unknown as Chosen), ...inRequests };

@@ -123,7 +123,7 @@ export class Store extends SelectionSignals {
   readonly neurons = signal<Neurons | null>(null);
   readonly scores = signal<Scores | null>(null);
   readonly nextTokens = signal<NextTokens | null>(null);
-  /** The segments of a prompt, and the rules that find some in it. */
+  /** The segments of a prompt, and the rules that find several segments in it. */
   readonly segmentsFound = signal<SegmentsFound | null>(null);
   /** The first positions of the segments that are unfolded in the token strip. */
   readonly unfolded = signal<ReadonlySet<number>>(new Set());
@@ -132,7 +132,7 @@ export class Store extends SelectionSignals {
   readonly stripReads = signal(false);
   /** What each head feeds to one input of a head, and which input that is. */
   readonly feeding = signal<{ feeds: Values["feeds"]; rows: Attribution } | null>(null);
-  /** The facts of this cache about targets inside the model. The keys are from `innerFactsKey`. */
+  /** Facts about targets inside the model. The keys are from `innerFactsKey`. */
   readonly inner = signal<ReadonlyMap<string, InnerFacts>>(new Map());
   /** The attention cell, or the coloured token of the strip, that the pointer was on last. "why here?" is about it. */
   readonly spot = signal<Spot | null>(null);
@@ -140,8 +140,9 @@ export class Store extends SelectionSignals {
   readonly reading = signal<Reading | null>(null);
   /** How many requests of the loader are running; meanwhile the pictures on screen are out of date. */
   readonly computing = signal(0);
-  /** The same counts for neurons and for head scores: meanwhile only their own pictures are out of date. */
+  /** How many requests for neurons are running; meanwhile only the picture of the neurons is out of date. */
   readonly computingNeurons = signal(0);
+  /** How many requests for scores, next tokens, features or what feeds a head are running. */
   readonly computingScores = signal(0);
   /** The lanes of the loader whose last request failed, with the message. */
   readonly problems = signal<ReadonlyMap<string, string>>(new Map());
@@ -185,7 +186,7 @@ export class Store extends SelectionSignals {
   readonly shown: Selected = wireSelection(this.chosen);
   /** The steps of the trail, and the index of the current one. */
   readonly path = computed(() => pathOf(this.shown));
-  /** The logits that the trail of the current target began with. */
+  /** The logits that the current step of the trail goes back to; no target if there are none. */
   readonly base = computed(() => baseOf(this.shown).target);
   /** Whether each position has its own target, and the tokens show what is added to each of them. */
   readonly asksEach = computed(() => asksEach(this.target.value));
@@ -199,7 +200,7 @@ export class Store extends SelectionSignals {
     const found = this.segmentsFound.value;
     return found?.key === promptKey(this.dataKey.value, this.prompt.value) ? found.reply : null;
   });
-  /** The segments that the token strip folds; null if it does not. */
+  /** The segments that the token strip folds; null if it folds none. */
   readonly segmentsShown = computed(() => {
     const found = this.segments.value === null ? null : this.segmentsKnown.value;
     return found && found.segments.length > 0 && !this.problems.value.has(SEGMENTS) ? found.segments : null;
@@ -211,7 +212,7 @@ export class Store extends SelectionSignals {
     const found = this.hasFeature.value ? this.featureTokens.value : null;
     return found?.key === featureKey(this, this.shown) ? found : null;
   });
-  /** The destination position. */
+  /** The destination position; null if it differs between prompts. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);
   readonly isMean = computed(() => this.prompt.value === null && (this.facts.value?.prompts ?? 1) > 1);
   /** "logit difference", "mean logit", … */
@@ -296,7 +297,7 @@ export class Store extends SelectionSignals {
   }
 
   /**
-   * Whether the cache has no such head: its layer has no attention. A head without a value is not always absent.
+   * Whether the cache has no such head, because its layer has no attention. A head that exists may also have no value.
    */
   isAbsent(name: string): boolean {
     if (!Number.isNaN(this.#headRow(name))) return false;

@@ -2,7 +2,7 @@
 import { batch } from "@preact/signals-core";
 import type { Store } from "./store";
 
-/** At most this many heads are taken out of a run: `MOST_WITHOUT` of py_backend/residscope/terms.py. */
+/** A run can be without at most this many heads: `MOST_WITHOUT` of py_backend/residscope/terms.py. */
 const MOST = 64;
 
 /** The heads that the button and the key take out: the pinned heads or, if there are none, the one pointed at. */

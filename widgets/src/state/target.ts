@@ -73,7 +73,7 @@ export function isInside({ inner, through = [] }: Target): boolean {
   return !!inner || through.length > 0;
 }
 
-/** The attention score that is the target itself; null if the target is another one. */
+/** The attention score that is the target itself; null if the target is no attention score. */
 export function scoreIn({ inner, through = [] }: Target): AttentionScore | null {
   return inner?.kind === "attention" && through.length === 0 ? inner : null;
 }
@@ -90,7 +90,7 @@ export function throughHead(target: Target, head: Through): Target {
   return { contrasts, direction, own: false, inner, through: [...through, head], next_token };
 }
 
-/** The target that the last of the heads contributes to, if a target is what a head contributes. */
+/** For a target that is a head's contribution to another target: that other target. */
 export function behindHead(target: Target): Target {
   return { ...target, through: (target.through ?? []).slice(0, -1) };
 }
@@ -107,7 +107,7 @@ export function readAt({ inner, through = [] }: Target, position: Position): Pos
   return inner.side === "key" ? inner.source : inner.destination;
 }
 
-/** The destination of the attention score that a target is about; null if another position can be selected for it. */
+/** The destination of the attention score that a target is about; null if the target is about no attention score. */
 export function destinationOf({ inner }: Target): Position | null {
   return inner?.kind === "attention" ? inner.destination : null;
 }

@@ -21,7 +21,7 @@ import {
   throughHead,
 } from "./target";
 
-/** The same as MOST_OF_TRAIL in wire/protocol.py. */
+/** The same as MOST_OF_TRAIL in py_backend/residscope/wire/shown.py. */
 const MOST = 32;
 
 /** Asks for another target. It becomes the next step; the steps after the present one are dropped. */

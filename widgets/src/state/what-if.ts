@@ -11,7 +11,7 @@ export class WhatIf {
   readonly refusal = state<string | null>(null);
   /** What the run waits for, if it waits for long. */
   readonly behind = state<Behind | null>(null);
-  /** How the unchanged run compares with the cache, in the kernel's words; empty if it is not known. */
+  /** How a run with all heads compares with the cache, in the kernel's words; empty if that is not known. */
   readonly replayed = state("");
   /** The notes on the run. */
   readonly notes = state<string[]>([]);

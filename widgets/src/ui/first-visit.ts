@@ -1,5 +1,6 @@
-// The hint for a first visit. It is seen once: this is stored in the browser, or, where a page may store nothing, until
-// the page is left. Several views on one page share it, also if they are from different bundles.
+// The hint for a first visit. The browser stores that the hint was seen. If the page may store nothing, this is known
+// only until the page is left. The hint disappears from all views on a page at once, even if they are from different
+// bundles.
 import { signal as state } from "@preact/signals-core";
 
 const KEY = "residscope:first-visit";
@@ -18,20 +19,20 @@ function isSeen(): boolean {
   }
 }
 
-/** Whether the hint is to be shown. It changes to false for all views of the page. */
+/** Whether the hint is to be shown. `endFirstVisit` changes it to false in all views of the page. */
 export function firstVisit(signal: AbortSignal): { readonly value: boolean } {
   const isFirst = state(!isSeen());
   if (isFirst.peek()) window.addEventListener(SEEN, () => (isFirst.value = false), { signal, once: true });
   return isFirst;
 }
 
-/** The hint was read, or the user has done what it says. */
+/** Called when the user has read the hint, or has done what it says. */
 export function endFirstVisit(): void {
   (globalThis as Page)[SEEN] = true;
   try {
     localStorage.setItem(KEY, "seen");
   } catch {
-    // until the page is left
+    // then it is known only until the page is left
   }
   window.dispatchEvent(new Event(SEEN));
 }

@@ -1,5 +1,5 @@
-// A chapter of the documentation, with a list of all chapters. Hosts show it in a tab or a dialog, the inline panel
-// over itself. All text is from our own documentation, and is drawn without HTML.
+// A chapter of the documentation, with a list of all chapters. Hosts show it in a tab or a dialog. The inline panel
+// shows it over its views. All text is from our own documentation, and is drawn without HTML.
 import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { asChapter, CHAPTERS, type Chapter } from "../base/chapters";
@@ -14,7 +14,7 @@ export interface HelpView {
   readonly chapter: ReadonlySignal<Chapter>;
 }
 
-/** Mounts the list and the chapter. `load` returns its Markdown; if it fails, its message is shown. */
+/** Mounts the list and the chapter. `load` returns a chapter's Markdown. If it fails, the error's message is shown. */
 export function mountHelp(
   parent: HTMLElement,
   first: Chapter,

@@ -1,5 +1,5 @@
-// The choice between the plain lens and the one that the user gave, which maps the stream to its end, in words and as a
-// switch.
+// The choice between the plain lens and the lens that the user gave: in words, and as a switch. The user's lens maps
+// the stream at a point to the end of the stream.
 import { html, nothing, type TemplateResult } from "lit-html";
 import type { Store, Transport } from "../state/store";
 

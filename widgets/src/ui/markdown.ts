@@ -2,7 +2,7 @@
 // nodes, never HTML. Only what py_backend/docs uses is known; anything else is shown as it is written.
 import { element } from "../base/lifetime";
 
-/** Opens what a link of a text leads to; null if it leads nowhere, and is then shown as plain text. */
+/** The element for a link to an address; null if the link leads nowhere, and is shown as plain text. */
 export type LinkTo = (address: string) => HTMLElement | null;
 
 const MARK = /`+|\*\*|\*|\[|<kbd>/;
@@ -135,7 +135,7 @@ function nodeAt(text: string, at: number, mark: string, linkTo: LinkTo): { made:
   }
   const closing = mark === "<kbd>" ? "</kbd>" : mark;
   let end = text.indexOf(closing, start);
-  if (mark === "**" && text.startsWith("***", end)) end += 1; // the first of the three ends the stress within
+  if (mark === "**" && text.startsWith("***", end)) end += 1; // the first of the three asterisks ends the inner `*`
   if (end <= start) return null;
   const inner = text.slice(start, end);
   if (mark === "*" && /^\s|\s$/.test(inner)) return null; // a product, not stress

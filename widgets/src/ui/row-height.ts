@@ -1,12 +1,12 @@
-// The height of a layer's row in the head map and the charts next to it. Rows are lower if the window is low, but
-// never so low that they are hard to point at.
+// The height of a layer's row in the head map and the charts next to it. Rows are lower if the window is low, but not
+// below MIN_ROW. Only the rows of a model with many layers or heads can be lower than that.
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { watch } from "../base/lifetime";
 import { bandAbove } from "../state/axis";
 import type { Store } from "../state/store";
 import type { Free } from "./free-height";
 
-/** In pixels: a row is at most MAX_MAP / layers and at most MAX_SQUARE_MAP / heads high. */
+/** In pixels: a row is at most MAX_MAP / layers, MAX_SQUARE_MAP / heads, and MAX_ROW high. */
 const MAX_MAP = 340;
 const MAX_SQUARE_MAP = 290;
 const MAX_ROW = 28;

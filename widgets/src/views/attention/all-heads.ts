@@ -1,5 +1,5 @@
-// Thumbnails of all heads, grouped by layer. Next to them is a card with the head under the pointer, or
-// else the head that was pinned last.
+// Thumbnails of all heads, grouped by layer. Next to them is a card with the head that was last under the pointer. If
+// there is none, the card has the head that was pinned last.
 import { computed, untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keyboard";
 import { child, element, watch } from "../../base/lifetime";

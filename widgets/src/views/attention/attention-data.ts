@@ -26,13 +26,13 @@ export interface Pane extends Frame {
 export interface Attention extends Pane {
   size: number;
   /**
-   * How much the requested destination reads of each source. In a mean over prompts, each prompt has its own
-   * destination.
+   * How much the requested destination reads of each source. In a mean over prompts, each prompt may have another
+   * destination. Null if the kernel did not send it.
    */
   reads: Float32Array | null;
-  /** The source contributions at the requested destination. */
+  /** The source contributions at the requested destination; null if the kernel did not send them. */
   sourceContributions: Float32Array | null;
-  /** The requested destination if it was locked; null if it is the last position. */
+  /** The requested destination; null if "last" was requested. */
   locked: number | null;
   notes: string[];
 }
@@ -40,7 +40,7 @@ export interface Attention extends Pane {
 const MOST_CELLS = 8_000_000; // 32 MB of float32
 /** The lane of the token strip's requests (in a lane, a new request replaces the previous one). */
 export const READING = "reading";
-/** The largest number of lines that are kept. */
+/** The largest number of lines that are kept, and of refusals. */
 const LINES = 200;
 
 export class AttentionStore {
@@ -90,8 +90,8 @@ export class AttentionStore {
     if (under && under.lane !== lane) {
       this.client.leave(lane); // the lane does not need its previous request any more
       const found = await under.answer;
-      // The other lane has replaced the shared request. This lane then sends its own request, unless it is the token
-      // strip's lane or has meanwhile requested something else.
+      // Nothing is found if the other lane has replaced the shared request. This lane then sends its own request,
+      // unless it is the token strip's lane or has meanwhile requested something else.
       if (found || lane === READING || this.#asked.get(lane) !== question) return found;
     }
     const answer = this.#read(lane, head, key, weighting);

@@ -11,7 +11,7 @@ export interface AttentionMap extends Frame {
   name: string;
   /** The heads whose maps are combined. */
   of?: string[];
-  /** The contribution of the head; null if it is not known. */
+  /** The contribution of the head; null if it is not known, and for several heads. */
   value: number | null;
   /** The map of each available weighting, [destination, source]. */
   maps: Partial<Record<Weighting, Float32Array>>;

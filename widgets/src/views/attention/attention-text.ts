@@ -1,5 +1,6 @@
-// The prompt as text, shaded by attention. The tokens that one token reads, or that read it, are shaded. This token is
-// the locked one, else the one under the pointer, else the panel's destination. Only CSS sets the size of the box.
+// The prompt as text, shaded by attention. One token is active: the locked one, else the one under the pointer, else
+// the panel's destination. The view shades the tokens that the active token reads, or those that read it.
+// Only CSS sets the size of the box.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";

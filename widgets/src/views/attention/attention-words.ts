@@ -11,12 +11,15 @@ import { length, written } from "./attention-scale";
 const destination = (store: Store, q: number): string => `${quoted(store.tokenName(q))} (destination ${q})`;
 const source = (store: Store, k: number): string => `${quoted(store.tokenName(k))} (source ${k})`;
 
-/** The destination of `sourceContributions`. While a new picture is loading, it is that of the previous picture. */
+/** The destination of this picture's `sourceContributions`; null if it differs between prompts. */
 export function ownDestination({ locked }: Attention, store: Store): number | null {
   return locked ?? store.lastPosition.value;
 }
 
-/** The contribution of source k at destination q, in float32 if q is the requested destination; null if unknown. */
+/**
+ * The contribution of source k at destination q. If q is the requested destination, it is exact (float32); otherwise it
+ * is from the map. Null if it is not known.
+ */
 export function contributionAt(attention: Attention, pane: Pane, store: Store, q: number, k: number): number | null {
   const { sourceContributions } = attention;
   if (sourceContributions && q === ownDestination(attention, store)) return sourceContributions[k] ?? null;

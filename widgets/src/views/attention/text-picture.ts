@@ -25,10 +25,11 @@ export interface TextPicture {
   step: number;
   /** The layer of a blend; null for a blend of all layers, and for chosen heads. */
   layer: number | null;
-  /** The mean or the sum of the maps, [destination, source]. */
+  /** The mean or the sum of the maps, [destination, source]; only one row for a blend of a long prompt. */
   values: Float32Array;
   /** The largest absolute value in `values`. */
   limit: number;
+  /** The maps of each head; empty for a blend. */
   parts: { head: string; attention: Attention; values: Float32Array }[];
   notes: string[];
 }

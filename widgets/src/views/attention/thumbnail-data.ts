@@ -16,7 +16,7 @@ export interface LayerOfThumbnails {
   side: number;
   /** [head, side, side], in units of 1/127 of the head's limit. */
   cells: Int8Array;
-  /** The largest absolute value of each head; NaN if the head does not exist. */
+  /** The largest absolute value of each head; NaN if the head does not exist, or its values are not known. */
   limits: number[];
   notes: string[];
 }

@@ -1,6 +1,6 @@
 // The rows of an SAE, as the tab "features" lists them: first the rows that are not features, then the features, the
 // strongest first.
-// The last line is the sum of all other active features, so the lines always sum to the whole.
+// A last line has the sum of all other active features, so that the lines sum to the same total as all rows.
 import { plural, signed, vanishes } from "../../base/format";
 import { type Component, componentsOf } from "../../wire/components";
 import type { FeaturesReply } from "../../wire/protocol.gen";
@@ -46,7 +46,7 @@ export function pageOf(link: string): string | null {
   return /^https:\/\/www\.neuronpedia\.org\/[\w.-]+(\/[\w.-]+)+$/.test(link) && !link.includes("..") ? link : null;
 }
 
-/** Lists `most` features. */
+/** Lists the strongest features, at most `most`; one more if it is the only one left over. */
 export function featureLines({ reply, values, activations }: Found, most: number): FeatureLines {
   const all = componentsOf(reply.components).map((component, i): FeatureLine => {
     const isFeature = component.kind === "feature";
@@ -77,7 +77,7 @@ const isNoFeature = ({ activation }: FeatureLine): boolean => activation === nul
 /** "9 others" */
 export const othersName = ({ others }: FeatureLines): string => plural(others.count, "other");
 
-/** The rows of layers in whose place the rows of the SAE are, in words: "the row MLP 23". */
+/** The rows of layers that the rows of the SAE replace, in words: "the row MLP 23". */
 export function placeWords({ row }: FeaturesReply): string {
   const [at] = componentsOf(row);
   switch (at?.kind) {
@@ -94,7 +94,7 @@ export function placeWords({ row }: FeaturesReply): string {
   }
 }
 
-/** Whether the rows sum to the row in whose place they are. */
+/** Whether the rows of the SAE sum to the rows that they replace. */
 export function verdict(reply: FeaturesReply): "agrees" | "misses" | "unmeasured" {
   if (reply.measured === null || reply.worst === null) return "unmeasured";
   return reply.worst <= reply.tolerance ? "agrees" : "misses";
