@@ -121,7 +121,7 @@ function mount(
 
   const why = (feature: number): void => {
     if (store.isSaved.peek())
-      return void (failed.value = "A question about a feature needs the kernel: it is not in a saved page.");
+      return void (failed.value = "A question about a feature needs a kernel. A saved page has none.");
     client.latest("feature why", { kind: "feature-target", feature, sae: store.sae.peek() }).then(
       (result) => {
         if (result && !signal.aborted) ask(store, result.reply.target);
