@@ -151,7 +151,7 @@ export class Client {
     return (await this.spareAll([ask], signal))[0] ?? null;
   }
 
-  /** Several such requests together: null for each that failed; an empty list if `signal` aborted before the sending. */
+  /** Several such requests together: null for each that failed; an empty list if `signal` aborted first. */
   async spareAll<K extends Kind>(
     asks: Extract<Ask, { kind: K }>[],
     signal: AbortSignal,

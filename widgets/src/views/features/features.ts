@@ -1,4 +1,4 @@
-// Features: the rows of an SAE or a transcoder, in the place of the row of the activation that it reconstructs.
+// Features: the rows of an SAE or a transcoder. They take the place of the layer rows that it reconstructs.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { plain, plural } from "../../base/format";
