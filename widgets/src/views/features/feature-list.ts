@@ -13,7 +13,7 @@ export const FEW = 10;
 export const MANY = 50;
 
 export interface Acts {
-  /** Chooses a feature: its activations then colour the tokens. If it is chosen already, no feature is chosen. */
+  /** Chooses a feature: its activations then colour the tokens. If the feature is chosen already, chooses none. */
   choose: (feature: number) => void;
   /** Asks why a feature is on. */
   why: (feature: number) => void;
