@@ -1,5 +1,5 @@
-// Requests over a transport. It handles ids, buffers and the rule "the newest request wins". It does not depend on the
-// host, or on what is drawn.
+// Requests over a transport. The client handles ids, buffers and the rule "the newest request wins". It does not depend
+// on the host, or on what is drawn.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { randomId } from "../base/ids";
 import { legible } from "../base/legible";
@@ -109,7 +109,7 @@ export class Client {
     signal.addEventListener("abort", () => this.#fail("closed", "The view was closed."), { once: true });
   }
 
-  /** The number of requests whose answer has not been drawn yet. */
+  /** The number of requests whose answer has not been drawn yet, without those sent quietly or in advance. */
   get inFlight(): ReadonlySignal<number> {
     return this.#inFlight;
   }
@@ -138,7 +138,7 @@ export class Client {
     return this.#send(ask, () => setTimeout(() => (this.#inFlight.value -= 1), 0), id);
   }
 
-  /** A request during which the view does not count as loading: one of many in a long measurement. */
+  /** A request during which the view does not count as loading, for example one of many in a long measurement. */
   quietly<K extends Kind>(ask: Extract<Ask, { kind: K }>): Promise<Result<K>> {
     return this.#send(ask, () => undefined);
   }
@@ -151,7 +151,7 @@ export class Client {
     return (await this.spareAll([ask], signal))[0] ?? null;
   }
 
-  /** Several such requests together: null for each that failed; an empty list if `signal` aborted before. */
+  /** Several such requests together: null for each that failed; an empty list if `signal` aborted first. */
   async spareAll<K extends Kind>(
     asks: Extract<Ask, { kind: K }>[],
     signal: AbortSignal,
@@ -238,7 +238,7 @@ export class Client {
     });
   }
 
-  /** Cancels a view's request if it is a long job; it then resolves to null. */
+  /** Cancels a view's request if it is a long job. The promise of the request then resolves to null. */
   leave(view: string): void {
     const lane = this.#lanes.get(view);
     if (!lane || !this.#waiting.get(lane.id)?.long) return;

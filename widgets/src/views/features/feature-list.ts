@@ -13,7 +13,7 @@ export const FEW = 10;
 export const MANY = 50;
 
 export interface Acts {
-  /** Chooses a feature, whose activations then colour the tokens; again: chooses none. */
+  /** Chooses a feature: its activations then colour the tokens. If the feature is chosen already, chooses none. */
   choose: (feature: number) => void;
   /** Asks why a feature is on. */
   why: (feature: number) => void;

@@ -7,7 +7,7 @@ import { MARGIN, MINUS, MUTED, PLUS, RULE, Sheet, SINGLE } from "../../export/sv
 interface Row {
   name: string;
   value: number;
-  /** Null if the row is no feature. */
+  /** Null if the row is not a feature. */
   activation: number | null;
 }
 export interface FeaturesPicture {
@@ -18,7 +18,7 @@ export interface FeaturesPicture {
   sum: string;
   /** The lines on screen. The last line may be the sum of all other features. */
   rows: Row[];
-  /** All rows that are known by name, with the labels of Python. The last one may be the sum of the others. */
+  /** All rows that the kernel sent, with the labels of Python. The last row may be the sum of all other features. */
   all: Row[];
 }
 

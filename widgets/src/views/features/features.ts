@@ -1,4 +1,4 @@
-// Features: the rows of an SAE or a transcoder, in the place of the row of the activation that it reconstructs.
+// Features: the rows of an SAE or a transcoder. They take the place of the layer rows that it reconstructs.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { plain, plural } from "../../base/format";
@@ -121,7 +121,7 @@ function mount(
 
   const why = (feature: number): void => {
     if (store.isSaved.peek())
-      return void (failed.value = "A question about a feature needs the kernel: it is not in a saved page.");
+      return void (failed.value = "A question about a feature needs a kernel. A saved page has none.");
     client.latest("feature why", { kind: "feature-target", feature, sae: store.sae.peek() }).then(
       (result) => {
         if (result && !signal.aborted) ask(store, result.reply.target);

@@ -4,7 +4,7 @@ import type { Store } from "../../state/store";
 import { isInside, scoreIn } from "../../state/target";
 import type { InnerFacts } from "../../wire/protocol.gen";
 
-/** The sum of the rows in words: "+1.000 · log of 0.60 / 0.22, as cached"; null if the target is not inside. */
+/** The sum of the rows: "+1.000 · log of 0.60 / 0.22, as cached"; null if the target is not inside the model. */
 export function insideSum(store: Store, inner: InnerFacts | null | undefined, sum: number): string | null {
   const target = store.target.value;
   if (!isInside(target)) return null;

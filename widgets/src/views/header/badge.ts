@@ -80,7 +80,8 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
                             `${signed(measured, largest)}`
                           : `${rows} sum to ${signed(sum, largest, 1)} · no logits in the cache to compare with`;
     const each = eachWords(store);
-    // The second run is a run of the model. `replayed` describes how an unchanged run compares with the cache.
+    // A second run without some heads is a run of the model. `replayed` says how an unchanged run compares with the
+    // cache.
     const isWithout = !single && (store.against.value?.without ?? []).length > 0;
     const replayed = isWithout ? store.runs.whatIf.replayed.value : "";
     const briefly = brief(

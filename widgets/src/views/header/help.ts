@@ -1,5 +1,5 @@
-// "Help": a button beside the menu, and the key "?". The host of the panel may open the chapter in its own way: it
-// handles the event. Otherwise the chapter opens over the panel, and its text comes from the kernel.
+// "Help": a button in the header, and the key "?". The host of the panel may handle the event, and open the chapter in
+// its own way. Otherwise the chapter opens over the panel, and its text comes from the kernel.
 import { signal as state } from "@preact/signals-core";
 import { asChapter, type Chapter } from "../../base/chapters";
 import { isInText } from "../../base/keyboard";
@@ -10,7 +10,7 @@ import { mountHelp } from "../../ui/help";
 import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
 
-/** Asks the host of a panel to open a chapter: the `detail`. A host that opens it calls `preventDefault`. */
+/** The event that asks the host of a panel for the chapter `detail`. A host that opens it calls `preventDefault`. */
 export const HELP_EVENT = "residscope-help";
 
 /** Asks the hosts around an element for a chapter. Returns false if none opens it. */
@@ -19,12 +19,12 @@ export function askForHelp(from: HTMLElement, chapter: Chapter): boolean {
   return !from.dispatchEvent(asked);
 }
 
-/** The chapter that such an event asks for. Any part of the page can send one. */
+/** The chapter that a help event asks for; null if it names none. Any part of the page can send such an event. */
 export function chapterOf(event: Event): Chapter | null {
   return event instanceof CustomEvent ? asChapter(event.detail) : null;
 }
 
-/** The chapter of the gestures and keys: the build puts it in, so that it can be read without a kernel. */
+/** The text of the chapter about gestures and keys. The build inserts it, so that it can be read without a kernel. */
 declare const PANEL_CHAPTER: string;
 const GONE = "Only the gestures and keys are part of this page. The other chapters are in the package.";
 let helps = 0;
@@ -47,7 +47,7 @@ export function mountHelpButton(
   parent.append(button, box);
   const open = state(false);
   let part: Part | null = null;
-  // The part in use: the one that had the focus or was pressed last. This button does not count.
+  // The part of the panel that got the focus or was pressed last. The help button and the help do not count.
   for (const event of ["focusin", "pointerdown"])
     root.addEventListener(
       event,

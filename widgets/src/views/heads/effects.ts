@@ -124,7 +124,7 @@ export function mountRunButton(parent: HTMLElement, store: Store, signal: AbortS
   });
 }
 
-/** Whether all values of the shown effect are there. Estimates arrive all together; other effects, one by one. */
+/** Whether the estimate is shown, and its values are there. They arrive all together, so no more runs are needed. */
 function isWhole({ effectShown, effects }: Store): boolean {
   return effectShown.value === "estimate" && (effects.heads.found.value?.estimate.some(Number.isFinite) ?? false);
 }

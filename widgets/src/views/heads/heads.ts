@@ -151,7 +151,10 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
     columnLabels.replaceChildren(...layerTicks(heads, 12).map((h) => label(h, heads, "left")));
   }
 
-  /** The first layer that is not before the point at which the target is read. Scores have values in all layers. */
+  /**
+   * The first layer whose heads have no value: that of the head that is fed, or the first one that is not before the
+   * point at which the target is read. Scores have values in all layers.
+   */
   const endOf = (): number => {
     const feeds = store.feeds.value;
     if (feeds) return feeds.layer;

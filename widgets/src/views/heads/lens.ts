@@ -76,7 +76,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     const transport = store.lensTransport.value;
     const read = readInPlace(store);
     const tip = `${NORMS.find(([name]) => name === norm)?.[2] ?? ""}${read === null ? "" : ` Transported: ${read}.`}`;
-    // One choice for both, because there is no room for two.
+    // One menu chooses both the norm and the transport, because there is no room for two menus.
     const choices: [Norm, Transport, string][] = (["plain", "transported"] as const).flatMap((each) =>
       each === "plain" || (transports(store).length > 0 && store.whyPlain.value === null)
         ? NORMS.map(([name, text]): [Norm, Transport, string] => [name, each, SHORT[each] + text])

@@ -1,5 +1,5 @@
-// A line about the difference of two runs. Such a difference has two parts: components write other vectors, and the
-// target is read from the vectors in another way. The line says how much comes from the second part.
+// A line about the difference of two runs. The difference has two parts: the components write different vectors in the
+// two runs, and each run reads the target from a vector differently. The line says how much the second part is.
 import { signed } from "../../base/format";
 import type { Comparison } from "../../state/comparison";
 import { rowSum } from "../header/ledger";

@@ -31,7 +31,7 @@ function fed(store: Store): Omit<Feeds, "by"> | null {
 }
 
 export function mountScoreChoice(parent: HTMLElement, store: Store, signal: AbortSignal): void {
-  // Only contributions need a held scale: the scale of a score never changes.
+  // The button that holds the colour scale. Scores do not need it, because the scale of a score never changes.
   const hold = holdOf(store, "heads");
   const held = element("span", "rs-hold-place");
   const effects = element("span", "rs-effect-place");

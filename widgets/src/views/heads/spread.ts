@@ -6,7 +6,7 @@ export interface Spread {
   mean: number;
   std: number;
   prompts: number;
-  /** The value of each prompt; null if there are too many prompts to send them. */
+  /** The value of each prompt; null if there are too many prompts to send all values. */
   each: Float32Array | null;
 }
 

@@ -112,7 +112,7 @@ function mount(
     return {
       words: `${what} ${
         store.asksEach.value
-          ? "Each column is about its own token: the one that was written there."
+          ? "Each column has its own target: the token that came next, which is above the column."
           : "Each column shows contributions to the target at that position."
       }${clipped}`,
       notes: shown.value?.reply.notes ?? [],

@@ -130,8 +130,8 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
       const count =
         up === "total" && found && found.done < found.total ? ` So far ${found.done} of ${found.total}.` : "";
       const words =
-        `What each head adds directly (→) and in total (↑${up === "estimate" ? ", estimated" : ""}). Nearer to zero ` +
-        `than the line: the model compensates for a part of it.${count}`;
+        `What each head adds directly (→) and in total (↑${up === "estimate" ? ", estimated" : ""}). If a head ` +
+        `is nearer to zero than the line, the model compensates for a part of what it adds.${count}`;
       return { words, notes: found?.notes ?? [] };
     }
     const compared = store.runs.of("heads");

@@ -8,7 +8,7 @@ import type { Store, Weighting } from "../../state/store";
 import { type Client, float32 } from "../../wire/client";
 import type { SegmentHeadsReply, SegmentLabel } from "../../wire/protocol.gen";
 
-/** A cell of the map; `destination` is null for all positions after the source. */
+/** A cell of the map; `destination` is null in the last row, which is about all positions after the source. */
 export interface SegmentCell {
   destination: number | null;
   source: number;
@@ -37,7 +37,7 @@ export interface SegmentData {
   head: ReadonlySignal<string | null>;
   map: Answered<SegmentMap>;
   ranked: Answered<SegmentHeads>;
-  /** Ranks the heads by a cell. At first, the last segment reads the one before it. */
+  /** Ranks the heads by a cell. Until then, they are ranked by how the last segment reads the one before it. */
   choose: (cell: SegmentCell) => void;
 }
 

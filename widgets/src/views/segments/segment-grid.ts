@@ -17,14 +17,15 @@ import type { SegmentCell, SegmentMap } from "./segment-data";
 
 /** With more segments than this the numbers have no room. */
 const MOST_WRITTEN = 7;
-// Sizes in CSS pixels: the names of the rows; the room of all rows of a large map; and of the ranked heads beside it.
+// Sizes in CSS pixels: the width of the row names, the height of all rows of a large map, and the width of the ranked
+// heads beside the map.
 const NAMES = { wide: 100, narrow: 82 };
 const ROWS_HEIGHT = 310;
 const BESIDE = 165;
 /** Narrower cells have no numbers. */
 const LEAST_WRITTEN = 28;
 
-/** The value of a cell; NaN if the segment that reads comes first. */
+/** The value of a cell; NaN if no token of its row can read the segment of its column. */
 export function valueAt({ segments, values, later }: SegmentMap, { destination, source }: SegmentCell): number {
   if (destination === null) return later[source] ?? NaN;
   const value = values[destination * segments.length + source] ?? NaN;
@@ -123,7 +124,8 @@ export function mountSegmentGrid(
     if (!source || destination === undefined) return null;
     const who = destination === null ? "all later positions read" : `${quoted(segmentName(destination))} reads`;
     const start = `${head}: ${who} ${quoted(segmentName(source))}`;
-    if (!Number.isFinite(value)) return [`${start}: not possible, it does not come before`];
+    if (!Number.isFinite(value))
+      return [`${start}: not possible, because nothing there comes after ${quoted(segmentName(source))}`];
     const limit = limits(shown);
     const number = written(weighting, value, destination === null ? limit.later : limit.map);
     const size = plural((destination ?? source).end - (destination ?? source).start, "token");

@@ -64,9 +64,9 @@ function mount(
       return { words: "Point at a head to see which segments it reads.", notes: ranked.shown.value?.reply.notes ?? [] };
     const how =
       shown.weighting === "contribution"
-        ? `what it adds to the ${store.quantity.value} by this, summed over both segments`
+        ? `what the reading adds to the ${store.quantity.value}, summed over both segments`
         : `${NAMES[shown.weighting].toLowerCase()}, summed over the segment that is read, mean over the one that reads`;
-    return { words: `What each segment ↓ reads of each other → by ${shown.head}: ${how}.`, notes: shown.notes };
+    return { words: `What each segment ↓ reads of each segment → by ${shown.head}: ${how}.`, notes: shown.notes };
   });
   watch(signal, () => {
     const weighting = store.weighting.value;

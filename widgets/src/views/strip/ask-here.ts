@@ -1,4 +1,4 @@
-// "Why here?" and "who put it there?": two small buttons next to the sentence, and the keys w and p. The questions
+// "Why here?" and "who put it?": two small buttons next to the sentence, and the keys w and p. The questions
 // are about the attention cell or the token that was pointed at last, else about what the head in focus reads most.
 import { computed, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";

@@ -1,5 +1,5 @@
-// The hint for a first visit: what to do first. It is in the place of the sentence, while there is none, so nothing
-// moves. It goes away with the first pinned head, or by its button, and is never part of a saved picture.
+// The hint for a first visit: what to do first. It is in the place of the sentence while there is no sentence, so
+// nothing moves. It goes away when the user pins a head or presses its button. A saved picture never has it.
 import { type ReadonlySignal, untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keyboard";
 import { element, watch } from "../../base/lifetime";

@@ -20,7 +20,7 @@ export function pairingWords({
     case "index":
       return different > 0 ? `B has other tokens at ${plural(different, "position")}` : null;
     case "padding":
-      return "paired with B by their place without padding";
+      return "tokens paired with B by place, without the padding";
     case "none":
       return `${first} tokens in A, ${second} in B: not paired`;
     case "token": {
@@ -41,7 +41,7 @@ export function mountPairing(node: HTMLElement, store: Store, signal: AbortSigna
     if (!words || !against) return render(nothing, node);
     const isSameLength = found?.first_length === found?.second_length;
     const back = html`<button type="button" class="rs-act rs-align"
-        title=${isSameLength ? "Pairs each position with the same one of B" : "Compares only the last tokens"}
+        title=${isSameLength ? "Pairs each position with the same position of B" : "Compares only the last tokens"}
         @click=${() => (store.against.value = aligned(against, null))}>${
           isSameLength ? "pair by index" : "do not align"
         }</button>`;

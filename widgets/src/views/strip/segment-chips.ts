@@ -21,7 +21,7 @@ export function unfoldedPositions(store: Store): ReadonlySignal<readonly number[
   });
 }
 
-/** The row of the strip. `shown` are the tokens, among all or among the unfolded ones, for which there is room. */
+/** The row of the strip. `shown` is the part of all tokens, or of the unfolded tokens, for which there is room. */
 export function itemsOf(store: Store, positions: readonly number[] | null, shown: Span): Item[] {
   const segments = store.segmentsShown.value;
   if (!segments || !positions)

@@ -1,4 +1,4 @@
-// The choice of segments, next to the tokens. It is there if the prompt's text has several, or if some are chosen.
+// The choice of segments, next to the tokens. It is hidden in the mean over prompts, and if there is nothing to choose.
 import { html, nothing, render } from "lit-html";
 import { watch } from "../../base/lifetime";
 import type { Values } from "../../state/selectable";

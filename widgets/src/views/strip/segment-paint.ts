@@ -1,6 +1,7 @@
-// The colours of the chips of segments. They mean the same as those of tokens: the tint is how much the head in focus
-// reads the segment, the bar is what it contributes by this. Both are sums over the tokens. If each position has its
-// own target, the tint is the mean over the tokens.
+// The colours of the chips of segments. They mean the same as those of tokens: the tint shows how much the head in
+// focus reads the segment, the bar shows what the head adds by this reading. Both are sums over the tokens. If no head
+// is in focus, the tint shows what all heads add. If each position has its own target, the tint is the mean over the
+// tokens. If a feature is chosen, the tint shows its strongest activation.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { plural, quoted, signed } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -42,13 +43,13 @@ export function barStyle(store: Store, added: number, most: number): string {
   return `--bar:${height.toFixed(1)}px;--sign:${css(divergingRgb(added < 0 ? -0.72 : 0.72, 1, store.theme.value))}`;
 }
 
-/** What the head in focus reads of a segment. */
+/** How much the head in focus reads a segment, and what it adds by this reading; null if that is not known. */
 function readOf({ weights, contributions }: Reading, segment: SegmentLabel): { weight: number; added: number | null } {
   const added = contributions ? sumOver(contributions, segment) : NaN;
   return { weight: sumOver(weights, segment), added: Number.isFinite(added) ? added : null };
 }
 
-/** The mean of what is shown of each token: what is added to it, or its surprise. The value is one place before. */
+/** The mean of what is added to each token, or of its surprise. The value of a token is at the position before it. */
 function eachOf(store: Store, added: Added | null, { start, end, ...segment }: SegmentLabel): number {
   const values = added?.values ?? store.nextShown.value?.logProb ?? new Float32Array(0);
   const mean = meanOver(values, { ...segment, start: start - 1, end: end - 1 });
@@ -136,7 +137,7 @@ const featureWords = (feature: FeatureTokens, segment: SegmentLabel): Sentence =
 const plain = (sentence: Sentence): string =>
   sentence.map((part) => (typeof part === "string" ? part : part.stress)).join("");
 
-/** “L23H3: attention 0.62 in sum, which adds +1.83”. */
+/** “attention 0.62 in sum, which adds +1.83”. */
 function readWords(store: Store, reading: Reading, segment: SegmentLabel): Sentence {
   const { weight, added } = readOf(reading, segment);
   const start = `attention ${attention(weight)} in sum`;
@@ -146,7 +147,7 @@ function readWords(store: Store, reading: Reading, segment: SegmentLabel): Sente
 
 function wholeWords(store: Store, { contributions }: Whole, segment: SegmentLabel): Sentence {
   const sum = signed(sumOver(contributions, segment), largestSum(store, contributions));
-  return ["all heads together read from it what adds ", { stress: sum }];
+  return ["what all heads together move from it adds ", { stress: sum }];
 }
 
 function eachWords(store: Store, added: Added | null, segment: SegmentLabel): Sentence {

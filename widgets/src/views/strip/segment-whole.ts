@@ -11,7 +11,7 @@ import type { Focus } from "./reading";
 
 export interface Whole {
   destination: number;
-  /** [source]: what all heads contribute through it, in logits. */
+  /** [source]: what all heads together move from this position, in logits. */
   contributions: Float32Array;
 }
 
@@ -25,7 +25,7 @@ export function wholeReading(
     () =>
       focus.head.value === null &&
       store.segmentsShown.value !== null &&
-      !store.isSaved.value && // a saved page has no such request
+      !store.isSaved.value && // a saved page has no reply to this request
       isSet(store.target.value) &&
       !isNext(store.target.value), // each destination has its own target
   );

@@ -13,7 +13,7 @@ import { mountFirstHint } from "./first-hint";
 import type { Focus } from "./reading";
 import { headClauses } from "./reading-words";
 
-/** In a saved picture, if nothing else is to be said. A live view has a hint for the first visit only. */
+/** A saved picture has this hint if there is no sentence. A live view has a hint for the first visit only. */
 const HINT: Sentence = ["Point at a head to see which tokens it reads. Click to pin it."];
 
 export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, signal: AbortSignal): void {
@@ -36,7 +36,7 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
     if (!own && refused !== null) clauses.splice(0, 1, [refused]);
     const why = !own && name !== null && name === focus.head.value ? focus.trouble.value : null;
     if (clauses.length === 0 && store.isSaved.value) clauses.push(HINT);
-    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // `why` says why
+    if (why !== null && store.isAbsent(name ?? "")) clauses.splice(0, 1, [`${name}:`]); // `why` gives the reason
     const words = [
       ...clauses.map((clause) => clause.map((part) => (typeof part === "string" ? part : part.stress)).join("")),
       ...(why === null ? [] : [why]),

@@ -1,5 +1,5 @@
-// The token strip if a feature of an SAE is chosen: a token's tint shows the feature's activation there. A head under
-// the pointer goes first.
+// The token strip if a feature of an SAE is chosen: a token's tint shows the feature's activation there. While a head
+// is under the pointer, the strip shows what that head reads.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { html, type TemplateResult } from "lit-html";
 import { plain, signed } from "../../base/format";

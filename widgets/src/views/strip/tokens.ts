@@ -162,7 +162,7 @@ export function mountTokens(
     if (!option || strip.scrollHeight <= strip.clientHeight) return;
     const top = option.offsetTop; // relative to the strip
     if (top < strip.scrollTop || top + option.offsetHeight > strip.scrollTop + strip.clientHeight)
-      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // shows whole lines; the last one has the destination
+      strip.scrollTop = Math.max(0, top - 2 * LINE - 1); // shows whole lines; the last visible line has the destination
   });
 
   const positionOf = (event: Event): number | null => {
@@ -273,7 +273,7 @@ export function mountTokens(
     const { dataset } = (event.target instanceof Element && event.target.closest<HTMLElement>("[role=option]")) || {};
     return dataset?.["position"] ?? (dataset?.["segment"] === undefined ? null : `s${dataset["segment"]}`);
   }
-  /** Moves the focus by a key among all tokens. Returns whether it is such a key. */
+  /** Moves the focus by a key among all tokens. Returns false if the key does not move the focus. */
   function goFrom(at: number, key: string): boolean {
     const to = stepAlong(key, at, store.tokens.peek().length);
     if (to === undefined) return false;

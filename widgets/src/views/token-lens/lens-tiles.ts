@@ -62,7 +62,7 @@ export class LensTiles {
     readonly signal: AbortSignal,
   ) {}
 
-  /** Requests the visible cells for a selection. If one of them is null, nothing is requested. */
+  /** Requests the visible cells for a selection. If there is no selection or no visible cell, requests nothing. */
   request(selection: LensSelection | null, visible: VisibleCells | null): void {
     this.#selection = selection;
     this.#visible = selection && visible ? tilesIn(selection, visible) : [];

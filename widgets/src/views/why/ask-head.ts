@@ -34,7 +34,7 @@ export async function askHead(
   else ask(store, throughHead(asked.target, { ...head, source }), asked.position);
 }
 
-/** The source with the largest contribution or, if contributions are not known, with the most attention. */
+/** The source whose contribution is farthest from zero; if contributions are not known, the one with most attention. */
 function contributesMost(result: Result<"attention">): number | null {
   const row = rowIn(result, ["contribution", "brings", "pattern", "reads"]);
   const [found] = row ? strongest(row.values, 1) : [];

@@ -168,7 +168,8 @@ function wordsOf(
   if (score && id === "query") return { title: "Query side", note: `what ${token(score.destination)} looks for` };
   if (score) {
     const { versus = "most" } = score;
-    const most = store.isMean.value ? null : (attribution.reply.inner?.versus ?? null); // of the first prompt
+    // In the mean, the reply has the source of the first prompt only.
+    const most = store.isMean.value ? null : (attribution.reply.inner?.versus ?? null);
     const other = versus === "most" ? most : versus;
     const minus =
       other === "mean"
