@@ -46,7 +46,10 @@ class Checkpoint:
             self.save(accumulator)
 
     def save(self, accumulator: Accumulator) -> None:
-        """Save now. The file is always complete: a new file is written first, and then replaces the old one."""
+        """Save now. Nothing is saved if there is no result.
+
+        The file is always complete: a new file is written first, and then replaces the old one.
+        """
         if self.path is None or not accumulator.results:
             return
         start = time.monotonic()
@@ -142,7 +145,8 @@ def check_question(saved: dict[str, str], question: dict[str, str], what: str) -
         what: The place of the saved results, as the beginning of a sentence.
 
     Raises:
-        ResidscopeError: If an option differs. The message names the first such option.
+        ResidscopeError: If another function made the results, or an option differs. The message names the functions, or
+            the first such option.
     """
     calls = _call(saved), _call(question)
     if question and calls[0] != calls[1]:

@@ -159,7 +159,7 @@ class _Run:
     split: bool
 
     def run_all(self, total: int | None, shown: bool) -> Accumulator:
-        """Compute the remaining items with a progress bar. An exception that ends this gets `.partial`."""
+        """Compute the remaining items with a progress bar. An exception that ends the work gets `.partial`."""
         done = sum(number in self.numbers for number in self.resumed.results)
         if total is not None and self.split:
             total = len(range(self.numbers.start, total, self.numbers.step))
@@ -220,7 +220,7 @@ class _Run:
             self.source.check_reaches(self.resumed.next_number)
 
     def save_on_error(self, error: BaseException) -> None:
-        """Save the results, and attach them to the exception as `.partial`."""
+        """Save the results, and attach them to the exception as `.partial`, if there are any."""
         union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
         count, path = len(union.results), self.checkpoint.path
         if count == 0:

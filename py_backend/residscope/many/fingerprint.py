@@ -68,7 +68,10 @@ def _cache_as_text(cache: Any) -> str:
 
 
 def model_fingerprint(cache: object, model: object) -> str:
-    """Return the name of a cache's model and a hash of some of its weights, which training changes."""
+    """Return the name of a cache's model and a hash of some of its weights, which training changes.
+
+    Only the name if the weights cannot be read.
+    """
     import torch
 
     from residscope.cache.weights import unusable, weight_of

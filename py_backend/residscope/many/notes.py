@@ -25,7 +25,7 @@ def notes_of(accumulator: Accumulator, results: dict[int, ItemResult]) -> list[s
         else:
             notes.append(note if len(numbers) == len(results) else f"{_items(numbers)}: {note}")
     if len(by_kind) > _NOTES_SHOWN:
-        notes.append(f"There are {len(by_kind) - _NOTES_SHOWN} more notes, each about some of the items.")
+        notes.append(f"There are {len(by_kind) - _NOTES_SHOWN} more notes on the items.")
     if len({result.facts.model for result in results.values()}) > 1:
         notes.append("The items come from several models, or the weights were changed between two items.")
     if len({result.facts.tokenizer for result in results.values()} - {()}) > 1:

@@ -38,7 +38,7 @@ _VOCABULARY_ROWS = 8192
 
 
 def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
-    """Return Σ Re λ / Σ |λ| over the eigenvalues λ of every head's OV circuit, and notes.
+    """Return Σ Re λ / Σ |λ| over the eigenvalues λ of every head's OV circuit, and notes. NaN without a fixed circuit.
 
     The norms' weights and centring are folded in. If the logits have no soft-cap, the mean over the vocabulary is
     subtracted from `W_U`, which changes no prediction. So a model has the same scores with raw weights as in
@@ -158,7 +158,10 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
 
 
 def _unembedding_times_embedding(view: CacheView) -> Float[Tensor, "d_model d_model"]:
-    """W_U W_E, summed over blocks of the vocabulary. Without a soft-cap, the mean over it is taken from W_U first."""
+    """W_U W_E, summed over blocks of the vocabulary.
+
+    Without a soft-cap, the mean over the vocabulary is subtracted from W_U first.
+    """
     W_U, _ = unembedding(view)
     W_E = _embedding(view)
     if W_E is None or W_E.shape != W_U.T.shape or W_E.shape[1] != int(view.cfg.d_model):
@@ -182,7 +185,7 @@ def _unembedding_times_embedding(view: CacheView) -> Float[Tensor, "d_model d_mo
 
 
 def _embedding(view: CacheView) -> Float[Tensor, "d_vocab d_model"] | None:
-    """The model's embedding, up to a positive factor, which does not change the score."""
+    """The model's embedding, up to a positive factor, which does not change the score. None if there is no `W_E`."""
     from torch.nn import Embedding
 
     module, W_E = getattr(view.model, "embed", None), weight_of(view.model, "embed", "W_E")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SENT = 512 * 512
-"""At most this many values of one map are sent. The map's picture on screen has fewer pixels."""
+"""At most this many values of one map are sent."""
 
 
 @dataclass(frozen=True)

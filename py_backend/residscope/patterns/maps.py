@@ -96,7 +96,9 @@ class Attention:
         return [(self.heads[i // (rows * columns)], i // columns % rows, i % columns, float(flat[i])) for i in chosen]
 
     def by_segment(self, segments: Segments) -> SegmentAttention:
-        """Sum each map up to a map segment × segment. `residscope.segment_attention` does the same with less memory.
+        """Reduce each map to one row and one column for each segment.
+
+        `residscope.segment_attention` does the same with less memory.
 
         Args:
             segments: The segments of this prompt.

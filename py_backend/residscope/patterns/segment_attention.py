@@ -86,7 +86,7 @@ def segment_attention(
 def segment_maps(
     maps: WeightedAttention, segments: Segments, heads: object = None, notes: Sequence[str] = ()
 ) -> SegmentAttention:
-    """Roll the maps of heads up into segments, for a caller that already has a view.
+    """Sum the maps of heads over segments, for a caller that already has a view.
 
     Args:
         maps: The maps of the prompt of the segments.

@@ -32,7 +32,7 @@ class SegmentAttention:
         weighting: The weighting.
         meaning: What a value is, in words.
         padding: The values of padding, as if it were one more source segment: `[head, destination]`. Padding is in no
-            segment. A row of `values` together with the row's value here covers all sources.
+            segment. A row of `values` and the same row of `padding` together cover all sources.
         notes: Notes on these values, in sentences.
         target: The attributed target of `"contribution"`.
         model: The model's name.

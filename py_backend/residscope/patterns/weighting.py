@@ -54,7 +54,7 @@ MEANINGS: dict[Weighting, str] = {
 CELLS = 4_000_000
 """At most this many values are computed at once. This needs a few arrays of 16 MB."""
 STRIP = 250_000
-"""At most this many values of down-sampled maps are computed at once. They fit in the processor's cache."""
+"""For down-sampled maps, about this many cells are computed at once. They fit in the processor's cache."""
 WeightedRows = Callable[[slice, slice], "Tensor"]
 """A function of a slice of heads and a slice of rows. It returns the maps `[batch, head, row, column]`."""
 
@@ -155,7 +155,8 @@ class WeightedAttention:
             every = WeightedAttention(self.view, self.weighting, self.prompt, self.stream_target)
             try:
                 maps = torch.cat([maps for _, maps in every.down_sampled_maps(layer, heads, part, 1)])
-                found = () if every._unexplained else (maps, every.notes)  # its note is about one head
+                # A note on an unexplained part is about one head, so it must not be shown for all heads.
+                found = () if every._unexplained else (maps, every.notes)
             except ResidscopeError:  # another head of the layer may be the reason
                 found = ()
             memo.put(layer, value=found, size=size_of(found[0]) if found else 0)
@@ -172,7 +173,7 @@ class WeightedAttention:
     ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
         """Yield a few heads at a time, with their maps in strips of at most `budget` cells.
 
-        A strip consists of whole blocks of `step` rows.
+        A strip consists of whole blocks of `step` rows, and of at least one.
         """
         for head in heads:
             self.view.check_head(layer, head)
@@ -234,7 +235,7 @@ class WeightedAttention:
         return row
 
     def source_contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """Return the mean over prompts of a head's source contributions at one destination of each, in logits."""
+        """Return a head's source contributions in logits at one destination of each prompt, as the mean over prompts."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
         self._note(self._stream_target.check(layer))
