@@ -100,8 +100,8 @@ def attribute_many(
         resume: The name of a file. Results are saved there about every half minute, and when the call ends for any
             reason. If the file exists, the call continues after its results. `resume` may also be the `.partial` of the
             exception that ended an interrupted call.
-        on_error: `"skip"` leaves out items that cannot be attributed (`ResidscopeError`), and adds a note. Errors of an
-            iterator, and other errors of a function that makes an item, are always raised.
+        on_error: `"skip"` leaves out items that raise a `ResidscopeError`, and adds a note. All other exceptions, and
+            all errors of an iterator, are raised.
         progress: Whether to show a progress bar (tqdm).
         total: The number of items for the progress bar, if `items` has no length.
         accelerator: An `accelerate.Accelerator()`, in a script that `accelerate launch` started. Each of n processes

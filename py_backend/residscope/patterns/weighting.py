@@ -235,7 +235,7 @@ class WeightedAttention:
         return row
 
     def source_contributions(self, layer: int, head: int, where: Int[Tensor, " batch"]) -> Float[Tensor, " source"]:
-        """Return a head's source contributions in logits at one destination of each prompt, as the mean over prompts."""
+        """Return a head's source contributions (logits) at one destination of each prompt, as the mean over prompts."""
         self._note(changed(self.view))
         self._note(unchecked(self.view, [layer]))
         self._note(self._stream_target.check(layer))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PER_PROMPT = 500_000
-"""With a mean over prompts, up to this many values for single prompts are sent, too, for views that show them."""
+"""With a mean over prompts, the values of the single prompts are sent, too, if there are at most this many."""
 
 
 def attribution(context: RequestContext, request: Attribute) -> tuple[AttributionReply, Buffers]:

@@ -40,7 +40,7 @@ MOST_POSITIONS = 65_536
 
 
 def features(context: RequestContext, saes: Saes, request: ReadFeatures) -> tuple[FeaturesReply, Buffers]:
-    """Answer with the rows of an SAE at one position: what is no feature first, then the strongest features."""
+    """Answer with the rows of an SAE at one position: first the rows that are not features, then the features."""
     import torch
 
     view, prompt = context.view, context.view.check_prompt(request.prompt)
@@ -157,7 +157,7 @@ def _chosen(saes: Saes, name: str | None) -> tuple[str, Any]:
 def _layers(
     context: RequestContext, target: Target, where: Int[Tensor, " batch"]
 ) -> tuple[Attribution | None, list[str]]:
-    """The rows of layers, with which the sum of the SAE's rows is compared. Without them, the reason."""
+    """The rows of layers, with which the sum of the SAE's rows is compared. If there are none, None and the reason."""
     try:
         return context.decomposed(target, "layer", where), []
     except ResidscopeError as error:

@@ -52,11 +52,11 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
     count = int(found.real.sum())
     if count == 0:
         raise ResidscopeError("position", "No token has a token before it here: the prompt has only one token.")
-    whole = targets.view.batch == 1
+    is_single = targets.view.batch == 1
     rank = (found.rank + 1).float().masked_fill(~found.real, float("nan"))
     names = targets.vocabulary.text
     runner_up = [names(id) if has else "" for id, has in zip(found.runner_up[0].tolist(), found.real[0].tolist(),
-                 strict=True)] if whole else []  # fmt: skip
+                 strict=True)] if is_single else []  # fmt: skip
     if request.neurons:
         rows, refusal = None, list[str]()
         layers, heads = _neurons(targets, target, logits, request.neurons), b""
@@ -77,7 +77,7 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
         + refusal,
         missing=[] if rows is None else lacking(rows.by, rows.missing),
     )
-    ranks = rank[0] if whole else rank.new_full((view.n_pos,), float("nan"))
+    ranks = rank[0] if is_single else rank.new_full((view.n_pos,), float("nan"))
     return reply, [float32(found.log_prob.mean(0)), float32(ranks), float32(layers), heads]
 
 

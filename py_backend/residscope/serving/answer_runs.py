@@ -72,7 +72,7 @@ class RunRequests:
     Args:
         opened: Opens the cache in its present state.
         targets: Resolves targets for the cache.
-        state: Returns the state of cache, weights and settings, compared just now.
+        state: Compares cache, weights and settings with their last state. Returns their present state.
         alone: Does some work while no other request about this cache is computed.
         cache: Returns the user's cache.
     """
@@ -89,7 +89,7 @@ class RunRequests:
         self._cache, self.measuring = cache, Measuring(id(cache()))
 
     def effects(self, ask: MeasureEffects, *, gives_turns: bool) -> tuple[EffectsReply, Buffers]:
-        """Answer with the effects that are known so far. Take a turn, unless the view gives turns."""
+        """Answer with the effects that are known so far. Take a turn (see `turns`), unless the view gives turns."""
         if ask.replaced_by == "other":
             if ask.against is None:
                 raise ResidscopeError("against", _NO_OTHER)
@@ -155,7 +155,7 @@ class RunRequests:
 
         run = self.measuring.find(key)
         if run is None or run.is_over:
-            self.measuring.drop("without")  # it may be as large as the cache
+            self.measuring.drop("without")  # an earlier run may be as large as the cache
             at = self._conditions(ask.padding)
             run = self.measuring.begin(key, self._stepped(WhatIf(), make, at, ask.padding))
         run.go_on()
@@ -171,7 +171,7 @@ class RunRequests:
         return WithoutReply("waiting", run.token, found.replayed, found.notes)
 
     def what_if(self, against: Against, padding: Padding) -> Any:
-        """Return the cache of a run without some heads. None if the comparison is with another run.
+        """Return the cache of a run without some heads. None if `against` names no heads.
 
         Raises:
             ResidscopeError: If this run has not been made yet.

@@ -32,7 +32,7 @@ MOST_MAPPED = 64
 
 
 def segments(context: RequestContext, request: ReadSegments) -> SegmentsReply:
-    """The segments of a prompt, and the rules that find several in it."""
+    """Answer with the segments of a prompt, and the rules that find several segments in its text."""
     prompt = _prompt(context, request.prompt)
     found = rules_of(context.view, prompt)
     rules = [SegmentRule(by, len(every)) for by, every in found.items()]
@@ -44,14 +44,14 @@ def segments(context: RequestContext, request: ReadSegments) -> SegmentsReply:
 
 
 def segment_map(context: RequestContext, request: MapSegments) -> tuple[SegmentMapReply, Buffers]:
-    """Answer with how much each segment reads each other one, by one head."""
+    """Answer with how much each segment reads each segment, for one head."""
     maps = _maps(context, request, [(request.layer, request.head)])
     reply = SegmentMapReply(request.layer, request.head, labels(maps.segments), maps.meaning, maps.notes)
     return reply, [float32(maps.values[0]), float32(maps.padding[0]), float32(maps.vertical[0])]
 
 
 def segment_heads(context: RequestContext, request: RankSegmentHeads) -> tuple[SegmentHeadsReply, Buffers]:
-    """Answer with the heads by which one segment, or all that follows, reads another segment most."""
+    """Answer with the heads by which one segment, or all later positions, read a segment most."""
     maps = _of_all_heads(context, request)
     source = maps.segments.find(request.source)
     destination = None if request.destination is None else maps.segments.find(request.destination)
@@ -83,7 +83,7 @@ def found_by(context: RequestContext, by: Segmented, prompt: int) -> Segments:
     """Return the segments of a prompt by a rule, or the user's ranges.
 
     Raises:
-        ResidscopeError: If there are none, too many, or a range cannot be used.
+        ResidscopeError: If there are no segments or too many, or a range cannot be used.
     """
     given: Any = by if isinstance(by, str) else [(one.name, one.start, one.end) for one in by]
     found = segments_of(context.view, prompt, given)

@@ -1,4 +1,4 @@
-"""Answers the requests of a sidebar: the list of caches, and requests about one of them. It keeps no cache alive."""
+"""Answers the requests of a sidebar: the list of caches, and requests about one cache. No cache is kept alive."""
 
 from __future__ import annotations
 

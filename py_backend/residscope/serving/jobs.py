@@ -31,7 +31,7 @@ PATIENCE = 5.0
 """A job is cancelled if its request is not sent again within this many seconds."""
 
 LAST = 0.15
-"""An interrupted caller waits this many seconds for its job to end."""
+"""An interrupted caller waits at most this many seconds for its job to end."""
 
 
 class FairLock:
@@ -202,8 +202,8 @@ class JobQueue:
             work: Computes the result.
 
         Raises:
-            ResidscopeError: If another request has a job with this id (which continues), if this job was cancelled, or
-                if the work raised this error.
+            ResidscopeError: If another request has a job with this id (which continues), if too many jobs are running,
+                if this job was cancelled, or if the work raised this error.
         """
         job = self._job(id, question, work)
         try:

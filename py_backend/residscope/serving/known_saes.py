@@ -59,5 +59,5 @@ class KnownSaes:
 
 
 def _parts(given: Any) -> tuple[Any, ...]:
-    """What stands for an SAE: the object itself and, in `(sae, NAME)`, its first entry."""
+    """The objects by which an SAE is known: the given object and, for a tuple `(sae, NAME)`, also the SAE in it."""
     return (given, given[0]) if isinstance(given, tuple) and given else (given,)  # pyright: ignore[reportUnknownVariableType]

@@ -31,7 +31,7 @@ _ALL: weakref.WeakSet[Measuring] = weakref.WeakSet()
 
 
 class Pace:
-    """Decides how many runs one step makes. Larger steps are more efficient, but the next cell must not wait long."""
+    """Decides how many runs one step makes. Large steps are efficient, but the user's next cell must not wait long."""
 
     def __init__(self) -> None:
         self._most = 2
@@ -85,11 +85,14 @@ class SteppedRun(Generic[R]):
             self._end("stopped")
 
     def stop(self) -> None:
-        """Make no more runs. A running step ends at its next block."""
+        """Make no more runs. A running step ends at its next report of progress."""
         self._is_cancelled = True
 
     def go_on(self) -> None:
-        """Continue after a stop that a view was told about. After other stops, such as an interrupt, stay stopped."""
+        """Continue after a stop that a view was told about.
+
+        Stay stopped if no view was told yet, as after an interrupt.
+        """
         if self.state == "stopped" and self._is_told:
             self.state, self._is_cancelled, self._is_told = "waiting", False, False
 
@@ -179,7 +182,7 @@ class _Listener:
 
 
 class Measuring:
-    """The runs for one cache. Only the latest run keeps what it needs between two turns.
+    """The runs for one cache. When a run begins, the other runs release what they need between two turns.
 
     Args:
         cache_id: `id` of the cache.

@@ -101,12 +101,12 @@ def prompts_of(
 
 
 def check_by_index(first: Targets, second: Targets, against: Against) -> None:
-    """Refuse an alignment by which activations would be put in at other positions than by their index.
+    """Refuse an alignment that matches a position with a position of another index.
 
-    In runs, the activation at a position takes the place of the one with the same index, in every prompt.
+    A run of the model replaces an activation by the one with the same index in the other run, in every prompt.
 
     Raises:
-        ResidscopeError: If the alignment matches a position with another index.
+        ResidscopeError: If the alignment matches positions of different indices.
     """
     if against.align is None:
         return

@@ -121,7 +121,7 @@ class Service:
         attention_mask: 1 for each real token, 0 for padding, if known.
         generated_from: The position of the first generated token, if known.
         lens: Maps of the stream to its end, as in `attribute`.
-        saes: The SAEs and transcoders that were given, by name. Those in the namespace are found.
+        saes: The SAEs and transcoders that were given, by name. Those in the namespace are found, too.
         keeps_alive: Whether to keep the cache alive.
 
     Attributes:
@@ -180,7 +180,7 @@ class Service:
         return view
 
     def _open(self, counted: Padding) -> CacheView:
-        """A view of the cache with the results of change tracking, compared just now."""
+        """A view of the cache with the results of change tracking, as they were last compared."""
         held = self.hold.get()
         view = CacheView(held.cache, held.model, self.tokens, self._tracked, self.attention_mask)
         view.padding_is_real = counted == "none"
@@ -200,7 +200,7 @@ class Service:
         tokens: Tensor | None = None,
         attention_mask: MaskLike = None,
     ) -> Service:
-        """Return a service for another cache under the same name, with the model and the directions that were given.
+        """Return a service for another cache under the same name, with this service's model, lens, SAEs and directions.
 
         Raises:
             ResidscopeError: If `cache` cannot be read at all.
@@ -212,9 +212,9 @@ class Service:
         return other
 
     def settled(self) -> object:
-        """Return a value that differs after a change of the cache, its weights or the model's settings.
+        """Return a value that differs after a change of the cache, the model's weights or settings, or the SAEs.
 
-        None if this is unknown. The cache is not compared again here, because the last request did that.
+        None if the settings are not known. The cache is not compared again here, because the last request did that.
         """
         held = self.hold.get()
         try:
@@ -419,7 +419,7 @@ class Service:
             case WritePage():
                 return self._page(view, ask)
             case MeasureEffects():
-                return self._runs.known(ask)  # only a saved page sends this request here
+                return self._runs.known(ask)  # only the making of a page sends this request here
             case RunWithout() | ReadChapter() | ListCaches() | Presence() | GiveUp():
                 raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
 

@@ -152,7 +152,7 @@ def _rows(entries: list[Any], most: int | None, count: str, *, plural: bool = Tr
 
 
 def _copy(pair: tuple[Any, ...], most: int | None) -> tuple[Any, ...]:
-    """A copy of a pair. The user's code may change the pair itself after the check."""
+    """A copy of a pair and of its lists and sets, because the user's code may change them after the check."""
     most = MOST_OF_SIDE + 1 if most is None else most
     return tuple(list(islice(side, most)) if _is_collection(side) else side for side in pair[:3])
 

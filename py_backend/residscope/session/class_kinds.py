@@ -84,7 +84,7 @@ def kind_of(cls: type) -> Kind:
         known = _classify(cls)
 
         def forget(_gone: object, key: int = key, registers: tuple[dict[int, Any], ...] = (KINDS, _classes)) -> None:
-            for register in registers:  # an argument, because Python clears the variables of modules at its end
+            for register in registers:  # an argument, because Python clears the variables of modules when it ends
                 register.pop(key, None)
 
         _classes[key] = weakref.ref(cls, forget)
