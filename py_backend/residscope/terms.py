@@ -89,7 +89,7 @@ Padding = Literal["found", "none"]
 
 # --- what users may pass ---------------------------------------------------------------------------------------------
 # A user may hold these in types of several libraries. So type checkers accept any object. The functions check it when
-# they are called, and refuse what does not fit with a sentence that says what is wrong.
+# they are called. If it does not fit, they raise an error that says what is wrong.
 
 CacheLike = object
 """A TransformerLens `ActivationCache`, an object with its attributes `cache_dict` and `model`, or a dictionary from
@@ -232,7 +232,7 @@ class Target(msgspec.Struct, frozen=True):
         inner: A target inside the model, instead of logits.
         next_token: The token that follows each position, instead of the same contrasts at all positions.
         through: The heads of a path to the target, each with the source that it reads. The first head writes to the
-            target. Each further head writes to what the head before it reads at its source.
+            target. Each further head writes to the source that the head before it reads.
     """
 
     contrasts: Annotated[list[Contrast], Meta(max_length=65_536)]
@@ -253,8 +253,8 @@ class Against(msgspec.Struct, frozen=True):
 
     Attributes:
         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
-        prompt: The prompt of the other run. None (only for another cache): the same prompt as in the shown run, or the
-            mean over prompts if that is shown.
+        prompt: The prompt of the other run. None (only for another cache, or with `without`): the same prompt as in the
+            shown run, or the mean over prompts if the mean is shown.
         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
         replaced_by: What takes the place of these heads' output.
         align: How positions are matched. None: by index. `"by token"`: by the tokens that both prompts have in the

@@ -46,8 +46,8 @@ def with_caches(
             they are searched as variables. None: all inner containers are left out.
 
     Returns:
-        The containers that hold such an object, the containers inside the searched ones, and whether some containers were
-        not fully searched.
+        The containers that hold such an object, the containers inside the searched ones, and whether some were not
+        fully searched.
     """
     by_kind = {kind: kind.containers(values) for kind, (_, values) in groups.items()}
     sizes = {kind: list(map(kind.container_class.__len__, containers)) for kind, containers in by_kind.items()}

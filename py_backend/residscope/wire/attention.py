@@ -29,10 +29,10 @@ class AttentionBuffer(msgspec.Struct, frozen=True):
 class ReadAttention(Request, frozen=True, tag="attention"):
     """The attention of one head, and its source contributions. The reply lists its buffers.
 
-    The reply always contains `"pattern"` and the map of the requested weighting, and also `"contribution"` if it is
-    small. `rows` and `columns` limit the map to some destinations and sources. A map with more than 512 × 512 cells is
-    down-sampled: each block of `step` × `step` cells becomes one cell, by the method `pool`. A single destination or
-    source is never down-sampled.
+    The reply contains `"pattern"` and the map of the requested weighting, and `"contribution"` if it is small. If a
+    weighting cannot be computed, a note says why. `rows` and `columns` limit the map to some destinations and sources.
+    A map with more than 512 × 512 cells is down-sampled: each block of `step` × `step` cells becomes one cell, by the
+    method `pool`. A single destination or source is never down-sampled.
     """
 
     is_kept = True
@@ -97,7 +97,7 @@ class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
 class BlendAttention(Request, frozen=True, tag="blend"):
     """The mean of the maps of all heads of a layer (None: of the model). For contributions, the sum.
 
-    `part` describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
+    `part` of the reply describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
     """
 
     takes_long = "large caches"

@@ -79,8 +79,9 @@ class CacheRow(msgspec.Struct, frozen=True):
     """One cache in the namespace, described from metadata only.
 
     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
-    since Residscope first saw it. `changed` and `weights_changed`: whether the cache, or its model's weights, were
-    changed since then. `problem` is the reason if the cache cannot be inspected.
+    since Residscope first saw it. `changed` is whether the cache was changed since then. `weights_changed` is
+    whether the model's weights were changed since then, or the cache has another model now. `problem` is the reason if
+    the cache cannot be inspected.
     """
 
     ref: CacheRef

@@ -120,7 +120,7 @@ class TokenLensComparisonReply(Reply, frozen=True, tag="compare-token-lens"):
     """A range of positions of the token lens in two runs: `first[point][position - start]`, and `second` likewise.
 
     `beside` has the matched position of the second run for each position. If there is none, this entry and the cells of
-    `second` are None.
+    `second` are None. The cells of `second` are also None at points that the second run does not have.
     """
 
     points: list[str]

@@ -47,15 +47,15 @@ class FeaturesReply(Reply, frozen=True, tag="features"):
         cls: The class of the SAE.
         read: The activation that the SAE encodes.
         site: The activation that it reconstructs.
-        row: The row of `by="layer"` in the place of the SAE's rows. If it is a point of the stream, these are all rows
+        row: The row of `by="layer"` that the SAE's rows replace. If it is a point of the stream, they replace all rows
             before this point.
-        components: The error, `b_dec`, and others that are no features; then the features, the strongest first.
+        components: The error, `b_dec`, and other rows that are not features; then the features, the strongest first.
         links: For each component, the address of its page on Neuronpedia. Empty if there is none.
         active: The number of active features.
         others: The sum of the active features that are not listed.
         total: The sum of all rows of the SAE.
-        measured: The sum of the rows of `by="layer"` in their place. None if these rows are not known.
-        worst: The largest difference of both sums in a prompt. None if it is not known.
+        measured: The sum of the rows of `by="layer"` that the SAE's rows replace. None if it is not known.
+        worst: The largest difference between the two sums (`total`, `measured`) in a prompt. None if it is not known.
         tolerance: The largest difference that counts as rounding.
         prompts: The number of prompts in the mean.
         notes: Notes on these values.
@@ -81,7 +81,7 @@ class FeaturesReply(Reply, frozen=True, tag="features"):
 class ReadFeatureTokens(Request, frozen=True, tag="feature-tokens"):
     """The activation of one feature at each position. Buffer 0 of the reply is float32 [position], NaN at padding.
 
-    For the mean over prompts, each position has the mean over the prompts in which it is no padding.
+    For the mean over prompts, each position has the mean over the prompts in which it is not padding.
     """
 
     takes_long = "always"

@@ -1,4 +1,4 @@
-"""Messages about segments of a prompt: which there are, and how much heads read from one segment to another."""
+"""Messages about segments of a prompt: which there are, and how much each segment reads each segment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ReadSegments(Request, frozen=True, tag="segments"):
 
 
 class SegmentLabel(msgspec.Struct, frozen=True):
-    """A segment. `named` is False for the tokens between those that a rule or the user made."""
+    """A segment. `named` is False if neither a rule nor the user made it: it has the tokens between other segments."""
 
     name: str
     start: int
@@ -41,7 +41,7 @@ class SegmentRule(msgspec.Struct, frozen=True):
 class SegmentsReply(Reply, frozen=True, tag="segments"):
     """The segments of a prompt, in the order of the text. They cover its real tokens without overlap.
 
-    `turns` are the turns, if it is a chat, whatever rule was asked for.
+    `turns` are the turns if the prompt is a chat, whatever rule was requested.
     """
 
     rules: list[SegmentRule]
@@ -51,7 +51,7 @@ class SegmentsReply(Reply, frozen=True, tag="segments"):
 
 
 class MapSegments(Request, frozen=True, tag="segment-map"):
-    """How much each segment reads each other one, by one head. The buffers of the reply are float32.
+    """How much each segment reads each segment, for one head. The buffers of the reply are float32.
 
     Buffer 0 is [destination, source]. Buffer 1 is [destination], what is read from padding, which is in no segment.
     Buffer 2 is [source], what all later positions read of each segment on average (NaN for the last segment).
@@ -68,7 +68,7 @@ class MapSegments(Request, frozen=True, tag="segment-map"):
 
 
 class SegmentMapReply(Reply, frozen=True, tag="segment-map"):
-    """How much each segment reads each other one, by one head. `meaning` is what a value is, in words."""
+    """How much each segment reads each segment, for one head. `meaning` is what a value is, in words."""
 
     layer: int
     head: int

@@ -96,7 +96,7 @@ export interface Attribute {
  *         inner: A target inside the model, instead of logits.
  *         next_token: The token that follows each position, instead of the same contrasts at all positions.
  *         through: The heads of a path to the target, each with the source that it reads. The first head writes to the
- *             target. Each further head writes to what the head before it reads at its source.
+ *             target. Each further head writes to the source that the head before it reads.
  */
 export interface Target {
   /**
@@ -225,8 +225,8 @@ export interface Compare {
  *
  *     Attributes:
  *         cache: The name of the other cache in the user's namespace (`runs["clean"]`). None: the same cache.
- *         prompt: The prompt of the other run. None (only for another cache): the same prompt as in the shown run, or the
- *             mean over prompts if that is shown.
+ *         prompt: The prompt of the other run. None (only for another cache, or with `without`): the same prompt as in the
+ *             shown run, or the mean over prompts if the mean is shown.
  *         without: Heads (`"L23H3"`). If there are any, the other run is the shown cache's run with these heads replaced.
  *         replaced_by: What takes the place of these heads' output.
  *         align: How positions are matched. None: by index. `"by token"`: by the tokens that both prompts have in the
@@ -321,10 +321,10 @@ export interface RunWithout {
 /**
  * The attention of one head, and its source contributions. The reply lists its buffers.
  *
- *     The reply always contains `"pattern"` and the map of the requested weighting, and also `"contribution"` if it is
- *     small. `rows` and `columns` limit the map to some destinations and sources. A map with more than 512 × 512 cells is
- *     down-sampled: each block of `step` × `step` cells becomes one cell, by the method `pool`. A single destination or
- *     source is never down-sampled.
+ *     The reply contains `"pattern"` and the map of the requested weighting, and `"contribution"` if it is small. If a
+ *     weighting cannot be computed, a note says why. `rows` and `columns` limit the map to some destinations and sources.
+ *     A map with more than 512 × 512 cells is down-sampled: each block of `step` × `step` cells becomes one cell, by the
+ *     method `pool`. A single destination or source is never down-sampled.
  */
 export interface ReadAttention {
   kind: "attention";
@@ -363,7 +363,7 @@ export interface ReadThumbnails {
 /**
  * The mean of the maps of all heads of a layer (None: of the model). For contributions, the sum.
  *
- *     `part` describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
+ *     `part` of the reply describes buffer 0. `rows` and `columns` are as in `ReadAttention`.
  */
 export interface BlendAttention {
   kind: "blend";
@@ -428,10 +428,10 @@ export interface ReadTokenLens {
  *
  *     The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
  *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
- *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds; it is empty if
- *     it would be larger than 1 MB (then `MapPositions` has single heads). If `neurons` are named (`"L5N123"`), buffer 2
- *     is [neuron × position], and buffer 3 is empty. A number is NaN where no token follows, in layers or heads without a
- *     value, and if it is the rank in a mean over prompts.
+ *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
+ *     the heads have no separate outputs, or if it would be larger than 1 MB (then `MapPositions` has single heads). If
+ *     `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. A number is NaN where no
+ *     token follows, in layers or heads without a value, and if it is the rank in a mean over prompts.
  */
 export interface ReadNextTokens {
   kind: "next-tokens";
@@ -504,7 +504,7 @@ export interface ReadFeatures {
 /**
  * The activation of one feature at each position. Buffer 0 of the reply is float32 [position], NaN at padding.
  *
- *     For the mean over prompts, each position has the mean over the prompts in which it is no padding.
+ *     For the mean over prompts, each position has the mean over the prompts in which it is not padding.
  */
 export interface ReadFeatureTokens {
   kind: "feature-tokens";
@@ -544,7 +544,7 @@ export interface SegmentRange {
   end: number;
 }
 /**
- * How much each segment reads each other one, by one head. The buffers of the reply are float32.
+ * How much each segment reads each segment, for one head. The buffers of the reply are float32.
  *
  *     Buffer 0 is [destination, source]. Buffer 1 is [destination], what is read from padding, which is in no segment.
  *     Buffer 2 is [source], what all later positions read of each segment on average (NaN for the last segment).
@@ -1053,7 +1053,7 @@ export interface PositionPair {
  * A range of positions of the token lens in two runs: `first[point][position - start]`, and `second` likewise.
  *
  *     `beside` has the matched position of the second run for each position. If there is none, this entry and the cells of
- *     `second` are None.
+ *     `second` are None. The cells of `second` are also None at points that the second run does not have.
  */
 export interface TokenLensComparisonReply {
   kind: "compare-token-lens";
@@ -1279,15 +1279,15 @@ export interface TokenValue {
  *         cls: The class of the SAE.
  *         read: The activation that the SAE encodes.
  *         site: The activation that it reconstructs.
- *         row: The row of `by="layer"` in the place of the SAE's rows. If it is a point of the stream, these are all rows
+ *         row: The row of `by="layer"` that the SAE's rows replace. If it is a point of the stream, they replace all rows
  *             before this point.
- *         components: The error, `b_dec`, and others that are no features; then the features, the strongest first.
+ *         components: The error, `b_dec`, and other rows that are not features; then the features, the strongest first.
  *         links: For each component, the address of its page on Neuronpedia. Empty if there is none.
  *         active: The number of active features.
  *         others: The sum of the active features that are not listed.
  *         total: The sum of all rows of the SAE.
- *         measured: The sum of the rows of `by="layer"` in their place. None if these rows are not known.
- *         worst: The largest difference of both sums in a prompt. None if it is not known.
+ *         measured: The sum of the rows of `by="layer"` that the SAE's rows replace. None if it is not known.
+ *         worst: The largest difference between the two sums (`total`, `measured`) in a prompt. None if it is not known.
  *         tolerance: The largest difference that counts as rounding.
  *         prompts: The number of prompts in the mean.
  *         notes: Notes on these values.
@@ -1332,7 +1332,7 @@ export interface FeatureTargetReply {
 /**
  * The segments of a prompt, in the order of the text. They cover its real tokens without overlap.
  *
- *     `turns` are the turns, if it is a chat, whatever rule was asked for.
+ *     `turns` are the turns if the prompt is a chat, whatever rule was requested.
  */
 export interface SegmentsReply {
   kind: "segments";
@@ -1349,7 +1349,7 @@ export interface SegmentRule {
   count: number;
 }
 /**
- * A segment. `named` is False for the tokens between those that a rule or the user made.
+ * A segment. `named` is False if neither a rule nor the user made it: it has the tokens between other segments.
  */
 export interface SegmentLabel {
   name: string;
@@ -1358,7 +1358,7 @@ export interface SegmentLabel {
   named?: boolean;
 }
 /**
- * How much each segment reads each other one, by one head. `meaning` is what a value is, in words.
+ * How much each segment reads each segment, for one head. `meaning` is what a value is, in words.
  */
 export interface SegmentMapReply {
   kind: "segment-map";
@@ -1475,8 +1475,9 @@ export interface CachesReply {
  * One cache in the namespace, described from metadata only.
  *
  *     `names` are all expressions for it (`cache`, `runs["clean"]`), plain variables first. `age` is the time in seconds
- *     since Residscope first saw it. `changed` and `weights_changed`: whether the cache, or its model's weights, were
- *     changed since then. `problem` is the reason if the cache cannot be inspected.
+ *     since Residscope first saw it. `changed` is whether the cache was changed since then. `weights_changed` is
+ *     whether the model's weights were changed since then, or the cache has another model now. `problem` is the reason if
+ *     the cache cannot be inspected.
  */
 export interface CacheRow {
   ref: CacheRef;
@@ -1527,4 +1528,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "3cc5228a2d15";
+export const WIRE = "40013f1af998";
