@@ -504,6 +504,20 @@ def test_a_file_says_what_was_left_out(pairs, tmp_path):
     assert read(path, {}).skipped == found.skipped
 
 
+@pytest.mark.parametrize("safe", ["file", "partial"])
+def test_an_item_that_was_left_out_and_then_succeeds_is_not_listed_as_left_out(model, pairs, safe, tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    path = tmp_path / "kept.npz" if safe == "file" else None
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        many([pairs[0], (pairs[1][0], "no word"), stop], on_error="skip", resume=path)
+    assert list(stopped.value.partial.skipped) == [1]
+    found = many(pairs[:3], on_error="skip", resume=path or stopped.value.partial)
+    assert (len(set(found.items)), found.skipped) == (3, {})
+    assert not any("left out" in note for note in found.notes)
+
+
 @pytest.fixture
 def two(monkeypatch):
     """`attribute_many` in two processes, which run one after the other. The second gets the results of the first."""

@@ -177,6 +177,48 @@ def test_a_view_gets_a_memoised_reply_only_while_it_is_valid():
         assert answer(served) != before
 
 
+NEXT = {"contrasts": [], "next_token": {}}
+MANY_REQUESTS: list[dict[str, Any]] = [
+    HEADS,
+    {"kind": "attribute", "by": "layer", "target": NEXT},
+    {"kind": "attribute", "by": "layer", "target": FIVE},
+    {"kind": "neurons", "layer": 1, "target": NEXT},
+    {"kind": "attention", "layer": 1, "head": 1, "target": NEXT, "prompt": 1},
+    {"kind": "next-tokens", "target": NEXT, "prompt": 1},
+    {"kind": "next-tokens", "target": NEXT},
+    {"kind": "positions", "by": "head", "heads": ["L1H1"], "target": NEXT},
+    {"kind": "thumbnails", "layer": 1, "weighting": "contribution", "target": FIVE},
+    {"kind": "scores", "score": "previous"},
+    {"kind": "token-lens", "target": NEXT, "points": ["1_pre", "final_post"], "start": 2, "stop": 6, "k": 3},
+]
+
+
+@pytest.mark.parametrize("request_", MANY_REQUESTS, ids=lambda asked: "-".join(map(str, list(asked.values())[:2])))
+def test_views_with_other_tokens_padding_or_mask_get_no_results_of_each_other(request_: dict[str, Any]):
+    model = boot("gpt2")
+    tokens, _, _ = run(model)
+    tokens = tokens.clone()
+    tokens[1, -2:] = 0  # padding
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens)[1]
+    other, mask = tokens.roll(1, 1).clamp(min=1), torch.ones_like(tokens)
+    mask[0, -1] = mask[1, -2:] = 0
+    settings: list[tuple[dict[str, Any], str]] = [
+        ({}, "found"), ({}, "none"), ({"tokens": other}, "found"), ({"attention_mask": mask}, "found"),
+        ({"tokens": other, "attention_mask": mask}, "none"), ({}, "found"),
+    ]  # fmt: skip
+
+    def answer(given: Any, arguments: dict[str, Any], padding: str) -> list[torch.Tensor]:
+        answered, buffers = Service(given, **arguments).answer({"id": "1", "ask": {**request_, "padding": padding}})
+        assert answer_of(answered) == request_["kind"]
+        return [torch.frombuffer(bytearray(buffer), dtype=torch.float32) for buffer in buffers if len(buffer)]
+
+    for arguments, padding in settings:
+        alone = type(cache)({name: tensor.clone() for name, tensor in cache.items()}, model)
+        found, wanted = answer(cache, arguments, padding), answer(alone, arguments, padding)
+        torch.testing.assert_close(found, wanted, equal_nan=True)
+
+
 def answer_of(answered: dict[str, Any]) -> str:
     assert answered.get("failure") is None, answered
     return answered["reply"]["kind"]

@@ -138,7 +138,7 @@ def attribute(
             result = with_notes(targets, result, position, output)
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:
-                view.memo.put(*key, value=_copy(result), size=size)
+                view.cache_memo.put(*key, value=_copy(result), size=size)
             return result
 
         return in_torch_context(view.stream.device, computed)

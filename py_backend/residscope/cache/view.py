@@ -18,7 +18,7 @@ from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.cache.model_types import has_config, is_model
 from residscope.cache.stored_precision import stored_step, weights_step
 from residscope.cache.view_refusals import model_inside, no_blocks, not_cached
-from residscope.compute.memo import Memo
+from residscope.compute.memo import Memo, NoKeyError, key_of
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
 from residscope.terms import CacheLike, Component, MaskLike, ModelLike
@@ -59,9 +59,9 @@ class CacheView:
 
     Attributes:
         seen: What change tracking knows about the cache, if it was given.
-        memo: Results computed from this cache in its present state.
+        cache_memo: Results computed from this cache in its present state. Their keys name all that they depend on, also
+            the tokens, the mask and the padding choice.
         facts: Values read from the model's modules in their present state.
-        padding_is_real: Whether tokens that look like padding count as real.
         part_of: The larger view and the range of prompts, if this view holds only these prompts of the larger view.
 
     Raises:
@@ -110,17 +110,18 @@ class CacheView:
             raise ResidscopeError("no-blocks", no_blocks(model))
         self.model, self.cfg = model, model.cfg
         self.seen = seen
-        self.memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
-        self.n_layers = self.memo.once(("layers",), self._layers)
-        self.n_heads = self.memo.once(("heads",), self._widest)
+        self.cache_memo, self.facts = (Memo(), Memo()) if seen is None else seen.memo
+        self._memo: Memo | None = None
+        self.n_layers = self.cache_memo.once(("layers",), self._layers)
+        self.n_heads = self.cache_memo.once(("heads",), self._widest)
         self._tokens = tokens
         self._mask = attention_mask
-        self.padding_is_real = False
+        self._padding_is_real = False
         self.part_of: tuple[CacheView, range] | None = None
         self._prompts: range | None = None
         if layout is None:
             layout = layout_of(held, self.activations, self._others, getattr(cache, "has_batch_dim", None), self.cfg)
-            self.memo.put("layout", value=layout)
+            self.cache_memo.put("layout", value=layout)
         self.has_batch_dim, (self.batch, self.n_pos) = layout.has_batch_dim, layout.extent
 
     # --- activations -------------------------------------------------------------------------------------------------
@@ -164,8 +165,35 @@ class CacheView:
         part.part_of = self, prompts
         part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
         part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
-        part.memo = self.memo.part(prompts.start, prompts.stop)
+        part._memo = self.memo.part(prompts.start, prompts.stop)
         return part
+
+    # --- what is remembered ------------------------------------------------------------------------------------------
+    @property
+    def memo(self) -> Memo:
+        """Results computed from this cache in its present state, with these tokens, this mask and this padding choice.
+
+        Results often depend on them, for example on which tokens follow and which are left out.
+        """
+        if self._memo is None:
+            if self._tokens is None and self._mask is None and not self._padding_is_real:
+                self._memo = self.cache_memo
+            else:
+                try:
+                    read_as = key_of(self._tokens), key_of(self.attention_mask), self._padding_is_real
+                    self._memo = self.cache_memo.part("read as", *read_as)
+                except NoKeyError:
+                    self._memo = Memo()
+        return self._memo
+
+    @property
+    def padding_is_real(self) -> bool:
+        """Whether tokens that look like padding count as real."""
+        return self._padding_is_real
+
+    @padding_is_real.setter
+    def padding_is_real(self, value: bool) -> None:
+        self._padding_is_real, self._memo = value, None
 
     @property
     def root(self) -> CacheView:

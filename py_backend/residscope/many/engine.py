@@ -97,7 +97,9 @@ def _resumed(call: Call, resume: Resumable, path: Path | None, processes: Proces
                 "resume", f"`resume=` takes the unmodified `.partial` of an interrupted `{call.name}`."
             )
         check_question(accumulator.question, call.question, "The result in `resume`")
-        return fresh.joined([accumulator])
+        resumed = fresh.joined([accumulator])
+        resumed.skipped.clear()  # skipped items are tried again
+        return resumed
     if path is None:
         if resume is not None:
             raise ResidscopeError(

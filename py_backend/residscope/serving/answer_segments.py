@@ -66,10 +66,8 @@ def segment_heads(context: RequestContext, request: RankSegmentHeads) -> tuple[S
 def _of_all_heads(context: RequestContext, request: RankSegmentHeads) -> SegmentAttention:
     """The maps of all heads, memoised, so that a request for another cell is fast."""
     memo, about = context.view.memo, msgspec.structs.replace(request, destination=None, source=0, k=1)
-    # All views of one cache share the memo, and each may have been given other tokens or another mask.
-    given = (context.view.attention_mask, context.view.tokens if context.view.given_tokens else None)
     try:
-        key = ("segment heads", msgspec.msgpack.encode(about), key_of((context.logits, given)))
+        key = ("segment heads", msgspec.msgpack.encode(about), key_of(context.logits))
     except NoKeyError:
         return _maps(context, request, None)
     found: SegmentAttention | None = memo.get(*key)

@@ -351,7 +351,9 @@ class Service:
     def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         view.padding_is_real = ask.padding == "none"
         key = self._key(ask) if ask.is_kept else None
-        return self._handle(view, ask) if key is None else view.memo.once(key, lambda: self._handle(view, ask), size_of)
+        if key is None:
+            return self._handle(view, ask)
+        return view.cache_memo.once(key, lambda: self._handle(view, ask), size_of)
 
     def _handle(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
         """Call the handler of a request. The request's class declares its cost, and whether its reply is kept."""
