@@ -505,7 +505,7 @@ def test_a_file_says_what_was_left_out(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("safe", ["file", "partial"])
-def test_an_item_that_was_left_out_and_then_succeeds_is_not_listed_as_left_out(model, pairs, safe, tmp_path):
+def test_an_item_that_was_left_out_and_then_succeeds_is_not_listed_as_left_out(pairs, safe, tmp_path):
     def stop():
         raise KeyboardInterrupt
 
