@@ -1,6 +1,6 @@
-"""Attention edges: removing an edge has the effect of a hook that sets this entry of the head's pattern to 0.
+"""Attention edges: removing an edge has the effect of a hook that sets the edge's entry of the pattern to 0.
 
-The direct part of the effect is minus the row of the edge's source.
+The direct part of this effect is minus the row of the edge's source in `by="source"`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Attention scores as targets: each side sums to the score, and each row equals the change by an intervention."""
+"""Attention scores as targets: the rows of each side (query, key) sum to the score.
+
+Each row equals the change of the score by an intervention on its component.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,7 @@ def test_sums_of_pairs_are_the_rows_of_each_side(versus):
     assert "score" in str(found.to_plotly(0, k=4).to_dict()["layout"]["title"])
 
 
-def test_the_demo_models_name_mover_reads_the_other_name_by_these_components(ioi):
+def test_the_demo_models_strongest_head_reads_the_repeated_name_by_these_components(ioi):
     facts = HeadScore(CacheView(ioi.cache), AttentionScore(23, 3, 14, 10)).facts(0)
     assert (facts.destination, facts.source, facts.versus) == (14, 10, 0)
     assert (round(facts.attention, 2), round(facts.versus_attention, 2)) == (0.60, 0.22)

@@ -23,8 +23,8 @@ from residscope.causes.hooks import hooks
 from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
-WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # their blocks pass on more than the stream
-REFUSED = {  # families in which nothing can be measured, with the reason
+WHOLE = {"gemma4_text-shared", "glm_moe_dsa"}  # their blocks pass on more than the stream, so the whole model is run
+REFUSED = {  # families in which no head can be ablated, with the reason
     "bert": "does more after its last block",
     "modernbert-decoder": "does more after its last block",
     "opt-projected": "projects the stream",

@@ -186,7 +186,7 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
     usual = signal.signal(signal.SIGALRM, interrupt)
     try:
         endurance = Endurance(model, calls(cache, source, tokens), seed=11)
-        endurance.go(80, 30)  # makes everything that is made only once
+        endurance.go(80, 30)  # so that everything that is made only once exists before `held` is measured
         held = memory()
         endurance.go(RUNS, ENDED)
         left = memory()

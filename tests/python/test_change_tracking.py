@@ -174,7 +174,7 @@ def test_nothing_is_kept_alive():
         gc.enable()
     del model
     gc.collect()
-    assert [way() for way in alive] == [None] * len(alive)
+    assert [reference() for reference in alive] == [None] * len(alive)
 
 
 def test_an_id_is_never_used_again():

@@ -295,7 +295,7 @@ def test_a_sample_ends_with_the_last_element_if_equal_steps_reach_it(length):
 def test_a_change_of_any_element_of_a_short_vector_is_seen():
     held = [torch.zeros(500), torch.zeros(30, 40)]
     changed = Samples(held).changed
-    assert changed(held)  # true at the first call
+    assert changed(held)  # the first call always returns True
     unseen: list[int] = []
     for at, element in enumerate(held[0]):
         for value in (1, 0):
@@ -400,7 +400,7 @@ def test_a_page_and_copied_code_have_the_note(run, said):
 
 
 def test_replies_for_a_page_have_the_note_too(run, monkeypatch):
-    """For work in Python (such as a panel's page), weights are compared before it begins, even if the work is short."""
+    """Before work in Python (such as a panel's page) begins, weights are compared, even if the work is short."""
     model, cache = run
     service = Service(cache)
     ask = Attribute("head", service.default_target())

@@ -85,7 +85,7 @@ def check(cache, picture, answers, prompt, position, options):
         values = ran(code, cache=cache)
         if picture == "attention":
             expected, step = pictured_attention(service, shown)
-            if shown.presentation == "text":  # all heads in one line: contributions are summed, others averaged
+            if shown.presentation == "text":  # one line for all heads: contributions are summed, other maps averaged
                 expected = expected.sum(0) / (1 if shown.weighting == "contribution" else len(shown.heads))
                 step = step.sum(0)
             assert (np.abs(values - expected) <= step + 1e-6).all()
@@ -95,7 +95,7 @@ def check(cache, picture, answers, prompt, position, options):
 
 @pytest.mark.parametrize(("family", "heads"), [("lfm2", 8), ("laguna-heads", 8), ("llama", 12)])
 def test_the_code_for_all_heads_has_only_heads_that_exist(family, heads):
-    """In some of these models, layers have no attention or fewer heads."""
+    """In two of these models, some layers have no attention, or fewer heads than other layers."""
     cache = tiny.run(tiny.boot(family))[2]
     service = Service(cache)
     target = service.targets().resolve(PAIR)

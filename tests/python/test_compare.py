@@ -134,7 +134,7 @@ def test_each_row_follows_the_definition(name, what):
         torch.testing.assert_close(result.read[at].double(), read[1](mean) - read[0](mean), atol=2e-6, rtol=2e-5)
         checked += 1
     assert checked > 15
-    if name == "gemma2":  # the constant also has the change by its soft-cap
+    if name == "gemma2":  # here the constant also contains the change by the soft-cap
         assert any("soft-caps its logits" in note for note in found["head"].notes)
         return
     torch.testing.assert_close(found["head"].constant.double(), two.constant - one.constant, atol=2e-6, rtol=2e-5)
@@ -304,7 +304,7 @@ def test_filtered_caches_have_the_rows_that_both_hold():
     assert any("Only one run has some rows: the first run has 1_mlp_out" in note for note in found.notes)
     assert any(note.startswith("Second run: The rows are not complete") for note in found.notes)
     edited = {name: held.clone() for name, held in made["prompts"].items()}
-    edited["blocks.1.attn.hook_z"] *= 1.5  # its heads do not add up, so this layer is one row in both runs
+    edited["blocks.1.attn.hook_z"] *= 1.5  # the heads do not add up now, so layer 1's attention is one row in both runs
     found = residscope.compare(made["first"], ActivationCache(edited, made["prompts"].model), ANSWERS, by="head")
     assert "L1H0" not in found.labels
     is_difference(found)
@@ -403,7 +403,7 @@ def test_tables_and_figures_show_both_runs_and_both_parts():
     assert repr(found).startswith('Comparison(by="head"')
 
 
-def test_no_note_says_that_padding_without_partner_is_in_the_mean():
+def test_no_note_says_that_padding_left_out_by_the_alignment_is_in_the_mean():
     model = runs("gpt2")["models"][0]
     plain = cache_of(model, CLEAN)
     padded = cache_of(model, torch.cat([torch.zeros_like(CLEAN[:, :2]), CLEAN], 1))

@@ -1,4 +1,4 @@
-"""Requests of the views about two runs. The replies are those of `residscope.compare` for the present caches.
+"""Requests of the views about two runs. A reply is that of `residscope.compare` for the caches as they are now.
 
 Expected: `residscope.compare`, TransformerLens' patterns, and for one cell a value computed by hand from the cache.
 """
@@ -135,7 +135,7 @@ def test_a_reply_is_memoised_until_either_cache_changes(run, monkeypatch):
     assert len(made) == count  # neither cache has changed since
 
 
-def test_a_reply_keeps_neither_cache_alive(run):
+def test_a_reply_does_not_keep_the_other_cache_alive(run):
     import gc
     import weakref
 

@@ -156,7 +156,7 @@ def test_python_values_of_a_prompt_are_those_of_the_prompt_run_alone(run, cut, p
 @pytest.mark.parametrize("position", [0, 3, 6, -1, -7])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated", "neurons", "predictions"])
 def test_values_at_a_position_are_those_of_prompts_that_end_there(run, cut, by, position, prompt):
-    """The models are causal, so values at a position do not depend on later tokens."""
+    """The model is causal, so values at a position do not depend on later tokens."""
     whole, short = Service(run[2]), Service(cut(slice(0, 3), position % 7 + 1))
     target = whole.targets().resolve(ANSWERS)
 
@@ -378,7 +378,7 @@ def test_heads_have_the_order_in_which_they_are_named(run):
 
 @pytest.mark.parametrize("family", ["llama-multi-query", "gemma2", "qwen3_5_text"])
 def test_heads_of_one_layer_from_the_last_to_the_first(family):
-    """The families have fewer keys than heads, norms on outputs, or gates on z."""
+    """One family has fewer keys than heads, one has norms on outputs, and one has gates on `z`."""
     cache = tiny.run(tiny.boot(family))[2]
     heads = [f"L1H{head}" for head in (3, 2, 1, 0)]
     grid = residscope.attribute(cache, ANSWERS).grid[1].flip(0)

@@ -28,7 +28,7 @@ GATED = {"afmoe", "laguna", "laguna-heads", "qwen3_next", "qwen3_5_text", "qwen3
 CHANGED_EMBEDDINGS = {"xglm", "nanochat", "afmoe", "falcon_h1", "recurrent_gemma"}
 SCALED = {"cohere", "cohere2", "granite", "granitemoe", "granitemoehybrid", "granitemoehybrid-dense", "falcon_h1"}
 CAPPED = {"gemma2", "gemma2-cap-5", "gemma4_text-cap-5", "vaultgemma", "nanochat", "recurrent_gemma"}
-LEFT_OVER = {  # family: (the reason for unexplained values, the decompositions that have them)
+LEFT_OVER = {  # family: (the reason for unexplained values, the decompositions with a note that names it)
     "openai-gpt": ("normalise the stream itself", ("layer", "head", "neuron", "source", "accumulated")),
     "bert": ("arises after the last layer", ("accumulated", "layer")),
     "modernbert-decoder": ("arises after the last layer", ("accumulated", "layer", "head", "neuron", "source")),

@@ -184,7 +184,7 @@ class Config:
 
 
 class Plain:
-    """An SAE that is no module. Reading anything through its class fails."""
+    """An SAE that is not a module. Ordinary access to its `cfg`, `W_dec`, `encode` or `decode` raises."""
 
     def __init__(self, site: str, width: int = 24) -> None:
         self.cfg = Config(site)

@@ -1,4 +1,4 @@
-"""A feature's input as a target. Expected: the SAE's own `encode` where the feature is active, values in float64."""
+"""A feature's input as a target. Expected: the SAE's own `encode` (if the feature is active), or values in float64."""
 
 from __future__ import annotations
 

@@ -204,8 +204,8 @@ def test_a_scatter_of_two_runs(result, prompt):
     assert list(points.text) == [label if at in far else "" for at, label in enumerate(clean.labels)]
     assert list(line.x) == list(line.y)  # the diagonal, on which values are equal in both runs
     assert -line.x[0] == line.x[1] > max(x.abs().max(), y.abs().max())
-    swapped = clean.to_plotly("scatter", prompt, other=corrupted)
-    assert titles(swapped) == ("this (logits)", "other (logits)")
+    unnamed = clean.to_plotly("scatter", prompt, other=corrupted)
+    assert titles(unnamed) == ("this (logits)", "other (logits)")
 
 
 @pytest.mark.parametrize("prompt", [None, 0])

@@ -1,4 +1,4 @@
-"""Values from weights are compared with the run's activations. If these differ, values are refused or have a note."""
+"""Values from weights are compared with the run's activations. If they disagree, values are refused or have a note."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_coarse_cache_has_the_values_of_its_own_tensors(family, kind, widened)
 
 
 @pytest.mark.parametrize(("factor", "kind", "behind"), [(1.0, None, True), (1.15, None, False), (1.15, "float8", None)])
-def test_norms_without_a_known_name_are_not_placed_by_coarse_activations(factor, kind, behind):
+def test_coarse_activations_do_not_decide_whether_norms_come_before_or_after_attention(factor, kind, behind):
     model = tiny.boot("gpt2")
     cache = _run(model)[1]
     norm = model.blocks[0].ln1.original_component

@@ -71,7 +71,7 @@ def test_an_interrupt_at_any_moment_is_raised_and_changes_nothing(cache, monkeyp
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             assert state() == before
-            served.answer(question)  # a lock that was left would block this
+            served.answer(question)  # this call would block if a lock had stayed locked
             fresh = None
     finally:
         signal.signal(signal.SIGALRM, usual)

@@ -317,12 +317,12 @@ def test_a_decompression_bomb_that_fits_its_header_is_not_unpacked(good):
     files = unpacked(good)
     header, prompts = header_of(files), 10_000_000
     rows = len(header["frame"]["components"]["kind"])
-    ones = np.zeros(prompts, np.float32)
-    files |= {f"{name}.npy": array(ones) for name in ("measured", "constant", "unexplained")}
+    zeros = np.zeros(prompts, np.float32)
+    files |= {f"{name}.npy": array(zeros) for name in ("measured", "constant", "unexplained")}
     files |= {"items.npy": array([0]), "facts.npy": array([0]), "prompts.npy": array([prompts])}
     files["values.npy"] = declared((rows, prompts)) + bytes(4 * prompts)  # data for only one row
     packed(good, files, zipfile.ZIP_DEFLATED)
-    del files, ones
+    del files, zeros
     assert "it unpacks to" in refused(good)
 
 

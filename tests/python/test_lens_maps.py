@@ -1,4 +1,7 @@
-"""`lens=`: tuned lens, Jacobian lens and own maps equal float64 by hand, and maps that do not fit are refused."""
+"""`lens=`: values of a tuned lens, a Jacobian lens or own maps equal float64 by hand. Maps that do not fit are refused.
+
+Views and exported code call the values of mapped streams "transported".
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ WIDTH = 24
 
 
 def made(count: int, *, bias: bool = True, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Return random matrices near the identity, and biases."""
+    """Return pairs of a random matrix near the identity and a bias (or None)."""
     own = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):
@@ -30,7 +33,10 @@ def made(count: int, *, bias: bool = True, seed: int = 0) -> list[tuple[torch.Te
 
 
 def linear(A: torch.Tensor, b: torch.Tensor | None, *, less: bool) -> torch.nn.Linear:
-    """Return a translator as tuned-lens has it: its output is added to the stream, so it computes A − 1."""
+    """Return a module that computes A h + b. With `less`, it is a translator as in tuned-lens: without the term h.
+
+    The output of a translator is added to the stream h, so its matrix is A − 1.
+    """
     module = torch.nn.Linear(WIDTH, WIDTH, bias=b is not None)
     with torch.no_grad():
         module.weight.copy_(A - torch.eye(WIDTH) if less else A)
@@ -47,7 +53,7 @@ def read(cache, point: str, layers: int) -> torch.Tensor:
 
 
 def softmaxed(model, logits, cache, stream: torch.Tensor) -> torch.Tensor:
-    """Return the model's own norm, unembedding, logit scale and soft-cap of a stream, in float64."""
+    """Return the probabilities by the model's own norm, unembedding, logit scale and soft-cap, in float64."""
     norm, unembed = (copy.deepcopy(part.original_component).double() for part in (model.ln_final, model.unembed))
     cap = getattr(model.cfg, "output_logits_soft_cap", None) or 0
     with torch.no_grad():
@@ -98,7 +104,7 @@ def test_the_logit_lens_of_mapped_streams_is_the_target_in_float64(family, norm)
                 if norm == "recomputed":
                     logit = unembed(module(stream))
                 else:
-                    # With a frozen scale, the norm is affine: the values at two streams give the value at a third.
+                    # With a frozen scale, the norm is affine: (centred) stream / scale × weight + bias.
                     length = cache["ln_final.hook_scale"].double()
                     centred = stream - stream.mean(-1, keepdim=True) if _centres(module) else stream
                     bias = module(torch.zeros_like(final)) * 0 if not hasattr(module, "bias") else module.bias
@@ -121,7 +127,7 @@ def _centres(module) -> bool:
 
 
 def _weight(module) -> torch.Tensor:
-    """The factor of each coordinate, read from the module's output (some norms use 1 + weight)."""
+    """Return the factor of each coordinate. For an RMSNorm it is read from the output: some use 1 + weight."""
     x = torch.ones(WIDTH, dtype=torch.float64)
     if not _centres(module):
         with torch.no_grad():
@@ -242,7 +248,7 @@ def test_a_changed_lens_gives_new_values():
 def test_translators_that_are_taken_for_matrices_are_noticed():
     _, _, cache = tiny.run(tiny.boot("llama"))
     final = cache["blocks.2.hook_resid_post"][:, -1]
-    # A map that gives the end of the stream exactly at the last tokens, written as a translator: what is to be added.
+    # Translators A: at the last tokens, h + A h is exactly the end of the stream.
     lens = []
     for layer in range(3):
         h = cache[f"blocks.{layer}.hook_resid_pre"][:, -1]
@@ -428,7 +434,7 @@ def test_a_saved_page_holds_the_transported_pictures():
     assert not [entry for entry in made_page.entries if entry.failure]
 
 
-def test_maps_on_a_model_with_processed_weights_bear_a_note():
+def test_maps_on_a_model_with_processed_weights_have_a_note():
     for family, compatible in (("gpt2", True), ("gpt2", False), ("llama", True)):
         _, _, cache = tiny.run(tiny.boot(family, compatible=compatible))
         notes = residscope.token_lens(cache, 5, lens=made(3)).notes

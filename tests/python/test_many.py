@@ -442,7 +442,7 @@ def test_prompts_of_different_lengths(model):
 
 
 def test_repeated_notes_are_merged(ioi):
-    """A note on some items names their numbers. Notes that differ only in their numbers are merged."""
+    """A note on some items lists the indices of these items."""
     changed = dict(ioi.cache.cache_dict)
     bare = type(ioi.cache)({name: t for name, t in changed.items() if name != "ln_final.hook_scale"}, ioi.model)
     other = type(ioi.cache)(changed | {"hook_embed": changed["hook_embed"] * 1.5}, ioi.model)

@@ -1,4 +1,4 @@
-"""Effects that a view requests are measured only in turns on the main thread.
+"""Effects that a view requests are measured only in turns (see `serving.turns`) on the main thread.
 
 Expected: `residscope.ablate` and `patch` (which other tests compare with hooked runs), and TransformerLens' own hooks.
 """
@@ -226,7 +226,7 @@ def test_an_exception_or_an_interrupt_leaves_nothing_behind(run):
         measured(run, request)
     fails.pop(0)
     handle.remove()
-    handle = run.model.blocks[1].register_forward_hook(hook)  # with another hook, the run is another one
+    handle = run.model.blocks[1].register_forward_hook(hook)  # a new hook, so the run counts as another run
     assert measured(run, request)[0].state == "stopped"
     handle.remove()
     assert state() == before

@@ -48,7 +48,7 @@ def test_the_recorded_replies_for_the_pages_tests_are_those_of_python():
 
 
 def alike(found: Any, expected: Any, where: str) -> None:
-    """Check that two messages are equal up to the last digits of numbers."""
+    """Check that two messages are equal, with numbers up to one part in a thousand."""
     assert type(found) is type(expected), where
     if isinstance(found, dict):
         assert list(found) == list(expected), where

@@ -122,7 +122,7 @@ def test_training_mode_after_the_run_does_not_change_the_values_of_the_cache(wit
             found = compute(same_cache)
             torch.testing.assert_close(found.values, before[name].values)
             assert not found.notes
-        panel = residscope.inspect(same_cache, (5, 6), show=False)  # the cache is tracked only from this call
+        panel = residscope.inspect(same_cache, (5, 6), show=False)
         request = {"kind": "attribute", "by": "layer", "target": panel.wire_target}
         reply = panel._service.answer({"id": "1", "ask": request})[0]["reply"]
         assert reply["measured"] == pytest.approx(float(before["layer"].measured.mean()), abs=1e-5)

@@ -128,7 +128,10 @@ def test_the_sources_of_own_targets_are_bounded(monkeypatch):
 
 
 def test_the_sources_of_own_targets_in_float64_by_hand():
-    """pattern · (v · W_O u) / s, where u is the column of the unembedding of the token that follows, times the norm."""
+    """Expected: pattern · (v · W_O u) / s.
+
+    Here u is the next token's column of the unembedding times the final norm's weight, and s is the norm's scale.
+    """
     tokens, _, cache = cached("llama")
     model = cache.model
     found = residscope.attribute(cache, targets.next_token(), by="source", heads=["1.2"], position="all")
@@ -295,8 +298,7 @@ def test_requests_that_need_one_target_for_all_positions_are_refused_in_a_senten
     assert answered(Service(cache, generated_from=3), "describe")[0]["generated_from"] == 3
 
 
-def test_the_last_position_of_a_panel_follows_its_target(ioi_panel):
-    panel = ioi_panel
+def test_the_last_position_of_a_panel_follows_its_target(panel):
     last = panel.position
     panel.target = targets.next_token()
     assert (panel.position, repr(panel.target)) == (last - 1, "targets.next_token()")
@@ -313,7 +315,7 @@ def test_the_last_position_of_a_panel_follows_its_target(ioi_panel):
 
 
 @pytest.fixture
-def ioi_panel():
+def panel():
     from residscope.hosts.panel import Panel
 
     _, _, cache = cached("llama")

@@ -66,7 +66,7 @@ def all_of_it(model: Any) -> float:
 
 
 def without_adapter(model: Any) -> float:
-    """Remove the factor from the bridge, as in older releases. Return the factor, which the Hugging Face model has."""
+    """Remove the factor from the bridge, as in older TransformerLens. Return the factor of the Hugging Face model."""
     model.adapter = SimpleNamespace()
     return 1 / 3
 

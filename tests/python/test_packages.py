@@ -106,7 +106,7 @@ def test_the_demo_says_what_is_wrong_with_transformer_lens(
     monkeypatch, tmp_path, release, error, said, not_said
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
-    module = importlib.import_module("residscope.demo.ioi")  # the function has the module's name
+    module = importlib.import_module("residscope.demo.ioi")  # in `demo`, a function has the name of this module
     monkeypatch.setattr(module, "version", no_release if release is None else lambda _name: release)
     importing(monkeypatch, "transformer_lens", error)
     with pytest.raises(demo.DemoError) as failure:

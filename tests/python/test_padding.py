@@ -194,7 +194,7 @@ def test_repeated_tokens_at_the_start(model, rows, special, side, first, said):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
 def test_a_full_prompt_beside_a_padded_one_shows_what_is_padding(model, special, side):
-    """Neither prompt has BOS or EOS of its own, so each padding token is padding, even if it is also BOS or EOS."""
+    """Neither prompt has BOS or EOS of its own, so the padding token is padding everywhere, even if it is BOS or EOS."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side
@@ -498,7 +498,7 @@ def test_a_panel_can_count_padding_as_real_tokens_and_its_code_does_so_too(padde
     panel.padding = "none"
     assert panel.position == 7
     assert measured(padding="none") == pytest.approx(true([7, 7]), abs=1e-5)
-    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # the memoised result is not used
+    assert measured() == pytest.approx(true([4, 2]), abs=1e-5)  # the memoised result for "none" is not used
     assert ask(kind="describe", padding="none")["padding"] == 8
     labels = ask(kind="tokens", prompt=0, padding="none")["tokens"]
     assert not any(label["padding"] for label in labels)

@@ -139,7 +139,7 @@ def test_neurons_of_a_mixture_of_experts_are_refused():
 
 
 def test_all_fields_of_a_request_are_used(ioi, panel, ask, monkeypatch):
-    """Tested with a prompt, a position, a norm's convention, and logits that were given with the cache."""
+    """Tested with a prompt, a position, a norm convention, and logits that were given with the cache."""
     target = panel.wire_target
     at = residscope.attribute(ioi.cache, ioi.answers, position=10)
     reply, [rows] = ask("attribute", by="head", target=target, prompt=0, position=10)
