@@ -148,7 +148,7 @@ def test_caches_in_half_precision_lose_no_peak(long, dtype):
 
 
 def test_only_the_requested_part_is_computed(long, monkeypatch):
-    """No product is larger than a strip of the map (for an overview), or than a vector for each source (for a part)."""
+    """No elementwise product is larger than a strip of the map (overview) or than a vector for each source (part)."""
     _, _, cache, (layer, head) = long
     service = Service(cache)
     target = service.targets().resolve((5, 6))

@@ -194,7 +194,7 @@ def test_repeated_tokens_at_the_start(model, rows, special, side, first, said):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("special", padded.SPECIAL)
 def test_a_full_prompt_beside_a_padded_one_shows_what_is_padding(model, special, side):
-    """Neither prompt has BOS or EOS of its own, so the padding token is padding everywhere, even if it is BOS or EOS."""
+    """Neither prompt has BOS or EOS of its own, so the padding token is always padding, even if it is BOS or EOS."""
     tokenizer, full = model.tokenizer, [5, 6, 7, 8, 9, 10]
     pad, tokenizer.bos_token_id, tokenizer.eos_token_id = padded.SPECIAL[special]
     tokenizer.pad_token_id, tokenizer.padding_side = pad, side
