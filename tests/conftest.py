@@ -1,4 +1,4 @@
-"""Settings of all tests: where processes find `tests.support`, and the report's first lines, which name versions."""
+"""Settings of all tests: where processes find `tests.support`, the versions in the report, and the record of a run."""
 
 import os
 import time

@@ -4,9 +4,9 @@ The times are measured in a real JupyterLab, on the demo model, by the browser's
 on heads:
 
 - cold: the pointer has never touched the head, so that none of its data were requested before
-- by hand: the pointer crosses two neighbouring heads, 40 ms on each, and clicks on the head after 100 ms
+- by hand: the pointer crosses two heads, 40 ms on each, stays on the next head for 100 ms, and clicks on this head
 
-Between them, clicks on *why here?* are measured, and the round trip of an empty request on a comm of the same kernel.
+Between these clicks, clicks on *why here?* are measured, and round trips of an empty request on a comm of the kernel.
 Each time is measured twice: until the result arrives (pixels in the canvas, or a reply), and until the browser has
 painted the next frame (an animation frame, and the task after it). The goal compares painted times. The program prints
 a table, and never asserts a time.
@@ -46,7 +46,7 @@ BUSY = {
     "pure Python loop": "n += 1",
 }
 
-# Clicks are events of the browser. A picture is drawn when the card exists and has its own numbers.
+# A script in the page makes the clicks. A picture is drawn when the head's card exists and does not wait for numbers.
 SHARED = """
     const side = document.getElementById("residscope-sidebar");
     const painted = () => new Promise(done => requestAnimationFrame(() => {
@@ -154,7 +154,7 @@ def main() -> None:
     table = measured([arguments.only] if arguments.only else list(BUSY))
     count = ROUNDS * len(heads()["ways"])
     print(f"\n{count} clicks of each kind on heads not seen before, milliseconds; {os.cpu_count()} cores")
-    for at, what in enumerate(("as it comes", "painted")):
+    for at, what in enumerate(("result", "painted")):
         print(f"\n{what:<18} " + " ".join(f"{kind:>24}" for kind in KINDS.values()))
         print(f"{'beside':<18} " + " ".join(f"{'median':>15} {'p95':>8}" for _ in KINDS))
         for name, times in table.items():
@@ -171,7 +171,7 @@ def rows() -> list[Row]:
 
 
 def as_rows(table: dict[str, Times]) -> list[Row]:
-    """Return the rows of the goal, with medians of painted times."""
+    """Return rows that compare the medians of painted times with the goal."""
     found: list[Row] = []
     for name, times in table.items():
         empty = [summary([time[at] for time in times["empty"]])[0] for at in (0, 1)]
@@ -190,14 +190,14 @@ def as_rows(table: dict[str, Times]) -> list[Row]:
                     f"{ratio:.2f} ×",
                     "≤ 1.3 ×",
                     ratio <= 1.3,
-                    f"to the painted frame; before that, as they come, {own[0]:.0f} and {empty[0]:.0f} ms",
+                    f"times to the painted frame; times to the result: {own[0]:.0f} and {empty[0]:.0f} ms",
                 )
             )
     return found
 
 
 def measured(kinds: list[str]) -> dict[str, Times]:
-    """Return the times during each kind of cell, in a separate JupyterLab and browser."""
+    """Return the times during each kind of cell, measured in a separate JupyterLab and browser."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Server.started(Path(folder)) as server,

@@ -1,8 +1,8 @@
 """Attention pictures: the time from the call to the painted picture, in headless Chromium, compared with CircuitsVis.
 
 Residscope's views run as in a notebook. A service in this process is their kernel, and messages and buffers are sent
-over HTTP. CircuitsVis' page is put into the same page, as in notebooks. The program prints a table, and never asserts
-a time.
+over HTTP. CircuitsVis' HTML is put into an empty page, as a notebook puts it into an output. The program prints a
+table, and never asserts a time.
 
 python -m tests.benchmarks.attention_pictures
 """
@@ -35,7 +35,7 @@ STATIC = ROOT / "py_backend/residscope/static"
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
 PATIENCE = int(os.environ.get("RESIDSCOPE_PATIENCE", "120")) * 1000
-"""After this many milliseconds, CircuitsVis counts as having drawn nothing."""
+"""After this many milliseconds (half as many for a long prompt), CircuitsVis counts as having drawn nothing."""
 
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/panel.css">
 <div id="root" style="width: 1200px"></div><div id="other"></div>
@@ -219,7 +219,7 @@ def bench() -> Iterator[Bench]:
 
 
 def service(positions: int, layers: int, heads: int) -> Any:
-    """Return a service for a random model's cache. Heads attend to a few tokens each, as trained heads do."""
+    """Return a service for a random model's cache. Its heads attend to many tokens with similar weights."""
     from transformer_lens.model_bridge import TransformerBridge
 
     from residscope.serving.service import Service

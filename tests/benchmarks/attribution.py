@@ -28,7 +28,7 @@ class Case:
     Attributes:
         new: Residscope with a new target.
         again: Residscope with a target that was requested before.
-        other: The work of the other library, or by the definition.
+        other: The same work by TransformerLens' functions, or by the definition.
         read: One read of the activations that the work needs.
     """
 

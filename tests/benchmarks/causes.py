@@ -1,4 +1,4 @@
-"""Compares ablation of heads, patching and estimates with the model's own hooked runs.
+"""Compares the times of ablation of heads, patching and estimates with those of the model's own hooked runs.
 
 The times are processor times of this process, because wall times depend on the other load of the machine.
 
@@ -17,7 +17,7 @@ from tests.benchmarks.table import Row, markdown, spoken
 
 EVERY = 5
 """On the demo model, only the heads of every fifth layer are measured at every position, because all heads would take
-minutes. So two fixed costs have more weight here: the replay, and the test of the blocks."""
+minutes. So two fixed costs have more weight here: the replay, and the check that blocks can be called by themselves."""
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def _of_shape(shape: str, model: Any, cache: Any, tokens: Any, answers: Any, *, 
     for name, count, run, goal, work in works:
         theirs, ours = count * _theirs(run), _taken(work)
         theirs = (theirs + count * _theirs(run)) / 2  # measured before and after, so that a busy machine slows both
-        made.append(_row(f"{name}, {shape}", f"{count} hooked runs (from 4)", ours, theirs, goal))
+        made.append(_row(f"{name}, {shape}", f"{count} hooked runs (4 measured)", ours, theirs, goal))
     start = time.perf_counter()
     taken = _taken(lambda: residscope.estimate(cache, source, answers, positions="each"))
     waited = time.perf_counter() - start

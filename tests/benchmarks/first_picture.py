@@ -8,8 +8,8 @@ was just loaded (cold), and again on the same page (warm), after its outputs wer
 - CircuitsVis `attention_patterns` of the same head's layer, with the JavaScript from its package, as without a network.
   CircuitsVis' check for a network is skipped.
 
-A picture counts as shown when its marks are in the page and the browser has painted the next frame. All times are by
-the browser's clock. The program never asserts a time.
+A picture counts as shown when its elements are in the page and the browser has painted the next frame. All times are
+by the browser's clock. The program never asserts a time.
 
 python -m tests.benchmarks.first_picture [--json FILE]
 """

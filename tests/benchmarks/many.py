@@ -3,7 +3,7 @@
 python -m tests.benchmarks.many
 
 Each piece of work has a separate process. Extra memory is the peak of the process's resident memory, minus its memory
-after the first batch. So the model, the libraries and one batch's buffers are not counted. (Linux only.)
+after the first two batches. So the model, the libraries and a batch's buffers are not counted. (Linux only.)
 """
 
 from __future__ import annotations

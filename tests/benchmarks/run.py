@@ -1,4 +1,4 @@
-"""`npm run bench`: measures the costs of Residscope, each compared with something else in the same run.
+"""`npm run bench`: measures the costs of Residscope, most of them compared with something else in the same run.
 
 The program prints a table, and never asserts a time. The parts run one after another, each in a separate process.
 

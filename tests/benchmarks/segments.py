@@ -15,7 +15,7 @@ POSITIONS, SEGMENTS, HEADS = 4096, 20, 9
 
 
 def rows() -> list[Row]:
-    """Return a row for each weighting. Each is compared with one sum over the layer's patterns."""
+    """Return a row for each precision and weighting. Each is compared with one sum over the layer's patterns."""
     import residscope
 
     made: list[Row] = []

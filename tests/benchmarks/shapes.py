@@ -36,7 +36,7 @@ def gpt2_small() -> Any:
 def run(model: Any, batch: int, positions: int) -> tuple[Any, torch.Tensor]:
     """Return a cache of random prompts, and a pair of answers for each prompt, `[batch, 2]`.
 
-    The logits are left out if they alone would take gigabytes.
+    The logits are left out if they alone would take more than 400 MB.
     """
     torch.manual_seed(1)
     tokens = torch.randint(0, model.cfg.d_vocab, (batch, positions))
@@ -107,8 +107,8 @@ def llama3_8b() -> Any:
 def llama3_cache(model: Any, positions: int, patterns: int) -> Any:
     """Return a cache of one prompt, as from a run of this model, with patterns and values of only the first layers.
 
-    A run of the model would take half an hour on a small machine. So the output of attention is computed as `z` @
-    `W_O`, and the stream as the sum of all outputs.
+    A run of the model would take half an hour on a small machine. So `z` and other activations are random, the output
+    of attention is computed as `z` @ `W_O`, and the stream as the sum of all outputs.
     """
     from transformer_lens import ActivationCache
 

@@ -1,4 +1,4 @@
-"""Measures the import, the sizes of wheel and bundle, and the size of each request's reply on the demo model.
+"""Measures the import, the sizes of wheel and bundle, and times and sizes of replies on the demo model.
 
 python -m tests.benchmarks.sizes
 """

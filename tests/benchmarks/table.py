@@ -15,7 +15,7 @@ class Row:
 
     Attributes:
         work: The work and its shape.
-        beside: The work that it is compared with in the same run, with its version.
+        beside: What the work is compared with in the same run, with the version of its library.
         ours: The cost with Residscope: "3.1 ms".
         theirs: The cost on the other side.
         figure: The number to which the goal refers: "12 ×".
@@ -59,7 +59,7 @@ def seconds(work: Callable[[], object]) -> float:
 def side_by_side(times: int, *works: Callable[[], object], each: int = 1) -> list[float]:
     """Return the median times of pieces of work in seconds. They run in turn, so that a busy machine slows all of them.
 
-    Each piece of work runs once before the measurement. In each turn, it runs `each` times, as in real work.
+    Each piece of work runs once before the measurement. In each turn, it runs `each` times in succession.
     """
     for work in works:
         work()

@@ -51,7 +51,7 @@ def _child(shape: str) -> dict[str, list[float]]:
 
 
 def _works(cache: Any, answers: Any, head: str, destination: int, source: int) -> dict[str, Callable[[int], object]]:
-    """Return pieces of work. Each takes a number that changes the source, so that each call has a new target."""
+    """Return pieces of work. Each takes a number that changes the source or the neuron, and so the target."""
     import residscope
     from residscope import targets
 

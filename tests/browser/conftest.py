@@ -76,7 +76,7 @@ def browser(profile: BrowserContext) -> Browser:
 
 def forget(profile: BrowserContext) -> None:
     """Close the pages of a test, and delete what they stored and what the test allowed them."""
-    first, *others = profile.pages  # Chromium's own, empty page
+    first, *others = profile.pages  # `first` is the empty page with which Chromium starts
     for page in others:
         page.close()
     profile.clear_permissions()

@@ -18,7 +18,7 @@ def _nothing(_lab: Lab, _panel: Locator) -> None: ...
 
 
 def _token(at: int) -> Look:
-    """Point at a token of the text view."""
+    """Return a function that points at a token of the text view."""
 
     def look(_lab: Lab, panel: Locator) -> None:
         panel.locator(f".rs-attention [data-position='{at}']").first.hover()
@@ -27,7 +27,7 @@ def _token(at: int) -> Look:
 
 
 def _cell(head: str) -> Look:
-    """Point at a head in the map."""
+    """Return a function that points at a head in the map."""
 
     def look(_lab: Lab, panel: Locator) -> None:
         panel.get_by_role("grid", name="Head map").locator(f"[data-head='{head}']").hover()

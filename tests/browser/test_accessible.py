@@ -1,4 +1,4 @@
-"""axe-core finds nothing serious in any view of the panel and in the sidebar, in light and dark themes."""
+"""axe-core finds nothing serious in the views of the panel that `STATES` shows, and in the sidebar, in both themes."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ LENGTH = (
     "(cache['pattern', {0}][0, {1}, {2}, {3}] * (cache['v', {0}][0, {3}, {1} // 3] @ run.model.W_O[{0}, {1}]).norm())"
 )
 SOURCES = "residscope.attribute(cache, answers, by='source', heads=['L{0}H{1}'], position='all').values[{3}, {2}, 0, 0]"
-# Changes the width and height of the panel's host a little in every frame, for ten seconds. (VS Code sets the height of
-# an output to the measured height of its content.) Returns the observed sizes of the box: its height, and the gap
-# between the widths of its column and of the box.
+# Changes the width and height of the element around the panel a little in every frame, for ten seconds. (VS Code sets
+# the height of an output to the measured height of its content.) Returns the observed sizes of the box: its height, and
+# the gap between the widths of its column and of the box.
 WATCH = """(box) => new Promise((resolve) => {
     const host = box.closest(".residscope").parentElement;
     const column = box.closest(".rs-lower");

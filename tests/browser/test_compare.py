@@ -76,7 +76,8 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
     gaps = {f"L{layer}H{head}": second[layer][head] - first[layer][head] for layer in range(30) for head in range(9)}
     assert names == sorted(gaps, key=lambda name: -abs(gaps[name]))[: len(names)]
 
-    # The line shows the part that is read differently, as a sum over heads. The other part is checked for one head.
+    # A difference has two parts. Heads write other vectors (checked for one head), and the target is read from the
+    # vectors in another way (the line shows the sum of this part over all rows).
     values = lab.python(
         "[float(residscope.compare(cache, answers=(' Mary', ' John'), prompt=2, with_prompt=1).written["
         "23 * 9 + 3, 0]), written(23, 3, 2, 1)]"
@@ -140,7 +141,7 @@ def test_keys_alone_choose_another_cache_and_its_changes_are_noticed(opened: tup
     lab.becomes("panel.run", "second")
     assert numbers(panel, "L23H3")[0] == pytest.approx(lab.python("float(heads(corrupted, 2)[23, 3])"), abs=6e-3)
 
-    # A change of the second run is noticed. After its deletion, a message says so.
+    # A change of the second run is noticed. After its deletion, a message says that there is no such cache.
     change = (
         "with torch.no_grad(): _, third = run.model.run_with_cache(run.tokens.roll(3, 0))\n"
         "for name, tensor in corrupted.cache_dict.items(): tensor.copy_(third[name])"

@@ -137,13 +137,13 @@ def test_the_stand_alone_page_is_saved_and_says_so(shown: tuple[Lab, Locator]) -
     assert data.lstrip().lower().startswith(b"<!doctype html>")
 
 
-def test_ctrl_z_restores_what_esc_cleared_and_leaves_the_notebook(shown: tuple[Lab, Locator]) -> None:
+def test_ctrl_z_restores_what_esc_cleared_and_does_not_change_the_notebook(shown: tuple[Lab, Locator]) -> None:
     lab, panel = shown
     cells = lab.page.locator(".jp-Notebook .jp-Cell").count()
     said = panel.locator(".rs-sentence")
     panel.get_by_role("option").nth(10).click()
     lab.becomes("panel.position", 10)
-    lab.page.keyboard.press("Escape")  # unlocks the token; the next one removes the pins
+    lab.page.keyboard.press("Escape")  # unlocks the token; the next Escape removes the pins
     lab.becomes("panel.position", 14)
     expect(said).to_have_text("Cleared: position 10, “·John₁₀”. Ctrl+Z restores it.")
     lab.page.keyboard.press("Escape")

@@ -102,7 +102,7 @@ def test_the_rows_of_an_sae_are_shown_and_a_feature_colours_the_tokens_and_becom
     focus.get_by_role("button", name="why is it on?").click()
     expect(focus.get_by_role("alert")).to_contain_text("neither the stream, nor what an MLP or attention reads")
 
-    # A broken SAE has its sentence, and the others are shown as before.
+    # A broken SAE has an error sentence. The rest of the panel and the other SAEs are shown as before.
     panel.get_by_label("SAE", exact=True).select_option("broken")
     expect(panel.locator(".rs-features .rs-view-trouble")).to_contain_text("gives NaN or infinity")
     expect(panel.locator(".rs-badge").first).to_contain_text("✓ rows sum to")

@@ -60,7 +60,7 @@ def test_the_hint_moves_nothing_and_does_not_come_back(opened: tuple[Lab, Locato
     before = grid.bounding_box()
     saved = tmp_path / "page.html"
     lab.python("0", before=f"panel.save({str(saved)!r})")
-    cell(panel, "L0H1").hover()  # the sentence about the head takes its place
+    cell(panel, "L0H1").hover()  # the sentence about the head takes the place of the hint
     expect(hint).to_be_hidden()
     cell(panel, "L0H1").click()
     expect(cell(panel, "L0H1")).to_have_attribute("aria-selected", "true")
@@ -113,7 +113,7 @@ def test_help_opens_the_chapter_on_what_has_the_focus(opened: tuple[Lab, Locator
     shows(lab.page, "limits")
     for name in ("__proto__", "../install", "<b>"):
         event = "new CustomEvent('residscope-help', { detail: name, bubbles: true, cancelable: true })"
-        assert lab.page.evaluate(f"name => document.body.dispatchEvent({event})", name)  # nobody has taken it
+        assert lab.page.evaluate(f"name => document.body.dispatchEvent({event})", name)  # nothing handled it
     shows(lab.page, "limits")
     assert not elsewhere
 

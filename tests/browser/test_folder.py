@@ -33,7 +33,7 @@ def test_opening_a_notebook_runs_no_file_beside_it(lab: Lab) -> None:
     expect(answered.first).to_be_visible(timeout=FOLLOWS)
     assert not mark.exists(), mark.read_text()
     expect(sidebar.get_by_text("This kernel has no activation cache yet")).to_be_visible()
-    # The sidebar is attached to the kernel, in the folder with these files.
+    # The kernel, to which the sidebar is attached, runs in the folder with these files.
     assert lab.python("[__import__('os').path.realpath('.'), '' in __import__('sys').path]") == [
         str(folder.resolve()),
         True,

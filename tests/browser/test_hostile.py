@@ -110,7 +110,7 @@ def drawn(page: Page, box: dict[str, float]) -> str:
 
 
 def stays_in_its_box(page: Page, name: Locator, around: Locator) -> None:
-    """Check that a name has few marks and no control characters, and paints nothing outside its box."""
+    """Check that a name has few combining marks and no control characters, and paints nothing outside its box."""
     text = name.inner_text()
     assert not re.search(r"[\u0000-\u001f\u200b-\u200f\u202a-\u202e]", text), ascii(text)
     assert not re.search(r"[\u0300-\u036f\u0e31-\u0e4e\u20d0-\u20f0]{5}", text), ascii(text)

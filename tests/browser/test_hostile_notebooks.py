@@ -17,7 +17,8 @@ from tests.support.sidebar import FOLLOWS
 
 ANSWERS_WITHIN = 2_000  # milliseconds
 
-# Opens a notebook on a running kernel. When the notebook's output is drawn, it returns what the page shows.
+# Opens a notebook on a given kernel, or on a new one. Waits until the notebook's output is drawn, for 15 seconds at
+# most. Returns what the page shows.
 OPEN = """async ([path, kernel]) => {
     const { commands, shell } = window.jupyterapp;
     delete window.hacked;

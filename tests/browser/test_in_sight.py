@@ -118,7 +118,7 @@ def test_three_heads_are_read_with_one_click_and_three_moves_of_the_pointer(ioi:
 
 
 @pytest.mark.parametrize("place", ["inline", "sidebar", "wide"])
-def test_the_sentence_and_the_status_are_visible_wherever_the_view_is_scrolled(ioi: Lab, place: str) -> None:
+def test_the_sentence_and_the_cache_status_are_visible_wherever_the_view_is_scrolled(ioi: Lab, place: str) -> None:
     ioi.page.set_viewport_size({"width": 1280, "height": 620})
     if place == "inline":
         ioi.run_cell("import residscope\npanel = residscope.inspect(cache)\npanel")
@@ -134,7 +134,7 @@ def test_the_sentence_and_the_status_are_visible_wherever_the_view_is_scrolled(i
     sentence = view.locator("[data-part=sentence]")
     lowest = view.get_by_role("list", name="Top heads").get_by_role("button").last
     lowest.evaluate("node => node.scrollIntoView({ block: 'end' })")
-    assert view.get_by_role("status").evaluate(SEEN) == 0
+    assert view.get_by_role("status").evaluate(SEEN) == 0  # the badge is scrolled out of view
     assert sentence.evaluate(SEEN) >= 0.98
     ioi.page.evaluate(
         """() => {

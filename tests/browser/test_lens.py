@@ -1,4 +1,7 @@
-"""A lens given to `inspect`: the charts and the token lens show its values in float64, and a switch the plain ones."""
+"""A lens given to `inspect`: charts and token lens show its values. A switch shows those of the plain logit lens.
+
+Expected: computed by hand in float64.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def charts(transported):
 
 
 def first_tokens(panel: Locator) -> list[list[str]]:
-    """Return the texts of the cells of each row, without spaces."""
+    """Return the texts of the cells of each row, without spaces around them."""
     rows: list[list[str]] = panel.locator(".rs-lens-scroll").evaluate(
         """grid => {
             const cells = [...grid.querySelectorAll(".rs-lens-cell")].map(cell => {

@@ -142,7 +142,7 @@ def test_an_outlier_is_marked_and_does_not_make_the_rest_pale(lab: Lab) -> None:
     assert (rows, columns) == (61, 15)
     peaks = [max(abs(row[column]) for row in values) for column in range(columns)]
     end = max(sorted(peaks[1:])[math.ceil(0.99 * (columns - 1)) - 1], peaks[-1])
-    assert peaks[0] > 1.5 * end  # the demo's first position is such an outlier
+    assert peaks[0] > 1.5 * end  # the demo's first position is an outlier
     far = [(r, c) for r in range(rows) for c in range(columns) if abs(values[r][c]) > end * (1 + 1e-5)]
     assert {c for _, c in far} == {0}
 

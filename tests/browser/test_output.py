@@ -90,7 +90,7 @@ def readable(view: Locator) -> None:
 
 
 def explored(view: Locator) -> None:
-    """Show three sentences: on a pinned head, on a head under the pointer, and on the sum of the rows."""
+    """Pin a head and point at another one, so that a card, a preview and the sentence about a head are shown."""
     cell(view, "L1H1").click()
     cell(view, "L2H1").hover()
     expect(view.get_by_role("region", name="Attention L2H1", exact=True)).to_be_visible(timeout=FOLLOWS)
@@ -160,7 +160,8 @@ def test_the_white_background_stays_if_other_widgets_need_it(output: OutputPage)
 DARK = """--jp-content-font-color1: #eee; --jp-content-font-color2: #bbb; --jp-layout-color1: #111;
     --jp-border-color2: #555; background: #111"""
 JUPYTER = "data-jp-theme-light"
-# The page's styles, whether JupyterLab's theme is light, the system's theme, the expected theme and background.
+# The page's styles; whether JupyterLab's theme is light (empty outside JupyterLab); the system's theme; the expected
+# theme and background of the panel (None: not checked).
 OTHERS: dict[str, tuple[str, str, str, str, str | None]] = {
     "JupyterLab, dark": (f"{WIDGETS} body {{ {DARK}; }}", "false", "light", "dark", "rgb(17, 17, 17)"),
     "JupyterLab, light, on a dark system": (WIDGETS, "true", "dark", "light", "rgb(255, 255, 255)"),
@@ -257,7 +258,7 @@ def test_a_notice_is_visible_wherever_the_panel_is_scrolled_and_moves_and_covers
     output.page.set_viewport_size({"width": width, "height": 420})
     output.open()
     view = output.ready()
-    # The hint of a first visit is in the place of the sentence, and so is a notice, which may cover the hint's button.
+    # A notice has the same place as the hint of a first visit, and may cover the hint's button. So the hint is hidden.
     view.get_by_role("button", name="Hide this hint").click()
     notice = view.locator(".rs-notice p")
     for share in (0.0, 0.3, 0.6, 1.0):
@@ -268,7 +269,7 @@ def test_a_notice_is_visible_wherever_the_panel_is_scrolled_and_moves_and_covers
             output.silent = True
         else:
             output.refused["tokens"] = REFUSAL
-        # The cache is described again, as Python can do. So all views send their requests again without a click.
+        # Python can send a new description of the cache at any time. Then all views send their requests again.
         output.page.evaluate("() => window.emit('change:facts')")
         expect(notice).to_have_count(1, timeout=FOLLOWS)
         expect(notice).to_contain_text("Waiting for the kernel" if what == "waiting" else "holds no residual stream")

@@ -97,7 +97,7 @@ def test_from_the_strongest_head_to_its_attention_and_to_python(opened: tuple[La
     ["", "panel.prompt, panel.position, panel.heads, panel.norm = 1, 3, ['1.2', '0.0'], 'recomputed'",
      "panel.ranking, panel.layer, panel.score, panel.weighting, panel.heads = 'neurons', 1, 'first', 'value', '2.1'"],
 )  # fmt: skip
-def test_a_panel_draws_the_prefetched_replies_and_sends_no_request(lab: Lab, selection: str) -> None:
+def test_a_panel_draws_the_prefetched_replies_and_requests_no_values(lab: Lab, selection: str) -> None:
     made = f"import residscope\npanel = residscope.inspect(cache, show=False)\n{selection}\npanel.prepare()"
     lab.open(lab.write_notebook("opening.ipynb", TINY, made))
     lab.run_all()
@@ -114,7 +114,7 @@ def test_a_panel_draws_the_prefetched_replies_and_sends_no_request(lab: Lab, sel
     lab.run_cell("panel.show()")
     first = lab.panel()
     in_python(lab, "panel.opening", {})
-    assert lab.page.evaluate("() => window.asked") == ["presence"]
+    assert lab.page.evaluate("() => window.asked") == ["presence"]  # only reports that the view is shown
     figures = said(first)
     assert figures
     assert not any("not known" in figure for figure in figures)

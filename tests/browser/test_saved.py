@@ -29,7 +29,7 @@ def run() -> demo.Ioi:
 
 @pytest.fixture
 def offline(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """A function that saves a panel and opens its page without a network. Messages and other requests fail the test."""
+    """A function that saves a panel and opens its page offline. Console messages and other requests fail the test."""
     monkeypatch.setattr(snapshot, "PATIENCE", 600.0)
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
     context.set_offline(True)

@@ -1,6 +1,6 @@
-"""Segments on screen: the folded token strip, and the tab with which segments a head reads.
+"""Segments on screen: the folded token strip, and the tab that shows which segments a head reads.
 
-Truth: float64 by hand, from TransformerLens' cache and weights.
+Expected: computed by hand, mostly in float64, from TransformerLens' cache and weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.support.demo_panel import settled
 from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS
 
-# The answer begins like what the demo model generated greedily in one run. The later turns repeat it.
+# The demo model generated the beginning of this answer greedily in one run. The later turns repeat the answer.
 CHAT = """
 import torch, residscope
 from residscope.demo import demo_model_folder
@@ -45,7 +45,7 @@ rows = pattern[23, 3].double()
 john, mary = (tokenizer(name, add_special_tokens=False)["input_ids"][0] for name in (" John", " Mary"))
 toward = (model.W_U[:, john] - model.W_U[:, mary]).detach()
 toward = toward.double() * model.ln_final.weight.detach().double() / cache["ln_final.hook_scale"][0, -1].double()
-moved = (cache["v", 23][0, :, 1].double() @ model.W_O[23, 3].detach().double()) @ toward  # head 3 has key head 1
+moved = (cache["v", 23][0, :, 1].double() @ model.W_O[23, 3].detach().double()) @ toward  # head 3 uses key-value head 1
 reads = [rows[-1, start:end].sum().item() for start, end in cuts]
 adds = [(rows[-1] * moved)[start:end].sum().item() for start, end in cuts]
 cells = [[rows[a:b, start:end].sum().item() / (b - a) for start, end in cuts] for a, b in cuts]
@@ -59,7 +59,7 @@ whole = residscope.attribute(cache, (" John", " Mary")).values[:270].sum().item(
 
 
 def chips(panel: Locator, what: str = "added") -> list[float]:
-    """The sums that colour the chips."""
+    """Return the sums that colour the chips of the segments: contributions or attention."""
     return panel.locator(".rs-tokens [data-segment]").evaluate_all(
         "(nodes, what) => nodes.map(node => Number(node.dataset[what]))", what
     )
@@ -179,7 +179,7 @@ def test_a_trace_of_4000_tokens_in_20_segments_is_read_as_20_chips(lab: Lab) -> 
     strip.locator("[data-segment='4']").click()
     expect(strip.locator("[data-position]")).to_have_count(200)
     expect(strip.locator("[data-position='800']")).to_be_visible()
-    for index in ("5", "6"):  # of more than 512 tokens, the page has a stretch
+    for index in ("5", "6"):  # of more than 512 tokens, only a stretch is shown
         strip.locator(f"[data-segment='{index}']").click()
     expect(strip.locator("[data-position]")).to_have_count(256)
     expect(panel.locator(".rs-strip .rs-stretch")).to_contain_text("of 4000")

@@ -65,7 +65,7 @@ def test_a_kernel_without_the_package_says_what_to_run(lab: Lab) -> None:
     sidebar = lab.open_sidebar()
     expect(sidebar.get_by_role("alert")).to_contain_text("has no Residscope", timeout=FOLLOWS)
     expect(sidebar.get_by_text("%pip install residscope-")).to_be_visible()
-    # Now the missing package is installed: one click attaches.
+    # After the package can be imported, one click attaches.
     root = Path(__file__).parents[2] / "py_backend"
     lab.python("0", before=f"import sys; sys.path.append({str(root)!r}); del sys")
     sidebar.get_by_role("button", name="Try again").click()
@@ -265,7 +265,7 @@ def test_heads_are_requested_ahead_after_the_kernel_was_busy_without_a_cell(lab:
 
 
 # --- the target ------------------------------------------------------------------------------------------------------
-LYING = """
+VARIABLES = """
 answer_tokens = torch.tensor([[5, 6], [7, 8], [9, 10]])
 too_many = torch.zeros(4, 2, dtype=torch.long)
 direction = model.W_U[:, 5] - model.W_U[:, 6]
@@ -279,7 +279,7 @@ def signed(number: float) -> str:
 
 
 def test_the_targets_menu_offers_variables_of_the_notebook(small: Lab) -> None:
-    small.run_cell(LYING)
+    small.run_cell(VARIABLES)
     view = small.inspect("cache")
     small.start_cell("import time\nwhile True: time.sleep(0.01)")
     view.get_by_role("button", name="answer:").click()
@@ -401,7 +401,7 @@ def test_each_of_thirty_caches_has_one_line_and_the_list_can_be_filtered(lab: La
     expect(lab.caches).to_have_count(11)  # 2, 12, 20 to 28
     expect(sidebar.get_by_text("11 of 30")).to_be_visible()
     field.press("ArrowDown")
-    lab.page.keyboard.type("7")  # a letter goes into the field
+    lab.page.keyboard.type("7")  # a typed character goes into the field
     expect(lab.caches).to_have_count(1)
     field.press("Enter")
     expect(lab.chosen).to_have_text('runs["seed 27"]', timeout=FOLLOWS)

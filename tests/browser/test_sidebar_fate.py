@@ -40,7 +40,7 @@ def test_a_message_tells_the_status_of_a_cache_and_offers_the_new_cache(
     expect(cache_status(view)).to_have_count(0, timeout=FOLLOWS)
     small.ready(view)
     expect(cell(view, "L1H1")).to_have_attribute("aria-selected", "true")  # the selection stays
-    if "weights" in words:  # the cache still holds activations of the old weights, and the badge says so
+    if "weights" in words:  # the cache still holds activations of the old weights, so its rows do not add up
         expect(view.get_by_role("status")).to_contain_text("rows miss", timeout=FOLLOWS)
     elif "changed" in words:
         assert cells(view) != before

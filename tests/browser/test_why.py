@@ -1,4 +1,4 @@
-"""Why a head reads a token, and which components wrote what it moves: by clicks from the head map, and by keyboard.
+"""Why a head reads a token, and which components wrote what the head moves: by clicks and by keyboard.
 
 Expected: computed in float64 from TransformerLens' cache and weights.
 """
@@ -13,7 +13,7 @@ from tests.support.demo_panel import SETUP, settled
 from tests.support.lab import Lab
 
 INSPECT = "panel = residscope.inspect(cache, answers=answers, prompt=0)"
-# `moved` is what L23H3 moves of a vector in the stream at position 10 to the logit difference at position 14.
+# `moved` returns what L23H3 adds to the logit difference at position 14 by moving a vector from position 10.
 # In this model, three query heads share a key-value head, and norms only scale.
 BY_HAND = """
 import torch

@@ -34,7 +34,7 @@ def main(path: Path) -> None:
 
 
 def measured(name: str) -> tuple[list[str], list[str]]:
-    """Return the cells of a family, and Residscope's notes and errors on it."""
+    """Return the cells of a family's row, and Residscope's notes and errors on the family."""
     model = tiny.boot(name)
     _, logits, cache = tiny.run(model)
     said: list[str] = []

@@ -44,7 +44,7 @@ What was run, with which versions. Each row is written by a run itself (`RESIDSC
 
 
 def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return all runs, sorted. Of several runs of the same tests with the same versions, only the last one is kept."""
+    """Return all runs, sorted. Of several runs of the same tests, marks and versions, only the last one is kept."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for run in [*old, *new]:
         found[(*run["what"], run.get("marks"), *(run.get(name) for name in NAMES))] = run

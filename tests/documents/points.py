@@ -11,7 +11,7 @@ from tests.support.point_families import COLUMNS, Row, measured, scores
 from tests.support.score_families import COLUMNS as SCORES
 
 EXACT, RIGHT = 1e-5, 1e-4
-"""Smaller differences, relative to the largest row, count as agreement: of the rows' sum, and of each row."""
+"""Limits of agreement, relative to the largest row: EXACT for what the rows leave unexplained, RIGHT for each row."""
 
 
 def main(path: Path) -> None:

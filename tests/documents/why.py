@@ -110,7 +110,7 @@ class Prompt:
         return float(self.cache["pattern", layer][0, head, destination, source])
 
     def written(self, layer: int, head: int, destination: int, source: int) -> HeadTokens:
-        """Return the tokens that a head writes."""
+        """Return the tokens for which a head writes the highest and the lowest logits (see `HeadTokens`)."""
         resolver = Targets.of(CacheView(self.cache))
         return head_tokens(resolver, (layer, head), 0, destination, source, 3)
 
@@ -274,7 +274,7 @@ class Task(Prompt):
         return "Neither name is at an end of the list: the difference between the two is what counts here."
 
     def together(self, sides: dict[str, Attribution]) -> str:
-        """Return whether the strongest rows of both sides have the same sign as the score."""
+        """Return words on whether the strongest row of each side raises or lowers the score."""
         signs = {float(strongest(side)[0][1]) * float(side.measured[0]) > 0 for side in sides.values()}
         return (
             {True: "both raise it", False: "both lower it"}[signs.pop()]
@@ -375,7 +375,7 @@ class Repeated(Prompt):
         ]  # fmt: skip
 
     def reading(self, row: str) -> str:
-        """Return a sentence on the strongest row: whether it was written before another token was read."""
+        """Return words on the strongest row: whether it is from the embedding or a sublayer of layer 0."""
         early = row == "embed" or row.startswith("0_")
         if early:
             return "the token itself, before any later layer has changed what stands there."

@@ -76,7 +76,7 @@ def test_the_sidebar_attaches_and_gets_answers_while_a_cell_runs(kernel, sidebar
 
 def test_attaching_leaves_no_trace(kernel, sidebar):
     run(kernel, "my_cache.has_batch_dim")
-    kernel.execute_interactive("1 / 0", stop_on_error=False, output_hook=lambda _message: None)  # read by %debug
+    kernel.execute_interactive("1 / 0", stop_on_error=False, output_hook=lambda _message: None)  # an error for %debug
     before = traces(kernel)
     sidebar.attach()
     sidebar.attach()  # attaching again does no harm

@@ -20,7 +20,7 @@ from tests.support.as_vscode import expression
 from tests.support.beside import Beside, busy, value
 from tests.support.kernels import run
 
-# A kernel loads these at its start. The tests unload them, so that attaching imports them again.
+# A kernel loads these modules at its start. The tests unload the modules, so that attaching imports them again.
 AGAIN = ("uuid", "typing_extensions")
 OURS = (
     "residscope/__init__",

@@ -126,7 +126,7 @@ def test_a_panels_interrupted_request_is_answered_and_the_kernel_gets_the_interr
     run(client, "slow.clear()")
     assert failure["code"] == "interrupted"
     assert "interrupted" in failure["message"]
-    assert any("KeyboardInterrupt" in line for line in value(client, "logged"))  # ipykernel logs it
+    assert any("KeyboardInterrupt" in line for line in value(client, "logged"))  # ipykernel logs the interrupt
     assert value(client, STATE) == before
     assert answer(client, ask(client, HEADS))["reply"]["kind"] == "attribute"
 

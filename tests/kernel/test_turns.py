@@ -123,7 +123,7 @@ def test_a_host_that_can_only_send_messages_gets_turns_but_not_while_a_cell_wait
 
 
 def send_raw(client, ask: dict) -> str:
-    """Send a panel's message. This makes no other request to the kernel, so it works while a cell runs."""
+    """Send a panel's message. Unlike `send`, this function runs no code in the kernel, so it works during a cell."""
     id = uuid4().hex
     data = {"method": "custom", "content": {"id": id, "ask": ask}}
     client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": COMM["id"], "data": data}))

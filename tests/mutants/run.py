@@ -51,7 +51,8 @@ SLOW = (
 
 
 _THE_SAME = {f"core/ReplaceComparisonOperator_{one}" for one in ("Eq_Is", "Is_Eq", "NotEq_IsNot", "IsNot_NotEq")}
-"""Operators that replace `==` by `is`, and the like. They change nothing for words, small numbers and None."""
+"""Operators that exchange `==` and `is`, or `!=` and `is not`. They change nothing for short strings, small
+numbers and None."""
 
 
 @dataclass(frozen=True)

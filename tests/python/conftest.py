@@ -1,4 +1,4 @@
-"""Fixtures of the Python tests: the demo model, raw and in compatibility mode, and tiny models, each booted once."""
+"""Fixtures of the Python tests: the demo model, raw and in compatibility mode, and tiny models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compatible_ioi():
 
 @pytest.fixture(scope="module")
 def booted():
-    """A function that returns model, tokens, logits and cache of a tiny family. Each family is booted once."""
+    """A function that returns model, tokens, logits and cache of a tiny family, booted once in each test file."""
     from tests.support import tiny
 
     known = {}

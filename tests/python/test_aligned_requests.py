@@ -174,7 +174,7 @@ def test_the_code_gives_what_is_shown(run, picture, shown_run):
 
 
 def measured(service: Service, against: Against, of: str = "heads", prompt: int | None = 0) -> tuple[Any, Any]:
-    """Return the reply to a request for the effects of another run's activations, when all is measured."""
+    """Return the reply to a request for the effects of another run's activations, after all effects are measured."""
     from residscope.serving import turns
     from residscope.wire.protocol import MeasureEffects
 
@@ -188,8 +188,8 @@ def measured(service: Service, against: Against, of: str = "heads", prompt: int 
     raise AssertionError("The effects were not measured.")
 
 
-def test_activations_are_never_put_in_against_the_alignment(run):
-    """By token, position 3 of the second run is matched with position 2. By index, it would be another token."""
+def test_patches_from_a_run_whose_tokens_are_shifted_are_refused(run):
+    """Position 3 of the shifted run is matched with position 2. A patch by index would put in another token."""
     model, tokens = run.model, run.tokens
     shifted = torch.cat([tokens[:1, :2], tokens[:1, 4:5] + 1, tokens[:1, 2:-1]], 1)  # the same length, shifted by one
     other = tokens[:1].clone()
@@ -203,8 +203,9 @@ def test_activations_are_never_put_in_against_the_alignment(run):
         with pytest.raises(ResidscopeError, match="position 2 is matched with position 3 of the other run") as error:
             measured(service, Against("shifted", 0, align="by token"), of)
         assert error.value.code == "aligned"
+        # In this run, each position is matched with the same position.
         aligned, values = measured(service, Against("other", 0, align="by token"), of)
         plain, expected = measured(service, Against("other", 0), of)
         assert aligned.state == plain.state == "done"
-        for found, wanted in zip(values, expected, strict=True):  # patches are grouped by the time that they take
+        for found, wanted in zip(values, expected, strict=True):  # batches depend on the time, so rounding differs
             np.testing.assert_allclose(found, wanted, atol=1e-5)
