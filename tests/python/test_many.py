@@ -153,7 +153,8 @@ def test_after_an_interrupt_or_an_error_no_item_is_made_again(model, keep, safe,
     with pytest.raises(KeyboardInterrupt) as first:
         go(resume=path if safe == "file" else None)
     assert first.value.partial.items == [0, 1, 1]
-    assert "2 items done" in " ".join(getattr(first.value, "__notes__", ["2 items done"]))
+    if sys.version_info >= (3, 11):  # earlier versions have no notes on exceptions
+        assert "2 items done" in " ".join(first.value.__notes__)
     with pytest.raises(RuntimeError) as second:  # a second early end, by an error
         go(resume=path if safe == "file" else first.value.partial)
     assert second.value.partial.items == [0, 1, 1, 2, 2, 2]
