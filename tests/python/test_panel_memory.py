@@ -17,7 +17,10 @@ from tests.support import tiny
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A panel, a weak reference to its cache (which only the panel keeps alive), and a function that reports states."""
+    """A panel, a weak reference to its cache, and a function that reports the state of a view.
+
+    Only the panel keeps the cache alive.
+    """
     monkeypatch.setattr("residscope.hosts.visibility.PanelViews.release_seconds", 0.05)
     _, _, cache = tiny.run(copy.deepcopy(tiny.boot("llama")))
     panel = residscope.inspect(cache, (5, 6), show=False)

@@ -46,7 +46,10 @@ def part(run, names: tuple[str, ...], *, plain: bool = False):
 
 
 def told_by_hand(found, model, whole, **others) -> None:
-    """Check rows against a float64 decomposition made without Residscope. `others`: vectors of rows that differ."""
+    """Check rows against a float64 decomposition made without Residscope.
+
+    `others` has the vectors of the rows that are not those of `whole`.
+    """
     brute = Brute(model, whole, ANSWERS, 6)
     true = brute.rows() | {label: brute.contribution(vectors[:, 6]) for label, vectors in others.items()}
     assert len(found.labels) == len(set(found.labels))
@@ -265,7 +268,7 @@ def test_a_view_gets_a_reply_or_the_missing_activation(run, kept):
     if kept in ("z and scale", "one layer"):
         assert {"MLPs", "embeddings"} <= set(answer["reply"]["missing"])
         assert answer["reply"]["refusal"] is None
-    elif kept == "resid_post":  # the layers still add up
+    elif kept == "resid_post":  # the rows are those of `layer`, and add up
         assert "hook_z" in answer["reply"]["refusal"]
         assert answer["reply"]["missing"] == []
     else:

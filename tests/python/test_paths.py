@@ -16,7 +16,7 @@ from tests.support import tiny
 
 ANSWERS = torch.tensor([[5, 6], [7, 8], [9, 10]])
 NO_HEADS = {"mamba", "falcon_mamba", "mamba2", "zamba2", "nemotron_h", "recurrent_gemma", "rwkv", "jetmoe"}
-NO_RUNS = {"bert", "modernbert-decoder", "opt-projected", "deepseek_v4", "hrm_text"}  # see `test_causes`
+NO_RUNS = {"bert", "modernbert-decoder", "opt-projected", "deepseek_v4", "hrm_text"}  # why: `REFUSED` in `test_causes`
 REFUSED = {
     "openai-gpt": "does not pass on what earlier layers add",  # its norms change the stream itself
     "glm_moe_dsa": "does not follow from",  # an indexer, which also reads the stream, chooses the keys
@@ -72,7 +72,7 @@ class Brute:
         names = {layer: f"blocks.{layer}.attn.hook_z" for layer in layers}
         self.z = {layer: self.cache[name] for layer, name in names.items() if name in self.cache}
         self.count = {layer: z.shape[2] for layer, z in self.z.items()}
-        for layer in self.z:  # in latent attention, the cached z is split by the width of keys, but values are wider
+        for layer in self.z:  # in latent attention, the cached z is not split into heads, but into pieces of `d_head`
             with suppress(Exception):  # TransformerLens raises if layers differ in their heads
                 self.count[layer] = model.blocks[layer].attn.W_O.shape[0]
 
@@ -160,7 +160,7 @@ def test_path_patching_agrees_with_transformer_lens(booted, part):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "granite", "gemma4_text"])
-def test_every_earlier_head_is_measured_along_the_path_and_later_ones_have_none(booted, name):
+def test_every_earlier_head_is_measured_along_the_path_and_no_other_head(booted, name):
     model, tokens, _, cache = booted(name)
     brute, other = Brute(model, tokens, cache), others(model)
     found = residscope.ablate(cache, ANSWERS, path="L2H1.q", replace=other, progress=False)

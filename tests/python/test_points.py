@@ -27,7 +27,7 @@ def test_rows_sum_to_the_cached_value_and_a_row_is_the_change_without_its_compon
     for column, found in measured(family, most=1 if family in FAMILIES[4:] else 3).items():
         assert not found.refused, found.said
         assert found.left <= 2e-6, (column, found.said)
-        if (family, column) != ("gemma4_text", "output"):  # its values have a norm
+        if (family, column) != ("gemma4_text", "output"):  # in this model, values pass a norm
             assert found.off is not None, column
             assert found.off <= 1e-4, column
 

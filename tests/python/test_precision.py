@@ -20,7 +20,7 @@ STRAYS = {
 
 
 def _broken(names: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return activations in which one head differs from the run, without the attention's output that would show it."""
+    """Return activations in which one head's `z` is changed, without the two activations that would show it."""
     edited = {name: tensor.clone() for name, tensor in names.items()}
     del edited["blocks.1.hook_attn_out"], edited["blocks.1.hook_resid_mid"]
     z = edited["blocks.1.attn.hook_z"]
@@ -156,14 +156,14 @@ def test_refusals_say_that_float8_is_too_coarse(llama, kind, off):
     for by, options in (("head", {}), ("neuron", {}), ("source", {"heads": "1.1"})):
         found = said(coarse, by, **options)
         assert f"kept in {str(kind)[6:]}, numbers of 8 bits with a rounding error of up to {off}" in found
-        assert "`.to(torch.bfloat16)`" in found  # the next lines check that this helps
+        assert "`.to(torch.bfloat16)`" in found  # the next line checks that this advice helps
         assert said(kept, by, **options) == ""
         for untrue in ("the model does more", "a hook", "training", "scales them", "of this model"):
             assert untrue not in found
 
 
 @pytest.mark.parametrize("by", ["layer", "accumulated", "head"])
-def test_given_logits_in_bfloat16_have_no_note_beyond_rounding(llama, by):
+def test_the_rounding_of_given_logits_in_bfloat16_has_no_note(llama, by):
     model, cache = llama
     logits = cache["unembed.hook_out"].bfloat16()
     found = residscope.attribute(cache, ANSWERS, by=by, logits=logits)

@@ -269,7 +269,8 @@ def test_a_reply_is_refused_if_the_weights_change_in_every_attempt(tell, cache, 
         assert "weights were changed during this computation" in answer["failure"]["message"]
 
 
-# For each case: a function that computes a part (its owner and name), how many of its calls precede the change, a call.
+# For each case: the owner and the name of an inner function, the number of its calls after which the test changes the
+# cache, and the call in Python that is tested.
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
     "attribute": (components, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
     "token lens": (token_lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
@@ -311,7 +312,7 @@ def test_a_result_in_python_describes_one_state_of_the_cache(cache, what, monkey
     monkeypatch.setattr(owner, name, work)
     found = outcome(call, cache)
     expected = outcome(call, type(cache)(dict(cache.cache_dict), cache.model))
-    assert len(calls) > after or isinstance(expected, str)  # computed again, or refused before that
+    assert len(calls) > after or isinstance(expected, str)  # the work began again, or was refused before
     if isinstance(expected, str):  # after the change, the heads of no layer add up to its attention's output
         assert found == expected
     else:

@@ -48,7 +48,7 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
 @pytest.mark.parametrize("cells", [weightings.CELLS, 40])
 def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
     monkeypatch.setattr(scores, "CELLS", cells)
-    monkeypatch.setattr(scores, "_BLOCK", cells)  # one head and destination at a time, or all together
+    monkeypatch.setattr(scores, "_BLOCK", cells)  # all together, or one prompt and one head at a time
     expected = torch.zeros(4, 3, 4)
     for prompt, span in enumerate(SPANS):
         tokens = PADDED[prompt, span.start : span.stop]
@@ -126,7 +126,7 @@ def test_copying_equals_the_score_of_the_whole_circuit(family):
         before = torch.eye(24, dtype=torch.float64) if family == "olmo2" else norm(block.ln1)
         after = norm(block.ln1_post) if hasattr(block, "ln1_post") else torch.eye(24, dtype=torch.float64)
         W_U = norm(model.ln_final) @ model.W_U.detach().double()
-        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # not with capped logits
+        W_U = W_U if family == "gemma2" else W_U - W_U.mean(-1, keepdim=True)  # capped logits are not centred
         for head in range(4):
             group = head * len(W_V) // 4
             whole = model.W_E.detach().double() @ before @ W_V[group] @ W_O[head] @ after @ W_U

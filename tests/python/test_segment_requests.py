@@ -99,7 +99,7 @@ def test_a_map_has_exact_sums_of_its_cells(side, weighting):
             for source, (low, high) in enumerate(cuts):
                 own = float(rows[:, low:high].sum()) / size
                 assert float(values[to, source]) == pytest.approx(own, abs=2e-5)
-            whole = float(rows.sum()) / size  # each row sums to all that is read
+            whole = float(rows.sum()) / size  # a row and its padding sum to all that is read
             assert float(values[to].sum() + padding[to]) == pytest.approx(whole, abs=2e-5)
         for source, (low, high) in enumerate(cuts[:-1]):
             own = float(cells[at, high : first + 6, low:high].sum(1).mean())
@@ -172,7 +172,7 @@ def chat(monkeypatch):
     return SimpleNamespace(cache=cache, service=Service(cache), model=model)
 
 
-def test_the_rules_that_find_several_segments_are_told_with_their_numbers(chat):
+def test_the_rules_that_find_several_segments_are_listed_with_their_counts(chat):
     reply = segments_in(chat.service, None)
     found = {rule.by: rule.count for rule in reply.rules}
     assert found == {by: len(residscope.segments(chat.cache, 0, by)) for by in ("turn", "line", "sentence")}
@@ -282,7 +282,7 @@ def test_a_saved_page_has_the_segments_and_the_maps(chat):
     target = chat.service.targets().resolve((5, 6))
     shown = Shown(target, segments="turn", tab="segments", heads=["L1H2"])
     page = snapshot(chat.service.reply, "cache", shown, "heads", budget=10**9, patience=600.0)
-    # The only prompt is also the one of number 0.
+    # The segments are requested twice: for the mean over prompts and for prompt 0. Here, both are the only prompt.
     kinds = [entry.ask["kind"] for entry in page.entries]
     assert (kinds.count("segments"), kinds.count("segment-map"), kinds.count("segment-heads")) == (2, 12, 1)
     assert not [entry.failure for entry in page.entries if entry.failure]

@@ -103,7 +103,7 @@ LARGEST: dict[str, tuple[Callable[[int], dict[str, Any]], int, int]] = {
 
 
 def named(field: str) -> str:
-    """Return a field's name in the failure, which is the last part of its path."""
+    """Return a field's name in the failure: "neurons' k" and "suggestions' k" are both `k`."""
     return field.split("' ")[-1]
 
 

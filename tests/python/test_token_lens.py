@@ -127,7 +127,7 @@ def test_with_answer_sets_of_unequal_size_only_a_prompts_own_answers_count():
     _, logits, cache = tiny.run(tiny.boot("llama"))
     order = logits[:, -1].argsort()  # for each prompt, the least likely token comes first
     answers = [{int(order[0, 0]), int(order[0, 1])}, {int(order[1, 0])}, {int(order[2, 0])}]
-    assert all(0 not in ids for ids in answers)  # so that token 0 is likelier than the answers
+    assert all(0 not in ids for ids in answers)  # token 0 would change the result if it filled up the short sets
     result = residscope.token_lens(cache, [(ids, 3) for ids in answers], points="final_post", positions=-1)
     likeliest = logits[:, -1].softmax(-1)[range(3), [order[0, 1], order[1, 0], order[2, 0]]]
     assert float(result.answer_probability) == pytest.approx(float(likeliest.mean()), rel=1e-3, abs=0)

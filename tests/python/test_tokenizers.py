@@ -109,7 +109,7 @@ def test_the_shown_text_of_sentence_pieces_can_be_typed(tmp_path):
     assert residscope.targets.explain(" Paris", model) == f"“·Paris” is one token in this model, id {spaced}."
     with pytest.raises(ResidscopeError, match="is not in this model's vocabulary"):
         residscope.attribute(cache, " Berlin")
-    # The shown text of a token is read as this token, in the panel and in Python.
+    # If the shown text of a token is typed, a token with this text is found (perhaps with a space before it).
     words = Vocabulary(model)
     for id in range(len(words.tokenizer)):
         check = words.check(words.text(id))

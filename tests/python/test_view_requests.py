@@ -219,7 +219,10 @@ def test_a_page_holds_the_replies_that_are_one_click_away(request, holds, run, p
 
 @pytest.mark.parametrize(("position", "asked"), [("last", "last"), (2, 2)])
 def test_a_page_of_the_prompts_holds_the_replies_with_all_prompts(odd, position, asked):
-    """The page has two replies: the target by layer, and the values of all heads (for a head under the pointer)."""
+    """Two replies hold all prompts: the logit lens, which ends at the target, and all heads.
+
+    The heads are for the head under the pointer.
+    """
     page = saved(odd.cache, "view", tab="prompts", prompt=1, position=position)
     wanted = {("attribute", by, "frozen", None, asked) for by in ("accumulated", "head")}
     assert wanted == {one for one in requests(page) if one[0] == "attribute" and one[2:] == ("frozen", None, asked)}

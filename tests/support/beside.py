@@ -22,7 +22,7 @@ WHO = """__import__("IPython.display", fromlist=["_"]).JSON({
 
 
 class Beside:
-    """A sidebar's connection to a kernel. `others` collects the messages that belong to the user's cells."""
+    """A sidebar's connection to a kernel. `others` collects the messages on iopub that no call waited for."""
 
     def __init__(self, client: BlockingKernelClient, *, subshell: bool = True) -> None:
         self.client, self.comm, self.others = client, uuid4().hex, list[dict[str, Any]]()

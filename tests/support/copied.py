@@ -42,7 +42,8 @@ def ran(code: str, **namespace):
     assert added <= {"attribution", "values", "figure"}
     assert namespace["figure"].to_json()
     values = np.asarray(namespace["values"])
-    # The figure of a token lens shows only the likeliest token of each cell. That of attention as text shows each head.
+    # The figure of a token lens shows only the likeliest token of each cell. For attention as text, `values` is a sum
+    # or mean over heads, but the figure shows each head.
     shown = values[..., 0] if "attribution.probabilities" in code else values
     if "the sum over heads" not in code and "the mean over heads" not in code:
         np.testing.assert_allclose(np.sort(drawn(namespace["figure"])), np.sort(shown, None), atol=1e-5, rtol=1e-5)

@@ -40,7 +40,7 @@ STRUCTURES = {
     "output-norms-folded": {**_GATED, "use_normalization_before_and_after": True, "folded": True},
     "gemma2": {**_GATED, "use_normalization_before_and_after": True, "output_logits_soft_cap": 12.0},
     "attn-only": {"attn_only": True, "d_mlp": None, "act_fn": None},
-    "attn-only-shortformer": {"attn_only": True, "positional_embedding_type": "shortformer"},  # not in the stream
+    "attn-only-shortformer": {"attn_only": True, "positional_embedding_type": "shortformer"},  # not added to the stream
     "embedding-norm": {"post_embedding_ln": True, "positional_embedding_type": "alibi"},  # BLOOM
     "experts": {**_RMS, "num_experts": 4, "experts_per_token": 2, "gated_mlp": True, "act_fn": "silu"},  # Mixtral
     "solu": {"act_fn": "solu_ln"},  # the small models made for TransformerLens, with a norm after the neurons
@@ -110,7 +110,10 @@ def difference(logits: torch.Tensor) -> torch.Tensor:
 
 @once
 def brute(structure: str) -> dict[str, torch.Tensor]:
-    """Return the contribution of each component, `[batch, pos]`: the rows of every decomposition, and `constant`."""
+    """Return the contributions `[batch, pos]` of all components and points, the `constant`, and a recomputed lens.
+
+    The keys are the labels of rows. `recomputed 1_pre` is the whole target at that point, with the constant.
+    """
     twin = exact(structure)
     with torch.no_grad():
         return _brute(twin, twin.run_with_cache(tokens())[1])

@@ -1,6 +1,7 @@
-"""An attacker's notebooks. Each has one output with Residscope's MIME type, which tries to do harm when it is shown.
+"""An attacker's notebooks, and one honest notebook. Each has one output with Residscope's MIME type.
 
-The tests notice the attempt by a flag in the page (`window.hacked`), or by a request to a host that does not exist.
+The attacker's outputs try to do harm when they are shown. The tests notice an attempt by a flag in the page
+(`window.hacked`), or by a request to a host that does not exist.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ class Hostile:
 
 
 def honest() -> Snapshot:
-    """Return a snapshot of a view of a tiny model's cache, in the recorder's form."""
+    """Return a snapshot of a view of a tiny model's cache, in the form of `recorder.ts`."""
     model = tiny.boot("llama")
     cache = tiny.run(model)[2]
     panel = residscope.inspect(cache, (5, 6), heads=["1.1"], prompt=0, show=False)
     whole = json.loads(msgspec.json.encode(opening(panel._service.reply, "cache", panel.shown)))
     usual = whole.pop("defaults")
-    for entry in whole["entries"]:  # the requests of the views leave out defaults, too
+    for entry in whole["entries"]:  # defaults are left out, as in the requests of the views
         kind = entry["ask"]["kind"]
         entry["ask"] = {
             name: value for name, value in entry["ask"].items() if value not in (None, usual[kind].get(name))

@@ -1,7 +1,8 @@
 """Starts kernels quickly: it forks them from a process that has already imported PyTorch and TransformerLens.
 
 Jupyter starts `python nursery.py kernel SOCKET -f CONNECTION_FILE`. This small process asks the nursery for a child,
-forwards every signal to it, and ends when the child ends. The child is an ordinary ipykernel in an empty namespace.
+forwards SIGINT and SIGTERM to it, and ends when the child ends. The child is an ordinary ipykernel in an empty
+namespace.
 
 A second nursery, forked from the first, also imports `demo_run.py`. So its kernels need not load the demo model.
 """
@@ -56,7 +57,7 @@ def _listener(path: str) -> socket.socket:
 
 
 def _fork_kernels(listener: socket.socket, modules: tuple[str, ...]) -> NoReturn:
-    """Fork a kernel for each connection. The modules are imported before the first one."""
+    """Fork a kernel for each connection. The modules are imported before the first fork."""
     while True:
         connection, _ = listener.accept()
         for name in modules:

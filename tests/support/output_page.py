@@ -1,7 +1,7 @@
 """A page like the output of a notebook, with a panel in it. A stand-in replaces the panel's model, and this process
 answers like a kernel.
 
-A test can make the page do what real hosts do not: never answer, refuse any request, have any theme.
+A test can do what real hosts do not: leave requests without an answer, refuse any request, and set any theme.
 """
 
 from __future__ import annotations

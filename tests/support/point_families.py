@@ -144,7 +144,10 @@ class Truth:
         return kept["read"]
 
     def _norm(self, path: str) -> tuple[bool, torch.Tensor | None, float]:
-        """Return whether a norm subtracts the mean, its bias, and its eps. All three are found from its outputs."""
+        """Return whether a norm subtracts the mean, its bias, and its eps. All three are found from its outputs.
+
+        If the module does not divide, the bias is None.
+        """
         _, layer, name = path.split(".")
         module = copy.deepcopy(getattr(self.model.blocks[int(layer)], name).original_component).double()
         width = int(self.model.cfg.d_model)

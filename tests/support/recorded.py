@@ -226,7 +226,7 @@ def _lines(value: Any) -> str:
 
 
 def recording() -> dict[str, Any]:
-    """Return a snapshot with the replies for one selection and what one click more shows, and for requests of tests."""
+    """Return a snapshot of one selection, with what is one click away, and with replies to the requests of tests."""
     from residscope.export.snapshot import Entry, snapshot
     from residscope.serving.service import Service
     from residscope.wire.protocol import Shown

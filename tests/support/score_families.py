@@ -19,10 +19,11 @@ def score_columns(name: str) -> dict[str, Any]:
 
     Returns:
         A dictionary. `sum`: for each of `COLUMNS`, |rows + constant − measured| / the largest row. `rows`: the largest
-        difference between a row and its value by the gradient, relative to the largest row. `intervention`: the
-        largest difference between a row and the change when the row's vector is removed, relative to the largest row.
-        `compared`: how many rows were compared. `notes`: all notes. `layer`: the tested layer. `refused in a layer`:
-        the message, if another layer was refused. If all layers were refused, the only key is `refused`, the message.
+        difference between a layer's rows and their value by the gradient, relative to the largest row. `intervention`:
+        the largest difference between a layer's rows and the change when what the layer adds is removed, relative to
+        the largest row. `compared`: how many layers were compared, for both sides. `notes`: all notes, except for those
+        on layers after the tested one. `layer`: the tested layer. `refused in a layer`: the message, if another layer
+        was refused. If all layers were refused, the only key is `refused`, the message.
     """
     model = tiny.boot(name)
     tokens, _, cache = tiny.run(model)
@@ -43,7 +44,7 @@ def _refusal(cache: Any, layer: int) -> str:
         residscope.attribute(cache, targets.attention((layer, 0), DESTINATION, SOURCE), by="layer")
     except ResidscopeError as error:
         return str(error)
-    raise AssertionError("it was not refused")
+    raise AssertionError("the target was not refused")
 
 
 def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def _columns(model: Any, tokens: torch.Tensor, cache: Any, layer: int) -> dict[s
         return residscope.attribute(cache, target, by="layer")
 
     sides = ("query", "key")
-    results = {which: side(which, OTHER) for which in sides}  # "most" may be the destination
+    results = {which: side(which, OTHER) for which in sides}  # not "most", which may be the destination
     gaps = {f"{which} side": _gap(side(which, None)) for which in sides}
     gaps["log ratio"] = max(_gap(side(which, versus)) for which in sides for versus in ("most", "mean", OTHER))
     versus = torch.full((len(tokens),), OTHER)

@@ -153,7 +153,7 @@ class Run:
     def without(self, vectors: torch.Tensor, position: torch.Tensor, source: int, versus: torch.Tensor) -> torch.Tensor:
         """Return the decrease of score(d, source) − score(d, versus) if vectors are removed at one position.
 
-        The first run of this object determines the scales of the norms. It must be unchanged, as it is here.
+        The first run of this object determines the scales of the norms. So the run without a change is made first.
         """
         each = torch.arange(len(vectors))
 

@@ -1,4 +1,4 @@
-"""Starts JupyterLab for the tests, and ends it afterwards. JupyterLab reads and writes only in a temporary folder."""
+"""Starts JupyterLab for the tests, and ends it afterwards. Its notebooks and settings are in a temporary folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Server:
     @classmethod
     @contextmanager
     def started(cls, folder: Path, nursery: Path | None = None, program: str = "jupyterlab") -> Iterator[Server]:
-        """Start JupyterLab, and end it afterwards. JupyterLab reads and writes only inside `folder`.
+        """Start JupyterLab, and end it afterwards. Its notebooks, settings and log are inside `folder`.
 
         Args:
             folder: The folder for notebooks, settings and the log.
@@ -56,7 +56,7 @@ class Server:
         for name, title in (("tests", "Python of the tests"), ("demo", "Python with the demo's run")):
             socket_of = nursery_program.with_demo_run if name == "demo" else str
             argv = [nursery_program.__file__, "kernel", socket_of(nursery)] if nursery else None
-            server.add_kernel(name, title, argv=argv)  # hosts define no kernel of this name
+            server.add_kernel(name, title, argv=argv)  # no host has a kernel with such a name
         without = "import sys; sys.path[:] = [folder for folder in sys.path if not folder.endswith('py_backend')]"
         server.add_kernel("bare", "Python without Residscope", without)
         host = os.environ.get("RESIDSCOPE_HOST_PYTHON", sys.executable)  # see .dev/hosts.mjs

@@ -34,7 +34,7 @@ def _has_shape(hint: Any) -> bool:
 
 def check_shapes() -> None:
     """Check shapes from now on. This must be called before any module of the package is imported."""
-    # Before `TYPE_CHECKING` is set, because other packages must not see it.
+    # These packages are imported before `TYPE_CHECKING` is set, because they must not see it.
     import torch  # noqa: F401
     import transformer_lens  # noqa: F401
     from pandas import DataFrame  # noqa: F401

@@ -51,7 +51,10 @@ SETTINGS = {
 
 @contextmanager
 def kernels(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the environment of a program whose kernels have their files in `folder`. A nursery starts the kernels."""
+    """Yield the environment of a program whose kernels have their files in `folder`.
+
+    A nursery starts the kernels that are named `tests`.
+    """
     socket = folder / "socket"
     process = subprocess.Popen(
         [sys.executable, nursery_program.SOURCE, "serve", str(socket)],
@@ -69,7 +72,7 @@ def kernels(folder: Path) -> Iterator[dict[str, str]]:
 
 @dataclass
 class CodeServer:
-    """A running code-server. It reads and writes only in one folder."""
+    """A running code-server. All its files are in temporary folders."""
 
     url: str
     root: Path

@@ -11,7 +11,7 @@ import residscope
 from residscope import ResidscopeError
 from tests.support import hooked
 
-quiet = {"progress": False, "tokens": hooked.tokens()}  # in 2.x, the cache holds no token ids
+quiet = {"progress": False, "tokens": hooked.tokens()}  # a `HookedTransformer`'s cache holds no token ids
 
 
 def without_head(z, hook, head, where=slice(None)):  # noqa: ARG001

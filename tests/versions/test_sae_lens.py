@@ -47,7 +47,7 @@ def made(kind: str, site: str, **fields):
 
 
 def checked(cache, sae, site: str, **options):
-    """Check that the SAE's rows sum to the row of its site, and that the row `error` is what the SAE leaves over."""
+    """Check that all rows sum to the target, and the rows of the SAE (with its error) to the row of its site."""
     result = residscope.attribute(cache, hooked.ANSWERS, by="feature", sae=sae, **options)
     layers = residscope.attribute(cache, hooked.ANSWERS, by="layer", **options)
     torch.testing.assert_close(result.values.sum(0) + result.constant, result.measured, atol=2e-5, rtol=2e-5)

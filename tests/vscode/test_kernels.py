@@ -1,4 +1,4 @@
-"""In a real VS Code, kernels start and end like those of the real Jupyter extension, and messages say so."""
+"""In a real VS Code, the sidebar says when a kernel starts, restarts, ends or is refused."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_the_wide_view_and_the_sidebar_come_back_after_a_reload(small: Code) -> 
     small.command("Residscope: Open in an Editor Tab")
     wide = small.drawn(small.tab_view)
     assert cells(wide) == cells(view)
-    # A reload ends and restarts the extension and the kernel.
+    # A reload restarts the extension and ends the kernel.
     small.command("Developer: Reload Window")
     expect(small.page.locator("iframe.webview")).to_have_count(0)
     small.ready()

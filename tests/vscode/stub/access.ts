@@ -1,10 +1,10 @@
-// Whether an extension may use kernels; the rules are the Jupyter extension's. Allow and Deny count for all kernels.
-// Cancel decides nothing, but the kernel's object keeps this answer until "Manage Access" changes something.
+// Decides whether an extension may use kernels, by the rules of the Jupyter extension. Allow and Deny apply to all
+// kernels. Cancel denies access only to the kernel in question, until the user changes the access ("Manage Access").
 import { window } from "vscode";
 
 const ASKER = "Residscope";
 
-/** What the real one throws where access is denied. Its name is documented. */
+/** The Jupyter extension throws this error if access is denied. Its documentation gives the name. */
 class AccessRevoked extends Error {
   override name = "vscode.jupyter.apiAccessRevoked";
 }
@@ -14,7 +14,7 @@ export class Access {
   #answers = new WeakMap<object, Promise<boolean>>();
   #open: Promise<boolean> | null = null;
 
-  /** Passes where code may run in this kernel; asks where nobody has decided. */
+  /** Throws if code may not run in this kernel. Asks the user first, if nobody has decided yet. */
   async check(kernel: object): Promise<void> {
     let answer = this.#answers.get(kernel);
     if (!answer) {
@@ -29,7 +29,7 @@ export class Access {
     this.#answers = new WeakMap();
   }
 
-  /** The list of "Jupyter: Manage Access To Jupyter Kernels". */
+  /** Shows the list of the command "Jupyter: Manage Access To Jupyter Kernels". */
   async manage(): Promise<void> {
     const item = { label: ASKER, picked: this.#granted === true };
     const chosen = await window.showQuickPick([item], { title: "Manage Access To Jupyter Kernels", canPickMany: true });

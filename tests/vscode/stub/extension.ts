@@ -1,6 +1,7 @@
 // Stands in for the Jupyter extension, which test machines cannot install, with a real ipykernel. It has the same id,
-// kernel API, order of events and rules: no kernel before a cell of the user's has ended, a modal question, cells run
-// before requests of extensions, and the toolbar shows these requests. It has no kernel picker, servers or widgets.
+// kernel API, order of events and rules. Other extensions get a kernel only after a cell has ended. The user is asked
+// in a modal dialog. Cells run before the requests of extensions, and the toolbar shows these requests. The stand-in
+// has no kernel picker, no servers and no widgets.
 import { join } from "node:path";
 import type { Jupyter, Kernel, Output } from "@vscode/jupyter-extension";
 import {
@@ -20,11 +21,11 @@ import {
 import { Access } from "./access";
 import { outputOf, RunningKernel } from "./kernel";
 
-/** VS Code's proposal "notebookExecution": code runs for a notebook outside its cells. The toolbar shows this. */
+/** VS Code's proposed API "notebookExecution" runs code for a notebook outside its cells. The toolbar shows this. */
 interface WithExecutions extends NotebookController {
   createNotebookExecution(notebook: NotebookDocument): { start(): void; end(): void };
 }
-/** A kernel is idle this long before its cell has ended for VS Code. */
+/** The time from the idle status of a kernel until VS Code is told that the cell has ended. */
 const END_MS = 30;
 
 export function activate(context: ExtensionContext): Jupyter {
@@ -33,7 +34,7 @@ export function activate(context: ExtensionContext): Jupyter {
   const shown = new WeakMap<RunningKernel, Kernel>();
   const access = new Access();
   let order = 0;
-  // What tests wait for: the cells' icons are VS Code's to draw, which once showed two at a time.
+  // Tests wait for this text, and not for the icons of cells, because VS Code once showed two icons at a time.
   const bar = window.createStatusBarItem("runs");
   const runs = { running: 0, succeeded: 0, failed: 0, requests: 0 };
   const say = (): void => {
@@ -44,7 +45,7 @@ export function activate(context: ExtensionContext): Jupyter {
   function kernelOf(notebook: NotebookDocument): RunningKernel {
     const key = notebook.uri.toString();
     const known = kernels.get(key);
-    // One that is being restarted is called dead for a moment, and is none the less this notebook's.
+    // A dead kernel is replaced. A kernel that restarts is dead for a moment, but the tests run no cell then.
     if (known && known.status !== "dead") return known;
     const { kernelspec } = (notebook.metadata["metadata"] ?? {}) as { kernelspec?: { name?: string } };
     const made = new RunningKernel(python, join(context.extensionPath, "bridge.py"), kernelspec?.name ?? "tests");
@@ -88,7 +89,7 @@ export function activate(context: ExtensionContext): Jupyter {
       void execution.appendOutput(new NotebookCellOutput(items));
     });
     await new Promise((resolve) => setTimeout(resolve, END_MS));
-    const succeeded = reply ? reply.content["status"] === "ok" : undefined; // neither, where the kernel went away
+    const succeeded = reply ? reply.content["status"] === "ok" : undefined; // undefined if the kernel was lost
     if (succeeded !== undefined) runs[succeeded ? "succeeded" : "failed"] += 1;
     kernel.used ||= reply !== null;
     execution.end(succeeded, Date.now());
@@ -172,7 +173,7 @@ export function activate(context: ExtensionContext): Jupyter {
       async getKernel(uri: Uri) {
         const kernel = kernels.get(uri.toString());
         const notebook = workspace.notebookDocuments.find((one) => one.uri.toString() === uri.toString());
-        return kernel?.used && notebook ? apiOf(kernel, notebook) : undefined; // also a dead one
+        return kernel?.used && notebook ? apiOf(kernel, notebook) : undefined; // even if the kernel is dead
       },
     },
   };

@@ -1,4 +1,4 @@
-// One notebook's kernel behind its bridge, and the queue in front of it: cells first, then what extensions ask.
+// The kernel of one notebook, reached through `bridge.py`, with a queue: cells run before the requests of extensions.
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
@@ -17,14 +17,14 @@ interface Work {
   drop: () => void;
 }
 
-/** As with the real one: a kernel that is restarted is said to be dead after this, and to be there again after that. */
+/** The times from the start of a restart until the kernel is reported as dead, and (at least) as running again. */
 const DEAD_MS = 100;
 const AGAIN_MS = 1000;
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class RunningKernel {
   status: KernelStatus = "starting";
-  /** Whether a cell has ended in it since it was started: no extension gets a kernel before. */
+  /** Whether a cell has ended since the kernel was started. Before that, no extension gets the kernel. */
   used = false;
   readonly statusChanged = new EventEmitter<KernelStatus>();
   readonly #bridge: ChildProcessWithoutNullStreams;
@@ -72,7 +72,7 @@ export class RunningKernel {
         resolve(reply);
       };
       this.#heard.set(id, (message) => {
-        if (message === null) return end(); // it was lost when the kernel restarted
+        if (message === null) return end(); // the kernel was restarted or ended
         hear(message);
         if (message.type === "execute_reply") reply = message;
         if (message.type === "status" && message.content["execution_state"] === "idle") idle = true;
@@ -83,7 +83,7 @@ export class RunningKernel {
     });
   }
 
-  /** Whether it was run, and not dropped before its turn. */
+  /** Puts work into the queue. Returns true after the work was run, or false if it was dropped before its turn. */
   enqueue(cell: boolean, run: () => Promise<void>): Promise<boolean> {
     return new Promise((resolve) => {
       this.#queue.push({ cell, run: () => run().finally(() => resolve(true)), drop: () => resolve(false) });
@@ -105,7 +105,7 @@ export class RunningKernel {
     this.#become("idle");
   }
 
-  /** All that waits is given up, and what runs is interrupted: a cell, or what an extension asked. */
+  /** Drops all waiting work, and interrupts the running cell or request. */
   interrupt(): void {
     for (const work of this.#queue.splice(0)) work.drop();
     this.#say({ do: "interrupt" });
@@ -117,7 +117,7 @@ export class RunningKernel {
     this.#dropAll();
   }
 
-  /** Its notebook was closed, or another kernel was chosen for it. */
+  /** Ends the kernel, because its notebook or window was closed, or another kernel was chosen. */
   dispose(): void {
     this.#become("terminating");
     this.#dropAll();
