@@ -215,7 +215,7 @@ _begin = register_module_forward_hook(_begins)
 
 
 MANY = int(os.environ.get("RESIDSCOPE_TURN_RUNS", "250"))
-"""The number of runs. (A thousand take 40 seconds; they were made once for the figures in the documentation.)"""
+"""The number of runs. (A thousand take 40 seconds.)"""
 
 
 def test_many_runs_of_which_a_tenth_end_early_leave_every_cell_its_own_logits(client):
