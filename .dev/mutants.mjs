@@ -1,6 +1,6 @@
 /**
  * `npm run mutants`: mutation testing. Mistakes are put into the code, one at a time. For each mistake, a test should
- * fail. A sample takes half an hour.
+ * fail. A random sample of the mistakes is tried, which takes half an hour.
  *
  * `npm run mutants -- python` or `npm run mutants -- typescript` runs only one language. Further arguments go to
  * tests/mutants/run.py or .dev/mutants-typescript.mjs: `--all` tries all mistakes, which takes many hours.

@@ -156,7 +156,7 @@ def test_the_position_map_is_about_the_token_after_each_position(opened: tuple[L
     for _ in range(4):
         field.press("ArrowRight")
     sentence = panel.locator("[data-part=sentence]")
-    expect(sentence).to_contain_text("which came next")
+    expect(sentence).to_contain_text("of the next token")
     assert number(sentence.inner_text(), r"([+−][\d.]+)") == pytest.approx(by_head[4], abs=0.006)
     expect(panel.locator(".rs-tokens .rs-lit")).to_have_attribute("data-position", "5")
     field.press("ArrowUp")

@@ -1,4 +1,4 @@
-"""The lists of mutants that change no behaviour quote lines of the code as it is now."""
+"""The lists of harmless mutants are up to date: the lines that a mutant replaces are still in the code."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,13 @@ def listed(language: str) -> list[dict[str, str]]:
     return json.loads((ROOT / "tests" / "mutants" / f"{language}.json").read_text())
 
 
-def test_each_line_of_a_python_mutant_is_in_its_module():
+def test_the_lines_that_a_python_mutant_replaces_are_in_its_module():
     for one in listed("python"):
         quoted = [line[2:].strip() for line in one["diff"].splitlines() if line.startswith("- ")]
         assert set(quoted) <= lines_of(SOURCE / f"{one['module']}.py"), one
 
 
-def test_each_line_of_a_typescript_mutant_is_in_its_file():
+def test_the_line_that_a_typescript_mutant_replaces_is_in_its_file():
     for one in listed("typescript"):
         assert one["in"] in lines_of(ROOT / one["file"]), one
 

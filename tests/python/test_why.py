@@ -33,13 +33,13 @@ TARGETS = {
 }
 WORDS = {
     "query": "L2H1 at position 5 reads position 2 rather than position 0",
-    "key": "L2H1 at the last token reads position 2 rather than the other source that it reads most (by its key)",
-    "raw key": "the attention score of L2H1 at position 5 for position 2 (by its key)",
+    "key": "L2H1 at the last token reads position 2 rather than its strongest other source (key side)",
+    "raw key": "the attention score of L2H1 at position 5 for position 2 (key side)",
     "mean": "L2H1 at position 5 reads position 2 rather than what it reads on average",
-    "output": "what L2H1 contributes from position 2 to “w5” − “w9”",
-    "path": "what L1H0 contributes from position 1 to what L2H1 contributes from position 4 to “w5” − “w9”",
-    "feeds": "what L1H0 contributes from position 3 to L2H1 at position 5 reads position 2 rather than the other "
-    "source that it reads most",
+    "output": "what L2H1 (from position 2) contributes to “w5” − “w9”",
+    "path": "what L1H0 (from position 1) contributes to what L2H1 (from position 4) contributes to “w5” − “w9”",
+    "feeds": "what L1H0 (from position 3) contributes to “L2H1 at position 5 reads position 2 rather than its strongest "
+    "other source”",
     "neuron": "L2N7 before its activation",
     "up": "the linear factor of L1N7",
     "direction": "a direction at 2_mid",
@@ -74,7 +74,7 @@ def answered(service, kind, **fields):
 @pytest.mark.parametrize("prompt", [None, 1])
 @pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reply_has_the_rows_of_attribute_and_their_positions(cache, service, name, by, prompt):
+def test_a_reply_has_the_rows_of_attribute_and_the_positions_of_its_target(cache, service, name, by, prompt):
     target = msgspec.to_builtins(service.targets().resolve(TARGETS[name]))
     reply, [rows, *_] = answered(service, "attribute", by=by, target=target, prompt=prompt)
     result = residscope.attribute(cache, TARGETS[name], by=by)
@@ -126,7 +126,7 @@ def test_pairs_sum_to_the_sides_and_to_the_log_of_the_ratio_of_attention(cache, 
 
 @pytest.mark.parametrize("prompt", [None, 2])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "qwen3_5_text", "granite"])
-def test_the_tokens_of_a_head_have_the_logits_that_attribute_gives_the_head(family, prompt):
+def test_the_tokens_that_a_head_promotes_are_those_to_which_it_contributes_most(family, prompt):
     if family not in tiny.FAMILIES:
         family = "qwen3_next"
     cache = tiny.run(tiny.boot(family))[2]
@@ -381,7 +381,7 @@ def test_a_page_holds_the_present_step_and_says_what_is_missing(service):
     assert {"attribute", "head-tokens", "tokens"} <= set(kinds)
     assert all(entry.failure is None for entry in made.entries if entry.ask["kind"] in ("attribute", "head-tokens"))
     sides = [entry for entry in made.entries if (entry.ask.get("target") or {}).get("inner")]
-    assert sides, "the key side has its own target"
+    assert sides
     assert made.selection.trail == trail
     assert "some of the other steps of the trail" in made.lacks
     whole = snapshot(service.reply, "cache", shown, "heads")

@@ -23,7 +23,7 @@ describe("position map", () => {
     key(field(root), "ArrowDown");
     key(field(root), "ArrowLeft");
     expect(text(root.querySelector(".rs-sentence"))).toMatch(
-      /^0_attn_out (adds [+]|takes −)\d\.\d+ (to|from) the logit difference at “·Mary” \(position 4\)$/,
+      /^0_attn_out adds [+−]\d\.\d+ to the logit difference at “·Mary” \(position 4\)$/,
     );
     key(field(root), "PageUp");
     key(field(root), "ArrowUp");

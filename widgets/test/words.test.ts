@@ -464,7 +464,7 @@ describe("the position map", () => {
     ["layer", -1, 1, "The model’s own logit difference at “·Mary” (position 1): *not known*"],
     ["layer", -1, 2, "The model’s own logit difference at “·to” (position 2): *−2.00*"],
     ["layer", 0, 0, "0_attn_out adds *+0.50* to the logit difference at “<bos>” (position 0)"],
-    ["layer", 0, 2, "0_attn_out takes *−0.25* from the logit difference at “·to” (position 2)"],
+    ["layer", 0, 2, "0_attn_out adds *−0.25* to the logit difference at “·to” (position 2)"],
     ["layer", 1, 0, "0_mlp_out adds *0.00* to the logit difference at “<bos>” (position 0)"],
     ["layer", 1, 1, "0_mlp_out: not known at “·Mary” (position 1)"],
     ["layer", 1, 2, "0_mlp_out adds *+3.00* to the logit difference at “·to” (position 2)"],

@@ -44,9 +44,11 @@ def inside(target: Target, logits: str) -> str:
         logits: The target's contrasts in words.
     """
     words = logits if target.inner is None else _of_inner(target.inner)
+    if target.through and isinstance(target.inner, AttentionScore):
+        words = f"“{words}”"  # it may be a whole sentence
     for through in target.through:
-        source = "" if through.source is None else f" from {_named(through.source)}"
-        words = f"what {name(through.layer, through.head)} contributes{source} to {words}"
+        source = "" if through.source is None else f" (from {_named(through.source)})"
+        words = f"what {name(through.layer, through.head)}{source} contributes to {words}"
     return words
 
 
@@ -86,14 +88,14 @@ def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:
 
 
 def _of_attention(score: AttentionScore) -> str:
-    """An attention score in words. They end with `(by its key)` on the key side."""
-    by = " (by its key)" if score.side == "key" else ""
+    """An attention score in words. They end with `(key side)` on the key side."""
+    side = " (key side)" if score.side == "key" else ""
     head, source = name(score.layer, score.head), _named(score.source)
     if score.versus is None:
-        return f"the attention score of {head} {_at(score.destination)} for {source}{by}"
-    others = {"most": "the other source that it reads most", "mean": "what it reads on average"}
+        return f"the attention score of {head} {_at(score.destination)} for {source}{side}"
+    others = {"most": "its strongest other source", "mean": "what it reads on average"}
     other = others[score.versus] if isinstance(score.versus, str) else _named(score.versus)
-    return f"{head} {_at(score.destination)} reads {source} rather than {other}{by}"
+    return f"{head} {_at(score.destination)} reads {source} rather than {other}{side}"
 
 
 def _neuron(inner: NeuronInput) -> str:

@@ -95,7 +95,7 @@ def norms_outputs(view: CacheView) -> bool:
     `ln1` is what was added to the stream.
 
     Raises:
-        ResidscopeError: If the cache is in float8, which is too coarse for this comparison.
+        ResidscopeError: If all this does not decide, because the cache is in float8, which is too coarse.
     """
     block = view.model.blocks[0]
     if hasattr(block, "ln1_post") or not hasattr(block, "ln1"):
@@ -131,7 +131,7 @@ def norms_outputs(view: CacheView) -> bool:
 
 
 _MOST_TOLERANCE = 0.1
-"""The largest relative tolerance with which the comparison can decide."""
+"""With a larger relative tolerance, equal outputs show nothing."""
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
@@ -174,6 +174,6 @@ def _odd_final_norm(view: CacheView) -> list[str]:
     if error <= 2**-6:
         return []
     return [
-        f"The final norm (`ln_final`, `{type(layer).__name__}`) computes more than its weight, bias and scale: its "
-        f"output differs from theirs by {error:.2g} in relative terms. Residscope ignores this difference."
+        f"The output of the final norm (`ln_final`, `{type(layer).__name__}`) is not what its weight, bias and scale "
+        f"give: it differs by {error:.2g} in relative terms. Residscope ignores this difference."
     ]

@@ -52,7 +52,7 @@ class TargetReply(Reply, frozen=True, tag="target"):
 
 
 class FindAnswers(Request, frozen=True, tag="answers"):
-    """Possible answers for this cache in the kernel: variables, and the target of an inline panel."""
+    """Requests what a user could take as the target: variables of the kernel with answer tokens, and a panel's target."""
 
 
 class Variable(msgspec.Struct, frozen=True):

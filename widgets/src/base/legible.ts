@@ -2,7 +2,7 @@
 // reverse the direction of other text. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
 import { MARKS } from "./look.gen";
 
-/** Characters that draw nothing, or change the direction of other characters. `isNeeded` has the exceptions. */
+/** Characters that draw nothing, or change the direction of other characters. `isNeeded` and `legible` have exceptions. */
 const INVISIBLE =
   /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 /** Marks that are drawn over or under the character before them. */
@@ -30,8 +30,9 @@ const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]|[\ud802\ud803\u
 const [ISOLATE, END] = ["\u2068", "\u2069"];
 
 /**
- * The text with each invisible character written as its code, "‹U+202E›". Of many stacked marks, the first few stay and
- * the others are counted, "‹+12›". White space stays.
+ * The text with invisible characters written as their codes, "‹U+202E›". Spaces, tabs and ends of lines stay, and so do
+ * invisible characters that emoji or joined letters need. Of many stacked marks, the first few stay and the others are
+ * counted, "‹+12›".
  */
 export function legible(text: string): string {
   if (!INVISIBLE_OR_STACKED.test(text)) return text;

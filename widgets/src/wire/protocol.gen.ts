@@ -605,7 +605,7 @@ export interface ChooseTarget {
   padding?: "found" | "none";
 }
 /**
- * Possible answers for this cache in the kernel: variables, and the target of an inline panel.
+ * Requests what a user could take as the target: variables of the kernel with answer tokens, and a panel's target.
  */
 export interface FindAnswers {
   kind: "answers";
@@ -1528,4 +1528,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "40013f1af998";
+export const WIRE = "3d8056802a21";

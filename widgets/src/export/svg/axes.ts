@@ -16,15 +16,15 @@ export interface Box {
   height: number;
 }
 
-/** The quantity with its unit: "logit difference (logits)". The unit of a direction is not known. */
+/** The quantity with its unit: "logit difference (logits)". Other quantities, such as attention scores, have no unit. */
 export function withUnit(quantity: string): string {
-  return quantity.includes("direction") ? quantity : `${quantity} (logits)`;
+  return quantity.includes("logit") ? `${quantity} (logits)` : quantity;
 }
 
-/** The words `what`, with the run of a comparison: "B − A of what each adds"; `what` itself if no runs are compared. */
-export function ofRun(what: string, { compared }: Setting): string {
-  if (!compared) return what;
-  return compared.run === "difference" ? `B − A of ${what}` : `${what} in ${compared.run === "first" ? "A" : "B"}`;
+/** A quantity's name. If runs are compared, the run is added: "B − A of the logit", "the logit in A". */
+export function ofRun(name: string, { compared }: Setting): string {
+  if (!compared) return name;
+  return compared.run === "difference" ? `B − A of ${name}` : `${name} in ${compared.run === "first" ? "A" : "B"}`;
 }
 
 /** The names of two compared runs, for a caption. */
@@ -78,7 +78,7 @@ export interface Colours {
   kind: "diverging" | "sequential";
   low: number;
   high: number;
-  /** The values that are drawn. If some lie beyond an end, its label begins with "≤" or "≥". */
+  /** The values that are drawn. If some lie beyond an end of a diverging scale, its label begins with "≤" or "≥". */
   values?: Float32Array;
 }
 

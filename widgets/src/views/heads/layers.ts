@@ -55,16 +55,15 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
       const mlp = bar.kind === "mlp" ? bar.layer : null;
       const more =
         mlp === null ? "" : ` · click for ${mlp === store.chosenLayer.value ? "all layers’" : "its"} neurons`;
-      const verb = value < 0 ? "takes" : "adds";
       return {
         name: bar.label,
         value,
         at: (bar.from + bar.to) / 2,
         layer: bar.layer,
         sentence: [
-          `${bar.label}: ${what} ${verb} `,
+          `${bar.label}: ${what} adds `,
           { stress: signed(value, largest.value) },
-          ` ${value < 0 ? "from" : "to"} the ${store.quantity.value}`,
+          ` to the ${store.quantity.value}`,
           ...(other === undefined ? [] : [" in A, ", { stress: signed(other, largest.value) }, " in B"]),
           more,
         ],

@@ -136,9 +136,5 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
 }
 
 function sentence({ name, value }: Ranked, largest: number, quantity: string): Sentence {
-  return [
-    `${name} ${value < 0 ? "takes" : "adds"} `,
-    { stress: signed(value, largest) },
-    ` ${value < 0 ? "from" : "to"} the ${quantity} · click: why is it on?`,
-  ];
+  return [`${name} adds `, { stress: signed(value, largest) }, ` to the ${quantity} · click: why is it on?`];
 }

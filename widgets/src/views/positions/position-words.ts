@@ -16,7 +16,7 @@ export function positionSentence(
   const where = `at ${quoted(store.tokenName(column))} (position ${column})`;
   if (store.asksEach.value && !hasNext(store, column)) return [`Nothing came next ${where}`];
   const quantity = store.asksEach.value
-    ? `${store.quantity.value} of ${quoted(store.tokenName(column + 1))}, which came next,`
+    ? `${store.quantity.value} of the next token ${quoted(store.tokenName(column + 1))}`
     : store.quantity.value;
   if (row < 0) {
     const value = own[column] ?? NaN;
@@ -29,9 +29,5 @@ export function positionSentence(
   if (Number.isNaN(value)) return [`${label}: not known ${where}`];
   if (by === "accumulated" && component)
     return [`The stream ${lensMeaning(component)} (${label}): `, stress, ` of the ${quantity} ${where}`];
-  return [
-    `${label} ${value < 0 ? "takes" : "adds"} `,
-    stress,
-    ` ${value < 0 ? "from" : "to"} the ${quantity} ${where}`,
-  ];
+  return [`${label} adds `, stress, ` to the ${quantity} ${where}`];
 }

@@ -205,9 +205,5 @@ function sentence(store: Store, { head, each, mean, std, prompts }: PromptSpread
     ` (mean ${signed(mean, largest)} ${plusMinus(std, largest)} over ${prompts} prompts) · click ` +
     `${prompt === store.prompt.value ? "for the mean of all" : "to open it"}`;
   if (head === null) return [`prompt ${prompt}: ${targetName} `, stress, ending];
-  return [
-    `prompt ${prompt}: ${head} ${value < 0 ? "takes" : "adds"} `,
-    stress,
-    ` ${value < 0 ? "from" : "to"} the ${targetName}${ending}`,
-  ];
+  return [`prompt ${prompt}: ${head} adds `, stress, ` to the ${targetName}${ending}`];
 }
