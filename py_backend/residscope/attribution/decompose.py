@@ -135,44 +135,30 @@ def _decompose(
     measured = measured_value(reading, readout, targets, target, logits)
     constant = readout.functional.constant + measured.cap_change
     about = without_space(targets, target, query.where, logits) + reading_notes(reading, measured)
+    to_explain = None if measured.value is None else measured.value - constant
     if by == "source":
         if reading.axis == "source":
             raise ResidscopeError(
                 "source", 'For `by="source"`, the target needs one source: `targets.output(head, of=…, source=…)`.'
             )
-        found = source_rows(readout, query.heads, None if measured.value is None else measured.value - constant)
+        found = source_rows(readout, query.heads, to_explain)
         notes = found.result.notes + about
         return replace(found, result=replace(found.result, notes=notes, target=target, model=view.model_name))
     wanted = components.wanted_layers(view, query.layers) if by == "neuron" else []
     dictionary = Dictionary.of(view, query.sae) if by == "feature" else None
-    to_explain = None if measured.value is None else measured.value - constant
     if by == "accumulated":
-        structure = readout.structure
-        maps = None if query.lens is None else query.lens.on(view)
-        plan = components.accumulated(structure, recomputed=norm == "recomputed", maps=maps)
-        about = about if maps is None else about + maps.notes()
-        rows = read_rows(readout, plan, again=query.again)
-        total = rows.values[-1]
-        at_end = readout.structure.point
-        if at_end not in rows.components or (maps is not None and maps.is_mapped(at_end)):
-            # What an earlier or mapped point gives is not the target's value.
-            to_explain = None
-        largest = gap(to_explain, total)
-        finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
-        tolerance = stream_tolerance(readout, total, logits)
+        compared = _points(readout, query, to_explain, logits)
     else:
-        build = partial(_rows, readout, query, wanted, dictionary=dictionary)
-        result = reconcile(readout, build, expected_sum(readout, to_explain), to_explain, logits)
-        structure, rows, tolerance, largest = result.structure, result.rows, result.tolerance, result.unexplained
-        total, finite = rows.values.sum(0), result.finite
-        plan = _plan(readout, by, wanted, structure, dictionary)
-    if not finite:
+        compared = _sums(readout, query, wanted, dictionary, to_explain, logits)
+    structure, plan, rows, total = compared.structure, compared.plan, compared.rows, compared.total
+    tolerance, largest, about = compared.tolerance, compared.largest, about + compared.notes
+    if not compared.is_finite:
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     summed, of_sae = rows, list[str]()
     if dictionary is not None:
-        found = expanded(readout, structure, rows, dictionary)
-        rows, total, of_sae, tolerance = found.rows, found.rows.values.sum(0), found.notes, tolerance + found.rounding
+        parts = expanded(readout, structure, rows, dictionary)
+        rows, total, of_sae, tolerance = parts.rows, parts.rows.values.sum(0), parts.notes, tolerance + parts.rounding
         structure, largest = later_only(structure, dictionary), gap(to_explain, total)
     unexplained = value - total - constant
     notes = of_sae + changed(view) + about + output_notes(targets, target, measured)
@@ -214,6 +200,62 @@ def _decompose(
     if plan.recomputed and query.again:
         divisor = components.scales_of(readout, plan) * divisor
     return Part(attribution, readout.functional, divisor, structure, read)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Rows that were compared with what they should sum to.
+
+    Attributes:
+        structure: The components of the stream.
+        plan: Which activations make up each row.
+        rows: The rows.
+        total: What should be the target's value without its constant: the rows' sum, or the last point.
+        tolerance: A larger difference than this is not rounding.
+        largest: The largest difference.
+        is_finite: Whether all rows are finite.
+        notes: Notes on how the rows were made.
+    """
+
+    structure: Structure
+    plan: Plan
+    rows: Rows
+    total: Tensor
+    tolerance: float
+    largest: float
+    is_finite: bool
+    notes: list[str]
+
+
+def _points(readout: Readout, query: Query, to_explain: Tensor | None, logits: Tensor | None) -> _Compared:
+    """The target, read from the stream at each point. The last point should have the target's value."""
+    structure, maps = readout.structure, None if query.lens is None else query.lens.on(readout.view)
+    plan = components.accumulated(structure, recomputed=query.norm == "recomputed", maps=maps)
+    rows = read_rows(readout, plan, again=query.again)
+    total, at_end = rows.values[-1], structure.point
+    is_end = at_end in rows.components and not (maps is not None and maps.is_mapped(at_end))
+    largest = gap(
+        to_explain if is_end else None, total
+    )  # other points do not give the value
+    is_finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
+    tolerance = stream_tolerance(readout, total, logits)
+    return _Compared(structure, plan, rows, total, tolerance, largest, is_finite, [] if maps is None else maps.notes())
+
+
+def _sums(
+    readout: Readout,
+    query: Query,
+    wanted: Sequence[int],
+    dictionary: Dictionary | None,
+    to_explain: Tensor | None,
+    logits: Tensor | None,
+) -> _Compared:
+    """What each component adds to the target. The sum of all rows should be the target's value."""
+    build = partial(_rows, readout, query, wanted, dictionary=dictionary)
+    found = reconcile(readout, build, expected_sum(readout, to_explain), to_explain, logits)
+    plan = _plan(readout, query.by, wanted, found.structure, dictionary)
+    total = found.rows.values.sum(0)
+    return _Compared(found.structure, plan, found.rows, total, found.tolerance, found.unexplained, found.finite, [])
 
 
 def joined(structure: Structure, others: Sequence[Structure]) -> Structure:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 from residscope.attribution.attention_score import HeadScore
 from residscope.comparison.alignment import Alignment, Pairs, listed
@@ -108,11 +111,17 @@ def places_that_differ(first: Run, second: Run, compared: Sequence[Sequence[tupl
 
     There are none if the tokens of a run are not known.
     """
-    texts = not same_vocabulary(first.view, second.view)
-    rows = [run.tokens(as_texts=texts) for run in (first, second)]
-    if rows[0] is None or rows[1] is None:
+    rows, others = first.tokens(as_texts=False), second.tokens(as_texts=False)
+    if rows is None or others is None:
         return [[] for _ in compared]
+    differs = operator.ne if same_vocabulary(first.view, second.view) else _names_differ(first, second)
     return [
-        [at for at, beside in pairs if rows[0][prompt][at] != rows[1][prompt][beside]]
+        [at for at, beside in pairs if differs(rows[prompt][at], others[prompt][beside])]
         for prompt, pairs in enumerate(compared)
     ]
+
+
+def _names_differ(first: Run, second: Run) -> Callable[[Any, Any], bool]:
+    """Return a function that compares the texts of two ids, each in its own vocabulary. Each id is decoded once."""
+    own, other = (cache(run.targets.vocabulary.text) for run in (first, second))
+    return lambda one, two: own(one) != other(two)
