@@ -52,7 +52,7 @@ class TargetReply(Reply, frozen=True, tag="target"):
 
 
 class FindAnswers(Request, frozen=True, tag="answers"):
-    """Requests what a user could take as the target: variables of the kernel with answer tokens, and a panel's target."""
+    """Requests what could be the target: the kernel's variables with answer tokens, and a panel's target."""
 
 
 class Variable(msgspec.Struct, frozen=True):
