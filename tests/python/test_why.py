@@ -38,8 +38,8 @@ WORDS = {
     "mean": "L2H1 at position 5 reads position 2 rather than what it reads on average",
     "output": "what L2H1 (from position 2) contributes to “w5” − “w9”",
     "path": "what L1H0 (from position 1) contributes to what L2H1 (from position 4) contributes to “w5” − “w9”",
-    "feeds": "what L1H0 (from position 3) contributes to “L2H1 at position 5 reads position 2 rather than its strongest "
-    "other source”",
+    "feeds": "what L1H0 (from position 3) contributes to “L2H1 at position 5 reads position 2 rather than its "
+    "strongest other source”",
     "neuron": "L2N7 before its activation",
     "up": "the linear factor of L1N7",
     "direction": "a direction at 2_mid",
