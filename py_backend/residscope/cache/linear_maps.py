@@ -314,7 +314,7 @@ def _identity(width: int, each: int, device: torch.device) -> Iterator[Tensor]:
     for start in range(0, width, each):
         report_progress(start, width)
         rows = torch.zeros(min(each, width - start), width, device=device)
-        rows[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = 1
+        rows[:, start : start + len(rows)].fill_diagonal_(1)
         yield rows
 
 
