@@ -138,6 +138,14 @@ class Raising(saes.Sae):
         raise ValueError("no such thing")
 
 
+class Together(saes.Sae):
+    """A BatchTopK SAE in training: whether a feature is active depends on the other vectors."""
+
+    def encode(self, x):
+        before = super().encode(x)
+        return before * (before >= before.flatten().topk(before.numel() // 12).values[-1])
+
+
 class Elsewhere(saes.Sae):
     """An SAE that only accepts tensors of another device."""
 
@@ -151,6 +159,7 @@ class Elsewhere(saes.Sae):
         (Nan(24, hook_name=MLP), "gives NaN or infinity"),
         (Raising(24, hook_name=MLP), "`encode` raises ValueError: no such thing"),
         (Elsewhere(24, hook_name=MLP), "on the same device"),
+        (Together(24, hook_name=MLP), "if the vector is encoded alone"),
         (saes.Sae(23, hook_name=MLP), "24 wide"),
         (saes.Sae(24, hook_name="blocks.9.hook_mlp_out"), "only 3 layers"),
         (saes.Sae(24), "no `hook_name`"),
