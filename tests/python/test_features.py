@@ -239,8 +239,9 @@ class Counting(saes.Sae):
         self.register_buffer("seen", torch.zeros(2))
         self.inner = torch.nn.BatchNorm1d(3)
 
-        def count():
-            self.counted += 1
+        def count(by, *, sae=self):
+            self.counted += by
+            sae.counted += by
 
         self.count = count
 
@@ -248,7 +249,7 @@ class Counting(saes.Sae):
         self.calls += 1
         self.seen[0] += 1
         self.inner(torch.ones(2, 3))
-        self.count()
+        self.count(1)
         cell = threading.Thread(target=train, args=[self.user])
         cell.start()
         cell.join()

@@ -69,14 +69,16 @@ def _rebound(value: Any, copies: dict[int, Any]) -> Any:
 
 
 def _rebound_function(function: FunctionType, copies: dict[int, Any]) -> FunctionType:
-    """A function that refers to the copies: through its closure, or through global variables of a notebook."""
+    """A function that refers to the copies: through its closure, its defaults, or global variables of a notebook."""
     copies[id(function)] = function  # a function may refer to itself
     cells = [_rebound_cell(cell, copies) for cell in function.__closure__ or ()]
     read = {name: function.__globals__.get(name) for name in function.__code__.co_names}
     replaced = {name: copies[id(value)] for name, value in read.items() if id(value) in copies}
     every = {**function.__globals__, **replaced} if replaced else function.__globals__
-    copied = FunctionType(function.__code__, every, function.__name__, function.__defaults__, tuple(cells))
-    copied.__kwdefaults__ = function.__kwdefaults__
+    defaults = function.__defaults__ and tuple(_rebound(value, copies) for value in function.__defaults__)
+    copied = FunctionType(function.__code__, every, function.__name__, defaults, tuple(cells))
+    named = function.__kwdefaults__
+    copied.__kwdefaults__ = named and {name: _rebound(value, copies) for name, value in named.items()}
     copies[id(function)] = copied
     return copied
 
