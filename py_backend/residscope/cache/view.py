@@ -160,11 +160,13 @@ class CacheView:
 
     def only(self, prompts: range) -> CacheView:
         """Return a view of these prompts only."""
-        tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
+        tokens, mask = self.tokens, self.attention_mask
+        before = 0 if self._prompts is None else self._prompts.start
         part = copy(self)
         part.part_of = self, prompts
         part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
         part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
+        part._mask = None if mask is None else _Checked(mask[prompts.start : prompts.stop])
         part._memo = self.memo.part(prompts.start, prompts.stop)
         return part
 
