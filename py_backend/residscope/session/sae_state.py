@@ -1,7 +1,7 @@
 """Tracks whether an SAE changed since it was first seen: its weights and its settings.
 
-None of the user's code runs: attributes are read from the objects' own dictionaries. Changes that PyTorch does not count
-(`sae.W_dec.data.mul_(2)`) are noticed by samples of the values, as for a model's weights.
+None of the user's code runs: attributes are read from the objects' own dictionaries. Changes that PyTorch does not
+count (`sae.W_dec.data.mul_(2)`) are noticed by samples of the values, as for a model's weights.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _contents(sae: Any) -> tuple[list[Tensor], list[tuple[str, str]]]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """The entries of a dictionary, or the attributes of another object. They are copied, because a cell may add some."""
+    """A copy of a dictionary's entries, or of another object's attributes. A cell may add some at the same time."""
     kind = kind_of(type(value))
     held = value if kind.base is dict else kind.attributes(value)
     return {name: one for name, one in dict.copy(held or {}).items() if type(name) is str}

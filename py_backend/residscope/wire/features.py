@@ -14,7 +14,7 @@ class KnownSae(msgspec.Struct, frozen=True):
     Attributes:
         name: Its name in requests: a variable's name, if it has one.
         site: The activation that it reconstructs. Empty if that is not known.
-        state: Differs for another SAE, and after a change of this SAE's weights or settings. Empty if that is not known.
+        state: Differs for another SAE, and after a change of this SAE's weights or settings. Empty if it is not known.
     """
 
     name: str

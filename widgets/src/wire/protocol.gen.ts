@@ -895,7 +895,7 @@ export interface LensFacts {
  *     Attributes:
  *         name: Its name in requests: a variable's name, if it has one.
  *         site: The activation that it reconstructs. Empty if that is not known.
- *         state: Differs for another SAE, and after a change of this SAE's weights or settings. Empty if that is not known.
+ *         state: Differs for another SAE, and after a change of this SAE's weights or settings. Empty if it is not known.
  */
 export interface KnownSae {
   name: string;
@@ -1535,4 +1535,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "b8200990af05";
+export const WIRE = "d6760d7d9f7d";
