@@ -46,27 +46,57 @@ def _live(config: Any) -> Path:
 
 
 def error_codes(package: Path) -> dict[str, list[str]]:
-    """Return the codes of all errors in the package, each with its texts of more than 30 characters."""
+    """Return the codes of all errors in the package, each with its texts, those of more than 30 characters first."""
     found: dict[str, list[str]] = {}
-    for path in sorted(package.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    trees = [ast.parse(path.read_text("utf-8")) for path in sorted(package.rglob("*.py"))]
+    everywhere = {name: node for tree in trees for name, node in _named(tree).items()}
+    for tree in trees:
+        named = everywhere | _named(tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ResidscopeError" and node.args:
                 code, *rest = node.args
                 if isinstance(code, ast.Constant) and isinstance(code.value, str):
                     texts = found.setdefault(code.value, [])
-                    text = _text(rest[0]) if rest else ""
-                    if len(text) > 30 and text not in texts:
+                    text = re.sub("…+", "…", _text(rest[0], named)) if rest else ""
+                    if text.strip("…") and text not in texts:
                         texts.append(text)
-    return dict(sorted(found.items()))
+    return {code: sorted(texts, key=lambda text: len(text) <= 30) for code, texts in sorted(found.items())}
 
 
-def _text(node: ast.expr) -> str:
-    """Return the text of a string in the source, with `…` for what is filled in. For other code, return ""."""
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-    return ""
+def _named(tree: ast.Module) -> dict[str, ast.expr]:
+    """The values of a module's constants, and what its functions return first, by name."""
+    found: dict[str, ast.expr] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = node.value
+        elif isinstance(node, ast.FunctionDef):
+            returned = (one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.value is not None)
+            found[node.name] = next(returned, ast.Constant(""))
+    return found
+
+
+def _text(node: ast.expr, named: dict[str, ast.expr]) -> str:
+    """Return the text of an expression in the source, with `…` for what is filled in. "" if it has no text.
+
+    `named` has the expressions of names.
+    """
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_text(part, named) or "…" for part in parts)
+        case ast.FormattedValue(value=ast.Name(id=name)) if name.isupper():  # a constant, such as another sentence
+            return _text(ast.Name(name), named)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return "".join(_text(part, named) or "…" for part in (left, right))
+        case ast.IfExp(body=body, orelse=other):
+            return _text(body, named) or _text(other, named)
+        case ast.Call(func=ast.Attribute(value=template, attr="format")):
+            return re.sub(r"\{\w*\}", "…", _text(template, named))
+        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)) if name in named:
+            return _text(named[name], {other: value for other, value in named.items() if other != name})
+        case _:
+            return ""
 
 
 def _errors(package: Path) -> str:

@@ -139,5 +139,15 @@ def test_the_sidebar_shows_the_features_of_an_sae_that_a_cell_makes(lab: Lab) ->
     lab.ready(view)
     assert list(rows(view))[:2] == ["error", "b_dec"]
     expect(view.locator(".rs-feature-sum")).to_contain_text("✓ rows sum to")
+    # The list follows the SAE by itself, after a cell has replaced it, and after a change that PyTorch does not count.
+    for cell in ("sae = Sae('blocks.23.hook_mlp_out', seed=5)", "sae.W_dec.data.neg_()"):
+        before = view.locator(".rs-features [data-row]").evaluate_all("rows => rows.map(row => row.ariaLabel)")
+        lab.run_cell(cell)
+        first = view.locator(".rs-features [data-row=error]")
+        expect(first).not_to_have_attribute("aria-label", before[0], timeout=FOLLOWS)
+        lab.ready(view)
+        target = "residscope.inspect(cache, show=False).target"
+        error = lab.python(f'float(residscope.attribute(cache, {target}, by="feature", sae=sae).mean()[0])')
+        assert rows(view)["error"][1] == pytest.approx(error, abs=6e-4)
     width = view.evaluate("node => [node.scrollWidth, node.clientWidth]")
     assert width[0] <= width[1]

@@ -262,13 +262,19 @@ def test_a_layer_that_cannot_be_copied_is_not_tried(make):
     assert "1_attn_out" in residscope.attribute(cache, ANSWERS).labels
 
 
-def test_a_function_in_place_of_forward_is_tried_on_the_copy(monkeypatch):
+@pytest.mark.parametrize(
+    "closed",
+    [
+        lambda layer: lambda x: Watched.forward(layer, x),
+        lambda layer: lambda x, layer=layer: Watched.forward(layer, x),
+        lambda layer: lambda x, *, layer=layer, factor=1.0: Watched.forward(layer, x) * factor,
+    ],
+    ids=["closure", "default", "keyword default"],
+)
+def test_a_function_in_place_of_forward_is_tried_on_the_copy(monkeypatch, closed):
     monkeypatch.setitem(KINDS, "watched", Watched.of)
     model, truth = _pair("watched", "o_proj")
     layer = model.blocks[1].attn.o.original_component
-
-    def closed(layer):
-        return lambda x: Watched.forward(layer, x)
 
     layer.forward = closed(layer)
     cache = model.run_with_cache(TOKENS)[1]

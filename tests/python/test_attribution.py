@@ -46,6 +46,25 @@ def test_a_wrong_position_is_refused_with_the_valid_forms(small, position):
         residscope.inspect(cache, answers, position=position, show=False)
 
 
+@pytest.mark.parametrize("prompt", [8, -9])
+def test_every_result_refuses_a_prompt_that_is_not_there_in_the_same_words(small, prompt):
+    cache, answers = small[3:]
+    count = len(answers)
+    prompt += count - 8
+    found = residscope.attribute(cache, answers)
+    calls = (
+        lambda: found.top(3, prompt),
+        lambda: residscope.pairs(cache, residscope.targets.attention("L1H0", 3, 1)).of(prompt),
+        lambda: residscope.ablate(cache, answers, heads=["L0H0"], progress=False).top(3, prompt=prompt),
+        lambda: residscope.attention(cache, "L0H0", prompt=prompt),
+    )
+    for call in calls:
+        with pytest.raises(residscope.ResidscopeError) as refused:
+            call()
+        assert str(refused.value) == f"There is no prompt {prompt}: the prompts are 0 to {count - 1}."
+        assert refused.value.code == "prompt"
+
+
 def test_every_row_agrees_with_float64_brute_force(small):
     model, _, logits, cache, answers = small
     truth = Brute(model, cache, answers, 6, logit_scale(logits, cache))

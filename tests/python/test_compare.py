@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -13,6 +14,7 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError, targets
+from residscope.comparison import two_runs
 from residscope.comparison.result import Share
 from tests.python.test_families import LEFT_OVER, refused
 from tests.support import tiny
@@ -401,6 +403,43 @@ def test_tables_and_figures_show_both_runs_and_both_parts():
     assert list(scatter.x) == pytest.approx(found.first.values.mean(1).tolist())
     assert list(scatter.y) == pytest.approx(found.second.values.mean(1).tolist())
     assert repr(found).startswith('Comparison(by="head"')
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that stands for one on another device: it takes part in no operation with a plain tensor."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.to and not isinstance(args[1], torch.Tensor):
+            return found.as_subclass(torch.Tensor)
+        if any(type(one) is torch.Tensor and one.ndim > 0 for one in args):
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return found
+
+
+def elsewhere(result):
+    names = ("values", "measured", "constant", "unexplained")
+    return replace(result, **{name: getattr(result, name).as_subclass(Elsewhere) for name in names})
+
+
+def test_caches_on_two_devices_give_one_comparison(monkeypatch):
+    made = runs("gpt2")
+    expected = residscope.compare(made["first"], made["prompts"], ANSWERS)
+    decomposed = two_runs._Side.decomposed
+
+    def on_own_device(side, query):
+        found = decomposed(side, query)
+        return found if side.name == "first" else replace(found, result=elsewhere(found.result))
+
+    monkeypatch.setattr(two_runs._Side, "decomposed", on_own_device)
+    found = residscope.compare(made["first"], made["prompts"], ANSWERS)
+    for share in get_args(Share):
+        torch.testing.assert_close(found.part(share).values, expected.part(share).values)
+    assert found.to_frame().equals(expected.to_frame())
+    assert list(found.to_plotly("scatter").data[1].y) == list(expected.to_plotly("scatter").data[1].y)
+    scatter = expected.first.to_plotly("scatter", other=elsewhere(expected.second))
+    assert list(scatter.data[1].y) == list(expected.to_plotly("scatter").data[1].y)
 
 
 def test_no_note_says_that_padding_left_out_by_the_alignment_is_in_the_mean():

@@ -95,7 +95,7 @@ def test_a_cell_of_the_map_is_z_times_the_weights_of_each_run(run):
         (Against(), 0, "against", "neither another cache nor another prompt"),
         (Against(None, 9), 0, "prompt", "There is no prompt 9"),
         (Against("large"), 0, "compare-shapes", "different shapes"),
-        (Against("short"), None, "against", "choose one prompt here"),
+        (Against("short"), None, "against", "choose one prompt here.*`panel.against = "),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(run, against, prompt, code, words):

@@ -7,9 +7,11 @@ configuration, on other attributes of its modules, and on the arguments of the c
 
 from __future__ import annotations
 
+import ast
 import copy
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,9 +20,11 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope.serving.service import Service
-from tests.support import tiny
+from residscope.terms import Score
+from tests.support import saes, tiny
 from tests.support.brute import Brute
 
+PACKAGE = Path(residscope.__file__).parent
 PADDED = torch.tensor([[1, 5, 6, 7, 8], [1, 9, 10, 3, 3]])  # padded with w3, id 3, if that is declared as padding
 ENDS, PADDED_ENDS = (4, 4), (4, 2)
 
@@ -235,6 +239,65 @@ def test_the_process_default_device_changes_nothing(device):
             assert {found.values.device.type, found.measured.device.type} == {"cpu"}
     finally:
         torch.set_default_device(None)
+
+
+T = residscope.targets
+SAE = saes.TopK(24, hook_name="blocks.1.hook_mlp_out")
+ON_DEVICE = {
+    "many prompts": lambda cache: residscope.attribute(cache, [(11, 12), (13, 14)] * 32, by="neuron"),
+    "sae": lambda cache: residscope.attribute(cache, (11, 12), by="feature", sae=SAE),
+    "next token": lambda cache: residscope.attribute(cache, T.next_token(), position="all"),
+    "pairs": lambda cache: residscope.pairs(cache, T.attention("L1H0", 4, 1)),
+    "weighted": lambda cache: residscope.attention(cache, ["1.1"], weighting="contribution", answers=(11, 12)),
+    "compared": lambda cache: residscope.compare(cache, answers=(11, 12), prompt=0, with_prompt=1),
+    **{score: lambda cache, score=score: residscope.scores(cache, score) for score in get_args(Score)},
+    **{
+        f"{side} side, {versus}": lambda cache, side=side, versus=versus: residscope.attribute(
+            cache, T.attention("L1H0", 4, 1, versus=versus, side=side)
+        )
+        for side in ("query", "key")
+        for versus in (None, "mean", "most", 0)
+    },
+    **{
+        f"output from {source}": lambda cache, source=source: residscope.attribute(
+            cache, T.output("L1H0", of=(11, 12), source=source)
+        )
+        for source in (None, 1)
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A cache of 64 prompts, of which many have equal directions, so that `repeats` looks for these."""
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        return model.run_with_cache(PADDED.repeat(32, 1))[1]
+
+
+@pytest.mark.parametrize("name", ON_DEVICE)
+def test_the_default_device_changes_no_value(many, name):
+    """The default device is `meta`: a tensor that is made there by mistake has no values, so reading it fails."""
+    fresh = ActivationCache(dict(many.cache_dict), many.model)
+    with torch.device("meta"):
+        found = ON_DEVICE[name](fresh)
+    torch.testing.assert_close(found.values, ON_DEVICE[name](many).values, equal_nan=True)
+
+
+def test_each_new_tensor_names_its_device():
+    """Otherwise it would be made on the default device, which may be another device than the cache's."""
+    makes = {function.__name__ for function in torch.utils._device._device_constructors()} | {"from_file"}
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in makes
+            if (
+                is_call
+                and ast.unparse(node.func).startswith("torch.")
+                and "device" not in {k.arg for k in node.keywords}
+            ):
+                found.append(f"{file.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}")
+    assert found == []
 
 
 def test_scores_depend_on_the_tokens_that_are_given():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_help_has_each_chapter_of_the_sections_for_users() -> None:
     assert len(pages) > 10
     for page in {*pages} - {"many"}:  # about Python alone; the package is kept small
         assert chapter(page).startswith((DOCS / f"{page}.md").read_text("utf-8").splitlines()[0])
+
+
+def test_each_error_code_on_the_site_has_an_example_unless_its_text_is_made_elsewhere() -> None:
+    hooks = runpy.run_path(str(ROOT / ".dev" / "site" / "hooks.py"))
+    codes = hooks["error_codes"](Path(residscope.__file__).parent)
+    assert [code for code, texts in codes.items() if not texts] == ["given-up", "several-tokens"]
+    assert codes["no-blocks"] == [
+        "This … has no `blocks`: Residscope supports models with a single stack of layers."
+    ]  # made by a function
+    assert any("is not compared on screen: use `residscope.compare_attention`" in text for text in codes["too-long"])
+    assert codes["unsteady"][0].startswith("… changed during this computation")
 
 
 def test_the_reference_has_each_public_name() -> None:

@@ -13,6 +13,7 @@ import torch
 import residscope
 from residscope import ResidscopeError
 from residscope.export.snapshot import snapshot
+from residscope.export.view_requests import Views
 from residscope.serving.service import Service
 from residscope.session.saes import named
 from residscope.wire.protocol import (
@@ -138,6 +139,14 @@ class Raising(saes.Sae):
         raise ValueError("no such thing")
 
 
+class Together(saes.Sae):
+    """A BatchTopK SAE in training: whether a feature is active depends on the other vectors."""
+
+    def encode(self, x):
+        before = super().encode(x)
+        return before * (before >= before.flatten().topk(before.numel() // 12).values[-1])
+
+
 class Elsewhere(saes.Sae):
     """An SAE that only accepts tensors of another device."""
 
@@ -151,6 +160,7 @@ class Elsewhere(saes.Sae):
         (Nan(24, hook_name=MLP), "gives NaN or infinity"),
         (Raising(24, hook_name=MLP), "`encode` raises ValueError: no such thing"),
         (Elsewhere(24, hook_name=MLP), "on the same device"),
+        (Together(24, hook_name=MLP), "if the vector is encoded alone"),
         (saes.Sae(23, hook_name=MLP), "24 wide"),
         (saes.Sae(24, hook_name="blocks.9.hook_mlp_out"), "only 3 layers"),
         (saes.Sae(24), "no `hook_name`"),
@@ -248,6 +258,80 @@ def test_the_number_of_saes_in_the_namespace_is_limited(run):
         assert len(Service(run[3]).reply(Describe())[0].saes) == 20
 
 
+def scaled(sae, _variables):
+    with torch.no_grad():
+        sae.W_dec.mul_(2)
+
+
+def uncounted(sae, _variables):
+    sae.W_dec.data.mul_(2)
+
+
+def replaced(_sae, variables):
+    variables["sae"] = made(kind=saes.Sae)
+
+
+def biased(sae, _variables):
+    sae.cfg.apply_b_dec_to_input = False
+
+
+def thrown_away(sae, _variables):
+    sae.W_dec = torch.nn.Parameter(sae.W_dec.detach().clone())
+
+
+@pytest.mark.parametrize("change", [scaled, uncounted, replaced, biased, thrown_away])
+@pytest.mark.parametrize("form", [lambda sae: sae, lambda sae: (sae, MLP)], ids=["sae", "pair"])
+def test_the_state_of_an_sae_differs_after_each_change_and_only_then(run, change, form):
+    sae, variables = made(kind=saes.Sae), {}
+    variables["sae"] = form(sae)
+    with in_namespace(variables):
+        service, target = served(run, None)
+        before = service.reply(Describe())[0].saes, service.settled()
+        ask(service, ReadFeatures(target, 0, state=before[0][0].state))
+        ask(service, ReadFeatureTokens(3, 0))
+        assert (service.reply(Describe())[0].saes, service.settled()) == before
+        change(sae, variables)
+        after = service.reply(Describe())[0].saes, service.settled()
+        assert [one.site for one in after[0]] == [MLP]
+        assert after[0][0].state != before[0][0].state
+        assert after[1] != before[1]
+        assert (service.reply(Describe())[0].saes, service.settled()) == after
+
+
+def test_an_sae_that_a_running_cell_trains_is_compared_after_the_cell(run, monkeypatch):
+    sae = made()
+    with in_namespace({"sae": sae}):
+        service = Service(run[3])
+        before = service.reply(Describe())[0].saes
+        with monkeypatch.context() as running:
+            running.setattr("residscope.serving.known_saes.is_cell_on_other_thread", lambda: True)
+            scaled(sae, {})
+            assert service.reply(Describe())[0].saes == before
+        assert service.reply(Describe())[0].saes != before
+
+
+def test_states_of_saes_that_are_not_modules_or_cannot_be_tracked(run):
+    class Slotted:
+        __slots__ = ("W_dec", "cfg")
+        encode = decode = lambda _self, x: x
+
+        def __init__(self):
+            self.cfg, self.W_dec = Config(MLP), torch.zeros(5, 24)
+
+    plain, slotted = Plain(STREAM), Slotted()
+    with in_namespace({"plain": plain, "slotted": slotted}):
+        service = Service(run[3])
+
+        def states():
+            return [one.state for one in service.reply(Describe())[0].saes]
+
+        before = states()
+        assert before[1] == ""
+        vars(object.__getattribute__(plain, "__dict__")["cfg"])["k"] = 5
+        slotted.W_dec.add_(1)
+        assert (states()[0] != before[0], states()[1]) == (True, "")
+
+
 # --- the panel, and exports -----------------------------------------------------------------------------------------
 def test_the_panel_takes_one_or_several_saes_and_shows_one_of_them(run):
     one, other = made(), made(STREAM)
@@ -302,6 +386,8 @@ def test_a_saved_page_has_the_rows_and_the_activations_that_are_shown(run):
     with in_namespace({}):
         shown = Shown(target, 1, tab="features", feature=3)
         page = snapshot(service.reply, "cache", shown, "view")
+    asks = [Views(shown, service.reply(Describe())[0]).features(), *[entry.ask for entry in page.entries]]
+    assert {ask["state"] for ask in asks[1:] if "feature" in ask["kind"]} == {ask.state for ask in asks[0]}
     kinds = [entry.ask["kind"] for entry in page.entries if entry.reply]
     assert "features" in kinds
     assert "feature-tokens" in kinds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -226,6 +228,53 @@ def test_the_sae_and_the_settings_are_not_changed(booted):
         assert value._version == weights[name][1]
         assert value.grad is None
     sae.decode(torch.zeros(3, 7, saes.FEATURES))
+
+
+class Counting(saes.Sae):
+    """Counts its calls in an attribute, in a buffer, and in a function that refers to the SAE."""
+
+    def __init__(self, *sizes, **cfg):
+        super().__init__(*sizes, **cfg)
+        self.calls = self.counted = self.trained = 0
+        self.register_buffer("seen", torch.zeros(2))
+        self.inner = torch.nn.BatchNorm1d(3)
+
+        def count(by, *, sae=self):
+            self.counted += by
+            sae.counted += by
+
+        self.count = count
+
+    def encode(self, x):
+        self.calls += 1
+        self.seen[0] += 1
+        self.inner(torch.ones(2, 3))
+        self.count(1)
+        cell = threading.Thread(target=train, args=[self.user])
+        cell.start()
+        cell.join()
+        return super().encode(x)
+
+
+def train(users):
+    """What a cell of the user does in another thread while the SAE encodes."""
+    sae = users[0]
+    sae.trained += 1
+    sae.seen[1] += 1
+    sae.later = "kept"
+    sae.inner.eval()
+
+
+def test_nothing_that_a_cell_changes_meanwhile_is_set_back(booted):
+    _, _, _, cache = booted("llama")
+    sae = made(Counting, cache, "blocks.1.hook_mlp_out")
+    sae.user = [sae]
+    mean = sae.inner.running_mean.clone()
+    residscope.attribute(cache, ANSWERS, by="feature", sae=sae)
+    assert sae.calls == sae.counted == sae.seen[0] == 0
+    assert torch.equal(sae.inner.running_mean, mean)
+    assert sae.seen[1] == sae.trained > 0
+    assert (sae.later, sae.inner.training, sae.training) == ("kept", False, True)
 
 
 def test_only_the_strongest_of_very_many_features_have_a_row(booted, monkeypatch):

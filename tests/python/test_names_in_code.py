@@ -45,6 +45,11 @@ def notebook(monkeypatch, planted):
     return variables
 
 
+@pytest.mark.parametrize("value", [(5,), (5, 6), ("w5", {6, 7}), set(), [], [("w5",)], {"w5"}, ()])
+def test_a_literal_is_the_value_again(value):
+    assert eval(literal(value)) == value
+
+
 def written(given: Service, prompt: int | None = 1) -> str:
     return given.reply(WriteCode("heads", Shown(given.targets().resolve(PAIR), prompt)))[0].code
 

@@ -15,7 +15,7 @@ from tokenizers import models
 import residscope
 from residscope import ResidscopeError
 from residscope.cache import positions
-from residscope.cache.padding import padding
+from residscope.cache.padding import detected_padding, padding
 from residscope.cache.token_labels import token_labels
 from residscope.cache.view import CacheView
 from residscope.serving.service import Service
@@ -394,8 +394,11 @@ def test_a_mask_may_have_any_usual_form(model, kind):
     assert "was run without a mask over the leading padding" in note
     many = residscope.attribute_many([(cache, (21, 22), {"attention_mask": mask})], by="layer", progress=False)
     torch.testing.assert_close(many.measured, result.measured)
-    marked = [label.padding for label in token_labels(CacheView(cache, attention_mask=mask), 1)]
-    assert marked == [True, False, False, False]
+    view = CacheView(cache, attention_mask=mask)
+    assert [label.padding for label in token_labels(view, 1)] == [True, False, False, False]
+    part = view.only(range(1, 2))
+    assert part.attention_mask.tolist() == listed[1:]
+    assert detected_padding(part).first == padding(part).first == [1]
 
 
 @pytest.mark.parametrize(

@@ -455,6 +455,22 @@ def test_a_panel_shows_a_cache_that_grows_and_keeps_what_is_selected(booted):
     panel.close()
 
 
+@pytest.mark.parametrize("padding", ["found", "none"])
+def test_the_last_position_of_a_next_token_target_moves_with_a_growing_cache(booted, padding):
+    """No token follows the last one, so the last position of this target is the one before."""
+    model = booted("llama")[0]
+    panel = residscope.inspect(grown(model, 6), residscope.targets.next_token(), prompt=0, show=False)
+    panel.padding = padding
+    assert panel.position == 4
+    for size in (7, 9, 5):
+        panel.cache = grown(model, size)
+        assert panel.position == size - 2
+    panel.position = 2
+    panel.cache = grown(model, 9)
+    assert panel.position == 2
+    panel.close()
+
+
 def test_a_new_cache_of_the_same_shape_is_described_again(booted):
     model = booted("llama")[0]
     panel = residscope.inspect(grown(model, 6), (5, 6), show=False)

@@ -195,6 +195,7 @@ def _short(number: float | int) -> float | int | None:
 _VOLATILE = {"ref": {"id": "…", "state": "1.1.1"}, "cache": {"id": "…", "state": "1.1.1"}, "kernel": "…", "age": 0.0}
 _VOLATILE |= {"turn": "…"}
 _VOLATILE_IN: dict[str, dict[str, Any]] = {"working": {"done": 0, "total": 0}, "chapter": {"text": "…"}}
+_VOLATILE_IN |= {"features": {"state": "…"}, "feature-tokens": {"state": "…"}}
 
 
 def steady(message: Any) -> Any:
@@ -202,6 +203,7 @@ def steady(message: Any) -> Any:
     if isinstance(message, dict):
         known = _VOLATILE | _VOLATILE_IN.get(str(message.get("kind")), {})
         known |= {"key": "…"} if isinstance(message.get("key"), str) else {}  # the key of a direction
+        known |= {"state": "…"} if "site" in message and "state" in message else {}  # an SAE
         return {
             name: steady(value) if isinstance(value, str) and name == "cache" else known.get(name, steady(value))
             for name, value in message.items()
@@ -239,6 +241,9 @@ def recording() -> dict[str, Any]:
         made["entries"].append(
             msgspec.to_builtins(Entry(ask, answer["reply"], buffers=buffers), builtin_types=(bytes,))
         )
+    for entry in made["entries"]:
+        for known in entry.get("reply", {}).get("saes", []):
+            known["state"] = "…"  # as in the requests of the tests
     return made | {"saved": ""}
 
 
@@ -339,8 +344,8 @@ def _requests_of_tests() -> list[dict[str, Any]]:
             for cell in ({}, {"destination": None, "source": 0})
         ),
         {"kind": "blend", "layer": None, "prompt": 0, "weighting": "contribution", "rows": {"start": 5, "stop": 6}},
-        {"kind": "features", "prompt": 0},
-        {"kind": "feature-tokens", "feature": 2, "prompt": 0},
+        {"kind": "features", "prompt": 0, "state": "…"},
+        {"kind": "feature-tokens", "feature": 2, "prompt": 0, "state": "…"},
         {"kind": "describe", "padding": "none"},
         {"kind": "tokens", "prompt": 0, "padding": "none"},
         *({"kind": "attribute", "by": by, "prompt": 0, "padding": "none"} for by in get_args(Decomposition)),

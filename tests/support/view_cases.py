@@ -50,7 +50,7 @@ def facts(positions: int, *last: int) -> CacheFacts:
 
 def with_saes(about: CacheFacts) -> CacheFacts:
     """Return the facts about a cache for which two SAEs are known."""
-    saes = [KnownSae("sae", "blocks.2.hook_mlp_out"), KnownSae("early", "blocks.1.hook_resid_pre")]
+    saes = [KnownSae("sae", "blocks.2.hook_mlp_out", "a.0"), KnownSae("early", "blocks.1.hook_resid_pre", "b.3")]
     return msgspec.structs.replace(about, saes=saes)
 
 

@@ -166,6 +166,8 @@ describe("a run without some heads", () => {
     expect(fit(["L1H1", "L1H1", "L9H9", "<b>"])?.without).toEqual(["L1H1"]);
     expect(fit(["L9H9"])).toBeNull();
     expect(read("against", { without: Array.from({ length: 65 }, () => "L0H0") })).toBeNull();
+    const kept = (cache: string | null) => SELECTABLE.against.fit?.({ cache, prompt: 4 }, shape);
+    expect([kept(null), kept("other")]).toEqual([null, { cache: "other", prompt: 4 }]); // it may have more prompts
     expect([read("effect", "all"), read("replacedBy", "one")]).toEqual(["direct", "zero"]);
   });
 });

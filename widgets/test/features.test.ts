@@ -135,6 +135,22 @@ describe("the tab “Features”", () => {
     expect([model.state.feature, all(root, ".rs-token[data-value]").length]).toEqual([null, 0]);
   });
 
+  it("requests the features again, and nothing else, if only the SAE has changed", async () => {
+    const honest = recordedKernel();
+    const { model, settled } = await open({ tab: "features", feature: 2 }, (ask) =>
+      honest("state" in ask ? { ...ask, state: "…" } : ask),
+    );
+    await settled();
+    const { reply } = honest({ kind: "describe" }) as { reply: CacheFacts };
+    const before = model.asked.length;
+    model.set("facts", { ...reply, saes: [{ name: "sae", site: "blocks.1.hook_resid_pre", state: "another" }] });
+    await settled();
+    expect(model.asked.slice(before).map(({ ask }) => ask)).toMatchObject([
+      { kind: "features", state: "another" },
+      { kind: "feature-tokens", feature: 2, state: "another" },
+    ]);
+  });
+
   it("is not there if no SAE is known", async () => {
     const honest = recordedKernel();
     const { root, settled } = await open({ tab: "features" }, (ask) => {

@@ -98,7 +98,7 @@ class HeadScore:
                 )
             return torch.full((self.view.batch,), other, device="cpu")
         paid = self._attention.masked_fill(~self._visible, -1.0).clone()
-        paid[torch.arange(len(paid)), self.source.to(paid.device)] = -1.0
+        paid[torch.arange(len(paid), device=paid.device), self.source.to(paid.device)] = -1.0
         best = paid.max(-1)
         self._check_destination()
         if bool((best.values < 0).any()):
@@ -136,7 +136,7 @@ class HeadScore:
         for what, places in (("source", self.source), ("other source", self.versus)):
             if places is None:
                 continue
-            for prompt in torch.nonzero(~visible[torch.arange(len(places)), places]).flatten().tolist():
+            for prompt in torch.nonzero(~visible[torch.arange(len(places), device="cpu"), places]).flatten().tolist():
                 s, d = int(places[prompt]), int(self.destination[prompt])
                 where = f" in prompt {prompt}" if self.view.batch > 1 else ""
                 begin, end = ends.first[prompt], ends.last[prompt]
@@ -202,7 +202,7 @@ class HeadScore:
 
             paid = self._attention.masked_fill(~self._visible, 0.0)
             weights = -(paid / paid.sum(-1, keepdim=True)).to(like)
-            weights[torch.arange(len(weights)), self.source.to(weights.device)] += 1
+            weights[torch.arange(len(weights), device=weights.device), self.source.to(weights.device)] += 1
             return weights
         count = self.key_positions.shape[1]
         return like.new_tensor([1.0, -1.0][:count]).expand(self.view.batch, -1)

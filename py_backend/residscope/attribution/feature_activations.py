@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from residscope.cache.dictionaries import Dictionary
-from residscope.cache.dictionary_calls import as_found
 from residscope.cache.view import CacheView
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
@@ -21,6 +20,8 @@ _BLOCK = 1 << 22
 
 def activations_at(view: CacheView, dictionary: Dictionary, where: Int[Tensor, " batch"]) -> Float[Tensor, "batch f"]:
     """Return the activations of all features at one position of each prompt.
+
+    `by="feature"` must have accepted the SAE before: this function does not check that each vector is encoded alone.
 
     Args:
         view: The cache.
@@ -53,8 +54,8 @@ def _encoded(dictionary: Dictionary, rows: Float[Tensor, " row *width"], which: 
     blocks: list[Tensor] = []
     for start in range(0, len(rows), each):
         report_progress(start, len(rows))
-        with as_found(dictionary.sae):
-            found = dictionary.encode(rows[start : start + each])
+        with dictionary.on_copy() as copied:
+            found = copied.encode(rows[start : start + each])
         if not bool(found.isfinite().all()):
             raise ResidscopeError(
                 "sae", f"The {dictionary.name} gives NaN or infinity: its `encode` returns it. Load the SAE again."

@@ -14,7 +14,6 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from residscope.cache.dictionaries import Dictionary
-from residscope.cache.dictionary_calls import as_found
 from residscope.cache.dictionary_sites import point_of_stream
 from residscope.cache.points import Point, attention_point, mlp_point, raw_point
 from residscope.cache.view import CacheView
@@ -110,8 +109,8 @@ def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"
     away = column / column.norm().clamp(min=1e-30) * rows.norm(dim=1).mean()
     far = torch.cat([rows[:4] + away * factor for factor in (3.0, 10.0, 30.0)])
     rows = torch.cat([rows, far])
-    with as_found(dictionary.sae):
-        activations = working(dictionary.encode(rows))[:, feature].to(like)
+    with dictionary.on_copy() as copied:
+        activations = working(copied.encode(rows))[:, feature].to(like)
     active = activations != 0
     if not bool(active.any()):
         raise ResidscopeError(

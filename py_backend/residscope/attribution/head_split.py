@@ -112,7 +112,7 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
     view = view.only(range(min(view.batch, _SOME)))
     try:
         for at in sorted({*range(0, view.n_pos, -(-view.n_pos // _SOME)), view.n_pos - 1}):
-            where = torch.full((view.batch,), at)
+            where = torch.full((view.batch,), at, device="cpu")
             read = working(components.head_outputs(view, where, layer, tuple(W_O.shape[:2])))
             read = rearrange(read, "batch 1 head d_head -> batch (head d_head)")
             written = read @ rearrange(W_O, "head d_head d_model -> (head d_head) d_model").to(read)

@@ -44,5 +44,5 @@ def inner_facts(view: CacheView, target: Target, where: Int[Tensor, " batch"] | 
 def _attention(view: CacheView, prompt: int, layer: int, head: int, destination: int, source: int) -> float:
     import torch
 
-    row = some_pattern(view.only(range(prompt, prompt + 1)), torch.tensor([destination]), layer, [head])
+    row = some_pattern(view.only(range(prompt, prompt + 1)), torch.tensor([destination], device="cpu"), layer, [head])
     return float(row[0, 0, 0, source])

@@ -149,7 +149,7 @@ def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken,
     flat = None if logits is None else logits.reshape(-1, 1, logits.shape[-1])
     others = [[]] * ids.numel() if second is None else [[Token(id, "")] for id in second.flatten().tolist()]
     contrasts = [Contrast([Token(id, "")], other) for id, other in zip(ids.flatten().tolist(), others, strict=True)]
-    where = torch.zeros(cells.batch, dtype=torch.long)
+    where = torch.zeros(cells.batch, dtype=torch.long, device="cpu")
     target = Target(contrasts)
     if query.by == "source":
         reading = target_reading(each, target, where, flat)

@@ -7,8 +7,8 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from residscope.base.packages import pandas
+from residscope.base.prompts import check_prompt_number
 from residscope.base.signed import signed
-from residscope.errors import ResidscopeError
 from residscope.terms import Component, Target
 
 if TYPE_CHECKING:
@@ -68,12 +68,9 @@ class Pairs:
         Raises:
             ResidscopeError: If there is no such prompt.
         """
-        count = self.values.shape[-1]
         if prompt is None:
             return self.values.mean(-1)
-        if not -count <= prompt < count:
-            raise ResidscopeError("prompt", f"There is no prompt {prompt}: the prompts are 0 to {count - 1}.")
-        return self.values[..., prompt]
+        return self.values[..., check_prompt_number(prompt, self.values.shape[-1])]
 
     def top(self, k: int = 5, prompt: int | None = None) -> list[tuple[str, str, float]]:
         """Return the k pairs farthest from 0, as tuples (query component, key component, value).

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.segment_sums import SegmentAttribution, rolled_up
 from residscope.base.packages import pandas
+from residscope.base.prompts import check_prompt_number
 from residscope.base.signed import signed
 from residscope.cache.segments import Segments
 from residscope.errors import ResidscopeError
@@ -238,12 +239,7 @@ def of_prompt(result: Attribution, values: Tensor, prompt: int | None) -> Tensor
         ResidscopeError: If there is no such prompt.
     """
     at = result.axes.index("batch") - (result.values.ndim - values.ndim)
-    count = values.shape[at]
-    if prompt is None:
-        return values.mean(at)
-    if not -count <= prompt < count:
-        raise ResidscopeError("prompt", f"There is no prompt {prompt}: the prompts are 0 to {count - 1}.")
-    return values.select(at, prompt)
+    return values.mean(at) if prompt is None else values.select(at, check_prompt_number(prompt, values.shape[at]))
 
 
 def strongest(values: Float[Tensor, " row"], k: int) -> list[int]:

@@ -316,7 +316,7 @@ def _at_source(reading: TargetReading, weights: Tensor, constant: Tensor, value:
     source = source % reading.view.n_pos
     return replace(
         reading,
-        positions=torch.full((reading.view.batch,), source),
+        positions=torch.full((reading.view.batch,), source, device="cpu"),
         offset=constant[:, source],
         weights=weights[:, source, None],  # the direction is the same for all sources, so its projections are reused
         value=value[:, source, None],

@@ -8,11 +8,12 @@ normalises its input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.dictionary_calls import as_found, called, kept_state
+from residscope.cache.dictionary_calls import called, called_on_copy, copy_of
 from residscope.cache.dictionary_sites import Site, held_as, kind_of_sae, parts_of, setting, site_of
 from residscope.cache.view import CacheView
 from residscope.cache.weights import tensor_of, unusable
@@ -134,8 +135,14 @@ class Dictionary:
                     "(`sae.reset_hooks()`).",
                 )
 
+    @contextmanager
+    def on_copy(self) -> Generator[Dictionary, None, None]:
+        """This dictionary with a copy of its SAE. Only a copy's methods are called, so that the SAE is not changed."""
+        with called_on_copy(self.sae) as copied:
+            yield replace(self, sae=copied)
+
     def codes(self, rows: Float[Tensor, " row *width"]) -> Iterator[tuple[slice, Code]]:
-        """Encode and decode vectors in blocks. After each block, the state of the SAE is restored.
+        """Encode and decode vectors in blocks. The SAE itself is not changed.
 
         Args:
             rows: The vectors that the SAE encodes: `[row, width]`, or for `hook_z` `[row, head, d_head]`.
@@ -149,8 +156,8 @@ class Dictionary:
         each = max(1, _LARGEST // len(self.decoder))
         for start in range(0, len(rows), each):
             part = slice(start, min(start + each, len(rows)))
-            with as_found(self.sae):
-                code = self._code(rows[part])
+            with self.on_copy() as copied:
+                code = copied._code(rows[part])
             yield part, code
 
     def encode(self, rows: Float[Tensor, " row *width"]) -> Float[Tensor, "row feature"]:
@@ -192,10 +199,8 @@ class Dictionary:
     def _code(self, rows: Tensor) -> Code:
         activations = self.encode(rows)
         # An SAE that normalises its input stores the scale in `encode` and deletes it in `decode`. `decode` is called
-        # twice, so the SAE's state is restored in between.
-        state = kept_state(self.sae)
-        reconstruction = self._decode(activations)
-        state.restore()
+        # twice, so it is first called on another copy.
+        reconstruction = replace(self, sae=copy_of(self.sae))._decode(activations)
         bias = self._decode(activations.new_zeros(activations.shape))
         self._check_finite(activations, reconstruction, bias)
         features = (activations != 0).any(0).nonzero().flatten()
@@ -292,9 +297,9 @@ class Dictionary:
         import torch
 
         some = rows[:: max(1, len(rows) // _COMPARED)][:_COMPARED]
-        with as_found(self.sae):
-            together = working(self.encode(some))
-            alone = [working(self.encode(row[None])[0]) for row in some]
+        with self.on_copy() as copied:
+            together = working(copied.encode(some))
+            alone = [working(copied.encode(row[None])[0]) for row in some]
         one, other = torch.stack(alone), together
         differs = (one - other).abs() > max(1e-2, 16 * step_of(self.decoder.dtype)) * one.abs().amax(1, keepdim=True)
         # Rounding may turn a feature near its threshold on or off. If two features are equally active, a TopK SAE may

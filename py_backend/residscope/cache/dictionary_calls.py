@@ -1,10 +1,14 @@
-"""Calls the methods of a user's SAE, and restores the state of the SAE afterwards."""
+"""Calls the methods of a user's SAE on a copy of the SAE, so that the user's SAE is never changed.
+
+Some SAEs store values in their attributes or buffers while they run, such as the scale of their input. A cell of the
+user may train the SAE at the same time. So nothing can be set back afterwards: that would undo what the cell has done.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from residscope.base.legible import cut
@@ -14,64 +18,76 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class KeptState:
-    """The attributes of an SAE and of all modules in it, and the values of buffers.
+@contextmanager
+def called_on_copy(sae: Any) -> Generator[Any, None, None]:
+    """A copy of an SAE whose methods may be called. PyTorch's random generators are restored after the block."""
+    import torch
 
-    Some SAEs store values in their attributes while they run, such as the scale of their input.
-
-    Attributes:
-        attributes: Each dictionary of attributes, and a copy of it.
-        buffers: Each buffer of a module in training mode, its version, and a copy of its values.
-    """
-
-    attributes: list[tuple[dict[str, object], dict[str, object]]]
-    buffers: list[tuple[Tensor, int, Tensor]]
-
-    def restore(self) -> None:
-        """Set all attributes and buffers back to the kept values."""
-        for now, before in self.attributes:
-            if now.keys() != before.keys() or any(now[name] is not before[name] for name in before):
-                for name in now.keys() - before.keys():
-                    del now[name]
-                now.update(before)
-        for buffer, version, values in self.buffers:
-            if buffer._version != version:
-                buffer.copy_(values)
+    weight: Any = sae.W_dec
+    devices = [weight.device] if weight.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield copy_of(sae)
 
 
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
-def kept_state(sae: Any) -> KeptState:
-    """Return the present state of an SAE."""
-    modules = list(sae.modules()) if callable(getattr(sae, "modules", None)) else [sae]
-    owners = [vars(module) for module in modules if hasattr(module, "__dict__")]
-    owners += [owner[name] for owner in owners for name in _OWN if isinstance(owner.get(name), dict)]
-    buffers = [
-        buffer
-        for module in modules
-        if getattr(module, "training", False)
-        for buffer in (getattr(module, "_buffers", None) or {}).values()
-        if buffer is not None and not buffer.is_inference()
-    ]
-    values = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
-    return KeptState([(owner, dict(owner)) for owner in owners], values)
+def copy_of(sae: Any) -> Any:
+    """Return a copy of an SAE with copies of all modules in it. Weights are shared.
+
+    In training mode, buffers are copied, because `encode` may then write to them. An object whose attributes are not
+    all in a dictionary (`__slots__`) cannot be copied in this way: then the SAE itself is returned.
+    """
+    modules: list[Any] = list(sae.modules()) if callable(getattr(sae, "modules", None)) else [sae]
+    copies: dict[int, Any] = {}
+    for module in modules:
+        cls = type(module)
+        if cls.__new__ is not object.__new__ or any(vars(base).get("__slots__") for base in cls.__mro__):
+            return sae
+        copies[id(module)] = object.__new__(cls)
+    for module in modules:
+        own, is_training = vars(copies[id(module)]), getattr(module, "training", False)
+        own.update(vars(module))
+        for name in _OWN:
+            if isinstance(own.get(name), dict):
+                own[name] = own[name].copy()
+        if is_training and isinstance(own.get("_buffers"), dict):
+            clones = {name: None if buffer is None else buffer.clone() for name, buffer in own["_buffers"].items()}
+            own["_buffers"].update(clones)
+        for values in (own, own.get("_modules", {})):
+            values.update({name: _rebound(value, copies) for name, value in values.items()})
+    return copies[id(sae)]
 
 
-@contextmanager
-def as_found(sae: Any) -> Generator[None, None, None]:
-    """Restore the state of the SAE and of PyTorch's random generators after the block."""
-    import torch
+def _rebound(value: Any, copies: dict[int, Any]) -> Any:
+    """A value of an attribute, with the copies in the place of the modules that it refers to."""
+    if id(value) in copies:
+        return copies[id(value)]
+    if isinstance(value, MethodType) and id(value.__self__) in copies:
+        return MethodType(value.__func__, copies[id(value.__self__)])
+    return _rebound_function(value, copies) if isinstance(value, FunctionType) else value
 
-    weight: Any = sae.W_dec
-    devices = [weight.device] if weight.device.type == "cuda" else []
-    state = kept_state(sae)
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            state.restore()
+
+def _rebound_function(function: FunctionType, copies: dict[int, Any]) -> FunctionType:
+    """A function that refers to the copies: through its closure, its defaults, or global variables of a notebook."""
+    copies[id(function)] = function  # a function may refer to itself
+    cells = [_rebound_cell(cell, copies) for cell in function.__closure__ or ()]
+    read = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    replaced = {name: copies[id(value)] for name, value in read.items() if id(value) in copies}
+    every = {**function.__globals__, **replaced} if replaced else function.__globals__
+    defaults = function.__defaults__ and tuple(_rebound(value, copies) for value in function.__defaults__)
+    copied = FunctionType(function.__code__, every, function.__name__, defaults, tuple(cells))
+    named = function.__kwdefaults__
+    copied.__kwdefaults__ = named and {name: _rebound(value, copies) for name, value in named.items()}
+    copies[id(function)] = copied
+    return copied
+
+
+def _rebound_cell(cell: CellType, copies: dict[int, Any]) -> CellType:
+    try:
+        return CellType(_rebound(cell.cell_contents, copies))
+    except ValueError:  # the variable has no value yet
+        return cell
 
 
 def called(name: str, sae: object, method: str, given: Tensor, wanted: str) -> Tensor:

@@ -221,14 +221,17 @@ def _copy(layer: Any) -> Any:
 
 
 def _copied_function(function: FunctionType, memo: _Copied) -> FunctionType:
-    """A copy of a function. The values in its closure are copied, too."""
+    """A copy of a function. The values in its closure and its arguments' defaults are copied, too."""
     import torch
 
     globals_read = map(function.__globals__.get, function.__code__.co_names)
     if any(isinstance(value, torch.nn.Module) for value in globals_read):
         raise TypeError("its `forward` is a function that reads a module from a global variable")
     cells = tuple(CellType(deepcopy(cell.cell_contents, memo)) for cell in function.__closure__ or ())
-    return FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
+    defaults, named = deepcopy((function.__defaults__, function.__kwdefaults__), memo)
+    copied = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells)
+    copied.__kwdefaults__ = named
+    return copied
 
 
 class _Copied(dict[int, Any]):
@@ -314,7 +317,7 @@ def _identity(width: int, each: int, device: torch.device) -> Iterator[Tensor]:
     for start in range(0, width, each):
         report_progress(start, width)
         rows = torch.zeros(min(each, width - start), width, device=device)
-        rows[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = 1
+        rows[:, start : start + len(rows)].fill_diagonal_(1)
         yield rows
 
 

@@ -53,8 +53,6 @@ def end_padding(rows: list[list[int]], special: SpecialTokens, text: TextOf, *, 
         return repeated
     lengths = _lengths(runs, token, size)
     partial = [length for (_, count), length in zip(runs, lengths, strict=True) if count < size]
-    if not partial:  # every prompt is one repeated token
-        return Evidence([0] * len(rows))
     fewest, most = min(partial), max(partial)
     if token != special.eos:
         if special.pad_is_ordinary and fewest == most == 1:

@@ -41,7 +41,7 @@ class Rotation:
             table if table.shape[0] == 1 else table[prompts.start : prompts.stop] for table in (self.cos, self.sin)
         )
         where = positions.to(self.cos.device)
-        cos, sin = (table[torch.arange(table.shape[0])[:, None], where] for table in tables)
+        cos, sin = (table[torch.arange(table.shape[0], device=table.device)[:, None], where] for table in tables)
         return Rotation(self.first, self.second, cos, sin)
 
     def apply(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
@@ -285,7 +285,9 @@ def _of_modules(view: CacheView) -> dict[str, tuple[Tensor, Tensor]]:
     widths = [getattr(cfg, name, None) for name in ("rotary_dim", "d_head")]
     for base in dict.fromkeys(bases):
         for width in dict.fromkeys(w for w in widths if isinstance(w, int) and w > 1):
-            add(f"base {base:g}, {width} dimensions", base ** (-torch.arange(0, width, 2).float() / width))
+            add(
+                f"base {base:g}, {width} dimensions", base ** (-torch.arange(0, width, 2, device="cpu").float() / width)
+            )
     return found
 
 

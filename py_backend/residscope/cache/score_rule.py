@@ -63,7 +63,7 @@ class HeadScores:
 
         some = destination[:, None]
         truth, known = self.reader.scores(some)
-        every = torch.arange(truth.shape[-1])[None].expand(len(destination), -1)
+        every = torch.arange(truth.shape[-1], device="cpu")[None].expand(len(destination), -1)
         q, k = self.vectors("q", some).used, self.vectors("k", every).used
         products = q @ k.transpose(-1, -2)
         if int(known.sum(-1).min()) < 3:

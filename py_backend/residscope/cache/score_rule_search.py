@@ -121,8 +121,8 @@ class _Trial:
         sources = torch.cat([sampled(some.view, width), destinations], 1)
         sources = torch.stack([_without_repeats(row) for row in sources])
         truth, known = some.scores(destinations)
-        prompts = torch.arange(len(sources))[:, None, None]
-        rows = torch.arange(destinations.shape[1])[None, :, None]
+        prompts = torch.arange(len(sources), device=truth.device)[:, None, None]
+        rows = torch.arange(destinations.shape[1], device=truth.device)[None, :, None]
         at = (prompts, rows, sources[:, None].to(truth.device))
         kept = known[at] & (sources[:, None] >= 0).to(known.device)
         names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
@@ -231,7 +231,7 @@ def _without_repeats(row: Tensor) -> Tensor:
     import torch
 
     row = row.sort().values
-    again = torch.cat([torch.zeros(1, dtype=torch.bool), row[1:] == row[:-1]])
+    again = torch.cat([row.new_zeros(1, dtype=torch.bool), row[1:] == row[:-1]])
     return row.masked_fill(again, -1)
 
 

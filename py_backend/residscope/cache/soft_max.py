@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING
 
 from residscope.cache.attention_maps import SideName
@@ -196,7 +197,7 @@ class SoftMax:
         own = self.cached(rows)
         seen, best = own > 0, own.max(-1, keepdim=True)
         total = scores.gather(-1, best.indices) - best.values.clamp(min=1e-30).log()
-        small = ~seen & (scores - total < float(torch.tensor(torch.finfo(kind).tiny, dtype=torch.float64).log()))
+        small = ~seen & (scores - total < log(torch.finfo(kind).tiny))
         if not bool(small.any()):
             return seen
         places = torch.arange(self.view.n_pos, device=own.device)

@@ -79,8 +79,7 @@ class Structure:
     @property
     def projects_embeddings(self) -> bool:
         """Whether embeddings have another width than the stream, as in some sizes of OPT."""
-        held = [self.view.activations.get(name) for name in ("hook_embed", "blocks.0.hook_resid_pre")]
-        return all(t is not None for t in held) and held[0].shape[-1] != held[1].shape[-1]  # pyright: ignore[reportOptionalMemberAccess]
+        return embeds_otherwise(self.view)
 
     @property
     def read_where_it_enters(self) -> bool:

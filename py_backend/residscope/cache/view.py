@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from residscope.base.legible import encodable
+from residscope.base.prompts import check_prompt_number
 from residscope.cache.given_arrays import checked_logits, checked_mask, checked_tokens
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.cache.model_types import has_config, is_model
@@ -160,11 +161,13 @@ class CacheView:
 
     def only(self, prompts: range) -> CacheView:
         """Return a view of these prompts only."""
-        tokens, before = self.tokens, 0 if self._prompts is None else self._prompts.start
+        tokens, mask = self.tokens, self.attention_mask
+        before = 0 if self._prompts is None else self._prompts.start
         part = copy(self)
         part.part_of = self, prompts
         part._prompts, part.batch = range(before + prompts.start, before + prompts.stop), len(prompts)
         part._tokens = None if tokens is None else tokens[prompts.start : prompts.stop]
+        part._mask = None if mask is None else _Checked(mask[prompts.start : prompts.stop])
         part._memo = self.memo.part(prompts.start, prompts.stop)
         return part
 
@@ -317,11 +320,7 @@ class CacheView:
             prompt = index(prompt)
         except TypeError:
             raise ResidscopeError("prompt", f"`prompt={prompt!r}` is not a prompt: give a number, or None.") from None
-        if not -self.batch <= prompt < self.batch:
-            raise ResidscopeError(
-                "prompt", f"There is no prompt {prompt}: the cache holds {self.batch}, 0 to {self.batch - 1}."
-            )
-        return prompt % self.batch
+        return check_prompt_number(prompt, self.batch)
 
     def check_head(self, layer: int, head: int) -> None:
         """Raise a `ResidscopeError` if the model does not have this head."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,6 @@ from residscope.terms import Component, ComponentKind, NormConvention
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-Written = Callable[["Tensor"], "Tensor"]
-"""Takes the change of an activation at the target's position. Returns the vectors that it adds to the stream."""
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from residscope.errors import ResidscopeError
+from residscope.base.prompts import check_prompt_number
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -20,10 +20,7 @@ def in_prompt(effects: Float[Tensor, "*component batch"], prompt: int | None) ->
     values = effects.reshape(-1, effects.shape[-1])
     if prompt is None:
         return values.nanmean(-1)
-    count = values.shape[-1]
-    if not -count <= prompt < count:
-        raise ResidscopeError("prompt", f"There is no prompt {prompt}: the prompts are 0 to {count - 1}.")
-    return values[:, prompt]
+    return values[:, check_prompt_number(prompt, values.shape[-1])]
 
 
 def farthest(labels: list[str], effects: Float[Tensor, " component"], k: int) -> list[tuple[str, float]]:

@@ -22,6 +22,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import AttentionScore, Target
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Int
     from torch import Tensor
 
@@ -133,23 +134,24 @@ def _difference(
     found: Sequence[_Decomposed], pairs: Pairs | None, alignment: Alignment, notes: list[str], where: Pairs
 ) -> Comparison:
     """The difference, second − first, with its two parts."""
-    one, two = found[0].result, found[1].result
+    one, device = found[0].result, found[0].result.values.device
+    two = _moved(found[1].result, device)
     crossed = [
         found[0].found.read_by(found[1].found, lambda values: _placed(values, pairs, alignment.lengths[0])),
-        found[1].found.read_by(found[0].found, lambda values: _placed(values, _exchanged(pairs), alignment.lengths[1])),
+        found[1]
+        .found.read_by(found[0].found, lambda values: _placed(values, _exchanged(pairs), alignment.lengths[1]))
+        .to(device),
     ]
     pick_one, pick_two, rows = selections(one, two, pairs)
     by_other = pick_one.of(crossed[0], one.axes), pick_two.of(crossed[1], two.axes)
     first, second = selected(one, pick_one, rows[0]), selected(two, pick_two, rows[1])
-    device = first.values.device  # the values of both runs are moved to this device
-    second_values, by_first = second.values.to(device), by_other[1].to(device)
-    values, turned = second_values - first.values, by_first - by_other[0]
+    values, turned = second.values - first.values, by_other[1] - by_other[0]
     written, read = (values + turned) / 2, (values - turned) / 2
     for at, row in enumerate(rows[0]):
         if row.kind in NOT_WRITTEN:
             written[at], read[at] = 0, values[at]
     measured, constant, unexplained = (
-        getattr(second, name).to(device) - getattr(first, name) for name in ("measured", "constant", "unexplained")
+        getattr(second, name) - getattr(first, name) for name in ("measured", "constant", "unexplained")
     )
     if pairs is not None:
         notes = notes + alignment.left_out()
@@ -178,6 +180,12 @@ def _difference(
         _parts=first._parts,  # pyright: ignore[reportPrivateUsage]
         _grid=first._grid,  # pyright: ignore[reportPrivateUsage]
     )
+
+
+def _moved(result: Attribution, device: torch.device) -> Attribution:
+    """The same decomposition, with all tensors on another device."""
+    names = ("values", "measured", "constant", "unexplained")
+    return replace(result, **{name: getattr(result, name).to(device) for name in names})
 
 
 def _all_pairs(result: Attribution, pairs: Pairs | None, alignment: Alignment) -> Pairs:

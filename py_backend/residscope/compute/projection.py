@@ -153,11 +153,11 @@ def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
     if count < _MANY or direction.stride(0) == 0 or direction.device.type != "cpu":
         return None
     # Equal directions have equal dot products with any vector. The last line rejects products that are equal by chance.
-    probe = torch.linspace(0.5, 1.5, direction.shape[1], dtype=direction.dtype).cos()
+    probe = torch.linspace(0.5, 1.5, direction.shape[1], dtype=direction.dtype, device="cpu").cos()
     sums, place = (direction * probe).sum(-1).unique(return_inverse=True)
     if len(sums) > count * 3 // 4:
         return None
-    first = place.new_full((len(sums),), count).scatter_reduce(0, place, torch.arange(count), "amin")
+    first = place.new_full((len(sums),), count).scatter_reduce(0, place, torch.arange(count, device="cpu"), "amin")
     return Repeats(first, place) if torch.equal(direction[first][place], direction) else None
 
 

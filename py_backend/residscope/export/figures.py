@@ -151,7 +151,8 @@ def _scatter(shown: Shown) -> Figure:
         raise ResidscopeError(
             "figure", "A scatter plot needs two attributions with the same rows, and so the same model and `by`."
         )
-    x, y = shown.values, of_prompt(other, other.values, shown.prompt)
+    x = shown.values
+    y = of_prompt(other, other.values, shown.prompt).to(x.device)  # two caches may be on two devices
     far = set((x - y).abs().topk(min(_LABELLED, len(x))).indices.tolist())
     labels = shown.result.labels
     end = max(limit(x), limit(y)) * 1.05

@@ -31,8 +31,10 @@ def literal(value: object) -> str:
     """Return a target or a plain value as Python code: `" Mary"`, `(" Mary", " John")`, a list of these, a set."""
     match value:
         case tuple():
-            return f"({', '.join(literal(item) for item in value)})"
+            return f"({', '.join(literal(item) for item in value)}{',' if len(value) == 1 else ''})"
         case set() | frozenset():
+            if not value:
+                return "set()"
             return f"{{{', '.join(sorted(literal(item) for item in value))}}}"
         case list():
             return listed([literal(item) for item in value])

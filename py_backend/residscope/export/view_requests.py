@@ -306,9 +306,13 @@ class Views:
         """Return the requests of the tab "features": the rows of an SAE, and the activations of the chosen feature."""
         shown = self.shown
         at = self.place(shown.prompt, shown.position)
-        requests: Requests = [ReadFeatures(shown.target, *at, shown.sae)] if is_chosen(shown.target) else []
+        known = {sae.name: sae.state for sae in self.facts.saes}
+        state = next(iter(known.values()), None) if shown.sae is None else known.get(shown.sae)
+        requests: Requests = []
+        if is_chosen(shown.target):
+            requests.append(ReadFeatures(shown.target, *at, shown.sae, state=state))
         if shown.feature is not None:
-            requests.append(ReadFeatureTokens(shown.feature, shown.prompt, shown.sae))
+            requests.append(ReadFeatureTokens(shown.feature, shown.prompt, shown.sae, state))
         return requests
 
     def suggestions(self, prompt: int | None) -> AnyRequest:

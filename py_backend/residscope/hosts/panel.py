@@ -209,16 +209,15 @@ class Panel(Selected, anywidget.AnyWidget):
                 error.code, f"The panel cannot show this cache with what is selected, so nothing changed. {error}"
             ) from error
         before = self._trait_values["facts"]
-        ends = set(before["last"]) if self.padding == "found" else {before["positions"] - 1}
         at = self._selected_position
-        is_last = at == "last" or ends == {at} or at >= service.view().n_pos
+        is_last = at == "last" or self._ends(before) == {at} or at >= service.view().n_pos - self._after_end
         former, self._service = self._service, service
         self._views.replace(service.hold)
         former.release()
         with self.hold_sync(), self._following():
             if is_last:
                 self.position = "last"
-            if self._resolved.own or not _is_chosen(self._resolved):
+            if self._resolved.own or not is_chosen(self._resolved):
                 self.target = None
             service.choose(self._resolved)
         # A view sends its requests again when the description changes. If the new description equals the former one, an
@@ -241,7 +240,7 @@ class Panel(Selected, anywidget.AnyWidget):
             self._check_segments(msgspec.convert(self.segments, Segmented), view)
         targets = service.targets()
         for target in [self._resolved, *(step.target for step in self._steps)]:
-            if _is_chosen(target) and not target.own:
+            if is_chosen(target) and not target.own:
                 targets.resolve(target)
 
     # --- traits: new values are checked and normalised ---------------------------------------------------------------
@@ -380,11 +379,20 @@ class Panel(Selected, anywidget.AnyWidget):
             elif facts != before:
                 with self.hold_sync():
                     self.set_trait("facts", facts)
-                    step = 0 if self._resolved.next_token is None else 1
-                    was_last = self.position == "last" or {self.position} == {at - step for at in before["last"]}
+                    was_last = self.position == "last" or {self.position} == self._ends(before)
                     if facts["last"] != before["last"] and was_last and self.padding == "found":
                         with self._following():
                             self.position = "last"
+
+    @property
+    def _after_end(self) -> int:
+        """How many positions lie after the last one that can be selected: no token follows a prompt's last token."""
+        return 0 if self._resolved.next_token is None else 1
+
+    def _ends(self, facts: dict[str, Any]) -> set[int]:
+        """The last positions that could be selected in a cache with this description."""
+        last = facts["last"] if self.padding == "found" else [facts["positions"] - 1]
+        return {max(at - self._after_end, 0) for at in last}
 
     def readable_target(self, answers: object) -> Any:
         """Resolve answers, store the target, and return it in the form that a user would write."""
@@ -706,11 +714,6 @@ def inspect(
         if _shell() is not None:
             panel.prepare()
     return panel
-
-
-def _is_chosen(target: Target) -> bool:
-    """Whether there is a target. Without logits and final stream, there is none by default."""
-    return bool(target.contrasts or target.direction or target.inner or target.next_token)
 
 
 def _as_written(target: Target, targets: Targets) -> Any:

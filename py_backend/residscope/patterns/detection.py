@@ -61,7 +61,8 @@ def previous(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:
     """Return the pattern of attention to the token just before."""
     import torch
 
-    return torch.ones(tokens.shape[-1] - 1).diag(-1) if tokens.shape[-1] > 1 else torch.zeros(1, 1)
+    count, device = tokens.shape[-1], tokens.device
+    return torch.ones(count - 1, device=device).diag(-1) if count > 1 else torch.zeros(1, 1, device=device)
 
 
 def duplicate(tokens: Int[Tensor, "1 pos"]) -> Float[Tensor, "pos pos"]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
+from residscope.serving.turns import is_cell_on_other_thread
+from residscope.session.sae_state import state_of
 from residscope.session.saes import in_namespace, site_name
 from residscope.terms import MOST_OF_NAME
 from residscope.wire.protocol import KnownSae
@@ -30,12 +32,17 @@ class KnownSaes:
         return self.given | others
 
     def listed(self, view: CacheView) -> list[KnownSae]:
-        """Return the names of the SAEs, and of the activations that they reconstruct."""
-        return [KnownSae(name, site_name(sae)[:MOST_OF_NAME]) for name, sae in self.of(view).items()]
+        """Return the names of the SAEs, of the activations that they reconstruct, and the SAEs' states."""
+        # A cell may train an SAE. Its state is compared again after the cell, so that no view asks again and again.
+        is_compared = not is_cell_on_other_thread()
+        return [
+            KnownSae(name, site_name(sae)[:MOST_OF_NAME], state_of(_parts(sae)[-1], is_compared=is_compared))
+            for name, sae in self.of(view).items()
+        ]
 
     def settled(self, view: CacheView) -> Hashable:
-        """Return a value that differs after an SAE was assigned, or deleted."""
-        return tuple((name, id(sae)) for name, sae in self.of(view).items())
+        """Return a value that differs after an SAE was assigned, changed or deleted."""
+        return tuple(self.listed(view))
 
     def name_of(self, view: CacheView, wanted: Any) -> str:
         """Return the name of an SAE, given by its name or as the SAE itself.

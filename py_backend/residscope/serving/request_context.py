@@ -127,7 +127,7 @@ class RequestContext:
     ) -> Attribution:
         """Decompose the target for all prompts at once. The result is memoised, so that other prompts are fast.
 
-        With an SAE it is not memoised, because changes of an SAE are not noticed.
+        With an SAE it is not memoised, because not every change of an SAE is noticed.
         """
         check_one_source(target)
         lens = self.lens_of(transport)

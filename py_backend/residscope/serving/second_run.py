@@ -26,7 +26,9 @@ _ITSELF = "This comparison names neither another cache nor another prompt: choos
 
 _OTHER_COUNT = "The two caches have different numbers of prompts"
 _CHOOSE_ONE = (
-    "choose one prompt here, and in “against …” one of the other cache. In Python: `prompt=` and `with_prompt=`."
+    "choose one prompt here, which is compared with the prompt of the same number in the other cache, or with its only "
+    "prompt. In Python you can choose the prompt of the other cache: `panel.against = (other, 2)`, or "
+    "`compare(cache, other, …, prompt=0, with_prompt=2)`."
 )
 
 _BY_TOKEN = (

@@ -39,7 +39,7 @@ def take(token: str) -> None:
     """
     taker = _takers.get(token)
     is_main = threading.current_thread() is threading.main_thread()
-    if taker is not None and is_main and not _is_cell_on_other_thread():
+    if taker is not None and is_main and not is_cell_on_other_thread():
         taker.step()
 
 
@@ -47,8 +47,8 @@ RUN_CELL = frozenset(("run_cell", "run_cell_async"))
 """The methods of IPython's shell that run a cell."""
 
 
-def _is_cell_on_other_thread() -> bool:
-    """Whether another thread runs a cell, for example for a console on a subshell."""
+def is_cell_on_other_thread() -> bool:
+    """Return whether another thread runs a cell, for example for a console on a subshell."""
     frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
     return any(in_cell(frame) for thread, frame in frames.items() if thread != threading.get_ident())
 

@@ -14,10 +14,12 @@ class KnownSae(msgspec.Struct, frozen=True):
     Attributes:
         name: Its name in requests: a variable's name, if it has one.
         site: The activation that it reconstructs. Empty if that is not known.
+        state: Differs for another SAE, and after a change of this SAE's weights or settings. Empty if it is not known.
     """
 
     name: str
     site: str
+    state: str = ""
 
 
 class ReadFeatures(Request, frozen=True, tag="features"):
@@ -28,6 +30,8 @@ class ReadFeatures(Request, frozen=True, tag="features"):
 
     Attributes:
         sae: The name of the SAE (see `CacheFacts.saes`). None: the first one.
+        state: The SAE's state, as the view knows it: a view sends the request again when the state differs. The kernel
+            always reads the present SAE.
     """
 
     takes_long = "large caches"
@@ -37,6 +41,7 @@ class ReadFeatures(Request, frozen=True, tag="features"):
     position: Position = "last"
     sae: Name | None = None
     k: Listed = 50
+    state: Name | None = None
 
 
 class FeaturesReply(Reply, frozen=True, tag="features"):
@@ -81,7 +86,8 @@ class FeaturesReply(Reply, frozen=True, tag="features"):
 class ReadFeatureTokens(Request, frozen=True, tag="feature-tokens"):
     """The activation of one feature at each position. Buffer 0 of the reply is float32 [position], NaN at padding.
 
-    For the mean over prompts, each position has the mean over the prompts in which it is not padding.
+    For the mean over prompts, each position has the mean over the prompts in which it is not padding. `state` is as in
+    `ReadFeatures`.
     """
 
     takes_long = "always"
@@ -89,6 +95,7 @@ class ReadFeatureTokens(Request, frozen=True, tag="feature-tokens"):
     feature: Number
     prompt: Number | None = None
     sae: Name | None = None
+    state: Name | None = None
 
 
 class FeatureTokensReply(Reply, frozen=True, tag="feature-tokens"):

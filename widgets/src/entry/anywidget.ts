@@ -124,6 +124,12 @@ export function connect(model: Model, store: Signals, signal: AbortSignal): void
   for (const trait of TRAITS) sync(model, trait, shared[trait], signal);
 }
 
+/** Whether two descriptions of a cache differ in the SAEs, and in nothing else. */
+function isSameButSaes(before: CacheFacts | null, now: CacheFacts | null): boolean {
+  const without = (facts: CacheFacts | null): string => JSON.stringify({ ...facts, saes: [] });
+  return JSON.stringify(before?.saes) !== JSON.stringify(now?.saes) && without(before) === without(now);
+}
+
 function render({ model, el, signal }: RenderProps<Traits>): () => void {
   // Older hosts give no signal. They call the returned function.
   const end = new AbortController();
@@ -138,8 +144,10 @@ function render({ model, el, signal }: RenderProps<Traits>): () => void {
     model,
     "change:facts",
     () => {
+      const before = store.facts.peek();
       describe();
-      store.described.value += 1; // the data of the pictures has changed, for example the last positions
+      // The data of the pictures has changed, for example the last positions. A changed SAE changes only its features.
+      if (!isSameButSaes(before, store.facts.peek())) store.described.value += 1;
     },
     life,
   );

@@ -1,5 +1,5 @@
 // The activations of the chosen feature of an SAE, one for each token.
-import type { FeatureTokensReply, ReadFeatureTokens } from "../wire/protocol.gen";
+import type { CacheFacts, FeatureTokensReply, ReadFeatureTokens } from "../wire/protocol.gen";
 
 export interface FeatureTokens {
   /** The key, from `featureKey`, of the selection that the values belong to. */
@@ -9,11 +9,19 @@ export interface FeatureTokens {
   values: Float32Array;
 }
 
-type Chosen = { feature: number | null } & Pick<ReadFeatureTokens, "prompt" | "sae">;
+type Chosen = { feature: number | null } & Pick<ReadFeatureTokens, "prompt" | "sae" | "state">;
+
+/**
+ * The state of the SAE with this name (null: the first one). It differs after the SAE was replaced or changed, and then
+ * its features are requested again.
+ */
+export function saeState(name: string | null, saes: CacheFacts["saes"] = []): string | null {
+  return (name === null ? saes[0] : saes.find((sae) => sae.name === name))?.state ?? null;
+}
 
 export function featureKey(
   { dataKey }: { dataKey: { readonly value: string } },
-  { feature, prompt, sae }: Chosen,
+  { feature, prompt, sae, state }: Chosen,
 ): string {
-  return JSON.stringify([dataKey.value, feature, prompt, sae]);
+  return JSON.stringify([dataKey.value, feature, prompt, sae, state]);
 }

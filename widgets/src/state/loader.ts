@@ -220,7 +220,10 @@ export function load(store: Store, client: Client, signal: AbortSignal): void {
   );
   follow<"feature-tokens">(
     FEATURE,
-    () => (store.tab.value === "features" && store.facts.value?.saes?.length ? featureTokens(store.shown) : null),
+    () => {
+      const saes = store.facts.value?.saes;
+      return store.tab.value === "features" && saes?.length ? featureTokens(store.shown, saes) : null;
+    },
     ({ reply, buffers }, ask) =>
       (store.featureTokens.value = { key: featureKey(store, ask), reply, values: float32(buffers[0]) }),
     store.computingScores,

@@ -6,6 +6,7 @@ import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
 import { type Component, componentsOf } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
+import { saeState } from "./feature-tokens";
 import { stepsBefore } from "./path";
 import { rank } from "./ranked";
 import type { Selected, Values } from "./selectable";
@@ -263,17 +264,22 @@ export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
 
 /** The rows of the shown SAE, and the activations of the chosen feature; empty if no SAE is known. */
 export function featuresOf(shown: Selected, saes: CacheFacts["saes"]): Ask[] {
-  return saes?.length ? [features(shown) ?? [], featureTokens(shown) ?? []].flat() : [];
+  return saes?.length ? [features(shown, saes) ?? [], featureTokens(shown, saes) ?? []].flat() : [];
 }
 
 /** The rows of the shown SAE; null without a target. */
-export function features({ target, prompt, position, sae }: Selected): Of<"features"> | null {
-  return isSet(target) ? { kind: "features", target, prompt, position, sae, k: FEATURES } : null;
+export function features(shown: Selected, saes: CacheFacts["saes"]): Of<"features"> | null {
+  const { target, prompt, position, sae } = shown;
+  if (!isSet(target)) return null;
+  return { kind: "features", target, prompt, position, sae, k: FEATURES, state: saeState(sae, saes) };
 }
 
 /** The activation of the chosen feature at each token; null if no feature is chosen. */
-export function featureTokens({ feature, prompt, sae }: Selected): Of<"feature-tokens"> | null {
-  return feature === null ? null : { kind: "feature-tokens", feature, prompt, sae };
+export function featureTokens(
+  { feature, prompt, sae }: Selected,
+  saes: CacheFacts["saes"],
+): Of<"feature-tokens"> | null {
+  return feature === null ? null : { kind: "feature-tokens", feature, prompt, sae, state: saeState(sae, saes) };
 }
 
 /** The pairs of components of the attention score that is the target. */

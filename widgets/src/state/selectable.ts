@@ -93,8 +93,9 @@ function fittingSteps(steps: Step[], shape: Shape): Step[] {
 
 /** The compared run, if a cache of this shape can have it. */
 function fittingRun(value: Usual["against"], { layers, heads, prompts }: Shape): Usual["against"] {
-  if (value === null || ((value.prompt ?? null) !== null && Number(value.prompt) >= prompts)) return null;
-  const { without = [] } = value;
+  if (value === null) return null;
+  const { cache = null, prompt = null, without = [] } = value;
+  if (cache === null && prompt !== null && prompt >= prompts) return null; // another cache may have more prompts
   if (without.length === 0) return value;
   const left = [...new Set(without)].filter((name) => {
     const head = parseHead(name);

@@ -8,7 +8,7 @@ import { limitOf, type Theme } from "../draw/colours";
 import type { CacheFacts, CacheRef, InnerFacts, NeuronsReply, ScoresReply, TokenLabel } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
 import { type Effect, Effects, valuesOf } from "./effects";
-import { type FeatureTokens, featureKey } from "./feature-tokens";
+import { type FeatureTokens, featureKey, saeState } from "./feature-tokens";
 import { type NextTokens, nextKey } from "./next-tokens";
 import { baseOf, pathOf } from "./path";
 import type { Reading, Spot } from "./reading";
@@ -210,7 +210,8 @@ export class Store extends SelectionSignals {
   /** The activations of the chosen feature, which colour the tokens; null if they are not known (yet). */
   readonly featureShown = computed(() => {
     const found = this.hasFeature.value ? this.featureTokens.value : null;
-    return found?.key === featureKey(this, this.shown) ? found : null;
+    const state = saeState(this.sae.value, this.facts.value?.saes);
+    return found?.key === featureKey(this, { ...this.shown, state }) ? found : null;
   });
   /** The destination position; null if it differs between prompts. */
   readonly destination = computed(() => this.locked.value ?? this.lastPosition.value);

@@ -239,6 +239,7 @@ export const ReadFeatures = v.object({
   position: v.exactOptional(v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)), v.picklist(["last"])])),
   sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   k: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(50))),
+  state: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ReadFeatureTokens = v.object({
@@ -246,6 +247,7 @@ export const ReadFeatureTokens = v.object({
   feature: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)),
   prompt: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
   sae: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
+  state: v.exactOptional(v.nullable(v.pipe(v.string(), v.maxLength(200)))),
   padding: v.exactOptional(v.picklist(["found","none"])),
 });
 export const ChooseFeature = v.object({
@@ -404,6 +406,7 @@ export const LensFacts = v.object({
 export const KnownSae = v.object({
   name: v.string(),
   site: v.string(),
+  state: v.exactOptional(v.string()),
 });
 export const CacheFacts = v.object({
   kind: v.picklist(["describe"]),

@@ -491,6 +491,8 @@ export interface ReadHeadTokens {
  *
  *     Attributes:
  *         sae: The name of the SAE (see `CacheFacts.saes`). None: the first one.
+ *         state: The SAE's state, as the view knows it: a view sends the request again when the state differs. The kernel
+ *             always reads the present SAE.
  */
 export interface ReadFeatures {
   kind: "features";
@@ -499,18 +501,21 @@ export interface ReadFeatures {
   position?: number | "last";
   sae?: string | null;
   k?: number;
+  state?: string | null;
   padding?: "found" | "none";
 }
 /**
  * The activation of one feature at each position. Buffer 0 of the reply is float32 [position], NaN at padding.
  *
- *     For the mean over prompts, each position has the mean over the prompts in which it is not padding.
+ *     For the mean over prompts, each position has the mean over the prompts in which it is not padding. `state` is as in
+ *     `ReadFeatures`.
  */
 export interface ReadFeatureTokens {
   kind: "feature-tokens";
   feature: number;
   prompt?: number | null;
   sae?: string | null;
+  state?: string | null;
   padding?: "found" | "none";
 }
 /**
@@ -890,10 +895,12 @@ export interface LensFacts {
  *     Attributes:
  *         name: Its name in requests: a variable's name, if it has one.
  *         site: The activation that it reconstructs. Empty if that is not known.
+ *         state: Differs for another SAE, and after a change of this SAE's weights or settings. Empty if it is not known.
  */
 export interface KnownSae {
   name: string;
   site: string;
+  state?: string;
 }
 /**
  * The tokens of a prompt, one label for each position.
@@ -1528,4 +1535,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "3d8056802a21";
+export const WIRE = "d6760d7d9f7d";

@@ -50,7 +50,7 @@ function mount(
     store,
     client,
     signal,
-    () => (isOpen.value ? featuresAsked(store.shown) : null),
+    () => (isOpen.value ? featuresAsked(store.shown, saes.value) : null),
     ({ reply, buffers }) => ({ reply, values: float32(buffers[0]), activations: float32(buffers[1]) }),
   );
 
@@ -89,7 +89,8 @@ function mount(
         @blur=${hide}>note</span>`;
   }
 
-  const notDrawn = (): string | null => (featuresAsked(store.shown) === null ? store.reasonNotDrawn("heads") : null);
+  const notDrawn = (): string | null =>
+    featuresAsked(store.shown, saes.value) === null ? store.reasonNotDrawn("heads") : null;
   mountTrouble(trouble, picture, signal, () => (isOpen.value ? (answered.trouble.value ?? notDrawn()) : null));
   watch(signal, () => {
     const reply = answered.trouble.value === null ? answered.shown.value?.reply : undefined;
