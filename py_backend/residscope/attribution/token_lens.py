@@ -59,9 +59,11 @@ class TokenLens:
         ids: `[point, position, k]`, the ids of these tokens.
         probabilities: `[point, position, k]`, the probabilities of these tokens, 0 to 1.
         answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, the
-            probability of the most likely one. None if there is no answer token, for example for a direction.
+            probability of the most likely one. NaN if no token follows in one of these prompts. None if there is no
+            answer token, for example for a direction.
         rank: `[point, position]`, the answer's rank. 1 is the most likely token. For the mean over prompts: the median
-            of the prompts' ranks (the better one of two middle ranks). None if there is no answer token.
+            of the prompts' ranks (the better one of two middle ranks). 0 where `answer_probability` is NaN. None if
+            there is no answer token.
         norm: Whether the final norm's scale is `"frozen"` or `"recomputed"` at each point.
         notes: Notes on these values, in sentences.
         target: The target whose answers are compared.
@@ -321,7 +323,7 @@ def _cells(
         raise ResidscopeError("no-residual", "This cache contains no prompt.")
     top = total.topk(min(max(k, 1), total.shape[-1]))
     answer = torch.cat(answer_shares).mean(0) if answer_shares else None
-    rank = torch.cat(ranks).median(0).values if ranks else None
+    rank = None if answer is None else torch.cat(ranks).median(0).values.masked_fill(answer.isnan(), 0)
     return _Cells(top.indices, top.values / batch, answer, rank)
 
 

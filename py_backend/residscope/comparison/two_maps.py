@@ -56,7 +56,8 @@ class TokenLensComparison:
         positions: Pairs of a position of the first run and the matched position of the second: the second axis.
         answer_probability: `[point, position]`, the answer's probability, second − first. None if the target has no
             answer token.
-        rank: `[point, position]`, the answer's rank, second − first. None if the target has no answer token.
+        rank: `[point, position]`, the answer's rank, second − first. 0 where `answer_probability` is NaN. None if the
+            target has no answer token.
         same: `[point, position]`, whether the likeliest token is the same in both runs.
         first: The lens of the first run.
         second: The lens of the second run.
@@ -318,6 +319,8 @@ def compare_token_lens(
             None if a is None or b is None else b.to(a.device) - a
             for a, b in ((one.answer_probability, two.answer_probability), (one.rank, two.rank))
         )
+        if probability is not None and rank is not None:  # a run without an answer has the rank 0
+            rank = rank.masked_fill(probability.isnan(), 0)
         notes += of_runs(one.notes, two.notes)
         return TokenLensComparison(one.points, pairs, probability, rank, _bools(same), one, two, notes)
 
