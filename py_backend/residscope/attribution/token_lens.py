@@ -183,10 +183,10 @@ def token_lens(
                 target, notes = Target([]), [_NO_ANSWER]
             maps = None if given_maps is None else given_maps.on(view)
             chosen = _named_points(points) if points is not None else [p.label for p in all_points(view, maps)]
-            places = _positions_from_start(view, positions)
+            places = positions_from_start(view, positions)
             computed = read_lens(targets, target, chosen, places, chosen_prompt, k, norm, maps)
             notes = targets.notes + without_space(targets, target, None, given) + notes
-            return replace(computed, notes=notes + computed.notes + _padding_notes(view, positions))
+            return replace(computed, notes=notes + computed.notes + padding_notes(view, positions))
 
         return in_torch_context(view.stream.device, result)
 
@@ -453,15 +453,19 @@ def _named_points(wanted: object) -> list[str]:
     return list(wanted)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
-def _padding_notes(view: CacheView, wanted: Any) -> list[str]:
-    """Notes on positions that the user counted from the end and that are padding."""
+def padding_notes(view: CacheView, wanted: Any) -> list[str]:
+    """Return notes on positions that the user counted from the end and that are padding."""
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
     return [note for at in listed for note in on_padding(view, at)]
 
 
-def _positions_from_start(view: CacheView, wanted: Any) -> list[int]:
-    """Positions, counted from the start."""
+def positions_from_start(view: CacheView, wanted: Any) -> list[int]:
+    """Return the positions that a user gave, counted from the start. None: all positions.
+
+    Raises:
+        ResidscopeError: If `wanted` holds anything else than positions of the prompt.
+    """
     if wanted is None:
         return list(range(view.n_pos))
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.token_lens import TokenLens, token_lens
+from residscope.attribution.token_lens import TokenLens, padding_notes, positions_from_start, token_lens
 from residscope.base.packages import pandas
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
@@ -282,12 +282,8 @@ def compare_token_lens(
         targets = found if answers is None or _of_one(found) else (answers, answers)
         pairs = alignment.common()
         if positions is not None:
-            beside, count = dict(pairs), alignment.lengths[0]
-            listed = [positions] if isinstance(positions, int) else list(positions)
-            pairs = [(at % count, beside.get(at % count, -1)) for at in listed]
-            for at, other_at in pairs:
-                if other_at < 0:
-                    alignment.second(0, at)  # raises the error
+            pairs = [(at, alignment.second(0, at)) for at in positions_from_start(first.view, positions)]
+            notes += padding_notes(first.view, positions)
         elif not alignment.is_index:
             notes += alignment.left_out()
         notes += alignment.notes
