@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, targets
 from tests.support import tiny
 
 MARKUP = ["<img src=x onerror=alert(1)>", "<b>x</b>", "</script><script>alert(1)</script>", "$x$", "a\nb", "&lt;", ""]
@@ -206,6 +206,41 @@ def test_titles_name_target_and_model(llama, answers, prompt, target):
         assert f">{target} · {model}<" in figure.layout.title.text
     assert model in residscope.scores(llama.cache, "first").to_plotly().layout.title.text
     assert model in residscope.attention(llama.cache, ["0.1"]).to_plotly().layout.title.text
+
+
+DIRECTION = torch.randn(24, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("target", "unit", "has_maps"),
+    [
+        (PAIR, "logits", True),
+        (DIRECTION, "along the direction", True),
+        (targets.output("L2H1", of=PAIR, source=2), "logits", False),
+        (targets.output("L2H1", of=DIRECTION, source=2), "along the direction", False),
+        (targets.direction(DIRECTION, at="2_pre"), "along the direction", True),
+        (targets.neuron("L2N1"), "input of the neuron", True),
+        (targets.next_token(), "logits", False),
+    ],
+)
+def test_every_figure_has_the_unit_of_its_target(llama, target, unit, has_maps):
+    def read(result):
+        return result.to_plotly().layout.coloraxis.colorbar.title.text
+
+    assert read(residscope.attribute(llama.cache, target, position=4)) == unit
+    layers = residscope.attribute(llama.cache, target, by="layer", position=4)
+    assert layers.to_plotly().layout.yaxis.title.text == unit
+    for position in (4, "all") if has_maps else (4,):
+        assert read(residscope.attribute(llama.cache, target, by="source", heads=["0.1"], position=position)) == unit
+    if not has_maps:
+        return
+    asked = {"weighting": "contribution", "answers": target}
+    found = residscope.attention(llama.cache, ["0.1"], prompt=1, **asked)
+    segments = residscope.segments(llama.cache, 1, [("first", 0, 3), ("second", 3, 7)])
+    whole = residscope.segment_attention(llama.cache, segments, ["0.1"], **asked)
+    for one in (found, found.by_segment(segments), whole):
+        assert read(one) == unit
+        assert one.meaning.startswith(f"contribution to the target, {unit}")
 
 
 def test_the_token_lens_as_a_figure(llama):

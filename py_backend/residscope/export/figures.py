@@ -73,7 +73,7 @@ def _heatmap(shown: Shown) -> Figure:
     if result.by == "source":
         from residscope.export.maps import source_maps
 
-        return source_maps(shown.values, result.heads, shown.position_names, shown.titled())
+        return source_maps(shown)
     if result.axes[-1] in ("pos", "source"):
         return _component_map(shown)
     if result.by != "head":
