@@ -148,6 +148,41 @@ def test_one_outlier_does_not_make_a_map_of_positions_pale(llama, first, end):
     assert list(colours.colorbar.ticktext or []) == (ends if far else [])
 
 
+@pytest.mark.parametrize(
+    ("target", "padded", "prompt", "peaks", "end"),
+    [
+        (PAIR, range(1), 1, [900, 80, 1, 2, 2, 1, 1], 2.0),  # the second position is the first real token
+        (PAIR, range(1), 0, [900, 80, 1, 2, 2, 1, 1], 80.0),  # another prompt is padded
+        (PAIR, range(1), None, [900, 80, 1, 2, 2, 1, 1], 80.0),  # the mean leaves out no position
+        (PAIR, range(5, 7), 1, [80, 1, 2, 1, 1, 900, 4], 2.0),
+        (targets.next_token(), range(0), 0, [80, 1, 1, 1, 1, 5, 0], 5.0),
+        (targets.next_token(), range(5, 7), 1, [80, 1, 1, 4, 0, 900, 0], 4.0),
+    ],
+)
+def test_a_map_of_positions_has_the_scale_of_the_panel(llama, target, padded, prompt, peaks, end):
+    """The ends are those of `clippedLimit`: padding is left out of a prompt's map."""
+    mask = torch.ones(3, 7)
+    mask[1, list(padded)] = 0
+    found = residscope.attribute(llama.cache, target, by="layer", position="all", attention_mask=mask)
+    assert torch.equal(found.padding, mask == 0)
+    values = torch.zeros_like(found.values)
+    values[2] = torch.tensor(peaks).float()
+    for one in (found, residscope.attribute(llama.cache, target, by="layer", position="all", attention_mask=mask)):
+        assert replace(one, values=values).to_plotly(prompt=prompt).layout.coloraxis.cmax == end
+    assert residscope.attribute(llama.cache, PAIR, attention_mask=mask).padding is None
+
+
+def test_the_last_position_of_a_map_is_never_beyond_the_colours(llama):
+    found = residscope.attribute(llama.cache, PAIR, by="layer", position="all")
+    values = torch.full((*found.values.shape[:-1], 601), 0.001)
+    values[2, :, -1] = 4
+    values[2, :, 0] = 80
+    padding = torch.zeros(3, 601, dtype=torch.bool)
+    assert replace(found, values=values, padding=padding).to_plotly(prompt=0).layout.coloraxis.cmax == 4
+    values[2, :, -3:-1], padding[:, -1] = 5, True  # the target is last read before the padding
+    assert replace(found, values=values, padding=padding).to_plotly(prompt=0).layout.coloraxis.cmax == 5
+
+
 @pytest.mark.parametrize("weighting", ["pattern", "value", "contribution"])
 def test_attention_side_by_side_with_its_tokens(llama, weighting):
     found = residscope.attention(llama.cache, ["0.1", "2.3"], prompt=1, weighting=weighting, answers=PAIR)

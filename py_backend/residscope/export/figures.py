@@ -105,7 +105,7 @@ def _component_map(shown: Shown) -> Figure:
         [f"{label} at {places[x]} (position {x}): {signed(value, end)} {shown.unit}" for x, value in enumerate(row)]
         for label, row in zip(labels, rows.tolist(), strict=True)
     ]
-    end = clipped(rows)
+    end = clipped(rows, shown.last_position, shown.padding)
     dots = beyond(rows, end)
     note = f"a dot: beyond the colours, which end at ±{signed(end, end)[1:]}" if dots else ""
     return figure(
