@@ -128,6 +128,25 @@ def test_a_scatter_sets_one_attribution_against_another(run, prompt):
     assert figure.layout.yaxis.title.text == "corrupted (logits)"
 
 
+@pytest.mark.parametrize("k", [0, 2, 3, 4, 5, 12, 99])
+def test_the_strongest_rows_and_the_others_sum_to_the_whole(llama, k):
+    """Rows that come after the target's point are 0 and are neither listed nor counted."""
+    found = residscope.attribute(llama.cache, targets.neuron("L1N1"), by="layer")
+    other = residscope.attribute(llama.cache, targets.neuron("L0N1"), by="layer")
+    for n, result in enumerate((found, other)):
+        rows = result.mean()
+        count = int((rows != 0).sum())
+        bars = found.to_plotly("sides", other=other, k=k).data[n]
+        labels = [text.split(": ")[0] for text in bars.hovertext]
+        assert sum(bars.x) == pytest.approx(float(rows.sum()), abs=1e-5)
+        if count <= k + 1:  # the name of a single row that would be left over is more useful than "1 others"
+            assert len(labels) == count
+            assert not any("others" in label for label in labels)
+        else:
+            assert labels[k:] == [f"{count - k} others"]
+            assert list(bars.x[:k]) == pytest.approx(sorted(rows.tolist(), key=abs)[::-1][:k])
+
+
 @pytest.mark.parametrize(
     ("first", "end"),
     [(80.0, 4.0), (-80.0, 4.0), (5.0, 5.0), (float("nan"), 4.0)],
