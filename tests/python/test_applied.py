@@ -312,9 +312,17 @@ def test_a_nearly_linear_layer_is_refused(monkeypatch):
     assert "unquantised" not in str(error.value)
 
 
-def test_a_layer_is_also_tried_on_its_inputs_in_the_run(monkeypatch):
-    monkeypatch.setitem(KINDS, "bounded", Bounded.of)
-    model = _pair("bounded", "o_proj")[0]
+class BoundedWeight(Scaled):
+    """Linear only for inputs between −200 and 200. There, its map is its own weight."""
+
+    def forward(self, x):
+        return nn.Linear.forward(self, x.clamp(-200, 200))
+
+
+@pytest.mark.parametrize(("bounded", "family"), [(Bounded, "llama-biased"), (BoundedWeight, "llama")])
+def test_a_layer_is_also_tried_on_its_inputs_in_the_run(bounded, family, monkeypatch):
+    monkeypatch.setitem(KINDS, "bounded", bounded.of)
+    model = _pair("bounded", "o_proj", family)[0]
     with torch.no_grad():
         model.blocks[1].attn.v.original_component.weight.mul_(1000)
     cache = model.run_with_cache(TOKENS, names_filter=lambda n: n.endswith(ATTENTION_ONLY))[1]

@@ -18,7 +18,7 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
-from residscope.causes import last_position, runner, sweep
+from residscope.causes import last_position, path_sweep, runner, sweep
 from residscope.causes.hooks import hooks
 from tests.support import tiny
 
@@ -417,6 +417,41 @@ def test_an_interrupted_call_keeps_the_measured_effects(booted, monkeypatch):
         residscope.ablate(cache, ANSWERS, progress=False)
     assert torch.equal(error.value.partial.total[:2], whole.total[:2])
     assert bool(error.value.partial.total[2].isnan().all())
+
+
+@pytest.mark.parametrize("call", ["patch", "patch with a path", "effects", "patch each"])
+def test_an_interrupted_patching_says_which_effects_were_measured(booted, monkeypatch, call):
+    model, tokens, _, cache = booted("llama")
+    source = model.run_with_cache(tokens.flip(0))[1]
+    options = {
+        "patch": {},
+        "patch with a path": {"path": "L2H1.q"},
+        "effects": {"measure": 5},
+        "patch each": {"at": "resid_pre", "positions": "each"},
+    }[call]
+    ask = partial(getattr(residscope, call.split()[0]), cache, source, ANSWERS, progress=False, **options)
+    whole, done, counts = ask(), sweep.Sweep._of, []
+    estimates = residscope.estimate(cache, source, ANSWERS).effects
+    own = path_sweep.PathSweep._of
+
+    def interrupted(of, self, patches):
+        counts.append(len(patches))
+        if len(counts) > 1:
+            raise KeyboardInterrupt
+        return of(self, patches)
+
+    monkeypatch.setattr(sweep.Sweep, "_of", lambda self, patches: interrupted(done, self, patches))
+    monkeypatch.setattr(path_sweep.PathSweep, "_of", lambda self, patches: interrupted(own, self, patches))
+    with pytest.raises(KeyboardInterrupt) as error:
+        ask()
+    part = error.value.partial
+    assert int(part.measured.sum()) == counts[0] < int(whole.measured.sum())
+    assert torch.equal(part.effects[part.measured], whole.effects[part.measured])
+    if call == "effects":
+        assert torch.equal(part.effects[~part.measured], estimates[~part.measured])
+    else:
+        assert bool(part.effects[~part.measured].isnan().all())
+    assert (part.path, part.labels) == (whole.path, whole.labels)
 
 
 def test_hooks_do_nothing_on_another_thread(booted):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from tokenizers.models import WordLevel
@@ -485,6 +486,35 @@ def test_the_token_lens_of_two_runs_is_the_difference_of_their_lenses():
     assert found.same[:, 0].all()  # both prompts begin with the same token
     assert len(found.to_frame()) == len(found.points) * 7
     assert repr(found).startswith("TokenLensComparison(")
+
+
+@pytest.mark.parametrize("given", [[-1, 2], torch.tensor([6, 2]), np.array([-1, 2]), range(6, 0, -4)])
+def test_positions_of_two_lenses_are_written_as_those_of_one(given):
+    made = runs("gpt2")
+    found = residscope.compare_token_lens(made["first"], made["prompts"], ANSWERS, prompt=2, positions=given)
+    whole = residscope.compare_token_lens(made["first"], made["prompts"], ANSWERS, prompt=2)
+    assert found.positions == [(6, 6), (2, 2)]
+    torch.testing.assert_close(found.answer_probability, whole.answer_probability[:, [6, 2]])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([7], "Position 7 is outside the prompt"),
+        (-8, "Position -8 is outside the prompt"),
+        ("last", "positions are numbers"),
+        ([1.5], "is not a position"),
+        ([True], "is not a position"),
+    ],
+)
+def test_positions_that_two_lenses_do_not_have_are_refused_in_a_sentence(given, words):
+    made = runs("gpt2")
+    for ask in (
+        lambda: residscope.token_lens(made["first"], ANSWERS, positions=given),
+        lambda: residscope.compare_token_lens(made["first"], made["prompts"], ANSWERS, positions=given),
+    ):
+        with pytest.raises(ResidscopeError, match=words):
+            ask()
 
 
 def test_one_prompt_is_compared_with_one_of_several():

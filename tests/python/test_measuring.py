@@ -283,6 +283,7 @@ def test_a_run_without_heads_is_the_second_run_of_a_comparison(run, by):
         ({"effect": "total", "replaced_by": "other", "against": Against("other", 2), "prompt": 0}, "heads"),
         ({"effect": "total", "top_k": 2}, "ranking"),
         ({"effect": "estimate", "prompt": 1, "top_k": 2}, "ranking"),
+        ({"effect": "total", "top_k": 12}, "ranking"),  # fewer heads of each sign than `top_k`
         ({"effect": "total", "prompt": 1}, "runs"),
         ({"against": Against(without=["L0H1"])}, "heads"),
     ],
@@ -303,8 +304,9 @@ def test_the_code_of_a_picture_gives_its_values(run, shown, kind):
     elif kind == "runs":
         np.testing.assert_allclose(names["values"], np.stack([direct, total]), atol=1e-5)
     else:
-        order = np.sort(grid.ravel())
-        np.testing.assert_allclose([value for _, value in names["values"]], [*order[:-3:-1], *order[:2]], atol=1e-5)
+        order, k = np.sort(grid.ravel()), shown["top_k"]
+        ranked = [*order[order > 0][::-1][:k], *order[order < 0][:k]]  # as `rank` in widgets/src/state/ranked.ts
+        np.testing.assert_allclose([value for _, value in names["values"]], ranked, atol=1e-5)
 
 
 def test_another_cache_of_the_same_name_is_measured_again(run):

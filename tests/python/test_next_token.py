@@ -59,18 +59,22 @@ def test_all_positions_at_once_equal_one_request_for_each_position(name, versus,
     assert left <= found.tolerance or any("unexplained" in note or "arises" in note for note in found.notes)
 
 
-def test_how_the_model_predicted_each_token():
-    tokens, logits, cache = cached("llama", pad=True)
-    for given in (cache, {name: cache[name] for name in cache if name != "unembed.hook_out"}):
-        found = residscope.next_tokens(given, model=cache.model)
-        log_prob = logits.log_softmax(-1)
-        for prompt, at in [(0, 0), (0, 5), (1, 3), (2, 2)]:
-            answer = int(tokens[prompt, at + 1])
-            assert float(found.log_prob[prompt, at]) == pytest.approx(float(log_prob[prompt, at, answer]), abs=1e-4)
-            assert int(found.rank[prompt, at]) == int((logits[prompt, at] > logits[prompt, at, answer]).sum())
-        assert found.real.tolist() == [[True] * 6 + [False], [True] * 4 + [False] * 3, [True] * 5 + [False] * 2]
-        assert bool(found.log_prob[~found.real].isnan().all())
-        assert set(found.rank[~found.real].tolist()) == {-1}
+@pytest.mark.parametrize("given", ["the cached logits", "the stream", "the user's logits"])
+@pytest.mark.parametrize("name", ["llama", "gemma2-cap-5", "cohere", "granite"])
+def test_how_the_model_predicted_each_token(name, given):
+    tokens, logits, cache = cached(name, pad=True)
+    mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
+    held = {name: cache[name] for name in cache if given == "the cached logits" or name != "unembed.hook_out"}
+    passed = logits if given == "the user's logits" else None
+    found = residscope.next_tokens(held, model=cache.model, logits=passed, attention_mask=mask)
+    log_prob = logits.double().log_softmax(-1)
+    for prompt, at in [(0, 0), (0, 5), (1, 3), (2, 2)]:
+        answer = int(tokens[prompt, at + 1])
+        assert float(found.log_prob[prompt, at]) == pytest.approx(float(log_prob[prompt, at, answer]), abs=1e-4)
+        assert int(found.rank[prompt, at]) == int((logits[prompt, at] > logits[prompt, at, answer]).sum())
+    assert found.real.tolist() == [[True] * 6 + [False], [True] * 4 + [False] * 3, [True] * 5 + [False] * 2]
+    assert bool(found.log_prob[~found.real].isnan().all())
+    assert set(found.rank[~found.real].tolist()) == {-1}
 
 
 def test_a_position_without_a_next_token_is_refused():

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, targets
 from tests.support import tiny
 
 MARKUP = ["<img src=x onerror=alert(1)>", "<b>x</b>", "</script><script>alert(1)</script>", "$x$", "a\nb", "&lt;", ""]
@@ -128,6 +128,25 @@ def test_a_scatter_sets_one_attribution_against_another(run, prompt):
     assert figure.layout.yaxis.title.text == "corrupted (logits)"
 
 
+@pytest.mark.parametrize("k", [0, 2, 3, 4, 5, 12, 99])
+def test_the_strongest_rows_and_the_others_sum_to_the_whole(llama, k):
+    """Rows that come after the target's point are 0 and are neither listed nor counted."""
+    found = residscope.attribute(llama.cache, targets.neuron("L1N1"), by="layer")
+    other = residscope.attribute(llama.cache, targets.neuron("L0N1"), by="layer")
+    for n, result in enumerate((found, other)):
+        rows = result.mean()
+        count = int((rows != 0).sum())
+        bars = found.to_plotly("sides", other=other, k=k).data[n]
+        labels = [text.split(": ")[0] for text in bars.hovertext]
+        assert sum(bars.x) == pytest.approx(float(rows.sum()), abs=1e-5)
+        if count <= k + 1:  # the name of a single row that would be left over is more useful than "1 others"
+            assert len(labels) == count
+            assert not any("others" in label for label in labels)
+        else:
+            assert labels[k:] == [f"{count - k} others"]
+            assert list(bars.x[:k]) == pytest.approx(sorted(rows.tolist(), key=abs)[::-1][:k])
+
+
 @pytest.mark.parametrize(
     ("first", "end"),
     [(80.0, 4.0), (-80.0, 4.0), (5.0, 5.0), (float("nan"), 4.0)],
@@ -146,6 +165,41 @@ def test_one_outlier_does_not_make_a_map_of_positions_pale(llama, first, end):
     assert ("a dot: beyond the colours, which end at ±4.00" in figure.layout.title.text) == far
     ends = ["≤ −4.00" if first < 0 else "−4.00", "0", "≥ +4.00" if first > 0 else "+4.00"]
     assert list(colours.colorbar.ticktext or []) == (ends if far else [])
+
+
+@pytest.mark.parametrize(
+    ("target", "padded", "prompt", "peaks", "end"),
+    [
+        (PAIR, range(1), 1, [900, 80, 1, 2, 2, 1, 1], 2.0),  # the second position is the first real token
+        (PAIR, range(1), 0, [900, 80, 1, 2, 2, 1, 1], 80.0),  # another prompt is padded
+        (PAIR, range(1), None, [900, 80, 1, 2, 2, 1, 1], 80.0),  # the mean leaves out no position
+        (PAIR, range(5, 7), 1, [80, 1, 2, 1, 1, 900, 4], 2.0),
+        (targets.next_token(), range(0), 0, [80, 1, 1, 1, 1, 5, 0], 5.0),
+        (targets.next_token(), range(5, 7), 1, [80, 1, 1, 4, 0, 900, 0], 4.0),
+    ],
+)
+def test_a_map_of_positions_has_the_scale_of_the_panel(llama, target, padded, prompt, peaks, end):
+    """The ends are those of `clippedLimit`: padding is left out of a prompt's map."""
+    mask = torch.ones(3, 7)
+    mask[1, list(padded)] = 0
+    found = residscope.attribute(llama.cache, target, by="layer", position="all", attention_mask=mask)
+    assert torch.equal(found.padding, mask == 0)
+    values = torch.zeros_like(found.values)
+    values[2] = torch.tensor(peaks).float()
+    for one in (found, residscope.attribute(llama.cache, target, by="layer", position="all", attention_mask=mask)):
+        assert replace(one, values=values).to_plotly(prompt=prompt).layout.coloraxis.cmax == end
+    assert residscope.attribute(llama.cache, PAIR, attention_mask=mask).padding is None
+
+
+def test_the_last_position_of_a_map_is_never_beyond_the_colours(llama):
+    found = residscope.attribute(llama.cache, PAIR, by="layer", position="all")
+    values = torch.full((*found.values.shape[:-1], 601), 0.001)
+    values[2, :, -1] = 4
+    values[2, :, 0] = 80
+    padding = torch.zeros(3, 601, dtype=torch.bool)
+    assert replace(found, values=values, padding=padding).to_plotly(prompt=0).layout.coloraxis.cmax == 4
+    values[2, :, -3:-1], padding[:, -1] = 5, True  # the target is last read before the padding
+    assert replace(found, values=values, padding=padding).to_plotly(prompt=0).layout.coloraxis.cmax == 5
 
 
 @pytest.mark.parametrize("weighting", ["pattern", "value", "contribution"])
@@ -206,6 +260,41 @@ def test_titles_name_target_and_model(llama, answers, prompt, target):
         assert f">{target} · {model}<" in figure.layout.title.text
     assert model in residscope.scores(llama.cache, "first").to_plotly().layout.title.text
     assert model in residscope.attention(llama.cache, ["0.1"]).to_plotly().layout.title.text
+
+
+DIRECTION = torch.randn(24, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("target", "unit", "has_maps"),
+    [
+        (PAIR, "logits", True),
+        (DIRECTION, "along the direction", True),
+        (targets.output("L2H1", of=PAIR, source=2), "logits", False),
+        (targets.output("L2H1", of=DIRECTION, source=2), "along the direction", False),
+        (targets.direction(DIRECTION, at="2_pre"), "along the direction", True),
+        (targets.neuron("L2N1"), "input of the neuron", True),
+        (targets.next_token(), "logits", False),
+    ],
+)
+def test_every_figure_has_the_unit_of_its_target(llama, target, unit, has_maps):
+    def read(result):
+        return result.to_plotly().layout.coloraxis.colorbar.title.text
+
+    assert read(residscope.attribute(llama.cache, target, position=4)) == unit
+    layers = residscope.attribute(llama.cache, target, by="layer", position=4)
+    assert layers.to_plotly().layout.yaxis.title.text == unit
+    for position in (4, "all") if has_maps else (4,):
+        assert read(residscope.attribute(llama.cache, target, by="source", heads=["0.1"], position=position)) == unit
+    if not has_maps:
+        return
+    asked = {"weighting": "contribution", "answers": target}
+    found = residscope.attention(llama.cache, ["0.1"], prompt=1, **asked)
+    segments = residscope.segments(llama.cache, 1, [("first", 0, 3), ("second", 3, 7)])
+    whole = residscope.segment_attention(llama.cache, segments, ["0.1"], **asked)
+    for one in (found, found.by_segment(segments), whole):
+        assert read(one) == unit
+        assert one.meaning.startswith(f"contribution to the target, {unit}")
 
 
 def test_the_token_lens_as_a_figure(llama):

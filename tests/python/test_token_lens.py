@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, targets
 from residscope.attribution import token_lens
 from residscope.serving.service import Service
 from tests.support import tiny
@@ -108,6 +108,24 @@ def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypa
         said = torch.stack([one.answer_probability for one in every])
         torch.testing.assert_close(mean.answer_probability, said.mean(0), atol=1e-5, rtol=1e-4)
         assert torch.equal(mean.rank, torch.stack([one.rank for one in every]).median(0).values)
+
+
+@pytest.mark.parametrize("most", [token_lens._MOST_LOGITS, 1])  # all prompts at once, one by one
+def test_where_one_prompt_has_no_next_token_the_mean_has_no_rank(most, monkeypatch):
+    monkeypatch.setattr(token_lens, "_MOST_LOGITS", most)
+    tokens, logits, cache = tiny.run(tiny.boot("llama"))
+    mask = torch.ones_like(tokens)
+    mask[1, 5:] = 0
+    given = {"answers": targets.next_token(), "points": "final_post", "attention_mask": mask}
+    mean = residscope.token_lens(cache, **given)
+    own = logits[:, :-1].gather(-1, tokens[:, 1:, None])
+    ranks = 1 + (logits[:, :-1] > own).sum(-1)
+    assert mean.rank[0].tolist() == [*ranks.median(0).values[:4].tolist(), 0, 0, 0]
+    assert mean.answer_probability[0].isnan().tolist() == [False] * 4 + [True] * 3
+    # Position 4 is the last of prompt 1: no token follows, and so there is no difference of ranks.
+    pair = residscope.compare_token_lens(cache, **given, prompt=0, with_prompt=1, align=[(2, 2), (5, 4)])
+    assert pair.answer_probability[0].isnan().tolist() == [False, True]
+    assert pair.rank[0].tolist() == [int(ranks[1, 2] - ranks[0, 2]), 0]
 
 
 def test_the_likeliest_of_several_answers_counts_and_a_direction_has_no_answer():

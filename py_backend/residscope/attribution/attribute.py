@@ -136,6 +136,8 @@ def attribute(
             query = Query(target, by, where, norm, layers, heads, sae, maps)
             result = decomposed(view, targets, query, output)
             result = with_notes(targets, result, position, output)
+            if "pos" in result.axes:
+                result = replace(result, padding=~positions.real(view))
             size = result.values.numel() * result.values.element_size()
             if key is not None and size <= _KEPT:
                 view.cache_memo.put(*key, value=_copy(result), size=size)
@@ -228,4 +230,5 @@ def _copy(result: Attribution) -> Attribution:
         notes=list(result.notes),
         heads=list(result.heads),
         missing=list(result.missing),
+        padding=None if result.padding is None else result.padding.clone(),
     )

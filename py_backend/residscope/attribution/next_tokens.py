@@ -90,7 +90,7 @@ def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
         for start in range(0, view.n_pos, _BLOCK):
             report_progress()
             part = slice(start, start + _BLOCK)
-            rows = targets.output(_logits(view, prompt, part, logits)).to(ids.device)
+            rows = _logits(targets, prompt, part, logits).to(ids.device)
             own = rows.gather(-1, ids[prompt, part, None])
             here = real[prompt, part]
             log_prob[prompt, part] = (own[:, 0] - rows.logsumexp(-1)).float().masked_fill(~here, float("nan"))
@@ -103,14 +103,15 @@ _BLOCK = 256
 """The number of positions whose logits are computed at once."""
 
 
-def _logits(view: CacheView, prompt: int, part: slice, given: Tensor | None) -> Float[Tensor, "pos d_vocab"]:
-    """The output of the unembedding at some positions of a prompt."""
-    if given is not None:
+def _logits(targets: Targets, prompt: int, part: slice, given: Tensor | None) -> Float[Tensor, "pos d_vocab"]:
+    """The model's logits at some positions of a prompt."""
+    view = targets.view
+    if given is not None:  # the model's output, so scale and soft-cap are in it already
         return working(given[prompt, part])
     name = view.first("unembed.hook_out", "hook_unembed")
     if name is not None:
-        return working(view.get(name)[prompt, part])
-    return written_logits(cells_of(view, prompt, part), None)[:, 0]
+        return targets.output(working(view.get(name)[prompt, part]))
+    return targets.output(written_logits(cells_of(view, prompt, part), None)[:, 0])
 
 
 def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:

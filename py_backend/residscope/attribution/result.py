@@ -17,7 +17,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import By, Component, FigureKind, Reduce, Target
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from pandas import DataFrame
     from plotly.graph_objects import Figure
     from torch import Tensor
@@ -50,6 +50,8 @@ class Attribution:
         target: The target, each answer as its tokens. None if items with different targets are combined.
         model: The model's name.
         neuronpedia: For `by="feature"`, the id of the SAE on Neuronpedia. Empty if its configuration has none.
+        padding: With `position="all"`: `[batch, pos]`, which positions are padding. None for other positions, and if it
+            is not known.
     """
 
     values: Float[Tensor, " component *each"]
@@ -68,6 +70,7 @@ class Attribution:
     target: Target | None = None
     model: str = ""
     neuronpedia: str = ""
+    padding: Bool[Tensor, "batch pos"] | None = None
     _parts: int | None = None
     _grid: tuple[int, int] | None = None
 

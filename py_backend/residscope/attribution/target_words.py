@@ -69,7 +69,7 @@ def unit_of(target: Target | None) -> str:
         case StreamDirection():
             return "input of the feature"
         case None:
-            return "logits"
+            return "logits" if target is None or target.direction is None else "along the direction"
 
 
 def _of_inner(inner: AttentionScore | NeuronInput | StreamDirection) -> str:

@@ -59,9 +59,11 @@ class TokenLens:
         ids: `[point, position, k]`, the ids of these tokens.
         probabilities: `[point, position, k]`, the probabilities of these tokens, 0 to 1.
         answer_probability: `[point, position]`, the answer's probability. If a prompt has several answers, the
-            probability of the most likely one. None if there is no answer token, for example for a direction.
+            probability of the most likely one. NaN if no token follows in one of these prompts. None if there is no
+            answer token, for example for a direction.
         rank: `[point, position]`, the answer's rank. 1 is the most likely token. For the mean over prompts: the median
-            of the prompts' ranks (the better one of two middle ranks). None if there is no answer token.
+            of the prompts' ranks (the better one of two middle ranks). 0 where `answer_probability` is NaN. None if
+            there is no answer token.
         norm: Whether the final norm's scale is `"frozen"` or `"recomputed"` at each point.
         notes: Notes on these values, in sentences.
         target: The target whose answers are compared.
@@ -181,10 +183,10 @@ def token_lens(
                 target, notes = Target([]), [_NO_ANSWER]
             maps = None if given_maps is None else given_maps.on(view)
             chosen = _named_points(points) if points is not None else [p.label for p in all_points(view, maps)]
-            places = _positions_from_start(view, positions)
+            places = positions_from_start(view, positions)
             computed = read_lens(targets, target, chosen, places, chosen_prompt, k, norm, maps)
             notes = targets.notes + without_space(targets, target, None, given) + notes
-            return replace(computed, notes=notes + computed.notes + _padding_notes(view, positions))
+            return replace(computed, notes=notes + computed.notes + padding_notes(view, positions))
 
         return in_torch_context(view.stream.device, result)
 
@@ -321,7 +323,7 @@ def _cells(
         raise ResidscopeError("no-residual", "This cache contains no prompt.")
     top = total.topk(min(max(k, 1), total.shape[-1]))
     answer = torch.cat(answer_shares).mean(0) if answer_shares else None
-    rank = torch.cat(ranks).median(0).values if ranks else None
+    rank = None if answer is None else torch.cat(ranks).median(0).values.masked_fill(answer.isnan(), 0)
     return _Cells(top.indices, top.values / batch, answer, rank)
 
 
@@ -451,15 +453,19 @@ def _named_points(wanted: object) -> list[str]:
     return list(wanted)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
-def _padding_notes(view: CacheView, wanted: Any) -> list[str]:
-    """Notes on positions that the user counted from the end and that are padding."""
+def padding_notes(view: CacheView, wanted: Any) -> list[str]:
+    """Return notes on positions that the user counted from the end and that are padding."""
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted
     listed = list(wanted) if isinstance(wanted, Iterable) else [] if wanted is None else [wanted]
     return [note for at in listed for note in on_padding(view, at)]
 
 
-def _positions_from_start(view: CacheView, wanted: Any) -> list[int]:
-    """Positions, counted from the start."""
+def positions_from_start(view: CacheView, wanted: Any) -> list[int]:
+    """Return the positions that a user gave, counted from the start. None: all positions.
+
+    Raises:
+        ResidscopeError: If `wanted` holds anything else than positions of the prompt.
+    """
     if wanted is None:
         return list(range(view.n_pos))
     wanted = wanted.tolist() if hasattr(wanted, "tolist") else wanted

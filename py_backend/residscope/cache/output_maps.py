@@ -65,7 +65,7 @@ def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _O
     key = ("writes", layer, part, shape)
     unknown = None if plain else module
     found = view.facts.once(key, lambda: _read(view, part, sublayer, unknown, shape), lambda kept: kept.nbytes)
-    if found.weight is None or not found.nbytes:
+    if found.weight is None or unknown is None:
         return found
     # A layer that is linear on test vectors may still not be linear on the vectors of this run.
     run, matrix = view.root, found.weight.flatten(0, -2)

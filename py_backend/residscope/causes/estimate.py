@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from residscope.cache.positions import Positions
 from residscope.causes.hooks import has_backward_hooks, hooks
 from residscope.causes.measurement import Measurement
-from residscope.causes.patch import Found, cells, patching
+from residscope.causes.patch import Found, cells, noted, patching
 from residscope.causes.patching import Patching
 from residscope.causes.put import Put
 from residscope.causes.replay import whole_run
 from residscope.causes.sites import Part, Site, SiteKind
-from residscope.causes.sweep import Sweep, some_measured
+from residscope.causes.sweep import Sweep, measure_some
 from residscope.causes.tape import stoppable
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
@@ -115,7 +115,8 @@ def effects(
         The effects, with the axes of `patch`. `.measured` shows which effects were measured. The others are estimates.
 
     Raises:
-        ResidscopeError: As for `estimate`.
+        ResidscopeError: As for `estimate`. If any exception ends the runs early, its attribute `.partial` holds the
+            effects measured so far, and estimates of the others.
     """
     each = isinstance(positions, str) and positions == "each"
     if isinstance(measure, bool) or not isinstance(measure, int) or measure < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -130,11 +131,8 @@ def effects(
             size = values[there].mean(-1).abs().nan_to_num(0.0)
             rows = [there[row] for row in size.topk(min(measure, len(size))).indices.tolist()]
             sweep = Sweep(measurement, put.kind, put.by, put.where)
-            measured = some_measured(sweep, patches, rows, shown=progress, name="effects")
-            values[rows] = measured[rows]
-            if sweep.runner.why_whole:
-                because = sweep.runner.why_whole
-                measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
+            with noted(measurement, sweep):
+                measure_some(sweep, patches, rows, values, shown=progress, name="effects")
             return values, rows
 
         return found

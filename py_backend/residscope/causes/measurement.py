@@ -84,7 +84,7 @@ class Measurement:
         target = targets.resolve(answers)
         readout = RunReadout.of(targets, target, where)
         tape = None if slopes_at is None else Tape(slopes_at)
-        only_there = changed_at is not None and common_position(changed_at, where) is not None
+        only_there = changed_at is not None and common_position(changed_at, readout.where) is not None
         again = replay(view, None if target.direction is not None else where, tape, keeps_past=only_there)
         before = readout.value(readout.pick(again.run.final[None]))[0]
         notes = targets.notes + changed(view) + readout.notes

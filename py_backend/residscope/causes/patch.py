@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.target_reading import measured_value, target_reading
@@ -15,11 +14,11 @@ from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.patching import Patching
-from residscope.causes.path import ends, words
+from residscope.causes.path import words
 from residscope.causes.path_sweep import PathSweep, along_path
 from residscope.causes.put import Put, put_in
 from residscope.causes.sites import KINDS, PARTS, Part, SiteKind
-from residscope.causes.sweep import Patch, Sweep, some_measured
+from residscope.causes.sweep import Patch, Sweep, measure_some
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
@@ -93,30 +92,34 @@ def patch(
     def work(measurement: Measurement, put: Put) -> Callable[[], Found]:
         patches = cells(measurement, put.kind, each=_is_each(positions))
         rows = put.measurable(patches, each=_is_each(positions))
-        if path is not None:
-            if put.reading is not None:
-                raise ResidscopeError("path", f'A path begins at heads or sublayers, not at `at="{at}"`.')
-            sweep = PathSweep(measurement, put.kind, put.by, put.where, ends=ends(measurement.view, path))
-            along.append(words(sweep.ends))
+        if put.ends is not None:
+            sweep = PathSweep(measurement, put.kind, put.by, put.where, ends=put.ends)
         else:
             sweep = Sweep(measurement, put.kind, put.by, put.where)
 
         def measured() -> Found:
-            if isinstance(sweep, PathSweep):
-                found = along_path(sweep, patches, shown=progress, name="patch")
-                measurement.notes.extend(sweep.notes)
-            else:
-                found = some_measured(sweep, patches, rows, shown=progress, name="patch"), rows
-            if sweep.runner.why_whole:
-                because = sweep.runner.why_whole
-                measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
-            return found
+            with noted(measurement, sweep):
+                if isinstance(sweep, PathSweep):
+                    return along_path(sweep, patches, shown=progress, name="patch")
+                effects = sweep.unmeasured(len(patches))[0]
+                measure_some(sweep, patches, rows, effects, shown=progress, name="patch")
+                return effects, rows
 
         return measured
 
-    along: list[str] = []
-    found = patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work)
-    return replace(found, path=along[0]) if along else found
+    return patching(cache, source, target, at, positions, position, (tokens, attention_mask, model), work, path)
+
+
+@contextmanager
+def noted(measurement: Measurement, sweep: Sweep) -> Generator[None, None, None]:
+    """Add the notes of runs to those of the measurement, also if the runs are interrupted."""
+    try:
+        yield
+    finally:
+        measurement.notes.extend(sweep.notes if isinstance(sweep, PathSweep) else [])
+        if sweep.runner.why_whole:
+            because = sweep.runner.why_whole
+            measurement.notes.append(f"Each run was a run of the whole model, because {because}.")
 
 
 Found = tuple["Tensor", Sequence[int]]
@@ -135,6 +138,7 @@ def patching(
     position: Positions,
     options: tuple[Any, Any, Any],
     work: Work,
+    path: object = None,
 ) -> Patching:
     """The common part of `patch`, `estimate` and `effects`. `work` returns the function that computes the effects.
 
@@ -155,15 +159,14 @@ def patching(
         def measured() -> Patching:
             where = chosen_positions(view, "all" if _is_each(positions) else positions)
             measurement = Measurement.of(view, target, position, changed_at=where)
-            put = put_in(measurement, source, at, where)
+            put = put_in(measurement, source, at, where, path)
             run = work(measurement, put)
             try:
                 found = run()
             except BaseException as error:
                 with suppress(Exception):
-                    done = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
-                    rows = put.measurable(cells(measurement, put.kind, each=_is_each(positions)), each=False)
-                    part = _result(measurement, put, source, at, (done, rows), where, positions)
+                    done = error.effects[0], error.measured  # pyright: ignore[reportAttributeAccessIssue]
+                    part = _result(measurement, put, source, at, done, where, positions)
                     error.partial = part  # pyright: ignore[reportAttributeAccessIssue]
                 raise
             return _result(measurement, put, source, at, found, where, positions)
@@ -239,6 +242,7 @@ def _result(
         list(dict.fromkeys(notes)),
         measurement.target,
         view.model_name,
+        "" if put.ends is None else words(put.ends),
     )
 
 

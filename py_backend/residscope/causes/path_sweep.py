@@ -21,7 +21,7 @@ from residscope.causes.path import Ends, last_layer, sharing
 from residscope.causes.reads import Reads, capture, put
 from residscope.causes.runner import Edit, Runner
 from residscope.causes.sites import Place, Read, Site, SiteKind, held
-from residscope.causes.sweep import FEW, Patch, Sweep, some_measured
+from residscope.causes.sweep import FEW, Patch, Sweep, measure_some
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 
@@ -198,7 +198,7 @@ def along_path(sweep: PathSweep, patches: Sequence[Patch], *, shown: bool, name:
     """Return the effects of all patches, `[patch, batch]`, and the rows that were measured.
 
     In the other rows, the component does not come before the end of the path, and the effects are NaN. If the runs are
-    interrupted, the exception gets the effects measured so far as `.effects`, as in `Sweep.each`.
+    interrupted, the exception gets the effects measured so far, as in `measure_some`.
 
     Raises:
         ResidscopeError: If no component comes before the end of the path.
@@ -206,4 +206,6 @@ def along_path(sweep: PathSweep, patches: Sequence[Patch], *, shown: bool, name:
     rows = [row for row, patch in enumerate(patches) if sweep.sends(patch.layer)]
     if not rows:
         raise ResidscopeError("path", "No component comes before what `path=` names.")
-    return some_measured(sweep, patches, rows, shown=shown, name=name), rows
+    effects = sweep.unmeasured(len(patches))[0]
+    measure_some(sweep, patches, rows, effects, shown=shown, name=name)
+    return effects, rows

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from residscope.causes.measurement import Measurement
+from residscope.causes.path import Ends, ends
 from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.rereading import Rereading
 from residscope.causes.sites import PARTS, Part, SiteKind
@@ -28,12 +29,14 @@ class Put:
         by: What takes the place of the activations.
         reading: Computes the change of heads' `z` if their query, key, value or pattern is replaced. None if an
             activation of a site is replaced.
+        ends: The end of the path along which the change passes. None: it passes along all paths.
     """
 
     kind: SiteKind
     where: Bool[Tensor, "batch pos"]
     by: Replacement
     reading: Rereading | None = None
+    ends: Ends | None = None
 
     def measurable(self, patches: Sequence[Patch], *, each: bool) -> list[int]:
         """The rows of the patches that can be measured.
@@ -51,12 +54,15 @@ class Put:
         return [row for row, one in enumerate(patches) if (one.layer, one.head) not in refused]
 
 
-def put_in(measurement: Measurement, source: object, at: SiteKind | Part, where: Tensor) -> Put:
-    """What is put into the run, given the arguments `source` and `at` of the user."""
+def put_in(measurement: Measurement, source: object, at: SiteKind | Part, where: Tensor, path: object = None) -> Put:
+    """What is put into the run, given the arguments `source`, `at` and `path` of the user."""
+    along = None if path is None else ends(measurement.view, path)
     if at in PARTS:
+        if along is not None:
+            raise ResidscopeError("path", f'A path begins at heads or sublayers, not at `at="{at}"`.')
         reading = Rereading(
             measurement, at, where, lambda inputs: replacement(measurement.replay, source, inputs, "source")
         )
         return Put("z", reading.where, reading.replacement(), reading)
     sites = [site for (kind, _), site in measurement.replay.sites.items() if kind == at]
-    return Put(cast(SiteKind, at), where, replacement(measurement.replay, source, sites, "source"))
+    return Put(cast(SiteKind, at), where, replacement(measurement.replay, source, sites, "source"), ends=along)

@@ -74,8 +74,8 @@ class Sweep:
     def each(self, patches: Sequence[Patch], *, shown: bool, name: str) -> tuple[Tensor, Tensor]:
         """Return the total and the direct effect of each patch, `[patch, batch]`.
 
-        If the runs are interrupted, the exception gets the effects measured so far as `.effects`. All other effects in
-        `.effects` are NaN.
+        If the runs are interrupted, the exception gets the effects measured so far as `.effects`, and their rows as
+        `.measured`. All other effects in `.effects` are NaN.
 
         Args:
             patches: The patches.
@@ -84,15 +84,15 @@ class Sweep:
         """
         total, direct = self.unmeasured(len(patches))
         bar = progress_bar(total=len(patches), desc=name, unit=" runs", delay=1, leave=False, disable=not shown)
-        done = 0
+        done: list[int] = []
         try:
             for rows in self.steps(patches, total, direct):
-                done += len(rows)
+                done += rows
                 bar.update(len(rows))
-                report_progress(done, len(patches))
+                report_progress(len(done), len(patches))
         except BaseException as error:
             with suppress(Exception):
-                error.effects = total, direct  # pyright: ignore[reportAttributeAccessIssue]
+                error.effects, error.measured = (total, direct), done  # pyright: ignore[reportAttributeAccessIssue]
             raise
         finally:
             bar.close()
@@ -285,14 +285,20 @@ def _batches(patches: Sequence[Patch], most: Callable[[], int], *, two_layers: b
         yield rows
 
 
-def some_measured(sweep: Sweep, patches: Sequence[Patch], rows: list[int], *, shown: bool, name: str) -> Tensor:
-    """The effects of all patches, `[patch, batch]`; NaN for those that are not among `rows`."""
-    effects = sweep.unmeasured(len(patches))[0]
+def measure_some(
+    sweep: Sweep, patches: Sequence[Patch], rows: list[int], into: Float[Tensor, "patch batch"], *,
+    shown: bool, name: str,
+) -> None:  # fmt: skip
+    """Measure the patches in `rows`, and write their effects into `into`, which holds an entry for every patch.
+
+    If the runs are interrupted, the exception gets `into` as `.effects[0]`, and the measured rows as `.measured`.
+    """
     try:
-        effects[rows] = sweep.each([patches[row] for row in rows], shown=shown, name=name)[0]
+        into[rows] = sweep.each([patches[row] for row in rows], shown=shown, name=name)[0]
     except BaseException as error:
         with suppress(Exception):
-            effects[rows] = error.effects[0]  # pyright: ignore[reportAttributeAccessIssue]
-            error.effects = effects, effects  # pyright: ignore[reportAttributeAccessIssue]
+            done: list[int] = error.measured  # pyright: ignore[reportAttributeAccessIssue]
+            own = [rows[row] for row in done]
+            into[own] = error.effects[0][done]  # pyright: ignore[reportAttributeAccessIssue]
+            error.effects, error.measured = (into, into), own  # pyright: ignore[reportAttributeAccessIssue]
         raise
-    return effects

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.token_lens import TokenLens, token_lens
+from residscope.attribution.token_lens import TokenLens, padding_notes, positions_from_start, token_lens
 from residscope.base.packages import pandas
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
@@ -56,7 +56,8 @@ class TokenLensComparison:
         positions: Pairs of a position of the first run and the matched position of the second: the second axis.
         answer_probability: `[point, position]`, the answer's probability, second − first. None if the target has no
             answer token.
-        rank: `[point, position]`, the answer's rank, second − first. None if the target has no answer token.
+        rank: `[point, position]`, the answer's rank, second − first. 0 where `answer_probability` is NaN. None if the
+            target has no answer token.
         same: `[point, position]`, whether the likeliest token is the same in both runs.
         first: The lens of the first run.
         second: The lens of the second run.
@@ -281,12 +282,8 @@ def compare_token_lens(
         targets = found if answers is None or _of_one(found) else (answers, answers)
         pairs = alignment.common()
         if positions is not None:
-            beside, count = dict(pairs), alignment.lengths[0]
-            listed = [positions] if isinstance(positions, int) else list(positions)
-            pairs = [(at % count, beside.get(at % count, -1)) for at in listed]
-            for at, other_at in pairs:
-                if other_at < 0:
-                    alignment.second(0, at)  # raises the error
+            pairs = [(at, alignment.second(0, at)) for at in positions_from_start(first.view, positions)]
+            notes += padding_notes(first.view, positions)
         elif not alignment.is_index:
             notes += alignment.left_out()
         notes += alignment.notes
@@ -318,6 +315,8 @@ def compare_token_lens(
             None if a is None or b is None else b.to(a.device) - a
             for a, b in ((one.answer_probability, two.answer_probability), (one.rank, two.rank))
         )
+        if probability is not None and rank is not None:  # a run without an answer has the rank 0
+            rank = rank.masked_fill(probability.isnan(), 0)
         notes += of_runs(one.notes, two.notes)
         return TokenLensComparison(one.points, pairs, probability, rank, _bools(same), one, two, notes)
 

@@ -92,17 +92,21 @@ _WIDE = 420
 
 
 def sides(shown: Shown) -> Figure:
-    """Draw the strongest rows of several attributions side by side. Each chart also has the sum of its other rows."""
+    """Draw the strongest rows of several attributions side by side. Each chart ends with the sum of the other rows."""
     every = (shown.result, *shown.others)
     traces: list[Mapping[str, object]] = []
     titles: list[Mapping[str, object]] = []
     layout: dict[str, object] = {"width": 120 + _WIDE * len(every)}
     for n, result in enumerate(every):
         rows = of_prompt(result, result.values, shown.prompt)
-        chosen = rows.abs().topk(min(shown.k, len(rows))).indices.tolist()
-        rest = float(rows.sum() - rows[chosen].sum())
-        labels = [result.components[i].label for i in chosen] + [f"{int((rows != 0).sum()) - len(chosen)} others"]
-        values: list[float] = [*rows[chosen].tolist(), rest]
+        # Rows after the target's point are 0 and do not count. A single row that is left over is listed, too.
+        count, k = int((rows != 0).sum()), max(shown.k, 0)
+        chosen = rows.abs().topk(count if count <= k + 1 else k).indices.tolist()
+        labels = [result.components[i].label for i in chosen]
+        values: list[float] = rows[chosen].tolist()
+        if count > len(chosen):
+            labels.append(f"{count - len(chosen)} others")
+            values.append(float(rows.sum()) - sum(values))
         unit, end, number = unit_of(result.target), farthest(values), str(n + 1) if n else ""
         left, right = (n + 0.28) / len(every), (n + 0.92) / len(every)
         traces.append(

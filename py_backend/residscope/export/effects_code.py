@@ -32,8 +32,9 @@ def ranking(script: Script) -> list[str]:
     return [
         _made(script),
         f"heads = [head for head in zip(effects.labels, ({values}).tolist(), strict=True) if head[1] == head[1]]",
-        "strongest = sorted(heads, key=lambda head: head[1])",
-        f"values = strongest[: -{k + 1} : -1] + strongest[:{k}]  # {script.unit}, {script.prompt_words}"
+        "heads.sort(key=lambda head: head[1])",
+        f"values = [head for head in reversed(heads) if head[1] > 0][:{k}]",
+        f"values += [head for head in heads if head[1] < 0][:{k}]  # {script.unit}, {script.prompt_words}"
         f"{_meaning(script)}",
         _figure(script),
     ]

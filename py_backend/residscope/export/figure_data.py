@@ -80,6 +80,26 @@ class Shown:
             title += _SHARES[self.result.share]
         return title + (f", {which}" if count > 1 else "")
 
+    @property
+    def padding(self) -> Tensor | None:
+        """Which positions of the shown prompt are padding, `[pos]`. None for several prompts, or if it is not known."""
+        padding = self._padding_of_shown()
+        return None if padding is None or len(padding) > 1 else padding[0]
+
+    @property
+    def last_position(self) -> int | None:
+        """The last position at which the target is read. None if it differs between the shown prompts."""
+        padding, target = self._padding_of_shown(), self.result.target
+        ends = {self.values.shape[-1] - 1} if padding is None else {int((~row).nonzero().max()) for row in padding}
+        if len(ends) > 1:
+            return None
+        has_next = target is not None and target.next_token is not None  # no token follows the last one
+        return max(ends.pop() - has_next, 0)
+
+    def _padding_of_shown(self) -> Tensor | None:
+        padding = self.result.padding
+        return padding if padding is None or self.prompt is None else padding[self.prompt][None]
+
     def position_names(self, count: int) -> list[str]:
         """Return a name for each position: its token, or its number."""
         if self.tokens is None:

@@ -73,7 +73,7 @@ def _heatmap(shown: Shown) -> Figure:
     if result.by == "source":
         from residscope.export.maps import source_maps
 
-        return source_maps(shown.values, result.heads, shown.position_names, shown.titled())
+        return source_maps(shown)
     if result.axes[-1] in ("pos", "source"):
         return _component_map(shown)
     if result.by != "head":
@@ -105,7 +105,7 @@ def _component_map(shown: Shown) -> Figure:
         [f"{label} at {places[x]} (position {x}): {signed(value, end)} {shown.unit}" for x, value in enumerate(row)]
         for label, row in zip(labels, rows.tolist(), strict=True)
     ]
-    end = clipped(rows)
+    end = clipped(rows, shown.last_position, shown.padding)
     dots = beyond(rows, end)
     note = f"a dot: beyond the colours, which end at ±{signed(end, end)[1:]}" if dots else ""
     return figure(

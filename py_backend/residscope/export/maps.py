@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING
 
 from einops import rearrange
 
+from residscope.attribution.target_words import unit_of
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
 from residscope.export.palette import (
@@ -25,6 +26,7 @@ from residscope.export.palette import (
     token_names,
 )
 from residscope.patterns.downsampling import Part, down_sampled
+from residscope.patterns.weighting import MEANINGS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from residscope.attribution.pair_map import Pairs
     from residscope.attribution.token_lens import TokenLens
     from residscope.comparison.two_maps import TokenLensComparison
+    from residscope.export.figure_data import Shown
     from residscope.patterns.maps import Attention
     from residscope.patterns.scores import Scores
     from residscope.patterns.segment_maps import SegmentAttention
-    from residscope.terms import Weighting
+    from residscope.terms import Target, Weighting
 
 _MAPS_PER_ROW = 4
 
@@ -44,7 +47,7 @@ _MAPS_PER_ROW = 4
 def attention_figure(attention: Attention) -> Figure:
     """See `Attention.to_plotly`."""
     values = attention.values
-    colour = _colour(values, attention.weighting)
+    colour = _colour(values, attention.weighting, attention.target)
     whose = "mean over prompts" if attention.prompt is None else f"prompt {attention.prompt}"
     target = target_words(attention.target, attention.prompt)
 
@@ -64,11 +67,11 @@ def attention_figure(attention: Attention) -> Figure:
     return _side_by_side(values, attention.heads, position_names, title(suffix), colour)
 
 
-def _colour(values: Tensor, weighting: Weighting) -> dict[str, object]:
-    units: dict[Weighting, str] = {"pattern": "attention", "value": "attention × ‖v W_O‖", "contribution": "logits"}
+def _colour(values: Tensor, weighting: Weighting, target: Target | None) -> dict[str, object]:
+    unit = unit_of(target) if weighting == "contribution" else MEANINGS[weighting]
     if weighting == "contribution" or bool((values < 0).any()):  # negative in a difference of two runs
-        return diverging(limit(values), units[weighting])
-    return sequential(1.0 if weighting == "pattern" else limit(values), units[weighting])
+        return diverging(limit(values), unit)
+    return sequential(1.0 if weighting == "pattern" else limit(values), unit)
 
 
 def segments_figure(maps: SegmentAttention) -> Figure:
@@ -76,7 +79,7 @@ def segments_figure(maps: SegmentAttention) -> Figure:
     prompt = maps.segments.prompt
     title = titled(f"{plain(maps.meaning)}, prompt {prompt}", target_words(maps.target, prompt), name(maps.model))
     names = [plain(segment.name) for segment in maps.segments]
-    return _side_by_side(maps.values, maps.heads, names, title, _colour(maps.values, maps.weighting))
+    return _side_by_side(maps.values, maps.heads, names, title, _colour(maps.values, maps.weighting, maps.target))
 
 
 def token_lens_figure(lens: TokenLens) -> Figure:
@@ -182,11 +185,12 @@ def _answer(lens: TokenLens, y: int, x: int) -> str:
     return f"<br>the answer: {float(lens.answer_probability[y, x]):.3f} (rank {int(lens.rank[y, x])})"
 
 
-def source_maps(values: Tensor, heads: list[str], position_names: Callable[[int], list[str]], title: str) -> Figure:
-    """Return a figure of source contributions at each destination. `values` is `[source, destination, head]`."""
-    names = position_names(values.shape[0])
+def source_maps(shown: Shown) -> Figure:
+    """Return a figure of source contributions at each destination."""
+    values = shown.values  # [source, destination, head]
+    names = shown.position_names(values.shape[0])
     by_head = rearrange(values, "source destination head -> head destination source")
-    return _side_by_side(by_head, heads, names, title, diverging(limit(values), "logits"))
+    return _side_by_side(by_head, shown.result.heads, names, shown.titled(), diverging(limit(values), shown.unit))
 
 
 def _side_by_side(

@@ -88,19 +88,26 @@ def limit(rows: Tensor) -> float:
     return float(finite.abs().max()) or 1.0 if len(finite) else 1.0
 
 
-def clipped(rows: Tensor) -> float:
+def clipped(rows: Tensor, last: int | None, padding: Tensor | None = None) -> float:
     """Return the end of the scale of a map `[component, position]`, such that one outlier does not make the rest pale.
 
     Each position counts by its largest absolute value. The first position is left out, because it is often an attention
-    sink. The scale ends at the 99th percentile of these values, but not below the last position's value. If no value is
-    more than 1.5 times this end, the scale covers all values. `clippedLimit` in the panel follows the same rule.
+    sink. The scale ends at the 99th percentile of these values, but not below the value at `last`. If no value is more
+    than 1.5 times this end, the scale covers all values. `clippedLimit` in the panel is the same rule.
+
+    Args:
+        rows: The map.
+        last: The last position at which the target is read. None if it differs between prompts.
+        padding: Which positions do not count at all, `[position]`. None: all positions count.
     """
-    every = limit(rows)
-    peaks = rows.abs().where(rows.isfinite(), 0).amax(0)
-    others = peaks[1:].sort().values
+    included = peaks = rows.abs().where(rows.isfinite(), 0).amax(0)
+    if padding is not None:
+        included = peaks[~padding.to(peaks.device)]
+        last = None if last is None or bool(padding[last]) else last
+    every, others = limit(included), included[1:].sort().values
     if not len(others):
         return every
-    end = max(float(others[ceil(0.99 * len(others)) - 1]), float(peaks[-1]))
+    end = max(float(others[ceil(0.99 * len(others)) - 1]), 0.0 if last is None else float(peaks[last]))
     return end if 0 < 1.5 * end < every else every
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.predictions import top_two
 from residscope.attribution.stream_target import StreamTarget
+from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.cache import positions
@@ -27,6 +28,12 @@ def check_weighting(weighting: object) -> None:
     if not isinstance(weighting, str) or weighting not in MEANINGS:
         known = ", ".join(f'"{name}"' for name in MEANINGS)
         raise ResidscopeError("weighting", f'`weighting="{weighting}"` is not known: use {known}.')
+
+
+def meaning_of(weighting: Weighting, stream_target: StreamTarget | None) -> str:
+    """Return what a value of a map is, in words: `attention`, `contribution to the target, logits`."""
+    meaning = MEANINGS[weighting]
+    return meaning if stream_target is None else f"{meaning}, {unit_of(stream_target.target)}"
 
 
 def map_target(

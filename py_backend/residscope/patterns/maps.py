@@ -13,9 +13,9 @@ from residscope.cache.segments import Segments
 from residscope.cache.token_labels import mean_of_padded, token_texts
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
-from residscope.patterns.map_target import check_weighting, map_target
+from residscope.patterns.map_target import check_weighting, map_target, meaning_of
 from residscope.patterns.segment_maps import SegmentAttention, rolled_maps
-from residscope.patterns.weighting import MEANINGS, WeightedAttention
+from residscope.patterns.weighting import WeightedAttention
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike, Target, Weighting
 
@@ -34,7 +34,7 @@ class Attention:
 
     Attributes:
         values: `[head, destination, source]`. 0 to 1 for `"pattern"`, lengths of vectors in the residual stream for
-            `"value"`, signed logits for `"contribution"`.
+            `"value"`, signed values in the target's unit for `"contribution"`.
         heads: The heads' names, `["L9H9", …]`.
         tokens: The label of each position, as in the panel: the token, "∗" if prompts differ there, or the position if
             the cache holds no token ids.
@@ -153,7 +153,7 @@ def attention(
         weighting: `"pattern"`: the attention pattern that the model used. `"value"`: pattern[q, k] · ‖v[k] W_O‖, the
             length of the vector that source k adds at destination q (Kobayashi et al. 2020, "Attention Is Not Only a
             Weight"). This length includes a head's gate at the destination, but no norm or multiplier after `W_O`.
-            `"contribution"`: the contribution of this vector to the target at destination q, in signed logits:
+            `"contribution"`: the contribution of this vector to the target at destination q, signed and in its unit:
             pattern[q, k] · (v[k] · W_O g) / s[q]. g is the direction of the target, and s[q] is the scale of the final
             norm. These are the rows of `attribute(…, by="source", position="all")`.
         answers: The target of `"contribution"`, as in `attribute`. By default the model's two top predictions at each
@@ -195,7 +195,7 @@ def attention(
                 )
             labels = list(texts) if sources == len(texts) else [str(at) for at in range(sources)]
             target = None if stream_target is None else stream_target.target
-            meaning = MEANINGS[weighting]
+            meaning = meaning_of(weighting, stream_target)
             return Attention(values, names, texts, weighting, meaning, chosen, notes, labels, target, view.model_name)
 
         return in_torch_context(view.stream.device, compute)

@@ -13,9 +13,9 @@ from residscope.cache.structure_notes import named_layers
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
-from residscope.patterns.map_target import check_weighting, map_target
-from residscope.patterns.segment_maps import SegmentAttention, all_notes, check_square, meaning_of, segment_sums
-from residscope.patterns.weighting import MEANINGS, WeightedAttention
+from residscope.patterns.map_target import check_weighting, map_target, meaning_of
+from residscope.patterns.segment_maps import SegmentAttention, all_notes, check_square, segment_sums, summed_meaning
+from residscope.patterns.weighting import WeightedAttention
 from residscope.session.change_notes import seen, steadily
 from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike, Weighting
 
@@ -49,7 +49,7 @@ def segment_attention(
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`, or a single one. None: all heads.
         weighting: As in `residscope.attention`. Values are summed over the sources of a segment. For `"pattern"`
             and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are
-            added up over these destinations, in logits.
+            added up over these destinations, in the target's unit.
         answers: The target of `"contribution"`, as in `residscope.attention`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
@@ -107,7 +107,7 @@ def segment_maps(
         [name(*head) for head in wanted],
         segments,
         maps.weighting,
-        meaning_of(maps.weighting, MEANINGS[maps.weighting]),
+        summed_meaning(maps.weighting, meaning_of(maps.weighting, maps.stream_target)),
         padding,
         all_notes([*notes, *maps.notes, *of_heads], segments, padding),
         None if maps.stream_target is None else maps.stream_target.target,

@@ -26,7 +26,7 @@ class SegmentAttention:
     Attributes:
         values: `[head, destination, source]`. Values are summed over the sources of a segment. For `"pattern"`
             and `"value"`, the sums are averaged over the destinations of a segment. For `"contribution"`, the sums are
-            added up over these destinations, in logits.
+            added up over these destinations, in the target's unit.
         heads: The heads' names, `["L9H9", …]`.
         segments: The segments.
         weighting: The weighting.
@@ -183,7 +183,7 @@ def rolled_maps(maps: Maps, segments: Segments) -> SegmentAttention:
         maps.heads,
         segments,
         maps.weighting,
-        meaning_of(maps.weighting, maps.meaning),
+        summed_meaning(maps.weighting, maps.meaning),
         padding,
         all_notes(maps.notes, segments, padding),
         maps.target,
@@ -240,7 +240,7 @@ def segment_sums(
     return values / sizes[:, None], padding / sizes
 
 
-def meaning_of(weighting: Weighting, meaning: str) -> str:
+def summed_meaning(weighting: Weighting, meaning: str) -> str:
     """Return in words what a value of a map segment × segment is."""
     how = "sum over both segments" if weighting == "contribution" else "sum over sources, mean over destinations"
     return f"{meaning}: {how}"

@@ -49,8 +49,9 @@ T = TypeVar("T")
 MEANINGS: dict[Weighting, str] = {
     "pattern": "attention",
     "value": "attention × ‖v W_O‖",
-    "contribution": "contribution to the target, logits",
+    "contribution": "contribution to the target",
 }
+"""What a value of a map is. For a contribution, the target's unit follows (see `meaning_of`)."""
 CELLS = 4_000_000
 """At most this many values are computed at once. This needs a few arrays of 16 MB."""
 STRIP = 250_000

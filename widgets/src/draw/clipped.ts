@@ -14,7 +14,7 @@ const EXTENDED = 1.5;
  * 100 columns only the first can be clipped. The limit is at least the peak of the column `last`, at which the target
  * is read. (If the rule counted cells, this column could be clipped: it may have less than a hundredth of the cells.)
  * If no value exceeds 1.5 times the limit, nothing is clipped. Columns for which `isLeftOut` is true do not count at
- * all. `clipped` in export/palette.py has the same rule, but leaves out no padding, and its `last` is the last column.
+ * all. `clipped` in export/palette.py is the same rule.
  */
 export function clippedLimit(
   values: Float32Array,
