@@ -12,6 +12,7 @@ from tests.support.sidebar import FOLLOWS, TINY, cell
 
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
+SAE = "from tests.support import saes\nsae = saes.TopK(24, hook_name='blocks.1.hook_mlp_out')"
 STATES: list[dict[str, Any]] = [
     {},
     {"weighting": "contribution", "score": "induction"},
@@ -23,6 +24,8 @@ STATES: list[dict[str, Any]] = [
     {"tab": "why"},
     {"prompt": 0, "against": 1},
     {"prompt": 0, "against": 1, "run": "second", "tab": "runs"},
+    {"prompt": 0, "segments": [("question", 0, 3), ("answer", 3, 7)], "tab": "segments"},
+    {"prompt": 0, "tab": "features"},
 ]
 START: dict[str, Any] = {
     "weighting": "pattern",
@@ -30,6 +33,7 @@ START: dict[str, Any] = {
     "presentation": "matrix",
     "ranking": "heads",
     "prompt": None,
+    "segments": None,
     "against": None,
     "run": "difference",
     "tab": "attention",
@@ -49,7 +53,7 @@ def findings(view: Locator) -> list[str]:
 
 def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
     inspect = "import residscope\npanel = residscope.inspect(cache, heads=['1.1', '2.0'])"
-    lab.open(lab.write_notebook("small.ipynb", TINY, "mine = [5, 6, 7]", inspect))
+    lab.open(lab.write_notebook("small.ipynb", TINY, "mine = [5, 6, 7]", SAE, inspect))
     lab.open_sidebar()
     lab.run_all()
     panel = lab.panel()
@@ -64,7 +68,8 @@ def test_axe_finds_nothing_serious_in_any_view(lab: Lab) -> None:
         for state in STATES:
             lab.python("0", before="".join(f"panel.{name} = {value!r}\n" for name, value in {**START, **state}.items()))
             # Wait until the panel has received the state, and then the replies to its requests.
-            lab.until(lambda: lab.python("panel.tab"), lambda tab, state=state: tab == state.get("tab", "attention"))
+            tab = panel.locator(".rs-tabs [aria-selected=true]")
+            expect(tab).to_have_attribute("data-tab", state.get("tab", "attention"), timeout=FOLLOWS)
             lab.ready(panel)
             found += [f"{theme} {state}: {finding}" for finding in findings(panel)]
         found += [f"{theme}, sidebar: {finding}" for finding in findings(lab.sidebar)]

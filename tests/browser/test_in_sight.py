@@ -27,14 +27,14 @@ def all_in_sight(view: Locator) -> dict[str, float]:
     return {name: part.evaluate(SEEN) for name, part in parts.items()}
 
 
-def reads(lab: Lab, view: Locator, head: str, prompt: str = ":") -> None:
+def reads(lab: Lab, view: Locator, head: str) -> None:
     """Point at a head. Check that the strip shows this head's attention, and that the sentence names the head."""
     cell(view, head).hover()
     strip = view.get_by_role("listbox", name="Destination position")
     expect(strip).to_have_attribute("data-head", head, timeout=FOLLOWS)
     painted = strip.get_by_role("option").evaluate_all("all => all.map(one => Number(one.dataset.attention))")
     layer, number = head[1:].split("H")
-    true = lab.python(f"cache['pattern', {layer}][{prompt}, {number}, -1].float().mean(0).tolist()")
+    true = lab.python(f"cache['pattern', {layer}][:, {number}, -1].float().mean(0).tolist()")
     assert painted == pytest.approx(true, abs=6e-5)
     expect(view.locator("[data-part=sentence]")).to_contain_text(f"{head} ")
 

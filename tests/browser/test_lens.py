@@ -10,6 +10,7 @@ import re
 from functools import partial
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.support.lab import Lab
@@ -33,7 +34,7 @@ def by_hand(transported):
                 h = h + h @ lens[layer].weight.double().T + lens[layer].bias.double()
             p = unembed(norm(h)).softmax(-1)
             top = p.max(-1)
-            found.append([[f"w{id}" for id in top.indices.tolist()], [round(x, 4) for x in top.values.tolist()]])
+            found.append([[f"w{id}" for id in top.indices.tolist()], top.values.tolist()])
     return found
 def charts(transported):
     import copy
@@ -50,25 +51,32 @@ def charts(transported):
 """
 
 
-def first_tokens(panel: Locator) -> list[list[str]]:
-    """Return the texts of the cells of each row, without spaces around them."""
+def labels(panel: Locator) -> list[list[str]]:
+    """Return the labels of the cells of each row: "w5 0.08, answer rank 3"."""
     rows: list[list[str]] = panel.locator(".rs-lens-scroll").evaluate(
         """grid => {
             const cells = [...grid.querySelectorAll(".rs-lens-cell")].map(cell => {
                 const { top, left } = cell.getBoundingClientRect();
-                return { top: Math.round(top), left, text: cell.textContent.trim() };
+                return { top: Math.round(top), left, label: cell.ariaLabel };
             });
             const rows = new Map();
             for (const cell of cells) rows.set(cell.top, [...(rows.get(cell.top) ?? []), cell]);
             return [...rows.keys()].sort((a, b) => a - b).map(
-                top => rows.get(top).sort((a, b) => a.left - b.left).map(cell => cell.text));
+                top => rows.get(top).sort((a, b) => a.left - b.left).map(cell => cell.label));
         }"""
     )
     return rows
 
 
 def matches(rows: list[list[str]], expected: list[Any]) -> bool:
-    return [[text.split()[0] if text else "" for text in row] for row in rows[:3]] == [row[0] for row in expected]
+    """Compare the likeliest token of each cell and its probability, which is shown with two or three digits."""
+    for row, (tokens, likely) in zip(rows, expected, strict=False):
+        found = [label.split(",")[0].partition(" ") for label in row]
+        if [token for token, _, _ in found] != tokens:
+            return False
+        if [float(p or "nan") for _, _, p in found] != pytest.approx(likely, abs=6e-4, rel=0.051):
+            return False
+    return len(rows) >= len(expected)
 
 
 def test_the_lens_and_the_plain_one_show_their_values_in_float64(lab: Lab) -> None:
@@ -82,7 +90,8 @@ def test_the_lens_and_the_plain_one_show_their_values_in_float64(lab: Lab) -> No
     expect(switch.get_by_role("button", name="transported")).to_have_attribute("aria-pressed", "true")
     caption = panel.locator(".rs-caption", has_text="likeliest next token")
     expect(caption).to_contain_text("Transported: h + A h + b is read in place of the stream h (my lens).")
-    lab.until(partial(first_tokens, panel), lambda rows: matches(rows, lab.python("by_hand(True)")))
+    expected = lab.python("by_hand(True)")
+    lab.until(partial(labels, panel), partial(matches, expected=expected))
     choice = panel.get_by_role("combobox", name="Norm of the logit lens")
     choice.select_option(label="transported, recomputed")
     chart = panel.get_by_label("Logit lens: ")
@@ -94,7 +103,8 @@ def test_the_lens_and_the_plain_one_show_their_values_in_float64(lab: Lab) -> No
     plain.click()
     lab.ready(panel)
     expect(caption).not_to_contain_text("Transported")
-    lab.until(partial(first_tokens, panel), lambda rows: matches(rows, lab.python("by_hand(False)")))
+    expected = lab.python("by_hand(False)")
+    lab.until(partial(labels, panel), partial(matches, expected=expected))
     lab.becomes("panel.transport", "plain")
     expect(choice).to_have_value("recomputed")
     first, last = lab.python("charts(False)")

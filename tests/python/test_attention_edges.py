@@ -132,7 +132,10 @@ def test_a_padded_prompt_has_the_edges_of_the_prompt_alone(booted, side):
         start = 7 - count if side == "left" else 0
         own = slice(start, start + count)
         torch.testing.assert_close(found.total[0, own, row], expected.total[0, :, 0], atol=2e-5, rtol=1e-3)
-        assert bool(found.total[0, own.stop :, row].isnan().all())  # these sources come after the destination
+        before, after = found.total[0, : own.start, row], found.total[0, own.stop :, row]
+        assert len(before) + len(after) == 7 - count
+        assert not before.any()  # padding is not attended to
+        assert bool(after.isnan().all())  # these sources come after the destination
     if side == "right":
         assert bool(residscope.ablate(cache, ANSWERS, "1.2", edges=(5, 2)).total[0, 0].isnan().tolist() == [0, 1, 1])
 

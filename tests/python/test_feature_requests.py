@@ -374,11 +374,20 @@ def test_the_code_computes_what_is_shown(run):
         for label, value in zip(labels_of(reply), values, strict=True):
             assert float(found["values"][result.labels.index(label)]) == pytest.approx(float(value), abs=1e-6)
 
-        stream = variables["stream"] = made(STREAM)
+        variables["stream"] = made(STREAM)
         inner = service.reply(ChooseFeature(2, "stream"))[0].target
-        assert stream is not sae
         code = service.reply(WriteCode("heads", Shown(inner, 1, 4)))[0].code
         assert "residscope.targets.feature(stream, 2)" in code
+        variables["other"] = made(STREAM)  # another SAE of the same class, which reads the same activation
+        with torch.no_grad():
+            variables["other"].W_enc.neg_()
+        other = service.reply(ChooseFeature(2, "other"))[0].target
+        for target, name in ((other, "other"), (inner, "stream")):
+            assert f"feature({name}, 2)" in service.reply(WriteCode("heads", Shown(target, 1, 4)))[0].code
+        exec(code.replace("figure", "_"), found := dict(variables))
+        reply, [rows, *_] = ask(service, Attribute("head", inner, 1, 4))
+        heads = [value for label, value in zip(labels_of(reply), rows, strict=True) if label.startswith("L")]
+        np.testing.assert_allclose(found["values"].flatten(), heads, atol=1e-6)
 
 
 def test_a_saved_page_has_the_rows_and_the_activations_that_are_shown(run):

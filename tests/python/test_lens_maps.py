@@ -386,9 +386,13 @@ def test_the_code_of_a_transported_picture_gives_its_values():
         exec(code.replace("\nfigure\n", "\n"), names)
         plain = service.answer({"id": "2", "ask": ask | {"shown": selected | more | {"transport": "plain"}}})
         assert "lens=" not in plain[0]["reply"]["code"]
-        if picture == "lens":
-            expected = residscope.attribute(cache, ("w5", "w6"), by="accumulated", lens=lens)
-            torch.testing.assert_close(names["values"], (expected.values + expected.constant)[:, 0])
+        if picture == "token-lens":
+            expected = residscope.token_lens(cache, prompt=0, lens=lens).probabilities
+        else:
+            place = "last" if picture == "lens" else "all"
+            whole = residscope.attribute(cache, ("w5", "w6"), by="accumulated", lens=lens, position=place)
+            expected = (whole.values + whole.constant)[:, 0]
+        torch.testing.assert_close(names["values"], expected)
 
 
 def test_without_a_lens_a_view_that_asks_for_one_gets_a_sentence():

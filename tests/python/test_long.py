@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -147,29 +148,37 @@ def test_caches_in_half_precision_lose_no_peak(long, dtype):
     assert len(cells) == model.cfg.n_heads * small.side**2
 
 
-def test_only_the_requested_part_is_computed(long, monkeypatch):
-    """No elementwise product is larger than a strip of the map (overview) or than a vector for each source (part)."""
-    _, _, cache, (layer, head) = long
-    service = Service(cache)
-    target = service.targets().resolve((5, 6))
-    sizes: list[int] = []
-    multiply = torch.Tensor.__mul__
+class Sizes(TorchDispatchMode):
+    """Notes how many values the largest tensor has that an operation makes. (A view is not made.)"""
 
-    def watched(a: torch.Tensor, b: object) -> torch.Tensor:
-        found = multiply(a, b)
-        sizes.append(found.numel())
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and not func.is_view:
+            self.largest = max(self.largest, found.numel())
         return found
 
+
+def test_only_the_requested_part_is_computed(long, monkeypatch):
+    """No tensor is larger than a strip of the map (overview) or than a vector for each source of a head (part)."""
+    _, _, cache, (layer, head) = long
+    monkeypatch.setattr(weightings, "STRIP", 100_000)  # the whole map has 270,400 cells, its overview 67,600
+    service = Service(cache)
+    target = service.targets().resolve((5, 6))
+    vectors = LONG * cache[f"blocks.{layer}.attn.hook_z"].shape[-1]
+    parts = (
+        ({}, 67_600, weightings.STRIP),
+        ({"rows": Span(9, 10)}, LONG, vectors),
+        ({"rows": Span(0, 50), "columns": Span(0, 50)}, 2_500, vectors),
+    )
     for weighting in WEIGHTINGS:
         ask = ReadAttention(layer, head, target, 0, "last", weighting)
-        service.reply(ask)  # so that the layer is already checked
-        for part in ({}, {"rows": Span(9, 10)}, {"rows": Span(0, 50), "columns": Span(0, 50)}):
-            sizes.clear()
-            monkeypatch.setattr(torch.Tensor, "__mul__", watched)
-            service.reply(msgspec.structs.replace(ask, **part))
-            monkeypatch.setattr(torch.Tensor, "__mul__", multiply)
-            factors = LONG * 64  # one vector for each source of a head
-            assert max(sizes, default=0) <= (max(weightings.STRIP, factors) if not part else factors)
+        service.reply(msgspec.structs.replace(ask, rows=Span(2, 3)))  # so that the layer is already checked
+        for part, sent, most in parts:
+            with Sizes() as sizes:
+                service.reply(msgspec.structs.replace(ask, **part))
+            assert sent <= sizes.largest <= most, (weighting, part)
 
 
 @pytest.mark.parametrize("span", [Span(520, 800), Span(5, 5), Span(9, 3)])

@@ -7,12 +7,15 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from msgspec import convert
 
 import residscope
 from residscope import ResidscopeError, targets
 from residscope.serving import answer_next
 from residscope.serving.service import Service
+from residscope.wire.protocol import Shown
 from tests.support import tiny
+from tests.support.copied import pictured
 
 FAMILIES = ("llama", "gpt2", "gemma2", "granite", "deepseek_v3", "mixtral", "cohere", "bloom", "mamba", "qwen3_next",
             "native")  # fmt: skip
@@ -340,9 +343,6 @@ def test_copied_code_computes_what_is_shown(picture, position):
     names = {"cache": cache, "attention_mask": mask}
     exec(reply["code"].replace("figure = ", "figure = None and "), names)
     at = 3 if position == "last" else 2
-    if picture == "layers":
-        _, (rows,) = answered(service, "attribute", by="layer", target=OTHER, prompt=1, position=at)
-        assert names["values"].numpy() == pytest.approx(rows, abs=1e-5)
-    if picture == "positions":
-        _, (rows, _) = answered(service, "positions", by="layer", target=OTHER, prompt=1)
-        assert names["values"].numpy() == pytest.approx(rows.reshape(-1, 7), abs=1e-5, nan_ok=True)
+    expected = pictured(service, picture, convert({**shown, "position": at}, Shown))
+    assert np.isfinite(expected).any()
+    np.testing.assert_allclose(names["values"], expected, atol=1e-5, rtol=1e-5)

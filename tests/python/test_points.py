@@ -14,8 +14,9 @@ from transformer_lens import ActivationCache
 
 import residscope
 from residscope import ResidscopeError
+from residscope.attribution.inner_targets import Feature, InnerTarget, Next
 from tests.support import tiny
-from tests.support.point_families import ANSWERS, COLUMNS, measured
+from tests.support.point_families import ANSWERS, measured, scores
 
 T = residscope.targets
 FAMILIES = ["gpt2", "gptj", "gpt_neox", "falcon-new", "llama-biased", "qwen3", "gemma2", "olmo2", "granite", "opt",
@@ -319,5 +320,15 @@ def test_a_position_that_does_not_fit_the_target_is_refused(small):
             residscope.attribute(cache, target, position=position)
 
 
-def test_the_table_has_every_kind_of_target():
-    assert set(COLUMNS) >= {"neuron", "up", "output", "direction"}
+def test_the_table_has_every_kind_of_target(monkeypatch):
+    """Features and next tokens are no columns: see `test_feature_targets` and `test_next_token`."""
+    attribute, asked = residscope.attribute, set()
+
+    def noted(cache, target, **options):
+        asked.add(type(target))
+        return attribute(cache, target, **options)
+
+    monkeypatch.setattr(residscope, "attribute", noted)
+    measured("llama", most=1)
+    scores("llama")
+    assert set(InnerTarget.__subclasses__()) - asked == {Feature, Next}

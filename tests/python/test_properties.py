@@ -173,13 +173,14 @@ class Tokenizer:
 
 
 @random_examples
-@given(runs(), st.sampled_from(["left", "right"]), st.integers(1, 3))
-def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side, count):
+@given(runs(), st.sampled_from(["left", "right"]), st.integers(1, 3), st.integers(0, 2**31))
+def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side, count, seed):
     """A longer prompt is added to the batch. At padding, the cache holds noise, and no attention."""
     model, tokens, _, cache, answers = run
     batch, positions = tokens.shape
     kept = slice(count, None) if side == "left" else slice(0, positions)
-    longer = torch.randint(1, VOCAB, (1, positions + count))
+    generator = torch.Generator().manual_seed(seed)
+    longer = torch.randint(1, VOCAB, (1, positions + count), generator=generator)
     with torch.no_grad():
         _, of_longer = model.run_with_cache(longer)
 
@@ -189,7 +190,7 @@ def test_padding_on_either_side_changes_nothing_at_the_last_real_token(run, side
             return other
         is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
         noise = torch.zeros(batch, *other.shape[1:], dtype=t.dtype)
-        noise = noise if is_attention or not t.is_floating_point() else torch.rand_like(noise) + 1
+        noise = noise if is_attention or not t.is_floating_point() else noise.uniform_(1, 2, generator=generator)
         noise[(slice(None), slice(None), kept, kept) if is_attention else (slice(None), kept)] = t
         return torch.cat([noise, other])
 

@@ -45,10 +45,10 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("score", ["previous", "duplicate", "induction", "first", "entropy"])
-@pytest.mark.parametrize("cells", [weightings.CELLS, 40])
+@pytest.mark.parametrize("cells", [weightings.CELLS, 20])
 def test_each_score_is_its_definition_head_by_head_and_padding_does_not_count(padded, score, cells, monkeypatch):
     monkeypatch.setattr(scores, "CELLS", cells)
-    monkeypatch.setattr(scores, "_BLOCK", cells)  # all together, or one prompt and one head at a time
+    monkeypatch.setattr(scores, "_BLOCK", cells)  # everything, or a head and three destinations at a time
     expected = torch.zeros(4, 3, 4)
     for prompt, span in enumerate(SPANS):
         tokens = PADDED[prompt, span.start : span.stop]

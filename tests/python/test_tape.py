@@ -88,7 +88,7 @@ def test_a_run_that_equals_the_cached_one_only_up_to_rounding_is_replayed_withou
     assert found.slopes == {}
 
 
-@pytest.mark.parametrize("after", [1, 4, 8, 10, 12])
+@pytest.mark.parametrize("after", range(1, 7))
 def test_the_run_can_be_stopped_between_any_two_layers_even_in_the_backward_pass(after):
     model = tiny.boot("llama")
     _, _, cache = tiny.run(model)
@@ -104,11 +104,8 @@ def test_the_run_can_be_stopped_between_any_two_layers_even_in_the_backward_pass
                 raise WorkCancelledError
 
     listener = Stops()
-    with listening(listener):
-        try:
-            measurement(model, cache, "z", view)
-            assert listener.steps < after  # the run ended before that step
-        except WorkCancelledError:
-            assert listener.steps == after
+    with listening(listener), pytest.raises(WorkCancelledError):
+        measurement(model, cache, "z", view)
+    assert listener.steps == after
     assert hook_state(model) == before
     assert measurement(model, cache, "z").slopes

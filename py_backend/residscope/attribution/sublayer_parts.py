@@ -49,7 +49,7 @@ def head_outputs(
 ) -> Float[Tensor, "batch pos head d_head"]:
     """Return `hook_z` with the axes of the heads in `W_O`.
 
-    In latent attention, the cached axes may differ, because values may have another width than keys.
+    In latent attention, the cached axes may differ, because values may have another width than `d_head`.
     """
     z = view.raw(f"blocks.{layer}.attn.hook_z", positions)
     if tuple(z.shape[-2:]) == cut:

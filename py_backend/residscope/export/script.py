@@ -9,6 +9,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from residscope.attribution.inner_checks import is_inner
+from residscope.attribution.inner_targets import feature as feature_input
 from residscope.attribution.own_targets import last_places, places_of
 from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets, as_answers
@@ -16,7 +17,7 @@ from residscope.base.expressions import parse_path
 from residscope.base.legible import cut, legible
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
-from residscope.cache.dictionary_sites import parts_of, site_of
+from residscope.cache.dictionary_sites import parts_of
 from residscope.cache.view import CacheView
 from residscope.errors import ResidscopeError
 from residscope.export.python_source import call, is_addressable, literal
@@ -111,21 +112,25 @@ class Script:
             case NeuronInput(layer, index, part):
                 neuron = Component("neuron", layer, index).label
                 return call("residscope.targets.neuron", [literal(neuron), f"part={literal(part)}"])
-            case StreamDirection(feature=FeatureInput(index, kind, read)):
-                sae = self._sae_that_reads(kind, read)
-                return call("residscope.targets.feature", [sae, str(index)])
+            case StreamDirection(key, feature=FeatureInput() as facts):
+                sae = self._sae_that_reads(facts, self.targets.given_direction(key))
+                return call("residscope.targets.feature", [sae, str(facts.index)])
             case StreamDirection(key, at):
                 return call("residscope.targets.direction", [self._direction(key), f"at={literal(at)}"])
 
-    def _sae_that_reads(self, kind: str, read: str) -> str:
-        """The SAE of the class `kind` that encodes the activation `read`, as code, or a name for the user to define."""
+    def _sae_that_reads(self, facts: FeatureInput, direction: Tensor) -> str:
+        """The SAE whose feature reads this direction, as code, or a name for the user to define."""
         for given in self.given.saes.values():
-            sae = parts_of(given)[0]
             with suppress(ResidscopeError):
-                if type(sae).__name__[:MOST_OF_NAME] == kind and site_of(self.view, *parts_of(given)).read == read:
-                    return self.sae(given)
+                if type(parts_of(given)[0]).__name__[:MOST_OF_NAME] != facts.sae:
+                    continue
+                inner = self.targets.resolve(feature_input(given, facts.index)).inner
+                if isinstance(inner, StreamDirection) and inner.feature and inner.feature.read == facts.read:
+                    own = self.targets.given_direction(inner.key)
+                    if (own - direction).norm() <= 1e-3 * direction.norm():
+                        return self.sae(given)
         name = free_name("sae")
-        self.remark(name, f"the `{kind}` of `{read}`")
+        self.remark(name, f"the `{facts.sae}` of `{facts.read}`")
         return name
 
     def sae(self, given: Any) -> str:
