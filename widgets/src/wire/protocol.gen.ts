@@ -72,9 +72,9 @@ export interface ReadTokens {
 /**
  * One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
  *
- *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
- *     many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
- *     constant of each prompt, float32 [prompt].
+ *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
+ *     of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
+ *     of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt].
  */
 export interface Attribute {
   kind: "attribute";
@@ -1527,4 +1527,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "3cc5228a2d15";
+export const WIRE = "c4adcb1e1724";
