@@ -386,6 +386,24 @@ describe("the attention tab", () => {
     expect([model.state.heads, card?.isConnected, document.activeElement?.className]).toEqual([[], false, place]);
   });
 
+  it.each([
+    { key: "Escape" }, // removes the card
+    { key: "z", ctrlKey: true }, // replaces the sentence
+  ])("does not mark the row of a cell that was left after the key $key", async (pressed) => {
+    const { root, model, settled } = await open({ heads: ["L0H0", "L1H0"] });
+    await settled();
+    const matrix = root.querySelector<HTMLElement>(".rs-cards .rs-matrix");
+    matrix?.focus();
+    key(matrix, "ArrowUp");
+    key(matrix, "ArrowUp");
+    matrix?.dispatchEvent(new KeyboardEvent("keydown", { ...pressed, bubbles: true }));
+    matrix?.blur();
+    model.set("heads", ["L1H0"]);
+    await settled();
+    expect(all(root, ".rs-cards .rs-lane:not([hidden])")).toEqual([]);
+    expect(root.querySelector(".rs-axes.rs-has-active")).toBeNull();
+  });
+
   it("requests only what is visible", async () => {
     const { model, settled } = await open({ heads: ["L0H0"], tab: "positions", presentation: "text" });
     await settled();
