@@ -132,6 +132,46 @@ describe("an effect for which the model is run", () => {
   });
 });
 
+describe("the effects of the stream", () => {
+  async function openedStream(traits: Parameters<typeof open>[0] = {}) {
+    const panel = await opened({ effect: "total", tab: "runs", ...traits });
+    await panel.settled();
+    button(panel.root, "Stream")?.click();
+    return panel;
+  }
+
+  it.each([
+    ["one target", {}],
+    ["each position’s own target", { wire_target: { contrasts: [], next_token: { versus: null } } }],
+  ])("have the token of each position above its column, as in the sentence: %s", async (_, traits) => {
+    const { root } = await openedStream(traits);
+    const tokens = all(root, ".rs-tokens [data-position]").map((node) => text(node.querySelector(".rs-text") ?? node));
+    const labels = (): HTMLElement[] => all(root, ".rs-stream .rs-sheet-tokens span");
+    await vi.waitFor(() => expect(labels()).toHaveLength(SHAPE.positions));
+    expect(labels().map(text)).toEqual(tokens);
+    const field = root.querySelector(".rs-stream .rs-sheet-field");
+    for (const to of ["Home", "End"]) {
+      key(field, "ArrowLeft");
+      key(field, to);
+      const lit = labels().filter((label) => label.classList.contains("rs-lit"));
+      expect(field?.getAttribute("aria-label")).toContain(`at ${lit.map(text).join()}:`);
+    }
+  });
+
+  it("are not in a stored picture, because its views do not show them", async () => {
+    const panel = await openedStream();
+    const ask = { kind: "effects", of: "stream" };
+    await vi.waitFor(() => expect(asked(panel, "effects").at(-1)).toMatchObject(ask));
+    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-stream-state"))).toContain("all 18 measured"));
+    let snapshot: Snapshot | null = null;
+    const detail: SnapshotRequest = { put: (made) => (snapshot = made) };
+    panel.el.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail }));
+    const kept = (snapshot as Snapshot | null)?.entries.map((entry) => entry.ask);
+    expect(kept).toContainEqual(expect.objectContaining({ kind: "effects", of: "heads" }));
+    expect(kept).not.toContainEqual(expect.objectContaining(ask));
+  });
+});
+
 describe("a run without some heads", () => {
   it("is made when the user asks, then compared; putting back the last head ends it", async () => {
     const panel = await opened({ heads: ["L1H1", "L2H0"] });

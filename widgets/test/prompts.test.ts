@@ -86,7 +86,7 @@ it.each([
   ["are too many to send", null, null, null],
 ])("the spread of the target includes each prompt's own constant, if the values %s", (_, rows, constants, each) => {
   // Values 3 above and 3 below 14. The kernel sends their deviation, √18; that of the rows alone is √2.
-  const reply = { by: "accumulated", labels: ["final_post"], prompts: 2, constant: 12 } as const;
+  const reply = { by: "accumulated" as const, labels: ["final_post"], prompts: 2, constant: 12 };
   const data = attributionOf([2], reply, [Math.sqrt(18)]);
   [data.perPrompt, data.constants] = [rows, constants];
   const figures = promptSpreadOf(data, null, 2);
