@@ -13,6 +13,7 @@ import { checkSnapshot } from "../src/snapshot/snapshot-check";
 import { againstKey, runNames } from "../src/state/comparison";
 import { isEstimated, valuesOf } from "../src/state/effects";
 import { read, SELECTABLE } from "../src/state/selectable";
+import { takeOut } from "../src/state/take-out";
 import type { EffectsReply } from "../src/wire/protocol.gen";
 import { isTurn, isTurnKernel, takeTurn, turnCode } from "../src/wire/turns";
 import { storeOf } from "./made";
@@ -194,6 +195,19 @@ describe("a run without some heads", () => {
     expect([panel.kernel.runs(), panel.root.dataset["state"]]).toEqual([0, "ready"]);
     button(panel.root, "run again")?.click();
     await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("replayed"));
+  });
+
+  it.each([
+    [62, ["L8H0"], 63, null],
+    [63, ["L8H0", "L8H1"], 64, ["A run can be without at most 64 heads."]],
+    [64, ["L8H0"], 64, ["A run can be without at most 64 heads."]],
+  ])("is without at most 64 heads: %i are out, and %j are taken out", (count, heads, out, sentence) => {
+    const store = storeOf(["a"]);
+    const before = Array.from({ length: count }, (_, i) => `L${Math.floor(i / 8)}H${i % 8}`);
+    store.against.value = { without: before };
+    takeOut(store, heads);
+    expect(store.against.value?.without).toEqual([...before, ...heads].slice(0, out));
+    expect(store.sentence.value).toEqual(sentence);
   });
 
   it("has names, a key, and only heads that the model has", () => {
