@@ -44,12 +44,15 @@ describe("what came next", () => {
       if (ask.kind !== "next-tokens" || !ask.neurons?.length) return kernel(ask);
       const answer = kernel({ ...ask, neurons: [] });
       const rows = new Float32Array(ask.neurons.length * 6).fill(0.5);
-      return { ...answer, buffers: [buffer(0).slice().buffer, buffer(1).slice().buffer, rows.buffer, new ArrayBuffer(0)] };
+      return {
+        ...answer,
+        buffers: [buffer(0).slice().buffer, buffer(1).slice().buffer, rows.buffer, new ArrayBuffer(0)],
+      };
     };
     const { root, settled } = await open({ wire_target: NEXT, prompt: 0, ranking: "neurons" }, known);
     await settled();
     const colouredBy = (): string => text(root.querySelector(".rs-next-key"));
-    const neuron = await vi.waitFor(() => root.querySelector<HTMLElement>('.rs-neurons [data-at]') ?? expect.fail());
+    const neuron = await vi.waitFor(() => root.querySelector<HTMLElement>(".rs-neurons [data-at]") ?? expect.fail());
     neuron.focus();
     await vi.waitFor(() => expect(colouredBy()).toMatch(/L\dN\d+ adds to each token/));
     neuron.dispatchEvent(new KeyboardEvent("keydown", { ...pressed, bubbles: true }));
