@@ -8,9 +8,9 @@ import { Store } from "../src/state/store";
 import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
-import { nameOf, superpose } from "../src/views/attention/text-picture";
+import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
-import { Client } from "../src/wire/client";
+import { type Ask, Client } from "../src/wire/client";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -208,6 +208,22 @@ describe("thumbnails", () => {
     await new Promise((resolve) => setTimeout(resolve));
     visible.value = true;
     expect(thumbnails.layers.value.has(0)).toBe(true);
+    end.abort();
+  });
+});
+
+describe("a blend", () => {
+  it("is requested when the cache is described: of a long prompt only one row", () => {
+    const asked: Ask[] = [];
+    const end = new AbortController();
+    const client = new Client({ send: ({ ask }) => asked.push(ask), onMessage: () => undefined }, end.signal);
+    const store = storeOf("a", "b"); // the tokens of the cache that was shown before
+    const { value: facts } = store.facts;
+    store.facts.value = null;
+    readText(new AttentionRoom(store, client), state({ layer: 0 }), state(true), end.signal);
+    expect(asked).toEqual([]);
+    store.facts.value = facts && { ...facts, positions: 600, last: [599] };
+    expect(asked).toMatchObject([{ kind: "blend", rows: { start: 599, stop: 600 } }]);
     end.abort();
   });
 });
