@@ -15,7 +15,9 @@ import pytest
 import torch
 
 import residscope
+from residscope.serving.service import Service
 from residscope.terms import Component
+from residscope.wire.protocol import Attribute
 from tests.support import tiny
 
 PAIR = ("w5", "w9")
@@ -143,6 +145,20 @@ def test_the_spread_of_a_lens_includes_the_constants_of_each_prompts_answer(cach
     spread = (lens.values + lens.constant).std(1)
     count = len(spread)
     np.testing.assert_allclose((np.array(band.y[:count]) - band.y[count:][::-1]) / 2, spread, rtol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["accumulated", "layer", "head"])
+def test_a_panel_gets_the_spread_of_what_it_draws(cache, by):
+    service = Service(cache)
+    target = service.targets().resolve(torch.tensor([[5, 6], [7, 8], [9, 10]]))
+    # The lens draws row + constant, which is a value of the target. The bars of other decompositions are the rows.
+    drawn = []
+    for prompt in range(3):
+        alone, [rows] = service.reply(Attribute(by, target, prompt))
+        drawn.append(np.frombuffer(rows, np.float32) + (alone.constant if by == "accumulated" else 0))
+    _, buffers = service.reply(Attribute(by, target))
+    spread = np.std(np.array(drawn, np.float64), axis=0, ddof=1)
+    np.testing.assert_allclose(np.frombuffer(buffers[1], np.float32), spread, rtol=1e-4, atol=1e-6)
 
 
 def test_layers_as_bars(result):

@@ -8,9 +8,9 @@ import { Store } from "../src/state/store";
 import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
-import { nameOf, superpose } from "../src/views/attention/text-picture";
+import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
-import { Client } from "../src/wire/client";
+import { type Ask, Client } from "../src/wire/client";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -212,6 +212,22 @@ describe("thumbnails", () => {
   });
 });
 
+describe("a blend", () => {
+  it("is requested when the cache is described: of a long prompt only one row", () => {
+    const asked: Ask[] = [];
+    const end = new AbortController();
+    const client = new Client({ send: ({ ask }) => asked.push(ask), onMessage: () => undefined }, end.signal);
+    const store = storeOf("a", "b"); // the tokens of the cache that was shown before
+    const { value: facts } = store.facts;
+    store.facts.value = null;
+    readText(new AttentionRoom(store, client), state({ layer: 0 }), state(true), end.signal);
+    expect(asked).toEqual([]);
+    store.facts.value = facts && { ...facts, positions: 600, last: [599] };
+    expect(asked).toMatchObject([{ kind: "blend", rows: { start: 599, stop: 600 } }]);
+    end.abort();
+  });
+});
+
 describe("the attention tab", () => {
   const words = (root: HTMLElement): HTMLElement[] => all(root, ".rs-word");
   const line = (root: HTMLElement): string => text(root.querySelector(".rs-text-line"));
@@ -384,6 +400,24 @@ describe("the attention tab", () => {
     expect(card?.contains(document.activeElement)).toBe(true);
     key(document.activeElement, "Escape");
     expect([model.state.heads, card?.isConnected, document.activeElement?.className]).toEqual([[], false, place]);
+  });
+
+  it.each([
+    { key: "Escape" }, // removes the card
+    { key: "z", ctrlKey: true }, // replaces the sentence
+  ])("does not mark the row of a cell that was left after the key $key", async (pressed) => {
+    const { root, model, settled } = await open({ heads: ["L0H0", "L1H0"] });
+    await settled();
+    const matrix = root.querySelector<HTMLElement>(".rs-cards .rs-matrix");
+    matrix?.focus();
+    key(matrix, "ArrowUp");
+    key(matrix, "ArrowUp");
+    matrix?.dispatchEvent(new KeyboardEvent("keydown", { ...pressed, bubbles: true }));
+    matrix?.blur();
+    model.set("heads", ["L1H0"]);
+    await settled();
+    expect(all(root, ".rs-cards .rs-lane:not([hidden])")).toEqual([]);
+    expect(root.querySelector(".rs-axes.rs-has-active")).toBeNull();
   });
 
   it("requests only what is visible", async () => {

@@ -13,6 +13,7 @@ import { checkSnapshot } from "../src/snapshot/snapshot-check";
 import { againstKey, runNames } from "../src/state/comparison";
 import { isEstimated, valuesOf } from "../src/state/effects";
 import { read, SELECTABLE } from "../src/state/selectable";
+import { takeOut } from "../src/state/take-out";
 import type { EffectsReply } from "../src/wire/protocol.gen";
 import { isTurn, isTurnKernel, takeTurn, turnCode } from "../src/wire/turns";
 import { storeOf } from "./made";
@@ -132,6 +133,46 @@ describe("an effect for which the model is run", () => {
   });
 });
 
+describe("the effects of the stream", () => {
+  async function openedStream(traits: Parameters<typeof open>[0] = {}) {
+    const panel = await opened({ effect: "total", tab: "runs", ...traits });
+    await panel.settled();
+    button(panel.root, "Stream")?.click();
+    return panel;
+  }
+
+  it.each([
+    ["one target", {}],
+    ["each position’s own target", { wire_target: { contrasts: [], next_token: { versus: null } } }],
+  ])("have the token of each position above its column, as in the sentence: %s", async (_, traits) => {
+    const { root } = await openedStream(traits);
+    const tokens = all(root, ".rs-tokens [data-position]").map((node) => text(node.querySelector(".rs-text") ?? node));
+    const labels = (): HTMLElement[] => all(root, ".rs-stream .rs-sheet-tokens span");
+    await vi.waitFor(() => expect(labels()).toHaveLength(SHAPE.positions));
+    expect(labels().map(text)).toEqual(tokens);
+    const field = root.querySelector(".rs-stream .rs-sheet-field");
+    for (const to of ["Home", "End"]) {
+      key(field, "ArrowLeft");
+      key(field, to);
+      const lit = labels().filter((label) => label.classList.contains("rs-lit"));
+      expect(field?.getAttribute("aria-label")).toContain(`at ${lit.map(text).join()}:`);
+    }
+  });
+
+  it("are not in a stored picture, because its views do not show them", async () => {
+    const panel = await openedStream();
+    const ask = { kind: "effects", of: "stream" };
+    await vi.waitFor(() => expect(asked(panel, "effects").at(-1)).toMatchObject(ask));
+    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-stream-state"))).toContain("all 18 measured"));
+    let snapshot: Snapshot | null = null;
+    const detail: SnapshotRequest = { put: (made) => (snapshot = made) };
+    panel.el.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail }));
+    const kept = (snapshot as Snapshot | null)?.entries.map((entry) => entry.ask);
+    expect(kept).toContainEqual(expect.objectContaining({ kind: "effects", of: "heads" }));
+    expect(kept).not.toContainEqual(expect.objectContaining(ask));
+  });
+});
+
 describe("a run without some heads", () => {
   it("is made when the user asks, then compared; putting back the last head ends it", async () => {
     const panel = await opened({ heads: ["L1H1", "L2H0"] });
@@ -154,6 +195,19 @@ describe("a run without some heads", () => {
     expect([panel.kernel.runs(), panel.root.dataset["state"]]).toEqual([0, "ready"]);
     button(panel.root, "run again")?.click();
     await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("replayed"));
+  });
+
+  it.each([
+    [62, ["L8H0"], 63, null],
+    [63, ["L8H0", "L8H1"], 64, ["A run can be without at most 64 heads."]],
+    [64, ["L8H0"], 64, ["A run can be without at most 64 heads."]],
+  ])("is without at most 64 heads: %i are out, and %j are taken out", (count, heads, out, sentence) => {
+    const store = storeOf(["a"]);
+    const before = Array.from({ length: count }, (_, i) => `L${Math.floor(i / 8)}H${i % 8}`);
+    store.against.value = { without: before };
+    takeOut(store, heads);
+    expect(store.against.value?.without).toEqual([...before, ...heads].slice(0, out));
+    expect(store.sentence.value).toEqual(sentence);
   });
 
   it("has names, a key, and only heads that the model has", () => {

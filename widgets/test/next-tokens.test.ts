@@ -34,6 +34,33 @@ describe("what came next", () => {
     expect(text(root.querySelector(".rs-badge"))).toContain("5 of 5 positions add up");
   });
 
+  it.each([
+    { key: "Escape" },
+    { key: "z", ctrlKey: true }, // replaces the sentence
+  ])("forgets the neuron that is left, also after the key $key", async (pressed) => {
+    const kernel = recordedKernel();
+    const known: Kernel = (ask) => {
+      if (ask.kind === "neurons") return kernel({ ...ask, position: "last" });
+      if (ask.kind !== "next-tokens" || !ask.neurons?.length) return kernel(ask);
+      const answer = kernel({ ...ask, neurons: [] });
+      const rows = new Float32Array(ask.neurons.length * 6).fill(0.5);
+      return {
+        ...answer,
+        buffers: [buffer(0).slice().buffer, buffer(1).slice().buffer, rows.buffer, new ArrayBuffer(0)],
+      };
+    };
+    const { root, settled } = await open({ wire_target: NEXT, prompt: 0, ranking: "neurons" }, known);
+    await settled();
+    const colouredBy = (): string => text(root.querySelector(".rs-next-key"));
+    const neuron = await vi.waitFor(() => root.querySelector<HTMLElement>(".rs-neurons [data-at]") ?? expect.fail());
+    neuron.focus();
+    await vi.waitFor(() => expect(colouredBy()).toMatch(/L\dN\d+ adds to each token/));
+    neuron.dispatchEvent(new KeyboardEvent("keydown", { ...pressed, bubbles: true }));
+    neuron.blur();
+    await vi.waitFor(() => expect(colouredBy()).toContain("surprise"));
+    expect(root.querySelector(".rs-axes.rs-has-active")).toBeNull(); // no layer is highlighted
+  });
+
   it("asks for the head under the pointer if all heads are too many, and keeps its values", async () => {
     const kernel = recordedKernel();
     const few: Kernel = (ask) => {

@@ -81,15 +81,17 @@ describe("spread over prompts", () => {
   });
 });
 
-it("the spread of the target includes each prompt's own constant", () => {
-  const data = attributionOf([2], { by: "accumulated", labels: ["final_post"], prompts: 2, constant: 12 }, [
-    Math.SQRT2,
-  ]);
-  data.perPrompt = Float32Array.of(1, 3);
-  data.constants = Float32Array.of(10, 14);
+it.each([
+  ["are sent", Float32Array.of(1, 3), Float32Array.of(10, 14), Float32Array.of(11, 17)],
+  ["are too many to send", null, null, null],
+])("the spread of the target includes each prompt's own constant, if the values %s", (_, rows, constants, each) => {
+  // Values 3 above and 3 below 14. The kernel sends their deviation, √18; that of the rows alone is √2.
+  const reply = { by: "accumulated" as const, labels: ["final_post"], prompts: 2, constant: 12 };
+  const data = attributionOf([2], reply, [Math.sqrt(18)]);
+  [data.perPrompt, data.constants] = [rows, constants];
   const figures = promptSpreadOf(data, null, 2);
-  expect([figures?.mean, figures?.each]).toEqual([14, Float32Array.of(11, 17)]);
-  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5); // values 3 above and 3 below 14; for the rows alone √2
+  expect([figures?.mean, figures?.each]).toEqual([14, each]);
+  expect(figures?.std).toBeCloseTo(Math.sqrt(18), 5);
 });
 
 describe("a prompt's text", () => {

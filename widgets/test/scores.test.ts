@@ -85,3 +85,25 @@ describe("the ranking in the mean", () => {
     expect(reachOf([{ name: "b", value: 2 }])).toEqual({ own: 2, other: 0 });
   });
 });
+
+it.each<[string, Parameters<typeof open>[0], string]>([
+  ["what each head adds", {}, ""],
+  ["a score", { score: "previous" }, "by contribution; the map shows previous-token"],
+  [
+    "what feeds a head",
+    { feeds: { layer: 2, head: 1, source: 2, by: "key" } },
+    "by contribution; the map shows what feeds L2H1",
+  ],
+  ["an effect", { effect: "total" }, "by the total effect; hatched: estimated"],
+  ["an estimate", { effect: "estimate" }, "by the estimate of the total effect"],
+  [
+    "an effect of heads, not of neurons",
+    { effect: "total", ranking: "neurons" },
+    "by contribution; the map shows the total effect",
+  ],
+])("the ranking says what it ranks by, if the map shows something else: %s", async (_, traits, words) => {
+  const { root, settled } = await open(traits);
+  await settled();
+  const by = root.querySelector<HTMLElement>(".rs-ranked-by");
+  expect([text(by), by?.hidden]).toEqual([words, words === ""]);
+});

@@ -2,6 +2,7 @@
 // drawn.
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
+import recording from "../dev/recording.json";
 import { SNAPSHOT_EVENT } from "../src/snapshot/recorder";
 import { packed, type Snapshot } from "../src/snapshot/snapshot";
 import { checkSnapshot } from "../src/snapshot/snapshot-check";
@@ -59,6 +60,12 @@ const reply = (kind: string, field: string, to: Json | ((was: Json) => Json), by
   changed(["entries", entry(kind, by), "reply", field], typeof to === "function" ? to : () => to);
 const rows = (to: (was: ComponentTable) => ComponentTable): Json =>
   reply("attribute", "components", (was) => to(was as unknown as ComponentTable) as unknown as Json, "layer");
+/** The snapshot with a recorded request and its reply, which can be changed. */
+const also = (kind: string, to: (reply: Record<string, Json>) => Record<string, Json> = (reply) => reply): Json =>
+  changed(["entries"], (was) => {
+    const one = recording.entries.find(({ ask }) => ask.kind === kind) as unknown as { reply: Record<string, Json> };
+    return [...(was as Json[]), { ...one, reply: to(one.reply) }];
+  });
 const WRONG_ROWS = /“attribute” entry has values that do not match their names/;
 const floats = (...values: number[]): string => packed(new DataView(new Float32Array(values).buffer));
 const nested = (depth: number): Json => Array.from({ length: depth }).reduce<Json>((inner) => [inner], 1);
@@ -81,6 +88,10 @@ const kindOf = (value: Json | undefined): string =>
 
 describe("a snapshot from outside", () => {
   it("is accepted if it is valid", () => expect(checkSnapshot(structuredClone(whole)).trouble).toBeNull());
+
+  it.each(["segment-heads", "positions", "pairs", "features"])("is accepted with %s", (kind) =>
+    expect(checkSnapshot(also(kind)).trouble).toBeNull(),
+  );
 
   it("has the right types if it is accepted, whatever value any of its fields has", () => {
     const wrong: string[] = [];
@@ -131,6 +142,23 @@ describe("a snapshot from outside", () => {
       () => changed(["selection", "heads"], () => ["L9H0"]),
       /pinned/,
     ],
+    [
+      "with a ranked head that the model does not have",
+      () => also("segment-heads", (was) => ({ ...was, heads: (was["heads"] as Json[]).map(() => "L9H9") })),
+      /“segment-heads” entry has values that do not match their names/,
+    ],
+    ...["positions", "pairs", "features"].map((kind): [string, () => Json, RegExp] => [
+      `with a row for a head that the model does not have, in “${kind}”`,
+      () => {
+        const name = { positions: "components", pairs: "key", features: "row" }[kind] ?? "";
+        const rows = (was: Json | undefined): Json[] => (was as { kind: Json[] }).kind;
+        return also(kind, (was) => ({
+          ...was,
+          [name]: columnsOf(rows(was[name]).map(() => "L0H9")) as unknown as Json,
+        }));
+      },
+      new RegExp(`“${kind}” entry has `),
+    ]),
     ["with a million prompts", () => reply("describe", "prompts", 1_000_000), /1000000 prompts/],
     ["with a ranking of a million rows", () => changed(["selection", "top_k"], () => 1e6), /“selection.top_k”/],
     ["nested 5,000 deep", () => changed(["selection", "target"], () => nested(5000)), /nested too deeply/],

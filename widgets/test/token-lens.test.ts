@@ -72,6 +72,20 @@ describe("token lens", () => {
     expect(view?.hasAttribute("inert")).toBe(false);
   });
 
+  it("requests no refused tile again when another tile arrives, and still gives the reason", async () => {
+    const honest = enlargedKernel(LARGE);
+    const isRefused = ({ points }: Tile): boolean => points.includes("final_post");
+    const { root, model } = await open({ tab: "token-lens" }, (ask) =>
+      ask.kind === "token-lens" && isRefused(ask)
+        ? { failure: { code: "out-of-memory", message: "The tile is too large." } }
+        : honest(ask),
+    );
+    const isDrawn = (): boolean => all(root, ".rs-lens-cell").some((cell) => text(cell) !== "");
+    await vi.waitFor(() => expect(isDrawn()).toBe(true), PATIENT);
+    expect(tiles(model.asked).filter(isRefused)).toHaveLength(1);
+    expect(text(root.querySelector(".rs-token-lens .rs-view-trouble"))).toBe("The tile is too large.");
+  }, 30_000);
+
   it("has no rank if the target is a direction, and shows tokens as text", async () => {
     const honest = recordedKernel();
     const { root, settled } = await open(

@@ -83,7 +83,9 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         values = torch.cat([heads, values[parts:]])
     buffers = [float32(in_view(values))]
     if prompt is None and view.batch > 1:
-        buffers.append(float32(values.std(-1)))  # as `Attribution.std`
+        # A point of the lens with its constant is a value of the target. The constants of prompts may differ.
+        varying = values + result.constant if request.by == "accumulated" else values
+        buffers.append(float32(varying.std(-1)))
         if values.numel() <= _PER_PROMPT:
             buffers += [float32(values), float32(result.constant)]
             reply = msgspec.structs.replace(reply, per_prompt=True)

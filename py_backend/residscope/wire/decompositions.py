@@ -19,9 +19,9 @@ from residscope.wire.message import HeadNames, Listed, Reply, Request
 class Attribute(Request, frozen=True, tag="attribute"):
     """One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
 
-    For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
-    many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
-    constant of each prompt, float32 [prompt].
+    For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
+    of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
+    of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt].
     """
 
     takes_long = "large caches"

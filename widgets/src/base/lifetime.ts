@@ -18,8 +18,9 @@ export function child(parent: AbortSignal): AbortController {
   return controller;
 }
 
-/** Calls `body` after `ms` milliseconds, unless `signal` aborts earlier. */
+/** Calls `body` after `ms` milliseconds, unless `signal` aborts earlier or has already aborted. */
 export function later(ms: number, signal: AbortSignal, body: () => void): void {
+  if (signal.aborted) return;
   const timer = setTimeout(body, ms);
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
 }

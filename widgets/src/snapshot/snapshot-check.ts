@@ -11,7 +11,15 @@ import type { Ask } from "../wire/client";
 import { isWhole } from "../wire/components";
 import { isReplyTo } from "../wire/is-reply-to";
 import * as wire from "../wire/protocol.check.gen";
-import type { AttentionBuffer, CacheFacts, LensCell, PositionPair, SegmentLabel, Target } from "../wire/protocol.gen";
+import type {
+  AttentionBuffer,
+  CacheFacts,
+  ComponentTable,
+  LensCell,
+  PositionPair,
+  SegmentLabel,
+  Target,
+} from "../wire/protocol.gen";
 import { isRecorded, type RecordedKind } from "./requests";
 import { chartOf, type Entry, keyOf, PINNED, type Snapshot } from "./snapshot";
 
@@ -156,6 +164,24 @@ function checked(value: unknown): Snapshot {
   };
 }
 
+type Size = Pick<CacheFacts, "layers" | "heads">;
+
+/** Whether the model has a head of this name. */
+function isHead(name: string, { layers, heads }: Size): boolean {
+  const head = parseHead(name);
+  return head !== null && isIndex(head.layer, layers) && isIndex(head.head, heads);
+}
+
+/** Whether a table of components is complete, and the model has their layers and heads. */
+function areComponents(table: ComponentTable, { layers, heads }: Size): boolean {
+  const isThere = (kind: number, row: number): boolean => {
+    const [layer = null, index = null] = [table.layer[row], table.index[row]];
+    const most = table.kinds[kind] === "head" ? heads : Infinity;
+    return (layer === null || isIndex(layer, layers)) && (index === null || isIndex(index, most));
+  };
+  return isWhole(table) && table.kind.every(isThere);
+}
+
 const OTHER_MODEL = "it has a target that its model does not have";
 
 /** Whether the prompts have this position. They always have “last”. */
@@ -198,10 +224,6 @@ function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "pr
   const { layers, heads, prompts, positions } = shape;
   const { prompt = null, position = "last", layer = null, target, top_k = 5, heads: pinned = [] } = selection;
   const isNullOrIndex = (index: number | null, count: number): boolean => index === null || isIndex(index, count);
-  const isHead = (name: string): boolean => {
-    const parsed = parseHead(name);
-    return parsed !== null && isIndex(parsed.layer, layers) && isIndex(parsed.head, heads);
-  };
   ensure(
     isNullOrIndex(prompt, prompts) && isPosition(position, positions) && isNullOrIndex(layer, layers),
     "its selection is not in its cache",
@@ -227,7 +249,7 @@ function checkSelection({ selection, preview }: Pick<Snapshot, "selection" | "pr
   ensureCount("rows of the ranking", top_k, 1, MAX.topK);
   ensureCount("pinned heads", pinned.length, 0, MAX.pinned);
   ensure(
-    [...pinned, ...(preview === null || preview === undefined ? [] : [preview])].every(isHead),
+    [...pinned, ...(preview === null || preview === undefined ? [] : [preview])].every((name) => isHead(name, shape)),
     "its model does not have all of the pinned heads",
   );
   ensure(new Set(pinned).size === pinned.length, "a head is pinned twice");
@@ -249,7 +271,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
     ensureMatch(holds, `its “${kind}” entry has the reply to another request`);
   if ("components" in reply) {
     ensureCount(`rows in its “${kind}” entry`, reply.components.kind.length, 0, cells + maxOtherRows(layers));
-    ensureMatch(isWhole(reply.components) && reply.components.layer.every((layer) => layer === null || layer < layers));
+    ensureMatch(areComponents(reply.components, facts));
   }
   ensureAnswer(isReplyTo(ask as Ask, reply as Reply));
   if ("prompt" in ask) ensureAnswer(ask.prompt === null || ask.prompt === undefined || isIndex(ask.prompt, prompts));
@@ -259,7 +281,8 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       return ensureMatch(
         bytes.length === 0 &&
           reply.missing.length <= MAX.texts &&
-          (reply.points === undefined || (isWhole(reply.points) && reply.points.kind.length <= MAX.texts * 4)),
+          (reply.points === undefined ||
+            (areComponents(reply.points, facts) && reply.points.kind.length <= MAX.texts * 4)),
       );
     case "tokens":
       return ensureMatch(
@@ -365,13 +388,14 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       );
     case "pairs": {
       const [down, across] = [reply.query.kind.length, reply.key.kind.length];
-      ensureAnswer(down <= MAX.topK && across <= MAX.topK && isWhole(reply.query) && isWhole(reply.key));
+      ensureAnswer(down <= MAX.topK && across <= MAX.topK && areComponents(reply.query, facts));
+      ensureAnswer(areComponents(reply.key, facts));
       return ensureMatch(bytes.length === 1 && bytes[0] === (down + 1) * (across + 1) * 4);
     }
     case "features": {
       const rows = reply.components.kind.length;
       ensureAnswer(reply.prompts === (ask.prompt === null || ask.prompt === undefined ? prompts : 1));
-      ensureAnswer(isWhole(reply.components) && isWhole(reply.row) && reply.row.kind.length === 1);
+      ensureAnswer(areComponents(reply.row, facts) && reply.row.kind.length === 1);
       ensureMatch(rows > 0 && rows <= 2 * MAX.topK && reply.links.length === rows && reply.tolerance >= 0);
       return ensureMatch(bytes.length === 2 && bytes.every((size) => size === rows * 4));
     }
@@ -398,7 +422,7 @@ function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFacts): vo
       const { destination, source, heads: names, count } = reply;
       ensureMatch(isIndex(source, positions) && (destination === null || isIndex(destination, positions)));
       ensureMatch(names.length <= MAX.topK && count >= names.length && bytes.length === 1);
-      return ensureMatch(bytes[0] === names.length * 4 && names.every((name) => parseHead(name) !== null));
+      return ensureMatch(bytes[0] === names.length * 4 && names.every((name) => isHead(name, facts)));
     }
     default:
       return kind satisfies never;

@@ -5,7 +5,7 @@ import type { AttributionReply } from "../wire/protocol.gen";
 export interface Attribution {
   reply: AttributionReply;
   rows: Float32Array;
-  /** The standard deviations over prompts; null for a single prompt. */
+  /** The standard deviations over prompts (for "accumulated" those of row + constant); null for a single prompt. */
   std: Float32Array | null;
   /** [component, prompt], row-major; null for a single prompt, or if there are too many values to send. */
   perPrompt: Float32Array | null;

@@ -404,6 +404,7 @@ export class Store extends SelectionSignals {
       this.hoveredHead.value = null;
       this.hoveredToken.value = null;
       this.hoveredLayer.value = null;
+      this.hoveredNeuron.value = null;
       this.sentence.value = null;
     });
     if (heads.length > 0 || preview !== null) this.#undo.keep({ heads, preview });

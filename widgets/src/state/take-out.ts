@@ -14,9 +14,11 @@ export function toTakeOut(store: Store): string[] {
 
 /** Compares with a run without these heads and those taken out before. The user asks for it, so the model is run. */
 export function takeOut(store: Store, heads: string[]): void {
-  if (heads.length === 0 || store.isSaved.peek()) return;
+  if (store.isSaved.peek()) return;
   const already = store.against.peek()?.without ?? [];
-  compareWithout(store, [...already, ...heads]);
+  const more = heads.slice(0, MOST - already.length);
+  if (more.length < heads.length) store.sentence.value = [`A run can be without at most ${MOST} heads.`];
+  if (more.length > 0) compareWithout(store, [...already, ...more]);
 }
 
 export function putBack(store: Store, head: string): void {

@@ -72,9 +72,9 @@ export interface ReadTokens {
 /**
  * One decomposition, for one prompt or averaged. Buffer 0 of the reply is float32 [component].
  *
- *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]. Unless there are too
- *     many values (`per_prompt`), buffer 2 has the rows of each prompt, float32 [component, prompt], and buffer 3 the
- *     constant of each prompt, float32 [prompt].
+ *     For the mean over several prompts, buffer 1 is the standard deviation, float32 [component]: for `accumulated` that
+ *     of row + constant, otherwise that of the row. Unless there are too many values (`per_prompt`), buffer 2 has the rows
+ *     of each prompt, float32 [component, prompt], and buffer 3 the constant of each prompt, float32 [prompt].
  */
 export interface Attribute {
   kind: "attribute";
@@ -610,7 +610,7 @@ export interface ChooseTarget {
   padding?: "found" | "none";
 }
 /**
- * Requests what a user could take as the target: variables of the kernel with answer tokens, and a panel's target.
+ * Requests what could be the target: the kernel's variables with answer tokens, and a panel's target.
  */
 export interface FindAnswers {
   kind: "answers";
@@ -1535,4 +1535,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "d6760d7d9f7d";
+export const WIRE = "ed81c8341b70";

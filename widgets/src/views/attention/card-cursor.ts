@@ -93,12 +93,13 @@ export function mountCursor(
     place(bar, k !== null, 0, (k ?? 0) - left, span, 1);
   });
 
-  const select = (next: Cell | null): void =>
+  let lit: number | null = null;
+  const select = (next: Cell): void =>
     batch(() => {
       cursor.value = next;
-      pointed.value = next?.q ?? null;
-      store.hoveredToken.value = next?.k ?? null;
-      store.hoveredLayer.value = next ? (parseHead(shown.peek()?.head ?? "")?.layer ?? null) : null;
+      pointed.value = next.q;
+      store.hoveredToken.value = next.k;
+      store.hoveredLayer.value = lit = parseHead(shown.peek()?.head ?? "")?.layer ?? null;
     });
   watch(signal, () => {
     const at = cursor.value;
@@ -126,12 +127,17 @@ export function mountCursor(
     tip.classList.toggle("rs-tip-below", at.q - top < span * 0.12);
   });
   const leave = (): void => {
-    if (cursor.peek() === null) return;
-    // When the user scrolls with the keyboard, the pointer can leave after another card has set the sentence. That
-    // sentence stays.
-    if (store.sentence.peek() !== said) return void (cursor.value = null);
-    select(null);
-    store.sentence.value = null;
+    const at = cursor.peek();
+    if (at === null) return;
+    // When the user scrolls with the keyboard, the pointer can leave after another card has set the sentence and the
+    // highlights. What another card has set stays.
+    batch(() => {
+      cursor.value = null;
+      if (pointed.peek() === at.q) pointed.value = null;
+      if (store.hoveredToken.peek() === at.k) store.hoveredToken.value = null;
+      if (store.hoveredLayer.peek() === lit) store.hoveredLayer.value = null;
+      if (store.sentence.peek() === said) store.sentence.value = null;
+    });
   };
   signal.addEventListener("abort", leave, { once: true });
 

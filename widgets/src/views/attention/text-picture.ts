@@ -74,7 +74,12 @@ export function readText(
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(false);
-  const wantedKey = computed(() => JSON.stringify(wanted.value)); // equal choices cause no new request
+  /** The row that is requested of a blend of a long prompt; null for a blend of a cache that is not described yet. */
+  const line = computed(() => {
+    if ("heads" in wanted.value) return {};
+    return store.facts.value && lineOf(store.facts.value.positions, store.destination.value ?? 0);
+  });
+  const wantedKey = computed(() => JSON.stringify([wanted.value, line.value])); // equal choices cause no new request
   let requests = 0;
 
   watch(signal, () => {
@@ -146,10 +151,10 @@ export function readText(
   }
 
   async function readBlend(chosen: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
-    if (!store.settled.peek()) return null;
     // For a long prompt, only one line is requested here. Its reply has the number of heads and the notes.
-    const line = lineOf(store.tokens.peek().length, store.destination.peek() ?? 0);
-    const ask = untracked(() => blend(store.shown, chosen.layer, weighting, line));
+    const part = line.peek();
+    if (!store.settled.peek() || part === null) return null;
+    const ask = untracked(() => blend(store.shown, chosen.layer, weighting, part));
     const result = await client.latest("text blend", ask);
     if (!result) return null;
     const { positions, heads, notes } = result.reply;

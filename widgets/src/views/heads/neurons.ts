@@ -80,16 +80,19 @@ export function mountNeurons(parent: HTMLElement, store: Store, signal: AbortSig
 
   // For the neuron under the pointer or with the focus: shows its sentence, and highlights its layer in the charts.
   let said: Sentence | null = null;
+  let lit: number | null = null;
   watch(signal, () => {
     const neuron = cursor.value === null || store.ranking.value !== "neurons" ? undefined : ranked.value[cursor.value];
     const quantity = store.quantity.value;
     untracked(() => {
       if (!neuron && said === null) return;
-      if (!neuron && store.sentence.value !== said) return void (said = null); // another view has replaced the sentence
+      // A sentence or layer that something else has set in the meantime stays.
+      const [isSaid, isLit] = [store.sentence.value === said, store.hoveredLayer.value === lit];
       said = neuron ? sentence(neuron, limitOf(ranked.value.map(({ value }) => value)), quantity) : null;
-      store.sentence.value = said;
+      lit = (neuron && components.value[cursor.value ?? 0]?.layer) ?? null;
+      if (neuron || isSaid) store.sentence.value = said;
+      if (neuron || isLit) store.hoveredLayer.value = lit;
       store.hoveredNeuron.value = neuron?.name ?? null;
-      store.hoveredLayer.value = (neuron && components.value[cursor.value ?? 0]?.layer) ?? null;
     });
   });
 

@@ -1,6 +1,6 @@
 // The ranking: the heads or neurons that add most and take away most. The user chooses heads or neurons, and how many.
 import { html, render } from "lit-html";
-import { plural } from "../../base/format";
+import { headName, plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { scoreName } from "../../state/map-picture";
 import type { Ranking, Store } from "../../state/store";
@@ -20,7 +20,6 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
   const choice = element("div", "rs-rank-choice");
   // Both views share one place, so that the box keeps its height when the user switches.
   const views = { heads: element("div", "rs-rank-view"), neurons: element("div", "rs-rank-view") };
-  // Says what the heads are ranked by, if the map shows a score or an effect other than the direct one.
   const by = element("p", "rs-ranked-by", { hidden: "" });
   parent.append(title, choice, by, element("div", "rs-rank-views", {}, views.heads, views.neurons));
 
@@ -39,15 +38,9 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
   });
 
   watch(signal, () => {
-    const score = store.score.value;
-    const effect = store.effectShown.value;
-    by.hidden = score === null && effect === "direct";
-    by.textContent =
-      score !== null
-        ? `by contribution; the map shows ${scoreName(score)}`
-        : effect === "estimate"
-          ? "by the estimate of the total effect"
-          : `by the ${effect} effect; hatched: estimated`;
+    const words = rankedBy(store);
+    by.hidden = words === null;
+    by.textContent = words ?? "";
   });
 
   watch(signal, () => {
@@ -90,4 +83,24 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
 
   mountTopHeads(views.heads, store, signal);
   mountNeurons(views.neurons, store, signal);
+}
+
+/** By what heads or neurons are ranked, if the map shows anything but contributions; otherwise null. */
+function rankedBy(store: Store): string | null {
+  const [score, feeds, effect] = [store.score.value, store.feeds.value, store.effectShown.value];
+  const shows =
+    feeds !== null
+      ? `what feeds ${headName(feeds.layer, feeds.head)}`
+      : score !== null
+        ? scoreName(score)
+        : effect === "estimate"
+          ? "the estimate of the total effect"
+          : effect === "direct"
+            ? null
+            : `the ${effect} effect`;
+  if (shows === null) return null;
+  // No run measures the effects of neurons.
+  const isRanked = effect !== "direct" && store.ranking.value === "heads";
+  if (!isRanked) return `by contribution; the map shows ${shows}`;
+  return effect === "estimate" ? `by ${shows}` : `by ${shows}; hatched: estimated`;
 }

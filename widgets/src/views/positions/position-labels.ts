@@ -1,4 +1,4 @@
-// The labels of the position map: tokens above the columns, and components next to the rows. If there is no room for
+// The labels of maps over positions: tokens above the columns, and components next to the rows. If there is no room for
 // all of them, only some are shown.
 import { html, nothing, type TemplateResult } from "lit-html";
 import { signed } from "../../base/format";
@@ -21,20 +21,26 @@ export function shownLabels(count: number, distance: number, marked: (number | n
   return Array.from({ length: count }, (_, i) => i).filter((i) => always.includes(i) || (i % step === 0 && isFree(i)));
 }
 
-export function columnLabels(store: Store, columns: number, width: number, hovered: number | null): TemplateResult {
+/** `shift` is 1 if the label of a column is the token after its position; otherwise 0. */
+export function columnLabels(
+  store: Store,
+  columns: number,
+  width: number,
+  hovered: number | null,
+  shift: 0 | 1,
+): TemplateResult {
   const destination = store.destination.value;
   const tokens = store.tokens.value;
-  const each = store.asksEach.value ? 1 : 0; // 1: the label of a column is the next token
   const marked =
     hovered !== null && destination !== null && Math.abs(hovered - destination) * width < LABEL
       ? [hovered]
       : [hovered, destination];
   return html`${shownLabels(columns, width, marked).map((i) => {
     const classes = `${i === destination ? "rs-marked" : ""} ${i === hovered ? "rs-lit" : ""} ${
-      tokens[i + each]?.padding ? "rs-padding" : ""
+      tokens[i + shift]?.padding ? "rs-padding" : ""
     }`;
-    if (i + each >= tokens.length && each > 0) return nothing;
-    const name = store.tokenName(i + each);
+    if (i + shift >= tokens.length && shift > 0) return nothing;
+    const name = store.tokenName(i + shift);
     return html`<span class=${classes} dir="auto" style="left:${(i + 0.5) * width}px">${name}</span>`;
   })}`;
 }

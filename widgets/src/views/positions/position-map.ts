@@ -56,7 +56,7 @@ export function mountPositionMap(
   parent.append(scroller);
 
   /** 1 if each position has its own target: then a column belongs to the token after its position. Otherwise 0. */
-  const each = (): number => (store.asksEach.value ? 1 : 0);
+  const each = (): 0 | 1 => (store.asksEach.value ? 1 : 0);
   const hoveredColumn = (): number | null => {
     const token = store.hoveredToken.value;
     return token === null || token < each() ? null : token - each();
@@ -121,7 +121,7 @@ export function mountPositionMap(
     );
     ownLabel.title =
       `The model’s own ${store.quantity.value} at each position; the tallest bar is ` + `${signed(tallest, tallest)}.`;
-    render(columnLabels(store, size.value.columns, cellWidth, active?.column ?? hoveredColumn()), tokens);
+    render(columnLabels(store, size.value.columns, cellWidth, active?.column ?? hoveredColumn(), each()), tokens);
     render(html`${rowLabels(shown?.reply ?? null, cellHeight, active?.row ?? null, isNarrow, store)}`, names);
   });
 

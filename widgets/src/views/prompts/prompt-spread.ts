@@ -73,11 +73,5 @@ export function promptSpreadOf(data: Attribution | null, head: string | null, he
   const spread = spreadOf(data, data.rows.length - 1);
   if (!spread) return null;
   const each = spread.each?.map((value, prompt) => value + (data.constants?.[prompt] ?? NaN)) ?? null;
-  return { ...spread, mean: spread.mean + data.reply.constant, std: each ? deviation(each) : spread.std, each, head };
-}
-
-/** The sample standard deviation, as in Python. */
-function deviation(values: Float32Array): number {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1));
+  return { ...spread, mean: spread.mean + data.reply.constant, each, head };
 }

@@ -5,7 +5,7 @@ import { html, nothing, render, svg } from "lit-html";
 import { plural, signed } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { type ReadPicture, shownAs } from "../../export/pictures";
-import { attentionOfRuns, COMPARED_HEADS, effects } from "../../state/questions";
+import { attentionOfRuns, COMPARED_HEADS } from "../../state/questions";
 import { nearestTo, type Scatter, type Spot, scatterOf, scatterOfEffects, spotOf, within } from "../../state/scatter";
 import type { Store } from "../../state/store";
 import { alignOffer } from "../../ui/align-offer";
@@ -45,7 +45,7 @@ export const runs: TabView = {
   isThere: ({ against, effect }) => against.value !== null || effect.value !== "direct",
   // The scatter plot shows the comparison of heads, which the charts request.
   requests: ({ shown }) => shown.heads.slice(0, COMPARED_HEADS).flatMap((head) => attentionOfRuns(shown, head) ?? []),
-  options: ({ shown }) => [effects(shown, "stream")],
+  options: () => [], // a saved page does not show the effects of the stream, so it does not contain them
   mount,
 };
 

@@ -144,7 +144,8 @@ export function mountStream(
   watch(signal, () => {
     const { columns, cellWidth } = size.value;
     if (!inSight.value) return render(nothing, tokens);
-    render(columnLabels(store, columns, cellWidth, cell.value?.column ?? store.hoveredToken.value), tokens);
+    // The stream is replaced at the token of the column, also if the target is about the token after it.
+    render(columnLabels(store, columns, cellWidth, cell.value?.column ?? store.hoveredToken.value, 0), tokens);
   });
 
   const marks = {

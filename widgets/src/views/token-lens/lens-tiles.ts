@@ -52,6 +52,8 @@ export class LensTiles {
   #selection: LensSelection | null = null;
   /** The ids of the visible tiles. */
   #visible: string[] = [];
+  /** Whether a tile was refused. Then nothing is requested until the visible cells or the selection change. */
+  #isRefused = false;
   /** For each lane, the tile that is requested at present. */
   readonly #requests = new Map<number, string>();
   readonly #tiles = new Lru<string, ReceivedTile>(MAX_TILES);
@@ -66,6 +68,7 @@ export class LensTiles {
   request(selection: LensSelection | null, visible: VisibleCells | null): void {
     this.#selection = selection;
     this.#visible = selection && visible ? tilesIn(selection, visible) : [];
+    this.#isRefused = false;
     this.#requestMissing();
   }
 
@@ -89,7 +92,9 @@ export class LensTiles {
   #requestMissing(): void {
     const missing = this.#missing();
     if (this.#selection && missing.length === 0) this.trouble.value = null; // all visible tiles were received earlier
-    untracked(() => (this.waiting.value = missing.length > 0 && this.trouble.value === null));
+    const isWaiting = missing.length > 0 && !this.#isRefused;
+    untracked(() => (this.waiting.value = isWaiting && this.trouble.value === null));
+    if (!isWaiting) return;
     const requested = new Set(this.#requests.values());
     for (let lane = 0; lane < MAX_REQUESTS; lane += 1) {
       if (this.#requests.has(lane)) continue;
@@ -102,7 +107,6 @@ export class LensTiles {
 
   async #ask(lane: number, id: string, selection: LensSelection): Promise<void> {
     this.#requests.set(lane, `${id} ${selection.key}`);
-    let isRefused = false;
     try {
       const result = await this.client.latest<"token-lens" | "compare-token-lens">(
         `token lens ${lane}`,
@@ -111,18 +115,18 @@ export class LensTiles {
       if (result && !this.signal.aborted && selection.key === this.#selection?.key) {
         this.#tiles.set(id, { key: selection.key, ...received(result.reply) });
         this.notes = result.reply.notes;
-        this.trouble.value = null;
+        if (!this.#isRefused) this.trouble.value = null;
         this.version.value += 1;
       }
     } catch (error) {
-      isRefused = selection.key === this.#selection?.key;
-      if (isRefused && !this.signal.aborted && !isOutdated(error, this.store))
-        this.trouble.value = error instanceof Error ? error.message : String(error);
+      if (selection.key === this.#selection?.key) {
+        this.#isRefused = true;
+        if (!this.signal.aborted && !isOutdated(error, this.store))
+          this.trouble.value = error instanceof Error ? error.message : String(error);
+      }
     } finally {
       this.#requests.delete(lane);
-      // After a refusal, nothing is requested until the visible cells or the selection change.
-      if (isRefused) untracked(() => (this.waiting.value = false));
-      else if (!this.signal.aborted) this.#requestMissing();
+      if (!this.signal.aborted) this.#requestMissing();
     }
   }
 }

@@ -1,0 +1,19 @@
+import { signal as state } from "@preact/signals-core";
+import { describe, expect, it, vi } from "vitest";
+import { later, until, watch } from "../src/base/lifetime";
+
+describe("a lifetime that has already ended", () => {
+  it.each<[string, (ended: AbortSignal, body: () => void) => unknown]>([
+    ["a watcher", watch],
+    ["a timer", (ended, body) => later(0, ended, body)],
+  ])("never calls %s", (_, start) => {
+    vi.useFakeTimers();
+    const body = vi.fn();
+    start(AbortSignal.abort(), body);
+    vi.runAllTimers();
+    vi.useRealTimers();
+    expect(body).not.toHaveBeenCalled();
+  });
+
+  it("waits for nothing", () => expect(until(state(false), AbortSignal.abort())).resolves.toBeUndefined());
+});
