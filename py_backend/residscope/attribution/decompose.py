@@ -234,9 +234,7 @@ def _points(readout: Readout, query: Query, to_explain: Tensor | None, logits: T
     rows = read_rows(readout, plan, again=query.again)
     total, at_end = rows.values[-1], structure.point
     is_end = at_end in rows.components and not (maps is not None and maps.is_mapped(at_end))
-    largest = gap(
-        to_explain if is_end else None, total
-    )  # other points do not give the value
+    largest = gap(to_explain if is_end else None, total)  # other points do not give the value
     is_finite = math.isfinite(largest) and bool(rows.values.isfinite().all())  # every row, not only the last
     tolerance = stream_tolerance(readout, total, logits)
     return _Compared(structure, plan, rows, total, tolerance, largest, is_finite, [] if maps is None else maps.notes())
