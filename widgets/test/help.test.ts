@@ -9,6 +9,7 @@ import { chapterFor, type Part } from "../src/state/help-chapter";
 import type { Store } from "../src/state/store";
 import { markdown } from "../src/ui/markdown";
 import { HELP_EVENT } from "../src/views/header/help";
+import { chapterOfTheTab } from "../src/views/tabs";
 import { storeOf } from "./made";
 import { key, open, text } from "./open";
 
@@ -66,7 +67,7 @@ describe("the chapter that Help opens", () => {
   const of = (part: Part | null, change: (store: Store) => void = () => {}): Chapter => {
     const store = storeOf([" a", " b"]);
     change(store);
-    return chapterFor(part, store);
+    return chapterFor(part, store, chapterOfTheTab(store));
   };
 
   it.each<[Part | null, Chapter, ((store: Store) => void)?]>([

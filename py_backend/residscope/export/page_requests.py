@@ -72,7 +72,6 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
     """What is one click away: all heads and all prompts."""
     shown = views.shown
     current, *others = views.prompts
-    maps: list[Decomposition] = ["layer", "accumulated", "head"]
     for prompt in others:
         yield "some prompts", views.figures(prompt, shown.position) + views.segments(prompt)
     yield from each("the attention of some heads", views.attention(strongest, current, shown.weighting))
@@ -81,7 +80,10 @@ def _of_all_heads(views: Views, ranked: list[str], strongest: list[str]) -> Iter
     for prompt in others:
         requests = views.attention(ranked, prompt, shown.weighting)
         yield from each("the attention in some of the other prompts", requests)
-    yield from each("some position maps", [views.position_map(by, ranked, at) for at in views.prompts for by in maps])
+    yield from each(
+        "some position maps",
+        [views.position_map(by, ranked, at) for at in views.prompts for by in get_args(Decomposition)],
+    )
     if shown.tab == "segments":
         yield from each(SEGMENTS, views.segment_maps(strongest))
     yield from each(SMALL, views.in_small(shown.weighting))

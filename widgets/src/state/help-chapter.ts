@@ -1,7 +1,6 @@
 // Which chapter of the documentation explains what is on screen.
 import type { Chapter } from "../base/chapters";
 import type { Store } from "./store";
-import { isInside } from "./target";
 
 /** A part of the panel, by the class of its element. */
 export const PARTS = [
@@ -18,8 +17,8 @@ export const PARTS = [
 ] as const;
 export type Part = (typeof PARTS)[number];
 
-/** The chapter about a part of the panel; null means the whole panel. */
-export function chapterFor(part: Part | null, store: Store): Chapter {
+/** The chapter about a part of the panel; null means the whole panel. `ofTab` is the chapter about the open tab. */
+export function chapterFor(part: Part | null, store: Store, ofTab: Chapter): Chapter {
   switch (part) {
     case "menu":
       return "exports";
@@ -40,9 +39,9 @@ export function chapterFor(part: Part | null, store: Store): Chapter {
     case "rank":
       return ofHeads(store) ?? "panel";
     case "lower":
-      return ofTab(store);
+      return ofTab;
     case null:
-      return ofHeads(store) ?? ofTab(store);
+      return ofHeads(store) ?? ofTab;
   }
 }
 
@@ -53,28 +52,3 @@ function ofHeads(store: Store): Chapter | null {
   if (store.against.peek() !== null) return "comparing";
   return store.asksEach.peek() ? "next-token" : null;
 }
-
-function ofTab(store: Store): Chapter {
-  switch (store.tab.peek()) {
-    case "why":
-      return "why";
-    case "runs":
-      return store.against.peek() === null ? "causes" : "comparing";
-    case "token-lens":
-      return store.facts.peek()?.lens ? "lenses" : "mathematics";
-    case "positions":
-      return "mathematics";
-    case "segments":
-      return "segments";
-    case "features":
-      return "sae-features";
-    case "prompts":
-      return "panel";
-    case "attention":
-      if (isInside(store.target.peek())) return "why";
-      return (store.facts.peek()?.positions ?? 0) > LONG ? "long-prompts" : "panel";
-  }
-}
-
-/** Longer prompts are drawn down-sampled. */
-const LONG = 512;

@@ -1,4 +1,5 @@
 // A view below the charts. `tabs.ts` has the list of all views.
+import type { Chapter } from "../base/chapters";
 import type { ReadPicture } from "../export/pictures";
 import type { Scene } from "../state/questions";
 import type { Store } from "../state/store";
@@ -9,6 +10,8 @@ export interface TabView {
   /** The text and the tooltip of the tab. */
   readonly name: string;
   readonly tip: string;
+  /** The chapter of the documentation that "Help" opens. */
+  readonly chapter: (store: Store) => Chapter;
   /** Whether the tab is shown. Without this function, it is always shown. */
   readonly isThere?: (store: Store) => boolean;
   /** What the view requests, in addition to the requests for the charts and the pinned heads. */

@@ -2,11 +2,12 @@
 
 import { computed } from "@preact/signals-core";
 import { html, render } from "lit-html";
+import type { Chapter } from "../base/chapters";
 import { keysOf } from "../base/keys-of";
 import { element, watch } from "../base/lifetime";
 import { offer } from "../export/pictures";
 import type { Scene } from "../state/questions";
-import type { Tab } from "../state/store";
+import type { Store, Tab } from "../state/store";
 import type { Ask } from "../wire/client";
 import { attention } from "./attention/attention";
 import type { AttentionRoom } from "./attention/attention-room";
@@ -90,6 +91,11 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
     },
     { signal },
   );
+}
+
+/** The chapter of the documentation about the open tab. */
+export function chapterOfTheTab(store: Store): Chapter {
+  return VIEWS[store.tab.peek()].chapter(store);
 }
 
 /** The requests of the open tab, in addition to those of the charts and of the pinned heads. */

@@ -5,6 +5,7 @@ import { everything } from "../../draw/plane";
 import { type ReadPicture, type ShownPicture, shownAs } from "../../export/pictures";
 import { inOne, inSmall } from "../../state/questions";
 import type { Presentation, Store } from "../../state/store";
+import { isInside } from "../../state/target";
 import type { TabView } from "../tab-view";
 import { mountAllHeads } from "./all-heads";
 import { mountCards } from "./attention-cards";
@@ -19,10 +20,17 @@ import { mountReadAhead } from "./read-ahead";
 export const attention: TabView = {
   name: "Attention",
   tip: "Where heads look, and what they contribute",
+  chapter: (store) => {
+    if (isInside(store.target.peek())) return "why";
+    return (store.facts.peek()?.positions ?? 0) > LONG ? "long-prompts" : "panel";
+  },
   requests: (scene) => (scene.shown.presentation === "all" ? inSmall(scene) : []),
   options: (scene) => (scene.shown.presentation === "text" ? inOne(scene) : []),
   mount,
 };
+
+/** Longer prompts are drawn down-sampled. */
+const LONG = 512;
 
 function mount(parent: HTMLElement, controls: HTMLElement, room: AttentionRoom, signal: AbortSignal): ReadPicture {
   const { store } = room;

@@ -29,6 +29,7 @@ const LANE = "features";
 export const features: TabView = {
   name: "Features",
   tip: "What the features of an SAE or a transcoder add to the target",
+  chapter: () => "sae-features",
   isThere: ({ facts }) => (facts.value?.saes ?? []).length > 0,
   requests: ({ shown, facts }) => featuresOf(shown, facts.saes),
   options: () => [],

@@ -9,6 +9,7 @@ import type { Store } from "../../state/store";
 import { mountHelp } from "../../ui/help";
 import { closeElsewhere } from "../../ui/popover";
 import type { Client } from "../../wire/client";
+import { chapterOfTheTab } from "../tabs";
 
 /** The event that asks the host of a panel for the chapter `detail`. A host that opens it calls `preventDefault`. */
 export const HELP_EVENT = "residscope-help";
@@ -84,7 +85,11 @@ export function mountHelpButton(
     button.setAttribute("aria-expanded", String(open.value));
     if (!open.value) end.abort();
   });
-  button.addEventListener("click", () => (open.peek() ? hide() : show(chapterFor(part, store))), { signal });
+  button.addEventListener(
+    "click",
+    () => (open.peek() ? hide() : show(chapterFor(part, store, chapterOfTheTab(store)))),
+    { signal },
+  );
   parent.addEventListener(
     "keydown",
     (event) => {
@@ -100,7 +105,7 @@ export function mountHelpButton(
       const isModified = event.altKey || event.ctrlKey || event.metaKey;
       if (event.key !== "?" || isModified || isInText(event)) return;
       event.preventDefault();
-      show(chapterFor(part, store));
+      show(chapterFor(part, store, chapterOfTheTab(store)));
     },
     { signal },
   );

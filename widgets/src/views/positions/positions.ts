@@ -35,6 +35,7 @@ const BUTTONS: Record<By, [text: string, tooltip: string]> = {
 export const positions: TabView = {
   name: "Positions",
   tip: "What each component adds at each position",
+  chapter: () => "mathematics",
   requests: ({ shown, ranked }) => (shown.by === "head" && ranked.length === 0 ? [] : [positionMap(shown, ranked)]),
   options: () => [],
   mount,

@@ -20,6 +20,7 @@ import { PROMPTS } from "./prompts-export";
 export const prompts: TabView = {
   name: "Prompts",
   tip: "How the values vary from prompt to prompt",
+  chapter: () => "panel",
   isThere: ({ facts }) => (facts.value?.prompts ?? 1) > 1,
   requests: ({ shown, facts }) =>
     facts.prompts > 1 ? (["accumulated", "head"] as const).map((by) => ofEachPrompt(shown, by)) : [],

@@ -42,6 +42,7 @@ const NOT_SAVED = "The effects of the stream need runs of the model: they are no
 export const runs: TabView = {
   name: "Runs",
   tip: "Two compared runs, or direct and total effects, head by head",
+  chapter: (store) => (store.against.peek() === null ? "causes" : "comparing"),
   isThere: ({ against, effect }) => against.value !== null || effect.value !== "direct",
   // The scatter plot shows the comparison of heads, which the charts request.
   requests: ({ shown }) => shown.heads.slice(0, COMPARED_HEADS).flatMap((head) => attentionOfRuns(shown, head) ?? []),

@@ -18,6 +18,7 @@ import { SEGMENT_MAP } from "./segments-export";
 export const segments: TabView = {
   name: "Segments",
   tip: "Which segments of the prompt heads read",
+  chapter: () => "segments",
   isThere: ({ segments, isMean }) => segments.value !== null && !isMean.value,
   requests: (scene) => [
     ...[segmentHeads(scene) ?? []].flat(),

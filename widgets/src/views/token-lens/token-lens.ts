@@ -24,6 +24,7 @@ import { TOKEN_LENS } from "./token-lens-export";
 export const tokenLens: TabView = {
   name: "Token lens",
   tip: "The likeliest tokens at each layer and position",
+  chapter: (store) => (store.facts.peek()?.lens ? "lenses" : "mathematics"),
   requests: (scene) => lensTiles(scene, withoutMid(scene.points)),
   options: (scene) => lensTiles(scene, scene.points),
   mount,

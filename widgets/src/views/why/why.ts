@@ -30,6 +30,7 @@ const OFFERED = 4;
 export const why: TabView = {
   name: "Why",
   tip: "Why a head reads a token, and what was written there",
+  chapter: () => "why",
   requests: ({ shown, last }) => whyOf(shown, last),
   options: () => [],
   mount,
