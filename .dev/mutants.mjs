@@ -37,7 +37,7 @@ const languages = {
 main(() => {
   const [first, ...rest] = process.argv.slice(2);
   const isOneLanguage = first !== undefined && first in languages;
-  // Only Python's modules and the files of TypeScript need a language. A number is the value of an option (`--each 20`).
+  // Only modules and files need a language. A number is the value of an option (`--each 20`).
   if (!isOneLanguage && process.argv.slice(2).some((word) => !word.startsWith("--") && !/^\d+$/.test(word))) {
     throw new Failure(`Name a language first: ${Object.keys(languages).join(", ")}.`);
   }

@@ -233,6 +233,8 @@ def test_the_sae_and_the_settings_are_not_changed(booted):
 class Counting(saes.Sae):
     """Counts its calls in an attribute, in a buffer, and in a function that refers to the SAE."""
 
+    seen: torch.Tensor
+
     def __init__(self, *sizes, **cfg):
         super().__init__(*sizes, **cfg)
         self.calls = self.counted = self.trained = 0

@@ -138,7 +138,7 @@ describe("the tab “Features”", () => {
   it("requests the features again, and nothing else, if only the SAE has changed", async () => {
     const honest = recordedKernel();
     const { model, settled } = await open({ tab: "features", feature: 2 }, (ask) =>
-      honest("state" in ask ? { ...ask, state: "…" } : ask),
+      honest(ask.kind === "features" || ask.kind === "feature-tokens" ? { ...ask, state: "…" } : ask),
     );
     await settled();
     const { reply } = honest({ kind: "describe" }) as { reply: CacheFacts };
