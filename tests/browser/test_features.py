@@ -184,3 +184,11 @@ def test_the_sidebar_shows_the_features_of_an_sae_that_a_cell_makes(lab: Lab) ->
         assert rows(view)["error"][1] == pytest.approx(error, abs=6e-4)
     width = view.evaluate("node => [node.scrollWidth, node.clientWidth]")
     assert width[0] <= width[1]
+    # All tabs are on one line, which scrolls to the selected one.
+    tabs = view.get_by_role("tab")
+    assert len({round(tabs.nth(at).evaluate("tab => tab.getBoundingClientRect().top")) for at in range(6)}) == 1
+    for each in ("Attention", "Features"):
+        view.get_by_role("tab", name=each).click()
+        seen = "tab => document.elementFromPoint(tab.getBoundingClientRect().x + 3, tab.getBoundingClientRect().y + 9)"
+        for edge in (seen, seen.replace("x + 3", "right - 3")):
+            assert view.get_by_role("tab", name=each).evaluate(f"tab => tab.contains(({edge})(tab))"), each

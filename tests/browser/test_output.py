@@ -228,6 +228,26 @@ def test_the_box_has_the_same_height_while_loading_and_with_any_number_of_pinned
     assert len(heights) == 1, heights
 
 
+@pytest.mark.parametrize("against", [None, {"prompt": 1}], ids=["one run", "two runs"])
+def test_the_target_has_one_line_and_no_control_leaves_the_header(output: OutputPage, against: Any) -> None:
+    beyond = """header => [...header.querySelectorAll(".rs-controls button")].filter(button => {
+        const [inner, outer] = [button.getBoundingClientRect(), header.getBoundingClientRect()];
+        return button.checkVisibility() && (inner.left < outer.left - 8 || inner.right > outer.right + 1);
+    }).map(button => button.textContent)"""
+    output.open()
+    view = output.ready()
+    output.page.evaluate("against => window.model.set('against', against)", against)
+    for width in (330, 559, 560, 700, 759, 760, 899, 900, 1200):
+        output.page.set_viewport_size({"width": width + 20, "height": 900})
+        output.ready()
+        assert view.locator(".rs-target-line").evaluate("node => node.getBoundingClientRect().height") < 32, width
+        assert view.locator(".rs-header").evaluate(beyond) == [], width
+    answer = view.locator("[data-side=answer]")
+    name = answer.get_attribute("aria-label")
+    assert name
+    assert name.removeprefix("answer: ") in (answer.get_attribute("title") or "")
+
+
 # --- notices in a scrolled panel --------------------------------------------------------------------------------------
 # Returns the box of each control, and whether the control is on top at its centre, so that a click reaches it.
 CONTROLS = """view => {
