@@ -125,6 +125,39 @@ def test_the_rows_of_an_sae_are_shown_and_a_feature_colours_the_tokens_and_becom
     assert float(total.replace("−", "-")) == pytest.approx(read, abs=6e-3)
 
 
+def test_no_row_moves_under_the_pointer(lab: Lab) -> None:
+    lab.open(lab.write_notebook("still.ipynb", SETUP, SAES, INSPECT))
+    lab.run_all()
+    panel = lab.panel()
+    panel.get_by_role("tab", name="Features").click()
+    settled(panel)
+    listed = panel.locator(".rs-features [data-row^=F]")
+    name = panel.locator(".rs-feature-name")
+    for width in (1440, 1000, 640):
+        lab.page.set_viewport_size({"width": width, "height": 900})
+        for at in (2, 9, 5):
+            feature = str(listed.nth(at).get_attribute("data-row"))
+            row = panel.locator(f".rs-features [data-row={feature}]")
+            row.hover()  # its sentence, and the page, are then in their places
+            settled(panel)
+            before = row.bounding_box()
+            row.click()
+            expect(name).to_contain_text(f"feature {feature[1:]} ")
+            settled(panel)
+            assert row.bounding_box() == before, (width, "chosen")
+            row.press("w")  # an MLP's output is refused: the reason takes the place of the activations
+            expect(panel.locator(".rs-feature-failed")).to_contain_text("neither the stream, nor what an MLP")
+            assert row.bounding_box() == before, (width, "refused")
+            panel.get_by_role("button", name="Choose no feature").click()
+            expect(name).to_have_count(0)
+            assert row.bounding_box() == before, (width, "not chosen")
+        if width == 1440:
+            top, bottom = panel.bounding_box(), panel.locator(".rs-feature-rest").bounding_box()
+            assert top
+            assert bottom
+            assert bottom["y"] + bottom["height"] - top["y"] < 700  # a notebook shows so much at 1440 × 900
+
+
 def test_the_sidebar_shows_the_features_of_an_sae_that_a_cell_makes(lab: Lab) -> None:
     lab.open(lab.write_notebook("sidebar-features.ipynb", SETUP))
     lab.run_all()
@@ -151,3 +184,11 @@ def test_the_sidebar_shows_the_features_of_an_sae_that_a_cell_makes(lab: Lab) ->
         assert rows(view)["error"][1] == pytest.approx(error, abs=6e-4)
     width = view.evaluate("node => [node.scrollWidth, node.clientWidth]")
     assert width[0] <= width[1]
+    # All tabs are on one line, which scrolls to the selected one.
+    tabs = view.get_by_role("tab")
+    assert len({round(tabs.nth(at).evaluate("tab => tab.getBoundingClientRect().top")) for at in range(6)}) == 1
+    for each in ("Attention", "Features"):
+        view.get_by_role("tab", name=each).click()
+        seen = "tab => document.elementFromPoint(tab.getBoundingClientRect().x + 3, tab.getBoundingClientRect().y + 9)"
+        for edge in (seen, seen.replace("x + 3", "right - 3")):
+            assert view.get_by_role("tab", name=each).evaluate(f"tab => tab.contains(({edge})(tab))"), each

@@ -228,6 +228,26 @@ def test_the_box_has_the_same_height_while_loading_and_with_any_number_of_pinned
     assert len(heights) == 1, heights
 
 
+@pytest.mark.parametrize("against", [None, {"prompt": 1}], ids=["one run", "two runs"])
+def test_the_target_has_one_line_and_no_control_leaves_the_header(output: OutputPage, against: Any) -> None:
+    beyond = """header => [...header.querySelectorAll(".rs-controls button")].filter(button => {
+        const [inner, outer] = [button.getBoundingClientRect(), header.getBoundingClientRect()];
+        return button.checkVisibility() && (inner.left < outer.left - 8 || inner.right > outer.right + 1);
+    }).map(button => button.textContent)"""
+    output.open()
+    view = output.ready()
+    output.page.evaluate("against => window.model.set('against', against)", against)
+    for width in (330, 559, 560, 700, 759, 760, 899, 900, 1200):
+        output.page.set_viewport_size({"width": width + 20, "height": 900})
+        output.ready()
+        assert view.locator(".rs-target-line").evaluate("node => node.getBoundingClientRect().height") < 32, width
+        assert view.locator(".rs-header").evaluate(beyond) == [], width
+    answer = view.locator("[data-side=answer]")
+    name = answer.get_attribute("aria-label")
+    assert name
+    assert name.removeprefix("answer: ") in (answer.get_attribute("title") or "")
+
+
 # --- notices in a scrolled panel --------------------------------------------------------------------------------------
 # Returns the box of each control, and whether the control is on top at its centre, so that a click reaches it.
 CONTROLS = """view => {
@@ -251,6 +271,29 @@ def scrolled(page: Page, share: float) -> None:
 
 
 @pytest.mark.parametrize("what", ["waiting", "error"])
+@pytest.mark.parametrize("width", [330, 1400])
+def test_a_notice_takes_the_place_of_the_hint_for_a_first_visit(output: OutputPage, width: int, what: str) -> None:
+    output.page.set_viewport_size({"width": width, "height": 900})
+    output.open()
+    view = output.ready()
+    close = view.get_by_role("button", name="Hide this hint")
+    notice = view.locator(".rs-notice p")
+    close.click(trial=True)
+    output.silent = what == "waiting"
+    output.refused |= {"tokens": REFUSAL} if what == "error" else {}
+    output.page.evaluate("() => window.emit('change:facts')")
+    expect(notice).to_have_count(1, timeout=FOLLOWS)
+    expect(close).to_be_hidden()
+    output.refused.clear()
+    output.answer()
+    if what == "error":
+        output.page.evaluate("() => window.emit('change:facts')")
+    expect(notice).to_have_count(0, timeout=FOLLOWS)
+    close.click()
+    expect(close).to_be_hidden()
+
+
+@pytest.mark.parametrize("what", ["waiting", "error"])
 @pytest.mark.parametrize("width", [330, 700, 1400])
 def test_a_notice_is_visible_wherever_the_panel_is_scrolled_and_moves_and_covers_nothing(
     output: OutputPage, width: int, what: str
@@ -258,8 +301,7 @@ def test_a_notice_is_visible_wherever_the_panel_is_scrolled_and_moves_and_covers
     output.page.set_viewport_size({"width": width, "height": 420})
     output.open()
     view = output.ready()
-    # A notice has the same place as the hint of a first visit, and may cover the hint's button. So the hint is hidden.
-    view.get_by_role("button", name="Hide this hint").click()
+    view.get_by_role("button", name="Hide this hint").click()  # otherwise a notice would take the hint's place
     notice = view.locator(".rs-notice p")
     for share in (0.0, 0.3, 0.6, 1.0):
         output.page.mouse.move(1, 1)

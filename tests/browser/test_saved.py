@@ -224,3 +224,27 @@ def test_a_notebook_shows_its_last_picture_without_its_kernel(lab: Lab) -> None:
     panel = lab.panel()
     cell(panel, "L0H1").click()
     lab.becomes("panel.heads", ["L1H1", "L0H1"])
+
+
+def test_a_panel_in_the_place_of_an_equal_one_is_stored_too(lab: Lab) -> None:
+    show = """
+from IPython.display import publish_display_data
+import residscope
+def show(update):
+    bundle, *_ = residscope.inspect(cache, show=False)._repr_mimebundle_()
+    publish_display_data(bundle, transient={"display_id": "place"}, update=update)
+show(False)
+"""
+    path = lab.write_notebook("replaced.ipynb", TINY, show)
+    lab.open(path)
+    lab.run_all()
+    first = lab.panel().element_handle()
+    lab.command("docmanager:save")
+    [before] = outputs(lab, path)
+    lab.run_cell("show(True)")
+    lab.until(lambda: first.evaluate("node => node.isConnected"), lambda there: not there)
+    lab.panel()
+    lab.command("docmanager:save")
+    [after] = outputs(lab, path)
+    assert after[MIME]["model_id"] != before[MIME]["model_id"]
+    assert "snapshot" in after[MIME]

@@ -117,6 +117,7 @@ class PanelOutput extends Panel implements Renderer {
   #clear(): void {
     if (this.#contents?.as === "replacement") this.#contents.end.abort();
     this.#contents = null;
+    this.#storedContent = ""; // the new output has no picture yet, or `#showPicture` notes which
     this.node.style.paddingTop = "";
     for (const widget of [...this.widgets]) widget.dispose();
   }

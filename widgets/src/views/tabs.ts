@@ -8,6 +8,7 @@ import { element, watch } from "../base/lifetime";
 import { offer } from "../export/pictures";
 import type { Scene } from "../state/questions";
 import type { Store, Tab } from "../state/store";
+import { mountEdges } from "../ui/scrolled-row";
 import type { Ask } from "../wire/client";
 import { attention } from "./attention/attention";
 import type { AttentionRoom } from "./attention/attention-room";
@@ -38,8 +39,10 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   const { store } = room;
   const id = `rs-lower-${++panels}`;
   const tabs = element("div", "rs-tabs", { role: "tablist", "aria-label": "Views" });
-  const row = element("div", "rs-lower-title", {}, tabs);
+  const place = element("div", "rs-tabs-place", {}, tabs);
+  const row = element("div", "rs-lower-title", {}, place);
   parent.append(row);
+  const showSelected = mountEdges(place, tabs, signal);
 
   for (const tab of TABS) {
     const controls = element("div", "rs-lower-controls");
@@ -73,6 +76,7 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
       ),
       tabs,
     );
+    showSelected();
   });
   tabs.addEventListener(
     "keydown",

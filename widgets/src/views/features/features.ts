@@ -157,11 +157,19 @@ function mount(
     const failure = failed.value ?? store.problems.value.get(FEATURE) ?? null;
     const words = active === undefined ? "" : `activation ${active < 0 ? "−" : ""}${plain(active, mostActive)}`;
     const scale = tokens === null ? nothing : featureScale(tokens, store.theme.value);
+    const name = featureName(feature, reply.site);
+    const most = tokens === null || failure !== null ? null : mostWords(store, tokens);
     render(
-      html`<b class="rs-feature-name">${featureName(feature, reply.site)}</b>
+      html`<b class="rs-feature-name" title=${name}>${name}</b>
         <button type="button" class="rs-quiet rs-feature-none" aria-label="Choose no feature"
           title="Choose no feature" @click=${() => (store.feature.value = null)}>✕</button>
-        <span class="rs-feature-tokens" title=${tokens?.reply.notes.join(" ") || nothing}>${words} ${scale}</span>
+        ${
+          failure === null
+            ? html`<span class="rs-feature-tokens" title=${tokens?.reply.notes.join(" ") || nothing}>${words} ${
+                scale
+              }</span>`
+            : html`<span class="rs-feature-failed" role="alert" tabindex="0">${prose(failure)}</span>`
+        }
         <span class="rs-feature-acts"><button type="button" class="rs-ask" title="What the feature reads, by heads and
           layers: the next step of the trail (w)" @click=${() => why(feature)}>why is it on?</button>
         ${
@@ -170,8 +178,11 @@ function mount(
             : html`<a class="rs-feature-link" href=${page} target="_blank" rel="noopener noreferrer"
               title=${page}>Neuronpedia ↗</a>`
         }</span>
-        ${tokens === null ? nothing : html`<span class="rs-feature-most" dir="auto">${mostWords(store, tokens)}</span>`}
-        ${failure === null ? nothing : html`<span class="rs-feature-failed" role="alert">${prose(failure)}</span>`}`,
+        ${
+          most === null
+            ? nothing
+            : html`<span class="rs-feature-most" dir="auto" title=${legibleSentence(most)}>${most}</span>`
+        }`,
       focus,
     );
   });

@@ -53,9 +53,9 @@ export function mountTarget(parent: HTMLElement, store: Store, client: Client, s
         : ["its ", "second"];
     const text = mixed ? whose + what : tokens.length > 0 ? label(tokens) : "choose …";
     const all = contrasts.map((c, i) => `prompt ${i}: ${label(c[side]) || "none"}`);
-    const tip = mixed
-      ? [...all.slice(0, 24), ...(all.length > 24 ? [`… ${all.length - 24} more`] : [])].join("\n")
-      : `Change the ${side}`;
+    const more = all.length > 24 ? [`… ${all.length - 24} more`] : [];
+    // The whole text comes first, because a chip without room cuts it.
+    const tip = [text, ...(mixed ? [...all.slice(0, 24), ...more] : [`Change the ${side}`])].join("\n");
     return html`<button type="button" class="rs-chip ${mixed || tokens.length === 0 ? "rs-mixed" : ""}"
         aria-label="${side}: ${text}"
       aria-haspopup="listbox" aria-expanded=${open.value === side} title=${tip} data-side=${side}
