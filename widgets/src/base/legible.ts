@@ -2,7 +2,7 @@
 // reverse the direction of other text. `base/legible.py` does the same in Python; tests/texts/shown.json tests both.
 import { MARKS } from "./look.gen";
 
-/** Characters that draw nothing, or change the direction of other characters. `isNeeded` and `legible` have exceptions. */
+/** Characters that draw nothing, or change the direction of others. `isNeeded` and `legible` have exceptions. */
 const INVISIBLE =
   /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\u2800\ufff9-\ufffb]/u;
 /** Marks that are drawn over or under the character before them. */

@@ -16,7 +16,7 @@ export interface Box {
   height: number;
 }
 
-/** The quantity with its unit: "logit difference (logits)". Other quantities, such as attention scores, have no unit. */
+/** The quantity with its unit: "logit difference (logits)". Others, such as attention scores, have no unit. */
 export function withUnit(quantity: string): string {
   return quantity.includes("logit") ? `${quantity} (logits)` : quantity;
 }
