@@ -80,6 +80,18 @@ def test_how_the_model_predicted_each_token(name, given):
     assert set(found.rank[~found.real].tolist()) == {-1}
 
 
+def test_the_strongest_rows_of_all_positions_leave_out_those_without_a_next_token():
+    tokens, _, cache = cached("llama", pad=True)
+    mask = (torch.cat([tokens[:1] * 0 + 1, tokens[1:]]) != 0).long()
+    found = residscope.attribute(cache, targets.next_token(), position="all", attention_mask=mask)
+    means = np.nanmean(found.values[: found.parts].double().numpy(), axis=(1, 2))
+    [(label, value), *_] = found.top(1)
+    assert (label, value) == (found.labels[int(means.argmax())], pytest.approx(float(means.max()), abs=1e-6))
+    assert "nan" not in repr(found)
+    means = np.nanmean(found.values[: found.parts, 1].double().numpy(), axis=1)
+    assert found.top(1, prompt=1)[-1] == (found.labels[int(means.argmin())], pytest.approx(means.min(), abs=1e-6))
+
+
 def test_a_position_without_a_next_token_is_refused():
     _, _, cache = cached("llama")
     with pytest.raises(ResidscopeError, match="Position 6 of prompt 0 has no next token"):

@@ -198,8 +198,11 @@ class Attribution:
         Args:
             k: The number of rows of each sign.
             prompt: The prompt. None: the mean over prompts. Values are always averaged over positions and heads.
+                Positions without a value (with `targets.next_token()`, the last one and padding) are left out.
         """
-        means = of_prompt(self, self.values[: self.parts], prompt).reshape(self.parts, -1).mean(1)
+        values = self.values[: self.parts]
+        values = values if prompt is None else of_prompt(self, values, prompt)
+        means = values.reshape(self.parts, -1).nanmean(1)
         return [(self.components[i].label, float(means[i])) for i in strongest(means, k)]
 
     def by_segment(self, segments: Segments | Sequence[Segments], *, reduce: Reduce = "sum") -> SegmentAttribution:
@@ -229,8 +232,8 @@ class Attribution:
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         of = f" of {', '.join(self.heads)}" if self.heads else ""
         return (
-            f'Attribution(by="{self.by}"{of}, {shape}; measured {float(self.measured.mean()):+.3f}, '
-            f"constant {float(self.constant.mean()):+.3f}, unexplained {float(self.unexplained.mean()):+.1e}; {rows}"
+            f'Attribution(by="{self.by}"{of}, {shape}; measured {float(self.measured.nanmean()):+.3f}, '
+            f"constant {float(self.constant.nanmean()):+.3f}, unexplained {float(self.unexplained.nanmean()):+.1e}; {rows}"
             f"{''.join(f'; note: {note}' for note in self.notes)})"
         )
 
