@@ -231,9 +231,10 @@ class Attribution:
         rows = ", ".join(f"{label} {signed(value, largest).replace('−', '-')}" for label, value in top)
         shape = " × ".join(f"{size} {axis}" for axis, size in zip(self.axes, self.values.shape, strict=True))
         of = f" of {', '.join(self.heads)}" if self.heads else ""
+        measured, constant, rest = (float(one.nanmean()) for one in (self.measured, self.constant, self.unexplained))
         return (
-            f'Attribution(by="{self.by}"{of}, {shape}; measured {float(self.measured.nanmean()):+.3f}, '
-            f"constant {float(self.constant.nanmean()):+.3f}, unexplained {float(self.unexplained.nanmean()):+.1e}; {rows}"
+            f'Attribution(by="{self.by}"{of}, {shape}; measured {measured:+.3f}, constant {constant:+.3f}, '
+            f"unexplained {rest:+.1e}; {rows}"
             f"{''.join(f'; note: {note}' for note in self.notes)})"
         )
 
