@@ -86,6 +86,8 @@ export function begin(command, args, { env = environment(), cwd = root, shell = 
     const failure = await ended;
     closeSync(output);
     process.stdout.write(readFileSync(join(folder, "output")));
+    clear();
+    process.off("exit", clear);
     if (failure) throw new Failure(`"${command} ${args.join(" ")}" ${failure}`);
   };
   return Object.assign(end, { ended });
