@@ -168,7 +168,9 @@ function mount(
             ? html`<span class="rs-feature-tokens" title=${tokens?.reply.notes.join(" ") || nothing}>${words} ${
                 scale
               }</span>`
-            : html`<span class="rs-feature-failed" role="alert" tabindex="0">${prose(failure)}</span>`
+            : html`<span class="rs-feature-failed" role="alert" tabindex="0" title=${legibleSentence(failure)}>${prose(
+                failure,
+              )}</span>`
         }
         <span class="rs-feature-acts"><button type="button" class="rs-ask" title="What the feature reads, by heads and
           layers: the next step of the trail (w)" @click=${() => why(feature)}>why is it on?</button>
