@@ -340,7 +340,17 @@ describe("the scatter of two runs", () => {
     root.querySelector<HTMLElement>('[aria-label="End the comparison"]')?.click();
     await settled();
     expect(root.querySelector('[data-tab="runs"]')).toBe(null);
-    expect(model.get("tab")).toBe("attention");
+    await vi.waitFor(() => expect(model.get("tab")).toBe("attention"));
+  });
+
+  it("gives way to the tab that Python chooses right after the end of the comparison", async () => {
+    const { root, model, settled } = await opened();
+    model.set("against", null);
+    model.set("tab", "positions");
+    await settled();
+    await new Promise((done) => setTimeout(done, 200)); // longer than a missing tab stays chosen
+    expect(model.get("tab")).toBe("positions");
+    expect(text(root.querySelector('[role="tab"][aria-selected="true"]'))).toBe("Positions");
   });
 
   it("is exported as points and as a table", () => {

@@ -163,7 +163,8 @@ describe("the effects of the stream", () => {
     const panel = await openedStream();
     const ask = { kind: "effects", of: "stream" };
     await vi.waitFor(() => expect(asked(panel, "effects").at(-1)).toMatchObject(ask));
-    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-stream-state"))).toContain("all 18 measured"));
+    const state = (): string => text(panel.root.querySelector(".rs-stream-state"));
+    await vi.waitFor(() => expect(state()).toContain("all 18 measured"), 10_000);
     let snapshot: Snapshot | null = null;
     const detail: SnapshotRequest = { put: (made) => (snapshot = made) };
     panel.el.dispatchEvent(new CustomEvent(SNAPSHOT_EVENT, { detail }));

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { columnsOf } from "../dev/component-table";
 import { recordedKernel } from "../dev/recorded-kernel";
 import type { Setting } from "../src/export/pictures";
@@ -161,6 +161,7 @@ describe("the tab “Features”", () => {
     });
     await settled();
     expect(all(root, '[role="tab"]').map(text)).not.toContain("Features");
-    expect(text(root.querySelector('[role="tab"][aria-selected="true"]'))).toBe("Attention");
+    const chosen = (): string => text(root.querySelector('[role="tab"][aria-selected="true"]'));
+    await vi.waitFor(() => expect(chosen()).toBe("Attention"));
   });
 });

@@ -174,6 +174,6 @@ describe("the tab", () => {
     const { root, model, settled } = await open({ tab: "segments" });
     await settled();
     expect(root.querySelector('[data-tab="segments"]')).toBeNull();
-    expect(model.state.tab).toBe("attention");
+    await vi.waitFor(() => expect(model.state.tab).toBe("attention"));
   });
 });

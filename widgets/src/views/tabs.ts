@@ -4,7 +4,7 @@ import { computed } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import type { Chapter } from "../base/chapters";
 import { keysOf } from "../base/keys-of";
-import { element, watch } from "../base/lifetime";
+import { child, element, later, watch } from "../base/lifetime";
 import { offer } from "../export/pictures";
 import type { Scene } from "../state/questions";
 import type { Store, Tab } from "../state/store";
@@ -33,6 +33,8 @@ const VIEWS: Record<Tab, TabView> = {
   features,
 };
 const TABS = keysOf(VIEWS);
+/** Messages that one cell sends arrive within this time, in milliseconds. */
+const NEXT_MESSAGE = 100;
 let panels = 0;
 
 export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: AbortSignal): void {
@@ -60,9 +62,14 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   }
 
   const isThere = (tab: Tab): boolean => VIEWS[tab].isThere?.(store) ?? true;
-  // Python or the previous cache may have chosen a tab that this cache does not have.
+  // Python or the previous cache may have chosen a tab that this cache does not have. A cell that ends the comparison
+  // may also choose another tab: this arrives in a further message, which is waited for.
+  let leaving = child(signal);
   watch(signal, () => {
-    if (store.facts.value !== null && !isThere(store.tab.value)) store.tab.value = "attention";
+    leaving.abort();
+    if (store.facts.value === null || isThere(store.tab.value)) return;
+    leaving = child(signal);
+    later(NEXT_MESSAGE, leaving.signal, () => (store.tab.value = "attention"));
   });
   const there = computed(() => TABS.filter(isThere));
   watch(signal, () => {
