@@ -184,6 +184,13 @@ def test_a_feature_or_an_sae_that_is_not_there_is_refused(run):
         service.reply(ReadFeatures(target, 0, sae="gone"))
     with pytest.raises(ResidscopeError, match="No SAE or transcoder is known"):
         Service(run[3]).reply(ReadFeatures(target, 0))
+    score = service.targets().resolve(residscope.targets.attention("L2H1", destination=4, source=2))
+    through = service.targets().resolve(residscope.targets.output("L2H1", of=5, source=2))
+    for other in (score, through):  # a feature at the view's position would not be what is read there
+        with pytest.raises(ResidscopeError, match="features"):
+            service.reply(ReadFeatures(other, 0))
+    with pytest.raises(ResidscopeError, match="sae"):
+        residscope.attribute(run[3], 5, by="feature", sae=(made(), f"blocks.{'1' * 5000}.hook_mlp_out"))
 
 
 # --- the namespace ---------------------------------------------------------------------------------------------------

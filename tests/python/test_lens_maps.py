@@ -183,6 +183,7 @@ def test_every_form_of_the_same_maps_gives_the_same_values():
         "n_layers + 1": [*pairs, None],
         "double": [(A.double(), b.double()) for A, b in pairs],
         "arrays": [(A.numpy(), b.numpy()) for A, b in pairs],
+        "a generator": (pair for pair in pairs),
     }
     for name, form in forms.items():
         found = residscope.token_lens(cache, 5, lens=form)
