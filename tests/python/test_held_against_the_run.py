@@ -88,7 +88,7 @@ def test_a_final_norm_that_computes_more_has_a_note():
     norm.__class__ = type("Doubled", (plain,), {"forward": lambda self, x: 2 * plain.forward(self, x)})
     stream = _run(model, ("hook_resid_post",))[1]
     for found in (residscope.token_lens(stream, 5), residscope.attribute(stream, ANSWERS, by="accumulated")):
-        assert any("`Doubled`) computes more" in note for note in found.notes)
+        assert any("`Doubled`) is not what its weight" in note for note in found.notes)
 
 
 def test_the_last_row_of_a_lens_without_logits_is_not_checked():
