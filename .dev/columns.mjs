@@ -1,9 +1,10 @@
 /**
- * Checks that no line is longer than 120 columns. `node .dev/columns.mjs` checks every file of the repository, and
- * `node .dev/columns.mjs FILE …` only these files.
+ * Checks that no line is longer than 120 columns. `node .dev/columns.mjs` checks every tracked file, and
+ * `node .dev/columns.mjs FILE …` only these files. Files without an extension in `KINDS` are left out.
  *
- * Not checked are: generated files, table rows and long links in Markdown, lines with only a regular expression, and
- * comments for Python checkers at the end of a line.
+ * Not checked are: `.gen.ts` files and six generated documents; in Markdown, table rows and lines without white space
+ * inside (such as long links); lines with only a regular expression; and comments for Python checkers at the end of a
+ * line.
  */
 
 import { readFileSync } from "node:fs";

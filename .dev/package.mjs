@@ -2,7 +2,8 @@
  * `npm run package`: builds a new sdist and wheel in `dist/`, and checks both.
  *
  * The wheel is built from the sdist, so the sdist must be complete. Then the wheel is installed in a new environment.
- * Only that environment's programs are on the path, so Node and npm are not available.
+ * Only that environment's programs are on the path (on Windows, also those in System32), so Node and npm are not
+ * available.
  */
 
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -80,7 +81,7 @@ function checkContents() {
       "The marker for type checkers": called("residscope/py.typed"),
       "The example notebook": called("residscope/demo/example.ipynb"),
       "The notebook for a model of one's own": called("residscope/demo/your-model.ipynb"),
-      "The notebook beside the course": called("residscope/demo/arena.ipynb"),
+      "The notebook that compares with the ARENA course": called("residscope/demo/arena.ipynb"),
       "The JupyterLab extension": (name) => name.endsWith(`${extensionData}package.json`),
       "The entry of the JupyterLab extension": (name) => name.includes(`${extensionData}static/remoteEntry.`),
       "The licences of the packages in the extension": (name) =>
@@ -108,7 +109,10 @@ function checkContents() {
   return `wheel ${kilobytes(wheel)}, sdist ${kilobytes(sdist)}`;
 }
 
-/** Installs the wheel and uses it, as a user would. */
+/**
+ * Installs the wheel and its dependencies, except the heavy ones. Then imports the package, calls the demo with
+ * `--help`, and looks for the extension in JupyterLab's list.
+ */
 function tryWheel() {
   const folder = mkdtempSync(join(tmpdir(), "residscope-wheel-"));
   try {

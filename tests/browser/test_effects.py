@@ -1,6 +1,7 @@
 """Effects that are measured in runs of the user's model, and runs without some heads, in the panel and the sidebar.
 
-Expected: values from TransformerLens' own `run_with_hooks`, with the output of a head set to zero.
+Expected: values from TransformerLens' own `run_with_hooks`, with the outputs of heads set to zero. The test of the mean
+over the prompts compares with numbers that are written in it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ STATE = (
 
 @pytest.fixture
 def opened(lab: Lab) -> tuple[Lab, Locator]:
-    """A notebook with a drawn panel of one prompt. The expected values are in its kernel."""
+    """A notebook with a drawn panel of one prompt. Its kernel has the functions that compute the expected values."""
     lab.open(lab.write_notebook("effects.ipynb", SETUP, ONE, BY_HAND, INSPECT))
     lab.run_all()
     panel = lab.panel()
@@ -171,7 +172,7 @@ def test_a_run_without_heads_is_compared_with_the_cache(opened: tuple[Lab, Locat
     wanted = lab.python("difference(without((23, 3)))")
     assert float(measured[1].replace("−", "-")) == pytest.approx(wanted, abs=2e-3)
 
-    # A key leaves out a second head. Then the first head is restored. Restoring the second head ends the comparison.
+    # The key `t` leaves out a second head. Then the first head is restored. Restoring the second ends the comparison.
     panel.locator('[role=gridcell][data-head="L29H1"]').click()
     panel.locator('[role=gridcell][data-head="L29H1"]').focus()
     lab.page.keyboard.press("t")

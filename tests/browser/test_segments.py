@@ -1,6 +1,7 @@
 """Segments on screen: the folded token strip, and the tab that shows which segments a head reads.
 
-Expected: computed by hand, mostly in float64, from TransformerLens' cache and weights.
+Expected: computed by hand, mostly in float64, from TransformerLens' cache and weights. Only `whole` is from
+`residscope.attribute`.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def ranked(panel: Locator) -> tuple[list[str], list[float]]:
     )
 
 
-def test_a_chat_of_600_tokens_is_read_by_its_turns(lab: Lab) -> None:
+def test_a_chat_of_600_tokens_is_folded_into_its_turns(lab: Lab) -> None:
     panel = opened(lab, "chat.ipynb", CHAT, BY_HAND)
     cuts, reads, adds, cells, later, whole = lab.python("[cuts, reads, adds, cells, later, whole]")
     assert 590 <= cuts[-1][1] <= 600
@@ -179,7 +180,7 @@ def test_a_trace_of_4000_tokens_in_20_segments_is_read_as_20_chips(lab: Lab) -> 
     strip.locator("[data-segment='4']").click()
     expect(strip.locator("[data-position]")).to_have_count(200)
     expect(strip.locator("[data-position='800']")).to_be_visible()
-    for index in ("5", "6"):  # of more than 512 tokens, only a stretch is shown
+    for index in ("5", "6"):  # with more than 512 tokens unfolded, only a stretch is shown
         strip.locator(f"[data-segment='{index}']").click()
     expect(strip.locator("[data-position]")).to_have_count(256)
     expect(panel.locator(".rs-strip .rs-stretch")).to_contain_text("of 4000")

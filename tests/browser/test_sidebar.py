@@ -237,7 +237,7 @@ def test_heads_are_requested_ahead_while_the_kernel_is_idle_and_not_while_a_cell
     assert asked() == ["L0H0", "L1H2"]
     small.interrupt()  # the pointer does not move
     small.until(asked, lambda heads: {"L0H2", "L2H2", "L1H1"} <= set(heads))
-    assert len(asked()) <= 2 + 4 + 4  # two heads under the pointer, their neighbours, the strongest heads
+    assert len(asked()) <= 2 + 4 + 4  # two heads under the pointer, the neighbours of L1H2, the strongest heads
     cell(view, "L0H1").hover()
     small.until(asked, lambda heads: {"L0H1", "L1H1", "L0H2"} <= set(heads))
     heads = asked()  # read once, because more may be requested meanwhile

@@ -301,7 +301,7 @@ def _left_hooked(model, cache):
 def _had_hooks(model, _cache):
     change = partial(without_head, head=1)
     with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", change)]):
-        return "No reason could be shown", model.run_with_cache(tiny.run(model)[0])[1]
+        return "No reason was found", model.run_with_cache(tiny.run(model)[0])[1]
 
 
 def _training(model, cache):

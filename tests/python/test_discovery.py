@@ -306,7 +306,7 @@ def test_caches_two_levels_deep_are_found_among_many_objects(variables, capsys):
         ({"last": deque(["C"])}, "last[0]"),
     ],
 )
-def test_a_name_of_two_steps_leads_to_its_object(variables, name, monkeypatch):
+def test_a_name_with_keys_attributes_or_indices_leads_to_its_object(variables, name, monkeypatch):
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: types.SimpleNamespace(user_ns=variables))
     assert discovery.leads_to(name, "C")
     assert not discovery.leads_to(name, "another")

@@ -25,7 +25,7 @@ from tests.support import many_worker, tiny
 
 Files = dict[str, bytes]
 many = partial(residscope.attribute_many, progress=False)
-NEVER: Any = [lambda: pytest.fail("it was made")] * 3
+NEVER: Any = [lambda: pytest.fail("a cache was made for an item, although none is needed")] * 3
 
 QUESTIONS = {
     "values": {},
@@ -133,9 +133,8 @@ def test_flipped_bytes_are_refused_or_change_nothing(kept, tmp_path, flips):
         found = many(NEVER, resume=path).values
     except ResidscopeError as error:
         found = error.code
-    same = many(
-        NEVER, resume=kept["values"]
-    ).values  # the changed bits may be without effect, as in the time of a member of the zip file
+    # Changed bits may have no effect, for example in the time of a member of the zip file.
+    same = many(NEVER, resume=kept["values"]).values
     assert found == "resume" if isinstance(found, str) else torch.equal(found, same)
 
 
@@ -265,13 +264,13 @@ ARRAYS: dict[str, Callable[[Files], Files | list[tuple[str, bytes]]]] = {
     "facts that are not there": replaced("facts", lambda old: array(old + 99)),
     "facts before the first": replaced("facts", lambda old: array(old - 1)),
     "values of another shape": replaced("values", lambda old: array(old.T.copy())),
-    "values that are whole": replaced("values", lambda old: array(old.astype(int))),
+    "values that are integers": replaced("values", lambda old: array(old.astype(int))),
     "fewer measured": replaced("measured", lambda old: array(old[1:])),
     "more data than declared": replaced("values", lambda old: array(old) + b"more"),
     "less data than declared": replaced("values", lambda old: array(old)[:-1]),
     "a huge shape": replaced("values", lambda _: declared((1 << 31, 1 << 31))),
     "a huge number of items": replaced("items", lambda _: declared((1 << 40,), "<i8")),
-    "a shape that is code": replaced("facts", lambda _: declared((3,)).replace(b"(3,)", b"[3] ")),
+    "a shape that is a list": replaced("facts", lambda _: declared((3,)).replace(b"(3,)", b"[3] ")),
     "a later version": replaced("items", lambda old: array(old, version=(2, 0))),
     "a zip in it": lambda files: files | {"values.npy": zipped(files)},
     "all in a zip": lambda files: {"values.npy": zipped(files)},
@@ -312,7 +311,7 @@ def test_a_decompression_bomb_is_not_unpacked(good, member):
     assert "it unpacks to 300 MB (for its size at most 2" in refused(good)
 
 
-def test_a_decompression_bomb_that_fits_its_header_is_not_unpacked(good):
+def test_a_decompression_bomb_with_less_data_than_it_declares_is_not_unpacked(good):
     files = unpacked(good)
     header, prompts = header_of(files), 10_000_000
     rows = len(header["frame"]["components"]["kind"])

@@ -17,7 +17,7 @@ from tests.support import tiny
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A panel, a weak reference to its cache, and a function that reports the state of a view.
+    """A panel, a weak reference to its cache, and a function that sends the state of a view to the panel.
 
     Only the panel keeps the cache alive.
     """
@@ -129,7 +129,7 @@ class Lazy(Mapping):
 
 
 class Likeness:
-    """An object with a cache's attributes, of another class."""
+    """An object of another class that has only the `cache_dict` of a cache."""
 
     def __init__(self, held):
         self._held = held

@@ -1,7 +1,8 @@
 """An attacker's notebooks, and one honest notebook. Each has one output with Residscope's MIME type.
 
-The attacker's outputs try to do harm when they are shown. The tests notice an attempt by a flag in the page
-(`window.hacked`), or by a request to a host that does not exist.
+The attacker's outputs try to do harm when they are shown. Code that runs sets a flag in the page (`window.hacked`), and
+addresses name a host that does not exist. The tests look for this flag and for requests to other servers, and also for
+foreign elements, for contents outside the output, and for a page that does not answer.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def _texts(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
 
 
 def _put_text(snapshot: Snapshot, text: str) -> None:
-    """Put the same text into every field that may hold a text."""
+    """Put a text into many fields that may hold any text, in some of them changed or shortened."""
     snapshot["name"] = text
     for contrast in snapshot["selection"]["target"]["contrasts"]:
         for token in [*contrast["answer"], *contrast["distractor"]]:
@@ -175,7 +176,7 @@ def _put_text(snapshot: Snapshot, text: str) -> None:
             token["varies"] = [text]
 
 
-# --- objects where there should be texts and numbers ----------------------------------------------------------------
+# --- values of a wrong type, and unknown values ---------------------------------------------------------------------
 def _objects(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
     def row(to: Any) -> Callable[[Snapshot], Any]:
         return lambda s: _entry(s, "attribute", "head")["reply"]["components"]["kinds"].__setitem__(0, to)
@@ -243,7 +244,7 @@ def _sizes(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
         "30,000 pinned heads": lambda s: (facts(layers=300, heads=100)(s), s["selection"].update(heads=every)),
         "a billion positions": facts(positions=10**9),
         "100,000 tokens": tokens(100_000),
-        "10,000 tokens, and values of 15": tokens(10_000),
+        "10,000 tokens, but values for 7": tokens(10_000),
         "10 million prompts": facts(prompts=10**7),
         "a map of a billion positions": attention(rows={"start": 0, "stop": 10**9}),
         "a map of 100,000 positions": attention(positions=100_000),
@@ -373,7 +374,7 @@ def _forged(whole: Snapshot) -> Iterator[tuple[str, Hostile]]:
     yield "forged, infinite rows", _picture(_changed(whole, rows(np.inf, **lies, tolerance=1e-4)))
     yield "forged, a date", _picture(_changed(whole, lambda s: s.update(saved="2126-01-01T00:00:00+00:00")))
     unready = _changed(whole, lambda s: s.update(entries=[e for e in s["entries"] if e["ask"].get("by") != "head"]))
-    yield "forged, never ready", _picture(unready, drawn=False)
+    yield "forged, no contributions of heads", _picture(unready, drawn=False)
     code = {"kind": "code", "code": f"import os; os.system('touch hacked')  # {IMG}"}
     page = {"kind": "page", "name": "../../hacked.html"}
     shown = whole["selection"]

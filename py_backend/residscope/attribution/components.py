@@ -158,8 +158,9 @@ def accumulated(structure: Structure, *, recomputed: bool, maps: StreamMaps | No
 
 
 def stream_points(structure: Structure, *, recomputed: bool = False) -> ComponentTerms:
-    """Return the points of the stream up to the target's point, cached or not.
+    """Return the points of the stream up to the target's point.
 
+    Points before a layer are included even if they are not cached, points between sublayers only if they are cached.
     Each is multiplied by the factors of later layers (`Structure.carries`), unless the norm's scale is `recomputed`.
     """
     view, carries = structure.view, structure.carries
@@ -168,7 +169,7 @@ def stream_points(structure: Structure, *, recomputed: bool = False) -> Componen
         # Later layers may multiply the stream by a factor. A recomputed scale cancels it, a frozen scale does not.
         carried = 1.0 if recomputed else carries[layer]
         points[Component("pre", layer)] = ((view.before(layer), carried),)
-        if view.has(f"blocks.{layer}.hook_resid_mid"):  # blocks with parallel attention and MLP have none
+        if view.has(f"blocks.{layer}.hook_resid_mid"):  # parallel attention and MLP have no such point
             points[Component("mid", layer)] = ((f"blocks.{layer}.hook_resid_mid", carried),)
     points[structure.point] = ((Point(structure.point).stream(view), 1.0),)
     return points
@@ -325,7 +326,7 @@ _AT_ONCE = 1 << 18
 def projected_before(readout: Readout, plan: Plan) -> bool:
     """Return whether the directions of a plan's heads are memoised.
 
-    They are, for example, if an earlier target was another source of the same head.
+    They are, for example, if an earlier target was what the same head moves from another source.
     """
     if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
         return False

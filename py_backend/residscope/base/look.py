@@ -21,7 +21,7 @@ class Diverging(TypedDict):
 
 
 MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
-"""For each white-space character, the visible mark that is shown instead."""
+"""For five white-space characters, the visible marks that are shown instead."""
 
 
 class Signs(TypedDict):

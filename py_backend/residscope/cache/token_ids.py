@@ -22,8 +22,8 @@ def recover_token_ids(embed: Float[Tensor, "batch pos d_model"], model: object) 
 
     None if a row matches no token or several tokens, or if the model's embedding cannot be read.
 
-    The match is exact: a row that differs in one bit does not match. Processed weights match, too, if the cache was
-    made with them.
+    The match is exact: a row that differs in one value does not match (but +0 equals −0). Processed weights match, too,
+    if the cache was made with them.
     """
     global _known
     from torch.utils.weak import WeakIdKeyDictionary

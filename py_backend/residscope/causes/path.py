@@ -95,7 +95,8 @@ def sharing(view: CacheView, given: Ends, count: dict[int, int]) -> list[str]:
         named = all(Receiver(one.layer, head, one.part) in receivers for head in rest)
         if not named:
             notes.append(
-                f"{name(one.layer, one.head)} shares its {WORDS[one.part]} with {others}. It is changed only as "
-                f"{name(one.layer, one.head)} reads it; name them all in `path=` to change it for each."
+                f"{name(one.layer, one.head)} shares its {WORDS[one.part]} with {others}. The {WORDS[one.part]} is "
+                "changed only for the heads in `path=`. To change it for all heads that share it, name each of them in "
+                "`path=`."
             )
     return notes

@@ -1,4 +1,4 @@
-"""Errors for runs that differ from the cached run. They name only reasons that can be shown."""
+"""Errors for runs that differ from the cached run. They name the reasons that were found, else possible ones."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
 
     Args:
         view: The cache.
-        gap: The largest difference, relative to the size of an activation.
+        gap: The largest difference from a cached activation, relative to the root mean square of this activation.
         final: The final stream of the run.
-        masks: The attention masks that were tried. None in this list: no mask.
+        masks: The attention masks that were tried. A None in this list stands for a run without a mask.
     """
     reasons = [*_weights(view), *_hooks(view), *_training(view), *_kinds(view, final)]
     if view.other_tokens:
@@ -64,8 +64,8 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
             "it."
         )
     likely = " ".join(reasons) or (
-        "No reason could be shown. Possible ones: weights or hooks that were changed since, another attention mask or "
-        "other position ids, `autocast`, a key/value cache."
+        "No reason was found. Possible ones: weights or hooks that were changed after the cache was made, another "
+        "attention mask or other position ids, `autocast`, a key/value cache."
     )
     return ResidscopeError(
         "replay",
@@ -79,7 +79,7 @@ def not_compared() -> ResidscopeError:
     """Return the error for a cache that holds nothing to compare a run with."""
     return ResidscopeError(
         "replay",
-        "Whether a run is the cached one cannot be checked: the cache holds none of the activations that are "
+        "Whether a run equals the cached run cannot be checked: the cache holds none of the activations that are "
         "compared (`hook_resid_pre`, `hook_resid_post`, `hook_z`, `hook_attn_out`, `hook_mlp_out`). Cache some.",
     )
 
@@ -103,7 +103,7 @@ def _training(view: CacheView) -> list[str]:
 
 
 def _hooks(view: CacheView) -> list[str]:
-    """A reason if the user has hooks on the model."""
+    """A reason if TransformerLens' hook points have forward hooks. Other hooks are not looked for."""
     named = [name for name, part in view.model.named_modules() if getattr(part, "fwd_hooks", None)]
     if not named:
         return []
@@ -112,7 +112,10 @@ def _hooks(view: CacheView) -> list[str]:
 
 
 def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
-    """A reason if the cached run was computed in another precision than this run."""
+    """A reason if the cached activations have another precision than this run.
+
+    Either the cached run was computed in that precision, or the cache was converted later.
+    """
     endings = ("hook_resid_pre", "hook_resid_post", "hook_z", "hook_attn_out", "hook_mlp_out")
     kinds = {tensor.dtype for name, tensor in view.activations.items() if name.endswith(endings)}
     if final is None or kinds <= {final.dtype}:

@@ -1,7 +1,7 @@
 """Replay: the model runs again on the cache's own tokens, and this run must give the cached activations.
 
 If the run gives other activations, a change of this run shows nothing about the cache. Then an error names the reasons
-that can be shown. During the replay, hooks record the arguments with which the model calls each block.
+that were found. During the replay, hooks record the arguments with which the model calls each block.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def replay(
 
     Raises:
         ResidscopeError: If the cache holds no token ids, the model draws random numbers (dropout), or the run differs
-            from the cached run. The message names the reasons that can be shown.
+            from the cached run. The message names the reasons that were found.
     """
     tokens = refusals.check_before(view)
     masks = _masks(view)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK = 1000000
-"""At most this many values are computed at once: 4 MB, which fits in a processor's cache."""
+"""A block has at most this many values: 4 MB in float32, which fits in a processor's cache.
+
+A single larger row is a block of its own. `dots` uses blocks only on the CPU.
+"""
 
 _SMALL = 1 << 16
 """Up to this many values, allocating memory takes no noticeable time."""
@@ -40,7 +43,11 @@ def dots(
 def prompt_by_prompt(
     vectors: Float[Tensor, "batch row d"], direction: Float[Tensor, "batch d"]
 ) -> Float[Tensor, "batch row"]:
-    """Return the dot product of each vector with its prompt's direction. Contiguous memory is read in a single pass."""
+    """Return the dot product of each vector with its prompt's direction.
+
+    Contiguous vectors are read in a single pass if they are on the CPU, have the precision of the direction, and have
+    more than `_SMALL` values in each prompt.
+    """
     import torch
 
     plain = vectors.device.type == "cpu" and vectors.dtype == direction.dtype and vectors.is_contiguous()
@@ -145,7 +152,8 @@ def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
     """Return which directions are exactly equal.
 
     None if more than three quarters are different, if there are fewer than `_MANY`, if one direction was expanded to
-    all prompts, or if the directions are not on the CPU.
+    all prompts, or if the directions are not on the CPU. None also if different directions have equal products by
+    chance.
     """
     import torch
 
@@ -162,7 +170,10 @@ def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
 
 
 def _blocks(batch: int, positions: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of prompts, or of one prompt's positions, with at most `_BLOCK` values each."""
+    """Slices of prompts, or of one prompt's positions, with at most `_BLOCK` values each.
+
+    A single position with more values is a slice of its own.
+    """
     if positions * size <= _BLOCK:
         step = max(1, _BLOCK // (positions * size))
         for start in range(0, batch, step):

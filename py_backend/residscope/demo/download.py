@@ -91,6 +91,8 @@ def _run(arguments: list[str], progress: Callable[[int, int], None]) -> tuple[in
         if process.poll() is None:
             process.kill()
             process.wait()
+        for stream in (process.stdout, process.stderr):
+            cast("IO[bytes]", stream).close()
     return code, errors
 
 

@@ -1,4 +1,4 @@
-"""Failures for messages that are not valid. If something is too long or too large, the message names the limit."""
+"""Failures for requests that are not valid. If a part of a request is too long or too large, they name the limit."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 // Colour scales, safe for colour-blind readers. The diverging scale is centred at zero: blue is positive, orange is
-// negative. The sequential scale is teal, from 0 to 1. Both use a table of 256 colours, because a canvas needs speed.
+// negative. The sequential scale is teal, from 0 to 1. For speed, colours are read from tables of 256 colours. The
+// sequential scale has one table, the diverging scale has one for each sign.
 
 import { DIVERGING, SEQUENTIAL, type Stop } from "../base/look.gen";
 
@@ -57,7 +58,7 @@ export function css([r, g, b]: Rgb): string {
   return `rgb(${r} ${g} ${b})`;
 }
 
-/** The limit of a diverging scale: the largest absolute value. */
+/** The limit of a diverging scale: the largest finite absolute value. */
 export function limitOf(values: ArrayLike<number>): number {
   let limit = 0;
   for (let i = 0; i < values.length; i += 1) {

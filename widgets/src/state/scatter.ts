@@ -6,7 +6,7 @@ import type { Found } from "./effects";
 import type { Pair } from "./ranked";
 
 export interface Scatter {
-  /** Every head that is known in both runs; those that differ most come first. */
+  /** The heads whose two values are both known; those with the largest difference come first. */
   heads: Pair[];
   /** The ends of both axes. */
   low: number;
@@ -17,7 +17,10 @@ export interface Scatter {
 
 export const RUN_AXES = ["A", "B", "B − A"] as const;
 
-/** Direct effects on the horizontal axis; on the vertical axis the measured total effects, or all their estimates. */
+/**
+ * Direct effects on the horizontal axis. On the vertical axis are the measured total effects; if `isEstimate`, the
+ * estimates of all heads, measured or not.
+ */
 export function scatterOfEffects({ direct, total, estimate }: Found, heads: number, isEstimate: boolean): Scatter {
   const shown = isEstimate ? estimate : total;
   const all = Array.from(
@@ -31,8 +34,8 @@ export function scatterOfEffects({ direct, total, estimate }: Found, heads: numb
   )
     .filter(({ value }) => Number.isFinite(value))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
-  // The axes also cover the estimates, so that they hardly move while more is measured.
   const axes = ["direct", isEstimate ? "estimate" : "total", "indirect"] as const;
+  // The axes also cover the estimates, so that they hardly move while more is measured.
   return { heads: all, ...endsOf([...direct, ...estimate, ...total].filter(Number.isFinite)), axes };
 }
 
@@ -77,7 +80,7 @@ export function spotOf(scatter: Scatter, { first, second }: Pick<Pair, "first" |
   return { x: placeOn(scatter, first), y: 100 - placeOn(scatter, second) };
 }
 
-/** The head nearest to a spot, if one is near; of several in the same place, the one that differs most. */
+/** The nearest head within `reach` of a spot. If several are equally near, the one with the largest difference. */
 export function nearestTo(scatter: Scatter, { x, y }: Spot, reach: number): Pair | null {
   let [best, distance]: [Pair | null, number] = [null, reach];
   for (const head of scatter.heads) {

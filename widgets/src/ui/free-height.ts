@@ -26,8 +26,8 @@ export function freeHeight(root: HTMLElement, signal: AbortSignal): Free {
     for (let node = root.parentElement; node; node = parentOf(node)) {
       const style = getComputedStyle(node);
       if (!SCROLLS.test(style.overflowY) || node.clientHeight === 0) continue;
-      // A box clips if its contents are higher than the box. A positioned box is always counted: its height does not
-      // depend on its contents.
+      // A box clips if its contents are higher than the box. A box with an absolute or fixed position always counts:
+      // its height usually does not depend on its contents.
       const clips =
         style.position === "absolute" || style.position === "fixed" || node.scrollHeight > node.clientHeight + 1;
       if (clips && !clippingBoxes.has(node)) {

@@ -1,7 +1,8 @@
 // Pointer events that the user causes by moving the pointer. The browser also sends events when contents move under a
-// pointer that rests. This module ignores those events.
+// pointer that rests. This module ignores those events, but passes on the first event, and the first after the pointer
+// has left.
 
-/** Calls `body` for a "pointerover" event if the pointer has moved since the previous one. */
+/** Calls `body` for a "pointerover" event if it is the first, or if the pointer has moved since the previous one. */
 export function whenPointedAt(node: HTMLElement, body: (event: PointerEvent) => void, signal: AbortSignal): void {
   let [x, y] = [NaN, NaN];
   node.addEventListener(

@@ -15,7 +15,10 @@ export interface AttentionMap extends Frame {
   value: number | null;
   /** The map of each available weighting, [destination, source]. */
   maps: Partial<Record<Weighting, Float32Array>>;
-  /** The source contributions at the destination, for the sources in `columns`. */
+  /**
+   * The source contributions of a single head for the sources in `columns`: at the selected destination, or else at the
+   * last position of each prompt.
+   */
   sourceContributions: Float32Array | null;
 }
 export interface AttentionPicture {

@@ -1,5 +1,6 @@
 // One line of a ranking of heads or neurons: a name, a bar and a number. For a mean over prompts, the line also has a
-// whisker (± one standard deviation) and a dot for each prompt. This file also has the arrow keys for the list.
+// whisker (± one standard deviation). If `dots` is true and each prompt's value is known, it has a dot for each prompt.
+// This file also has the arrow keys for the list.
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Value } from "../../state/ranked";
@@ -10,8 +11,8 @@ export interface Ranked extends Value {
   isEstimate?: boolean;
 }
 /**
- * How far a list's lines extend from zero: `own` on the side of a line's value, `other` on the opposite side. All lines
- * of a list have the same reach.
+ * How far a list's lines extend from zero: `own` in the direction of the line's own sign, `other` in the opposite
+ * direction. All lines of a list have the same reach.
  */
 export interface Reach {
   own: number;

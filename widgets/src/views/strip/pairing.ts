@@ -1,5 +1,5 @@
-// The line below the token strip while two runs are compared. It says how the positions of the runs are paired, and has
-// a button that pairs them by token, or by index again. It is hidden if there is nothing to say.
+// The line below the token strip while two runs are compared. It says how the positions of the runs are paired. It may
+// have a button that pairs them by token, or one that ends this pairing. It is hidden if there is nothing to say.
 import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
 import { watch } from "../../base/lifetime";
@@ -20,7 +20,7 @@ export function pairingWords({
     case "index":
       return different > 0 ? `B has other tokens at ${plural(different, "position")}` : null;
     case "padding":
-      return "tokens paired with B by place, without the padding";
+      return "tokens paired with B by index, padding not counted";
     case "none":
       return `${first} tokens in A, ${second} in B: not paired`;
     case "token": {

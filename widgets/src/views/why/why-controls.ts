@@ -68,8 +68,8 @@ export function mountControls(
         <div class="rs-switch" role="group" aria-label="What is shown of the score">
           ${(
             [
-              ["sides", "sides", "Query side and key side; each alone sums to the whole"],
-              ["pairs", "pair map", "What each component of the query adds together with each component of the key"],
+              ["sides", "sides", "Query side and key side; each alone sums to the whole score"],
+              ["pairs", "pair map", "What each pair of a query component and a key component adds to the score"],
             ] as const
           ).map(
             ([

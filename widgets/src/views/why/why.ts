@@ -74,10 +74,10 @@ function mount(
   });
   watch(signal, () => {
     const words = inPairs.value
-      ? "Each cell: what a component of the query ↓ and a component of the key → add together. Rows sum to the " +
-        "query side, columns to the key side."
+      ? "Each cell: what a pair of components, one of the query ↓ and one of the key →, adds to the score. Rows sum " +
+        "to the query side, columns to the key side."
       : score.value
-        ? "Each side alone sums to the whole."
+        ? "Each side alone sums to the whole score."
         : "Only what was written before this point adds to it.";
     caption.textContent = words;
   });
@@ -128,7 +128,7 @@ function mount(
             why does <b class="rs-name">${reading.head}</b> read it?</p>
             <div class="rs-why-sources">${sources.map(
               (source) => html`<button type="button" class="rs-chip" data-source=${source}
-                title="Why does ${reading.head} read it? What in its query and its key makes the score"
+                title="What in the query and the key makes ${reading.head} read ${store.tokenName(source)}?"
                 @click=${() => askWhy(store, { ...reading, source })}><span dir="auto">${store.tokenName(source)}</span>
                 <small>${attentionWords("pattern", reading.weights[source] ?? 0)}</small></button>`,
             )}</div>`
