@@ -72,13 +72,8 @@ def known_rows(readout: Readout, plan: Plan, *, again: bool) -> Rows | None:
 
     For the first target, reading the activations is as fast, so vectors are computed and kept only from the second
     target on. For targets inside the model, they are computed from the third target on, because the second target is
-<<<<<<< HEAD
-    often another source of the same head. If the target's directions are memoised, reading the activations is faster,
-    so no vectors are computed. If `again`, vectors of heads are computed for the first target, too.
-=======
     often what the same head moves from another source. If the target's directions are memoised, reading the activations
-    is faster, so no vectors are computed. If `again`, they are computed for the first target, too.
->>>>>>> 00c1f20880b63138aca06662a6e08b3db83df0d8
+    is faster, so no vectors are computed. If `again`, vectors of heads are computed for the first target, too.
     """
     view, positions = readout.view, readout.positions
     if positions is None or plan.part != "attn" or plan.maps is not None or size_of_vectors(view, plan) > LARGEST:
