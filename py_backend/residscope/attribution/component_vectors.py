@@ -116,8 +116,6 @@ def _key(readout: Readout, plan: Plan) -> tuple[Hashable, ...]:
 
 
 def _computed(readout: Readout, plan: Plan) -> Vectors:
-    import torch
-
     view, positions = readout.view, readout.positions
     components: list[Component] = []
     heads: list[Tensor] = []
@@ -139,6 +137,10 @@ def _computed(readout: Readout, plan: Plan) -> Vectors:
         sum_of(view.rows(name, positions).squeeze(1) * factor for name, factor in terms).unsqueeze(0)
         for terms in plan.terms.values()
     ]
-    values = torch.cat([*heads, *biases.values(), *rest])
-    values = rearrange(values, "component batch d_model -> batch component d_model").contiguous()
+    parts = [*heads, *biases.values(), *rest]
+    values = parts[0].new_empty(view.batch, sum(map(len, parts)), parts[0].shape[-1])
+    end = 0
+    for part in parts:  # each is written to its place, so that all are copied only once
+        start, end = end, end + len(part)
+        values[:, start:end] = rearrange(part, "component batch d_model -> batch component d_model")
     return Vectors([*components, *biases, *plan.terms], values, len(components) if plan.split else None)
