@@ -531,6 +531,21 @@ def test_wrong_arguments_are_refused_in_a_sentence(booted, call, words):
         call(booted("llama")[3])
 
 
+def test_a_run_of_several_prompts_for_one_prompt_is_refused_with_what_to_do(booted):
+    model, tokens, _, several = booted("llama")
+    with torch.no_grad():
+        _, single = model.run_with_cache(tokens[1:2])
+    given = {"progress": False}
+    for call in (
+        lambda other: residscope.patch(single, other, 5, **given),
+        lambda other: residscope.ablate(single, 5, replace=other, **given),
+        lambda other: residscope.estimate(single, other, 5),
+    ):
+        with pytest.raises(ResidscopeError, match="apply_slice_to_batch_dim"):
+            call(several)
+        assert call(several.apply_slice_to_batch_dim(slice(0, 1))).total.shape[-1] == 1
+
+
 def test_results_are_tables_and_figures(booted):
     model, _, _, cache = booted("llama")
     found = residscope.ablate(cache, ANSWERS, progress=False)

@@ -119,7 +119,7 @@ def of_other_cache(
             argument,
             f"The other cache holds {other.batch} prompts of {other.n_pos} positions, and this one {view.batch} of "
             f"{view.n_pos}. Positions are matched by index, so the other cache needs the same number of positions, and "
-            "the same number of prompts or one.",
+            f"the same number of prompts or one.{_ONE_PROMPT if other.n_pos == view.n_pos else ''}",
         )
 
     def of(site: Source) -> Tensor:
@@ -137,6 +137,9 @@ def of_other_cache(
         notes.append("The prompts of both caches begin or end at different positions. Positions are matched by index.")
     words = "the other cache's activation" if prompt is None else f"the activation of prompt {prompt}"
     return Replacement(words, of, notes)
+
+
+_ONE_PROMPT = " TransformerLens takes single prompts out of a cache: `other.apply_slice_to_batch_dim(slice(0, 1))`."
 
 
 def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument: str) -> Replacement:
