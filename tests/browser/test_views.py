@@ -174,8 +174,7 @@ def positions(lab: Lab, panel: Locator) -> None:
         row = labels.index(label)
         point(row, column)
         value = values[row][column]
-        verb = "adds" if value >= 0 else "takes"
-        says(panel, f"{label} {verb} ", value, f"the logit difference at “{names[column]}” (position {column})")
+        says(panel, f"{label} adds ", value, f"the logit difference at “{names[column]}” (position {column})")
     own = lab.python(f"({LOGITS}[0, :, ids[0, 0]] - {LOGITS}[0, :, ids[0, 1]]).tolist()")
     lab.page.mouse.move(0, 0)
     field.focus()

@@ -195,9 +195,14 @@ class Lab:
 
     def open_sidebar(self) -> Locator:
         """Open the sidebar by its tab, and return it."""
+        tab = self.page.get_by_role("tab", name="Residscope", exact=True)
         if not self.sidebar.is_visible():
-            self.page.get_by_role("tab", name="Residscope", exact=True).click()
-        expect(self.sidebar).to_be_visible()
+            tab.click()
+        try:
+            expect(self.sidebar).to_be_visible()
+        except AssertionError:  # after a reload, JupyterLab may open it just before the click, which then closes it
+            tab.click()
+            expect(self.sidebar).to_be_visible()
         return self.sidebar
 
     @property
