@@ -5,6 +5,7 @@ The user's state is not changed.
 
 from __future__ import annotations
 
+import copy
 import gc
 import random
 import threading
@@ -531,6 +532,72 @@ def test_wrong_arguments_are_refused_in_a_sentence(booted, call, words):
         call(booted("llama")[3])
 
 
+@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("by", ["index", "mean of the batch"])
+def test_a_layer_that_mixes_or_numbers_prompts_gives_the_effects_of_hooked_runs(by, positions, monkeypatch):
+    """No hook shows this: the layer's function was replaced. Copies of the batch must then not be run at once."""
+    model = tiny.boot("llama")
+    layer = model.blocks[0].mlp.original_component
+    forward = layer.forward
+
+    def mixing(x):
+        y = forward(x)
+        if by == "index":
+            return y * torch.where(torch.arange(len(y)) == 1, 3.0, 1.0)[:, None, None]
+        return y - y.mean(0, keepdim=True)
+
+    monkeypatch.setattr(layer, "forward", mixing)
+    tokens, _, cache = tiny.run(model)
+    own = residscope.ablate(cache, ANSWERS, ["1.0", "1.1"], replace=cache, progress=False)
+    assert float(own.total.abs().max()) < 1e-6
+    found = residscope.ablate(cache, ANSWERS, positions=positions, progress=False)
+    where = slice(None) if positions == "all" else slice(-1, None)
+    for at, head in ((0, 1), (1, 2), (2, 0)):
+
+        def zero(value, hook, head=head):  # noqa: ARG001
+            value[:, where, head] = 0
+            return value
+
+        with torch.no_grad():
+            changed = model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{at}.attn.hook_z", zero)])[:, -1]
+        expected = changed.gather(1, ANSWERS[:, :1]) - changed.gather(1, ANSWERS[:, 1:])
+        torch.testing.assert_close(found.total[at, head], expected[:, 0] - found.before, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bamba", "jamba", "gpt2"])
+def test_in_bfloat16_a_run_with_its_own_activations_has_no_effect(family):
+    model = tiny.boot(family)
+    try:
+        model.to(torch.bfloat16)
+        cache = tiny.run(model)[2]
+        found = residscope.patch(cache, cache, ANSWERS, positions="last", progress=False)
+        assert float(found.effects.abs().nan_to_num().max()) == 0  # NaN in layers without attention
+        assert bool(found.effects.isfinite().any())
+    finally:
+        model.to(torch.float32)
+
+
+def test_a_source_is_read_by_its_own_model_or_not_at_all():
+    model = tiny.boot("llama")
+    tokens, _, cache = tiny.run(model)
+    other = copy.deepcopy(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+        logits = other(tokens.roll(1, 0))[:, -1]
+        wanted = ("hook_z", "hook_resid_post", "hook_in", "hook_embed")
+        few = other.run_with_cache(tokens.roll(1, 0), names_filter=lambda name: name.endswith(wanted))[1]
+        only_z = model.run_with_cache(tokens.roll(1, 0), names_filter=lambda name: name.endswith("hook_z"))[1]
+    expected = (logits.gather(1, ANSWERS[:, :1]) - logits.gather(1, ANSWERS[:, 1:]))[:, 0]
+    torch.testing.assert_close(residscope.patch(cache, few, ANSWERS, progress=False).source, expected)
+    found = residscope.patch(cache, only_z, ANSWERS, progress=False)
+    assert found.source is None
+    assert any("its target is not known" in note for note in found.notes)
+    with pytest.raises(ResidscopeError, match="no target of a source is known"):
+        found.of(normalized=True)
+
+
 def test_a_run_of_several_prompts_for_one_prompt_is_refused_with_what_to_do(booted):
     model, tokens, _, several = booted("llama")
     with torch.no_grad():
@@ -541,9 +608,9 @@ def test_a_run_of_several_prompts_for_one_prompt_is_refused_with_what_to_do(boot
         lambda other: residscope.ablate(single, 5, replace=other, **given),
         lambda other: residscope.estimate(single, other, 5),
     ):
-        with pytest.raises(ResidscopeError, match="apply_slice_to_batch_dim"):
+        with pytest.raises(ResidscopeError, match=r"\(other, 0\)"):
             call(several)
-        assert len(call(several.apply_slice_to_batch_dim(slice(0, 1))).before) == 1
+        assert len(call((several, 0)).before) == 1
 
 
 def test_results_are_tables_and_figures(booted):

@@ -13,6 +13,7 @@ from residscope.base.signed import signed
 from residscope.cache import positions
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
+from residscope.causes import refusals
 from residscope.causes.readout import RunReadout
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import Site, SiteKind
@@ -169,12 +170,7 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
         if not gap <= tolerance:
             what = ("the cached value", "what the model itself computes")[number]
             if number == 0 and len(gaps) > 1 and gaps[1] <= tolerance:
-                raise ResidscopeError(
-                    "replay",
-                    f"The target, read from the final stream of a new run, is the model's present value, but differs "
-                    f"from the cached value by {gap:.2g}: the final norm or the unembedding, or a hook on them, was "
-                    "changed since the cache was made. Make the cache again.",
-                )
+                raise refusals.changed_since(view, gap)
             raise ResidscopeError(
                 "replay",
                 f"The target, read from the final stream of a run, differs from {what} by {gap:.2g}: this model does "

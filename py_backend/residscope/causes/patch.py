@@ -248,19 +248,25 @@ def _result(
 
 def _target_in(measurement: Measurement, source: object) -> tuple[Tensor | None, list[str]]:
     """The target in the source's run, read at the same positions as in the cache, and notes. None if it is unknown."""
-    view = CacheView(source, model=measurement.view.model)
+    own_model = getattr(source, "model", None)  # another checkpoint reads its stream with its own unembedding
+    view = CacheView(source, model=measurement.view.model if own_model is None else own_model)
     same = measurement.where
     if view.batch == 1 and measurement.view.batch > 1:
         return None, ["The source is one prompt for all prompts: its target and normalised effects are not given."]
     own = real_positions.last(view)
     targets = Targets(view, measurement.targets.vocabulary, measurement.targets.directions)
-    reading = target_reading(targets, measurement.target, same)
-    found = measured_value(reading, reading.readout(), targets, measurement.target, None)
-    if found.value is None:
+    try:
+        reading = target_reading(targets, measurement.target, same)
+        value = measured_value(reading, reading.readout(), targets, measurement.target, None).value
+    except ResidscopeError as error:
+        if error.code != "missing-activation":
+            raise
+        value = None
+    if value is None:
         return None, ["The source holds neither logits nor the final stream: its target is not known."]
     differ = real_positions.last(measurement.view) != own and same.tolist() == real_positions.last(measurement.view)
     notes = ["In the source the target is read at the same positions, but some prompts end elsewhere there."] * differ
-    return found.value[:, 0].to(measurement.before), notes
+    return value[:, 0].to(measurement.before), notes
 
 
 _SMALL = 0.05

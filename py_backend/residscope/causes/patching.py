@@ -78,7 +78,9 @@ class Patching:
         """
         values = self.normalized if normalized else self.effects
         if values is None:
-            raise ResidscopeError("normalized", "Without a source there is no gap to normalise by.")
+            raise ResidscopeError(
+                "normalized", "There is no gap to normalise by: no target of a source is known (see `.notes`)."
+            )
         return in_prompt(values, prompt)
 
     def top(self, k: int = 3, prompt: int | None = None) -> list[tuple[str, float]]:

@@ -75,6 +75,24 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
     )
 
 
+def changed_since(view: CacheView, gap: float) -> ResidscopeError:
+    """Return the error for a run whose activations are those of the cache, but not its target.
+
+    Args:
+        view: The cache.
+        gap: The difference of the target from its cached value.
+    """
+    reasons = " ".join([*_weights(view), *_hooks(view)]) or (
+        "The final norm, the unembedding, a layer whose activations this cache does not hold, or a hook on one of them "
+        "was changed since the cache was made."
+    )
+    return ResidscopeError(
+        "replay",
+        "The target, read from the final stream of a new run, is the model's present value, but differs from the "
+        f"cached value by {gap:.2g}. {reasons} Make the cache again.",
+    )
+
+
 def not_compared() -> ResidscopeError:
     """Return the error for a cache that holds nothing to compare a run with."""
     return ResidscopeError(
@@ -122,4 +140,7 @@ def _kinds(view: CacheView, final: Tensor | None) -> list[str]:
         return []
     own = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
     mine = str(final.dtype).removeprefix("torch.")
-    return [f"The run computes in {mine}, but the cache holds {own} (`autocast`, or converted later)."]
+    return [
+        f"The run computes in {mine}, but the cache holds {own} (`autocast`, or converted later): cache without "
+        "`autocast`."
+    ]

@@ -139,7 +139,7 @@ def of_other_cache(
     return Replacement(words, of, notes)
 
 
-_ONE_PROMPT = " TransformerLens takes single prompts out of a cache: `other.apply_slice_to_batch_dim(slice(0, 1))`."
+_ONE_PROMPT = " `(other, 0)` takes its prompt 0 for all prompts."
 
 
 def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument: str) -> Replacement:

@@ -126,12 +126,14 @@ class Runner:
         """The number of copies of the batch that are run at once, so that their activations fit in memory."""
         import torch
 
-        if self._hooked:
-            return 1  # a hook of the user may treat the prompts of the batch differently
+        if self._hooked or self._few:
+            return 1  # a hook of the user, or a layer that was not tested, may treat the prompts of a batch differently
         view, cfg = self.view, self.view.cfg
         width = int(cfg.d_model)
         inner = max(int(getattr(cfg, "d_mlp", None) or 0), 4 * width)
         numbers = 12 * width + 3 * inner + 4 * view.n_heads * view.n_pos
+        if self.chain is None and not self._copies_are_alike():
+            return 1
         if self.chain is None:
             numbers += view.n_layers * 2 * width  # the key/value cache of a whole run
         size = view.batch * view.n_pos * numbers * self.replay.run.final.element_size()
@@ -161,6 +163,23 @@ class Runner:
         except Exception as error:  # a block that is not made to be called by itself may raise anything
             self.why_whole = f"a block cannot be called by itself ({type(error).__name__})"
         return None
+
+    def _copies_are_alike(self) -> bool:
+        """Whether a copy of the batch gives the run of the batch, also after another copy to which noise was added."""
+        import torch
+
+        run, batch, blocks = self.replay.run, self.view.batch, list(self.view.model.blocks)
+        tokens, mask, final = self.replay.tokens.repeat(2, 1), self.replay.mask, working(run.final)
+        if run.streams[0] is None:
+            return False
+        added = torch.cat([noise(run.streams[0]), torch.zeros_like(run.streams[0])])
+        with hooks() as own:
+            own.before(blocks[0], perturbing(run, 0, added))
+            twice = whole_run(
+                self.view, tokens, None if mask is None else mask.repeat(2, 1), own, record=False, keep=False
+            )
+        error = (working(twice.final)[batch:] - final).norm() / final.norm().clamp(min=1e-30)
+        return bool(error <= max(1e-4, 4 * step_of(run.final.dtype)))
 
     def _tested(self) -> Chain:
         """Compare blocks that are called one after another with a whole run.
@@ -227,18 +246,21 @@ def tested(blocks: list[Any], once: Run, twice: Run, added: Tensor, past: Callab
     chain, batch = Chain(blocks, arguments), len(once.streams[0])
 
     def compare(layer: int, stream: Tensor) -> None:
-        check(stream, twice.streams[layer + 1], once.streams[layer + 1], layer)
+        clean = once.streams[layer + 1]
+        check(stream, twice.streams[layer + 1], clean, layer)
+        check(torch.cat([clean, stream[batch:]]), stream, clean, layer)  # the noise of some prompts changes no others
 
     twice.streams[0] = torch.cat([twice.streams[0][:batch], twice.streams[0][batch:] + added])
-    chain.run(0, twice.streams[0], 2, compare, past())
-    # Now the halves are exchanged. A block that depends on state from the previous run then gives another result.
+    # First the halves are exchanged. A block that depends on state from the previous run, or on a prompt's index in the
+    # batch, then gives another result.
     swapped = [torch.cat([part[batch:], part[:batch]]) for part in twice.streams]
 
     def compare_swapped(layer: int, stream: Tensor) -> None:
         check(stream.flip(0), swapped[layer + 1].flip(0), once.streams[layer + 1].flip(0), layer)
 
+    chain.run(0, swapped[0], 2, compare_swapped, past())
     for start in sorted({len(blocks) // 2, len(blocks) - 1}):
-        chain.run(start, swapped[start], 2, compare_swapped, past())
+        chain.run(start, twice.streams[start], 2, compare, past())
     return chain
 
 
