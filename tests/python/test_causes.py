@@ -577,6 +577,14 @@ def test_in_bfloat16_a_run_with_its_own_activations_has_no_effect(family):
         model.to(torch.float32)
 
 
+def test_a_direction_is_refused_where_the_model_projects_the_stream_before_the_unembedding():
+    model = tiny.boot("opt-projected")
+    cache, direction = tiny.run(model)[2], torch.ones(int(model.cfg.d_model))
+    for call in (residscope.attribute, residscope.ablate):
+        with pytest.raises(ResidscopeError, match="projects the stream in between"):
+            call(cache, direction)
+
+
 def test_a_source_is_read_by_its_own_model_or_not_at_all():
     model = tiny.boot("llama")
     tokens, _, cache = tiny.run(model)
@@ -596,6 +604,9 @@ def test_a_source_is_read_by_its_own_model_or_not_at_all():
     assert any("its target is not known" in note for note in found.notes)
     with pytest.raises(ResidscopeError, match="no target of a source is known"):
         found.of(normalized=True)
+    without = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_resid_post"))[1]
+    with pytest.raises(ResidscopeError, match=r"In the cache of `source=`: `blocks.0.attn.hook_z` is not"):
+        residscope.patch(cache, without, ANSWERS, progress=False)
 
 
 def test_a_run_of_several_prompts_for_one_prompt_is_refused_with_what_to_do(booted):

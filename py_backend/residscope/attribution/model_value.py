@@ -10,7 +10,7 @@ from einops import rearrange
 from residscope.attribution.readout import Readout
 from residscope.attribution.targets import Targets
 from residscope.cache.norms import odd_final_norm
-from residscope.cache.unembedding import READ_BY_UNEMBEDDING, final_vectors, unembedding
+from residscope.cache.unembedding import READ_BY_UNEMBEDDING, final_vectors, unembedding, unembedding_of_stream
 from residscope.compute.projection import dots
 from residscope.errors import ResidscopeError
 from residscope.terms import Target
@@ -50,6 +50,8 @@ def model_value(readout: Readout, targets: Targets, target: Target, logits: Tens
         vectors = final_vectors(view, positions)
         if vectors is None:
             return Measured(None, zero, _NOTHING, own=False)
+        if vectors.shape[-1] != readout.directions.shape[-1]:
+            unembedding_of_stream(view)  # refuses a model that projects the stream before its unembedding
         own = view.has(READ_BY_UNEMBEDDING)
         source = "the final norm's output, projected onto the given direction"
         if target.direction is None:

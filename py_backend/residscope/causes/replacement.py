@@ -123,7 +123,10 @@ def of_other_cache(
         )
 
     def of(site: Source) -> Tensor:
-        values = site.held(other)[prompts.start : prompts.stop]
+        try:
+            values = site.held(other)[prompts.start : prompts.stop]
+        except ResidscopeError as error:
+            raise ResidscopeError(error.code, f"In the cache of `{argument}=`: {error}", error.names) from None
         if tuple(values.shape[2:]) != site.inner:
             raise ResidscopeError(argument, "The other cache is from a model of another shape.")
         return values
