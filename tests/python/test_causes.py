@@ -602,7 +602,7 @@ def test_a_source_is_read_by_its_own_model_or_not_at_all():
     found = residscope.patch(cache, only_z, ANSWERS, progress=False)
     assert found.source is None
     assert any("its target is not known" in note for note in found.notes)
-    with pytest.raises(ResidscopeError, match="no target of a source is known"):
+    with pytest.raises(ResidscopeError, match="the target in the source is not known"):
         found.of(normalized=True)
     without = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_resid_post"))[1]
     with pytest.raises(ResidscopeError, match=r"In the cache of `source=`: `blocks.0.attn.hook_z` is not"):

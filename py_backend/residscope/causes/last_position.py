@@ -91,9 +91,7 @@ class LastRunner:
         if self._copied is None or self._copied.copies != copies or self._copied.is_written:
             self._copied = None  # frees the old tensors before the new ones are made
             self._copied = _Copied.of(self._past, copies, self.view.batch)
-        # `deepcopy` takes the tensors from `memo` and does not copy them.
-        memo: dict[int, object] = dict(self._copied.tensors)
-        return deepcopy(self._past, memo)
+        return _with_tensors(self._past, self._copied.tensors)
 
     def _run(
         self, tokens: Tensor, mask: Tensor | None, past: object, perturbed: tuple[Run, Tensor] | None = None
@@ -152,8 +150,7 @@ def shortened(past: object, count: int) -> object:
         return None
     try:
         # The copy shares the tensors: `crop` takes parts of them, and writes into none.
-        memo: dict[int, object] = dict(_tensors(past))
-        copied: Any = deepcopy(past, memo)
+        copied: Any = _with_tensors(past, _tensors(past))
         length = copied.get_seq_length()
         copied.crop(-count)
         return copied if copied.get_seq_length() == length - count else None
@@ -193,6 +190,12 @@ class _Copied:
         """Whether a tensor was written into after the copy was made. Also True if PyTorch does not count writes."""
         now = [_version(tensor) for tensor in self.tensors.values()]
         return None in now or now != self.versions
+
+
+def _with_tensors(past: object, tensors: dict[int, Tensor]) -> object:
+    """A copy of a key/value cache that has these tensors, by the `id` of the original. They are not copied."""
+    memo: dict[int, object] = dict(tensors)  # what `deepcopy` finds here it does not copy
+    return deepcopy(past, memo)
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -79,7 +79,8 @@ class Patching:
         values = self.normalized if normalized else self.effects
         if values is None:
             raise ResidscopeError(
-                "normalized", "There is no gap to normalise by: no target of a source is known (see `.notes`)."
+                "normalized",
+                "The effects cannot be normalised: the target in the source is not known (see `.notes`).",
             )
         return in_prompt(values, prompt)
 
