@@ -581,7 +581,7 @@ class Panel(Selected, anywidget.AnyWidget):
             progress: Whether to show a progress bar (tqdm) if it takes more than a second.
 
         Raises:
-            ResidscopeError: If `holds` is not one of these, the cache was deleted, or the panel is closed before the end.
+            ResidscopeError: If `holds` is not one of these, the cache was deleted, or the panel was closed.
         """
         if holds not in get_args(Holds):
             known = ", ".join(f'"{one}"' for one in get_args(Holds))
