@@ -12,6 +12,7 @@ from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from residscope.base.legible import cut
+from residscope.compute.random_state import random_state_restored
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def called_on_copy(sae: Any) -> Generator[Any, None, None]:
-    """A copy of an SAE whose methods may be called. PyTorch's random generators are restored after the block."""
-    import torch
-
-    weight: Any = sae.W_dec
-    devices = [weight.device] if weight.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    """A copy of an SAE whose methods may be called. All random generators are restored after the block."""
+    with random_state_restored(sae.W_dec.device):
         yield copy_of(sae)
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from residscope.cache.view import CacheView
 from residscope.cache.weights import known_layers, stored_values, tensors_of, unreadable_layer, unusable, wrapped
 from residscope.compute.precision import step_of, working
 from residscope.compute.progress import report_progress
+from residscope.compute.random_state import random_state_restored
 
 if TYPE_CHECKING:
     import torch
@@ -244,31 +244,6 @@ class _Copied(dict[int, Any]):
         self.size += int(getattr(value, "nbytes", 0)) if hasattr(value, "untyped_storage") else 0
         if self.size > _MOST_COPIED:
             raise MemoryError(f"it holds more than {_MOST_COPIED // 10**9} GB")
-
-
-@contextmanager
-def random_state_restored(device: torch.device) -> Generator[None, None, None]:
-    """Restore the state of every random generator afterwards: PyTorch's, Python's and NumPy's."""
-    import random
-    import sys
-
-    import torch
-
-    numpy = sys.modules.get("numpy")
-    restored = [partial(random.setstate, random.getstate())]
-    if numpy is not None:
-        restored.append(partial(numpy.random.set_state, numpy.random.get_state()))
-    if device.type == "mps":
-        restored.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
-    forked = device.type if device.type in ("cuda", "xpu") else "cpu"
-    with ExitStack() as stack:
-        for restore in restored:
-            stack.callback(restore)
-        if forked == "cpu":
-            stack.enter_context(torch.random.fork_rng([]))
-        else:
-            stack.enter_context(torch.random.fork_rng([device], device_type=forked))
-        yield
 
 
 def _measure_map(layer: object, original: object, view: CacheView, width: object) -> LinearMap:
