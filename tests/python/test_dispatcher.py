@@ -195,17 +195,18 @@ def test_a_change_during_the_computation_is_refused(variables, ask, monkeypatch)
 def test_a_deleted_cache_is_freed_at_once_after_any_requests(variables, ask):
     model, _, _, cache = boot()
     variables["mine"] = cache
-    ref = rows(ask)[0]["ref"]
-    target = ask("target", ref)[0]["target"]
-    for by in ("head", "layer", "accumulated"):
-        ask("attribute", ref, by=by, target=target)
-    ask("attention", ref, layer=0, head=0, target=target)
-    assert ask("attention", ref, layer=99, head=0, target=target)[0]["code"] == "head"
-    assert ask("describe", ref | {"state": "other"})[0]["code"] == "changed"
-    alive = [weakref.ref(t) for t in (cache, cache.cache_dict["hook_embed"])]
     gc.collect()
-    gc.disable()
+    gc.disable()  # the requests must leave no reference cycle, because the garbage collector may run much later
     try:
+        ref = rows(ask)[0]["ref"]
+        target = ask("target", ref)[0]["target"]
+        for by in ("head", "layer", "accumulated"):
+            ask("attribute", ref, by=by, target=target)
+        ask("attention", ref, layer=0, head=0, target=target)
+        ask("describe", ref)
+        assert ask("attention", ref, layer=99, head=0, target=target)[0]["code"] == "head"
+        assert ask("describe", ref | {"state": "other"})[0]["code"] == "changed"
+        alive = [weakref.ref(t) for t in (cache, cache.cache_dict["hook_embed"])]
         variables.clear()
         del cache
         assert [reference() for reference in alive] == [None, None]

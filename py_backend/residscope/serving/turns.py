@@ -50,7 +50,10 @@ RUN_CELL = frozenset(("run_cell", "run_cell_async"))
 def is_cell_on_other_thread() -> bool:
     """Return whether another thread runs a cell, for example for a console on a subshell."""
     frames: dict[int, FrameType] = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
-    return any(in_cell(frame) for thread, frame in frames.items() if thread != threading.get_ident())
+    # This function's own frame would refer to itself by `frames`. Then it and the variables of all its callers, such as
+    # a cache, would stay in memory until Python's garbage collector runs.
+    del frames[threading.get_ident()]
+    return any(map(in_cell, frames.values()))
 
 
 def in_cell(frame: FrameType | None) -> bool:
