@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from base64 import b64decode
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
+from transformer_lens import ActivationCache
 
+from residscope.serving import jobs, turns
+from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.wire.protocol import AnyReply, AnyRequest
 from tests.support import recorded
@@ -24,6 +30,31 @@ def kept() -> list[dict[str, Any]]:
 def test_each_request_has_its_recorded_answer(kept: list[dict[str, Any]]):
     for found, expected in zip(recorded.messages(), kept, strict=True):
         alike(found, expected, found["question"]["ask"]["kind"])
+
+
+@pytest.mark.parametrize("kind", sorted({ask["kind"] for ask in recorded.asks()}))
+def test_no_request_keeps_a_deleted_cache_in_memory(kind: str, monkeypatch: pytest.MonkeyPatch):
+    model, run = recorded.run()
+    cache = ActivationCache({name: one.clone() for name, one in run.cache_dict.items()}, model)
+    variables = {"cache": cache, "model": model, "names": [(" Mary", " John")], "sae": recorded.sae()}
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: SimpleNamespace(user_ns=variables))
+    monkeypatch.setattr(jobs, "MOMENT", 60)  # the first reply has the whole page
+    alive = [weakref.ref(cache), weakref.ref(cache.cache_dict["hook_embed"])]
+    dispatcher = Dispatcher()
+    listed, _ = dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})
+    ref = listed["reply"]["caches"][0]["ref"]
+    gc.collect()
+    gc.disable()  # the requests must leave no reference cycle, because the garbage collector may run much later
+    try:
+        for ask in recorded.asks():
+            if ask["kind"] == kind:
+                question = {"id": "1", "ask": ask} | ({} if kind == "caches" else {"cache": ref})
+                with turns.granted():
+                    dispatcher.answer(question)
+        del cache, variables["cache"]
+        assert [reference() for reference in alive] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_there_is_a_message_of_each_kind(kept: list[dict[str, Any]]):
