@@ -10,10 +10,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 from playwright.sync_api import Error as PlaywrightError
 
 from tests.support.lab import CHROMIUM_FLAGS, Lab
@@ -22,6 +31,7 @@ from tests.support.server import Server, end
 from tests.support.sidebar import FOLLOWS, TINY
 
 PICTURES = Path("test-results")
+VIEWPORT: ViewportSize = {"width": 1440, "height": 1000}
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +68,7 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
                 tmp_path_factory.mktemp("chromium"),
                 executable_path=path,
                 args=CHROMIUM_FLAGS,
-                viewport={"width": 1440, "height": 1000},
+                viewport=VIEWPORT,
                 reduced_motion="reduce",
             )
         except PlaywrightError as error:
@@ -86,10 +96,9 @@ def forget(profile: BrowserContext) -> None:
     session.detach()
 
 
-@pytest.fixture
-def page(profile: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A new page. If the test fails, a picture of the page is kept in `test-results/`."""
-    page = profile.new_page()
+@contextmanager
+def watched(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Check that the page reports no error. If the test fails, a picture of the page is kept in `test-results/`."""
     errors: list[str] = []
 
     def note(text: str, where: str) -> None:
@@ -106,8 +115,29 @@ def page(profile: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Pa
     if request.session.testsfailed > request.config.stash.get(FAILED_BEFORE, 0):
         PICTURES.mkdir(exist_ok=True)
         page.screenshot(path=PICTURES / (re.sub(r"[^\w.-]+", "-", request.node.name) + ".png"))
-    forget(profile)
     assert not errors, "the page reported errors of Residscope:\n" + "\n".join(errors)
+
+
+@pytest.fixture
+def page(profile: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A new, watched page."""
+    try:
+        with watched(profile.new_page(), request) as page:
+            yield page
+    finally:
+        forget(profile)
+
+
+@pytest.fixture
+def timed_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A new, watched page whose clock the test moves.
+
+    A clock holds for all pages of a context, also for later ones, and cannot be removed. So this page has its own.
+    """
+    with browser.new_context(viewport=VIEWPORT, reduced_motion="reduce") as context:
+        with watched(context.new_page(), request) as page:
+            page.clock.install()
+            yield page
 
 
 @pytest.fixture

@@ -78,6 +78,14 @@ def output(page: Page, run: tuple[Any, Any, Any]) -> Iterator[OutputPage]:
     panel.close()
 
 
+@pytest.fixture
+def timed(timed_page: Page, run: tuple[Any, Any, Any]) -> Iterator[OutputPage]:
+    """Like `output`, with a clock that the test moves."""
+    panel = residscope.inspect(run[2], show=False)
+    yield OutputPage(timed_page, panel)
+    panel.close()
+
+
 def rgb(hexadecimal: str) -> str:
     return f"rgb({', '.join(str(int(hexadecimal[at : at + 2], 16)) for at in (1, 3, 5))})"
 
@@ -348,60 +356,57 @@ def test_a_notice_is_visible_in_an_output_that_its_host_scrolls(output: OutputPa
 
 
 # --- a kernel that does not answer ------------------------------------------------------------------------------------
-def test_a_silent_kernel_counts_as_lost_in_a_host_that_reports_nothing(output: OutputPage) -> None:
+def test_a_silent_kernel_counts_as_lost_in_a_host_that_reports_nothing(timed: OutputPage) -> None:
     for name, value in in_vscode("Light 2026").items():
-        setattr(output, name, value)
-    output.page.clock.install()
-    output.open(as_output)
-    view = output.ready()
+        setattr(timed, name, value)
+    timed.open(as_output)
+    view = timed.ready()
     expect(view.get_by_role("status")).to_contain_text("✓")
-    output.silent = True
+    timed.silent = True
     view.get_by_role("button", name="Next prompt").click()
-    output.page.clock.run_for(2000)
+    timed.page.clock.run_for(2000)
     expect(view.get_by_text("Waiting for the kernel")).to_be_visible(timeout=FOLLOWS)
-    asked = [question["id"] for question in output.held]
-    output.page.clock.run_for(10_000)
-    assert [question["id"] for question in output.held] == asked * 2  # each request was sent once more
+    asked = [question["id"] for question in timed.held]
+    timed.page.clock.run_for(10_000)
+    assert [question["id"] for question in timed.held] == asked * 2  # each request was sent once more
     expect(cache_status(view)).to_have_count(0)
-    output.page.clock.run_for(10_000)
+    timed.page.clock.run_for(10_000)
     expect(cache_status(view)).to_contain_text("its kernel was restarted, or is running a long cell")
     expect(cache_status(view)).to_contain_text("run the cell again")
     expect(view.get_by_text("Waiting for the kernel")).to_have_count(0)
     expect(view.get_by_role("status")).not_to_contain_text("✓")
     expect(view).to_have_attribute("data-state", "error")
     # The kernel was only running a long cell, and answers now.
-    output.answer()
-    output.page.clock.run_for(1000)
-    output.ready()
+    timed.answer()
+    timed.page.clock.run_for(1000)
+    timed.ready()
     expect(cache_status(view)).to_have_count(0)
     expect(view.get_by_role("status")).to_contain_text("✓")
 
 
-def test_pointing_at_a_panel_without_a_kernel_brings_a_message(output: OutputPage) -> None:
+def test_pointing_at_a_panel_without_a_kernel_brings_a_message(timed: OutputPage) -> None:
     for name, value in in_vscode("Light 2026").items():
-        setattr(output, name, value)
-    output.page.clock.install()
-    output.page.mouse.move(1, 1)
-    output.open(as_output)
-    view = output.ready()
-    output.silent = True
-    output.page.clock.run_for(15_000)
+        setattr(timed, name, value)
+    timed.page.mouse.move(1, 1)
+    timed.open(as_output)
+    view = timed.ready()
+    timed.silent = True
+    timed.page.clock.run_for(15_000)
     view.locator(".rs-rank").hover()
-    output.page.clock.run_for(25_000)
+    timed.page.clock.run_for(25_000)
     expect(cache_status(view)).to_contain_text("run the cell again")
     expect(view.get_by_role("status")).not_to_contain_text("✓")
 
 
-def test_while_a_cell_visibly_runs_the_panel_waits_for_its_end(output: OutputPage) -> None:
-    output.attributes = 'data-jp-theme-light="true"'
-    output.page.clock.install()
-    output.open('<div class="jp-Notebook"><div class="jp-InputArea-prompt">[*]:</div>{}</div>'.format)
-    view = output.ready()
-    output.silent = True
+def test_while_a_cell_visibly_runs_the_panel_waits_for_its_end(timed: OutputPage) -> None:
+    timed.attributes = 'data-jp-theme-light="true"'
+    timed.open('<div class="jp-Notebook"><div class="jp-InputArea-prompt">[*]:</div>{}</div>'.format)
+    view = timed.ready()
+    timed.silent = True
     view.get_by_role("button", name="Next prompt").click()
-    output.page.clock.run_for(120_000)
+    timed.page.clock.run_for(120_000)
     expect(view.get_by_text("Waiting for the kernel")).to_be_visible()
     expect(cache_status(view)).to_have_count(0)
-    output.page.locator(".jp-InputArea-prompt").evaluate("node => { node.textContent = '[1]:'; }")
-    output.page.clock.run_for(25_000)
+    timed.page.locator(".jp-InputArea-prompt").evaluate("node => { node.textContent = '[1]:'; }")
+    timed.page.clock.run_for(25_000)
     expect(cache_status(view)).to_contain_text("run the cell again")

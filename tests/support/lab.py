@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.server import Server, write_notebook
@@ -138,15 +139,26 @@ class Lab:
     def _kernel_ready(self) -> None:
         """Wait until the current notebook is loaded and its kernel has answered."""
         self.page.wait_for_function("() => window.jupyterapp.shell.currentWidget?.sessionContext", timeout=60_000)
-        self.evaluate(
-            """async () => {
-                const { context, sessionContext } = window.jupyterapp.shell.currentWidget;
-                await context.ready;
-                await sessionContext.ready;
-                await sessionContext.session.kernel.info;
-            }""",
-            timeout=60_000,
-        )
+        try:
+            self.evaluate(
+                """async () => {
+                    const { context, sessionContext } = window.jupyterapp.shell.currentWidget;
+                    await context.ready;
+                    await sessionContext.ready;
+                    await sessionContext.session.kernel.info;
+                }""",
+                timeout=60_000,
+            )
+        except PlaywrightError as error:
+            states = self.page.evaluate(
+                """() => {
+                    const { context, sessionContext } = window.jupyterapp.shell.currentWidget;
+                    const { status, connectionStatus } = sessionContext.session?.kernel ?? {};
+                    return [context.isReady, sessionContext.isReady, status, connectionStatus].join(", ");
+                }"""
+            )
+            log = self.server.log.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"{error}\nnotebook, session, kernel, connection: {states}\n{log}") from error
 
     # --- Python state -------------------------------------------------------------------------------------------
 
