@@ -134,10 +134,10 @@ def timed_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Pag
 
     A clock holds for all pages of a context, also for later ones, and cannot be removed. So this page has its own.
     """
-    with browser.new_context(viewport=VIEWPORT, reduced_motion="reduce") as context:
-        with watched(context.new_page(), request) as page:
-            page.clock.install()
-            yield page
+    context = browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
+    with context, watched(context.new_page(), request) as page:
+        page.clock.install()
+        yield page
 
 
 @pytest.fixture
