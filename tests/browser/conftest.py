@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def forget(profile: BrowserContext) -> None:
 
 
 @contextmanager
-def watched(page: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+def watched(page: Page, request: pytest.FixtureRequest) -> Generator[Page]:
     """Check that the page reports no error. If the test fails, a picture of the page is kept in `test-results/`."""
     errors: list[str] = []
 
