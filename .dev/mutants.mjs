@@ -37,7 +37,8 @@ const languages = {
 main(() => {
   const [first, ...rest] = process.argv.slice(2);
   const isOneLanguage = first !== undefined && first in languages;
-  // Only modules and files need a language. A number is the value of an option (`--each 20`).
+  // Without a language, only options and numbers (`--each 20`) are accepted. The name of a module or file, or the
+  // revision after `--tests`, belongs to one language.
   if (!isOneLanguage && process.argv.slice(2).some((word) => !word.startsWith("--") && !/^\d+$/.test(word))) {
     throw new Failure(`Name a language first: ${Object.keys(languages).join(", ")}.`);
   }

@@ -284,7 +284,7 @@ def test_with_hooks_of_the_user_paths_are_measured_in_whole_runs():
     ({"path": []}, "names nothing"),
     ({"path": "L2H9.q"}, "has no head|no head 9"),
     ({"path": ["L2H1.q", "2.1.q"]}, "names L2H1.q twice"),
-    ({"path": ["logits", "L2H1.q"]}, "one after the other"),
+    ({"path": ["logits", "L2H1.q"]}, "\"logits\" in a list with other entries"),
     ({"path": "L2H1.q", "heads": ["2.0"]}, "no path from L2H0 to L2H1.q"),
     ({"path": "L0H1.q"}, "no path from L0H0 to L0H1.q"),
     ({"path": "L2H1.q", "norm": "frozen"}, "no meaning"),

@@ -25,7 +25,7 @@ export class HostLink implements Link {
     this.#listenTo("renewed", () => (this.#isAttached = true));
     this.#listenTo("lost", () => (this.#isAttached = false));
     this.#listenTo("state", (message) => {
-      this.#isAttached ||= message.state.kind === "ready"; // the kernel was attached before this page was loaded
+      this.#isAttached ||= message.state.kind === "ready"; // normally "renewed" came before
       this.state.value = message.state;
     });
     this.#listenTo("occupied", ({ occupied }) => (this.occupied.value = occupied));

@@ -1,4 +1,7 @@
-/** Keeps the last pictures of views while the window reloads. Each picture is a file; stored files are not trusted. */
+/**
+ * Stores the last pictures of views in files, to show them after the window was reloaded. The page checks each picture
+ * before it is drawn (`checkSnapshot`), because a stored file is not trusted.
+ */
 
 import { createHash } from "node:crypto";
 import { FileType, Uri, workspace } from "vscode";

@@ -63,12 +63,14 @@ class LatentValues(NamedTuple):
 
 
 class NeuronMap(NamedTuple):
-    """One input of a neuron's nonlinearity: y · weight + bias, where y is the MLP's input.
+    """A number that a neuron computes from the MLP's input y: y · weight + bias.
+
+    It is the input of the nonlinearity or, in a gated MLP, also the factor of the nonlinearity's output.
 
     Attributes:
         weight: The weight.
         bias: The bias; 0 if there is none.
-        names: Names of the activations that hold this input, the preferred one first. The last axis of each activation
+        names: Names of the activations that hold this number, the preferred one first. The last axis of each activation
             has one entry for each neuron.
     """
 
@@ -146,7 +148,7 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: object) -> LinearMap:
-    """The linear map of a module. If the module is not a plain linear layer, a copy is called to find the map."""
+    """The linear map of a module. If the module is not a plain linear layer, `linear_map_of` finds the map."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     linear = wrapped(module)
     if not plain or not hasattr(linear, "out_features"):

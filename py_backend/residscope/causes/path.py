@@ -43,7 +43,9 @@ def ends(view: CacheView, given: Any) -> Ends:
     found: list[Receiver] = []
     for one in listed:
         if one == "logits":
-            raise ResidscopeError("path", "`path=` names the logits and heads: measure them one after the other.")
+            raise ResidscopeError(
+                "path", '`path=` has "logits" in a list with other entries: give `path="logits"` alone.'
+            )
         head, _, part = one.strip().rpartition(".") if isinstance(one, str) else ("", "", "")
         if part not in get_args(Read) or not head:
             raise ResidscopeError("path", f"`path={one!r}` is not known: {_FORM}.")
@@ -63,7 +65,7 @@ def words(given: Ends) -> str:
 
 
 def last_layer(view: CacheView, given: Ends) -> int:
-    """Return the last layer that has a receiver. The number of layers means the logits."""
+    """Return the last layer that has a receiver, or the number of layers if the path ends at the logits."""
     return view.n_layers if given == "logits" else max(receiver.layer for receiver in given)
 
 

@@ -1,4 +1,4 @@
-"""Effects in one prompt, and the largest of them. `Ablation` and `Patching` use these functions."""
+"""Effects in one prompt, and the largest of them. The results of ablation and patching use these functions."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _BLOCK = 1000000
 """A block has at most this many values: 4 MB in float32, which fits in a processor's cache.
 
-A single larger row is a block of its own. `dots` uses blocks only on the CPU.
+A single position with more values is a block of its own. `dots` uses blocks only on the CPU.
 """
 
 _SMALL = 1 << 16
@@ -64,7 +64,9 @@ def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch 
     import torch
 
     largest = direction.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(direction.dtype).tiny)
-    unit = direction / largest  # so that no square of a short direction underflows
+    unit = (
+        direction / largest
+    )  # its largest element is 1, so that the squares of a short direction do not all underflow
     if rows.numel() <= _SMALL:
         return torch.linalg.vector_norm(rows.to(unit) * unit[:, None], dim=-1) * largest
     found = direction.new_empty(rows.shape[:2])
@@ -75,7 +77,7 @@ def lengths(rows: Float[Tensor, "batch pos d"], direction: Float[Tensor, "batch 
 
 
 def _times(rows: Tensor, direction: Tensor) -> Tensor:
-    """The elementwise product of a block. It may be in memory that the product of the next block overwrites."""
+    """The elementwise product of a block. It may be in this thread's buffer, which the next call overwrites."""
     import torch
 
     direction = direction.unsqueeze(1)
@@ -116,7 +118,7 @@ def project(
         products = dots(weight[None], columns.T)
     elif weight.stride(-1) == 1:
         products = torch.cat([block.to(direction.dtype) @ columns for block in weight.split(size)]).T
-    else:  # most models store the weight as [d_model, unit]
+    else:  # the weight is a view of a matrix [d_model, unit]
         products = columns.new_zeros(columns.shape[1], weight.shape[0])
         for direction_block, weight_block in zip(columns.split(size), weight.T.split(size), strict=True):
             products.addmm_(direction_block.T, weight_block.to(direction.dtype))
@@ -137,7 +139,7 @@ class Repeats(NamedTuple):
 
     Attributes:
         first: The first prompt with each direction.
-        place: For each prompt, the index of its direction in `first`.
+        place: For each prompt, the place in `first` of the prompt with the same direction.
     """
 
     first: Int[Tensor, " some"]
@@ -151,9 +153,9 @@ class Repeats(NamedTuple):
 def repeats(direction: Float[Tensor, "batch d"]) -> Repeats | None:
     """Return which directions are exactly equal.
 
-    None if more than three quarters are different, if there are fewer than `_MANY`, if one direction was expanded to
-    all prompts, or if the directions are not on the CPU. None also if different directions have equal products by
-    chance.
+    None if there are more different directions than three quarters of the number of prompts, if there are fewer prompts
+    than `_MANY`, if one direction was expanded to all prompts, or if the directions are not on the CPU. None also if
+    two different directions have the same dot product with the vector that is used for the comparison.
     """
     import torch
 

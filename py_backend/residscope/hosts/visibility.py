@@ -1,7 +1,10 @@
 """Tracks which views show a panel. The cache is kept alive while there is a view.
 
 ipywidgets keeps every panel until the kernel ends. So a panel must release its cache itself after its output was
-cleared or its cell was run again. The replies to the first view's requests are sent together with the panel.
+cleared or its cell was run again.
+
+`residscope.inspect` also sends, in advance, the replies to the requests that the first view will make. They are
+withdrawn when a view is shown, or after some seconds without a view.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ class PanelViews:
     """
 
     release_seconds = 3.0
-    """The cache is released after this many seconds without a view. (A cell that is moved gets a new view.)"""
+    """The cache is released after this many seconds without a view.
+
+    The wait is needed because moving a cell removes its view and shows a new one.
+    """
 
     withdrawal_seconds = 10.0
     """The first replies are withdrawn after this many seconds if there is no view yet."""
@@ -38,7 +44,7 @@ class PanelViews:
     def update(self, presence: Presence) -> None:
         """Note that a view was shown or hidden, or that its page is being closed.
 
-        A closed page may be reloaded. So the cache is not released when a page is closed.
+        The kernel cannot tell whether a page closes or reloads. So the cache is not released in either case.
         """
         with self._lock:
             shown = presence.state == "shown"
@@ -53,7 +59,7 @@ class PanelViews:
                 self._release_timer = _start_timer(self.release_seconds, self._release)
 
     def replace(self, cache_reference: CacheReference) -> None:
-        """Use the reference to another cache from now on. This cache is kept alive if the former cache was."""
+        """Use the reference to another cache from now on. The new cache is kept alive if the former one was."""
         with self._lock:
             if self._release_timer is None and not self._cache_reference.is_kept_alive:
                 cache_reference.stop_keeping_alive()

@@ -114,7 +114,11 @@ def feature_tokens(
     real = positions.real(view).to(found.device)
     real = real if prompt is None else real[prompt : prompt + 1]
     mean = found.masked_fill(~real, 0).sum(0) / real.sum(0)  # NaN if all prompts have padding there
-    notes = ["Where prompts are padded, the mean is over the others."] if not bool(real.all()) and len(real) > 1 else []
+    notes = (
+        ["Where some prompts have padding, the mean is over the other prompts."]
+        if not bool(real.all()) and len(real) > 1
+        else []
+    )
     reply = FeatureTokensReply(name, dictionary.site.written, request.feature, view.n_pos, notes)
     return reply, [float32(mean)]
 
@@ -147,7 +151,8 @@ def _chosen(saes: Saes, name: str | None) -> tuple[str, Any]:
         raise ResidscopeError(
             "no-sae",
             "No SAE or transcoder is known for this cache. Give it to the panel, `residscope.inspect(cache, sae=sae)`, "
-            "or assign it to a variable: its configuration (`cfg.hook_name`) must name an activation of this model.",
+            "or assign it to a variable, as `sae` or as `(sae, hook_name)`. An SAE alone must name an activation of "
+            "this model in its configuration (`cfg.hook_name`).",
         )
     raise ResidscopeError(
         "no-sae", f"There is no SAE `{shown(str(name))}` any more, or it does not fit this model: choose another one."
@@ -157,7 +162,7 @@ def _chosen(saes: Saes, name: str | None) -> tuple[str, Any]:
 def _layers(
     context: RequestContext, target: Target, where: Int[Tensor, " batch"]
 ) -> tuple[Attribution | None, list[str]]:
-    """The rows of layers, with which the sum of the SAE's rows is compared. If there are none, None and the reason."""
+    """The decomposition by layer, with which the sum of the SAE's rows is compared. If it is refused: None, and why."""
     try:
         return context.decomposed(target, "layer", where), []
     except ResidscopeError as error:
@@ -171,7 +176,7 @@ def _is_of_sae(row: Component, dictionary: Dictionary) -> bool:
 
 
 def _sum_of_site(layers: Attribution, result: Attribution) -> Float[Tensor, " batch"]:
-    """The sum of those rows of layers that the SAE's rows replace."""
+    """The sum of the rows of the decomposition by layer in whose place the result has the SAE's rows."""
     kept = set(result.components)
     return layers.values[[i for i, row in enumerate(layers.components) if row not in kept]].sum(0)
 

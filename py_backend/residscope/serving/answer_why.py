@@ -11,7 +11,11 @@ from residscope.wire.protocol import HeadTokensReply, PairsReply, ReadHeadTokens
 
 
 def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buffers]:
-    """Answer with an attention score by pairs of components: the strongest on each side, and the sum of all others."""
+    """Answer with an attention score, split into pairs of a query component and a key component.
+
+    The k strongest components of each side have rows and columns of their own. The last row and the last column have
+    the sums of all others.
+    """
     import torch
 
     view = context.view
@@ -36,7 +40,7 @@ def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buff
 
 
 def head_tokens(context: RequestContext, request: ReadHeadTokens) -> HeadTokensReply:
-    """Answer with the tokens that a head writes, and the tokens that it would write for one source."""
+    """Answer with the tokens that a head writes, and those that it would write with attention 1 to one source."""
     view = context.view
     prompt, place = view.check_prompt(request.prompt), (request.layer, request.head)
     found = written.head_tokens(context.targets, place, prompt, request.position, request.source, request.k)

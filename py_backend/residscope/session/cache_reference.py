@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from residscope.errors import ResidscopeError
 
 GONE = (
-    "This cache was deleted: its variable was deleted or assigned to something else. Run the cell that makes it, and "
+    "This cache was deleted: its variable was deleted, or now holds something else. Run the cell that makes it, and "
     "open it again."
 )
 _GIVEN = "The {} that was passed with this cache was deleted: call `residscope.inspect` again."
@@ -86,7 +86,10 @@ class CacheReference:
 
 
 def _weak(value: object) -> Callable[[], object]:
-    """A function that returns the value without keeping it alive. After the deletion it returns `_DELETED`."""
+    """A function that returns the value, or `_DELETED` after the value was deleted.
+
+    It does not keep the value alive, unless the value allows no weak reference and is not a mapping.
+    """
     if value is None:
         return lambda: None
     try:
@@ -95,7 +98,7 @@ def _weak(value: object) -> Callable[[], object]:
         if isinstance(value, Mapping):  # a plain dictionary allows no weak references, but its tensors do
             tensors = {name: _weak(tensor) for name, tensor in dict[str, object](value).items()}
             return partial(_all_or_deleted, tensors)
-        return lambda: value  # kept alive, because it is small, such as a list of numbers
+        return lambda: value  # such as a list of numbers, which is small
     return lambda: _DELETED if (found := reference()) is None else found
 
 

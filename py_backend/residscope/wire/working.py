@@ -39,11 +39,14 @@ class GiveUp(Request, frozen=True, tag="give-up"):
 
 
 class GivenUp(Reply, frozen=True, tag="give-up"):
-    """Confirms that the job is cancelled."""
+    """Confirms a request to cancel a job."""
 
 
 class Working(Reply, frozen=True, tag="working"):
-    """The job is not finished: `done` of `total` steps are done (0: not known). Send the request again, with its id."""
+    """The job is not finished: `done` of `total` steps are done. Send the request again, with its id.
+
+    `total` is 0 if it is not known.
+    """
 
     done: int
     total: int

@@ -1,4 +1,5 @@
-// Keeps the panel's keys and the focus from going to the notebook around the panel.
+// Stops most keys that are pressed in the panel from reaching the notebook around it. Keeps the focus in the panel if
+// the focused element is removed.
 
 const KEPT_KEYS = new Set([
   "ArrowUp",
@@ -63,8 +64,7 @@ function isKept(event: KeyboardEvent): boolean {
 }
 
 /**
- * Keeps keys in an element. Shift+Enter, Ctrl+S and similar keys still go to the notebook. Call this after adding the
- * element's own listeners.
+ * Keeps keys in an element. Shift+Enter, Ctrl+S and similar keys still go to the notebook.
  */
 export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
   // Most notebooks listen on an ancestor of the output, in the bubbling phase.

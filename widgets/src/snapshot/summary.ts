@@ -10,7 +10,7 @@ import { type Snapshot, unpacked } from "./snapshot";
 
 /** At most this many heads are named. */
 const MAX_HEADS = 5;
-/** The tokens of a target are listed if it has at most this many contrasts. */
+/** The tokens of a target are listed if at most this many different contrasts are in view. */
 const MAX_CONTRASTS = 4;
 
 export function summaryOf({ name, selection, entries }: Snapshot): string {

@@ -5,9 +5,12 @@ import type { AttributionReply } from "../wire/protocol.gen";
 export interface Attribution {
   reply: AttributionReply;
   rows: Float32Array;
-  /** The standard deviations over prompts (for "accumulated" those of row + constant); null for a single prompt. */
+  /**
+   * The standard deviation of each row over prompts; in the decomposition "accumulated", of row + `constants`. Null for
+   * a single prompt, and in a comparison.
+   */
   std: Float32Array | null;
-  /** [component, prompt], row-major; null for a single prompt, or if there are too many values to send. */
+  /** [component, prompt], row-major; null for a single prompt, in a comparison, or if there are too many values. */
   perPrompt: Float32Array | null;
   /** [prompt]: what biases and a soft-cap add between the stream and the target; null if `perPrompt` is null. */
   constants: Float32Array | null;

@@ -1,5 +1,5 @@
 // One attention card: a head's matrix with tokens on both axes, and below it, bars for the source contributions at the
-// destination. When the preview is pinned, its card keeps the element and the picture.
+// destination. When the user pins the head of the preview card, this card becomes the head's own card.
 import { computed, type ReadonlySignal, type Signal, signal as state, untracked } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { parseHead, plain } from "../../base/format";
@@ -121,7 +121,8 @@ export function createCard(
         trouble.value = attention.maps[weighting] ? null : whyMissing(attention);
         node.classList.remove("rs-waiting");
       };
-      // A kept picture is drawn at once but requested again, because the cache may have changed.
+      // A kept picture is drawn at once, unless it is coarse and the card is zoomed. It is requested again, because the
+      // cache may have changed; over a slow connection, `data.read` returns the kept picture instead.
       const kept = data.kept(key, weighting);
       if (kept && (kept.step === 1 || zoom.peek() === null)) put(kept);
       else node.classList.add("rs-waiting");
@@ -197,8 +198,8 @@ export function createCard(
     signal,
   );
 
-  // The bars show the source contributions at the active destination. If these are not known, the bars show those at
-  // the destination that was requested (`asked`).
+  // The bars show the source contributions at the active destination. If these are not known, the bars show those that
+  // came with the picture: at the locked position, or else at the last one (`asked`).
   const asked = computed(() => (shown.value ? ownDestination(shown.value.attention, store) : null));
   const read = computed(() => {
     const contributions = line.value?.maps.contribution;

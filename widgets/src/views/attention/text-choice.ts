@@ -16,14 +16,14 @@ export function mountTextChoice(parent: HTMLElement, room: AttentionRoom, signal
   const { store } = room;
   /** The pinned heads that the user has left out. */
   const leftOut = state<ReadonlySet<string>>(new Set());
-  /** All heads of a layer, or of the model (`layer` is null); null if single heads are chosen. */
+  /** `{ layer: 3 }`: all heads of layer 3. `{ layer: null }`: all heads of the model. Null: single heads. */
   const blend = state<{ layer: number | null } | null>(null);
   /** The layer that is selected in the list of layers; null before the first choice. */
   const layer = state<number | null>(null);
 
   const wanted = computed((): Wanted => {
     const hovered = store.hoveredHead.value;
-    // While the user points at a head in the map or the ranking, only this head is shown.
+    // While the user points at a head, or has moved to it with the keyboard, only this head is shown.
     if (hovered !== null && !store.isAbsent(hovered)) return { heads: [hovered] };
     if (blend.value) return blend.value;
     const heads = store.heads.value;

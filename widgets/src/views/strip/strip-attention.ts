@@ -1,6 +1,6 @@
-// The token strip as an attention view. The tint of a token shows how much the head in focus reads it at the
-// destination; the bar below the token shows the token's contribution. This module only sets styles and attributes of
-// existing elements, because it runs at every hover.
+// The token strip as an attention view. The tint of a token shows how much the head in focus attends from the
+// destination to this token; the bar below the token shows the token's contribution. This module only sets styles and
+// attributes of existing elements, because it runs at every hover.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signed } from "../../base/format";
 import { child, later, watch } from "../../base/lifetime";

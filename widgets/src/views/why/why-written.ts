@@ -1,5 +1,5 @@
-// The tokens whose logits the output of a head raises and lowers most, and the tokens that its W_OV raises and lowers
-// most for one source.
+// The tokens whose logits a head changes most, up and down: by its whole output, and by what its W_OV writes for one
+// source.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { headName, side, signed, visible } from "../../base/format";
 import { watch } from "../../base/lifetime";
