@@ -26,6 +26,22 @@ def _token(at: int) -> Look:
     return look
 
 
+def _why(question: str) -> Look:
+    """Return a function that asks why a head attends where it does."""
+
+    def look(_lab: Lab, panel: Locator) -> None:
+        panel.locator(".rs-ask-here").get_by_role("button", name=question).click()
+        expect(panel.get_by_role("tab", selected=True)).to_have_attribute("data-tab", "why")
+
+    return look
+
+
+def _measured(_lab: Lab, panel: Locator) -> None:
+    """Wait until the effects of all heads are measured."""
+    expect(panel.locator(".rs-heads .rs-effects-state")).not_to_contain_text("measuring", timeout=MEASURES)
+    panel.get_by_role("grid", name="Head map").locator("[data-head='L23H3']").hover()
+
+
 def _cell(head: str) -> Look:
     """Return a function that points at a head in the map."""
 
@@ -47,6 +63,14 @@ class Picture:
     look: Look = field(default=_nothing)
 
 
+class Code(str):
+    """An expression that the notebook's kernel evaluates."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+MEASURES = 600_000  # milliseconds; the runs of 270 heads, on a busy machine
 PINS = ["L23H3", "L29H0"]
 ALL = [
     Picture(
@@ -101,6 +125,40 @@ ALL = [
         {"tab": "prompts", "prompt": None},
         look=_cell("L23H3"),
     ),
+    Picture(
+        "why",
+        "Why a head attends there",
+        "Why L23H3 attends to the second “John” and not to the first token: which components wrote it, on the side of "
+        "the query and on the side of the key, and what the head moves.",
+        {"heads": ["L23H3"]},
+        look=_why("why here? L23H3 reads ·John₁₀"),
+    ),
+    Picture(
+        "effects",
+        "What if a head is taken out",
+        "The head map coloured by total effects, measured in runs of the model: without L23H3, the logit difference "
+        "falls by more than the head adds directly.",
+        {"effect": "total"},
+        part=".rs-charts",
+        look=_measured,
+    ),
+    Picture(
+        "compare",
+        "Two prompts",
+        "Prompt 1 against prompt 2: the head map of each and of the difference, with one scale.",
+        {"against": 1},
+        part=".rs-charts",
+        look=_cell("L23H3"),
+    ),
+    Picture(
+        "next-token",
+        "What came next",
+        "The target is the token that followed at each position. The strip shows what the head under the pointer adds "
+        "to each token.",
+        {"target": Code("targets.next_token()")},
+        part=".rs-tokens",
+        look=_cell("L23H3"),
+    ),
 ]
 START = {
     "weighting": "pattern",
@@ -109,6 +167,10 @@ START = {
     "tab": "attention",
     "prompt": 0,
     "heads": PINS,
+    "step": 0,
+    "effect": "direct",
+    "against": None,
+    "target": Code("run.answers"),
 }
 
 

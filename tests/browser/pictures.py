@@ -22,7 +22,7 @@ from tests.support.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "py_backend/docs/pictures"
 GALLERY = ROOT / "py_backend/docs/gallery.md"
-SETUP = "from residscope import demo\nimport residscope\nrun = demo.ioi()\ncache = run.cache"
+SETUP = "import residscope\nfrom residscope import demo, targets\nrun = demo.ioi()\ncache = run.cache"
 INSPECT = "panel = residscope.inspect(cache, run.answers, prompt=0, heads=['L23H3', 'L29H0'])"
 RESEARCH = """from residscope.demo import demo_model_folder
 from transformer_lens.model_bridge import TransformerBridge
@@ -48,6 +48,7 @@ def main(folder: Path) -> None:
         page = browser.new_page(
             viewport={"width": 1440, "height": 1500}, device_scale_factor=1.5, reduced_motion="reduce"
         )
+        page.add_init_script("localStorage.setItem('residscope:first-visit', 'seen')")  # without the first hint
         lab = Lab(page, server)
         lab.open(lab.write_notebook("pictures.ipynb", SETUP, INSPECT))
         lab.command("application:toggle-left-area")

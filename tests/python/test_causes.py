@@ -241,16 +241,18 @@ def test_a_key_value_cache_that_a_model_writes_into_is_copied_for_each_run(boote
     assert again.abs().max() > 0
 
 
-@pytest.mark.parametrize("replace", ["mean", "cache", "tokens"])
+@pytest.mark.parametrize("replace", ["mean", "cache", "tokens", "cache of one prompt", "tokens of one prompt"])
 def test_each_kind_of_replacement(booted, replace):
     model, tokens, logits, cache = booted("llama")
-    other_tokens, _, other = others(model)
+    other_tokens = others(model)[0][: 1 if "one prompt" in replace else None]
+    other = model.run_with_cache(other_tokens)[1]
     z = (cache if replace == "mean" else other)["blocks.1.attn.hook_z"][:, :, 2]
     value = z.mean(0, keepdim=True) if replace == "mean" else z
-    given = {"mean": "mean", "cache": other, "tokens": other_tokens}[replace]
+    given = {"mean": "mean", "cache": other, "tokens": other_tokens}[replace.split()[0]]
     found = residscope.ablate(cache, ANSWERS, "L1H2", replace=given, progress=False)
     expected = hooked(model, tokens, 1, 2, value=value) - difference(logits)
     torch.testing.assert_close(found.total[0], expected, atol=1e-5, rtol=1e-4)
+    assert ("All prompts get the activations of the only prompt" in " ".join(found.notes)) == ("one prompt" in replace)
     alone = residscope.ablate(cache, ANSWERS, ["0.1", "1.2"], replace=given, positions=[2, -1], together=True)
     assert alone.total.shape == (3,)
     assert alone.labels == ["L0H1 + L1H2"]

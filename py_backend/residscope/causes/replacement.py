@@ -132,6 +132,8 @@ def of_other_cache(
         return values
 
     notes: list[str] = []
+    if prompt is None and len(prompts) < view.batch:
+        notes.append(_FOR_ALL.format("the other cache"))
     if other_model:
         notes.append("The other cache is from another model: its activations are put into a run of this one.")
     mine = list(zip(positions.first(view), positions.last(view), strict=True))
@@ -143,6 +145,7 @@ def of_other_cache(
 
 
 _ONE_PROMPT = " `(other, 0)` takes its prompt 0 for all prompts."
+_FOR_ALL = "All prompts get the activations of the only prompt of {}."
 
 
 def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument: str) -> Replacement:
@@ -168,6 +171,7 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
     size = int(getattr(view.cfg, "d_vocab", 0) or 0)
     if bool((tokens < 0).any()) or (size and bool((tokens >= size).any())):
         raise ResidscopeError(argument, f"`{argument}=` holds token ids outside the vocabulary (0 to {size - 1}).")
+    is_for_all = len(tokens) < view.batch
     tokens, mask = tokens.to(replay.tokens), replay.mask
     if mask is not None:  # the mask also fits other prompts that are padded at the same places
         padding = mask.to(tokens.device) == 0
@@ -175,16 +179,17 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
         tokens, mask = (tokens.expand(view.batch, -1), mask) if same else (tokens, None)
     if has_user_hooks(view.model):
         tokens = tokens.expand(view.batch, -1)  # the user's hooks may need as many prompts as the cache has
+    notes = [
+        f"The other prompts were run {'without an attention mask' if mask is None else 'with the mask of this run'}."
+    ]
+    if is_for_all:
+        notes.append(_FOR_ALL.format("the other tokens"))
     values: dict[tuple[str, int], Tensor] = {}
     with hooks() as own:
         for site in sites:
             own.after(site.module, _kept(site, values, len(tokens)))
         whole_run(view, tokens, mask, own, record=False, keep=False)
-    return Replacement(
-        "the activation of a run on other tokens",
-        lambda site: values[site.kind, site.layer],
-        [f"The other prompts were run {'without an attention mask' if mask is None else 'with the mask of this run'}."],
-    )
+    return Replacement("the activation of a run on other tokens", lambda site: values[site.kind, site.layer], notes)
 
 
 def _kept(site: Source, values: dict[tuple[str, int], Tensor], prompts: int) -> Callable[[Tensor], None]:
