@@ -13,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("transformer-lens", "torch", "jupyterlab", "notebook", "marimo", "ipykernel", "anywidget", "sae-lens")
+PACKAGES = (
+    *("transformer-lens", "torch", "transformers", "numpy", "jupyterlab", "notebook", "marimo", "ipykernel"),
+    *("anywidget", "sae-lens", "peft", "bitsandbytes"),
+)
 
 
 def versions() -> dict[str, str]:
@@ -26,6 +29,9 @@ def versions() -> dict[str, str]:
             continue
     if host := os.environ.get("RESIDSCOPE_HOST_JUPYTERLAB"):
         found["jupyterlab"] = host  # another release serves the page; this Python has only the kernel
+    if command := os.environ.get("RESIDSCOPE_CODE_SERVER"):  # Node and its program, see .dev/vscode.mjs
+        package = Path(json.loads(command)[1]).parents[2] / "package.json"
+        found["code-server"] = json.loads(package.read_text("utf-8"))["version"]
     return found
 
 
