@@ -1,6 +1,6 @@
 /**
- * Adds lines to the file that `RESIDSCOPE_RECORD` names, as `tests/support/recorded_run.py` does for pytest: which tests
- * ran with which version of Node. The class is a reporter of vitest.
+ * Adds lines to the file that `RESIDSCOPE_RECORD` names, as `tests/support/recorded_run.py` does for pytest: which
+ * tests ran with which version of Node. The class is a reporter of vitest.
  */
 
 import { appendFileSync } from "node:fs";

@@ -1,6 +1,7 @@
 """py_backend/docs/compatibility.md: which versions the tests were run with, from the records of these runs.
 
-`RESIDSCOPE_RECORD=/path/to/runs.jsonl npm test` (or any other command that runs tests) adds a line for each run.
+`RESIDSCOPE_RECORD=/path/to/runs.jsonl npm test` (or any other command that runs tests) adds a line for each run of
+pytest and vitest, and for a build.
 `python -m tests.documents.compatibility /path/to/runs.jsonl` merges these lines into compatibility.json, where a newer
 run replaces an older one with the same versions, and writes the table.
 """
@@ -91,19 +92,17 @@ def markdown(runs: list[dict[str, Any]]) -> str:
 
 
 def _parts(run: dict[str, Any]) -> dict[str, list[str]]:
-    """The folders of a run's tests. For each, the files of which all or some tests ran; none stands for all files."""
-    found: dict[str, list[str]] = {}
+    """The folders of a run's tests, whole ones first. For each, the files of which tests ran; none stands for all."""
+    found: dict[str, list[str]] = {what: [] for what in run["what"] if not what.endswith(".py")}
     for what in run["what"]:
-        is_file = what.endswith(".py")
-        found.setdefault(what.rpartition("/")[0] if is_file else what, []).extend(
-            [what.rpartition("/")[2]] if is_file else []
-        )
-    places = [*SUITES]
-    return dict(sorted(found.items(), key=lambda one: places.index(one[0]) if one[0] in places else len(places)))
+        folder, _, file = what.rpartition("/")
+        if what.endswith(".py") and folder not in run["what"]:
+            found.setdefault(folder, []).append(file)
+    return found
 
 
 def _only(files: list[str]) -> str:
-    return f", of which tests in {', '.join(f'`{file}`' for file in files)}" if files else ""
+    return f", only tests in {', '.join(f'`{file}`' for file in files)}" if files else ""
 
 
 def main(new: list[dict[str, Any]]) -> None:
