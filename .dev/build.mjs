@@ -8,6 +8,7 @@
 import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fingerprint, inRoot, isScript, main, npm, outputs, step, stepIfChanged, venv } from "./lib.mjs";
+import { record } from "./record-run.mjs";
 
 const shared = ["package-lock.json", "LICENSE", "py_backend/docs", ".dev/build.mjs"];
 
@@ -64,4 +65,9 @@ export function unlinkLabextension() {
   rmSync(link, { recursive: true, force: true }); // removes the link, not its target
 }
 
-if (isScript(import.meta)) main(() => build({ everything: true }));
+if (isScript(import.meta)) {
+  main(() => {
+    build({ everything: true });
+    record("build", { passed: bundles.length, skipped: 0, failed: 0 });
+  });
+}

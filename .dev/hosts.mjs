@@ -55,7 +55,11 @@ function test({ name, packages, tests }, chromium, pytest) {
   );
   step(`${name}, tested`, () => {
     link(folder);
-    const variables = { RESIDSCOPE_HOST_PYTHON: hostPython, RESIDSCOPE_CHROMIUM: chromium };
+    const variables = {
+      RESIDSCOPE_HOST_PYTHON: hostPython,
+      RESIDSCOPE_HOST_JUPYTERLAB: packages[0].split("==")[1], // for the record of the run
+      RESIDSCOPE_CHROMIUM: chromium,
+    };
     run(python, ["-m", "pytest", "-W", "default", ...tests, ...pytest], { env: environment(variables) });
   });
 }

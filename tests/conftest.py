@@ -1,6 +1,7 @@
 """Settings of all tests: where processes find `tests.support`, the versions in the report, and the record of a run."""
 
 import os
+import shlex
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,15 +13,20 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).pare
 pytest.register_assert_rewrite("tests.support")
 
 _started = time.monotonic()
+_record = os.environ.pop("RESIDSCOPE_RECORD", "")  # removed, so that runs which a test starts are not recorded
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Record the run, if `RESIDSCOPE_RECORD` names a file (tests/support/recorded_run.py)."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Record the run, if `RESIDSCOPE_RECORD` names a file and all tests ran (tests/support/recorded_run.py)."""
+    if not _record or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
     from tests.support.recorded_run import record
 
     counts = {outcome: len(reports) for outcome, reports in terminalreporter.stats.items()}
     args = [os.path.relpath(arg, config.rootpath) for arg in config.args]
-    record(args, config.option.markexpr, counts, time.monotonic() - _started)
+    options = {"-m": config.option.markexpr, "-k": config.option.keyword}
+    chosen = " ".join(f"{option} {shlex.quote(value)}" for option, value in options.items() if value)
+    record(_record, args, chosen, counts, time.monotonic() - _started)
 
 
 def pytest_report_header() -> str:

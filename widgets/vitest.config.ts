@@ -6,6 +6,8 @@ export default defineConfig({
   test: {
     environment: "happy-dom",
     include: ["test/**/*.test.ts"],
+    setupFiles: ["test/patience.ts"],
+    testTimeout: 30_000,
     pool: "threads",
     isolate: false,
     reporters: process.env.RESIDSCOPE_RECORD ? ["default", "../.dev/record-run.mjs"] : ["default"],

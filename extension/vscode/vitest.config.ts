@@ -5,6 +5,7 @@ import { defineConfig } from "vitest/config";
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
 export default defineConfig({
+  test: { reporters: process.env.RESIDSCOPE_RECORD ? ["default", "../../.dev/record-run.mjs"] : ["default"] },
   resolve: { alias: { vscode: here("test/fake-vscode.ts") } },
   plugins: [
     {

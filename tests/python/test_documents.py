@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import residscope
+from tests.documents import compatibility
 from tests.support import saes
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,29 @@ def test_each_error_code_on_the_site_has_an_example_unless_its_text_is_made_else
     ]  # made by a function
     assert any("is not compared on screen: use `residscope.compare_attention`" in text for text in codes["too-long"])
     assert codes["unsteady"][0].startswith("… changed during this computation")
+
+
+def test_the_table_of_versions_is_what_the_runs_wrote() -> None:
+    runs = json.loads((DOCS / "compatibility.json").read_text("utf-8"))
+    assert compatibility.merged([], runs) == runs
+    assert (DOCS / "compatibility.md").read_text("utf-8") == compatibility.markdown(runs)
+
+
+def test_the_table_of_versions_lists_only_what_the_tests_use_and_keeps_the_last_of_equal_runs() -> None:
+    installed = {"python": "3.11.7", "jupyterlab": "4.4.10", "notebook": "7.6.5", "marimo": "0.25.2", "system": "Linux"}
+    counts = {"passed": 3, "skipped": 0, "failed": 1, "error": 1, "date": "2026-11-30"}
+    sidebar = {"what": ["tests/browser/test_sidebar.py"], **installed, **counts}
+    pages = {"what": ["tests/browser"], "chosen": "-m alone", **installed, **counts}
+    new = sidebar | {"passed": 1234, "notebook": "7.6.4"}
+    older = {"what": ["tests/python/test_applied.py", "tests/versions"], **installed, **counts}
+    python = [{"what": ["tests/python"], **installed, **counts, "python": version} for version in ("3.9.1", "3.10.1")]
+    runs = compatibility.merged([sidebar, older, *reversed(python)], [pages, new])
+    assert runs == [*python, pages, new, older]
+    rows = compatibility.markdown(runs).splitlines()[-5:]
+    assert rows[0] == "| `tests/python`: mathematics, panel, exports | Python 3.9.1; Linux | 3 | 0 | 2 | 2026-11-30 |"
+    assert "(`-m alone`) | Python 3.11.7, JupyterLab 4.4.10, Notebook 7.6.5, marimo 0.25.2; Linux |" in rows[2]
+    assert ", only tests in `test_sidebar.py` | Python 3.11.7, JupyterLab 4.4.10; Linux | 1,234 |" in rows[3]
+    assert "older TransformerLens; `tests/python`: mathematics, panel, exports, only tests in `test_app" in rows[4]
 
 
 def test_the_reference_has_each_public_name() -> None:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 from transformer_lens import ActivationCache
 
-from residscope.serving import jobs, turns
+from residscope.serving import jobs, measuring, turns
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
 from residscope.wire.protocol import AnyReply, AnyRequest
@@ -39,6 +39,7 @@ def test_no_request_keeps_a_deleted_cache_in_memory(kind: str, monkeypatch: pyte
     variables = {"cache": cache, "model": model, "names": [(" Mary", " John")], "sae": recorded.sae()}
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: SimpleNamespace(user_ns=variables))
     monkeypatch.setattr(jobs, "MOMENT", 60)  # the first reply has the whole page
+    monkeypatch.setattr(measuring, "TURN", 60)  # all runs are made in the first turn, however slow the machine is
     alive = [weakref.ref(cache), weakref.ref(cache.cache_dict["hook_embed"])]
     dispatcher = Dispatcher()
     listed, _ = dispatcher.answer({"id": "list", "ask": {"kind": "caches"}})

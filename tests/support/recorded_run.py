@@ -1,6 +1,6 @@
 """Writes down which tests ran with which versions, for the table in py_backend/docs/compatibility.md.
 
-A run is recorded if `RESIDSCOPE_RECORD` names a file. Each run adds one line of JSON.
+A run is recorded if `RESIDSCOPE_RECORD` names a file. Each run that was not interrupted adds one line of JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("transformer-lens", "torch", "jupyterlab", "notebook", "marimo", "ipykernel", "anywidget", "sae-lens")
+PACKAGES = (
+    *("transformer-lens", "torch", "transformers", "numpy", "jupyterlab", "notebook", "marimo", "ipykernel"),
+    *("anywidget", "sae-lens", "peft", "bitsandbytes"),
+)
 
 
 def versions() -> dict[str, str]:
@@ -26,24 +29,25 @@ def versions() -> dict[str, str]:
             continue
     if host := os.environ.get("RESIDSCOPE_HOST_JUPYTERLAB"):
         found["jupyterlab"] = host  # another release serves the page; this Python has only the kernel
+    if command := os.environ.get("RESIDSCOPE_CODE_SERVER"):  # Node and its program, see .dev/vscode.mjs
+        package = Path(json.loads(command)[1]).parents[2] / "package.json"
+        found["code-server"] = json.loads(package.read_text("utf-8"))["version"]
     return found
 
 
-def record(args: list[str], marks: str, counts: dict[str, int], seconds: float) -> None:
-    """Add a run to the file, if there is one.
+def record(path: str, args: list[str], chosen: str, counts: dict[str, int], seconds: float) -> None:
+    """Add a run to a file.
 
     Args:
-        args: The tests that were asked for, as paths.
-        marks: The marks that chose some of them, as in `-m`. May be empty.
+        path: The file.
+        args: The tests that were asked for, as paths of folders or files, with or without `::` and a name.
+        chosen: The options that chose some of them, such as `-m alone`. May be empty.
         counts: How many tests had each outcome.
         seconds: The time that the run took.
     """
-    path = os.environ.get("RESIDSCOPE_RECORD")
-    if not path:
-        return
     line: dict[str, Any] = {
-        "what": sorted({"/".join(Path(arg.split("::")[0]).parts[:2]) for arg in args}),
-        **({"marks": marks} if marks else {}),
+        "what": sorted({Path(arg.split("::")[0]).as_posix() for arg in args}),
+        **({"chosen": chosen} if chosen else {}),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **versions(),
