@@ -37,7 +37,9 @@ def _why(question: str) -> Look:
 
 
 def _measured(_lab: Lab, panel: Locator) -> None:
-    """Wait until the effects of all heads are measured."""
+    """Measure the effects of all heads."""
+    panel.get_by_role("button", name="measure", exact=True).click()
+    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ replayed", timeout=MEASURES)
     expect(panel.locator(".rs-heads .rs-effects-state")).not_to_contain_text("measuring", timeout=MEASURES)
     panel.get_by_role("grid", name="Head map").locator("[data-head='L23H3']").hover()
 
@@ -145,7 +147,7 @@ ALL = [
     Picture(
         "compare",
         "Two prompts",
-        "Prompt 1 against prompt 2: the head map of each and of the difference, with one scale.",
+        "Prompt 0 (A) against prompt 1 (B): the difference of each head, and the bars and lens curves of both prompts.",
         {"against": 1},
         part=".rs-charts",
         look=_cell("L23H3"),

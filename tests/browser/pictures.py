@@ -89,6 +89,7 @@ def sidebar(lab: Lab, folder: Path) -> None:
     lab.command("application:toggle-left-area")
     lab.run_all()
     lab.open_sidebar()
+    expect(lab.caches.first).to_be_visible(timeout=60_000)
     view = lab.inspect("cache")
     view.get_by_role("button", name="Next prompt").click()
     page.mouse.move(600, 800)
