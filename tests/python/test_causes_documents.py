@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 import residscope
-from residscope import demo
 from tests.documents import causes
-from tests.support import tiny
+from tests.support import pages, tiny
 from tests.support.cause_families import measured
 
 DOCS = Path(__file__).parents[2] / "py_backend/docs"
@@ -55,16 +53,11 @@ SMALLER = {"L23H": "L2H", "L20H0": "L0H1", "(14, 10)": "(6, 3)", "(14, 0)": "(6,
 """Heads and edges of the demo model in the page's code, and those of the tiny model that replace them in this test."""
 
 
-def test_the_code_of_the_page_runs(monkeypatch):
+def test_the_code_of_the_page_runs():
     model = tiny.boot("llama")
     tokens, _, _ = tiny.run(model, batch=8)
     with torch.no_grad():
         cache = model.run_with_cache(tokens)[1]
     run = SimpleNamespace(model=model, tokens=tokens, cache=cache, answers=[("w5", "w6"), ("w6", "w5")] * 4)
-    monkeypatch.setattr(demo, "ioi", lambda: run)
-    names: dict[str, Any] = {"residscope": residscope}
-    for code in re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
-        for of_the_demo, of_this in SMALLER.items():
-            code = code.replace(of_the_demo, of_this)
-        exec(code, names)
+    names = pages.run_page("py_backend/docs/causes.md", run, SMALLER)
     assert tuple(names["effects"].total.shape) == (3, 4, 8)

@@ -105,16 +105,3 @@ def test_the_table_of_versions_lists_only_what_the_tests_use_and_keeps_the_last_
 def test_the_reference_has_each_public_name() -> None:
     listed = re.findall(r"^::: residscope\.[\w.]*?(\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
     assert {*residscope.__all__} - {*listed} == {"demo", "targets"}
-
-
-@pytest.mark.parametrize("page", ["README.md", "py_backend/docs/in-python.md", "py_backend/docs/segments.md"])
-def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = residscope.demo.ioi()
-    panel = residscope.inspect(run.cache, run.answers, show=False)
-    names: dict[str, Any] = {"residscope": residscope, "panel": panel, "cache": run.cache, "answers": run.answers}
-    names |= {"model": run.cache.model, "clean": run.cache, "corrupted": run.cache}
-    names |= {"tuned_lens": [None] * run.cache.model.cfg.n_layers}
-    names |= {"sae": saes.Sae(576, features=1300, hook_name="blocks.8.hook_resid_pre")}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL):
-        exec(compile(block, page, "exec"), names)
