@@ -21,7 +21,7 @@ import torch
 from tokenizers.models import WordLevel
 
 import residscope
-from residscope import ResidscopeError, demo
+from residscope import ResidscopeError
 from residscope.many.accumulator import ResultLayout, Spread
 from residscope.terms import Component
 from tests.support import many_worker, pages, tiny

@@ -54,9 +54,25 @@ def check_comparing(names: dict[str, Any]) -> None:
     assert float(found.measured.mean()) < -5  # another prompt's answers
 
 
+def check_first_steps(names: dict[str, Any]) -> None:
+    """L23H3 stands out, and the logit difference is +4.72 in the mean."""
+    heads = residscope.attribute(names["run"].cache, names["run"].answers)
+    assert heads.top(1)[0][0] == "L23H3"
+    assert float(heads.measured.mean()) == pytest.approx(4.72, abs=5e-3)
+
+
+def check_in_python(names: dict[str, Any]) -> None:
+    """The target `reads` is log A − log A."""
+    log = names["cache"]["pattern", 23][:, 3, 14].log()
+    found = residscope.attribute(names["cache"], names["reads"]).measured
+    assert found.sub(log[:, 10] - log[:, 0]).abs().max() < 1e-4
+
+
 TRUE: dict[str, Callable[[dict[str, Any]], object]] = {
     "README.md": check_readme,
     "py_backend/docs/comparing.md": check_comparing,
+    "py_backend/docs/first-steps.md": check_first_steps,
+    "py_backend/docs/in-python.md": check_in_python,
 }
 """What a page says of the values of its code, if no comment and no table says it."""
 
@@ -140,7 +156,9 @@ def check_installed(what: str) -> None:
     """Check that pip would install our wheel of this version, or extras of the package that is there."""
     ours = Requirement(what.replace(f"-{residscope.__version__}-py3-none-any.whl", ""))
     assert (ours.name, str(ours.specifier)) == ("residscope", "")
-    extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8").split("optional-dependencies")[1], re.M)
+    extras = re.findall(
+        r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8").split("optional-dependencies")[1], re.M
+    )
     assert ours.extras <= {*extras}
 
 

@@ -56,9 +56,11 @@ def given(page: str, run: Any) -> dict[str, Any]:
         "sae": lambda: saes.Sae(width, features=1300, hook_name="blocks.8.hook_resid_pre"),
         "matrices": lambda: [torch.eye(width) for _ in range(layers)],
         "tuned_lens": lambda: [None] * layers,
-        "my_items": lambda: lambda model: [
-            (model.run_with_cache(run.prompts[some])[1], run.answers[some]) for some in (slice(4), slice(4, None))
-        ],
+        "my_items": lambda: (
+            lambda model: [
+                (model.run_with_cache(run.prompts[some])[1], run.answers[some]) for some in (slice(4), slice(4, None))
+            ]
+        ),
     }
     return {name: made[name]() for name in GIVEN.get(Path(page).stem, "").split()}
 
