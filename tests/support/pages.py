@@ -12,8 +12,8 @@ from functools import reduce
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest import mock
 
+import pytest
 import torch
 
 import residscope
@@ -44,6 +44,10 @@ GIVEN = {
 def given(page: str, run: Any) -> dict[str, Any]:
     """Return the variables with which the code of a page starts, from a run such as that of the demo model."""
     layers, width = run.model.cfg.n_layers, run.model.cfg.d_model
+
+    def batch(model: Any, some: slice) -> tuple[Any, Any]:
+        return model.run_with_cache(run.prompts[some])[1], run.answers[some]
+
     made = {
         "residscope": lambda: residscope,
         "model": lambda: run.model,
@@ -56,11 +60,7 @@ def given(page: str, run: Any) -> dict[str, Any]:
         "sae": lambda: saes.Sae(width, features=1300, hook_name="blocks.8.hook_resid_pre"),
         "matrices": lambda: [torch.eye(width) for _ in range(layers)],
         "tuned_lens": lambda: [None] * layers,
-        "my_items": lambda: (
-            lambda model: [
-                (model.run_with_cache(run.prompts[some])[1], run.answers[some]) for some in (slice(4), slice(4, None))
-            ]
-        ),
+        "my_items": lambda: lambda model: [batch(model, slice(4)), batch(model, slice(4, None))],
     }
     return {name: made[name]() for name in GIVEN.get(Path(page).stem, "").split()}
 
@@ -80,10 +80,12 @@ def no_downloads(run: Any) -> Iterator[None]:
     modules = {name: ModuleType(name) for name in members}
     for name, module in modules.items():
         vars(module).update(members[name])
-    boot = "transformer_lens.model_bridge.TransformerBridge.boot_transformers"
-    with mock.patch.dict(sys.modules, modules), mock.patch(boot, lambda *_, **__: run.model):
-        with mock.patch.object(residscope.demo, "ioi", lambda: run):  # it has been loaded already
-            yield
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in modules.items():
+            patch.setitem(sys.modules, name, module)
+        patch.setattr("transformer_lens.model_bridge.TransformerBridge.boot_transformers", lambda *_, **__: run.model)
+        patch.setattr(residscope.demo, "ioi", lambda: run)  # it has been loaded already
+        yield
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ def run_page(page: str, run: Any, replace: dict[str, str] | None = None) -> dict
 def _value(node: ast.stmt, page: str, names: dict[str, Any]) -> Any:
     """Run a statement. Return the value of an expression or of an assigned variable."""
     if isinstance(node, ast.Expr):
-        return eval(compile(ast.Expression(node.value), page, "eval"), names)
-    exec(compile(ast.Module([node], []), page, "exec"), names)
+        return eval(compile(ast.Expression(node.value), page, "eval", dont_inherit=True), names)
+    exec(compile(ast.Module([node], []), page, "exec", dont_inherit=True), names)
     target = node.targets[0] if isinstance(node, ast.Assign) else None
     return names[target.id] if isinstance(target, ast.Name) else None
 
