@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import residscope
 from tests.documents.causes import number, put
+from tests.support import pages
 
+PAGE = "py_backend/docs/sae-features.md"
 _STRONGEST = 3
 
 
 def main(path: Path) -> None:
     """Run the code of the page, and write its numbers into it."""
     text = path.read_text("utf-8")
-    for name, lines in numbers(text).items():
+    names = pages.run_page(PAGE, residscope.demo.ioi())
+    for name, lines in numbers(names).items():
         text = put(text, name, lines)
     path.write_text(text, "utf-8")
     print(path)
 
 
-def numbers(text: str) -> dict[str, list[str]]:
-    """Run the code of the page, and return the lines between its marks."""
-    names: dict[str, Any] = {"residscope": residscope}
-    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        exec(code, names)
+def numbers(names: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the lines between the marks of the page, from the variables of its code."""
     return {"rows": rows(names), "why": why(names)}
 
 

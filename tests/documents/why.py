@@ -25,14 +25,33 @@ _LISTED = 6
 """The number of rows in a table. The other rows are summed in one line."""
 
 
+_TASK = """\
+import torch
+import residscope
+from residscope import demo, targets
+
+run = demo.ioi()
+model, cache, answers = run.model, run.cache, run.answers
+"""
+_REPEATED = """\
+once = torch.randint(1000, 20000, (24,), generator=torch.Generator().manual_seed(0))
+tokens = torch.cat([torch.tensor([model.tokenizer.bos_token_id]), once, once])[None]
+cache = model.run_with_cache(tokens)[1]
+"""
+
+
 def main(path: Path) -> None:
     """Run everything and write the document."""
+    path.write_text(page(demo.ioi()), "utf-8")
+    print(path)
+
+
+def page(run: demo.Ioi) -> str:
+    """Return the text of the page."""
     with torch.no_grad():
-        run = demo.ioi()
         repeated = repeated_tokens(run.model)
         story = [*head(run), *Task(run.model, run.cache, run.answers).story(), *repeated.story()]
-        path.write_text("\n".join(wrapped(story)) + "\n")
-    print(path)
+    return "\n".join(wrapped(story)) + "\n"
 
 
 def wrapped(lines: list[str]) -> list[str]:
@@ -86,6 +105,9 @@ def head(run: demo.Ioi) -> list[str]:
         "- **Scores only count in comparison.** The softmax turns differences of scores into ratios of attention: "
         "score(d, s) − score(d, s′) = log A(d, s) − log A(d, s′). So the question is always why the head reads s "
         "*rather than* s′.",
+        "",
+        "The code of this page begins with:",
+        *code(*_TASK.splitlines()),
     ]
 
 
@@ -325,6 +347,7 @@ class Repeated(Prompt):
             "half, the token that followed its first occurrence, and so predicts the repetition. The score "
             '`residscope.scores(cache,',
             f'"induction")` is highest for **{name}**, {float(scores.values[layer, index]):.2f}.',
+            *code(*_REPEATED.splitlines()),
             "",
             f"## What does {name} read?",
             "",
@@ -386,12 +409,11 @@ def _ordinal(rank: int) -> str:
     return {1: "the highest", 2: "the second highest", 3: "the third highest"}.get(rank, f"number {rank}")
 
 
-def repeated_tokens(model: Any, length: int = 24) -> Repeated:
+def repeated_tokens(model: Any) -> Repeated:
     """Return a run on a sequence of random tokens that is repeated once."""
-    generator = torch.Generator().manual_seed(0)
-    once = torch.randint(1000, 20000, (length,), generator=generator)
-    tokens = torch.cat([torch.tensor([model.tokenizer.bos_token_id]), once, once])[None]
-    return Repeated(model, model.run_with_cache(tokens)[1], length)
+    names: dict[str, Any] = {"torch": torch, "model": model}
+    exec(_REPEATED, names)
+    return Repeated(model, names["cache"], len(names["once"]))
 
 
 if __name__ == "__main__":

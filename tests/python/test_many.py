@@ -21,10 +21,10 @@ import torch
 from tokenizers.models import WordLevel
 
 import residscope
-from residscope import ResidscopeError, demo
+from residscope import ResidscopeError
 from residscope.many.accumulator import ResultLayout, Spread
 from residscope.terms import Component
-from tests.support import many_worker, tiny
+from tests.support import many_worker, pages, tiny
 
 ANSWERS = many_worker.ANSWERS
 many = partial(residscope.attribute_many, progress=False)
@@ -487,12 +487,16 @@ def test_progress_is_shown(pairs, capsys):
 def test_the_code_of_the_document_runs(model, monkeypatch, tmp_path):
     torch.manual_seed(0)
     prompts, answers = torch.randint(3, tiny.VOCAB, (8, 7)), [(f"w{i}", "w9") for i in range(10, 18)]
-    monkeypatch.setattr(demo, "ioi", lambda: SimpleNamespace(model=model, prompts=prompts, answers=answers))
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "py_backend/docs/many.md").read_text()
-    names: dict[str, Any] = {}
-    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        exec(code, names)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        many([(model.run_with_cache(prompts[:4])[1], answers[:4]), stop])
+    monkeypatch.setattr(sys, "last_value", stopped.value, raising=False)  # as in a notebook
+    run = SimpleNamespace(model=model, prompts=prompts, answers=answers)
+    names = pages.run_page("py_backend/docs/many.md", run)
     close(names["result"].values, residscope.attribute(model.run_with_cache(prompts)[1], answers).values)
 
 
