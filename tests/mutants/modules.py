@@ -32,6 +32,8 @@ MODULES: dict[str, list[str]] = {
     "compute/memo": ["memo", "change_tracking", "dependence"],
     "compute/samples": ["changed_weights", "change_tracking"],
     "serving/service": ["edges", "kept", "panel", "questions", "changed_weights", "long", "dispatcher"],
+    "serving/handlers": ["edges", "kept", "panel", "questions", "changed_weights", "long", "dispatcher"],
+    "serving/given_cache": ["edges", "kept", "panel", "questions", "changed_weights", "long", "dispatcher"],
     "session/discovery": ["discovery", "misleading"],
     "session/class_kinds": ["discovery", "misleading"],
     "session/containers": ["discovery", "misleading"],
