@@ -25,6 +25,8 @@ MODULES: dict[str, list[str]] = {
     "attribution/head_inputs": [*ATTRIBUTION, "attention", "applied", "held_against_the_run"],
     "patterns/scores": ["edges", "scores", "families"],
     "attribution/token_lens": ["output", "edges", "token_lens", "families", "attribution"],
+    "attribution/lens_cells": ["output", "edges", "token_lens", "families", "attribution"],
+    "attribution/lens_logits": ["output", "edges", "token_lens", "families", "attribution"],
     "attribution/position_map": ["edges", "long", "attribution", "panel"],
     "patterns/downsampling": ["edges", "figures", "long", "attention", "panel"],
     "session/change_tracking": ["change_tracking", "changed_weights", "dependence", "memo"],

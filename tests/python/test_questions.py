@@ -16,7 +16,7 @@ import torch
 from comm.base_comm import BaseComm
 
 import residscope
-from residscope.attribution import row_values, token_lens
+from residscope.attribution import lens_logits, row_values
 from residscope.hosts import comm, execute
 from residscope.patterns import copying, scores, weighting
 from residscope.serving import answer_charts, jobs, service
@@ -273,7 +273,7 @@ def test_a_reply_is_refused_if_the_weights_change_in_every_attempt(tell, cache, 
 # cache, and the call in Python that is tested.
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
     "attribute": (row_values, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
-    "token lens": (token_lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
+    "token lens": (lens_logits.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
     "previous": (scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
     "copying": (copying, "report_progress", 3, lambda cache: residscope.scores(cache, "copying").values),
     "attention": (
