@@ -1,9 +1,9 @@
 // Checks a snapshot from outside, for example from a notebook's output, before anything is drawn: its types, counts and
 // sizes. A snapshot that fails the check is not drawn, and a sentence says why.
 import * as v from "valibot";
-import { charts } from "../state/questions";
 import { isTargetOf } from "../state/selectable";
 import { NOTHING } from "../state/target";
+import { charts } from "../state/view-questions";
 import * as wire from "../wire/protocol.check.gen";
 import type { CacheFacts, Target } from "../wire/protocol.gen";
 import { ensure, ensureCount, FailedCheck, isHead, isIndex, isPosition } from "./ensure";
