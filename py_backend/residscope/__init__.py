@@ -34,7 +34,8 @@ if TYPE_CHECKING:
         compare_token_lens,
     )
     from residscope.export.circuitsvis_views import to_circuitsvis
-    from residscope.hosts.panel import Panel, inspect
+    from residscope.hosts.inspect import inspect
+    from residscope.hosts.panel import Panel
     from residscope.many.ablate_many import ablate_many
     from residscope.many.ablation_result import AblationSummary, ManyAblation
     from residscope.many.result import AttributionSummary, ManyAttribution
@@ -128,7 +129,7 @@ _PLACES = {
     "compare_token_lens": "comparison.two_maps",
     "effects": "causes.estimate",
     "estimate": "causes.estimate",
-    "inspect": "hosts.panel",
+    "inspect": "hosts.inspect",
     "next_tokens": "attribution.next_tokens",
     "pairs": "attribution.pairs",
     "patch": "causes.patch",

@@ -139,6 +139,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
     from residscope.attribution import components
     from residscope.attribution.model_value import model_value
     from residscope.attribution.readout import Readout
+    from residscope.attribution.row_values import rows_of
     from residscope.attribution.sources import sources
     from residscope.attribution.targets import Targets
     from residscope.cache import positions
@@ -161,7 +162,7 @@ def test_a_cache_on_another_device_than_the_model(llama, run, monkeypatch):
         for position in ("all", 3):
             readout = Readout(view, positions.resolve(view, position), *targets.functional(target))
             rows = [
-                *(components.rows_of(readout, plan).values for plan in plans),
+                *(rows_of(readout, plan).values for plan in plans),
                 *sources(readout, [(1, 1)]),
                 model_value(readout, targets, target, None).value,
             ]

@@ -16,7 +16,7 @@ import torch
 from comm.base_comm import BaseComm
 
 import residscope
-from residscope.attribution import components, token_lens
+from residscope.attribution import lens_logits, row_values
 from residscope.hosts import comm, execute
 from residscope.patterns import copying, scores, weighting
 from residscope.serving import answer_charts, jobs, service
@@ -47,7 +47,7 @@ class Sidebar(BaseComm):
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(components, "_AT_ONCE", 0)  # layer by layer, because the tests stop work between two layers
+    monkeypatch.setattr(row_values, "_AT_ONCE", 0)  # layer by layer, because the tests stop work between two layers
     return tiny.run(copy.deepcopy(tiny.boot("gpt2")))[2]
 
 
@@ -252,14 +252,14 @@ def test_a_reply_describes_one_state_of_the_cache(tell, cache, change, monkeypat
 
 
 def test_a_reply_is_refused_if_the_weights_change_in_every_attempt(tell, cache, monkeypatch):
-    heads = components.layer_heads
+    heads = row_values.layer_heads
 
     def training(*given: Any) -> Any:
         with torch.no_grad():
             weights_change(cache)
         return heads(*given)
 
-    monkeypatch.setattr(components, "layer_heads", training)
+    monkeypatch.setattr(row_values, "layer_heads", training)
     for large in (False, True):
         monkeypatch.setattr(service, "_LARGE", 0 if large else 1 << 60)
         answer = {"reply": {"kind": "working"}}
@@ -272,8 +272,8 @@ def test_a_reply_is_refused_if_the_weights_change_in_every_attempt(tell, cache, 
 # For each case: the owner and the name of an inner function, the number of its calls after which the test changes the
 # cache, and the call in Python that is tested.
 SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
-    "attribute": (components, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
-    "token lens": (token_lens.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
+    "attribute": (row_values, "layer_heads", 1, lambda cache: residscope.attribute(cache, 5).values),
+    "token lens": (lens_logits.Reader, "_stream", 3, lambda cache: residscope.token_lens(cache, 5).probabilities),
     "previous": (scores, "_of_layer", 1, lambda cache: residscope.scores(cache, "previous").values),
     "copying": (copying, "report_progress", 3, lambda cache: residscope.scores(cache, "copying").values),
     "attention": (
@@ -283,7 +283,7 @@ SLICES: dict[str, tuple[Any, str, int, Callable[[Any], Any]]] = {
         lambda cache: residscope.attention(cache, ["0.0", "1.0"], weighting="value").values,
     ),
     "plain dictionary": (
-        components,
+        row_values,
         "layer_heads",
         1,
         lambda cache: residscope.attribute(cache.cache_dict, 5, model=cache.model).values,

@@ -15,7 +15,7 @@ import torch
 
 import residscope
 from residscope import ResidscopeError
-from residscope.hosts.panel import inspect
+from residscope.hosts.inspect import inspect
 from residscope.serving import answer_segments
 from residscope.serving.service import Service
 from residscope.terms import SegmentRange

@@ -22,7 +22,7 @@ from tests.support.shapes import check_shapes
 check_shapes()
 import pytest, torch
 from jaxtyping import TypeCheckError
-from residscope.attribution.components import Rows
+from residscope.attribution.plan import Rows
 from residscope.compute.projection import dots
 dots(torch.ones(2, 3, 4), torch.ones(2, 4))
 for wrong in (lambda: dots(torch.ones(2, 3, 4), torch.ones(3, 4)), lambda: Rows([], torch.ones(2))):

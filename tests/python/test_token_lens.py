@@ -10,7 +10,7 @@ import torch
 
 import residscope
 from residscope import ResidscopeError, targets
-from residscope.attribution import token_lens
+from residscope.attribution import lens_logits
 from residscope.serving.service import Service
 from tests.support import tiny
 from tests.support.brute import logit_scale
@@ -98,8 +98,8 @@ def test_the_lens_equals_transformer_lens_own_logit_lens(small):
 def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypatch):
     _, _, _, _, cache = small
     every = [residscope.token_lens(cache, ANSWERS, prompt=prompt, k=64) for prompt in range(3)]
-    for figures in (token_lens._MOST_LOGITS, 1, 64 * 4, 64 * 20):  # all at once, one by one, a few at a time
-        monkeypatch.setattr(token_lens, "_MOST_LOGITS", figures)
+    for figures in (lens_logits._MOST_LOGITS, 1, 64 * 4, 64 * 20):  # all at once, one by one, a few at a time
+        monkeypatch.setattr(lens_logits, "_MOST_LOGITS", figures)
         mean = residscope.token_lens(cache, ANSWERS, k=64)
         total = torch.zeros(*mean.ids.shape[:2], 64)
         for one in every:
@@ -110,9 +110,9 @@ def test_a_mean_averages_probabilities_and_takes_the_median_rank(small, monkeypa
         assert torch.equal(mean.rank, torch.stack([one.rank for one in every]).median(0).values)
 
 
-@pytest.mark.parametrize("most", [token_lens._MOST_LOGITS, 1])  # all prompts at once, one by one
+@pytest.mark.parametrize("most", [lens_logits._MOST_LOGITS, 1])  # all prompts at once, one by one
 def test_where_one_prompt_has_no_next_token_the_mean_has_no_rank(most, monkeypatch):
-    monkeypatch.setattr(token_lens, "_MOST_LOGITS", most)
+    monkeypatch.setattr(lens_logits, "_MOST_LOGITS", most)
     tokens, logits, cache = tiny.run(tiny.boot("llama"))
     mask = torch.ones_like(tokens)
     mask[1, 5:] = 0
@@ -159,15 +159,15 @@ def test_weights_in_half_precision_are_converted_a_few_columns_at_a_time(monkeyp
     torch.testing.assert_close(
         whole.probabilities[0], logits.float().softmax(-1).mean(0).topk(5).values, atol=0.02, rtol=0.05
     )
-    monkeypatch.setattr(token_lens, "_MOST_LOGITS", 24 * 10)
+    monkeypatch.setattr(lens_logits, "_MOST_LOGITS", 24 * 10)
     torch.testing.assert_close(residscope.token_lens(cache, 5, points="final_post").probabilities, whole.probabilities)
 
 
 def test_a_view_gets_the_requested_window_and_nothing_else_is_computed(ioi, monkeypatch):
     made = []
-    real = token_lens.Reader._unembedded
+    real = lens_logits.Reader._unembedded
     monkeypatch.setattr(
-        token_lens.Reader, "_unembedded", lambda self, rows: made.append(rows.shape) or real(self, rows)
+        lens_logits.Reader, "_unembedded", lambda self, rows: made.append(rows.shape) or real(self, rows)
     )
     service = Service(ioi.cache)
     target = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from residscope.attribution import components
+from residscope.attribution import row_values
 from residscope.serving import jobs, service
 
 
@@ -16,15 +16,15 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._permits, self.waits = threading.Semaphore(0), threading.Semaphore(0)
-        heads = components.layer_heads
+        heads = row_values.layer_heads
 
         def slow(*given: Any) -> Any:
             self.waits.release()
             assert self._permits.acquire(timeout=20)
             return heads(*given)
 
-        monkeypatch.setattr(components, "layer_heads", slow)
-        monkeypatch.setattr(components, "_AT_ONCE", 0)  # otherwise all layers' heads may be one product
+        monkeypatch.setattr(row_values, "layer_heads", slow)
+        monkeypatch.setattr(row_values, "_AT_ONCE", 0)  # otherwise all layers' heads may be one product
         monkeypatch.setattr(jobs, "MOMENT", 0.01)
         monkeypatch.setattr(service, "_LARGE", 0)
 

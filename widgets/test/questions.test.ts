@@ -4,9 +4,11 @@ import { describe, expect, it } from "vitest";
 import cases from "../../tests/wire/view_requests.json";
 import { rowsOf } from "../dev/component-table";
 import { keyOf } from "../src/snapshot/snapshot";
-import * as questions from "../src/state/questions";
+import { suggestions } from "../src/state/questions";
+import { sceneOf } from "../src/state/scene";
 import { show } from "../src/state/selection";
 import { Store } from "../src/state/store";
+import * as views from "../src/state/view-questions";
 import { ofTheTab } from "../src/views/tabs";
 import type { Ask } from "../src/wire/client";
 import { DEFAULTS } from "../src/wire/protocol.check.gen";
@@ -16,18 +18,18 @@ describe.each(cases)("the requests for $name", ({ shown, facts, ranked, points, 
   const store = new Store();
   show(store, shown as Shown);
   store.facts.value = facts as unknown as CacheFacts;
-  const scene = questions.sceneOf(store);
+  const scene = sceneOf(store);
   if (!scene) throw new Error("nothing is known of the cache");
   const whole = { ...scene, ranked, points: rowsOf(...points) };
   const asked: Record<keyof typeof asks, Ask[]> = {
-    charts: questions.charts(whole.shown),
-    choices: questions.choices(whole),
-    cards: questions.cards(whole, store.heads.value),
+    charts: views.charts(whole.shown),
+    choices: views.choices(whole),
+    cards: views.cards(whole, store.heads.value),
     ofTheTab: ofTheTab(whole),
-    inSmall: questions.inSmall(whole),
-    inOne: questions.inOne(whole),
-    lensTiles: questions.lensTiles(whole, whole.points),
-    suggestions: [questions.suggestions(whole.shown)],
+    inSmall: views.inSmall(whole),
+    inOne: views.inOne(whole),
+    lensTiles: views.lensTiles(whole, whole.points),
+    suggestions: [suggestions(whole.shown)],
   };
   const keys = (some: unknown[]): string[] =>
     (some as Ask[]).map((ask) => keyOf(ask, { selection: shown as Shown, defaults: DEFAULTS })).sort();

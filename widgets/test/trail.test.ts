@@ -1,6 +1,6 @@
 // The trail: what is asked becomes the next step, and each step can be shown again, with its position.
 import { describe, expect, it } from "vitest";
-import { feeding, whyOf } from "../src/state/questions";
+import { feeding } from "../src/state/questions";
 import { fit, read } from "../src/state/selectable";
 import { asSelection, fitting, select, selectionOf, shownOf } from "../src/state/selection";
 import type { Store } from "../src/state/store";
@@ -18,6 +18,7 @@ import {
   selectPosition,
 } from "../src/state/trail";
 import { plainWords, stepWords } from "../src/state/trail-words";
+import { whyOf } from "../src/state/view-questions";
 import type { Target } from "../src/wire/protocol.gen";
 import { storeOf } from "./made";
 

@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING
 
 from einops import rearrange
 
-from residscope.attribution.components import (
-    BIAS_KIND,
-    Plan,
-    Rows,
-    components_in,
-    projected_before,
-    rows_of,
-    sum_of,
-    with_steps,
-)
+from residscope.attribution.plan import BIAS_KIND, Plan, Rows, components_in
 from residscope.attribution.readout import Readout
+from residscope.attribution.row_values import projected_before, rows_of, sum_of, with_steps
 from residscope.attribution.sublayer_parts import bias_of, head_outputs
 from residscope.cache.output_maps import out_weight
 from residscope.cache.view import CacheView

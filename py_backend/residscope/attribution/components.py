@@ -1,100 +1,27 @@
-"""The rows of each decomposition: the contribution of each component to the target."""
+"""Which rows each decomposition has: heads, layers, neurons, or the logit lens. `row_values.py` computes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from residscope.attribution.plan import BIAS_KIND, COMPONENT_OF, Plan, Rows, components_in
 from residscope.attribution.readout import Readout
-from residscope.attribution.sublayer_parts import bias_of, head_outputs, key_for, layer_heads, layer_neurons, once_for
+from residscope.attribution.sublayer_parts import bias_of
 from residscope.base.arrays import as_list
 from residscope.cache.lens_maps import StreamMaps
-from residscope.cache.output_maps import coarse, neuron_weight, out_bias, out_weight, why_unread
+from residscope.cache.output_maps import neuron_weight, out_weight, why_unread
 from residscope.cache.points import Point
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms
 from residscope.cache.structure_notes import float8, named_layers
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import not_cached
-from residscope.compute.progress import report_progress
-from residscope.compute.projection import distinct, dots, project
 from residscope.errors import ResidscopeError
-from residscope.terms import By, Component, ComponentKind
+from residscope.terms import By, Component
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a decomposition.
-
-    The first `parts` rows are the requested components (heads, neurons). The other rows are the rest of the model.
-    `missing` names the activations that were not cached. Their rows are left out.
-    """
-
-    components: list[Component]
-    values: Float[Tensor, "component batch pos"]
-    parts: int | None = None
-    step: Float[Tensor, "component 1 1"] | float = 0.0
-    """The relative rounding step of each row, from the precision of its activations. 0 if it was not computed."""
-    missing: tuple[str, ...] = ()
-    split: tuple[int, ...] = ()
-    """The layers that are split into heads or neurons."""
-
-    @property
-    def rest(self) -> list[Component]:
-        """The rows after the requested components. All rows if no layer is split."""
-        return self.components[self.parts or 0 :]
-
-    def sum(self, layer: int, *kinds: ComponentKind) -> Float[Tensor, "batch pos"] | None:
-        """Return the sum of a layer's rows, or of its rows of the given kinds. None if there are no such rows."""
-        rows = self._of_layer.get(layer, ())
-        places = [i for i in rows if self.components[i].kind in kinds] if kinds else [*rows]
-        return self.values[places].sum(0) if places else None
-
-    @cached_property
-    def _of_layer(self) -> dict[int | None, list[int]]:
-        rows: dict[int | None, list[int]] = {}
-        for i, component in enumerate(self.components):
-            rows.setdefault(component.layer, []).append(i)
-        return rows
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The rows of a decomposition, before they are computed.
-
-    Attributes:
-        terms: The rows that are sums of activations in the stream.
-        split: The layers that are split into heads or neurons. Their rows come first, then the layers' biases.
-        part: Which sublayer is split: attention into heads, or the MLP into neurons.
-        recomputed: Whether the scale of the target's norm is computed from each row. If not, the cached scale is used.
-        maps: For the logit lens: the maps of the stream to its end. None: the stream is read as it is.
-        missing: The activations that were not cached. Their rows are left out.
-    """
-
-    terms: ComponentTerms
-    split: tuple[int, ...] = ()
-    part: Literal["attn", "mlp"] = "attn"
-    recomputed: bool = False
-    missing: tuple[str, ...] = ()
-    maps: StreamMaps | None = None
-
-    def cached(self, view: CacheView) -> Plan:
-        """Return the plan with only those rows whose activations were cached.
-
-        Raises:
-            ResidscopeError: If no row is left. The message names the activations that were not cached.
-        """
-        lacking = {row: [n for n, _ in terms if not view.has(n)] for row, terms in self.terms.items()}
-        missing = tuple(dict.fromkeys([*self.missing, *(name for names in lacking.values() for name in names)]))
-        terms = {row: terms for row, terms in self.terms.items() if not lacking[row]}
-        if not terms and not self.split:
-            raise not_cached(*missing)
-        return replace(self, terms=terms, missing=missing)
 
 
 def activations_for(view: CacheView, by: By) -> list[str]:
@@ -239,140 +166,6 @@ def _split(structure: Structure, wanted: Sequence[int], part: Literal["attn", "m
     return Plan(terms | structure.embeddings(), tuple(cached), part, missing=tuple(missing)).cached(view)
 
 
-COMPONENT_KIND: dict[Literal["attn", "mlp"], Literal["head", "neuron"]] = {"attn": "head", "mlp": "neuron"}
-"""The kind of component into which each sublayer is split."""
-
-BIAS_KIND: dict[Literal["attn", "mlp"], Literal["attn_bias", "mlp_bias"]] = {"attn": "attn_bias", "mlp": "mlp_bias"}
-"""The kind of row that holds each sublayer's bias."""
-
-
-@cache
-def components_in(layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[Component, ...]:
-    """Return the components of a layer's heads or neurons. Memoised: a layer may have a hundred thousand neurons."""
-    return tuple(Component(COMPONENT_KIND[part], layer, index) for index in range(count))
-
-
-def rows_of(readout: Readout, plan: Plan) -> Rows:
-    """Return the rows of a plan. The activations are projected onto the target's direction."""
-    import torch
-
-    split = {"attn": layer_heads, "mlp": layer_neurons}[plan.part]
-    components: list[Component] = []
-    values: list[Tensor] = []
-    biases: dict[Component, Tensor] = {}
-    total = len(plan.split) + len(plan.terms)
-    at_once = _heads_at_once(readout, plan)
-    for place, layer in enumerate(plan.split):
-        report_progress(len(values), total)
-        contributions, bias = split(readout, layer) if at_once is None else at_once[place]
-        values.append(contributions)
-        components += components_in(layer, plan.part, contributions.shape[0])
-        if bias is not None:
-            biases[Component(BIAS_KIND[plan.part], layer)] = bias
-    contribution = readout.recomputed if plan.recomputed else readout.functional
-    rows = [*values, *(bias.unsqueeze(0) for bias in biases.values())]
-    if plan.terms and plan.maps is not None:
-        rows.append(_mapped(readout, contribution, plan.terms, plan.maps))
-    elif plan.terms:
-        rows.append(contributions_of(readout, contribution, plan.terms.values(), len(plan.split)))
-    count = len(components) if plan.split else None
-    return Rows([*components, *biases, *plan.terms], torch.cat(rows), count)
-
-
-ContributionOf = Callable[["Tensor"], "Tensor"]
-"""Returns the contributions of vectors in the stream."""
-
-
-def _heads_at_once(readout: Readout, plan: Plan) -> list[tuple[Tensor, Tensor | None]] | None:
-    """Compute `layer_heads` for each layer of a plan in one product. None if that is not possible.
-
-    At one position, the products are so small that calling PyTorch for each layer takes longer than the arithmetic. The
-    directions of the heads are memoised, because they are the same at every position.
-    """
-    import torch
-
-    view, layers = readout.view, plan.split
-    if plan.part != "attn" or len(layers) < 2 or readout.positions is None or view.stream.device.type != "cpu":
-        return None
-    weights = [weight for layer in layers if (weight := out_weight(view, layer)) is not None]
-    if len(weights) != len(layers) or len({weight.shape for weight in weights}) != 1:
-        return None
-    paths = [readout.output_path(layer, "attn") for layer in layers]
-    if any(path.norm is not None for path in paths) or len({path.factor for path in paths}) != 1:
-        return None
-    cut = weights[0].shape[:2]
-    z = [head_outputs(view, readout.positions, layer, tuple(cut)) for layer in layers]
-    if len({one.dtype for one in z}) != 1 or sum(one.numel() for one in z) > _AT_ONCE:
-        return None
-    functional = paths[0].pull(readout.functional)
-    vector = functional.vector
-
-    def projected() -> tuple[Tensor, list[Tensor | None]]:
-        each = [project(weight.flatten(0, 1), vector).unflatten(-1, cut) for weight in weights]
-        biases = [out_bias(view, layer, "attn") for layer in layers]
-        added = [None if bias is None else (distinct(vector) * bias.to(vector)).sum(-1)[:, None] for bias in biases]
-        return torch.stack(each, 1), added
-
-    directions, added = once_for(view, ("layers", *layers), vector, projected)
-    rows = dots(torch.stack(z, 2), directions) / functional.divisor
-    biases = [None if bias is None else functional.constant + bias / functional.divisor for bias in added]
-    return list(zip(rows, biases, strict=True))
-
-
-_AT_ONCE = 1 << 18
-"""At most this many values of `hook_z` are copied for one product."""
-
-
-def projected_before(readout: Readout, plan: Plan) -> bool:
-    """Return whether the directions of a plan's heads are memoised.
-
-    They are, for example, if an earlier target was what the same head moves from another source.
-    """
-    if plan.part != "attn" or not plan.split or readout.view.stream.device.type != "cpu":
-        return False
-    vector = readout.writer(plan.split[0], "attn").vector
-    return readout.view.root.memo.get(*key_for(("layers", *plan.split), vector)) is not None
-
-
-def contributions_of(
-    readout: Readout, contribution: ContributionOf, sums: Collection[Terms], steps_done: int = 0
-) -> Float[Tensor, "row batch pos"]:
-    """Return the contribution of each sum of activations. `steps_done` is the number of steps already reported."""
-    import torch
-
-    def read(name: str, factor: float) -> Tensor:
-        value = contribution(readout.view.raw(name, readout.positions))
-        return value if factor == 1 else value * factor
-
-    values: list[Tensor] = []
-    for terms in sums:
-        report_progress(steps_done + len(values), steps_done + len(sums))
-        values.append(sum_of(read(*term) for term in terms))
-    return torch.stack(values)
-
-
-def _mapped(
-    readout: Readout, contribution: ContributionOf, points: ComponentTerms, maps: StreamMaps
-) -> Float[Tensor, "row batch pos"]:
-    """Return the contribution of the stream at each point, mapped to the end of the stream."""
-    import torch
-
-    values: list[Tensor] = []
-    for point, terms in points.items():
-        report_progress(len(values), len(points))
-        stream = sum_of(readout.view.rows(name, readout.positions) * factor for name, factor in terms)
-        values.append(contribution(maps(point, stream)))
-    return torch.stack(values)
-
-
-def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
-    """Return the scale of the norm at the target's point, recomputed for each row of a plan."""
-    import torch
-
-    rows = [sum_of(readout.view.rows(n, readout.positions) * f for n, f in terms) for terms in plan.terms.values()]
-    return torch.stack([readout.norm.scale(row) for row in rows])
-
-
 def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[int], rows: Rows) -> Rows:
     """Return the rows, and rows of 0 for components after the target's point. These follow the rows of their kind."""
     import torch
@@ -420,40 +213,6 @@ def _in_order(
     ordered = (*own[:split], *parts, *first[:count], *biases, *first[count:], *others, *embeddings)
     places = {row: place for place, row in enumerate(own)}
     return ordered, [places.get(row, len(own)) for row in ordered], None if part is None else split + len(parts)
-
-
-COMPONENT_OF: dict[By, Literal["attn", "mlp"]] = {"head": "attn", "neuron": "mlp"}
-"""The sublayer that a decomposition splits."""
-
-
-def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
-    """Return the rows, with the rounding step of each row."""
-    key = ("steps", plan.part, plan.split, tuple(plan.terms.items()), len(rows.components))
-    steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.components))))
-    if len(steps) == 1:
-        return replace(rows, step=steps[0])
-    return replace(rows, step=rows.values.new_tensor(steps)[:, None, None])
-
-
-def _steps(view: CacheView, plan: Plan, count: int) -> list[float]:
-    """The relative rounding step of each of `count` rows. A single step if all are equal, as in most caches."""
-    name = {"attn": "attn.hook_z", "mlp": "mlp.hook_post"}[plan.part]
-    split = {
-        layer: max(view.rounding_step(f"blocks.{layer}.{name}"), coarse(view, layer, plan.part)) for layer in plan.split
-    }
-    sums = [view.rounding_step(*(name for name, _ in terms)) for terms in plan.terms.values()]
-    if len(steps := {*split.values(), *sums}) == 1:
-        return [*steps]
-    weights = {layer: (out_weight if plan.part == "attn" else neuron_weight)(view, layer) for layer in split}
-    of_split = [step for layer, step in split.items() for _ in weights[layer]]  # pyright: ignore[reportOptionalIterable]
-    biases = count - len(of_split) - len(sums)  # a bias is exact, or has the precision of the weights
-    return [*of_split, *[view.rounding_step()] * biases, *sums]
-
-
-def sum_of(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of tensors."""
-    first, *others = terms
-    return sum(others, start=first)
 
 
 def wanted_layers(view: CacheView, wanted: Any) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from residscope.attribution import components
 from residscope.attribution.attention_score import HeadScore, ScorePart
 from residscope.attribution.component_vectors import read_rows
-from residscope.attribution.components import Plan, Rows, with_later
+from residscope.attribution.components import with_later
 from residscope.attribution.decomposition import Decomposition, Part
 from residscope.attribution.feature_plan import later_only, plan_before
 from residscope.attribution.features import expanded
@@ -24,10 +24,12 @@ from residscope.attribution.mean_key import mean_key_constant, mean_key_readout,
 from residscope.attribution.missing import check_cached, later_note, missing_notes
 from residscope.attribution.model_value import output_notes
 from residscope.attribution.needed import naming_all
+from residscope.attribution.plan import Plan, Rows
 from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import expected_sum, gap, reasons, reconcile, stream_tolerance
 from residscope.attribution.result import Attribution
 from residscope.attribution.rounding import SMALLEST
+from residscope.attribution.row_values import scales_of
 from residscope.attribution.source_rows import source_rows
 from residscope.attribution.target_reading import measured_value, reading_notes, target_reading
 from residscope.attribution.target_words import in_words
@@ -198,7 +200,7 @@ def _decompose(
 
     divisor = readout.functional.divisor
     if plan.recomputed and query.again:
-        divisor = components.scales_of(readout, plan) * divisor
+        divisor = scales_of(readout, plan) * divisor
     return Part(attribution, readout.functional, divisor, structure, read)
 
 

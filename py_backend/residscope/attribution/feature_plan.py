@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from residscope.attribution.components import Plan, layers
+from residscope.attribution.components import layers
+from residscope.attribution.plan import Plan
 from residscope.cache.dictionaries import Dictionary
 from residscope.cache.structure import ComponentTerms, Structure
 from residscope.errors import ResidscopeError

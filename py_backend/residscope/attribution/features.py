@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from residscope.attribution.components import Rows
+from residscope.attribution.plan import Rows
 from residscope.attribution.readout import Functional, Readout
 from residscope.attribution.reconcile import differ_clearly
 from residscope.attribution.rounding import SMALLEST_SHARE

@@ -12,6 +12,7 @@ from residscope.attribution import components
 from residscope.attribution.component_vectors import read_rows
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import differ_clearly, expected_sum, heads_add_up, reasons, reconcile
+from residscope.attribution.sublayer_parts import head_outputs
 from residscope.cache.output_maps import coarse, out_bias, out_weight
 from residscope.cache.structure import Structure, output_factor
 from residscope.cache.structure_notes import named_layers
@@ -113,7 +114,7 @@ def _adds_up(view: CacheView, layer: int, out: str) -> bool | None:
     try:
         for at in sorted({*range(0, view.n_pos, -(-view.n_pos // _SOME)), view.n_pos - 1}):
             where = torch.full((view.batch,), at, device="cpu")
-            read = working(components.head_outputs(view, where, layer, tuple(W_O.shape[:2])))
+            read = working(head_outputs(view, where, layer, tuple(W_O.shape[:2])))
             read = rearrange(read, "batch 1 head d_head -> batch (head d_head)")
             written = read @ rearrange(W_O, "head d_head d_model -> (head d_head) d_model").to(read)
             bias, added = out_bias(view, layer, "attn"), view.rows(out, where)[:, 0]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from einops import rearrange
 
 from residscope.attribution.attention_score import HeadScore
-from residscope.attribution.components import BIAS_KIND, Plan, Rows, components_in
+from residscope.attribution.plan import BIAS_KIND, Plan, Rows, components_in
 from residscope.attribution.readout import Readout
 from residscope.attribution.sublayer_parts import bias_of, head_outputs
 from residscope.cache.output_maps import out_weight

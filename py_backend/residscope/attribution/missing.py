@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import Rows, activations_for
+from residscope.attribution.components import activations_for
+from residscope.attribution.plan import Rows
 from residscope.cache.norms import Norm
 from residscope.cache.structure import Structure
 from residscope.cache.structure_notes import named_layers

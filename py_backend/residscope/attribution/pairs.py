@@ -15,12 +15,12 @@ from einops import einsum
 from residscope.attribution import components
 from residscope.attribution.attention_score import HeadScore
 from residscope.attribution.component_vectors import LARGEST, read_rows, size_of_vectors, vectors_of
-from residscope.attribution.components import Plan
 from residscope.attribution.mean_key import mean_key_readout, mean_key_vectors
 from residscope.attribution.missing import missing_notes
 from residscope.attribution.needed import naming_all
 from residscope.attribution.on_padding import check_not_on_padding, shared_places
 from residscope.attribution.pair_map import Pairs
+from residscope.attribution.plan import Plan
 from residscope.attribution.readout import Readout
 from residscope.attribution.reconcile import expected_sum, reconcile
 from residscope.attribution.rounding import SMALLEST
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from residscope.attribution.components import Rows
+    from residscope.attribution.plan import Rows
 
 __all__ = ["Pairs", "pairs"]
 

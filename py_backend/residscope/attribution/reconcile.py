@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from residscope.attribution.components import BIAS_KIND, COMPONENT_KIND, Rows, contributions_of, stream_points
+from residscope.attribution.components import stream_points
+from residscope.attribution.plan import BIAS_KIND, COMPONENT_KIND, Rows
 from residscope.attribution.readout import Readout
 from residscope.attribution.rounding import rounding
+from residscope.attribution.row_values import contributions_of
 from residscope.attribution.sublayer_parts import layer_heads
 from residscope.cache.output_maps import coarse
 from residscope.cache.structure import OUT, ComponentTerms, Structure, Terms

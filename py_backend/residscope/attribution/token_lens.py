@@ -6,29 +6,24 @@ made exact for norms that are not folded, and with the model's logit scale and s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.next_tokens import following
+from residscope.attribution.lens_cells import answers_of, read_cells
+from residscope.attribution.lens_logits import Reader
 from residscope.attribution.predictions import top_two
 from residscope.attribution.targets import Targets
 from residscope.attribution.word_spaces import without_space
 from residscope.base.packages import pandas
 from residscope.cache.component_names import parse_point
-from residscope.cache.finite import check_finite
 from residscope.cache.lens_maps import LensMaps, StreamMaps
-from residscope.cache.norms import Norm, odd_final_norm
-from residscope.cache.points import FINAL
+from residscope.cache.norms import odd_final_norm
 from residscope.cache.positions import assumed, on_padding, resolve
-from residscope.cache.structure import Structure
 from residscope.cache.token_labels import padding_in_mean
-from residscope.cache.unembedding import Output, unembedding_of_stream
 from residscope.cache.view import CacheView
 from residscope.cache.view_refusals import not_cached
 from residscope.compute.batching import blocks
-from residscope.compute.precision import working
 from residscope.compute.torch_context import in_torch_context
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import changed, seen, steadily
@@ -41,9 +36,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["TokenLens", "read_lens", "token_lens"]
-
-_MOST_LOGITS = 6_000_000
-"""At most this many logits are computed at once: 24 MB, so that each step is short."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,8 +219,8 @@ def read_lens(
     notes += [] if maps is None else maps.notes()
     reader = Reader(targets.view, norm, maps)
     has_answer = target.direction is None and bool(target.contrasts or target.next_token)
-    answers = _answers(targets.view, target) if has_answer else None
-    columns = [_column(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
+    answers = answers_of(targets.view, target) if has_answer else None
+    columns = [read_cells(reader, wanted, block, answers, k) for block in blocks(positions, reader.rows)]
 
     def joined(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(cells, name) for cells in column]) for column in columns], dim=1)
@@ -254,189 +246,12 @@ def read_lens(
     )
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Some cells of the lens. Each cell is a point and a position."""
-
-    ids: Int[Tensor, "*point position k"]
-    probabilities: Float[Tensor, "*point position k"]
-    answer: Float[Tensor, "*point position"] | None
-    rank: Int[Tensor, "*point position"] | None
-
-    def __getitem__(self, point: int) -> _Cells:
-        """Return the cells of one point."""
-        answer, rank = (None if part is None else part[point] for part in (self.answer, self.rank))
-        return _Cells(self.ids[point], self.probabilities[point], answer, rank)
-
-
-def _column(
-    reader: Reader,
-    points: Sequence[Component],
-    positions: Sequence[int],
-    answers: Int[Tensor, "batch read token"] | None,
-    k: int,
-) -> list[_Cells]:
-    """The cells of each point. They are memoised, because a view may request more points later."""
-    asked = None if answers is None else (answers.shape[1], tuple(answers.flatten().tolist()))
-    maps = None if reader.maps is None else reader.maps.key
-    key = ("lens", reader.norm, k, asked, maps, tuple(positions))
-    memo = reader.view.memo.part(*key)
-    known: dict[Component, _Cells] = {point: cells for point in points if (cells := memo.get(point)) is not None}
-    for point_block in blocks([point for point in points if point not in known], reader.rows // len(positions)):
-        cells = _cells(reader, point_block, positions, answers, k)
-        for number, point in enumerate(point_block):
-            known[point] = cells[number]
-            memo.put(point, value=cells[number], size=16 * len(positions) * (k + 1))
-    return [known[point] for point in points]
-
-
-def _cells(
-    reader: Reader,
-    points: Sequence[Component],
-    positions: Sequence[int],
-    answers: Int[Tensor, "batch read token"] | None,
-    k: int,
-) -> _Cells:
-    """The cells of some points and positions. Probabilities are summed over blocks of prompts that fit in memory."""
-    import torch
-
-    batch = reader.view.batch
-    total: Tensor | None = None
-    answer_shares: list[Tensor] = []
-    ranks: list[Tensor] = []
-    for prompts in blocks(range(batch), reader.rows // (len(points) * len(positions))):
-        logits = reader(points, positions, range(prompts[0], prompts[-1] + 1))
-        shares = logits.softmax(-1)
-        if answers is not None:
-            ids = answers[prompts[0] : prompts[-1] + 1].to(logits.device)
-            ids = (ids if ids.shape[1] == 1 else ids[:, list(positions)])[:, None].expand(*logits.shape[:3], -1)
-            none, ids = ids[..., 0] < 0, ids.clamp(min=0)
-            answer_shares.append(shares.gather(-1, ids).amax(-1).masked_fill(none, math.nan))
-            best = logits.gather(-1, ids).amax(-1)
-            # Ranks come from logits, because all very small probabilities round to 0. 32 bits are enough for a count.
-            rank = 1 + (logits > best[..., None]).sum(-1, dtype=torch.int32).long()
-            ranks.append(rank.masked_fill(none, 0))
-        part = shares[0] if len(prompts) == 1 else shares.sum(0)
-        total = part if total is None else total.add_(part)
-    if total is None or not bool(total.isfinite().all()):
-        check_finite(reader.view, total)
-        raise ResidscopeError("no-residual", "This cache contains no prompt.")
-    top = total.topk(min(max(k, 1), total.shape[-1]))
-    answer = torch.cat(answer_shares).mean(0) if answer_shares else None
-    rank = None if answer is None else torch.cat(ranks).median(0).values.masked_fill(answer.isnan(), 0)
-    return _Cells(top.indices, top.values / batch, answer, rank)
-
-
-class Reader:
-    """Turns points of the stream into logits.
-
-    Args:
-        view: The cache.
-        norm: Whether the final norm's scale is frozen or recomputed.
-        maps: The maps of the stream to its end. None: the stream is read as it is.
-
-    Attributes:
-        view: The cache.
-        norm: The convention of the final norm's scale.
-        maps: The maps of the stream to its end, if there are any.
-        rows: The number of rows of logits that are computed at once.
-    """
-
-    def __init__(self, view: CacheView, norm: NormConvention, maps: StreamMaps | None = None) -> None:
-        self.view, self.norm, self.maps, self._frozen = view, norm, maps, norm == "frozen"
-        self._W_U, self._b_U = unembedding_of_stream(view)
-        self._output = Output.of(view.model)
-        self._norm = Norm.of(getattr(view.model, "ln_final", None), view)
-        self._carries = Structure(view).carries
-        self.rows = max(1, _MOST_LOGITS // self._W_U.shape[1])
-
-    def __call__(
-        self, points: Sequence[Component], positions: Sequence[int], prompts: range
-    ) -> Float[Tensor, "prompt point position d_vocab"]:
-        """Return the logits at some points, positions and prompts."""
-        import torch
-
-        part, at = self.view.only(prompts), list(positions)
-        stream = torch.stack([self._stream(part, point, at) for point in points], dim=1)
-        divisor = FINAL.scale(part, self._norm, None)[:, None, at] if self._frozen else self._norm.scale(stream)
-        rows = self._norm.centre(stream) / divisor[..., None]
-        rows = rows if self._norm.weight is None else rows * self._norm.weight
-        rows = rows if self._norm.bias is None else rows + self._norm.bias
-        return self._output(self._unembedded(rows.to(self._W_U.device)))
-
-    def output_notes(self, position: int) -> list[str]:
-        """Return a note if the stream's end does not give the model's output, in the first prompt at `position`."""
-        name = self.view.first("unembed.hook_out", "hook_unembed")
-        if name is None:
-            return [
-                "The cache holds no logits: it was not checked whether the last row is the model's own prediction. A "
-                "hook on the final norm or the unembedding, or a change of the logits by the model, would be missing."
-            ]
-        own = self._output(working(self.view.get(name)[0, position])).softmax(-1)
-        gap = float(
-            (self([Component("final_post")], [position], range(1)).flatten().softmax(-1).to(own) - own).abs().max()
-        )
-        if gap <= max(1e-3, 4 * self.view.rounding_step(name, f"blocks.{self.view.n_layers - 1}.hook_resid_post")):
-            return []
-        return [
-            "The last row is computed from the stream with the final norm and the unembedding. The model's own "
-            f"probabilities differ by up to {gap:.2g}: the model does more after the stream, or its weights were "
-            "changed since the cache was made."
-        ]
-
-    def _stream(self, part: CacheView, point: Component, at: list[int]) -> Float[Tensor, "batch read d_model"]:
-        layer = None if point.layer is None else part.check_layer(point.layer)
-        if layer is None:  # `final_post`
-            name = f"blocks.{part.n_layers - 1}.hook_resid_post"
-        else:
-            name = part.before(layer) if point.kind == "pre" else f"blocks.{layer}.hook_resid_mid"
-        stream = part.rows(name, None)[:, at]
-        if self.maps is not None:
-            mapped = self.maps(point, stream)
-            if self.maps.is_mapped(point):
-                return mapped
-        if layer is None:
-            return stream
-        # As in `by="accumulated"`: with a frozen scale, the stream is multiplied by the factors of later layers.
-        return stream * self._carries[layer] if self._frozen else stream
-
-    def _unembedded(self, rows: Tensor) -> Tensor:
-        """Return rows @ W_U + b_U, in float32 or float64. A W_U in half precision is converted in blocks of columns."""
-        import torch
-
-        W_U, b_U = self._W_U, self._b_U
-        rows = working(rows)
-        if W_U.dtype == rows.dtype:
-            logits = rows @ W_U
-        else:
-            width = max(1, _MOST_LOGITS // W_U.shape[0])
-            logits = torch.cat([rows @ W_U[:, i : i + width].to(rows) for i in range(0, W_U.shape[1], width)], dim=-1)
-        return logits if b_U is None else logits + b_U.to(logits)
-
-
 def all_points(view: CacheView, maps: StreamMaps | None = None) -> list[Component]:
     """Return every cached point of the stream, in order. With `maps`, only those that have a map."""
     points = [point for point in view.points() if maps is None or point in maps.maps]
     if not points:
         raise not_cached(f"blocks.{view.n_layers - 1}.hook_resid_post")
     return points
-
-
-def _answers(view: CacheView, target: Target) -> Int[Tensor, "batch read token"]:
-    """The ids of each prompt's answers, without the distractors.
-
-    If the answers are the same at all positions, the axis `read` has length 1. If each position has its own answer, −1
-    means that there is no answer.
-    """
-    import torch
-
-    if target.next_token is not None:
-        ids, real = following(view)
-        return ids.masked_fill(~real, -1)[..., None]
-    rows = [[token.id for token in contrast.answer] for contrast in target.contrasts]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + row[:1] * (width - len(row)) for row in rows], device="cpu")
-    return ids.expand(view.batch, -1)[:, None]
 
 
 def is_count(value: object) -> bool:

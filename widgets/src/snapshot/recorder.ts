@@ -1,10 +1,11 @@
 // Records the last replies of a live panel, so that a host can store the picture on screen with the notebook.
 
 import { untracked } from "@preact/signals-core";
-import { cards, charts, choices, sceneOf } from "../state/questions";
+import { sceneOf } from "../state/scene";
 import { shownOf } from "../state/selection";
 import type { Store } from "../state/store";
 import { NOTHING, targetKey } from "../state/target";
+import { cards, charts, choices } from "../state/view-questions";
 import { ofTheTab, withinTheTab } from "../views/tabs";
 import type { Ask, Transport } from "../wire/client";
 import { DEFAULTS } from "../wire/protocol.check.gen";

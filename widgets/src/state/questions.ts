@@ -4,19 +4,17 @@
 import { parseHead } from "../base/format";
 import { type Span, stepOf } from "../draw/plane";
 import type { Ask, Kind } from "../wire/client";
-import { type Component, componentsOf } from "../wire/components";
+import type { Component } from "../wire/components";
 import type { CacheFacts } from "../wire/protocol.gen";
 import { saeState } from "./feature-tokens";
 import { stepsBefore } from "./path";
-import { rank } from "./ranked";
+import type { Scene } from "./scene";
 import type { Selected, Values } from "./selectable";
-import type { Store } from "./store";
 import {
   asksEach,
   behindHead,
   innerTarget,
   isAboutHead,
-  isInside,
   isNext,
   isSet,
   layerOf,
@@ -49,7 +47,7 @@ export const COMPARED_HEADS = 6;
 /** The largest number of features that are listed. */
 const FEATURES = 50;
 /** The decompositions of the charts. */
-const BYS = ["head", "layer", "accumulated"] as const;
+export const BYS = ["head", "layer", "accumulated"] as const;
 /** The number of suggestions of the target editor. */
 const PREDICTIONS = 24;
 /** In a prompt with fewer positions, segments are looked for only if they are chosen. */
@@ -262,11 +260,6 @@ export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
   return source === null ? null : { ...contributions(shown, "head"), target: behindHead(shown.target) };
 }
 
-/** The rows of the shown SAE, and the activations of the chosen feature; empty if no SAE is known. */
-export function featuresOf(shown: Selected, saes: CacheFacts["saes"]): Ask[] {
-  return saes?.length ? [features(shown, saes) ?? [], featureTokens(shown, saes) ?? []].flat() : [];
-}
-
 /** The rows of the shown SAE; null without a target. */
 export function features(shown: Selected, saes: CacheFacts["saes"]): Of<"features"> | null {
   const { target, prompt, position, sae } = shown;
@@ -321,97 +314,4 @@ export const withoutMid = (points: readonly Component[]): Component[] => points.
 export function lineOf(positions: number, destination: number | null): { rows?: Span } {
   const long = stepOf(positions, positions) > 1;
   return long && destination !== null ? { rows: { start: destination, stop: destination + 1 } } : {};
-}
-
-/** The pinned heads, then those in the ranking. */
-export function rankedHeads(store: Store): string[] {
-  const { layers = 0, heads = 0 } = store.facts.value ?? {};
-  const rows = store.headRows.value?.rows ?? new Float32Array(0);
-  const { plus, minus } = rank(rows.subarray(0, layers * heads), heads, store.topK.value);
-  return [...new Set([...store.heads.value, ...[...plus, ...minus].map(({ name }) => name)])];
-}
-
-/** The points of the stream in the token lens. */
-export function lensPoints(store: Store): readonly Component[] {
-  const table = store.reasonNotDrawn("lens") === null ? store.lens.value?.reply.components : null;
-  return componentsOf(table ?? store.facts.value?.points);
-}
-
-// --- all requests of a view ------------------------------------------------------------------------------------------
-/** The selection in a cache, and what the kernel has sent about it. */
-export interface Scene {
-  shown: Selected;
-  facts: Pick<CacheFacts, "layers" | "positions" | "prompts" | "saes">;
-  /** The destination position, if all prompts have the same. */
-  destination: number | null;
-  /** The last position, if all prompts have the same. */
-  last: number | null;
-  ranked: string[];
-  points: readonly Component[];
-}
-
-export function sceneOf(store: Store): Scene | null {
-  const facts = store.facts.value;
-  const destination = store.destination.value;
-  const { shown } = store;
-  const last = store.lastPosition.value;
-  return facts && { shown, facts, destination, last, ranked: rankedHeads(store), points: lensPoints(store) };
-}
-
-const upTo = (count: number): number[] => Array.from({ length: Math.max(0, count) }, (_, at) => at);
-
-/** The requests of the charts, which every view needs. */
-export function charts(shown: Selected): Ask[] {
-  return [{ kind: "describe" }, tokens(shown), ...BYS.map((by) => contributions(shown, by))];
-}
-
-/** The requests for the values by which the charts are coloured and ranked. */
-export function choices({ shown, facts }: Pick<Scene, "shown" | "facts">): Ask[] {
-  return [
-    ...[nextTokens(shown) ?? []].flat(),
-    ...(shown.score === null ? [] : [scores(shown, shown.score)]),
-    ...(shown.ranking === "neurons" ? [neurons(shown)] : []),
-    ...(shown.feeds === null ? [] : [feeding(shown, shown.feeds)]),
-    ...[segments(shown, facts) ?? []].flat(),
-    ...BYS.flatMap((by) => comparison(shown, by) ?? []),
-    ...[pairing(shown) ?? []].flat(),
-    ...(isCaused(shown) ? [effects(shown, "heads")] : []),
-  ];
-}
-
-/** The requests for the attention of heads; for long prompts, also for the row of the destination. */
-export function cards({ shown, facts, destination }: Scene, heads: string[]): Ask[] {
-  const line = lineOf(facts.positions, destination);
-  return heads
-    .flatMap((head) => [
-      attention(shown, head, shown.weighting) ?? [],
-      line.rows ? (attention(shown, head, shown.weighting, line) ?? []) : [],
-    ])
-    .flat();
-}
-
-export function inSmall({ shown, facts }: Scene): Ask[] {
-  return upTo(facts.layers).map((layer) => thumbnails(shown, layer));
-}
-
-export function inOne({ shown, facts, destination }: Scene): Ask[] {
-  const line = lineOf(facts.positions, destination ?? 0);
-  return [null, ...upTo(facts.layers)].map((layer) => blend(shown, layer, shown.weighting, line));
-}
-
-/** The requests for the token lens, in tiles. */
-export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly Component[]): Ask[] {
-  const points = rows.map(({ label }) => label);
-  return upTo(Math.ceil(points.length / TALL)).flatMap((row) =>
-    upTo(Math.ceil(positions / WIDE)).map((column) => lensTile(shown, tileAt(points, positions, row, column))),
-  );
-}
-
-/** The requests of the tab "why": what a target inside the model is made of, and what its head writes. */
-export function whyOf(shown: Selected, last: number | null): Ask[] {
-  const tokens = headTokens(shown) ?? [];
-  if (!scoreIn(shown.target))
-    return isInside(shown.target) ? [contributions(shown, "head"), headsOwnRow(shown) ?? [], tokens].flat() : [];
-  if (shown.why === "pairs") return [pairs(shown), tokens].flat();
-  return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown, last) ?? [], tokens].flat();
 }

@@ -1,7 +1,7 @@
 // A view below the charts. `tabs.ts` has the list of all views.
 import type { Chapter } from "../base/chapters";
 import type { ReadPicture } from "../export/pictures";
-import type { Scene } from "../state/questions";
+import type { Scene } from "../state/scene";
 import type { Store } from "../state/store";
 import type { Ask } from "../wire/client";
 import type { AttentionRoom } from "./attention/attention-room";

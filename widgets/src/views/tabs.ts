@@ -6,7 +6,7 @@ import type { Chapter } from "../base/chapters";
 import { keysOf } from "../base/keys-of";
 import { child, element, later, watch } from "../base/lifetime";
 import { offer } from "../export/pictures";
-import type { Scene } from "../state/questions";
+import type { Scene } from "../state/scene";
 import type { Store, Tab } from "../state/store";
 import { mountEdges } from "../ui/scrolled-row";
 import type { Ask } from "../wire/client";

@@ -3,9 +3,9 @@
 import { element, watch } from "../../base/lifetime";
 import { everything } from "../../draw/plane";
 import { type ReadPicture, type ShownPicture, shownAs } from "../../export/pictures";
-import { inOne, inSmall } from "../../state/questions";
 import type { Presentation, Store } from "../../state/store";
 import { isInside } from "../../state/target";
+import { inOne, inSmall } from "../../state/view-questions";
 import type { TabView } from "../tab-view";
 import { mountAllHeads } from "./all-heads";
 import { mountCards } from "./attention-cards";

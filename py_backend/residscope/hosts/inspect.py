@@ -1,0 +1,78 @@
+"""`residscope.inspect`: shows a cache in the output of a notebook's cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from residscope.hosts.panel import Panel, running_shell
+from residscope.serving.service import Service
+from residscope.session import saes
+from residscope.session.caches import name_of
+from residscope.terms import Answers, CacheLike, Heads, MaskLike, ModelLike
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def inspect(
+    cache: CacheLike,
+    answers: Answers = None,
+    *,
+    prompt: int | None = None,
+    position: int | Literal["last"] = "last",
+    heads: Heads = (),
+    sae: object = None,
+    logits: Tensor | None = None,
+    tokens: Tensor | None = None,
+    attention_mask: MaskLike = None,
+    model: ModelLike = None,
+    generated_from: int | None = None,
+    segments: Any = None,
+    lens: Any = None,
+    name: str | None = None,
+    show: bool = True,
+) -> Panel:
+    """Show a cache in the cell's output: logit lens, layers, heads and attention, linked.
+
+    Args:
+        cache: An `ActivationCache` that is already in memory. The model is not run again, and the cache is not changed.
+        answers: The target, as in `residscope.attribute`. By default the model's two top predictions.
+        prompt: The prompt to show first. None: the mean over prompts.
+        position: The destination position. `"last"`: each prompt's last real token.
+        heads: Heads to pin, such as `["L23H3", "29.0"]`.
+        sae: An SAE or a transcoder as in `residscope.attribute`, a list of several, or a dictionary of several by name.
+            The tab "features" shows its features. SAEs in the notebook's variables whose configuration names an
+            activation of this model are found without this argument.
+        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. Sums of rows are compared
+            with it.
+        tokens: Token ids `[batch, pos]`, if the cache does not hold them.
+        attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
+            `docs/padding.md`.
+        model: The model, if `cache.model` was deleted.
+        generated_from: The position of the first token that the model generated, if there is one: the length of the
+            prompt in tokens. A mark in the row of tokens sets the answer apart.
+        segments: Folds the row of tokens into segments: `"sentence"`, `"line"`, `"turn"`, `"tag"`, your own ranges such
+            as `[("question", 0, 12)]`, or the result of `residscope.segments`.
+        lens: A tuned lens, a Jacobian lens or your own, as in `attribute`. The logit lens and the token lens then have
+            a choice between plain and transported. The maps stay in Python.
+        name: A name for the cache. By default the variable's name.
+        show: Whether to show the panel at once. With False, you place it yourself, for example in a `VBox`.
+
+    Returns:
+        The panel. Its `heads`, `prompt`, `position` and `target` can be read, set, and linked with ipywidgets.
+
+    Raises:
+        ResidscopeError: If the cache or an argument cannot be used. The message says why and what to do.
+    """
+    given: dict[str, Any] = {"logits": logits, "tokens": tokens, "attention_mask": attention_mask, "model": model}
+    given |= {"generated_from": generated_from, "lens": lens, "saes": saes.named(sae)}
+    service = Service(cache, name or name_of(cache), **given)
+    transport = "plain" if lens is None else "transported"
+    panel = Panel(service, answers, prompt=prompt, position=position, heads=heads, transport=transport)
+    if segments is not None:
+        panel.segments = segments
+    if show:
+        panel.show()
+        if running_shell() is not None:
+            panel.prepare()
+    return panel

@@ -1,0 +1,120 @@
+"""Checks what is selected in a panel: heads, layer, prompt, segments, SAE, the compared run.
+
+The traits are in `traits.py`. The target and the position are checked in `target_trail.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import traitlets
+
+from residscope.attribution.segments import segments_of
+from residscope.base.legible import shown
+from residscope.cache.component_names import name as head_name
+from residscope.cache.component_names import parse as parse_head
+from residscope.cache.view import CacheView
+from residscope.errors import ResidscopeError
+from residscope.hosts.segmented import as_given, as_segmented
+from residscope.hosts.traits import Selected
+from residscope.serving.service import Service
+from residscope.session.discovery import named, variable_name
+from residscope.terms import Against, Segmented
+
+
+class CheckedSelection(Selected):
+    """The traits of a panel, with checks against the cache that it shows."""
+
+    _service: Service
+    _is_made = False  # whether the panel has got its first values
+    _received = False  # whether a trait is set by a view
+
+    def _check_selection(self, service: Service) -> None:
+        """Refuse a cache that does not have everything that is selected."""
+        view = service.view(self.padding)
+        for head in self.heads:
+            view.check_head(*parse_head(head))
+        view.check_prompt(self.prompt)
+        if self.layer is not None:
+            view.check_layer(self.layer)
+        if self.segments is not None and not isinstance(self.segments, str):  # ranges must lie in the new prompt
+            self._check_segments(msgspec.convert(self.segments, Segmented), view)
+
+    def head_name(self, head: object) -> str:
+        """Return the name of a head, `"L23H3"`, from any accepted form.
+
+        Raises:
+            ResidscopeError: If it is not a head, or not a head of this model.
+        """
+        layer, index = parse_head(head)
+        self._service.view().check_head(layer, index)
+        return head_name(layer, index)
+
+    @traitlets.validate("layer")
+    def _check_layer(self, proposal: traitlets.Bunch) -> int | None:
+        return None if proposal.value is None else self._service.view().check_layer(proposal.value)
+
+    def run_against(self, given: object) -> Against | None:
+        """Return the run to compare with, from any accepted form.
+
+        Raises:
+            ResidscopeError: If there is no such prompt or no such cache.
+        """
+        if given is None or isinstance(given, dict | Against):
+            return self._against(given)
+        pair: Any = given if isinstance(given, tuple) else (given, None)
+        cache, prompt = pair if len(pair) == 2 else (None, None)
+        if isinstance(cache, str):
+            if named(cache) is None:
+                raise ResidscopeError("against", f"There is no activation cache `{shown(cache)}` in the notebook.")
+            return self._against({"cache": cache, "prompt": prompt})
+        if prompt is None and hasattr(cache, "__index__"):
+            return Against(None, self._service.view().check_prompt(cache))
+        name = None if cache is None else variable_name(cache)
+        if name is None or named(name) is None:
+            raise ResidscopeError(
+                "against",
+                "`against` takes the number of a prompt, or an activation cache that has a name in the notebook.",
+            )
+        return self._against({"cache": name, "prompt": prompt})
+
+    def sae_name(self, given: Any) -> str:
+        """Return the name of an SAE, given by its name or as the SAE itself.
+
+        Raises:
+            ResidscopeError: If the panel does not know this SAE.
+        """
+        return self._service.saes.name_of(self._service.view(), given)
+
+    def _against(self, given: object) -> Against | None:
+        try:
+            return msgspec.convert(msgspec.to_builtins(given), Against | None)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ResidscopeError("against", f"`against` has an unknown form: {error}.") from error
+
+    def segmented(self, given: Any) -> Segmented | None:
+        """Return how the prompt is divided into segments, from any accepted form.
+
+        Raises:
+            ResidscopeError: If it has an unknown form, or the shown prompt has no such segments.
+        """
+        by = as_segmented(given)
+        if by is not None and self._is_made and not self._received:
+            self._check_segments(by, self._service.view(self.padding))
+        return by
+
+    def _check_segments(self, by: Segmented, view: CacheView) -> None:
+        """Refuse segments that the shown prompt does not have. In the mean over prompts, no segments are shown."""
+        if self.prompt is not None or view.batch == 1:
+            segments_of(view, self.prompt or 0, as_given(by))
+
+    @traitlets.validate("transport")
+    def _check_transport(self, proposal: Any) -> str:
+        if proposal.value == "transported" and self._service.lens is None and not self._received:
+            raise ResidscopeError("lens", "No lens was given: show the cache with `residscope.inspect(cache, lens=…)`.")
+        return proposal.value
+
+    @traitlets.validate("prompt")
+    def _check_prompt(self, proposal: traitlets.Bunch) -> int | None:
+        return self._service.view().check_prompt(proposal.value)

@@ -1,0 +1,232 @@
+"""Computes the reply to each kind of request about one cache: `_handle` calls the handler of the request."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from typing import Any
+
+from residscope.attribution.predictions import suggestions, top_two
+from residscope.attribution.target_words import in_words
+from residscope.cache import positions
+from residscope.cache.component_names import parse
+from residscope.cache.token_labels import token_labels
+from residscope.cache.view import CacheView
+from residscope.cache.vocabulary import Vocabulary
+from residscope.compute.memo import size_of
+from residscope.errors import ResidscopeError
+from residscope.serving import (
+    answer_charts,
+    answer_compare,
+    answer_features,
+    answer_next,
+    answer_run_maps,
+    answer_segments,
+    answer_views,
+    answer_why,
+)
+from residscope.serving.answer_runs import RunRequests
+from residscope.serving.given_cache import GivenCache
+from residscope.session import answers
+from residscope.session.change_tracking import TrackedCache
+from residscope.terms import Target, is_chosen
+from residscope.wire.envelope import Buffers
+from residscope.wire.protocol import (
+    AnswersReply,
+    AnyReply,
+    AnyRequest,
+    Attribute,
+    BlendAttention,
+    CheckToken,
+    ChooseFeature,
+    ChooseTarget,
+    CodeReply,
+    Compare,
+    CompareAttention,
+    CompareTokenLens,
+    Describe,
+    FindAnswers,
+    GiveUp,
+    ListCaches,
+    MapPositions,
+    MapSegments,
+    MeasureEffects,
+    PageReply,
+    PairPositions,
+    Presence,
+    RankNeurons,
+    RankSegmentHeads,
+    ReadAttention,
+    ReadChapter,
+    ReadFeatures,
+    ReadFeatureTokens,
+    ReadHeadTokens,
+    ReadNextTokens,
+    ReadPairs,
+    ReadSegments,
+    ReadThumbnails,
+    ReadTokenLens,
+    ReadTokens,
+    ResolveAnswers,
+    ResolvedReply,
+    RunWithout,
+    ScoreHeads,
+    Shown,
+    Suggest,
+    Suggestions,
+    TargetReply,
+    TokenCheck,
+    TokensReply,
+    Variable,
+    WriteCode,
+    WritePage,
+)
+
+
+class Handlers(GivenCache):
+    """Computes the reply to one request about a cache in its present state. `Service` decides when."""
+
+    _tracked: TrackedCache
+    _runs: RunRequests
+
+    def choose(self, target: Target) -> None:
+        """Store the target, so that other views of this cache can offer it."""
+        self._tracked.kept["panel"] = (weakref.ref(self), target)
+
+    def _panel(self) -> tuple[GivenCache, Target] | None:
+        """The inline panel of the same cache, and the target that the user chose there. None if there is none."""
+        reference, target = self._tracked.kept.get("panel", (lambda: None, None))
+        panel: GivenCache | None = reference()
+        if panel is None or panel is self or target.own or not is_chosen(target):
+            return None
+        return (panel, target) if panel.hold.there() else None
+
+    def _reply(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
+        view.padding_is_real = ask.padding == "none"
+        key = self._key(ask) if ask.is_kept else None
+        if key is None:
+            return self._handle(view, ask)
+        return view.cache_memo.once(key, lambda: self._handle(view, ask), size_of)
+
+    def _handle(self, view: CacheView, ask: AnyRequest) -> tuple[AnyReply, Buffers]:
+        """Call the handler of a request. The request's class declares its cost, and whether its reply is kept."""
+        match ask:
+            case Describe():
+                return self._facts(view), []
+            case ReadTokens():
+                return TokensReply(token_labels(view, view.check_prompt(ask.prompt))), []
+            case Attribute():
+                return answer_charts.attribution(self._context(view), ask)
+            case Compare():
+                return answer_compare.comparison(self._context(view), ask, self._key(ask), self._what_if(ask))
+            case CompareAttention():
+                return answer_run_maps.attention(self._context(view), ask, self._key(ask), self._what_if(ask))
+            case CompareTokenLens():
+                return answer_run_maps.token_lens(self._context(view), ask, self._what_if(ask))
+            case PairPositions():
+                return answer_run_maps.pairing(self._context(view), ask, self._what_if(ask))
+            case ReadAttention():
+                return answer_views.attention(self._context(view), ask)
+            case ReadThumbnails():
+                return answer_views.thumbnails(self._context(view), ask)
+            case BlendAttention():
+                return answer_views.blend(self._context(view), ask)
+            case ScoreHeads():
+                return answer_views.scores(self._context(view), ask)
+            case MapPositions():
+                return answer_views.position_rows(self._context(view), ask)
+            case ReadTokenLens():
+                return answer_views.token_lens(self._context(view), ask), []
+            case ReadNextTokens():
+                return answer_next.next_tokens(self._context(view), ask)
+            case RankNeurons():
+                return answer_charts.neurons(self._context(view), ask)
+            case ReadPairs():
+                return answer_why.pairs(self._context(view), ask)
+            case ReadHeadTokens():
+                return answer_why.head_tokens(self._context(view), ask), []
+            case ReadSegments():
+                return answer_segments.segments(self._context(view), ask), []
+            case MapSegments():
+                return answer_segments.segment_map(self._context(view), ask)
+            case RankSegmentHeads():
+                return answer_segments.segment_heads(self._context(view), ask)
+            case ReadFeatures():
+                return answer_features.features(self._context(view), self.saes.of(view), ask)
+            case ReadFeatureTokens():
+                return answer_features.feature_tokens(self._context(view), self.saes.of(view), ask)
+            case ChooseFeature():
+                return answer_features.feature_target(self._context(view), self.saes.of(view), ask), []
+            case Suggest():
+                prompt = view.check_prompt(ask.prompt)
+                return Suggestions(suggestions(view, prompt, ask.position, ask.k, self._logits(view))), []
+            case CheckToken():
+                read = Vocabulary(view.model).check(ask.text)
+                return TokenCheck(read.text, read.tokens, read.single, read.message, read.suggestions), []
+            case ChooseTarget():
+                return TargetReply(top_two(view, self._logits(view))), []
+            case FindAnswers():
+                return self._answers(view), []
+            case ResolveAnswers():
+                return self._resolved(view, ask), []
+            case WriteCode():
+                return self._code(view, ask), []
+            case WritePage():
+                return self._page(view, ask)
+            case MeasureEffects():
+                return self._runs.known(ask)  # only the making of a page sends this request here
+            case RunWithout() | ReadChapter() | ListCaches() | Presence() | GiveUp():
+                raise ResidscopeError("protocol", "This channel has one cache and no list: reload the page.")
+
+    def _what_if(self, ask: Compare | CompareAttention | CompareTokenLens | PairPositions) -> Any:
+        return self._runs.what_if(ask.against, ask.padding)
+
+    # --- one method per request --------------------------------------------------------------------------------------
+    def _answers(self, view: CacheView) -> AnswersReply:
+        listed = answers.fitting(view.batch, int(view.cfg.d_model))
+        panel = self._panel()
+        variables = [Variable(name, words) for name, words in listed.variables]
+        return AnswersReply(variables, None if panel is None else in_words(panel[1]), listed.notes)
+
+    def _resolved(self, view: CacheView, ask: ResolveAnswers) -> ResolvedReply:
+        targets = self.targets(view)
+        if ask.name is None:
+            found = self._panel()
+            if found is None:
+                raise ResidscopeError(
+                    "answers", "The panel of this cache is closed, or now shows the model's own target."
+                )
+            panel, target = found
+            targets.adopt(target, panel.targets())
+            given = target
+        else:
+            given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
+        # Resolved twice: targets from a view are checked more strictly than those from Python.
+        return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
+
+    def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:
+        from residscope.export.code import Given, code
+
+        view.padding_is_real = ask.shown.padding == "none"
+        held = self.hold.get()
+        own = (self.attention_mask, self.lens, self.saes.of(view))
+        given = Given(held.cache, self.name, held.logits, self.tokens, held.model, *own)
+        return CodeReply(code(self.targets(view), ask, given))
+
+    def _page(self, view: CacheView, ask: WritePage) -> tuple[PageReply, Buffers]:
+        from residscope.export.page import file_name, page
+        from residscope.export.snapshot import snapshot
+
+        self._check(view, ask.shown)
+        held = snapshot(partial(self._reply, view), self.name, ask.shown, ask.holds)
+        return PageReply(file_name(self.name, ask.shown, view.batch)), [page(held).encode()]
+
+    def _check(self, view: CacheView, shown: Shown) -> None:
+        """Raise an error if the selection does not fit this cache, before many pictures are computed for a page."""
+        self.targets(view).resolve(shown.target)
+        view.check_prompt(shown.prompt)
+        positions.resolve(view, shown.position)
+        for head in shown.heads:
+            view.check_head(*parse(head))
+        if shown.layer is not None:
+            view.check_layer(shown.layer)
