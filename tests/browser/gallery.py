@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from playwright.sync_api import Locator, expect
@@ -194,8 +195,8 @@ def take(lab: Lab, panel: Locator, folder: Path) -> None:
 
 def page(pictures: str) -> str:
     """The gallery's document."""
-    parts = [
-        f"## {picture.title}\n\n{picture.words}\n\n![{picture.title}]({pictures}/gallery-{picture.name}.png)\n"
-        for picture in ALL
-    ]
+    parts: list[str] = []
+    for picture in ALL:
+        image = f"![{picture.title}]({pictures}/gallery-{picture.name}.png)"
+        parts.append(f"## {picture.title}\n\n{fill(picture.words, 118)}\n\n{image}\n")
     return "\n".join(["# Gallery", "", "Taken from the running program by `npm run pictures`.", "", *parts])

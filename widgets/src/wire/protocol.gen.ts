@@ -1510,13 +1510,15 @@ export interface PresenceReply {
   kind: "presence";
 }
 /**
- * Confirms that the job is cancelled.
+ * Confirms a request to cancel a job.
  */
 export interface GivenUp {
   kind: "give-up";
 }
 /**
- * The job is not finished: `done` of `total` steps are done (0: not known). Send the request again, with its id.
+ * The job is not finished: `done` of `total` steps are done. Send the request again, with its id.
+ *
+ *     `total` is 0 if it is not known.
  */
 export interface Working {
   kind: "working";
@@ -1535,4 +1537,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "ed81c8341b70";
+export const WIRE = "b00754f81f8f";
