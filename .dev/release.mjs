@@ -3,7 +3,8 @@
  * result is in `dist/release`: wheel, sdist, `.vsix`, documentation, and a list of SHA-256 sums.
  *
  * It publishes nothing. Before you run it, `npm test` should pass, and the changelog should have a section with the
- * version and its date.
+ * version and its date. `npm run release -- --repository https://…` writes the repository's address into the package:
+ * a package index needs it, because README's links are relative.
  */
 
 import { createHash } from "node:crypto";
@@ -20,7 +21,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { ask, Failure, inRoot, main, npmIn, pythonOf, run, step, summary } from "./lib.mjs";
+import { writeAddress } from "./repository.mjs";
 
 const release = inRoot("dist", "release");
 const FIRST_SECTION = /^## (?:Unreleased|\d)/m;
@@ -48,7 +51,19 @@ function take(folder, suffix) {
   cpSync(join(folder, found[0]), join(release, found[0]));
 }
 
+/** The address that was given, without a slash at its end. */
+function givenAddress() {
+  const { repository } = parseArgs({ options: { repository: { type: "string" } } }).values;
+  if (repository !== undefined && !/^https:\/\/[^\s"]+$/.test(repository)) {
+    throw new Failure(
+      `--repository takes an address such as https://forge.example/owner/residscope, not "${repository}"`,
+    );
+  }
+  return repository?.replace(/\/+$/, "");
+}
+
 main(() => {
+  const address = givenAddress();
   if (ask("git", ["status", "--porcelain"])) throw new Failure("There are changes that are not committed.");
   const folder = mkdtempSync(join(tmpdir(), "residscope-release-"));
   const clone = join(folder, "residscope");
@@ -57,7 +72,11 @@ main(() => {
   mkdirSync(release, { recursive: true });
   try {
     step("Clean clone", () => run("git", ["clone", "--quiet", inRoot("."), clone]));
-    step("Version and changelog", () => checkedVersion(clone));
+    step("Version, changelog and links", () => {
+      const version = checkedVersion(clone);
+      if (address) writeAddress(clone, address, version);
+      else console.log("Note: README's links stay relative. A package index needs `-- --repository https://…`.");
+    });
     step("Wheel and sdist, built and tried without Node", () => {
       npmIn(clone, "run", "package");
       for (const suffix of [".whl", ".tar.gz"]) take(built, suffix);

@@ -67,6 +67,26 @@ def test_there_is_one_version_number() -> None:
     assert f"\nversion: {residscope.__version__}\n" in citation
 
 
+def test_a_release_has_the_address_of_the_repository(tmp_path: Path) -> None:
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    code = "const { writeAddress } = await import(process.argv[1]); writeAddress(...process.argv.slice(2));"
+    module, address = (ROOT / ".dev/repository.mjs").as_uri(), "https://forge.example/owner/residscope"
+    node = ["node", "--input-type=module", "-e", code, module, str(tmp_path), address, "1.2.3"]
+    subprocess.run(node, check=True)
+    links = re.findall(r"\]\((.+?)\)", (tmp_path / "README.md").read_text("utf-8"))
+    assert len(links) > 20
+    for link in links:
+        assert link.startswith("https://")
+        if link.startswith(address):
+            kind, tag, path = link.removeprefix(f"{address}/").split("/", 2)
+            assert (kind, tag) == ("raw" if path.endswith(".png") else "blob", "v1.2.3")
+            assert (ROOT / path).exists()
+    project = (tmp_path / "pyproject.toml").read_text("utf-8")
+    changelog = f'Changelog = "{address}/blob/v1.2.3/CHANGELOG.md"'
+    assert project.index("[project.urls]") < project.index(changelog) < project.index("[project.scripts]")
+
+
 def test_only_public_names_are_listed() -> None:
     import residscope
     import residscope.serving.service
