@@ -127,8 +127,8 @@ def test_feature_targets_without_an_exact_decomposition_are_refused(booted):
         "normalises its input": (cache, made(saes.Normed, cache, "blocks.1.hook_resid_pre"), 3),
         "neither the stream": (cache, made(saes.Sae, cache, "blocks.1.hook_mlp_out"), 3),
         "nor what an MLP": (cached, other, 3),
-        "never active": (cache, dead, 3),
-        "or does more": (cache, unlike, 3),
+        "not active at any": (cache, dead, 3),
+        "for example because": (cache, unlike, 3),
     }
     for words, (given, sae, feature) in cases.items():
         with pytest.raises(ResidscopeError, match=words):

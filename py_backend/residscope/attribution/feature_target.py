@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SOME = 64
-"""About this many vectors of the cache are compared."""
+"""At least this many vectors of the cache are compared, if there are so many, and at most twice as many."""
 
 
 def feature_input(
@@ -71,7 +71,7 @@ def _number(dictionary: Dictionary, feature: Any) -> int:
 
 
 def _point(view: CacheView, dictionary: Dictionary) -> Point:
-    """The point of the stream that the SAE encodes, and the norm in between."""
+    """The point of the stream from which the SAE's input comes, with the norm between the stream and this input."""
     name = dictionary.site.read
     place = point_of_stream(view, name) or point_of_stream(view, dictionary.read)
     if place is not None:
@@ -114,7 +114,9 @@ def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"
     active = activations != 0
     if not bool(active.any()):
         raise ResidscopeError(
-            "sae", f"Feature F{feature} of the {name} is never active, so what it reads cannot be checked."
+            "sae",
+            f"Feature F{feature} of the {name} is not active at any vector that was tried, so what it reads cannot be "
+            "checked.",
         )
     found: list[tuple[float, Tensor, float, Tensor]] = []
     for weight, offset in _ways(dictionary.sae, feature, column):
@@ -127,8 +129,8 @@ def _affine(dictionary: Dictionary, feature: int, rows: Float[Tensor, "row d_in"
         return weight, offset, _when_on(dictionary, feature, off)
     raise ResidscopeError(
         "sae",
-        f"Feature F{feature} of the {name}: where it is active, its activation is not x · W_enc + biases (the SAE "
-        "normalises its input, or does more). So what it reads has no exact decomposition.",
+        f"Feature F{feature} of the {name}: where it is active, its activation is not x · W_enc + biases (for "
+        "example because the SAE normalises its input). So what it reads has no exact decomposition.",
     )
 
 
@@ -140,9 +142,9 @@ def _when_on(dictionary: Dictionary, feature: int, off: float) -> list[str]:
     if threshold is not None and threshold.ndim == 1 and len(threshold) > feature:
         return [f"Feature F{feature} is active only above its threshold, {float(threshold[feature]):.4g}."]
     return [
-        f"Feature F{feature} may be inactive although what it reads is above 0 (here up to {off:.3g}): only the k "
-        "largest features are active (TopK), or a gate decides. The rows explain what this feature reads, not whether "
-        "it is active."
+        f"Feature F{feature} may be inactive although what it reads is above 0 (up to {off:.3g} in the vectors that "
+        "were tried): only the k largest features are active (TopK), or a gate decides. The rows explain what this "
+        "feature reads, not whether it is active."
     ]
 
 

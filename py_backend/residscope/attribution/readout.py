@@ -117,9 +117,9 @@ class Readout:
         frozen: Whether the norm's scale is frozen at its cached value. If not, the divisor of `functional` leaves
             out this scale, and `recomputed` divides by a scale that it computes from each vector.
         point: The point of the stream, and its norm.
-        weights: A factor of u for each prompt and position that is read. None: 1.
+        weights: The number by which u is multiplied, for each prompt and position that is read. None: 1.
         measured_in: The activations that hold the target's value. None: the logits.
-        floor: Differences up to this between the sum of the rows and the model's value are not reported. If 0, the
+        floor: If the sum of the rows differs from the model's value by at most this, it is not reported. If 0, the
             limit is a share of the summed numbers (see `rounding`).
     """
 
@@ -191,7 +191,7 @@ class Readout:
 
     @cached_property
     def products(self) -> Float[Tensor, ""]:
-        """The largest length of x ⊙ g / s in the stream at the point (see `products_at`).
+        """The largest norm of the vector x ⊙ g / s in the stream at the point (see `products_at`).
 
         If that stream was not cached, each coordinate of x is assumed to be as large as the norm's scale s.
         """
@@ -202,7 +202,7 @@ class Readout:
         return (length * weights).max()
 
     def products_at(self, name: str) -> Float[Tensor, ""]:
-        """Return the largest length of x ⊙ g / s for x in an activation. The entries sum to x's contribution."""
+        """Return the largest norm of a vector x ⊙ g / s for x in an activation. Its entries sum to x's contribution."""
         products = lengths(self.view.raw(name, self.positions), self.functional.vector)
         return (products / self.functional.divisor).abs().max()
 

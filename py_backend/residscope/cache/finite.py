@@ -16,7 +16,7 @@ def check_finite(view: CacheView, *results: Tensor | None) -> None:
     if not all(bool(result.isfinite().all()) for result in results if result is not None):
         place = view.first_not_finite()
         what = (
-            "Values of the cache overflow when they are summed"
+            "The cache is finite, but a sum of its values is not, or a weight is not"
             if place is None
             else (f"The cache holds NaN or infinity: {place}")
         )

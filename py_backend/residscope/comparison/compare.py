@@ -60,7 +60,7 @@ def compare(
 
     Args:
         cache: The first run, an `ActivationCache`.
-        other: The second run. None: another prompt of `cache` (`prompt=0, with_prompt=1`).
+        other: The second run. None: another prompt of `cache`, named by `with_prompt=`.
         answers: The target in both runs, as in `attribute`. By default the two top predictions of the first run. A list
             has one answer for each prompt, which is used in both runs.
         by: The rows, as in `attribute`.
@@ -68,10 +68,11 @@ def compare(
             position is a position of the first run. In the second run, the target is read at the matched position (see
             `align`).
         prompt: Compare only this prompt of the first run.
-        with_prompt: The prompt of the second run. By default the same as `prompt`.
-        align: Which positions are matched. By default positions with the same index, if the prompts have the same
-            length. Or give pairs `[(first, second), …]`, or `"by token"`: the tokens that both prompts have in the
-            same order. The alignment is used for positions, for sources, and for the positions of a target.
+        with_prompt: The prompt of the second run. By default `prompt`, or the only prompt of `other`.
+        align: Which positions are matched. By default positions with the same index, counted from the first real token,
+            if the prompts have the same length. Or give pairs `[(first, second), …]`, or `"by token"`: the tokens that
+            both prompts have in the same order. The alignment holds for the positions of the rows, their sources, and
+            the positions that a target names.
         norm: As in `attribute`.
         layers: As in `attribute`.
         heads: As in `attribute`.
@@ -86,7 +87,8 @@ def compare(
 
     Returns:
         The difference, second − first, in the unit of the target. `.values` has the shape of `attribute`'s values, and
-        equals `.written` + `.read`. `.read_total` is the sum of `.read` over all rows, plus the change of the constant.
+        equals `.written` + `.read`. `.read_total` is the sum of `.read` over all rows (with `by="accumulated"`, its
+        last row), plus the change of the constant.
 
     Raises:
         ResidscopeError: With a message that says what is wrong, in which run, and what to do.
@@ -116,7 +118,7 @@ def resolved(
         return target, target
     target = first.targets.resolve(answers)
     if prompts[0] is not None and len(target.contrasts) > 1 and first.view.batch != second.view.batch:
-        # One answer for each prompt of the first run: the second run is asked for the answer of the compared prompt.
+        # One answer for each prompt of the first run: in the second run, the answer of the compared prompt is used.
         _, of_prompt = first.only(prompts[0], target)
         check_same_ids(of_prompt, first.targets.vocabulary, second.targets.vocabulary)
         return target, of_prompt

@@ -33,8 +33,9 @@ def to_circuitsvis(
 ) -> object:
     """Return a CircuitsVis view of heads' attention, directly from a cache.
 
-    Each time the view is shown, CircuitsVis uses the network: it requests a web page, with a time-out of one second,
-    and then its JavaScript from a CDN. Without a network it puts all of its JavaScript, 1.3 MB, into the output.
+    Each time the view is shown, CircuitsVis looks for a network: it requests a web page, with a time-out of one second.
+    If there is a network, the view loads CircuitsVis' JavaScript from a CDN. If not, all of this JavaScript, 1.3 MB, is
+    put into the output.
 
     Args:
         cache: An `ActivationCache`.
@@ -43,8 +44,8 @@ def to_circuitsvis(
         view: `"patterns"` (`attention_patterns`: tokens to hover over, one colour per head) or `"heads"`
             (`attention_heads`: a map with values).
         weighting: `"pattern"`, `"value"` (attention × ‖v W_O‖) or `"contribution"` (signed logits, only with
-            `view="heads"`). `"patterns"` draws values from 0 to 1 without numbers, so `"value"` is divided by its
-            largest value.
+            `view="heads"`). `view="patterns"` can only draw numbers from 0 to 1. So there, the numbers of `"value"` are
+            divided by the largest one.
         answers: The target of `"contribution"`, as in `residscope.attribute`.
         given: `tokens=`, `attention_mask=` and `model=`, as in `residscope.attention`.
 

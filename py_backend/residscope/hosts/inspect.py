@@ -41,20 +41,20 @@ def inspect(
         position: The destination position. `"last"`: each prompt's last real token.
         heads: Heads to pin, such as `["L23H3", "29.0"]`.
         sae: An SAE or a transcoder as in `residscope.attribute`, a list of several, or a dictionary of several by name.
-            The tab "features" shows its features. SAEs in the notebook's variables whose configuration names an
-            activation of this model are found without this argument.
-        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. Sums of rows are compared
-            with it.
+            The tab "features" shows its features. Without this argument, it shows those of SAEs in the notebook's
+            variables, if the SAE's configuration names an activation of this model.
+        logits: The model's output `[batch, pos, d_vocab]`, if the cache does not hold it. The sum of all contributions
+            is compared with it.
         tokens: Token ids `[batch, pos]`, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected, see
             `docs/padding.md`.
         model: The model, if `cache.model` was deleted.
         generated_from: The position of the first token that the model generated, if there is one: the length of the
-            prompt in tokens. A mark in the row of tokens sets the answer apart.
+            prompt in tokens. A mark in the row of tokens shows where the generated text begins.
         segments: Folds the row of tokens into segments: `"sentence"`, `"line"`, `"turn"`, `"tag"`, your own ranges such
             as `[("question", 0, 12)]`, or the result of `residscope.segments`.
-        lens: A tuned lens, a Jacobian lens or your own, as in `attribute`. The logit lens and the token lens then have
-            a choice between plain and transported. The maps stay in Python.
+        lens: A tuned lens, a Jacobian lens or your own, as in `attribute`. The views that read the stream then have a
+            choice: the stream as it is (plain), or after the lens' map (transported). The maps stay in the kernel.
         name: A name for the cache. By default the variable's name.
         show: Whether to show the panel at once. With False, you place it yourself, for example in a `VBox`.
 

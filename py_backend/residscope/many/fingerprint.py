@@ -68,7 +68,7 @@ def _cache_as_text(cache: Any) -> str:
 
 
 def model_fingerprint(cache: object, model: object) -> str:
-    """Return the name of a cache's model and a hash of some of its weights, which training changes.
+    """Return the name of a cache's model and a hash of some of its weights. Training changes the hash.
 
     Only the name if the weights cannot be read.
     """
@@ -86,7 +86,7 @@ def model_fingerprint(cache: object, model: object) -> str:
     ]
     if not rows:
         return name
-    # Rounded to a few digits, so that equal weights on another device have the same hash.
+    # Rounded, because weights that were prepared on another device may differ in their last digits.
     rounded = ",".join(f"{value:.6g}" for value in torch.cat([row.cpu() for row in rows]).tolist())
     return f"{name} {sha256(rounded.encode()).hexdigest()[:12]}"
 
@@ -96,7 +96,7 @@ _COMPARED = 256
 
 
 def tokenizer_fingerprint(cache: object, model: object, answers: object) -> tuple[tuple[str, str], ...]:
-    """Return the properties of the tokenizer that padding and the tokens of words depend on, as names and values.
+    """Return what decides how the tokenizer pads prompts and splits words into tokens, as names and values.
 
     Args:
         cache: The cache of an item.
@@ -126,7 +126,7 @@ def tokenizer_fingerprint(cache: object, model: object, answers: object) -> tupl
 
 
 _VOCABULARY, _ANSWERS = "vocabulary", "answers"
-_HASHED = {_VOCABULARY: "some of its tokens were different", _ANSWERS: "the answers were other tokens"}
+_HASHED = {_VOCABULARY: "some of its tokens were different", _ANSWERS: "the words of the answers became other tokens"}
 
 
 def what_differs(saved: tuple[tuple[str, str], ...], present: tuple[tuple[str, str], ...]) -> str:

@@ -37,7 +37,7 @@ class GivenCache:
         model: The model, if `cache.model` was deleted.
         attention_mask: 1 for each real token, 0 for padding, if known.
         generated_from: The position of the first generated token, if known.
-        lens: Maps of the stream to its end, as in `attribute`.
+        lens: Maps from the stream at each layer to the end of the stream, as `lens=` in `attribute`.
         saes: The SAEs and transcoders that were given, by name. Those in the namespace are found, too.
         keeps_alive: Whether to keep the cache alive.
 
@@ -46,7 +46,7 @@ class GivenCache:
         saes: The SAEs and transcoders whose features can be shown.
 
     Raises:
-        ResidscopeError: If `cache` cannot be read at all.
+        ResidscopeError: If `cache` cannot be read, or if something given with it does not fit it.
     """
 
     def __init__(
@@ -89,7 +89,8 @@ class GivenCache:
     def default_target(self) -> Target:
         """The model's two top predictions for each prompt at its last real token.
 
-        Without logits or a stream that gives them, the target is empty. Attention can still be shown.
+        The target is empty if there are no logits, and no end of the stream to compute them from. Attention can still
+        be shown.
         """
         view = self.view()
         try:
@@ -122,7 +123,7 @@ class GivenCache:
         )
 
     def _lens_facts(self, view: CacheView) -> LensFacts | None:
-        """The name and the formula of the lens. If it no longer fits, only its name; requests then say why."""
+        """The name and the formula of the lens. If it no longer fits, only its name: a request then gets the reason."""
         if self._lens is None:
             return None
         try:

@@ -4,7 +4,7 @@ import type { ReadonlySignal, Signal } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { panBy, type Zoom, zoomBy } from "../../draw/zoom";
 
-export const ZOOM_HINT = "Ctrl + wheel, pinch or + and − zoom; drag moves; 0 or a double click shows all.";
+export const ZOOM_HINT = "Zoom: Ctrl and wheel, pinch, or the keys + and −. Move: drag. Show all: 0 or double click.";
 const STEP = 1.4;
 
 export function mountZoom(
