@@ -70,8 +70,8 @@ function findPython({ newestPython }) {
 }
 
 const missing = ({ release, newestPython }) =>
-  `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, but this machine has only ` +
-  `3.${minorOf([python])}: install python3.${newestPython}, too, to run its tests.`;
+  `TransformerLens ${release} needs a Python from 3.${oldestPython} to 3.${newestPython}, but \`.venv\` has ` +
+  `3.${minorOf([python])}, and no such Python was found: install python3.${newestPython}, too, to run its tests.`;
 
 function test({ release, also = [], packages = [] }, [command, ...args], pytest) {
   const folder = inRoot(".venv-versions", release);

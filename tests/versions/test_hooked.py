@@ -41,6 +41,30 @@ def test_rows_and_constant_are_the_models_own_logits(structure, by, position):
 
 
 @every
+@pytest.mark.parametrize("without", ["hook_in", "hook_in and stream"])
+def test_the_models_value_is_read_from_what_a_filtered_cache_holds(structure, without):
+    model = hooked.model(structure)
+    if (
+        structure == "LN-folded-unnamed"
+        and "stream" in without
+        and "ln_final.hook_scale" not in hooked.run(structure)[1]
+    ):
+        pytest.skip("In 2.x, this cache does not even hold the norm's scale, so the request is refused.")
+    dropped = {"unembed.hook_in", "unembed.hook_out", "ln_final.hook_out"}
+    dropped |= {"blocks.2.hook_resid_post"} if "stream" in without else set()
+    with torch.no_grad():
+        _, cache = model.run_with_cache(hooked.tokens(), names_filter=lambda name: name not in dropped)
+    for by, position in (("head", "last"), ("layer", "all")):
+        result = residscope.attribute(cache, hooked.ANSWERS, by=by, position=position)
+        own = hooked.own_difference(structure)[0][:, POSITIONS[position]]
+        close(explained(result), own)
+        if "ln_final.hook_normalized" in cache or "stream" not in without:
+            close(result.measured, own)
+        else:  # nothing is left from which the model's value could be read
+            assert bool(result.measured.isnan().all())
+
+
+@every
 def test_every_row_agrees_with_the_models_own_norm_and_unembedding(structure):
     _, cache = hooked.run(structure)
     expected = hooked.brute(structure)

@@ -81,7 +81,7 @@ class LensMaps:
         """Return the maps for the points of a cache's stream.
 
         Raises:
-            ResidscopeError: If the maps do not fit this cache. The message names the map.
+            ResidscopeError: If the maps do not fit this cache.
         """
         if self.at not in ("pre", "post"):
             raise ResidscopeError("lens", f'`at="{self.at}"` is not known: use "pre" or "post".')
@@ -94,7 +94,12 @@ class LensMaps:
             places = tuple(range(len(items)))
         outside = [place for place in places if not 0 <= place < layers + (self.at == "pre")]
         if outside:
-            raise ResidscopeError("lens", f"`lens=` has a map for layer {outside[0]}, but the model has {layers}.")
+            newest = layers - (self.at == "post")
+            raise ResidscopeError(
+                "lens",
+                f'`lens=` has a map for layer {outside[0]}, but with `at="{self.at}"` this model takes layers 0 to '
+                f"{newest}.",
+            )
         kinds = {_adds(item) for item in items if item is not None}
         if self.adds is None and len(kinds) > 1:
             raise ResidscopeError(
@@ -158,8 +163,8 @@ class StreamMaps:
 
     Attributes:
         view: The cache.
-        maps: The map of each point, in the order of the stream. None: the stream stays as it is. Points that are not
-            here have no map.
+        maps: The map of each point, in the order of the stream; None if the stream is read as it is there. A point
+            that is not here cannot be read.
         adds: Whether maps are added to the stream.
         name: The name of these maps. May be empty.
         key: Stands for these maps in keys of memoised results.
@@ -179,13 +184,13 @@ class StreamMaps:
         """Return the stream at a point, mapped to the end of the stream.
 
         Raises:
-            ResidscopeError: If the point has no map, or the result is not finite.
+            ResidscopeError: If the point is not in `maps`, or the result is not finite.
         """
         if point not in self.maps:
             raise ResidscopeError(
                 "lens",
-                f"`lens=` has no map for the point `{point.label}`: it has maps for "
-                f"{', '.join(f'`{has.label}`' for has in list(self.maps)[:3])}, …. Leave this point out, or the lens.",
+                f"`lens=` has no map for the point `{point.label}`, but for {self._points()}. Ask for other points, or "
+                "leave `lens=` out.",
             )
         found = self.maps[point]
         if found is None:
@@ -198,6 +203,11 @@ class StreamMaps:
             )
         return mapped
 
+    def _points(self) -> str:
+        """The first points that can be read, in words."""
+        known = [f"`{point.label}`" for point in self.maps]
+        return ", ".join(known[:3]) + (f" and {len(known) - 3} others" if len(known) > 3 else "")
+
     @property
     def formula(self) -> str:
         """What is read in place of the stream h: `A h`, or `h + A h + b`."""
@@ -205,21 +215,24 @@ class StreamMaps:
         return f"{'h + ' if self.adds else ''}A h{' + b' if bias else ''}"
 
     def notes(self) -> list[str]:
-        """Return a note on what is shown, and one if the other convention fits this cache much better."""
+        """Return a note on what is shown, and notes on what may be wrong with the maps or the model."""
         name = f" ({self.name})" if self.name else ""
         shown = (
-            f"Transported: `lens=`{name} gives {self.formula}, which is read in place of the stream h at each point."
+            f"Transported: `lens=`{name} gives {self.formula}, which is read in place of the stream h at each point "
+            "that has a map."
         )
         mapped = [] if self.maps.get(_END) is None else [_END_MAPPED]
         return [shown, *mapped, *self._centred(), *self._odd_convention()]
 
     def _centred(self) -> list[str]:
         """A note if the model's weights were processed so that the mean of the stream is 0."""
+        import torch
+
         name = self.view.root.before(self.view.n_layers - 1)
         if not any(self.maps.values()) or not self.view.root.has(name):
             return []
-        rows = self.view.root.get(name)[:_PROMPTS, -1]
-        rows = working(rows)
+        where = torch.tensor(last(self.view.root), device="cpu")
+        rows = working(self.view.root.rows(name, where)[:_PROMPTS, 0])
         is_centred = float(rows.mean(-1).abs().max()) < 1e-4 * float(rows.pow(2).mean().sqrt())
         return [_CENTRED] if is_centred else []
 

@@ -2,7 +2,7 @@
 
 A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
 c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
-sublayers. If the cache holds the sublayer's input, the point and the norm are chosen that give this input. If no point
+sublayers. If the cache holds the sublayer's input, we choose the point and the norm that give this input. If no point
 gives it, or if the input was not cached, the model's modules and configuration decide.
 """
 
@@ -34,7 +34,7 @@ class Point:
         place: The place in the stream: before a layer (`pre`), before the layer's MLP (`mid`), or the end
             (`final_post`).
         norm: The path of the norm's module (`blocks.3.ln1`, `ln_final`). None: the stream is read without a norm.
-        unweighted: Whether the stream is read before the norm's weight and bias (`ln1.hook_normalized`).
+        unweighted: Whether the norm is used without its weight and bias, as in a bridge's `ln1.hook_normalized`.
     """
 
     place: Component
@@ -170,7 +170,7 @@ def _found(
 
 
 _SOME = 16
-"""Up to this many rows, all rows are compared. Of more rows, at least this many and fewer than twice as many."""
+"""At most this many rows are all compared. Of more rows, at least this many and fewer than twice as many are."""
 
 
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:

@@ -84,20 +84,32 @@ def final_vectors(
     """Return the final norm's output, cached or computed from the final stream. None if neither is possible."""
     module = getattr(view.model, "ln_final", None)
     name = view.first(READ_BY_UNEMBEDDING, "ln_final.hook_out")
-    # In a `HookedTransformer`, `hook_normalized` comes after the norm's weight and bias. The exception is RMSNorm in
-    # version 2 of TransformerLens: there `hook_normalized` comes before the weight.
-    if name is None and not hasattr(module, "weight") and (hasattr(module, "b") or not hasattr(module, "w")):
-        name = view.first("ln_final.hook_normalized")
     if name is not None:
         return view.rows(name, positions)
-    final = f"blocks.{view.n_layers - 1}.hook_resid_post"
-    if not view.has(final):
-        return None
     norm = Norm.of(module, view)
-    stream = view.rows(final, positions)
-    output = norm.centre(stream) / norm.scale(stream)[..., None]
+    normalized, final = "ln_final.hook_normalized", f"blocks.{view.n_layers - 1}.hook_resid_post"
+    is_held = view.has(normalized) and not hasattr(module, "weight")  # of a `HookedTransformer`
+    if is_held and norm.weight is None:
+        return view.rows(normalized, positions)
+    if view.has(final):
+        stream = view.rows(final, positions)
+        output = norm.centre(stream) / norm.scale(stream)[..., None]
+    elif is_held:
+        # With LayerNorm, `hook_normalized` comes after the weight and bias in version 2 of TransformerLens, and before
+        # them in version 3. With RMSNorm, it comes before the weight.
+        output = view.rows(normalized, positions)
+        if not _has_unit_variance(output):
+            return output
+    else:
+        return None
     output = output if norm.weight is None else output * norm.weight
     return output if norm.bias is None else output + norm.bias
+
+
+def _has_unit_variance(rows: Float[Tensor, "batch pos d_model"]) -> bool:
+    """Whether nearly all vectors have a mean square of 1, as a norm's output has before its weight."""
+    is_unit = (working(rows).square().mean(-1) - 1).abs() < 0.01
+    return float(is_unit.double().mean()) > 0.9
 
 
 def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:

@@ -8,7 +8,10 @@ from typing import Any
 from residscope.compute.progress import Progress, progress_bar
 
 AFTER = 1.0
-"""The bar is shown after this many seconds if the work will take as long again, otherwise after twice as many."""
+"""The bar is shown after this many seconds, if the work will then need at least as many more.
+
+Otherwise it is shown after twice this many seconds.
+"""
 
 
 class LateBar:
@@ -43,7 +46,7 @@ class LateBar:
         self._bar.update(progress.done - self._bar.n)
 
     def _is_soon(self, progress: Progress) -> bool:
-        """Whether it is too early for a bar, or the work will end soon. A bar in a notebook takes half a second."""
+        """Whether it is too early for a bar, or the work will end soon. Showing a bar takes time, too."""
         taken = time.monotonic() - self._start
         ends = taken * (progress.total - progress.done) < AFTER * progress.done
         return taken < AFTER or (ends and taken < 2 * AFTER)

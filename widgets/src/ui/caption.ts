@@ -1,5 +1,5 @@
-// The caption of a view below the charts. It explains what the view shows and how to read it. If the kernel sent notes,
-// a chip next to the caption shows them.
+// The views below the charts have captions. A caption explains what its view shows and how to read it. If the kernel
+// sent notes, a chip next to the caption shows them.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence } from "../base/legible";
 import { watch } from "../base/lifetime";

@@ -84,7 +84,7 @@ export function headsFigure(
       const value = shown[i] ?? NaN;
       const at = place(Math.floor(i / heads), i % heads);
       if (Number.isNaN(value))
-        sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention in this layer
+        sheet.rect(...at, "#ffffff", { stroke: RULE }); // no attention here, or no known score
       else {
         sheet.rect(...at, hex(colourOf(value, colours)));
         if (isHatched(i)) hatch(sheet, ...at);
@@ -127,7 +127,7 @@ function effectOf(effect: Measured["effect"], { quantity }: Setting): string {
   return `${name} effect of each head on the ${quantity}`;
 }
 
-/** The caption lines about an effect: what replaced the heads in the runs, and how many heads are measured. */
+/** The caption lines about an effect: what replaced the heads, whether the replay was exact, how many are measured. */
 function linesOf({ found: { reply }, effect }: Measured): string[] {
   const { replaced_by: by, replayed, done, total } = reply;
   const isWhole = effect !== "estimate" && done === total;

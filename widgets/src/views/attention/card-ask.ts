@@ -1,5 +1,5 @@
-// A click on an attention cell, or Enter, shows the buttons "why here?" and "who put it?" next to the cell. The keys w
-// and p ask the same questions without the buttons.
+// A click on an attention cell, or Enter, shows the buttons "why here?" and, if it can be asked, "who put it?" next to
+// the cell. The keys w and p ask the same questions without the buttons.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
@@ -36,7 +36,7 @@ export function mountCardAsk(
     if (spot) store.spot.value = spot;
   });
   watch(signal, () => {
-    void shown.value?.key; // closes the buttons when the head, target or prompt changes
+    void shown.value?.key; // closes the buttons when another picture is shown
     open.value = null;
   });
 
@@ -56,7 +56,7 @@ export function mountCardAsk(
         ${
           canAskWho(store, spot)
             ? html`<button type="button" class="rs-ask" data-ask="who"
-              title="Who put there what ${spot.head} moves from ${token}? (key p)"
+              title="Which components wrote what ${spot.head} moves from ${token}? (key p)"
               aria-label="who put it? what ${spot.head} moves from ${token}"
               @click=${() => askWho(store, spot)}>who put it?</button>`
             : nothing

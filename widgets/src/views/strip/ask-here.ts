@@ -44,7 +44,7 @@ export function mountAskHere(parent: HTMLElement, root: HTMLElement, store: Stor
             at === null
               ? ""
               : who
-                ? `Who put there what ${at.head} moves from ${token}? (key p)`
+                ? `Which components wrote what ${at.head} moves from ${token}? (key p)`
                 : `${at.head} does not write to the target of this step`
           }
           @click=${() => at && askWho(store, at)}>who put it?</button>`,
