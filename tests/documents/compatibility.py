@@ -93,7 +93,8 @@ def markdown(runs: list[dict[str, Any]]) -> str:
 
 def _parts(run: dict[str, Any]) -> dict[str, list[str]]:
     """The folders of a run's tests, whole ones first. For each, the files of which tests ran; none stands for all."""
-    found: dict[str, list[str]] = {what: [] for what in run["what"] if not what.endswith(".py")}
+    whole = [what for what in SUITES if what in run["what"]]
+    found: dict[str, list[str]] = {what: [] for what in [*whole, *run["what"]] if not what.endswith(".py")}
     for what in run["what"]:
         folder, _, file = what.rpartition("/")
         if what.endswith(".py") and folder not in run["what"]:
