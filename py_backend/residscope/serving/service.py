@@ -83,10 +83,8 @@ class Service(Handlers):
             self._jobs.run_short,
             lambda: self.hold.get().cache,
         )
-        self._size: tuple[str | None, int] = (
-            None,
-            0,
-        )  # a state of the cache, and the largest number of bytes that a request may read in this state
+        # A state of the cache, and the largest number of bytes that a request may read in this state.
+        self._size: tuple[str | None, int] = (None, 0)
 
     def _open(self, counted: Padding) -> CacheView:
         """A view of the cache with the results of change tracking, as they were last compared."""
