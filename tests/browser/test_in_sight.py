@@ -5,6 +5,7 @@ Checked: the visible shares of the boxes in the browser. Expected attention: Tra
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -102,6 +103,22 @@ def test_map_strip_and_sentence_are_visible_in_notebook_and_main_area(ioi: Lab, 
         reads(ioi, view, head)
         seen: dict[str, Any] = all_in_sight(view)
         assert min(seen.values()) >= 0.98, (head, seen)
+
+
+CLIPPED = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.textContent)"
+
+
+def test_target_and_position_are_not_cut_off_beside_the_sidebar(ioi: Lab) -> None:
+    """A notebook beside the narrow sidebar on a small screen: target and position are the most important words."""
+    ioi.page.set_viewport_size({"width": 1280, "height": 720})
+    ioi.run_cell("import residscope\npanel = residscope.inspect(cache)\npanel")
+    ioi.open_sidebar()
+    for view in (ioi.panel(), ioi.inspect("cache")):
+        for button in ("One prompt", re.compile("mean")):
+            view.get_by_role("group", name="Prompt").get_by_role("button", name=button).click()
+            ioi.ready(view)
+            words = view.locator(".rs-target-line .rs-chip, .rs-at:visible")
+            assert words.evaluate_all(CLIPPED) == []
 
 
 def test_three_heads_are_read_with_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:

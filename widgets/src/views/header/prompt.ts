@@ -18,7 +18,7 @@ export function mountPrompt(parent: HTMLElement, store: Store, signal: AbortSign
     render(
       html`<div class="rs-switch" role="group" aria-label="Prompt">
         <button type="button" aria-pressed=${!one} title="The mean over all prompts"
-            @click=${() => (store.prompt.value = null)}>mean of ${count}</button>
+            @click=${() => (store.prompt.value = null)}>mean<span class="rs-mean-of"> of ${count}</span></button>
         <span class="rs-step ${one ? "rs-on" : ""}" title="as in Python: prompt 0 is the first">
           <button type="button" aria-label="Previous prompt" ?disabled=${one && prompt <= 0}
               @click=${() => go(one ? prompt - 1 : last)}>‹</button>
