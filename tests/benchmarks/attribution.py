@@ -59,8 +59,8 @@ def rows(only: set[str] | None = None) -> list[Row]:
 
 
 # --- the cases -------------------------------------------------------------------------------------------------------
-def case(name: str) -> Case:
-    """Return the functions of a case."""
+def case(name: str, model: Any = None) -> Case:
+    """Return the functions of a case. Without a model, they use one of GPT-2's shape in float32, on the CPU."""
     import torch
 
     import residscope
@@ -68,7 +68,7 @@ def case(name: str) -> Case:
 
     batch, positions = {"heads-last": (8, 15), "heads-all": (1, 1024), "heads-many": (64, 128)}.get(name, (8, 15))
     batch, positions = (1, 1024) if name == "sources" else (batch, positions)
-    model = shapes.gpt2_small()
+    model = model or shapes.gpt2_small()
     cache, answers = shapes.run(model, batch, positions)
     every, one = name == "heads-all", name == "neurons"
     where: dict[str, Any] = {} if every else {"pos_slice": -1}

@@ -15,7 +15,7 @@ THREADS = 2
 
 
 @cache
-def gpt2_small() -> Any:
+def gpt2_small(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """Return a model: 12 layers × 12 heads, d_model 768, d_mlp 3072, 50,257 tokens, random norm weights and biases."""
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -30,7 +30,7 @@ def gpt2_small() -> Any:
     folder = Path(ROOT.name) / "gpt2"
     model.save_pretrained(folder)
     _tokenizer(config.vocab_size, folder)
-    return TransformerBridge.boot_transformers(str(folder))
+    return TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype)
 
 
 def run(model: Any, batch: int, positions: int) -> tuple[Any, torch.Tensor]:
@@ -43,8 +43,8 @@ def run(model: Any, batch: int, positions: int) -> tuple[Any, torch.Tensor]:
     large = tokens.numel() * model.cfg.d_vocab > 1e8
     outputs = ("unembed.hook_out", "hook_unembed") if large else ()
     with torch.no_grad():
-        _, cache = model.run_with_cache(tokens, names_filter=lambda name: name not in outputs)
-    return cache, torch.randint(0, model.cfg.d_vocab, (batch, 2))
+        _, cache = model.run_with_cache(tokens.to(model.cfg.device), names_filter=lambda name: name not in outputs)
+    return cache, torch.randint(0, model.cfg.d_vocab, (batch, 2)).to(cache["z", 0].device)
 
 
 def _tokenizer(size: int, folder: Path) -> None:
