@@ -172,7 +172,9 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 
     if structure.point.layer is None or by == "accumulated":
         return rows
-    key = ("later rows", by, *wanted, structure.key, len(rows.components), rows.parts)
+    # Which features have a row differs between positions. Other rows follow from the structure.
+    own = tuple(rows.components) if by == "feature" else len(rows.components)
+    key = ("later rows", by, *wanted, structure.key, own, rows.parts)
     ordered, places, parts = structure.view.memo.once(key, lambda: _in_order(readout, structure, by, wanted, rows))
     if len(ordered) == len(rows.components):
         return rows
