@@ -88,8 +88,8 @@ Padding = Literal["found", "none"]
 
 
 # --- what users may pass ---------------------------------------------------------------------------------------------
-# A user may hold these in types of several libraries. So type checkers accept any object. The functions check it when
-# they are called. If it does not fit, they raise an error that says what is wrong.
+# These values come in types of several libraries, so type checkers accept any object. Each function checks its
+# arguments when it is called, and raises an error that says what is wrong.
 
 CacheLike = object
 """A TransformerLens `ActivationCache`, an object with its attributes `cache_dict` and `model`, or a dictionary from
@@ -120,8 +120,8 @@ ReplacementLike = object
 prompt), or token ids. `causes/replacement.py` reads it."""
 
 SaeLike = object
-"""An SAE or a transcoder with `encode`, `decode` and `W_dec`. Or a tuple of it, the name of the activation that it
-reads, and (for a transcoder) the name of the one that it reconstructs."""
+"""An SAE or a transcoder with `encode`, `decode` and `W_dec`. Or a tuple: the SAE, the name of the activation that it
+encodes, and (for a transcoder) the name of the activation that it reconstructs."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -215,7 +215,10 @@ class NextToken(msgspec.Struct, frozen=True):
 
 
 class Through(msgspec.Struct, frozen=True):
-    """A head of a path, and the source that it reads. None (only in Python, for the last head): all sources."""
+    """A head of a path, and the source that it reads.
+
+    If `source` is None (only in Python, for the last head), the head reads all sources.
+    """
 
     layer: Number
     head: Number

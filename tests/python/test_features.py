@@ -167,6 +167,17 @@ def test_each_position_has_its_own_next_token(booted):
             torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5)
 
 
+def test_at_another_position_a_neuron_is_explained_by_other_features(booted):
+    """TopK has equally many active features at each position. Expected: the active features, by the SAE's `encode`."""
+    _, _, cache = tiny.run(booted("llama")[0], batch=1)
+    sae = made(saes.TopK, cache, "blocks.0.hook_mlp_out")
+    for position in (2, 3, 4, 5):
+        result = residscope.attribute(cache, targets.neuron("L1N7"), by="feature", sae=sae, position=position)
+        with torch.no_grad():
+            active = sae.encode(cache["blocks.0.hook_mlp_out"][0, position]).nonzero().flatten().tolist()
+        assert sorted(row.index for row in result.components if row.kind == "feature") == active
+
+
 @pytest.mark.parametrize("part", ["pre", "up"])
 def test_a_neuron_is_explained_by_features_before_it(booted, part):
     _, _, _, cache = booted("llama")

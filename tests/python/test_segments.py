@@ -319,6 +319,8 @@ def test_a_segment_mean_leaves_out_positions_without_a_next_token(booted):
         torch.testing.assert_close(found.values[:, 0, :2].double(), torch.stack(expected, -1), atol=1e-5, rtol=1e-5)
         assert bool(found.values[:, 0, 2].isnan().all())  # this segment is only the last token
         assert any("1 position has no value" in note for note in found.notes)
+    heads = residscope.attribute(cache, targets.next_token(), by="source", heads=["0.0", "0.1"], position="all")
+    assert any("1 position has no value" in note for note in heads.by_segment(each).notes)
 
 
 def test_results_that_cannot_be_summed_by_segment_are_refused(booted):

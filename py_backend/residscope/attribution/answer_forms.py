@@ -18,7 +18,7 @@ def is_array(value: object) -> bool:
 
 
 def unpacked(answers: Any) -> Any:
-    """Columns of tables, numpy arrays and ranges as lists. Arrays of floats (directions) stay arrays."""
+    """Return columns of tables, numpy arrays and ranges as lists. Arrays of floats (directions) stay arrays."""
     if isinstance(answers, range):
         return list(answers)
     if hasattr(answers, "to_numpy") and hasattr(answers, "ndim"):  # pandas

@@ -85,7 +85,7 @@ def attribute(
         norm: For `"accumulated"`: the scale of the norm through which the target is read (for logits, the final norm).
             `"frozen"`: the cached scale for all points. The differences between points then equal the rows of
             `"layer"`. `"recomputed"`: a scale computed from the stream at each point. The values are then what the
-            model would predict if it stopped there.
+            model would predict if it stopped at this point.
         layers: For `"neuron"`: one layer, several, or None for all.
         heads: For `"source"`: heads such as `["9.9", "L9H6", (10, 7)]`.
         sae: For `"feature"`: an SAE or a transcoder of any class with `encode`, `decode` and `W_dec`, such as those of

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def activations_for(view: CacheView, by: By) -> list[str]:
     """Return the names of the activations from which the rows of a decomposition are read, in all layers.
 
-    For heads, sources and neurons, the rows of other components are not included. For `"accumulated"`, the list is
-    empty if any point of the stream was cached.
+    For heads, sources and neurons, the activations of other rows (such as MLPs) are not included. For `"accumulated"`,
+    the list is empty if any point of the stream was cached.
     """
 
     def every(*names: str) -> list[str]:
@@ -141,6 +141,7 @@ def neurons(structure: Structure, wanted: Sequence[int]) -> Plan:
     Raises:
         ResidscopeError: If no wanted layer has neurons that sum to its output.
     """
+    # The neurons of an MLP after the target's point have rows of 0.
     later = any(layer >= structure.layers - structure.ends_within(layer) for layer in wanted)
     wanted = [layer for layer in sorted(set(wanted)) if structure.splits_mlp(layer)]
     if not wanted and not later:
@@ -172,7 +173,9 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 
     if structure.point.layer is None or by == "accumulated":
         return rows
-    key = ("later rows", by, *wanted, structure.key, len(rows.components), rows.parts)
+    # Which features have a row differs between positions. Other rows follow from the structure.
+    own = tuple(rows.components) if by == "feature" else len(rows.components)
+    key = ("later rows", by, *wanted, structure.key, own, rows.parts)
     ordered, places, parts = structure.view.memo.once(key, lambda: _in_order(readout, structure, by, wanted, rows))
     if len(ordered) == len(rows.components):
         return rows

@@ -25,6 +25,7 @@ def plan_before(structure: Structure, dictionary: Dictionary) -> Plan:
     view, site = structure.view, dictionary.site
     at = site.point(view)
     end = (view.n_layers, 0) if structure.point.layer is None else _place(structure.point)
+    # The output of attention is added before the point `mid` of its layer, the output of the MLP after it.
     if (_place(at) if at is not None else _place(Component("mid", site.layer))) > end or (
         at is None
         and site.kind == "hook_mlp_out"
@@ -67,7 +68,7 @@ def _place(point: Component) -> tuple[float, int]:
 
 
 def later_only(structure: Structure, dictionary: Dictionary) -> Structure:
-    """Return the structure without its findings on layers that have no rows, so that its notes leave them out."""
+    """Return the structure without what was found in layers before the site. These layers have no rows, so no note."""
     at = dictionary.site.point(structure.view)
     if at is None:
         return structure

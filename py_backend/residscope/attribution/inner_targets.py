@@ -168,9 +168,9 @@ def attention(head: object, destination: Position, source: int, versus: Versus =
         destination: The position that attends, or `"last"`.
         source: The position that is attended to.
         versus: What the source is compared with: another source, `"most"` (the source with the most attention, apart
-            from this one), or `"mean"` (the mean over sources, weighted by attention). With attention sinks, the
-            attention to the tokens may sum to less than 1. It is then divided by its sum. None: the score is not
-            compared.
+            from this one), or `"mean"` (the mean over sources, weighted by attention). None: the score is not compared.
+            With attention sinks, the attention to the tokens may sum to less than 1. For the mean, it is then divided
+            by its sum.
         side: `"query"`: the rows are components at the destination. `"key"`: components at the source.
 
     Returns:

@@ -61,7 +61,10 @@ class Reader:
         return self._output(self._unembedded(rows.to(self._W_U.device)))
 
     def output_notes(self, position: int) -> list[str]:
-        """Return a note if the stream's end does not give the model's output, in the first prompt at `position`."""
+        """Return a note if the stream's end does not give the model's output, or if this cannot be checked.
+
+        They are compared in the first prompt, at `position`.
+        """
         name = self.view.first("unembed.hook_out", "hook_unembed")
         if name is None:
             return [

@@ -5,9 +5,9 @@ back accordingly. The weight c_t is 1 at the source of the score and 0 elsewhere
 projection W of keys and the norm's scale s_t, the functional at source t is c_t · W · u_t / s_t.
 
 Without a rotation, this functional has the same direction at every source, so an activation is first summed over
-sources. With a rotation, the functional differs between sources, but has only d_head dimensions before W. So `z` is
-first multiplied with the u_t and summed over sources, which gives [head · d_head, d_head], and then multiplied with
-W_O · W.
+sources. With a rotation, the functional differs between sources, but has only d_head dimensions before W. So the
+outer products of `z` and u_t are first summed over sources, which gives a matrix [head · d_head, d_head]. It is then
+multiplied by W_O · W element by element, and summed for each head.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadS
         components += components_in(layer, "attn", len(rows))
         if bias is not None:
             biases[Component(BIAS_KIND["attn"], layer)] = bias
-    count = len(components) if plan.split or (plan.part == "attn" and components) else None
+    count = len(components) if plan.split else None
     rows = [*values, *(bias[None] for bias in biases.values()), _terms(every, plan.terms.values(), weights, units)]
     components = [*components, *biases, *plan.terms]
     return Rows(components, torch.cat(rows)[..., None], count, missing=plan.missing, split=plan.split)
@@ -152,10 +152,10 @@ def _weight(score: HeadScore) -> Float[Tensor, "d_model d_head"]:
 
 
 def _functional(score: HeadScore) -> tuple[Float[Tensor, "batch d_model key"], Float[Tensor, "batch pos key"]]:
-    """The functional at each source, divided by the norm's scale, as two factors.
+    """The functional at each source, divided by the norm's scale, as two factors: matrix @ vector.
 
-    The functional is the first factor, a matrix for all sources, @ the second factor, a vector for each source. Sources
-    after the last source with a weight other than 0 are left out.
+    All sources share the matrix, and each source has its own vector. Sources after the last source with a weight other
+    than 0 are left out.
     """
     reader, weight = score.scores.reader, _weight(score)
     apart = score.keys.pull_apart(score.query_alone)

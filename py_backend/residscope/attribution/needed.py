@@ -1,4 +1,4 @@
-"""Extends the error for a missing activation: for a target inside the model, the error names all that are missing."""
+"""For a target inside the model: the error for a missing activation names all activations that are missing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from residscope.terms import AttentionScore, By, StreamDirection, Target
 
 @contextmanager
 def naming_all(view: CacheView, target: Target, by: By) -> Generator[None, None, None]:
-    """For a target inside the model: if an activation was not cached, the error names all that are missing.
+    """Raise the error for a missing activation again, with the names of all activations that are missing.
 
-    Errors for other targets are not changed.
+    Errors for targets at the end of the stream are not changed.
 
     Args:
         view: The cache.

@@ -46,7 +46,7 @@ __all__ = ["Pairs", "pairs"]
 By = Literal["head", "layer"]
 
 BIASES = Component("biases")
-"""What biases add to a query or key: those of the projection, and of norms before and after the projection."""
+"""What the biases of the projection, and of the norms before and after it, add to a query or key."""
 
 
 def pairs(

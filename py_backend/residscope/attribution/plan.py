@@ -1,4 +1,4 @@
-"""The rows of a decomposition: which there are (`Plan`), and with their values (`Rows`)."""
+"""The rows of a decomposition, before they are computed (`Plan`) and with their values (`Rows`)."""
 
 from __future__ import annotations
 

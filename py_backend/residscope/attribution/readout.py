@@ -119,7 +119,7 @@ class Readout:
         point: The point of the stream, and its norm.
         weights: The number by which u is multiplied, for each prompt and position that is read. None: 1.
         measured_in: The activations that hold the target's value. None: the logits.
-        floor: If the sum of the rows differs from the model's value by at most this, it is not reported. If 0, the
+        floor: Differences up to this between the sum of the rows and the model's value are not reported. If 0, the
             limit is a share of the summed numbers (see `rounding`).
     """
 
@@ -191,9 +191,9 @@ class Readout:
 
     @cached_property
     def products(self) -> Float[Tensor, ""]:
-        """The largest norm of the vector x ⊙ g / s in the stream at the point (see `products_at`).
+        """`products_at` for the stream at the target's point.
 
-        If that stream was not cached, each coordinate of x is assumed to be as large as the norm's scale s.
+        If this stream was not cached, each of its coordinates is assumed to be as large as the norm's scale.
         """
         if self.view.has(self.stream):
             return self.products_at(self.stream)
@@ -202,7 +202,10 @@ class Readout:
         return (length * weights).max()
 
     def products_at(self, name: str) -> Float[Tensor, ""]:
-        """Return the largest norm of a vector x ⊙ g / s for x in an activation. Its entries sum to x's contribution."""
+        """Return the largest length of x ⊙ g / s over the vectors x of an activation.
+
+        The coordinates of x ⊙ g / s sum to the contribution of x, so its rounding grows with this length.
+        """
         products = lengths(self.view.raw(name, self.positions), self.functional.vector)
         return (products / self.functional.divisor).abs().max()
 

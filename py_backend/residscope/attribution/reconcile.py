@@ -90,10 +90,10 @@ def _agrees(result: Reconciled, difference: float) -> bool:
 
 
 def _most_products(readout: Readout) -> Tensor | None:
-    """The largest length of the products at any cached point of the stream. None if no such point was cached.
+    """The largest `products_at` over the cached points of the stream. None if no point was cached.
 
-    At an earlier point, coordinates may be far larger than at the target's point, and cancelled later. Reading all
-    points takes longer, so this is done only if the first comparison finds a difference.
+    Coordinates may be far larger at an earlier point than at the target's point, if later layers cancel them. Reading
+    all points takes longer, so this is done only if the first comparison finds a difference.
     """
     import torch
 

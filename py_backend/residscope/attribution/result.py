@@ -37,12 +37,12 @@ class Attribution:
             `[head, batch]`, the contribution of each head, computed from `hook_z`.
         constant: `[batch]`, the contribution of biases and a soft-cap between the stream and the target. For logits,
             the biases of the final norm and of the unembedding.
-        unexplained: `[batch]`, measured − Σ rows − constant.
+        unexplained: `[batch]`, measured − Σ rows − constant. For `by="accumulated"`, the last row replaces the sum.
         by: The decomposition.
         measured_from: Where `measured` was read, in words.
         tolerance: Values of `unexplained` up to this are rounding, for this cache's precision.
         notes: Notes on these numbers, in sentences. They also say why a part is unexplained.
-        own: Whether `measured` is the model's own output. If not, it was computed from the final stream in the cache.
+        own: Whether `measured` is the model's own value. If not, it was computed from other activations in the cache.
         axes: The names of the axes of `values`.
         heads: For `by="source"`, the heads along the second-last axis of `values`: `["L9H9", …]`.
         missing: Activations that were not cached. Their rows are left out. The other rows are exact, but their sum

@@ -44,7 +44,7 @@ def rounding(
     Args:
         step: The relative rounding step of the stream and of everything that all rows share.
         row_rounding: The rounding of the rows, computed from the precision of each row.
-        rows: The root of the sum of the rows' squares and of the squares of constants.
+        rows: The square root of the sum of squares of the rows and the constant.
         total: The sum of the rows.
         products: The length of the vector of products, stream coordinate times direction coordinate.
         layers: The number of the model's layers.

@@ -259,7 +259,8 @@ def _one(rows: Rows, segments: Segments, reduce: Reduce) -> dict[str, Tensor]:
         for segment in segments:
             inside[segment.start : segment.end] = 1
         shape = [-1 if axis == place - 1 else 1 for axis in range(empty.ndim)]
-        missing = (empty & inside.bool().view(shape)).sum()
+        lost = (empty & inside.bool().view(shape)).movedim(place - 1, 0)
+        missing = lost.reshape(len(lost), -1).any(1).sum()  # a position counts once, not once for each head
         values = _reduced(values.masked_fill(empty, 0), place, segments, real, mean=reduce == "mean" and not sums_only)
         for name, tensor in found.items():
             if name == "padding" and sums_only:

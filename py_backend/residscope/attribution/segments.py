@@ -103,14 +103,14 @@ def segments_of(view: CacheView, prompt: int, by: object) -> Segments:
 
 
 def rules_of(view: CacheView, prompt: int) -> dict[SegmentBy, tuple[Segment, ...]]:
-    """Return the rules that find several segments (or a single tag) in the text of a prompt, with these segments.
+    """Return the segments of each rule that finds several (for tags: at least one) in the text of a prompt.
 
     Args:
         view: The cache.
         prompt: The prompt.
 
     Returns:
-        The segments of each rule, the coarsest rule first. Empty if the text is not known.
+        The segments by rule, the coarsest rule first. Empty if the text is not known.
     """
     first, last = positions.first(view)[prompt], positions.last(view)[prompt]
     real = None if view.tokens is None else [int(id) for id in view.tokens[prompt, first : last + 1]]

@@ -354,9 +354,7 @@ def _before_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The target as a functional of values before the norm on values: direction, weights and offset.
 
-    Without such a norm, the functional stays the same.
-
-    The norm's scale at each source is frozen at the cached value.
+    The norm's scale at each source is frozen at the cached value. Without such a norm, the functional stays the same.
     """
     attention = view.model.blocks[layer].attn
     zero = attends.new_zeros(attends.shape)

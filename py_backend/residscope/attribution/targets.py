@@ -258,7 +258,7 @@ class Targets:
         return (logits * self.weights(target)[1].to(logits.device)[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
-        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`. Short rows end in weights 0."""
+        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`. Short rows end with weight 0."""
         if not self._last_weights or self._last_weights[0] is not target:
             self._last_weights[:] = [target, _weights(target)]
         return self._last_weights[1]
