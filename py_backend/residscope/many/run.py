@@ -83,10 +83,10 @@ def attribute_many(
 
     Args:
         items: A list, another sequence (with `len` and `items[i]`) or an iterator. An item is a cache, a pair
-            `(cache, answers)`, a triple `(cache, answers, options)` with `attribute`'s `logits`, `tokens`,
-            `attention_mask` or `position` for this item, or a function without arguments that returns one of these.
-            The function is called just before its item is attributed, and never for an item that is already done or
-            belongs to another process.
+            `(cache, answers)` or a triple `(cache, answers, options)`. Options are `attribute`'s `logits`, `tokens`,
+            `attention_mask` and `position` for this item. An item may also be a function without arguments that returns
+            one of these. The function is called just before its item is attributed, and never for an item that is
+            already done or belongs to another process.
         answers: The answers for items without their own (see `attribute`).
         by: The decomposition (see `attribute`).
         position: The position (see `attribute`). With `"all"`, all prompts must have the same length.
