@@ -115,7 +115,7 @@ def effects(
         The effects, with the axes of `patch`. `.measured` shows which effects were measured. The others are estimates.
 
     Raises:
-        ResidscopeError: As for `estimate`. If any exception ends the runs early, its attribute `.partial` holds the
+        ResidscopeError: As for `estimate`. Any exception that ends the runs early has an attribute `.partial`: the
             effects measured so far, and estimates of the others.
     """
     each = isinstance(positions, str) and positions == "each"
