@@ -110,9 +110,9 @@ def ablate(
 
     Raises:
         ResidscopeError: If an argument is wrong, or the run cannot be repeated. The message then names reasons that can
-            be shown (changed weights, hooks, dropout, padding, precision, no token ids). If any exception ends the runs
-            early, also a KeyboardInterrupt, its attribute `.partial` holds the effects measured so far. All other
-            effects in `.partial` are NaN.
+            be shown (changed weights, hooks, dropout, padding, precision, no token ids). Any exception that ends the
+            runs early, also a KeyboardInterrupt, has an attribute `.partial`: the effects measured so far, and NaN for
+            all others.
 
     Source: Zero, mean and resample ablation, and total = direct + indirect effect: Wang et al., "Interpretability in
     the Wild" (2022); McGrath et al., "The Hydra Effect" (2023). Path patching: Wang et al., but here the MLPs between

@@ -50,8 +50,8 @@ class DirectPaths:
         if left > found.tolerance:
             self.notes += [note for note in found.notes if note not in of.notes]
             self.notes.append(
-                f"The rows of this cache do not add up to the target ({left:.2g} is unexplained): direct effects, "
-                "which are those of the rows, are not exact."
+                f"The rows of this cache do not add up to the target ({left:.2g} is unexplained). Direct effects are "
+                "computed as these rows are, so they are not exact."
             )
         without = [layer for layer in of.layers(self.kind) if (known, layer) not in self._rows]
         if without:

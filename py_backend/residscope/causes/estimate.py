@@ -52,11 +52,11 @@ def estimate(
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: What would be replaced, as in `patch`. `"q"`, `"k"`, `"v"`: one head at a time gets the source's query, key
             or value, after its norm, and rotated for its position in `cache`. `"pattern"`: one head at a time gets the
-            source's whole pattern. For a query or key, the soft-max is computed again instead of being approximated, so
-            the estimate is also good where the soft-max saturates. If several heads share a key or value (grouped
+            source's whole pattern. For a query or key, the softmax is computed again instead of being approximated, so
+            the estimate is also good where the softmax saturates. If several heads share a key or value (grouped
             queries), each effect is that of one head, and the other heads keep the cached key or value.
-        positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. For `"q"` and
-            `"pattern"` the positions are destinations, for `"k"` and `"v"` sources.
+        positions: Where it would be replaced, as in `patch`. `"each"` takes no longer than `"all"`. With `at="q"` and
+            `"pattern"` these are destination positions, with `"k"` and `"v"` source positions.
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
@@ -72,7 +72,7 @@ def estimate(
             computed again from its queries and keys.
 
     Source: Nanda, "Attribution Patching" (2023); Syed et al., "Attribution Patching Outperforms Automated Circuit
-    Discovery" (2023). The soft-max computed again: Kramár et al., "AtP*" (2024).
+    Discovery" (2023). The softmax computed again: Kramár et al., "AtP*" (2024).
     """
     each = isinstance(positions, str) and positions == "each"
 
@@ -102,7 +102,7 @@ def effects(
         cache: The `ActivationCache` whose run is changed.
         source: What is put in, as in `estimate`.
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
-        measure: The number of measured effects: those with the largest estimates, as means over prompts.
+        measure: How many effects are measured: those whose estimate, as a mean over prompts, is farthest from 0.
         at: What is replaced, as in `patch`.
         positions: Where it is replaced, as in `patch`.
         position: Where the target is read, as in `attribute`, but not `"all"`.
@@ -115,7 +115,7 @@ def effects(
         The effects, with the axes of `patch`. `.measured` shows which effects were measured. The others are estimates.
 
     Raises:
-        ResidscopeError: As for `estimate`. If any exception ends the runs early, its attribute `.partial` holds the
+        ResidscopeError: As for `estimate`. Any exception that ends the runs early has an attribute `.partial`: the
             effects measured so far, and estimates of the others.
     """
     each = isinstance(positions, str) and positions == "each"

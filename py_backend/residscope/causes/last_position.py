@@ -194,7 +194,7 @@ class _Copied:
 
 def _with_tensors(past: object, tensors: dict[int, Tensor]) -> object:
     """A copy of a key/value cache that has these tensors, by the `id` of the original. They are not copied."""
-    memo: dict[int, object] = dict(tensors)  # what `deepcopy` finds here it does not copy
+    memo: dict[int, object] = dict(tensors)  # `deepcopy` takes these tensors instead of copying
     return deepcopy(past, memo)
 
 

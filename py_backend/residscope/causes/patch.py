@@ -65,7 +65,7 @@ def patch(
         target: A token, a pair `(answer, distractor)`, or a direction, as in `attribute`.
         at: `"z"`: the output of each head. `"attn_out"`, `"mlp_out"`: the output of each sublayer. `"resid_pre"`: the
             stream before each layer. `"q"`, `"k"`, `"v"`, `"pattern"`: the query, key, value or pattern of one head at
-            a time. For a query or key, the soft-max is computed again (see `estimate`).
+            a time. For a query or key, the softmax is computed again (see `estimate`).
         path: The end of a path, for path patching: `"L23H3.q"` (the query of head L23H3; `.k`: its key, `.v`: its
             value), a list of such ends, or `"logits"`. The change reaches this end only along the direct path, as in
             `ablate`. If a component does not come before the end, its effect is NaN.
@@ -206,7 +206,7 @@ def _result(
     by, of_heads = put.by, put.kind == "z"
     shape = (view.n_layers, *[view.n_heads] * of_heads, *[view.n_pos] * each, view.batch)
     effects = values.new_full(shape, float("nan"))
-    measured = effects[..., 0] == 0
+    measured = effects[..., 0] == 0  # False everywhere: all effects are NaN here
     for row, one in enumerate(patches):
         place = [part for part in (one.layer, one.head if of_heads else None, one.position) if part is not None]
         effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen

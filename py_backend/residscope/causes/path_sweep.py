@@ -3,9 +3,9 @@
 1. The component's block is run with the component's activation replaced. The change of the sublayer's output is kept.
 2. The stream carries this change to the receiver's layer. Everything that the layers between add to the stream is held
 at its cached value.
-3. The receiver's layer is run with this stream, to get the receiver's query, key or value. Then the layer is run with
-the unchanged stream, and with only this query, key or value put in, to get the receiver's `z`. If there are receivers
-in earlier layers, the stream that they have changed takes the place of the unchanged stream.
+3. The receiver's layer is run with this stream. This gives the receiver's query, key or value. Then the layer is run
+with the unchanged stream, and only this query, key or value is put in. This gives the receiver's `z`. If there are
+receivers in earlier layers, the stream that they have changed takes the place of the unchanged stream.
 4. A run with this `z` gives the effect. Everything after the receiver runs as usual.
 """
 

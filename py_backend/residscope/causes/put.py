@@ -42,14 +42,14 @@ class Put:
         """The rows of the patches that can be measured.
 
         Raises:
-            ResidscopeError: If keys or values are replaced one position after the other.
+            ResidscopeError: If keys or values of each position would be replaced in a run of their own.
         """
         refused = {} if self.reading is None else self.reading.refused
         if self.reading is not None and self.reading.of_sources and each:
             raise ResidscopeError(
                 "positions",
-                'Keys and values of one position after the other (`positions="each"`) are not measured in runs: '
-                "`estimate` estimates them; or name the position, such as `positions=[3]`.",
+                'With `positions="each"`, effects of keys and values are not measured in runs: use `estimate`, or name '
+                "a position, such as `positions=[3]`.",
             )
         return [row for row, one in enumerate(patches) if (one.layer, one.head) not in refused]
 

@@ -34,7 +34,8 @@ class RunReadout:
         frozen: The readout of the cached run.
         norm: The final norm.
         scale: The scale of the final norm in the cached run, `[batch]`.
-        columns: Functionals of the norm's output: one for the target, or with a soft-cap one for each answer token.
+        columns: Functionals of the norm's output: one for the target. If the logits are soft-capped, one for each
+            answer token.
         offset: The number that is added to each functional.
         weights: The weight of each token in the target. None if there is one functional for the target.
     """

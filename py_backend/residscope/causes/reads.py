@@ -105,7 +105,7 @@ class Reads:
     def of(
         self, parts: Iterable[Read], added: Float[Tensor, "copy batch pos d_model"]
     ) -> dict[Read, Float[Tensor, "prompt number"]]:
-        """Return the inputs `parts` of all heads of the layer if `added` is added to the cached stream before it."""
+        """Return the inputs `parts` of all heads, if `added` is added to the cached stream before the layer."""
         found: dict[Read, list[Tensor]] = {part: [] for part in parts}
         edits: list[tuple[Place, Edit]] = [(self.stream, _add(added))]
         edits += [(self._sites[part], capture(into)) for part, into in found.items()]

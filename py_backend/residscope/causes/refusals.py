@@ -76,7 +76,7 @@ def differs(view: CacheView, gap: float, final: Tensor | None, masks: list[Any])
 
 
 def changed_since(view: CacheView, gap: float) -> ResidscopeError:
-    """Return the error for a run whose activations are those of the cache, but not its target.
+    """Return the error for a run that gives the cached activations, but another value of the target.
 
     Args:
         view: The cache.

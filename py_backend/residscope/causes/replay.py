@@ -1,7 +1,7 @@
 """Replay: the model runs again on the cache's own tokens, and this run must give the cached activations.
 
-If the run gives other activations, a change of this run shows nothing about the cache. Then an error names the reasons
-that were found. During the replay, hooks record the arguments with which the model calls each block.
+If the run gives other activations, a change of this run shows nothing about the cache. So an error is raised, which
+names the reasons that were found. During the replay, hooks record the arguments with which the model calls each block.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Replay:
     def without_past(self) -> Replay:
         """Return this replay, or a new one if this one was made with a key/value cache.
 
-        The model may have called its blocks differently then.
+        With such a cache, the model may have called its blocks differently.
         """
         return self if self.run.past is None else replay(self.view)
 
@@ -136,7 +136,7 @@ def _masks(view: CacheView) -> list[Tensor | None]:
     """The attention masks with which the model may have been run, the likeliest first."""
     if view.attention_mask is not None:
         return [view.attention_mask, None]  # the user may have passed the mask only to Residscope, not to the model
-    found = detected_padding(view)  # even if padding counts as real: the model may have been given a mask
+    found = detected_padding(view)  # even if the user treats padding as real: the model may have been given a mask
     if not found.count:
         return [None]
     return [None, found.mask.long()]

@@ -1,6 +1,6 @@
 """What heads would write if they read another run's queries, keys, values or patterns.
 
-z = gate · (pattern @ v). With other queries or keys, the soft-max computes the pattern again, as in AtP*. The change of
+z = gate · (pattern @ v). With other queries or keys, the softmax computes the pattern again, as in AtP*. The change of
 z is not a linear approximation. One head is changed at a time, also if it shares its key or value with other heads. The
 head's gate and everything before the head are unchanged.
 """
@@ -99,7 +99,7 @@ class Rereading:
         measurement: The cached run.
         part: What the heads read from the other run.
         where: The positions at which they read it: destinations for `q` and `pattern`, sources for `k` and `v`.
-        replaced: Returns the other run's activations for these inputs.
+        replaced: Takes inputs of layers, and returns the other run's activations for them.
 
     Attributes:
         by: The other run's inputs.
@@ -140,7 +140,7 @@ class Rereading:
         self.notes = [*self.by.notes, *self._notes()]
 
     def _check(self, layer: int, cut: tuple[int, int]) -> None:
-        """Check that a layer's `z` is its pattern times its values. For queries and keys, keep each head's soft-max."""
+        """Check that a layer's `z` is its pattern times its values. For queries and keys, keep each head's softmax."""
         view = self._view
         if self.part in ("q", "k"):
             _ = HeadReader(view, layer, 0).heads  # raises an error if the layer has no attention scores

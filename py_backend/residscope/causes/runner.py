@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Edit = Callable[["Tensor"], "Tensor"]
-"""Takes an activation `[prompt, pos, *inner]` of all copies of the batch, one after another. Returns its new value."""
+"""Takes an activation `[prompt, pos, *inner]`, and returns its new value. It holds all prompts of the first copy of the
+batch, then all prompts of the second, and so on."""
 
 MEMORY = 256_000_000
 """The limit of bytes for the activations of one block. On a CUDA device, `_SHARE` may allow more."""
@@ -165,7 +166,7 @@ class Runner:
         return None
 
     def _copies_are_alike(self) -> bool:
-        """Whether a copy of the batch gives the run of the batch, also after another copy to which noise was added."""
+        """Whether the batch gives the same stream if another copy of it, with noise, comes before it in one run."""
         import torch
 
         run, batch, blocks = self.replay.run, self.view.batch, list(self.view.model.blocks)

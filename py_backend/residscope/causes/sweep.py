@@ -248,7 +248,7 @@ class _LayerChange:
         rows: The patches of this layer.
         select: The entries that are changed, by patch. Nothing is selected for patches of other layers.
         value: The new activation.
-        before: Gets the activation before the change, when the run comes to it.
+        before: Gets the activation before the change, when the run reaches the site.
         edit: The edit of the activation.
     """
 

@@ -35,8 +35,8 @@ def without(
 ) -> ActivationCache | dict[str, Tensor]:
     """Run the model once more with heads replaced, all at once, and return this run as a cache.
 
-    The result is what `run_with_cache` returns with hooks on these heads, with the names in `cache`. It lacks the
-    activations that even an unchanged run does not give as they are in `cache`. Compare it with the cached run,
+    The result holds what `run_with_cache` returns with hooks on these heads, under the names in `cache`. Activations
+    are left out if even an unchanged run gives other values than `cache`. Compare the result with the cached run,
     `residscope.compare(cache, residscope.without(cache, ["L23H3"]), target)`, or show it with `residscope.inspect`.
 
     Args:

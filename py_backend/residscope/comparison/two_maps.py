@@ -33,7 +33,7 @@ class AttentionComparison(Attention):
     """The difference of attention maps: `values` is `second.values − first.values`, `[head, destination, source]`.
 
     Attributes:
-        first: The maps of the first run, at these positions.
+        first: The maps of the first run, at the matched positions.
         second: The maps of the second run, at the matched positions.
         positions: Pairs of a position of the first run and the matched position of the second.
     """

@@ -1,4 +1,4 @@
-"""Keeps the user's random generators as they were, around a call of the user's code."""
+"""Restores the user's random generators after a call of the user's code."""
 
 from __future__ import annotations
 

@@ -117,8 +117,8 @@ def ablate_many(
 
     Raises:
         ResidscopeError: If nothing can be measured in an item: the message names the item. If the call differs from the
-            resumed results: the message names the difference. If any exception ends the call early, also a
-            KeyboardInterrupt, its attribute `.partial` holds the result of the items that are done.
+            resumed results: the message names the difference. Any exception that ends the call early, also a
+            KeyboardInterrupt, has an attribute `.partial`: the result of the items that are done.
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')

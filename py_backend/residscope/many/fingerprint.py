@@ -68,9 +68,9 @@ def _cache_as_text(cache: Any) -> str:
 
 
 def model_fingerprint(cache: object, model: object) -> str:
-    """Return the name of a cache's model and a hash of some of its weights. Training changes the hash.
+    """Return the name of a cache's model, and a hash of some weights of its embedding and its unembedding.
 
-    Only the name if the weights cannot be read.
+    Training changes the hash if it changes these weights. If they cannot be read, only the name is returned.
     """
     import torch
 

@@ -83,10 +83,10 @@ def attribute_many(
 
     Args:
         items: A list, another sequence (with `len` and `items[i]`) or an iterator. An item is a cache, a pair
-            `(cache, answers)`, a triple `(cache, answers, options)` with `attribute`'s `logits`, `tokens`,
-            `attention_mask` or `position` for this item, or a function without arguments that returns one of these.
-            The function is called just before its item is attributed, and never for an item that is already done or
-            belongs to another process.
+            `(cache, answers)` or a triple `(cache, answers, options)`. Options are `attribute`'s `logits`, `tokens`,
+            `attention_mask` and `position` for this item. An item may also be a function without arguments that returns
+            one of these. The function is called just before its item is attributed, and never for an item that is
+            already done or belongs to another process.
         answers: The answers for items without their own (see `attribute`).
         by: The decomposition (see `attribute`).
         position: The position (see `attribute`). With `"all"`, all prompts must have the same length.
@@ -116,8 +116,8 @@ def attribute_many(
 
     Raises:
         ResidscopeError: If an item cannot be attributed: the message names the item. If the call differs from the
-            resumed results: the message names the difference. If any exception ends the call early, also a
-            KeyboardInterrupt, its attribute `.partial` holds the result of the items that are done.
+            resumed results: the message names the difference. Any exception that ends the call early, also a
+            KeyboardInterrupt, has an attribute `.partial`: the result of the items that are done.
     """
     if keep not in ("values", "summary"):
         raise ResidscopeError("keep", f'`keep="{keep}"` is not known: use "values" or "summary".')
