@@ -121,8 +121,8 @@ export function createCard(
         trouble.value = attention.maps[weighting] ? null : whyMissing(attention);
         node.classList.remove("rs-waiting");
       };
-      // A kept picture is drawn at once, unless it is coarse and the card is zoomed. It is requested again, because the
-      // cache may have changed; over a slow connection, `data.read` returns the kept picture instead.
+      // A kept picture is drawn at once, unless it is coarse and the card is zoomed. `data.read` decides whether it is
+      // requested again.
       const kept = data.kept(key, weighting);
       if (kept && (kept.step === 1 || zoom.peek() === null)) put(kept);
       else node.classList.add("rs-waiting");
