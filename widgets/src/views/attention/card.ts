@@ -133,7 +133,8 @@ export function createCard(
             put(attention);
         },
         (error: unknown) => {
-          if (signal.aborted) return;
+          // If the selection has changed by now, another request decides what is shown.
+          if (signal.aborted || data.key(name.peek()) !== key || store.weighting.peek() !== weighting) return;
           const outdated = isOutdated(error, store);
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);
