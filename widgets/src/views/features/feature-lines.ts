@@ -1,6 +1,6 @@
 // The rows of an SAE, as the tab "features" lists them: first the rows that are not features, then the features, the
-// strongest first.
-// A last line has the sum of all other active features, so that the lines sum to the same total as all rows.
+// strongest first. A last line has the sum of all other active features, so that the lines sum to the same total as all
+// rows.
 import { plural, signed, vanishes } from "../../base/format";
 import { type Component, componentsOf } from "../../wire/components";
 import type { FeaturesReply } from "../../wire/protocol.gen";
