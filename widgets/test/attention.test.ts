@@ -8,6 +8,7 @@ import { Store } from "../src/state/store";
 import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
+import { createCard } from "../src/views/attention/card";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
 import { type Ask, Client } from "../src/wire/client";
@@ -185,6 +186,44 @@ describe("superposition", () => {
   });
 });
 
+describe("a card", () => {
+  it("keeps the picture of its head if the request for an earlier head is refused later", async () => {
+    const store = storeOf("a", "b");
+    const end = new AbortController();
+    const sent: (() => void)[] = [];
+    let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
+    const client = new Client(
+      {
+        thrifty: true, // a kept picture is not requested again
+        send: ({ id, ask }) => {
+          if (ask.kind !== "attention") return;
+          const { layer, head } = ask;
+          const all = { start: 0, stop: 2 };
+          const parts = [{ what: "pattern", wide: true }];
+          const reply = { kind: "attention", layer, head, positions: 2, parts, notes: [], rows: all, columns: all };
+          const failure = { code: "missing-activation", message: "not cached" };
+          sent.push(() =>
+            tell(head === 0 ? { id, reply } : { id, failure }, [new DataView(Float32Array.of(1, 0, 0.5, 0.5).buffer)]),
+          );
+        },
+        onMessage: (listener) => (tell = listener),
+      },
+      end.signal,
+    );
+    const card = createCard("L0H0", new AttentionRoom(store, client), state(true), end.signal);
+    sent[0]?.();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
+    card.head.value = "L0H1";
+    card.head.value = "L0H0";
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
+    sent[1]?.();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect([card.seen()?.head, Object.keys(card.seen()?.pane.maps ?? {})]).toEqual(["L0H0", ["pattern"]]);
+    expect(card.node.querySelector(".rs-trouble")).toBeNull();
+    end.abort();
+  });
+});
+
 describe("thumbnails", () => {
   it("that arrive while the view is hidden are there when it is shown again", async () => {
     const store = storeOf("a", "b");
@@ -208,6 +247,38 @@ describe("thumbnails", () => {
     await new Promise((resolve) => setTimeout(resolve));
     visible.value = true;
     expect(thumbnails.layers.value.has(0)).toBe(true);
+    end.abort();
+  });
+
+  it("are not requested for layers that were visible in a deeper model", async () => {
+    const store = storeOf("a", "b");
+    const end = new AbortController();
+    const asked: number[] = [];
+    let tell: (message: unknown) => void = () => undefined;
+    const client = new Client(
+      {
+        send: ({ id, ask }) => {
+          if (ask.kind !== "thumbnails") return;
+          const { layer } = ask;
+          asked.push(layer);
+          const reply = { kind: "thumbnails", layer, side: 1, positions: 1, limits: [1], notes: [] };
+          setTimeout(() => tell({ id, reply }));
+        },
+        onMessage: (listener) => (tell = (message) => listener(message, [new DataView(new ArrayBuffer(1))])),
+      },
+      end.signal,
+    );
+    const described = (layers: number) => store.facts.value && { ...store.facts.value, layers };
+    store.facts.value = described(48);
+    const thumbnails = new ThumbnailStore(new AttentionRoom(store, client), state(true), end.signal);
+    thumbnails.see(40, true);
+    await vi.waitFor(() => expect(thumbnails.layers.value.has(40)).toBe(true));
+    store.facts.value = described(12);
+    store.cacheName.value = "another";
+    store.target.value = { contrasts: [{ answer: [{ id: 5, text: "c" }], distractor: [] }] };
+    thumbnails.see(0, true);
+    await vi.waitFor(() => expect(thumbnails.layers.value.has(0)).toBe(true));
+    expect(asked).toEqual([40, 0]);
     end.abort();
   });
 });

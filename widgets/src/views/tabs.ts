@@ -62,8 +62,8 @@ export function mountLower(parent: HTMLElement, room: AttentionRoom, signal: Abo
   }
 
   const isThere = (tab: Tab): boolean => VIEWS[tab].isThere?.(store) ?? true;
-  // Python or the previous cache may have chosen a tab that this cache does not have. A cell that ends the comparison
-  // may also choose another tab: this arrives in a further message, which is waited for.
+  // The tab may have been chosen from Python, or for the previous cache, and this cache may not have it. A cell may end
+  // the comparison and also choose another tab. That choice arrives in a second message, so this waits for it.
   let leaving = child(signal);
   watch(signal, () => {
     leaving.abort();

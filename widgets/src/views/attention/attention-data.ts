@@ -1,6 +1,6 @@
 // A cache of attention maps, so that the map of a head that was shown before is drawn at once. The maps that were least
 // recently used are dropped. For a long prompt, each value of a map stands for a block of cells. The single cells of a
-// part of the map, or of the row of one token, are requested when they are shown.
+// part of the map, or of one token's row or column, are requested when they are shown.
 
 import { untracked } from "@preact/signals-core";
 import { Lru } from "../../base/lru";
@@ -40,7 +40,7 @@ export interface Attention extends Pane {
 const MOST_CELLS = 8_000_000; // 32 MB of float32
 /** The lane of the token strip's requests (in a lane, a new request replaces the previous one). */
 export const READING = "reading";
-/** The largest number of lines that are kept, and of refusals. */
+/** At most this many lines are kept, and at most this many refusals. */
 const LINES = 200;
 
 export class AttentionStore {
@@ -80,8 +80,8 @@ export class AttentionStore {
   async read(lane: string, head: string, key: string, weighting: Weighting): Promise<Attention | null> {
     const refused = this.#refused.get(`${key} ${weighting}`);
     if (refused) throw refused;
-    // On a thrifty transport, kept maps are not requested again. A change of the cache is noticed when the next cell of
-    // the notebook has run.
+    // Kept maps are requested again, because the cache may have changed. But a thrifty transport returns the kept maps:
+    // there, a change of the cache is noticed after the next cell of the notebook.
     const kept = this.client.transport.thrifty ? this.kept(key, weighting) : null;
     if (kept) return kept;
     const question = `${key} ${weighting}`;

@@ -53,7 +53,7 @@ export function decimals(limit: number): number {
   return limit > 0 && Number.isFinite(limit) ? Math.max(1, Math.min(6, 1 - Math.floor(Math.log10(limit)))) : 2;
 }
 
-/** The text of a value in a cell, with `digits` decimals; only "0" if it rounds to zero. */
+/** The text of a value in a cell, with `digits` decimals. A value that rounds to zero is written "0". */
 export function writtenShort(weighting: Weighting, value: number, digits: number): string {
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return "0";

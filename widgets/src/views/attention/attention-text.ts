@@ -1,6 +1,6 @@
 // The prompt as text, shaded by attention. One token is active: the locked one, else the one under the pointer, else
-// the panel's destination. The view shades the tokens that the active token reads, or those that read it.
-// Only CSS sets the size of the box.
+// the panel's destination. The view shades the tokens that the active token reads, or those that read it. The size of
+// the box does not depend on the text.
 import { computed, signal as state, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { quoted, spoken } from "../../base/format";
@@ -298,7 +298,7 @@ function bare({ node, text, bars }: Word): void {
   bars.replaceChildren();
 }
 
-/** Draws a bar from the bottom, or for values with a sign, up or down from the middle. */
+/** Draws a bar up from the bottom. If values have a sign, draws it up or down from the middle. */
 function paintBar(bar: HTMLElement, colour: string, share: number, withSign: boolean): void {
   const size = Math.min(1, Math.abs(share) || 0) * (withSign ? 50 : 100);
   const bottom = withSign ? (share < 0 ? 50 - size : 50) : 0;

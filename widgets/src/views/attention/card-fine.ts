@@ -65,6 +65,7 @@ export function refine(
     const now = part.value;
     if (!picture || !inSight.value || picture.attention.step === 1) return;
     const { head, key, weighting, attention } = picture;
+    if (data.key(head) !== key) return; // another picture is loading, and a request would be for that one
     const enough = (frame: Frame): boolean => covers(frame, now) && frame.step <= stepOf(now.span, now.span);
     const of = name(key, weighting);
     if (fine.value?.of === of && enough(fine.value.pane)) return;

@@ -4,14 +4,15 @@
 // Pointing at a pinned head hides the preview and scrolls to the page of that head.
 import type { Store } from "../../state/store";
 
-/**
- * In CSS pixels: the gap between cards, the smallest width of a card, the largest and the smallest side of its picture,
- * the space that a card needs around the picture, and the height of a scroll bar.
- */
-const GAP = { x: 22, y: 16 };
+// Sizes in CSS pixels.
+const GAP = { x: 22, y: 16 }; // between cards
+/** The smallest width of a card. */
 const NARROWEST = 226;
+/** The largest and the smallest side of a card's picture. */
 const [LARGEST, SMALLEST] = [264, 150];
+/** The space that a card needs around its picture. */
 const AROUND = { x: 76, y: 150 };
+/** The height of a scroll bar. */
 const BAR = 12;
 /** If the panel is at least this wide, the cards are next to the map. layout.css has the same number. */
 const BESIDE_PX = 560;

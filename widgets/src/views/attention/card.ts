@@ -121,8 +121,8 @@ export function createCard(
         trouble.value = attention.maps[weighting] ? null : whyMissing(attention);
         node.classList.remove("rs-waiting");
       };
-      // A kept picture is drawn at once, unless it is coarse and the card is zoomed. It is requested again, because the
-      // cache may have changed; over a slow connection, `data.read` returns the kept picture instead.
+      // A kept picture is drawn at once, unless it is coarse and the card is zoomed. `data.read` decides whether it is
+      // requested again.
       const kept = data.kept(key, weighting);
       if (kept && (kept.step === 1 || zoom.peek() === null)) put(kept);
       else node.classList.add("rs-waiting");
@@ -133,7 +133,8 @@ export function createCard(
             put(attention);
         },
         (error: unknown) => {
-          if (signal.aborted) return;
+          // If the selection has changed by now, another request decides what is shown.
+          if (signal.aborted || data.key(name.peek()) !== key || store.weighting.peek() !== weighting) return;
           const outdated = isOutdated(error, store);
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);

@@ -74,7 +74,7 @@ export function readText(
   const picture = state<TextPicture | null>(null);
   const trouble = state<string | null>(null);
   const waiting = state(false);
-  /** The row that is requested of a blend of a long prompt; null for a blend of a cache that is not described yet. */
+  /** For a blend of a long prompt, the row that is requested; otherwise {}. Null until the cache is described. */
   const line = computed(() => {
     if ("heads" in wanted.value) return {};
     return store.facts.value && lineOf(store.facts.value.positions, store.destination.value ?? 0);

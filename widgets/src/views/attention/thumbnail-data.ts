@@ -59,8 +59,9 @@ export class ThumbnailStore {
   #requestNext(): void {
     const { store } = this.room;
     if (!this.#isVisible || this.signal.aborted || !store.settled.peek()) return;
+    const layers = store.facts.peek()?.layers ?? 0; // the layers that were visible may be those of a deeper model
     const waiting = [...this.#visibleLayers]
-      .filter((layer) => this.#requestedKeys.get(layer) !== this.#key)
+      .filter((layer) => layer < layers && this.#requestedKeys.get(layer) !== this.#key)
       .sort((a, b) => a - b);
     for (const layer of waiting) {
       if (this.#requestCount >= MAX_REQUESTS) return;

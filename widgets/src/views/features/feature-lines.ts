@@ -1,6 +1,6 @@
 // The rows of an SAE, as the tab "features" lists them: first the rows that are not features, then the features, the
-// strongest first.
-// A last line has the sum of all other active features, so that the lines sum to the same total as all rows.
+// strongest first. A last line has the sum of all other active features, so that the lines sum to the same total as all
+// rows.
 import { plural, signed, vanishes } from "../../base/format";
 import { type Component, componentsOf } from "../../wire/components";
 import type { FeaturesReply } from "../../wire/protocol.gen";
@@ -46,7 +46,7 @@ export function pageOf(link: string): string | null {
   return /^https:\/\/www\.neuronpedia\.org\/[\w.-]+(\/[\w.-]+)+$/.test(link) && !link.includes("..") ? link : null;
 }
 
-/** Lists the strongest features, at most `most`; one more if it is the only one left over. */
+/** Lists the `most` strongest features. If only one more is active, it is listed, too. */
 export function featureLines({ reply, values, activations }: Found, most: number): FeatureLines {
   const all = componentsOf(reply.components).map((component, i): FeatureLine => {
     const isFeature = component.kind === "feature";
@@ -59,7 +59,6 @@ export function featureLines({ reply, values, activations }: Found, most: number
     };
   });
   const [rest, features] = [all.filter(isNoFeature), all.filter((line) => !isNoFeature(line))];
-  // If only one feature would be left over, it is listed, too.
   const listed = reply.active === most + 1 ? features : features.slice(0, most);
   const unlisted = features.slice(listed.length).reduce((sum, { value }) => sum + value, reply.others);
   const lines = [...rest, ...listed];
@@ -77,7 +76,7 @@ const isNoFeature = ({ activation }: FeatureLine): boolean => activation === nul
 /** "9 others" */
 export const othersName = ({ others }: FeatureLines): string => plural(others.count, "other");
 
-/** The rows of layers that the rows of the SAE replace, in words: "the row MLP 23". */
+/** Which rows of the layers are replaced by the rows of the SAE: "the row MLP 23". */
 export function placeWords({ row }: FeaturesReply): string {
   const [at] = componentsOf(row);
   switch (at?.kind) {

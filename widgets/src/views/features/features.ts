@@ -1,4 +1,5 @@
-// Features: the rows of an SAE or a transcoder. They take the place of the layer rows that it reconstructs.
+// Features: the rows of an SAE or a transcoder. They replace the rows of the layers that sum to the
+// reconstructed activation.
 import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { plain, plural } from "../../base/format";

@@ -37,7 +37,8 @@ export function scoreMeaning(store: Store): string {
     case "mean":
       return (
         "The number is the score of the source, minus the mean of all scores, weighted by the attention. It equals " +
-        `the log of the attention to the source, minus the mean log${times("the geometric mean of all attention")}.`
+        "the log of the attention to the source, minus the mean log with the same weights" +
+        `${times("the geometric mean of all attention, with these weights")}.`
       );
     default:
       return (

@@ -54,9 +54,9 @@ export type Verdict =
   | { kind: "incomplete"; measured: number | null; unexplained: number | null }
   | { kind: "unmeasured"; measured: null; unexplained: null };
 
-/** The largest rounding error in float32, and in the lowest precision, relative to the sum of absolute values. */
-const SUMMED = 1e-4;
-const LOOSEST = 0.02;
+// The largest rounding errors, relative to the sum of absolute values.
+const SUMMED = 1e-4; // of a sum in float32
+const LOOSEST = 0.02; // of a model in the lowest precision
 
 /**
  * Whether the rows can be compared with the model's own value, and whether they agree. The sum is computed here, from

@@ -152,8 +152,8 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   }
 
   /**
-   * The first layer whose heads have no value: that of the head that is fed, or the first one that is not before the
-   * point at which the target is read. Scores have values in all layers.
+   * The first layer whose heads have no value. For what feeds a head, it is the layer of that head. For contributions,
+   * it is the first layer that is not before the point at which the target is read. Scores have values in all layers.
    */
   const endOf = (): number => {
     const feeds = store.feeds.value;

@@ -58,7 +58,7 @@ export function promptSpread(
   };
 }
 
-/** The spread over all prompts; null if the attribution is of a single prompt, or does not have the row for it. */
+/** The spread over all prompts; null if the attribution is of a single prompt, or has no row of the head or target. */
 export function promptSpreadOf(data: Attribution | null, head: string | null, heads: number): PromptSpread | null {
   if (!data || data.reply.by !== (head === null ? "accumulated" : "head")) return null;
   const components = componentsOf(data.reply.components);

@@ -89,7 +89,7 @@ export function mountStream(
   mountTrouble(trouble, scroller, signal, () => stream.refusal.value);
   mountCaption(caption, store, signal, () => {
     const quantity = store.quantity.value;
-    const [, by = "zero"] = [0, found.value?.reply.replaced_by || store.replacedBy.value];
+    const by = found.value?.reply.replaced_by || store.replacedBy.value;
     const what = isCompared.value
       ? `How the ${quantity} changes if the stream of B replaces that of A before a layer ↓ at a position →.`
       : `What the stream before a layer ↓ at a position → adds to the ${quantity}: replaced by ${by}.`;

@@ -37,7 +37,7 @@ export interface SegmentData {
   head: ReadonlySignal<string | null>;
   map: Answered<SegmentMap>;
   ranked: Answered<SegmentHeads>;
-  /** Ranks the heads by a cell. Until then, they are ranked by how the last segment reads the one before it. */
+  /** Ranks the heads by a cell. At first, they are ranked by how the last segment reads the one before it. */
   choose: (cell: SegmentCell) => void;
 }
 

@@ -1,5 +1,5 @@
 // The map segment × segment of a head: a row for each segment that reads, a column for each that is read. The last row
-// is what all later positions read on average.
+// is a mean over all positions after the segment of the column.
 import { computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plural, quoted } from "../../base/format";
@@ -66,7 +66,7 @@ export function mountSegmentGrid(
     const dense = count > MOST_WRITTEN || free < LEAST_WRITTEN;
     const side = dense ? Math.max(4, Math.min(20, Math.floor(free * 2) / 2)) : Math.min(34, Math.floor(free));
     const tall = dense ? Math.max(6, Math.min(18, Math.floor(ROWS_HEIGHT / count))) : 22;
-    /** A number above a column, and a name beside a row, need this many columns and rows. */
+    // Only every nth column has room for its number, and only every nth row for its name.
     const [everyColumn, everyRow] = [Math.ceil(13 / side), Math.ceil(12 / tall)];
     grid.style.cssText = `--across:${count};--cell-side:${side}px;--cell-tall:${tall}px;--names:${names}px`;
     grid.classList.toggle("rs-dense", dense);

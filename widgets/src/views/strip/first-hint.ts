@@ -1,12 +1,12 @@
-// The hint for a first visit: what to do first. It is in the place of the sentence while there is no sentence, so
-// nothing moves. It goes away when the user pins a head or presses its button. A saved picture never has it.
+// The hint for a first visit: what to do first. It is in the place of the sentence line while that line is empty, so
+// nothing moves. It goes away when the user pins a head or presses the hint's button. A saved picture never has it.
 import { type ReadonlySignal, untracked } from "@preact/signals-core";
 import { keepFocus } from "../../base/keyboard";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { endFirstVisit, firstVisit } from "../../ui/first-visit";
 
-/** `hasSentence`: whether the place is taken by a sentence. */
+/** `hasSentence`: whether the sentence line has a sentence. Then the hint is hidden. */
 export function mountFirstHint(
   parent: HTMLElement,
   store: Store,

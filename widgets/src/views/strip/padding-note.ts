@@ -1,5 +1,5 @@
-// Below the strip: how many tokens are treated as padding, with the button that counts them as real; or that the texts
-// of the tokens are not known.
+// The note below the strip: how many tokens are treated as padding, and a button that counts them as real. If the cache
+// has no token ids, the note says so.
 import { html, nothing, render } from "lit-html";
 import { plural } from "../../base/format";
 import { watch } from "../../base/lifetime";

@@ -52,7 +52,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
           if (attention && !signal.aborted && head.peek() === name && data.key(name) === key) show(attention);
         },
         (error: unknown) => {
-          if (signal.aborted || head.peek() !== name) return;
+          if (signal.aborted || head.peek() !== name || data.key(name) !== key) return;
           const another = reading.peek()?.head !== name;
           if (!isOutdated(error, store)) put(null, error instanceof Error ? error.message : String(error));
           else if (another) put(null); // the reading of another head must not appear under this name

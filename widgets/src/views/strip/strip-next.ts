@@ -1,5 +1,5 @@
 // The token strip if each position has its own target. The tint of a token shows what the head, neuron or layer in
-// focus adds to it; if nothing is in focus, how surprising the token was. A key next to the tokens says which.
+// focus adds to it; if nothing is in focus, how surprising the token was. A key next to the tokens names what is shown.
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";

@@ -68,7 +68,7 @@ export function mountLensGrid(
       () => !signal.aborted && (scroller.style.height = `${height + scroller.offsetHeight - scroller.clientHeight}px`),
     );
   });
-  /** The scroll position, and the shape of its grid. With a new shape, no cell is visible until the first scroll. */
+  /** The scroll position, and the shape of its grid. A grid of a new shape shows no cells until it is scrolled. */
   const scrolled = state({ shape: "", top: 0, left: 0 });
   const shape = computed(() => `${points.value.length} ${positions.value}`);
   const visibleCells = computed<VisibleCells>((): VisibleCells => {

@@ -65,11 +65,11 @@ export function contentsOf(both: BothCells, run: Run, limit: number, theme: Them
   const differs = otherToken(both);
   const value = difference(both);
   const [a = "", b = ""] = [first.tokens[0], second.tokens[0]];
-  const tokens = differs ? `, ${visible(a)} in A, ${visible(b)} in B` : `, ${visible(a)} in both`;
+  const tokens = differs ? `${visible(a)} in A, ${visible(b)} in B` : `${visible(a)} in both`;
   return {
     style: coloured(divergingRgb(value ?? 0, limit, theme)),
     text: value === null ? visible(b) : Math.abs(value) < LEAST_WRITTEN ? "" : written(value),
-    name: `${value === null ? "" : `answer ${written(value)}`}${tokens}`,
+    name: `${value === null ? "" : `answer ${written(value)}, `}${tokens}`,
     rank: null,
     differs,
   };

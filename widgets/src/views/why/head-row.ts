@@ -33,8 +33,8 @@ export function headRow(
 }
 
 /**
- * The first of these parts of the reply that is a single row. In a mean over prompts, it may be the mean of rows at
- * different destinations, one of each prompt.
+ * The first of these parts of the reply that is a single row. In a mean over prompts, it is the mean of one row of each
+ * prompt, and these rows may be at different destinations.
  */
 export function rowIn({ reply, buffers }: Result<"attention">, parts: readonly What[]): Row | null {
   const frame = frameOf(reply);

@@ -74,7 +74,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     },
     (result, { layer, head }) => ({ head: headName(layer, head), row: rowIn(result, ["pattern", "reads"]) }),
   );
-  /** The contribution of a column's head from all sources (the column has only one source); null if not known. */
+  /** What the head of a column contributes from all sources, not only from the column's source; null if not known. */
   const rowOf = ({ target }: Sum): number | null => {
     const head = target.through?.at(-1);
     const found = row.shown.value;
