@@ -231,8 +231,9 @@ export class Client {
         );
       };
       const lane = this.#lanes.get(view);
+      lane?.next?.drop();
+      if (lane) lane.next = null; // else it would start after this newer request
       if (!lane || Date.now() - lane.busySince > PATIENCE_MS) return start();
-      lane.next?.drop();
       lane.next = { start, drop: () => resolve(null) };
       this.#giveUp(lane.id);
     });
