@@ -3,7 +3,7 @@
 
 import type { AnyModel, RenderProps } from "@anywidget/types";
 import { untracked } from "@preact/signals-core";
-import { watch } from "../base/lifetime";
+import { child, watch } from "../base/lifetime";
 import { followKernel } from "../hosts/inline-status";
 import { mountPanel } from "../panel";
 import { type Opening, Prefetched } from "../snapshot/prefetched";
@@ -132,8 +132,8 @@ function isSameButSaes(before: CacheFacts | null, now: CacheFacts | null): boole
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {
   // Older hosts give no signal. They call the returned function.
-  const end = new AbortController();
-  const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
+  const end = signal ? child(signal) : new AbortController();
+  const life = end.signal;
   const store = new Store();
   const describe = (): void => {
     const facts = model.get("facts");
