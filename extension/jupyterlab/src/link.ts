@@ -30,7 +30,7 @@ export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   /** How many cells have ended. */
   readonly cells = state(0);
-  /** Whether a cell is (or may be) running. Then views request nothing in advance, which would slow down the cell. */
+  /** Whether a cell is (or may be) running. Then views request nothing in advance: answers would slow down the cell. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();

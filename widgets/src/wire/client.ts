@@ -89,7 +89,7 @@ export class Client {
   readonly #unanswered = state(false);
   #silence: AbortController | null = null;
   #count = 0;
-  /** How padding is treated; sent with every request. */
+  /** How padding is treated. Requests name it if it is not "found", the kernel's default. */
   padding: () => NonNullable<Shown["padding"]> = () => "found";
   readonly #spare = state(false);
   /** Whether a request in advance would delay nothing: no request is in flight, and the kernel is free. */
