@@ -38,8 +38,8 @@ function listen(model: Model, event: string, listener: (...args: never[]) => voi
 export function transportOver(model: Model, el: HTMLElement): Transport {
   return {
     send: (message, buffers) => model.send(message, undefined, buffers),
-    // JupyterLab and Notebook report a restart only if their own page caused it. VS Code reports none. So silence counts
-    // as a loss, unless a cell is known to be running.
+    // JupyterLab and Notebook report a restart only if their own page caused it. VS Code reports none. So silence
+    // counts as a loss, unless a cell is known to be running.
     isSilenceLoss: () => !isRunning(el),
     get takeTurn() {
       const kernel = kernelOf(model);
