@@ -1,10 +1,10 @@
 /**
  * Checks that no line is longer than 120 columns. `node .dev/columns.mjs` checks every tracked file, and
- * `node .dev/columns.mjs FILE …` only these files. Files without an extension in `KINDS` are left out.
+ * `node .dev/columns.mjs FILE …` only these files. Files whose extension is not in `KINDS` are left out.
  *
- * Not checked are: `.gen.ts` files and six generated documents; in Markdown, table rows and lines without white space
- * inside (such as long links); lines with only a regular expression; and comments for Python checkers at the end of a
- * line.
+ * Also left out are `.gen.ts` files, six generated documents, lines with only a regular expression, and comments for
+ * Python checkers at the end of a line. In Markdown, table rows and lines without white space inside (such as long
+ * links) are left out, too.
  */
 
 import { readFileSync } from "node:fs";

@@ -63,8 +63,7 @@ export function run(
 
 /**
  * Starts a program in the background. The returned function waits until the program has ended, shows its output, and
- * fails if the exit status is not 0. The property `ended` of this function is a promise that is fulfilled when the
- * program has ended.
+ * fails if the exit status is not 0. Its property `ended` is a promise, which is fulfilled when the program has ended.
  */
 export function begin(command, args, { env = environment(), cwd = root, shell = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "residscope-"));
@@ -147,7 +146,7 @@ export function step(name, work) {
 }
 
 /**
- * Waits for a step that was started with `begin`. Without `start`, the time that is shown is only that of this wait.
+ * Waits for a step that was started with `begin`. Without `start`, the time shown is only the time of this wait.
  */
 export async function stepEnd(name, end, start) {
   const [since, remark] = start === undefined ? [performance.now(), "waited for"] : [start, ""];
@@ -191,7 +190,7 @@ export function summary() {
   }
 }
 
-/** Runs the body of a script. Of a `Failure`, only the message is printed, and the exit status is then 1. */
+/** Runs the body of a script. If it throws a `Failure`, only the message is printed, and the exit status is 1. */
 export async function main(body) {
   process.on("SIGINT", () => {}); // Ctrl-C ends the running program, and this script ends with it
   try {
@@ -216,7 +215,7 @@ function* filesUnder(path) {
   else for (const name of readdirSync(path).sort()) if (!ignored.has(name)) yield* filesUnder(join(path, name));
 }
 
-/** A hash of files, folders and other texts. Paths are relative to the repository. */
+/** A hash of files (their paths and contents), of all files in folders, and of other texts. */
 export function fingerprint(paths, ...texts) {
   const hash = createHash("sha256");
   for (const file of paths.flatMap((path) => [...filesUnder(inRoot(path))])) {

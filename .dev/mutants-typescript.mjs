@@ -11,8 +11,8 @@
  *   … --survivors                                        only mutants that survived when they were last tried
  *
  * The sample depends only on the seed and on the mutants' texts, not on their line numbers. So lines that move do not
- * change the sample. No test can detect an equivalent mutant; these are listed with the reason in
- * tests/mutants/typescript.json, and do not count. The report goes to test-results/mutants/.
+ * change the sample. No test can detect a mutant that is equivalent to the code. Such mutants do not count:
+ * tests/mutants/typescript.json lists them with the reason. The report goes to test-results/mutants/.
  */
 
 import { createHash } from "node:crypto";
@@ -36,7 +36,7 @@ const EQUIVALENT = inRoot("tests", "mutants", "typescript.json");
 
 const SOURCES = "widgets/src";
 
-/** The files that match the patterns, which all begin with `SOURCES`. "*" is part of a name, "**" is any folders. */
+/** The files that match the patterns. Each pattern begins with `SOURCES`; "*" is part of a name, "**" any folders. */
 function filesOf(patterns) {
   const files = readdirSync(inRoot(SOURCES), { recursive: true }).map((file) => `${SOURCES}/${file}`);
   return patterns.flatMap((pattern) => {
@@ -76,8 +76,8 @@ async function mutantsOf(files) {
 }
 
 /**
- * Describes each mutant. Its name changes only if its text changes, or the number of equal mutants before it. `nth`
- * numbers the mutants that have the same text and the same first line.
+ * Describes each mutant. `nth` numbers the mutants that have the same text and the same first line. A mutant's name
+ * changes only if its text or its `nth` changes.
  */
 function described(file, source, mutants) {
   const lines = source.split("\n");

@@ -39,7 +39,7 @@ function checkedVersion(folder) {
     throw new Failure(`CHANGELOG.md should have a dated section "${heading}YYYY-MM-DD"`);
   }
   if (changelog.match(FIRST_SECTION)?.[0] === "## Unreleased") {
-    console.log(`Note: the changelog also has unreleased changes, which this release has, too.`);
+    console.log(`Note: the changelog has a section of unreleased changes. They are in this release, too.`);
   }
   return version;
 }

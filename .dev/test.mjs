@@ -1,5 +1,6 @@
 /**
- * `npm test`: sets up, then runs all checks, then the tests. Those of `npm run test:hosts` and `test:vscode` are apart.
+ * `npm test`: sets up, then runs all checks, then the tests. It does not run those of `npm run test:hosts` and
+ * `npm run test:vscode`.
  *
  * `npm test -- python browser` runs only the steps with these names. A step with `beside` starts in the background, at
  * the same time as the step that `beside` names.
@@ -78,8 +79,8 @@ function testInBrowser() {
   const chromium = findChromium();
   console.log(`with ${chromium}`);
   const env = environment({ RESIDSCOPE_CHROMIUM: chromium });
-  // One thread for each kernel, too: while others compute, PyTorch's threads spend most of their time waiting for each
-  // other. The tests that measure times have all cores.
+  // One thread for each kernel, too: while other processes compute, PyTorch's threads mostly wait for each other. The
+  // tests that measure times have all cores.
   const beside = { ...env, OMP_NUM_THREADS: "1" };
   run(python, ["-m", "pytest", ...inParallel, "-m", "not alone", "--durations=12", "tests/browser"], {
     env: beside,

@@ -101,8 +101,8 @@ function installCodeServer() {
         });
       }
       const env = { ...process.env, PATH: [programs, process.env.PATH].join(delimiter) };
-      // The install scripts would compile native modules (for terminals and Kerberos proxies), which takes minutes and
-      // which no test needs.
+      // The install scripts would compile native modules (for terminals and Kerberos proxies). This takes minutes, and
+      // no test needs these modules.
       const install = (cwd, ...packages) =>
         run(node, [script, "install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", ...packages], {
           cwd,

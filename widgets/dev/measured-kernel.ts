@@ -1,5 +1,5 @@
-// A fake kernel that measures effects in batches, one batch per request, and makes runs without some heads. Its numbers
-// are made up. Its direct effects are the contributions that the wrapped kernel replies, as far as there are any.
+// A fake kernel that measures effects in batches, one batch per request, and makes runs without some heads. Its direct
+// effects are the contributions in the wrapped kernel's reply, if it has them. All other numbers are made up.
 import type { Ask } from "../src/wire/client";
 import type { EffectsReply } from "../src/wire/protocol.gen";
 import type { Kernel } from "./fake-model";
@@ -10,7 +10,7 @@ interface Options {
   positions: number;
   /** The number of values that one request measures. */
   batch?: number;
-  /** The number of requests that measure nothing, after the first request, which never measures a value. */
+  /** How many requests after the first one measure nothing. The first one never measures anything. */
   idle?: number;
   refusal?: string;
 }

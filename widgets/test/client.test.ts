@@ -285,6 +285,19 @@ describe("the newest request of a view", () => {
     expect(texts(sent)).toEqual(["a", "b", "c", "d"]);
   });
 
+  it("arrives, and the one that waited before it is never sent", async () => {
+    vi.useFakeTimers();
+    const { sent, check, reply } = setup();
+    const [a, b] = [fate(check("a")), fate(check("b"))];
+    vi.advanceTimersByTime(31_000);
+    const c = fate(check("c"));
+    reply(0, "a");
+    await flush();
+    reply(1, "c");
+    await flush();
+    expect([a(), b(), c(), texts(sent)]).toEqual(["null", "null", "there", ["a", "c"]]);
+  });
+
   it("is requested after an older one that failed, and that failure is not reported", async () => {
     vi.useFakeTimers();
     const { sent, check, deliver } = setup();

@@ -15,5 +15,13 @@ describe("a lifetime that has already ended", () => {
     expect(body).not.toHaveBeenCalled();
   });
 
+  it("does not run a watcher again that has ended itself in its first run", () => {
+    const [count, end] = [state(0), new AbortController()];
+    const body = vi.fn(() => (void count.value, end.abort()));
+    watch(end.signal, body);
+    count.value += 1;
+    expect(body).toHaveBeenCalledOnce();
+  });
+
   it("waits for nothing", () => expect(until(state(false), AbortSignal.abort())).resolves.toBeUndefined());
 });

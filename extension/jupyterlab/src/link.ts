@@ -30,7 +30,7 @@ export class KernelLink implements Link {
   readonly state = state<LinkState>({ kind: "none", words: "" });
   /** How many cells have ended. */
   readonly cells = state(0);
-  /** Whether a cell is (or may be) running. Then views request nothing in advance, which would slow down the cell. */
+  /** Whether a cell is (or may be) running. Then views request nothing in advance: answers would slow down the cell. */
   readonly occupied: ReadonlySignal<boolean>;
   readonly #messages = new Listeners<Message>();
   readonly #lost = new Listeners();
@@ -66,7 +66,7 @@ export class KernelLink implements Link {
   /** Links to this kernel, or to none. `words` is the sentence that says why there is no kernel. */
   use(kernel: Kernel.IKernelConnection | null, words: string): void {
     if (kernel && kernel === this.#kernel) return;
-    this.#detach(true); // at once, because closing a notebook closes its connection, but not its kernel
+    this.#detach(true); // at once: when a notebook is closed, its connection is closed too, but its kernel runs on
     this.#kernelEnd.abort();
     const hadKernel = this.#kernel !== null;
     this.#kernel = kernel;

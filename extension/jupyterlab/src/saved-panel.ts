@@ -1,6 +1,6 @@
 /**
- * Renders a panel in a notebook's output. If the kernel has the panel's model, the panel is live; otherwise the output
- * shows its last picture. The picture is stored whenever the notebook is saved.
+ * Renders a panel in a notebook's output. If the kernel has the panel's widget model, the panel is live; otherwise the
+ * output shows its last picture. The picture is stored whenever the notebook is saved.
  *
  * JupyterLab calls this renderer for untrusted outputs, too. For them it draws only a picture whose data was checked,
  * or a sentence. No part of an untrusted output becomes a live widget, HTML, a link or code.
@@ -117,7 +117,7 @@ class PanelOutput extends Panel implements Renderer {
   #clear(): void {
     if (this.#contents?.as === "replacement") this.#contents.end.abort();
     this.#contents = null;
-    this.#storedContent = ""; // the new output has no picture yet, or `#showPicture` notes which
+    this.#storedContent = ""; // the new output has no picture yet, or `#showPicture` sets it
     this.node.style.paddingTop = "";
     for (const widget of [...this.widgets]) widget.dispose();
   }
@@ -167,7 +167,7 @@ class PanelOutput extends Panel implements Renderer {
     return replacement;
   }
 
-  /** If the output is trusted and the kernel has the panel's model: draws the live panel, then removes the picture. */
+  /** Replaces the picture by the live panel, if the output is trusted and the kernel has the panel's widget model. */
   async #showLive(): Promise<void> {
     const [output, contents, id] = [this.#output, this.#contents, this.#id];
     if (!output?.trusted || contents?.as !== "replacement" || !id) return;
@@ -186,7 +186,7 @@ class PanelOutput extends Panel implements Renderer {
   }
 }
 
-/** The id of the panel's model, and the saved snapshot, which is not checked yet. */
+/** The id of the panel's widget model, and the saved snapshot, which is not checked yet. */
 function dataIn(output: Output): { id: string | null; snapshot: unknown } {
   const data: unknown = output.data[MIME];
   const { model_id: id, snapshot } = (typeof data === "object" && data !== null ? data : {}) as {
@@ -213,7 +213,7 @@ function sentenceFor(checked: Checked | null, trusted: boolean): string {
   return `A Residscope panel. ${why} Run its cell to create it again.${limit}`;
 }
 
-/** Waits until the notebook has its kernel, and until ipywidgets, which waits for the same event, has handled it. */
+/** Waits until the notebook has its kernel. ipywidgets waits for this too, and has handled it before this ends. */
 async function kernelReady(context: Context): Promise<void> {
   await context.ready;
   await new Promise((resolve) => setTimeout(resolve));

@@ -29,7 +29,7 @@ export const CommandIDs = {
 
 /** The panel has its wide layout from this width on, as in the styles. */
 const WIDE_PX = 560;
-/** In less time than this after a command, the palette gives the focus back to the notebook. */
+/** The palette gives the focus back to the notebook within this time after a command. */
 const FOCUS_AFTER_MS = 60;
 
 export const sidebarPlugin: JupyterFrontEndPlugin<void> = {
@@ -105,7 +105,7 @@ function activate(
     describedBy: {
       args: {
         type: "object",
-        properties: { name: { type: "string", description: "The cache’s variable; by default the only one there is" } },
+        properties: { name: { type: "string", description: "The cache’s variable; by default the only cache" } },
       },
     },
     execute: ({ name }) => {

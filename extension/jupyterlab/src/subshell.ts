@@ -1,4 +1,4 @@
-/** Sends messages to a kernel; if it has subshells, to a subshell, which is a thread that answers while a cell runs. */
+/** Sends messages to a kernel; if possible, to a subshell: a thread of the kernel that answers while a cell runs. */
 
 import { type Kernel, KernelMessage } from "@jupyterlab/services";
 

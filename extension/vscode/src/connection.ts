@@ -23,7 +23,7 @@ import { Refused, run } from "./run";
 
 /** If a request waits for this time although the kernel is idle, VS Code does not pass the request to the kernel. */
 const BLOCKED_AFTER_MS = 5000;
-/** How long to wait for a kernel to run before attaching again: after a restart, or if it is dead or was replaced. */
+/** How long to wait until a lost kernel runs again: after a restart, or if it is dead or was replaced. */
 const ATTACH_AGAIN_AFTER_MS = { restarted: 15_000, another: 2_000 };
 const CLOSED = "This notebook is not open. Open it and run its cells. Until then, the last picture stays.";
 const LOST = "This reply was too long for the connection to the kernel, and a part of it was lost.";

@@ -20,8 +20,8 @@ export const DIED: LinkState = { kind: "none", words: "The kernel has died. Rest
 
 const ACT = "Manage access";
 /**
- * Also used if attaching gives no output twice, or if an idle kernel does not run a request: an older Jupyter extension
- * does not report the reason.
+ * Also used if two attempts to attach give no output, or if an idle kernel does not run a request: an older Jupyter
+ * extension does not report the reason.
  */
 export const DENIED: LinkState = {
   kind: "refused",

@@ -4,7 +4,7 @@ import type { Answer } from "@residscope/widgets";
 
 import type { OutputData } from "./run";
 
-/** The limits. They are the same in `residscope.hosts.execute`, which sends no longer answers. */
+/** The limits. `residscope.hosts.execute` keeps within them: it has the same maximum length of an answer. */
 export const LIMITS = {
   /** Characters of one answer. */
   length: 128_000_000,

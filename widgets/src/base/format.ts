@@ -53,8 +53,8 @@ export function side(written: string): "rs-plus" | "rs-minus" | "" {
 }
 
 /**
- * Whether a number would be written as zero beside `largest`, if small numbers got no extra decimals. Beside a number
- * that is written with a power of ten, this is a number below a thousandth of it.
+ * Whether a number would be written as zero beside `largest`, if small numbers got no extra decimals. If `largest` is
+ * written with a power of ten, numbers below a thousandth of it vanish.
  */
 export function vanishes(value: number, largest: number, more = 0): boolean {
   const most = largerSize(value, largest);

@@ -7,7 +7,9 @@ export function watch(signal: AbortSignal, body: () => void): void {
   const dispose = effect(() => {
     body();
   });
-  signal.addEventListener("abort", dispose, { once: true });
+  // `body` itself may have aborted the signal.
+  if (signal.aborted) dispose();
+  else signal.addEventListener("abort", dispose, { once: true });
 }
 
 /** A controller that aborts with its parent, and can be aborted earlier. */

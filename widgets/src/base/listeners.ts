@@ -1,4 +1,4 @@
-// A set of listeners, and a way to listen to the hosts' events. In both, an AbortSignal removes a listener.
+// A set of listeners, and a way to listen to the hosts' events. A listener is removed when its AbortSignal aborts.
 
 export class Listeners<A extends unknown[] = []> {
   readonly #all = new Set<(...args: A) => void>();

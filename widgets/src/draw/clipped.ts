@@ -11,10 +11,9 @@ const EXTENDED = 1.5;
  *
  * Each column counts once, by its peak: its largest absolute value. The first column does not count, because values at
  * the first position are often many times larger. The limit is the 99th percentile of the other peaks, so with up to
- * 100 columns only the first can be clipped. The limit is at least the peak of the column `last`, at which the target
- * is read. (If the rule counted cells, this column could be clipped: it may have less than a hundredth of the cells.)
- * If no value exceeds 1.5 times the limit, nothing is clipped. Columns for which `isLeftOut` is true do not count at
- * all. `clipped` in export/palette.py is the same rule.
+ * 100 columns only the first can be clipped. The limit is never below the peak of the column `last`, at which the
+ * target is read. If no value exceeds 1.5 times the limit, nothing is clipped. Columns for which `isLeftOut` is true do
+ * not count at all. `clipped` in export/palette.py is the same rule.
  */
 export function clippedLimit(
   values: Float32Array,

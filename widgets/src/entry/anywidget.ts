@@ -3,7 +3,7 @@
 
 import type { AnyModel, RenderProps } from "@anywidget/types";
 import { untracked } from "@preact/signals-core";
-import { watch } from "../base/lifetime";
+import { child, watch } from "../base/lifetime";
 import { followKernel } from "../hosts/inline-status";
 import { mountPanel } from "../panel";
 import { type Opening, Prefetched } from "../snapshot/prefetched";
@@ -38,7 +38,8 @@ function listen(model: Model, event: string, listener: (...args: never[]) => voi
 export function transportOver(model: Model, el: HTMLElement): Transport {
   return {
     send: (message, buffers) => model.send(message, undefined, buffers),
-    // JupyterLab and Notebook report a restart only if their own page caused it. VS Code reports none.
+    // JupyterLab and Notebook report a restart only if their own page caused it. VS Code reports none. So silence
+    // counts as a loss, unless a cell is known to be running.
     isSilenceLoss: () => !isRunning(el),
     get takeTurn() {
       const kernel = kernelOf(model);
@@ -132,8 +133,8 @@ function isSameButSaes(before: CacheFacts | null, now: CacheFacts | null): boole
 
 function render({ model, el, signal }: RenderProps<Traits>): () => void {
   // Older hosts give no signal. They call the returned function.
-  const end = new AbortController();
-  const life = signal ? AbortSignal.any([signal, end.signal]) : end.signal;
+  const end = signal ? child(signal) : new AbortController();
+  const life = end.signal;
   const store = new Store();
   const describe = (): void => {
     const facts = model.get("facts");

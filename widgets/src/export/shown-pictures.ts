@@ -95,7 +95,7 @@ export function shownPictures(store: Store): ShownPicture[] {
   return pictures;
 }
 
-/** The head map, if it shows an effect for which the model is run and of which some values are known; else null. */
+/** The head map, if it shows an effect for which the model is run, and the kernel has sent values; else null. */
 function causedIn(store: Store): HeadsPicture | null {
   const { layers = 0, heads = 0 } = store.facts.value ?? {};
   const { found, refusal } = store.effects.heads;

@@ -67,8 +67,7 @@ export class Inspection {
     this.#firstSelection = selection;
     this.#name = state(name);
     watch(this.#end.signal, () => void (this.store.cacheName.value = this.name));
-    // If the variable was deleted or refers to another cache, and the cache still has another name, the view uses that
-    // name.
+    // If the view's variable was deleted, or now refers to another cache, the view uses another name of its cache.
     watch(this.#end.signal, () => {
       if (this.#newCache.value) return; // the view keeps the name of the variable that it follows
       const row = this.#row.value;

@@ -300,7 +300,7 @@ export class Sidebar {
     void this.#current.peek()?.caches.refresh();
   }
 
-  /** Opens the documentation: on what has the focus in the visible view, else on the sidebar. */
+  /** Opens the documentation of the visible view; if there is none, the chapter about the sidebar. */
   help(): void {
     if (!this.#current.peek()?.help()) askForHelp(this.#root, this.host.chapter ?? "sidebar");
   }

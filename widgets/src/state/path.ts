@@ -35,6 +35,6 @@ export function baseOf(shown: Parameters<typeof pathOf>[0]): { target: Target; p
   if (!step) return { target: NOTHING, position: shown.position };
   const { target, position = "last" } = step;
   if (!isInside(target)) return { target, position };
-  const { contrasts, direction = null, next_token = null } = target; // what heads contribute to logits
+  const { contrasts, direction = null, next_token = null } = target; // the logits that a head contributes to
   return { target: { ...NOTHING, contrasts, direction, next_token }, position };
 }

@@ -252,8 +252,8 @@ export function moved(shown: Selected, last: number | null): Of<"attribute"> | n
 }
 
 /**
- * For a target that is a head's contribution, from one source, to another target: the head rows of that other target.
- * One of these rows is the head's whole contribution.
+ * If the target is what a head moves from one source into another target: the head rows of that other target. The row
+ * of this head is its contribution from all sources.
  */
 export function headsOwnRow(shown: Selected): Of<"attribute"> | null {
   const source = shown.target.through?.at(-1)?.source ?? null;

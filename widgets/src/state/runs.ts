@@ -48,8 +48,8 @@ export class Runs {
   constructor(readonly store: Selected) {}
 
   /**
-   * For positions of the first run, the position of the second run that is paired with it. Null if positions with the
-   * same index are paired, or if no positions are paired.
+   * For each paired position of the first run, its position in the second run. Null if positions with the same index
+   * are paired, or if no positions are paired.
    */
   readonly beside = computed<ReadonlyMap<number, number> | null>(() => {
     const pairs = this.pairing.value?.pairs ?? null;

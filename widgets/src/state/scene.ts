@@ -5,7 +5,6 @@ import { rank } from "./ranked";
 import type { Selected } from "./selectable";
 import type { Store } from "./store";
 
-/** The selection in a cache, and what the kernel has sent about it. */
 export interface Scene {
   shown: Selected;
   facts: Pick<CacheFacts, "layers" | "positions" | "prompts" | "saes">;

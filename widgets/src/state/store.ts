@@ -88,9 +88,9 @@ export class Store extends SelectionSignals {
   readonly hostControls = signal<HostControls | null>(null);
   /** Whether this is a saved picture, which has no kernel. */
   readonly isSaved = signal(false);
-  /** How often a key press moved to another head. After each time, strip, sentence and map are scrolled into view. */
+  /** How often a key press moved to another head. Each time, strip, sentence and map are scrolled into view. */
   readonly headMoves = signal(0);
-  /** How often a target was added to the trail. After each time, the tab "why" is scrolled into view. */
+  /** How often a target was added to the trail. Each time, the tab "why" is scrolled into view. */
   readonly trailAdditions = signal(0);
   /** How many failures said that the current cache has changed or is gone. */
   readonly outdated = signal(0);
@@ -259,7 +259,7 @@ export class Store extends SelectionSignals {
 
   /** What is measured in runs of the model: of each head, and of the stream at each layer and position. */
   readonly effects = { heads: new Effects("heads"), stream: new Effects("stream") };
-  /** The effect of the heads that is in view. Scores, what feeds a head, and a second run have no such effects. */
+  /** The effect of the heads in view: "direct" if a second run, a score or what feeds a head is shown. */
   readonly effectShown = computed<Effect>(() => {
     const isOne = (this.runs.shown.value ?? "first") === "first";
     return isOne && this.score.value === null && this.feeds.value === null ? this.effect.value : "direct";

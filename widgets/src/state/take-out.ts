@@ -1,4 +1,4 @@
-// "What if": heads are taken out of the run that the cached one is compared with, or put back.
+// "What if": compares the cached run with a run without some heads. The user takes heads out, and puts them back.
 import { batch } from "@preact/signals-core";
 import type { Store } from "./store";
 

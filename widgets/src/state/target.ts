@@ -24,7 +24,7 @@ export function isNext({ next_token }: Target): boolean {
   return !!next_token;
 }
 
-/** Whether each token has a colour for what is added to it, and a click on a token asks what predicted it. */
+/** Whether the tokens are coloured by what is added to each of them, and a click on a token asks what predicted it. */
 export function asksEach(target: Target): boolean {
   return isNext(target) && !isInside(target);
 }
@@ -117,7 +117,7 @@ export function placed(position: Position, last: number | null): Position {
   return position === last ? "last" : position;
 }
 
-/** The first layer whose attention does not come before the point at which a target is read. */
+/** The first layer whose attention comes after the point at which a target is read. */
 export function layerOf({ inner, through = [] }: Target): number {
   const last = through.at(-1);
   if (last) return last.layer;

@@ -67,10 +67,12 @@ export function cards({ shown, facts, destination }: Scene, heads: string[]): As
     .flat();
 }
 
+/** The requests for the thumbnails of all heads. */
 export function inSmall({ shown, facts }: Scene): Ask[] {
   return upTo(facts.layers).map((layer) => thumbnails(shown, layer));
 }
 
+/** The requests for the combined attention of all heads: of the model, and of each layer. */
 export function inOne({ shown, facts, destination }: Scene): Ask[] {
   const line = lineOf(facts.positions, destination ?? 0);
   return [null, ...upTo(facts.layers)].map((layer) => blend(shown, layer, shown.weighting, line));

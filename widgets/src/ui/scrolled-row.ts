@@ -1,5 +1,5 @@
-// A row of items on one line, such as tabs. If there is no room for all, the row scrolls; at each edge beyond which it
-// continues, a button scrolls on.
+// A row of items on one line, such as tabs. If there is no room for all, the row scrolls. Where it continues beyond an
+// edge, a button at this edge scrolls on.
 import { element } from "../base/lifetime";
 import { scrollToShow } from "./scroll";
 

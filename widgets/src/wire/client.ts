@@ -89,7 +89,7 @@ export class Client {
   readonly #unanswered = state(false);
   #silence: AbortController | null = null;
   #count = 0;
-  /** How padding is treated; sent with every request. */
+  /** How padding is treated. Requests name it if it is not "found", the kernel's default. */
   padding: () => NonNullable<Shown["padding"]> = () => "found";
   readonly #spare = state(false);
   /** Whether a request in advance would delay nothing: no request is in flight, and the kernel is free. */
@@ -231,8 +231,9 @@ export class Client {
         );
       };
       const lane = this.#lanes.get(view);
+      lane?.next?.drop();
+      if (lane) lane.next = null; // else it would start after this newer request
       if (!lane || Date.now() - lane.busySince > PATIENCE_MS) return start();
-      lane.next?.drop();
       lane.next = { start, drop: () => resolve(null) };
       this.#giveUp(lane.id);
     });
