@@ -265,7 +265,7 @@ class Script:
 
     def remark(self, name: str, what: str) -> None:
         """Add a comment that says what a variable stands for. The user has no such variable, and must define it."""
-        self.remarks.append(f"# `{name}` stands for {what}.")
+        self.remarks.append(f"# `{name}` stands for {legible(what)}.")  # legible: no line break ends the comment
 
     def named(self, *names: str) -> list[str]:
         """Return `extras` as a list of keyword arguments."""
