@@ -6,6 +6,7 @@ import ast
 from collections import OrderedDict, namedtuple
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from residscope.export.python_source import is_addressable, literal
 from residscope.serving.service import Service
 from residscope.session.discovery import search
 from residscope.wire.protocol import Shown, WriteCode
-from tests.support import tiny
+from tests.support import saes, tiny
 
 PAIR = ("w5", "w9")
 
@@ -191,6 +192,17 @@ def test_classes_of_variables_are_not_compared_with_the_class_of_tensors(llama, 
     target = service.targets().resolve(torch.randn(llama.model.cfg.d_model))
     assert "`direction` stands for" in service.reply(WriteCode("heads", Shown(target, 1)))[0].code
     assert planted == []
+
+
+def test_the_names_in_a_feature_from_a_view_stay_inside_a_comment(llama):
+    service = Service(llama.cache, "cache")
+    sae = saes.TopK(24, hook_name="blocks.1.hook_resid_pre")
+    target = service.targets().resolve(residscope.targets.feature(sae, 3))
+    facts = msgspec.structs.replace(target.inner.feature, sae="x\nrun()", read="y\r\nrun()")
+    target = msgspec.structs.replace(target, inner=msgspec.structs.replace(target.inner, feature=facts))
+    code = service.reply(WriteCode("layers", Shown(target, 1)))[0].code
+    assert not [line for line in code.splitlines() if line.startswith("run()")]
+    [_] = [line for line in code.splitlines() if line.startswith("# `sae` stands for")]
 
 
 BAD_NAMES = ["x) #", "ﬁx", "class", " x", "x\r\nrun()", "a\x0crun()", "a\u2028run()", "x[\n0]", "x.y z", "residscope"]

@@ -192,7 +192,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
         where, name = str(gguf.parent), gguf.name
-        # this function still shows a progress bar, because it calls tqdm directly
+        # The next line still shows a progress bar, because `from_pretrained` calls tqdm directly.
         model = cast("Any", AutoModelForCausalLM).from_pretrained(where, gguf_file=name, dtype=torch.float32)
         tokenizer = cast("Any", AutoTokenizer).from_pretrained(where, gguf_file=name)
         settings = model.config.to_dict()

@@ -99,7 +99,7 @@ def sides(shown: Shown) -> Figure:
     layout: dict[str, object] = {"width": 120 + _WIDE * len(every)}
     for n, result in enumerate(every):
         rows = of_prompt(result, result.values, shown.prompt)
-        # Rows after the target's point are 0 and do not count. A single row that is left over is listed, too.
+        # Rows after the target's point are 0 and do not count. If only one other row is left, it is listed, too.
         count, k = int((rows != 0).sum()), max(shown.k, 0)
         chosen = rows.abs().topk(count if count <= k + 1 else k).indices.tolist()
         labels = [result.components[i].label for i in chosen]

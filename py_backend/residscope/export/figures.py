@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _LABELLED = 8
-"""In a scatter plot, the points that differ most have their labels next to them: at most this many."""
+"""In a scatter plot, this many points have a label: those whose two values differ most."""
 
 
 def attribution_figure(

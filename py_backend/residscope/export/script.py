@@ -15,6 +15,7 @@ from residscope.attribution.target_words import unit_of
 from residscope.attribution.targets import Targets, as_answers
 from residscope.base.expressions import parse_path
 from residscope.base.legible import cut, legible
+from residscope.base.legible import shown as one_line
 from residscope.cache import positions
 from residscope.cache.component_names import name as head_name
 from residscope.cache.dictionary_sites import parts_of
@@ -130,7 +131,8 @@ class Script:
                     if (own - direction).norm() <= 1e-3 * direction.norm():
                         return self.sae(given)
         name = free_name("sae")
-        self.remark(name, f"the `{facts.sae}` of `{facts.read}`")
+        # The names come from a view. They are put on one line, so that no text of theirs is outside the comment.
+        self.remark(name, f"the `{one_line(facts.sae)}` of `{one_line(facts.read)}`")
         return name
 
     def sae(self, given: Any) -> str:

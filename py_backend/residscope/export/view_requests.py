@@ -63,11 +63,12 @@ Requests = list[AnyRequest]
 Group = tuple["str | None", Requests]
 """Requests that are only useful together, and what is missing without them, in words (None: they are on screen)."""
 
-# In this order, the numbers of: suggestions in the target editor; points in a tile of the token lens; positions in a
-# tile; tokens listed in a cell of a tile; heads in the position map; components on a side of the pair map; tokens that
-# a head writes; heads whose attention in two runs is shown.
-_PREDICTIONS, _TALL, _WIDE, _LISTED, MAPPED, _PAIRED, _WRITTEN, _COMPARED = 24, 4, 32, 10, 48, 8, 5, 6
-
+_PREDICTIONS = 24  # suggestions in the target editor
+_TALL, _WIDE, _LISTED = 4, 32, 10  # points and positions in a tile of the token lens, and tokens in a cell of a tile
+MAPPED = 48  # heads in the position map
+_PAIRED = 8  # components on a side of the pair map
+_WRITTEN = 5  # tokens that a head writes
+_COMPARED = 6  # heads whose attention in two runs is shown
 
 FEWEST_POSITIONS = 32
 """In a prompt with fewer positions, segments are looked for only if they are chosen."""
@@ -270,7 +271,10 @@ class Views:
         return [*requests, tokens]
 
     def heads_own_row(self) -> Requests:
-        """Return the request for all rows of the target to which a head contributes. One row is this head's."""
+        """Return the request for the rows of the other target, if the target is a head's contribution to it.
+
+        One of these rows is the head's.
+        """
         shown, through = self.shown, self.shown.target.through
         if not through or through[-1].source is None:
             return []

@@ -14,8 +14,8 @@ when this code ends. On this thread they are skipped: while a cell runs on the m
 show and close the half-drawn figures of that cell.
 """
 
-# Every ipykernel has already loaded these modules (perhaps not `__future__`). The import of any other module could find
-# a file of the same name in the notebook's folder.
+# Every ipykernel has already loaded these modules. The import of any other module could find a file of the same name in
+# the notebook's folder. This includes `__future__`, so some annotations below are texts.
 import _imp
 import os
 import sys

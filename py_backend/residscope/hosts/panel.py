@@ -98,9 +98,9 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         segments: How the shown prompt is divided into segments: None, `"sentence"`, `"line"`, `"turn"`, `"tag"`, or
             ranges such as `[("question", 0, 12)]`, where the end is the position after the last token. The result of
             `residscope.segments` is accepted, too.
-        transport: Whether the lens given to `inspect` maps the stream to its end (`"transported"`) or the stream is
-            read as it is (`"plain"`), in the logit lens, the token lens and the position map. Two runs are always
-            compared by the plain lens.
+        transport: How the logit lens, the token lens and the position map read the stream: as it is (`"plain"`), or
+            mapped to its end by the lens given to `inspect` (`"transported"`). Two runs are always compared by the
+            plain lens.
         sae: The name of the SAE whose features the tab "features" shows. The SAE itself is accepted, too. None: the
             first one that is known.
         feature: The feature of this SAE whose activations colour the tokens while the tab is open. None: no feature.

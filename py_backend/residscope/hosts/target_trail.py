@@ -90,7 +90,7 @@ class TargetTrail(CheckedSelection):
 
     @property
     def _after_end(self) -> int:
-        """How many positions lie after the last one that can be selected: no token follows a prompt's last token."""
+        """How many positions at the end cannot be selected: 1 for a next-token target, as no token follows the last."""
         return 0 if self._resolved.next_token is None else 1
 
     def _ends(self, facts: dict[str, Any]) -> set[int]:

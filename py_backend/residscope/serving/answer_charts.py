@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PER_PROMPT = 500_000
-"""With a mean over prompts, the values of the single prompts are sent, too, if there are at most this many."""
+"""With a mean over prompts, the values of each prompt are also sent, unless there are more values than this."""
 
 
 def attribution(context: RequestContext, request: Attribute) -> tuple[AttributionReply, Buffers]:
@@ -83,7 +83,7 @@ def attribution(context: RequestContext, request: Attribute) -> tuple[Attributio
         values = torch.cat([heads, values[parts:]])
     buffers = [float32(in_view(values))]
     if prompt is None and view.batch > 1:
-        # A point of the lens with its constant is a value of the target. The constants of prompts may differ.
+        # The logit lens shows row + constant. The constant may differ between prompts, so it adds to the deviation.
         varying = values + result.constant if request.by == "accumulated" else values
         buffers.append(float32(varying.std(-1)))
         if values.numel() <= _PER_PROMPT:

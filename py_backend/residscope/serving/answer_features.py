@@ -176,7 +176,7 @@ def _is_of_sae(row: Component, dictionary: Dictionary) -> bool:
 
 
 def _sum_of_site(layers: Attribution, result: Attribution) -> Float[Tensor, " batch"]:
-    """The sum of the rows of the decomposition by layer in whose place the result has the SAE's rows."""
+    """The sum of the rows of the decomposition by layer that the SAE's rows replace."""
     kept = set(result.components)
     return layers.values[[i for i, row in enumerate(layers.components) if row not in kept]].sum(0)
 

@@ -51,7 +51,7 @@ def next_tokens(context: RequestContext, request: ReadNextTokens) -> tuple[NextT
     found = predicted(targets, logits)
     count = int(found.real.sum())
     if count == 0:
-        raise ResidscopeError("position", "No token has a token before it here: the prompt has only one token.")
+        raise ResidscopeError("position", "There is no next token here: the prompt has only one token.")
     is_single = targets.view.batch == 1
     rank = (found.rank + 1).float().masked_fill(~found.real, float("nan"))
     names = targets.vocabulary.text

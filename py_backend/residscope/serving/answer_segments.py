@@ -28,7 +28,7 @@ from residscope.wire.protocol import (
 )
 
 MOST_MAPPED = 64
-"""The most segments of a map segment × segment on screen."""
+"""The largest number of segments in a map on screen."""
 
 
 def segments(context: RequestContext, request: ReadSegments) -> SegmentsReply:
@@ -51,7 +51,7 @@ def segment_map(context: RequestContext, request: MapSegments) -> tuple[SegmentM
 
 
 def segment_heads(context: RequestContext, request: RankSegmentHeads) -> tuple[SegmentHeadsReply, Buffers]:
-    """Answer with the heads by which one segment, or all later positions, read a segment most."""
+    """Answer with the heads whose attention to a segment is strongest, from one segment or from all later positions."""
     maps = _of_all_heads(context, request)
     source = maps.segments.find(request.source)
     destination = None if request.destination is None else maps.segments.find(request.destination)

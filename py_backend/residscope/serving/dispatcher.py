@@ -44,7 +44,8 @@ class Dispatcher:
         Returns:
             A `protocol.Answer` as plain objects, and its buffers. No error is raised except KeyboardInterrupt.
         """
-        # Requests about a cache come only after the user's cells have run. Tokenizers may then import from the folder.
+        # Requests about a cache come only after the user's cells have run. A tokenizer may then import from the
+        # notebook's folder.
         with nullcontext() if _about_a_cache(message) else self._guard():
             return answered(message, self._reply)
 

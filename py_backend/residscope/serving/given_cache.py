@@ -123,7 +123,7 @@ class GivenCache:
         )
 
     def _lens_facts(self, view: CacheView) -> LensFacts | None:
-        """The name and the formula of the lens. If it no longer fits, only its name: a request then gets the reason."""
+        """The name and the formula of the lens. If it no longer fits, only its name: requests that use it say why."""
         if self._lens is None:
             return None
         try:

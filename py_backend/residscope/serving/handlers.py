@@ -94,7 +94,7 @@ class Handlers(GivenCache):
         self._tracked.kept["panel"] = (weakref.ref(self), target)
 
     def _panel(self) -> tuple[GivenCache, Target] | None:
-        """The inline panel of the same cache, and the target that the user chose there. None if there is none."""
+        """The inline panel of the same cache, and the target that the user chose there. None if either is missing."""
         reference, target = self._tracked.kept.get("panel", (lambda: None, None))
         panel: GivenCache | None = reference()
         if panel is None or panel is self or target.own or not is_chosen(target):
@@ -201,7 +201,7 @@ class Handlers(GivenCache):
             given = target
         else:
             given = answers.answers_in(ask.name, view.batch, int(view.cfg.d_model))
-        # Resolved twice: targets from a view are checked more strictly than those from Python.
+        # The second call checks the result as if a view had sent it, which is stricter than for answers from Python.
         return ResolvedReply(ask.name, targets.resolve(targets.resolve(given)), list(targets.notes))
 
     def _code(self, view: CacheView, ask: WriteCode) -> CodeReply:

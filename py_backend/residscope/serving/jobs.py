@@ -3,8 +3,8 @@
 A job runs in its own thread, and its code calls `report_progress` regularly. The requester gets the progress after a
 moment, and sends the same request again. A job is cancelled by a cancel request, or if the request is not sent again.
 
-An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread. So no line may leave a state
-that only the next line undoes: locks are held by `with`, and what a block changes is undone in a `finally`.
+An interrupt (Ctrl-C, a notebook's stop button) may come at any line of the main thread, and the next line then does not
+run. So locks are held by `with`, and what a block changes is undone in a `finally`.
 """
 
 from __future__ import annotations
@@ -179,15 +179,17 @@ class JobQueue:
         """
         id, jobs = uuid4().hex, list[Job]()
         try:
-            # The job is appended to a list, because an interrupt before its name is bound would leave it running.
+            # A list, because an interrupt may come before a variable is assigned. The job would then keep running.
             jobs.append(self._job(id, None, work))
             while not jobs[0].wait():
                 on_progress(Progress(jobs[0].done, jobs[0].total))
             return _result(jobs[0], "The panel was closed before this was done.")
         finally:
             self.cancel(id)
-            while jobs:  # An interrupt's traceback holds this list in a reference cycle. To free a job's thread, the
-                jobs.pop().end()  # garbage collector would run Python code of the thread, which swallows an interrupt.
+            # An interrupt's traceback keeps this list in a reference cycle, so the list must not keep a job. Otherwise
+            # the garbage collector would free the job's thread. Python code runs then, in which an interrupt is lost.
+            while jobs:
+                jobs.pop().end()
 
     def has(self, id: str) -> bool:
         """Whether there is a job with this id."""

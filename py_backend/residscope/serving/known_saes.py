@@ -33,7 +33,8 @@ class KnownSaes:
 
     def listed(self, view: CacheView) -> list[KnownSae]:
         """Return the names of the SAEs, of the activations that they reconstruct, and the SAEs' states."""
-        # A cell may train an SAE. Its state is compared again after the cell, so that no view asks again and again.
+        # A cell may be training an SAE. So SAEs are compared only between cells. Otherwise the views would send their
+        # requests again after each training step.
         is_compared = not is_cell_on_other_thread()
         return [
             KnownSae(name, site_name(sae)[:MOST_OF_NAME], state_of(_parts(sae)[-1], is_compared=is_compared))

@@ -89,9 +89,9 @@ class SteppedRun(Generic[R]):
         self._is_cancelled = True
 
     def go_on(self) -> None:
-        """Continue after a stop that a view was told about.
+        """Continue a stopped run, if a view was told that it stopped.
 
-        Stay stopped if no view was told yet, as after an interrupt.
+        After an interrupt, no view was told yet. Then the run stays stopped, and the reply says so.
         """
         if self.state == "stopped" and self._is_told:
             self.state, self._is_cancelled, self._is_told = "waiting", False, False

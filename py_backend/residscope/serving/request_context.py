@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ONE_ANSWER = (
-    "Two runs are compared by one answer for both, but here each position has its own, the token that came next: name "
-    "a token as the target, or end the comparison."
+    "Two runs are compared by one answer for both. Here each position has its own answer, the token that came next: "
+    "name a token as the target, or end the comparison."
 )
 
 NO_OWN_MAP = (
@@ -69,7 +69,7 @@ class RequestContext:
     Attributes:
         targets: Resolves targets for this cache.
         logits: The model's output, if it was given.
-        lens: The maps of the stream to its end, if they were given.
+        lens: The maps from points of the stream to its end, if they were given.
     """
 
     targets: Targets
@@ -82,7 +82,7 @@ class RequestContext:
         return self.targets.view
 
     def lens_of(self, transport: Transport) -> LensMaps | None:
-        """Return the maps of the stream to its end. None for the plain lens.
+        """Return the maps from points of the stream to its end. None for the plain lens.
 
         Raises:
             ResidscopeError: If no maps were given.
@@ -112,7 +112,7 @@ class RequestContext:
         return self.view.memo.once(key, lambda: at_position(self.targets, resolved, where, self.logits, prompt)), where
 
     def stream_target(self, target: Target, position: Position = "last", prompt: int | None = None) -> StreamTarget:
-        """Return the target, read from the stream. Layers are compared with the stream at `position`."""
+        """Return the target as it is read from the stream, at `position`."""
         return StreamTarget(self.targets, *self.asked(target, position, prompt))
 
     def decomposed(

@@ -79,7 +79,7 @@ def of_two(
         return in_torch_context(view.stream.device, lambda: make(second))
 
     # An id of the other cache's present state. It is kept in that cache's memo, which is emptied when the cache
-    # changes: the cache then gets a new id, and replies whose keys have the old one are never used again.
+    # changes. The changed cache gets a new id, so a reply for its former state is never used again.
     state: str = other.memo[0].once(("state",), lambda: uuid4().hex)
     return kept(state, lambda: steady(lambda quick: other.compare(cache, model, quick=quick), work, other))
 

@@ -1,8 +1,8 @@
 """Turns: moments in which the user's model may be run for a view, on the kernel's main thread, between two cells.
 
 A run is made in many short turns, so that the user's next cell never waits long. A turn is only given while no cell is
-running. Either the kernel runs a silent request, which it has queued among the cells (`take`). Or a view's request is
-answered, and the host knows that no cell is running (`granted`). Nothing else runs a model for a view.
+running. There are two kinds of turns: a silent request that the kernel has queued among the cells (`take`), and the
+answer to a view's request, if the host knows that no cell is running (`granted`). Nothing else runs a model for a view.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class TrackedCache:
 
     @property
     def memo(self) -> tuple[Memo, Memo]:
-        """Two memos: results for the present state of cache, weights and settings, and values from the modules.
+        """Two memos: results for the present state of cache, weights and settings; and values read from the modules.
 
         If PyTorch does not count the changes of all activations and weights, the first memo is new and empty each time.
         If the weights or the settings cannot be tracked, both memos are new and empty each time.
@@ -115,8 +115,8 @@ class TrackedCache:
         Args:
             cache: The cache.
             model: The model, if it is not `cache.model`.
-            seen: The states of models that were already compared for the same list of caches, by address. This
-                dictionary is extended.
+            seen: The states of the models that were already compared for this list of caches, by the model's address.
+                This model is added.
             quick: Whether to compare only the counters, because the values have just been compared.
         """
         with _lock:

@@ -84,7 +84,7 @@ def kind_of(cls: type) -> Kind:
         known = _classify(cls)
 
         def forget(_gone: object, key: int = key, registers: tuple[dict[int, Any], ...] = (KINDS, _classes)) -> None:
-            for register in registers:  # an argument, because Python clears the variables of modules when it ends
+            for register in registers:  # not the module's variables, because Python clears them when it ends
                 register.pop(key, None)
 
         _classes[key] = weakref.ref(cls, forget)
@@ -98,7 +98,8 @@ def _classify(cls: type) -> Kind:
         if any(b is base for b in bases):
             return Kind(base=base)
     own = [(b, class_dict(b)) for b in bases]
-    # A property of a class may hide the real `__dict__`. Classes written in C (functions, modules) do not count here.
+    # A property may hide the real `__dict__`, so the class that gives it is searched. Classes written in C, such as
+    # functions and modules, are left out.
     owner = next((b for b, attributes in own if _gives_a_dictionary(b, attributes)), None)
     slots = tuple((weakref.ref(b), names) for b, attributes in own if (names := _slots(b, attributes)))
     if (owner is None and not slots) or any(b is type for b in bases):

@@ -53,9 +53,9 @@ class ReadNextTokens(Request, frozen=True, tag="next-tokens"):
     The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
-    the heads have no separate outputs, or if it would be larger than 1 MB (then `MapPositions` has single heads). If
-    `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. A number is NaN where no
-    token follows, in layers or heads without a value, and if it is the rank in a mean over prompts.
+    the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
+    heads). If `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. Numbers are NaN
+    where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN.
     """
 
     takes_long = "large caches"
@@ -98,7 +98,7 @@ class TokenValue(msgspec.Struct, frozen=True):
 
 
 class ReadHeadTokens(Request, frozen=True, tag="head-tokens"):
-    """The tokens whose logits a head's output at a position raises and lowers most, and the same for one source alone.
+    """The tokens whose logits a head raises and lowers most: by its output at a position, and from one source alone.
 
     `source=None` means the source with the most attention from this position.
     """

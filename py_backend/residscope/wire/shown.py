@@ -42,8 +42,8 @@ class Step(msgspec.Struct, frozen=True):
 class Feeds(msgspec.Struct, frozen=True):
     """A colouring of the head map: what each earlier head adds to an input of one head that reads one source.
 
-    `by` is this input: the head's query or key (values add up to its attention score), or its value (values add up to
-    its source contribution).
+    `by` is this input. What all components add to the head's query or key sums to its attention score. What they add to
+    its value sums to its source contribution.
     """
 
     layer: Number

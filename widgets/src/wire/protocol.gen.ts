@@ -429,9 +429,9 @@ export interface ReadTokenLens {
  *     The target has each position's own next token. The buffers of the reply are float32. Buffer 0 is [position], the
  *     natural logarithm of the token's probability. Buffer 1 is [position], its rank (1 is the likeliest). Buffer 2 is
  *     [layer × position], what each layer adds. Buffer 3 is [layer × head × position], what each head adds. It is empty if
- *     the heads have no separate outputs, or if it would be larger than 1 MB (then `MapPositions` has single heads). If
- *     `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. A number is NaN where no
- *     token follows, in layers or heads without a value, and if it is the rank in a mean over prompts.
+ *     the heads have no separate outputs, or if it would be larger than 1 MB (`MapPositions` then has the values of some
+ *     heads). If `neurons` are named (`"L5N123"`), buffer 2 is [neuron × position], and buffer 3 is empty. Numbers are NaN
+ *     where no token follows, and in layers or heads without a value. In a mean over prompts, all ranks are NaN.
  */
 export interface ReadNextTokens {
   kind: "next-tokens";
@@ -469,7 +469,7 @@ export interface ReadPairs {
   padding?: "found" | "none";
 }
 /**
- * The tokens whose logits a head's output at a position raises and lowers most, and the same for one source alone.
+ * The tokens whose logits a head raises and lowers most: by its output at a position, and from one source alone.
  *
  *     `source=None` means the source with the most attention from this position.
  */
@@ -707,8 +707,8 @@ export interface Step {
 /**
  * A colouring of the head map: what each earlier head adds to an input of one head that reads one source.
  *
- *     `by` is this input: the head's query or key (values add up to its attention score), or its value (values add up to
- *     its source contribution).
+ *     `by` is this input. What all components add to the head's query or key sums to its attention score. What they add to
+ *     its value sums to its source contribution.
  */
 export interface Feeds {
   layer: number;
@@ -1537,4 +1537,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "b00754f81f8f";
+export const WIRE = "47840a4e9f23";
