@@ -90,13 +90,13 @@ def case(name: str, model: Any = None) -> Case:
     def directions() -> Any:
         pairs = torch.as_tensor(asked[0]).reshape(-1, 2)
         found = model.tokens_to_residual_directions(pairs)
-        return (found[:, 0] - found[:, 1]) * model.ln_final.weight
+        return (found[:, 0] - found[:, 1]).to(model.cfg.dtype) * model.ln_final.weight
 
     def heads() -> Any:
         own = type(cache)(dict(cache.cache_dict), model)  # a copy, because TransformerLens adds `hook_result`
         stack = own.stack_head_results(layer=-1, **where)
         stack = own.apply_ln_to_stack(stack, layer=-1, **where)
-        return torch.einsum("c b ... d, b d -> c b ...", stack, directions())
+        return torch.einsum("c b ... d, b d -> c b ...", stack.float(), directions().float())
 
     def neurons() -> Any:
         own = type(cache)(dict(cache.cache_dict), model)
