@@ -187,7 +187,9 @@ export interface FeatureInput {
   offset: number;
 }
 /**
- * A head of a path, and the source that it reads. None (only in Python, for the last head): all sources.
+ * A head of a path, and the source that it reads.
+ *
+ *     If `source` is None (only in Python, for the last head), the head reads all sources.
  */
 export interface Through {
   layer: number;
@@ -1537,4 +1539,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "47840a4e9f23";
+export const WIRE = "a87b40d51693";
