@@ -1,9 +1,9 @@
 """Maps of the residual stream to its end, for the logit lens: tuned lens, Jacobian lens, or your own.
 
 A tuned lens (Belrose et al. 2023) reads h + A h + b in place of the stream h before a layer: its translators are
-*added*. A Jacobian lens (Gurnee et al. 2026) reads J h in place of the stream h after a layer. Both then read the
-result as the logit lens reads the end of the stream. Matrices alone do not show whether they
-are added to the stream, and to which points they belong. So both are options, and a note says what was used.
+*added*. A Jacobian lens (Gurnee et al. 2026) reads J h in place of the stream h after a layer. In both, the result is
+then read as the logit lens reads the end of the stream. Matrices alone do not show whether they are added to the
+stream, and to which points they belong. So both are options, and a note says what was used.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class StreamMaps:
 
     Attributes:
         view: The cache.
-        maps: The map of each point, in the order of the stream; None if the stream is read as it is there. A point
-            that is not here cannot be read.
+        maps: The map of each point, in the order of the stream. None: the stream is read unchanged. A point that is
+            not in `maps` cannot be read.
         adds: Whether maps are added to the stream.
         name: The name of these maps. May be empty.
         key: Stands for these maps in keys of memoised results.
@@ -189,8 +189,8 @@ class StreamMaps:
         if point not in self.maps:
             raise ResidscopeError(
                 "lens",
-                f"`lens=` has no map for the point `{point.label}`, but for {self._points()}. Ask for other points, or "
-                "leave `lens=` out.",
+                f"`lens=` has no map for the point `{point.label}`. With this lens only {self._points()} can be read. "
+                "Ask for other points, or leave `lens=` out.",
             )
         found = self.maps[point]
         if found is None:

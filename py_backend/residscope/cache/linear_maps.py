@@ -80,7 +80,7 @@ def linear_map_of(module: object, view: CacheView, width: int | None = None) -> 
 
     Args:
         module: The layer, or the bridge's component for it.
-        view: The cache. The layer is called in the cache's precision, or in another one if the layer refuses this one.
+        view: The cache. The layer is called in the cache's precision. If it refuses that, another one is used.
         width: The layer's input width, if the layer does not declare it.
 
     Raises:

@@ -164,13 +164,13 @@ def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
 def _found(
     view: CacheView, layer: int, part: Literal["attn", "mlp"], inputs: tuple[str, ...], candidates: list[Point]
 ) -> Point:
-    """The first candidate that gives the sublayer's cached input. The first candidate if none does."""
+    """The first candidate that gives the sublayer's cached input. If none does, the first candidate."""
     run = view.root
     return run.memo.once(("point", part, layer), lambda: _decided(run, layer, inputs, candidates))
 
 
 _SOME = 16
-"""At most this many rows are all compared. Of more rows, at least this many and fewer than twice as many are."""
+"""At least this many rows are compared, and fewer than twice as many. If there are fewer rows, all are compared."""
 
 
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:
