@@ -65,7 +65,8 @@ class LatentValues(NamedTuple):
 class NeuronMap(NamedTuple):
     """A number that a neuron computes from the MLP's input y: y · weight + bias.
 
-    It is the input of the nonlinearity or, in a gated MLP, also the factor of the nonlinearity's output.
+    This number is the input of the nonlinearity. In a gated MLP, it may also be the factor that multiplies the
+    nonlinearity's output.
 
     Attributes:
         weight: The weight.

@@ -10,7 +10,8 @@ All other code takes the first and the last real token of each prompt from here.
    - Trailing padding: each padding token attends to no padding token (also not to itself), or to several tokens
      equally. The first padding token attends to the last real token. A sliding window does not cause such zeros.
    - Very small attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each
-     head of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
+     head of each layer. If this rounding could explain the zeros that look like a mask, they are no evidence, and a
+     note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens
      are real from their first to their last position.
 3. The padding token at the start or end of a prompt.
@@ -29,8 +30,8 @@ All other code takes the first and the last real token of each prompt from here.
      copies; if TransformerLens adds no BOS; or if no prompt is padded at its end, and the tokenizer pads on the left
      or the padding token is not the end of text.
 4. Other repeated tokens.
-   - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set. Two or more
-     BOS tokens at the start also follow rule 3, if the prompts begin with different numbers of BOS tokens.
+   - Two or more end-of-text tokens at the end follow rule 3, even if the tokenizer has another padding token, or none.
+     Two or more BOS tokens at the start also follow rule 3, if the prompts begin with different numbers of BOS tokens.
    - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at
      least three tokens (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
    - The copies of one token before the BOS of some prompts are padding if all other prompts begin with BOS.
@@ -105,7 +106,7 @@ class Padding:
 
 
 def padding(view: CacheView) -> Padding:
-    """Return the padding of this cache. There is none if it counts as real by the user's choice."""
+    """Return the padding of this cache. If the user chose to treat padding as real, no position is padding."""
     if view.part_of is not None:
         whole, prompts = view.part_of
         return padding(whole).of(prompts)

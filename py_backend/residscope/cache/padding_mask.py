@@ -37,7 +37,7 @@ class ShownMask:
 
     Attributes:
         spans: The first and the last token of each prompt that this mask does not mask.
-        is_certain: False if there may be no mask: attention to the tokens outside the spans may be 0 only by rounding.
+        is_certain: False if attention to the tokens outside the spans may be 0 because of rounding, without a mask.
     """
 
     spans: Spans

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def find_rule(reader: HeadReader) -> Rule:
-    """Find the rule of a head. Rules that other heads of this model follow are tried first."""
+    """Find the rule of a head. The kinds of rules that other heads of this model follow are tried first."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)
@@ -71,14 +71,13 @@ _BELOW_CAP, _ENOUGH = 1e-2, 4
 needed."""
 
 
-_SOURCES = 48
-
-
-_DESTINATIONS = 8
+_SOURCES, _DESTINATIONS = 48, 8
+"""Rules are tried on at most `_DESTINATIONS` destinations of each prompt. The sources are at most `_SOURCES` evenly
+spread positions, and the destinations themselves."""
 
 
 def _all(reader: HeadReader) -> Iterator[Kind]:
-    """Yield all rules that the cache and the modules allow, the usual ones first."""
+    """Yield all kinds of rules that the cache and the modules allow, the usual ones first."""
     attention = reader.view.model.blocks[reader.layer].attn
     bridged = all(norm_module(attention, side) is not None for side in ("q", "k"))
     plain = [NormKind("before"), NormKind("after")] * bridged + [NormKind()]

@@ -88,7 +88,7 @@ def final_vectors(
         return view.rows(name, positions)
     norm = Norm.of(module, view)
     normalized, final = "ln_final.hook_normalized", f"blocks.{view.n_layers - 1}.hook_resid_post"
-    is_held = view.has(normalized) and not hasattr(module, "weight")  # of a `HookedTransformer`
+    is_held = view.has(normalized) and not hasattr(module, "weight")  # only a bridge's norm has `weight`
     if is_held and norm.weight is None:
         return view.rows(normalized, positions)
     if view.has(final):
