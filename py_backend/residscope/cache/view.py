@@ -1,7 +1,7 @@
 """A read-only view of one `ActivationCache`: its activations, shapes, tokens and layers.
 
-The classes of cache and model are not checked, because TransformerLens 4 has no `HookedTransformer`. But its models
-have attributes and activations of the same names. The user's cache is never changed or moved.
+The classes of cache and model are not checked: they differ between versions of TransformerLens, but their attributes
+and activations have the same names. The user's cache is never changed or moved.
 """
 
 from __future__ import annotations

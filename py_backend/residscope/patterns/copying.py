@@ -146,7 +146,7 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
             continue
         W_V, W_O = (weight.to(W_UE) for weight in weights)
         final = Norm.of(getattr(view.model, "ln_final", None), view)
-        small = (_scaled(final, W_O) @ W_UE @ W_V).double().cpu()
+        small = (_scaled(final, W_O) @ W_UE @ W_V).cpu().double()
         if not bool(small.isfinite().all()):
             raise ResidscopeError("not-finite", f"The weights of layer {layer} hold NaN or infinity.")
         eigenvalues = torch.linalg.eigvals(small)
