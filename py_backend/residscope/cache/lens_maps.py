@@ -38,17 +38,17 @@ class LensMaps:
     A plain list as `lens=` means `LensMaps(list)`.
 
     Attributes:
-        maps: One map for each layer. A map is a matrix A `[d_model, d_model]` (rows are the output, as in
-            `torch.nn.Linear`), a pair `(A, b)` with b `[d_model]`, a `torch.nn.Linear`, or another object with
-            `.weight` and `.bias`. None leaves the stream as it is. `maps` is a list, a tensor
-            `[layer, d_model, d_model]`, a dictionary from layers to maps (other layers are left out), or a `TunedLens`
-            of the package tuned-lens.
+        maps: One map for each layer: a list, a tensor `[layer, d_model, d_model]`, a `TunedLens` of the package
+            tuned-lens, or a dictionary from layers to maps. Layers that are not in the dictionary are left out. A map
+            is a matrix A `[d_model, d_model]`, a pair `(A, b)` with b `[d_model]`, a `torch.nn.Linear`, or another
+            object with `.weight` and `.bias`. The rows of A are the output, as in `torch.nn.Linear`. None leaves the
+            stream as it is.
         at: `"pre"`: map i is for the stream before layer i, as in tuned-lens. With n_layers maps, the end of the stream
             stays as it is. With n_layers + 1 maps, the last one is for the end of the stream. `"post"`: map i is for
             the stream after layer i, as in a Jacobian lens, and the stream before layer 0 is left out. With n_layers
             maps, the last one is for the end of the stream. With n_layers - 1 maps, the end stays as it is.
         adds: Whether a map is added to the stream (h + A h + b, as in tuned-lens) or replaces it (A h + b). By default
-            objects with `.weight` are added, and matrices and pairs replace.
+            objects with `.weight` are added, and matrices and pairs replace the stream.
         name: A name for messages and views, such as `"tuned lens"`.
     """
 

@@ -18,10 +18,10 @@ All other code takes the first and the last real token of each prompt from here.
    - If the padding token is neither the end of text nor BOS, all its copies are padding. Exception: if it is an
      ordinary token and every prompt ends (or begins) with exactly one copy, this copy is real.
    - If the padding token is also the end of text, copies at the end of prompts are counted. If some prompt ends without
-     a copy, all copies are padding. If every prompt ends with a copy, and some prompt with exactly one, the first copy
-     in each prompt is that prompt's own end of text. If every prompt ends with two or more copies, all copies are
-     padding. If the tokenizer adds an end of text, the first copy in each prompt is real in this case, too. Exception:
-     if some prompt begins with padding, and no prompt ends with more than one copy, all these copies are real.
+     a copy, all copies are padding. If every prompt ends with a copy, and some prompt with only one, the first copy in
+     each prompt is its own end of text. If every prompt ends with two or more copies, all copies are padding; but if
+     the tokenizer adds an end of text, the first copy in each prompt is real. Exception: if some prompt begins with
+     padding, and no prompt ends with more than one copy, all these copies are real.
    - If the padding token is also BOS, copies at the start of prompts are counted. If some prompt begins without a copy,
      all copies are padding. If every prompt begins with exactly two copies, BOS was added twice, and both are real. If
      every prompt begins with exactly one copy, it is the BOS that TransformerLens adds. In all other cases the last
@@ -32,8 +32,9 @@ All other code takes the first and the last real token of each prompt from here.
 4. Other repeated tokens.
    - Two or more end-of-text tokens at the end follow rule 3, even if the tokenizer has another padding token, or none.
      Two or more BOS tokens at the start also follow rule 3, if the prompts begin with different numbers of BOS tokens.
-   - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at
-     least three tokens (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
+   - Any other token is padding under three conditions. Prompts end (or begin) with runs of it that differ in length.
+     The longest run has at least three tokens, or two if the token is 0 (with which `pad_sequence` pads). The token
+     occurs nowhere else.
    - The copies of one token before the BOS of some prompts are padding if all other prompts begin with BOS.
    - If the evidence is weaker, the tokens are treated as real, with a note that they could be padding. For a single
      token the note needs further evidence (`_single` in `padding_tokens`), because most prompts of equal length were

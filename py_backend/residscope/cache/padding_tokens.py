@@ -149,10 +149,10 @@ def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | N
 def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, at_end: bool) -> Evidence:
     """Return the evidence that a single token at this end of some prompts, but not of all, could be padding.
 
-    A token could be padding if it is 0 (with which `pad_sequence` pads), if it is a special token, or if it is a sign
-    such as a full stop where other prompts have a word. At the end of prompts, a token could also be padding if three
-    conditions hold: it occurs nowhere else; it does not begin a word; and the token before it is the last token of
-    another prompt, or differs between prompts.
+    A token could be padding if it is 0 (with which `pad_sequence` pads) or a special token. It could also be padding if
+    it is a sign, such as a full stop, where other prompts have a word. At the end of prompts, any token could be
+    padding under three conditions: it occurs nowhere else; it does not begin a word; and the token before it is the
+    last token of another prompt, or differs between prompts.
     """
     ends = [row[0] for row in inwards]
     counts = Counter(ends)

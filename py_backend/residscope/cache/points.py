@@ -1,9 +1,9 @@
 """Points of the residual stream, and the norms through which they are read.
 
-A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
-c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
-sublayers. If the cache holds the sublayer's input, we choose the point and the norm that give this input. If no point
-gives it, or if the input was not cached, the model's modules and configuration decide.
+A sublayer reads y = (x − mean(x)) / s ⊙ w + c. Here x is the stream at a point, and s, w and c are the scale, the
+weight and the bias of a norm. RMSNorm subtracts no mean. In some models a sublayer reads x unchanged, because the
+norms come after the sublayers. If the cache holds the sublayer's input, we choose the point and the norm that give
+this input. If no point gives it, or if the input was not cached, the model's modules and configuration decide.
 """
 
 from __future__ import annotations
