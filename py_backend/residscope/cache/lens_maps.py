@@ -264,9 +264,10 @@ class StreamMaps:
             return []
         used, other = (sum(part) / len(gaps) / length for part in zip(*gaps, strict=True))
         return [
-            f"Is it the right convention? With {self.formula}, the last maps miss the end of the stream by {used:.2g} "
-            f"of its length, but with {'A h' if self.adds else 'h + A h'}{' + b' if '+ b' in self.formula else ''} by "
-            f"only {other:.2g}. If that is meant: `residscope.LensMaps(maps, adds={not self.adds})`."
+            f"Is this the right convention? With {self.formula}, the last maps differ from the end of the stream by "
+            f"{used:.2g} of its length. With {'A h' if self.adds else 'h + A h'}"
+            f"{' + b' if '+ b' in self.formula else ''} they differ by only {other:.2g}. If you mean this: "
+            f"`residscope.LensMaps(maps, adds={not self.adds})`."
         ]
 
 

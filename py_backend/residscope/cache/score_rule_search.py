@@ -53,10 +53,10 @@ def find_rule(reader: HeadReader) -> Rule:
             )
         raise ResidscopeError(
             "attention",
-            f"The scores of L{reader.layer}H{reader.head} follow none of the rules that Residscope knows (norms, "
-            f"rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
-            f"{0.0 if best is None else best.error:.2g}), so they cannot be attributed. Patterns, and contributions to "
-            "logits, can be shown.",
+            f"The scores of L{reader.layer}H{reader.head} follow none of the rules that Residscope knows (smallest "
+            f"error {0.0 if best is None else best.error:.2g}), so they cannot be attributed. It knows norms, "
+            "rotations, ALiBi and soft-caps, but no table of biases by distance, as in T5. Patterns, and contributions "
+            "to logits, can be shown.",
         )
     memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
     return best
