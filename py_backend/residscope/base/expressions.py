@@ -1,7 +1,7 @@
 """Python expressions for the user's objects: `cache`, `runs["clean"]`, `model.cache`.
 
-A key of a namespace, of a dictionary, or of an object's `__dict__` may be a text that is no Python name. So a path is
-accepted only if Python parses its expression back to the same path.
+Names of variables and attributes are keys of dictionaries, so they may be texts that are not Python names. A path is
+therefore accepted only if Python parses its expression back to the same path.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from residscope.base.look import MARKS
 
-_MOST_MARKS = 4
-_LONGEST_CHARACTER = 16
-_READ_PER_CHARACTER = 32
+_MOST_MARKS = 4  # combining marks on one letter
+_LONGEST_CHARACTER = 16  # code points that a reader counts as one character
+_READ_PER_CHARACTER = 32  # code points that `cut` reads for each character it may show
 _ISOLATE, _END = "\u2068", "\u2069"
 _LINE_MARKS = str.maketrans({end: MARKS[end] for end in "\n\r\t"})
 _BLACK_FLAG = "\U0001f3f4"

@@ -37,7 +37,7 @@ def importing(package: str, what: str, install: str) -> Generator[None, None, No
 
 
 def is_missing(error: BaseException, package: str) -> bool:
-    """Return whether an import failed because the package is missing, not one of its submodules or dependencies."""
+    """Return whether an import failed because the package itself is missing, not a submodule or a dependency."""
     return isinstance(error, ModuleNotFoundError) and error.name == package.lower()
 
 

@@ -1,7 +1,7 @@
 """Calls the methods of a user's SAE on a copy of the SAE, so that the user's SAE is never changed.
 
 Some SAEs store values in their attributes or buffers while they run, such as the scale of their input. A cell of the
-user may train the SAE at the same time. So nothing can be set back afterwards: that would undo what the cell has done.
+user may train the SAE at the same time. So values cannot be restored afterwards: this would undo the cell's work.
 """
 
 from __future__ import annotations

@@ -314,7 +314,7 @@ class HeadReader:
 
 
 def smallest_attention(kind: object) -> float:
-    """The limit up to which attention of this dtype is too small for a useful logarithm."""
+    """Attention of this dtype that is not larger than this value is too small for a useful logarithm."""
     import torch
 
     return 6e-5 if kind is torch.float16 else 1e-30

@@ -65,7 +65,8 @@ class LatentValues(NamedTuple):
 class NeuronMap(NamedTuple):
     """A number that a neuron computes from the MLP's input y: y · weight + bias.
 
-    It is the input of the nonlinearity or, in a gated MLP, also the factor of the nonlinearity's output.
+    This number is the input of the nonlinearity. In a gated MLP, it may also be the factor that multiplies the
+    nonlinearity's output.
 
     Attributes:
         weight: The weight.
@@ -108,8 +109,8 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
     if matrix is None or not is_map or (bias is not None and len(bias) != len(matrix)):
         raise ResidscopeError(
             "head-inputs",
-            f"The values of layer {layer} are not one linear map of what attention reads (as in latent attention, or "
-            "if layers share values): the outputs of earlier components cannot be followed through the values.",
+            f"The values of layer {layer} are not one linear map of what attention reads, so the outputs of earlier "
+            "components cannot be followed through them. Reasons may be latent attention, or layers that share values.",
         )
     return ValueMap(matrix, bias)
 

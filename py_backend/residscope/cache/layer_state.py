@@ -138,7 +138,7 @@ class _Watched(NamedTuple):
     Attributes:
         module: A weak reference to the module.
         place: The module's path.
-        whole: Whether all attributes are compared if the module's class is not a known one.
+        whole: Whether all attributes are compared. This is ignored if the module's class is in `_plain()`.
         names: The attributes that are always compared.
     """
 
@@ -162,7 +162,7 @@ class _Watched(NamedTuple):
 class _Compared:
     """What a call of `Layers.state` read from the modules.
 
-    A later call reads only the modules in `others` again. For all other modules, `matches` is enough.
+    A later call reads only the modules in `others` again. For all other modules, `matches` compares what was read.
     Classes and plain values (`SCALARS`) are kept in memory, but no other objects of the user.
 
     Attributes:

@@ -199,7 +199,8 @@ class _Kind(NamedTuple):
     """The shape of activations whose names have the same ending.
 
     Attributes:
-        order: How reliable the shape is. If activations contradict each other, the one with the lowest order decides.
+        order: 0 for the most reliable shape. If activations contradict each other, the one with the lowest order
+            decides.
         axes: The number of axes, including the axis of prompts. None if it differs between models.
         position: The axis of positions.
     """

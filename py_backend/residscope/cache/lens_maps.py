@@ -1,9 +1,9 @@
 """Maps of the residual stream to its end, for the logit lens: tuned lens, Jacobian lens, or your own.
 
 A tuned lens (Belrose et al. 2023) reads h + A h + b in place of the stream h before a layer: its translators are
-*added*. A Jacobian lens (Gurnee et al. 2026) reads J h in place of the stream h after a layer. Both then read the
-result as the logit lens reads the end of the stream. Matrices alone do not show whether they
-are added to the stream, and to which points they belong. So both are options, and a note says what was used.
+*added*. A Jacobian lens (Gurnee et al. 2026) reads J h in place of the stream h after a layer. In both, the result is
+then read as the logit lens reads the end of the stream. Matrices alone do not show whether they are added to the
+stream, and to which points they belong. So both are options, and a note says what was used.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class LensMaps:
     A plain list as `lens=` means `LensMaps(list)`.
 
     Attributes:
-        maps: One map for each layer. A map is a matrix A `[d_model, d_model]` (rows are the output, as in
-            `torch.nn.Linear`), a pair `(A, b)` with b `[d_model]`, a `torch.nn.Linear`, or another object with
-            `.weight` and `.bias`. None leaves the stream as it is. `maps` is a list, a tensor
-            `[layer, d_model, d_model]`, a dictionary from layers to maps (other layers are left out), or a `TunedLens`
-            of the package tuned-lens.
+        maps: One map for each layer: a list, a tensor `[layer, d_model, d_model]`, a `TunedLens` of the package
+            tuned-lens, or a dictionary from layers to maps. Layers that are not in the dictionary are left out. A map
+            is a matrix A `[d_model, d_model]`, a pair `(A, b)` with b `[d_model]`, a `torch.nn.Linear`, or another
+            object with `.weight` and `.bias`. The rows of A are the output, as in `torch.nn.Linear`. None leaves the
+            stream as it is.
         at: `"pre"`: map i is for the stream before layer i, as in tuned-lens. With n_layers maps, the end of the stream
             stays as it is. With n_layers + 1 maps, the last one is for the end of the stream. `"post"`: map i is for
             the stream after layer i, as in a Jacobian lens, and the stream before layer 0 is left out. With n_layers
             maps, the last one is for the end of the stream. With n_layers - 1 maps, the end stays as it is.
         adds: Whether a map is added to the stream (h + A h + b, as in tuned-lens) or replaces it (A h + b). By default
-            objects with `.weight` are added, and matrices and pairs replace.
+            objects with `.weight` are added, and matrices and pairs replace the stream.
         name: A name for messages and views, such as `"tuned lens"`.
     """
 
@@ -163,8 +163,8 @@ class StreamMaps:
 
     Attributes:
         view: The cache.
-        maps: The map of each point, in the order of the stream; None if the stream is read as it is there. A point
-            that is not here cannot be read.
+        maps: The map of each point, in the order of the stream. None: the stream is read unchanged. A point that is
+            not in `maps` cannot be read.
         adds: Whether maps are added to the stream.
         name: The name of these maps. May be empty.
         key: Stands for these maps in keys of memoised results.
@@ -189,8 +189,8 @@ class StreamMaps:
         if point not in self.maps:
             raise ResidscopeError(
                 "lens",
-                f"`lens=` has no map for the point `{point.label}`, but for {self._points()}. Ask for other points, or "
-                "leave `lens=` out.",
+                f"`lens=` has no map for the point `{point.label}`. With this lens only {self._points()} can be read. "
+                "Ask for other points, or leave `lens=` out.",
             )
         found = self.maps[point]
         if found is None:
@@ -264,9 +264,10 @@ class StreamMaps:
             return []
         used, other = (sum(part) / len(gaps) / length for part in zip(*gaps, strict=True))
         return [
-            f"Is it the right convention? With {self.formula}, the last maps miss the end of the stream by {used:.2g} "
-            f"of its length, but with {'A h' if self.adds else 'h + A h'}{' + b' if '+ b' in self.formula else ''} by "
-            f"only {other:.2g}. If that is meant: `residscope.LensMaps(maps, adds={not self.adds})`."
+            f"Is this the right convention? With {self.formula}, the last maps differ from the end of the stream by "
+            f"{used:.2g} of its length. With {'A h' if self.adds else 'h + A h'}"
+            f"{' + b' if '+ b' in self.formula else ''} they differ by only {other:.2g}. If you mean this: "
+            f"`residscope.LensMaps(maps, adds={not self.adds})`."
         ]
 
 

@@ -1,8 +1,8 @@
 """Finds the linear map that a layer applies. It is not always the layer's `weight`.
 
 An adapter (LoRA) adds to the weight, a quantised layer stores integers and scales, and an offloaded layer keeps the
-weight elsewhere. If the layer's class is not known to compute x @ weight + bias, the map is computed from the layer's
-output for the identity matrix. The outputs for a few test vectors show whether the layer is linear at all.
+weight elsewhere. Some classes of layers are not known to compute x @ weight + bias. Their map is computed from the
+layer's output for the identity matrix. The outputs for a few test vectors show whether the layer is linear at all.
 
 Only a copy of the layer is called, because some layers count calls or store their input, and the user's layers must not
 change. The copy's `forward` is called directly, so that no hook runs.
@@ -80,7 +80,7 @@ def linear_map_of(module: object, view: CacheView, width: int | None = None) -> 
 
     Args:
         module: The layer, or the bridge's component for it.
-        view: The cache. The layer is called in the cache's precision, or in another one if the layer refuses this one.
+        view: The cache. The layer is called in the cache's precision. If it refuses that, another one is used.
         width: The layer's input width, if the layer does not declare it.
 
     Raises:

@@ -95,7 +95,7 @@ def norms_outputs(view: CacheView) -> bool:
     `ln1` is what was added to the stream.
 
     Raises:
-        ResidscopeError: If all this does not decide, because the cache is in float8, which is too coarse.
+        ResidscopeError: If this evidence does not decide, because the cache is in float8, which is too coarse.
     """
     block = view.model.blocks[0]
     if hasattr(block, "ln1_post") or not hasattr(block, "ln1"):

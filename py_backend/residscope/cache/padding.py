@@ -10,17 +10,18 @@ All other code takes the first and the last real token of each prompt from here.
    - Trailing padding: each padding token attends to no padding token (also not to itself), or to several tokens
      equally. The first padding token attends to the last real token. A sliding window does not cause such zeros.
    - Very small attention also rounds to exactly 0. The share of such zeros among the real tokens is counted for each
-     head of each layer. If chance could explain the zeros, they are no evidence, and a note names both explanations.
+     head of each layer. If this rounding could explain the zeros that look like a mask, they are no evidence, and a
+     note names both explanations.
    - If one prompt of the batch shows a mask, the whole batch was run with a mask. Then prompts without masked tokens
      are real from their first to their last position.
 3. The padding token at the start or end of a prompt.
    - If the padding token is neither the end of text nor BOS, all its copies are padding. Exception: if it is an
      ordinary token and every prompt ends (or begins) with exactly one copy, this copy is real.
    - If the padding token is also the end of text, copies at the end of prompts are counted. If some prompt ends without
-     a copy, all copies are padding. If every prompt ends with a copy, and some prompt with exactly one, the first copy
-     in each prompt is that prompt's own end of text. If every prompt ends with two or more copies, all copies are
-     padding. If the tokenizer adds an end of text, the first copy in each prompt is real in this case, too. Exception:
-     if some prompt begins with padding, and no prompt ends with more than one copy, all these copies are real.
+     a copy, all copies are padding. If every prompt ends with a copy, and some prompt with only one, the first copy in
+     each prompt is its own end of text. If every prompt ends with two or more copies, all copies are padding; but if
+     the tokenizer adds an end of text, the first copy in each prompt is real. Exception: if some prompt begins with
+     padding, and no prompt ends with more than one copy, all these copies are real.
    - If the padding token is also BOS, copies at the start of prompts are counted. If some prompt begins without a copy,
      all copies are padding. If every prompt begins with exactly two copies, BOS was added twice, and both are real. If
      every prompt begins with exactly one copy, it is the BOS that TransformerLens adds. In all other cases the last
@@ -29,10 +30,11 @@ All other code takes the first and the last real token of each prompt from here.
      copies; if TransformerLens adds no BOS; or if no prompt is padded at its end, and the tokenizer pads on the left
      or the padding token is not the end of text.
 4. Other repeated tokens.
-   - Two or more end-of-text tokens at the end follow rule 3, even if another padding token or none is set. Two or more
-     BOS tokens at the start also follow rule 3, if the prompts begin with different numbers of BOS tokens.
-   - Any other token is padding if prompts end (or begin) with runs of it that differ in length, the longest run has at
-     least three tokens (two for token 0, with which `pad_sequence` pads), and the token occurs nowhere else.
+   - Two or more end-of-text tokens at the end follow rule 3, even if the tokenizer has another padding token, or none.
+     Two or more BOS tokens at the start also follow rule 3, if the prompts begin with different numbers of BOS tokens.
+   - Any other token is padding under three conditions. Prompts end (or begin) with runs of it that differ in length.
+     The longest run has at least three tokens, or two if the token is 0 (with which `pad_sequence` pads). The token
+     occurs nowhere else.
    - The copies of one token before the BOS of some prompts are padding if all other prompts begin with BOS.
    - If the evidence is weaker, the tokens are treated as real, with a note that they could be padding. For a single
      token the note needs further evidence (`_single` in `padding_tokens`), because most prompts of equal length were
@@ -105,7 +107,7 @@ class Padding:
 
 
 def padding(view: CacheView) -> Padding:
-    """Return the padding of this cache. There is none if it counts as real by the user's choice."""
+    """Return the padding of this cache. If the user chose to treat padding as real, no position is padding."""
     if view.part_of is not None:
         whole, prompts = view.part_of
         return padding(whole).of(prompts)

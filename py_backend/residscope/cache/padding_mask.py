@@ -37,7 +37,7 @@ class ShownMask:
 
     Attributes:
         spans: The first and the last token of each prompt that this mask does not mask.
-        is_certain: False if there may be no mask: attention to the tokens outside the spans may be 0 only by rounding.
+        is_certain: False if attention to the tokens outside the spans may be 0 because of rounding, without a mask.
     """
 
     spans: Spans
@@ -126,9 +126,9 @@ def _one_token(ids: list[int]) -> bool:
 def _chance_of_zeros(patterns: list[Tensor], spans: Spans, reads_itself: list[list[bool]]) -> float:
     """The probability that, without a mask, rounding alone makes the zeros that look like a mask.
 
-    A head's probability is the share of real tokens at which its attention to the token itself (or to the previous
-    token) is exactly 0. Two tokens are added to the count, one with 0 and one without, because few tokens are weak
-    evidence. The heads' probabilities are multiplied. But heads may round to 0 at the same tokens, so the result is at
+    A head's probability is the share of real tokens whose attention to themselves (or to the previous token) is exactly
+    0 in this head. Two tokens are added to the count, one with 0 and one without, because few tokens are weak
+    evidence. The heads' probabilities are multiplied. But heads may round to 0 at the same tokens. So the result is at
     least the share of real tokens that do not attend to themselves in any head.
     """
     places = [(at, q) for at, (first, last) in enumerate(spans) for q in range(first + 1, last + 1)]

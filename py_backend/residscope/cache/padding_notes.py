@@ -111,7 +111,7 @@ def contradiction_note(view: CacheView, spans: Spans, shown: ShownMask | None) -
     (first, last), (shown_first, shown_last) = spans[at], shown.spans[at]
     return [
         "`attention_mask=` differs from the mask that the cached attention shows, in "
-        f"{_prompts(len(affected), view.batch)}: in prompt {at}, the real tokens are positions {first} to {last} "
+        f"{_prompts(len(affected), view.batch)}. In prompt {at}, the real tokens are positions {first} to {last} "
         f"according to `attention_mask=`, but {shown_first} to {shown_last} according to the cached attention. "
         "`attention_mask=` was used."
     ]

@@ -149,10 +149,10 @@ def _before_bos(rows: list[list[int]], runs: list[tuple[int, int]], bos: int | N
 def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, at_end: bool) -> Evidence:
     """Return the evidence that a single token at this end of some prompts, but not of all, could be padding.
 
-    A token could be padding if it is 0 (with which `pad_sequence` pads), if it is a special token, or if it is a sign
-    such as a full stop where other prompts have a word. At the end of prompts, it could also be padding if it occurs
-    nowhere else, does not begin a word, and follows the last token of another prompt, or different tokens in several
-    prompts.
+    A token could be padding if it is 0 (with which `pad_sequence` pads) or a special token. It could also be padding if
+    it is a sign, such as a full stop, where other prompts have a word. At the end of prompts, any token could be
+    padding under three conditions: it occurs nowhere else; it does not begin a word; and the token before it is the
+    last token of another prompt, or differs between prompts.
     """
     ends = [row[0] for row in inwards]
     counts = Counter(ends)
@@ -177,7 +177,7 @@ def _single(inwards: list[list[int]], special: SpecialTokens, text: TextOf, *, a
 
 
 def _follows_ends(token: int, inwards: list[list[int]]) -> bool:
-    """Whether this last token follows the last token of another prompt, or different tokens in several prompts."""
+    """Whether the token before this last token is the last token of another prompt, or differs between prompts."""
     before = {row[1] for row in inwards if row[0] == token}
     return len(before) > 1 or not before.isdisjoint(row[0] for row in inwards if row[0] != token)
 
@@ -202,5 +202,5 @@ def _run(row: list[int]) -> tuple[int, int]:
 
 
 def _lengths(runs: list[tuple[int, int]], token: int, size: int) -> list[int]:
-    """The length of each row's run of this token. 0 if the row begins with another token, or has no other token."""
+    """The length of each row's run of this token. 0 if the row begins with another token, or has only this token."""
     return [count if of == token and count < size else 0 for of, count in runs]

@@ -1,9 +1,9 @@
 """Points of the residual stream, and the norms through which they are read.
 
-A sublayer reads y = (x − mean(x)) / s ⊙ w + c at a point x of the stream, with the scale s, the weight w and the bias
-c of a norm (RMSNorm subtracts no mean). In some models it reads x unchanged, because the norms come after the
-sublayers. If the cache holds the sublayer's input, we choose the point and the norm that give this input. If no point
-gives it, or if the input was not cached, the model's modules and configuration decide.
+A sublayer reads y = (x − mean(x)) / s ⊙ w + c. Here x is the stream at a point, and s, w and c are the scale, the
+weight and the bias of a norm. RMSNorm subtracts no mean. In some models a sublayer reads x unchanged, because the
+norms come after the sublayers. If the cache holds the sublayer's input, we choose the point and the norm that give
+this input. If no point gives it, or if the input was not cached, the model's modules and configuration decide.
 """
 
 from __future__ import annotations
@@ -164,13 +164,13 @@ def _norms_of(view: CacheView, layer: int, name: str) -> list[str]:
 def _found(
     view: CacheView, layer: int, part: Literal["attn", "mlp"], inputs: tuple[str, ...], candidates: list[Point]
 ) -> Point:
-    """The first candidate that gives the sublayer's cached input. The first candidate if none does."""
+    """The first candidate that gives the sublayer's cached input. If none does, the first candidate."""
     run = view.root
     return run.memo.once(("point", part, layer), lambda: _decided(run, layer, inputs, candidates))
 
 
 _SOME = 16
-"""At most this many rows are all compared. Of more rows, at least this many and fewer than twice as many are."""
+"""At least this many rows are compared, and fewer than twice as many. If there are fewer rows, all are compared."""
 
 
 def _decided(view: CacheView, layer: int, inputs: tuple[str, ...], candidates: list[Point]) -> Point:

@@ -49,7 +49,7 @@ class Rotation:
         return self._turned(x, self.sin)
 
     def transpose(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Rotate functionals of rotated vectors back, so that they are functionals of the vectors before rotation."""
+        """Return functionals of rotated vectors as functionals of the vectors before the rotation."""
         return self._turned(x, -self.sin)
 
     def _turned(self, x: Tensor, sin: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class RotationKind:
 
     Attributes:
         table: The key of the table in the result of `tables`.
-        adjacent: Whether neighbouring dimensions are a pair, instead of dimensions half the width apart.
+        adjacent: Whether the two dimensions of a pair are neighbours. If not, they are half the rotated width apart.
         at_end: Whether the last dimensions of the head are rotated instead of the first, if only some are rotated.
         reverse: Whether the angles have the opposite sign.
     """

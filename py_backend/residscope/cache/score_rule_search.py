@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def find_rule(reader: HeadReader) -> Rule:
-    """Find the rule of a head. Rules that other heads of this model follow are tried first."""
+    """Find the rule of a head. The kinds of rules that other heads of this model follow are tried first."""
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)
@@ -53,10 +53,10 @@ def find_rule(reader: HeadReader) -> Rule:
             )
         raise ResidscopeError(
             "attention",
-            f"The scores of L{reader.layer}H{reader.head} follow none of the rules that Residscope knows (norms, "
-            f"rotations, ALiBi, soft-caps, but no table of biases by distance, as in T5; smallest error "
-            f"{0.0 if best is None else best.error:.2g}), so they cannot be attributed. Patterns, and contributions to "
-            "logits, can be shown.",
+            f"The scores of L{reader.layer}H{reader.head} follow none of the rules that Residscope knows (smallest "
+            f"error {0.0 if best is None else best.error:.2g}), so they cannot be attributed. It knows norms, "
+            "rotations, ALiBi and soft-caps, but no table of biases by distance, as in T5. Patterns, and contributions "
+            "to logits, can be shown.",
         )
     memo.put("score rules", value=(best.kind, *(kind for kind in known if kind != best.kind))[:_KNOWN])
     return best
@@ -71,14 +71,13 @@ _BELOW_CAP, _ENOUGH = 1e-2, 4
 needed."""
 
 
-_SOURCES = 48
-
-
-_DESTINATIONS = 8
+_SOURCES, _DESTINATIONS = 48, 8
+"""Rules are tried on at most `_DESTINATIONS` destinations of each prompt. The sources are at most `_SOURCES` evenly
+spread positions, and the destinations themselves."""
 
 
 def _all(reader: HeadReader) -> Iterator[Kind]:
-    """Yield all rules that the cache and the modules allow, the usual ones first."""
+    """Yield all kinds of rules that the cache and the modules allow, the usual ones first."""
     attention = reader.view.model.blocks[reader.layer].attn
     bridged = all(norm_module(attention, side) is not None for side in ("q", "k"))
     plain = [NormKind("before"), NormKind("after")] * bridged + [NormKind()]
@@ -203,8 +202,8 @@ class _Trial:
         a, p, t = (centred(x, known)[known] for x in (products, place, self.truth))
         if len(t) < 4:
             return None
-        system = torch.stack([a, p], 1).double()
-        solution = torch.linalg.lstsq(system, t.double()[:, None]).solution[:, 0].tolist()
+        system = torch.stack([a, p], 1).cpu().double()  # MPS has no float64
+        solution = torch.linalg.lstsq(system, t.cpu().double()[:, None]).solution[:, 0].tolist()
         scale, slope = float(solution[0]), float(solution[1])
         best: Rule | None = None
         for exact in (*_exact(self.reader, scale, self.step), scale):
@@ -246,7 +245,8 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
     """τ, by least squares over differences between sources. If each destination has one source, over the scores."""
     several = bool((known.sum(-1) > 1).any())
     a, b = (centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
-    scale = float((a * b).double().sum() / a.double().pow(2).sum().clamp(min=1e-30))
+    # The CPU computes these sums, because MPS has no float64.
+    scale = float((a * b).cpu().double().sum() / a.cpu().double().pow(2).sum().clamp(min=1e-30))
     for _ in range(12 if cap else 0):  # Gauss-Newton through the soft-cap
         capped = (scale * products / cap).tanh()
         slope = centred(products * (1 - capped.pow(2)), known)
@@ -259,6 +259,7 @@ def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float
 
     Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). Such scores have less or no weight.
     """
+    products, truth, known = (x.cpu() for x in (products, truth, known))  # MPS has no float64
     capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
     weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)
     before, made = cap * capped.atanh(), products.double()

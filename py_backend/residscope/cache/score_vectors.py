@@ -24,7 +24,7 @@ def norm_module(attention: object, side: SideName) -> Any:
 
 
 def tables_of(reader: HeadReader, kind: RotationKind) -> dict[str, tuple[Tensor, Tensor]]:
-    """Cosines and sines that this layer may use (see `tables`), with those of this rotation if the layer has them."""
+    """The rotary tables of this layer (see `tables`), including the table of this rotation if the layer has it."""
     return tables(reader.view, reader.layer, reader.width, kind.table)
 
 

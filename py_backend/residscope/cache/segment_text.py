@@ -27,7 +27,7 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w.-]*)>")
 _THOUGHT = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad")
 _BREAK = re.compile(r"(?P<stop>[.!?…]+|[。！？｡]+)[\"'”’»)\]]*|\n[^\S\n]*\n\s*")
 _NOT_A_STOP = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|Fig|Eq|e\.g|i\.e|cf)|\b[A-Z]|^\s*\d+|\n\s*\d+)$")
-# A match begins at the first of several spaces. To try each of them would take very long for long runs of spaces.
+# The lookbehind allows a match only at the first of several spaces. Without it, long runs of spaces take very long.
 _LINE_BREAK = re.compile(r"(?<![^\S\n])[^\S\n]*\n\s*")
 _LINE_END = re.compile(r"(?:(?<![^\S\n])[^\S\n]*\n)+")
 

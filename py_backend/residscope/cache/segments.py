@@ -188,7 +188,8 @@ def same_segments(segments: Segments | Sequence[Segments]) -> list[Segments]:
     Raises:
         ResidscopeError: If `segments` does not come from `residscope.segments`, or the names differ.
     """
-    given: list[Any] = [segments] if isinstance(segments, Segments) else list(segments or [])
+    several: Any = segments if isinstance(segments, Iterable) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
+    given: list[Any] = [segments] if isinstance(segments, Segments) else list(several)
     if not given or not all(isinstance(each, Segments) for each in given):
         raise ResidscopeError(
             "segments", "`segments` takes what `residscope.segments` returns, or a list of these, one for each prompt."

@@ -59,7 +59,7 @@ class SoftMax:
 
     Attributes:
         scores: The head's scores.
-        sink: The logarithm of the sink, which is added to each sum of exponentials. None without a sink.
+        sink: The logarithm of the sink. The sink itself is added to each sum of exponentials. None without a sink.
     """
 
     scores: HeadScores

@@ -35,7 +35,7 @@ def stored_step(activations: Mapping[str, Tensor]) -> float:
     steps: list[float] = []
     for tensor in [points[0], points[-1]] if points else []:
         flat = tensor.detach().flatten()
-        some = flat[:: max(1, len(flat) // 1024)]
+        some = flat[:: max(1, len(flat) // 1024)].cpu()  # MPS has no float8
         if some.dtype not in (torch.float32, torch.float64) or len(some.unique()) < 32:  # too few values to decide
             return 0.0
         kinds = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)

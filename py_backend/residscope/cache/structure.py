@@ -35,7 +35,7 @@ class Structure:
         view: The cache.
         whole: Layers that add something other than their sublayers' outputs. Each such layer is one row: the stream
             after the layer minus the stream before it.
-        entered: Whether the row `embed` is the stream that enters layer 0 instead of `hook_embed`.
+        entered: Whether the row `embed` is the stream before layer 0, not `hook_embed`.
         unsplit_attn: Layers whose heads do not add up to the attention's output. The output is then one row.
         unsplit_mlp: Layers whose neurons do not add up to the MLP's output. The output is then one row.
         point: The place of the stream where the target is read. Only components before this place have rows.
@@ -50,7 +50,7 @@ class Structure:
 
     @property
     def layers(self) -> int:
-        """The number of layers before the point. At a `mid` point, the MLP of the last of these layers is after it."""
+        """The number of layers before the point. At a `mid` point, the MLP of the last layer comes after the point."""
         layer = self.point.layer
         return self.view.n_layers if layer is None else layer + (self.point.kind == "mid")
 
@@ -83,7 +83,7 @@ class Structure:
 
     @property
     def read_where_it_enters(self) -> bool:
-        """Whether `embed` is the stream before layer 0: embeddings have another width, or are not all cached."""
+        """Whether `embed` is the stream before layer 0, because embeddings have another width or are not all cached."""
         if self.projects_embeddings:
             return True
         names = ["hook_embed"] + ["hook_pos_embed"] * (
@@ -120,7 +120,7 @@ class Structure:
         return pieces
 
     def cached(self, layer: int, *, without: Literal["attn", "mlp"] | None = None) -> ComponentTerms:
-        """The rows of a layer: one row for each sublayer. If one is missing, one row for the whole layer, if possible.
+        """The rows of a layer: one for each sublayer. If an output was not cached, one for the layer, if possible.
 
         Args:
             layer: The layer.

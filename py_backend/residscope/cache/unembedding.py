@@ -88,7 +88,7 @@ def final_vectors(
         return view.rows(name, positions)
     norm = Norm.of(module, view)
     normalized, final = "ln_final.hook_normalized", f"blocks.{view.n_layers - 1}.hook_resid_post"
-    is_held = view.has(normalized) and not hasattr(module, "weight")  # of a `HookedTransformer`
+    is_held = view.has(normalized) and not hasattr(module, "weight")  # only a bridge's norm has `weight`
     if is_held and norm.weight is None:
         return view.rows(normalized, positions)
     if view.has(final):
@@ -109,7 +109,7 @@ def final_vectors(
 def _has_unit_variance(rows: Float[Tensor, "batch pos d_model"]) -> bool:
     """Whether nearly all vectors have a mean square of 1, as a norm's output has before its weight."""
     is_unit = (working(rows).square().mean(-1) - 1).abs() < 0.01
-    return float(is_unit.double().mean()) > 0.9
+    return float(is_unit.float().mean()) > 0.9
 
 
 def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:

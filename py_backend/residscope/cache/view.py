@@ -1,7 +1,7 @@
 """A read-only view of one `ActivationCache`: its activations, shapes, tokens and layers.
 
-The classes of cache and model are not checked, because TransformerLens 4 has no `HookedTransformer`. But its models
-have attributes and activations of the same names. The user's cache is never changed or moved.
+The classes of cache and model are not checked: they differ between versions of TransformerLens, but their attributes
+and activations have the same names. The user's cache is never changed or moved.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class CacheView:
 
     Attributes:
         seen: What change tracking knows about the cache, if it was given.
-        cache_memo: Results computed from this cache in its present state. Their keys name all that they depend on, also
-            the tokens, the mask and the padding choice.
+        cache_memo: Results computed from this cache in its present state. A key names all that the result depends on,
+            including the tokens, the mask and the padding choice.
         facts: Values read from the model's modules in their present state.
-        part_of: The larger view and the range of prompts, if this view holds only these prompts of the larger view.
+        part_of: If this view holds only some prompts of a larger view: the larger view, and the range of these prompts.
 
     Raises:
         ResidscopeError: If `cache` is not an activation cache or is empty, or if its model was deleted.
@@ -176,7 +176,7 @@ class CacheView:
     def memo(self) -> Memo:
         """Results computed from this cache in its present state, with these tokens, this mask and this padding choice.
 
-        Results often depend on them, for example on which tokens follow and which are left out.
+        Many results depend on the tokens, or on which positions are padding.
         """
         if self._memo is None:
             if self._tokens is None and self._mask is None and not self._padding_is_real:
@@ -372,7 +372,7 @@ class CacheView:
         return torch.empty(0, dtype=torch.float64 if exact else torch.float32, device=stream.device)
 
     def rounding_step(self, *names: str) -> float:
-        """Return the coarsest relative rounding step of activations that are summed. Autocast mixes several dtypes.
+        """Return the coarsest relative rounding step of activations in a sum. Their dtypes may differ (autocast).
 
         The dtypes of the model's weights count, too: a cache that was converted to a wider dtype later still holds the
         coarse values that the model computed.

@@ -173,9 +173,9 @@ class Vocabulary:
         return [self.spaced(token) for token in tokens]
 
     def perhaps_spaced(self, tokens: list[Token]) -> list[Token | None]:
-        """Return what `each_spaced` returns, with rare differences, but faster: tokens are looked up by their names.
+        """Return nearly always what `each_spaced` returns, but faster: tokens are looked up by their names.
 
-        If names do not mark spaces, `each_spaced` is called, but only if the vocabulary may have tokens with a space.
+        If names do not mark spaces, `each_spaced` is called. If no token begins with a space, each result is None.
         """
         bare = [token for token in tokens if token.text[:1].isalnum()]
         if not self._space_mark:
@@ -190,7 +190,7 @@ class Vocabulary:
         ]
 
     def _may_have_spaces(self, bare: list[Token]) -> bool:
-        """Whether the vocabulary may have one of these tokens with a leading space, by names and one encoded text."""
+        """Whether the vocabulary may have one of these tokens with a space. Names and one encoded text decide."""
         if not bare:
             return False
         if not names_tokens(self.tokenizer):

@@ -24,7 +24,7 @@ def wrapped(module: object) -> Any:
 def is_plain(module: Any) -> bool:
     """Return whether a layer's class is in `known_layers`, its `forward` is not replaced, and its weight can be read.
 
-    True if `module` is None. A `forward` that accelerate replaced does not count.
+    True if `module` is None. A `forward` that accelerate replaced is allowed.
     """
     import torch
 

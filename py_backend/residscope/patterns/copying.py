@@ -38,7 +38,9 @@ _VOCABULARY_ROWS = 8192
 
 
 def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
-    """Return Σ Re λ / Σ |λ| over the eigenvalues λ of every head's OV circuit, and notes. NaN without a fixed circuit.
+    """Return Σ Re λ / Σ |λ| over the eigenvalues λ of every head's OV circuit, and notes.
+
+    A layer has a fixed OV circuit if its `W_V` and `W_O` act on every token in the same way. Other layers get NaN.
 
     The norms' weights and centring are folded in. If the logits have no soft-cap, the mean over the vocabulary is
     subtracted from `W_U`, which changes no prediction. So a model has the same scores with raw weights as in
@@ -82,7 +84,8 @@ def _differences(view: CacheView) -> list[str]:
 
 
 _COMPARED = 64
-"""About this many vectors of a run are compared with the weights (fewer than twice as many)."""
+"""At least this many vectors of a run are compared with the weights, and fewer than twice as many. If there are fewer
+vectors, all are compared."""
 
 
 def _values_match(view: CacheView, layer: int) -> bool:
@@ -143,7 +146,7 @@ def _copying(view: CacheView) -> tuple[Tensor, list[str]]:
             continue
         W_V, W_O = (weight.to(W_UE) for weight in weights)
         final = Norm.of(getattr(view.model, "ln_final", None), view)
-        small = (_scaled(final, W_O) @ W_UE @ W_V).double().cpu()
+        small = (_scaled(final, W_O) @ W_UE @ W_V).cpu().double()
         if not bool(small.isfinite().all()):
             raise ResidscopeError("not-finite", f"The weights of layer {layer} hold NaN or infinity.")
         eigenvalues = torch.linalg.eigvals(small)

@@ -50,7 +50,7 @@ class Part:
 
     @property
     def step(self) -> int:
-        """The side length of the blocks of cells, each of which is sent as one value."""
+        """The side length of a block of cells. One value is sent for each block."""
         step = max(1, int((len(self.rows) * len(self.columns) / MAX_SENT) ** 0.5))
         while ceil(len(self.rows) / step) * ceil(len(self.columns) / step) > MAX_SENT:
             step += 1

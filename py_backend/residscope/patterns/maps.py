@@ -162,7 +162,8 @@ def attention(
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected (see
             `docs/padding.md`).
         model: The model, if `cache.model` was deleted.
-        logits: The model's output. It is needed if the cache does not hold the logits and `answers` is not given.
+        logits: The model's output. Without `answers`, it is needed if the cache holds neither the logits nor the
+            final stream.
 
     Returns:
         The maps. `.values` is `[head, destination, source]`.

@@ -138,7 +138,8 @@ def scores(
             token. These four are 0 to 1. `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV
             circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in
             `docs/scores.md`.
-        prompt: The prompt, or None for the mean of the prompts' scores.
+        prompt: The prompt, or None for the mean of the prompts' scores. `"first"` and `"entropy"` leave out prompts of
+            one token.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected (see
             `docs/padding.md`).
@@ -203,7 +204,7 @@ def _spans(view: CacheView, score: Score) -> dict[int, range]:
     """The real positions of each prompt that is long enough for the score."""
     ends = zip(positions.first(view), positions.last(view), strict=True)
     spans = {at: range(first, last + 1) for at, (first, last) in enumerate(ends)}
-    # The first destination can only attend to itself.
+    # A prompt's first destination can only attend to itself, so these two scores need a second one.
     return {at: span for at, span in spans.items() if len(span) > 1 or score not in ("first", "entropy")}
 
 

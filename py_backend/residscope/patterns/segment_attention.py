@@ -54,7 +54,8 @@ def segment_attention(
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`.
         model: The model, if `cache.model` was deleted.
-        logits: The model's output. It is needed if the cache does not hold the logits and `answers` is not given.
+        logits: The model's output. Without `answers`, it is needed if the cache holds neither the logits nor the
+            final stream.
 
     Returns:
         The maps. `.values` is `[head, destination, source]`. `.top(destination, source)` ranks heads for a pair of
@@ -116,7 +117,7 @@ def segment_maps(
 
 
 def _wanted(maps: WeightedAttention, heads: object) -> tuple[list[tuple[int, int]], list[str]]:
-    """The heads that the user named, or all that write before the target's point. Also a note on layers left out."""
+    """The heads that the user named, or all heads before the target's point. Also notes on the layers left out."""
     view, target = maps.view, maps.stream_target
     if heads is not None:
         return wanted_heads(view, heads), []

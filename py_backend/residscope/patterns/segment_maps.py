@@ -158,7 +158,7 @@ class Maps(Protocol):
 
 
 def rolled_maps(maps: Maps, segments: Segments) -> SegmentAttention:
-    """Return attention maps that are summed over segments, with a row and a column for each segment.
+    """Reduce attention maps to one row and one column for each segment.
 
     Args:
         maps: The maps of one prompt.
@@ -209,7 +209,7 @@ def check_square(segments: Segments, destinations: int, sources: int) -> None:
 def segment_sums(
     strips: Iterable[Float[Tensor, "head row column"]], segments: Segments, weighting: Weighting
 ) -> tuple[Float[Tensor, "head destination source"], Float[Tensor, "head destination"]]:
-    """Return the maps segment × segment, and the value of padding in each row, as if it were one more source.
+    """Return the maps segment × segment, and the values of padding in each row, as if it were one more source.
 
     Each cell of the maps is read once, and no map is copied, because the rows of each segment are added up first.
 

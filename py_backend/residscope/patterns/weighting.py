@@ -174,7 +174,7 @@ class WeightedAttention:
     ) -> Iterator[tuple[Sequence[int], Iterator[Float[Tensor, "head row column"]]]]:
         """Yield a few heads at a time, with their maps in strips of at most `budget` cells.
 
-        A strip consists of whole blocks of `step` rows, and of at least one.
+        A strip has at least one block of `step` rows. Only the last block of a map may have fewer rows.
         """
         for head in heads:
             self.view.check_head(layer, head)
