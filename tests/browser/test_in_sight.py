@@ -71,6 +71,8 @@ def test_map_strip_and_sentence_are_visible_in_the_sidebar(ioi: Lab, size: str) 
         for head in HEADS:
             reads(ioi, view, head)
             assert min(all_in_sight(view).values()) >= 0.98, (wide, head, all_in_sight(view))
+            added = view.locator("[data-part=sentence] .rs-which-adds + *")  # what the most read token adds
+            assert added.evaluate(SEEN) >= 0.98, (wide, head)
     # A key that moves to another head scrolls map, strip and sentence back into view.
     view.get_by_role("tablist", name="Views").scroll_into_view_if_needed()
     ioi.page.keyboard.press("Alt+Shift+J")

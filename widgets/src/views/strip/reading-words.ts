@@ -15,6 +15,8 @@ import { headSpread, plusMinus } from "../heads/spread";
 const MOST = 4;
 /** Sources with less attention are not named, except those with the most attention or the largest contribution. */
 const FAINT = 0.02;
+/** A narrow panel shows brackets instead of these words (see `sentence.ts`). */
+export const WHICH_ADDS = ", which adds ";
 
 export const attention = (weight: number): string => written("pattern", weight);
 
@@ -80,7 +82,7 @@ function readClauses(store: Store, reading: Reading): Sentence[] {
     const start = `${nth === 0 ? `${from}reads ` : ""}${store.tokenName(k)} ${attention(weights[k] ?? 0)}`;
     const added = contribution(store, reading, k);
     if (added === null) return [start];
-    return nth === 0 ? [`${start}, which adds `, added] : [`${start} (`, added, ")"];
+    return nth === 0 ? [start, WHICH_ADDS, added] : [`${start} (`, added, ")"];
   });
 }
 
@@ -118,5 +120,5 @@ export function sourceSentence(store: Store, reading: Reading, at: number): Sent
     return [`${head}${where} cannot see ${name}, which comes later`];
   const start = `${head}${where} reads ${name}: attention ${attention(weights[at] ?? 0)}`;
   const added = contribution(store, reading, at);
-  return added === null ? [start] : [`${start}, which adds `, added];
+  return added === null ? [start] : [start, WHICH_ADDS, added];
 }

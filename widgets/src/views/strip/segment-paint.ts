@@ -15,7 +15,7 @@ import type { Store } from "../../state/store";
 import type { SegmentLabel } from "../../wire/protocol.gen";
 import type { Added } from "./next-values";
 import type { Focus } from "./reading";
-import { attention, tallest } from "./reading-words";
+import { attention, tallest, WHICH_ADDS } from "./reading-words";
 import { extent, isOpen, segmentName } from "./segment-chips";
 import type { Whole } from "./segment-whole";
 import { activation, activationRgb, showsFeature } from "./strip-feature";
@@ -142,7 +142,7 @@ function readWords(store: Store, reading: Reading, segment: SegmentLabel): Sente
   const { weight, added } = readOf(reading, segment);
   const start = `attention ${attention(weight)} in sum`;
   if (added === null) return [start];
-  return [`${start}, which adds `, { stress: signed(added, tallestShown(store, reading.contributions)) }];
+  return [start, WHICH_ADDS, { stress: signed(added, tallestShown(store, reading.contributions)) }];
 }
 
 function wholeWords(store: Store, { contributions }: Whole, segment: SegmentLabel): Sentence {

@@ -11,7 +11,7 @@ import type { Store } from "../../state/store";
 import { prose } from "../../ui/prose";
 import { mountFirstHint } from "./first-hint";
 import type { Focus } from "./reading";
-import { headClauses } from "./reading-words";
+import { headClauses, WHICH_ADDS } from "./reading-words";
 
 /** A saved picture has this hint if there is no sentence. A live view has a hint for the first visit only. */
 const HINT: Sentence = ["Point at a head to see which tokens it reads. Click to pin it."];
@@ -56,5 +56,9 @@ export function mountSentence(parent: HTMLElement, store: Store, focus: Focus, s
   });
 }
 
-const rendered = (part: Sentence[number]): TemplateResult =>
-  typeof part === "string" ? html`${legibleSentence(part)}` : html`<b class=${side(part.stress)}>${part.stress}</b>`;
+function rendered(part: Sentence[number], nth: number, sentence: Sentence): TemplateResult {
+  if (part === WHICH_ADDS) return html`<span class="rs-which-adds">${part}</span>`;
+  if (typeof part !== "string") return html`<b class=${side(part.stress)}>${part.stress}</b>`;
+  // A narrow panel closes the bracket after this element.
+  return sentence[nth - 1] === WHICH_ADDS ? html`<span>${part}</span>` : html`${legibleSentence(part)}`;
+}
