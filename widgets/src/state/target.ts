@@ -117,15 +117,18 @@ export function placed(position: Position, last: number | null): Position {
   return position === last ? "last" : position;
 }
 
-/** The first layer whose attention comes after the point at which a target is read. */
-export function layerOf({ inner, through = [] }: Target): number {
+/**
+ * The first layer whose attention comes after the point at which a target is read. The MLPs of `parallel` layers read
+ * the stream before their layer.
+ */
+export function layerOf({ inner, through = [] }: Target, parallel: readonly number[]): number {
   const last = through.at(-1);
   if (last) return last.layer;
   switch (inner?.kind) {
     case "attention":
       return inner.layer;
     case "neuron":
-      return inner.layer + 1;
+      return inner.layer + (parallel.includes(inner.layer) ? 0 : 1);
     case "direction": {
       const [layer = "", point] = inner.at.split("_");
       return /^\d+$/.test(layer) ? Number(layer) + (point === "mid" ? 1 : 0) : Infinity;
@@ -135,14 +138,23 @@ export function layerOf({ inner, through = [] }: Target): number {
   }
 }
 
-/** Whether a component writes to the stream before the point at which a target is read. */
-export function isBefore(target: Target, { kind, layer }: Pick<Component, "kind" | "layer">): boolean {
+/**
+ * Whether a component writes to the stream before the point at which a target is read. The MLPs of `parallel` layers
+ * read the stream before their layer.
+ */
+export function isBefore(
+  target: Target,
+  { kind, layer }: Pick<Component, "kind" | "layer">,
+  parallel: readonly number[],
+): boolean {
   if (layer === null) return true;
   const { inner, through = [] } = target;
   const atMid =
-    through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
+    through.length === 0 &&
+    ((inner?.kind === "neuron" && !parallel.includes(inner.layer)) ||
+      (inner?.kind === "direction" && inner.at.endsWith("_mid")));
   const late = atMid && AFTER_MID.has(kind);
-  return layer < layerOf(target) - (late ? 1 : 0);
+  return layer < layerOf(target, parallel) - (late ? 1 : 0);
 }
 
 /** What a layer writes after the point between its attention and its MLP. */

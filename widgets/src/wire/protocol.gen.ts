@@ -187,7 +187,9 @@ export interface FeatureInput {
   offset: number;
 }
 /**
- * A head of a path, and the source that it reads. None (only in Python, for the last head): all sources.
+ * A head of a path, and the source that it reads.
+ *
+ *     If `source` is None (only in Python, for the last head), the head reads all sources.
  */
 export interface Through {
   layer: number;
@@ -821,7 +823,8 @@ export interface Answer {
  *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
  *     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
  *     `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
- *     user gave them. `saes` are the SAEs and transcoders whose features can be shown.
+ *     user gave them. `saes` are the SAEs and transcoders whose features can be shown. `parallel` are the layers whose MLP
+ *     reads the stream before the layer, as their attention does.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -842,6 +845,7 @@ export interface CacheFacts {
   generated_from?: number | null;
   lens?: LensFacts | null;
   saes?: KnownSae[];
+  parallel?: number[];
 }
 /**
  * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
@@ -1537,4 +1541,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "b00754f81f8f";
+export const WIRE = "381dba3b4f18";
