@@ -231,11 +231,13 @@ export class Client {
         );
       };
       const lane = this.#lanes.get(view);
-      lane?.next?.drop();
-      if (lane) lane.next = null; // else it would start after this newer request
+      if (lane) {
+        lane.next?.drop();
+        lane.next = null; // else it would start after this newer request
+        this.#giveUp(lane.id);
+      }
       if (!lane || Date.now() - lane.busySince > PATIENCE_MS) return start();
       lane.next = { start, drop: () => resolve(null) };
-      this.#giveUp(lane.id);
     });
   }
 
