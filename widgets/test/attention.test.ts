@@ -2,7 +2,7 @@ import { signal as state } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
-import { everything } from "../src/draw/plane";
+import { blocks, everything, stepOf } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { Store } from "../src/state/store";
 import { AttentionRoom } from "../src/views/attention/attention-room";
@@ -12,6 +12,7 @@ import { createCard } from "../src/views/attention/card";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
 import { type Ask, Client } from "../src/wire/client";
+import type { ReadAttention } from "../src/wire/protocol.gen";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -183,6 +184,73 @@ describe("superposition", () => {
     expect([...superpose(maps, "contribution")]).toEqual([1, 1.5]);
     expect(nameOf({ heads: ["L1H1", "L2H2", "L3H3"] }, "value", 3)).toBe("mean of L1H1, L2H2 and L3H3");
     expect(nameOf({ layer: 4 }, "contribution", 9)).toBe("sum of all 9 heads of layer 4");
+  });
+});
+
+/** A card of a prompt with 1,024 tokens. `sent` has its requests, each with its answer. */
+function longCard() {
+  const store = storeOf(...Array.from({ length: 1024 }, () => "a"));
+  const end = new AbortController();
+  const sent: { ask: ReadAttention; answer: () => void; refuse: () => void }[] = [];
+  let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
+  const client = new Client(
+    {
+      send: ({ id, ask }) => {
+        if (ask.kind !== "attention") return;
+        const all = { start: 0, stop: 1024 };
+        const [rows, columns] = [ask.rows ?? all, ask.columns ?? all];
+        const step = stepOf(rows.stop - rows.start, columns.stop - columns.start);
+        const cells = blocks(rows, step) * blocks(columns, step);
+        const parts = [{ what: ask.weighting, wide: true }];
+        const { layer, head } = ask;
+        const reply = { kind: "attention", layer, head, positions: 1024, parts, notes: [], rows, columns, step };
+        sent.push({
+          ask,
+          answer: () => tell({ id, reply }, [new DataView(new Float32Array(cells).fill(0.5).buffer)]),
+          refuse: () => tell({ id, failure: { code: "failed", message: "The kernel refused this part." } }, []),
+        });
+      },
+      onMessage: (listener) => (tell = listener),
+    },
+    end.signal,
+  );
+  const card = createCard("L0H0", new AttentionRoom(store, client), state(true), end.signal);
+  const press = (key: string, times = 1): void => {
+    for (let i = 0; i < times; i += 1) card.node.querySelector(".rs-matrix")?.dispatchEvent(keyEvent(key));
+  };
+  return { store, card, sent, press, end };
+}
+const keyEvent = (key: string): KeyboardEvent => new KeyboardEvent("keydown", { key, bubbles: true });
+const isPart = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !!rows && !!columns;
+const isWhole = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !rows && !columns;
+
+describe("a card of a long prompt", () => {
+  it("requests no part while its next picture is loading, because the part would be of that picture", async () => {
+    const { store, card, sent, press, end } = longCard();
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
+    store.target.value = { contrasts: [{ answer: [{ id: 5, text: "c" }], distractor: [] }] };
+    press("+", 3);
+    expect(sent.filter(isPart)).toEqual([]);
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(sent.filter(isPart)).toHaveLength(1));
+    end.abort();
+  });
+
+  it("does not say why a part of another head was refused", async () => {
+    const { card, sent, press, end } = longCard();
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
+    press("+", 3);
+    press("0");
+    card.head.value = "L0H1";
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H1"));
+    expect(sent.filter(isPart).map(({ ask }) => ask.head)).toEqual([0]);
+    sent.find(isPart)?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(card.node.textContent).not.toContain("refused");
+    end.abort();
   });
 });
 
