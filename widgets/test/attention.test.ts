@@ -5,10 +5,12 @@ import { recordedKernel } from "../dev/recorded-kernel";
 import { blocks, everything, stepOf } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { Store } from "../src/state/store";
+import type { Direction } from "../src/views/attention/attention-data";
 import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
 import { createCard } from "../src/views/attention/card";
+import { readTextLine } from "../src/views/attention/text-line";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
 import { type Ask, Client } from "../src/wire/client";
@@ -187,8 +189,8 @@ describe("superposition", () => {
   });
 });
 
-/** A card of a prompt with 1,024 tokens. `sent` has its requests, each with its answer. */
-function longCard() {
+/** Attention of a prompt with 1,024 tokens. `sent` has the requests, each with its answer. */
+function longRoom() {
   const store = storeOf(...Array.from({ length: 1024 }, () => "a"));
   const end = new AbortController();
   const sent: { ask: ReadAttention; answer: () => void; refuse: () => void }[] = [];
@@ -214,13 +216,20 @@ function longCard() {
     },
     end.signal,
   );
-  const card = createCard("L0H0", new AttentionRoom(store, client), state(true), end.signal);
+  return { store, room: new AttentionRoom(store, client), sent, end };
+}
+
+function longCard() {
+  const { store, room, sent, end } = longRoom();
+  const card = createCard("L0H0", room, state(true), end.signal);
   const press = (key: string, times = 1): void => {
     for (let i = 0; i < times; i += 1) card.node.querySelector(".rs-matrix")?.dispatchEvent(keyEvent(key));
   };
   return { store, card, sent, press, end };
 }
 const keyEvent = (key: string): KeyboardEvent => new KeyboardEvent("keydown", { key, bubbles: true });
+const OTHER = { contrasts: [{ answer: [{ id: 5, text: "c" }], distractor: [] }] };
+const isLine = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !!rows && !columns;
 const isPart = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !!rows && !!columns;
 const isWhole = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !rows && !columns;
 
@@ -229,11 +238,28 @@ describe("a card of a long prompt", () => {
     const { store, card, sent, press, end } = longCard();
     sent[0]?.answer();
     await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
-    store.target.value = { contrasts: [{ answer: [{ id: 5, text: "c" }], distractor: [] }] };
+    store.target.value = OTHER;
     press("+", 3);
     expect(sent.filter(isPart)).toEqual([]);
     sent.findLast(isWhole)?.answer();
     await vi.waitFor(() => expect(sent.filter(isPart)).toHaveLength(1));
+    end.abort();
+  });
+
+  it("has no line of another head below its picture", async () => {
+    const { store, card, sent, end } = longCard();
+    store.tokens.value = store.tokens.value.map((_, position) => ({ text: `t${position}` }));
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(1));
+    sent.find(isLine)?.answer();
+    const reads = (): string => card.node.querySelector(".rs-reads")?.textContent ?? "";
+    await vi.waitFor(() => expect(reads()).toContain("t1023"));
+    card.head.value = "L0H1";
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(2));
+    expect(reads()).toBe("");
+    sent.findLast(isLine)?.answer();
+    await vi.waitFor(() => expect(reads()).toContain("t1023"));
     end.abort();
   });
 
@@ -250,6 +276,48 @@ describe("a card of a long prompt", () => {
     sent.find(isPart)?.refuse();
     await new Promise((resolve) => setTimeout(resolve));
     expect(card.node.textContent).not.toContain("refused");
+    end.abort();
+  });
+});
+
+describe("the text of a long prompt", () => {
+  const opened = async () => {
+    const { store, room, sent, end } = longRoom();
+    const [inSight, token, direction] = [state(true), state<number | null>(null), state<Direction>("reads")];
+    const { picture } = readText(room, state({ heads: ["L0H0"] }), inSight, end.signal);
+    const troubles: string[] = [];
+    const report = (said: string): void => void troubles.push(said);
+    const line = readTextLine(room, picture, token, direction, inSight, report, end.signal);
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(picture.value).not.toBeNull());
+    return { store, sent, picture, token, line, troubles, end };
+  };
+
+  it("shows no line of another selection under the name of this picture", async () => {
+    const { store, sent, picture, token, line, end } = await opened();
+    const first = picture.value;
+    token.value = 5;
+    sent.find(isLine)?.answer();
+    await vi.waitFor(() => expect(line.value?.at).toBe(5));
+    store.target.value = OTHER;
+    token.value = 6;
+    expect(sent.filter(isLine)).toHaveLength(1);
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(2));
+    expect(line.value?.shown).toBe(first);
+    sent.findLast(isLine)?.answer();
+    await vi.waitFor(() => expect([line.value?.at, line.value?.shown]).toEqual([6, picture.value]));
+    expect(picture.value).not.toBe(first);
+    end.abort();
+  });
+
+  it("does not say why a line was refused that is no longer wanted", async () => {
+    const { sent, token, troubles, end } = await opened();
+    token.value = 5;
+    token.value = null;
+    sent.find(isLine)?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(troubles).toEqual([]);
     end.abort();
   });
 });
