@@ -386,6 +386,79 @@ describe("thumbnails", () => {
     end.abort();
   });
 
+  const scaled = () => {
+    const store = storeOf("a", "b");
+    store.facts.value = store.facts.value && { ...store.facts.value, layers: 3 };
+    store.weighting.value = "contribution";
+    const end = new AbortController();
+    const sent: { layer: number; answer: (limit: number) => void; refuse: () => void }[] = [];
+    let tell: (message: unknown) => void = () => undefined;
+    const client = new Client(
+      {
+        send: ({ id, ask }) => {
+          if (ask.kind !== "thumbnails") return;
+          const { layer } = ask;
+          const reply = { kind: "thumbnails", layer, side: 1, positions: 1, notes: [] };
+          sent.push({
+            layer,
+            answer: (limit) => tell({ id, reply: { ...reply, limits: [limit] } }),
+            refuse: () => tell({ id, failure: { code: "failed", message: "refused" } }),
+          });
+        },
+        onMessage: (listener) => (tell = (message) => listener(message, [new DataView(new ArrayBuffer(1))])),
+      },
+      end.signal,
+    );
+    return {
+      store,
+      sent,
+      thumbnails: new ThumbnailStore(new AttentionRoom(store, client), state(true), end.signal),
+      end,
+    };
+  };
+
+  it("of layers that are out of view since another target was chosen do not count for the colour scale", async () => {
+    const { store, sent, thumbnails, end } = scaled();
+    thumbnails.see(2, true);
+    sent[0]?.answer(40);
+    await vi.waitFor(() => expect(thumbnails.limit.value?.largest).toBe(40));
+    thumbnails.see(2, false);
+    thumbnails.see(0, true);
+    sent[1]?.answer(3);
+    await vi.waitFor(() => expect(thumbnails.layers.value.size).toBe(2));
+    expect(thumbnails.limit.value?.largest).toBe(40); // of the same selection
+    store.target.value = OTHER;
+    expect(thumbnails.limit.value).toBeNull();
+    sent[2]?.answer(2);
+    await vi.waitFor(() => expect(thumbnails.limit.value).toEqual({ weighting: "contribution", largest: 2 }));
+    end.abort();
+  });
+
+  it("whose reply came for another target are requested again when the first target is back", async () => {
+    const { store, sent, thumbnails, end } = scaled();
+    const first = store.target.value;
+    thumbnails.see(1, true);
+    thumbnails.see(1, false);
+    store.target.value = OTHER;
+    sent[0]?.answer(1);
+    await new Promise((resolve) => setTimeout(resolve));
+    store.target.value = first;
+    thumbnails.see(1, true);
+    expect(sent.map(({ layer }) => layer)).toEqual([1, 1]);
+    end.abort();
+  });
+
+  it("that were refused for another target cause no message", async () => {
+    const { store, sent, thumbnails, end } = scaled();
+    thumbnails.see(1, true);
+    thumbnails.see(1, false);
+    store.target.value = OTHER;
+    sent[0]?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(thumbnails.trouble.value).toBeNull();
+    end.abort();
+  });
+
   it("are not requested for layers that were visible in a deeper model", async () => {
     const store = storeOf("a", "b");
     const end = new AbortController();

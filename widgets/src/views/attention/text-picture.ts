@@ -104,9 +104,11 @@ export function readText(
     const selection = data.key("");
     const kept = "heads" in chosen ? chosen.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
     const keptMaps = kept.flatMap((attention) => attention ?? []);
-    if ("heads" in chosen && keptMaps.length === kept.length) put(ofHeads(chosen.heads, keptMaps, weighting, selection));
+    if ("heads" in chosen && keptMaps.length === kept.length)
+      put(ofHeads(chosen.heads, keptMaps, weighting, selection));
     else waiting.value = true;
-    const reply = "heads" in chosen ? readHeads(chosen.heads, weighting, selection) : readBlend(chosen, weighting, selection);
+    const reply =
+      "heads" in chosen ? readHeads(chosen.heads, weighting, selection) : readBlend(chosen, weighting, selection);
     reply.then(
       (next) => {
         if (next) put(next); // null if a newer request has replaced this one

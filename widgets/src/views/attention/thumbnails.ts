@@ -107,14 +107,10 @@ export function mountThumbnails(
 
   // The limit of the shared colour scale.
   watch(signal, () => {
-    const layers = data.layers.value;
-    const weighting = store.weighting.value;
-    const largestLimit = [...layers.values()].reduce(
-      (limit, l) => (l.weighting === weighting ? Math.max(limit, ...l.limits.filter(Number.isFinite)) : limit),
-      0,
-    );
-    if (inSight.value) limits.report("thumbnails", weighting, largestLimit);
-    else limits.forget("thumbnails");
+    const limit = data.limit.value;
+    if (!inSight.value) return limits.forget("thumbnails");
+    // Until thumbnails of this selection arrive, the earlier ones stay on screen with their limit.
+    if (limit) limits.report("thumbnails", limit.weighting, limit.largest);
   });
   watch(signal, () => {
     void shape.value;
