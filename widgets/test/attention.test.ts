@@ -13,6 +13,7 @@ import { createCard } from "../src/views/attention/card";
 import { readTextLine } from "../src/views/attention/text-line";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
+import { mountReading } from "../src/views/strip/reading";
 import { type Ask, Client } from "../src/wire/client";
 import type { ReadAttention } from "../src/wire/protocol.gen";
 import { all, key, open, SHAPE, text } from "./open";
@@ -356,6 +357,49 @@ describe("a card", () => {
     await new Promise((resolve) => setTimeout(resolve));
     expect([card.seen()?.head, Object.keys(card.seen()?.pane.maps ?? {})]).toEqual(["L0H0", ["pattern"]]);
     expect(card.node.querySelector(".rs-trouble")).toBeNull();
+    end.abort();
+  });
+});
+
+describe("what the strip shows that the head in focus reads", () => {
+  it.each<[string, (store: Store) => void, (store: Store) => void]>([
+    ["target", (store) => (store.target.value = OTHER), (store) => (store.target.value = storeOf().target.value)],
+    ["weighting", (store) => (store.weighting.value = "value"), (store) => (store.weighting.value = "pattern")],
+  ])("stays if a request for another %s is refused later", async (_, change, back) => {
+    const store = storeOf("a", "b");
+    const end = new AbortController();
+    const sent: { answer: () => void; refuse: () => void }[] = [];
+    let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
+    const client = new Client(
+      {
+        thrifty: true, // a kept picture is not requested again
+        send: ({ id, ask }) => {
+          if (ask.kind !== "attention") return;
+          const { layer, head, weighting } = ask;
+          const parts = [
+            { what: weighting, wide: true },
+            { what: "reads", wide: true },
+          ];
+          const reply = { kind: "attention", layer, head, positions: 2, parts, notes: [] };
+          const view = (...values: number[]): DataView => new DataView(Float32Array.from(values).buffer);
+          sent.push({
+            answer: () => tell({ id, reply }, [view(1, 0, 0.5, 0.5), view(0.5, 0.5)]),
+            refuse: () => tell({ id, failure: { code: "missing-activation", message: "not cached" } }, []),
+          });
+        },
+        onMessage: (listener) => (tell = listener),
+      },
+      end.signal,
+    );
+    store.preview.value = "L0H0";
+    const { reading, trouble } = mountReading(new AttentionRoom(store, client), end.signal);
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(reading.value?.head).toBe("L0H0"));
+    change(store);
+    back(store);
+    sent[1]?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect([sent.length, reading.value?.head, trouble.value]).toEqual([2, "L0H0", null]);
     end.abort();
   });
 });
