@@ -12,11 +12,13 @@ export function watch(signal: AbortSignal, body: () => void): void {
   else signal.addEventListener("abort", dispose, { once: true });
 }
 
-/** A controller that aborts with its parent, and can be aborted earlier. */
-export function child(parent: AbortSignal): AbortController {
+/** A controller that aborts with the first of its parents, and can be aborted earlier. */
+export function child(...parents: AbortSignal[]): AbortController {
   const controller = new AbortController();
-  if (parent.aborted) controller.abort();
-  parent.addEventListener("abort", () => controller.abort(), { once: true, signal: controller.signal });
+  for (const parent of parents) {
+    if (parent.aborted) controller.abort();
+    parent.addEventListener("abort", () => controller.abort(), { once: true, signal: controller.signal });
+  }
   return controller;
 }
 
