@@ -25,8 +25,12 @@ export function child(...parents: AbortSignal[]): AbortController {
 /** Calls `body` after `ms` milliseconds, unless `signal` aborts earlier or has already aborted. */
 export function later(ms: number, signal: AbortSignal, body: () => void): void {
   if (signal.aborted) return;
-  const timer = setTimeout(body, ms);
-  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+  const stop = (): void => clearTimeout(timer);
+  const timer = setTimeout(() => {
+    signal.removeEventListener("abort", stop);
+    body();
+  }, ms);
+  signal.addEventListener("abort", stop, { once: true });
 }
 
 /** Waits until `condition` is true, or `signal` aborts. */
