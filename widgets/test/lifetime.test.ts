@@ -36,7 +36,9 @@ describe("a timer", () => {
     vi.advanceTimersByTime(10);
     vi.useRealTimers();
     expect(body).toHaveBeenCalledOnce();
-    expect(removed.mock.calls.map(([, listener]) => listener)).toEqual(added.mock.calls.map(([, listener]) => listener));
+    expect(removed.mock.calls.map(([, listener]) => listener)).toEqual(
+      added.mock.calls.map(([, listener]) => listener),
+    );
   });
 });
 

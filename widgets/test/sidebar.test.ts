@@ -312,6 +312,26 @@ it("shows what prevents attaching, with the line to run", async () => {
   expect(link.retried).toBe(1);
 });
 
+it.each([
+  ["copies the line to run", true],
+  ["selects the line to run if the page may not use the clipboard, and says so", false],
+])("%s", async (_, isAllowed) => {
+  const { link, root } = open();
+  const line = "%pip install residscope==1";
+  const texts: string[] = [];
+  const writeText = (text: string) => (isAllowed ? Promise.resolve(texts.push(text)) : Promise.reject(new Error("no")));
+  vi.stubGlobal("navigator", { clipboard: { writeText } });
+  link.state.value = { kind: "refused", words: "No Residscope here.", line };
+  const button = await vi.waitFor(() => root.querySelector<HTMLElement>(".rs-line button") ?? Promise.reject());
+  button.click();
+  if (isAllowed) await vi.waitFor(() => expect([text(button), texts]).toEqual(["copied", [line]]));
+  else {
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-link"))).toContain("Copy the line by hand"));
+    expect([text(button), String(getSelection())]).toEqual(["copy", line]);
+  }
+  vi.unstubAllGlobals();
+});
+
 it("leaves nothing behind when it is closed", async () => {
   const { link, show } = open();
   await show();
