@@ -17,7 +17,7 @@ import { all, text } from "./open";
 let end = new AbortController();
 afterEach(() => end.abort());
 
-function open(remembered: Opened | null = null, pictures?: Pictures, standing?: LinkState) {
+function open(remembered: Opened | null | Error = null, pictures?: Pictures, standing?: LinkState) {
   end = new AbortController();
   const link = new FakeLink(recordedKernel());
   if (standing) link.state.value = standing;
@@ -34,7 +34,10 @@ function open(remembered: Opened | null = null, pictures?: Pictures, standing?: 
       places,
       visible: state(true),
       caches: () => caches,
-      remembered: () => Promise.resolve(remembered),
+      remembered: async () => {
+        if (remembered instanceof Error) throw remembered;
+        return remembered;
+      },
       remember: (opened) => kept.push(opened),
       ...(pictures ? { pictures } : {}),
     },
@@ -247,6 +250,19 @@ it("restores the last view when its kernel lists the cache", async () => {
   await ready();
   expect(panel()?.querySelector('[aria-label="Attention L2H1"]')).not.toBeNull();
   expect(kept.at(-1)).toMatchObject({ name: "cache", selection: { heads: ["L2H1"], prompt: 1, target: null } });
+});
+
+it("opens the only cache if the host's memory fails, as if nothing was remembered", async () => {
+  const { ready, panel } = open(new Error("The database cannot be read."));
+  await vi.waitFor(() => expect(panel()).not.toBeNull());
+  await ready();
+});
+
+it("opens a remembered view whose last picture cannot be read", async () => {
+  const pictures: Pictures = { get: () => Promise.reject(new Error("no")), put: () => undefined };
+  const { link, ready } = open({ path: "a.ipynb", name: "cache", selection: null }, pictures);
+  link.cell(ROW);
+  await ready();
 });
 
 it("requests a comparison again when the other cache has changed, and only then", async () => {
