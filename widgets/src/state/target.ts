@@ -1,5 +1,6 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
 import { headName, quoted, visible } from "../base/format";
+import { shown } from "../base/legible";
 import type { Component } from "../wire/components";
 import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
@@ -183,7 +184,7 @@ export function insideQuantity(target: Target): string | null {
 
 /** A feature as it is named on screen: "feature 1234 of blocks.8.hook_resid_pre". */
 export function featureName(index: number, site: string): string {
-  return `feature ${index} of ${site}`;
+  return `feature ${index} of ${shown(site)}`;
 }
 
 // --- logits ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import { paintThumbnail } from "../../draw/thumbnail";
 import { prose } from "../../ui/prose";
@@ -123,7 +124,7 @@ export function mountThumbnails(
       if (before?.from === from && before.style === style) continue;
       painted.set(layer, { from, style });
       const title = titles[layer];
-      if (title) title.textContent = title.title = [`layer ${layer}`, ...from.notes].join(" · ");
+      if (title) title.textContent = title.title = legibleSentence([`layer ${layer}`, ...from.notes].join(" · "));
       headLimits.forEach((limit, head) => {
         const name = headName(layer, head);
         const thumb = thumbs.get(name);

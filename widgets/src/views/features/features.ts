@@ -167,7 +167,7 @@ function mount(
           title="Choose no feature" @click=${() => (store.feature.value = null)}>✕</button>
         ${
           failure === null
-            ? html`<span class="rs-feature-tokens" title=${tokens?.reply.notes.join(" ") || nothing}>${words} ${
+            ? html`<span class="rs-feature-tokens" title=${legibleSentence(tokens?.reply.notes.join(" ") ?? "") || nothing}>${words} ${
                 scale
               }</span>`
             : html`<span class="rs-feature-failed" role="alert" tabindex="0" title=${legibleSentence(failure)}>${prose(

@@ -1,6 +1,7 @@
 // The data of the tab "why": the columns, each with all terms of one sum, and the tokens that the target's head writes.
 import { computed, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { headName, signed } from "../../base/format";
+import { shown as safe } from "../../base/legible";
 import { attributionOf } from "../../state/loader";
 import { type Answered, asking } from "../../state/query";
 import { contributions, headsOwnRow, headTokens, moved, pairs, sideOf } from "../../state/questions";
@@ -195,7 +196,7 @@ function wordsOf(
   const feature = target.inner?.kind === "direction" ? (target.inner.feature ?? null) : null;
   if (feature)
     return {
-      title: `Feature ${feature.index} of ${feature.read}`,
+      title: `Feature ${feature.index} of ${safe(feature.read)}`,
       note: `what it reads at ${token(position)}, before its nonlinearity`,
     };
   return { title: "The direction", note: `at ${token(readAt(target, position))}` };
