@@ -53,8 +53,8 @@ const feature = innerTarget({
   kind: "direction",
   key: `sae${REVERSE}`,
   at: "1_pre",
-  feature: { sae: "sae", index: 1, read: `blocks.1${REVERSE}`, norm: null },
-} as Parameters<typeof innerTarget>[0]);
+  feature: { sae: "sae", index: 1, read: `blocks.1${REVERSE}`, norm: "", unweighted: false, offset: 0 },
+});
 
 describe("characters that reverse the text", () => {
   beforeAll(() => {

@@ -9,6 +9,7 @@ import type { Link } from "./link";
 
 /** While the link attaches, nothing is shown before this time, unless the link has words to show. */
 const SHOWN_AFTER_MS = 400;
+const NO_CLIPBOARD = "The browser does not let this page use the clipboard. Copy the line by hand.";
 
 export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSignal): void {
   const isSlow = state(false);
@@ -55,9 +56,7 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
             now.line
               ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet"
               @click=${copyLine(now.line)}>${copying.value === "copied" ? "copied" : "copy"}</button></p>${
-                copying.value === "refused"
-                  ? html`<p role="status">The browser does not let this page use the clipboard. Copy the line by hand.</p>`
-                  : nothing
+                copying.value === "refused" ? html`<p role="status">${NO_CLIPBOARD}</p>` : nothing
               }`
               : nothing
           }
