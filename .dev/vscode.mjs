@@ -62,7 +62,7 @@ async function packageStandIn() {
     target: "node18",
     external: ["vscode"],
   });
-  await build({ ...common, entryPoints: [join(stub, "output-page.ts")], format: "esm", target: "chrome111" });
+  await build({ ...common, entryPoints: [join(stub, "output-page.ts")], format: "esm", target: "chrome117" });
   step("Stand-in for the Jupyter extension, packaged", () => pack(stub, "stand-in.vsix"));
 }
 

@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { BROWSERS } from "./browsers.mjs";
 import { chapterTexts } from "./help.mjs";
 import { licencesOf, noticeOf, RECORD } from "./licences.mjs";
 import { folders, stylesheet } from "./styles.mjs";
@@ -24,12 +25,11 @@ function once(code) {
   return { panel: `${once}export default globalThis[${key}].default;\n`, start: `globalThis[${key}].start();\n` };
 }
 
-const browsers = ["es2022", "chrome111", "firefox113", "safari16.4"];
 const help = await chapterTexts();
 const common = {
   bundle: true,
   minify: true,
-  target: browsers,
+  target: BROWSERS,
   logLevel: "warning",
   legalComments: "none",
   charset: "utf8",

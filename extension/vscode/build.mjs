@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { BROWSERS } from "../../widgets/browsers.mjs";
 import { chapterTexts } from "../../widgets/help.mjs";
 import { licencesOf, noticeOf } from "../../widgets/licences.mjs";
 
@@ -39,7 +40,7 @@ const results = await Promise.all([
     entryPoints: [join(here, "page", "main.ts")],
     outfile: page,
     format: "iife",
-    target: "chrome111",
+    target: BROWSERS, // code-server shows the page in any browser
   }),
 ]);
 copyFileSync(createRequire(import.meta.url).resolve("@residscope/widgets/panel.css"), join(dist, "panel.css"));

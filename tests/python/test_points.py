@@ -7,6 +7,7 @@ families.)
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from transformer_lens import ActivationCache
 import residscope
 from residscope import ResidscopeError
 from residscope.attribution.inner_targets import Feature, InnerTarget, Next
+from residscope.serving.service import Service
+from residscope.wire.protocol import CacheFacts, Describe
 from tests.support import tiny
 from tests.support.point_families import ANSWERS, measured, scores
 
@@ -43,6 +46,20 @@ def test_the_demo_models_head_moves_what_mlp_0_wrote(ioi):
     sources = residscope.attribute(ioi.cache, (" Mary", " John"), by="source", heads=["L23H3"])
     torch.testing.assert_close(result.measured, sources.values[10, 0])
     assert all(rows[label] == 0 for label in rows if label.split("_")[0].isdecimal() and int(label.split("_")[0]) > 22)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gptj", "gpt_neox", "gpt_neox-sequential", "falcon", "cohere"])
+def test_the_views_know_the_layers_whose_heads_do_not_write_to_their_neurons(family):
+    _, _, cache = tiny.run(tiny.boot(family))
+    filtered = ActivationCache({name: cache[name] for name in cache if "resid_mid" not in name}, cache.model)
+    for some in (cache, filtered):
+        facts = Service(some).reply(Describe())[0]
+        assert isinstance(facts, CacheFacts)
+        assert facts.parallel == ([0, 1, 2] if family in ("gptj", "gpt_neox", "falcon", "cohere") else [])
+        for layer in range(3):
+            target = T.output(f"L{layer}H1", of=T.neuron(f"L{layer}N3"), source=2)
+            with pytest.raises(ResidscopeError, match="does not write") if facts.parallel else nullcontext():
+                residscope.attribute(some, target, by="layer")
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])

@@ -37,6 +37,7 @@ MOVES = Target(TARGET.contrasts, through=[Through(4, 3, 2)])
 NEXT = Target([], next_token=NextToken("runner-up"))
 NEXT_MOVES = Target([], through=[Through(4, 3, 2)], next_token=NextToken("runner-up"))
 EARLIER = Target([], inner=AttentionScore(2, 1, 2, 0, None))
+SAME_LAYER = Target([], inner=AttentionScore(3, 1, 2, 0, None))
 NEURON, DIRECTION = Target([], inner=NeuronInput(3, 7)), Target([], inner=StreamDirection("probe", "2_mid"))
 RANKED = [f"L{layer}H{head}" for head in range(9) for layer in range(6)]
 """More heads than a position map shows."""
@@ -55,6 +56,7 @@ def with_saes(about: CacheFacts) -> CacheFacts:
 
 
 APART, TOGETHER, ONE, WIDE, LONG = facts(7, 6, 3), facts(6, 5, 5), facts(7, 6), facts(70, 69, 50), facts(600, 599, 300)
+PARALLEL = msgspec.structs.replace(APART, parallel=[3])
 LENS = msgspec.structs.replace(APART, lens=LensFacts("tuned lens", "h + A h + b"))
 
 CASES: dict[str, tuple[CacheFacts, Shown]] = {
@@ -97,6 +99,14 @@ CASES: dict[str, tuple[CacheFacts, Shown]] = {
     "why an earlier head reads a token, after a neuron": (
         APART,
         Shown(EARLIER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(EARLIER)], step=1),
+    ),
+    "why a head reads a token, after a neuron of its layer": (
+        APART,
+        Shown(SAME_LAYER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(SAME_LAYER)], step=1),
+    ),
+    "why a head reads a token, after a neuron that reads the same stream": (
+        PARALLEL,
+        Shown(SAME_LAYER, 1, 2, tab="why", trail=[Step(NEURON, 2), Step(SAME_LAYER)], step=1),
     ),
     "why a head reads a token, after a direction": (
         APART,

@@ -5,12 +5,13 @@ import { tmpdir } from "node:os";
 import { dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { BROWSERS } from "../browsers.mjs";
 import { folders, stylesheet } from "../styles.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = join(tmpdir(), "residscope-dev");
 mkdirSync(out, { recursive: true });
-const common = { bundle: true, target: ["es2022", "chrome111"], logLevel: "warning", sourcemap: "inline" };
+const common = { bundle: true, target: BROWSERS, logLevel: "warning", sourcemap: "inline" };
 async function rebuild() {
   await build({ ...common, entryPoints: [join(here, "harness.ts")], format: "esm", outfile: join(out, "harness.js") });
   await build({ ...common, entryPoints: [stylesheet], plugins: [folders], outfile: join(out, "panel.css") });

@@ -2,16 +2,20 @@ import { signal as state } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
 import type { Kernel } from "../dev/fake-model";
 import { recordedKernel } from "../dev/recorded-kernel";
-import { everything } from "../src/draw/plane";
+import { blocks, everything, stepOf } from "../src/draw/plane";
 import { bringIntoSight, panBy, partOf, zoomBy } from "../src/draw/zoom";
 import { Store } from "../src/state/store";
+import type { Direction } from "../src/views/attention/attention-data";
 import { AttentionRoom } from "../src/views/attention/attention-room";
 import { decimals, Limits, length, writtenShort } from "../src/views/attention/attention-scale";
 import { cellSentence, lineOf, lineWords } from "../src/views/attention/attention-words";
 import { createCard } from "../src/views/attention/card";
+import { readTextLine } from "../src/views/attention/text-line";
 import { nameOf, readText, superpose } from "../src/views/attention/text-picture";
 import { ThumbnailStore } from "../src/views/attention/thumbnail-data";
+import { mountReading } from "../src/views/strip/reading";
 import { type Ask, Client } from "../src/wire/client";
+import type { ReadAttention } from "../src/wire/protocol.gen";
 import { all, key, open, SHAPE, text } from "./open";
 
 // A 3 × 3 head: each row sums to 1, nothing above the diagonal.
@@ -186,6 +190,139 @@ describe("superposition", () => {
   });
 });
 
+/** Attention of a prompt with 1,024 tokens. `sent` has the requests, each with its answer. */
+function longRoom() {
+  const store = storeOf(...Array.from({ length: 1024 }, () => "a"));
+  const end = new AbortController();
+  const sent: { ask: ReadAttention; answer: () => void; refuse: () => void }[] = [];
+  let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
+  const client = new Client(
+    {
+      send: ({ id, ask }) => {
+        if (ask.kind !== "attention") return;
+        const all = { start: 0, stop: 1024 };
+        const [rows, columns] = [ask.rows ?? all, ask.columns ?? all];
+        const step = stepOf(rows.stop - rows.start, columns.stop - columns.start);
+        const cells = blocks(rows, step) * blocks(columns, step);
+        const parts = [{ what: ask.weighting, wide: true }];
+        const { layer, head } = ask;
+        const reply = { kind: "attention", layer, head, positions: 1024, parts, notes: [], rows, columns, step };
+        sent.push({
+          ask,
+          answer: () => tell({ id, reply }, [new DataView(new Float32Array(cells).fill(0.5).buffer)]),
+          refuse: () => tell({ id, failure: { code: "failed", message: "The kernel refused this part." } }, []),
+        });
+      },
+      onMessage: (listener) => (tell = listener),
+    },
+    end.signal,
+  );
+  return { store, room: new AttentionRoom(store, client), sent, end };
+}
+
+function longCard() {
+  const { store, room, sent, end } = longRoom();
+  const card = createCard("L0H0", room, state(true), end.signal);
+  const press = (key: string, times = 1): void => {
+    for (let i = 0; i < times; i += 1) card.node.querySelector(".rs-matrix")?.dispatchEvent(keyEvent(key));
+  };
+  return { store, card, sent, press, end };
+}
+const keyEvent = (key: string): KeyboardEvent => new KeyboardEvent("keydown", { key, bubbles: true });
+const OTHER = { contrasts: [{ answer: [{ id: 5, text: "c" }], distractor: [] }] };
+const isLine = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !!rows && !columns;
+const isPart = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !!rows && !!columns;
+const isWhole = ({ ask: { rows, columns } }: { ask: ReadAttention }): boolean => !rows && !columns;
+
+describe("a card of a long prompt", () => {
+  it("requests no part while its next picture is loading, because the part would be of that picture", async () => {
+    const { store, card, sent, press, end } = longCard();
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
+    store.target.value = OTHER;
+    press("+", 3);
+    expect(sent.filter(isPart)).toEqual([]);
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(sent.filter(isPart)).toHaveLength(1));
+    end.abort();
+  });
+
+  it("has no line of another head below its picture", async () => {
+    const { store, card, sent, end } = longCard();
+    store.tokens.value = store.tokens.value.map((_, position) => ({ text: `t${position}` }));
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(1));
+    sent.find(isLine)?.answer();
+    const reads = (): string => card.node.querySelector(".rs-reads")?.textContent ?? "";
+    await vi.waitFor(() => expect(reads()).toContain("t1023"));
+    card.head.value = "L0H1";
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(2));
+    expect(reads()).toBe("");
+    sent.findLast(isLine)?.answer();
+    await vi.waitFor(() => expect(reads()).toContain("t1023"));
+    end.abort();
+  });
+
+  it("does not say why a part of another head was refused", async () => {
+    const { card, sent, press, end } = longCard();
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H0"));
+    press("+", 3);
+    press("0");
+    card.head.value = "L0H1";
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(card.seen()?.head).toBe("L0H1"));
+    expect(sent.filter(isPart).map(({ ask }) => ask.head)).toEqual([0]);
+    sent.find(isPart)?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(card.node.textContent).not.toContain("refused");
+    end.abort();
+  });
+});
+
+describe("the text of a long prompt", () => {
+  const opened = async () => {
+    const { store, room, sent, end } = longRoom();
+    const [inSight, token, direction] = [state(true), state<number | null>(null), state<Direction>("reads")];
+    const { picture } = readText(room, state({ heads: ["L0H0"] }), inSight, end.signal);
+    const troubles: string[] = [];
+    const report = (said: string): void => void troubles.push(said);
+    const line = readTextLine(room, picture, token, direction, inSight, report, end.signal);
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(picture.value).not.toBeNull());
+    return { store, sent, picture, token, line, troubles, end };
+  };
+
+  it("shows no line of another selection under the name of this picture", async () => {
+    const { store, sent, picture, token, line, end } = await opened();
+    const first = picture.value;
+    token.value = 5;
+    sent.find(isLine)?.answer();
+    await vi.waitFor(() => expect(line.value?.at).toBe(5));
+    store.target.value = OTHER;
+    token.value = 6;
+    expect(sent.filter(isLine)).toHaveLength(1);
+    sent.findLast(isWhole)?.answer();
+    await vi.waitFor(() => expect(sent.filter(isLine)).toHaveLength(2));
+    expect(line.value?.shown).toBe(first);
+    sent.findLast(isLine)?.answer();
+    await vi.waitFor(() => expect([line.value?.at, line.value?.shown]).toEqual([6, picture.value]));
+    expect(picture.value).not.toBe(first);
+    end.abort();
+  });
+
+  it("does not say why a line was refused that is no longer wanted", async () => {
+    const { sent, token, troubles, end } = await opened();
+    token.value = 5;
+    token.value = null;
+    sent.find(isLine)?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(troubles).toEqual([]);
+    end.abort();
+  });
+});
+
 describe("a card", () => {
   it("keeps the picture of its head if the request for an earlier head is refused later", async () => {
     const store = storeOf("a", "b");
@@ -224,6 +361,49 @@ describe("a card", () => {
   });
 });
 
+describe("what the strip shows that the head in focus reads", () => {
+  it.each<[string, (store: Store) => void, (store: Store) => void]>([
+    ["target", (store) => (store.target.value = OTHER), (store) => (store.target.value = storeOf().target.value)],
+    ["weighting", (store) => (store.weighting.value = "value"), (store) => (store.weighting.value = "pattern")],
+  ])("stays if a request for another %s is refused later", async (_, change, back) => {
+    const store = storeOf("a", "b");
+    const end = new AbortController();
+    const sent: { answer: () => void; refuse: () => void }[] = [];
+    let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
+    const client = new Client(
+      {
+        thrifty: true, // a kept picture is not requested again
+        send: ({ id, ask }) => {
+          if (ask.kind !== "attention") return;
+          const { layer, head, weighting } = ask;
+          const parts = [
+            { what: weighting, wide: true },
+            { what: "reads", wide: true },
+          ];
+          const reply = { kind: "attention", layer, head, positions: 2, parts, notes: [] };
+          const view = (...values: number[]): DataView => new DataView(Float32Array.from(values).buffer);
+          sent.push({
+            answer: () => tell({ id, reply }, [view(1, 0, 0.5, 0.5), view(0.5, 0.5)]),
+            refuse: () => tell({ id, failure: { code: "missing-activation", message: "not cached" } }, []),
+          });
+        },
+        onMessage: (listener) => (tell = listener),
+      },
+      end.signal,
+    );
+    store.preview.value = "L0H0";
+    const { reading, trouble } = mountReading(new AttentionRoom(store, client), end.signal);
+    sent[0]?.answer();
+    await vi.waitFor(() => expect(reading.value?.head).toBe("L0H0"));
+    change(store);
+    back(store);
+    sent[1]?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect([sent.length, reading.value?.head, trouble.value]).toEqual([2, "L0H0", null]);
+    end.abort();
+  });
+});
+
 describe("thumbnails", () => {
   it("that arrive while the view is hidden are there when it is shown again", async () => {
     const store = storeOf("a", "b");
@@ -247,6 +427,79 @@ describe("thumbnails", () => {
     await new Promise((resolve) => setTimeout(resolve));
     visible.value = true;
     expect(thumbnails.layers.value.has(0)).toBe(true);
+    end.abort();
+  });
+
+  const scaled = () => {
+    const store = storeOf("a", "b");
+    store.facts.value = store.facts.value && { ...store.facts.value, layers: 3 };
+    store.weighting.value = "contribution";
+    const end = new AbortController();
+    const sent: { layer: number; answer: (limit: number) => void; refuse: () => void }[] = [];
+    let tell: (message: unknown) => void = () => undefined;
+    const client = new Client(
+      {
+        send: ({ id, ask }) => {
+          if (ask.kind !== "thumbnails") return;
+          const { layer } = ask;
+          const reply = { kind: "thumbnails", layer, side: 1, positions: 1, notes: [] };
+          sent.push({
+            layer,
+            answer: (limit) => tell({ id, reply: { ...reply, limits: [limit] } }),
+            refuse: () => tell({ id, failure: { code: "failed", message: "refused" } }),
+          });
+        },
+        onMessage: (listener) => (tell = (message) => listener(message, [new DataView(new ArrayBuffer(1))])),
+      },
+      end.signal,
+    );
+    return {
+      store,
+      sent,
+      thumbnails: new ThumbnailStore(new AttentionRoom(store, client), state(true), end.signal),
+      end,
+    };
+  };
+
+  it("of layers that are out of view since another target was chosen do not count for the colour scale", async () => {
+    const { store, sent, thumbnails, end } = scaled();
+    thumbnails.see(2, true);
+    sent[0]?.answer(40);
+    await vi.waitFor(() => expect(thumbnails.limit.value?.largest).toBe(40));
+    thumbnails.see(2, false);
+    thumbnails.see(0, true);
+    sent[1]?.answer(3);
+    await vi.waitFor(() => expect(thumbnails.layers.value.size).toBe(2));
+    expect(thumbnails.limit.value?.largest).toBe(40); // of the same selection
+    store.target.value = OTHER;
+    expect(thumbnails.limit.value).toBeNull();
+    sent[2]?.answer(2);
+    await vi.waitFor(() => expect(thumbnails.limit.value).toEqual({ weighting: "contribution", largest: 2 }));
+    end.abort();
+  });
+
+  it("whose reply came for another target are requested again when the first target is back", async () => {
+    const { store, sent, thumbnails, end } = scaled();
+    const first = store.target.value;
+    thumbnails.see(1, true);
+    thumbnails.see(1, false);
+    store.target.value = OTHER;
+    sent[0]?.answer(1);
+    await new Promise((resolve) => setTimeout(resolve));
+    store.target.value = first;
+    thumbnails.see(1, true);
+    expect(sent.map(({ layer }) => layer)).toEqual([1, 1]);
+    end.abort();
+  });
+
+  it("that were refused for another target cause no message", async () => {
+    const { store, sent, thumbnails, end } = scaled();
+    thumbnails.see(1, true);
+    thumbnails.see(1, false);
+    store.target.value = OTHER;
+    sent[0]?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(thumbnails.trouble.value).toBeNull();
     end.abort();
   });
 

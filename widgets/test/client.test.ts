@@ -298,6 +298,20 @@ describe("the newest request of a view", () => {
     expect([a(), b(), c(), texts(sent)]).toEqual(["null", "null", "there", ["a", "c"]]);
   });
 
+  it("cancels the older one if that is a long job, however long it has taken", async () => {
+    vi.useFakeTimers();
+    const { sent, check, deliver, reply } = setup();
+    const a = fate(check("a"));
+    deliver({ id: sent[0]?.id, reply: { kind: "working", done: 1, total: 9 } });
+    vi.advanceTimersByTime(31_000);
+    const b = fate(check("b"));
+    await flush();
+    expect([a(), texts(sent).slice(2).sort()]).toEqual(["null", ["b", "give-up"]]);
+    reply(texts(sent).indexOf("b"), "b");
+    await flush();
+    expect(b()).toBe("there");
+  });
+
   it("is requested after an older one that failed, and that failure is not reported", async () => {
     vi.useFakeTimers();
     const { sent, check, deliver } = setup();

@@ -1,6 +1,6 @@
 import { signal as state } from "@preact/signals-core";
 import { describe, expect, it, vi } from "vitest";
-import { later, until, watch } from "../src/base/lifetime";
+import { child, later, until, watch } from "../src/base/lifetime";
 
 describe("a lifetime that has already ended", () => {
   it.each<[string, (ended: AbortSignal, body: () => void) => unknown]>([
@@ -24,4 +24,31 @@ describe("a lifetime that has already ended", () => {
   });
 
   it("waits for nothing", () => expect(until(state(false), AbortSignal.abort())).resolves.toBeUndefined());
+});
+
+describe("a timer", () => {
+  it("leaves no listener on its lifetime after it has run", () => {
+    vi.useFakeTimers();
+    const { signal } = new AbortController();
+    const [added, removed] = [vi.spyOn(signal, "addEventListener"), vi.spyOn(signal, "removeEventListener")];
+    const body = vi.fn();
+    later(10, signal, body);
+    vi.advanceTimersByTime(10);
+    vi.useRealTimers();
+    expect(body).toHaveBeenCalledOnce();
+    expect(removed.mock.calls.map(([, listener]) => listener)).toEqual(
+      added.mock.calls.map(([, listener]) => listener),
+    );
+  });
+});
+
+describe("a child", () => {
+  it.each([0, 1])("ends with each of its parents: %i", (at) => {
+    const parents = [new AbortController(), new AbortController()];
+    const { signal } = child(...parents.map((parent) => parent.signal));
+    expect(signal.aborted).toBe(false);
+    parents[at]?.abort();
+    expect(signal.aborted).toBe(true);
+    expect(child(...parents.map((parent) => parent.signal)).signal.aborted).toBe(true);
+  });
 });

@@ -1,8 +1,12 @@
 import { describe, expect, it, vi } from "vitest";
-import { rowsOf } from "../dev/component-table";
+import { columnsOf, rowsOf } from "../dev/component-table";
 import { recordedKernel } from "../dev/recorded-kernel";
 import { quoted, visible } from "../src/base/format";
+import { AttentionRoom } from "../src/views/attention/attention-room";
 import { rowTicks, shownLabels } from "../src/views/positions/position-labels";
+import { positions } from "../src/views/positions/positions";
+import { Client } from "../src/wire/client";
+import { storeOf } from "./made";
 import { all, key, open, text } from "./open";
 
 const field = (root: HTMLElement): HTMLElement | null => root.querySelector(".rs-sheet-field");
@@ -66,6 +70,51 @@ describe("position map", () => {
       expect(text(root.querySelector(".rs-positions .rs-view-trouble"))).toBe("Keep hook_mlp_out."),
     );
     expect(root.dataset["state"]).toBe("ready");
+  });
+});
+
+describe("the colour scale", () => {
+  it("leaves out the padding of its own prompt, even if the tokens come after the map", async () => {
+    const store = storeOf(["a", "b", "c", "d"], [], { prompts: 2, last: [3, 3] });
+    store.tab.value = "positions";
+    store.prompt.value = 0;
+    const end = new AbortController();
+    const sent: ((values: number[]) => void)[] = [];
+    let tell: (message: unknown, buffers: DataView[]) => void = () => undefined;
+    const client = new Client(
+      {
+        send: ({ id, ask }) => {
+          if (ask.kind !== "positions") return;
+          const reply = {
+            kind: "positions",
+            by: "layer",
+            components: columnsOf(["0_mlp_out"]),
+            positions: 4,
+            notes: [],
+          };
+          const view = (values: number[]): DataView => new DataView(Float32Array.from(values).buffer);
+          sent.push((values) => tell({ id, reply }, [view(values), view([0, 0, 0, 0])]));
+        },
+        onMessage: (listener) => (tell = listener),
+      },
+      end.signal,
+    );
+    const [parent, controls] = [document.createElement("div"), document.createElement("div")];
+    const read = positions.mount(parent, controls, new AttentionRoom(store, client), end.signal);
+    const limit = (): unknown => (read()?.picture as { limit?: number } | undefined)?.limit;
+    const padded = [true, true, false, false].map((padding) => ({ text: "a", padding }));
+    sent[0]?.([1, 1, 1, 1]);
+    await vi.waitFor(() => expect(limit()).toBe(1));
+    store.prompt.value = 1;
+    sent[1]?.([50, 40, 2, 2]);
+    await vi.waitFor(() => expect(limit()).toBe(50)); // the tokens of this prompt are not there yet
+    store.tokens.value = padded;
+    expect(limit()).toBe(2);
+    store.prompt.value = 0;
+    store.tokens.value = [{ text: "a" }, { text: "b" }, { text: "c" }, { text: "d" }];
+    const scale = (): string => text(controls.querySelector(".rs-scale"));
+    expect(scale()).toContain("2.00"); // the map of the other prompt stays until its reply comes, with its colours
+    end.abort();
   });
 });
 

@@ -1,8 +1,10 @@
 import { describe, expect, it, vi } from "vitest";
 import { enlargedKernel } from "../dev/enlarged-kernel";
 import type { Kernel } from "../dev/fake-model";
+import { watch } from "../src/base/lifetime";
 import { promptSpreadOf } from "../src/views/prompts/prompt-spread";
-import { textOf } from "../src/views/prompts/prompt-texts";
+import { PromptTexts, textOf } from "../src/views/prompts/prompt-texts";
+import { Client } from "../src/wire/client";
 import { attributionOf } from "./made";
 import { all, key, open, text } from "./open";
 
@@ -13,6 +15,61 @@ const rows = (root: HTMLElement): { prompt: number; value: number }[] =>
     prompt: Number(text(row.querySelector(".rs-prompt-number")).replace("prompt ", "")),
     value: Number(text(row.querySelector(".rs-number")).replace("−", "-")),
   }));
+
+describe("the texts of prompts", () => {
+  const requested = () => {
+    const end = new AbortController();
+    const sent: { prompt: number; answer: (text: string) => void; refuse: () => void }[] = [];
+    let tell: (message: unknown) => void = () => undefined;
+    const client = new Client(
+      {
+        send: ({ id, ask }) => {
+          if (ask.kind !== "tokens") return;
+          sent.push({
+            prompt: ask.prompt ?? -1,
+            answer: (text) => tell({ id, reply: { kind: "tokens", tokens: [{ text }] } }),
+            refuse: () => tell({ id, failure: { code: "changed", message: "The cache was changed." } }),
+          });
+        },
+        onMessage: (listener) => (tell = (message) => listener(message, [])),
+      },
+      end.signal,
+    );
+    return { texts: new PromptTexts(client, end.signal), sent, end };
+  };
+
+  it("go at once when there is another cache", async () => {
+    const { texts, sent, end } = requested();
+    const painted: (string | null)[] = [];
+    watch(end.signal, () => {
+      void texts.version.value;
+      painted.push(texts.text(0));
+    });
+    texts.request("one", [0]);
+    sent[0]?.answer("first");
+    await vi.waitFor(() => expect(painted.at(-1)).toBe("first"));
+    texts.request("two", [0]);
+    expect(painted.at(-1)).toBeNull();
+    sent[1]?.answer("second");
+    await vi.waitFor(() => expect(painted.at(-1)).toBe("second"));
+    end.abort();
+  });
+
+  it("are requested for another cache, even if the request for the cache before is refused", async () => {
+    const { texts, sent, end } = requested();
+    texts.request("one", [0]);
+    texts.request("two", [0]);
+    sent[0]?.refuse();
+    await vi.waitFor(() => expect(sent).toHaveLength(2));
+    sent[1]?.answer("second");
+    await vi.waitFor(() => expect(texts.text(0)).toBe("second"));
+    texts.request("two", [0, 1]);
+    sent[2]?.refuse();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(sent.map(({ prompt }) => prompt)).toEqual([0, 0, 1]); // not again, until the list scrolls
+    end.abort();
+  });
+});
 
 describe("spread over prompts", () => {
   it("has no view for a single prompt: the first tab is shown instead, and can be focused", async () => {

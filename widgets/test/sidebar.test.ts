@@ -17,7 +17,7 @@ import { all, text } from "./open";
 let end = new AbortController();
 afterEach(() => end.abort());
 
-function open(remembered: Opened | null = null, pictures?: Pictures, standing?: LinkState) {
+function open(remembered: Opened | null | Error = null, pictures?: Pictures, standing?: LinkState) {
   end = new AbortController();
   const link = new FakeLink(recordedKernel());
   if (standing) link.state.value = standing;
@@ -34,7 +34,10 @@ function open(remembered: Opened | null = null, pictures?: Pictures, standing?: 
       places,
       visible: state(true),
       caches: () => caches,
-      remembered: () => Promise.resolve(remembered),
+      remembered: async () => {
+        if (remembered instanceof Error) throw remembered;
+        return remembered;
+      },
       remember: (opened) => kept.push(opened),
       ...(pictures ? { pictures } : {}),
     },
@@ -249,6 +252,19 @@ it("restores the last view when its kernel lists the cache", async () => {
   expect(kept.at(-1)).toMatchObject({ name: "cache", selection: { heads: ["L2H1"], prompt: 1, target: null } });
 });
 
+it("opens the only cache if the host's memory fails, as if nothing was remembered", async () => {
+  const { ready, panel } = open(new Error("The database cannot be read."));
+  await vi.waitFor(() => expect(panel()).not.toBeNull());
+  await ready();
+});
+
+it("opens a remembered view whose last picture cannot be read", async () => {
+  const pictures: Pictures = { get: () => Promise.reject(new Error("no")), put: () => undefined };
+  const { link, ready } = open({ path: "a.ipynb", name: "cache", selection: null }, pictures);
+  link.cell(ROW);
+  await ready();
+});
+
 it("requests a comparison again when the other cache has changed, and only then", async () => {
   const { link, show, panel, ready } = open();
   const other = { ...ROW, ref: { id: "c9", state: "1.1" }, names: ["clean"] };
@@ -310,6 +326,26 @@ it("shows what prevents attaching, with the line to run", async () => {
   await vi.waitFor(() => expect(text(root.querySelector(".rs-line code"))).toBe("%pip install residscope==1"));
   root.querySelector<HTMLElement>(".rs-link .rs-act")?.click();
   expect(link.retried).toBe(1);
+});
+
+it.each([
+  ["copies the line to run", true],
+  ["selects the line to run if the page may not use the clipboard, and says so", false],
+])("%s", async (_, isAllowed) => {
+  const { link, root } = open();
+  const line = "%pip install residscope==1";
+  const texts: string[] = [];
+  const writeText = (text: string) => (isAllowed ? Promise.resolve(texts.push(text)) : Promise.reject(new Error("no")));
+  vi.stubGlobal("navigator", { clipboard: { writeText } });
+  link.state.value = { kind: "refused", words: "No Residscope here.", line };
+  const button = await vi.waitFor(() => root.querySelector<HTMLElement>(".rs-line button") ?? Promise.reject());
+  button.click();
+  if (isAllowed) await vi.waitFor(() => expect([text(button), texts]).toEqual(["copied", [line]]));
+  else {
+    await vi.waitFor(() => expect(text(root.querySelector(".rs-link"))).toContain("Copy the line by hand"));
+    expect([text(button), String(getSelection())]).toEqual(["copy", line]);
+  }
+  vi.unstubAllGlobals();
 });
 
 it("leaves nothing behind when it is closed", async () => {

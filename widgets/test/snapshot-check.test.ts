@@ -115,6 +115,11 @@ describe("a snapshot from outside", () => {
 
   it.each<[string, () => Json, RegExp]>([
     ["with 3,000 layers", () => reply("describe", "layers", 3000), /3000 layers/],
+    [
+      "with more parallel layers than layers",
+      () => reply("describe", "parallel", Array(9).fill(0)),
+      /“describe” entry/,
+    ],
     ["with 3,000 heads a layer", () => reply("describe", "heads", 3000), /3000 heads/],
     [
       "with 1,000 × 1,000 heads",

@@ -158,15 +158,16 @@ describe("the point at which a target is read", () => {
   const mid = innerTarget({ kind: "direction", key: "p", at: "3_mid" });
   const score = innerTarget({ kind: "attention", layer: 3, head: 0, destination: 3, source: 1, side: "key" });
   it.each([
-    ["of a neuron", neuron, [true, true, false]],
-    ["of a direction after attention", mid, [true, true, false]],
-    ["of an attention score", score, [true, false, false]],
-    ["of what a head moves", throughHead(neuron, { layer: 2, head: 1, source: 0 }), [false, false, false]],
-  ])("has earlier components before it: %s", (_, target, [last, own, mlp]) => {
-    expect(isBefore(target, { kind: "mlp_out", layer: 2 })).toBe(last);
-    expect(isBefore(target, { kind: "head", layer: 3 })).toBe(own);
-    expect(isBefore(target, { kind: "mlp_out", layer: 3 })).toBe(mlp);
-    expect(isBefore(target, { kind: "embed", layer: null })).toBe(true);
+    ["of a neuron", neuron, [], [true, true, false]],
+    ["of a neuron in a layer whose MLP reads the stream before attention", neuron, [3], [true, false, false]],
+    ["of a direction after attention", mid, [], [true, true, false]],
+    ["of an attention score", score, [], [true, false, false]],
+    ["of what a head moves", throughHead(neuron, { layer: 2, head: 1, source: 0 }), [], [false, false, false]],
+  ])("has earlier components before it: %s", (_, target, parallel, [last, own, mlp]) => {
+    expect(isBefore(target, { kind: "mlp_out", layer: 2 }, parallel)).toBe(last);
+    expect(isBefore(target, { kind: "head", layer: 3 }, parallel)).toBe(own);
+    expect(isBefore(target, { kind: "mlp_out", layer: 3 }, parallel)).toBe(mlp);
+    expect(isBefore(target, { kind: "embed", layer: null }, parallel)).toBe(true);
   });
   it("is at the source for a key, or for what a head moves; else it is at the destination", () => {
     expect([
@@ -174,7 +175,7 @@ describe("the point at which a target is read", () => {
       readAt(neuron, 2),
       readAt(throughHead(neuron, { layer: 2, head: 1, source: 0 }), 2),
     ]).toEqual([1, 2, 0]);
-    expect(layerOf(made().target.value)).toBe(Infinity);
+    expect(layerOf(made().target.value, [])).toBe(Infinity);
   });
 });
 
@@ -187,17 +188,28 @@ describe("what is asked", () => {
     expect([canAskWho(store, READS), canAskWho(store, { ...READS, head: "L1H0" })]).toEqual([false, true]);
   });
 
+  it("of a neuron: not what a head of its layer moves, if both read the same stream", () => {
+    const store = made();
+    askNeuron(store, { layer: 3, index: 7 });
+    const spot = { head: "L3H1", destination: 3, source: 1 };
+    expect(canAskWho(store, spot)).toBe(true);
+    store.facts.value = store.facts.value && { ...store.facts.value, parallel: [3] };
+    expect(canAskWho(store, spot)).toBe(false);
+    askWhy(store, spot);
+    expect(whyOf(shownOf(store), 3, []).length - whyOf(shownOf(store), 3, store.parallel.value).length).toBe(1);
+  });
+
   it("of a score: both sides, what the head moves, and what it writes", () => {
     const store = made();
     ask(store, store.target.value); // the present target is not a new step
     expect(store.trail.value).toEqual([]);
     askWhy(store, READS);
-    const asked = whyOf(shownOf(store), 3);
+    const asked = whyOf(shownOf(store), 3, []);
     expect(asked.map(({ kind }) => kind)).toEqual(["attribute", "attribute", "attribute", "head-tokens"]);
     const targets = asked.flatMap((one) => ("target" in one ? [targetKey(one.target)] : []));
     expect(new Set(targets).size).toBe(3);
     store.whyShows.value = "pairs";
-    expect(whyOf(shownOf(store), 3).map(({ kind }) => kind)).toEqual(["pairs", "head-tokens"]);
+    expect(whyOf(shownOf(store), 3, []).map(({ kind }) => kind)).toEqual(["pairs", "head-tokens"]);
   });
 
   it("of what feeds a head", () => {

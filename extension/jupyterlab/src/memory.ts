@@ -6,10 +6,13 @@ import { Memory, type Opened } from "@residscope/widgets";
 
 const KEY = "@residscope/jupyterlab:sidebar";
 
-/** Do not await `loaded` while a plugin is activated: the database opens only after all plugins are active. */
+/**
+ * Do not await `loaded` while a plugin is activated: the database opens only after all plugins are active. If the
+ * database fails, nothing is remembered across a reload.
+ */
 export function memoryIn(db: IStateDB | null): { memory: Memory; loaded: Promise<void> } {
-  const memory = new Memory((all) => void db?.save(KEY, all.map(asArgs)));
-  const load = async (): Promise<void> => memory.load(await db?.fetch(KEY));
+  const memory = new Memory((all) => void db?.save(KEY, all.map(asArgs)).catch(() => undefined));
+  const load = async (): Promise<void> => memory.load(await db?.fetch(KEY).catch(() => undefined));
   return { memory, loaded: load() };
 }
 

@@ -109,13 +109,20 @@ export class JupyterPlaces implements Places {
     const { sessions } = this.app.serviceManager;
     const session = sessions.connectTo({ model, kernelConnectionOptions: { handleComms: false } });
     connection.session = session;
-    const { signal } = connection.end;
+    const end = child(connection.end.signal);
     listen(
       session.kernelChanged,
       () => connection.session === session && connection.link.use(session.kernel, NOT_RUNNING),
-      signal,
+      end.signal,
     );
-    listen(session.disposed, () => connection.session === session && this.#connect(path), signal);
+    listen(
+      session.disposed,
+      () => {
+        end.abort();
+        if (connection.session === session) this.#connect(path);
+      },
+      end.signal,
+    );
     connection.link.use(session.kernel, NOT_RUNNING);
   }
 
@@ -124,7 +131,8 @@ export class JupyterPlaces implements Places {
     let path = context.path;
     if (this.#open.get(path)?.has(context)) return; // a second widget for the same notebook
     this.#add(path, context);
-    const { signal } = this;
+    const end = child(this.signal);
+    const { signal } = end;
     const connect = (): void => this.#connect(path);
     listen(context.kernelChanged, connect, signal);
     listen(context.sessionChanged, connect, signal);
@@ -153,6 +161,7 @@ export class JupyterPlaces implements Places {
     listen(
       context.disposed,
       () => {
+        end.abort();
         this.#remove(path, context);
         this.#connect(path); // the kernel may continue to run
         this.listener.closed(path);

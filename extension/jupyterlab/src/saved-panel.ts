@@ -73,6 +73,8 @@ class PanelOutput extends Panel implements Renderer {
   #output: Output | null = null;
   #id: string | null = null;
   #contents: Contents | null = null;
+  /** Aborts when the live panel that replaces a picture is drawn, or the output has other contents. */
+  #arriving: AbortController | null = null;
   /** The content of the picture that the notebook has, to compare pictures. */
   #storedContent = "";
 
@@ -116,6 +118,7 @@ class PanelOutput extends Panel implements Renderer {
   /** Removes the contents, because the cell was run again or the output has changed. */
   #clear(): void {
     if (this.#contents?.as === "replacement") this.#contents.end.abort();
+    this.#arriving?.abort();
     this.#contents = null;
     this.#storedContent = ""; // the new output has no picture yet, or `#showPicture` sets it
     this.node.style.paddingTop = "";
@@ -178,8 +181,10 @@ class PanelOutput extends Panel implements Renderer {
     const live = this.#contents;
     // The padding is as high as the line above the picture, so that nothing moves.
     this.node.style.paddingTop = `${heightAbovePanel(contents.widget.node)}px`;
+    const arriving = (this.#arriving = child(this.#end.signal));
     const renderer = await this.#addWidget(output, true);
-    await drawn(renderer.node, this.#end.signal);
+    await drawn(renderer.node, arriving.signal);
+    arriving.abort();
     contents.end.abort();
     contents.widget.dispose();
     if (this.#contents === live) renderer.removeClass("rs-arriving");
@@ -236,7 +241,7 @@ async function kernelHas(context: Context, id: string): Promise<boolean> {
 function drawn(node: HTMLElement, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const check = (): void => {
-      if (node.querySelector(".residscope:is([data-state=ready], [data-state=error])")) done();
+      if (signal.aborted || node.querySelector(".residscope:is([data-state=ready], [data-state=error])")) done();
     };
     const observer = new MutationObserver(check);
     const done = (): void => {

@@ -1,6 +1,6 @@
 /** The extension's entry: the sidebar in the activity bar, views in editor tabs, and the commands. */
 
-import { listen, type Opened, shown } from "@residscope/widgets/node";
+import { child, listen, type Opened, shown } from "@residscope/widgets/node";
 import {
   commands,
   type ExtensionContext,
@@ -45,7 +45,7 @@ export function activate(context: ExtensionContext): void {
   }
 
   function openSidebar(view: WebviewView): void {
-    const end = new AbortController();
+    const end = child(life.signal);
     const page: Page = new Page(
       view.webview,
       hub,
@@ -73,7 +73,7 @@ export function activate(context: ExtensionContext): void {
         if (sidebar === page) sidebar = null;
         if (current === page) current = null;
       },
-      life.signal,
+      end.signal,
     );
   }
 
@@ -85,7 +85,7 @@ export function activate(context: ExtensionContext): void {
   }
 
   function fillTab(panel: WebviewPanel, first: Opened): void {
-    const end = new AbortController();
+    const end = child(life.signal);
     let opened = first;
     const updateTitle = (): void => void (panel.title = `${shown(opened.name)} · ${shown(nameOf(opened.path))}`);
     updateTitle();
@@ -126,7 +126,7 @@ export function activate(context: ExtensionContext): void {
         end.abort();
         if (current === page) current = sidebar;
       },
-      life.signal,
+      end.signal,
     );
   }
 

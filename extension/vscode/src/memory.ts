@@ -6,7 +6,7 @@ import { type Memento, Uri } from "vscode";
 const KEY = "residscope.opened";
 
 export function memoryIn(state: Memento): Memory {
-  const memory = new Memory((all) => void state.update(KEY, all), asOpened);
+  const memory = new Memory((all) => void state.update(KEY, all).then(undefined, () => undefined), asOpened);
   memory.load(state.get<unknown>(KEY));
   return memory;
 }

@@ -148,6 +148,15 @@ def mlp_point(view: CacheView, layer: int) -> Point:
     return _found(view, layer, "mlp", inputs, list(dict.fromkeys([*both, Point(between), Point(before)])))
 
 
+def parallel_layers(view: CacheView) -> list[int]:
+    """Return the layers whose MLP reads the stream before the layer, as the layer's attention does.
+
+    In a layer whose `hook_resid_mid` was cached, the MLP reads this point.
+    """
+    without_mid = (layer for layer in range(view.n_layers) if not view.has(f"blocks.{layer}.hook_resid_mid"))
+    return [layer for layer in without_mid if mlp_point(view, layer).place.kind == "pre"]
+
+
 def _is_parallel(view: CacheView, layer: int) -> bool:
     """Whether a layer's attention and MLP seem to read the same point of the stream. `_found` checks this."""
     if view.has(f"blocks.{layer}.hook_resid_mid"):

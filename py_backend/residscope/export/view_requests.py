@@ -299,7 +299,7 @@ class Views:
         if before.target.next_token is not None and before.position == "last":  # differs between prompts
             return None
         read = _read_at(before.target, before.position)
-        if read is None or not inner.layer < _layer_of(before.target):
+        if read is None or not inner.layer < _layer_of(before.target, self.facts.parallel):
             return None
         if self.place(shown.prompt, read) != self.place(shown.prompt, inner.destination):
             return None
@@ -368,15 +368,18 @@ def _read_at(target: Target, position: Position) -> Position | None:
     return position
 
 
-def _layer_of(target: Target) -> float:
-    """The first layer whose heads do not write to what a target reads. Infinite if the heads of all layers do."""
+def _layer_of(target: Target, parallel: Sequence[int]) -> float:
+    """The first layer whose heads do not write to what a target reads. Infinite if the heads of all layers do.
+
+    The MLPs of `parallel` layers read the stream before their layer.
+    """
     if target.through:
         return target.through[-1].layer
     match target.inner:
         case AttentionScore():
             return target.inner.layer
         case NeuronInput():
-            return target.inner.layer + 1
+            return target.inner.layer + (target.inner.layer not in parallel)
         case StreamDirection():
             layer, _, point = target.inner.at.partition("_")
             return int(layer) + (point == "mid") if layer.isdecimal() else float("inf")

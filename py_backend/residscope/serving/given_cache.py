@@ -12,6 +12,7 @@ from residscope.attribution.targets import Targets
 from residscope.base.legible import encodable
 from residscope.cache import padding, positions
 from residscope.cache.lens_maps import LensMaps
+from residscope.cache.points import parallel_layers
 from residscope.cache.view import CacheView
 from residscope.compute.memo import NoKeyError, key_of
 from residscope.errors import ResidscopeError
@@ -120,6 +121,7 @@ class GivenCache:
             generated_from=self._generated_from,
             lens=self._lens_facts(view),
             saes=self.saes.listed(view),
+            parallel=parallel_layers(view),
         )
 
     def _lens_facts(self, view: CacheView) -> LensFacts | None:

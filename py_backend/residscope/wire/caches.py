@@ -26,7 +26,8 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
     `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
-    user gave them. `saes` are the SAEs and transcoders whose features can be shown.
+    user gave them. `saes` are the SAEs and transcoders whose features can be shown. `parallel` are the layers whose MLP
+    reads the stream before the layer, as their attention does.
     """
 
     name: str
@@ -46,6 +47,7 @@ class CacheFacts(Reply, frozen=True, tag="describe"):
     generated_from: int | None = None
     lens: LensFacts | None = None
     saes: list[KnownSae] = []
+    parallel: list[Number] = []
 
 
 class ReadTokens(Request, frozen=True, tag="tokens"):

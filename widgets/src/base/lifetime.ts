@@ -12,19 +12,25 @@ export function watch(signal: AbortSignal, body: () => void): void {
   else signal.addEventListener("abort", dispose, { once: true });
 }
 
-/** A controller that aborts with its parent, and can be aborted earlier. */
-export function child(parent: AbortSignal): AbortController {
+/** A controller that aborts with the first of its parents, and can be aborted earlier. */
+export function child(...parents: AbortSignal[]): AbortController {
   const controller = new AbortController();
-  if (parent.aborted) controller.abort();
-  parent.addEventListener("abort", () => controller.abort(), { once: true, signal: controller.signal });
+  for (const parent of parents) {
+    if (parent.aborted) controller.abort();
+    parent.addEventListener("abort", () => controller.abort(), { once: true, signal: controller.signal });
+  }
   return controller;
 }
 
 /** Calls `body` after `ms` milliseconds, unless `signal` aborts earlier or has already aborted. */
 export function later(ms: number, signal: AbortSignal, body: () => void): void {
   if (signal.aborted) return;
-  const timer = setTimeout(body, ms);
-  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+  const stop = (): void => clearTimeout(timer);
+  const timer = setTimeout(() => {
+    signal.removeEventListener("abort", stop);
+    body();
+  }, ms);
+  signal.addEventListener("abort", stop, { once: true });
 }
 
 /** Waits until `condition` is true, or `signal` aborts. */

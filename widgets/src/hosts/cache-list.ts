@@ -3,7 +3,7 @@
 import { type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { bytes, plural } from "../base/format";
-import { shown as safe } from "../base/legible";
+import { legibleSentence, shown as safe } from "../base/legible";
 import { element, later, watch } from "../base/lifetime";
 import { prose } from "../ui/prose";
 import { dotted } from "../views/header/facts";
@@ -145,7 +145,7 @@ export function mountCaches(
             aria-disabled=${row.problem ? "true" : "false"}
           title=${
             isLine
-              ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...remarks]
+              ? [also ? `${name} ${also}` : name, facts.join(" · "), without, ...remarks.map(legibleSentence)]
                   .filter((line) => line !== "")
                   .join("\n")
               : nothing

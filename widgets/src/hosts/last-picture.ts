@@ -47,7 +47,8 @@ export async function showLastPicture(
   pictures: Pictures,
   signal: AbortSignal,
 ): Promise<void> {
-  const { snapshot } = checkSnapshot(await pictures.get(path, inspection.name));
+  const stored = await pictures.get(path, inspection.name).catch(() => null); // without a picture, the view just opens
+  const { snapshot } = checkSnapshot(stored);
   if (!snapshot || signal.aborted || inspection.row.peek()) return;
   const end = child(signal);
   const place = element("div", "rs-last-picture");

@@ -3,22 +3,25 @@
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { child, later, watch } from "../base/lifetime";
+import { copy } from "../export/save";
 import { prose } from "../ui/prose";
 import type { Link } from "./link";
 
 /** While the link attaches, nothing is shown before this time, unless the link has words to show. */
 const SHOWN_AFTER_MS = 400;
+const NO_CLIPBOARD = "The browser does not let this page use the clipboard. Copy the line by hand.";
 
 export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSignal): void {
   const isSlow = state(false);
-  const isCopied = state(false);
+  /** The outcome of the last click on "copy". */
+  const copying = state<"copied" | "refused" | null>(null);
   let pause: AbortController | null = null;
   watch(signal, () => {
     const isAttaching = link.state.value.kind === "attaching";
     pause?.abort();
     pause = null;
     isSlow.value = false;
-    isCopied.value = false;
+    copying.value = null;
     if (!isAttaching) return;
     pause = child(signal);
     later(SHOWN_AFTER_MS, pause.signal, () => (isSlow.value = true));
@@ -27,9 +30,12 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
   watch(signal, () => {
     const now = link.state.value;
     parent.dataset["link"] = now.kind;
-    const copy = (line: string) => async (): Promise<void> => {
-      await navigator.clipboard.writeText(line);
-      isCopied.value = true;
+    const copyLine = (line: string) => async (): Promise<void> => {
+      const isCopied = await copy(Promise.resolve(line), parent);
+      const code = parent.querySelector(".rs-line code");
+      if (signal.aborted || code?.textContent !== line) return; // the link has another state by now
+      copying.value = isCopied ? "copied" : "refused";
+      if (!isCopied) parent.ownerDocument.getSelection()?.selectAllChildren(code);
     };
     const act = (label: string) =>
       html`<button type="button" class="rs-act" @click=${() => link.act?.()}>${label}</button>`;
@@ -49,7 +55,9 @@ export function mountLinkState(parent: HTMLElement, link: Link, signal: AbortSig
           ${
             now.line
               ? html`<p class="rs-line"><code>${now.line}</code><button type="button" class="rs-quiet"
-              @click=${copy(now.line)}>${isCopied.value ? "copied" : "copy"}</button></p>`
+              @click=${copyLine(now.line)}>${copying.value === "copied" ? "copied" : "copy"}</button></p>${
+                copying.value === "refused" ? html`<p role="status">${NO_CLIPBOARD}</p>` : nothing
+              }`
               : nothing
           }
           ${

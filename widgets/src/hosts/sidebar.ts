@@ -89,7 +89,8 @@ class KernelPane {
       signal,
     );
     const hasNoLastView = state(false);
-    void host.remembered(path).then((last) => {
+    const remembered = host.remembered(path).catch(() => null); // a memory that fails counts as empty
+    void remembered.then((last) => {
       if (this.inspection.peek() || signal.aborted) return;
       if (!last) return void (hasNoLastView.value = true);
       const inspection = this.#open(last.name, last.selection);

@@ -56,6 +56,7 @@ export function checkReply({ kind, ask, reply, bytes }: Replied, facts: CacheFac
       return ensureMatch(
         bytes.length === 0 &&
           reply.missing.length <= MAX.texts &&
+          (reply.parallel ?? []).length <= reply.layers &&
           (reply.points === undefined ||
             (areComponents(reply.points, facts) && reply.points.kind.length <= MAX.texts * 4)),
       );

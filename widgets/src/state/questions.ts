@@ -235,9 +235,9 @@ export function sideOf(shown: Selected, side: "query" | "key"): Of<"attribute"> 
  * For a target that is an attention score: what the score's head moves from the score's source into an earlier target,
  * and which heads wrote it. The earlier target is that of the latest step that is not about the same head. Null if the
  * head does not write to that target. `last` is the index of the last position, if it is known; this index means the
- * same as "last".
+ * same as "last". The MLPs of `parallel` layers read the stream before their layer.
  */
-export function moved(shown: Selected, last: number | null): Of<"attribute"> | null {
+export function moved(shown: Selected, last: number | null, parallel: readonly number[]): Of<"attribute"> | null {
   const score = scoreIn(shown.target);
   const before = score && stepsBefore(shown).findLast(({ target }) => !isAboutHead(target, score));
   if (!score || !before) return null;
@@ -245,7 +245,7 @@ export function moved(shown: Selected, last: number | null): Of<"attribute"> | n
   if (isNext(target) && (before.position ?? "last") === "last") return null; // this position differs between prompts
   const position = placed(before.position ?? "last", last);
   const read = readAt(target, position);
-  if (read === null || score.layer >= layerOf(target)) return null;
+  if (read === null || score.layer >= layerOf(target, parallel)) return null;
   if (placed(read, last) !== placed(score.destination, last)) return null;
   const { layer, head, source } = score;
   return { ...contributions(shown, "head"), position, target: throughHead(target, { layer, head, source }) };

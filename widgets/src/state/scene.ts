@@ -7,7 +7,7 @@ import type { Store } from "./store";
 
 export interface Scene {
   shown: Selected;
-  facts: Pick<CacheFacts, "layers" | "positions" | "prompts" | "saes">;
+  facts: Pick<CacheFacts, "layers" | "parallel" | "positions" | "prompts" | "saes">;
   /** The destination position, if all prompts have the same. */
   destination: number | null;
   /** The last position, if all prompts have the same. */

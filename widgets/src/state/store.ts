@@ -172,6 +172,10 @@ export class Store extends SelectionSignals {
     const last = isNext(this.target.value) ? this.lastPosition.value : null;
     return this.locked.value ?? last ?? "last";
   });
+  /** The layers whose MLP reads the stream before the layer, as their attention does. */
+  readonly parallel = computed(() => this.facts.value?.parallel ?? []);
+  /** The first layer whose attention comes after the point at which the target is read. */
+  readonly targetLayer = computed(() => layerOf(this.target.value, this.parallel.value));
   /** Why the plain lens is shown, although a lens was given; null if there is no such reason. */
   readonly whyPlain = computed(() => {
     if (this.against.value !== null) return "Two runs are compared by the plain lens.";
@@ -292,7 +296,7 @@ export class Store extends SelectionSignals {
 
   /** A head's contribution, if it is known and the head writes before the point that the target is read from. */
   headValue(name: string): number | null {
-    if ((parseHead(name)?.layer ?? 0) >= layerOf(this.target.value)) return null;
+    if ((parseHead(name)?.layer ?? 0) >= this.targetLayer.value) return null;
     const value = this.#headRow(name);
     return value === undefined || Number.isNaN(value) ? null : value;
   }

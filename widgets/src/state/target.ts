@@ -1,5 +1,6 @@
 // The target, shown and edited for one prompt or for all. Pure functions over the wire's Target.
 import { headName, quoted, visible } from "../base/format";
+import { shown } from "../base/legible";
 import type { Component } from "../wire/components";
 import type { AttentionScore, Contrast, Shown, Target, Through, Token } from "../wire/protocol.gen";
 
@@ -117,15 +118,18 @@ export function placed(position: Position, last: number | null): Position {
   return position === last ? "last" : position;
 }
 
-/** The first layer whose attention comes after the point at which a target is read. */
-export function layerOf({ inner, through = [] }: Target): number {
+/**
+ * The first layer whose attention comes after the point at which a target is read. The MLPs of `parallel` layers read
+ * the stream before their layer.
+ */
+export function layerOf({ inner, through = [] }: Target, parallel: readonly number[]): number {
   const last = through.at(-1);
   if (last) return last.layer;
   switch (inner?.kind) {
     case "attention":
       return inner.layer;
     case "neuron":
-      return inner.layer + 1;
+      return inner.layer + (parallel.includes(inner.layer) ? 0 : 1);
     case "direction": {
       const [layer = "", point] = inner.at.split("_");
       return /^\d+$/.test(layer) ? Number(layer) + (point === "mid" ? 1 : 0) : Infinity;
@@ -135,14 +139,23 @@ export function layerOf({ inner, through = [] }: Target): number {
   }
 }
 
-/** Whether a component writes to the stream before the point at which a target is read. */
-export function isBefore(target: Target, { kind, layer }: Pick<Component, "kind" | "layer">): boolean {
+/**
+ * Whether a component writes to the stream before the point at which a target is read. The MLPs of `parallel` layers
+ * read the stream before their layer.
+ */
+export function isBefore(
+  target: Target,
+  { kind, layer }: Pick<Component, "kind" | "layer">,
+  parallel: readonly number[],
+): boolean {
   if (layer === null) return true;
   const { inner, through = [] } = target;
   const atMid =
-    through.length === 0 && (inner?.kind === "neuron" || (inner?.kind === "direction" && inner.at.endsWith("_mid")));
+    through.length === 0 &&
+    ((inner?.kind === "neuron" && !parallel.includes(inner.layer)) ||
+      (inner?.kind === "direction" && inner.at.endsWith("_mid")));
   const late = atMid && AFTER_MID.has(kind);
-  return layer < layerOf(target) - (late ? 1 : 0);
+  return layer < layerOf(target, parallel) - (late ? 1 : 0);
 }
 
 /** What a layer writes after the point between its attention and its MLP. */
@@ -171,7 +184,7 @@ export function insideQuantity(target: Target): string | null {
 
 /** A feature as it is named on screen: "feature 1234 of blocks.8.hook_resid_pre". */
 export function featureName(index: number, site: string): string {
-  return `feature ${index} of ${site}`;
+  return `feature ${index} of ${shown(site)}`;
 }
 
 // --- logits ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // Targets in words: the steps of the trail, and what is measured.
 
 import { headName } from "../base/format";
+import { shown } from "../base/legible";
 import type { AttentionScore, InnerFacts, Step, Target } from "../wire/protocol.gen";
 import { noQuestion } from "./next-tokens";
 import type { Values } from "./selectable";
@@ -58,7 +59,7 @@ export function stepWords(store: Store, { target, position = "last" }: Step): St
           name: featureName(feature.index, feature.read),
           after: placeWords(store, position),
         };
-      return { before: "the direction ", name: target.inner.key, after: ` at ${target.inner.at}` };
+      return { before: "the direction ", name: shown(target.inner.key), after: ` at ${shown(target.inner.at)}` };
     }
     case undefined:
       return { before: "", name: logitWords(store, target), after: placeWords(store, position) };

@@ -11,7 +11,6 @@ import {
   innerTarget,
   isNext,
   isSet,
-  layerOf,
   NOTHING,
   type Position,
   placed,
@@ -125,7 +124,7 @@ export function askWhy(store: Store, spot: Spot): void {
 export function canAskWho(store: Store, { head: name, destination }: Spot): boolean {
   const head = parseHead(name);
   const target = store.target.value;
-  if (!head || !isSet(target) || head.layer >= layerOf(target)) return false;
+  if (!head || !isSet(target) || head.layer >= store.targetLayer.value) return false;
   const read = readAt(target, store.chosenPosition.value);
   return read !== null && placed(read, store.endPosition.value) === positionOf(store, destination);
 }

@@ -87,12 +87,12 @@ export function lensTiles({ shown, facts: { positions } }: Scene, rows: readonly
 }
 
 /** The requests of the tab "why": what a target inside the model is made of, and what its head writes. */
-export function whyOf(shown: Selected, last: number | null): Ask[] {
+export function whyOf(shown: Selected, last: number | null, parallel: readonly number[]): Ask[] {
   const tokens = headTokens(shown) ?? [];
   if (!scoreIn(shown.target))
     return isInside(shown.target) ? [contributions(shown, "head"), headsOwnRow(shown) ?? [], tokens].flat() : [];
   if (shown.why === "pairs") return [pairs(shown), tokens].flat();
-  return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown, last) ?? [], tokens].flat();
+  return [sideOf(shown, "query") ?? [], sideOf(shown, "key") ?? [], moved(shown, last, parallel) ?? [], tokens].flat();
 }
 
 /** The rows of the shown SAE, and the activations of the chosen feature; empty if no SAE is known. */

@@ -1,6 +1,7 @@
 // The choice between the plain lens and the lens that the user gave: in words, and as a switch. The user's lens maps
 // the stream at a point to the end of the stream.
 import { html, nothing, type TemplateResult } from "lit-html";
+import { shown } from "../base/legible";
 import type { Store, Transport } from "../state/store";
 
 /** What is read in place of the stream: "h + A h + b is read in place of the stream h (tuned lens)"; null if plain. */
@@ -10,7 +11,7 @@ export function readInPlace(store: Store): string | null {
 
 function ofLens(store: Store): string {
   const { name = "", formula = "" } = store.facts.value?.lens ?? {};
-  return `${formula} is read in place of the stream h${name ? ` (${name})` : ""}`;
+  return `${shown(formula)} is read in place of the stream h${name ? ` (${shown(name)})` : ""}`;
 }
 
 /** The two choices, with their tips; empty if no lens was given. */

@@ -156,9 +156,10 @@ export class Client {
     asks: Extract<Ask, { kind: K }>[],
     signal: AbortSignal,
   ): Promise<(Result<K> | null)[]> {
-    const wanted = AbortSignal.any([signal, this.signal]);
-    while (!wanted.aborted && !this.#idle.peek()) await until(this.#idle, wanted);
-    if (wanted.aborted) return [];
+    const waiting = child(signal, this.signal);
+    while (!waiting.signal.aborted && !this.#idle.peek()) await until(this.#idle, waiting.signal);
+    if (waiting.signal.aborted) return [];
+    waiting.abort(); // it waits for nothing any more
     this.#spare.value = true;
     const answers = asks.map((ask) => this.#send(ask, () => undefined).catch(() => null));
     return Promise.all(answers).finally(() => (this.#spare.value = false));
@@ -231,11 +232,13 @@ export class Client {
         );
       };
       const lane = this.#lanes.get(view);
-      lane?.next?.drop();
-      if (lane) lane.next = null; // else it would start after this newer request
+      if (lane) {
+        lane.next?.drop();
+        lane.next = null; // else it would start after this newer request
+        this.#giveUp(lane.id);
+      }
       if (!lane || Date.now() - lane.busySince > PATIENCE_MS) return start();
       lane.next = { start, drop: () => resolve(null) };
-      this.#giveUp(lane.id);
     });
   }
 

@@ -427,6 +427,7 @@ export const CacheFacts = v.object({
   generated_from: v.exactOptional(v.nullable(v.pipe(v.number(), v.safeInteger()))),
   lens: v.exactOptional(v.nullable(LensFacts)),
   saes: v.exactOptional(v.array(KnownSae)),
+  parallel: v.exactOptional(v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(-1000000000), v.maxValue(1000000000)))),
 });
 export const TokenLabel = v.object({
   text: v.string(),

@@ -823,7 +823,8 @@ export interface Answer {
  *     `last` is the last real position of each prompt, `points` are the cached points of the residual stream. `padding` is
  *     the number of detected padding tokens. `padding` and `last` do not depend on the `padding` of the request.
  *     `generated_from` is the position of the first generated token, and `lens` the maps of the stream to its end, if the
- *     user gave them. `saes` are the SAEs and transcoders whose features can be shown.
+ *     user gave them. `saes` are the SAEs and transcoders whose features can be shown. `parallel` are the layers whose MLP
+ *     reads the stream before the layer, as their attention does.
  */
 export interface CacheFacts {
   kind: "describe";
@@ -844,6 +845,7 @@ export interface CacheFacts {
   generated_from?: number | null;
   lens?: LensFacts | null;
   saes?: KnownSae[];
+  parallel?: number[];
 }
 /**
  * Components as columns, for messages and files, where thousands of rows need only a few numbers each.
@@ -1539,4 +1541,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "a87b40d51693";
+export const WIRE = "98371366e672";

@@ -29,6 +29,7 @@ export function refine(
   shown: ReadonlySignal<Shown | null>,
   part: ReadonlySignal<Part>,
   inSight: ReadonlySignal<boolean>,
+  isCurrent: (key: string, weighting: Weighting) => boolean,
   trouble: (said: string) => void,
   signal: AbortSignal,
 ): Refined {
@@ -55,7 +56,8 @@ export function refine(
       const found = await data.part(`${lane} part`, head, weighting, wanted.rows, wanted.columns);
       if (found && !signal.aborted) fine.value = { of: name(key, weighting), pane: found };
     } catch (error) {
-      if (!signal.aborted && !isOutdated(error, store)) trouble(error instanceof Error ? error.message : String(error));
+      if (isCurrent(key, weighting) && !isOutdated(error, store))
+        trouble(error instanceof Error ? error.message : String(error));
     } finally {
       if (coming === asked) coming = null;
     }
@@ -65,7 +67,7 @@ export function refine(
     const now = part.value;
     if (!picture || !inSight.value || picture.attention.step === 1) return;
     const { head, key, weighting, attention } = picture;
-    if (data.key(head) !== key) return; // another picture is loading, and a request would be for that one
+    if (!isCurrent(key, weighting)) return; // another picture is loading
     const enough = (frame: Frame): boolean => covers(frame, now) && frame.step <= stepOf(now.span, now.span);
     const of = name(key, weighting);
     if (fine.value?.of === of && enough(fine.value.pane)) return;

@@ -1,6 +1,6 @@
 // What the active destination reads, with a value for each cell. If the map has single cells, the line is a part of
-// it; otherwise the line is requested. The previous line stays until the reply comes.
-import { type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
+// it; otherwise the line is requested. The previous line of the same picture stays until the reply comes.
+import { computed, type ReadonlySignal, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import type { AttentionRoom } from "./attention-room";
 import { type Line, lineIn } from "./attention-words";
@@ -14,25 +14,25 @@ export function readLine(
   signal: AbortSignal,
 ): ReadonlySignal<Line | null> {
   const { data } = room;
-  const line = state<Line | null>(null);
+  const found = state<{ key: string; line: Line } | null>(null);
   watch(signal, () => {
     const picture = shown.value;
     const row = room.row.value;
-    if (!picture || row === null || row >= picture.attention.size) return void (line.value = null);
+    if (!picture || row === null || row >= picture.attention.size) return void (found.value = null);
     const { attention, head, key, weighting } = picture;
     const there = lineIn(attention, "reads", row);
-    if (there) return void (line.value = there);
+    if (there) return void (found.value = { key, line: there });
     if (!inSight.value || data.key(head) !== key) return; // another picture is loading
     untracked(() => {
       const kept = data.keptLine(head, weighting, "reads", row);
-      if (kept) return void (line.value = { token: row, maps: kept });
+      if (kept) return void (found.value = { key, line: { token: row, maps: kept } });
       data.line(`${lane} row`, head, weighting, "reads", row).then(
         (maps) => {
-          if (maps && !signal.aborted && shown.peek() === picture) line.value = { token: row, maps };
+          if (maps && !signal.aborted && shown.peek() === picture) found.value = { key, line: { token: row, maps } };
         },
         () => undefined, // the request for the picture reports the same error
       );
     });
   });
-  return line;
+  return computed(() => (found.value && found.value.key === shown.value?.key ? found.value.line : null));
 }

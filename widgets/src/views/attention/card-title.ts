@@ -82,7 +82,7 @@ export function mountCardTitle(title: HTMLElement, room: AttentionRoom, card: Ca
         ${
           card.trouble.value
             ? html`<span class="rs-trouble"
-            title=${card.trouble.value}>${prose(card.trouble.value)}</span>`
+            title=${legibleSentence(card.trouble.value)}>${prose(card.trouble.value)}</span>`
             : nothing
         }`,
       title,

@@ -11,6 +11,7 @@ import { covers, cropped, everything, type Plane } from "../../draw/plane";
 import { partOf, type Zoom } from "../../draw/zoom";
 import { isOutdated } from "../../state/loader";
 import type { Reading } from "../../state/reading";
+import type { Weighting } from "../../state/store";
 import { fitWords } from "../../ui/fit-words";
 import { type Attention, type Pane, whyMissing } from "./attention-data";
 import type { AttentionRoom } from "./attention-room";
@@ -83,7 +84,10 @@ export function createCard(
   const part = computed(() => partOf(zoom.value, size.value));
   const map = computed(() => shown.value?.attention.maps[shown.value.weighting] ?? new Float32Array(0));
   const own = computed(() => limitOf(map.value));
-  const fine = refine(room, lane, shown, part, inSight, (said) => (trouble.value = said), signal);
+  /** Whether this is still the selected picture. If not, another request decides what is shown. */
+  const isCurrent = (key: string, weighting: Weighting): boolean =>
+    !signal.aborted && data.key(name.value) === key && store.weighting.value === weighting;
+  const fine = refine(room, lane, shown, part, inSight, isCurrent, (said) => (trouble.value = said), signal);
   const line = readLine(room, lane, shown, inSight, signal);
   /** The parts of the picture that have arrived, the coarse one first. */
   const panes = computed((): Pane[] =>
@@ -128,13 +132,11 @@ export function createCard(
       else node.classList.add("rs-waiting");
       Promise.all([data.read(lane, head, key, weighting), fine.ahead(head, key, weighting)]).then(
         ([attention]) => {
-          // `attention` is null if a newer request replaced this one. The selection may also have changed by now.
-          if (attention && !signal.aborted && data.key(name.peek()) === key && store.weighting.peek() === weighting)
-            put(attention);
+          // `attention` is null if a newer request replaced this one.
+          if (attention && isCurrent(key, weighting)) put(attention);
         },
         (error: unknown) => {
-          // If the selection has changed by now, another request decides what is shown.
-          if (signal.aborted || data.key(name.peek()) !== key || store.weighting.peek() !== weighting) return;
+          if (!isCurrent(key, weighting)) return;
           const outdated = isOutdated(error, store);
           const another = shown.peek()?.head !== head;
           if (!outdated) trouble.value = error instanceof Error ? error.message : String(error);

@@ -40,20 +40,18 @@ export function readTextLine(
     if (!inSight.value) return;
     if (!shown || position === null || position >= shown.size) return void (line.value = null);
     if (shown.step === 1) return void (line.value = ofMaps(shown, position, directionNow));
+    if (data.key("") !== shown.selection) return; // another picture is loading, and a request would be for that one
+    const isCurrent = (): boolean =>
+      !signal.aborted && picture.peek() === shown && token.peek() === position && direction.peek() === directionNow;
     untracked(() => {
       const request =
         shown.parts.length > 0 ? ofHeads(shown, position, directionNow) : ofBlend(shown, position, directionNow);
       request.then(
         (next) => {
-          const isCurrent =
-            !signal.aborted &&
-            picture.peek() === shown &&
-            token.peek() === position &&
-            direction.peek() === directionNow;
-          if (next && isCurrent) line.value = next;
+          if (next && isCurrent()) line.value = next;
         },
         (error: unknown) => {
-          if (!signal.aborted && !isOutdated(error, store))
+          if (isCurrent() && !isOutdated(error, store))
             reportTrouble(error instanceof Error ? error.message : String(error));
         },
       );

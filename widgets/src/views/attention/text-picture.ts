@@ -19,6 +19,8 @@ export interface TextPicture {
   name: string;
   /** The names of the heads. */
   heads: string[];
+  /** The key of the selection that the picture belongs to. */
+  selection: string;
   weighting: Weighting;
   size: number;
   /** The side of a block, in cells. If it is above 1 (for a long prompt), each line is requested when it is needed. */
@@ -99,11 +101,14 @@ export function readText(
       waiting.value = false;
     };
     if ("heads" in chosen && chosen.heads.length === 0) return put(null);
+    const selection = data.key("");
     const kept = "heads" in chosen ? chosen.heads.map((head) => data.kept(data.key(head), weighting)) : [null];
     const keptMaps = kept.flatMap((attention) => attention ?? []);
-    if ("heads" in chosen && keptMaps.length === kept.length) put(ofHeads(chosen.heads, keptMaps, weighting));
+    if ("heads" in chosen && keptMaps.length === kept.length)
+      put(ofHeads(chosen.heads, keptMaps, weighting, selection));
     else waiting.value = true;
-    const reply = "heads" in chosen ? readHeads(chosen.heads, weighting) : readBlend(chosen, weighting);
+    const reply =
+      "heads" in chosen ? readHeads(chosen.heads, weighting, selection) : readBlend(chosen, weighting, selection);
     reply.then(
       (next) => {
         if (next) put(next); // null if a newer request has replaced this one
@@ -118,7 +123,7 @@ export function readText(
     );
   }
 
-  function ofHeads(heads: string[], all: Attention[], weighting: Weighting): TextPicture {
+  function ofHeads(heads: string[], all: Attention[], weighting: Weighting, selection: string): TextPicture {
     const parts = all.map((attention, i) => {
       const values = attention.maps[weighting];
       if (!values) throw new Error(whyMissing(attention));
@@ -133,6 +138,7 @@ export function readText(
     return {
       name: nameOf({ heads }, weighting, heads.length),
       heads,
+      selection,
       weighting,
       size,
       step: parts[0]?.attention.step ?? 1,
@@ -144,13 +150,17 @@ export function readText(
     };
   }
 
-  async function readHeads(heads: string[], weighting: Weighting): Promise<TextPicture | null> {
+  async function readHeads(heads: string[], weighting: Weighting, selection: string): Promise<TextPicture | null> {
     const all = await Promise.all(heads.map((head) => data.read(`text ${head}`, head, data.key(head), weighting)));
     const received = all.flatMap((attention) => attention ?? []);
-    return received.length === all.length ? ofHeads(heads, received, weighting) : null;
+    return received.length === all.length ? ofHeads(heads, received, weighting, selection) : null;
   }
 
-  async function readBlend(chosen: { layer: number | null }, weighting: Weighting): Promise<TextPicture | null> {
+  async function readBlend(
+    chosen: { layer: number | null },
+    weighting: Weighting,
+    selection: string,
+  ): Promise<TextPicture | null> {
     // For a long prompt, only one line is requested here. Its reply has the number of heads and the notes.
     const part = line.peek();
     if (!store.settled.peek() || part === null) return null;
@@ -162,6 +172,7 @@ export function readText(
     return {
       name: nameOf(chosen, weighting, heads),
       heads: namesOf(chosen.layer),
+      selection,
       weighting,
       size: positions,
       step: stepOf(positions, positions),

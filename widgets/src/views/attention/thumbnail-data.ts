@@ -1,6 +1,6 @@
 // Requests thumbnails, one layer per request. Only visible layers are requested, and only a few at a time, so that fast
 // scrolling does not cause a long queue.
-import { signal as state, untracked } from "@preact/signals-core";
+import { computed, signal as state, untracked } from "@preact/signals-core";
 import { watch } from "../../base/lifetime";
 import { isOutdated } from "../../state/loader";
 import { thumbnails } from "../../state/questions";
@@ -12,6 +12,8 @@ import type { AttentionRoom } from "./attention-room";
 const MAX_REQUESTS = 2;
 
 export interface LayerOfThumbnails {
+  /** The key of the selection that the thumbnails belong to. */
+  key: string;
   weighting: Weighting;
   side: number;
   /** [head, side, side], in units of 1/127 of the head's limit. */
@@ -27,7 +29,16 @@ export class ThumbnailStore {
   readonly #visibleLayers = new Set<number>();
   /** For each layer, the key of the selection for which thumbnails were last requested. */
   readonly #requestedKeys = new Map<number, string>();
-  #key = "";
+  readonly #key = state("");
+  /**
+   * The largest absolute value in the thumbnails of the present selection, and its weighting; null before any of them
+   * has arrived.
+   */
+  readonly limit = computed(() => {
+    const present = [...this.layers.value.values()].filter(({ key }) => key === this.#key.value);
+    const limits = present.flatMap(({ limits }) => limits.filter(Number.isFinite));
+    return present[0] ? { weighting: present[0].weighting, largest: Math.max(0, ...limits) } : null;
+  });
   #isVisible = false;
   #requestCount = 0;
 
@@ -42,7 +53,7 @@ export class ThumbnailStore {
       const key = [dataKey.value, prompt.value, targetKey(target.value), weighting.value].join(" ");
       const isVisible = visible.value;
       untracked(() => {
-        this.#key = key;
+        this.#key.value = key;
         this.#isVisible = isVisible; // replies that arrive while the view is hidden are kept
         this.#requestNext();
       });
@@ -61,11 +72,11 @@ export class ThumbnailStore {
     if (!this.#isVisible || this.signal.aborted || !store.settled.peek()) return;
     const layers = store.facts.peek()?.layers ?? 0; // the layers that were visible may be those of a deeper model
     const waiting = [...this.#visibleLayers]
-      .filter((layer) => layer < layers && this.#requestedKeys.get(layer) !== this.#key)
+      .filter((layer) => layer < layers && this.#requestedKeys.get(layer) !== this.#key.peek())
       .sort((a, b) => a - b);
     for (const layer of waiting) {
       if (this.#requestCount >= MAX_REQUESTS) return;
-      void this.#ask(layer, this.#key);
+      void this.#ask(layer, this.#key.peek());
     }
   }
 
@@ -78,9 +89,10 @@ export class ThumbnailStore {
       const ask = untracked(() => thumbnails(store.shown, layer));
       const result = await client.latest(`thumbnails ${layer}`, ask);
       const buffer = result?.buffers[0];
-      if (!result || !buffer || this.signal.aborted || key !== this.#key) return;
+      if (!result || !buffer || this.signal.aborted || key !== this.#key.peek()) return;
       const cells = new Int8Array(buffer.buffer as ArrayBuffer, buffer.byteOffset, buffer.byteLength);
       this.layers.value = new Map(this.layers.peek()).set(layer, {
+        key,
         weighting,
         side: result.reply.side,
         cells,
@@ -89,9 +101,11 @@ export class ThumbnailStore {
       });
       this.trouble.value = null;
     } catch (error) {
-      if (!this.signal.aborted && !isOutdated(error, store))
+      if (!this.signal.aborted && key === this.#key.peek() && !isOutdated(error, store))
         this.trouble.value = error instanceof Error ? error.message : String(error);
     } finally {
+      // The reply was for an earlier selection. It is requested again if the user returns to that selection.
+      if (key !== this.#key.peek() && this.#requestedKeys.get(layer) === key) this.#requestedKeys.delete(layer);
       this.#requestCount -= 1;
       this.#requestNext();
     }

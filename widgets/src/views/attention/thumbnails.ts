@@ -3,6 +3,7 @@
 import { computed, type ReadonlySignal, untracked } from "@preact/signals-core";
 import { render } from "lit-html";
 import { headName, parseHead, side, signed, vanishes } from "../../base/format";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import { paintThumbnail } from "../../draw/thumbnail";
 import { prose } from "../../ui/prose";
@@ -107,14 +108,10 @@ export function mountThumbnails(
 
   // The limit of the shared colour scale.
   watch(signal, () => {
-    const layers = data.layers.value;
-    const weighting = store.weighting.value;
-    const largestLimit = [...layers.values()].reduce(
-      (limit, l) => (l.weighting === weighting ? Math.max(limit, ...l.limits.filter(Number.isFinite)) : limit),
-      0,
-    );
-    if (inSight.value) limits.report("thumbnails", weighting, largestLimit);
-    else limits.forget("thumbnails");
+    const limit = data.limit.value;
+    if (!inSight.value) return limits.forget("thumbnails");
+    // Until thumbnails of this selection arrive, the earlier ones stay on screen with their limit.
+    if (limit) limits.report("thumbnails", limit.weighting, limit.largest);
   });
   watch(signal, () => {
     void shape.value;
@@ -127,7 +124,7 @@ export function mountThumbnails(
       if (before?.from === from && before.style === style) continue;
       painted.set(layer, { from, style });
       const title = titles[layer];
-      if (title) title.textContent = title.title = [`layer ${layer}`, ...from.notes].join(" · ");
+      if (title) title.textContent = title.title = legibleSentence([`layer ${layer}`, ...from.notes].join(" · "));
       headLimits.forEach((limit, head) => {
         const name = headName(layer, head);
         const thumb = thumbs.get(name);

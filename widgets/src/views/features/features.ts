@@ -156,6 +156,7 @@ function mount(
     const { mostActive } = featureLines(found, MANY);
     const page = pageOf(reply.links[at] ?? "");
     const tokens = store.featureShown.value;
+    const notes = legibleSentence(tokens?.reply.notes.join(" ") ?? "");
     const failure = failed.value ?? store.problems.value.get(FEATURE) ?? null;
     const words = active === undefined ? "" : `activation ${active < 0 ? "−" : ""}${plain(active, mostActive)}`;
     const scale = tokens === null ? nothing : featureScale(tokens, store.theme.value);
@@ -167,9 +168,7 @@ function mount(
           title="Choose no feature" @click=${() => (store.feature.value = null)}>✕</button>
         ${
           failure === null
-            ? html`<span class="rs-feature-tokens" title=${tokens?.reply.notes.join(" ") || nothing}>${words} ${
-                scale
-              }</span>`
+            ? html`<span class="rs-feature-tokens" title=${notes || nothing}>${words} ${scale}</span>`
             : html`<span class="rs-feature-failed" role="alert" tabindex="0" title=${legibleSentence(failure)}>${prose(
                 failure,
               )}</span>`

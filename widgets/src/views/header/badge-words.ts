@@ -1,5 +1,6 @@
 // The badge in words: what the rows add up to, where the model's own value was read, and what the verdict means.
 import { amount, signed } from "../../base/format";
+import { shown } from "../../base/legible";
 import { type Run, several } from "../../state/comparison";
 import type { Attribution } from "../../state/store";
 import { rowSum, type Verdict, verdict } from "./ledger";
@@ -13,7 +14,8 @@ const KINDS: Record<string, string> = {
 
 /** Names the kinds of rows that are missing: "MLPs and embeddings missing". */
 export function missingWords(kinds: string[]): string {
-  return `${[kinds.slice(0, -1).join(", "), kinds.at(-1) ?? ""].filter((part) => part !== "").join(" and ")} missing`;
+  const named = kinds.map((kind) => shown(kind));
+  return `${[named.slice(0, -1).join(", "), named.at(-1) ?? ""].filter((part) => part !== "").join(" and ")} missing`;
 }
 
 /** The same words for activations that are missing from a cache; null if no rows need these activations. */

@@ -2,6 +2,7 @@
 import { signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { plain, plural, signed, starred, vanishes } from "../../base/format";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import { isInside } from "../../state/target";
@@ -83,7 +84,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
     // A second run without some heads is a run of the model. `replayed` says how an unchanged run compares with the
     // cache.
     const isWithout = !single && (store.against.value?.without ?? []).length > 0;
-    const replayed = isWithout ? store.runs.whatIf.replayed.value : "";
+    const replayed = isWithout ? legibleSentence(store.runs.whatIf.replayed.value) : "";
     const briefly = brief(
       kind,
       sum,

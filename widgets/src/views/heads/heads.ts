@@ -21,7 +21,7 @@ import {
   valueIn,
 } from "../../state/map-picture";
 import { FEEDS, SCORES, type Store } from "../../state/store";
-import { isSet, layerOf } from "../../state/target";
+import { isSet } from "../../state/target";
 import { alignOffer } from "../../ui/align-offer";
 import { whenPointedAt } from "../../ui/pointer";
 import { prose } from "../../ui/prose";
@@ -158,7 +158,7 @@ export function mountHeads(parent: HTMLElement, store: Store, row: ReadonlySigna
   const endOf = (): number => {
     const feeds = store.feeds.value;
     if (feeds) return feeds.layer;
-    return store.score.value === null ? layerOf(store.target.value) : Infinity;
+    return store.score.value === null ? store.targetLayer.value : Infinity;
   };
   // Updates the colours and labels of the cells when the values or the theme change.
   watch(signal, () => {

@@ -20,7 +20,8 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
   /** Only the rows of components that come before the point at which the target is read. */
   const rows = computed(() => {
     const components = componentsOf(store.layerRows.value?.reply.components);
-    return bars(components).filter(({ index }) => isBefore(store.target.value, components[index] ?? BEFORE_ALL));
+    const [target, parallel] = [store.target.value, store.parallel.value];
+    return bars(components).filter(({ index }) => isBefore(target, components[index] ?? BEFORE_ALL, parallel));
   });
   const others = computed(() => rows.value.some((bar) => bar.kind === "other" && bar.layer !== null));
   const values = computed(() => store.layerRows.value?.rows ?? new Float32Array(0));

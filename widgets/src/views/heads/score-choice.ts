@@ -3,6 +3,7 @@
 import { batch } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { headName, parseHead } from "../../base/format";
+import { legibleSentence } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
 import type { Effect } from "../../state/effects";
 import { holdOf } from "../../state/held-scale";
@@ -52,7 +53,7 @@ export function mountScoreChoice(parent: HTMLElement, store: Store, signal: Abor
           ? `What each head adds to the ${store.runs.quantity.value}: blue adds, orange takes away`
           : (EFFECTS.find(([name]) => name === store.effectShown.value)?.[1] ?? "")
         : reply?.score === score
-          ? [reply.meaning, ...reply.notes].join(" ")
+          ? legibleSentence([reply.meaning, ...reply.notes].join(" "))
           : "";
     const effect = store.effectShown.value;
     const choose = (event: Event): void => {

@@ -12,6 +12,7 @@ import { holdOf } from "../../state/held-scale";
 import { asking } from "../../state/query";
 import { positionMap } from "../../state/questions";
 import { rankedHeads } from "../../state/scene";
+import { promptKey } from "../../state/segments";
 import { isSet } from "../../state/target";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import { readInPlace } from "../../ui/lens-transport";
@@ -25,6 +26,8 @@ import { mountPositionMap } from "./position-map";
 import type { PositionPicture } from "./position-picture";
 import { POSITIONS } from "./positions-export";
 
+/** A map as it was received, and the key of its prompt. */
+type Received = Omit<PositionPicture, "limit"> & { prompt: string };
 type By = NonNullable<MapPositions["by"]>;
 /** The texts and the tooltips of the buttons that choose the rows. */
 const BUTTONS: Record<By, [text: string, tooltip: string]> = {
@@ -51,7 +54,7 @@ function mount(
   const inSight = computed(() => store.tab.value === "positions");
   /** The pinned heads, then the top heads. */
   const heads = computed(() => rankedHeads(store));
-  const request = asking<"positions", PositionPicture>(
+  const request = asking<"positions", Received>(
     "positions",
     store,
     client,
@@ -61,24 +64,32 @@ function mount(
       if (!inSight.value || !isSet(target) || (by === "head" && heads.value.length === 0)) return null;
       return positionMap(store.shown, by === "head" ? heads.value : []);
     },
-    ({ reply, buffers }, ask) => {
-      const values = float32(buffers[0]);
-      const padding = store.tokens.peek().map((token) => token.padding ?? false);
-      return {
-        by: ask.by,
-        reply,
-        values,
-        own: float32(buffers[1]),
-        limit: clippedLimit(values, reply.positions, store.lastPosition.peek(), (column) => padding[column] ?? false),
-      };
-    },
+    ({ reply, buffers }, ask) => ({
+      by: ask.by,
+      reply,
+      values: float32(buffers[0]),
+      own: float32(buffers[1]),
+      prompt: promptKey(store.dataKey.peek(), ask.prompt ?? null),
+    }),
   );
+  let last: { of: Received; limit: number } | null = null;
+  /** The tokens may come after the map of their prompt, and then change the limit. Those of another prompt do not. */
+  const limitFor = (of: Received): number => {
+    const isOther = of.prompt !== promptKey(store.dataKey.value, store.prompt.value);
+    if (isOther && last?.of === of) return last.limit;
+    const tokens = store.tokens.value;
+    const isPadding = (column: number): boolean => tokens[column]?.padding ?? false;
+    const limit = clippedLimit(of.values, of.reply.positions, store.lastPosition.value, isPadding);
+    last = { of, limit };
+    return limit;
+  };
   const hold = holdOf(store, "positions");
   hold.follow(store, signal);
   const shown = computed((): PositionPicture | null => {
     const received = request.shown.value;
     if (!received) return null;
-    const { by, limit } = received;
+    const { by } = received;
+    const limit = limitFor(received);
     return { ...received, limit: hold.range(by, { low: -limit, high: limit }).high };
   });
   const clippedCount = computed(() => (shown.value ? countBeyond(shown.value) : 0));

@@ -8,7 +8,7 @@ import type { TokenLabel } from "../../wire/protocol.gen";
 const MAX_CHARACTERS = 160;
 
 export class PromptTexts {
-  /** The number of texts that were received. A watcher that reads it runs again for each text. */
+  /** Changes when a text was received, or the texts were dropped. A watcher that reads it then runs again. */
   readonly version = state(0);
   readonly #texts = new Map<number, string>();
   #source = "";
@@ -22,7 +22,10 @@ export class PromptTexts {
 
   /** Requests the texts of these prompts. `source` identifies the cache and its state. */
   request(source: string, prompts: number[]): void {
-    if (source !== this.#source) this.#texts.clear();
+    if (source !== this.#source && this.#texts.size > 0) {
+      this.#texts.clear();
+      this.version.value += 1;
+    }
     this.#source = source;
     this.#wanted = prompts;
     void this.#requestAll();
@@ -38,13 +41,15 @@ export class PromptTexts {
     try {
       for (let next = this.#nextPrompt(); next !== undefined && !this.signal.aborted; next = this.#nextPrompt()) {
         const source = this.#source;
-        const result = await this.client.latest("prompt texts", tokens({ prompt: next }));
+        const result = await this.client.latest("prompt texts", tokens({ prompt: next })).catch(() => {
+          // The list works without texts. When the list scrolls, they are requested again.
+          if (source === this.#source) this.#wanted = [];
+          return null;
+        });
         if (!result || source !== this.#source) continue;
         this.#texts.set(next, textOf(result.reply.tokens));
         this.version.value += 1;
       }
-    } catch {
-      this.#wanted = []; // the list works without texts; when the list scrolls, the texts are requested again
     } finally {
       this.#isRequesting = false;
     }

@@ -53,6 +53,7 @@ export function mountReading(room: AttentionRoom, signal: AbortSignal): Focus {
         },
         (error: unknown) => {
           if (signal.aborted || head.peek() !== name || data.key(name) !== key) return;
+          if (store.weighting.peek() !== weighting) return;
           const another = reading.peek()?.head !== name;
           if (!isOutdated(error, store)) put(null, error instanceof Error ? error.message : String(error));
           else if (another) put(null); // the reading of another head must not appear under this name

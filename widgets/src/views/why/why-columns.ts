@@ -48,7 +48,11 @@ export function mountColumns(
   watch(signal, () => {
     const side = shown.value;
     const most = many.value ? MORE : FEW;
-    const all = columns.value.map((column) => ({ column, found: linesOf(column.attribution, column.target, most) }));
+    const parallel = store.parallel.value;
+    const all = columns.value.map((column) => ({
+      column,
+      found: linesOf(column.attribution, column.target, most, parallel),
+    }));
     const head = store.hoveredHead.value;
     const focused = head ?? lit.value;
     const draw = (): unknown =>

@@ -1,6 +1,7 @@
 // The data of the tab "why": the columns, each with all terms of one sum, and the tokens that the target's head writes.
 import { computed, type ReadonlySignal, type Signal } from "@preact/signals-core";
 import { headName, signed } from "../../base/format";
+import { shown as safe } from "../../base/legible";
 import { attributionOf } from "../../state/loader";
 import { type Answered, asking } from "../../state/query";
 import { contributions, headsOwnRow, headTokens, moved, pairs, sideOf } from "../../state/questions";
@@ -57,7 +58,8 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     }));
   const query = sum("query", () => (sides.value ? sideOf(shown, "query") : null));
   const key = sum("key", () => (sides.value ? sideOf(shown, "key") : null));
-  const movedSum = sum("moved", () => (sides.value ? moved(shown, store.lastPosition.value) : null));
+  const moves = (): ReturnType<typeof moved> => moved(shown, store.lastPosition.value, store.parallel.value);
+  const movedSum = sum("moved", () => (sides.value ? moves() : null));
   const whole = sum("whole", () => (inSight.value && score.value === null ? contributions(shown, "head") : null));
   const through = computed(() => (inSight.value ? (store.target.value.through?.at(-1) ?? null) : null));
   const row = sum("row", () => (inSight.value ? headsOwnRow(shown) : null));
@@ -117,7 +119,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     return [
       ...column("query", query.shown.value),
       ...column("key", key.shown.value),
-      ...(moved(shown, store.lastPosition.value) ? column("moved", movedSum.shown.value) : []),
+      ...(moves() ? column("moved", movedSum.shown.value) : []),
     ];
   });
   const all = [query, key, movedSum, whole, paired, row];
@@ -132,11 +134,7 @@ export function whyData(store: Store, client: Client, k: Signal<number>, signal:
     trouble: computed(() => {
       if (score.value === null) return whole.trouble.value;
       if (!sides.value) return paired.trouble.value;
-      return (
-        query.trouble.value ??
-        key.trouble.value ??
-        (moved(shown, store.lastPosition.value) ? movedSum.trouble.value : null)
-      );
+      return query.trouble.value ?? key.trouble.value ?? (moves() ? movedSum.trouble.value : null);
     }),
     waiting: computed(() => all.some(({ waiting }) => waiting.value)),
     sources: computed(() => {
@@ -186,7 +184,7 @@ function wordsOf(
   const from = source ? `${source} ${to}` : to;
   if (id === "moved") return { title: "What it moves", note: from };
   if (through) {
-    const { total } = linesOf(attribution, target, 0);
+    const { total } = linesOf(attribution, target, 0, store.parallel.value);
     const share = row === null ? "" : `${signed(total, row)} of its ${signed(row, row)} ${to} · ${source}`;
     const note = share ? `${share}; the rest from other sources` : from;
     return { title: `What ${headName(through.layer, through.head)} moves`, note };
@@ -198,7 +196,7 @@ function wordsOf(
   const feature = target.inner?.kind === "direction" ? (target.inner.feature ?? null) : null;
   if (feature)
     return {
-      title: `Feature ${feature.index} of ${feature.read}`,
+      title: `Feature ${feature.index} of ${safe(feature.read)}`,
       note: `what it reads at ${token(position)}, before its nonlinearity`,
     };
   return { title: "The direction", note: `at ${token(readAt(target, position))}` };

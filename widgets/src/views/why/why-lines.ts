@@ -43,10 +43,17 @@ export function nameOf({ kind, layer, label }: Component): string {
   return name === undefined ? label : layer === null ? name : `${name} ${layer}`;
 }
 
-export function linesOf({ reply, rows }: Attribution, target: Target, most: number): Lines {
+/** `parallel`: the layers whose MLP reads the stream before the layer. */
+export function linesOf(
+  { reply, rows }: Attribution,
+  target: Target,
+  most: number,
+  parallel: readonly number[],
+): Lines {
   const all = componentsOf(reply.components).flatMap((component, i): Line[] => {
     const value = rows[i] ?? NaN;
-    return Number.isNaN(value) || !isBefore(target, component) ? [] : [{ component, name: nameOf(component), value }];
+    if (Number.isNaN(value) || !isBefore(target, component, parallel)) return [];
+    return [{ component, name: nameOf(component), value }];
   });
   if (reply.constant !== 0) all.push({ component: null, name: "constant", value: reply.constant });
   all.sort((a, b) => Math.abs(b.value) - Math.abs(a.value));

@@ -25,8 +25,8 @@ export function whyPicture(store: Store, data: WhyData, most: number): WhyPictur
     };
   }
   const columns = data.columns.value.map(({ title, note, attribution, target }) => {
-    const all = linesOf(attribution, target, Number.POSITIVE_INFINITY);
-    const { lines, others, total } = linesOf(attribution, target, most);
+    const all = linesOf(attribution, target, Number.POSITIVE_INFINITY, store.parallel.value);
+    const { lines, others, total } = linesOf(attribution, target, most, store.parallel.value);
     return {
       title,
       note,

@@ -2,6 +2,7 @@
 // source.
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { headName, side, signed, visible } from "../../base/format";
+import { legibleSentence } from "../../base/legible";
 import { watch } from "../../base/lifetime";
 import type { Store } from "../../state/store";
 import type { HeadTokensReply } from "../../wire/protocol.gen";
@@ -24,7 +25,7 @@ export function mountWritten(
     const { layer, head, source, notes } = reply;
     const name = headName(layer, head);
     render(
-      html`<div title=${notes.join(" ") || nothing}>
+      html`<div title=${legibleSentence(notes.join(" ")) || nothing}>
         ${group(html`${name} raises and lowers most, in logits`, reply.output_top, reply.output_bottom)}
         ${
           source === null

@@ -32,7 +32,7 @@ export const why: TabView = {
   name: "Why",
   tip: "Why a head reads a token, and what was written there",
   chapter: () => "why",
-  requests: ({ shown, last }) => whyOf(shown, last),
+  requests: ({ shown, last, facts }) => whyOf(shown, last, facts.parallel ?? []),
   options: () => [],
   mount,
 };
