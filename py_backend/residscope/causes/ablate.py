@@ -17,6 +17,7 @@ from residscope.causes.path import ends, words
 from residscope.causes.path_sweep import PathSweep
 from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.unchanged import only_where, unchanged_notes
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
@@ -88,7 +89,8 @@ def ablate(
             `(cache, 2)`: the activations of that cache's prompt 2, for all prompts. Token ids `[batch, pos]` (or
             `[pos]`, for all prompts): the activations of a run on these tokens.
         positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions, the
-            same for all prompts. Padding is never replaced.
+            same for all prompts. Padding is never replaced. A prompt in which all of them are padding has no effect
+            (NaN).
         of: `"z"`: the outputs of heads. `"attn_out"`, `"mlp_out"`: the outputs of whole sublayers.
         layers: The layers for `"attn_out"` and `"mlp_out"`. None: all.
         position: Where the target is read, as in `attribute`, but not `"all"`.
@@ -264,7 +266,9 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
                 Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)
             ]
             axes = ("layer", "head", "batch")
+        total, direct = (only_where(sweep.where.any(1), values) for values in (total, direct))
         notes = of.notes + sweep.replacement.notes + (sweep.direct.notes if sweep.direct is not None else [])
+        notes += unchanged_notes(sweep.where)
         path = ""
         if isinstance(sweep, PathSweep):
             notes, path = notes + sweep.notes, words(sweep.ends)
