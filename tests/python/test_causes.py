@@ -364,6 +364,53 @@ def test_a_prompt_in_which_the_positions_are_padding_has_no_effect_and_is_left_o
     assert "left out of means" in " ".join(found.notes)
 
 
+def test_nan_at_padding_enters_no_effect():
+    model = tiny.boot("gpt2").double()
+    tokens, mask = tiny.run(model)[0], torch.ones(3, 7, dtype=torch.long)
+    for row, count in enumerate((7, 5, 4)):
+        mask[row, count:] = 0
+    real, last = mask.bool(), mask.sum(1) - 1
+    model.add_hook(
+        "blocks.2.attn.hook_z",
+        lambda z, hook: z.masked_fill(~real.reshape(3, 7, *[1] * (z.ndim - 2)), float("nan")),  # noqa: ARG005
+    )
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(tokens * mask, attention_mask=mask)
+        _, other = model.run_with_cache(tokens.flip(1) * mask, attention_mask=mask)
+    assert bool(cache["blocks.2.attn.hook_z"].isnan().any())
+
+    def target(logits):
+        chosen = logits[torch.arange(3), last].gather(1, ANSWERS)
+        return chosen[:, 0] - chosen[:, 1]
+
+    def own_run(head, value, where):
+        def put(z, hook):  # noqa: ARG001
+            z = z.flatten(2).unflatten(2, (4, -1)).clone()
+            z[:, :, head] = torch.where(where[..., None], value, z[:, :, head])
+            return z.flatten(2)
+
+        with torch.no_grad():
+            fwd_hooks = [("blocks.2.attn.hook_z", put)]
+            return target(model.run_with_hooks(tokens * mask, attention_mask=mask, fwd_hooks=fwd_hooks))
+
+    z = cache["blocks.2.attn.hook_z"].flatten(2).unflatten(2, (4, -1))
+    mean = torch.stack([z[:count, at].mean(0) for at, count in enumerate(mask.sum(0).tolist())])
+    options = {"attention_mask": mask, "progress": False}
+    found = residscope.ablate(cache, ANSWERS, ["2.1"], replace="mean", **options)
+    torch.testing.assert_close(found.total[0], own_run(1, mean[None, :, 1], real) - target(logits))
+    assert bool(found.direct.isfinite().all())
+    for at in ("z", "v", "pattern"):
+        patched = residscope.patch(cache, other, ANSWERS, at=at, **options)
+        assert bool(patched.effects.isfinite().all())
+    longer = other["blocks.2.attn.hook_z"].roll(1, 0)  # NaN where prompt 0 is read, because prompt 2 is padded there
+    source = ActivationCache(dict(other.cache_dict) | {"blocks.2.attn.hook_z": longer}, model)
+    first = residscope.ablate(cache, ANSWERS, ["2.1"], replace=source, positions=[0], **options)
+    assert bool((first.direct == 0).all())  # nothing is replaced where the target is read
+    edges = residscope.ablate(cache, ANSWERS, ["2.1"], edges=("last", "each"), together=True, **options)
+    whole = residscope.ablate(cache, ANSWERS, ["2.1"], positions="last", **options)
+    torch.testing.assert_close(edges.total, whole.total[0])
+
+
 def test_positions_that_are_padding_in_every_prompt_are_refused():
     model = tiny.boot("gpt2")
     _, mask, cache, _ = padded_on_the_left(model, after=1)

@@ -79,14 +79,14 @@ def _mean(view: CacheView, argument: str) -> Replacement:
             f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache. But the cache '
             "holds only one prompt, so nothing would change. Cache several prompts, or use another cache.",
         )
-    real = positions.real(view).to(view.like)
+    real = positions.real(view).to(view.like.device)
     count = real.sum(0)
 
     def of(site: Source) -> Tensor:
         values = working(site.held(view)).to(view.like)
         shape = (view.batch, view.n_pos, *[1] * len(site.inner))
-        total = (values * real.reshape(shape)).sum(0) / count.clamp(min=1).reshape(shape[1:])
-        return total[None]
+        total = values.masked_fill(~real.reshape(shape), 0).sum(0)  # at padding, values may be NaN
+        return (total / count.clamp(min=1).reshape(shape[1:]))[None]
 
     notes: list[str] = []
     if bool((count < view.batch).any()):
