@@ -9,8 +9,10 @@ import copy
 import gc
 import random
 import threading
+from collections import UserDict
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 
 import numpy
 import pytest
@@ -759,6 +761,23 @@ def test_a_source_is_read_by_its_own_model_or_not_at_all():
     without = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_resid_post"))[1]
     with pytest.raises(ResidscopeError, match=r"In the cache of `source=`: `blocks.0.attn.hook_z` is not"):
         residscope.patch(cache, without, ANSWERS, progress=False)
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict, MappingProxyType])
+def test_any_mapping_of_activations_is_a_source_with_normalized_effects(booted, kind):
+    model, _, logits, cache = booted("llama")
+    _, source_logits, source = others(model)
+    found = residscope.patch(cache, kind(source.cache_dict), ANSWERS, at="resid_pre", progress=False)
+    torch.testing.assert_close(found.source, difference(source_logits), atol=1e-5, rtol=1e-4)
+    stream = source["blocks.1.hook_resid_pre"]
+    with torch.no_grad():
+        run = model.run_with_hooks(
+            tiny.run(model)[0],
+            fwd_hooks=[("blocks.1.hook_resid_pre", lambda own, hook: stream)],  # noqa: ARG005
+        )
+    expected = (difference(run) - difference(logits)) / (difference(source_logits) - difference(logits))
+    torch.testing.assert_close(found.normalized[1], expected, atol=1e-4, rtol=1e-3)
+    assert "target from" in found.direction
 
 
 def test_a_run_of_several_prompts_for_one_prompt_is_refused_with_what_to_do(booted):

@@ -11,7 +11,7 @@ from residscope.attribution.targets import Targets
 from residscope.base.signed import signed
 from residscope.cache import positions as real_positions
 from residscope.cache.positions import Positions
-from residscope.cache.view import CacheView
+from residscope.cache.view import CacheView, is_cache
 from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.patching import Patching
 from residscope.causes.path import words
@@ -216,7 +216,7 @@ def _result(
     notes = measurement.notes + by.notes + unchanged_notes(where, each=each)
     of_source, normalized = None, None
     direction = f"the cached run, with {by.words} put in"
-    if hasattr(source, "cache_dict") or isinstance(source, dict):
+    if is_cache(source):
         of_source, more = _target_in(measurement, source)
         notes = notes + more
         direction = "the cached run, with the source's activations put in"
