@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import json
 import os
@@ -168,6 +169,44 @@ def test_after_an_interrupt_or_an_error_no_item_is_made_again(model, keep, safe,
         go(resume=path)
         assert made == [0, 1, 2, 3, 4]
         assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
+
+
+@pytest.mark.parametrize("end", ["interrupt", "error", "the last save", "a second interrupt"])
+@pytest.mark.parametrize("call", ["attribute_many", "ablate_many"])
+def test_if_the_results_cannot_be_saved_the_first_error_is_raised_with_the_results(
+    pairs, call, end, tmp_path, monkeypatch
+):
+    path = tmp_path / "kept.npz"
+
+    def full(*_, **__):
+        raise KeyboardInterrupt if end == "a second interrupt" else OSError(errno.ENOSPC, "No space left on device")
+
+    def third():
+        monkeypatch.setattr(np, "savez", full)
+        if end in ("interrupt", "a second interrupt"):
+            raise KeyboardInterrupt("the first")
+        if end == "error":
+            raise RuntimeError("the first")
+        return pairs[2]
+
+    many_of = partial(getattr(residscope, call), progress=False)
+    done = 3 if end == "the last save" else 2
+    wanted = many_of(pairs[:done])
+    with pytest.raises((KeyboardInterrupt, RuntimeError, OSError)) as error:
+        many_of([*pairs[:2], third], resume=path)
+    assert type(error.value) is {"error": RuntimeError, "the last save": OSError}.get(end, KeyboardInterrupt)
+    assert end == "the last save" or str(error.value) == "the first"
+    assert error.value.partial.items == wanted.items
+    assert torch.equal(error.value.partial.mean(), wanted.mean())
+    if sys.version_info >= (3, 11):
+        notes = " ".join(error.value.__notes__)
+        assert f"{done} items done: in this exception's `.partial`" in notes
+        assert f"could not be saved in {str(path)!r}" in notes
+        assert end == "a second interrupt" or "No space left on device" in notes
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    resumed = many_of(pairs[:3], resume=error.value.partial)
+    assert torch.equal(resumed.mean(), many_of(pairs[:3]).mean())
 
 
 def test_completed_items_are_saved_every_half_minute(pairs, tmp_path, monkeypatch):

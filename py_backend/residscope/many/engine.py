@@ -222,21 +222,29 @@ class _Run:
             self.source.check_reaches(self.resumed.next_number)
 
     def save_on_error(self, error: BaseException) -> None:
-        """Save the results, and attach them to the exception as `.partial`, if there are any."""
+        """Attach the results to the exception as `.partial`, and save them, if there are any.
+
+        If they cannot be saved, this exception is still the one that is raised, with a note.
+        """
         union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
         count, path = len(union.results), self.checkpoint.path
         if count == 0:
             return
-        self.checkpoint.save(self.own)
         with suppress(Exception):
             error.partial = self.call.result_of(union)  # pyright: ignore[reportAttributeAccessIssue]
         where = (
-            f"saved in {str(path)!r}, and the same call continues after them"
-            if path is not None
-            else "in this exception's `.partial` (in a notebook `sys.last_value.partial`), and "
+            "in this exception's `.partial` (in a notebook `sys.last_value.partial`), and "
             f"`{self.call.name}(…, resume=…)` with it continues after them"
         )
-        _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.")
+        unsaved = ""
+        if path is not None:
+            try:
+                self.checkpoint.save(self.own)
+                where = f"saved in {str(path)!r}, and the same call continues after them"
+            except BaseException as failure:  # the disk is full, for example, or a second interrupt came
+                reason = f"{type(failure).__name__}: {failure}".removesuffix(": ")
+                unsaved = f" They could not be saved in {str(path)!r} ({reason})."
+        _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.{unsaved}")
 
 
 def _add_note(error: BaseException, note: str) -> None:
