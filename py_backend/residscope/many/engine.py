@@ -17,7 +17,7 @@ from residscope.many.accumulator import Accumulator, ItemResult, ResultLayout
 from residscope.many.checkpoint import Checkpoint, check_question, read
 from residscope.many.fingerprint import what_differs
 from residscope.many.items import END, Items
-from residscope.many.processes import Processes, files_of_processes
+from residscope.many.processes import Processes, files_of_processes, named
 
 Resumable = str | PathLike[str] | Any | None
 """The name of a file, a result of the same call (the `.partial` of an exception), or None."""
@@ -79,11 +79,18 @@ def run_call(call: Call, items: object, schedule: Schedule) -> Any:
     run = _Run(call, source, resumed, own, Checkpoint(processes.own(path)), skips, numbers, schedule.split)
     shown = schedule.progress and processes.rank == 0
     total = source.count if schedule.total is None else schedule.total
-    accumulators = processes.together(lambda: run.run_all(total, shown))
     if is_alone:
-        return call.result_of(own)
-    union = resumed.joined(accumulators)
-    _merge_files(path, union, processes)
+        return call.result_of(run.run_all(total, shown))
+    union: Accumulator | None = None
+    try:
+        union = resumed.joined(processes.together(lambda: run.run_all(total, shown)))
+        _merge_files(path, union, processes)
+    except BaseException as error:  # maybe of another process, or of saving
+        if not hasattr(error, "partial"):
+            with suppress(Exception):
+                done = resumed.joined([own]) if union is None else union
+                error.partial = call.result_of(done)  # pyright: ignore[reportAttributeAccessIssue]
+        raise
     return call.result_of(union)
 
 
@@ -242,8 +249,7 @@ class _Run:
                 self.checkpoint.save(self.own)
                 where = f"saved in {str(path)!r}, and the same call continues after them"
             except BaseException as failure:  # the disk is full, for example, or a second interrupt came
-                reason = f"{type(failure).__name__}: {failure}".removesuffix(": ")
-                unsaved = f" They could not be saved in {str(path)!r} ({reason})."
+                unsaved = f" They could not be saved in {str(path)!r} ({named(failure)})."
         _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.{unsaved}")
 
 
