@@ -48,4 +48,9 @@ def unchanged_notes(where: Bool[Tensor, "batch pos"], *, each: bool = False) -> 
     prompts = some_prompts(unchanged, len(where))
     if each:
         return [f"In {prompts} some positions are padding. {LEFT_OUT}"]
-    return [f"In {prompts} nothing was replaced, because the chosen positions are padding there. {LEFT_OUT}"]
+    return [nothing_replaced(prompts)]
+
+
+def nothing_replaced(prompts: str) -> str:
+    """Return the note on prompts in which nothing is replaced."""
+    return f"In {prompts} nothing was replaced, because the chosen positions are padding there. {LEFT_OUT}"
