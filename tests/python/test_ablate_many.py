@@ -9,6 +9,7 @@ import weakref
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformer_lens import ActivationCache
@@ -194,6 +195,77 @@ def test_padded_items_have_the_effects_of_each_prompt_alone():
     found = many([(padded, run.answers[:2], {"attention_mask": mask})])
     expected = many([(cache, run.answers[row : row + 1]) for row, cache in enumerate(alone)])  # prompts of two lengths
     torch.testing.assert_close(found.total, expected.total, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("keep", ["values", "summary"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_prompts_without_an_effect_are_left_out_of_mean_and_spread(keep, resumed, tmp_path):
+    model = tiny.boot("gpt2").double()
+    model.tokenizer.padding_side = "left"
+    torch.manual_seed(1)
+    tokens, answers = torch.randint(3, tiny.VOCAB, (7, LENGTH)), torch.randint(3, tiny.VOCAB, (7, 2))
+    starts, place = [0, 2, 3, 4, 0, 1, 5], 2  # position 2 is padding in prompts 2, 3 and 6
+    mask = torch.ones(7, LENGTH, dtype=torch.long)
+    for row, start in enumerate(starts):
+        mask[row, :start] = 0
+    items = []
+    for part in (slice(0, 1), slice(1, 4), slice(4, 7)):
+        with torch.no_grad():
+            cache = model.run_with_cache(tokens[part] * mask[part], attention_mask=mask[part])[1]
+        items.append((cache, answers[part], {"attention_mask": mask[part]}))
+    options = {"positions": [place], "keep": keep}
+    if resumed:  # from a file
+        many(items[:2], resume=tmp_path / "kept.npz", **options)
+        options["resume"] = tmp_path / "kept.npz"
+    found = many(items, **options)
+
+    def alone(row, layer, head):
+        """The effect in the model's own hooked run of one prompt without padding."""
+
+        def zero(z, hook):  # noqa: ARG001
+            z = z.flatten(2).unflatten(2, (4, -1)).clone()
+            z[:, place - starts[row], head] = 0
+            return z.flatten(2)
+
+        ids, hooks = tokens[row : row + 1, starts[row] :], [(f"blocks.{layer}.attn.hook_z", zero)]
+        with torch.no_grad():
+            change = (model.run_with_hooks(ids, fwd_hooks=hooks) - model(ids))[0, -1]
+        return float(change[answers[row, 0]] - change[answers[row, 1]])
+
+    for layer, head in ((0, 0), (0, 3), (1, 2), (2, 1)):
+        own = torch.tensor([alone(row, layer, head) for row in (0, 1, 4, 5)], dtype=torch.float64)
+        exact = {"atol": 1e-9, "rtol": 1e-6}
+        torch.testing.assert_close(found.mean()[layer, head], own.mean(), **exact)
+        torch.testing.assert_close(found.std()[layer, head], own.std(), **exact)
+        torch.testing.assert_close(found.sem()[layer, head], own.std() / 2, **exact)
+        row = found.to_frame().loc[f"L{layer}H{head}"]
+        assert (row["total"], row["total std"]) == pytest.approx((float(own.mean()), float(own.std())), abs=1e-9)
+    name, value = found.top(1)[0]
+    at = found.mean().flatten().abs().argmax()
+    assert (name, value) == (found.labels[at], pytest.approx(float(found.mean().flatten()[at])))
+    for effect in ("direct", "indirect"):
+        assert bool(found.mean(effect).isfinite().all() & found.sem(effect).isfinite().all())
+    if keep == "values":
+        torch.testing.assert_close(found.of("total"), found.mean().flatten())
+    numbers = " (2, 3 and 6)" if keep == "values" else ""
+    assert [note for note in found.notes if "nothing was replaced" in note] == [
+        f"In 3 of 7 prompts{numbers} nothing was replaced, because the chosen positions are padding there. Effects "
+        "there are NaN, and are left out of means."
+    ]
+
+
+def test_forged_numbers_of_prompts_are_refused(tmp_path):
+    run, path = of("llama"), tmp_path / "kept.npz"
+    many(cut(run)[:2], resume=path, keep="summary")
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    for count in (-1, 6):  # there are five prompts
+        np.savez(path, **arrays | {"counts": arrays["counts"] * 0 + count})
+        with pytest.raises(ResidscopeError, match="its `counts` cannot be right"):
+            many(cut(run), resume=path, keep="summary")
+    np.savez(path, **{name: array for name, array in arrays.items() if name != "counts"})
+    with pytest.raises(ResidscopeError, match="its arrays cannot be right"):
+        many(cut(run), resume=path, keep="summary")
 
 
 def test_resumed_results_must_fit_the_call(tmp_path):

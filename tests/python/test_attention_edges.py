@@ -134,10 +134,67 @@ def test_a_padded_prompt_has_the_edges_of_the_prompt_alone(booted, side):
         torch.testing.assert_close(found.total[0, own, row], expected.total[0, :, 0], atol=2e-5, rtol=1e-3)
         before, after = found.total[0, : own.start, row], found.total[0, own.stop :, row]
         assert len(before) + len(after) == 7 - count
-        assert not before.any()  # padding is not attended to
+        assert bool(before.isnan().all())  # padding has no edges
         assert bool(after.isnan().all())  # these sources come after the destination
     if side == "right":
         assert bool(residscope.ablate(cache, ANSWERS, "1.2", edges=(5, 2)).total[0, 0].isnan().tolist() == [0, 1, 1])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_edges_that_a_prompt_does_not_have_are_left_out_of_means(side):
+    model = tiny.boot("gpt2").double()
+    model.tokenizer.padding_side = side
+    tokens, real = tiny.run(model)[0], (7, 5, 4)
+    padded, mask = torch.zeros(3, 7, dtype=torch.long), torch.zeros(3, 7, dtype=torch.long)
+    starts = [7 - count if side == "left" else 0 for count in real]
+    for row, (start, count) in enumerate(zip(starts, real, strict=True)):
+        padded[row, start : start + count], mask[row, start : start + count] = tokens[row, :count], 1
+
+    def alone(row, edges):
+        """The effect in the model's own hooked run of one prompt without padding."""
+        answer, ids = ANSWERS[row], tokens[row : row + 1, : real[row]]
+        hook = ("blocks.1.attn.hook_pattern", lambda pattern, hook: without(pattern, 2, edges))  # noqa: ARG005
+        with torch.no_grad():
+            after, before = model.run_with_hooks(ids, fwd_hooks=[hook])[0, -1], model(ids)[0, -1]
+        return (after - before)[answer[0]] - (after - before)[answer[1]]
+
+    with torch.no_grad():
+        _, cache = model.run_with_cache(padded, attention_mask=mask)
+    options = {"heads": ["1.2"], "attention_mask": mask, "progress": False}
+    each = residscope.ablate(cache, ANSWERS, edges=("last", "each"), **options)
+    for source in range(7):
+        rows = [row for row in range(3) if mask[row, source]]
+        expected = torch.stack([alone(row, [(-1, source - starts[row])]) for row in rows]).mean()
+        torch.testing.assert_close(each.of("total")[source], expected, atol=1e-9, rtol=1e-6)
+    said = "In 2 of 3 prompts (1 and 2) some of these edges do not exist"
+    assert sum(said in note for note in each.notes) == 1
+    together = residscope.ablate(cache, ANSWERS, edges=("last", "each"), together=True, **options)
+    every = [alone(row, [(-1, source) for source in range(count)]) for row, count in enumerate(real)]
+    torch.testing.assert_close(together.total, torch.stack(every), atol=1e-9, rtol=1e-6)
+    assert not together.notes
+    two = [(4, 2), (4, 3)]  # on the left, prompt 2 has only the second, on the right it has neither
+    both = residscope.ablate(cache, ANSWERS, edges=two, together=True, **options)
+    expected = alone(0, two), alone(1, [(4 - starts[1], source - starts[1]) for _, source in two])
+    torch.testing.assert_close(both.total[:2], torch.stack(expected), atol=1e-9, rtol=1e-6)
+    if side == "left":
+        torch.testing.assert_close(both.total[2], alone(2, [(1, 0)]), atol=1e-9, rtol=1e-6)
+    else:
+        assert bool(both.total[2].isnan() & both.direct[2].isnan())
+        assert any(note.startswith("In 1 of 3 prompts (2) none of these edges exists") for note in both.notes)
+    assert both.of("total") == pytest.approx(float(both.total.nanmean()))
+
+
+def test_an_edge_whose_source_is_padding_in_every_prompt_is_refused():
+    model = tiny.boot("gpt2")
+    model.tokenizer.padding_side = "left"
+    tokens, mask = tiny.run(model)[0], torch.ones(3, 7, dtype=torch.long)
+    mask[:, 0] = 0
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens * mask, attention_mask=mask)
+    with pytest.raises(ResidscopeError, match="no prompt has the edge last ← 0: its source or"):
+        residscope.ablate(cache, ANSWERS, "1.2", edges=("last", 0), attention_mask=mask)
+    with pytest.raises(ResidscopeError, match="a token does not attend to a later one"):
+        residscope.ablate(cache, ANSWERS, "1.2", edges=(2, 4), attention_mask=mask)
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -9,8 +9,10 @@ import copy
 import gc
 import random
 import threading
+from collections import UserDict
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 
 import numpy
 import pytest
@@ -288,6 +290,156 @@ def test_padding_is_not_changed_and_each_prompt_has_its_own_effects(booted, side
             torch.testing.assert_close(both.total[..., row], expected.total[..., 0], atol=2e-5, rtol=1e-3)
     mean = residscope.ablate(cache, ANSWERS, "L0H0", replace="mean", progress=False, **options)
     assert any("not padding" in note for note in mean.notes)
+
+
+def padded_on_the_left(model, after=0):
+    """Return prompts of 7, 5 and 4 tokens, their mask, their cache, and the cache of other prompts with this mask.
+
+    Their last `after` tokens become padding, too.
+    """
+    model.tokenizer.padding_side = "left"
+    tokens, mask = tiny.run(model)[0], torch.ones(3, 7, dtype=torch.long)
+    for row, count in enumerate((7, 5, 4)):
+        mask[row, : 7 - count] = mask[row, 7 - after :] = 0
+    with torch.no_grad():
+        cache, other = (model.run_with_cache(t * mask, attention_mask=mask)[1] for t in (tokens, tokens.flip(1)))
+    return tokens, mask, cache, other
+
+
+PLACE = 2  # the first token of prompt 1, and padding in prompt 2
+REPLACED = {
+    "heads": ("ablate", {}),
+    "MLPs": ("ablate", {"of": "mlp_out"}),
+    "heads together": ("ablate", {"heads": ["0.1", "1.2"], "together": True}),
+    "heads along a path": ("ablate", {"heads": ["0.1", "0.2"], "path": "L1H2.v"}),
+    "heads past all layers": ("ablate", {"heads": ["0.1", "0.2"], "path": "logits", "norm": "frozen"}),
+    "other heads": ("patch", {}),
+    "another stream": ("patch", {"at": "resid_pre"}),
+    "other keys": ("patch", {"at": "k"}),
+    "other heads along a path": ("patch", {"path": "L1H2.k"}),
+    "other heads, estimated": ("estimate", {}),
+    "other values, estimated": ("estimate", {"at": "v"}),
+    "other heads, estimated and then measured": ("effects", {"measure": 12}),
+}
+
+
+def replaced(call, cache, other, **options):
+    """Return a result, and its effects."""
+    name, own = REPLACED[call]
+    given = [cache, ANSWERS] if name == "ablate" else [cache, other, ANSWERS]
+    found = getattr(residscope, name)(*given, **own, **options)
+    return found, found.total if name == "ablate" else found.effects
+
+
+@pytest.mark.parametrize("call", REPLACED)
+def test_a_prompt_in_which_the_positions_are_padding_has_no_effect_and_is_left_out_of_means(call):
+    model = tiny.boot("gpt2").double()
+    tokens, mask, cache, other = padded_on_the_left(model)
+    found, values = replaced(call, cache, other, positions=[PLACE], attention_mask=mask)
+    for row, count in enumerate((7, 5)):  # each prompt by itself, in a batch of three equal rows
+        with torch.no_grad():
+            own, source = (t[[row] * 3] for t in (tokens * mask, tokens.flip(1) * mask))
+            alone, from_alone = (model.run_with_cache(t[:, 7 - count :])[1] for t in (own, source))
+        _, expected = replaced(call, alone, from_alone, positions=[PLACE - 7 + count])
+        torch.testing.assert_close(values[..., row], expected[..., row], atol=1e-8, rtol=1e-6, equal_nan=True)
+    if call == "heads":
+        with torch.no_grad():
+            chosen = model(tokens[1:2, 2:])[:, -1, [7, 8]].diff()
+            cut = partial(without_head, head=2, where=[0])
+            changed = model.run_with_hooks(tokens[1:2, 2:], fwd_hooks=[("blocks.0.attn.hook_z", cut)])
+        torch.testing.assert_close(values[0, 2, 1:2], (chosen - changed[:, -1, [7, 8]].diff())[0])
+    assert bool(values[..., 2].isnan().all())
+    if hasattr(found, "direct"):
+        assert bool(found.direct[..., 2].isnan().all())
+        assert bool(found.indirect[..., 2].isnan().all())
+    rows = values.reshape(len(found.labels), 3)
+    mean = rows[:, :2].mean(-1)
+    means = found.of("total") if hasattr(found, "total") else found.of()
+    torch.testing.assert_close(means, mean, equal_nan=True)
+    at = int(mean.abs().nan_to_num(-1).argmax())
+    assert found.top(1) == [(found.labels[at], pytest.approx(float(mean[at])))]
+    column = found.to_frame()["total" if hasattr(found, "total") else "effect"]
+    assert column.iloc[at] == pytest.approx(float(mean[at]))
+    assert found.top(1, 2) == []
+    said = "In 1 of 3 prompts (2) nothing was replaced, because the chosen positions are padding there."
+    assert sum(said in note for note in found.notes) == 1
+    assert "left out of means" in " ".join(found.notes)
+
+
+def test_nan_at_padding_enters_no_effect():
+    model = tiny.boot("gpt2").double()
+    tokens, mask = tiny.run(model)[0], torch.ones(3, 7, dtype=torch.long)
+    for row, count in enumerate((7, 5, 4)):
+        mask[row, count:] = 0
+    real, last = mask.bool(), mask.sum(1) - 1
+    model.add_hook(
+        "blocks.2.attn.hook_z",
+        lambda z, hook: z.masked_fill(~real.reshape(3, 7, *[1] * (z.ndim - 2)), float("nan")),  # noqa: ARG005
+    )
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(tokens * mask, attention_mask=mask)
+        _, other = model.run_with_cache(tokens.flip(1) * mask, attention_mask=mask)
+    assert bool(cache["blocks.2.attn.hook_z"].isnan().any())
+
+    def target(logits):
+        chosen = logits[torch.arange(3), last].gather(1, ANSWERS)
+        return chosen[:, 0] - chosen[:, 1]
+
+    def own_run(head, value, where):
+        def put(z, hook):  # noqa: ARG001
+            z = z.flatten(2).unflatten(2, (4, -1)).clone()
+            z[:, :, head] = torch.where(where[..., None], value, z[:, :, head])
+            return z.flatten(2)
+
+        with torch.no_grad():
+            fwd_hooks = [("blocks.2.attn.hook_z", put)]
+            return target(model.run_with_hooks(tokens * mask, attention_mask=mask, fwd_hooks=fwd_hooks))
+
+    z = cache["blocks.2.attn.hook_z"].flatten(2).unflatten(2, (4, -1))
+    mean = torch.stack([z[:count, at].mean(0) for at, count in enumerate(mask.sum(0).tolist())])
+    options = {"attention_mask": mask, "progress": False}
+    found = residscope.ablate(cache, ANSWERS, ["2.1"], replace="mean", **options)
+    torch.testing.assert_close(found.total[0], own_run(1, mean[None, :, 1], real) - target(logits))
+    assert bool(found.direct.isfinite().all())
+    for at in ("z", "v", "pattern"):
+        patched = residscope.patch(cache, other, ANSWERS, at=at, **options)
+        assert bool(patched.effects.isfinite().all())
+    longer = other["blocks.2.attn.hook_z"].roll(1, 0)  # NaN where prompt 0 is read, because prompt 2 is padded there
+    source = ActivationCache(dict(other.cache_dict) | {"blocks.2.attn.hook_z": longer}, model)
+    first = residscope.ablate(cache, ANSWERS, ["2.1"], replace=source, positions=[0], **options)
+    assert bool((first.direct == 0).all())  # nothing is replaced where the target is read
+    edges = residscope.ablate(cache, ANSWERS, ["2.1"], edges=("last", "each"), together=True, **options)
+    whole = residscope.ablate(cache, ANSWERS, ["2.1"], positions="last", **options)
+    torch.testing.assert_close(edges.total, whole.total[0])
+
+
+def test_positions_that_are_padding_in_every_prompt_are_refused():
+    model = tiny.boot("gpt2")
+    _, mask, cache, _ = padded_on_the_left(model, after=1)
+    options = {"positions": [6], "attention_mask": mask}
+    for call in (
+        lambda: residscope.ablate(cache, ANSWERS, **options),
+        lambda: residscope.patch(cache, "zero", ANSWERS, **options),
+        lambda: residscope.estimate(cache, "zero", ANSWERS, **options),
+        lambda: residscope.without(cache, ["0.1"], **options),
+    ):
+        with pytest.raises(ResidscopeError, match="are padding in every prompt, so nothing would be replaced"):
+            call()
+
+
+def test_positions_one_by_one_have_no_effect_at_padding_and_the_largest_mean_is_measured_first():
+    model = tiny.boot("gpt2").double()
+    _, mask, cache, other = padded_on_the_left(model, after=1)
+    options = {"at": "resid_pre", "positions": "each", "attention_mask": mask}
+    found = residscope.patch(cache, other, ANSWERS, **options)
+    assert torch.equal(found.effects.isnan(), (mask == 0).T.expand(3, -1, -1))
+    assert torch.equal(found.measured, (mask.sum(0) > 0).expand(3, -1))
+    assert any("In 3 of 3 prompts" in note and "left out of means" in note for note in found.notes)
+    guess = residscope.estimate(cache, other, ANSWERS, **options).of()
+    some = residscope.effects(cache, other, ANSWERS, measure=4, **options)
+    assert set(some.measured.flatten().nonzero().flatten().tolist()) == set(
+        guess.abs().nan_to_num(-1).topk(4).indices.tolist()
+    )
 
 
 def _trained(model, cache):
@@ -609,6 +761,23 @@ def test_a_source_is_read_by_its_own_model_or_not_at_all():
     without = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_resid_post"))[1]
     with pytest.raises(ResidscopeError, match=r"In the cache of `source=`: `blocks.0.attn.hook_z` is not"):
         residscope.patch(cache, without, ANSWERS, progress=False)
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict, MappingProxyType])
+def test_any_mapping_of_activations_is_a_source_with_normalized_effects(booted, kind):
+    model, _, logits, cache = booted("llama")
+    _, source_logits, source = others(model)
+    found = residscope.patch(cache, kind(source.cache_dict), ANSWERS, at="resid_pre", progress=False)
+    torch.testing.assert_close(found.source, difference(source_logits), atol=1e-5, rtol=1e-4)
+    stream = source["blocks.1.hook_resid_pre"]
+    with torch.no_grad():
+        run = model.run_with_hooks(
+            tiny.run(model)[0],
+            fwd_hooks=[("blocks.1.hook_resid_pre", lambda own, hook: stream)],  # noqa: ARG005
+        )
+    expected = (difference(run) - difference(logits)) / (difference(source_logits) - difference(logits))
+    torch.testing.assert_close(found.normalized[1], expected, atol=1e-4, rtol=1e-3)
+    assert "target from" in found.direction
 
 
 def test_a_run_of_several_prompts_for_one_prompt_is_refused_with_what_to_do(booted):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import weakref
 from functools import partial
 from pathlib import Path
@@ -168,6 +170,44 @@ def test_after_an_interrupt_or_an_error_no_item_is_made_again(model, keep, safe,
         go(resume=path)
         assert made == [0, 1, 2, 3, 4]
         assert [file.name for file in tmp_path.iterdir()] == ["kept.npz"]
+
+
+@pytest.mark.parametrize("end", ["interrupt", "error", "the last save", "a second interrupt"])
+@pytest.mark.parametrize("call", ["attribute_many", "ablate_many"])
+def test_if_the_results_cannot_be_saved_the_first_error_is_raised_with_the_results(
+    pairs, call, end, tmp_path, monkeypatch
+):
+    path = tmp_path / "kept.npz"
+
+    def full(*_, **__):
+        raise KeyboardInterrupt if end == "a second interrupt" else OSError(errno.ENOSPC, "No space left on device")
+
+    def third():
+        monkeypatch.setattr(np, "savez", full)
+        if end in ("interrupt", "a second interrupt"):
+            raise KeyboardInterrupt("the first")
+        if end == "error":
+            raise RuntimeError("the first")
+        return pairs[2]
+
+    many_of = partial(getattr(residscope, call), progress=False)
+    done = 3 if end == "the last save" else 2
+    wanted = many_of(pairs[:done])
+    with pytest.raises((KeyboardInterrupt, RuntimeError, OSError)) as error:
+        many_of([*pairs[:2], third], resume=path)
+    assert type(error.value) is {"error": RuntimeError, "the last save": OSError}.get(end, KeyboardInterrupt)
+    assert end == "the last save" or str(error.value) == "the first"
+    assert error.value.partial.items == wanted.items
+    assert torch.equal(error.value.partial.mean(), wanted.mean())
+    if sys.version_info >= (3, 11):
+        notes = " ".join(error.value.__notes__)
+        assert f"{done} items done: in this exception's `.partial`" in notes
+        assert f"could not be saved in {str(path)!r}" in notes
+        assert end == "a second interrupt" or "No space left on device" in notes
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    resumed = many_of(pairs[:3], resume=error.value.partial)
+    assert torch.equal(resumed.mean(), many_of(pairs[:3]).mean())
 
 
 def test_completed_items_are_saved_every_half_minute(pairs, tmp_path, monkeypatch):
@@ -565,6 +605,76 @@ def test_a_resumed_process_that_leaves_out_all_its_items_reports_them(pairs, two
     assert (whole.items, list(whole.skipped)) == ([0, 2, 2, 2], [1, 3])
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """`attribute_many` in two processes, which are threads here. They wait for each other, as in `gather_object`."""
+    from accelerate import utils
+
+    meeting, own, gathered = threading.Barrier(2, timeout=30), threading.local(), [[], []]
+
+    def gather_object(objects):
+        gathered[own.rank] = objects
+        meeting.wait()
+        every = [*gathered[0], *gathered[1]]
+        meeting.wait()  # only then may the next call write
+        return every
+
+    def process(rank, ends, items, options):
+        own.rank = rank
+        accelerator = SimpleNamespace(num_processes=2, process_index=rank)
+        try:
+            ends[rank] = many(items[rank::2], accelerator=accelerator, split=False, **options)
+        except BaseException as error:
+            ends[rank] = error
+
+    def call(items, **options):
+        ends: list[Any] = [None, None]
+        threads = [threading.Thread(target=process, args=(rank, ends, items, options)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        return ends
+
+    monkeypatch.setattr(utils, "gather_object", gather_object)
+    return call
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_if_one_process_is_interrupted_all_raise_and_none_waits(pairs, kind, at_once):
+    def ends():
+        raise kind
+
+    items = [pairs[0], pairs[1], pairs[2], ends]
+    other, interrupted = at_once(items)
+    assert type(interrupted) is kind
+    assert isinstance(other, ResidscopeError)
+    assert str(other) == f"Process 1 of 2 failed. {kind.__name__}"
+    alone = many(pairs[:3])
+    for error, wanted in ((other, [0, 2]), (interrupted, [1])):
+        assert sorted(set(error.partial.items)) == wanted
+        close(error.partial.mean(), alone.values[:, [item in wanted for item in alone.items]].mean(1))
+    assert [one.items for one in at_once(pairs[:4])] == [many(pairs[:4]).items] * 2
+
+
+def test_if_the_joined_results_cannot_be_saved_all_processes_have_them(pairs, at_once, tmp_path, monkeypatch):
+    from residscope.many import engine
+
+    save = engine.Checkpoint.save
+
+    def full(self, accumulator):
+        if self.path == tmp_path / "kept.npz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, accumulator)
+
+    monkeypatch.setattr(engine.Checkpoint, "save", full)
+    first, second = at_once(pairs[:4], resume=tmp_path / "kept.npz")
+    assert isinstance(first, OSError)
+    assert isinstance(second, ResidscopeError)
+    for error in (first, second):
+        close(error.partial.values, many(pairs[:4]).values)
+
+
 def test_two_processes(model, tmp_path):
     """`accelerate`'s launcher starts two processes on the CPU. (`--multi_gpu` is its option for several processes.)"""
     options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -585,6 +695,8 @@ def test_two_processes(model, tmp_path):
         assert found["items"] == whole.items
         assert found["same"] == [True, True, True]
         assert found["error"].endswith("RuntimeError: the tokenizer is gone")  # both processes raise, and neither waits
+        interrupt = ["ResidscopeError: Process 1 of 2 failed. KeyboardInterrupt", "KeyboardInterrupt: "]
+        assert found["interrupt"] == [interrupt[rank], [[0, 2], [1]][rank]]
         assert found["left"] == ["kept.process-0-of-2.npz", "kept.process-1-of-2.npz"]
         assert found["made_again"] == [[], [3]][rank]
         tensors = torch.load(tmp_path / f"tensors-{rank}.pt")

@@ -338,8 +338,9 @@ def test_the_stream_has_no_effect_at_padding(run):
     run.service = Service(cache)
     request = MeasureEffects(run.target, "stream", "other", Against("other"))
     truth = residscope.patch(cache, run.names["other"], PAIR, at="resid_pre", positions="each", progress=False)
-    _, [total, *_] = measured(run, request)
+    reply, [total, *_] = measured(run, request)
     np.testing.assert_allclose(total, truth.effects.nanmean(-1), atol=1e-5)
+    assert any(note.startswith("In 1 of 3 prompts (0) some positions are padding.") for note in reply.notes)
     assert np.isnan(measured(run, msgspec.structs.replace(request, prompt=0))[1][0][:, -3:]).all()
 
 

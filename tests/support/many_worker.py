@@ -55,6 +55,14 @@ def main(folder: Path) -> None:
         many([*items[:3], broken, items[4]], resume=path)  # item 3 belongs to process 1
     except Exception as error:
         found["error"], found["done"] = f"{type(error).__name__}: {error}", made.copy()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    try:
+        many([*items[:3], interrupted])
+    except BaseException as error:
+        found["interrupt"] = [f"{type(error).__name__}: {error}", sorted(set(error.partial.items))]  # pyright: ignore
     found["left"] = sorted(file.name for file in folder.glob("kept*"))
     accelerator.wait_for_everyone()
     made.clear()

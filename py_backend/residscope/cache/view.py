@@ -48,6 +48,11 @@ class Seen(Protocol):
         ...
 
 
+def is_cache(value: object) -> bool:
+    """Return whether this is an `ActivationCache`, or a mapping from names to activations."""
+    return isinstance(value, Mapping) or hasattr(value, "cache_dict")
+
+
 class CacheView:
     """A read-only view of one cache and its model.
 

@@ -11,12 +11,13 @@ from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes.ablation import Ablation
 from residscope.causes.direct import DirectPaths
-from residscope.causes.edges import EdgePatch, EdgeSweep, destinations, edges_of
+from residscope.causes.edges import EdgePatch, EdgeSweep, destinations, edges_of, missing_notes
 from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.path import ends, words
 from residscope.causes.path_sweep import PathSweep
 from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.unchanged import only_where, unchanged_notes
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
@@ -82,13 +83,15 @@ def ablate(
             measured.
         edges: Attention edges of `heads` that are taken out, each in a run of its own. An edge is a pair (destination,
             source): `[(14, 10), ("last", 0)]`. `("last", "each")` means every source of each prompt's last real token.
-            The edge's entry of the head's pattern becomes 0. The other entries are not renormalised.
+            The edge's entry of the head's pattern becomes 0. The other entries are not renormalised. A prompt in which
+            the destination or the source is padding does not have the edge, and has no effect (NaN).
         replace: What takes the place of the activations. `"zero"`: zeros. `"mean"`: at each position, the mean over the
             cache's prompts, without padding. Another cache: its activations in the same prompt at the same position.
             `(cache, 2)`: the activations of that cache's prompt 2, for all prompts. Token ids `[batch, pos]` (or
             `[pos]`, for all prompts): the activations of a run on these tokens.
         positions: Where activations are replaced: `"all"`, `"last"` (each prompt's last real token), or positions, the
-            same for all prompts. Padding is never replaced.
+            same for all prompts. Padding is never replaced. A prompt in which all of them are padding has no effect
+            (NaN).
         of: `"z"`: the outputs of heads. `"attn_out"`, `"mlp_out"`: the outputs of whole sublayers.
         layers: The layers for `"attn_out"` and `"mlp_out"`. None: all.
         position: Where the target is read, as in `attribute`, but not `"all"`.
@@ -248,7 +251,8 @@ def _site(measurement: Measurement, of: Ablated, layer: int) -> Site:
 
 def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, together: bool, shown: bool) -> Ablation:
     of, view = sweep.measurement, sweep.measurement.view
-    edges = list(dict.fromkeys(patch.edge.label for patch in patches if isinstance(patch, EdgePatch) and patch.edge))
+    taken = list(dict.fromkeys(patch.edge for patch in patches if isinstance(patch, EdgePatch) and patch.edge))
+    edges = [edge.label for edge in taken]
 
     def result(total: Tensor, direct: Tensor) -> Ablation:
         kind = "head" if sweep.kind == "z" else sweep.kind
@@ -264,7 +268,12 @@ def _measure(sweep: Sweep, patches: list[Patch], *, whole: bool = False, togethe
                 Component("head", layer, head) for layer in range(view.n_layers) for head in range(view.n_heads)
             ]
             axes = ("layer", "head", "batch")
+        total, direct = (only_where(sweep.where.any(1), values) for values in (total, direct))
         notes = of.notes + sweep.replacement.notes + (sweep.direct.notes if sweep.direct is not None else [])
+        if edges:
+            notes += missing_notes(taken, together=together)
+        else:
+            notes += unchanged_notes(sweep.where)
         path = ""
         if isinstance(sweep, PathSweep):
             notes, path = notes + sweep.notes, words(sweep.ends)

@@ -32,7 +32,8 @@ class Ablation:
 
     Attributes:
         total: The effect in the run: the target in this run − `before`. Its axes are `axes`. NaN if a layer has no such
-            component, if the component does not come before the end of the path, or if the prompt has no such edge.
+            component, if the component does not come before the end of the path, or if nothing was taken out of the
+            prompt: the positions are padding there, or it has no such edge. A mean is over the other prompts.
         direct: The effect along the direct path alone, with the final norm's scale frozen or recomputed. For
             `replace="zero"` and a frozen scale: minus the component's row in `attribute`. NaN if it cannot be computed;
             a note gives the reason.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from residscope.attribution.head_inputs import ALL, HeadInputs, head_inputs, read_names
 from residscope.base.arrays import as_list
+from residscope.base.prompts import some_prompts
 from residscope.cache import positions
 from residscope.cache.component_names import name
 from residscope.cache.view import CacheView
@@ -23,6 +24,7 @@ from residscope.causes.measurement import chosen_positions
 from residscope.causes.runner import Edit
 from residscope.causes.sites import Site
 from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.unchanged import LEFT_OUT
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ class Edge:
         label: The edge's label: `14 ← 10`, `last ← 10`.
         destination: The destination in each prompt.
         source: The source.
-        there: Whether each prompt has the edge: its destination is not padding, and its source is not after its
-            destination.
+        there: Whether each prompt has the edge: neither its destination nor its source is padding, and its source is
+            not after its destination.
     """
 
     label: str
@@ -77,12 +79,16 @@ def edges_of(view: CacheView, given: Any) -> list[Edge]:
         place, source = pair
         at, shown, real = _destination(view, place)
         if isinstance(source, str) and source == "each":
-            found += [_edge(at, shown, real, number) for number in range(int(at[real].max()) + 1)]
+            found += [_edge(view, at, shown, real, number) for number in range(int(at[real].max()) + 1)]
             continue
-        edge = _edge(at, shown, real, _position(view, source))
-        if not bool(edge.there.any()):
+        edge = _edge(view, at, shown, real, _position(view, source))
+        if not bool((real & (at >= edge.source)).any()):
             raise ResidscopeError(
                 "edges", f"`edges=`: a token does not attend to a later one, so there is no edge {edge.label}."
+            )
+        if not bool(edge.there.any()):
+            raise ResidscopeError(
+                "edges", f"`edges=`: no prompt has the edge {edge.label}: its source or its destination is padding."
             )
         found.append(edge)
     for number, edge in enumerate(found):
@@ -123,8 +129,28 @@ def _position(view: CacheView, given: Any) -> int:
     return place % view.n_pos
 
 
-def _edge(at: Tensor, shown: str, real: Tensor, source: int) -> Edge:
-    return Edge(f"{shown} ← {source}", at, source, real & (at >= source))
+def _edge(view: CacheView, at: Tensor, shown: str, real: Tensor, source: int) -> Edge:
+    return Edge(f"{shown} ← {source}", at, source, real & (at >= source) & positions.real(view)[:, source])
+
+
+def missing_notes(edges: Sequence[Edge], *, together: bool) -> list[str]:
+    """Return a note that names the prompts without some of these edges.
+
+    Args:
+        edges: The edges.
+        together: Whether all edges are taken out in one run. A prompt then needs only one of them.
+    """
+    import torch
+
+    there = torch.stack([edge.there for edge in edges])
+    without: list[int] = (~(there.any(0) if together else there.all(0))).nonzero().flatten().tolist()
+    if not without:
+        return []
+    which = "none of these edges exists" if together else "some of these edges do not exist"
+    return [
+        f"In {some_prompts(without, there.shape[1])} {which}, because of padding, or because the source comes after "
+        f"the destination. {LEFT_OUT}"
+    ]
 
 
 def destinations(view: CacheView, edges: Sequence[Edge]) -> Bool[Tensor, "batch pos"]:
@@ -149,14 +175,14 @@ class EdgeSweep(Sweep):
         """See `Sweep.together`."""
         import torch
 
-        of, missing = self.measurement, torch.zeros(self.measurement.view.batch, dtype=torch.bool, device="cpu")
+        of = self.measurement
+        missing = torch.stack([~_of(one).there for one in patches]).all(0)  # such prompts have none of the edges
         edits: list[Any] = []
         written: list[Any] = []
         for layer, group in groupby(sorted(patches, key=lambda one: one.layer), key=lambda one: one.layer):
             site, own = of.site("z", layer), list(group)
             assert site is not None
             changes = [self._change(site, one) for one in own]
-            missing = missing | torch.stack([~_of(one).there for one in own]).any(0)
             edits.append((site, self._taken(own, changes, 0)))
             at_target = self._at_target(site, own, changes).sum(0, keepdim=True)
             written.append(None if self.direct is None else self.direct.written(layer, at_target))
@@ -189,7 +215,7 @@ class EdgeSweep(Sweep):
         weight = read.part(ALL, ALL, slice(edge.source, edge.source + 1))[:, 0, 0]  # [batch, 1]
         value = weight * read.v[:, 0, edge.source]
         value = value if read.gate is None else value * read.gate[:, 0, 0]
-        return -value * edge.there.to(value.device)[:, None]
+        return -value.masked_fill(~edge.there.to(value.device)[:, None], 0)
 
     def _inputs(self, site: Site, head: int, edge: Edge) -> HeadInputs:
         """What a head reads at the edge's destination.
@@ -236,7 +262,7 @@ class EdgeSweep(Sweep):
         full = view.like.new_zeros(len(patches), view.batch, *site.inner)
         for number, (patch, change) in enumerate(zip(patches, changes, strict=True)):
             there = (_of(patch).destination == where).to(full.device)
-            full[number, :, patch.head] = change.to(full) * there[:, None]
+            full[number, :, patch.head] = change.to(full).masked_fill(~there[:, None], 0)
         return full
 
 

@@ -15,6 +15,7 @@ from residscope.causes.replay import whole_run
 from residscope.causes.sites import Part, Site, SiteKind
 from residscope.causes.sweep import Sweep, measure_some
 from residscope.causes.tape import stoppable
+from residscope.causes.unchanged import changed_in, only_where
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.errors import ResidscopeError
@@ -128,7 +129,8 @@ def effects(
 
         def found() -> Found:
             values = estimated(measurement, put, each=each)
-            size = values[there].mean(-1).abs().nan_to_num(0.0)
+            means = only_where(changed_in(patches, put.where), values)[there].nanmean(-1)
+            size = means.abs().nan_to_num(0.0)
             rows = [there[row] for row in size.topk(min(measure, len(size))).indices.tolist()]
             sweep = Sweep(measurement, put.kind, put.by, put.where)
             with noted(measurement, sweep):

@@ -186,7 +186,7 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
         given: `"all"`, `"last"` (each prompt's last real token), a position, or several.
 
     Raises:
-        ResidscopeError: If `given` does not name positions of this cache.
+        ResidscopeError: If `given` does not name positions of this cache, or only padding.
     """
     import torch
 
@@ -214,4 +214,9 @@ def chosen_positions(view: CacheView, given: Any) -> Bool[Tensor, "batch pos"]:
         chosen[place] = True
     if not bool(chosen.any()):
         raise ResidscopeError("positions", "`positions=` names no position.")
+    if not bool((real & chosen).any()):
+        raise ResidscopeError(
+            "positions",
+            f"`positions={given!r}` are padding in every prompt, so nothing would be replaced.",
+        )
     return real & chosen

@@ -11,7 +11,7 @@ from residscope.attribution.targets import Targets
 from residscope.base.signed import signed
 from residscope.cache import positions as real_positions
 from residscope.cache.positions import Positions
-from residscope.cache.view import CacheView
+from residscope.cache.view import CacheView, is_cache
 from residscope.causes.measurement import Measurement, chosen_positions
 from residscope.causes.patching import Patching
 from residscope.causes.path import words
@@ -19,6 +19,7 @@ from residscope.causes.path_sweep import PathSweep, along_path
 from residscope.causes.put import Put, put_in
 from residscope.causes.sites import KINDS, PARTS, Part, SiteKind
 from residscope.causes.sweep import Patch, Sweep, measure_some
+from residscope.causes.unchanged import changed_in, only_where, unchanged_notes
 from residscope.causes.user_state import keeping_user_state
 from residscope.errors import ResidscopeError
 from residscope.session.change_notes import seen, steadily
@@ -71,7 +72,7 @@ def patch(
             `ablate`. If a component does not come before the end, its effect is NaN.
         positions: The positions whose activations are replaced: `"all"` (all real positions at once), `"last"`,
             positions (the same for all prompts), or `"each"` (each position in a run of its own). Padding is never
-            replaced.
+            replaced. A prompt in which all of them are padding has no effect (NaN).
         position: Where the target is read, as in `attribute`, but not `"all"`.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
@@ -205,17 +206,17 @@ def _result(
     patches, values, chosen = cells(measurement, put.kind, each=each), found[0], set(found[1])
     by, of_heads = put.by, put.kind == "z"
     shape = (view.n_layers, *[view.n_heads] * of_heads, *[view.n_pos] * each, view.batch)
+    changed = changed_in(patches, where)
+    values, is_changed = only_where(changed, values), changed.any(1).tolist()
     effects = values.new_full(shape, float("nan"))
     measured = effects[..., 0] == 0  # False everywhere: all effects are NaN here
     for row, one in enumerate(patches):
         place = [part for part in (one.layer, one.head if of_heads else None, one.position) if part is not None]
-        effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen
-    if each:
-        effects = effects.masked_fill(~where.T.to(effects.device), float("nan"))
-    notes = measurement.notes + by.notes
+        effects[tuple(place)], measured[tuple(place)] = values[row], row in chosen and is_changed[row]
+    notes = measurement.notes + by.notes + unchanged_notes(where, each=each)
     of_source, normalized = None, None
     direction = f"the cached run, with {by.words} put in"
-    if hasattr(source, "cache_dict") or isinstance(source, dict):
+    if is_cache(source):
         of_source, more = _target_in(measurement, source)
         notes = notes + more
         direction = "the cached run, with the source's activations put in"

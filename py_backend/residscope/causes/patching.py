@@ -26,7 +26,7 @@ class Patching:
     Attributes:
         effects: The target in the changed run − `before`. The axes are `axes`. NaN if a layer has no such activation,
             if the position is padding, if the effect cannot be computed, or if the component does not come before the
-            end of the path.
+            end of the path. A mean is over the prompts that have the effect.
         normalized: effects / (`source` − `before`). 0: the target is as in the cached run. 1: it is as in the source.
             NaN in prompts in which this difference is too small to divide by. None if `source` is None.
         before: `[batch]`, the target in the cached run.

@@ -12,6 +12,7 @@ from residscope.causes.replacement import Replacement, replacement
 from residscope.causes.rereading import Rereading
 from residscope.causes.sites import PARTS, Part, SiteKind
 from residscope.causes.sweep import Patch
+from residscope.causes.unchanged import changed_in
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Put:
     ends: Ends | None = None
 
     def measurable(self, patches: Sequence[Patch], *, each: bool) -> list[int]:
-        """The rows of the patches that can be measured.
+        """The rows of the patches that can be measured, and replace something.
 
         Raises:
             ResidscopeError: If keys or values of each position would be replaced in a run of their own.
@@ -51,7 +52,8 @@ class Put:
                 'With `positions="each"`, effects of keys and values are not measured in runs: use `estimate`, or name '
                 "a position, such as `positions=[3]`.",
             )
-        return [row for row, one in enumerate(patches) if (one.layer, one.head) not in refused]
+        changed = changed_in(patches, self.where).any(1).tolist()
+        return [row for row, one in enumerate(patches) if changed[row] and (one.layer, one.head) not in refused]
 
 
 def put_in(measurement: Measurement, source: object, at: SiteKind | Part, where: Tensor, path: object = None) -> Put:

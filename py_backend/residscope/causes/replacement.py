@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import TYPE_CHECKING
 
 from residscope.base.arrays import tensor_of
 from residscope.cache import positions
-from residscope.cache.view import CacheView
+from residscope.cache.view import CacheView, is_cache
 from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import Replay, whole_run
 from residscope.causes.sites import Source
@@ -58,7 +58,7 @@ def replacement(replay: Replay, given: object, sites: Sequence[Source], name: st
     prompt = None
     if isinstance(given, tuple) and len(given) == 2 and hasattr(given[1], "__index__") and not _is_numbers(given[0]):
         given, prompt = given[0], index(given[1])
-    if isinstance(given, Mapping) or hasattr(given, "cache_dict"):
+    if is_cache(given):
         own = getattr(given, "model", None)
         is_other = own is not None and own is not view.model
         other = CacheView(given, model=view.model)
@@ -79,14 +79,14 @@ def _mean(view: CacheView, argument: str) -> Replacement:
             f'With `{argument}="mean"` an activation becomes its mean over the prompts of the cache. But the cache '
             "holds only one prompt, so nothing would change. Cache several prompts, or use another cache.",
         )
-    real = positions.real(view).to(view.like)
+    real = positions.real(view).to(view.like.device)
     count = real.sum(0)
 
     def of(site: Source) -> Tensor:
         values = working(site.held(view)).to(view.like)
         shape = (view.batch, view.n_pos, *[1] * len(site.inner))
-        total = (values * real.reshape(shape)).sum(0) / count.clamp(min=1).reshape(shape[1:])
-        return total[None]
+        total = values.masked_fill(~real.reshape(shape), 0).sum(0)  # at padding, values may be NaN
+        return (total / count.clamp(min=1).reshape(shape[1:]))[None]
 
     notes: list[str] = []
     if bool((count < view.batch).any()):

@@ -19,6 +19,7 @@ from residscope.causes.replacement import Replacement
 from residscope.causes.replay import Replay, replay
 from residscope.causes.sites import SiteKind
 from residscope.causes.sweep import Patch, Sweep
+from residscope.causes.unchanged import changed_in, only_where, unchanged_notes
 from residscope.errors import ResidscopeError
 from residscope.terms import Position, Replaced, Target
 
@@ -125,13 +126,12 @@ def steps(
     every = cells(measurement, kind, each=of == "stream")
     patches = [patch for patch in every if patch.position is None or patch.position <= last]
     where = chosen_positions(view, "all")
-    notes = [*measurement.notes, *replacement.notes]
+    notes = [*measurement.notes, *replacement.notes, *unchanged_notes(where, each=of == "stream")]
     direct = DirectPaths(measurement, kind, "frozen") if of == "heads" else None
     sweep = Sweep(measurement, kind, replacement, where, direct)
     notes += direct.notes if direct else []
     into.notes += [note for note in notes if note not in into.notes]
-    real = where.T[[0 if patch.position is None else patch.position for patch in patches]]  # [row, batch]
-    padding = ~real.to(view.like.device) if of == "stream" else None
+    changed = changed_in(patches, where)
     if into.total is None:
         direct_effects = sweep.directs(patches)
         into.shape = (view.n_layers, view.n_heads if of == "heads" else view.n_pos)
@@ -140,7 +140,8 @@ def steps(
             yield
     if not into.is_estimated:
         guess = _estimates(measurement, Put(kind, where, replacement), every, patches, into)
-        into.estimate, into.is_estimated = _masked(guess, padding), True
+        into.estimate = None if guess is None else only_where(changed, guess)
+        into.is_estimated = True
         measurement.slopes.clear()
         yield
     sweep.direct = None  # direct effects are known by now
@@ -148,19 +149,12 @@ def steps(
     total, own = sweep.unmeasured(len(left))
     for rows in sweep.steps([patches[row] for row in left], total, own, most):
         places = [left[row] for row in rows]
-        measured = _masked(total[rows], None if padding is None else padding[places])
-        assert measured is not None
-        into.total[places] = measured
+        into.total[places] = only_where(changed[places], total[rows])
         into.known.update(places)
         yield
     if sweep.runner.why_whole:
         into.notes.append(f"Each run was a run of the whole model, because {sweep.runner.why_whole}.")
     replay(view)  # checks the unchanged run again: values that the user's hooks read may have changed between steps
-
-
-def _masked(values: Tensor | None, padding: Tensor | None) -> Tensor | None:
-    """Values, with NaN at padding, where nothing was replaced."""
-    return values if values is None or padding is None else values.masked_fill(padding, float("nan"))
 
 
 def _estimates(
@@ -182,6 +176,6 @@ def _largest_first(into: Measured) -> list[int]:
     """The rows that are not measured yet, with the largest estimates first. Without estimates, direct effects count."""
     assert into.total is not None
     guess = into.direct if into.estimate is None else into.estimate
-    size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nan_to_num(0.0).mean(-1)
+    size = into.total.new_zeros(len(into.total)) if guess is None else guess.abs().nanmean(-1).nan_to_num(0.0)
     order: list[int] = size.argsort(descending=True, stable=True).tolist()
     return [row for row in order if row not in into.known]

@@ -236,7 +236,7 @@ class Sweep:
         own = (tensor[prompts.to(tensor.device), place.to(tensor.device)] for tensor, place in both)
         new, old = (tensor.to(of.view.like) for tensor in own)
         chosen = select[:, prompts, at].to(new.device)
-        return chosen[..., None] * (new - old)
+        return (new - old).masked_fill(~chosen[..., None], 0)
 
 
 @dataclass(frozen=True)

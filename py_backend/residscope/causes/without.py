@@ -43,7 +43,8 @@ def without(
         cache: An `ActivationCache`.
         heads: Heads such as `["9.9", "L9H6", (10, 7)]`.
         replace: What takes the place of the heads' outputs, as in `ablate`.
-        positions: The positions at which the outputs are replaced, as in `ablate`.
+        positions: The positions at which the outputs are replaced, as in `ablate`. A prompt in which all of them are
+            padding is run unchanged.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, as in `ablate`.
         model: The model, if `cache.model` was deleted.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from residscope.cache.positions import Positions
 from residscope.causes.ablate import Ablated, ablate
 from residscope.causes.ablation import EFFECTS, Ablation
+from residscope.causes.unchanged import LEFT_OUT
 from residscope.errors import ResidscopeError
 from residscope.many.ablation_result import AblationSummary, ManyAblation, ablation_of
 from residscope.many.accumulator import ItemFacts, ItemResult, ResultLayout, copied
@@ -114,6 +115,7 @@ def ablate_many(
     Returns:
         A `ManyAblation`, which is an `Ablation` of all prompts, or with `keep="summary"` an `AblationSummary`. Both
         have `.mean(effect)`, `.std(effect)` and `.sem(effect)` (the standard error of the mean), and are on the CPU.
+        A prompt in which the positions are padding has no effect (NaN). It is left out, and a note says so.
 
     Raises:
         ResidscopeError: If nothing can be measured in an item: the message names the item. If the call differs from the
@@ -157,7 +159,7 @@ def _ablate_item(
     grid = (result.total.shape[0], result.total.shape[1]) if len(result.axes) == 3 else None
     axes = ("set" if len(result.axes) == 1 else "component", "batch", "effect")
     layout = ResultLayout("ablation", result.components, axes, (len(EFFECTS),), [], None, grid)
-    notes = list(result.notes)
+    notes = [note for note in result.notes if not note.endswith(LEFT_OUT)]  # the result of all items has its own
     if isinstance(by := options.get("replace", replace), str) and by == "mean":
         notes.append('With `replace="mean"` the mean is over the prompts of each item, not over those of all items.')
     facts = ItemFacts(

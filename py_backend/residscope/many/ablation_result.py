@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from residscope.base.packages import pandas
+from residscope.base.prompts import some_prompts
 from residscope.base.signed import signed
 from residscope.causes.ablation import EFFECTS, Ablation, Effect
 from residscope.causes.ranking import farthest
+from residscope.causes.unchanged import nothing_replaced
 from residscope.errors import ResidscopeError
 from residscope.many.accumulator import Accumulator, ItemFacts, Spread, joined_values
 from residscope.many.notes import notes_of
@@ -47,8 +49,12 @@ class EffectSpread:
 
     def sem(self, effect: Effect) -> Float[Tensor, "*component"]:
         """Return the standard error of the mean. NaN for a single prompt."""
-        count = self.spread.count
-        return self._of(self.spread.std / count**0.5 if count > 1 else self.spread.std * float("nan"), effect)
+        return self._of(self.spread.sem, effect)
+
+    @property
+    def most(self) -> int:
+        """The number of prompts in the mean of a component: the largest number among all components."""
+        return int(self.spread.count[:, EFFECTS.index("total")].max())
 
     def _of(self, values: Tensor, effect: Effect) -> Tensor:
         if effect not in EFFECTS:
@@ -82,7 +88,7 @@ class ManyAblation(Ablation):
     _effects: EffectSpread | None = None
 
     def mean(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the mean of an effect over prompts, with the axes of `total` except the last."""
+        """Return the mean of an effect over the prompts that have it, with the axes of `total` except the last."""
         return self._spread.mean(effect)
 
     def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
@@ -117,7 +123,7 @@ class AblationSummary:
 
     Attributes:
         average: The mean over prompts, as an `Ablation` of one prompt.
-        count: The number of prompts.
+        count: The number of prompts, also of those without an effect.
         before: `[batch]`, the target in the unchanged run of each prompt.
         items: For each prompt, the number of its item.
         skipped: The numbers of items that were left out (`on_error="skip"`), and the reasons.
@@ -142,7 +148,10 @@ class AblationSummary:
         return self.average.notes
 
     def mean(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
-        """Return the mean of an effect over prompts, with the axes of `ablate` except the last: `[layer, head]`."""
+        """Return the mean of an effect over the prompts that have it.
+
+        Its axes are those of `ablate` except the last: `[layer, head]`.
+        """
         return self._spread.mean(effect)
 
     def std(self, effect: Effect = "total") -> Float[Tensor, "*component"]:
@@ -204,11 +213,16 @@ def ablation_of(accumulator: Accumulator) -> ManyAblation | AblationSummary:
     }
     if accumulator.keeps_values:
         values = joined_values(results.values(), "values", layout)
-        spread = EffectSpread(Spread.of(values, 1), shape, values.dtype)
+        spread = EffectSpread(Spread.of(values, 1, without_nan=True), shape, values.dtype)
+        unchanged: list[int] = values[..., EFFECTS.index("total")].isnan().all(0).nonzero().flatten().tolist()
+        if unchanged:
+            common["notes"].append(nothing_replaced(some_prompts(unchanged, count)))
         parts = {effect: values[..., at].reshape(*shape, count) for at, effect in enumerate(EFFECTS)}
         return ManyAblation(**parts, before=before, **common, **listed, _accumulator=accumulator, _effects=spread)
     assert accumulator.spread is not None
     spread = EffectSpread(accumulator.spread, shape, before.dtype)
+    if spread.most < count:
+        common["notes"].append(nothing_replaced(f"{count - spread.most} of {count} prompts"))
     means = {str(effect): spread.mean(effect)[..., None] for effect in EFFECTS}
     average = Ablation(**means, before=before.mean(0, keepdim=True), **common)
     return AblationSummary(average, count, before, **listed, _accumulator=accumulator, _spread=spread)

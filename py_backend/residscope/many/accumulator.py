@@ -11,7 +11,7 @@ from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
@@ -128,37 +128,52 @@ class Spread:
     """The mean and the spread over prompts, in float64.
 
     Attributes:
-        count: Number of prompts.
-        mean: The mean of each row.
+        count: The number of prompts in the mean of each row. Effects that are NaN are left out of it.
+        mean: The mean of each row. NaN if it is over no prompt.
         squares: The sum of the squared differences from the mean.
 
     Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
     The mean is subtracted before values are squared. So no precision is lost if the mean is large.
     """
 
-    count: int
+    count: Int[Tensor, " component"]
     mean: Float[Tensor, " component"]
     squares: Float[Tensor, " component"]
 
     @classmethod
-    def of(cls, values: Float[Tensor, "component batch"], axis: int) -> Spread:
-        """Return mean and spread of these values over the axis of prompts."""
+    def of(cls, values: Float[Tensor, "component batch"], axis: int, *, without_nan: bool = False) -> Spread:
+        """Return mean and spread of these values over the axis of prompts.
+
+        Args:
+            values: The values.
+            axis: The axis of prompts.
+            without_nan: Whether NaN is left out: nothing was measured there. If not, a mean with NaN is NaN.
+        """
         exact = values.double()
-        mean = exact.mean(axis, keepdim=True)
-        return cls(values.shape[axis], mean.squeeze(axis), (exact - mean).square().sum(axis))
+        left_out = exact.isnan() & without_nan
+        mean = exact.nanmean(axis, keepdim=True) if without_nan else exact.mean(axis, keepdim=True)
+        squares = (exact - mean).square().masked_fill(left_out, 0).sum(axis)
+        return cls((~left_out).sum(axis), mean.squeeze(axis), squares)
 
     def merged(self, other: Spread) -> Spread:
         """Return mean and spread over the prompts of this and of `other`."""
         count = self.count + other.count
-        difference = other.mean - self.mean
-        mean = self.mean + difference * (other.count / count)
-        between = difference.square() * (self.count * other.count / count)
+        mine, theirs = (one.mean.masked_fill(one.count == 0, 0) for one in (self, other))
+        share, difference = other.count.double() / count.clamp(min=1), theirs - mine
+        mean = (mine + difference * share).masked_fill(count == 0, float("nan"))
+        between = difference.square() * (self.count * share)
         return Spread(count, mean, self.squares + other.squares + between)
 
     @property
     def std(self) -> Float[Tensor, " component"]:
-        """The standard deviation, as in `Attribution.std` (0 for a single prompt)."""
-        return (self.squares / max(self.count - 1, 1)).sqrt()
+        """The standard deviation, as in `Attribution.std`. 0 for a single prompt, NaN for none."""
+        found = (self.squares / (self.count - 1).clamp(min=1)).sqrt()
+        return found.masked_fill(self.count == 0, float("nan"))
+
+    @property
+    def sem(self) -> Float[Tensor, " component"]:
+        """The standard error of the mean. NaN for a single prompt."""
+        return (self.std / self.count.double().sqrt()).masked_fill(self.count < 2, float("nan"))
 
 
 @dataclass
@@ -208,7 +223,7 @@ class Accumulator:
         self.layout.check(layout)
         spread = self.spread
         if not self.keeps_values and result.values is not None:
-            own = Spread.of(result.values, layout.prompt_axis)
+            own = Spread.of(result.values, layout.prompt_axis, without_nan=layout.by == "ablation")
             spread = own if spread is None else spread.merged(own)
             result = replace(result, values=None)
         # A single assignment: an interrupt comes either before or after it, so no item is added partly.

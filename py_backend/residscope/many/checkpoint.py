@@ -73,12 +73,13 @@ def write(file: IO[bytes], accumulator: Accumulator) -> None:
         "frame": msgspec.to_builtins(LayoutHeader.of(layout)),
         "facts": facts,
         "skipped": list(accumulator.skipped.items()),
-        "count": 0 if spread is None else spread.count,
+        "count": 0 if spread is None else sum(result.prompts for result in results.values()),
     }
     names = [*layout.columns, *(["values"] if accumulator.keeps_values else [])]
     arrays = {name: joined_values(results.values(), name, layout).numpy() for name in names}
     if spread is not None:
         arrays |= {"mean": spread.mean.numpy(), "squares": spread.squares.numpy()}
+        arrays |= {"counts": spread.count.numpy()} if layout.by == "ablation" else {}
     numbers = {
         "items": list(results),
         "prompts": [result.prompts for result in results.values()],
@@ -132,7 +133,10 @@ def _accumulator(saved: SavedFile) -> Accumulator:
     }
     spread = None
     if "mean" in arrays:
-        spread = Spread(header.count, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["squares"]))
+        mean, squares = (torch.from_numpy(arrays[name]) for name in ("mean", "squares"))
+        is_whole = "counts" not in arrays  # an attribution has a value in every prompt
+        counts = torch.full_like(mean, header.count, dtype=torch.int64)
+        spread = Spread(counts if is_whole else torch.from_numpy(arrays["counts"]), mean, squares)
     return Accumulator(header.question, "values" in arrays, layout, dict(header.skipped), results, spread)
 
 

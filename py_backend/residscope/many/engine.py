@@ -17,7 +17,7 @@ from residscope.many.accumulator import Accumulator, ItemResult, ResultLayout
 from residscope.many.checkpoint import Checkpoint, check_question, read
 from residscope.many.fingerprint import what_differs
 from residscope.many.items import END, Items
-from residscope.many.processes import Processes, files_of_processes
+from residscope.many.processes import Processes, files_of_processes, named
 
 Resumable = str | PathLike[str] | Any | None
 """The name of a file, a result of the same call (the `.partial` of an exception), or None."""
@@ -79,11 +79,18 @@ def run_call(call: Call, items: object, schedule: Schedule) -> Any:
     run = _Run(call, source, resumed, own, Checkpoint(processes.own(path)), skips, numbers, schedule.split)
     shown = schedule.progress and processes.rank == 0
     total = source.count if schedule.total is None else schedule.total
-    accumulators = processes.together(lambda: run.run_all(total, shown))
     if is_alone:
-        return call.result_of(own)
-    union = resumed.joined(accumulators)
-    _merge_files(path, union, processes)
+        return call.result_of(run.run_all(total, shown))
+    union: Accumulator | None = None
+    try:
+        union = resumed.joined(processes.together(lambda: run.run_all(total, shown)))
+        _merge_files(path, union, processes)
+    except BaseException as error:  # maybe of another process, or of saving
+        if not hasattr(error, "partial"):
+            with suppress(Exception):
+                done = resumed.joined([own]) if union is None else union
+                error.partial = call.result_of(done)  # pyright: ignore[reportAttributeAccessIssue]
+        raise
     return call.result_of(union)
 
 
@@ -222,21 +229,28 @@ class _Run:
             self.source.check_reaches(self.resumed.next_number)
 
     def save_on_error(self, error: BaseException) -> None:
-        """Save the results, and attach them to the exception as `.partial`, if there are any."""
+        """Attach the results to the exception as `.partial`, and save them, if there are any.
+
+        If they cannot be saved, this exception is still the one that is raised, with a note.
+        """
         union = self.resumed if self.own is self.resumed else self.resumed.joined([self.own])
         count, path = len(union.results), self.checkpoint.path
         if count == 0:
             return
-        self.checkpoint.save(self.own)
         with suppress(Exception):
             error.partial = self.call.result_of(union)  # pyright: ignore[reportAttributeAccessIssue]
         where = (
-            f"saved in {str(path)!r}, and the same call continues after them"
-            if path is not None
-            else "in this exception's `.partial` (in a notebook `sys.last_value.partial`), and "
+            "in this exception's `.partial` (in a notebook `sys.last_value.partial`), and "
             f"`{self.call.name}(…, resume=…)` with it continues after them"
         )
-        _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.")
+        unsaved = ""
+        if path is not None:
+            try:
+                self.checkpoint.save(self.own)
+                where = f"saved in {str(path)!r}, and the same call continues after them"
+            except BaseException as failure:  # the disk is full, for example, or a second interrupt came
+                unsaved = f" They could not be saved in {str(path)!r} ({named(failure)})."
+        _add_note(error, f"{count} item{'' if count == 1 else 's'} done: {where}.{unsaved}")
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from residscope.attribution.inner_targets import InnerTarget
+from residscope.cache.view import is_cache
 
 
 def question(answers: object, **options: Any) -> dict[str, str]:
@@ -30,7 +31,7 @@ def as_text(value: Any) -> str:
         if len(listed) <= 60:
             return f"array({listed})"
         return f"array{list(value.shape)} {sha256(listed.encode()).hexdigest()[:16]}"
-    if hasattr(value, "cache_dict") or isinstance(value, Mapping):
+    if is_cache(value):
         return _cache_as_text(value)
     if isinstance(value, InnerTarget):
         kind, *parts = value.key_parts

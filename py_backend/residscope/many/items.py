@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from operator import length_hint
 from typing import Any, Protocol, TypeGuard
 
+from residscope.cache.view import is_cache
 from residscope.errors import ResidscopeError
 
 END = object()
@@ -95,11 +96,6 @@ class Items:
                 f"There were only {count} items, but {done} are done already (`resume`). Pass the same items, "
                 "beginning with the first. More may follow.",
             )
-
-
-def is_cache(value: object) -> bool:
-    """Return whether this is an `ActivationCache`, or a dictionary of activations."""
-    return isinstance(value, Mapping) or hasattr(value, "cache_dict")
 
 
 def cache_and_options(

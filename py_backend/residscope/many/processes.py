@@ -51,6 +51,9 @@ class Processes:
     def together(self, work: Callable[[], T]) -> list[T]:
         """Call `work` in each process, and return all results. If one process fails, all of them raise.
 
+        An interrupt counts as a failure: without its message, the other processes would wait for this one. The message
+        arrives when they are done, too. A second interrupt ends this process at once.
+
         Raises:
             ResidscopeError: If `work` failed in another process. The message names that process and its error.
         """
@@ -58,19 +61,26 @@ class Processes:
             return [work()]
         from accelerate.utils import gather_object
 
-        failure: Exception | None = None
+        failure: BaseException | None = None
         outcome: tuple[T | None, str] = (None, "")
         try:
             outcome = (work(), "")
-        except Exception as error:
-            failure, outcome = error, (None, f"{type(error).__name__}: {error}")
-        outcomes: list[tuple[Any, str]] = gather_object([outcome])
-        if failure is not None:
-            raise failure
+        except BaseException as error:
+            failure, outcome = error, (None, named(error))
+        try:
+            outcomes: list[tuple[Any, str]] = gather_object([outcome])
+        finally:
+            if failure is not None:
+                raise failure  # also if a second interrupt came meanwhile
         for rank, (_, message) in enumerate(outcomes):
             if message:
                 raise ResidscopeError("process", f"Process {rank} of {self.count} failed. {message}")
         return [result for result, _ in outcomes]
+
+
+def named(error: BaseException) -> str:
+    """Return the type of an exception, and its message if it has one."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def files_of_processes(path: Path) -> list[Path]:

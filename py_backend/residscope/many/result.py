@@ -169,7 +169,7 @@ def result_of(accumulator: Accumulator) -> ManyAttribution | AttributionSummary:
     average = Attribution(spread.mean.to(like).unsqueeze(axis), layout.components, **means, **common)
     return AttributionSummary(
         average,
-        spread.count,
+        len(items),
         **columns,
         items=items,
         skipped=skipped,

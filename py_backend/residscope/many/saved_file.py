@@ -19,7 +19,7 @@ from msgspec import Meta
 from residscope.many.accumulator import ItemFacts, ResultLayout
 from residscope.terms import By, Component, ComponentTable
 
-_ATTRIBUTIONS, _ABLATIONS = "residscope attribute_many 2", "residscope ablate_many 1"
+_ATTRIBUTIONS, _ABLATIONS = "residscope attribute_many 2", "residscope ablate_many 2"
 
 _FREE_BYTES, _MAX_RATIO = 16_000_000, 16
 """An unpacked file may have `_FREE_BYTES` plus `_MAX_RATIO` times the size of the packed file. A file that is not
@@ -87,7 +87,7 @@ def form_of(by: str) -> str:
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The header of a file."""
 
-    form: Literal["residscope attribute_many 2", "residscope ablate_many 1"]
+    form: Literal["residscope attribute_many 2", "residscope ablate_many 2"]
     question: dict[str, str]
     layout: LayoutHeader = msgspec.field(name="frame")
     facts: list[ItemFacts]
@@ -117,7 +117,8 @@ def contents(path: Path) -> SavedFile:
         _require("header" in names, "its arrays")
         header = msgspec.json.decode(bytes(_array(archive, "header", _BYTE_DTYPES, (None,))), type=Header)
         layout, sums = header.layout.layout(), "mean" in names
-        own = {"mean", "squares"} if sums else {"values"}
+        counts = {"counts"} if layout.by == "ablation" else set[str]()
+        own = {"mean", "squares"} | counts if sums else {"values"}
         _require(names == {"header", *_ARRAYS_BY_ITEM, *layout.columns} | own, "its arrays")
         _require(header.form == form_of(layout.by), "its form")
         _require(header.question.get("by") == f'"{layout.by}"', "its question")
@@ -133,8 +134,11 @@ def contents(path: Path) -> SavedFile:
         arrays |= {name: _array(archive, name, _FLOAT_DTYPES, column) for name in layout.columns}
         without_prompts = whole[: layout.prompt_axis] + whole[layout.prompt_axis + 1 :]
         summary = {"mean": (_EXACT_DTYPES, without_prompts), "squares": (_EXACT_DTYPES, without_prompts)}
+        summary |= dict.fromkeys(counts, (("<i8",), without_prompts))
         expected = summary if sums else {"values": (_FLOAT_DTYPES, whole)}
         arrays |= {name: _array(archive, name, *wanted) for name, wanted in expected.items()}
+        if sums and counts:
+            _require(bool(((arrays["counts"] >= 0) & (arrays["counts"] <= prompts)).all()), "its `counts`")
     return SavedFile(header, layout, arrays)
 
 
