@@ -252,6 +252,35 @@ def test_padded_prompts_compare_like_the_prompts_run_alone(side, pad):
         residscope.compare(padded, answers=(5, 6), position="all", prompt=0, with_prompt=1)
 
 
+def test_a_note_tells_in_which_prompts_the_source_with_the_most_attention_is_not_matched():
+    model, target = runs("gpt2")["models"][0], targets.attention("L2H1", 6, 3)
+    changed = torch.randint(3, tiny.VOCAB, (3, 7), generator=torch.Generator().manual_seed(0))
+    changed[0] = CLEAN[0]
+    caches = [cache_of(model, tokens) for tokens in (CLEAN, changed)]
+
+    def noted(first: Any, second: Any, **options: Any) -> list[str]:
+        found = residscope.compare(first, second, target, **options)
+        return [note for note in found.notes if "most attention" in note]
+
+    attention = torch.stack([cache["blocks.2.attn.hook_pattern"][:, 1, 6] for cache in caches])
+    attention[..., 3] = -1
+    first, second = attention.argmax(-1).tolist()
+    differ = [prompt for prompt in range(3) if first[prompt] != second[prompt]]
+    assert differ == [1, 2]
+    places = f"position {first[1]} in the first, position {second[1]} in the second. To ask"
+    assert noted(caches[0], caches[0]) == []
+    [note] = noted(*caches)
+    assert "In 2 of 3 prompts, this source is not at matched positions" in note
+    assert f"the two runs, for example in prompt 1: {places}" in note
+    [note] = noted(*(cache_of(model, tokens[:2]) for tokens in (CLEAN, changed)))
+    assert f"In 1 of 2 prompts, this source is not at matched positions in the two runs, in prompt 1: {places}" in note
+    [note] = noted(*(cache_of(model, tokens[1:2]) for tokens in (CLEAN, changed)))
+    assert f"This source is not at matched positions in the two runs: {places}" in note
+    # Both runs have the same tokens, but the alignment leaves out the source with the most attention.
+    [note] = noted(*[cache_of(model, CLEAN[:1])] * 2, align=[(3, 3), (6, 6)])
+    assert f"not at matched positions in the two runs: position {first[0]} in the first, position {first[0]} in" in note
+
+
 def test_prompts_of_different_lengths_need_an_alignment():
     model = tiny.boot("gpt2")
     first, other = (

@@ -160,7 +160,7 @@ class Elsewhere(saes.Sae):
         (Nan(24, hook_name=MLP), "gives NaN or infinity"),
         (Raising(24, hook_name=MLP), "`encode` raises ValueError: no such thing"),
         (Elsewhere(24, hook_name=MLP), "on the same device"),
-        (Together(24, hook_name=MLP), "if the vector is encoded alone"),
+        (Together(24, hook_name=MLP), "when other vectors are encoded with it"),
         (saes.Sae(23, hook_name=MLP), "24 wide"),
         (saes.Sae(24, hook_name="blocks.9.hook_mlp_out"), "only 3 layers"),
         (saes.Sae(24), "no `hook_name`"),

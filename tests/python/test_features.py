@@ -371,8 +371,8 @@ def hostile():
         "shape": (sae(encode=lambda x: x), "`encode` returns the shape [1, "),
         "tuple": (sae(encode=lambda x: (x, x)), "returns a `tuple`"),
         "wide": (sae(decode=lambda a: a), "`decode` returns the shape"),
-        "random": (dropped, "if the vector is encoded alone"),
-        "together": (together, "if the vector is encoded alone"),
+        "random": (dropped, "when other vectors are encoded with it"),
+        "together": (together, "when other vectors are encoded with it"),
         "squared": (squared, "`decode` is not linear in the features"),
         "no weights": (sae(W_dec=None), "no tensor `W_dec`"),
     }

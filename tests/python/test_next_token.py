@@ -98,7 +98,7 @@ def test_a_position_without_a_next_token_is_refused():
         residscope.attribute(cache, targets.next_token(), position=6)
     with pytest.raises(ResidscopeError, match="no next token"):
         residscope.attribute(cache, targets.next_token())
-    with pytest.raises(ResidscopeError, match="one destination"):
+    with pytest.raises(ResidscopeError, match="cannot be read at all positions at once"):
         residscope.attribute(cache, targets.output("L1H1", of=targets.next_token(), source=1), position="all")
     held = {name: cache[name] for name in cache if name not in ("embed.hook_in", "hook_embed", "embed.hook_out")}
     with pytest.raises(ResidscopeError, match="holds no token ids"):

@@ -114,7 +114,7 @@ def test_a_batch_top_k_sae_in_its_training_form_and_in_its_final_form():
     config = sae_lens.BatchTopKTrainingSAEConfig(d_in=24, d_sae=FEATURES, k=5)
     config.metadata.hook_name = "blocks.1.hook_mlp_out"
     trained = sae_lens.BatchTopKTrainingSAE(config)
-    with pytest.raises(ResidscopeError, match="if the vector is encoded alone"):
+    with pytest.raises(ResidscopeError, match="when other vectors are encoded with it"):
         residscope.attribute(cache, hooked.ANSWERS, by="feature", sae=(trained, "blocks.1.hook_mlp_out"))
     state = trained.state_dict()
     trained.process_state_dict_for_saving_inference(state)

@@ -114,7 +114,7 @@ describe("words", () => {
       "“·Mary” is read by “·to” 0.79, “·Mary” 0.75",
     );
     expect(lineWords(store, "contribution", "reads", 1, lineOf(ATTENTION.maps.contribution, 3, "reads", 1))).toBe(
-      "at “·Mary” contribute “·Mary” −0.75, “<bos>” −0.25",
+      "contributions at “·Mary”: “·Mary” −0.75, “<bos>” −0.25",
     );
   });
 

@@ -15,7 +15,7 @@ import { rowSum, verdict } from "../src/views/header/ledger";
 import { endsOfPairs } from "../src/views/heads/pair-line";
 import { cellSentence, runMapsOf } from "../src/views/runs/run-maps";
 import type { Ask } from "../src/wire/client";
-import type { CacheRow } from "../src/wire/protocol.gen";
+import type { CacheFacts, CacheRow } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
 import { all, key, open, text } from "./open";
 import { figure, picturesOf, tableOf } from "./pictures";
@@ -254,6 +254,30 @@ describe("a panel that compares", () => {
     expect(model.get("against")).toBe(null);
     options[1]?.click();
     expect(model.get("against")).toEqual({ cache: "clean", prompt: null });
+  });
+
+  it.each([
+    ["other caches are listed", {}, null, "clean", "No prompt and no cache has this name."],
+    ["listing fails", {}, "The kernel is busy.", "clean", "No prompt has this name."],
+    ["no cache is listed", { prompts: 1 }, null, "", "There is no other prompt and no other cache."],
+    ["listing fails, with one prompt", { prompts: 1 }, "The kernel is busy.", "", "This cache has no other prompt."],
+  ])("says of an empty list only what is known: %s", async (_, facts, message, typed, words) => {
+    const kernel = recordedKernel();
+    const described = kernel({ kind: "describe" } as Ask) as { reply: CacheFacts };
+    const { root, settled } = await open({}, (ask) => {
+      if (ask.kind === "describe") return { reply: { ...described.reply, ...facts } };
+      if (ask.kind !== "caches") return kernel(ask);
+      if (message !== null) return { failure: { code: "busy", message } };
+      return { reply: { kind: "caches", kernel: "k", caches: [cacheRow(["cache"])], notes: [] } };
+    });
+    await settled();
+    root.querySelector<HTMLElement>(".rs-against-open")?.click();
+    const field = root.querySelector<HTMLInputElement>('input[aria-label="Compare with"]');
+    if (field) field.value = typed;
+    field?.dispatchEvent(new Event("input"));
+    const list = root.querySelector(".rs-against-box");
+    await vi.waitFor(() => expect(text(list?.querySelector("p:not(.rs-broken)"))).toBe(words));
+    expect(text(list?.querySelector(".rs-broken"))).toBe(message ?? "");
   });
 });
 

@@ -159,11 +159,11 @@ describe("the tab", () => {
     expect(cell(root, "0 1")?.getAttribute("aria-label")).toContain("not possible");
     expect(cell(root, "later 0")?.dataset["value"]).toBe(later[0]?.toFixed(5));
     const ranked = (): (string | undefined)[] => all(root, ".rs-segment-head").map((node) => node.dataset["head"]);
-    expect(text(root.querySelector(".rs-segment-title"))).toBe("Of 6 heads, those by which end reads beginning most");
+    expect(text(root.querySelector(".rs-segment-title"))).toBe("end reads beginning most by these heads (of 6)");
     expect(ranked()).toHaveLength(6);
     cell(root, "later 0")?.click();
     await vi.waitFor(() =>
-      expect(text(root.querySelector(".rs-segment-title"))).toContain("all later positions read beginning"),
+      expect(text(root.querySelector(".rs-segment-title"))).toContain("All later positions read beginning"),
     );
     const head = all(root, ".rs-segment-head")[0];
     head?.click();

@@ -299,7 +299,7 @@ describe("a line of attention", () => {
     ["pattern", "reads", 2, [0.125, 0.79, 0.085], 1, ["“·to” reads “·Mary” 0.79"]],
     ["pattern", "read-by", 0, [1, 0.25, 0.125], 2, ["“<bos>” is read by “<bos>” 1.00", ", “·Mary” 0.25"]],
     ["value", "read-by", 1, [0, 3, 0], 3, ["“·Mary” is read by “·Mary” 3.0"]],
-    ["contribution", "reads", 2, [0.5, -2, 0], 3, ["at “·to” contribute “·Mary” −2.00", ", “<bos>” +0.50"]],
+    ["contribution", "reads", 2, [0.5, -2, 0], 3, ["contributions at “·to”: “·Mary” −2.00", ", “<bos>” +0.50"]],
     ["contribution", "read-by", 1, [0, 0, -2], 3, ["“·Mary” contributes at “·to” −2.00"]],
     ["pattern", "reads", 0, [NaN, NaN, NaN], 3, ["“<bos>” reads nothing"]],
     ["contribution", "read-by", 0, [], 3, ["“<bos>” contributes at nothing"]],

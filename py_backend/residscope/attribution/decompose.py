@@ -62,7 +62,7 @@ class Query:
         layers: For `"neuron"`: the layers whose neurons are the rows. None: all layers.
         heads: For `"source"`: the heads whose sources are the rows.
         sae: For `"feature"`: the SAE or transcoder whose features are the rows.
-        lens: For `"accumulated"`: the maps of the stream to its end.
+        lens: For `"accumulated"`: the maps of a tuned lens or another lens. None: the plain logit lens.
         again: Whether the rows will be read again, by the functional of another run.
         like: Structures of other runs. Components that share one row in another run share one row here, too.
 
@@ -106,12 +106,12 @@ def decomposition(view: CacheView, targets: Targets, query: Query, logits: Tenso
     """Decompose a target. The rows of the result can be read again, by the functional of another run."""
     with naming_all(view, query.target, query.by):
         found = _whole(view, targets, query, logits)
-        _ = found.result  # computed here, because this may need further activations, which the error must also name
+        _ = found.result  # computed inside `naming_all`, because this may also need an activation that is missing
         return found
 
 
 def _whole(view: CacheView, targets: Targets, query: Query, logits: Tensor | None) -> Decomposition:
-    """Decompose a target that may be read at several positions."""
+    """Decompose a whole target. Only a score may have several parts, one for each of its readings."""
     if not isinstance(query.target.inner, AttentionScore):
         return Decomposition([_decompose(view, targets, query, logits)])
     score = HeadScore(view, query.target.inner)
@@ -125,7 +125,7 @@ def _whole(view: CacheView, targets: Targets, query: Query, logits: Tensor | Non
 def _decompose(
     view: CacheView, targets: Targets, query: Query, logits: Tensor | None, part: ScorePart | None = None
 ) -> Part:
-    """Decompose a target that is read at one position of each prompt, or at every position."""
+    """Decompose one part of a target. It is read at one position of each prompt, or at every position."""
     target, by, norm = query.target, query.by, query.norm
     # If the scale is recomputed at each point, the final scale is not needed. A run that stopped early lacks it.
     frozen = not (by == "accumulated" and norm == "recomputed")
@@ -212,7 +212,8 @@ class _Compared:
         structure: The components of the stream.
         plan: Which activations make up each row.
         rows: The rows.
-        total: What should be the target's value without its constant: the rows' sum, or the last point.
+        total: The sum of the rows, or for `"accumulated"` the last row. It should be the target's value minus its
+            constant.
         tolerance: A larger difference than this is not rounding.
         largest: The largest difference.
         is_finite: Whether all rows are finite.
@@ -272,7 +273,7 @@ def joined(structure: Structure, others: Sequence[Structure]) -> Structure:
 
 
 def _mean_key(score: HeadScore, query: Query) -> Part:
-    """Decompose a score that is compared with the mean on the key side: the rows are read at all sources."""
+    """Decompose a score on the key side that is compared with the mean. Its rows are read at all sources."""
     target, by = query.target, query.by
     if target.through or by not in ("layer", "head", "accumulated") or query.norm != "frozen":
         what = f'`by="{by}"`' if query.norm == "frozen" else f'`norm="{query.norm}"`'
@@ -328,8 +329,8 @@ def _mean_key(score: HeadScore, query: Query) -> Part:
         check_finite(view, values, result.unexplained)
     if float(result.unexplained.abs().max()) > tolerance:
         result.notes.append(
-            f"{float(result.unexplained.abs().max()):.2g} of the value is not explained by the rows at all sources. "
-            'With one other source (`versus="most"`), the notes say where this part arises.'
+            f"{float(result.unexplained.abs().max()):.2g} of the value is not explained by the rows. To find where "
+            'this part arises, compare the score with one source (`versus="most"`), and read the notes of that result.'
         )
 
     def by_functional(_: Functional) -> Tensor:
@@ -362,7 +363,7 @@ def _plan(
 
 
 def _check_lens(by: str, target: Target) -> None:
-    """Refuse maps of the stream to its end where nothing is read at the end."""
+    """Refuse `lens=`, unless this is the logit lens and its target is read at the end of the stream."""
     if by != "accumulated":
         raise ResidscopeError("lens", f'`lens=` is only for the logit lens (`by="accumulated"`), not for `by="{by}"`.')
     if is_inner(target):
@@ -385,9 +386,7 @@ def _check(by: str, norm: str, layers: object, heads: object, sae: object) -> No
             "norm", f'`norm="recomputed"` is only for the logit lens (`by="accumulated"`), not for `by="{by}"`.'
         )
     if layers is not None and by != "neuron":
-        raise ResidscopeError(
-            "layers", f'`layers=` is only for neurons (`by="neuron"`); `by="{by}"` always uses all layers.'
-        )
+        raise ResidscopeError("layers", f'`layers=` is only for neurons (`by="neuron"`), not for `by="{by}"`.')
     if heads is not None and by != "source":
         raise ResidscopeError(
             "heads", f'`heads=` is only for source contributions (`by="source"`), not for `by="{by}"`.'

@@ -40,7 +40,8 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
     """Decompose a target, which may differ between positions.
 
     Raises:
-        ResidscopeError: As for `decompose`. Also if a single position has no next token.
+        ResidscopeError: As for `decompose`. For next tokens also if a given position has none, or if what a head
+            contributes to them is asked for at all positions.
     """
     own = query.target.next_token
     if own is None:
@@ -51,7 +52,8 @@ def decomposed(view: CacheView, targets: Targets, query: Query, logits: Tensor |
         return replace(found, target=query.target)
     if query.target.through:
         raise ResidscopeError(
-            "position", "What a head contributes to each next token is read at one destination: give one position."
+            "position",
+            "What a head contributes to the next token cannot be read at all positions at once: give one position.",
         )
     return _everywhere(view, targets, query, own, logits)
 
@@ -77,7 +79,7 @@ def by_head(targets: Targets, target: Target, logits: Tensor | None) -> Attribut
 def places_of(view: CacheView, target: Target, position: Positions) -> Int[Tensor, " batch"] | None:
     """Return the position of each prompt at which views read a target. None: every position.
 
-    If each position has its own target, `"last"` is each prompt's last position that has a next token.
+    If each position has its own target, `"last"` is the position before each prompt's last token (see `last_places`).
     """
     import torch
 
@@ -87,7 +89,11 @@ def places_of(view: CacheView, target: Target, position: Positions) -> Int[Tenso
 
 
 def last_places(view: CacheView, target: Target) -> list[int]:
-    """Return the last position of each prompt at which a view can read a target."""
+    """Return the position of each prompt that `"last"` means for a target.
+
+    For next tokens, this is the position before the prompt's last token. A prompt of one token has no next token: its
+    position is then 0, or the padding before its token.
+    """
     last = positions.last(view)
     return last if target.next_token is None else [max(at - 1, 0) for at in last]
 
@@ -106,8 +112,8 @@ def at_position(
         target: The target. If it does not differ between positions, it is returned unchanged.
         where: The position of each prompt.
         logits: The model's output, if it was given.
-        prompt: The only prompt whose result is used. Other prompts without a next token then get this prompt's tokens.
-            None: all prompts are used.
+        prompt: The only prompt whose result is used. If another prompt has no next token, it gets the tokens of this
+            prompt. None: all prompts are used.
 
     Raises:
         ResidscopeError: If a prompt that is used has no next token at this position.

@@ -1,8 +1,9 @@
 """Turns answers, in any form that a user may write, into one linear functional for each prompt.
 
-The normal form is `terms.Target`: contrasts of tokens (one for all prompts or one per prompt), the key of a direction,
-or a target inside the model. `functional` turns contrasts and directions at the end of the stream into u and β, so that
-target = (final norm's output) · u + β. `target_reading` does the same for targets inside the model.
+The normal form is `terms.Target`. It holds contrasts of tokens (one for all prompts or one per prompt), the key of a
+direction, a target inside the model, or `next_token` (each position has its own next token). `functional` turns
+contrasts and directions at the end of the stream into u and β, so that target = (final norm's output) · u + β.
+`target_reading` does the same for targets inside the model, and `own_targets` gives `next_token` its tokens.
 """
 
 from __future__ import annotations
@@ -124,11 +125,16 @@ class Targets:
         """Convert answers to the normal form.
 
         Args:
-            answers: One of these forms. One answer for all prompts: a token (string or id), or a tuple
-                `(answer, distractor)`, where each side may be a set or a list of tokens, whose mean is taken. One
-                answer per prompt: a list of such answers, or a tensor of ids, an array of texts or a pandas table,
-                `[batch]` or `[batch, 2]`. A direction: floats, `[d_model]` or `[batch, d_model]`. A target inside the
-                model (`neuron`, `feature`, `direction`, `output`, `attention`), `next_token`, or a `Target`.
+            answers: One of these forms:
+
+                - One answer for all prompts: a token (string or id), or a tuple `(answer, distractor)`. Each side of
+                  the tuple may be a set or a list of tokens. Their mean is then taken.
+                - One answer per prompt: a list of such answers, a tensor of ids, an array of texts or a pandas table,
+                  `[batch]` or `[batch, 2]`.
+                - A direction: floats, `[d_model]` or `[batch, d_model]`.
+                - A target inside the model: `neuron`, `feature`, `direction`, `output` or `attention`.
+                - `next_token`: each position has its own next token.
+                - A `Target`.
 
         Raises:
             ResidscopeError: If a string is not one token, an id is outside the vocabulary, the number of answers is
@@ -226,7 +232,7 @@ class Targets:
             raise ResidscopeError(
                 "next-token",
                 "Each position has its own next token, but here one token is needed for all positions: name a token. "
-                '`targets.next_token()` is for `residscope.attribute`, also with `position="all"`.',
+                '`residscope.attribute` accepts `targets.next_token()`, at one position or at all (`position="all"`).',
             )
         if target.direction is not None:
             u = self.given_direction(target.direction)
@@ -258,7 +264,10 @@ class Targets:
         return (logits * self.weights(target)[1].to(logits.device)[:, None, :]).sum(-1)
 
     def weights(self, target: Target) -> tuple[Tensor, Tensor]:
-        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`. Short rows end with weight 0."""
+        """Return the target's token ids and their weights α, `[prompts or 1, tokens]`.
+
+        A prompt with fewer tokens than another one has weight 0 in the rest of its row.
+        """
         if not self._last_weights or self._last_weights[0] is not target:
             self._last_weights[:] = [target, _weights(target)]
         return self._last_weights[1]

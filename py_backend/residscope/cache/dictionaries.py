@@ -145,7 +145,7 @@ class Dictionary:
         """Encode and decode vectors in blocks. The SAE itself is not changed.
 
         Args:
-            rows: The vectors that the SAE encodes: `[row, width]`, or for `hook_z` `[row, head, d_head]`.
+            rows: The vectors that the SAE encodes, `[row, width]`. Those of `hook_z` are `[row, head, d_head]`.
 
         Yields:
             The range of the rows in a block, and the code of these rows.
@@ -175,8 +175,8 @@ class Dictionary:
         if tuple(found.shape) != (1, count, features):
             raise ResidscopeError(
                 "sae",
-                f"The {self.name}: `encode` returns the shape {list(found.shape)} for vectors of the shape "
-                f"{list(given.shape)}, not {shape}: one activation for each row of `W_dec`.",
+                f"The {self.name}: `encode` returns the shape {list(found.shape)}. For vectors of the shape "
+                f"{list(given.shape)}, it should return {shape}: one activation for each row of `W_dec`.",
             )
         return found[0]
 
@@ -243,8 +243,9 @@ class Dictionary:
             worst = worst or float((difference / sizes.clamp(min=1e-30)).max())
         raise ResidscopeError(
             "sae",
-            f"The {self.name}: its `decode` is not linear in the features. decode(a) differs from a @ W_dec + decode(0)"
-            f" by up to {worst:.2g} of its length, so features have no contributions of their own.",
+            f"The {self.name}: its `decode` is not linear in the features, so features have no contributions of their "
+            "own. Even with the best scale s for each vector, decode(a) differs from s · (a @ W_dec) + decode(0) by up "
+            f"to {worst:.2g} · (|decode(a)| + |decode(0)|).",
         )
 
     @property
@@ -281,7 +282,9 @@ class Dictionary:
             return
         bad = (~self.decoder.isfinite()).any(1).nonzero().flatten().tolist()
         where = (
-            f"its `W_dec` holds NaN or infinity in feature {bad[0]}" if bad else "its `encode` or `decode` returns it"
+            f"its `W_dec` holds such values in feature {bad[0]}"
+            if bad
+            else "`encode` or `decode` returns such values, although its `W_dec` is finite"
         )
         raise ResidscopeError("sae", f"The {self.name} gives NaN or infinity: {where}. Load the SAE again.")
 
@@ -309,7 +312,7 @@ class Dictionary:
         if int(differs.sum()) > allowed:
             raise ResidscopeError(
                 "sae",
-                f"The {self.name} gives a vector different activations if the vector is encoded alone and if it is "
-                "encoded together with others. The activations depend on other positions (a BatchTopK SAE in training, "
-                "attention over positions) or on chance (dropout). Use this SAE's form for inference.",
+                f"The {self.name} gives a vector different activations when other vectors are encoded with it. The "
+                "activations depend on other positions (a BatchTopK SAE in training, attention over positions) or on "
+                "chance (dropout). Use this SAE's form for inference.",
             )

@@ -49,7 +49,10 @@ class Rotation:
         return self._turned(x, self.sin)
 
     def transpose(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Return functionals of rotated vectors as functionals of the vectors before the rotation."""
+        """Apply the transposed rotation.
+
+        For every vector v: x · apply(v) = transpose(x) · v.
+        """
         return self._turned(x, -self.sin)
 
     def _turned(self, x: Tensor, sin: Tensor) -> Tensor:
@@ -83,7 +86,10 @@ class FrozenNorm:
         return x if self.weight is None else x * self.weight
 
     def transpose(self, x: Float[Tensor, "batch read ... d_head"]) -> Float[Tensor, "batch read ... d_head"]:
-        """Return functionals of the norm's output as functionals of the norm's input."""
+        """Apply the transposed norm.
+
+        For every vector v: x · apply(v) = transpose(x) · v.
+        """
         x = x if self.weight is None else x * self.weight
         return (x - x.mean(-1, keepdim=True) if self.centres else x) / self._scale(x)
 
@@ -200,8 +206,8 @@ def tables(view: CacheView, layer: int, width: int, only: str | None = None) -> 
         view: The cache.
         layer: The layer.
         width: The width of a head.
-        only: The key of the table that is needed, if it is known. For `IN_CACHE`, no module is read. Other keys change
-            nothing.
+        only: The key of the table that is needed, if it is known. For `IN_CACHE`, only the cached table is returned,
+            and no module is read. For any other key, all tables are returned.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     names = [f"blocks.{layer}.attn.hook_{part}" for part in ("cos", "sin")]
@@ -305,4 +311,4 @@ def _modules(*roots: object) -> Iterator[tuple[str, Any]]:
 
 
 _MOST_TABLES = 8
-"""If this many tables were found in the modules or computed, no further table is computed from frequencies."""
+"""Once `_of_modules` has this many tables, it computes no more from frequencies."""

@@ -1,7 +1,7 @@
 """A replay that can be differentiated: one run serves as the check against the cache and for all estimates.
 
-Zeros are added to the outputs of the modules that may be sites, and gradients are computed for these zeros. Such a run
-counts as the replay only if it equals the cached run to the last bit.
+A tensor of zeros is added to the output of each module that may be a site. The gradient for these zeros is the gradient
+for the output. Such a run counts as the replay only if it equals the cached run to the last bit.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def target_notes(
     notes: list[str] = []
     if targets[0].contrasts != targets[1].contrasts:
         notes.append(
-            "The two runs have different answers. The part of the difference that comes from this is in `read`."
+            "The two runs have different answers. The part of the difference that comes from this is in the "
+            "comparison's `read` values."
         )
     if scores[0] is not None and scores[1] is not None:
         notes += _versus_note(scores[0], scores[1], alignment)
@@ -73,18 +74,19 @@ def _versus_note(one: HeadScore, two: HeadScore, alignment: Alignment) -> list[s
     """A note if the source with which a score is compared differs between the runs."""
     if one.target.versus != "most" or one.versus is None or two.versus is None:
         return []
-    pairs = zip(one.versus.tolist(), two.versus.tolist(), strict=True)
-    known = alignment.pairs is not None
-    differ = [
-        prompt for prompt, (at, other) in enumerate(pairs) if not known or alignment.of_prompt(prompt).get(at) != other
-    ]
+    pairs = list(zip(one.versus.tolist(), two.versus.tolist(), strict=True))
+    differ = [prompt for prompt, (at, other) in enumerate(pairs) if alignment.of_prompt(prompt).get(at) != other]
     if not differ:
         return []
-    at, other = int(one.versus[differ[0]]), int(two.versus[differ[0]])
-    where = f" in {len(differ)} of {len(one.versus)} prompts" if len(one.versus) > 1 else ""
+    at, other = pairs[differ[0]]
+    this, example = "This", ""
+    if len(pairs) > 1:
+        this = f"In {len(differ)} of {len(pairs)} prompts, this"
+        example = f"{', for example' if len(differ) > 1 else ','} in prompt {differ[0]}"
     return [
-        "The other source, which is the one with the most attention, is not the same in both runs"
-        f"{where}: {at} in the first, {other} in the second. Name one (`versus=…`) to ask the same question of both."
+        f"The score is compared with the other source that has the most attention. {this} source is not at matched "
+        f"positions in the two runs{example}: position {at} in the first, position {other} in the second. To ask both "
+        "runs the same question, name the other source (`versus=…`)."
     ]
 
 

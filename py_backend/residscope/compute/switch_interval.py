@@ -31,8 +31,9 @@ _lock = threading.Lock()
 _answering: set[object] = set()
 _shortened_until = 0.0
 _usual_interval: float | None = None
+"""The interval in seconds that is restored. None: the interval is not shortened."""
 _set_here: set[int] = set()
-"""The usual interval, and the intervals that this module has set, in microseconds. Others were set by the user."""
+"""The usual interval and all intervals that this module has set, in microseconds. Any other was set by the user."""
 _restorer: threading.Thread | None = None
 
 
@@ -64,7 +65,7 @@ def switching_often(work: Callable[[], T]) -> T:
         _begin(request)
         return work()
     finally:
-        # No interrupt can prevent the next statement. After this statement, `_restore` always restores the interval.
+        # First, so that no interrupt can prevent it: as long as a request is in `_answering`, `_restore` only waits.
         _answering.discard(request)
         with _lock:
             _shortened_until = time.monotonic() + AFTERWARDS_SECONDS

@@ -14,7 +14,7 @@ __all__ = ["Given", "code"]
 
 
 def code(targets: Targets, request: WriteCode, given: Given) -> str:
-    """Return code for a new cell. It assigns the shown array to `values`, and a plotly figure to `figure`.
+    """Return code for a new cell. It assigns the shown array or list to `values`, and a plotly figure to `figure`.
 
     Args:
         targets: Resolves targets for the cache.

@@ -76,11 +76,9 @@ export interface HeadsPicture {
   pinned: string[];
   /** The values in two compared runs, if there are two. */
   runs?: { first: Float32Array; second: Float32Array };
-  /**
-   * The effect that the values show, and the values that are known. Where `total` is NaN, the value is estimated.
-   */
+  /** Which effect `values` shows, and the kernel's reply. A head whose `total` is NaN there has no measured value. */
   measured?: Measured;
-  /** In words, the head whose inputs the map shows; left out if the map shows the target. */
+  /** If the map shows what feeds a head: this in words. Left out if it shows contributions to the target. */
   feeds?: string;
 }
 /** An effect for which the model was run. */
@@ -106,11 +104,11 @@ export interface PictureData {
 export interface PictureKind<P extends PictureData> {
   /** The title in the menu. */
   readonly title: (picture: P) => string;
-  /** One row for each mark; labels are those of TransformerLens. */
+  /** The table of the picture, with one row for each of its marks. Its labels are those of TransformerLens. */
   readonly table: (picture: P, setting: Setting) => Table;
   /** SVG text at print size, always in light colours. */
   readonly figure: (picture: P, setting: Setting) => string;
-  /** The heads that the picture shows; null, or left out, if the code needs the pinned heads. */
+  /** The heads for which Python code is copied. If null or left out, it is written for the pinned heads. */
   readonly heads?: (picture: P) => string[] | null;
 }
 

@@ -127,8 +127,8 @@ export class Recorder extends Relay {
       const { preview } = this.store;
       const heads = preview.value === null ? shown.heads : [...shown.heads, preview.value];
       const maps = cards(scene, heads);
-      // A map of a long prompt is drawn in blocks: by the value farthest from zero or, if the user chose it, by the
-      // mean. Both requests count as on screen.
+      // The map of a long prompt is drawn in blocks. A block shows its value farthest from zero or, if the user chose
+      // this, its mean. Both requests count as on screen.
       const coarse = maps.map((ask) => ({ ...ask, pool: "mean" }) as Ask);
       const asks = [
         ...charts(shown),

@@ -30,7 +30,7 @@ export interface Snapshot {
 /** A snapshot has at most this many pinned heads. */
 export const PINNED = 64;
 
-/** The name of a request that a chart sends, for messages. */
+/** What a chart's request is called in messages: its kind, and for "attribute" also its rows. */
 export const chartOf = (ask: Entry["ask"]): string =>
   ask.kind === "attribute" && "by" in ask ? `attribute ${ask.by}` : ask.kind;
 

@@ -45,7 +45,7 @@ export function chapterFor(part: Part | null, store: Store, ofTab: Chapter): Cha
   }
 }
 
-/** The chapter about the colours of the head map; null if they show the contributions of one run. */
+/** The chapter about what colours the head map; null for the contributions to one target without a comparison. */
 function ofHeads(store: Store): Chapter | null {
   if (store.score.peek() !== null) return "scores";
   if (store.effectShown.peek() !== "direct") return "causes";

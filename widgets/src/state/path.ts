@@ -1,5 +1,5 @@
-// The steps of the trail, and which of them is the present one. If the target was set from outside, for example from
-// Python, it may be no step of the trail. Then it is the only step.
+// The steps of the trail, and which of them is the present one. A target that was set from outside, for example from
+// Python, may not be in the trail. The path then has only one step: this target.
 import type { Step, Target } from "../wire/protocol.gen";
 import type { Selected } from "./selectable";
 import { isInside, NOTHING, type Position, targetKey } from "./target";
@@ -28,7 +28,7 @@ export function stepsBefore(shown: Parameters<typeof pathOf>[0]): readonly Step[
   return steps.slice(0, at);
 }
 
-/** The logits that the present step goes back to, and their position; no target if the trail began inside the model. */
+/** The last logits up to the present step, and their position; no target if the trail began inside the model. */
 export function baseOf(shown: Parameters<typeof pathOf>[0]): { target: Target; position: Position } {
   const { steps, at } = pathOf(shown);
   const step = steps.slice(0, at + 1).findLast(({ target }) => !target.inner);

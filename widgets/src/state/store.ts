@@ -190,7 +190,7 @@ export class Store extends SelectionSignals {
   readonly shown: Selected = wireSelection(this.chosen);
   /** The steps of the trail, and the index of the current one. */
   readonly path = computed(() => pathOf(this.shown));
-  /** The logits that the current step of the trail goes back to; no target if there are none. */
+  /** The last logits in the trail, up to the current step; no target if there are none. */
   readonly base = computed(() => baseOf(this.shown).target);
   /** Whether each position has its own target, and the tokens show what is added to each of them. */
   readonly asksEach = computed(() => asksEach(this.target.value));

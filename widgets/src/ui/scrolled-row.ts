@@ -6,9 +6,12 @@ import { scrollToShow } from "./scroll";
 /** The width of an edge button in CSS pixels. tabs.css has the same number. */
 const EDGE = 22;
 
-/** Returns a function that scrolls to the selected item. It is called after each change of items or selection. */
+/**
+ * Adds the buttons. Returns a function that scrolls to the selected item. The caller must call it after each change of
+ * the items or of the selection.
+ */
 export function mountEdges(place: HTMLElement, row: HTMLElement, signal: AbortSignal): () => void {
-  // Keys reach all items without these buttons, so screen readers do not need them.
+  // All items can be reached by keys, so users of keys and screen readers do not need these buttons.
   const edge = (by: -1 | 1): HTMLElement => {
     const [side, text] = by < 0 ? ["rs-before", "‹"] : ["rs-after", "›"];
     const button = element("button", `rs-row-edge ${side}`, { type: "button", tabindex: "-1", "aria-hidden": "true" });

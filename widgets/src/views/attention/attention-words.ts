@@ -101,7 +101,7 @@ export function cellNumbers(
   return `${written("pattern", pattern)}${value}${added === null ? "" : `, ${signed(added, store.largest.value)}`}`;
 }
 
-/** The sentence about a block: “L9H9: positions 128–135 read 512–519: strongest 0.42 · zoom in for single tokens”. */
+/** The sentence about a block: “L9H9: positions 128–135 read 512–519: strongest attention 0.42 · zoom in …”. */
 function blockSentence(store: Store, pane: Pane, weighting: Weighting, head: string, q: number, k: number): Sentence {
   const { rows, columns } = blockOf(pane, q, k);
   const at = (name: Weighting): number => pane.maps[name]?.[indexOf(pane, q, k)] ?? NaN;
@@ -180,7 +180,7 @@ export function lineParts(
   const listed = (start: string): string[] => [`${start} ${first}`, ...others.map((one) => `, ${one}`)];
   const at = named(token);
   if (weighting === "contribution")
-    return listed(direction === "reads" ? `at ${at} contribute` : `${at} contributes at`);
+    return listed(direction === "reads" ? `contributions at ${at}:` : `${at} contributes at`);
   return listed(`${at} ${direction === "reads" ? "reads" : "is read by"}`);
 }
 

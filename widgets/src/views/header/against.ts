@@ -70,6 +70,14 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     return choices.value.filter(({ name }) => name.toLowerCase().includes(needle));
   });
   const options = computed(() => matching.value.slice(0, MOST));
+  /** Why the list is empty. It says nothing about other caches if they could not be listed. */
+  const whyEmpty = (): string => {
+    const isFailed = failure.value !== "";
+    if (listed.value === null && !isFailed && !store.isSaved.value) return "listing the caches …";
+    if (choices.value.length > 0)
+      return isFailed ? "No prompt has this name." : "No prompt and no cache has this name.";
+    return isFailed ? "This cache has no other prompt." : "There is no other prompt and no other cache.";
+  };
 
   const close = (refocus: boolean): void => {
     open.value = false;
@@ -83,7 +91,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
       return close(true);
     }
     batch(() => {
-      // A prompt of the same cache is compared with one prompt, not with the mean of all.
+      // A prompt can be compared with another prompt of its cache, but not with the mean over all its prompts.
       if (against.cache === null && store.prompt.peek() === null) store.prompt.value = against.prompt === 0 ? 1 : 0;
       store.against.value = against;
     });
@@ -195,17 +203,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
           )}
         </div>
         ${more > 0 ? html`<p>${more} more: type a number or a name.</p>` : nothing}
-        ${
-          options.value.length > 0
-            ? nothing
-            : html`<p>${
-                typed.value !== "" && choices.value.length > 0
-                  ? "No prompt and no cache has this name."
-                  : listed.value === null && failure.value === "" && !store.isSaved.value
-                    ? "listing the caches …"
-                    : "There is no other prompt and no other cache."
-              }</p>`
-        }
+        ${options.value.length > 0 ? nothing : html`<p>${whyEmpty()}</p>`}
         ${failure.value ? html`<p class="rs-broken" role="alert">${prose(failure.value)}</p>` : nothing}`,
       box,
     );

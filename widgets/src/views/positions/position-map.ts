@@ -99,7 +99,7 @@ export function mountPositionMap(
     );
     field.setAttribute(
       "aria-label",
-      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter reads the model at a ` +
+      `${rows} components at ${columns} positions. Arrow keys read the cells, Enter selects the ` +
         `position${shown.reply.by === "head" ? ", Space pins a head" : ""}.`,
     );
   });

@@ -12,7 +12,7 @@ export interface RunMaps {
   head: string;
   size: number;
   notes: string[];
-  /** For each row and column, the position in A and its pair in B; null if positions are paired by their index. */
+  /** Entry i: the positions in A and in B that row i and column i stand for; null if both are i. */
   pairs: readonly PositionPair[] | null;
   /** The pattern of A, of B, and B − A. */
   planes: [Plane, Plane, Plane];
@@ -54,6 +54,6 @@ export function cellSentence(store: Store, maps: RunMaps, { row, column }: Cell)
   return [
     `${head}: ${destination} reads ${source} ${a.toFixed(2)} in A, ${b.toFixed(2)} in B: `,
     { stress: sign + change },
-    planes[0].step > 1 ? " (each the strongest of its block)" : "",
+    planes[0].step > 1 ? " (each number is the strongest in its block)" : "",
   ];
 }

@@ -1,6 +1,7 @@
-// The picture of activation patching: how the target changes if the stream before a layer, at a position, is replaced,
-// for example by the stream of the compared run or by zero. Estimates are hatched; measured values are solid. Positions
-// after the destination have no effect on the target, so their cells stay empty.
+// The picture of activation patching. The stream before a layer, at a position, is replaced. By the stream of the
+// compared run: the value is the change of the target. By zero or the mean: it is minus the change, which is what the
+// stream adds. Estimates are hatched; measured values are solid. Positions after the destination have no effect on the
+// target, so their cells stay empty.
 import { batch, computed, type ReadonlySignal, signal as state } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { signed } from "../../base/format";
@@ -92,7 +93,7 @@ export function mountStream(
     const by = found.value?.reply.replaced_by || store.replacedBy.value;
     const what = isCompared.value
       ? `How the ${quantity} changes if the stream of B replaces that of A before a layer ↓ at a position →.`
-      : `What the stream before a layer ↓ at a position → adds to the ${quantity}: replaced by ${by}.`;
+      : `What the stream before a layer ↓ at a position → adds to the ${quantity}, compared with ${by} in its place.`;
     return { words: what, notes: found.value?.reply.notes ?? [] };
   });
   watch(signal, () => {
@@ -144,7 +145,7 @@ export function mountStream(
   watch(signal, () => {
     const { columns, cellWidth } = size.value;
     if (!inSight.value) return render(nothing, tokens);
-    // The stream is replaced at the token of the column, also if the target is about the token after it.
+    // Labels are not shifted to the next token, even if the target is about it: the stream is replaced at this token.
     render(columnLabels(store, columns, cellWidth, cell.value?.column ?? store.hoveredToken.value, 0), tokens);
   });
 
@@ -187,8 +188,8 @@ export function mountStream(
       "aria-label",
       at
         ? `The stream ${said(at)}: ${words(at)}`
-        : `The stream at ${rows} layers and ${columns} positions. Arrow keys read the cells, Enter reads the model ` +
-            "at a position.",
+        : `The stream at ${rows} layers and ${columns} positions. Arrow keys read the cells, Enter selects ` +
+            "the position.",
     );
   });
   const choose = (to: Cell | null): void => {
