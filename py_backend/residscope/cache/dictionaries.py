@@ -282,7 +282,7 @@ class Dictionary:
             return
         bad = (~self.decoder.isfinite()).any(1).nonzero().flatten().tolist()
         where = (
-            f"its `W_dec` holds such values in feature {bad[0]}"
+            f"its `W_dec` holds NaN or infinity in feature {bad[0]}"
             if bad
             else "`encode` or `decode` returns such values, although its `W_dec` is finite"
         )
