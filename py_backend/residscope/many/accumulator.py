@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from residscope.attribution.result import Attribution
+from residscope.compute.precision import in_float64
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
@@ -143,9 +144,9 @@ class Spread:
     @classmethod
     def of(cls, values: Float[Tensor, "component batch"], axis: int) -> Spread:
         """Return mean and spread of these values over the axis of prompts."""
-        exact = values.double()
-        mean = exact.mean(axis, keepdim=True)
-        return cls(values.shape[axis], mean.squeeze(axis), (exact - mean).square().sum(axis))
+        values = in_float64(values)
+        mean = values.mean(axis, keepdim=True)
+        return cls(values.shape[axis], mean.squeeze(axis), (values - mean).square().sum(axis))
 
     def merged(self, other: Spread) -> Spread:
         """Return mean and spread over the prompts of this and of `other`."""
