@@ -92,6 +92,53 @@ def test_patterns_of_detection_are_those_of_transformer_lens(score):
         assert torch.equal(getattr(detection, score)(tokens[None]).float(), theirs(tokens[None]).float())
 
 
+UNEVEN = [[1, 5, 6, 5, 6, 5], [1], [1, 8, 9, 7], [1, 7, 3, 7]]  # prompts 1 and 2 repeat no token
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("score", "left_out", "why"),
+    [
+        ("previous", {1}, "Prompt 1 is left out of the mean, because it has one token."),
+        ("first", {1}, "Prompt 1 is left out of the mean, because it has one token."),
+        ("entropy", {1}, "Prompt 1 is left out of the mean, because it has one token."),
+        ("duplicate", {1, 2}, "Prompts 1 and 2 are left out of the mean, because no token is repeated there."),
+        ("induction", {1, 2}, "Prompts 1 and 2 are left out of the mean, because no token is repeated there."),
+    ],
+)
+def test_a_prompt_with_nothing_to_score_is_left_out_of_the_mean_and_a_note_names_it(family, score, left_out, why):
+    model = tiny.boot(family)
+    tokens = torch.tensor([row + [0] * (6 - len(row)) for row in UNEVEN])
+    mask = torch.tensor([[1] * len(row) + [0] * (6 - len(row)) for row in UNEVEN])
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+        alone = {at: model.run_with_cache(torch.tensor([row]))[1] for at, row in enumerate(UNEVEN)}
+    expected: list[torch.Tensor] = []
+    for at in sorted(set(range(4)) - left_out):
+        ids, patterns = torch.tensor(UNEVEN[at]), torch.stack([alone[at]["pattern", layer][0] for layer in range(3)])
+        known = score in NAMES
+        rows = [
+            transformer_lens_score(score, p, ids) if known else written_out(score, p) for p in patterns.flatten(0, 1)
+        ]
+        expected.append(torch.tensor(rows).view(3, 4))
+    found = residscope.scores(cache, score, attention_mask=mask)
+    torch.testing.assert_close(found.values, torch.stack(expected).mean(0), atol=1e-6, rtol=1e-5)
+    assert why in found.notes
+    whole = residscope.scores(cache, score, 0, attention_mask=mask)
+    assert not any("left out of the mean" in note for note in whole.notes)
+    for at in left_out:
+        with pytest.raises(ResidscopeError, match="there is no score"):
+            residscope.scores(cache, score, at, attention_mask=mask)
+
+
+def test_a_mean_over_prompts_that_repeat_no_token_is_refused_with_this_reason():
+    cache = tiny.boot("llama").run_with_cache(torch.tensor([[1, 5, 6], [1, 7, 8]]))[1]
+    with pytest.raises(ResidscopeError, match=r"^No token is repeated in any prompt, so there is no earlier"):
+        residscope.scores(cache, "induction")
+    with pytest.raises(ResidscopeError, match="No token is repeated in prompt 1,"):
+        residscope.scores(cache, "duplicate", 1)
+
+
 # --- copying ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gptj", "llama", "qwen2", "llama-multi-query", "native"])
 def test_copying_equals_transformer_lens_eigenvalues_in_compatibility_mode_and_raw(family):

@@ -1,6 +1,8 @@
-"""Checks the number of a prompt."""
+"""Checks the number of a prompt, and names prompts in sentences."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from residscope.errors import ResidscopeError
 
@@ -19,3 +21,19 @@ def check_prompt_number(prompt: int, count: int) -> int:
         prompts = "there is only prompt 0" if count == 1 else f"the prompts are 0 to {count - 1}"
         raise ResidscopeError("prompt", f"There is no prompt {prompt}: {prompts}.")
     return prompt % count
+
+
+def named_prompts(prompts: Sequence[int]) -> str:
+    """Prompts in words: "prompt 3", "prompts 0, 1 and 4", "prompts 0 to 29", "prompts 0, 2, 4, 6 and 5 more"."""
+    ordered = sorted(prompts)
+    if len(ordered) == 1:
+        return f"prompt {ordered[0]}"
+    if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"prompts {ordered[0]} to {ordered[-1]}"
+    if len(ordered) > _LISTED + 1:
+        return f"prompts {', '.join(map(str, ordered[:_LISTED]))} and {len(ordered) - _LISTED} more"
+    return f"prompts {', '.join(map(str, ordered[:-1]))} and {ordered[-1]}"
+
+
+_LISTED = 4
+"""At most this many prompts are named before "and … more"."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import whole_pattern
 from residscope.base.packages import pandas
+from residscope.base.prompts import named_prompts
 from residscope.cache import padding, positions
 from residscope.cache.component_names import name
 from residscope.cache.structure_notes import named_layers
@@ -138,8 +139,9 @@ def scores(
             token. These four are 0 to 1. `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV
             circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in
             `docs/scores.md`.
-        prompt: The prompt, or None for the mean of the prompts' scores. `"first"` and `"entropy"` leave out prompts of
-            one token.
+        prompt: The prompt, or None for the mean of the prompts' scores. A prompt with nothing to score is left out,
+            with a note: a prompt of one token, and for `"duplicate"` and `"induction"` one in which no token is
+            repeated.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected (see
             `docs/padding.md`).
@@ -176,16 +178,14 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
         values, notes = copying.copying(view)
         notes = weights_changed(view) + notes
         return Scores(values, labels, score, MEANINGS[score], -1.0, 1.0, prompt, notes, view.model_name)
-    spans = _spans(view, score)
-    if prompt is not None:
-        spans = {at: span for at, span in spans.items() if at == prompt}
     without = _without_attention(view)
+    every = _spans(view, score)
+    wanted = range(view.batch) if prompt is None else [prompt]
+    spans = {at: every[at] for at in wanted if at in every}
     if not spans:
-        raise ResidscopeError(
-            "too-short", "In a prompt of one token, attention can only go to that token: there is no score."
-        )
-    values = _by_prompt(view, score, spans, without).mean(0)
-    notes = cache_changed(view)
+        raise ResidscopeError("too-short", _nothing_to_score(view, score, prompt))
+    values = _by_prompt(view, score, spans, every, without).mean(0)
+    notes = cache_changed(view) + _left_out(score, [at for at in wanted if at not in spans])
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
     notes += padding.notes(view)
@@ -201,18 +201,48 @@ def _without_attention(view: CacheView) -> list[int]:
 
 
 def _spans(view: CacheView, score: Score) -> dict[int, range]:
-    """The real positions of each prompt that is long enough for the score."""
+    """The real positions of each prompt that has something to score."""
     ends = zip(positions.first(view), positions.last(view), strict=True)
     spans = {at: range(first, last + 1) for at, (first, last) in enumerate(ends)}
-    # A prompt's first destination can only attend to itself, so these two scores need a second one.
-    return {at: span for at, span in spans.items() if len(span) > 1 or score not in ("first", "entropy")}
+    if score in _COMPARING:
+        rows: list[list[int]] = detection.compared_tokens(view).tolist()
+        return {at: span for at, span in spans.items() if len({*rows[at][span.start : span.stop]}) < len(span)}
+    # A prompt's first destination can only attend to itself, so the other scores need a second one.
+    return {at: span for at, span in spans.items() if len(span) > 1}
+
+
+_COMPARING = ("duplicate", "induction")
+"""These scores look at destinations whose token occurred before."""
+
+
+def _nothing_to_score(view: CacheView, score: Score, prompt: int | None) -> str:
+    """The reason why there is no score."""
+    if score in _COMPARING:
+        which = "any prompt" if prompt is None and view.batch > 1 else f"prompt {prompt or 0}"
+        return (
+            f"No token is repeated in {which}, so there is no earlier occurrence that a head could attend to: there is "
+            "no score."
+        )
+    return "In a prompt of one token, attention can only go to that token: there is no score."
+
+
+def _left_out(score: Score, prompts: Sequence[int]) -> list[str]:
+    """A note on the prompts that are not in the mean."""
+    if not prompts:
+        return []
+    which = named_prompts(prompts)
+    is_one = len(prompts) == 1
+    why = "no token is repeated there" if score in _COMPARING else f"{'it has' if is_one else 'they have'} one token"
+    return [f"{which[0].upper()}{which[1:]} {'is' if is_one else 'are'} left out of the mean, because {why}."]
 
 
 def _by_prompt(
-    view: CacheView, score: Score, spans: dict[int, range], without: list[int]
+    view: CacheView, score: Score, spans: dict[int, range], every: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores. If patterns are small, the scores of all prompts are computed at once and memoised."""
-    every = _spans(view, score)
+    """The scores of the prompts in `spans`.
+
+    If patterns are small, the scores of `every` prompt that has one are computed at once and memoised.
+    """
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
         with suppress(ResidscopeError, NoKeyError):  # another prompt is unreadable, or `tokens=` has no key
             tokens = key_of(view.tokens if view.given_tokens else None)
