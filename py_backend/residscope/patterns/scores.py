@@ -136,9 +136,9 @@ def scores(
         cache: An `ActivationCache`.
         score: `"previous"`: the share of attention that goes to the token before. `"duplicate"`: to earlier occurrences
             of the same token. `"induction"`: to the tokens after such occurrences. `"first"`: to the prompt's first
-            token. These four are 0 to 1. `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV
-            circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in
-            `docs/scores.md`.
+            token. These four are 0 to 1. `"entropy"`: entropy of the attention to real tokens in bits. `"copying"`:
+            from the OV circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are
+            in `docs/scores.md`.
         prompt: The prompt, or None for the mean of the prompts' scores. A prompt with nothing to score is left out,
             with a note: a prompt of one token, and for `"duplicate"` and `"induction"` one in which no token is
             repeated.
@@ -149,7 +149,7 @@ def scores(
 
     Returns:
         The scores. `.values` is `[layer, head]`. A value is NaN if its layer has no attention heads, or if the score
-        cannot be determined. Padding is ignored.
+        cannot be determined (a head attends to no real token). Padding is ignored.
 
     Raises:
         ResidscopeError: If there is no such score, or if the score cannot be determined for any head. The message says
@@ -188,8 +188,14 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     notes = cache_changed(view) + _left_out(score, [at for at in wanted if at not in spans])
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
-    notes += padding.notes(view)
+    notes += padding.notes(view) + [_OF_REAL_TOKENS] * (score == "entropy" and padding.was_attended_to(view))
     return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes, view.model_name)
+
+
+_OF_REAL_TOKENS = (
+    "The entropy is that of the attention to real tokens: attention to padding is left out, and the rest is divided by "
+    "its sum."
+)
 
 
 def _without_attention(view: CacheView) -> list[int]:
@@ -271,29 +277,35 @@ def _compute_by_prompt(
                 report_progress(layer, view.n_layers)
                 patterns = _patterns_of(whole_pattern(view, layer), prompts)
                 real = patterns[..., span.start : span.stop, span.start : span.stop]
-                scores = _of_layer(real, measure)
-                if not bool(scores.isfinite().all()):
+                numerator, denominator = _of_layer(real, measure)
+                if not bool((numerator.isfinite() & denominator.isfinite()).all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
+                scores = numerator / denominator  # NaN for a head that attends to no real token
                 values[[place[prompt] for prompt in prompts], layer, : scores.shape[1]] = scores.to(values)
     return values
 
 
-def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) -> Float[Tensor, "prompt head"]:
-    """A layer's scores. Few heads and destinations are used at a time, so that no whole pattern is copied."""
+def _of_layer(
+    patterns: Float[Tensor, "prompt head pos pos"], measure: Measure
+) -> tuple[Float[Tensor, "prompt head"], Float[Tensor, "prompt head"]]:
+    """The numerators and denominators of a layer's scores.
+
+    Few heads and destinations are used at a time, so that no whole pattern is copied.
+    """
     import torch
 
     prompts, heads, _, sources = patterns.shape
     destinations = range(patterns.shape[2])
-    scores: list[Tensor] = []
+    sums: list[Tensor] = []
     for some in blocks(range(heads), _BLOCK // (prompts * len(destinations) * sources)):
         own = patterns[:, some[0] : some[-1] + 1]
         quotients = [
             measure(own[:, :, rows[0] : rows[-1] + 1], slice(rows[0], rows[-1] + 1))
             for rows in blocks(destinations, _BLOCK // (prompts * len(some) * sources))
         ]
-        numerator, denominator = (torch.stack(column).sum(0) for column in zip(*quotients, strict=True))
-        scores.append(numerator / denominator)
-    return torch.cat(scores, dim=1)
+        sums.append(torch.stack([torch.stack(column).sum(0) for column in zip(*quotients, strict=True)]))
+    numerator, denominator = torch.cat(sums, dim=-1)
+    return numerator, denominator
 
 
 def _patterns_of(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
@@ -340,10 +352,17 @@ def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 
 
 def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """The entropy in bits. Attention to a learned sink, which is not a source, is left out."""
+    """The entropy of the attention to real tokens, in bits.
+
+    A destination may also attend to padding, or to a learned sink, which is not a source. So its attention to real
+    tokens is divided by its sum. A destination that attends to no real token is left out.
+    """
     later = working(_later(pattern, rows))
+    whole = later.sum(-1, keepdim=True)
+    attends = whole != 0  # true for NaN, which is refused later
+    share = later / whole.where(attends, 1)
     # 1e-30, not the smallest float32: some devices treat the smallest float32 as 0, whose logarithm is infinite.
-    return -(later * later.clamp(min=1e-30).log2()).sum((-1, -2)), _count(later)
+    return -(share * share.clamp(min=1e-30).log2()).sum((-1, -2)), attends.sum((-1, -2)).to(later)
 
 
 def _later(pattern: Tensor, rows: slice) -> Tensor:
