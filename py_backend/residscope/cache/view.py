@@ -18,7 +18,7 @@ from residscope.cache.given_arrays import checked_logits, checked_mask, checked_
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.cache.model_types import has_config, is_model
 from residscope.cache.stored_precision import stored_step, weights_step
-from residscope.cache.view_refusals import model_inside, no_blocks, not_cached
+from residscope.cache.view_refusals import model_inside, no_blocks, no_floats, not_cached
 from residscope.cache.weights import embedding_size
 from residscope.compute.memo import Memo, NoKeyError, key_of
 from residscope.compute.precision import step_of, working
@@ -360,10 +360,17 @@ class CacheView:
 
     @property
     def stream(self) -> Tensor:
-        """A floating-point activation. Its dtype and device count as those of the whole cache."""
+        """A floating-point activation. Its dtype and device count as those of the whole cache.
+
+        Raises:
+            ResidscopeError: If the cache holds none.
+        """
         name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
         floats = (t for t in self.activations.values() if t.is_floating_point() and t.ndim > 1)
-        return self.activations[name] if name else next(floats)
+        found = self.activations[name] if name else next(floats, None)
+        if found is None:
+            raise no_floats(next(iter(self.activations)))
+        return found
 
     @property
     def like(self) -> Tensor:

@@ -183,7 +183,7 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
     wanted = range(view.batch) if prompt is None else [prompt]
     spans = {at: every[at] for at in wanted if at in every}
     if not spans:
-        raise ResidscopeError("too-short", _nothing_to_score(view, score, prompt))
+        raise _nothing_to_score(view, score, prompt)
     values = _by_prompt(view, score, spans, every, without).mean(0)
     notes = cache_changed(view) + _left_out(score, [at for at in wanted if at not in spans])
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
@@ -221,15 +221,18 @@ _COMPARING = ("duplicate", "induction")
 """These scores look at destinations whose token occurred before."""
 
 
-def _nothing_to_score(view: CacheView, score: Score, prompt: int | None) -> str:
-    """The reason why there is no score."""
+def _nothing_to_score(view: CacheView, score: Score, prompt: int | None) -> ResidscopeError:
+    """The error that says why there is no score."""
     if score in _COMPARING:
         which = "any prompt" if prompt is None and view.batch > 1 else f"prompt {prompt or 0}"
-        return (
+        return ResidscopeError(
+            "no-repeats",
             f"No token is repeated in {which}, so there is no earlier occurrence that a head could attend to: there is "
-            "no score."
+            "no score.",
         )
-    return "In a prompt of one token, attention can only go to that token: there is no score."
+    return ResidscopeError(
+        "too-short", "In a prompt of one token, attention can only go to that token: there is no score."
+    )
 
 
 def _left_out(score: Score, prompts: Sequence[int]) -> list[str]:
