@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from residscope.cache.finite import check_finite
 from residscope.cache.head_reader import HeadReader, prompts_of, sampled
 from residscope.cache.padding import padding
 from residscope.cache.rotary import IN_CACHE, kinds, tables
@@ -29,6 +30,7 @@ def find_rule(reader: HeadReader) -> Rule:
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)
+    trial.check_finite()
     best: Rule | None = None
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
@@ -107,6 +109,7 @@ class _Trial:
     sources: Int[Tensor, "batch source"]
     truth: Float[Tensor, "batch read source"]
     known: Bool[Tensor, "batch read source"]
+    is_real: Bool[Tensor, "batch source"]
     step: float
 
     @classmethod
@@ -125,7 +128,14 @@ class _Trial:
         at = (prompts, rows, sources[:, None].to(truth.device))
         kept = known[at] & (sources[:, None] >= 0).to(known.device)
         names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
-        return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
+        return cls(
+            some, destinations, sources.clamp(min=0), truth[at], kept, sources >= 0, some.view.rounding_step(*names)
+        )
+
+    def check_finite(self) -> None:
+        """Raise a `ResidscopeError` if queries or keys that are compared hold NaN or infinity."""
+        queries, keys = self.reader.raw("q", self.destinations), self.reader.raw("k", self.sources)
+        check_finite(self.reader.view, queries, keys.masked_fill(~self.is_real[..., None].to(keys.device), 0))
 
     def shows_what_is_before(self, cap: float) -> bool:
         """Whether enough scores are so far below a soft-cap that the scores before the cap can be found."""
