@@ -232,7 +232,7 @@ def test_one_prompt_of_one_token(model, prompt, position):
     own = float(logits[0, 0, 6] - logits[0, 0, 7])
     for kind, ask in of_prompts(target, prompt).items():
         ask = msgspec.structs.replace(ask, position=position) if hasattr(ask, "position") else ask
-        if kind in ("first score", "entropy score"):
+        if isinstance(ask, ScoreHeads):
             with pytest.raises(residscope.ResidscopeError, match="attention can only go to that token"):
                 service.reply(ask)
             continue

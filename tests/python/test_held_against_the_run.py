@@ -9,7 +9,7 @@ import torch
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope import ResidscopeError
+from residscope import ResidscopeError, targets
 from residscope.cache.norms import norms_outputs
 from residscope.cache.view import CacheView
 from tests.support import tiny
@@ -89,6 +89,63 @@ def test_a_final_norm_that_computes_more_has_a_note():
     stream = _run(model, ("hook_resid_post",))[1]
     for found in (residscope.token_lens(stream, 5), residscope.attribute(stream, ANSWERS, by="accumulated")):
         assert any("`Doubled`) is not what its weight" in note for note in found.notes)
+
+
+def _with_nan(cache, name: str, *place) -> ActivationCache:
+    """Return the cache with NaN at one place: prompt 1, or what `place` says."""
+    changed = cache[name].clone()
+    changed[place] = torch.nan
+    return ActivationCache(dict(cache.items()) | {name: changed}, cache.model)
+
+
+def test_a_final_norm_that_computes_more_has_a_note_also_if_another_prompt_holds_nan():
+    model = deepcopy(tiny.boot("llama"))
+    norm = model.ln_final.original_component
+    plain = type(norm)
+    norm.__class__ = type("Doubled", (plain,), {"forward": lambda self, x: 2 * plain.forward(self, x)})
+    stream = _with_nan(_run(model, ("hook_resid_post",))[1], "blocks.2.hook_resid_post", 1, 3)
+    notes = residscope.attribute(stream, ANSWERS, by="accumulated").notes
+    assert any("`Doubled`) is not what its weight" in note for note in notes)
+
+
+@pytest.mark.parametrize(("part", "by", "name"), [("attn", "head", "attn.hook_z"), ("mlp", "neuron", "mlp.hook_post")])
+def test_nan_in_the_inputs_of_a_layer_of_unknown_class_is_not_taken_for_the_layers_own(part, by, name):
+    """NaN at a position that is not read changes nothing. At a position that is read, the refusal names it."""
+    model = deepcopy(tiny.boot("llama"))
+    layer = (model.blocks[1].attn.o if part == "attn" else model.blocks[1].mlp.out).original_component
+    layer.__class__ = type("Unknown", (torch.nn.Linear,), {})
+    cache, options = _run(model)[1], {"by": by} | ({"layers": 1} if by == "neuron" else {})
+    expected = residscope.attribute(cache, ANSWERS, **options)
+    beside = _with_nan(cache, f"blocks.1.{name}", 1, 3)
+    torch.testing.assert_close(residscope.attribute(beside, ANSWERS, **options).values, expected.values)
+    read = _with_nan(cache, f"blocks.1.{name}", 1, 6)
+    with pytest.raises(ResidscopeError, match=rf"holds NaN or infinity: `blocks\.1\.{name}` \(prompt 1, position 6\)"):
+        residscope.attribute(read, ANSWERS, **options)
+
+
+@pytest.mark.parametrize("side", ["query", "key"])
+@pytest.mark.parametrize(
+    ("name", "place", "said"),
+    [
+        ("attn.hook_q", (1, 5), r"NaN or infinity: `blocks\.1\.attn\.hook_q` \(prompt 1, position 5\)"),
+        ("attn.hook_k", (1, 2), r"NaN or infinity: `blocks\.1\.attn\.hook_k` \(prompt 1, position 2\)"),
+        ("hook_resid_pre", (1, 4), r"NaN or infinity: `blocks\.1\.hook_resid_pre` \(prompt 1, position 4\)"),
+        ("ln1.hook_scale", (1, 4), r"NaN or infinity: `blocks\.1\.ln1\.hook_scale` \(prompt 1, position 4\)"),
+        ("attn.hook_attn_scores", (1, 1, 5, 2), r"`blocks\.1\.attn\.hook_attn_scores` holds NaN for L1H1, from 5 to 2"),
+        ("attn.hook_pattern", (1, 1, 5, 2), r"`blocks\.1\.attn\.hook_pattern` holds NaN for L1H1, from 5 to 2"),
+    ],
+)
+def test_an_attention_score_with_nan_behind_it_is_refused_as_such(side, name, place, said):
+    cache = _with_nan(_run(tiny.boot("llama"))[1], f"blocks.1.{name}", *place)
+    with pytest.raises(ResidscopeError, match=said) as error:
+        residscope.attribute(cache, targets.attention("1.1", 5, 2, side=side))
+    assert error.value.code == "not-finite"
+
+
+def test_effects_in_a_cache_whose_logits_hold_nan_are_refused_as_such():
+    cache = _with_nan(_run(tiny.boot("llama"))[1], "unembed.hook_out", 1, 6)
+    with pytest.raises(ResidscopeError, match=r"NaN or infinity: `unembed\.hook_out` \(prompt 1, position 6\)"):
+        residscope.patch(cache, "zero", 3, progress=False)
 
 
 def test_the_last_row_of_a_lens_without_logits_is_not_checked():

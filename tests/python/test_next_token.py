@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec import convert
+from transformer_lens.model_bridge import TransformerBridge
 
 import residscope
 from residscope import ResidscopeError, targets
@@ -90,6 +91,74 @@ def test_the_strongest_rows_of_all_positions_leave_out_those_without_a_next_toke
     assert "nan" not in repr(found)
     means = np.nanmean(found.values[: found.parts, 1].double().numpy(), axis=1)
     assert found.top(1, prompt=1)[-1] == (found.labels[int(means.argmin())], pytest.approx(means.min(), abs=1e-6))
+
+
+ASKS = {
+    "next token": lambda cache, tokens: residscope.attribute(
+        cache, targets.next_token(), position="all", tokens=tokens
+    ),
+    "another target": lambda cache, tokens: residscope.attribute(cache, 3, tokens=tokens),
+    "next tokens": lambda cache, tokens: residscope.next_tokens(cache, tokens=tokens),
+    "scores": lambda cache, tokens: residscope.scores(cache, "induction", tokens=tokens),
+    "a panel": lambda cache, tokens: residscope.inspect(cache, 3, tokens=tokens, show=False),
+    "a run": lambda cache, tokens: residscope.patch(cache, tokens, 3, progress=False),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            tiny.VOCAB,
+            r"holds 64 at position 4 of prompt 1: this id is outside the vocabulary of 64 tokens \(0 to",
+        ),
+        (-100, "holds -100 at position 4 of prompt 1: this id is outside the vocabulary"),
+        (5.5, "holds 5.5 at position 4 of prompt 1, but token ids are whole numbers"),
+        (float("nan"), "holds nan at position 4 of prompt 1, but token ids are whole numbers"),
+    ],
+)
+def test_what_is_not_a_token_id_of_the_model_is_refused_with_its_place(ask, value, said):
+    tokens, _, cache = tiny.run(tiny.boot("llama"))
+    tokens = tokens if isinstance(value, int) else tokens.double()
+    tokens = tokens.clone()
+    tokens[1, 4] = value
+    if ask == "a run" and tokens.is_floating_point():
+        said = "takes another cache, token ids"
+    with pytest.raises(ResidscopeError, match=said):
+        ASKS[ask](cache, tokens)
+
+
+def test_whole_numbers_of_a_float_dtype_are_token_ids():
+    tokens, _, cache = tiny.run(tiny.boot("llama"))
+    found = residscope.next_tokens(cache, tokens=tokens.double())
+    assert torch.equal(found.ids[:, :-1], tokens[:, 1:])
+    torch.testing.assert_close(found.log_prob, residscope.next_tokens(cache).log_prob, equal_nan=True)
+
+
+def test_a_token_that_is_embedded_but_has_no_logit_is_only_refused_as_a_next_token():
+    """Some models embed more tokens than they predict."""
+    model = TransformerBridge.boot_native(tiny.FAMILIES["native"].settings | {"d_vocab_out": 12, "seed": 0})
+    tokens = torch.tensor([[1, 2, 15, 4]])
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(tokens)
+    assert logits.shape[-1] == 12
+    found = residscope.attribute(cache, 3, tokens=tokens)
+    torch.testing.assert_close(found.measured[0], logits[0, -1, 3])
+    said = "15 at position 2 of prompt 0 has no logit: the model predicts only 12 tokens"
+    with pytest.raises(ResidscopeError, match=said):
+        residscope.attribute(cache, targets.next_token(), position="all", tokens=tokens)
+    with pytest.raises(ResidscopeError, match=said):
+        residscope.next_tokens(cache)
+
+
+def test_logits_of_a_smaller_vocabulary_are_refused():
+    _, logits, cache = tiny.run(tiny.boot("llama"))
+    narrow = logits[..., :5]
+    with pytest.raises(ResidscopeError, match="`logits` has 5 tokens, but the model's vocabulary has 64"):
+        residscope.next_tokens(cache, logits=narrow)
+    with pytest.raises(ResidscopeError, match="`logits` has 5 tokens, but the model's vocabulary has 64"):
+        residscope.attribute(cache, targets.next_token("runner-up"), position=2, logits=narrow)
 
 
 def test_a_position_without_a_next_token_is_refused():

@@ -39,8 +39,9 @@ def written_out(score: str, pattern: torch.Tensor) -> float:
     """Return first-token attention or entropy, computed for each destination in a loop."""
     figures = []
     for to in range(1, len(pattern)):
-        row = pattern[to].tolist()
-        figures.append(row[0] if score == "first" else -sum(p * math.log2(p) for p in row if p > 0))
+        # `Categorical` divides by the sum of the row, which is not 1 if the run attended to padding.
+        entropy = torch.distributions.Categorical(pattern[to]).entropy() / math.log(2)
+        figures.append(float(pattern[to, 0] if score == "first" else entropy))
     return sum(figures) / len(figures)
 
 
@@ -90,6 +91,53 @@ def test_patterns_of_detection_are_those_of_transformer_lens(score):
     theirs = getattr(head_detector, f"get_{NAMES[score]}_head_detection_pattern")
     for tokens in (PADDED[0], torch.tensor([3]), torch.tensor([4, 4, 4]), torch.randint(5, (40,))):
         assert torch.equal(getattr(detection, score)(tokens[None]).float(), theirs(tokens[None]).float())
+
+
+UNEVEN = [[1, 5, 6, 5, 6, 5], [1], [1, 8, 9, 7], [1, 7, 3, 7]]  # prompts 1 and 2 repeat no token
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("score", "left_out", "why"),
+    [
+        ("previous", {1}, "Prompt 1 is left out of the mean, because it has one token."),
+        ("first", {1}, "Prompt 1 is left out of the mean, because it has one token."),
+        ("entropy", {1}, "Prompt 1 is left out of the mean, because it has one token."),
+        ("duplicate", {1, 2}, "Prompts 1 and 2 are left out of the mean, because no token is repeated there."),
+        ("induction", {1, 2}, "Prompts 1 and 2 are left out of the mean, because no token is repeated there."),
+    ],
+)
+def test_a_prompt_with_nothing_to_score_is_left_out_of_the_mean_and_a_note_names_it(family, score, left_out, why):
+    model = tiny.boot(family)
+    tokens = torch.tensor([row + [0] * (6 - len(row)) for row in UNEVEN])
+    mask = torch.tensor([[1] * len(row) + [0] * (6 - len(row)) for row in UNEVEN])
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, attention_mask=mask)[1]
+        alone = {at: model.run_with_cache(torch.tensor([row]))[1] for at, row in enumerate(UNEVEN)}
+    expected: list[torch.Tensor] = []
+    for at in sorted(set(range(4)) - left_out):
+        ids, patterns = torch.tensor(UNEVEN[at]), torch.stack([alone[at]["pattern", layer][0] for layer in range(3)])
+        known = score in NAMES
+        rows = [
+            transformer_lens_score(score, p, ids) if known else written_out(score, p) for p in patterns.flatten(0, 1)
+        ]
+        expected.append(torch.tensor(rows).view(3, 4))
+    found = residscope.scores(cache, score, attention_mask=mask)
+    torch.testing.assert_close(found.values, torch.stack(expected).mean(0), atol=1e-6, rtol=1e-5)
+    assert why in found.notes
+    whole = residscope.scores(cache, score, 0, attention_mask=mask)
+    assert not any("left out of the mean" in note for note in whole.notes)
+    for at in left_out:
+        with pytest.raises(ResidscopeError, match="there is no score"):
+            residscope.scores(cache, score, at, attention_mask=mask)
+
+
+def test_a_mean_over_prompts_that_repeat_no_token_is_refused_with_this_reason():
+    cache = tiny.boot("llama").run_with_cache(torch.tensor([[1, 5, 6], [1, 7, 8]]))[1]
+    with pytest.raises(ResidscopeError, match=r"^No token is repeated in any prompt, so there is no earlier"):
+        residscope.scores(cache, "induction")
+    with pytest.raises(ResidscopeError, match="No token is repeated in prompt 1,"):
+        residscope.scores(cache, "duplicate", 1)
 
 
 # --- copying ---------------------------------------------------------------------------------------------------------
@@ -197,6 +245,44 @@ def test_pos_slice_is_named_and_not_taken_for_a_prompt_of_one_token():
     _, cache = model.run_with_cache(tiny.run(model)[0], pos_slice=-1)
     with pytest.raises(ResidscopeError, match="leave out `pos_slice`"):
         residscope.scores(cache, "first")
+
+
+def test_entropy_after_a_run_that_attended_to_padding_is_that_of_the_attention_to_real_tokens_and_has_a_note():
+    model = tiny.boot("llama")
+    tokens, mask = torch.tensor([[0, 0, 0, 1, 5, 6, 7]]), torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        cache, masked = (model.run_with_cache(tokens, **given)[1] for given in ({}, {"attention_mask": mask}))
+    found = residscope.scores(cache, "entropy", attention_mask=mask)
+    real = torch.stack([cache["pattern", layer][0, :, 4:, 3:] for layer in range(3)])  # not the first destination
+    assert float(real.sum(-1).min()) < 0.7  # much of the attention is on padding
+    expected = torch.distributions.Categorical(real).entropy().mean(-1) / math.log(2)
+    torch.testing.assert_close(found.values, expected, atol=1e-6, rtol=1e-5)
+    assert any("The entropy is that of the attention to real tokens" in note for note in found.notes)
+    for score, run in (("entropy", masked), ("first", cache)):
+        notes = residscope.scores(run, score, attention_mask=mask).notes
+        assert not any("The entropy is" in note for note in notes)
+
+
+def test_entropy_in_a_model_with_learned_sinks_is_that_of_the_attention_to_tokens():
+    cache = tiny.run(tiny.boot("gpt_oss"))[2]
+    patterns = torch.stack([cache["pattern", layer] for layer in range(cache.model.cfg.n_layers)])[..., 1:, :]
+    assert float(patterns.sum(-1).min()) < 0.5  # the sink takes the rest
+    expected = torch.distributions.Categorical(patterns).entropy().mean((1, -1)) / math.log(2)
+    torch.testing.assert_close(residscope.scores(cache, "entropy").values, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("score", ["previous", "entropy", "duplicate"])
+def test_a_head_that_attends_to_nothing_has_no_score_and_does_not_take_away_those_of_others(score):
+    model = tiny.boot("llama")
+    with torch.no_grad():
+        cache = model.run_with_cache(torch.tensor([[1, 5, 6, 5, 7], [1, 8, 9, 8, 4]]))[1]
+    pattern = cache["blocks.1.attn.hook_pattern"].clone()
+    pattern[:, 2] = 0  # a hook that takes a head out
+    changed = ActivationCache(dict(cache.items()) | {"blocks.1.attn.hook_pattern": pattern}, model)
+    found, expected = (residscope.scores(one, score).values for one in (changed, cache))
+    assert found.isnan().nonzero().tolist() == [[1, 2]]
+    expected[1, 2] = math.nan
+    torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_entropy_is_right_even_if_denormal_numbers_count_as_zero():

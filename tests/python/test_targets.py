@@ -125,6 +125,7 @@ def test_a_cache_that_cannot_be_read_is_refused_in_a_sentence(ioi):
         (ActivationCache({}, ioi.model), "empty-cache", ["empty"]),
         (ActivationCache(whole, None), "no-model", ["model=…"]),
         (without("attn.hook_z"), "missing-activation", ["`blocks.0.attn.hook_z`", "names_filter", "attn.hook_z"]),
+        (ActivationCache({"embed.hook_in": ioi.tokens}, ioi.model), "no-activations", ["(it holds `embed.hook_in`)"]),
         (ActivationCache(broken, ioi.model), "not-finite", ["`blocks.7.hook_mlp_out`", "prompt 2, position 14"]),
     ]
     for given, code, words in cases:

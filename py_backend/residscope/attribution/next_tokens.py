@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from residscope.attribution.targets import Targets
 from residscope.cache import positions
 from residscope.cache.cells import cells_of
-from residscope.cache.unembedding import written_logits
+from residscope.cache.unembedding import vocabulary_size, written_logits
 from residscope.cache.view import CacheView
+from residscope.cache.weights import embedding_size
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
 from residscope.compute.torch_context import in_torch_context
@@ -84,6 +85,8 @@ def predicted(targets: Targets, logits: Tensor | None = None) -> NextTokens:
     import torch
 
     view, (ids, real) = targets.view, following(targets.view)
+    if logits is not None:
+        targets.check_width(logits)
     log_prob = torch.full(ids.shape, float("nan"), device=ids.device)
     rank, runner_up = torch.full_like(ids, -1), torch.zeros_like(ids)
     for prompt in range(view.batch):
@@ -114,6 +117,18 @@ def _logits(targets: Targets, prompt: int, part: slice, given: Tensor | None) ->
     return targets.output(written_logits(cells_of(view, prompt, part), None)[:, 0])
 
 
+def _check_predicted(tokens: Int[Tensor, "batch pos"], size: int) -> None:
+    """Refuse tokens that the model embeds, but has no logits for. Some models embed more tokens than they predict."""
+    beyond = (tokens >= size).nonzero().tolist()
+    if beyond:
+        prompt, position = beyond[0]
+        raise ResidscopeError(
+            "token-id",
+            f"The token {int(tokens[prompt, position])} at position {position} of prompt {prompt} has no logit: the "
+            f"model predicts only {size} tokens (0 to {size - 1}).",
+        )
+
+
 def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
     """Return the id of the token after each position, and whether there is one.
 
@@ -130,6 +145,8 @@ def following(view: CacheView) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "
             "recovered from `hook_embed`. Pass `tokens=`.",
         )
     tokens = tokens.to(device=view.like.device, dtype=torch.long)
+    if embedding_size(view.model) != (size := vocabulary_size(view.model)):
+        _check_predicted(tokens, size)
     ids = tokens.roll(-1, 1)
     real = positions.real(view).to(tokens.device)
     real = real & real.roll(-1, 1)

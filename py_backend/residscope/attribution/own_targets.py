@@ -134,6 +134,8 @@ def at_position(
             )
     sides = [answers]
     if own.versus is not None:
+        if logits is not None:
+            targets.check_width(logits)
         rows = working(logits_at(view, where, logits))
         sides.append(rows.scatter(-1, answers.to(rows.device), float("-inf")).argmax(-1, keepdim=True))
     token = targets.vocabulary.token

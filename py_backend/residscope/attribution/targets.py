@@ -248,16 +248,20 @@ class Targets:
 
     def chosen(self, target: Target, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch pos token"]:
         """Return the logits of the target's tokens."""
-        if logits.shape[-1] < self.vocabulary.size:
-            raise ResidscopeError(
-                "logits-shape",
-                f"`logits` has {logits.shape[-1]} tokens, but the model's vocabulary has {self.vocabulary.size}.",
-            )
+        self.check_width(logits)
         ids = self.weights(target)[0].to(logits.device)
         ids = ids.expand(logits.shape[0], -1)[:, None, :].expand(-1, logits.shape[1], -1)
         return working(
             (logits if logits.element_size() > 1 else working(logits)).gather(-1, ids)
         )  # float8 cannot be gathered
+
+    def check_width(self, logits: Tensor) -> None:
+        """Raise a `ResidscopeError` if logits that the user passed do not cover the vocabulary."""
+        if logits.shape[-1] < self.vocabulary.size:
+            raise ResidscopeError(
+                "logits-shape",
+                f"`logits` has {logits.shape[-1]} tokens, but the model's vocabulary has {self.vocabulary.size}.",
+            )
 
     def mixed(self, target: Target, logits: Float[Tensor, "batch pos token"]) -> Float[Tensor, "batch pos"]:
         """Return the target, given the logits of its tokens: Σ α · logit."""

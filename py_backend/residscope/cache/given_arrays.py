@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def checked_tokens(given: object, batch: int, n_pos: int) -> Int[Tensor, "batch pos"]:
-    """Check token ids, and return them with a batch dimension."""
+def checked_tokens(given: object, batch: int, n_pos: int, size: int | None) -> Int[Tensor, "batch pos"]:
+    """Check token ids, and return them with a batch dimension.
+
+    Args:
+        given: The ids that the user passed.
+        batch: The number of prompts in the cache.
+        n_pos: The number of positions in the cache.
+        size: The number of tokens that the model embeds. None if it is not known.
+    """
     try:
         tokens = tensor_of(given)
     except (TypeError, ValueError, RuntimeError):
@@ -32,7 +39,43 @@ def checked_tokens(given: object, batch: int, n_pos: int) -> Int[Tensor, "batch 
             "tokens-shape",
             f"`tokens` has the shape {list(tokens.shape)}, but the cache holds {batch} prompts of {n_pos} positions.",
         )
+    return checked_ids(tokens.detach(), size)
+
+
+def checked_ids(
+    tokens: Tensor, size: int | None, argument: str = "tokens", code: str = "token-id"
+) -> Int[Tensor, "batch pos"]:
+    """Check that each id is a whole number and in the vocabulary. Whole numbers of a float dtype become integers.
+
+    Args:
+        tokens: The ids.
+        size: The number of tokens that the model embeds. None if it is not known.
+        argument: The argument that holds the ids.
+        code: The code of the error.
+    """
+    import torch
+
+    if tokens.dtype == torch.bool or tokens.is_complex():
+        kind = str(tokens.dtype).removeprefix("torch.")
+        raise ResidscopeError(code, f"`{argument}=` takes token ids, but was given {kind} values.")
+    if tokens.is_floating_point():
+        whole = tokens.isfinite() & (tokens == tokens.round())
+        if not bool(whole.all()):
+            raise ResidscopeError(
+                code, f"`{argument}=` holds {_first(tokens, ~whole)}, but token ids are whole numbers."
+            )
+        tokens = tokens.long()
+    outside = tokens < 0 if size is None else (tokens < 0) | (tokens >= size)
+    if bool(outside.any()):
+        why = "is negative" if size is None else f"is outside the vocabulary of {size} tokens (0 to {size - 1})"
+        raise ResidscopeError(code, f"`{argument}=` holds {_first(tokens, outside)}: this id {why}.")
     return tokens
+
+
+def _first(tokens: Tensor, chosen: Tensor) -> str:
+    """The first chosen value, with its prompt and position."""
+    prompt, position = chosen.nonzero()[0].tolist()
+    return f"{tokens[prompt, position].item()} at position {position} of prompt {prompt}"
 
 
 def checked_mask(given: MaskLike, batch: int, n_pos: int) -> Int[Tensor, "batch pos"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from einops import rearrange
 
 from residscope.cache.attention_maps import WORDS, HeadMap, SideName, head_map
+from residscope.cache.finite import check_finite
 from residscope.cache.norms import Norm
 from residscope.cache.padding import Padding, padding
 from residscope.cache.points import Point, attention_point
@@ -226,6 +227,8 @@ class HeadReader:
         size, factor, error = cached.norm().clamp(min=1e-30), 1.0, float("inf")
         for _ in range(2):
             error = float((written * factor - target).norm() / size)
+            if error != error:
+                check_finite(self.view, cached, written)
             if error <= max(2e-5, 4 * step):
                 return factor
             factor = float((written * target).sum() / written.pow(2).sum().clamp(min=1e-30))
@@ -297,13 +300,29 @@ class HeadReader:
     def visible(self, destinations: Int[Tensor, "batch read"]) -> Bool[Tensor, "batch read source"]:
         """Which sources the head may attend to: those that are neither masked nor padding."""
         rows = self._rows(self.truth, destinations)
+        self._check_nan(self.truth, rows, destinations)
         if self.from_pattern:
             known = rows > smallest_attention(self.view.get(self.truth).dtype)
         else:
             known = (rows > MASKED) & rows.isfinite()
             if self.view.has(self.name("hook_pattern")):
-                known &= self._rows(self.name("hook_pattern"), destinations) > 0
+                paid = self._rows(self.name("hook_pattern"), destinations)
+                self._check_nan(self.name("hook_pattern"), paid, destinations)
+                known &= paid > 0
         return known & self.ends.mask.to(rows.device)[:, None]
+
+    def _check_nan(self, name: str, rows: Tensor, destinations: Int[Tensor, "batch read"]) -> None:
+        """Refuse NaN between real tokens. It would count as masked."""
+        real = self.ends.mask.to(rows.device)
+        between = real.gather(1, destinations.to(rows.device))[..., None] & real[:, None]
+        bad = rows.isnan() & between
+        if bool(bad.any()):
+            prompt, row, source = bad.nonzero()[0].tolist()
+            raise ResidscopeError(
+                "not-finite",
+                f"`{name}` holds NaN for L{self.layer}H{self.head}, from {int(destinations[prompt, row])} to {source}: "
+                "the scores of this head cannot be attributed.",
+            )
 
     def _rows(self, name: str, destinations: Int[Tensor, "batch read"]) -> Tensor:
         import torch

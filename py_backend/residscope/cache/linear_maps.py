@@ -146,6 +146,9 @@ def _is_offloaded(layer: object) -> bool:
 def why_not_linear(module: object, view: CacheView, found: LinearMap, rows: Float[Tensor, "row input"]) -> str | None:
     """Return a sentence that says why a layer does not apply its map to these inputs. None if the layer applies it.
 
+    Inputs with NaN or infinity show nothing about the layer, so they are left out. Values that need them are refused
+    where they are computed.
+
     Args:
         module: The layer, or the bridge's component for it.
         view: The cache.
@@ -158,7 +161,11 @@ def why_not_linear(module: object, view: CacheView, found: LinearMap, rows: Floa
     if _is_offloaded(layer):
         return None
     # The largest inputs, which the layer may clip, and some others.
-    tested = torch.cat([sizes.topk(min(_ROWS // 2, len(rows))).indices, _spread(len(rows), sizes.device)])
+    largest = sizes.nan_to_num(nan=-1.0, posinf=-1.0).topk(min(_ROWS // 2, len(rows))).indices
+    tested = torch.cat([largest, _spread(len(rows), sizes.device)])
+    tested = tested[sizes[tested].isfinite()]
+    if not len(tested):
+        return None
     try:
         with _copy_of(layer) as copied:
             rows = rows[tested].to(_device(copied, view))

@@ -159,8 +159,10 @@ def _odd_final_norm(view: CacheView) -> list[str]:
     generator = torch.Generator(device="cpu").manual_seed(0)
     rows = torch.randn(64, width, generator=generator, device="cpu").to(view.like)
     if stream is not None and stream.shape[-1] == width:
-        flat = working(stream.detach()).reshape(-1, width)
-        rows = flat[:: max(1, len(flat) // 64)]
+        flat = stream.detach().reshape(-1, width)
+        some = working(flat[:: max(1, len(flat) // 64)])
+        finite = some[some.isfinite().all(-1)]  # NaN shows nothing about the norm
+        rows = finite if len(finite) else rows
     try:
         output = layer_output(module, view, rows)
     except ResidscopeError:  # for example a norm that needs further inputs

@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING
 
 from residscope.cache.padding_mask import Spans, mask_in_patterns, spans_of_mask, whole_prompt
 from residscope.cache.padding_notes import (
+    ATTENDED_TO_PADDING,
     contradiction_note,
     holes_note,
     only_padding_note,
@@ -132,6 +133,11 @@ def notes(view: CacheView) -> list[str]:
     """Return notes on what was assumed about padding, and a note if `tokens=` differs from the ids in the cache."""
     whole = view if view.part_of is None else view.part_of[0]
     return list(padding(view).notes) + [_OTHER_TOKENS] * whole.other_tokens
+
+
+def was_attended_to(view: CacheView) -> bool:
+    """Return whether the cached attention shows that the model was run without a mask over leading padding."""
+    return ATTENDED_TO_PADDING in padding(view).notes
 
 
 _OTHER_TOKENS = "`tokens=` differs from the token ids in this cache. `tokens=` was used."

@@ -79,7 +79,7 @@ def padding_notes(
             "tokens are real, pass `attention_mask=`."
         )
         if no_mask:
-            notes.append(_ATTENDED_TO_PADDING)
+            notes.append(ATTENDED_TO_PADDING)
     return notes
 
 
@@ -103,7 +103,7 @@ def contradiction_note(view: CacheView, spans: Spans, shown: ShownMask | None) -
     if shown is None or not shown.is_certain:
         return []
     if all(span == whole_prompt(view) for span in shown.spans):
-        return [_ATTENDED_TO_PADDING] if any(first for first, _ in spans) else []
+        return [ATTENDED_TO_PADDING] if any(first for first, _ in spans) else []
     affected = [at for at, span in enumerate(shown.spans) if span != spans[at]]
     if not affected:
         return []
@@ -117,7 +117,7 @@ def contradiction_note(view: CacheView, spans: Spans, shown: ShownMask | None) -
     ]
 
 
-_ATTENDED_TO_PADDING = (
+ATTENDED_TO_PADDING = (
     "The model was run without a mask over the leading padding, so the prompts attended to it: the values are those of "
     "this run, not of the prompts alone."
 )

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from residscope.cache.finite import check_finite
 from residscope.cache.head_reader import HeadReader, prompts_of, sampled
 from residscope.cache.padding import padding
 from residscope.cache.rotary import IN_CACHE, kinds, tables
 from residscope.cache.score_kinds import Kind, NormKind, Rule
 from residscope.cache.score_vectors import head_vectors, norm_module, tables_of
-from residscope.compute.precision import step_of
+from residscope.compute.precision import in_float64, step_of
 from residscope.errors import ResidscopeError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def find_rule(reader: HeadReader) -> Rule:
     memo = reader.view.memo
     known: tuple[Kind, ...] = memo.get("score rules") or ()
     trial = _Trial.of(reader)
+    trial.check_finite()
     best: Rule | None = None
     tried: set[Kind] = set()
     for kind in (*known, *_all(reader)):
@@ -107,6 +109,7 @@ class _Trial:
     sources: Int[Tensor, "batch source"]
     truth: Float[Tensor, "batch read source"]
     known: Bool[Tensor, "batch read source"]
+    is_real: Bool[Tensor, "batch source"]
     step: float
 
     @classmethod
@@ -125,7 +128,14 @@ class _Trial:
         at = (prompts, rows, sources[:, None].to(truth.device))
         kept = known[at] & (sources[:, None] >= 0).to(known.device)
         names = (reader.name("hook_q"), reader.name("hook_k"), reader.truth, reader.point.stream(reader.view))
-        return cls(some, destinations, sources.clamp(min=0), truth[at], kept, some.view.rounding_step(*names))
+        return cls(
+            some, destinations, sources.clamp(min=0), truth[at], kept, sources >= 0, some.view.rounding_step(*names)
+        )
+
+    def check_finite(self) -> None:
+        """Raise a `ResidscopeError` if queries or keys that are compared hold NaN or infinity."""
+        queries, keys = self.reader.raw("q", self.destinations), self.reader.raw("k", self.sources)
+        check_finite(self.reader.view, queries, keys.masked_fill(~self.is_real[..., None].to(keys.device), 0))
 
     def shows_what_is_before(self, cap: float) -> bool:
         """Whether enough scores are so far below a soft-cap that the scores before the cap can be found."""
@@ -202,8 +212,8 @@ class _Trial:
         a, p, t = (centred(x, known)[known] for x in (products, place, self.truth))
         if len(t) < 4:
             return None
-        system = torch.stack([a, p], 1).cpu().double()  # MPS has no float64
-        solution = torch.linalg.lstsq(system, t.cpu().double()[:, None]).solution[:, 0].tolist()
+        system = in_float64(torch.stack([a, p], 1))
+        solution = torch.linalg.lstsq(system, in_float64(t)[:, None]).solution[:, 0].tolist()
         scale, slope = float(solution[0]), float(solution[1])
         best: Rule | None = None
         for exact in (*_exact(self.reader, scale, self.step), scale):
@@ -245,8 +255,7 @@ def _scale(products: Tensor, truth: Tensor, known: Tensor, cap: float) -> float:
     """τ, by least squares over differences between sources. If each destination has one source, over the scores."""
     several = bool((known.sum(-1) > 1).any())
     a, b = (centred(x, known) if several else x.masked_fill(~known, 0) for x in (products, truth))
-    # The CPU computes these sums, because MPS has no float64.
-    scale = float((a * b).cpu().double().sum() / a.cpu().double().pow(2).sum().clamp(min=1e-30))
+    scale = float(in_float64(a * b).sum() / in_float64(a).pow(2).sum().clamp(min=1e-30))
     for _ in range(12 if cap else 0):  # Gauss-Newton through the soft-cap
         capped = (scale * products / cap).tanh()
         slope = centred(products * (1 - capped.pow(2)), known)
@@ -259,10 +268,11 @@ def _scale_before_cap(products: Tensor, truth: Tensor, known: Tensor, cap: float
 
     Near the cap, rounding of a score is amplified by 1 / (1 − (score / cap)²). Such scores have less or no weight.
     """
-    products, truth, known = (x.cpu() for x in (products, truth, known))  # MPS has no float64
-    capped = (truth.masked_fill(~known, 0).double() / cap).clamp(-1 + 1e-7, 1 - 1e-7)
+    made, truth = in_float64(products), in_float64(truth)
+    known = known.to(truth.device)
+    capped = (truth.masked_fill(~known, 0) / cap).clamp(-1 + 1e-7, 1 - 1e-7)
     weight = (1 - capped.pow(2)).pow(2).masked_fill(~known, 0)
-    before, made = cap * capped.atanh(), products.double()
+    before = cap * capped.atanh()
     return float((weight * made * before).sum() / (weight * made.pow(2)).sum().clamp(min=1e-30))
 
 

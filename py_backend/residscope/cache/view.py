@@ -18,7 +18,8 @@ from residscope.cache.given_arrays import checked_logits, checked_mask, checked_
 from residscope.cache.layout import Layout, holds_every_prompt, layout_of, split
 from residscope.cache.model_types import has_config, is_model
 from residscope.cache.stored_precision import stored_step, weights_step
-from residscope.cache.view_refusals import model_inside, no_blocks, not_cached
+from residscope.cache.view_refusals import model_inside, no_blocks, no_floats, not_cached
+from residscope.cache.weights import embedding_size
 from residscope.compute.memo import Memo, NoKeyError, key_of
 from residscope.compute.precision import step_of, working
 from residscope.errors import ResidscopeError
@@ -120,7 +121,7 @@ class CacheView:
         self._memo: Memo | None = None
         self.n_layers = self.cache_memo.once(("layers",), self._layers)
         self.n_heads = self.cache_memo.once(("heads",), self._widest)
-        self._tokens = tokens
+        self._tokens, self._tokens_are_checked = tokens, False
         self._mask = attention_mask
         self._padding_is_real = False
         self.part_of: tuple[CacheView, range] | None = None
@@ -283,7 +284,9 @@ class CacheView:
     def tokens(self) -> Int[Tensor, "batch pos"] | None:
         """The token ids: passed by the user, cached by a bridge, or recovered from `hook_embed`. Otherwise None."""
         if self._tokens is not None:
-            self._tokens = checked_tokens(self._tokens, self.batch, self.n_pos)
+            if not self._tokens_are_checked:
+                self._tokens = checked_tokens(self._tokens, self.batch, self.n_pos, embedding_size(self.model))
+                self._tokens_are_checked = True
             return self._tokens
         from residscope.cache.token_ids import recover_token_ids
 
@@ -362,10 +365,17 @@ class CacheView:
 
     @property
     def stream(self) -> Tensor:
-        """A floating-point activation. Its dtype and device count as those of the whole cache."""
+        """A floating-point activation. Its dtype and device count as those of the whole cache.
+
+        Raises:
+            ResidscopeError: If the cache holds none.
+        """
         name = self.first(f"blocks.{self.n_layers - 1}.hook_resid_post")
         floats = (t for t in self.activations.values() if t.is_floating_point() and t.ndim > 1)
-        return self.activations[name] if name else next(floats)
+        found = self.activations[name] if name else next(floats, None)
+        if found is None:
+            raise no_floats(next(iter(self.activations)))
+        return found
 
     @property
     def like(self) -> Tensor:

@@ -33,6 +33,15 @@ def no_blocks(model: Configured) -> str:
     return f"This {kind} has no `blocks`: Residscope supports models with a single stack of layers."
 
 
+def no_floats(held: str) -> ResidscopeError:
+    """Return the error for a cache without activations of floating-point numbers, which holds the activation `held`."""
+    return ResidscopeError(
+        "no-activations",
+        f"This cache holds no activations of floating-point numbers (it holds `{held}`). Cache at least one activation "
+        'of a layer, such as `names_filter=lambda name: name.endswith("hook_resid_post")`.',
+    )
+
+
 def not_cached(*names: str) -> ResidscopeError:
     """Return the error for activations that were not cached. The message proposes a `names_filter` for them."""
     endings: dict[str, list[str]] = {}

@@ -154,6 +154,18 @@ def weight_of(model: object, part: str, name: str) -> Tensor | None:
     return None
 
 
+def embedding_size(model: object) -> int | None:
+    """Return the number of tokens that the model embeds, which may differ from the tokenizer's. None if not known."""
+    declared = getattr(wrapped(getattr(model, "embed", None)), "num_embeddings", None)
+    if isinstance(declared, int):
+        return declared
+    W_E = weight_of(model, "embed", "W_E")
+    if W_E is not None and W_E.ndim == 2 and len(W_E):
+        return len(W_E)
+    declared = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    return declared if isinstance(declared, int) and declared > 0 else None
+
+
 def tensor_of(value: Any) -> Tensor | None:
     """Return the value as a detached tensor. None if it is not a tensor."""
     return value.detach() if hasattr(value, "detach") else None

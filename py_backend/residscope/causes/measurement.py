@@ -11,6 +11,7 @@ from residscope.attribution.targets import Targets
 from residscope.base.arrays import as_list
 from residscope.base.signed import signed
 from residscope.cache import positions
+from residscope.cache.finite import check_finite
 from residscope.cache.positions import Positions
 from residscope.cache.view import CacheView
 from residscope.causes import refusals
@@ -168,6 +169,8 @@ def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:
     gaps = [0.0 if value is None else float((value.to(before) - before).abs().max()) for value in compared]
     for number, gap in enumerate(gaps):
         if not gap <= tolerance:
+            if gap != gap:
+                check_finite(view, before, *compared)
             what = ("the cached value", "what the model itself computes")[number]
             if number == 0 and len(gaps) > 1 and gaps[1] <= tolerance:
                 raise refusals.changed_since(view, gap)

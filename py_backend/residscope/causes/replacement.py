@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from residscope.base.arrays import tensor_of
 from residscope.cache import positions
+from residscope.cache.given_arrays import checked_ids
 from residscope.cache.view import CacheView, is_cache
+from residscope.cache.weights import embedding_size
 from residscope.causes.hooks import has_user_hooks, hooks
 from residscope.causes.replay import Replay, whole_run
 from residscope.causes.sites import Source
@@ -168,9 +170,7 @@ def _other_run(replay: Replay, given: object, sites: Sequence[Source], argument:
             f"`{argument}=` has the shape {list(tokens.shape)}, but the cache holds {view.batch} prompts of "
             f"{view.n_pos} positions: give one prompt for each of them, or one for all.",
         )
-    size = int(getattr(view.cfg, "d_vocab", 0) or 0)
-    if bool((tokens < 0).any()) or (size and bool((tokens >= size).any())):
-        raise ResidscopeError(argument, f"`{argument}=` holds token ids outside the vocabulary (0 to {size - 1}).")
+    tokens = checked_ids(tokens, embedding_size(view.model), argument, argument)
     is_for_all = len(tokens) < view.batch
     tokens, mask = tokens.to(replay.tokens), replay.mask
     if mask is not None:  # the mask also fits other prompts that are padded at the same places

@@ -16,6 +16,26 @@ def step_of(kind: torch.dtype) -> float:
     return float(torch.finfo(kind).eps) if kind.is_floating_point else 0.0
 
 
+_WITHOUT_FLOAT64 = frozenset({"mps"})
+"""The types of devices that have no float64: Apple's GPUs (MPS)."""
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return the finest floating-point dtype of a device: float64, or float32 if the device has no float64."""
+    import torch
+
+    return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """Return `tensor` in float64, on its own device. If this device has no float64, return a copy on the CPU.
+
+    Not for large tensors, because the copy would take long: they stay on their device in its `widest` dtype.
+    """
+    tensor = tensor.cpu() if tensor.device.type in _WITHOUT_FLOAT64 else tensor
+    return tensor.double()
+
+
 def working(tensor: Tensor) -> Tensor:
     """Return `tensor` in the precision that is used for all sums: float64 if it is float64, otherwise float32."""
     import torch

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from residscope.attribution.result import Attribution
+from residscope.compute.precision import in_float64
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
 
@@ -149,7 +150,7 @@ class Spread:
             axis: The axis of prompts.
             without_nan: Whether NaN is left out: nothing was measured there. If not, a mean with NaN is NaN.
         """
-        exact = values.double()
+        exact = in_float64(values)
         left_out = exact.isnan() & without_nan
         mean = exact.nanmean(axis, keepdim=True) if without_nan else exact.mean(axis, keepdim=True)
         squares = (exact - mean).square().masked_fill(left_out, 0).sum(axis)

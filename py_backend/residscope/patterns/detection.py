@@ -32,18 +32,28 @@ def patterns(
     """
     import torch
 
-    tokens = view.tokens
-    if tokens is None and score != "previous":
-        raise ResidscopeError(
-            "no-tokens", "This score compares tokens, but the cache holds no token ids: pass `tokens=` [batch, pos]."
-        )
-    if tokens is None:
+    if score == "previous":
         tokens = torch.zeros(view.batch, view.n_pos, dtype=torch.long, device="cpu")
+    else:
+        tokens = compared_tokens(view)
     rows = tokens[list(prompts), span.start : span.stop].cpu()
     detect = _pattern_function(score)
     with torch.device("cpu"):  # because `rows` is on the CPU, but the user may have set another default device
         cells = torch.stack([detect(row[None]) for row in rows])
     return cells.to(view.like)
+
+
+def compared_tokens(view: CacheView) -> Int[Tensor, "batch pos"]:
+    """Return the token ids.
+
+    Raises:
+        ResidscopeError: If they are not known.
+    """
+    if view.tokens is None:
+        raise ResidscopeError(
+            "no-tokens", "This score compares tokens, but the cache holds no token ids: pass `tokens=` [batch, pos]."
+        )
+    return view.tokens
 
 
 def _pattern_function(score: Score) -> Callable[[Tensor], Tensor]:

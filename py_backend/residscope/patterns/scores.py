@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from residscope.attribution.head_inputs import whole_pattern
 from residscope.base.packages import pandas
+from residscope.base.prompts import named_prompts
 from residscope.cache import padding, positions
 from residscope.cache.component_names import name
 from residscope.cache.structure_notes import named_layers
@@ -135,11 +136,12 @@ def scores(
         cache: An `ActivationCache`.
         score: `"previous"`: the share of attention that goes to the token before. `"duplicate"`: to earlier occurrences
             of the same token. `"induction"`: to the tokens after such occurrences. `"first"`: to the prompt's first
-            token. These four are 0 to 1. `"entropy"`: entropy of the attention in bits. `"copying"`: from the OV
-            circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are in
-            `docs/scores.md`.
-        prompt: The prompt, or None for the mean of the prompts' scores. `"first"` and `"entropy"` leave out prompts of
-            one token.
+            token. These four are 0 to 1. `"entropy"`: entropy of the attention to real tokens in bits. `"copying"`:
+            from the OV circuit's eigenvalues (−1 to 1), which do not depend on a prompt. Definitions and sources are
+            in `docs/scores.md`.
+        prompt: The prompt, or None for the mean of the prompts' scores. A prompt with nothing to score is left out,
+            with a note: a prompt of one token, and for `"duplicate"` and `"induction"` one in which no token is
+            repeated.
         tokens: Token ids, if the cache does not hold them.
         attention_mask: 1 for each real token, 0 for padding, `[batch, pos]`. By default padding is detected (see
             `docs/padding.md`).
@@ -147,7 +149,7 @@ def scores(
 
     Returns:
         The scores. `.values` is `[layer, head]`. A value is NaN if its layer has no attention heads, or if the score
-        cannot be determined. Padding is ignored.
+        cannot be determined (a head attends to no real token). Padding is ignored.
 
     Raises:
         ResidscopeError: If there is no such score, or if the score cannot be determined for any head. The message says
@@ -176,20 +178,24 @@ def score_heads(view: CacheView, score: Score, prompt: int | None) -> Scores:
         values, notes = copying.copying(view)
         notes = weights_changed(view) + notes
         return Scores(values, labels, score, MEANINGS[score], -1.0, 1.0, prompt, notes, view.model_name)
-    spans = _spans(view, score)
-    if prompt is not None:
-        spans = {at: span for at, span in spans.items() if at == prompt}
     without = _without_attention(view)
+    every = _spans(view, score)
+    wanted = range(view.batch) if prompt is None else [prompt]
+    spans = {at: every[at] for at in wanted if at in every}
     if not spans:
-        raise ResidscopeError(
-            "too-short", "In a prompt of one token, attention can only go to that token: there is no score."
-        )
-    values = _by_prompt(view, score, spans, without).mean(0)
-    notes = cache_changed(view)
+        raise _nothing_to_score(view, score, prompt)
+    values = _by_prompt(view, score, spans, every, without).mean(0)
+    notes = cache_changed(view) + _left_out(score, [at for at in wanted if at not in spans])
     notes += [f"No attention was found in {named_layers(without)}."] if without else []
     high = math.log2(max(map(len, spans.values()))) if score == "entropy" else 1.0
-    notes += padding.notes(view)
+    notes += padding.notes(view) + [_OF_REAL_TOKENS] * (score == "entropy" and padding.was_attended_to(view))
     return Scores(values, labels, score, MEANINGS[score], 0.0, high, prompt, notes, view.model_name)
+
+
+_OF_REAL_TOKENS = (
+    "The entropy is that of the attention to real tokens: attention to padding is left out, and the rest is divided by "
+    "its sum."
+)
 
 
 def _without_attention(view: CacheView) -> list[int]:
@@ -201,18 +207,51 @@ def _without_attention(view: CacheView) -> list[int]:
 
 
 def _spans(view: CacheView, score: Score) -> dict[int, range]:
-    """The real positions of each prompt that is long enough for the score."""
+    """The real positions of each prompt that has something to score."""
     ends = zip(positions.first(view), positions.last(view), strict=True)
     spans = {at: range(first, last + 1) for at, (first, last) in enumerate(ends)}
-    # A prompt's first destination can only attend to itself, so these two scores need a second one.
-    return {at: span for at, span in spans.items() if len(span) > 1 or score not in ("first", "entropy")}
+    if score in _COMPARING:
+        rows: list[list[int]] = detection.compared_tokens(view).tolist()
+        return {at: span for at, span in spans.items() if len({*rows[at][span.start : span.stop]}) < len(span)}
+    # A prompt's first destination can only attend to itself, so the other scores need a second one.
+    return {at: span for at, span in spans.items() if len(span) > 1}
+
+
+_COMPARING = ("duplicate", "induction")
+"""These scores look at destinations whose token occurred before."""
+
+
+def _nothing_to_score(view: CacheView, score: Score, prompt: int | None) -> ResidscopeError:
+    """The error that says why there is no score."""
+    if score in _COMPARING:
+        which = "any prompt" if prompt is None and view.batch > 1 else f"prompt {prompt or 0}"
+        return ResidscopeError(
+            "no-repeats",
+            f"No token is repeated in {which}, so there is no earlier occurrence that a head could attend to: there is "
+            "no score.",
+        )
+    return ResidscopeError(
+        "too-short", "In a prompt of one token, attention can only go to that token: there is no score."
+    )
+
+
+def _left_out(score: Score, prompts: Sequence[int]) -> list[str]:
+    """A note on the prompts that are not in the mean."""
+    if not prompts:
+        return []
+    which = named_prompts(prompts)
+    is_one = len(prompts) == 1
+    why = "no token is repeated there" if score in _COMPARING else f"{'it has' if is_one else 'they have'} one token"
+    return [f"{which[0].upper()}{which[1:]} {'is' if is_one else 'are'} left out of the mean, because {why}."]
 
 
 def _by_prompt(
-    view: CacheView, score: Score, spans: dict[int, range], without: list[int]
+    view: CacheView, score: Score, spans: dict[int, range], every: dict[int, range], without: list[int]
 ) -> Float[Tensor, "prompt layer head"]:
-    """The prompts' scores. If patterns are small, the scores of all prompts are computed at once and memoised."""
-    every = _spans(view, score)
+    """The scores of the prompts in `spans`.
+
+    If patterns are small, the scores of `every` prompt that has one are computed at once and memoised.
+    """
     if view.batch * view.n_heads * view.n_pos**2 <= _BLOCK:
         with suppress(ResidscopeError, NoKeyError):  # another prompt is unreadable, or `tokens=` has no key
             tokens = key_of(view.tokens if view.given_tokens else None)
@@ -241,29 +280,35 @@ def _compute_by_prompt(
                 report_progress(layer, view.n_layers)
                 patterns = _patterns_of(whole_pattern(view, layer), prompts)
                 real = patterns[..., span.start : span.stop, span.start : span.stop]
-                scores = _of_layer(real, measure)
-                if not bool(scores.isfinite().all()):
+                numerator, denominator = _of_layer(real, measure)
+                if not bool((numerator.isfinite() & denominator.isfinite()).all()):
                     raise ResidscopeError("not-finite", f"The attention in layer {layer} holds NaN or infinity.")
+                scores = numerator / denominator  # NaN for a head that attends to no real token
                 values[[place[prompt] for prompt in prompts], layer, : scores.shape[1]] = scores.to(values)
     return values
 
 
-def _of_layer(patterns: Float[Tensor, "prompt head pos pos"], measure: Measure) -> Float[Tensor, "prompt head"]:
-    """A layer's scores. Few heads and destinations are used at a time, so that no whole pattern is copied."""
+def _of_layer(
+    patterns: Float[Tensor, "prompt head pos pos"], measure: Measure
+) -> tuple[Float[Tensor, "prompt head"], Float[Tensor, "prompt head"]]:
+    """The numerators and denominators of a layer's scores.
+
+    Few heads and destinations are used at a time, so that no whole pattern is copied.
+    """
     import torch
 
     prompts, heads, _, sources = patterns.shape
     destinations = range(patterns.shape[2])
-    scores: list[Tensor] = []
+    sums: list[Tensor] = []
     for some in blocks(range(heads), _BLOCK // (prompts * len(destinations) * sources)):
         own = patterns[:, some[0] : some[-1] + 1]
         quotients = [
             measure(own[:, :, rows[0] : rows[-1] + 1], slice(rows[0], rows[-1] + 1))
             for rows in blocks(destinations, _BLOCK // (prompts * len(some) * sources))
         ]
-        numerator, denominator = (torch.stack(column).sum(0) for column in zip(*quotients, strict=True))
-        scores.append(numerator / denominator)
-    return torch.cat(scores, dim=1)
+        sums.append(torch.stack([torch.stack(column).sum(0) for column in zip(*quotients, strict=True)]))
+    numerator, denominator = torch.cat(sums, dim=-1)
+    return numerator, denominator
 
 
 def _patterns_of(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
@@ -310,10 +355,17 @@ def _first(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 
 
 def _entropy(pattern: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """The entropy in bits. Attention to a learned sink, which is not a source, is left out."""
+    """The entropy of the attention to real tokens, in bits.
+
+    A destination may also attend to padding, or to a learned sink, which is not a source. So its attention to real
+    tokens is divided by its sum. A destination that attends to no real token is left out.
+    """
     later = working(_later(pattern, rows))
+    whole = later.sum(-1, keepdim=True)
+    attends = whole != 0  # true for NaN, which is refused later
+    share = later / whole.where(attends, 1)
     # 1e-30, not the smallest float32: some devices treat the smallest float32 as 0, whose logarithm is infinite.
-    return -(later * later.clamp(min=1e-30).log2()).sum((-1, -2)), _count(later)
+    return -(share * share.clamp(min=1e-30).log2()).sum((-1, -2)), attends.sum((-1, -2)).to(later)
 
 
 def _later(pattern: Tensor, rows: slice) -> Tensor:

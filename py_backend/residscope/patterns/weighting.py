@@ -33,7 +33,7 @@ from residscope.cache.structure_notes import unsplit_heads
 from residscope.cache.view import CacheView
 from residscope.compute.batching import blocks
 from residscope.compute.memo import size_of
-from residscope.compute.precision import working
+from residscope.compute.precision import widest, working
 from residscope.compute.torch_context import on_one_thread
 from residscope.errors import ResidscopeError
 from residscope.patterns.downsampling import Part, down_sampled
@@ -357,10 +357,8 @@ class Lengths:
         return W @ W.transpose(-1, -2)
 
     def _exact(self, x: Tensor) -> Tensor:
-        """`x` in float64, because squares are summed, and float32 would lose small lengths. MPS has no float64."""
-        import torch
-
-        return x if x.device.type == "mps" else x.to(torch.float64)
+        """`x` in float64 (if its device has it), because squares are summed: float32 would lose small lengths."""
+        return x.to(widest(x.device))
 
     def _length(self, x: Tensor, gram: Tensor) -> Float[Tensor, "batch head pos"]:
         return ((x @ gram) * x).sum(-1).clamp(min=0).sqrt().to(self.inputs.v.dtype)

@@ -123,7 +123,8 @@ class SteppedRun(Generic[R]):
             if not self.is_same():
                 raise ResidscopeError("run-changed", _CHANGED)
             model = self.model()
-            device = next(iter(model.parameters())).device if hasattr(model, "parameters") else "cpu"
+            tensors = iter(model.parameters()) if hasattr(model, "parameters") else iter(())
+            device = next((tensor.device for tensor in tensors), "cpu")
             with listening(_Listener(self)):
                 keeping_user_state(model, device, self._work)
         except WorkCancelledError:
