@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -563,6 +564,28 @@ def test_a_resumed_process_that_leaves_out_all_its_items_reports_them(pairs, two
         many(items)
     whole = two(items, on_error="skip", resume=stopped.value.partial)  # only the second process has bad items
     assert (whole.items, list(whole.skipped)) == ([0, 2, 2, 2], [1, 3])
+
+
+def test_an_error_in_one_of_several_processes_keeps_nothing_in_memory(monkeypatch):
+    from residscope.many.processes import Processes
+
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda outcomes: outcomes)
+    kept = torch.zeros(1)
+    alive = weakref.ref(kept)
+
+    def work(given=kept):
+        raise ResidscopeError("mine", f"{given}")
+
+    del kept
+    gc.collect()
+    gc.disable()  # the error must not be in a reference cycle with the frames of its traceback
+    try:
+        with suppress(ResidscopeError):
+            Processes(SimpleNamespace(num_processes=2, process_index=0)).together(work)
+        del work
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_two_processes(model, tmp_path):

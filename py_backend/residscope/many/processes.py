@@ -65,8 +65,11 @@ class Processes:
         except Exception as error:
             failure, outcome = error, (None, f"{type(error).__name__}: {error}")
         outcomes: list[tuple[Any, str]] = gather_object([outcome])
-        if failure is not None:
-            raise failure
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # the traceback holds this frame
         for rank, (_, message) in enumerate(outcomes):
             if message:
                 raise ResidscopeError("process", f"Process {rank} of {self.count} failed. {message}")

@@ -18,7 +18,7 @@ from residscope.causes.replacement import Replacement, of_other_cache, replaceme
 from residscope.causes.replay import Replay, replay
 from residscope.causes.stepped import Measured, steps
 from residscope.causes.without import as_cache, changed_run
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, copied
 from residscope.serving import turns
 from residscope.serving.measuring import Measuring, Pace, SteppedRun
 from residscope.serving.second_run import check_by_index
@@ -162,7 +162,7 @@ class RunRequests:
         self._take_turn(run, gives_turns)
         run.settle()
         if run.error is not None:
-            raise run.error
+            raise copied(run.error)
         if run.state == "stopped":
             raise ResidscopeError("stopped", _INTERRUPTED)
         found: WhatIf = run.result
@@ -266,7 +266,7 @@ class RunRequests:
             if tells:
                 run.settle()
             if run.error is not None:
-                raise run.error
+                raise copied(run.error)
         found: Measured = Measured() if run is None else run.result
         sign = 1 if ask.replaced_by == "other" else -1  # -1: what a component adds is minus the effect of replacing it
         grids = (found.grid(values, prompt) for values in (found.total, found.direct, found.estimate))

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from residscope.causes.user_state import keeping_user_state
 from residscope.compute.progress import WorkCancelledError, listening
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, copied
 from residscope.serving import turns
 
 R = TypeVar("R")
@@ -132,7 +132,7 @@ class SteppedRun(Generic[R]):
             self._end("stopped")
             raise
         except ResidscopeError as error:
-            self.error = error
+            self.error = copied(error)
             self._end("failed")
         except BaseException as error:  # in a hook of the user, for example
             self.error = ResidscopeError("run", f"The run of the model failed: {type(error).__name__}: {error}")
