@@ -85,6 +85,39 @@ def test_no_request_keeps_a_deleted_cache_in_memory(
         gc.enable()
 
 
+MEASURED = [
+    {"kind": "effects", "target": recorded.TARGET, "prompt": 0, "replaced_by": "other", "against": {"cache": "other"}},
+    {"kind": "without", "against": {"without": ["L1H0"]}},
+]
+
+
+@pytest.mark.parametrize("deleted", ["cache", "other", "dictionary"])
+@pytest.mark.parametrize("ask", MEASURED, ids=lambda ask: ask["kind"])
+def test_no_unfinished_measurement_keeps_a_deleted_cache_in_memory(
+    ask: dict[str, Any], deleted: str, monkeypatch: pytest.MonkeyPatch
+):
+    model, run = recorded.run()
+    held = {name: one.clone() for name, one in run.cache_dict.items()}
+    variables: dict[str, Any] = {"cache": run, "other": run, deleted: ActivationCache(held, model)}
+    alive = [weakref.ref(tensor) for tensor in held.values()]
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: SimpleNamespace(user_ns=variables))
+    monkeypatch.setattr(measuring, "TURN", 0)
+    shown = held if deleted == "dictionary" else variables["cache"]
+    service = Service(shown, model=model, keeps_alive=deleted == "dictionary")
+    gc.collect()
+    gc.disable()
+    try:
+        with turns.granted():
+            answer, _ = service.answer({"id": "1", "ask": ask})
+        assert answer["reply"]["state"] == "waiting"
+        if deleted == "dictionary":  # allows no weak references: its panel must be closed, or no longer be shown
+            service.stop_keeping_alive()
+        del shown, held, variables[deleted]
+        assert not any(reference() is not None for reference in alive)
+    finally:
+        gc.enable()
+
+
 def test_there_is_a_message_of_each_kind(kept: list[dict[str, Any]]):
     def tags(union: Any) -> set[str]:
         return {kind.__struct_config__.tag for kind in get_args(union)}

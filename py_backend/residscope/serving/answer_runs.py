@@ -86,7 +86,7 @@ class RunRequests:
         cache: Callable[[], Any],
     ) -> None:
         self._opened, self._targets, self._state, self._alone = opened, targets, state, alone
-        self._cache, self.measuring = cache, Measuring(id(cache()))
+        self._cache, self.measuring = cache, Measuring()
 
     def effects(self, ask: MeasureEffects, *, gives_turns: bool) -> tuple[EffectsReply, Buffers]:
         """Answer with the effects that are known so far. Take a turn (see `turns`), unless the view gives turns."""
@@ -220,7 +220,11 @@ class RunRequests:
         def is_same() -> bool:
             return self._conditions(padding, against) == at
 
-        return SteppedRun(result, lambda: self._opened(padding).model, make, self._alone, is_same)
+        run = SteppedRun(result, lambda: self._opened(padding).model, make, self._alone, is_same)
+        run.needs(self._cache())
+        if against is not None and against.cache is not None:
+            run.needs(named(against.cache))
+        return run
 
     def _take_turn(self, run: SteppedRun[Any] | None, gives_turns: bool) -> None:
         if run is not None and run.state == "waiting" and not gives_turns and turns.is_granted():

@@ -123,6 +123,11 @@ class Service(Handlers):
         except NoKeyError:
             return None
 
+    def stop_keeping_alive(self) -> None:
+        """Stop keeping the cache alive. Runs that are not finished release its tensors."""
+        self.hold.stop_keeping_alive()
+        self._runs.measuring.pause()
+
     def release(self) -> None:
         """Release the cache and everything that belongs to it."""
         super().release()
