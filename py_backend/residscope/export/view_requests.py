@@ -188,7 +188,7 @@ class Views:
         return [MapSegments(*parse(head), *about) for head in heads]
 
     def segment_heads(self) -> Requests:
-        """Return the request of the heads by which the last segment reads the one before it."""
+        """Return the request of the heads through which the last segment reads the one before it."""
         shown = self.shown
         if shown.segments is None or not self.segments(shown.prompt):
             return []

@@ -104,8 +104,8 @@ def feature_tokens(
         one = "show one prompt, or " if prompts > 1 and view.n_pos <= MOST_POSITIONS else ""
         raise ResidscopeError(
             "too-large",
-            f"{asked} are too many to encode for one picture (at most {MOST_POSITIONS:,} positions): {one}use the SAE's "
-            "`encode` in Python.",
+            f"{asked} are too many to encode for one picture (at most {MOST_POSITIONS:,} positions): {one}use the "
+            "SAE's `encode` in Python.",
         )
     dictionary = Dictionary.of(view, given)
     count = len(dictionary.decoder)

@@ -1,4 +1,4 @@
-// The heads by which one segment reads another one most. A click pins a head.
+// The heads through which one segment reads another most. A click pins a head.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
@@ -28,7 +28,7 @@ export function mountSegmentHeads(
     const name = (at: number): string => segmentName(segments[at] ?? ({ name: "", start: 0, end: 0 } as SegmentLabel));
     const who =
       reply.destination === null ? html`all later positions read` : html`<b>${name(reply.destination)}</b> reads`;
-    render(html`Of ${reply.count} heads, those by which ${who} <b>${name(reply.source)}</b> most`, title);
+    render(html`Of ${reply.count} heads, those through which ${who} <b>${name(reply.source)}</b> most`, title);
     const most = limitOf(values);
     const pinned = store.heads.value;
     const theme = store.theme.value;
