@@ -15,3 +15,12 @@ class ResidscopeError(ValueError):
         super().__init__(message)
         self.code = code
         self.names = names
+
+
+def copied(error: ResidscopeError) -> ResidscopeError:
+    """Return an equal error without a traceback. An error is only kept, and raised later, as such a copy.
+
+    The frames of a traceback hold tensors. They also hold the variable from which an error is raised, so that only
+    the garbage collector would free both.
+    """
+    return ResidscopeError(error.code, str(error), error.names)

@@ -5,8 +5,10 @@ Missing weights are refused.
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from contextlib import suppress
 
 import numpy as np
@@ -193,6 +195,32 @@ def test_a_nonlinear_or_random_layer_is_refused_and_nothing_is_changed(monkeypat
         assert torch.equal(before, torch.get_rng_state())
         assert residscope.attention(cache, "1.1").values.isfinite().all()
     assert not heard
+
+
+class Failing(Squared):
+    """A layer that accepts no test vectors."""
+
+    def forward(self, x):
+        if x.shape[-2] != TOKENS.shape[1]:
+            raise RuntimeError("wrong shape")
+        return super().forward(x)
+
+
+def test_a_layer_that_is_refused_keeps_no_cache_in_memory(monkeypatch):
+    monkeypatch.setitem(KINDS, "failing", Failing.of)
+    model = _pair("failing", "o_proj")[0]
+    cache = model.run_with_cache(TOKENS)[1]
+    alive = [weakref.ref(tensor) for tensor in cache.cache_dict.values()]
+    gc.collect()
+    gc.disable()  # the error must not be in a reference cycle with the frames of its traceback
+    try:
+        with suppress(ResidscopeError):
+            residscope.attention(cache, "1.1", weighting="value")
+            pytest.fail("the layer was read")
+        del cache
+        assert not any(reference() is not None for reference in alive)
+    finally:
+        gc.enable()
 
 
 class Watched(Scaled):

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+import weakref
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -199,6 +200,28 @@ def test_after_a_thousand_runs_a_hundred_of_them_ended_early_nothing_is_left():
     assert abs(left[0] - held[0]) < MEGABYTES * 1e6, [(b - a) / 1e6 for a, b in zip(held, left, strict=True)]
     with torch.no_grad():
         assert torch.equal(model(tokens), logits)
+
+
+def test_an_interrupt_that_waited_keeps_nothing_in_memory():
+    waiting, kept = [KeyboardInterrupt()], torch.zeros(1)
+    alive = weakref.ref(kept)
+
+    def work(given=kept):
+        if waiting:
+            raise waiting.pop()
+        return given
+
+    del kept
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(KeyboardInterrupt):
+            own_hooks.surely(work)
+            pytest.fail("the interrupt was lost")
+        del work
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_hooks_are_removed_even_after_an_interrupt_just_before_their_removal(monkeypatch):

@@ -14,6 +14,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope.export.snapshot import snapshot
 from residscope.export.view_requests import Views
+from residscope.serving import answer_features
 from residscope.serving.service import Service
 from residscope.session.saes import named
 from residscope.wire.protocol import (
@@ -114,6 +115,21 @@ def test_a_feature_has_its_activation_at_each_token_and_none_at_padding(run):
     np.testing.assert_allclose(mean[:5], encoded[:, :5, feature].mean(0).numpy(), atol=1e-6)
     assert mean[5] == pytest.approx(float(encoded[[0, 2], 5, feature].mean()), abs=1e-6)
     assert np.isnan(mean[6])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "most", "said"),
+    [
+        (None, 20, r"^3 prompts of 7 positions are too many .*\(at most 20 positions\): show one prompt, or use"),
+        (None, 6, r"^3 prompts of 7 positions are too many .*\(at most 6 positions\): use"),
+        (1, 6, r"^7 positions are too many .*\(at most 6 positions\): use"),
+    ],
+)
+def test_a_refusal_counts_the_prompts_that_were_requested(run, prompt, most, said, monkeypatch):
+    monkeypatch.setattr(answer_features, "MOST_POSITIONS", most)
+    service, _ = served(run, made())
+    with pytest.raises(ResidscopeError, match=said):
+        service.reply(ReadFeatureTokens(3, prompt))
 
 
 def test_the_input_of_a_feature_is_a_target(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,8 +13,10 @@ from transformer_lens.model_bridge import TransformerBridge
 import residscope
 from residscope.patterns import weighting as weightings
 from residscope.patterns.downsampling import MAX_SENT, Part, down_sampled
+from residscope.serving.answer_views import packed_map
 from residscope.serving.service import Service
 from residscope.terms import Span
+from residscope.wire.envelope import int8
 from residscope.wire.protocol import AttentionReply, BlendAttention, ReadAttention, ReadThumbnails
 from tests.support import tiny
 
@@ -47,6 +50,22 @@ def test_each_value_is_the_peak_or_mean_of_its_block(shape, step, pool):
     for given in (values, values.abs(), -values.abs()):
         small = down_sampled(given[None], step, pool)[0]
         torch.testing.assert_close(small.double(), brute(given, step, pool), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+@pytest.mark.parametrize("what", WEIGHTINGS)
+@pytest.mark.parametrize("size", [4, 200])
+def test_a_cell_without_a_finite_value_leaves_the_other_cells_of_a_map(size, what, odd):
+    values = torch.rand(size, size, generator=torch.Generator().manual_seed(3)).tril() * (1 if what == "pattern" else 9)
+    values[3, 1] = odd
+    part, buffer = packed_map(what, values)
+    assert np.isfinite(part.scale)
+    sent = np.frombuffer(buffer, np.float32 if part.wide else np.float16).astype(np.float32) * part.scale
+    expected = values[torch.ones_like(values, dtype=torch.bool).tril()].numpy()
+    np.testing.assert_allclose(sent, expected, atol=2e-3 * 9)
+    limit, cells = int8(values)
+    assert not np.isfinite(limit)
+    assert not cells.any()
 
 
 def test_no_more_values_are_sent_than_a_picture_has_and_a_line_is_sent_whole():

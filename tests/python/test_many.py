@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -673,6 +674,28 @@ def test_if_the_joined_results_cannot_be_saved_all_processes_have_them(pairs, at
     assert isinstance(second, ResidscopeError)
     for error in (first, second):
         close(error.partial.values, many(pairs[:4]).values)
+
+
+def test_an_error_in_one_of_several_processes_keeps_nothing_in_memory(monkeypatch):
+    from residscope.many.processes import Processes
+
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda outcomes: outcomes)
+    kept = torch.zeros(1)
+    alive = weakref.ref(kept)
+
+    def work(given=kept):
+        raise ResidscopeError("mine", f"{given}")
+
+    del kept
+    gc.collect()
+    gc.disable()  # the error must not be in a reference cycle with the frames of its traceback
+    try:
+        with suppress(ResidscopeError):
+            Processes(SimpleNamespace(num_processes=2, process_index=0)).together(work)
+        del work
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_two_processes(model, tmp_path):

@@ -103,7 +103,7 @@ def test_arguments_given_with_a_cache_are_released_when_the_panel_no_longer_keep
     kept = None if given == "plain" else cache
     if given == "model":
         cache.model = None
-    panel._service.hold.stop_keeping_alive()
+    panel._service.stop_keeping_alive()
     del model, logits, cache, held
     assert let_go(alive) is True
     answer, _ = panel._service.answer({"id": "1", "ask": {"kind": "suggest"}})

@@ -5,6 +5,9 @@ Expected: the model's own hooked runs, finite differences, autograd, and values 
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import suppress
 from functools import partial
 
 import numpy
@@ -354,6 +357,23 @@ def test_inputs_that_cannot_be_recomputed_are_refused_in_a_sentence(booted):
         assert any("There are no effects of L1H0, L1H1, L1H2, … (4 heads)" in note for note in found.notes)
     finally:
         model.reset_hooks()
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+def test_refused_heads_keep_no_cache_in_memory(booted, part):
+    model, _, _, cache = booted("gpt2")
+    held = {name: tensor.clone() for name, tensor in cache.cache_dict.items()}
+    held["blocks.1.attn.hook_pattern"] = _edited(held["blocks.1.attn.hook_pattern"], None)
+    alive = [weakref.ref(tensor) for tensor in held.values()]
+    gc.collect()
+    gc.disable()  # an error that is kept must not be in a reference cycle with the frames of its traceback
+    try:
+        with suppress(ResidscopeError):
+            residscope.estimate(ActivationCache(held, model), cache, ANSWERS, at=part)
+        del held
+        assert not any(reference() is not None for reference in alive)
+    finally:
+        gc.enable()
 
 
 def test_an_unchanged_source_has_no_effect_at_all(booted):

@@ -128,6 +128,21 @@ def test_where_one_prompt_has_no_next_token_the_mean_has_no_rank(most, monkeypat
     assert pair.rank[0].tolist() == [int(ranks[1, 2] - ranks[0, 2]), 0]
 
 
+def test_texts_say_where_no_token_follows():
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    for lens in (
+        residscope.token_lens(cache, targets.next_token(), prompt=0),
+        residscope.token_lens(cache, targets.next_token()),
+        residscope.compare_token_lens(cache, answers=targets.next_token(), prompt=0, with_prompt=1),
+    ):
+        *others, last = lens.to_plotly().data[0].hovertext[-1]
+        assert all("no token follows" not in text for text in others)
+        for text in (repr(lens), last):
+            assert "no token follows" in text
+            assert "nan" not in text
+            assert "rank 0" not in text
+
+
 def test_the_likeliest_of_several_answers_counts_and_a_direction_has_no_answer():
     _, logits, cache = tiny.run(tiny.boot("llama"))
     result = residscope.token_lens(cache, ({5, 40, 33}, 7), prompt=0, points="final_post")

@@ -13,6 +13,7 @@ import residscope
 from residscope import ResidscopeError
 from residscope import targets as T  # noqa: N812
 from residscope.export.snapshot import snapshot
+from residscope.export.view_requests import PAIRED
 from residscope.serving.service import Service
 from residscope.wire.protocol import Attribute, Shown, Step, WriteCode
 from tests.support import tiny
@@ -328,6 +329,11 @@ def test_the_code_of_each_step_gives_what_is_shown(cache, service, name):
         assert namespace["figure"].to_json()
         if shown.why == "pairs" and "residscope.pairs" in code:
             assert namespace["values"].sum() == pytest.approx(float(namespace["attribution"].measured[0]), abs=1e-5)
+            target = msgspec.to_builtins(shown.target)
+            reply, _ = answered(service, "pairs", target=target, prompt=shown.prompt, k=PAIRED)
+            layout = namespace["figure"].layout
+            for side, axis in (("query", layout.yaxis), ("key", layout.xaxis)):
+                assert list(axis.ticktext) == labels_of({"components": reply[side]})
             continue
         sides = [target]
         if "side=" in code:

@@ -116,7 +116,7 @@ class Pairs:
 
         Args:
             prompt: The prompt. None: the mean over prompts.
-            k: The number of components of each side, chosen by the largest absolute value in their row or column.
+            k: The number of components of each side: those whose contributions to the score are farthest from 0.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -139,3 +139,12 @@ class Pairs:
             f"unexplained {float(self.unexplained.mean()):+.1e}; {pairs}"
             f"{''.join(f'; note: {note}' for note in self.notes)})"
         )
+
+
+def strongest(values: Float[Tensor, "query key"], k: int) -> tuple[list[int], list[int]]:
+    """Return the k rows and the k columns of a map that are shown: those whose sums are farthest from 0.
+
+    The sum over a row or a column is what the component contributes on its side.
+    """
+    rows, columns = (values.sum(axis).abs().topk(min(k, values.shape[1 - axis])).indices.tolist() for axis in (1, 0))
+    return rows, columns

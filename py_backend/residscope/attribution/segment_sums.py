@@ -121,33 +121,31 @@ class SegmentAttribution:
         )
 
 
-class Rows(Protocol):
+class _Rows(Protocol):
     """The fields of an `Attribution` that are read here. A protocol, because `result` imports this module."""
 
-    # D102: the properties are explained where they are implemented.
-
     @property
-    def values(self) -> Tensor: ...  # noqa: D102
+    def values(self) -> Tensor: ...
     @property
-    def measured(self) -> Tensor: ...  # noqa: D102
+    def measured(self) -> Tensor: ...
     @property
-    def constant(self) -> Tensor: ...  # noqa: D102
+    def constant(self) -> Tensor: ...
     @property
-    def unexplained(self) -> Tensor: ...  # noqa: D102
+    def unexplained(self) -> Tensor: ...
     @property
-    def axes(self) -> tuple[str, ...]: ...  # noqa: D102
+    def axes(self) -> tuple[str, ...]: ...
     @property
-    def by(self) -> By: ...  # noqa: D102
+    def by(self) -> By: ...
     @property
-    def tolerance(self) -> float: ...  # noqa: D102
+    def tolerance(self) -> float: ...
     @property
-    def heads(self) -> list[str]: ...  # noqa: D102
+    def heads(self) -> list[str]: ...
     @property
-    def notes(self) -> list[str]: ...  # noqa: D102
+    def notes(self) -> list[str]: ...
 
 
 def rolled_up(
-    rows: Rows, labels: list[str], segments: Segments | Sequence[Segments], reduce: Reduce
+    rows: _Rows, labels: list[str], segments: Segments | Sequence[Segments], reduce: Reduce
 ) -> SegmentAttribution:
     """Return an attribution with its sources or positions rolled up into segments.
 
@@ -231,7 +229,7 @@ def check_shape(segments: Segments, positions: int, prompts: int) -> None:
         )
 
 
-def _one(rows: Rows, segments: Segments, reduce: Reduce) -> dict[str, Tensor]:
+def _one(rows: _Rows, segments: Segments, reduce: Reduce) -> dict[str, Tensor]:
     """The rolled-up tensors of one prompt, without the axis `batch`."""
     at = rows.axes.index("batch")
     axes = [axis for axis in rows.axes if axis != "batch"]

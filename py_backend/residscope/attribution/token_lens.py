@@ -6,6 +6,7 @@ made exact for norms that are not folded, and with the model's logit scale and s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["TokenLens", "read_lens", "token_lens"]
+
+NO_TOKEN = "no token follows"
+"""Takes the place of the answer's probability where it is NaN."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +107,9 @@ class TokenLens:
         last = self.tokens[-1][-1][0], float(self.probabilities[-1, -1, 0])
         answer = ""
         if self.answer_probability is not None and self.rank is not None:
-            answer = f", the answer {float(self.answer_probability[-1, -1]):.3f} (rank {int(self.rank[-1, -1])})"
+            probability = float(self.answer_probability[-1, -1])
+            known = f"the answer {probability:.3f} (rank {int(self.rank[-1, -1])})"
+            answer = f", {NO_TOKEN if math.isnan(probability) else known}"
         return (
             f'TokenLens({len(self.points)} points × {len(self.positions)} positions, norm="{self.norm}"; '
             f"at {self.points[-1]}, position {self.positions[-1]}: {last[0]!r} {last[1]:.3f}{answer}"

@@ -309,15 +309,15 @@ def _caller(layer: object, view: CacheView, width: int, device: torch.device) ->
 
     kinds = [view.stream.dtype, *(t.dtype for t in tensors_of(layer)), torch.float32]
     kinds = [kind for kind in dict.fromkeys(kinds) if kind.is_floating_point and kind.itemsize > 1]
-    zeros, why = torch.zeros(1, _ROWS, width, device=device), _UnreadError("cannot be determined")
+    zeros, why = torch.zeros(1, _ROWS, width, device=device), "cannot be determined"
     for kind in kinds:
         try:
             _forward(layer, zeros.to(kind))
         except _UnreadError as error:
-            why = error
+            why = str(error)
             continue
         return lambda rows: _forward(layer, rows.to(kind)[None])[0]
-    raise why
+    raise _UnreadError(why)
 
 
 def _forward(layer: Any, batch: Tensor) -> Tensor:

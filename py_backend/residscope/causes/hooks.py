@@ -98,9 +98,12 @@ def surely(work: Callable[[], T]) -> T:
             break
         except KeyboardInterrupt as error:
             interrupted = error
-    if interrupted is not None:
-        raise interrupted
-    return result
+    try:
+        if interrupted is not None:
+            raise interrupted
+        return result
+    finally:
+        del interrupted  # the traceback holds this frame
 
 
 class _Hook:

@@ -26,7 +26,7 @@ from residscope.causes.replacement import Replacement
 from residscope.causes.sites import Part, Source, held
 from residscope.compute.precision import working
 from residscope.compute.progress import report_progress
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, copied
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -133,9 +133,9 @@ class Rereading:
             try:
                 self._check(layer, cut)
             except ResidscopeError as error:
-                self.refused |= dict.fromkeys(((layer, head) for head in range(cut[0])), error)
+                self.refused |= dict.fromkeys(((layer, head) for head in range(cut[0])), copied(error))
         if len(self.refused) == sum(count for count, _ in self._heads.values()):
-            raise next(iter(self.refused.values()))
+            raise copied(next(iter(self.refused.values())))
         self.by = replaced(list(self._inputs.values()))
         self.notes = [*self.by.notes, *self._notes()]
 
@@ -157,7 +157,7 @@ class Rereading:
             try:
                 self._soft_max[layer, head] = SoftMax.of(view, layer, head)
             except ResidscopeError as error:
-                self.refused[layer, head] = error
+                self.refused[layer, head] = copied(error)
         self._inputs[layer] = found
 
     def _notes(self) -> list[str]:

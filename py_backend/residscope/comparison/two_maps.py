@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from residscope.attribution.token_lens import TokenLens, padding_notes, positions_from_start, token_lens
+from residscope.attribution.token_lens import NO_TOKEN, TokenLens, padding_notes, positions_from_start, token_lens
 from residscope.base.packages import pandas
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
@@ -110,7 +111,8 @@ class TokenLensComparison:
         """Return a readable summary."""
         answer = ""
         if self.answer_probability is not None:
-            answer = f", the answer {float(self.answer_probability[-1, -1]):+.3f}"
+            difference = float(self.answer_probability[-1, -1])
+            answer = f", {NO_TOKEN if math.isnan(difference) else f'the answer {difference:+.3f}'}"
         one, two = (lens.tokens[-1][-1][0] for lens in (self.first, self.second))
         return (
             f"TokenLensComparison({len(self.points)} points × {len(self.positions)} positions; second - first at "

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from einops import rearrange
 
+from residscope.attribution.pair_map import strongest
 from residscope.attribution.target_words import unit_of
+from residscope.attribution.token_lens import NO_TOKEN
 from residscope.base.signed import signed
 from residscope.errors import ResidscopeError
 from residscope.export.palette import (
@@ -115,7 +117,8 @@ def compared_lens_figure(lenses: TokenLensComparison) -> Figure:
     both = list(zip(lenses.first.tokens, lenses.second.tokens, strict=True))
     hover = [
         [
-            f"{point}, position {pair[0]} of the first run, {pair[1]} of the second: {value:+.3f}"
+            f"{point}, position {pair[0]} of the first run, {pair[1]} of the second: "
+            f"{NO_TOKEN if isnan(value) else f'{value:+.3f}'}"
             f"<br>likeliest: {token(both[y][0][x][0])}, {token(both[y][1][x][0])}"
             for x, (pair, value) in enumerate(zip(lenses.positions, row, strict=True))
         ]
@@ -135,9 +138,7 @@ def compared_lens_figure(lenses: TokenLensComparison) -> Figure:
 def pairs_figure(pairs: Pairs, prompt: int | None, k: int) -> Figure:
     """See `Pairs.to_plotly`."""
     values = pairs.of(prompt)
-    rows, columns = (
-        values.abs().amax(axis).topk(min(max(k, 1), values.shape[1 - axis])).indices.tolist() for axis in (1, 0)
-    )
+    rows, columns = strongest(values, max(k, 1))
     shown = values[rows][:, columns]
     end = limit(shown)
     names = [pairs.query_labels[i] for i in rows], [pairs.key_labels[i] for i in columns]
@@ -182,7 +183,10 @@ def scores_figure(scores: Scores) -> Figure:
 def _answer(lens: TokenLens, y: int, x: int) -> str:
     if lens.answer_probability is None or lens.rank is None:
         return ""
-    return f"<br>the answer: {float(lens.answer_probability[y, x]):.3f} (rank {int(lens.rank[y, x])})"
+    probability = float(lens.answer_probability[y, x])
+    return (
+        f"<br>{NO_TOKEN}" if isnan(probability) else f"<br>the answer: {probability:.3f} (rank {int(lens.rank[y, x])})"
+    )
 
 
 def source_maps(shown: Shown) -> Figure:

@@ -15,7 +15,7 @@ from residscope.errors import ResidscopeError
 from residscope.export import compared_code, effects_code, features_code
 from residscope.export.python_source import call, listed, literal
 from residscope.export.script import Script
-from residscope.export.view_requests import MAPPED, Group, Requests, Views, without_mid
+from residscope.export.view_requests import MAPPED, PAIRED, Group, Requests, Views, without_mid
 from residscope.patterns.downsampling import Part
 from residscope.terms import AttentionScore, Component
 from residscope.wire.protocol import Attribute, Shown, Tab
@@ -249,7 +249,10 @@ def _why(script: Script) -> list[str]:
             call("attribution = residscope.pairs", [script.cache, script.target(shown.target), *given]),
             f"values = attribution.of({which})  # [query component, key component], {script.prompt_words}; "
             "names: attribution.query_labels, attribution.key_labels",
-            call("figure = attribution.to_plotly", [] if script.prompt is None else [f"prompt={which}"]),
+            call(
+                "figure = attribution.to_plotly",
+                [f"k={PAIRED}", *([] if script.prompt is None else [f"prompt={which}"])],
+            ),
         ]
     requests = [ask for ask in Views(shown, script.facts).why() if isinstance(ask, Attribute)]
     columns = [

@@ -66,7 +66,7 @@ Group = tuple["str | None", Requests]
 _PREDICTIONS = 24  # suggestions in the target editor
 _TALL, _WIDE, _LISTED = 4, 32, 10  # points and positions in a tile of the token lens, and tokens in a cell of a tile
 MAPPED = 48  # heads in the position map
-_PAIRED = 8  # components on a side of the pair map
+PAIRED = 8  # components on a side of the pair map
 _WRITTEN = 5  # tokens that a head writes
 _COMPARED = 6  # heads whose attention in two runs is shown
 
@@ -188,7 +188,7 @@ class Views:
         return [MapSegments(*parse(head), *about) for head in heads]
 
     def segment_heads(self) -> Requests:
-        """Return the request of the heads by which the last segment reads the one before it."""
+        """Return the request of the heads through which the last segment reads the one before it."""
         shown = self.shown
         if shown.segments is None or not self.segments(shown.prompt):
             return []
@@ -261,7 +261,7 @@ class Views:
             return [rows, ReadHeadTokens(head.layer, head.head, shown.prompt, read, head.source, _WRITTEN)]
         if not isinstance(inner, AttentionScore):
             return [] if inner is None else [Attribute("head", target, *at)]
-        requests: Requests = [ReadPairs(target, shown.prompt, _PAIRED)]
+        requests: Requests = [ReadPairs(target, shown.prompt, PAIRED)]
         if shown.why == "sides":
             requests = [Attribute("head", _of_side(target, inner, side), *at) for side in get_args(Side)]
             moved = self.moved()

@@ -115,7 +115,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
 
     def __init__(self, service: Service, answers: object = None, **state: object) -> None:
         self._service = service
-        self._views = PanelViews(service.hold, partial(self.set_trait, "opening"))
+        self._views = PanelViews(service, partial(self.set_trait, "opening"))
         self._shown_in: object = None
         self._described: object = None
         # Without this, the view could not know whether `position` is the last one. It would request the description of
@@ -175,7 +175,7 @@ class Panel(TargetTrail, anywidget.AnyWidget):
         at = self._selected_position
         is_last = at == "last" or self._ends(before) == {at} or at >= service.view().n_pos - self._after_end
         former, self._service = self._service, service
-        self._views.replace(service.hold)
+        self._views.replace(service)
         former.release()
         with self.hold_sync(), self._following():
             if is_last:

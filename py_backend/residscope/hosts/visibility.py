@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from residscope.session.cache_reference import CacheReference
+from residscope.serving.service import Service
 from residscope.wire.protocol import Presence
 
 
@@ -20,7 +20,7 @@ class PanelViews:
     """The views of one panel, as they report their state.
 
     Args:
-        cache_reference: The panel's reference to its cache.
+        service: The panel's service, which holds the reference to its cache.
         send_opening: Sends the first replies to the first view. `{}` withdraws them.
     """
 
@@ -33,8 +33,8 @@ class PanelViews:
     withdrawal_seconds = 10.0
     """The first replies are withdrawn after this many seconds if there is no view yet."""
 
-    def __init__(self, cache_reference: CacheReference, send_opening: Callable[[dict[str, object]], None]) -> None:
-        self._cache_reference = cache_reference
+    def __init__(self, service: Service, send_opening: Callable[[dict[str, object]], None]) -> None:
+        self._service = service
         self._send_opening = send_opening
         self._shown: set[str] = set()
         self._release_timer: threading.Timer | None = None
@@ -53,17 +53,17 @@ class PanelViews:
                 _cancel(self._release_timer)
                 self._release_timer = None
             if shown:
-                self._cache_reference.keep_alive()
+                self._service.hold.keep_alive()
                 self._withdraw()
             elif presence.state == "hidden" and not self._shown and self._release_timer is None:
                 self._release_timer = _start_timer(self.release_seconds, self._release)
 
-    def replace(self, cache_reference: CacheReference) -> None:
-        """Use the reference to another cache from now on. The new cache is kept alive if the former one was."""
+    def replace(self, service: Service) -> None:
+        """Use another cache's service from now on. The new cache is kept alive if the former one was."""
         with self._lock:
-            if self._release_timer is None and not self._cache_reference.is_kept_alive:
-                cache_reference.stop_keeping_alive()
-            self._cache_reference = cache_reference
+            if self._release_timer is None and not self._service.hold.is_kept_alive:
+                service.stop_keeping_alive()
+            self._service = service
 
     def expect(self, opening: dict[str, object]) -> None:
         """Send the first replies for the first view, unless a view is already shown."""
@@ -87,7 +87,7 @@ class PanelViews:
         with self._lock:
             self._release_timer = None
             if not self._shown:
-                self._cache_reference.stop_keeping_alive()
+                self._service.stop_keeping_alive()
 
 
 def _start_timer(seconds: float, work: Callable[[], None]) -> threading.Timer:

@@ -70,8 +70,11 @@ class Processes:
         try:
             outcomes: list[tuple[Any, str]] = gather_object([outcome])
         finally:
-            if failure is not None:
-                raise failure  # also if a second interrupt came meanwhile
+            try:
+                if failure is not None:
+                    raise failure  # also if a second interrupt came meanwhile
+            finally:
+                del failure  # the traceback holds this frame
         for rank, (_, message) in enumerate(outcomes):
             if message:
                 raise ResidscopeError("process", f"Process {rank} of {self.count} failed. {message}")

@@ -200,10 +200,10 @@ _OF_REAL_TOKENS = (
 
 def _without_attention(view: CacheView) -> list[int]:
     """The layers whose attention is not in the cache. Raises an error if the cache has no attention at all."""
-    without = {layer: error for layer in range(view.n_layers) if (error := _refusal(view, layer)) is not None}
+    without = [layer for layer in range(view.n_layers) if not _has_pattern(view, layer)]
     if len(without) == view.n_layers:
-        raise without[0]
-    return list(without)
+        whole_pattern(view, 0)  # raises the error
+    return without
 
 
 def _spans(view: CacheView, score: Score) -> dict[int, range]:
@@ -317,12 +317,12 @@ def _patterns_of(patterns: Tensor, prompts: Sequence[int]) -> Tensor:
     return patterns[prompts[0] : prompts[-1] + 1] if consecutive else patterns[list(prompts)]
 
 
-def _refusal(view: CacheView, layer: int) -> ResidscopeError | None:
+def _has_pattern(view: CacheView, layer: int) -> bool:
     try:
         whole_pattern(view, layer)
-    except ResidscopeError as error:
-        return error
-    return None
+    except ResidscopeError:
+        return False
+    return True
 
 
 Measure = Callable[["Tensor", slice], "tuple[Tensor, Tensor]"]

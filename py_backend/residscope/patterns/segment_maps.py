@@ -134,30 +134,28 @@ def _last(sizes: Tensor) -> Tensor:
     return torch.arange(len(sizes), device=sizes.device) == len(sizes) - 1
 
 
-class Maps(Protocol):
+class _Maps(Protocol):
     """The attributes of `Attention` that this module uses."""
 
-    # D102: the properties are explained where they are implemented.
-
     @property
-    def values(self) -> Tensor: ...  # noqa: D102
+    def values(self) -> Tensor: ...
     @property
-    def heads(self) -> list[str]: ...  # noqa: D102
+    def heads(self) -> list[str]: ...
     @property
-    def weighting(self) -> Weighting: ...  # noqa: D102
+    def weighting(self) -> Weighting: ...
     @property
-    def meaning(self) -> str: ...  # noqa: D102
+    def meaning(self) -> str: ...
     @property
-    def prompt(self) -> int | None: ...  # noqa: D102
+    def prompt(self) -> int | None: ...
     @property
-    def notes(self) -> list[str]: ...  # noqa: D102
+    def notes(self) -> list[str]: ...
     @property
-    def target(self) -> Target | None: ...  # noqa: D102
+    def target(self) -> Target | None: ...
     @property
-    def model(self) -> str: ...  # noqa: D102
+    def model(self) -> str: ...
 
 
-def rolled_maps(maps: Maps, segments: Segments) -> SegmentAttention:
+def rolled_maps(maps: _Maps, segments: Segments) -> SegmentAttention:
     """Reduce attention maps to one row and one column for each segment.
 
     Args:

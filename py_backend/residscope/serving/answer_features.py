@@ -98,11 +98,14 @@ def feature_tokens(
     """Answer with the activation of one feature at each position."""
     view, prompt = context.view, context.view.check_prompt(request.prompt)
     name, given = _chosen(saes, request.sae)
-    if view.n_pos * (view.batch if prompt is None else 1) > MOST_POSITIONS:
+    prompts = view.batch if prompt is None else 1
+    if prompts * view.n_pos > MOST_POSITIONS:
+        asked = f"{prompts} prompts of {view.n_pos:,} positions" if prompts > 1 else f"{view.n_pos:,} positions"
+        one = "show one prompt, or " if prompts > 1 and view.n_pos <= MOST_POSITIONS else ""
         raise ResidscopeError(
             "too-large",
-            f"{view.batch} prompts of {view.n_pos:,} positions are too many to encode for one picture "
-            f"(at most {MOST_POSITIONS:,} positions): show one prompt, or use the SAE's `encode` in Python.",
+            f"{asked} are too many to encode for one picture (at most {MOST_POSITIONS:,} positions): {one}use the "
+            "SAE's `encode` in Python.",
         )
     dictionary = Dictionary.of(view, given)
     count = len(dictionary.decoder)

@@ -18,7 +18,7 @@ from residscope.causes.replacement import Replacement, of_other_cache, replaceme
 from residscope.causes.replay import Replay, replay
 from residscope.causes.stepped import Measured, steps
 from residscope.causes.without import as_cache, changed_run
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, copied
 from residscope.serving import turns
 from residscope.serving.measuring import Measuring, Pace, SteppedRun
 from residscope.serving.second_run import check_by_index
@@ -86,7 +86,7 @@ class RunRequests:
         cache: Callable[[], Any],
     ) -> None:
         self._opened, self._targets, self._state, self._alone = opened, targets, state, alone
-        self._cache, self.measuring = cache, Measuring(id(cache()))
+        self._cache, self.measuring = cache, Measuring()
 
     def effects(self, ask: MeasureEffects, *, gives_turns: bool) -> tuple[EffectsReply, Buffers]:
         """Answer with the effects that are known so far. Take a turn (see `turns`), unless the view gives turns."""
@@ -162,7 +162,7 @@ class RunRequests:
         self._take_turn(run, gives_turns)
         run.settle()
         if run.error is not None:
-            raise run.error
+            raise copied(run.error)
         if run.state == "stopped":
             raise ResidscopeError("stopped", _INTERRUPTED)
         found: WhatIf = run.result
@@ -220,7 +220,11 @@ class RunRequests:
         def is_same() -> bool:
             return self._conditions(padding, against) == at
 
-        return SteppedRun(result, lambda: self._opened(padding).model, make, self._alone, is_same)
+        run = SteppedRun(result, lambda: self._opened(padding).model, make, self._alone, is_same)
+        run.needs(self._cache())
+        if against is not None and against.cache is not None:
+            run.needs(named(against.cache))
+        return run
 
     def _take_turn(self, run: SteppedRun[Any] | None, gives_turns: bool) -> None:
         if run is not None and run.state == "waiting" and not gives_turns and turns.is_granted():
@@ -266,7 +270,7 @@ class RunRequests:
             if tells:
                 run.settle()
             if run.error is not None:
-                raise run.error
+                raise copied(run.error)
         found: Measured = Measured() if run is None else run.result
         sign = 1 if ask.replaced_by == "other" else -1  # -1: what a component adds is minus the effect of replacing it
         grids = (found.grid(values, prompt) for values in (found.total, found.direct, found.estimate))

@@ -13,7 +13,7 @@ from residscope.cache.structure_notes import named_layers
 from residscope.cache.token_labels import mean_of_padded
 from residscope.cache.view import CacheView
 from residscope.compute.torch_context import on_one_thread
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, copied
 from residscope.patterns.downsampling import Part, down_sampled, is_triangle, triangle
 from residscope.patterns.scores import score_heads
 from residscope.patterns.weighting import WeightedAttention
@@ -177,11 +177,11 @@ def blend(context: RequestContext, request: BlendAttention) -> tuple[BlendReply,
             for _, values in maps.map_blocks(layer, range(_head_count(view, layer)), part):
                 of_layer = of_layer + values.sum(0)
         except ResidscopeError as error:
-            failures[layer] = error
+            failures[layer] = copied(error)
             continue
         total, count = total + of_layer, count + _head_count(view, layer)
     if not count and failures:
-        raise next(iter(failures.values()))
+        raise copied(next(iter(failures.values())))
     notes = maps.notes + mean_of_padded(view, maps.prompt)
     if failures:
         notes.append(f"Without {named_layers(failures)}: {next(iter(failures.values()))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from residscope.attribution import head_tokens as written
+from residscope.attribution.pair_map import strongest
 from residscope.attribution.pairs import pairs_of
 from residscope.serving.request_context import RequestContext
 from residscope.terms import ComponentTable, Token
@@ -22,15 +23,15 @@ def pairs(context: RequestContext, request: ReadPairs) -> tuple[PairsReply, Buff
     prompt, target = view.check_prompt(request.prompt), context.targets.resolve(request.target)
     found = pairs_of(view, target, prompt=prompt)
     values = found.of(prompt)
-    rows, columns = (values.sum(axis).abs().topk(min(request.k, values.shape[1 - axis])).indices for axis in (1, 0))
+    rows, columns = strongest(values, request.k)
     cells = values.new_zeros(len(rows) + 1, len(columns) + 1)
     cells[:-1, :-1] = values[rows][:, columns]
     cells[:-1, -1] = values[rows].sum(1) - cells[:-1, :-1].sum(1)
     by_column = values[:, columns].sum(0)
     cells[-1] = torch.cat([by_column, (values.sum() - by_column.sum())[None]]) - cells[:-1].sum(0)
     reply = PairsReply(
-        ComponentTable.of(found.query[row] for row in rows.tolist()),
-        ComponentTable.of(found.key[column] for column in columns.tolist()),
+        ComponentTable.of(found.query[row] for row in rows),
+        ComponentTable.of(found.key[column] for column in columns),
         len(found.query) - len(rows),
         len(found.key) - len(columns),
         number(found.measured.mean() if prompt is None else found.measured[prompt]),

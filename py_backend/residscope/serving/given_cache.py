@@ -20,6 +20,7 @@ from residscope.serving.known_saes import KnownSaes
 from residscope.serving.request_context import RequestContext
 from residscope.session.cache_reference import CacheReference
 from residscope.session.cache_summary import common_facts
+from residscope.session.change_tracking import track
 from residscope.terms import CacheLike, ComponentTable, MaskLike, ModelLike, Padding, Target
 from residscope.wire.protocol import AnyRequest, CacheFacts, LensFacts
 
@@ -75,6 +76,11 @@ class GivenCache:
         _ = view.attention_mask
         self._directions: dict[str, object] = {}
         self.saes = KnownSaes(saes)
+        self._tracked = track(cache, model)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what a subclass needs besides. Called once, at the end of `__init__`."""
 
     def view(self, counted: Padding = "found") -> CacheView:
         """Return a new view of the cache, which may have changed since the last request."""

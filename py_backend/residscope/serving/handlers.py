@@ -28,7 +28,6 @@ from residscope.serving import (
 from residscope.serving.answer_runs import RunRequests
 from residscope.serving.given_cache import GivenCache
 from residscope.session import answers
-from residscope.session.change_tracking import TrackedCache
 from residscope.terms import Target, is_chosen
 from residscope.wire.envelope import Buffers
 from residscope.wire.protocol import (
@@ -86,7 +85,6 @@ from residscope.wire.protocol import (
 class Handlers(GivenCache):
     """Computes the reply to one request about a cache in its present state. `Service` decides when."""
 
-    _tracked: TrackedCache
     _runs: RunRequests
 
     def choose(self, target: Target) -> None:

@@ -89,6 +89,8 @@ class Job:
         question: The request that this job answers.
         done: The number of steps that are done.
         total: The number of all steps. 0 if it is unknown.
+        result: The result of the work, when the job has ended.
+        error: The error that ended the job, without its traceback.
     """
 
     def __init__(
@@ -99,8 +101,8 @@ class Job:
         self._work, self._fair_lock, self._is_wanted = work, lock, is_wanted
         self._asked, self._cancelled = time.monotonic(), False
         self._ended = threading.Event()
-        self._result: Any = None
-        self._error: BaseException | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="residscope-work", daemon=True)
         self._thread.start()
 
@@ -113,12 +115,6 @@ class Job:
     def forgotten(self) -> bool:
         """Whether the job has ended, and its result was not fetched."""
         return self._ended.is_set() and time.monotonic() - self._asked > PATIENCE
-
-    def result(self) -> Any:
-        """Return the result of the work, or raise its error."""
-        if self._error is not None:
-            raise self._error
-        return self._result
 
     def cancel(self) -> None:
         """Make the job end at its next step."""
@@ -142,9 +138,10 @@ class Job:
     def _run(self) -> None:
         set_listener(self)
         try:
-            self._result = switching_often(lambda: self._fair_lock.run(self._work))
-        except BaseException as error:  # it is raised in `result`
-            self._error = error.with_traceback(None)  # its frames hold the cache
+            self.result = switching_often(lambda: self._fair_lock.run(self._work))
+        except BaseException as error:  # it is raised in `_result`
+            _drop_frames(error)
+            self.error = error
         finally:
             self._ended.set()
             del self._work, self._is_wanted  # they hold the cache
@@ -217,7 +214,10 @@ class JobQueue:
         with self._lock:
             if self._jobs.get(id) is job:
                 del self._jobs[id]
-        return _result(job, "This request was cancelled, because it was not sent again for a while. Send it again.")
+        try:
+            return _result(job, "This request was cancelled, because it was not sent again for a while. Send it again.")
+        finally:
+            del job  # an error's traceback holds this frame, and the job holds the error
 
     def _job(self, id: str, question: Hashable, work: Callable[[], object]) -> Job:
         with self._lock:
@@ -247,7 +247,21 @@ class JobQueue:
 
 
 def _result(job: Job, otherwise: str) -> Any:
+    """Return the result of a job, or raise its error. A cancelled job has the error `otherwise`."""
+    error = job.error
     try:
-        return job.result()
-    except WorkCancelledError:
-        raise ResidscopeError("given-up", otherwise) from None
+        if isinstance(error, WorkCancelledError):
+            raise ResidscopeError("given-up", otherwise)
+        if error is not None:
+            raise error
+        return job.result
+    finally:
+        del job, error  # an error's traceback holds this frame
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Remove the tracebacks of an error and of the errors before it, because their frames hold the cache."""
+    error.__traceback__ = None
+    for before in (error.__cause__, error.__context__):
+        if before is not None and before.__traceback__ is not None:
+            _drop_frames(before)

@@ -7,13 +7,15 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 from uuid import uuid4
 
 from residscope.causes.user_state import keeping_user_state
 from residscope.compute.progress import WorkCancelledError, listening
-from residscope.errors import ResidscopeError
+from residscope.errors import ResidscopeError, copied
 from residscope.serving import turns
 
 R = TypeVar("R")
@@ -26,8 +28,6 @@ _STEP = 0.08
 
 _MOST = 4
 """The largest number of measurements of effects that are kept for one cache."""
-
-_ALL: weakref.WeakSet[Measuring] = weakref.WeakSet()
 
 
 class Pace:
@@ -69,6 +69,7 @@ class SteppedRun(Generic[R]):
     token: str = field(default_factory=lambda: uuid4().hex)
     _pace: Pace = field(default_factory=Pace)
     _steps: Iterator[None] | None = None
+    _caches: list[weakref.ref[Any]] = field(default_factory=list[weakref.ref[Any]])
     _is_cancelled: bool = False
     _is_told: bool = False
     _forgets: bool = False
@@ -107,8 +108,16 @@ class SteppedRun(Generic[R]):
         """Whether the work failed, and a view has been told why. The next request then begins again."""
         return self.state == "failed" and self._is_told
 
+    def needs(self, cache: object) -> None:
+        """Release what is needed between two turns when this cache is deleted.
+
+        The steps hold its tensors, and the next turn may never come.
+        """
+        with suppress(TypeError):  # a plain dictionary allows no weak references
+            self._caches.append(weakref.ref(cache, partial(_forget_steps, weakref.ref(self))))
+
     def forget_steps(self) -> None:
-        """Release what is needed between two turns, such as the cache. The next turn continues from the result so far.
+        """Release what is needed between two turns, such as tensors. The next turn continues from the result so far.
 
         If another thread calls this during a turn, everything is released at the end of the turn.
         """
@@ -133,7 +142,7 @@ class SteppedRun(Generic[R]):
             self._end("stopped")
             raise
         except ResidscopeError as error:
-            self.error = error
+            self.error = copied(error)
             self._end("failed")
         except BaseException as error:  # in a hook of the user, for example
             self.error = ResidscopeError("run", f"The run of the model failed: {type(error).__name__}: {error}")
@@ -166,6 +175,12 @@ class SteppedRun(Generic[R]):
         self.state, self._steps = state, None
 
 
+def _forget_steps(run: weakref.ref[SteppedRun[Any]], _gone: object) -> None:
+    found = run()
+    if found is not None:
+        found.forget_steps()
+
+
 _END = object()
 _CHANGED = "The model, its hooks or the cache were changed while it was measured: measure again."
 
@@ -183,17 +198,11 @@ class _Listener:
 
 
 class Measuring:
-    """The runs for one cache. When a run begins, the other runs release what they need between two turns.
+    """The runs for one cache. When a run begins, the other runs release what they need between two turns."""
 
-    Args:
-        cache_id: `id` of the cache.
-    """
-
-    def __init__(self, cache_id: int) -> None:
-        self.cache_id = cache_id
+    def __init__(self) -> None:
         self._runs: OrderedDict[Hashable, SteppedRun[Any]] = OrderedDict()
         self._lock = threading.Lock()  # requests arrive on several threads
-        _ALL.add(self)
 
     def find(self, key: Hashable) -> SteppedRun[Any] | None:
         """Return the run of a request, if there is one."""
@@ -236,10 +245,3 @@ class Measuring:
 
 def _kind(key: Hashable) -> object:
     return key[0] if isinstance(key, tuple) else None
-
-
-def pause_others(cache_ids: set[int]) -> None:
-    """Release what runs need between two turns, for all caches that are not among these: the user has deleted them."""
-    for measuring in list(_ALL):
-        if measuring.cache_id not in cache_ids:
-            measuring.pause()

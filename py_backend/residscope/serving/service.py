@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from residscope.serving.answer_runs import RunRequests
 from residscope.serving.handlers import Handlers
 from residscope.serving.jobs import JobQueue
 from residscope.session.change_notes import steady
-from residscope.session.change_tracking import TrackedCache, track
+from residscope.session.change_tracking import TrackedCache
 from residscope.session.class_kinds import peek
 from residscope.session.model_settings import settings_of
-from residscope.terms import CacheLike, MaskLike, ModelLike, Padding
+from residscope.terms import CacheLike, MaskLike, Padding
 from residscope.wire.envelope import Buffers, Reply, answered
 from residscope.wire.protocol import (
     AnyReply,
@@ -47,33 +47,7 @@ class Service(Handlers):
     The arguments are those of `GivenCache`. Only one request is computed at a time; long ones run as jobs.
     """
 
-    def __init__(
-        self,
-        cache: CacheLike,
-        name: str = "cache",
-        logits: Tensor | None = None,
-        tokens: Tensor | None = None,
-        model: ModelLike = None,
-        *,
-        attention_mask: MaskLike = None,
-        generated_from: object = None,
-        lens: object = None,
-        saes: Mapping[str, object] | None = None,
-        keeps_alive: bool = True,
-    ) -> None:
-        super().__init__(
-            cache,
-            name,
-            logits,
-            tokens,
-            model,
-            attention_mask=attention_mask,
-            generated_from=generated_from,
-            lens=lens,
-            saes=saes,
-            keeps_alive=keeps_alive,
-        )
-        self._tracked = track(cache, model)
+    def _prepare(self) -> None:
         # Handlers may run on a subshell thread while the user's cell runs. Only one request is computed at a time.
         self._jobs = JobQueue(self.hold.there)
         self._runs = RunRequests(
@@ -122,6 +96,11 @@ class Service(Handlers):
             return self._tracked.state, settings, self.saes.settled(self.view())
         except NoKeyError:
             return None
+
+    def stop_keeping_alive(self) -> None:
+        """Stop keeping the cache alive. Runs that are not finished release its tensors."""
+        self.hold.stop_keeping_alive()
+        self._runs.measuring.pause()
 
     def release(self) -> None:
         """Release the cache and everything that belongs to it."""

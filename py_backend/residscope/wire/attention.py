@@ -83,8 +83,8 @@ class ReadThumbnails(Request, frozen=True, tag="thumbnails"):
 class ThumbnailsReply(Reply, frozen=True, tag="thumbnails"):
     """Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
 
-    A limit is None if there is no such head, its pattern was not cached, or its source contributions cannot be
-    determined (`notes` give the reason). Its cells are then 0.
+    A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
+    (`notes` give the reason), or a value is not finite. Its cells are then 0.
     """
 
     layer: int

@@ -116,14 +116,24 @@ def float16(tensor: Tensor) -> bytes:
 
 
 def scaled(tensor: Tensor) -> tuple[float, bytes]:
-    """Return a tensor's largest absolute value (1 if all are 0), and the tensor divided by it, as float16 buffer."""
-    scale = float(tensor.abs().max()) or 1.0
+    """Return a tensor's largest finite absolute value, and the tensor divided by it, as float16 buffer.
+
+    The scale is 1 if all finite values are 0. NaN and infinity stay what they are.
+    """
+    sizes = tensor.abs()
+    scale = float(sizes.where(sizes.isfinite(), 0).max()) or 1.0
     return scale, float16(tensor / scale)
 
 
 def int8(tensor: Tensor) -> tuple[float, Tensor]:
-    """Return a tensor's largest absolute value, and the tensor as int8 in units of 1/127 of this value."""
+    """Return a tensor's largest absolute value, and the tensor as int8 in units of 1/127 of this value.
+
+    int8 has no NaN and no infinity. If the tensor has such a value, the largest value is not finite, and all cells
+    are 0.
+    """
     import torch
 
     limit = float(tensor.abs().max())
-    return limit, (tensor * (127 / limit if limit else 0.0)).round().to(torch.int8).cpu()
+    if not limit or not math.isfinite(limit):
+        return limit, torch.zeros(tensor.shape, dtype=torch.int8)
+    return limit, (tensor * (127 / limit)).round().to(torch.int8).cpu()

@@ -78,7 +78,7 @@ class SegmentMapReply(Reply, frozen=True, tag="segment-map"):
 
 
 class RankSegmentHeads(Request, frozen=True, tag="segment-heads"):
-    """The heads by which one segment reads another one most. Buffer 0 is float32 [head].
+    """The heads through which one segment reads another most. Buffer 0 is float32 [head].
 
     Attributes:
         destination: The segment that reads. None: all positions after the segment that is read. A negative index counts
@@ -100,10 +100,10 @@ class RankSegmentHeads(Request, frozen=True, tag="segment-heads"):
 
 
 class SegmentHeadsReply(Reply, frozen=True, tag="segment-heads"):
-    """The heads by which one segment reads another one, the farthest from zero first, of all `count` heads.
+    """The heads through which one segment reads another, the head with the value farthest from zero first.
 
-    `destination` and `source` are the indices of the segments, counted from the start. `destination` is None for all
-    positions after `source`.
+    `count` is the number of all heads. `destination` and `source` are the indices of the segments, counted from the
+    start. `destination` is None for all positions after `source`.
     """
 
     destination: int | None

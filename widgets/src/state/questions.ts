@@ -136,9 +136,9 @@ export function segmentMap({ shown, facts }: Pick<Scene, "shown" | "facts">, hea
 }
 
 /**
- * The heads by which the segment `destination` reads the segment `source` most. If `destination` is null, it stands for
- * all positions after the source. Without `cell`, the kernel takes the last segment and the one before it. Null if no
- * segments are chosen, and in the mean over prompts.
+ * The heads through which the segment `destination` reads the segment `source` most. If `destination` is null, it
+ * stands for all positions after the source. Without `cell`, the kernel takes the last segment and the one before it.
+ * Null if no segments are chosen, and in the mean over prompts.
  */
 export function segmentHeads(
   { shown, facts }: Pick<Scene, "shown" | "facts">,

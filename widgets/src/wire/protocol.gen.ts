@@ -567,7 +567,7 @@ export interface MapSegments {
   padding?: "found" | "none";
 }
 /**
- * The heads by which one segment reads another one most. Buffer 0 is float32 [head].
+ * The heads through which one segment reads another most. Buffer 0 is float32 [head].
  *
  *     Attributes:
  *         destination: The segment that reads. None: all positions after the segment that is read. A negative index counts
@@ -1146,8 +1146,8 @@ export interface WithoutReply {
 /**
  * Thumbnails of all heads of a layer, `side` × `side` cells each. `limits` are the heads' largest absolute values.
  *
- *     A limit is None if there is no such head, its pattern was not cached, or its source contributions cannot be
- *     determined (`notes` give the reason). Its cells are then 0.
+ *     A limit is None if there is no such head, its pattern was not cached, its source contributions cannot be determined
+ *     (`notes` give the reason), or a value is not finite. Its cells are then 0.
  */
 export interface ThumbnailsReply {
   kind: "thumbnails";
@@ -1380,10 +1380,10 @@ export interface SegmentMapReply {
   notes: string[];
 }
 /**
- * The heads by which one segment reads another one, the farthest from zero first, of all `count` heads.
+ * The heads through which one segment reads another, the head with the value farthest from zero first.
  *
- *     `destination` and `source` are the indices of the segments, counted from the start. `destination` is None for all
- *     positions after `source`.
+ *     `count` is the number of all heads. `destination` and `source` are the indices of the segments, counted from the
+ *     start. `destination` is None for all positions after `source`.
  */
 export interface SegmentHeadsReply {
   kind: "segment-heads";
@@ -1541,4 +1541,4 @@ export interface Failure {
  * Identifies the version of the wire: the value of `residscope.wire.protocol.wire()` in a kernel that this page works
  * with.
  */
-export const WIRE = "98371366e672";
+export const WIRE = "c7507dc58b5c";

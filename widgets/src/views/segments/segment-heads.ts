@@ -1,4 +1,4 @@
-// The heads by which one segment reads another one most. A click pins a head.
+// The heads through which one segment reads another most. A click pins a head.
 import type { ReadonlySignal } from "@preact/signals-core";
 import { html, nothing, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";

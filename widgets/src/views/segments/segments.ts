@@ -1,5 +1,5 @@
 // The tab "segments". A map shows which segment of the prompt reads which, by the head in focus. A list has the heads
-// by which one segment reads another one most.
+// through which one segment reads another most.
 import { computed } from "@preact/signals-core";
 import { html, render } from "lit-html";
 import { element, watch } from "../../base/lifetime";
