@@ -125,8 +125,9 @@ class Targets:
 
         Args:
             answers: One of these forms. One answer for all prompts: a token (string or id), or a tuple
-                `(answer, distractor)`, where each side may be a set or a list of tokens, whose mean is taken. One
-                answer per prompt: a list of such answers, or a tensor of ids, an array of texts or a pandas table,
+                `(answer, distractor)`, where each side may be a set or a list of tokens, whose mean is taken. A token
+                that is repeated in a list counts twice; without a distractor, write a tuple in a set, `{(5, 5, 6)}`.
+                One answer per prompt: a list of such answers, or a tensor of ids, an array of texts or a pandas table,
                 `[batch]` or `[batch, 2]`. A direction: floats, `[d_model]` or `[batch, d_model]`. A target inside the
                 model (`neuron`, `feature`, `direction`, `output`, `attention`), `next_token`, or a `Target`.
 
