@@ -204,7 +204,7 @@ def _in_order(
         if part is not None and Component(OUT[part], layer) in later and (part == "attn" or layer in wanted):
             weight = (out_weight if part == "attn" else neuron_weight)(view, layer)
             if weight is not None:
-                parts += components_in(layer, part, len(weight))
+                parts += components_in(view, layer, part, len(weight))
                 bias, norm_bias = bias_of(readout, layer, part)
                 biases += [Component(BIAS_KIND[part], layer)] * (bias is not None or norm_bias is not None)
                 later.remove(Component(OUT[part], layer))

@@ -36,7 +36,7 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
         report_progress(len(values), total)
         contributions, bias = split(readout, layer) if at_once is None else at_once[place]
         values.append(contributions)
-        components += components_in(layer, plan.part, contributions.shape[0])
+        components += components_in(readout.view, layer, plan.part, contributions.shape[0])
         if bias is not None:
             biases[Component(BIAS_KIND[plan.part], layer)] = bias
     contribution = readout.recomputed if plan.recomputed else readout.functional
