@@ -1,0 +1,137 @@
+"""A memoised value is used only for questions with the same answer. Expected: a fresh cache, or numbers by hand."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformer_lens import ActivationCache
+
+import residscope
+from residscope import targets
+from tests.support import tiny
+
+
+class Adapter(nn.Module):
+    """A low-rank adapter on a linear layer. Its weight must be determined by calling it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        made = torch.Generator().manual_seed(3)
+        self.base, (self.out_features, self.in_features) = base, base.weight.shape
+        self.down = nn.Parameter(0.3 * torch.randn(2, self.in_features, generator=made))
+        self.up = nn.Parameter(0.3 * torch.randn(self.out_features, 2, generator=made))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(self.down.dtype)
+        return (self.base(wide) + wide @ self.down.T @ self.up.T).to(x.dtype)
+
+    @property
+    def whole(self) -> torch.Tensor:
+        return (self.base.weight + self.up @ self.down).detach().double()
+
+
+def adapted(*names: str) -> Any:
+    """Return a model in which these layers of each block have an adapter."""
+    model = copy.deepcopy(tiny.boot("llama"))
+    for block in model.blocks:
+        for name in names:
+            part, layer = name.split(".")
+            bridge = getattr(getattr(block, part), layer)
+            bridge.set_original_component(Adapter(bridge.original_component))
+    return model
+
+
+def changed(cache: Any, change: Any) -> Any:
+    """Return a cache of the same model with some activations changed."""
+    held = {name: change(name, value) for name, value in cache.cache_dict.items()}
+    return ActivationCache({name: value for name, value in held.items() if value is not None}, cache.model)
+
+
+def half(_: str, value: torch.Tensor) -> torch.Tensor:
+    return value.bfloat16() if value.is_floating_point() else value
+
+
+def direction(model: Any, cache: Any, answer: int) -> torch.Tensor:
+    """Return the direction of an answer's logit in the stream, divided by the final norm's scale, in float64."""
+    weight = model.ln_final.original_component.weight.detach().double()
+    u = weight * model.unembed.original_component.weight[answer].detach().double()
+    return u / cache["ln_final.hook_scale"][:, -1].double()
+
+
+def test_a_cache_in_half_precision_does_not_make_the_values_of_another_cache_coarse():
+    model = adapted("attn.o", "attn.v", "attn.q", "mlp.out", "mlp.in")
+    _, _, cache = tiny.run(model)
+    coarse = changed(cache, half)
+    questions: list[tuple[Any, dict[str, Any]]] = [
+        (5, {"by": "head"}),
+        (5, {"by": "neuron"}),
+        (targets.neuron("L1N3", part="up"), {"by": "layer"}),
+        (targets.output("L2H1", of=5, source=2), {"by": "layer"}),
+        (targets.attention("L1H1", "last", 2), {"by": "layer"}),
+    ]
+    for answers, options in questions:
+        residscope.attribute(coarse, answers, **options)
+    g = direction(model, cache, 5)
+    heads = residscope.attribute(cache, 5, by="head")
+    for layer in range(3):
+        W = model.blocks[layer].attn.o.original_component.whole.T.unflatten(0, (4, -1))
+        z = cache[f"blocks.{layer}.attn.hook_z"][:, -1].double()
+        own = torch.einsum("bhu,hud,bd->hb", z, W, g)
+        torch.testing.assert_close(heads.grid[layer].double(), own, atol=1e-5, rtol=1e-5)
+    neuron = residscope.attribute(cache, targets.neuron("L1N3", part="up"), by="layer")
+    up = model.blocks[1].mlp.get_submodule("in").original_component.whole[3]
+    norm = model.blocks[1].ln2.original_component.weight.detach().double()
+    scale = cache["blocks.1.ln2.hook_scale"][:, -1].double()
+    row = (cache["blocks.0.hook_attn_out"][:, -1].double() / scale) @ (norm * up)
+    at = neuron.labels.index("0_attn_out")
+    torch.testing.assert_close(neuron.values[at].double(), row, atol=1e-5, rtol=1e-5)
+    for answers, options in questions:  # the same as without the coarse cache, of which a fresh model knows nothing
+        found = residscope.attribute(cache, answers, **options)
+        alone = copy.deepcopy(model)
+        expected = residscope.attribute(ActivationCache(dict(cache.cache_dict), alone), answers, **options)
+        torch.testing.assert_close(found.values, expected.values)
+        assert found.tolerance == pytest.approx(expected.tolerance)
+        assert found.notes == expected.notes
+
+
+def test_the_copying_score_is_not_that_of_another_precision():
+    model = adapted("attn.v", "attn.o")
+    _, _, cache = tiny.run(model)
+    residscope.scores(changed(cache, half), "copying")
+    expected = residscope.scores(ActivationCache(dict(cache.cache_dict), copy.deepcopy(model)), "copying")
+    torch.testing.assert_close(residscope.scores(cache, "copying").values, expected.values)
+
+
+def test_a_layer_is_read_again_when_the_hooks_inside_it_were_removed():
+    model = adapted("attn.o")
+    _, _, cache = tiny.run(model)
+    handles = [block.attn.o.original_component.base.register_forward_hook(lambda *_: None) for block in model.blocks]
+    with pytest.raises(residscope.ResidscopeError, match="hooks inside it"):
+        residscope.attribute(cache, 5, by="head")
+    for handle in handles:
+        handle.remove()
+    found, g = residscope.attribute(cache, 5, by="head"), direction(model, cache, 5)
+    W = model.blocks[2].attn.o.original_component.whole.T.unflatten(0, (4, -1))
+    own = torch.einsum("bhu,hud,bd->hb", cache["blocks.2.attn.hook_z"][:, -1].double(), W, g)
+    torch.testing.assert_close(found.grid[2].double(), own, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_that_was_full_once_is_no_reason_against_a_layer():
+    model = adapted("attn.o")
+    _, _, cache = tiny.run(model)
+    plain = Adapter.forward
+
+    def full(*_: Any) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    try:
+        Adapter.forward = full
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            residscope.attribute(cache, 5, by="head")
+    finally:
+        Adapter.forward = plain
+    assert residscope.attribute(cache, 5, by="head").parts == 12
