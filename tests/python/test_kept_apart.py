@@ -11,7 +11,7 @@ from torch import nn
 from transformer_lens import ActivationCache
 
 import residscope
-from residscope import targets
+from residscope import LensMaps, targets
 from tests.support import tiny
 
 
@@ -135,3 +135,22 @@ def test_memory_that_was_full_once_is_no_reason_against_a_layer():
     finally:
         Adapter.forward = plain
     assert residscope.attribute(cache, 5, by="head").parts == 12
+
+
+def test_maps_of_a_lens_with_another_name_or_class_are_other_maps():
+    class Bent(nn.Module):
+        def __init__(self, of: nn.Linear) -> None:
+            super().__init__()
+            self.weight, self.bias = of.weight, of.bias
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x @ self.weight.T + self.bias).relu()
+
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    maps = [nn.Linear(24, 24) for _ in range(3)]
+    for name in ("tuned", "mine"):
+        found = residscope.attribute(cache, 5, by="accumulated", lens=LensMaps(maps, name=name))
+        assert found.notes[0].startswith(f"Transported: `lens=` ({name}) gives h + A h + b")
+    residscope.attribute(cache, 5, by="accumulated", lens=maps)
+    with pytest.raises(residscope.ResidscopeError, match="may compute more than A h"):
+        residscope.attribute(cache, 5, by="accumulated", lens=list(map(Bent, maps)))
