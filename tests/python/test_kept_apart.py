@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from torch import nn
 from transformer_lens import ActivationCache
+from transformers import PreTrainedTokenizerFast
 
 import residscope
 from residscope import LensMaps, targets
+from residscope.serving.service import Service
 from tests.support import tiny
 
 
@@ -154,3 +157,22 @@ def test_maps_of_a_lens_with_another_name_or_class_are_other_maps():
     residscope.attribute(cache, 5, by="accumulated", lens=maps)
     with pytest.raises(residscope.ResidscopeError, match="may compute more than A h"):
         residscope.attribute(cache, 5, by="accumulated", lens=list(map(Bent, maps)))
+
+
+def test_a_token_that_became_a_special_token_begins_a_turn():
+    model = copy.deepcopy(tiny.boot("llama"))
+    names = ["<pad>", "<s>", "</s>", *(f"w{id}" for id in range(3, tiny.VOCAB))]
+    names[30] = "<|user|>"
+    words = Tokenizer(models.WordLevel({name: id for id, name in enumerate(names)}, unk_token="<pad>"))
+    model._tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(torch.tensor([[30, 6, 7, 30, 8, 9]]))
+
+    def rules() -> dict[str, int]:
+        answered, _ = Service(cache).answer({"id": "1", "ask": {"kind": "segments"}})
+        return {rule["by"]: rule["count"] for rule in answered["reply"]["rules"]}
+
+    assert "turn" not in rules()
+    model.tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>"]})  # it keeps its id
+    assert len(model.tokenizer) == tiny.VOCAB
+    assert rules()["turn"] == 2
