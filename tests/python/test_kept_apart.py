@@ -176,3 +176,13 @@ def test_a_token_that_became_a_special_token_begins_a_turn():
     model.tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>"]})  # it keeps its id
     assert len(model.tokenizer) == tiny.VOCAB
     assert rules()["turn"] == 2
+
+
+def test_a_run_without_heads_lacks_what_a_new_hook_changes():
+    model = copy.deepcopy(tiny.boot("llama"))
+    _, _, cache = tiny.run(model)
+    assert "unembed.hook_out" in residscope.without(cache, "L1H1").cache_dict
+    model.add_hook("unembed.hook_out", lambda logits, hook: logits * 2)  # noqa: ARG005 - TransformerLens' names
+    found = residscope.without(cache, "L1H1")
+    assert "unembed.hook_out" not in found.cache_dict
+    assert "blocks.2.hook_resid_post" in found.cache_dict
