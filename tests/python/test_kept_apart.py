@@ -14,7 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 import residscope
 from residscope import LensMaps, targets
+from residscope.compute.memo import CACHES
 from residscope.serving.service import Service
+from residscope.session import change_tracking
 from tests.support import tiny
 
 
@@ -186,3 +188,10 @@ def test_a_run_without_heads_lacks_what_a_new_hook_changes():
     found = residscope.without(cache, "L1H1")
     assert "unembed.hook_out" not in found.cache_dict
     assert "blocks.2.hook_resid_post" in found.cache_dict
+
+
+def test_what_is_kept_about_neurons_counts_with_its_size():
+    _, _, cache = tiny.run(tiny.boot("llama"))
+    found = residscope.attribute(cache, targets.neuron("L2N3"), by="neuron")
+    kept = {key[3]: size for key, (_, size) in CACHES._entries.items() if key[0] == change_tracking.track(cache).id}
+    assert kept["later rows"] >= 40 * len(found.components) > 4_000
