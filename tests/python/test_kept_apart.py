@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from residscope import LensMaps, targets
 from residscope.compute.memo import CACHES
 from residscope.serving.service import Service
 from residscope.session import change_tracking
-from tests.support import tiny
+from tests.support import saes, tiny
 
 
 class Adapter(nn.Module):
@@ -195,3 +196,47 @@ def test_what_is_kept_about_neurons_counts_with_its_size():
     found = residscope.attribute(cache, targets.neuron("L2N3"), by="neuron")
     kept = {key[3]: size for key, (_, size) in CACHES._entries.items() if key[0] == change_tracking.track(cache).id}
     assert kept["later rows"] >= 40 * len(found.components) > 4_000
+
+
+SAES = [saes.TopK(24, hook_name=f"blocks.{layer}.hook_{part}_out") for layer in (0, 1) for part in ("attn", "mlp")]
+MAPS = [torch.eye(24) * 0.9 + 0.01 * at for at in range(3)]
+TOKENS = torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(2))
+MASK = torch.ones_like(TOKENS).index_fill(1, torch.tensor([6]), 0)
+INNER = targets.neuron("L2N3")
+VARIED: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "answers": ({"position": 3}, [5, (5, 6), (6, 5), [(5, 9), (6, 8), (9, 5)], [5, 6, 9], {5, 6},
+                                  targets.next_token(), INNER]),
+    "by": ({}, ["head", "layer", "neuron", "accumulated"]),
+    "position": ({"by": "head"}, ["last", 3, [1, 2, 3], [2, 2, 3], "all"]),
+    "layers": ({"by": "neuron", "answers": INNER}, [None, 0, 1, [0, 1], [1, 0], 2]),
+    "heads": ({"by": "source"}, ["L1H1", "L1H2", ["L1H1", "L0H2"], ["L0H2", "L1H1"]]),
+    "sae": ({"by": "feature", "answers": INNER}, SAES),
+    "norm": ({"by": "accumulated"}, ["frozen", "recomputed"]),
+    "lens": ({"by": "accumulated"}, [None, LensMaps(MAPS), LensMaps(MAPS, name="a"), LensMaps(MAPS, "post"),
+                                     LensMaps(MAPS, adds=True)]),
+    "logits": ({}, [None, "given", "larger"]),
+    "tokens": ({"answers": targets.next_token(), "position": 3}, [None, TOKENS]),
+    "attention_mask": ({}, [None, MASK]),
+}  # fmt: skip
+"""An option of `attribute`, the other options, and its values. Any two questions differ only in this option."""
+
+
+@pytest.mark.parametrize("option", VARIED)
+def test_no_question_changes_the_answer_to_another_one(booted, option):
+    model, _, logits, cache = booted("llama")
+    shared = ActivationCache(dict(cache.cache_dict), model)
+    others, values = VARIED[option]
+    outputs = {"given": logits, "larger": logits * 1.5}
+
+    def ask(cache: Any, value: Any) -> residscope.Attribution:
+        options = {"answers": 5, **others, option: outputs.get(value, value) if option == "logits" else value}
+        return residscope.attribute(cache, options.pop("answers"), **options)
+
+    for value in [*values, *reversed(values), *values]:  # each after each neighbour, and again
+        found, expected = ask(shared, value), ask(ActivationCache(dict(cache.cache_dict), model), value)
+        for field in fields(found):
+            mine, own = (getattr(one, field.name) for one in (found, expected))
+            if isinstance(own, torch.Tensor):
+                torch.testing.assert_close(mine, own, atol=1e-5, rtol=1e-4, equal_nan=True, msg=field.name)
+            elif field.name != "target" and not isinstance(own, float):
+                assert mine == own, field.name
