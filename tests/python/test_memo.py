@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import gc
 import sys
+import tracemalloc
 import weakref
 from types import FrameType
 from typing import Any
 
 import pytest
 import torch
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge.sources import boot_native
 
 import residscope
 from residscope.attribution import component_vectors, own_targets
@@ -136,6 +139,29 @@ def test_memoised_results_end_with_the_cache_and_keep_nothing_alive():
     del model
     gc.collect()
     assert weight() is None
+
+
+def test_the_names_of_neurons_end_with_the_model():
+    cfg = TransformerBridgeConfig(
+        d_model=8, d_head=4, n_heads=2, n_layers=2, n_ctx=8, d_vocab=16, d_mlp=30_011, act_fn="gelu", seed=0,
+        normalization_type="LN",
+    )  # fmt: skip
+    model = boot_native(cfg)
+    _, cache = model.run_with_cache(torch.tensor([[1, 2, 3]]))
+    residscope.attribute(cache, 5)  # what does not belong to neurons is loaded
+    gc.collect()
+    tracemalloc.start()
+    try:
+        found = residscope.attribute(cache, 5, by="neuron")
+        assert tracemalloc.get_traced_memory()[0] > 3_000_000  # 60,022 names
+        of_neurons = found.components[: found.parts]
+        again = residscope.attribute(cache, 6, by="neuron")
+        assert all(one is other for one, other in zip(of_neurons, again.components, strict=False))  # not made again
+        del found, again, of_neurons, cache, model
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 300_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_activations_made_in_inference_mode_are_read_each_time():

@@ -16,6 +16,8 @@ import pytest
 import torch
 from torch import nn
 from transformer_lens import ActivationCache
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge.sources import boot_native
 
 import residscope
 from residscope.serving.service import Service
@@ -278,3 +280,97 @@ def test_rows_of_a_scaled_layer_include_its_factor_and_those_of_later_layers(sca
             true = own((written @ model.W_U.detach().double())[:, -1])
             total = found.values[torch.tensor(own_rows)].sum(0).double()
             torch.testing.assert_close(total, true, atol=2e-5, rtol=1e-4)
+
+
+# --- a soft-cap that must be undone -----------------------------------------------------------------------------------
+LIMIT = 4.0
+
+
+@pytest.fixture(scope="module")
+def saturated():
+    """A model whose logits are often at its soft-cap, its run, and a cache without logits and without the final stream.
+
+    In float32 some of its logits are near the cap. In half precision, many are rounded to it.
+    """
+    cfg = TransformerBridgeConfig(
+        d_model=16, d_head=4, n_heads=4, n_layers=2, n_ctx=16, d_vocab=40, d_mlp=12, act_fn="gelu", seed=0,
+        normalization_type="RMS", output_logits_soft_cap=LIMIT,
+    )  # fmt: skip
+    model, generator = boot_native(cfg), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter + 0.5 * torch.randn(parameter.shape, generator=generator))
+        model.unembed.original_component.weight.mul_(5)
+        logits, cache = model.run_with_cache(torch.randint(1, 40, (3, 6), generator=generator))
+    ends = ("unembed.", "hook_unembed", "ln_final.hook_out", "ln_final.hook_normalized", "blocks.1.hook_resid_post")
+    without = ActivationCache({k: v for k, v in cache.items() if not k.startswith(ends)}, model)
+    return SimpleNamespace(model=model, logits=logits, cache=cache, without=without)
+
+
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_logit_at_the_soft_cap_is_refused_with_this_reason_and_only_there(saturated, kind, by):
+    """Expected: the model's own values before the cap, which this cache does not hold."""
+    logits, before = saturated.logits.to(kind), saturated.cache["unembed.hook_out"]
+    refused = answered = 0
+    for position in range(6):
+        for answer in range(0, 40, 3):
+            given = logits[:, position, answer]
+            at_cap = (given.abs() >= LIMIT).tolist()
+            if any(at_cap):
+                with pytest.raises(residscope.ResidscopeError) as error:
+                    residscope.attribute(saturated.without, answer, by=by, position=position, logits=logits)
+                assert f"at the model's soft-cap (4) at position {position} of prompt {at_cap.index(True)}" in str(
+                    error.value
+                )
+                assert "`unembed.hook_in` or the final stream (`blocks.1.hook_resid_post`)" in str(error.value)
+                refused += 1
+                continue
+            found = residscope.attribute(saturated.without, answer, by=by, position=position, logits=logits)
+            answered += 1
+            torch.testing.assert_close(found.measured, given.float(), atol=1e-6, rtol=0)
+            # The rounding of a logit near the cap is amplified before the cap, and counts as rounding.
+            change = given.float() - before[:, position, answer]
+            own = residscope.attribute(saturated.cache, answer, by=by, position=position)
+            shift = (found.constant - own.constant) - (change - (own.measured - before[:, position, answer]))
+            assert shift.abs().max() <= found.tolerance
+            if by != "accumulated":  # that lacks the end of the stream
+                assert found.unexplained.abs().max() <= found.tolerance
+                assert not any("cannot be determined where" in note for note in found.notes)
+    assert answered > 20
+    assert refused > 5 or kind == torch.float32
+
+
+def test_the_places_at_the_soft_cap_are_named_for_all_positions_and_next_tokens(saturated):
+    logits, tokens = saturated.logits.bfloat16(), saturated.cache["embed.hook_in"]
+    at_cap = logits.abs() >= LIMIT
+    answer = next(id for id in range(40) if at_cap[1:, :, id].any() and not at_cap[0, :, id].any())
+    following = at_cap[:, :-1].gather(-1, tokens[:, 1:, None].long())[..., 0]
+    for answers, cells in ((answer, at_cap[..., answer]), (residscope.targets.next_token(), following)):
+        (prompt, position), *others = cells.nonzero().tolist()
+        more = f" (and {len(others)} other{'s' * (len(others) > 1)})" if others else ""
+        with pytest.raises(residscope.ResidscopeError) as error:
+            residscope.attribute(saturated.without, answers, position="all", logits=logits)
+        assert f"at position {position} of prompt {prompt}{more}, so" in str(error.value)
+
+
+def test_what_does_not_need_the_value_before_the_soft_cap_is_not_refused(saturated):
+    """Source contributions, and a head's contribution, are read from the heads."""
+    logits, answer = saturated.logits.bfloat16(), 0
+    position = next(at for at in range(6) if (logits[:, at, answer].abs() >= LIMIT).any())
+    for answers, by in ((answer, "source"), (residscope.targets.output("1.2", of=answer, source=0), "head")):
+        options = {"by": by, "position": position} | ({"heads": ["1.2"]} if by == "source" else {})
+        found = residscope.attribute(saturated.without, answers, logits=logits, **options)
+        expected = residscope.attribute(saturated.cache, answers, **options)
+        torch.testing.assert_close(found.values, expected.values)
+        assert not any("arises" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kept", ["unembed.hook_in", "blocks.1.hook_resid_post"])
+def test_with_what_the_refusal_proposes_the_saturated_logit_is_attributed(saturated, kept):
+    logits = saturated.logits.bfloat16()
+    held = {**saturated.without.cache_dict, kept: saturated.cache[kept]}
+    found = residscope.attribute(ActivationCache(held, saturated.model), 0, position="all", logits=logits)
+    expected = residscope.attribute(saturated.cache, 0, position="all")
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.measured, logits[..., 0].float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -321,6 +322,41 @@ def test_a_segment_mean_leaves_out_positions_without_a_next_token(booted):
         assert any("1 position has no value" in note for note in found.notes)
     heads = residscope.attribute(cache, targets.next_token(), by="source", heads=["0.0", "0.1"], position="all")
     assert any("1 position has no value" in note for note in heads.by_segment(each).notes)
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "summed"),
+    [
+        (targets.output("L2H1", of=5), {"by": "layer"}, True),  # `unexplained` has an axis of sources
+        (targets.output("L2H1", of=5), {"by": "layer", "reduce": "mean"}, True),  # sources are always summed
+        (5, {"by": "layer", "position": "all"}, True),
+        (5, {"by": "layer", "position": "all", "reduce": "mean"}, False),
+        (5, {"by": "source", "heads": "L1H1"}, False),  # the sum over sources is already in `unexplained`
+        (5, {"by": "source", "heads": "L1H1", "position": "all"}, True),
+    ],
+)
+def test_the_tolerance_of_a_segment_is_that_of_a_sum_of_independent_errors(booted, answers, options, summed):
+    """Errors of each position within its tolerance, with independent signs, stay within the tolerance of their sum.
+
+    An error of the same sign at each position, which is no rounding, does not.
+    """
+    model = booted("llama")[0]
+    with torch.no_grad():
+        _, cache = model.run_with_cache(torch.randint(3, 60, (2, 30), generator=torch.Generator().manual_seed(1)))
+    options = dict(options)
+    reduce = options.pop("reduce", "sum")
+    rows = residscope.attribute(cache, answers, **options)
+    each = residscope.segments(cache, 0, [("a", 0, 25), ("b", 25, 30)])
+    generator = torch.Generator().manual_seed(0)
+    most = 0.0
+    for _ in range(200):
+        error = torch.randn(rows.unexplained.shape, generator=generator) / 3  # the tolerance is three times the spread
+        found = replace(rows, unexplained=error * rows.tolerance).by_segment(each, reduce=reduce)
+        most = max(most, float(found.unexplained.abs().max()) / found.tolerance)
+    assert 0.4 < most < 1.5  # the largest of hundreds of normal errors is about 3 to 4 times the spread
+    same = replace(rows, unexplained=torch.full_like(rows.unexplained, 0.9 * rows.tolerance))
+    found = same.by_segment(each, reduce=reduce)
+    assert bool((found.unexplained.abs() > found.tolerance).any()) == summed
 
 
 def test_results_that_cannot_be_summed_by_segment_are_refused(booted):

@@ -107,12 +107,19 @@ def _tokens(side: Any, vocabulary: Vocabulary, notes: list[str]) -> list[Token]:
     if isinstance(side, list | set | frozenset | tuple):
         if not side:
             raise ResidscopeError("answers", "A side of the answers is empty: give at least one token.")
+        if isinstance(side, set | frozenset):  # Python's order of a set differs between kernels
+            parts = [_tokens(part, vocabulary, notes) for part in sorted(side, key=repr)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            return [token for part in sorted(parts, key=_ids) for token in part]
         return [token for part in side for token in _tokens(part, vocabulary, notes)]
     raise ResidscopeError(
         "answers",
         f"{shortened(side)} is not an answer{_kind_hint(side)}: give a token as text or id, a pair (answer, "
         "distractor), a list with one of these for each prompt, or a tensor of ids, [batch] or [batch, 2].",
     )
+
+
+def _ids(tokens: list[Token]) -> list[int]:
+    return [token.id for token in tokens]
 
 
 def shortened(value: object) -> str:

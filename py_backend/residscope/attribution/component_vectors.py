@@ -118,7 +118,7 @@ def _computed(readout: Readout, plan: Plan) -> Vectors:
         assert W_O is not None  # because the layer is split
         z = working(head_outputs(view, positions, layer, (W_O.shape[0], W_O.shape[1])))
         heads.append(path.push(rearrange(z, "batch 1 head d_head -> head batch d_head") @ W_O.to(z)))
-        components += components_in(layer, "attn", len(W_O))
+        components += components_in(view, layer, "attn", len(W_O))
         added, norm_bias = bias_of(readout, layer, "attn")
         if added is None and norm_bias is None:
             continue

@@ -176,7 +176,9 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
     # Which features have a row differs between positions. Other rows follow from the structure.
     own = tuple(rows.components) if by == "feature" else len(rows.components)
     key = ("later rows", by, *wanted, structure.key, own, rows.parts)
-    ordered, places, parts = structure.view.memo.once(key, lambda: _in_order(readout, structure, by, wanted, rows))
+    ordered, places, parts = structure.view.memo.once(
+        key, lambda: _in_order(readout, structure, by, wanted, rows), lambda kept: _BYTES_EACH * len(kept[0])
+    )
     if len(ordered) == len(rows.components):
         return rows
     index = torch.tensor(places, device=rows.values.device)
@@ -186,6 +188,10 @@ def with_later(readout: Readout, structure: Structure, by: By, wanted: Sequence[
 
     step = rows.step if isinstance(rows.step, float | int) else extended(rows.step)
     return replace(rows, components=list(ordered), values=extended(rows.values), parts=parts, step=step)
+
+
+_BYTES_EACH = 44
+"""What the place of a row in the order takes in memory. A model may have millions of neurons."""
 
 
 def _in_order(
@@ -204,7 +210,7 @@ def _in_order(
         if part is not None and Component(OUT[part], layer) in later and (part == "attn" or layer in wanted):
             weight = (out_weight if part == "attn" else neuron_weight)(view, layer)
             if weight is not None:
-                parts += components_in(layer, part, len(weight))
+                parts += components_in(view, layer, part, len(weight))
                 bias, norm_bias = bias_of(readout, layer, part)
                 biases += [Component(BIAS_KIND[part], layer)] * (bias is not None or norm_bias is not None)
                 later.remove(Component(OUT[part], layer))

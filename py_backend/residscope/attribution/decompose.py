@@ -22,7 +22,7 @@ from residscope.attribution.features import expanded
 from residscope.attribution.inner_checks import is_inner
 from residscope.attribution.mean_key import mean_key_constant, mean_key_readout, mean_key_rows
 from residscope.attribution.missing import check_cached, later_note, missing_notes
-from residscope.attribution.model_value import output_notes
+from residscope.attribution.model_value import check_before_cap, output_notes
 from residscope.attribution.needed import naming_all
 from residscope.attribution.plan import Plan, Rows
 from residscope.attribution.readout import Functional, Readout
@@ -135,9 +135,9 @@ def _decompose(
     readout, where = reading.readout(frozen=frozen), reading.positions
     readout.structure = joined(readout.structure, query.like)
     measured = measured_value(reading, readout, targets, target, logits)
-    constant = readout.functional.constant + measured.cap_change
     about = without_space(targets, target, query.where, logits) + reading_notes(reading, measured)
-    to_explain = None if measured.value is None else measured.value - constant
+    before = measured.before_cap
+    to_explain = None if before is None else before - readout.functional.constant
     if by == "source":
         if reading.axis == "source":
             raise ResidscopeError(
@@ -146,6 +146,8 @@ def _decompose(
         found = source_rows(readout, query.heads, to_explain)
         notes = found.result.notes + about
         return replace(found, result=replace(found.result, notes=notes, target=target, model=view.model_name))
+    check_before_cap(readout, targets, target, measured.before)
+    constant = readout.functional.constant + measured.cap_change
     wanted = components.wanted_layers(view, query.layers) if by == "neuron" else []
     dictionary = Dictionary.of(view, query.sae) if by == "feature" else None
     if by == "accumulated":
@@ -154,6 +156,7 @@ def _decompose(
         compared = _sums(readout, query, wanted, dictionary, to_explain, logits)
     structure, plan, rows, total = compared.structure, compared.plan, compared.rows, compared.total
     tolerance, largest, about = compared.tolerance, compared.largest, about + compared.notes
+    tolerance += 0.0 if measured.before is None else measured.before.rounding
     if not compared.is_finite:
         check_finite(view, rows.values, total, constant, measured.value)
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value

@@ -83,7 +83,7 @@ def mean_key_rows(score: HeadScore, readout: Readout, plan: Plan, read_by: HeadS
         report_progress(len(values), len(plan.split) + len(plan.terms))
         rows, bias = _heads(every, layer, weights, units, None if read_by else (score.target.layer, score.target.head))
         values.append(rows)
-        components += components_in(layer, "attn", len(rows))
+        components += components_in(view, layer, "attn", len(rows))
         if bias is not None:
             biases[Component(BIAS_KIND["attn"], layer)] = bias
     count = len(components) if plan.split else None

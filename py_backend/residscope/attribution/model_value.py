@@ -9,14 +9,17 @@ from einops import rearrange
 
 from residscope.attribution.readout import Readout
 from residscope.attribution.targets import Targets
+from residscope.cache.cells import place_of
 from residscope.cache.norms import odd_final_norm
 from residscope.cache.unembedding import READ_BY_UNEMBEDDING, final_vectors, unembedding, unembedding_of_stream
+from residscope.cache.vocabulary import quote
+from residscope.compute.precision import step_of
 from residscope.compute.projection import dots
 from residscope.errors import ResidscopeError
 from residscope.terms import Target
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
 
@@ -31,12 +34,81 @@ class Measured:
         own: Whether the value was read from the logits, from the input of the unembedding, or, inside the model, from
             the target's own activation. If not, the value was computed from the stream with the model's weights, and
             lacks any other step of the model.
+        before: How the value before a soft-cap was computed from the logits. None if it was read, or there is no
+            soft-cap.
     """
 
     value: Float[Tensor, "batch pos"] | None
     cap_change: Float[Tensor, "batch pos"]
     source: str
     own: bool
+    before: BeforeCap | None = None
+
+    @property
+    def before_cap(self) -> Float[Tensor, "batch pos"] | None:
+        """The value before a soft-cap. None if it is not known, also if a logit is at the cap."""
+        unknown = self.before is not None and bool(self.before.at_cap.any())
+        return None if self.value is None or unknown else self.value - self.cap_change
+
+
+@dataclass(frozen=True)
+class BeforeCap:
+    """The logits of a target's tokens before a soft-cap, computed from the model's output.
+
+    Attributes:
+        logits: These logits. Infinite where a logit is at the cap.
+        at_cap: `[batch, pos, token]`: whether a logit is so near the cap that it may have been rounded to it.
+        cap: The cap.
+        rounding: The largest change of the target's value before the cap by a rounding of the given logits.
+    """
+
+    logits: Float[Tensor, "batch pos token"]
+    at_cap: Bool[Tensor, "batch pos token"]
+    cap: float
+    rounding: float
+
+    @classmethod
+    def of(cls, given: Float[Tensor, "batch pos token"], cap: float, step: float, weights: Tensor) -> BeforeCap:
+        """Undo a soft-cap.
+
+        Args:
+            given: The model's output.
+            cap: The soft-cap.
+            step: The relative rounding step of the model's output.
+            weights: The weight of each token.
+        """
+        size = given.abs()
+        error = step / 2 * size
+        # cap · atanh(x / cap), written with a difference that is exact near the cap.
+        most = cap / 2 * ((cap + size + error) / (cap - size - error)).log()
+        at_cap = ~(size + error < cap)
+        logits = cap * (given / cap).clamp(-1, 1).atanh()
+        amplified = ((most - logits.abs()).clamp(min=0) * weights.abs().to(given.device)[:, None, :]).sum(-1)
+        return cls(logits, at_cap, cap, float(amplified.masked_fill(at_cap.any(-1), 0).max()))
+
+
+def check_before_cap(readout: Readout, targets: Targets, target: Target, before: BeforeCap | None) -> None:
+    """Refuse a target whose value before the soft-cap cannot be computed, because a logit is at the cap.
+
+    Raises:
+        ResidscopeError: With the first prompt and position where this is so.
+    """
+    if before is None or not bool(before.at_cap.any()):
+        return
+    view, positions, places = readout.view, readout.positions, before.at_cap.nonzero().tolist()
+    prompt, read, token = places[0]
+    where = place_of(view, prompt, read if positions is None else int(positions[prompt]))
+    ids = targets.weights(target)[0]
+    text = quote(targets.vocabulary.text(int(ids[prompt if len(ids) > 1 else 0, token])))
+    others = len({(at, pos) for at, pos, _ in places}) - 1
+    more = "" if not others else f" (and {others} other{'s' if others > 1 else ''})"
+    raise ResidscopeError(
+        "soft-cap",
+        f"The logit of {text} is at the model's soft-cap ({before.cap:g}) at {where}{more}, so its "
+        "value before the cap, which the rows explain, cannot be computed from `logits=`. Cache "
+        f"`{READ_BY_UNEMBEDDING}` or the final stream (`blocks.{view.n_layers - 1}.hook_resid_post`), or choose "
+        "another answer or position.",
+    )
 
 
 def model_value(readout: Readout, targets: Targets, target: Target, logits: Tensor | None) -> Measured:
@@ -68,10 +140,11 @@ def model_value(readout: Readout, targets: Targets, target: Target, logits: Tens
         given = targets.chosen(target, view.pick(view.whole_logits(logits), positions))
         if not bool(given.isfinite().all()):
             raise ResidscopeError("not-finite", "`logits=` has NaN or infinity for the answers' tokens.")
-        if values is None and output.cap > 0:  # undo the cap
-            uncapped = output.cap * (given / output.cap).clamp(-1, 1).atanh()
-            cap_change = (targets.mixed(target, given) - targets.mixed(target, uncapped)).to(zero)
-        return Measured(targets.mixed(target, given).to(zero), cap_change, "the given logits", own=True)
+        before = None
+        if values is None and output.cap > 0:
+            before = BeforeCap.of(given, output.cap, step_of(logits.dtype), targets.weights(target)[1])
+            cap_change = (targets.mixed(target, given) - targets.mixed(target, before.logits)).to(zero)
+        return Measured(targets.mixed(target, given).to(zero), cap_change, "the given logits", own=True, before=before)
     return Measured(value, cap_change, source, own)
 
 

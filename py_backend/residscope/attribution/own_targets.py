@@ -163,8 +163,8 @@ def _everywhere(view: CacheView, targets: Targets, query: Query, own: NextToken,
         reading = target_reading(each, target, where, flat)
         readout = reading.readout()
         measured = measured_value(reading, readout, each, target, flat)
-        constant = readout.functional.constant + measured.cap_change
-        to_explain = None if measured.value is None else measured.value - constant
+        before = measured.before_cap
+        to_explain = None if before is None else before - readout.functional.constant
         rows = own_source_rows(view, readout, to_explain, real, query.heads)
         notes = rows.notes + reading_notes(reading, measured) + [NONE_LAST]
         return replace(rows, target=query.target, model=view.model_name, notes=notes)

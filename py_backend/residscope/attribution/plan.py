@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from residscope.cache.lens_maps import StreamMaps
@@ -95,10 +95,20 @@ BIAS_KIND: dict[Literal["attn", "mlp"], Literal["attn_bias", "mlp_bias"]] = {"at
 """The kind of row that holds each sublayer's bias."""
 
 
-@cache
-def components_in(layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[Component, ...]:
-    """Return the components of a layer's heads or neurons. Memoised: a layer may have a hundred thousand neurons."""
-    return tuple(Component(COMPONENT_KIND[part], layer, index) for index in range(count))
+def components_in(view: CacheView, layer: int, part: Literal["attn", "mlp"], count: int) -> tuple[Component, ...]:
+    """Return the components of a layer's heads or neurons.
+
+    Memoised with what is known of the model, because a layer may have a hundred thousand neurons.
+    """
+
+    def made() -> tuple[Component, ...]:
+        return tuple(Component(COMPONENT_KIND[part], layer, index) for index in range(count))
+
+    return view.facts.once(("components", layer, part, count), made, lambda kept: _BYTES_EACH * len(kept))
+
+
+_BYTES_EACH = 80
+"""What a component takes in memory, with its index and its place in a tuple."""
 
 
 COMPONENT_OF: dict[By, Literal["attn", "mlp"]] = {"head": "attn", "neuron": "mlp"}

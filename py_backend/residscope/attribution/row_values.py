@@ -36,7 +36,7 @@ def rows_of(readout: Readout, plan: Plan) -> Rows:
         report_progress(len(values), total)
         contributions, bias = split(readout, layer) if at_once is None else at_once[place]
         values.append(contributions)
-        components += components_in(layer, plan.part, contributions.shape[0])
+        components += components_in(readout.view, layer, plan.part, contributions.shape[0])
         if bias is not None:
             biases[Component(BIAS_KIND[plan.part], layer)] = bias
     contribution = readout.recomputed if plan.recomputed else readout.functional
@@ -146,7 +146,7 @@ def scales_of(readout: Readout, plan: Plan) -> Float[Tensor, "row batch pos"]:
 def with_steps(view: CacheView, plan: Plan, rows: Rows) -> Rows:
     """Return the rows, with the rounding step of each row."""
     key = ("steps", plan.part, plan.split, tuple(plan.terms.items()), len(rows.components))
-    steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.components))))
+    steps = view.memo.once(key, lambda: tuple(_steps(view, plan, len(rows.components))), lambda kept: 8 * len(kept))
     if len(steps) == 1:
         return replace(rows, step=steps[0])
     return replace(rows, step=rows.values.new_tensor(steps)[:, None, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,7 +40,9 @@ class SegmentAttribution:
         constant: The constant, with the axes of `measured`.
         unexplained: measured − Σ rows − constant (for source segments, also − `padding`), with the axes of `measured`.
         padding: For sources: the contribution of sources that are padding, which belong to no segment. Otherwise None.
-        tolerance: Values of `unexplained` up to this are rounding.
+        tolerance: Values of `unexplained` up to this are rounding. Errors of positions are independent, so their
+            squares add up, as in `rounding.py`: for sums, the tolerance grows with the square root of a segment's
+            length (here, of the longest). For means, it is that of a position.
         heads: For `by="source"`: the heads along the second-last axis of `values`.
         notes: Notes on these values, in sentences.
     """
@@ -183,7 +186,9 @@ def rolled_up(
     )
     has_padding = "padding" in parts[0]
     padding = torch.stack([part["padding"] for part in parts], at - 1) if has_padding else None
-    longest = max(len(segment) for each in given for segment in each)
+    # `unexplained` lacks the first axis. Along the others it is summed, or the mean is taken, like the values.
+    added = any(axis == "source" or (axis in _ROLLED and reduce == "sum") for axis in rows.axes[1:])
+    longest = max(len(segment) for each in given for segment in each) if added else 1
     notes = [*rows.notes, *dict.fromkeys(note for each in given for note in each.notes if note not in rows.notes)]
     if padding is not None and bool((padding.abs() > rows.tolerance).any()):
         notes.append(
@@ -205,7 +210,7 @@ def rolled_up(
         constant,
         unexplained,
         padding,
-        rows.tolerance * (longest if reduce == "sum" and chosen[-1] != "source" else 1),
+        rows.tolerance * math.sqrt(longest),
         rows.heads,
         notes,
     )

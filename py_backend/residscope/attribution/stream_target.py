@@ -127,6 +127,5 @@ class StreamTarget:
         reading = target_reading(self.targets, self.target, self.where)
         readout = reading.readout()
         measured = measured_value(reading, readout, self.targets, self.target, None)
-        if measured.value is None:
-            return readout, None
-        return readout, measured.value - measured.cap_change - readout.functional.constant
+        before = measured.before_cap
+        return readout, None if before is None else before - readout.functional.constant

@@ -147,10 +147,8 @@ def target_reading(
 
         def explained(reading: TargetReading = reading, readout: Readout = readout, outer: Target = outer) -> Explained:
             """The outer target's readout, and the value that its rows must sum to."""
-            measured = measured_value(reading, readout, targets, outer, logits)
-            if measured.value is None:
-                return readout, None
-            return readout, measured.value - measured.cap_change - readout.functional.constant
+            before = measured_value(reading, readout, targets, outer, logits).before_cap
+            return readout, None if before is None else before - readout.functional.constant
 
         # All sources of the same outer target share one object, so that layers are compared only once.
         key = ("outer checked", msgspec.msgpack.encode(outer), tuple(reading.positions.tolist()))

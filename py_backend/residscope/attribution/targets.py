@@ -128,7 +128,8 @@ class Targets:
             answers: One of these forms:
 
                 - One answer for all prompts: a token (string or id), or a tuple `(answer, distractor)`. Each side of
-                  the tuple may be a set or a list of tokens. Their mean is then taken.
+                  the tuple may be a set or a list of tokens. Their mean is then taken. A token that is repeated in a
+                  list counts twice; without a distractor, write a tuple in a set, `{(5, 5, 6)}`.
                 - One answer per prompt: a list of such answers, a tensor of ids, an array of texts or a pandas table,
                   `[batch]` or `[batch, 2]`.
                 - A direction: floats, `[d_model]` or `[batch, d_model]`.

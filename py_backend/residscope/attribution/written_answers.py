@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,22 +22,34 @@ from residscope.terms import (
 )
 
 
-def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, Any] | None = None) -> Any:
-    """Return a target in the form that a user would write, such as `" Mary"`, `(" Mary", " John")`, a set, a list."""
+def as_answers(target: Target, vocabulary: Vocabulary, direction: Callable[[str], Any] | None = None) -> Any:
+    """Return a target in the form that a user would write, such as `" Mary"`, `(" Mary", " John")`, a set, a list.
+
+    `Targets.resolve` reads it back as the same target, for any number of prompts.
+
+    Args:
+        target: The target.
+        vocabulary: The tokens of the model.
+        direction: Returns the direction that is kept with a key. None: the key is written.
+    """
 
     def side(tokens: list[Token]) -> Any:
-        # The text is used only if it encodes to exactly this token, otherwise the id.
-        names = [t.text if vocabulary.tokenizer and vocabulary.encode(t.text) == [t.id] else t.id for t in tokens]
-        # A set, because a list could mean one answer per prompt. A repeated token counts twice, so it needs a list.
-        return names[0] if len(names) == 1 else set(names) if len(set(names)) == len(names) else names
+        names = [vocabulary.written(token.id) for token in tokens]
+        if len(names) == 1:
+            return names[0]
+        # A set is read in the order of the ids. It loses another order, and that a repeated token counts twice.
+        ids = [token.id for token in tokens]
+        return set(names) if ids == sorted(set(ids)) else names
 
     def one(contrast: Contrast) -> Any:
         answer = side(contrast.answer)
-        return (answer, side(contrast.distractor)) if contrast.distractor else answer
+        if contrast.distractor:
+            return answer, side(contrast.distractor)
+        return {tuple(answer)} if isinstance(answer, list) else answer  # a list would be one answer for each prompt
 
     if target.through:
         *before, last = target.through
-        of = as_answers(msgspec.structs.replace(target, through=before), vocabulary, directions)
+        of = as_answers(msgspec.structs.replace(target, through=before), vocabulary, direction)
         return Output(name(last.layer, last.head), of, last.source)
     match target.inner:
         case NeuronInput(layer, number, part):
@@ -47,11 +59,14 @@ def as_answers(target: Target, vocabulary: Vocabulary, directions: Mapping[str, 
         case StreamDirection(feature=FeatureInput()):
             return target  # it can be resolved again as long as its direction is kept
         case StreamDirection(key, at):
-            return Direction(key if directions is None else directions[key], at)
+            return Direction(key if direction is None else direction(key), at)
         case None:
             pass
     if target.next_token is not None:
         return Next(target.next_token.versus)
+    if target.direction is not None:
+        return target.direction if direction is None else direction(target.direction)
     written = [one(contrast) for contrast in target.contrasts]
+    # A pair with a list is written in a list, because it alone could be read as two columns.
     alone = len(written) == 1 and not (isinstance(written[0], tuple) and any(isinstance(s, list) for s in written[0]))
     return written[0] if alone else written

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from einops import rearrange
 
-from residscope.cache.linear_maps import linear_map_of
+from residscope.cache.linear_maps import kept_map
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of
 from residscope.errors import ResidscopeError
@@ -53,11 +53,7 @@ def head_map(view: CacheView, layer: int, side: SideName, index: int, count: int
     letter = LETTER[side]
     module = getattr(attention, side, None)
     if module is not None and not is_plain(module):
-        found = view.facts.once(
-            ("projection", layer, side),
-            lambda: linear_map_of(module, view, int(view.cfg.d_model)),
-            lambda kept: kept.size,
-        )
+        found = kept_map(view, ("projection", layer, side), module, int(view.cfg.d_model))
         matrix = rearrange(found.matrix, "d_model units -> units d_model")
         return _cut(matrix, found.bias, index, count, width, view, layer, side)
     for prefix in ("_", ""):  # with grouped queries, a `HookedTransformer` stores one weight per group in `_W_K`

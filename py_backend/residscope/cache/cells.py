@@ -34,7 +34,16 @@ def cells_of(view: CacheView, prompt: int | None = None, part: slice = slice(Non
     like = SimpleNamespace(cache_dict=held, model=view.model, has_batch_dim=True)
     cells = CacheView(like, model=view.model)
     cells.facts, cells.padding_is_real = view.facts, True
+    cells.cells = view.n_pos if prompt is None else None
     return cells
+
+
+def place_of(view: CacheView, prompt: int, position: int) -> str:
+    """Return a place of the cache in words, also for a view in which each position of the cache counts as a prompt."""
+    batch = view.batch
+    if view.cells is not None:
+        (prompt, position), batch = divmod(prompt, view.cells), batch // view.cells
+    return f"position {position}" if batch == 1 else f"position {position} of prompt {prompt}"
 
 
 _BETWEEN = frozenset(("hook_pattern", "hook_attn_scores", "hook_cos", "hook_sin"))

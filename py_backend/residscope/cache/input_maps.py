@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from einops import rearrange
 
-from residscope.cache.linear_maps import LinearMap, linear_map_of
+from residscope.cache.linear_maps import LinearMap, kept_map
 from residscope.cache.norms import Norm
 from residscope.cache.output_maps import neuron_weight, why_unread
 from residscope.cache.view import CacheView
@@ -95,7 +95,7 @@ def value_map(view: CacheView, layer: int, width: int) -> ValueMap:
     module = getattr(attention, "v", None)
     plain = view.facts.once(("plain", layer, "v"), lambda: (module is None or is_plain(module),))[0]
     if not plain:
-        found = view.facts.once(("input map", layer, "v"), lambda: linear_map_of(module, view), _size)
+        found = kept_map(view, ("input map", layer, "v"), module)
         matrix, bias = found.matrix, found.bias
     else:
         matrix, bias = _attribute(attention, "W_V"), _attribute(attention, "b_V")
@@ -149,17 +149,13 @@ def latent_values(view: CacheView, layer: int, head: int, shape: tuple[int, int]
 
 
 def _whole_map(view: CacheView, layer: int, which: str, module: object) -> LinearMap:
-    """The linear map of a module. If the module is not a plain linear layer, `linear_map_of` finds the map."""
+    """The linear map of a module. If the module is not a plain linear layer, `kept_map` finds the map."""
     plain = view.facts.once(("plain", layer, which), lambda: (is_plain(module),))[0]
     linear = wrapped(module)
     if not plain or not hasattr(linear, "out_features"):
-        return view.facts.once(("input map", layer, which), lambda: linear_map_of(module, view), _size)
+        return kept_map(view, ("input map", layer, which), module)
     bias = tensor_of(getattr(linear, "bias", None))
     return LinearMap(stored_values(module, "weight", linear.weight).T, bias, made=False)
-
-
-def _size(found: LinearMap) -> int:
-    return found.size
 
 
 def _attribute(owner: object, name: str) -> Tensor | None:
@@ -188,7 +184,7 @@ def neuron_map(view: CacheView, layer: int, index: int, part: NeuronPart) -> Neu
     names = tuple(f"blocks.{layer}.{name}" for name in activations)
     plain = view.facts.once(("plain", layer, "mlp", side), lambda: (module is None or is_plain(module),))[0]
     if not plain:
-        found = view.facts.once(("input map", layer, side), lambda: linear_map_of(module, view), _size)
+        found = kept_map(view, ("input map", layer, side), module)
         matrix, bias = found.matrix, found.bias
     else:
         matrix, bias = _attribute(mlp, f"W_{side}"), _attribute(mlp, f"b_{side}")

@@ -17,7 +17,7 @@ from residscope.cache.finite import check_finite
 from residscope.cache.positions import last
 from residscope.cache.view import CacheView
 from residscope.cache.weights import unusable
-from residscope.compute.memo import NoKeyError, key_of
+from residscope.compute.memo import NoKeyError, key_of, unique_id
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
 from residscope.terms import Component
@@ -72,10 +72,11 @@ class LensMaps:
     def key_parts(self) -> tuple[Any, ...]:
         """What the result depends on, for keys of memoised results."""
         if getattr(self.maps, "ndim", None) == 3:  # its slices would be new objects each time
-            return self.at, self.adds, self.maps
+            return self.at, self.adds, self.name, self.maps
         places, items = self._items()
         parts = tuple((None, None) if item is None else _parts(item)[:2] for item in items)
-        return self.at, self.adds, tuple(map(_adds, items)), places, parts
+        kinds = tuple(unique_id(type(item)) for item in items)  # a module of another class may be refused
+        return self.at, self.adds, self.name, kinds, places, parts
 
     def on(self, view: CacheView) -> StreamMaps:
         """Return the maps for the points of a cache's stream.

@@ -11,7 +11,7 @@ change. The copy's `forward` is called directly, so that no hook runs.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -73,6 +73,25 @@ class LinearMap:
     def size(self) -> int:
         """Bytes of memory that this map takes."""
         return self.matrix.nbytes if self.made else 0
+
+
+def kept_map(view: CacheView, key: tuple[Hashable, ...], module: object, width: int | None = None) -> LinearMap:
+    """Return `linear_map_of`, memoised under `key` with what is known of the model.
+
+    Raises:
+        ResidscopeError: As for `linear_map_of`. This is not memoised.
+    """
+    return view.facts.once(
+        (*key, *call_conditions(module, view)), lambda: linear_map_of(module, view, width), lambda found: found.size
+    )
+
+
+def call_conditions(module: object, view: CacheView) -> tuple[Hashable, ...]:
+    """Return what a layer's map depends on, besides the layer's state: how the layer is called, and hooks inside it.
+
+    Caches of one model may differ in precision, and change tracking does not compare hooks.
+    """
+    return view.stream.dtype, view.stream.device, _has_hooks_inside(wrapped(module))
 
 
 def linear_map_of(module: object, view: CacheView, width: int | None = None) -> LinearMap:
@@ -222,6 +241,8 @@ def _copy(layer: Any) -> Any:
             if isinstance(replaced, FunctionType):  # `deepcopy` does not copy functions
                 inner_copy.forward = _copied_function(replaced, memo)
         return copied
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:
         why = f"{type(error).__name__}: {error}".strip(": ")
         raise _UnreadError(f"cannot be determined: only a copy may be called, and copying failed ({why})") from None
@@ -326,6 +347,8 @@ def _forward(layer: Any, batch: Tensor) -> Tensor:
 
     try:
         output = layer.forward(batch)
+    except torch.cuda.OutOfMemoryError:  # this says nothing about the layer
+        raise
     except Exception as error:
         raise _UnreadError(f"cannot be determined: on test vectors it raises {type(error).__name__}: {error}") from None
     fits = isinstance(output, torch.Tensor) and output.shape[:2] == batch.shape[:2] and output.ndim == 3
@@ -346,17 +369,23 @@ def _check_callable(layer: Any) -> None:
         why = unusable(tensor)
         if why is not None and (tensor.is_meta or "sharded" in why or "emptied" in why):
             raise _UnreadError(f"cannot be read: its weight {why}")
-    inner = list(layer.modules())
-    for module in inner:
+    for module in layer.modules():
         random = isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0  # pyright: ignore[reportPrivateUsage]
         if random and module.training:
             raise _UnreadError("is random: it has dropout and is in training mode. Call `model.eval()`")
-    torch_module: Any = torch.nn.modules.module
-    global_hooks = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
-    if any(module._forward_hooks or module._forward_pre_hooks for module in inner[1:]) or (global_hooks and inner[1:]):
+    if _has_hooks_inside(layer):
         raise _UnreadError(
             "cannot be determined: there are hooks inside it, which may change what it does. Remove them"
         )
+
+
+def _has_hooks_inside(layer: Any) -> bool:
+    import torch
+
+    inner = list(layer.modules())[1:] if isinstance(layer, torch.nn.Module) else []
+    torch_module: Any = torch.nn.modules.module
+    everywhere = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    return bool(inner) and (bool(everywhere) or any(one._forward_hooks or one._forward_pre_hooks for one in inner))
 
 
 def _device(layer: object, view: CacheView) -> torch.device:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from einops import rearrange
 
-from residscope.cache.linear_maps import LinearMap, linear_map_of, why_not_linear
+from residscope.cache.linear_maps import LinearMap, call_conditions, linear_map_of, why_not_linear
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, stored_values, tensor_of
 from residscope.compute.precision import working
@@ -63,8 +63,8 @@ def _output_map(view: CacheView, layer: int, part: Literal["attn", "mlp"]) -> _O
     sublayer = getattr(view.model.blocks[layer], part, None)
     module = getattr(sublayer, {"attn": "o", "mlp": "out"}[part], None)
     plain = view.facts.once(("plain", layer, part), lambda: (module is None or is_plain(module),))[0]
-    key = ("writes", layer, part, shape)
     unknown = None if plain else module
+    key = ("writes", layer, part, shape, *(() if unknown is None else call_conditions(unknown, view)))
     found = view.facts.once(key, lambda: _read(view, part, sublayer, unknown, shape), lambda kept: kept.nbytes)
     if found.weight is None or unknown is None:
         return found

@@ -67,11 +67,11 @@ class SoftMax:
 
     @classmethod
     def of(cls, view: CacheView, layer: int, head: int) -> SoftMax:
-        """Return a head's soft-max, checked against the cached pattern.
+        """Return a head's softmax, checked against the cached pattern.
 
         Raises:
             ResidscopeError: If the rule of the head's scores is not known, or its pattern was not cached or is not the
-                soft-max of its scores.
+                softmax of its scores.
         """
         scores = HeadScores.of(view, layer, head)
         plain = cls(scores)
@@ -127,7 +127,7 @@ class SoftMax:
         return self.normalised(own)
 
     def normalised(self, scores: Float[Tensor, "batch row source"]) -> Float[Tensor, "batch row source"]:
-        """The soft-max of scores, with the sink. 0 at destinations that attend to nothing."""
+        """The softmax of scores, with the sink. 0 at destinations that attend to nothing."""
         total = self.total(scores)
         return (scores - total[..., None]).exp().masked_fill(total.isinf()[..., None], 0)
 
@@ -272,7 +272,7 @@ class SoftMax:
         return min(rule.tolerance, 8 * rule.error + 1e-5)
 
     def _checked(self, vectors: Vectors, sink: float | None) -> SoftMax:
-        """The soft-max with this sink. Refused if it does not give the cached pattern."""
+        """The softmax with this sink. Refused if it does not give the cached pattern."""
         whole, worst = SoftMax(self.scores, sink), 0.0
         allowed = 2e-5 + 4 * self._step + 2 * self._score_error
         step = -(-self.view.n_pos // _MOST_ROWS)
@@ -282,13 +282,13 @@ class SoftMax:
             gap = (whole.pattern(vectors, rows) - self.cached(rows)).abs().amax(-1)
             worst = max(worst, float(gap.masked_fill(~there.to(gap.device), 0).nan_to_num(float("inf")).max()))
         if worst > allowed:
-            raise self._refused(f"it differs from the soft-max of its scores by up to {worst:.2g}")
+            raise self._refused(f"it differs from the softmax of its scores by up to {worst:.2g}")
         return whole
 
     def _refused(self, why: str) -> ResidscopeError:
         reader = self.scores.reader
         return ResidscopeError(
-            "soft-max",
+            "softmax",
             f"The pattern of {name(reader.layer, reader.head)} cannot be computed again from its queries and keys: "
             f"{why}. A hook changed the pattern, or the model computes it in another way.",
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from residscope.cache.linear_maps import linear_map_of
+from residscope.cache.linear_maps import kept_map
 from residscope.cache.norms import Norm
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, parameter, stored_values, weight_of, wrapped
@@ -160,9 +160,10 @@ def unembedding(view: CacheView) -> tuple[Float[Tensor, "d_model d_vocab"], Floa
     """
     module = getattr(view.model, "unembed", None)
     plain = view.facts.once(("plain", "unembed"), lambda: (is_plain(_inner(module)),))[0]
-    return view.facts.once(
-        ("unembedding",), lambda: _unembedding(view, None if plain else module), lambda kept: kept[2]
-    )[:2]
+    if not plain:
+        found = kept_map(view, ("unembedding",), module, int(view.cfg.d_model))
+        return found.matrix, None if found.bias is None else working(found.bias)
+    return view.facts.once(("unembedding",), lambda: _unembedding(view))
 
 
 def _inner(module: object) -> object:
@@ -170,17 +171,13 @@ def _inner(module: object) -> object:
     return module if hasattr(module, "original_component") else None
 
 
-def _unembedding(view: CacheView, unknown: object) -> tuple[Tensor, Tensor | None, int]:
-    """The weight, the bias, and the bytes that keeping them takes. `unknown`: the layer, if `is_plain` is false."""
+def _unembedding(view: CacheView) -> tuple[Tensor, Tensor | None]:
     model = view.model
-    if unknown is not None:
-        found = linear_map_of(unknown, view, int(view.cfg.d_model))
-        return found.matrix, None if found.bias is None else working(found.bias), found.size
     W_U = weight_of(model, "unembed", "W_U")
     if W_U is None:
         raise ResidscopeError("no-unembedding", "This model has no `W_U`: Residscope does not know its unembedding.")
     stored_values(getattr(model, "unembed", None), "W_U", W_U)
-    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U"), 0
+    return W_U, parameter(getattr(model, "unembed", None), working(W_U[:0]), "b_U")
 
 
 def vocabulary_size(model: object) -> int:

@@ -70,6 +70,7 @@ class CacheView:
             including the tokens, the mask and the padding choice.
         facts: Values read from the model's modules in their present state.
         part_of: If this view holds only some prompts of a larger view: the larger view, and the range of these prompts.
+        cells: The number of positions of a prompt, if each of them counts as a prompt here (`cells_of`), else None.
 
     Raises:
         ResidscopeError: If `cache` is not an activation cache or is empty, or if its model was deleted.
@@ -126,6 +127,7 @@ class CacheView:
         self._padding_is_real = False
         self.part_of: tuple[CacheView, range] | None = None
         self._prompts: range | None = None
+        self.cells: int | None = None
         if layout is None:
             layout = layout_of(held, self.activations, self._others, getattr(cache, "has_batch_dim", None), self.cfg)
             self.cache_memo.put("layout", value=layout)

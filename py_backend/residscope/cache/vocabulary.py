@@ -107,6 +107,11 @@ class Vocabulary:
         wanted = text.replace("▁", " ")
         return next((self.token(id) for id in found if 0 <= id < self.size and self.text(id) == wanted), None)
 
+    def written(self, id: int) -> str | int:
+        """Return what a user would write for this token: its text if it is read as exactly this token, else the id."""
+        text = self.token(id).text
+        return text if self._encode_guess(text) == [id] else id
+
     def _encode_guess(self, text: str) -> list[int]:
         """The ids of a text that the user did not type, such as a word with an added space. Empty if this fails."""
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from residscope.cache.view import CacheView
-from residscope.causes.hooks import Hooks, hooks
+from residscope.causes.hooks import Hooks, hook_state, hooks
 from residscope.causes.replay import Replay, tolerance, whole_run
 from residscope.compute.precision import working
 from residscope.errors import ResidscopeError
@@ -37,7 +37,7 @@ def recorded_run(replay: Replay, change: Change) -> tuple[dict[str, Tensor], lis
         ResidscopeError: If the model has no hook points.
     """
     view = replay.view
-    kept = view.memo.once(("recorded alike",), lambda: _names(replay))
+    kept = view.memo.once(("recorded alike", hook_state(view.model)), lambda: _names(replay))
     values = _record(replay, change, lambda name, value: _like(value, view.activations[name]), kept)
     left_out = sorted(set(view.activations) - set(values))
     notes: list[str] = []

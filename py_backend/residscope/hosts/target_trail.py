@@ -235,8 +235,4 @@ class TargetTrail(CheckedSelection):
 
 def _as_written(target: Target, targets: Targets) -> Any:
     """A target in the form that a user would write. None if it is empty."""
-    if target.direction is not None:
-        return targets.given_direction(target.direction)
-    if not is_chosen(target):
-        return None
-    return as_answers(target, targets.vocabulary, targets.directions)
+    return as_answers(target, targets.vocabulary, targets.given_direction) if is_chosen(target) else None

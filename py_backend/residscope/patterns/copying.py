@@ -18,7 +18,7 @@ from einops import rearrange
 from residscope.attribution.head_inputs import is_gated
 from residscope.attribution.head_split import adds_up
 from residscope.attribution.reconcile import differ_clearly
-from residscope.cache.linear_maps import embedding_rows, linear_map_of
+from residscope.cache.linear_maps import call_conditions, embedding_rows, linear_map_of
 from residscope.cache.norms import Norm, norms_outputs, output_norm
 from residscope.cache.output_maps import out_weight, why_unread
 from residscope.cache.structure_notes import named_layers
@@ -52,7 +52,9 @@ def copying(view: CacheView) -> tuple[Float[Tensor, "layer head"], list[str]]:
     """
     # The shape of `hook_z` helps to read the weights, so the result depends on the layers in which `hook_z` is cached.
     has_z = tuple(view.has(f"blocks.{layer}.attn.hook_z") for layer in range(view.n_layers))
-    values, notes = view.facts.once(("copying", norms_outputs(view), has_z), lambda: _copying(view))
+    called = tuple(call_conditions(getattr(getattr(b, "attn", None), "v", None), view) for b in view.model.blocks)
+    key = ("copying", norms_outputs(view), view.n_heads, has_z, called)
+    values, notes = view.facts.once(key, lambda: _copying(view))
     return values.clone(), [*notes, *view.root.memo.once(("circuit",), lambda: tuple(_differences(view.root)))]
 
 

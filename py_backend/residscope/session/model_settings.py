@@ -6,6 +6,7 @@ from itertools import compress
 from typing import Any
 
 from residscope.cache.layer_state import SCALARS
+from residscope.cache.segment_text import special_ids
 from residscope.compute.memo import NoKeyError, unique_id
 
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "padding_side")
@@ -25,11 +26,12 @@ def settings_of(model: object) -> tuple[object, ...]:
     try:
         size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
         special = tuple(_plain(getattr(tokenizer, name, None)) for name in SPECIAL)
+        others = frozenset(special_ids(tokenizer))
     except Exception as error:  # the tokenizer may be the user's code
         raise NoKeyError from error
     models = model, getattr(model, "original_model", None)
     modes = tuple(getattr(module, "training", None) is True for module in models)
-    return unique_id(tokenizer), size, special, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
+    return unique_id(tokenizer), size, special, others, modes, _scalars(getattr(model, "cfg", None)), _scalars(inner)
 
 
 def _scalars(config: object) -> tuple[object, ...]:
