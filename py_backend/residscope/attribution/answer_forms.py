@@ -108,7 +108,7 @@ def _tokens(side: Any, vocabulary: Vocabulary, notes: list[str]) -> list[Token]:
         if not side:
             raise ResidscopeError("answers", "A side of the answers is empty: give at least one token.")
         if isinstance(side, set | frozenset):  # Python's order of a set differs between kernels
-            parts = [_tokens(part, vocabulary, notes) for part in sorted(side, key=repr)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            parts = [_tokens(part, vocabulary, notes) for part in sorted(side, key=repr)]
             return [token for part in sorted(parts, key=_ids) for token in part]
         return [token for part in side for token in _tokens(part, vocabulary, notes)]
     raise ResidscopeError(

@@ -382,7 +382,7 @@ def _check_callable(layer: Any) -> None:
 def _has_hooks_inside(layer: Any) -> bool:
     import torch
 
-    inner = list(layer.modules())[1:] if isinstance(layer, torch.nn.Module) else []
+    inner: list[Any] = list(layer.modules())[1:] if isinstance(layer, torch.nn.Module) else []
     torch_module: Any = torch.nn.modules.module
     everywhere = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
     return bool(inner) and (bool(everywhere) or any(one._forward_hooks or one._forward_pre_hooks for one in inner))
