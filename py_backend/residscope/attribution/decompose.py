@@ -155,7 +155,7 @@ def _decompose(
     structure, plan, rows, total = compared.structure, compared.plan, compared.rows, compared.total
     tolerance, largest, about = compared.tolerance, compared.largest, about + compared.notes
     if not compared.is_finite:
-        check_finite(view, rows.values, total, constant, measured.value)
+        check_finite(view, rows.values, total, constant, measured.value, total.new_tensor(tolerance))
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     summed, of_sae = rows, list[str]()
     if dictionary is not None:
@@ -215,7 +215,7 @@ class _Compared:
         total: What should be the target's value without its constant: the rows' sum, or the last point.
         tolerance: A larger difference than this is not rounding.
         largest: The largest difference.
-        is_finite: Whether all rows are finite.
+        is_finite: Whether all rows are finite, and the stream from which the tolerance is computed.
         notes: Notes on how the rows were made.
     """
 
