@@ -113,6 +113,16 @@ def test_a_cache_made_under_autocast_is_summed_in_float32_and_judged_by_its_coar
         assert (result.values - exact).abs().max() < 0.1 * exact.abs().max()
 
 
+@pytest.mark.parametrize("by", ["head", "layer", "accumulated"])
+def test_a_stream_that_is_not_finite_is_refused_although_every_row_is_finite(by):
+    """Rows are compared up to a tolerance that is computed from the stream: it would be infinite."""
+    model = tiny.boot("native")
+    held = {name: tensor.clone() for name, tensor in tiny.run(model)[2].cache_dict.items()}
+    held["blocks.2.hook_resid_post"][1, -1, 3] = float("inf")
+    with pytest.raises(ResidscopeError, match=r"NaN or infinity: `blocks\.2\.hook_resid_post` \(prompt 1, position 6\)"):
+        residscope.attribute(ActivationCache(held, model), ANSWERS, by=by)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
 def test_half_precision_differs_only_by_its_rounding_and_never_overflows(family, dtype):

@@ -158,7 +158,7 @@ def _decompose(
     tolerance, largest, about = compared.tolerance, compared.largest, about + compared.notes
     tolerance += 0.0 if measured.before is None else measured.before.rounding
     if not compared.is_finite:
-        check_finite(view, rows.values, total, constant, measured.value)
+        check_finite(view, rows.values, total, constant, measured.value, total.new_tensor(tolerance))
     value = total.new_full(constant.shape, float("nan")) if measured.value is None else measured.value
     summed, of_sae = rows, list[str]()
     if dictionary is not None:
@@ -219,7 +219,7 @@ class _Compared:
             constant.
         tolerance: A larger difference than this is not rounding.
         largest: The largest difference.
-        is_finite: Whether all rows are finite.
+        is_finite: Whether all rows are finite, and the stream from which the tolerance is computed.
         notes: Notes on how the rows were made.
     """
 

@@ -40,7 +40,7 @@ class Reconciled:
         stream_tolerance: Differences up to this between the rows' sum and the stream count as rounding.
         unexplained: The largest difference between the rows' sum and the measured value. 0 if that value is not known,
             or if rows are missing.
-        finite: Whether the sums and differences are finite.
+        finite: Whether the sums and differences are finite, and the stream from which the tolerance is computed.
     """
 
     structure: Structure
@@ -126,7 +126,7 @@ def _compared(
     sums = [total.abs().max(), readout.functional.constant.abs().max()]
     numbers = [*differences, added, whole, *sums, readout.products if products is None else products]
     difference, unexplained, row_rounding, size, summed, constant, length = torch.stack(numbers).tolist()
-    finite = all(map(math.isfinite, (difference, unexplained, size)))
+    finite = all(map(math.isfinite, (difference, unexplained, size, length)))
     # Each row has its own rounding: one row of low precision does not make the others less precise.
     row_rounding *= 1.0 if uneven else float(rows.step)
     base = readout.view.rounding_step(*_ends(readout))
