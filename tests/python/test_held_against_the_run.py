@@ -7,10 +7,12 @@ from copy import deepcopy
 import pytest
 import torch
 from transformer_lens import ActivationCache
+from transformer_lens.hook_points import HookPoint
 
 import residscope
 from residscope import ResidscopeError, targets
 from residscope.cache.norms import norms_outputs
+from residscope.cache.unembedding import final_vectors
 from residscope.cache.view import CacheView
 from tests.support import tiny
 
@@ -227,6 +229,54 @@ def test_coarse_activations_do_not_decide_whether_norms_come_before_or_after_att
             norms_outputs(view)
     else:
         assert norms_outputs(view) == behind
+
+
+class OfVersion(torch.nn.Module):
+    """`LayerNorm` of a `HookedTransformer`, as in version 2 or 3 of TransformerLens."""
+
+    def __init__(self, version: int, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.version, self.w, self.b, self.eps = version, torch.nn.Parameter(weight), torch.nn.Parameter(bias), 1e-5
+        self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x - x.mean(-1, keepdim=True)
+        x = x / self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
+        if self.version == 2:
+            return self.hook_normalized(x * self.w + self.b)
+        return self.hook_normalized(x) * self.w + self.b
+
+
+WEIGHTS = {
+    "all −1": -torch.ones(24),
+    "of both signs": torch.tensor([1.0, -1.0] * 12),
+    "of any size": torch.linspace(-1, 2, 24),
+}
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_where_layer_norm_has_its_weight_is_seen_in_a_call_not_in_the_values(version, weight):
+    """Values with a mean square of 1 do not show on which side of the weight they were cached."""
+    model = deepcopy(tiny.boot("gpt2"))
+    norm = OfVersion(version, WEIGHTS[weight].clone(), torch.zeros(24))
+    model.ln_final = norm
+    model.blocks[0].ln1 = norm
+    seen: list[torch.Tensor] = []
+    handle = norm.hook_normalized.register_forward_hook(lambda *call: seen.append(call[-1].detach()))
+    x = torch.randn(3, 7, 24, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        output = norm(x)
+    handle.remove()
+    names = ("ln_final.hook_normalized", "blocks.0.ln1.hook_normalized")
+    cache = ActivationCache(dict.fromkeys(names, seen[0]) | {"blocks.0.hook_attn_out": output}, model)
+    view = CacheView(cache)
+    torch.testing.assert_close(final_vectors(view, None), output)
+    assert norms_outputs(view)
+    other = ActivationCache(dict(cache.items()) | {"blocks.0.hook_attn_out": -output}, model)
+    assert not norms_outputs(CacheView(other))
+    norm.hook_normalized.register_forward_hook(lambda *call: 2 * call[-1])  # the user's: no copy may be called
+    assert final_vectors(CacheView(cache), None) is None
 
 
 @pytest.mark.parametrize("ask", [

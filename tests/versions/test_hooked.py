@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
+from copy import copy, deepcopy
 
 import pytest
 import torch
@@ -62,6 +62,23 @@ def test_the_models_value_is_read_from_what_a_filtered_cache_holds(structure, wi
             close(result.measured, own)
         else:  # nothing is left from which the model's value could be read
             assert bool(result.measured.isnan().all())
+
+
+@pytest.mark.parametrize("structure", ["LN", "RMS"])
+@pytest.mark.parametrize("weight", ["all −1", "of both signs"])
+def test_the_sign_of_the_final_norms_weight_is_right_in_a_filtered_cache(structure, weight):
+    """`hook_normalized` then has a mean square of 1 both before and after the weight."""
+    model = deepcopy(hooked.model(structure))
+    with torch.no_grad():
+        model.ln_final.w[:] = -1
+        if weight == "of both signs":
+            model.ln_final.w[::2] = 1
+        if structure == "LN":
+            model.ln_final.b.zero_()
+        dropped = {"unembed.hook_in", "unembed.hook_out", "hook_unembed", "blocks.2.hook_resid_post"}
+        logits, cache = model.run_with_cache(hooked.tokens(), names_filter=lambda name: name not in dropped)
+    own = (logits[:, -1].gather(1, hooked.ANSWERS) * torch.tensor([1, -1])).sum(-1)
+    close(residscope.attribute(cache, hooked.ANSWERS).measured, own.double())
 
 
 @every

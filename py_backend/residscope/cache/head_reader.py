@@ -193,9 +193,7 @@ class HeadReader:
         norm = self.norm
         if not norm.divides:
             return x
-        x = norm.centre(x) / self.scale(positions).unsqueeze(-1)
-        x = x if norm.weight is None else x * norm.weight
-        return x if norm.bias is None else x + norm.bias
+        return norm.weighted(norm.centre(x) / self.scale(positions).unsqueeze(-1))
 
     def project(self, found: Projected, x: Tensor, positions: Int[Tensor, "batch read"]) -> Tensor:
         """The queries or keys that the projection computes from vectors `x` of the stream."""

@@ -156,6 +156,27 @@ def layer_output(module: object, view: CacheView, rows: Float[Tensor, "row input
         raise unreadable_layer(module, str(error)) from None
 
 
+def output_and_hooked(
+    module: object, view: CacheView, rows: Float[Tensor, "row input"], hook: str
+) -> tuple[Float[Tensor, "row output"], Tensor]:
+    """Return a layer's output for these vectors, and what passes one of its hook points in the same call.
+
+    Raises:
+        ResidscopeError: If the layer cannot be called, or nothing passes the hook point.
+    """
+    passed: list[Tensor] = []
+    try:
+        with _copy_of(module) as copied:
+            getattr(copied, hook).register_forward_hook(lambda *call: passed.append(call[-1].detach()))
+            rows = rows.to(_device(copied, view))
+            output = _caller(copied, view, rows.shape[-1], rows.device)(rows)
+    except _UnreadError as error:
+        raise unreadable_layer(module, str(error)) from None
+    if not passed:
+        raise unreadable_layer(module, f"cannot be determined: nothing passes its `{hook}`")
+    return output, passed[-1][0]
+
+
 def _is_offloaded(layer: object) -> bool:
     """Whether a layer of a known class has a weight that is kept elsewhere between runs."""
     weight = getattr(layer, "weight", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from residscope.cache.linear_maps import layer_output
+from residscope.cache.linear_maps import layer_output, output_and_hooked
 from residscope.cache.view import CacheView
 from residscope.cache.weights import parameter
 from residscope.compute.precision import working
@@ -55,6 +55,11 @@ class Norm:
     def centre(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Return `x` minus its mean for LayerNorm, `x` itself for RMSNorm."""
         return x - x.mean(-1, keepdim=True) if self.centres else x
+
+    def weighted(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """Return centred and scaled vectors times the weight, plus the bias."""
+        x = x if self.weight is None else x * self.weight
+        return x if self.bias is None else x + self.bias
 
     def scale(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, " ..."]:
         """Return the scale that this norm divides `x` by."""
@@ -113,9 +118,7 @@ def norms_outputs(view: CacheView) -> bool:
         return False
     # If the norm comes after attention, the norm's output is what is added to the stream.
     normalized, added = (working(view.get(name)[0, -1]) for name in known)
-    norm = Norm.of(block.ln1, view)
-    output = normalized if norm.weight is None else normalized * norm.weight
-    output = output if norm.bias is None else output + norm.bias
+    output = normalized if normalized_is_output(block.ln1, view) else Norm.of(block.ln1, view).weighted(normalized)
     if output.shape != added.shape:
         return False
     error = float((output - added).abs().max() / output.abs().max().clamp(min=1e-30))
@@ -132,6 +135,33 @@ def norms_outputs(view: CacheView) -> bool:
 
 _MOST_TOLERANCE = 0.1
 """With a larger relative tolerance, equal outputs show nothing."""
+
+
+def normalized_is_output(module: object, view: CacheView) -> bool | None:
+    """Return whether a norm's `hook_normalized` holds the norm's output. If not, its weight and bias come after it.
+
+    In a bridge, and for RMSNorm, they come after it. For LayerNorm of a `HookedTransformer`, they come before it in
+    version 2 of TransformerLens, and after it in version 3. A call of a copy of the norm shows this.
+
+    Returns:
+        None if the norm cannot be called.
+    """
+    import torch
+
+    if hasattr(module, "original_component") or not hasattr(module, "hook_normalized"):
+        return False
+    norm = Norm.of(module, view)
+    if norm.weight is None and norm.bias is None:
+        return True
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    rows = torch.randn(4, int(view.cfg.d_model), generator=generator, device="cpu").to(view.like)
+    try:
+        output, normalized = (
+            working(x).to(view.like) for x in output_and_hooked(module, view, rows, "hook_normalized")
+        )
+    except ResidscopeError:
+        return None
+    return bool((normalized - output).norm() <= (norm.weighted(normalized) - output).norm())
 
 
 def odd_final_norm(view: CacheView) -> list[str]:
@@ -167,9 +197,7 @@ def _odd_final_norm(view: CacheView) -> list[str]:
         output = layer_output(module, view, rows)
     except ResidscopeError:  # for example a norm that needs further inputs
         return []
-    expected = norm.centre(rows) / norm.scale(rows)[:, None]
-    expected = expected if norm.weight is None else expected * norm.weight
-    expected = expected if norm.bias is None else expected + norm.bias
+    expected = norm.weighted(norm.centre(rows) / norm.scale(rows)[:, None])
     if output.shape != expected.shape:
         return []
     error = float((working(output).to(expected) - expected).norm() / expected.norm().clamp(min=1e-30))

@@ -99,9 +99,7 @@ class Point:
     def read(self, view: CacheView, rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
         """Return the norm's output for vectors of the stream. The norm's scale is computed from each vector."""
         norm = self.parameters(view)
-        output = norm.centre(rows) / norm.scale(rows)[:, None]
-        output = output if norm.weight is None else output * norm.weight
-        return output if norm.bias is None else output + norm.bias
+        return norm.weighted(norm.centre(rows) / norm.scale(rows)[:, None])
 
 
 FINAL = Point(END, "ln_final")

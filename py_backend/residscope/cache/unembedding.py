@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from residscope.cache.linear_maps import kept_map
-from residscope.cache.norms import Norm
+from residscope.cache.norms import Norm, normalized_is_output
 from residscope.cache.view import CacheView
 from residscope.cache.weights import is_plain, parameter, stored_values, weight_of, wrapped
 from residscope.compute.precision import working
@@ -93,23 +93,14 @@ def final_vectors(
         return view.rows(normalized, positions)
     if view.has(final):
         stream = view.rows(final, positions)
-        output = norm.centre(stream) / norm.scale(stream)[..., None]
-    elif is_held:
-        # With LayerNorm, `hook_normalized` comes after the weight and bias in version 2 of TransformerLens, and before
-        # them in version 3. With RMSNorm, it comes before the weight.
-        output = view.rows(normalized, positions)
-        if not _has_unit_variance(output):
-            return output
-    else:
+        return norm.weighted(norm.centre(stream) / norm.scale(stream)[..., None])
+    if not is_held:
         return None
-    output = output if norm.weight is None else output * norm.weight
-    return output if norm.bias is None else output + norm.bias
-
-
-def _has_unit_variance(rows: Float[Tensor, "batch pos d_model"]) -> bool:
-    """Whether nearly all vectors have a mean square of 1, as a norm's output has before its weight."""
-    is_unit = (working(rows).square().mean(-1) - 1).abs() < 0.01
-    return float(is_unit.float().mean()) > 0.9
+    is_output = view.facts.once(("normalized is output",), lambda: (normalized_is_output(module, view),))[0]
+    if is_output is None:
+        return None
+    output = view.rows(normalized, positions)
+    return output if is_output else norm.weighted(output)
 
 
 def written_logits(view: CacheView, positions: Int[Tensor, " batch"] | None) -> Float[Tensor, "batch pos d_vocab"]:
