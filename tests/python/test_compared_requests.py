@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import residscope
-from residscope.cache.component_names import name
+from residscope.cache.component_names import name as head_name
 from residscope.hosts.panel import Panel
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
@@ -241,7 +241,7 @@ def check_rows(figure, heads: np.ndarray, order) -> None:
     """Check that the figure lists these heads in this order, as the panel does (`widgets/src/state/ranked.ts`)."""
     [bars] = figure.data
     np.testing.assert_allclose(bars.x, heads[order], atol=1e-5)
-    labels = [name(n // 4, n % 4) for n in order]
+    labels = [head_name(n // 4, n % 4) for n in order]
     same = [n for n, label in enumerate(figure.layout.yaxis.ticktext) if label == labels[n]]
     # Rounding may change the order of two heads with equal values.
     assert all(n in same or np.isclose(np.abs(heads), abs(bars.x[n]), atol=1e-5).sum() > 1 for n in range(len(labels)))

@@ -61,7 +61,7 @@ def layers(shown: Shown) -> Figure:
 
 
 def ranking(shown: Shown) -> Figure:
-    """Draw the given rows in their order, or those with the largest contributions: positive ones, then negative ones."""
+    """Draw the given rows in their order. By default: the largest contributions, the positive ones first."""
     if shown.rows is None:
         rows, title = shown.values[: shown.result.parts], f": the {shown.k} strongest of each sign"
         chosen = strongest(rows, shown.k)

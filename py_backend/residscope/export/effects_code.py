@@ -35,8 +35,7 @@ def ranking(script: Script) -> list[str]:
         "values.sort(key=lambda head: head[1])",
         f"values = [head for head in reversed(values) if head[1] > 0][:{k}] + "
         f"[head for head in values if head[1] < 0][:{k}]",
-        f"# (head, {script.unit}), {script.prompt_words}"
-        f"{_meaning(script)}",
+        f"# (head, {script.unit}), {script.prompt_words}{_meaning(script)}",
         _figure(script),
     ]
 

@@ -272,7 +272,9 @@ def _why(script: Script) -> list[str]:
 def _segments(script: Script) -> list[str]:
     shown = script.request.shown
     if shown.segments is None:
-        raise ResidscopeError("segments", "No segments are chosen: choose them above the views, then choose Code again.")
+        raise ResidscopeError(
+            "segments", "No segments are chosen: choose them above the views, then choose Code again."
+        )
     if script.prompt is None and len(script.facts.last) > 1:
         raise ResidscopeError("prompt", "Segments are those of one prompt: choose a prompt, then choose Code again.")
     by = shown.segments
