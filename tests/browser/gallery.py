@@ -40,7 +40,7 @@ def _why(question: str) -> Look:
 def _measured(_lab: Lab, panel: Locator) -> None:
     """Measure the effects of all heads."""
     panel.get_by_role("button", name="measure", exact=True).click()
-    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ replayed", timeout=MEASURES)
+    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ an unchanged run gives", timeout=MEASURES)
     expect(panel.locator(".rs-heads .rs-effects-state")).not_to_contain_text("measuring", timeout=MEASURES)
     panel.get_by_role("grid", name="Head map").locator("[data-head='L23H3']").hover()
 

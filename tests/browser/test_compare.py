@@ -83,7 +83,7 @@ def test_prompt_2_against_prompt_1_by_clicks(opened: tuple[Lab, Locator]) -> Non
         "23 * 9 + 3, 0]), written(23, 3, 2, 1)]"
     )
     assert values[0] == pytest.approx(values[1], abs=1e-4)
-    expect(panel.locator(".rs-read-line")).to_contain_text("how it is read: ")
+    expect(panel.locator(".rs-read-line")).to_contain_text("is due to the norm or the target, not to what is written")
 
     for run, rows, name in (("second", second, "run B’s own logit difference"), ("first", first, "the model’s own")):
         panel.locator(f"[data-run={run}]").click()

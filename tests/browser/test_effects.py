@@ -82,7 +82,7 @@ def test_total_and_direct_effects_by_a_click(opened: tuple[Lab, Locator]) -> Non
     before = lab.python(STATE)
     panel.get_by_role("button", name="total", exact=True).click()
     lab.becomes("panel.effect", "total")
-    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ replayed", timeout=MEASURES)
+    expect(panel.locator(".rs-heads .rs-replayed")).to_contain_text("✓ an unchanged run gives", timeout=MEASURES)
     for layer, head in ((23, 3), (29, 1), (23, 0)):  # the strongest heads are measured first
         is_measured(panel, f"L{layer}H{head}")
         shown = numbers(panel, f"L{layer}H{head}")
@@ -162,7 +162,7 @@ def test_a_run_without_heads_is_compared_with_the_cache(opened: tuple[Lab, Locat
     panel.locator('[role=gridcell][data-head="L23H3"]').click()
     panel.locator(".rs-take-out").click()
     badge = panel.locator(".rs-badge")
-    expect(badge).to_contain_text("replayed", timeout=MEASURES)
+    expect(badge).to_contain_text("an unchanged run gives", timeout=MEASURES)
     settled(panel)
     lab.becomes("panel.against['without']", ["L23H3"])
     panel.locator("[data-run=second]").click()

@@ -342,7 +342,7 @@ def test_results_are_tables_and_figures():
     assert list(found.to_frame(3).columns) == list(EFFECTS)
     assert float(found.to_frame(3)["total"]["L1H2"]) == pytest.approx(float(found.total[1, 2, 3]))
     for one in (found, summary):
-        assert "as cached" in repr(one)
+        assert "as in the cache" in repr(one)
         assert one.to_plotly().data[0].z[1][2] == pytest.approx(float(found.mean()[1, 2]), rel=1e-4)
     alone = many(cut(run)[:1])
     assert bool((alone.std() == 0).all() & alone.sem().isnan().all())

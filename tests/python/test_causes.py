@@ -72,7 +72,7 @@ def test_a_replay_is_the_cached_run_and_effects_are_those_of_hooked_runs(name):
             residscope.ablate(cache, ANSWERS, progress=False)
         return
     found = residscope.ablate(cache, ANSWERS, progress=False)
-    assert "as cached" in found.replayed
+    assert found.replayed.endswith(", as in the cache")
     assert "rounding" not in found.replayed  # equal to the last bit
     torch.testing.assert_close(found.before, difference(logits), atol=1e-5, rtol=1e-5)
     there = ~found.total.isnan().any(-1)
@@ -801,7 +801,7 @@ def test_results_are_tables_and_figures(booted):
     assert list(found.to_frame().columns) == ["total", "direct", "indirect"]
     name, value = found.top(1)[0]
     assert found.to_frame()["total"][name] == pytest.approx(value)
-    assert "replayed" in repr(found)
+    assert "an unchanged run gives" in repr(found)
     patched = residscope.patch(cache, others(model)[2], ANSWERS, at="resid_pre", positions="each", progress=False)
     assert patched.labels[8] == "1_pre@1"
     with suppress(ImportError):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import residscope
+from residscope.cache.component_names import name as head_name
 from residscope.hosts.panel import Panel
 from residscope.serving.dispatcher import Dispatcher
 from residscope.serving.service import Service
@@ -227,10 +228,23 @@ def test_the_code_gives_what_is_shown(run, case, picture, shown_run):
             strongest = np.sort(np.abs(heads))[::-1][:6]  # heads without a difference are not listed
             np.testing.assert_allclose(np.abs(values), strongest[: len(values)], atol=1e-5)
             assert len(values) == 6 or np.abs(strongest[len(values) :]).max() < 1e-6
+            check_rows(namespace["figure"], heads, np.argsort(-np.abs(heads), kind="stable")[: len(values)])
         else:
             order = np.sort(heads)
             expected = [*(v for v in order[::-1][:3] if v > 0), *(v for v in order[:3] if v < 0)]
             np.testing.assert_allclose(values, expected, atol=1e-5)
+            order = [*np.argsort(-heads)[:3], *np.argsort(heads)[:3]]
+            check_rows(namespace["figure"], heads, [n for n in order if heads[n] != 0][: len(values)])
+
+
+def check_rows(figure, heads: np.ndarray, order) -> None:
+    """Check that the figure lists these heads in this order, as the panel does (`widgets/src/state/ranked.ts`)."""
+    [bars] = figure.data
+    np.testing.assert_allclose(bars.x, heads[order], atol=1e-5)
+    labels = [head_name(n // 4, n % 4) for n in order]
+    same = [n for n, label in enumerate(figure.layout.yaxis.ticktext) if label == labels[n]]
+    # Rounding may change the order of two heads with equal values.
+    assert all(n in same or np.isclose(np.abs(heads), abs(bars.x[n]), atol=1e-5).sum() > 1 for n in range(len(labels)))
 
 
 def maps_of(reply, buffers) -> list[np.ndarray]:

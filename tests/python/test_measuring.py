@@ -102,7 +102,8 @@ def test_effects_are_those_of_ablate(run, case, prompt):
     np.testing.assert_allclose(estimate, sign * which(guess.effects), atol=1e-5)
     assert (reply.state, reply.done, reply.turn) == ("done", reply.total, None)
     assert reply.before == pytest.approx(float(which(truth.before)), abs=1e-5)
-    own = truth.replayed if prompt is None else f"replayed: {reply.before:+.2f}, as cached".replace("-", "−")
+    before = f"{reply.before:+.2f}".replace("-", "−")
+    own = truth.replayed if prompt is None else f"an unchanged run gives {before}, as in the cache"
     assert reply.replayed == own
 
 
@@ -252,7 +253,7 @@ def test_a_run_without_heads_is_the_second_run_of_a_comparison(run, by):
     while reply.state == "waiting":
         turns.take(reply.turn)
         reply = run.service.reply(RunWithout(against), gives_turns=True)[0]
-    assert reply.replayed == "replayed: as cached"
+    assert reply.replayed == "an unchanged run gives the cached values"
     for layer in heads:
         run.model.hook_dict[f"blocks.{layer}.attn.hook_z"].add_hook(hook)
     with torch.no_grad():

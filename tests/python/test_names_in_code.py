@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -12,10 +14,12 @@ import pytest
 import torch
 
 import residscope
+from residscope.export.code import ASSIGNED
 from residscope.export.python_source import is_addressable, literal
 from residscope.serving.service import Service
 from residscope.session.discovery import search
-from residscope.wire.protocol import Shown, WriteCode
+from residscope.terms import Against, AttentionScore, SegmentRange, Target
+from residscope.wire.protocol import Picture, Shown, WriteCode
 from tests.support import saes, tiny
 
 PAIR = ("w5", "w9")
@@ -248,6 +252,73 @@ def test_an_object_without_a_name_never_gets_the_name_of_another_object(llama, n
 def test_a_given_name_that_leads_to_the_cache_is_kept(llama, notebook):
     notebook["runs"] = {"a": {"b": {"c": llama.cache}}}  # too deep for the search
     assert "residscope.attribute(runs['a']['b']['c'], " in written(Service(llama.cache, "runs['a']['b']['c']"))
+
+
+PLAIN = ["lens", "layers", "heads", "ranking", "attention", "positions", "token-lens", "prompts"]
+RUNS = [
+    {"against": against, "run": run}
+    for against in (Against("other"), Against("other", 1), Against(None, 2), Against(without=["L0H1"]))
+    for run in ("first", "second", "difference")
+]
+EFFECTS = [{"effect": effect} for effect in ("total", "direct", "indirect", "estimate")]
+EFFECTS += [{"effect": "total", "replaced_by": "other", "against": Against("other")}]
+SHOWN: dict[str, list[dict[str, object]]] = {
+    **{picture: [{}] for picture in PLAIN},
+    "lens": [{}, {"norm": "recomputed"}, *RUNS],
+    "layers": [{}, *RUNS],
+    "heads": [{}, {"score": "induction"}, {"score": "copying"}, *RUNS, *EFFECTS],
+    "ranking": [{}, {"ranking": "neurons"}, {"ranking": "neurons", "layer": 0}, *RUNS, *EFFECTS],
+    "attention": [{}, {"weighting": "contribution"}, {"presentation": "text"}, {"presentation": "all"}],
+    "positions": [{"by": by} for by in ("accumulated", "layer", "head")],
+    "token-lens": [{}, *RUNS],
+    "prompts": [{}, {"heads": []}],
+    "runs": [*RUNS, {"effect": "total"}],
+    "why": [{"why": "sides"}, {"why": "pairs"}],
+    "segments": [{"segments": [("a", 0, 3), ("b", 3, 7)]}, {"segments": [("a", 0, 7)], "weighting": "contribution"}],
+    "features": [{"tab": "features"}],
+}
+
+
+def assigned(code: str) -> set[str]:
+    """Return the names that the code assigns or imports in the notebook. Names in a comprehension stay inside it."""
+    within = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
+
+    def of(node: ast.AST) -> set[str]:
+        if isinstance(node, within):
+            return {name.target.id for name in ast.walk(node) if isinstance(name, ast.NamedExpr)}
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        own = {node.id} if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else set()
+        return own.union(*map(of, ast.iter_child_nodes(node)))
+
+    return of(ast.parse(code))
+
+
+def test_every_picture_is_tested():
+    assert set(SHOWN) == set(get_args(Picture))
+
+
+@pytest.mark.parametrize("picture", SHOWN)
+def test_the_code_assigns_only_the_names_that_the_documentation_names(llama, notebook, picture):
+    sae = saes.TopK(24, hook_name="blocks.1.hook_resid_pre")
+    notebook |= {"cache": llama.cache, "other": llama.other, "sae": sae, "heads": "mine", "effects": "mine"}
+    service = Service(llama.cache, "cache")
+    target = service.targets().resolve(PAIR)
+    if picture == "why":
+        target = Target([], inner=AttentionScore(2, 1, 5, 2))
+    for given in SHOWN[picture]:
+        segments = given.get("segments")
+        given = given | ({} if segments is None else {"segments": [SegmentRange(*one) for one in segments]})
+        shown = Shown(target, 1, **({"heads": ["L1H2", "L0H1"]} | given))
+        code = service.reply(WriteCode(picture, shown))[0].code
+        assert {"values", "figure"} <= assigned(code) <= {"residscope", *ASSIGNED}, given
+
+
+def test_the_documentation_names_what_the_code_assigns():
+    pages = Path(residscope.__file__).parents[1] / "docs"
+    section = (pages / "exports.md").read_text("utf8").partition("## Code")[2].partition("```")[0]
+    assert section.count("`") == 2 * len(ASSIGNED)
+    assert all(f"`{name}`" in section for name in ASSIGNED)
 
 
 TEXTS = ['"); run() #', "'''", "\\", "\ud800", "\u202egnirts", "\u2028\u2029\x85\r\n", "\x00", "{run()}", "'\"\\'"]

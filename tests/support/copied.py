@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from residscope.export.code import ASSIGNED
 from residscope.serving.service import Service
 from residscope.wire.protocol import (
     Attribute,
@@ -39,7 +40,7 @@ def ran(code: str, **namespace):
     names = set(namespace)
     exec(compile(code, "cell", "exec"), namespace)
     added = set(namespace) - names - {"__builtins__", "residscope", "px"}
-    assert added <= {"attribution", "values", "figure"}
+    assert added <= set(ASSIGNED)
     assert namespace["figure"].to_json()
     values = np.asarray(namespace["values"])
     # The figure of a token lens shows only the likeliest token of each cell. For attention as text, `values` is a sum

@@ -39,7 +39,7 @@ def test_effects_are_those_of_the_models_own_hooked_runs(structure):
             for result, where in ((found, slice(None)), (last, -1)):
                 expected = theirs(structure, layer, head, where)
                 torch.testing.assert_close(result.total[layer, head], expected, atol=2e-5, rtol=1e-4)
-    assert "as cached" in found.replayed
+    assert "as in the cache" in found.replayed
     if not hooked.model(structure).cfg.output_logits_soft_cap > 0:  # rows are computed before a soft-cap
         rows = residscope.attribute(cache, hooked.ANSWERS).grid
         torch.testing.assert_close(-found.direct, rows, atol=2e-5, rtol=1e-4)

@@ -50,7 +50,7 @@ export function measuredKernel(kernel: Kernel, options: Options): Kernel & { run
       if (!made.has(key)) runs += 1;
       const state = made.has(key) ? "done" : "waiting";
       made.add(key);
-      const replayed = "replayed: +4.724, as cached";
+      const replayed = "an unchanged run gives +4.724, as in the cache";
       return { reply: { kind: "without", state, turn: state === "done" ? null : "turn-1", replayed, notes: [] } };
     }
     if ((ask.kind === "compare" || ask.kind === "compare-attention") && ask.against.without?.length) {
@@ -83,7 +83,7 @@ export function measuredKernel(kernel: Kernel, options: Options): Kernel & { run
       done: job.done,
       total: begun ? job.order.length : 0,
       before: begun ? 4.724 : null,
-      replayed: begun ? "replayed: +4.724, as cached" : "",
+      replayed: begun ? "an unchanged run gives +4.724, as in the cache" : "",
       replaced_by: "zero",
       prompts: 1,
       notes: [],

@@ -165,7 +165,9 @@ describe("a panel that compares", () => {
     const numbers = [...cellOf(root, "L1H1").matchAll(/[\d.]+/g)].map(([number]) => number).slice(2);
     expect(numbers).toEqual(written);
     expect(text(root.querySelector(".rs-badge"))).toContain("the difference of the two runs’ own logit differences");
-    expect(text(root.querySelector(".rs-read-line"))).toMatch(/^how it is read: [+−][\d.]+ of [+−][\d.]+$/);
+    expect(text(root.querySelector(".rs-read-line"))).toMatch(
+      /^[+−][\d.]+ of [+−][\d.]+ is due to the norm or the target, not to what is written$/,
+    );
     expect(all(root, ".rs-ranking .rs-pair").length).toBe(6);
     expect(all(root, ".rs-lens .rs-line").length).toBe(2);
   });
@@ -355,7 +357,7 @@ describe("the scatter of two runs", () => {
     key(field, "Enter");
     expect(model.get("heads")).toEqual([scatter.heads[1]?.name]);
     expect(field.getAttribute("aria-label")).toContain(scatter.heads[1]?.name ?? "-");
-    expect(text(root.querySelector(".rs-runs .rs-caption"))).toContain("how it is read: ");
+    expect(text(root.querySelector(".rs-runs .rs-caption"))).toContain(" is due to the norm or the target");
   });
 
   it("is there only while two runs are compared", async () => {

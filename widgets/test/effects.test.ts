@@ -49,7 +49,7 @@ describe("an effect for which the model is run", () => {
     await vi.waitFor(() => expect(state(panel.root)).toBe("all 6 measured"));
     expect(all(panel.root, ".rs-cell.rs-estimate")).toEqual([]);
     expect(cell(panel.root, "L1H0")).toMatch(/^L1H0 total [+−][\d.]+ \(direct [+−][\d.]+, indirect [+−][\d.]+\)$/);
-    expect(text(panel.root.querySelector(".rs-replayed"))).toBe("✓ replayed: +4.724, as cached");
+    expect(text(panel.root.querySelector(".rs-replayed"))).toBe("✓ an unchanged run gives +4.724, as in the cache");
     const runs = panel.kernel.runs();
     button(panel.root, "indirect")?.click();
     await vi.waitFor(() => expect(cell(panel.root, "L1H0")).toContain("L1H0 indirect"));
@@ -179,7 +179,9 @@ describe("a run without some heads", () => {
     const panel = await opened({ heads: ["L1H1", "L2H0"] });
     await panel.settled();
     key(panel.root.querySelector('[role="gridcell"][data-head="L1H1"]'), "t");
-    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("replayed: +4.724"));
+    await vi.waitFor(() =>
+      expect(text(panel.root.querySelector(".rs-badge"))).toContain("an unchanged run gives +4.724"),
+    );
     expect(panel.model.get("against")).toMatchObject({ without: ["L1H1", "L2H0"], replaced_by: "zero" });
     expect(all(panel.root, ".rs-out").map((node) => text(node))).toEqual(["L1H1×", "L2H0×"]);
     panel.root.querySelector<HTMLElement>('[aria-label="Put L1H1 back"]')?.click();
@@ -195,7 +197,7 @@ describe("a run without some heads", () => {
     await vi.waitFor(() => expect(button(panel.root, "run again")).toBeDefined());
     expect([panel.kernel.runs(), panel.root.dataset["state"]]).toEqual([0, "ready"]);
     button(panel.root, "run again")?.click();
-    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("replayed"));
+    await vi.waitFor(() => expect(text(panel.root.querySelector(".rs-badge"))).toContain("an unchanged run gives"));
   });
 
   it.each([

@@ -110,6 +110,38 @@ describe("Help in a panel", () => {
     expect(box(root)?.hidden).toBe(true);
   });
 
+  it("is about the export menu only while the menu is open or has the focus", async () => {
+    const { root, el, settled } = await open({ tab: "why" });
+    await settled();
+    const asked: unknown[] = [];
+    el.addEventListener(HELP_EVENT, (event) => {
+      asked.push((event as CustomEvent).detail);
+      event.preventDefault();
+    });
+    const menu = root.querySelector<HTMLElement>(".rs-export");
+    const tab = root.querySelector<HTMLElement>('[data-tab="why"]');
+    const help = (): unknown => (button(root)?.click(), asked.pop());
+    tab?.focus();
+    menu?.focus();
+    menu?.click();
+    expect(menu?.getAttribute("aria-expanded")).toBe("true");
+    expect(help()).toBe("exports");
+    key(root.querySelector(".rs-export-menu"), "Escape"); // the focus goes back to the button of the menu
+    expect(menu?.getAttribute("aria-expanded")).toBe("false");
+    expect(help()).toBe("exports");
+    button(root)?.focus();
+    expect(help()).toBe("exports");
+    button(root)?.blur(); // the user goes to a cell of the notebook
+    expect(help()).toBe("why");
+    menu?.focus();
+    menu?.blur();
+    button(root)?.focus();
+    expect(help()).toBe("why");
+    menu?.focus();
+    tab?.focus();
+    expect(help()).toBe("why");
+  });
+
   it("reads the chapter from the kernel if no host opens it, and follows links", async () => {
     const { root, settled } = await open({ tab: "why" }, (ask) =>
       ask.kind === "chapter"

@@ -21,7 +21,7 @@ import {
   strongest,
   unmasked,
 } from "../src/views/attention/attention-words";
-import { brief, explanation, lackingIn, missingWords, whoseOf } from "../src/views/header/badge-words";
+import { brief, constantWords, explanation, lackingIn, missingWords, whoseOf } from "../src/views/header/badge-words";
 import { positionSentence } from "../src/views/positions/position-words";
 import { headClauses, sourceSentence, tallest, attention as weightWords } from "../src/views/strip/reading-words";
 import {
@@ -814,4 +814,28 @@ it("a sentence on one line has whole parts, all of them in its title, and nothin
     );
     expect([node.title, node.textContent, node.className]).toEqual([parts.join(""), parts.join(""), "rs-fit"]);
   }
+});
+
+describe("what the constant is made of", () => {
+  const attention: Target["inner"] = { kind: "attention", layer: 2, head: 1, destination: 5, source: 2 };
+  const logits: Target = { contrasts: [] };
+  const final = "biases of the final norm and the unembedding; the soft-cap, if there is one";
+
+  it.each<[string, Target, string]>([
+    ["logits", logits, final],
+    ["an attention score", { ...logits, inner: attention }, "biases of the norm, and of queries and keys"],
+    ["a neuron", { ...logits, inner: { kind: "neuron", layer: 1, index: 3 } }, "biases of the norm and of the neuron"],
+    [
+      "a direction",
+      { ...logits, inner: { kind: "direction", key: "d", at: "1_pre" } },
+      "biases on the way to the target",
+    ],
+    [
+      "what a head moves into a score",
+      { ...logits, inner: attention, through: [{ layer: 1, head: 0, source: null }] },
+      "biases on the way to the target",
+    ],
+  ])("of %s", (_, target, words) => {
+    expect(constantWords(target)).toBe(words);
+  });
 });

@@ -175,8 +175,9 @@ class Attribution:
                 `"sides"`: one or several attributions, such as that of the key side of an attention score.
             k: For `"ranking"`: the number of rows of each sign. For `"sides"`: the number of rows.
             tokens: Texts of the prompt's tokens, as labels of positions. They are always drawn as plain text.
-            rows: The labels of the rows to draw, for a heatmap of component × position and for `"prompts"`. By default
-                a heatmap has all rows, and `"prompts"` has the strongest rows (for the logit lens, the last row).
+            rows: The labels of the rows to draw, for a heatmap of component × position, `"ranking"` and `"prompts"`. By
+                default a heatmap has all rows, and the others have the strongest rows (for the logit lens, the last
+                row).
             names: For `"scatter"`: the titles of the two axes.
 
         Returns:

@@ -107,7 +107,7 @@ class Measurement:
 
     @property
     def replayed(self) -> str:
-        """The comparison of the replay with the cache, in words: `replayed: +4.724, as cached`."""
+        """The comparison of the replay with the cache, in words: `an unchanged run gives +4.724, as in the cache`."""
         return replayed_words(self.before, self.replay.gap)
 
     def site(self, kind: SiteKind, layer: int) -> Site | None:
@@ -139,6 +139,10 @@ def common_position(changed_at: Bool[Tensor, "batch pos"], where: Int[Tensor, " 
     return places.pop()
 
 
+AS_CACHED = "as in the cache"
+"""How the words about an unchanged run say that its values are the cached ones."""
+
+
 def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str:
     """Return the comparison of an unchanged run with the cache, in words.
 
@@ -149,8 +153,8 @@ def replayed_words(before: Tensor, gap: float, prompt: int | None = None) -> str
     """
     value = float(before.mean() if prompt is None else before[prompt])
     mean = " (mean over prompts)" if prompt is None and len(before) > 1 else ""
-    exact = "as cached" if gap == 0 else f"as cached, up to rounding ({gap:.1g} of an activation's size)"
-    return f"replayed: {signed(value, abs(value))}{mean}, {exact}"
+    exact = "" if gap == 0 else f", up to rounding ({gap:.1g} of an activation's size)"
+    return f"an unchanged run gives {signed(value, abs(value))}{mean}, {AS_CACHED}{exact}"
 
 
 def _check_target(readout: RunReadout, again: Replay, before: Tensor) -> None:

@@ -61,9 +61,13 @@ def layers(shown: Shown) -> Figure:
 
 
 def ranking(shown: Shown) -> Figure:
-    """Draw the rows with the largest contributions: the positive ones first, then the negative ones."""
-    rows = shown.values[: shown.result.parts]
-    chosen = strongest(rows, shown.k)
+    """Draw the given rows in their order. By default: the largest contributions, the positive ones first."""
+    if shown.rows is None:
+        rows, title = shown.values[: shown.result.parts], f": the {shown.k} strongest of each sign"
+        chosen = strongest(rows, shown.k)
+    else:
+        rows, title, every = shown.values, "", shown.result.labels
+        chosen = [every.index(label) for label in checked_labels(shown.result, shown.rows)]
     labels = [shown.result.components[i].label for i in chosen]
     values: list[float] = rows[chosen].tolist()
     end = farthest(values)
@@ -81,7 +85,7 @@ def ranking(shown: Shown) -> Figure:
     }
     return figure(
         [trace],
-        shown.titled(f": the {shown.k} strongest of each sign"),
+        shown.titled(title),
         xaxis=axis(shown.unit, zeroline=True, zerolinecolor=QUIET),
         yaxis=axis("", labels, autorange="reversed"),
     )

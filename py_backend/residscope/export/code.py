@@ -10,11 +10,16 @@ from residscope.export.script import Given, Script
 from residscope.session.change_notes import changed
 from residscope.wire.protocol import Picture, WriteCode
 
-__all__ = ["Given", "code"]
+__all__ = ["ASSIGNED", "Given", "code"]
+
+ASSIGNED = ("attribution", "values", "figure")
+"""All names that copied code assigns, for every picture. The chapter "Exports" of the documentation names them."""
 
 
 def code(targets: Targets, request: WriteCode, given: Given) -> str:
     """Return code for a new cell. It assigns the shown array or list to `values`, and a plotly figure to `figure`.
+
+    It assigns only the names of `ASSIGNED`, because all others may be the user's.
 
     Args:
         targets: Resolves targets for the cache.
@@ -99,7 +104,7 @@ def _ranking(script: Script) -> list[str]:
     kind = [] if shown.ranking == "neurons" else ['"ranking"']
     return [
         script.attribute("head" if shown.ranking == "heads" else "neuron", **script.position, **layer),
-        f"values = [value for _, value in {which}]  # {script.unit}, {script.prompt_words}; with names: {which}",
+        f"values = [value for _, value in {which}]  # {script.unit}, {script.prompt_words}; names and values: {which}",
         script.figure(*kind, f"k={k}"),
     ]
 

@@ -10,7 +10,7 @@ from residscope.export.script import Script, free_name
 from residscope.session.discovery import leads_to, named
 from residscope.terms import Against, Run
 
-_VALUES: dict[Run, str] = {"first": "comparison.first", "second": "comparison.second", "difference": "comparison"}
+_VALUES: dict[Run, str] = {"first": "attribution.first", "second": "attribution.second", "difference": "attribution"}
 
 
 def lens(script: Script, against: Against) -> list[str]:
@@ -19,8 +19,8 @@ def lens(script: Script, against: Against) -> list[str]:
     return [
         _comparison(script, against, "accumulated", norm),
         f"values = [(run.values + run.constant){_prompt(script, '.mean(1)', '[:, 0]')} "
-        "for run in (comparison.first, comparison.second)]",
-        f"# each [point], {script.unit}, {_words(script)}; names: comparison.labels",
+        "for run in (attribution.first, attribution.second)]",
+        f"# each [point], {script.unit}, {_words(script)}; names: attribution.labels",
         *_both(),
     ]
 
@@ -30,8 +30,8 @@ def layers(script: Script, against: Against) -> list[str]:
     return [
         _comparison(script, against, "layer", {}),
         f"values = [run.values{_prompt(script, '.mean(1)', '[:, 0]')} "
-        "for run in (comparison.first, comparison.second)]",
-        f"# each [component], {script.unit}, {_words(script)}; names: comparison.labels",
+        "for run in (attribution.first, attribution.second)]",
+        f"# each [component], {script.unit}, {_words(script)}; names: attribution.labels",
         *_both(),
     ]
 
@@ -55,15 +55,16 @@ def ranking(script: Script, against: Against) -> list[str]:
         which = f"{of}.top({k})"
         return [
             _comparison(script, against, "head", {}),
-            f"values = [value for _, value in {which}]  # {script.unit}, {_words(script)}; with names: {which}",
+            f"values = [value for _, value in {which}]  # {script.unit}, {_words(script)}; names and values: {which}",
             call(f"figure = {of}.to_plotly", ['"ranking"', f"k={k}"]),
         ]
+    # `k=` would draw k heads of each sign. The panel shows those that differ most, of any sign.
     return [
         _comparison(script, against, "head", {}),
-        "heads = zip(comparison.labels[: comparison.parts], comparison.mean().tolist(), strict=False)",
-        f"strongest = sorted((head for head in heads if head[1] != 0), key=lambda head: -abs(head[1]))[:{2 * k}]",
-        f"values = [value for _, value in strongest]  # {script.unit}, {_words(script)}; with names: strongest",
-        call("figure = comparison.to_plotly", ['"ranking"', f"k={k}"]),
+        "values = zip(attribution.labels[: attribution.parts], attribution.mean().tolist(), strict=False)",
+        f"values = sorted((head for head in values if abs(head[1]) > 0), key=lambda head: -abs(head[1]))[:{2 * k}]",
+        'figure = attribution.to_plotly("ranking", rows=[name for name, _ in values])',
+        f"values = [value for _, value in values]  # {script.unit}, {_words(script)}; the names are in the figure",
     ]
 
 
@@ -71,14 +72,14 @@ def runs(script: Script) -> list[str]:
     """Return code for the heads of both runs, as points."""
     against = script.request.shown.against
     if against is None:
-        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then copy the code.")
+        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then choose Code again.")
     one = _prompt(script, ".mean(-1)", "[..., 0]")
     prompt = [] if script.prompt is None else ["prompt=0"]
     return [
         _comparison(script, against, "head", {}),
-        f"values = [run.grid{one} for run in (comparison.first, comparison.second)]",
+        f"values = [run.grid{one} for run in (attribution.first, attribution.second)]",
         f"# each [layer, head], {script.unit}, {_words(script)}",
-        call("figure = comparison.to_plotly", ['"scatter"', *prompt]),
+        call("figure = attribution.to_plotly", ['"scatter"', *prompt]),
     ]
 
 
@@ -92,18 +93,18 @@ def token_lens(script: Script, against: Against) -> list[str]:
     named_options = [f"{name}={value}" for name, value in options.items()]
     if script.request.shown.target.direction is not None:  # a direction has no answer token
         answers = []
-    call_ = call("comparison = residscope.compare_token_lens", [*caches, *answers, *named_options])
+    call_ = call("attribution = residscope.compare_token_lens", [*caches, *answers, *named_options])
     if script.request.shown.run == "second" or not answers:
         return [
             call_,
-            f"values = comparison.second.probabilities  # [point, position, k], {_words(script)}; with "
-            "comparison.second.tokens",
-            "figure = comparison.second.to_plotly()",
+            f"values = attribution.second.probabilities  # [point, position, k], {_words(script)}; with "
+            "attribution.second.tokens",
+            "figure = attribution.second.to_plotly()",
         ]
     return [
         call_,
-        f"values = comparison.answer_probability  # [point, position], {_words(script)}; with comparison.positions",
-        "figure = comparison.to_plotly()",
+        f"values = attribution.answer_probability  # [point, position], {_words(script)}; with attribution.positions",
+        "figure = attribution.to_plotly()",
     ]
 
 
@@ -119,7 +120,7 @@ def _comparison(script: Script, against: Against, by: str, norm: dict[str, str])
     named_options = [f"{name}={value}" for name, value in (options | mask).items()]
     caches = [script.cache] if other is None else [script.cache, other]
     answers = f"answers={script.answers}" if other is None else script.answers
-    return call("comparison = residscope.compare", [*caches, answers, f'by="{by}"', *named_options])
+    return call("attribution = residscope.compare", [*caches, answers, f'by="{by}"', *named_options])
 
 
 def _prompts(script: Script, against: Against) -> dict[str, str]:
@@ -169,6 +170,6 @@ def _words(script: Script) -> str:
 
 def _both() -> list[str]:
     return [
-        "figure = comparison.first.to_plotly()",
-        'figure.add_traces(comparison.second.to_plotly().update_traces(opacity=0.5, name="second run").data)',
+        "figure = attribution.first.to_plotly()",
+        'figure.add_traces(attribution.second.to_plotly().update_traces(opacity=0.5, name="second run").data)',
     ]

@@ -26,16 +26,16 @@ def ranking(script: Script) -> list[str]:
     """Return code for the heads with the largest positive and negative effects."""
     k = script.request.shown.top_k
     prompt = "" if script.prompt is None else f", {script.prompt}"
-    values = f"{_sign(script)}effects.of({_effect(script)}{prompt})"
+    values = f"{_sign(script)}attribution.of({_effect(script)}{prompt})"
     if script.request.shown.effect == "estimate":
-        values = f"{_sign(script)}effects.of({prompt.removeprefix(', ')})"
+        values = f"{_sign(script)}attribution.of({prompt.removeprefix(', ')})"
     return [
         _made(script),
-        f"heads = [head for head in zip(effects.labels, ({values}).tolist(), strict=True) if head[1] == head[1]]",
-        "heads.sort(key=lambda head: head[1])",
-        f"values = [head for head in reversed(heads) if head[1] > 0][:{k}]",
-        f"values += [head for head in heads if head[1] < 0][:{k}]  # {script.unit}, {script.prompt_words}"
-        f"{_meaning(script)}",
+        f"values = [head for head in zip(attribution.labels, ({values}).tolist(), strict=True) if abs(head[1]) > 0]",
+        "values.sort(key=lambda head: head[1])",
+        f"values = [head for head in reversed(values) if head[1] > 0][:{k}] + "
+        f"[head for head in values if head[1] < 0][:{k}]",
+        f"# (head, {script.unit}), {script.prompt_words}{_meaning(script)}",
         _figure(script),
     ]
 
@@ -47,9 +47,9 @@ def scatter(script: Script) -> list[str]:
     sign = _sign(script)
     return [
         _made(script, "total"),
-        f"values = [{sign}effects.direct{which}, {sign}effects.total{which}]",
+        f"values = [{sign}attribution.direct{which}, {sign}attribution.total{which}]",
         f"# each [layer, head], {script.unit}, {script.prompt_words}{_meaning(script)}",
-        call("figure = effects.to_plotly", ['"scatter"', *prompt]),
+        call("figure = attribution.to_plotly", ['"scatter"', *prompt]),
     ]
 
 
@@ -59,8 +59,8 @@ def _made(script: Script, effect: Effect | None = None) -> str:
     source = _source(script)
     given = [f"{name}={value}" for name, value in options.items()]
     if (effect or shown.effect) == "estimate":
-        return call("effects = residscope.estimate", [script.cache, source, script.answers, *given])
-    return call("effects = residscope.ablate", [script.cache, script.answers, f"replace={source}", *given])
+        return call("attribution = residscope.estimate", [script.cache, source, script.answers, *given])
+    return call("attribution = residscope.ablate", [script.cache, script.answers, f"replace={source}", *given])
 
 
 def _source(script: Script) -> str:
@@ -69,7 +69,7 @@ def _source(script: Script) -> str:
     if by != "other":
         return literal(by)
     if shown.against is None:
-        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then copy the code.")
+        raise ResidscopeError("against", "Nothing is compared yet: choose a run, then choose Code again.")
     other = other_cache(script, shown.against) or script.cache
     return other if shown.against.prompt is None else f"({other}, {shown.against.prompt})"
 
@@ -89,11 +89,11 @@ def _effect(script: Script) -> str:
 
 def _tensor(script: Script) -> str:
     effect = script.request.shown.effect
-    return "effects.effects" if effect == "estimate" else f"effects.{effect}"
+    return "attribution.effects" if effect == "estimate" else f"attribution.{effect}"
 
 
 def _figure(script: Script) -> str:
     shown = script.request.shown
     prompt = [] if script.prompt is None else [f"prompt={script.prompt}"]
     effect = [] if shown.effect == "estimate" else [f"effect={_effect(script)}"]
-    return call("figure = effects.to_plotly", [*prompt, *effect])
+    return call("figure = attribution.to_plotly", [*prompt, *effect])

@@ -22,7 +22,7 @@ from residscope.wire.protocol import Attribute, Shown, Tab
 
 LENS, SMALL = "some of the token lens", "some thumbnails of heads"
 SEGMENTS = "which segments some heads read"
-_NO_HEAD = "No head is shown: click a head in the head map, then copy the code."
+_NO_HEAD = "No head is shown: click a head in the head map, then choose Code again."
 _SIDES = 8
 """How many rows each chart of the tab "why" has."""
 
@@ -241,7 +241,7 @@ def _all_heads(view: CacheView) -> str:
 def _why(script: Script) -> list[str]:
     shown = script.request.shown
     if not is_inner(shown.target):
-        raise ResidscopeError("why", "No question is asked yet: ask why a head reads a token, then copy the code.")
+        raise ResidscopeError("why", "No question is asked yet: ask why a head reads a token, then choose Code again.")
     which = "" if script.prompt is None else str(script.prompt)
     if isinstance(shown.target.inner, AttentionScore) and not shown.target.through and shown.why == "pairs":
         given = script.named("tokens", "attention_mask", "model")
@@ -272,9 +272,11 @@ def _why(script: Script) -> list[str]:
 def _segments(script: Script) -> list[str]:
     shown = script.request.shown
     if shown.segments is None:
-        raise ResidscopeError("segments", "No segments are chosen: choose them above the views, then copy the code.")
+        raise ResidscopeError(
+            "segments", "No segments are chosen: choose them above the views, then choose Code again."
+        )
     if script.prompt is None and len(script.facts.last) > 1:
-        raise ResidscopeError("prompt", "Segments are those of one prompt: choose a prompt, then copy the code.")
+        raise ResidscopeError("prompt", "Segments are those of one prompt: choose a prompt, then choose Code again.")
     by = shown.segments
     ranges = literal(by) if isinstance(by, str) else literal([(one.name, one.start, one.end) for one in by])
     if not shown.heads:

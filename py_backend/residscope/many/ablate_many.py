@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from residscope.cache.positions import Positions
 from residscope.causes.ablate import Ablated, ablate
 from residscope.causes.ablation import EFFECTS, Ablation
+from residscope.causes.measurement import AS_CACHED
 from residscope.causes.unchanged import LEFT_OUT
 from residscope.errors import ResidscopeError
 from residscope.many.ablation_result import AblationSummary, ManyAblation, ablation_of
@@ -164,7 +165,7 @@ def _ablate_item(
         notes.append('With `replace="mean"` the mean is over the prompts of each item, not over those of all items.')
     facts = ItemFacts(
         result.replaced_by, True, 0.0, tuple(notes), model_fingerprint(cache, model),
-        tokenizer_fingerprint(cache, model, answers), result.replayed.partition(", as cached")[2],
+        tokenizer_fingerprint(cache, model, answers), result.replayed.partition(AS_CACHED)[2],
     )  # fmt: skip
     values = copied(effects.reshape(-1, prompts, len(EFFECTS)))
     return layout, ItemResult(prompts, {"before": copied(result.before)}, values, facts)

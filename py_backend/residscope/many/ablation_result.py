@@ -11,6 +11,7 @@ from residscope.base.packages import pandas
 from residscope.base.prompts import some_prompts
 from residscope.base.signed import signed
 from residscope.causes.ablation import EFFECTS, Ablation, Effect
+from residscope.causes.measurement import AS_CACHED
 from residscope.causes.ranking import farthest
 from residscope.causes.unchanged import nothing_replaced
 from residscope.errors import ResidscopeError
@@ -233,5 +234,5 @@ def _replayed(before: Tensor, facts: Sequence[ItemFacts]) -> str:
     value = float(before.mean())
     rounded = [item.replayed for item in facts if item.replayed]
     mean = "" if len(before) == 1 else " (mean over prompts)"
-    ending = "" if not rounded else f"{rounded[0]}" if len(facts) == 1 else f", in {len(rounded)} items up to rounding"
-    return f"replayed: {signed(value, abs(value))}{mean}, as cached{ending}"
+    ending = "" if not rounded else rounded[0] if len(facts) == 1 else f", in {len(rounded)} items up to rounding"
+    return f"unchanged runs give {signed(value, abs(value))}{mean}, {AS_CACHED}{ending}"

@@ -254,7 +254,7 @@ class RunRequests:
         view = self._opened(padding)
         found = replay(view)
         rounding = f", up to rounding ({found.gap:.1g} of an activation's size)" if found.gap else ""
-        into.replayed = f"replayed: as cached{rounding}"
+        into.replayed = f"an unchanged run gives the cached values{rounding}"
         yield
         where = chosen_positions(view, "all")
         values, notes = changed_run(found, parse_heads(against.without), against.replaced_by, where)

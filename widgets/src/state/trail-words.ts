@@ -72,7 +72,7 @@ function versusWords(store: Store, target: Target, { versus = "most" }: Attentio
   if (versus === "mean") return " more than on average";
   const other = versus === "most" ? (factsOf(store, target)?.versus ?? null) : versus;
   // In the mean, this is a different token in each prompt.
-  if (other === null) return store.isMean.value ? " and not the other token that it reads most" : "";
+  if (other === null) return store.isMean.value ? " and not the other token with the most attention" : "";
   return ` and not ${store.tokenName(other)}`;
 }
 

@@ -104,7 +104,7 @@ function headOf(target: Target): string | null {
   return of ? headName(of.layer, of.head) : null;
 }
 
-/** "Why here?": why the head reads this source, and not the other source that it reads most. */
+/** "Why here?": why the head reads this source, and not the other source with the most attention. */
 export function askWhy(store: Store, spot: Spot): void {
   const head = parseHead(spot.head);
   if (!head) return;

@@ -3,6 +3,7 @@ import { amount, signed } from "../../base/format";
 import { shown } from "../../base/legible";
 import { type Run, several } from "../../state/comparison";
 import type { Attribution } from "../../state/store";
+import type { Target } from "../../wire/protocol.gen";
 import { rowSum, type Verdict, verdict } from "./ledger";
 
 const KINDS: Record<string, string> = {
@@ -22,6 +23,21 @@ export function missingWords(kinds: string[]): string {
 export function lackingIn(missing: string[]): string | null {
   const kinds = missing.flatMap((name) => KINDS[name] ?? []);
   return kinds.length > 0 ? missingWords(kinds) : null;
+}
+
+/** What the constant of a target is made of: what is added after the rows, on the way to the target. */
+export function constantWords({ inner, through = [] }: Target): string {
+  if (through.length > 0) return "biases on the way to the target";
+  switch (inner?.kind) {
+    case "attention":
+      return "biases of the norm, and of queries and keys";
+    case "neuron":
+      return "biases of the norm and of the neuron";
+    case "direction":
+      return inner.feature ? "biases of the SAE" : "biases on the way to the target";
+    case undefined:
+      return "biases of the final norm and the unembedding; the soft-cap, if there is one";
+  }
 }
 
 /**

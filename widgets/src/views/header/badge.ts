@@ -9,7 +9,7 @@ import { isInside } from "../../state/target";
 import { prose } from "../../ui/prose";
 import { eachWords } from "./badge-each";
 import { insideSum, scoreMeaning } from "./badge-inside";
-import { brief, explanation, lackingIn, missingWords, whoseOf } from "./badge-words";
+import { brief, constantWords, explanation, lackingIn, missingWords, whoseOf } from "./badge-words";
 import { rowSum, verdict } from "./ledger";
 
 export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSignal): void {
@@ -150,7 +150,7 @@ export function mountBadge(parent: HTMLElement, store: Store, signal: AbortSigna
         ${notes.length > 0 ? html`<ul>${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>` : nothing}
         <table><tbody>
           <tr><th scope="row">Σ rows</th><td class="rs-number">${signed(rowSum(data) - constant, largest, 2)}</td></tr>
-          <tr><th scope="row">constant <small>biases of norm and unembedding, soft-cap</small></th><td
+          <tr><th scope="row">constant <small>${constantWords(store.target.value)}</small></th><td
               class="rs-number">${signed(constant, largest, 2)}</td></tr>
           ${
             unexplained !== null

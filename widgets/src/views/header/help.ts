@@ -47,16 +47,32 @@ export function mountHelpButton(
   const box = element("div", "rs-popover rs-help", { id, role: "dialog", "aria-label": "Help", hidden: "" });
   parent.append(button, box);
   const open = state(false);
+  // The part of the panel that got the focus or was pressed last. The help button and the help do not count. The export
+  // menu counts only while it is open or has the focus; after that, it is the part before it again.
   let part: Part | null = null;
-  // The part of the panel that got the focus or was pressed last. The help button and the help do not count.
+  let isMenuUsed = false;
   for (const event of ["focusin", "pointerdown"])
     root.addEventListener(
       event,
       ({ target }) => {
-        if (target instanceof Element && !parent.contains(target)) part = partOf(target);
+        if (!(target instanceof Element) || parent.contains(target)) return;
+        const used = partOf(target);
+        isMenuUsed = used === "menu";
+        if (used !== "menu") part = used;
       },
       { signal },
     );
+  root.addEventListener(
+    "focusout",
+    ({ relatedTarget }) => {
+      if (!(relatedTarget instanceof Node && parent.contains(relatedTarget))) isMenuUsed = false;
+    },
+    { signal },
+  );
+  const chapterNow = (): Chapter => {
+    const isMenu = isMenuUsed || root.querySelector('.rs-menu [aria-expanded="true"]') !== null;
+    return chapterFor(isMenu ? "menu" : part, store, chapterOfTheTab(store));
+  };
 
   const load = async (chapter: Chapter): Promise<string> => {
     if (chapter === "panel" && typeof PANEL_CHAPTER === "string") return PANEL_CHAPTER;
@@ -85,11 +101,7 @@ export function mountHelpButton(
     button.setAttribute("aria-expanded", String(open.value));
     if (!open.value) end.abort();
   });
-  button.addEventListener(
-    "click",
-    () => (open.peek() ? hide() : show(chapterFor(part, store, chapterOfTheTab(store)))),
-    { signal },
-  );
+  button.addEventListener("click", () => (open.peek() ? hide() : show(chapterNow())), { signal });
   parent.addEventListener(
     "keydown",
     (event) => {
@@ -105,7 +117,7 @@ export function mountHelpButton(
       const isModified = event.altKey || event.ctrlKey || event.metaKey;
       if (event.key !== "?" || isModified || isInText(event)) return;
       event.preventDefault();
-      show(chapterFor(part, store, chapterOfTheTab(store)));
+      show(chapterNow());
     },
     { signal },
   );

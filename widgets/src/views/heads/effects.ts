@@ -132,11 +132,10 @@ function isWhole({ effectShown, effects }: Store): boolean {
 /** A badge that says how an unchanged run of the model compares with the cache. */
 export function replayed(words: string, isPast: boolean): TemplateResult | typeof nothing {
   if (words === "") return nothing;
-  const said = words.startsWith("replayed") ? words : `replayed: ${words}`;
-  const title = `${said}. The model was run again without a change, and compared with the cache.`;
+  const title = `${words}. The model was run again without a change, and compared with the cache.`;
   return html`<p class="rs-replayed ${isPast ? "rs-unmeasured" : "rs-agrees"}" title=${legibleSentence(title)}>${
     isPast ? "" : "✓ "
-  }${prose(said)}</p>`;
+  }${prose(words)}</p>`;
 }
 
 /** The choice of what takes the place of a head's output. */

@@ -4,9 +4,10 @@ import { signed } from "../../base/format";
 import type { Comparison } from "../../state/comparison";
 import { rowSum } from "../header/ledger";
 
-/** "how it is read: +0.12 of −4.51". */
+/** "+0.12 of −4.51 is due to the norm or the target, not to what is written". */
 export function readWords({ difference, read }: Comparison): string {
   const whole = rowSum(difference);
   const largest = Math.max(Math.abs(whole), Math.abs(read));
-  return `how it is read: ${signed(read, largest)} of ${signed(whole, largest)}`;
+  const part = `${signed(read, largest)} of ${signed(whole, largest)}`;
+  return `${part} is due to the norm or the target, not to what is written`;
 }

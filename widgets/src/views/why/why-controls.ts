@@ -49,7 +49,7 @@ export function mountControls(
     render(
       html`<label class="rs-why-versus">compared with <span class="rs-choice"><select
           aria-label="What the source is compared with" .value=${String(versus ?? "none")} @change=${choose}>
-          ${option("most", named ? `${named}which it reads most of the others` : "the other token that it reads most")}
+          ${option("most", `${named}the other token with the most attention`)}
           ${option("mean", "what it reads on average")}
           ${option("none", "nothing: the raw score")}
           <optgroup label="another token">${tokens.map((at) => option(String(at), store.tokenName(at)))}</optgroup>
