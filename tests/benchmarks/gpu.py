@@ -85,7 +85,7 @@ def costs(work: Callable[[], object]) -> tuple[int, int, int]:
     with torch.profiler.profile(activities=activities) as profile:
         work()
         torch.cuda.synchronize()
-    copies = [event for event in profile.events() if "Memcpy DtoH" in event.name]
+    copies = [event for event in profile.events() or [] if "Memcpy DtoH" in event.name]
     return waits, sum(int(getattr(event, "nbytes", 0) or 0) for event in copies), len(copies)
 
 

@@ -58,7 +58,7 @@ def test_the_code_gives_the_same_array_for_a_model_with_biases(picture):
 
 OPTIONS = {
     "lens": [{"norm": "recomputed"}, {}],
-    "heads": [{"score": "induction"}, {"score": "copying"}, {}],
+    "heads": [{"score": "previous"}, {"score": "copying"}, {}],
     "ranking": [{"ranking": "neurons"}, {"ranking": "neurons", "layer": 0}, {}],
     "attention": [
         {"weighting": weighting, "presentation": presentation}

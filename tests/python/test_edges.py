@@ -135,7 +135,7 @@ def test_python_values_of_a_prompt_are_those_of_the_prompt_run_alone(run, cut, p
         close(found.values, true.values)
         assert (found.tokens, found.prompt) == (true.tokens, prompt)
         assert f"prompt {prompt}" in repr(found)
-    for score in ("first", "entropy", "induction"):
+    for score in ("first", "entropy", "previous"):
         found = residscope.scores(whole, score, prompt)
         close(found.values, residscope.scores(alone, score).values)
         assert f"prompt {prompt}" in repr(found)

@@ -158,7 +158,7 @@ def results(cache: Any, sae: Any) -> Iterator[tuple[str, Callable[[], torch.Tens
         given = {} if weighting != "contribution" else {"answers": answers}
         yield weighting, lambda w=weighting, g=given: residscope.attention(cache, "1.1", weighting=w, **g).values
     yield "next tokens", lambda: residscope.next_tokens(cache).log_prob
-    yield "token lens", lambda: residscope.token_lens(cache, answers).answer_probability
+    yield "token lens", lambda: residscope.token_lens(cache, answers).probabilities
     yield "segments", lambda: residscope.segment_attention(cache, residscope.segments(cache, 0, [("a", 0, 3)])).vertical
     yield "compare", lambda: residscope.compare(cache, cache, answers).values
     yield "many", lambda: residscope.attribute_many([(cache, answers)] * 2, keep="summary", **few).mean()

@@ -146,9 +146,13 @@ def output_and_hooked(
         ResidscopeError: If the layer cannot be called, or nothing passes the hook point.
     """
     passed: list[Tensor] = []
+
+    def keep(_module: object, _inputs: object, output: Tensor) -> None:
+        passed.append(output.detach())
+
     try:
         with _copy_of(module) as copied:
-            getattr(copied, hook).register_forward_hook(lambda *call: passed.append(call[-1].detach()))
+            getattr(copied, hook).register_forward_hook(keep)
             rows = rows.to(_device(copied, view))
             output = _caller(copied, view, rows.shape[-1], rows.device)(rows)
     except _UnreadError as error:
