@@ -61,6 +61,7 @@ def run(positions: int, shorter: int) -> SimpleNamespace:
     """Return a run of two prompts. The second is shorter by `shorter` tokens."""
     model = tiny.boot("llama")
     tokens = torch.arange(5, 5 + 2 * positions).remainder(40).add(5).reshape(2, positions)
+    tokens[:, 3] = tokens[:, 1]  # without a repeated token, two scores would be refused
     tokens[1, positions - shorter :] = 0
     return SimpleNamespace(cache=model.run_with_cache(tokens)[1])
 
