@@ -36,8 +36,8 @@ _MOST_ANSWERS = 4
 """At most this many tokens of an answer are in a title."""
 _LONG_TITLE = 76
 """More characters than this have no room on one line of a notebook beside a sidebar."""
-_LINE = 22
-"""The height of a line of the title, in pixels."""
+_LINE = 40
+"""How much larger the margin above the picture is if the title has a second line, in pixels."""
 
 
 def plotly() -> Any:
