@@ -88,7 +88,8 @@ function mount(
       ? "Each cell: what a pair of components, one of the query ↓ and one of the key →, adds to the score. Rows sum " +
         "to the query side, columns to the key side."
       : score.value
-        ? `These rows sum to an attention score, not to a logit: ${askedWords()}. Each side alone sums to the whole score.`
+        ? `These rows sum to an attention score, not to a logit: ${askedWords()}. Each side alone sums to the ` +
+          "whole score."
         : "Only what was written before this point adds to it.";
     caption.textContent = words;
   });
