@@ -142,7 +142,9 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
     const [first, second] = store.runs.names.value ?? ["", ""];
     const read = compared ? ` Of the whole difference, ${readWords(compared)}.` : "";
     return {
-      words: `What each head adds. → A: ${first}. ↑ B: ${second}. On the line, the same in both; blue is more in B.${read}`,
+      words:
+        `What each head adds. → A: ${first}. ↑ B: ${second}. On the line, the same in both; ` +
+        `blue is more in B.${read}`,
       notes: compared?.difference.reply.notes ?? [],
     };
   });
