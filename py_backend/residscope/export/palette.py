@@ -194,10 +194,10 @@ def figure(traces: Sequence[Mapping[str, object]], title: str, **layout: object)
         "hoverlabel": {"align": "left"},
         "margin": {"l": 70, "r": 30, "t": 70, "b": 70},
     }
-    shown = base | layout
+    made = plotly().Figure({"data": traces, "layout": base | layout})
     if title.split("<span", 1)[0].removesuffix("<br>").count("<br>") > 0:
-        shown["margin"] = dict(shown["margin"], t=shown["margin"]["t"] + _LINE)
-    return plotly().Figure({"data": traces, "layout": shown})
+        made.layout.margin.t += _LINE
+    return made
 
 
 def _bar(title: str) -> dict[str, object]:
