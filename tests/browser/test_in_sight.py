@@ -14,6 +14,8 @@ from playwright.sync_api import Locator, expect
 from tests.support.lab import Lab
 from tests.support.sidebar import FOLLOWS, REAL, SEEN, cell
 
+MEASURES = 120_000  # milliseconds; long enough for runs of the model on a busy machine
+
 SIZES = {"1440 × 900": (1440, 900), "1280 × 720": (1280, 720), "1920 × 1080": (1920, 1080)}
 HEADS = ("L23H3", "L29H0", "L2H5")
 
@@ -121,6 +123,34 @@ def test_target_and_position_are_not_cut_off_beside_the_sidebar(ioi: Lab) -> Non
             ioi.ready(view)
             words = view.locator(".rs-target-line .rs-chip, .rs-at:visible")
             assert words.evaluate_all(CLIPPED) == []
+
+
+def test_the_target_is_not_cut_off_while_heads_are_taken_out(lab: Lab) -> None:
+    """At every width of a panel with a wide header, other words give way to the target."""
+    lab.page.set_viewport_size({"width": 1700, "height": 900})
+    setup = "import residscope\nfrom residscope import demo\nrun = demo.ioi()\ncache = run.cache"
+    lab.open(lab.write_notebook("out.ipynb", setup, "panel = residscope.inspect(cache, run.answers)\npanel"))
+    lab.run_all()
+    lab.command("application:toggle-left-area")
+    view = lab.panel()
+
+    def is_whole(state: str) -> None:
+        for width in (760, 899, 900, 959, 960, 970, 1099, 1100, 1240, 1400):
+            style = "(node, width) => Object.assign(node.style, { boxSizing: 'content-box', width: `${width}px` })"
+            view.evaluate(style, width)
+            assert view.locator(".rs-target-line .rs-chip").evaluate_all(CLIPPED) == [], (state, width)
+
+    is_whole("plain")
+    cell(view, "L23H3").click()
+    view.locator(".rs-take-out").click()
+    expect(view.locator(".rs-badge")).to_contain_text("replayed", timeout=MEASURES)
+    is_whole("taken out")
+    lab.start_cell("import time\nwhile True: time.sleep(0.05)")
+    cell(view, "L29H1").click()
+    view.locator(".rs-take-out").click()
+    expect(view.locator(".rs-run-state")).to_have_text("waits for the running cell", timeout=FOLLOWS)
+    is_whole("waits")
+    lab.interrupt()
 
 
 def test_three_heads_are_read_with_one_click_and_three_moves_of_the_pointer(ioi: Lab) -> None:

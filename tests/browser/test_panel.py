@@ -230,6 +230,21 @@ def test_keys_of_the_panel_do_not_move_or_cut_cells_of_the_notebook(opened: tupl
     assert lab.page.evaluate(active) == before
 
 
+@pytest.mark.parametrize("focused", ["a head", "the target"])
+def test_a_click_on_the_prompt_of_the_cell_leaves_the_panel(opened: tuple[Lab, Locator], focused: str) -> None:
+    lab, panel = opened
+    cells = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
+    before = lab.page.evaluate(cells)
+    # Whether the cell is the active one makes a difference to JupyterLab. After this click, it is.
+    (cell(panel, "L0H0") if focused == "a head" else panel.locator("[data-side=answer]")).click()
+    around = lab.page.locator(".jp-CodeCell").filter(has=panel)
+    around.locator(".jp-InputPrompt").click()
+    expect(panel.locator(":focus")).to_have_count(0)
+    expect(around).to_be_focused()
+    lab.page.keyboard.press("b")
+    lab.page.wait_for_function(f"count => ({cells})() === count + 1", arg=before)
+
+
 def test_layer_labels_stand_beside_their_rows_on_a_small_model(lab: Lab) -> None:
     setup = "import residscope\nfrom tests.support import tiny\n_, _, cache = tiny.run(tiny.boot('gpt2'))"
     lab.open(lab.write_notebook("tiny.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))

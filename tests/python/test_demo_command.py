@@ -164,7 +164,7 @@ def test_the_notebook_is_clean(notebook):
     assert len({cell["id"] for cell in cells}) == len(cells)
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert "".join(code[1]["source"]) == "panel = residscope.inspect(cache, answers=answers)"
+    assert "".join(code[1]["source"]) == "panel = residscope.inspect(cache, answers=answers, prompt=0)"
     for cell in code:
         ast.parse("".join(cell["source"]))
 

@@ -202,6 +202,7 @@ def test_a_ranking(result, by, prompt):
     assert [number(text) for text in bars.text] == pytest.approx(bars.x, abs=0.006)
     assert list(bars.marker.color) == [BLUE if value >= 0 else ORANGE for value in bars.x]
     assert ": the 3 strongest of each sign" in figure.layout.title.text
+    assert all(len(line) <= 76 for line in figure.layout.title.text.split("<span")[0].split("<br>"))
 
 
 @pytest.mark.parametrize("prompt", [None, 0])

@@ -14,6 +14,7 @@ import { read } from "../src/state/selectable";
 import { rowSum, verdict } from "../src/views/header/ledger";
 import { endsOfPairs } from "../src/views/heads/pair-line";
 import { cellSentence, runMapsOf } from "../src/views/runs/run-maps";
+import { placeOfName } from "../src/views/runs/scatter-name";
 import type { Ask } from "../src/wire/client";
 import type { CacheFacts, CacheRow } from "../src/wire/protocol.gen";
 import { attributionOf, factsOf, flat, storeOf } from "./made";
@@ -83,6 +84,8 @@ describe("a comparison", () => {
     [null, { cache: "clean" }, ["cache", "clean"]],
     [0, { cache: "clean", prompt: 0 }, ["cache", "clean"]],
     [0, { cache: "clean", prompt: 3 }, ["cache, prompt 0", "clean, prompt 3"]],
+    [0, { without: ["L1H1"] }, ["as cached", "without L1H1 (zeroed)"]],
+    [0, { without: ["L1H1"], replaced_by: "mean" as const }, ["as cached", "without L1H1 (mean over prompts)"]],
   ])("names its runs: prompt %j against %j", (prompt, against, names) => {
     expect(runNames("cache", prompt, against)).toEqual(names);
   });
@@ -169,6 +172,12 @@ describe("a panel that compares", () => {
       /^[+−][\d.]+ of [+−][\d.]+ is due to the norm or the target, not to what is written$/,
     );
     expect(all(root, ".rs-ranking .rs-pair").length).toBe(6);
+    expect(all(root, ".rs-ranking .rs-pair :is(.rs-plus, .rs-minus)")).toEqual([]); // only the difference has a sign
+    expect(text(root.querySelector(".rs-rank h3"))).toBe("Top heads: B − A");
+    expect(all(root, ".rs-rank-choice .rs-run-key b").map(text)).toEqual(["prompt 0", "prompt 1"]);
+    expect(root.querySelector(".rs-rank-choice .rs-run-key")?.getAttribute("title")).toContain(
+      "between A (prompt 0) and B (prompt 1)",
+    );
     expect(all(root, ".rs-lens .rs-line").length).toBe(2);
   });
 
@@ -299,6 +308,16 @@ describe("the scatter of two runs", () => {
     const same = spotOf(scatter, { first: 0.1, second: 0.1 });
     expect(same.x + (100 - same.y)).toBeCloseTo(2 * same.x, 9); // on the diagonal
     expect(spotOf(scatter, { first: scatter.high, second: scatter.low })).toEqual({ x: 100, y: 100 });
+  });
+
+  it.each([
+    ["clear of both axes, it is to the right", { x: 10, y: 10 }, false, 0],
+    ["it does not cross the vertical axis", { x: 29, y: 10 }, true, 0],
+    ["it does not cross the right edge", { x: 90, y: 10 }, true, 0],
+    ["on the horizontal axis, it goes below", { x: 50, y: 60 }, false, 8.5],
+    ["just above the axis, it goes above", { x: 50, y: 59 }, false, -5],
+  ])("places the name of a head: %s", (_, at, isLeft, down) => {
+    expect(placeOfName("L24H4", at, { x: 33, y: 60 }, 3.5)).toEqual({ isLeft, down });
   });
 
   it("leaves out heads that one of the runs does not have", () => {

@@ -214,7 +214,7 @@ describe("a run without some heads", () => {
   });
 
   it("has names, a key, and only heads that the model has", () => {
-    expect(runNames("cache", 0, { without: ["L1H1", "L2H0"] })).toEqual(["as cached", "without L1H1, L2H0"]);
+    expect(runNames("cache", 0, { without: ["L1H1", "L2H0"] })).toEqual(["as cached", "without L1H1, L2H0 (zeroed)"]);
     expect(againstKey({ without: ["L1H1"] })).toBe(
       againstKey({ cache: null, prompt: null, without: ["L1H1"], replaced_by: "zero" }),
     );

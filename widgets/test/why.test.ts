@@ -117,6 +117,9 @@ describe("why a head reads a token", () => {
       "MLP 0 +2.00",
     ]);
     expect(text(root.querySelector(".rs-badge-long"))).toBe("✓ rows sum to +1.000 · log of 0.60 / 0.22, as cached");
+    expect(text(root.querySelector(".rs-why-invites + .rs-caption"))).toMatch(
+      /^These rows sum to an attention score, not to a logit: L2H1 reads .* and not .*\. Each side alone sums to/,
+    );
     expect(all(root, ".rs-late").map((cell) => cell.dataset["head"])).toEqual(["L2H0", "L2H1"]);
     expect(text(root.querySelector(".rs-why-written"))).toContain(
       "L2H1 raises and lowers most, in logits ·Mary +1.50 ·John −0.50",

@@ -34,6 +34,10 @@ _AS_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
 _MOST_TICKS = 40
 _MOST_ANSWERS = 4
 """At most this many tokens of an answer are in a title."""
+_LONG_TITLE = 76
+"""More characters than this have no room on one line of a notebook beside a sidebar."""
+_LINE = 40
+"""How much larger the margin above the picture is if the title has a second line, in pixels."""
 
 
 def plotly() -> Any:
@@ -173,8 +177,12 @@ def _of_logits(target: Target, prompt: int | None) -> str:
 
 
 def titled(what: str, *more: str) -> str:
-    """Return a title, with the target and the model below it in small print."""
+    """Return a title, with the target and the model below it in small print. A long title has two lines."""
     beneath = " · ".join(filter(None, more))
+    breaks = [at for at in range(len(what)) if what.startswith(", ", at)]
+    if len(what) > _LONG_TITLE and breaks:
+        at = min(breaks, key=lambda at: abs(at - len(what) / 2))
+        what = f"{what[: at + 1]}<br>{what[at + 2 :]}"
     return f'{what}<br><span style="font-size:12px">{beneath}</span>' if beneath else what
 
 
@@ -186,7 +194,10 @@ def figure(traces: Sequence[Mapping[str, object]], title: str, **layout: object)
         "hoverlabel": {"align": "left"},
         "margin": {"l": 70, "r": 30, "t": 70, "b": 70},
     }
-    return plotly().Figure({"data": traces, "layout": base | layout})
+    made = plotly().Figure({"data": traces, "layout": base | layout})
+    if title.split("<span", 1)[0].removesuffix("<br>").count("<br>") > 0:
+        made.layout.margin.t += _LINE
+    return made
 
 
 def _bar(title: str) -> dict[str, object]:

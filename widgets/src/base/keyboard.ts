@@ -64,7 +64,8 @@ function isKept(event: KeyboardEvent): boolean {
 }
 
 /**
- * Keeps keys in an element. Shift+Enter, Ctrl+S and similar keys still go to the notebook.
+ * Keeps keys in an element. Shift+Enter, Ctrl+S and similar keys still go to the notebook. After a click on the prompt
+ * of the cell around the element, all keys go to the notebook.
  */
 export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
   // Most notebooks listen on an ancestor of the output, in the bubbling phase.
@@ -81,6 +82,17 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
     (event) => {
       if (event.target instanceof Node && root.contains(event.target))
         root.toggleAttribute("data-lm-suppress-shortcuts", isKept(event));
+    },
+    { signal, capture: true },
+  );
+  // A click on the prompt of a cell selects the cell. But JupyterLab leaves the focus where it is if it is in the cell.
+  window.addEventListener(
+    "pointerdown",
+    ({ target }) => {
+      const prompt = target instanceof Element ? target.closest(".jp-InputPrompt, .jp-OutputPrompt") : null;
+      const { activeElement } = root.ownerDocument;
+      if (!prompt?.closest(".jp-Cell")?.contains(root) || !(activeElement instanceof HTMLElement)) return;
+      if (root.contains(activeElement)) activeElement.blur();
     },
     { signal, capture: true },
   );

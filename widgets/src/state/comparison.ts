@@ -53,14 +53,17 @@ export function several(quantity: string): string {
   return /(logit|logit difference|attention score)$/.test(quantity) ? `${quantity}s` : "values";
 }
 
-/** The names of two compared runs: "prompt 2" and "prompt 1", two caches, or "as cached" and "without L9H9". */
+/** The names of two runs: "prompt 2" and "prompt 1", two caches, or "as cached" and "without L9H9 (zeroed)". */
 export function runNames(
   cache: string,
   prompt: number | null,
   { cache: other = null, prompt: otherPrompt = null, without = [], replaced_by = "zero" }: Against,
 ): [string, string] {
   if (without.length > 0)
-    return ["as cached", `without ${without.join(", ")}${replaced_by === "mean" ? " (mean instead)" : ""}`];
+    return [
+      "as cached",
+      `without ${without.join(", ")} ${replaced_by === "mean" ? "(mean over prompts)" : "(zeroed)"}`,
+    ];
   const named = (prompt: number | null): string => (prompt === null ? "the mean" : `prompt ${prompt}`);
   if (other === null) return [named(prompt), named(otherPrompt)];
   const apart = otherPrompt !== null && otherPrompt !== prompt;

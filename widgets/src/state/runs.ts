@@ -1,9 +1,10 @@
 // The part of the store for a comparison of the shown run with a second run: what the kernel has sent about both, and
 // which of them the head map, the ranking and the badge show.
 import { computed, type ReadonlySignal, signal } from "@preact/signals-core";
+import { shown as safe } from "../base/legible";
 import type { PairingReply } from "../wire/protocol.gen";
 import type { Attribution } from "./attribution";
-import { type Comparison, type Run, several } from "./comparison";
+import { type Comparison, type Run, runNames, several } from "./comparison";
 import type { Values } from "./selectable";
 import { WhatIf } from "./what-if";
 
@@ -13,6 +14,8 @@ export type Chart = keyof typeof COMPARED;
 
 /** The part of a store that a comparison depends on. */
 interface Selected {
+  readonly cacheName: ReadonlySignal<string>;
+  readonly prompt: ReadonlySignal<number | null>;
   readonly against: ReadonlySignal<Values["against"]>;
   readonly run: ReadonlySignal<Run>;
   readonly headRows: ReadonlySignal<Attribution | null>;
@@ -46,6 +49,15 @@ export class Runs {
   readonly whatIf = new WhatIf();
 
   constructor(readonly store: Selected) {}
+
+  /** The names of A and B: "as cached" and "without L23H3 (zeroed)"; null if no runs are compared. */
+  readonly names = computed<[string, string] | null>(() => {
+    const { cacheName, prompt, against } = this.store;
+    if (against.value === null) return null;
+    const [first, second] = runNames(cacheName.value, prompt.value, against.value);
+    const most = against.value.without?.length ? 60 : 30;
+    return [safe(first, most), safe(second, most)];
+  });
 
   /**
    * For each paired position of the first run, its position in the second run. Null if positions with the same index

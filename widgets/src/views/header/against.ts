@@ -5,7 +5,7 @@ import { batch, computed, signal as state } from "@preact/signals-core";
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { legibleSentence, shown as safe } from "../../base/legible";
 import { element, watch } from "../../base/lifetime";
-import { type Choice, choicesOf, type Run, runNames } from "../../state/comparison";
+import { type Choice, choicesOf, type Run } from "../../state/comparison";
 import { isOutdated } from "../../state/loader";
 import type { Store } from "../../state/store";
 import { putBack, takeOut, toTakeOut } from "../../state/take-out";
@@ -32,7 +32,8 @@ function whatIf(store: Store): TemplateResult | typeof nothing {
   const { isRunning, isMissing, refusal, behind } = store.runs.whatIf;
   if (isRunning.value) {
     const waits = { cell: "waits for the running cell", kernel: "waits for the kernel" };
-    return html`<span class="rs-run-state" role="status">${behind.value ? waits[behind.value] : "running …"}</span>`;
+    const words = behind.value ? waits[behind.value] : "running …";
+    return html`<span class="rs-run-state" role="status" title=${words}>${words}</span>`;
   }
   if ((!isMissing.value && refusal.value === null) || store.isSaved.value) return nothing;
   return html`<button type="button" class="rs-act" title="This runs your model, between cells"
@@ -50,10 +51,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
   const box = element("div", "rs-popover rs-combobox-place rs-against-box", { hidden: "" });
   parent.append(line, box);
 
-  const names = computed(() => {
-    const against = store.against.value;
-    return against && runNames(store.cacheName.value, store.prompt.value, against).map((name) => safe(name, 30));
-  });
+  const { names } = store.runs;
   const choices = computed<Choice[]>(() => {
     const facts = store.facts.value;
     if (!facts || store.isSaved.value) return [];
@@ -128,7 +126,7 @@ export function mountAgainst(parent: HTMLElement, store: Store, client: Client, 
     const words: Record<Run, string> = {
       first: `A: ${first}`,
       second: `B: ${second}`,
-      difference: `${second} minus ${first}`,
+      difference: `B − A: ${second} minus ${first}`,
     };
     const signs: Record<Run, string> = { first: "A", second: "B", difference: "B − A" };
     const without = store.against.value?.without ?? [];

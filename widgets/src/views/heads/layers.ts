@@ -31,9 +31,10 @@ export function mountLayers(parent: HTMLElement, store: Store, row: ReadonlySign
     return compared && compared.second.rows.length === values.value.length ? compared.second.rows : null;
   });
   watch(signal, () => {
+    const names = store.runs.names.value;
     const kinds =
       `blue and orange: attention, grey: MLP${others.value ? ", hollow: other components" : ""}` +
-      (second.value ? "; upper: A, lower and paler: B" : "");
+      (second.value && names ? `; upper: A, ${names[0]}; lower and paler: B, ${names[1]}` : "");
     render(
       html`<h3 title="What each layer’s attention and MLP add to the ${store.quantity.value} (${kinds})">Layers</h3>
       <span class="rs-key" aria-hidden="true"><i class="rs-key-plus"></i><i class="rs-key-minus"></i>attn <i

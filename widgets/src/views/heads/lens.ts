@@ -74,6 +74,7 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
   watch(signal, () => {
     const norm = store.norm.value;
     const transport = store.lensTransport.value;
+    const names = store.runs.names.value;
     const read = readInPlace(store);
     const tip = `${NORMS.find(([name]) => name === norm)?.[2] ?? ""}${read === null ? "" : ` Transported: ${read}.`}`;
     // One menu chooses both the norm and the transport, because there is no room for two menus.
@@ -93,10 +94,11 @@ export function mountLens(parent: HTMLElement, store: Store, row: ReadonlySignal
     caption.classList.toggle("rs-recomputed", norm === "recomputed" || transport === "transported");
     render(
       html`<h3 title="Logit lens: the ${store.quantity.value} after each sublayer${
-        second.value ? "; A: line, B: dashed" : ""
+        second.value && names ? `; line: A, ${names[0]}; dashed: B, ${names[1]}` : ""
       }">Lens</h3>${
         second.value
-          ? html`<span class="rs-run-key" aria-hidden="true"><i class="rs-key-line"></i>A<i
+          ? html`<span class="rs-run-key" aria-hidden="true"
+              title=${`A: ${names?.[0] ?? ""}. B: ${names?.[1] ?? ""}`}><i class="rs-key-line"></i>A<i
               class="rs-key-line rs-dashed"></i>B</span>`
           : nothing
       }

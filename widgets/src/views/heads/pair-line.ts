@@ -1,5 +1,5 @@
 // One line of the ranking of two compared runs: a bar for what a head adds in run A, below it a bar for run B, and the
-// difference as a number.
+// difference as a number. The bars are grey: blue and orange are the signs of the difference, here and in the map.
 import { html, nothing, type TemplateResult } from "lit-html";
 import { side, signed } from "../../base/format";
 import type { Pair } from "../../state/ranked";
@@ -19,7 +19,7 @@ export function pairLine(
   const at = (v: number): number => (ends.high > ends.low ? ((v - ends.low) / (ends.high - ends.low)) * 100 : 0);
   const bar = (v: number, run: string): TemplateResult | typeof nothing =>
     Number.isFinite(v)
-      ? html`<i class="rs-run-${run} ${v < 0 ? "rs-minus" : "rs-plus"}"
+      ? html`<i class="rs-run-${run}"
           style="margin-left:${Math.min(at(0), at(v))}%;width:${Math.abs(at(v) - at(0))}%"></i>`
       : nothing;
   return html`<span class="rs-name">${name}</span>

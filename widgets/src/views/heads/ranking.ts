@@ -1,5 +1,5 @@
 // The ranking: the heads or neurons that add most and take away most. The user chooses heads or neurons, and how many.
-import { html, render } from "lit-html";
+import { html, render, type TemplateResult } from "lit-html";
 import { headName, plural } from "../../base/format";
 import { element, watch } from "../../base/lifetime";
 import { scoreName } from "../../state/map-picture";
@@ -26,7 +26,7 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
   watch(signal, () => {
     const ranking = store.ranking.value;
     render(
-      html`<h3>Top ${ranking}</h3>
+      html`<h3>Top ${ranking}${ranking === "heads" && store.runs.shown.value === "difference" ? ": B − A" : ""}</h3>
         <div class="rs-switch" role="group" aria-label="What is ranked">
           ${RANKINGS.map(
             ([name, text, tip]) => html`<button type="button" aria-pressed=${ranking === name} title=${tip}
@@ -53,8 +53,7 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
         what === "neurons"
           ? layerChoice(store)
           : store.runs.shown.value === "difference"
-            ? html`<span class="rs-run-key" title="The heads that differ most between the runs, by B − A"><i
-                class="rs-run-first" aria-hidden="true"></i>A <i class="rs-run-second" aria-hidden="true"></i>B</span>`
+            ? runKey(store)
             : store.effectShown.value === "direct" && store.runs.rows.value?.std
               ? html`<span
                 title=${
@@ -83,6 +82,16 @@ export function mountRanking(parent: HTMLElement, store: Store, _client: Client,
 
   mountTopHeads(views.heads, store, signal);
   mountNeurons(views.neurons, store, signal);
+}
+
+/** Which bar belongs to which run. Where there is no room for their names, the tooltip has them. */
+function runKey(store: Store): TemplateResult {
+  const [first, second] = store.runs.names.value ?? ["", ""];
+  const tip =
+    `The heads that differ most between A (${first}) and B (${second}). Upper bar: what a head adds in A. Lower, ` +
+    "paler bar: in B. To the right of the line it adds, to the left it takes away. The number is B − A.";
+  return html`<span class="rs-run-key" title=${tip}><i class="rs-run-first" aria-hidden="true"></i>A<b>${first}</b><i
+      class="rs-run-second" aria-hidden="true"></i>B<b>${second}</b></span>`;
 }
 
 /** By what heads or neurons are ranked, if the map shows anything but contributions; otherwise null. */

@@ -81,13 +81,19 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
   const fields = MAPS.map((title) => {
     const canvas = element("canvas", "", { "aria-hidden": "true" });
     const mark = element("i", "rs-run-mark", { hidden: "" });
-    return { title, canvas, mark, field: element("div", "rs-run-field", {}, canvas, mark) };
+    return {
+      title,
+      name: element("figcaption"),
+      canvas,
+      mark,
+      field: element("div", "rs-run-field", {}, canvas, mark),
+    };
   });
   const maps = element(
     "div",
     "rs-run-row",
     { tabindex: "0", role: "application", "aria-roledescription": "attention matrices" },
-    ...fields.map(({ title, field }) => element("figure", "", {}, element("figcaption", "", {}, title), field)),
+    ...fields.map(({ name, field }) => element("figure", "", {}, name, field)),
   );
   const said = element("p", "rs-view-trouble", { role: "note" });
   const node = element("section", "rs-run-head", {}, name, maps, said);
@@ -116,6 +122,12 @@ function mountRow(parent: HTMLElement, store: Store, row: Row, signal: AbortSign
       "aria-label",
       `Attention of ${name.textContent} in both runs, and the difference. Arrow keys move through the cells.`,
     );
+  });
+  watch(signal, () => {
+    const names = store.runs.names.value;
+    fields.forEach(({ title, name }, at) => {
+      name.textContent = name.title = names?.[at] ? `${title}: ${names[at]}` : title;
+    });
   });
   watch(signal, () => {
     const found = shown.value;

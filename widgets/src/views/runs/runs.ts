@@ -11,11 +11,13 @@ import type { Store } from "../../state/store";
 import { alignOffer } from "../../ui/align-offer";
 import { mountCaption, mountTrouble } from "../../ui/caption";
 import { stepAlong } from "../../ui/roving";
+import { measured } from "../../ui/width";
 import type { AttentionRoom } from "../attention/attention-room";
 import { readWords } from "../heads/read-words";
 import type { TabView } from "../tab-view";
 import { mountRunAttention } from "./run-attention";
 import { RUNS } from "./runs-export";
+import { placeOfName } from "./scatter-name";
 import { mountStream } from "./stream";
 
 /** In percent of the plot: how near the pointer must be to a head, and how far it moves before a frame is drawn. */
@@ -99,6 +101,7 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
   });
   const place = element("div", "rs-scatter", {}, field);
   parent.append(caption, element("div", "rs-chart-place", {}, place, trouble));
+  const size = measured(place, 350, signal);
 
   const isCaused = computed(() => store.effectShown.value !== "direct");
   const scatter = computed<Scatter | null>(() => {
@@ -136,9 +139,12 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
       return { words, notes: found?.notes ?? [] };
     }
     const compared = store.runs.of("heads");
+    const [first, second] = store.runs.names.value ?? ["", ""];
     const read = compared ? ` Of the whole difference, ${readWords(compared)}.` : "";
     return {
-      words: `What each head adds in A (→) and in B (↑); on the line, the same in both.${read}`,
+      words:
+        `What each head adds. → A: ${first}. ↑ B: ${second}. On the line, the same in both; ` +
+        `blue is more in B.${read}`,
       notes: compared?.difference.reply.notes ?? [],
     };
   });
@@ -174,9 +180,10 @@ function mountScatter(parent: HTMLElement, store: Store, signal: AbortSignal): R
         </svg>
         ${named.map((head) => {
           const { x, y } = spotOf(shown, head);
-          return html`<span class="rs-scatter-name ${x > 80 ? "rs-scatter-left" : ""} ${
+          const { isLeft, down } = placeOfName(head.name, { x, y }, zero, size.value / 100);
+          return html`<span class="rs-scatter-name ${isLeft ? "rs-scatter-left" : ""} ${
             pinned.has(head.name) ? "rs-pinned" : ""
-          }" style="left:${x}%;top:${y}%" aria-hidden="true">${head.name}</span>`;
+          }" style="left:${x}%;top:calc(${y}% + ${down}px)" aria-hidden="true">${head.name}</span>`;
         })}
         <span class="rs-scatter-axis rs-scatter-a" aria-hidden="true">${shown.axes[0]} →</span>
         <span class="rs-scatter-axis rs-scatter-b" aria-hidden="true">${shown.axes[1]} ↑</span>

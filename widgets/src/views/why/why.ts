@@ -9,6 +9,7 @@ import { isOutdated } from "../../state/loader";
 import { PAIRED } from "../../state/questions";
 import { isInside, readAt, scoreIn } from "../../state/target";
 import { ask, askNeuron, askWhy, instead } from "../../state/trail";
+import { stepWords } from "../../state/trail-words";
 import { whyOf } from "../../state/view-questions";
 import { mountTrouble } from "../../ui/caption";
 import type { Component } from "../../wire/components";
@@ -51,6 +52,15 @@ function mount(
   const score = computed(() => scoreIn(store.target.value));
   const inPairs = computed(() => score.value !== null && store.whyShows.value === "pairs");
 
+  /** "L23H3 at ·to₁₄ reads ·John₁₀ and not <|im_start|>" */
+  const askedWords = (): string => {
+    const { before, name, after } = stepWords(store, {
+      target: store.target.value,
+      position: store.chosenPosition.value,
+    });
+    return before + name + after;
+  };
+
   const invitation = element("div", "rs-why-invites");
   const caption = element("p", "rs-caption");
   const columns = element("div", "rs-why-columns");
@@ -78,7 +88,8 @@ function mount(
       ? "Each cell: what a pair of components, one of the query ↓ and one of the key →, adds to the score. Rows sum " +
         "to the query side, columns to the key side."
       : score.value
-        ? "Each side alone sums to the whole score."
+        ? `These rows sum to an attention score, not to a logit: ${askedWords()}. Each side alone sums to the ` +
+          "whole score."
         : "Only what was written before this point adds to it.";
     caption.textContent = words;
   });
