@@ -6,7 +6,7 @@ import ast
 from collections import OrderedDict, namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -262,7 +262,7 @@ RUNS = [
 ]
 EFFECTS = [{"effect": effect} for effect in ("total", "direct", "indirect", "estimate")]
 EFFECTS += [{"effect": "total", "replaced_by": "other", "against": Against("other")}]
-SHOWN: dict[str, list[dict[str, object]]] = {
+SHOWN: dict[str, list[dict[str, Any]]] = {
     **{picture: [{}] for picture in PLAIN},
     "lens": [{}, {"norm": "recomputed"}, *RUNS],
     "layers": [{}, *RUNS],
