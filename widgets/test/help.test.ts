@@ -93,8 +93,8 @@ describe("Help in a panel", () => {
   const button = (root: HTMLElement) => root.querySelector<HTMLElement>(".rs-help-open");
   const box = (root: HTMLElement) => root.querySelector<HTMLElement>(".rs-help");
   const plain = recordedKernel();
-
-  it("asks the host for the chapter of the part in use, and opens nothing if the host opens it", async () => {
+  /** A panel whose host opens the chapters itself, and the chapters that the panel asked for. */
+  const openWithHost = async () => {
     const { root, el, settled } = await open({ tab: "why" });
     await settled();
     const asked: unknown[] = [];
@@ -102,6 +102,11 @@ describe("Help in a panel", () => {
       asked.push((event as CustomEvent).detail);
       event.preventDefault();
     });
+    return { root, asked };
+  };
+
+  it("asks the host for the chapter of the part in use, and opens nothing if the host opens it", async () => {
+    const { root, asked } = await openWithHost();
     root.querySelector('[data-tab="why"]')?.dispatchEvent(new Event("focusin", { bubbles: true }));
     button(root)?.click();
     root.querySelector(".rs-export")?.dispatchEvent(new Event("focusin", { bubbles: true }));
@@ -111,13 +116,7 @@ describe("Help in a panel", () => {
   });
 
   it("is about the export menu only while the menu is open or has the focus", async () => {
-    const { root, el, settled } = await open({ tab: "why" });
-    await settled();
-    const asked: unknown[] = [];
-    el.addEventListener(HELP_EVENT, (event) => {
-      asked.push((event as CustomEvent).detail);
-      event.preventDefault();
-    });
+    const { root, asked } = await openWithHost();
     const menu = root.querySelector<HTMLElement>(".rs-export");
     const tab = root.querySelector<HTMLElement>('[data-tab="why"]');
     const help = (): unknown => (button(root)?.click(), asked.pop());
