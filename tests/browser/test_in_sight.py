@@ -109,6 +109,20 @@ def test_map_strip_and_sentence_are_visible_in_notebook_and_main_area(ioi: Lab, 
         assert min(seen.values()) >= 0.98, (head, seen)
 
 
+OVERLAPPING = """controls => {
+    const parts = [...controls.children].filter(part => part.offsetWidth > 0);
+    const boxes = [...parts, ...controls.querySelector(".rs-against-line").children].map(part => ({
+        name: part.className, box: part.getBoundingClientRect(), part
+    }));
+    const beside = (one, two) => one.box.right <= two.box.left + 1 || two.box.right <= one.box.left + 1 ||
+        one.box.bottom <= two.box.top + 1 || two.box.bottom <= one.box.top + 1;
+    const edge = controls.getBoundingClientRect().right + 1;
+    return boxes.flatMap((one, i) => [
+        ...(one.box.right > edge ? [`${one.name} is too wide`] : []),
+        ...boxes.slice(i + 1).filter(two => !one.part.contains(two.part) && !beside(one, two))
+            .map(two => `${one.name} overlaps ${two.name}`)
+    ]);
+}"""
 CLIPPED = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.textContent)"
 
 
@@ -125,25 +139,31 @@ def test_target_and_position_are_not_cut_off_beside_the_sidebar(ioi: Lab) -> Non
             assert words.evaluate_all(CLIPPED) == []
 
 
-def test_the_target_is_not_cut_off_while_heads_are_taken_out(lab: Lab) -> None:
-    """At every width of a panel with a wide header, other words give way to the target."""
+@pytest.mark.parametrize("target", ["run.answers", "(' disappearance', ' Elizabeth')"])
+def test_the_target_is_not_cut_off_while_heads_are_taken_out(lab: Lab, target: str) -> None:
+    """At every width of a panel with a wide header, other words give way to the target, and nothing overlaps.
+
+    Long tokens may be shortened.
+    """
     lab.page.set_viewport_size({"width": 1700, "height": 900})
     setup = "import residscope\nfrom residscope import demo\nrun = demo.ioi()\ncache = run.cache"
-    lab.open(lab.write_notebook("out.ipynb", setup, "panel = residscope.inspect(cache, run.answers)\npanel"))
+    lab.open(lab.write_notebook("out.ipynb", setup, f"panel = residscope.inspect(cache, {target})\npanel"))
     lab.run_all()
     lab.command("application:toggle-left-area")
     view = lab.panel()
 
     def is_whole(state: str) -> None:
-        for width in (760, 899, 900, 959, 960, 970, 1099, 1100, 1240, 1400):
+        for width in (560, 640, 759, 760, 899, 900, 959, 960, 970, 1099, 1100, 1240, 1400):
             style = "(node, width) => Object.assign(node.style, { boxSizing: 'content-box', width: `${width}px` })"
             view.evaluate(style, width)
-            assert view.locator(".rs-target-line .rs-chip").evaluate_all(CLIPPED) == [], (state, width)
+            if target == "run.answers":
+                assert view.locator(".rs-target-line .rs-chip").evaluate_all(CLIPPED) == [], (state, width)
+            assert view.locator(".rs-controls").evaluate(OVERLAPPING) == [], (state, width)
 
     is_whole("plain")
     cell(view, "L23H3").click()
     view.locator(".rs-take-out").click()
-    expect(view.locator(".rs-badge")).to_contain_text("replayed", timeout=MEASURES)
+    expect(view.locator(".rs-badge")).to_contain_text("an unchanged run gives", timeout=MEASURES)
     is_whole("taken out")
     lab.start_cell("import time\nwhile True: time.sleep(0.05)")
     cell(view, "L29H1").click()

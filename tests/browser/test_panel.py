@@ -245,6 +245,15 @@ def test_a_click_on_the_prompt_of_the_cell_leaves_the_panel(opened: tuple[Lab, L
     lab.page.wait_for_function(f"count => ({cells})() === count + 1", arg=before)
 
 
+def test_a_click_beside_the_output_leaves_the_panel(opened: tuple[Lab, Locator]) -> None:
+    lab, panel = opened
+    cell(panel, "L0H0").click()
+    expect(panel.locator(":focus")).to_have_count(1)
+    around = lab.page.locator(".jp-CodeCell").filter(has=panel)
+    around.locator(".jp-OutputArea-promptOverlay").first.click(position={"x": 5, "y": 5})
+    expect(panel.locator(":focus")).to_have_count(0)
+
+
 def test_layer_labels_stand_beside_their_rows_on_a_small_model(lab: Lab) -> None:
     setup = "import residscope\nfrom tests.support import tiny\n_, _, cache = tiny.run(tiny.boot('gpt2'))"
     lab.open(lab.write_notebook("tiny.ipynb", setup, "panel = residscope.inspect(cache, (5, 6))"))

@@ -63,6 +63,9 @@ function isKept(event: KeyboardEvent): boolean {
   );
 }
 
+/** The numbers beside a cell and its output. An output's number lies under an overlay, which takes the click. */
+const PROMPTS = ".jp-InputPrompt, .jp-OutputPrompt, .jp-OutputArea-promptOverlay";
+
 /**
  * Keeps keys in an element. Shift+Enter, Ctrl+S and similar keys still go to the notebook. After a click on the prompt
  * of the cell around the element, all keys go to the notebook.
@@ -88,8 +91,9 @@ export function keepKeys(root: HTMLElement, signal: AbortSignal): void {
   // A click on the prompt of a cell selects the cell. But JupyterLab leaves the focus where it is if it is in the cell.
   window.addEventListener(
     "pointerdown",
-    ({ target }) => {
-      const prompt = target instanceof Element ? target.closest(".jp-InputPrompt, .jp-OutputPrompt") : null;
+    ({ target, button }) => {
+      // A middle click selects nothing.
+      const prompt = target instanceof Element && button !== 1 ? target.closest(PROMPTS) : null;
       const { activeElement } = root.ownerDocument;
       if (!prompt?.closest(".jp-Cell")?.contains(root) || !(activeElement instanceof HTMLElement)) return;
       if (root.contains(activeElement)) activeElement.blur();

@@ -28,7 +28,8 @@ export function readLine(
       if (kept) return void (found.value = { key, line: { token: row, maps: kept } });
       data.line(`${lane} row`, head, weighting, "reads", row).then(
         (maps) => {
-          if (maps && !signal.aborted && shown.peek() === picture) found.value = { key, line: { token: row, maps } };
+          const isCurrent = shown.peek() === picture && room.row.peek() === row;
+          if (maps && !signal.aborted && isCurrent) found.value = { key, line: { token: row, maps } };
         },
         () => undefined, // the request for the picture reports the same error
       );
