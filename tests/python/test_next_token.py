@@ -139,6 +139,13 @@ def test_whole_numbers_of_a_float_dtype_are_token_ids():
     torch.testing.assert_close(found.log_prob, residscope.next_tokens(cache).log_prob, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+def test_token_ids_may_be_unsigned(kind):
+    tokens, _, cache = tiny.run(tiny.boot("llama"))
+    found = residscope.next_tokens(cache, tokens=tokens.numpy().astype(kind))
+    assert torch.equal(found.ids[:, :-1], tokens[:, 1:])
+
+
 def test_a_token_that_is_embedded_but_has_no_logit_is_only_refused_as_a_next_token():
     """Some models embed more tokens than they predict."""
     model = TransformerBridge.boot_native(tiny.FAMILIES["native"].settings | {"d_vocab_out": 12, "seed": 0})
