@@ -145,6 +145,16 @@ def test_an_attention_score_with_nan_behind_it_is_refused_as_such(side, name, pl
     assert error.value.code == "not-finite"
 
 
+@pytest.mark.parametrize("name", ["hook_attn_scores", "hook_pattern"])
+def test_nan_in_the_scores_of_another_destination_changes_nothing(name):
+    cache = _run(tiny.boot("llama"))[1]
+    beside = _with_nan(cache, f"blocks.1.attn.{name}", 2, 1, 3, 1)
+    score = targets.attention("1.1", 6, 2)
+    expected, found = (residscope.attribute(each, score) for each in (cache, beside))
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.measured, expected.measured)
+
+
 def test_effects_in_a_cache_whose_logits_hold_nan_are_refused_as_such():
     cache = _with_nan(_run(tiny.boot("llama"))[1], "unembed.hook_out", 1, 6)
     with pytest.raises(ResidscopeError, match=r"NaN or infinity: `unembed\.hook_out` \(prompt 1, position 6\)"):
